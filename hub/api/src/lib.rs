@@ -1,0 +1,1 @@
+//! acb-hub-api

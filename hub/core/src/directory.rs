@@ -1,0 +1,133 @@
+//! Who is in the tenant: a snapshot of what the operator projected, replaced as a whole when its generation rises.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+
+use crate::{
+    agent::{Agent, AgentId},
+    fault::Fault,
+};
+
+/// One membership: `joined_at..left_at`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: String,
+    /// Who.
+    pub agent: AgentId,
+    /// From when on, in log time.
+    pub joined_at: OffsetDateTime,
+    /// Until when; `None`: still.
+    pub left_at: Option<OffsetDateTime>,
+}
+
+impl Membership {
+    /// Whether a message of this log time is for the member.
+    #[must_use]
+    pub fn covers(&self, log_time: OffsetDateTime) -> bool {
+        self.joined_at <= log_time && self.left_at.is_none_or(|left| log_time < left)
+    }
+}
+
+/// Everything that was projected for the tenant, at one generation.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Rises with every change.
+    pub generation: u64,
+    /// Whether the whole tenant is refused.
+    pub suspended: bool,
+    /// Whether agents may register others.
+    pub open_registration: bool,
+    /// Names of its context types, with the largest payload of each in bytes.
+    pub context_types: HashMap<String, usize>,
+    agents: HashMap<AgentId, Arc<Agent>>,
+    by_name: HashMap<String, AgentId>,
+    members: HashMap<String, Vec<Membership>>,
+}
+
+impl Snapshot {
+    /// A snapshot of these agents and memberships.
+    #[must_use]
+    pub fn new(generation: u64, agents: Vec<Agent>, memberships: Vec<Membership>) -> Self {
+        let mut snapshot = Self { generation, ..Self::default() };
+        for agent in agents {
+            snapshot.by_name.insert(agent.name.clone(), agent.id);
+            snapshot.agents.insert(agent.id, Arc::new(agent));
+        }
+        for membership in memberships {
+            snapshot.members.entry(membership.group.clone()).or_default().push(membership);
+        }
+        snapshot
+    }
+
+    /// By UID.
+    #[must_use]
+    pub fn agent(&self, id: AgentId) -> Option<&Arc<Agent>> {
+        self.agents.get(&id)
+    }
+
+    /// By name.
+    #[must_use]
+    pub fn agent_named(&self, name: &str) -> Option<&Arc<Agent>> {
+        self.agents.get(self.by_name.get(name)?)
+    }
+
+    /// Everyone, in no order.
+    pub fn agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.agents.values()
+    }
+
+    /// Whether the group has ever had a member.
+    #[must_use]
+    pub fn has_group(&self, group: &str) -> bool {
+        self.members.contains_key(group)
+    }
+
+    /// Every membership of a group, past ones too.
+    #[must_use]
+    pub fn memberships(&self, group: &str) -> &[Membership] {
+        self.members.get(group).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Reads what was projected.
+#[async_trait]
+pub trait DirectoryStore: Send + Sync + 'static {
+    /// The current generation alone: cheap.
+    async fn generation(&self) -> Result<u64, Fault>;
+    /// Everything.
+    async fn load(&self) -> Result<Snapshot, Fault>;
+}
+
+/// The current snapshot, shared by everything that decides.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    current: Arc<RwLock<Arc<Snapshot>>>,
+}
+
+impl Directory {
+    /// A directory that starts with this snapshot.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { current: Arc::new(RwLock::new(Arc::new(snapshot))) }
+    }
+
+    /// The snapshot to decide one request by.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Replaces it, unless it is older.
+    pub fn replace(&self, snapshot: Snapshot) {
+        let mut current = self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if snapshot.generation >= current.generation {
+            *current = Arc::new(snapshot);
+        }
+    }
+}

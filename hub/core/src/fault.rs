@@ -1,0 +1,74 @@
+//! The one error that a caller sees: a code, a stable reason, and a message that says what to do.
+
+use std::fmt;
+
+/// What kind of failure it is. The numbers are gRPC's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum Code {
+    /// The request is malformed.
+    InvalidArgument = 3,
+    /// The deadline passed first.
+    DeadlineExceeded = 4,
+    /// Not there, or not for the caller to know.
+    NotFound = 5,
+    /// There is one already.
+    AlreadyExists = 6,
+    /// The caller's role does not allow it.
+    PermissionDenied = 7,
+    /// A limit was reached.
+    ResourceExhausted = 8,
+    /// The state does not allow it.
+    FailedPrecondition = 9,
+    /// Something else came between: read again, then try again.
+    Aborted = 10,
+    /// Beyond a range.
+    OutOfRange = 11,
+    /// A bug.
+    Internal = 13,
+    /// Try again, with backoff.
+    Unavailable = 14,
+    /// What was sent or stored is damaged.
+    DataLoss = 15,
+    /// No valid credential.
+    Unauthenticated = 16,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Fault {
+    /// What kind.
+    pub code: Code,
+    /// Stable, in capitals, such as `RECIPIENT_NOT_FOUND`.
+    pub reason: &'static str,
+    /// For people: what failed, for which object, and what to do.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault.
+    pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into() }
+    }
+
+    /// The request is malformed.
+    pub fn invalid(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, reason, message)
+    }
+
+    /// Not there, or not for the caller to know.
+    pub fn not_found(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, reason, message)
+    }
+
+    /// A part that the hub needs does not answer. The message must hold no secret.
+    pub fn unavailable(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Code::Unavailable, reason, message)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.message)
+    }
+}

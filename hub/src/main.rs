@@ -1,0 +1,2 @@
+//! acb-hub
+fn main(){}

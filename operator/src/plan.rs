@@ -1,0 +1,290 @@
+//! The plan: what a reconcile will do, as plain data. It is printed by `acb plan`, held by golden tests and applied by the
+//! effects. It names Secrets and their generations, and never holds what is in them.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Ordered steps. An empty plan means: converged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// Applied in this order; each is idempotent.
+    pub steps: Vec<Step>,
+}
+
+/// One change, and the system that it changes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "system", rename_all = "camelCase")]
+pub enum Step {
+    /// Topics, users and ACLs.
+    Kafka(KafkaStep),
+    /// Logins and projected rows.
+    Postgres(PostgresStep),
+    /// Objects and Secrets.
+    Kubernetes(KubernetesStep),
+}
+
+/// A Secret, by name and generation. The generation is part of the name of the object: `<name>-<generation>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Where it is.
+    pub namespace: String,
+    /// Without the generation.
+    pub name: String,
+    /// From 1; one more at each rotation.
+    pub generation: u64,
+}
+
+impl SecretRef {
+    /// The name of the Secret object.
+    #[must_use]
+    pub fn object_name(&self) -> String {
+        format!("{}-{}", self.name, self.generation)
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.object_name())
+    }
+}
+
+/// How the content of a Secret is made. The effect generates it where the Secret is missing, and never overwrites.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum SecretContent {
+    /// `ca.crt`, `ca.key`: the tenant's certificate authority, in the operator's namespace.
+    CertificateAuthority {
+        /// Subject common name.
+        common_name: String,
+    },
+    /// `tls.crt`, `tls.key`, `ca.crt`: a leaf of a CA.
+    TlsLeaf {
+        /// Which CA signs.
+        authority: SecretRef,
+        /// Subject alternative names: DNS names and IP addresses.
+        names: Vec<String>,
+    },
+    /// `signing.key`, `pepper`, `refresh.key`.
+    HubKeys,
+    /// `username` as given, and a random `password`.
+    Login {
+        /// The user.
+        username: String,
+    },
+    /// `api-key`: `acb_<prefix>_<secret>`.
+    ApiKey,
+}
+
+/// A change to Kubernetes (standalone: to the state folder, and what runs from it).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "camelCase")]
+pub enum KubernetesStep {
+    /// Server-side apply of a whole object: `apiVersion`, `kind`, `metadata`, and what ACB owns of the rest.
+    Apply {
+        /// The object.
+        object: Value,
+    },
+    /// Makes a Secret where it is missing.
+    EnsureSecret {
+        /// Which.
+        secret: SecretRef,
+        /// How.
+        content: SecretContent,
+    },
+    /// Removes an object that ACB made.
+    Delete {
+        /// Such as `apps/v1`.
+        api_version: String,
+        /// Such as `Deployment`.
+        kind: String,
+        /// Empty for cluster-scoped objects.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A change to PostgreSQL, made as `acb_operator` in one transaction that checks the leader's epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "camelCase")]
+pub enum PostgresStep {
+    /// Makes the login `acb_t_<id>` or sets its verifier and connection limit, from the Secret's password.
+    EnsureLogin {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// Where the password is.
+        secret: SecretRef,
+        /// `CONNECTION LIMIT`.
+        connection_limit: u32,
+    },
+    /// Sets the tenant's row and its context types.
+    ProjectTenant {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// The whole projection.
+        tenant: TenantRow,
+    },
+    /// Sets one agent with its groups; bumps the generation.
+    ProjectAgent {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// The whole projection.
+        agent: AgentRow,
+        /// Its API key, whose HMAC under the pepper in `pepper` is stored.
+        api_key: Option<ApiKeyRef>,
+    },
+    /// Removes an agent, its keys and its memberships; bumps the generation.
+    RemoveAgent {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// The Agent's UID.
+        agent_id: String,
+    },
+    /// Makes a topic of the PostgreSQL bus, or sets its retention. Partitions only grow.
+    EnsureTopic {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// The topic.
+        topic: TopicSpec,
+    },
+    /// Ends the tenant's sessions and bars its login. Data stays.
+    DisableLogin {
+        /// 20 hex digits.
+        tenant_id: String,
+    },
+    /// Removes every row of the tenant and its login.
+    RemoveTenant {
+        /// 20 hex digits.
+        tenant_id: String,
+    },
+}
+
+/// The projected row of a tenant.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantRow {
+    /// The Tenant's name.
+    pub name: String,
+    /// `Free`, `Starter`, `Professional` or `Enterprise`.
+    pub tier: String,
+    /// `Declared` or `Open`.
+    pub registration: String,
+    /// Whether its agents are refused.
+    pub suspended: bool,
+    /// Effective limits, by the field names of the Quota resource.
+    pub limits: Value,
+    /// Its context types.
+    pub context_types: Vec<ContextTypeRow>,
+}
+
+/// The projected row of a context type.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContextTypeRow {
+    /// Name.
+    pub name: String,
+    /// Partitions.
+    pub partitions: u32,
+    /// Seconds.
+    pub retention_seconds: u64,
+    /// `delete` or `compact`.
+    pub cleanup: String,
+    /// Bytes.
+    pub max_message_bytes: u32,
+    /// JSON Schema that payloads must meet, with its id and version.
+    pub schema: Option<Value>,
+}
+
+/// The projected row of an agent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentRow {
+    /// The Agent's UID.
+    pub id: String,
+    /// The Agent's name.
+    pub name: String,
+    /// Its type.
+    pub r#type: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// Where it is.
+    pub location: String,
+    /// String to string.
+    pub metadata: Value,
+    /// `admin`, `agent-producer`, `agent-consumer`, `agent-full` or `observer`.
+    pub role: String,
+    /// Context types.
+    pub publishes: Vec<String>,
+    /// Context types.
+    pub subscribes: Vec<String>,
+    /// Effective limits, by the field names of the Quota resource.
+    pub limits: Value,
+    /// Whether it is refused.
+    pub suspended: bool,
+}
+
+/// Where an API key is, and where the pepper is that its HMAC is made with.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiKeyRef {
+    /// Holds `api-key`.
+    pub secret: SecretRef,
+    /// Holds `pepper`.
+    pub keys: SecretRef,
+}
+
+/// A topic, on either bus.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicSpec {
+    /// The full name.
+    pub name: String,
+    /// How many.
+    pub partitions: u32,
+    /// Seconds.
+    pub retention_seconds: u64,
+    /// `delete` or `compact`.
+    pub cleanup: String,
+    /// Bytes of a record, at most.
+    pub max_message_bytes: u32,
+}
+
+/// A change to Kafka. Steps of one kind that follow one another are sent as one request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "camelCase")]
+pub enum KafkaStep {
+    /// Makes a topic, or sets its configuration.
+    EnsureTopic {
+        /// The topic.
+        topic: TopicSpec,
+    },
+    /// Sets the SCRAM-SHA-512 credential of a user from the Secret's password.
+    EnsureUser {
+        /// The user.
+        username: String,
+        /// Where the password is.
+        secret: SecretRef,
+    },
+    /// Read, Write and Describe on topics, Describe on groups, prefixed on `prefix`.
+    EnsureAcls {
+        /// The user.
+        username: String,
+        /// Such as `acb.acme.`.
+        prefix: String,
+    },
+    /// Removes a user's ACLs and credential.
+    RemoveUser {
+        /// The user.
+        username: String,
+    },
+    /// Removes a topic and what is in it.
+    RemoveTopic {
+        /// The full name.
+        name: String,
+    },
+}
