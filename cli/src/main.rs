@@ -1,2 +1,107 @@
-//! acb
-fn main(){}
+//! `acb`, the command line: runs ACB on one machine, shows what is planned and what is, and speaks to a tenant's hub.
+
+mod bootstrap;
+mod client;
+mod dev;
+mod get;
+mod isolation;
+mod output;
+mod plan;
+mod standalone;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::output::{Exit, Failure, Output};
+
+/// The Agentic Context Bus: isolated hubs for agents, from a few resources.
+#[derive(Debug, Parser)]
+#[command(
+    name = "acb",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage (plan: there are changes), 3 not found, 4 denied or not \
+                  authenticated, 5 unavailable or out of time."
+)]
+struct Cli {
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t, env = "ACB_OUTPUT")]
+    output: Output,
+    /// What is logged to stderr: a tracing filter, such as `info` or `acb_operator=debug`.
+    #[arg(long, global = true, default_value = "warn", env = "ACB_LOG", value_name = "FILTER")]
+    log: String,
+    /// How it is logged.
+    #[arg(long, global = true, value_enum, default_value_t, env = "ACB_LOG_FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs all of ACB on this machine, from a folder of YAML: a private PostgreSQL, and hubs as processes.
+    Dev(dev::DevArgs),
+    /// Shows tenants, agents or quotas, and how they are.
+    Get(get::GetArgs),
+    /// Shows what would be done for a folder of YAML. Exit code 2 where there are changes, 1 where something is refused.
+    Plan(plan::PlanArgs),
+    /// Prepares a PostgreSQL server for ACB: roles, database, provisioning functions. Needs a superuser; can be repeated.
+    Bootstrap(bootstrap::BootstrapArgs),
+    /// Attacks a tenant's neighbours with that tenant's own credentials. Fails where an attack was not refused.
+    Isolation(isolation::IsolationArgs),
+    /// Prints the completion script of a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    #[command(flatten)]
+    Client(client::Command),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(failure) = start_logging(&cli.log, cli.log_format) {
+        return failure.report(cli.output);
+    }
+    match run(cli.command, cli.output).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(cli.output),
+    }
+}
+
+fn start_logging(filter: &str, format: LogFormat) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| Failure::new(Exit::Usage, format!("--log {filter}: {error}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+async fn run(command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Dev(args) => dev::run(args, output).await,
+        Command::Get(args) => get::run(&args, output),
+        Command::Plan(args) => plan::run(&args, output).await,
+        Command::Bootstrap(args) => bootstrap::run(&args, output).await,
+        Command::Isolation(args) => isolation::run(&args, output).await,
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "acb", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Client(command) => client::run(command, output).await,
+    }
+}

@@ -1,2 +1,43 @@
-//! acb-hub
-fn main(){}
+//! The hub of one tenant: wiring only.
+
+mod config;
+mod hub;
+mod logging;
+mod reload;
+
+use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+
+use config::Config;
+
+/// What it was given can't be used. Waiting would not mend it.
+const EXIT_CONFIG: u8 = 2;
+/// A part stopped that must not stop.
+const EXIT_FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    logging::start();
+    let config = match Config::load() {
+        Ok(config) => Arc::new(config),
+        Err(error) => return fail(EXIT_CONFIG, &error),
+    };
+    // Two threads: a hub is one of many on its node, and waits for others most of the time.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_FAILED, &error),
+    };
+    let result = runtime.block_on(hub::run(config));
+    // What is still running was given its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(hub::HubError::Config(error)) => fail(EXIT_CONFIG, &error),
+        Err(error) => fail(EXIT_FAILED, &error),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!(%error, "the hub stops");
+    // For people who look at the process rather than at its log. There is nowhere to tell that this failed.
+    let _ = writeln!(std::io::stderr(), "acb-hub: {error}");
+    ExitCode::from(code)
+}

@@ -1,1 +1,15 @@
-//! acb-isolation
+//! The attacks: what a tenant would try against its neighbours, run with that tenant's own credentials and nothing more.
+//!
+//! An attack is *refused* only where the system under attack said no, or showed nothing. A connection that fails, a time-out or a
+//! missing part proves nothing: it makes the attack *inconclusive*, which is as bad as a success.
+
+mod attack;
+mod hub;
+mod kafka;
+mod postgres;
+mod run;
+mod target;
+
+pub use attack::{Attack, Outcome, Wall};
+pub use run::{Report, Row, attacks, run};
+pub use target::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Victim};

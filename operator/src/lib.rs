@@ -1,1 +1,18 @@
-//! acb-operator
+//! The operator: Tenants, Agents and Quotas become topics, logins, rows and hubs. Every reconcile is a pipeline: fetch, validate,
+//! plan, effects, status. What decides is pure; what acts is small and can be repeated.
+
+pub mod agent;
+pub mod bootstrap;
+pub mod condition;
+mod difference;
+pub mod effect;
+pub mod local_postgres;
+mod local_postgres_binaries;
+pub mod plan;
+mod plan_text;
+pub mod platform;
+pub mod quota;
+pub mod runtime;
+pub mod tenancy;
+pub mod tenant;
+pub mod tier;

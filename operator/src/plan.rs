@@ -15,6 +15,7 @@ pub struct Plan {
 
 /// One change, and the system that it changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(clippy::large_enum_variant, reason = "a plan is short, and its steps are matched on everywhere")]
 #[serde(tag = "system", rename_all = "camelCase")]
 pub enum Step {
     /// Topics, users and ACLs.
@@ -23,6 +24,17 @@ pub enum Step {
     Postgres(PostgresStep),
     /// Objects and Secrets.
     Kubernetes(KubernetesStep),
+}
+
+impl Step {
+    /// The step, where it is Kafka's.
+    #[must_use]
+    pub fn kafka(&self) -> Option<&KafkaStep> {
+        match self {
+            Self::Kafka(step) => Some(step),
+            _ => None,
+        }
+    }
 }
 
 /// A Secret, by name and generation. The generation is part of the name of the object: `<name>-<generation>`.
@@ -94,6 +106,16 @@ pub enum KubernetesStep {
         /// How.
         content: SecretContent,
     },
+    /// Writes the certificate of an authority into a ConfigMap, as `ca.crt`: it is public, and made by the effect, so that the plan
+    /// can't hold it.
+    PublishCertificate {
+        /// Of the ConfigMap.
+        namespace: String,
+        /// Of the ConfigMap.
+        name: String,
+        /// Whose `ca.crt`.
+        authority: SecretRef,
+    },
     /// Removes an object that ACB made.
     Delete {
         /// Such as `apps/v1`.
@@ -109,6 +131,7 @@ pub enum KubernetesStep {
 
 /// A change to PostgreSQL, made as `acb_operator` in one transaction that checks the leader's epoch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(clippy::large_enum_variant, reason = "a plan is short, and its steps are matched on everywhere")]
 #[serde(tag = "action", rename_all = "camelCase")]
 pub enum PostgresStep {
     /// Makes the login `acb_t_<id>` or sets its verifier and connection limit, from the Secret's password.

@@ -1,1 +1,9 @@
-//! acb-hub-api
+//! The hub's face: gRPC over TLS 1.3 behind one door, and the operations endpoints. It translates and calls core; it never decides.
+
+pub mod door;
+pub mod grpc;
+pub mod operations;
+pub mod routes;
+pub mod server;
+pub mod status;
+pub mod tls;

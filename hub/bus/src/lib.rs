@@ -1,1 +1,7 @@
-//! acb-hub-bus
+//! The bus port of `acb-hub-core` on PostgreSQL and on Kafka. Nothing here looks into a record.
+
+mod postgres;
+mod size;
+
+pub use postgres::PostgresBus;
+pub use size::{MAX_RECORD_BYTES, record_bytes};

@@ -104,7 +104,12 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// At this offset.
-    At(Offset),
+    At {
+        /// Where.
+        offset: Offset,
+        /// When the log took it: exactly what a reader finds in [`Logged::log_time`].
+        log_time: OffsetDateTime,
+    },
     /// Somewhere: the acknowledgement carried no offset, and the tail will show it.
     Unknown,
 }

@@ -88,6 +88,11 @@ impl Snapshot {
         self.members.contains_key(group)
     }
 
+    /// Every membership of an agent, past ones too.
+    pub fn memberships_of(&self, agent: AgentId) -> impl Iterator<Item = &Membership> {
+        self.members.values().flatten().filter(move |membership| membership.agent == agent)
+    }
+
     /// Every membership of a group, past ones too.
     #[must_use]
     pub fn memberships(&self, group: &str) -> &[Membership] {

@@ -24,6 +24,8 @@ pub enum Code {
     Aborted = 10,
     /// Beyond a range.
     OutOfRange = 11,
+    /// There is no such method.
+    Unimplemented = 12,
     /// A bug.
     Internal = 13,
     /// Try again, with backoff.

@@ -67,6 +67,8 @@ CREATE TABLE acb.presence (
     online        boolean NOT NULL DEFAULT false,
     last_seen_at  timestamptz NOT NULL DEFAULT now(),
     session_epoch bigint NOT NULL DEFAULT 0,
+    -- Whether a receiving session is open, or ended without saying so: what it delivered last is then not known.
+    receiving     boolean NOT NULL DEFAULT false,
     replica       text   NOT NULL DEFAULT '',
     PRIMARY KEY (tenant_id, agent_id)
 );

@@ -5,6 +5,8 @@ CREATE TABLE acb.bus_topic (
     partitions        integer NOT NULL CHECK (partitions > 0),
     epoch             bigint  NOT NULL,
     retention_seconds bigint  NOT NULL CHECK (retention_seconds > 0),
+    cleanup           text    NOT NULL DEFAULT 'delete' CHECK (cleanup IN ('delete', 'compact')),
+    max_message_bytes integer NOT NULL DEFAULT 2097152 CHECK (max_message_bytes > 0),
     PRIMARY KEY (tenant_id, topic)
 );
 CALL acb.protect('acb.bus_topic', '');

@@ -54,7 +54,7 @@ CREATE TABLE acb.context (
     CHECK ((payload IS NULL) <> (upload_id IS NULL))
 );
 ALTER TABLE acb.context ALTER COLUMN payload SET STORAGE EXTERNAL;
-CREATE INDEX context_type ON acb.context (tenant_id, type, context_id);
+CREATE INDEX context_by_type ON acb.context (tenant_id, type, context_id);
 CREATE INDEX context_expiry ON acb.context (tenant_id, expires_at) WHERE expires_at IS NOT NULL;
 CALL acb.protect('acb.context', 'INSERT, UPDATE, DELETE');
 
@@ -69,5 +69,6 @@ CREATE TABLE acb.context_outbox (
     event      bytea  NOT NULL,
     PRIMARY KEY (tenant_id, sequence)
 );
+CREATE INDEX context_outbox_context ON acb.context_outbox (tenant_id, context_id, sequence);
 CALL acb.protect('acb.context_outbox', 'INSERT, DELETE');
 GRANT UPDATE ON acb.context_outbox TO acb_tenant; -- FOR UPDATE SKIP LOCKED wants it

@@ -1,1 +1,44 @@
-//! acb-sdk
+//! The Rust client of an ACB hub: messages, contexts, streams and agents of one tenant, over whichever replica answers.
+//!
+//! Start at [`Client::builder`]. Reconnecting, trying again and renewing tokens is done here; what callers see is one [`Error`].
+
+mod agent;
+mod auth;
+mod backoff;
+mod client;
+mod context;
+mod credential;
+mod download;
+mod error;
+mod handler;
+mod inbox;
+mod link;
+mod message;
+mod page;
+mod replica;
+mod seen;
+mod session;
+mod subscription;
+mod transfer;
+mod upload;
+mod wire;
+
+/// The generated messages, clients and servers.
+pub use acb_proto::v1;
+pub use acb_proto::v1::{
+    Address, Agent, AgentStatus, Context, ContextEvent, MessageType, PayloadRef, Position, RequestAddress, SendMessageResponse,
+    address, context_event,
+};
+pub use agent::{Criteria, Heartbeats, Registration};
+pub use client::{Builder, Client};
+pub use context::{Scope, Share};
+pub use credential::{ApiKey, Identity, Tokens};
+pub use download::{Download, Downloaded};
+pub use error::{Code, Error};
+pub use message::{JSON, Message, Received};
+pub use replica::channel;
+pub use session::{BoxError, Receipt, Sender, Session, SessionBuilder};
+pub use subscription::{Since, Subscription};
+pub use transfer::{Progress, Resumption};
+pub use upload::{Upload, Uploaded};
+pub use wire::system_time;

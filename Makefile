@@ -1,0 +1,34 @@
+# The commands of the README. Everything that is made goes to target/.
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench
+
+# `make demo KAFKA=1` runs the demo over a real Kafka.
+KAFKA ?=
+
+help: ## Lists the commands.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+build: ## Builds everything, for tests and for the demo.
+	@scripts/install-dependencies build
+	cargo build --locked --workspace --all-targets
+
+demo: ## Runs the main job: two tenants, their hubs and agents, a stream, the attacks. KAFKA=1: over Kafka.
+	@scripts/install-dependencies build $(if $(KAFKA),kafka)
+	@$(if $(KAFKA),tests/testbed/kafka/fetch.sh)
+	cargo build --locked --workspace
+	target/debug/acb-demo $(if $(KAFKA),--kafka)
+
+test: ## Format, lints, unit and golden tests, conformance suites, integration tests on a real PostgreSQL and a real Kafka.
+	@scripts/install-dependencies build kafka test
+	@tests/testbed/kafka/fetch.sh
+	@scripts/postgres17
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo test --locked --workspace
+
+bench: ## Measures the figures of docs/figures.md, to target/bench/report.json.
+	@scripts/install-dependencies build kafka
+	@tests/testbed/kafka/fetch.sh
+	cargo build --locked --release --workspace
+	target/release/acb-bench

@@ -1,0 +1,176 @@
+//! Messages and inline contexts that are sent from the command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use acb_sdk::{Context, Message, Scope, system_time};
+use serde_json::{Value, json};
+
+use super::{Target, payload, refused};
+use crate::output::{self, Exit, Failure, Output};
+
+/// Sends a message to an agent, a group or all.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Send {
+    #[command(flatten)]
+    target: Target,
+    /// The agent that it is for. With --group or --all there is none: DATA comes first.
+    to: Option<String>,
+    /// What it says: text, `-` for the standard input, `@file` for a file.
+    data: Option<String>,
+    /// To the members of this group.
+    #[arg(long, conflicts_with = "all")]
+    group: Option<String>,
+    /// To every other agent of the tenant.
+    #[arg(long)]
+    all: bool,
+    /// What receivers choose their handler by.
+    #[arg(long)]
+    topic: String,
+    /// The data is JSON.
+    #[arg(long)]
+    json: bool,
+    /// Further facts, as key=value; may be repeated.
+    #[arg(long, value_parser = payload::pair)]
+    metadata: Vec<(String, String)>,
+    /// A context that it is about.
+    #[arg(long, value_name = "CONTEXT_ID")]
+    about: Option<String>,
+}
+
+impl Send {
+    pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
+        let mut arguments = self.to.into_iter().chain(self.data);
+        let (mut message, recipient) = match (self.group, self.all) {
+            (Some(group), _) => (Message::to_group(&group), format!("group {group:?}")),
+            (None, true) => (Message::to_all(), "all".to_owned()),
+            (None, false) => {
+                let agent =
+                    arguments.next().ok_or_else(|| Failure::new(Exit::Usage, "send: name an agent, or give --group or --all"))?;
+                let recipient = format!("agent {agent:?}");
+                (Message::to_agent(agent), recipient)
+            }
+        };
+        let data = arguments.next().unwrap_or_default();
+        if let Some(surplus) = arguments.next() {
+            return Err(Failure::new(
+                Exit::Usage,
+                format_args!("send: with --group or --all there is no agent to name: {surplus:?} is too much"),
+            ));
+        }
+        message = fill(message, &data, self.json)?.topic(self.topic);
+        for (key, value) in self.metadata {
+            message = message.metadata(key, value);
+        }
+        if let Some(context_id) = self.about {
+            message = message.context(context_id);
+        }
+        let client = self.target.connect().await?;
+        let sent = client.send(message).await.map_err(|error| refused(&format!("message to {recipient}"), &error))?;
+        match output {
+            Output::Json => output::json(&json!({"messageId": sent.message_id, "deduplicated": sent.deduplicated})),
+            Output::Table => output::line(format_args!("Sent {} to {recipient}.", sent.message_id)),
+        }
+    }
+}
+
+fn fill(message: Message, data: &str, is_json: bool) -> Result<Message, Failure> {
+    let bytes = payload::data(data)?;
+    if !is_json {
+        return Ok(message.bytes(payload::content_type(&bytes), bytes));
+    }
+    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+        .map_err(|error| Failure::new(Exit::Usage, format_args!("the data is not JSON: {error}")))?;
+    Ok(message.bytes(acb_sdk::JSON, bytes))
+}
+
+/// Sends a query to an agent and waits for its reply.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Request {
+    #[command(flatten)]
+    target: Target,
+    /// The agent that is asked.
+    to: String,
+    /// What is asked: text, `-` for the standard input, `@file` for a file.
+    #[arg(default_value = "")]
+    data: String,
+    /// What it chooses its handler by.
+    #[arg(long)]
+    topic: String,
+    /// The data is JSON.
+    #[arg(long)]
+    json: bool,
+    /// How long to wait, up to 5m.
+    #[arg(long, default_value = "30s", value_parser = payload::duration)]
+    timeout: Duration,
+}
+
+impl Request {
+    pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
+        let message = fill(Message::to_agent(&self.to), &self.data, self.json)?.topic(self.topic);
+        let client = self.target.connect().await?;
+        let reply = client
+            .request(message, self.timeout)
+            .await
+            .map_err(|error| refused(&format!("request to agent {:?}", self.to), &error))?;
+        match output {
+            Output::Json => output::json(&payload::message(reply.message())),
+            Output::Table => output::line(payload::printable(&reply.message().payload)),
+        }
+    }
+}
+
+/// Shares a payload of at most 1 MiB as a context.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Share {
+    #[command(flatten)]
+    target: Target,
+    /// The file; `-` is the standard input.
+    file: PathBuf,
+    /// Its context type, as the Tenant lists it.
+    #[arg(long)]
+    r#type: String,
+    /// Who may read it: public, private, group:NAME[,NAME] or shared:AGENT[,AGENT].
+    #[arg(long, default_value = "public", value_parser = payload::scope)]
+    scope: Scope,
+    /// Deleted after this time, such as 1h; default: kept.
+    #[arg(long, value_parser = payload::duration)]
+    ttl: Option<Duration>,
+    /// Further facts, as key=value; may be repeated.
+    #[arg(long, value_parser = payload::pair)]
+    metadata: Vec<(String, String)>,
+    /// Default: text or bytes, whichever it is.
+    #[arg(long)]
+    content_type: Option<String>,
+}
+
+impl Share {
+    pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
+        let bytes = payload::file(&self.file)?;
+        let content_type = self.content_type.unwrap_or_else(|| payload::content_type(&bytes).to_owned());
+        let client = self.target.connect().await?;
+        let mut share = client.share(&self.r#type, bytes).scope(self.scope).content_type(content_type);
+        if let Some(ttl) = self.ttl {
+            share = share.ttl(ttl);
+        }
+        for (key, value) in self.metadata {
+            share = share.metadata(key, value);
+        }
+        let object = format!("{} as {:?}", self.file.display(), self.r#type);
+        let context = share.send().await.map_err(|error| refused(&object, &error))?;
+        match output {
+            Output::Json => output::json(&view(&context)),
+            Output::Table => output::line(format_args!("Shared {} ({} bytes).", context.id, context.size)),
+        }
+    }
+}
+
+/// A context as JSON, without its payload.
+pub(super) fn view(context: &Context) -> Value {
+    json!({
+        "id": context.id, "type": context.r#type, "creator": context.creator, "version": context.version, "size": context.size,
+        "contentType": context.content_type, "metadata": context.metadata, "sha256": hex::encode(&context.checksum),
+        "createdAt": system_time(context.created_at).map(payload::time),
+        "updatedAt": system_time(context.updated_at).map(payload::time),
+        "expiresAt": system_time(context.expires_at).map(payload::time),
+    })
+}

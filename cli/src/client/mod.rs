@@ -1,0 +1,84 @@
+//! The commands that speak to a tenant's hub.
+
+mod agents;
+mod exchange;
+mod payload;
+mod profile;
+mod session;
+mod transfer;
+mod watch;
+
+use acb_sdk::{Client, Code, Error};
+
+use crate::output::{Exit, Failure, Output};
+
+/// The commands that speak to a tenant's hub.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Exchanges an API key, and keeps it with the hub's address as a context.
+    Login(session::Login),
+    /// Lists the kept contexts, or chooses the current one.
+    Contexts(session::Contexts),
+    /// Shows whom the current context speaks for.
+    Whoami(session::Whoami),
+    /// Lists the agents of the tenant.
+    Agents(agents::Agents),
+    /// Sends a message to an agent, a group or all.
+    Send(exchange::Send),
+    /// Sends a query to an agent and waits for its reply.
+    Request(exchange::Request),
+    /// Prints messages as they come, and acknowledges them; or the changes of a context type.
+    Watch(watch::Watch),
+    /// Shares a payload of at most 1 MiB as a context.
+    Share(exchange::Share),
+    /// Streams a file of at most 100 MiB into a context; goes on by itself where the connection breaks.
+    Push(transfer::Push),
+    /// Streams the payload of a context into a file, and verifies it.
+    Pull(transfer::Pull),
+}
+
+/// Which hub, as whom.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    /// The context to use; default: the current one, see `acb contexts list`.
+    #[arg(short, long, env = "ACB_CONTEXT")]
+    context: Option<String>,
+}
+
+impl Target {
+    async fn connect(&self) -> Result<Client, Failure> {
+        let profiles = profile::Profiles::load()?;
+        let profile = profiles.choose(self.context.as_deref())?;
+        profile.connect().await.map_err(|error| refused(&format!("context {:?}", profile.name), &error))
+    }
+}
+
+/// Runs one.
+pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Login(login) => login.run(output).await,
+        Command::Contexts(contexts) => contexts.run(output),
+        Command::Whoami(whoami) => whoami.run(output).await,
+        Command::Agents(agents) => agents.run(output).await,
+        Command::Send(send) => send.run(output).await,
+        Command::Request(request) => request.run(output).await,
+        Command::Watch(watch) => watch.run(output).await,
+        Command::Share(share) => share.run(output).await,
+        Command::Push(push) => push.run(output).await,
+        Command::Pull(pull) => pull.run(output).await,
+    }
+}
+
+/// The failure that an error of the SDK is: for which object, what failed, and what to do.
+fn refused(object: &str, error: &Error) -> Failure {
+    let (exit, advice) = match error.code() {
+        Code::NotFound => (Exit::NotFound, ""),
+        Code::Unauthenticated => (Exit::Denied, "; get a new API key and run `acb login` again"),
+        Code::PermissionDenied => (Exit::Denied, "; the agent's role or context types do not allow it, see its Agent resource"),
+        Code::Unavailable => (Exit::Unavailable, "; is the hub running? `acb contexts list` shows its address"),
+        Code::DeadlineExceeded => (Exit::Unavailable, "; try again, or give it more time"),
+        _ if matches!(error, Error::Usage(_) | Error::Payload(_)) => (Exit::Usage, ""),
+        _ => (Exit::Failed, ""),
+    };
+    Failure::new(exit, format_args!("{object}: {error}{advice}"))
+}

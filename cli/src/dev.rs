@@ -1,0 +1,256 @@
+//! `acb dev`: all of ACB on this machine, from a folder of YAML.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use acb_crds::schema::Kind;
+use acb_operator::runtime::standalone::{
+    access::{self, Access},
+    objects::ObjectStore,
+    process::Programs,
+    run::{KafkaOptions, Standalone, StandaloneError, StandaloneOptions},
+    state::{self, StateDir, StateError},
+};
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    output::{self, Exit, Failure, Output},
+    standalone::State,
+};
+
+/// What to run.
+#[derive(Args, Debug)]
+pub(crate) struct DevArgs {
+    /// Folder of YAML files (Tenants, Agents, Quotas), or one file. Watched: what you save is applied.
+    #[arg(short, long, value_name = "DIR")]
+    file: PathBuf,
+    #[command(flatten)]
+    state: State,
+    /// The hub's program [default: acb-hub beside acb].
+    #[arg(long, value_name = "FILE", env = "ACB_HUB_BIN")]
+    hub: Option<PathBuf>,
+    /// Folder with initdb and postgres, 15 or later [default: the newest that is installed].
+    #[arg(long, value_name = "DIR", env = "ACB_POSTGRES_BIN")]
+    postgres_bin: Option<PathBuf>,
+    /// Keep the log on this Kafka, HOST:PORT with commas [default: the log is in PostgreSQL].
+    #[arg(long, value_name = "SERVERS", requires = "kafka_credentials")]
+    kafka_bootstrap_servers: Option<String>,
+    /// JSON file with `username` and `password` of a Kafka user that may make topics, users and ACLs.
+    #[arg(long, value_name = "FILE", requires = "kafka_bootstrap_servers")]
+    kafka_credentials: Option<PathBuf>,
+    /// PEM file with the authorities of the brokers' certificates [default: no TLS].
+    #[arg(long, value_name = "FILE", requires = "kafka_bootstrap_servers")]
+    kafka_ca: Option<PathBuf>,
+    /// Replication factor of topics; -1: the cluster's default.
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    kafka_replication_factor: i16,
+    /// Written once every tenant of the folder is ready: JSON, how each is reached; removed at the end [default: none].
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Runs until Ctrl-C or SIGTERM; a second one ends hubs at once.
+pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let mut programs = Programs {
+        beside: std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from)),
+        ..Programs::default()
+    };
+    programs.named.extend(args.hub.clone().map(|hub| ("acb-hub".to_owned(), hub)));
+    let options = StandaloneOptions {
+        resources: args.file.clone(),
+        state: args.state.path(),
+        programs,
+        postgres_bin: args.postgres_bin.clone(),
+        kafka: args.kafka_bootstrap_servers.clone().zip(args.kafka_credentials.clone()).map(|(bootstrap_servers, credentials)| {
+            let (ca, replication_factor) = (args.kafka_ca.clone(), args.kafka_replication_factor);
+            KafkaOptions { bootstrap_servers, credentials, ca, replication_factor }
+        }),
+    };
+    let walls = if options.kafka.is_some() { "Kafka's, PostgreSQL's and the hub's" } else { "PostgreSQL's and the hub's" };
+    let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+    tokio::spawn(signals(stop.clone(), kill.clone())?);
+    say(output, &format!("Starting: resources from {}, state in {}", args.file.display(), args.state.path().display()))?;
+    let standalone = tokio::select! {
+        started = Standalone::start(options) => started.map_err(|error| match error {
+            StandaloneError::State(StateError::Held { .. }) => Failure::new(Exit::Unavailable, error),
+            error => Failure::failed(error),
+        })?,
+        // Dropping what was begun ends it.
+        () = stop.cancelled() => return Ok(()),
+    };
+    say(output, &format!("PostgreSQL is up, its schema current ({:.1} s)", begun.elapsed().as_secs_f64()))?;
+    say(output, &format!("Walls here: {walls}. Kubernetes' (namespaces, network policies, pod security) are absent."))?;
+    let view = View {
+        store: standalone.store(),
+        state: standalone.state().clone(),
+        output,
+        begun,
+        ready_file: args.ready_file.clone(),
+        told: BTreeMap::new(),
+        access: BTreeMap::new(),
+        all_ready: false,
+    };
+    let viewer = tokio::spawn(view.follow(stop.clone()));
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        stopped.cancelled().await;
+        let _ = say(output, "Ending: hubs drain, then PostgreSQL stops (Ctrl-C again: at once)");
+    });
+    standalone.run(stop, kill).await;
+    let result = viewer.await.map_err(Failure::failed)?;
+    if let Some(file) = &args.ready_file {
+        state::remove(file).map_err(Failure::failed)?;
+    }
+    say(output, "Ended; nothing is left running.")?;
+    result
+}
+
+fn signals(stop: CancellationToken, kill: CancellationToken) -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    Ok(async move {
+        for token in [stop, kill] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            token.cancel();
+        }
+    })
+}
+
+/// A line of the log of events: text, or a JSON object.
+fn say(output: Output, message: &str) -> Result<(), Failure> {
+    match output {
+        Output::Table => output::line(message),
+        Output::Json => output::line(json!({"event": "message", "message": message})),
+    }
+}
+
+/// Tells people what changes.
+struct View {
+    store: Arc<ObjectStore>,
+    state: StateDir,
+    output: Output,
+    begun: Instant,
+    ready_file: Option<PathBuf>,
+    /// What was last said of each object.
+    told: BTreeMap<String, String>,
+    access: BTreeMap<String, Access>,
+    all_ready: bool,
+}
+
+impl View {
+    async fn follow(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        let mut changes = self.store.changes();
+        loop {
+            self.look()?;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    // Changes come in groups.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) -> Result<(), Failure> {
+        let mut seen = BTreeMap::new();
+        let mut tenants = Vec::new();
+        for kind in Kind::ALL {
+            for object in self.store.of_kind(kind.as_str()).map_err(Failure::failed)? {
+                let name = qualified(kind, &object);
+                let condition = ready(&object);
+                if kind == Kind::Tenant {
+                    tenants.push(condition.get("status").and_then(Value::as_str) == Some("True"));
+                }
+                seen.insert(name, condition);
+            }
+        }
+        for (name, condition) in &seen {
+            self.tell(name, condition)?;
+        }
+        let gone: Vec<String> = self.told.keys().filter(|name| !seen.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.told.remove(&name);
+            say(self.output, &format!("{:>7.1}s  {name:<32} removed", self.begun.elapsed().as_secs_f64()))?;
+        }
+        let access = access::export(&self.state, &self.store).map_err(Failure::failed)?;
+        let ready = !tenants.is_empty() && tenants.iter().all(|ready| *ready);
+        let reachable = access != self.access && access.values().all(|access| !access.server.is_empty());
+        if ready && (reachable || !self.all_ready) {
+            self.explain(&access)?;
+        }
+        if ready && !self.all_ready {
+            if let Some(file) = &self.ready_file {
+                state::write_json(file, &access).map_err(Failure::failed)?;
+            }
+        }
+        (self.access, self.all_ready) = (access, ready);
+        Ok(())
+    }
+
+    fn tell(&mut self, name: &str, condition: &Value) -> Result<(), Failure> {
+        let text = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (reason, message) = (text("reason"), text("message"));
+        if reason.is_empty() {
+            return Ok(());
+        }
+        let line = if message.is_empty() || message == "provisioned" { reason } else { format!("{reason}: {message}") };
+        if self.told.get(name) != Some(&line) {
+            let seconds = self.begun.elapsed().as_secs_f64();
+            match self.output {
+                Output::Table => output::line(format!("{seconds:>7.1}s  {name:<32} {line}"))?,
+                Output::Json => output::line(json!({"event": "status", "seconds": seconds, "object": name, "ready": condition}))?,
+            }
+            self.told.insert(name.to_owned(), line);
+        }
+        Ok(())
+    }
+
+    /// How each tenant is reached, in the words of the next command.
+    fn explain(&self, access: &BTreeMap<String, Access>) -> Result<(), Failure> {
+        if self.output == Output::Json {
+            return output::line(json!({"event": "ready", "seconds": self.begun.elapsed().as_secs_f64(), "tenants": access}));
+        }
+        output::line(format!("\nAll tenants are ready after {:.1} s. Log in as an agent:", self.begun.elapsed().as_secs_f64()))?;
+        for (tenant, access) in access {
+            let ca = access.ca_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+            for (agent, key) in &access.api_key_files {
+                let server = &access.server;
+                output::line(format!(
+                    "  acb login --context {tenant}/{agent} --server {server} --ca {ca} --api-key-file {}",
+                    key.display()
+                ))?;
+            }
+        }
+        if std::io::stdout().is_terminal() {
+            output::line("Ctrl-C ends it. `acb get tenants` in another terminal shows the same.\n")?;
+        }
+        Ok(())
+    }
+}
+
+fn qualified(kind: Kind, object: &Value) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") }
+}
+
+fn ready(object: &Value) -> Value {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Ready")).cloned().unwrap_or_default()
+}

@@ -1,0 +1,158 @@
+//! `acb get`: resources and their status, as the state folder has them.
+
+use std::collections::BTreeMap;
+
+use acb_crds::schema::Kind;
+use acb_operator::runtime::standalone::{
+    access::{self, Access},
+    objects::ObjectStore,
+};
+use clap::Args;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    output::{self, Exit, Failure, Output},
+    standalone::State,
+};
+
+/// What to show.
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    /// tenants, agents or quotas (also their short names tn, agt, qta).
+    #[arg(value_parser = kind)]
+    kind: Kind,
+    /// Only this one; exit code 3 where it is not there [default: all].
+    name: Option<String>,
+    /// Only of this namespace [default: all].
+    #[arg(short, long)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    state: State,
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    Kind::find(name).ok_or_else(|| "use tenants, agents or quotas".to_owned())
+}
+
+/// Shows resources.
+pub(crate) fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
+    let state = args.state.existing()?;
+    let store = ObjectStore::open(&state).map_err(Failure::failed)?;
+    let accesses = access::read(&state).map_err(Failure::failed)?;
+    let is_wanted = |object: &Value| {
+        args.name.as_deref().is_none_or(|name| text(object, "/metadata/name") == name)
+            && args.namespace.as_deref().is_none_or(|namespace| text(object, "/metadata/namespace") == namespace)
+    };
+    let mut items: Vec<Value> = store.of_kind(args.kind.as_str()).map_err(Failure::failed)?;
+    items.retain(is_wanted);
+    if let (Some(name), true) = (&args.name, items.is_empty()) {
+        return Err(Failure::new(Exit::NotFound, format!("there is no {} {name}", args.kind)));
+    }
+    items.iter_mut().for_each(|item| attach(item, args.kind, &accesses));
+    match (output, items.len(), &args.name) {
+        (Output::Json, 1, Some(_)) => output::json(&items[0]),
+        (Output::Json, ..) => {
+            let running = state.holder().is_some();
+            output::json(&json!({"kind": format!("{}List", args.kind), "running": running, "items": items}))
+        }
+        (Output::Table, ..) => {
+            let (header, row): (&[&str], fn(&Value) -> Vec<String>) = match args.kind {
+                Kind::Tenant => (&["NAME", "TIER", "READY", "REASON", "AGENTS", "ENDPOINTS", "AGE"], tenant_row),
+                Kind::Agent => (&["NAMESPACE", "NAME", "ROLE", "READY", "REASON", "API KEY", "AGE"], agent_row),
+                Kind::Quota => (&["NAMESPACE", "NAME", "AGENTS", "READY", "REASON", "AGE"], quota_row),
+            };
+            output::table(header, items.iter().map(row).collect())?;
+            items.iter().filter(|item| condition(item, "status") != "True").try_for_each(explain)
+        }
+    }
+}
+
+/// How it is reached goes beside `status`, where no Kubernetes object has anything.
+fn attach(item: &mut Value, kind: Kind, accesses: &BTreeMap<String, Access>) {
+    match kind {
+        Kind::Tenant => {
+            if let Some(access) = accesses.get(text(item, "/metadata/name")) {
+                item["access"] = json!(access);
+            }
+        }
+        Kind::Agent => {
+            let tenant = accesses.get(text(item, "/status/tenant"));
+            let file = tenant.and_then(|access| access.api_key_files.get(text(item, "/metadata/name")));
+            if let Some(file) = file {
+                item["access"] = json!({"apiKeyFile": file});
+            }
+        }
+        Kind::Quota => {}
+    }
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn shown(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A field of the condition `Ready`.
+fn condition(item: &Value, field: &str) -> String {
+    let conditions = item.pointer("/status/conditions").and_then(Value::as_array);
+    let ready = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"));
+    ready.map_or_else(|| "-".to_owned(), |ready| text(ready, &format!("/{field}")).to_owned())
+}
+
+fn age(item: &Value) -> String {
+    let Ok(created) = OffsetDateTime::parse(text(item, "/metadata/creationTimestamp"), &Rfc3339) else { return "-".into() };
+    let seconds = (OffsetDateTime::now_utc() - created).whole_seconds().max(0);
+    match seconds {
+        ..120 => format!("{seconds}s"),
+        ..7_200 => format!("{}m", seconds / 60),
+        ..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+fn tenant_row(item: &Value) -> Vec<String> {
+    vec![
+        shown(item, "/metadata/name"),
+        shown(item, "/spec/tier"),
+        condition(item, "status"),
+        condition(item, "reason"),
+        shown(item, "/status/agents"),
+        shown(item, "/status/endpoints/grpc"),
+        age(item),
+    ]
+}
+
+fn agent_row(item: &Value) -> Vec<String> {
+    vec![
+        shown(item, "/metadata/namespace"),
+        shown(item, "/metadata/name"),
+        shown(item, "/spec/role"),
+        condition(item, "status"),
+        condition(item, "reason"),
+        shown(item, "/access/apiKeyFile"),
+        age(item),
+    ]
+}
+
+fn quota_row(item: &Value) -> Vec<String> {
+    vec![
+        shown(item, "/metadata/namespace"),
+        shown(item, "/metadata/name"),
+        shown(item, "/status/agents"),
+        condition(item, "status"),
+        condition(item, "reason"),
+        age(item),
+    ]
+}
+
+fn explain(item: &Value) -> Result<(), Failure> {
+    output::line(format!("\n{}: {}", shown(item, "/metadata/name"), condition(item, "message")))
+}

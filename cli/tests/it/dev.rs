@@ -1,0 +1,182 @@
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+const TENANT: &str = "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {name: initech}\nspec: {tier: Starter}\n";
+
+/// `acb dev` on the samples, ended with the test however that ends.
+struct Dev {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Dev {
+    fn start(folder: tempfile::TempDir) -> Self {
+        // PostgreSQL's own user has to pass through.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let acb = PathBuf::from(env!("CARGO_BIN_EXE_acb"));
+        let hub = acb.with_file_name("acb-hub");
+        assert!(hub.is_file(), "{} is missing: cargo build -p acb-hub", hub.display());
+        let yaml = folder.path().join("yaml");
+        if !yaml.exists() {
+            fs::create_dir(&yaml).unwrap();
+            let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
+            for sample in fs::read_dir(samples).unwrap() {
+                let sample = sample.unwrap();
+                fs::copy(sample.path(), yaml.join(sample.file_name())).unwrap();
+            }
+        }
+        let log = fs::File::create(folder.path().join("dev.log")).unwrap();
+        let child = Command::new(acb)
+            .args(["dev", "-f"])
+            .arg(&yaml)
+            .arg("--state")
+            .arg(folder.path().join("state"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { child, folder }
+    }
+
+    fn get(&self, what: &[&str]) -> (i32, Value) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acb"));
+        command.arg("get").args(what).args(["-o", "json", "--state"]).arg(self.folder.path().join("state"));
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
+    fn until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        loop {
+            if let Some(found) = found(self) {
+                return found;
+            }
+            let log = || fs::read_to_string(self.folder.path().join("dev.log")).unwrap();
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("waiting for {what}: acb dev ended with {status}\n{}", log());
+            }
+            assert!(Instant::now() < deadline, "waiting for {what}\n{}", log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn until_ready(&mut self, tenant: &str, replicas: usize) -> Vec<String> {
+        self.until(tenant, |dev| {
+            let (_, object) = dev.get(&["tenant", tenant]);
+            let ready = object["status"]["conditions"].as_array()?.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+            let endpoints: Vec<String> = serde_json::from_value(object["status"]["endpoints"]["grpc"].clone()).ok()?;
+            (ready && endpoints.len() == replicas).then_some(endpoints)
+        })
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        let running = fs::read(self.folder.path().join("state/running.json")).unwrap();
+        let running: Value = serde_json::from_slice(&running).unwrap();
+        let hubs = running["deployments"].as_object().unwrap().values();
+        let pods = hubs.flat_map(|hub| hub["pods"].as_object().unwrap().values());
+        pods.filter_map(|pod| pod["pid"].as_i64()).map(|pid| i32::try_from(pid).unwrap()).collect()
+    }
+
+    fn end(mut self) -> tempfile::TempDir {
+        signal(i32::try_from(self.child.id()).unwrap(), rustix::process::Signal::TERM);
+        self.until_ended();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
+    fn until_ended(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(45);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "acb dev does not end");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            // SIGTERM, so that it ends its own; what a test that failed leaves is not waited for long.
+            signal(i32::try_from(self.child.id()).unwrap_or_default(), rustix::process::Signal::TERM);
+            let deadline = Instant::now() + Duration::from_secs(40);
+            while self.child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+fn signal(pid: i32, signal: rustix::process::Signal) {
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal);
+}
+
+fn is_alive(pid: i32) -> bool {
+    rustix::process::test_kill_process(rustix::process::Pid::from_raw(pid).unwrap()).is_ok()
+}
+
+#[test]
+fn two_tenants_from_samples_and_one_more() {
+    let mut dev = Dev::start(tempfile::tempdir().unwrap());
+    let acme = dev.until_ready("acme", 2);
+    dev.until_ready("globex", 2);
+
+    let (code, object) = dev.get(&["tenant", "acme"]);
+    assert_eq!(code, 0);
+    for file in [&object["access"]["caFile"], &object["access"]["apiKeyFiles"]["supervisor"]] {
+        let mode = fs::metadata(file.as_str().unwrap()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    assert_eq!(dev.get(&["tenant", "nobody"]).0, 3);
+
+    let second = Command::new(env!("CARGO_BIN_EXE_acb"))
+        .args(["dev", "-f"])
+        .arg(dev.folder.path().join("yaml"))
+        .arg("--state")
+        .arg(dev.folder.path().join("state"))
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&second.stderr).contains(&dev.child.id().to_string()));
+
+    let file = dev.folder.path().join("yaml/initech.yaml");
+    fs::write(&file, TENANT).unwrap();
+    dev.until_ready("initech", 1);
+    fs::write(&file, TENANT.replace("Starter", "Golden")).unwrap();
+    let reason = |dev: &Dev| dev.get(&["tenant", "initech"]).1["status"]["conditions"][0]["reason"].clone();
+    dev.until("the refusal", |dev| (reason(dev) == "InvalidSpec").then_some(()));
+    let (_, object) = dev.get(&["tenant", "initech"]);
+    assert_eq!(object["spec"]["tier"], "Starter", "what was good stays");
+    assert_eq!(object["status"]["endpoints"]["grpc"].as_array().unwrap().len(), 1, "and goes on");
+    fs::remove_file(&file).unwrap();
+    dev.until("the removal", |dev| (dev.get(&["tenant", "initech"]).0 == 3).then_some(()));
+
+    let hubs = dev.processes();
+    signal(hubs[0], rustix::process::Signal::KILL);
+    dev.until("the hub's return", |dev| (dev.processes().len() == hubs.len() && !dev.processes().contains(&hubs[0])).then_some(()));
+    assert_eq!(dev.until_ready("acme", 2), acme, "where clients knew it");
+
+    let hubs = dev.processes();
+    let folder = dev.end();
+    assert!(hubs.into_iter().all(|pid| !is_alive(pid)));
+
+    // Warm: the same endpoints again, and what an abrupt end leaves is swept.
+    let mut dev = Dev::start(folder);
+    assert_eq!(dev.until_ready("acme", 2), acme);
+    dev.until_ready("globex", 2);
+    let hubs = dev.processes();
+    signal(i32::try_from(dev.child.id()).unwrap(), rustix::process::Signal::KILL);
+    dev.until_ended();
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while hubs.iter().any(|pid| is_alive(*pid)) {
+        assert!(Instant::now() < deadline, "a hub outlives acb dev");
+        thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,4 @@
+//! The `acb` program as a user runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod dev;

@@ -1,0 +1,246 @@
+//! What more than one kind uses.
+#![allow(unreachable_pub, reason = "the schema derive repeats each type in a private scope")]
+
+use std::fmt;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One aspect of a resource's state, as in `metav1.Condition`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Ready`, `Reconciling`, `Stalled` (as in kstatus), or one of ACB's own.
+    pub r#type: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Of the spec that this was decided from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// When `status` last changed, in RFC 3339.
+    pub last_transition_time: String,
+    /// Stable, for programs.
+    pub reason: String,
+    /// For people: what is so, and what to do.
+    pub message: String,
+}
+
+/// Limits. One that is unset is not limited here; the effective limit is the smallest that applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_agents: Option<i64>,
+    /// Messages that are sent in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub messages_per_minute: Option<i64>,
+    /// Bytes that are sent in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub bytes_per_minute: Option<i64>,
+    /// Messages that are sent in a calendar month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub messages_per_month: Option<i64>,
+    /// Streams that are open at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub concurrent_streams: Option<i64>,
+    /// Bytes of stored contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub storage_bytes: Option<i64>,
+}
+
+impl Limits {
+    /// Each limit with the name of its field.
+    #[must_use]
+    pub fn entries(&self) -> [(&'static str, Option<i64>); 6] {
+        [
+            ("maxAgents", self.max_agents),
+            ("messagesPerMinute", self.messages_per_minute),
+            ("bytesPerMinute", self.bytes_per_minute),
+            ("messagesPerMonth", self.messages_per_month),
+            ("concurrentStreams", self.concurrent_streams),
+            ("storageBytes", self.storage_bytes),
+        ]
+    }
+
+    /// Combines two, limit by limit.
+    fn zip(&self, other: &Self, choose: impl Fn(Option<i64>, Option<i64>) -> Option<i64>) -> Self {
+        Self {
+            max_agents: choose(self.max_agents, other.max_agents),
+            messages_per_minute: choose(self.messages_per_minute, other.messages_per_minute),
+            bytes_per_minute: choose(self.bytes_per_minute, other.bytes_per_minute),
+            messages_per_month: choose(self.messages_per_month, other.messages_per_month),
+            concurrent_streams: choose(self.concurrent_streams, other.concurrent_streams),
+            storage_bytes: choose(self.storage_bytes, other.storage_bytes),
+        }
+    }
+
+    /// The smaller of each.
+    #[must_use]
+    pub fn smallest(&self, other: &Self) -> Self {
+        self.zip(other, |left, right| match (left, right) {
+            (Some(left), Some(right)) => Some(left.min(right)),
+            (left, right) => left.or(right),
+        })
+    }
+
+    /// Those of `overrides`, and one's own where it has none.
+    #[must_use]
+    pub fn overridden_by(&self, overrides: &Self) -> Self {
+        self.zip(overrides, |own, over| over.or(own))
+    }
+
+    /// The limits that are above `ceiling`: field, limit, ceiling.
+    #[must_use]
+    pub fn above(&self, ceiling: &Self) -> Vec<(&'static str, i64, i64)> {
+        self.entries()
+            .into_iter()
+            .zip(ceiling.entries())
+            .filter_map(|((field, limit), (_, most))| Some((field, limit?, most?)).filter(|(_, limit, most)| limit > most))
+            .collect()
+    }
+}
+
+/// How long something is kept: a whole number and a unit, such as `7d`, `12h`, `30m` or `90s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Retention {
+    seconds: u64,
+}
+
+/// What a [`Retention`] matches.
+pub const RETENTION_PATTERN: &str = "^[1-9][0-9]{0,6}[smhd]$";
+
+impl Retention {
+    /// This many seconds.
+    #[must_use]
+    pub const fn from_seconds(seconds: u64) -> Self {
+        Self { seconds }
+    }
+
+    /// This many days.
+    #[must_use]
+    pub const fn from_days(days: u64) -> Self {
+        Self { seconds: days * 86_400 }
+    }
+
+    /// In seconds.
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        self.seconds
+    }
+}
+
+impl std::str::FromStr for Retention {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refuse = || format!("{text:?} is no duration: write a whole number and a unit, such as 7d, 12h, 30m or 90s");
+        let unit = match text.bytes().last() {
+            Some(b's') => 1,
+            Some(b'm') => 60,
+            Some(b'h') => 3_600,
+            Some(b'd') => 86_400,
+            _ => return Err(refuse()),
+        };
+        let digits = &text[..text.len() - 1];
+        if digits.is_empty() || digits.len() > 7 || digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(refuse());
+        }
+        let number: u64 = digits.parse().map_err(|_| refuse())?;
+        Ok(Self { seconds: number * unit })
+    }
+}
+
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, seconds) in [("d", 86_400), ("h", 3_600), ("m", 60)] {
+            if self.seconds >= seconds && self.seconds.is_multiple_of(seconds) {
+                return write!(f, "{}{unit}", self.seconds / seconds);
+            }
+        }
+        write!(f, "{}s", self.seconds)
+    }
+}
+
+impl Serialize for Retention {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Retention {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Retention {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Retention".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "pattern": RETENTION_PATTERN})
+    }
+}
+
+/// CPU and memory, as Kubernetes writes quantities.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceList {
+    /// Such as `250m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?m?$"))]
+    pub cpu: Option<String>,
+    /// Such as `128Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?([kKMGT]i?)?$"))]
+    pub memory: Option<String>,
+}
+
+/// What a container asks for, and what it may use at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What the scheduler reserves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<ResourceList>,
+    /// What it may use at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ResourceList>,
+}
+
+/// As in a PodSpec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Toleration {
+    /// Of the taint. Empty: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// `Equal` or `Exists`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^(Equal|Exists)$"))]
+    pub operator: Option<String>,
+    /// Of the taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Empty: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^(NoSchedule|PreferNoSchedule|NoExecute)$"))]
+    pub effect: Option<String>,
+    /// For `NoExecute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toleration_seconds: Option<i64>,
+}
+
+/// The schema of an object whose fields another schema describes.
+pub(crate) fn free_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}

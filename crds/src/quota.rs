@@ -1,0 +1,113 @@
+//! Quota: namespaced, written by the tenant within the ceilings of its tier.
+#![allow(unreachable_pub, reason = "the schema derive repeats each type in a private scope")]
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::common::{Condition, Limits};
+
+/// Limits for some agents of a tenant, or for all of it. The smallest limit that applies is the one that holds.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "acb.dev",
+    version = "v1alpha1",
+    kind = "Quota",
+    plural = "quotas",
+    shortname = "qta",
+    category = "acb",
+    namespaced,
+    status = "QuotaStatus",
+    derive = "PartialEq",
+    doc = "Limits for some agents of a tenant, or for all of it. The smallest limit that applies is the one that holds.",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("a quota's name has at most 63 characters"),
+    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agents"),
+    printcolumn(name = "Msgs/min", type_ = "integer", json_path = ".status.effective.messagesPerMinute"),
+    printcolumn(name = "Storage", type_ = "integer", json_path = ".status.effective.storageBytes"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.maxAgents) || has(self.messagesPerMinute) || has(self.bytesPerMinute) || has(self.messagesPerMonth) || has(self.concurrentStreams) || has(self.storageBytes)")
+        .message("a quota sets at least one limit")
+)]
+pub struct QuotaSpec {
+    /// Which agents: those that meet all that is set here, each with these limits. Empty: the tenant as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Selector>,
+    /// The limits.
+    #[serde(flatten)]
+    pub limits: Limits,
+}
+
+/// Which agents. Everything that is set must be met.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Selector {
+    /// Labels of the Agent resource.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+    /// One of these names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(max = 63)))]
+    pub names: Vec<String>,
+    /// In one of these groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 63)))]
+    pub groups: Vec<String>,
+    /// One of these types.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 200)))]
+    pub types: Vec<String>,
+}
+
+impl Selector {
+    /// Whether nothing is set, which means the tenant as a whole.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl QuotaSpec {
+    /// The selector, unless it means the tenant as a whole.
+    #[must_use]
+    pub fn agents(&self) -> Option<&Selector> {
+        self.selector.as_ref().filter(|selector| !selector.is_empty())
+    }
+}
+
+/// What the operator found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QuotaStatus {
+    /// The generation of the spec that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Reconciling`, `Stalled`, and others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// How many agents it applies to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<i64>,
+    /// What holds for them: the smallest of this, the Tenant's, the tier's and other Quotas' of the same agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<Limits>,
+    /// What was used of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Limits>,
+    /// Fields of the spec that are set, and that nothing acts on yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields_not_acted_on: Vec<String>,
+}

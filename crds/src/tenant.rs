@@ -1,0 +1,493 @@
+//! Tenant: cluster-scoped, written by the platform team.
+#![allow(unreachable_pub, reason = "the schema derive repeats each type in a private scope")]
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::common::{Condition, Limits, Resources, Retention, Toleration};
+
+/// An organisation or a team whose agents talk to each other and to no one else. The operator gives it topics, a database login,
+/// two namespaces and a hub of its own.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "acb.dev",
+    version = "v1alpha1",
+    kind = "Tenant",
+    plural = "tenants",
+    shortname = "tn",
+    category = "acb",
+    status = "TenantStatus",
+    derive = "PartialEq",
+    doc = "An organisation or a team whose agents talk to each other and to no one else.",
+    validation = Rule::new("self.metadata.name.size() <= 40")
+        .message("a tenant's name has at most 40 characters, so that its topics, roles and namespaces fit"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("a tenant's name starts with a letter and has only small letters, digits and inner hyphens"),
+    validation = Rule::new("!(self.metadata.name in ['sys', 'system', 'default']) && !self.metadata.name.startsWith('kube')")
+        .message("sys, system, default and names that start with kube are reserved: choose another name"),
+    printcolumn(name = "Tier", type_ = "string", json_path = ".spec.tier"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agents"),
+    printcolumn(name = "Hub", type_ = "string", json_path = ".status.endpoints.grpc[0]"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Id", type_ = "string", json_path = ".status.tenantId", priority = 1),
+    printcolumn(name = "Namespace", type_ = "string", json_path = ".status.namespace", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.__namespace__) == has(oldSelf.__namespace__) && (!has(self.__namespace__) || self.__namespace__ == oldSelf.__namespace__)")
+        .message("namespace is immutable: delete the Tenant and make it again to move its agents")
+)]
+pub struct TenantSpec {
+    /// What the tenant may use. Its limits are the ceiling of everything else here.
+    pub tier: Tier,
+    /// Limits of the whole tenant that differ from the tier's, within what the platform allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Limits of each agent that differ from the default, within what the platform allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_limits: Option<Limits>,
+    /// The kinds of context that agents publish and read. Each has a topic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub context_types: Vec<ContextType>,
+    /// The tenant's hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<Hub>,
+    /// An existing namespace for the Agents, instead of `acb-<name>`. It must carry the label `acb.dev/tenant` with this Tenant's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(
+        validation = Rule::new("!self.startsWith('kube-') && !self.startsWith('acbhub-') && !(self in ['default', 'acb-system'])")
+            .message("this namespace belongs to Kubernetes or to ACB: name one of the tenant's own")
+    )]
+    pub namespace: Option<String>,
+    /// Who may be an agent: `Declared` (the default): only who has an Agent resource; `Open`: an agent may register others of its role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
+    /// Kubernetes subjects that are bound to the tenant-admin role in the tenant's namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub admins: Vec<Subject>,
+    /// What becomes of the data when the Tenant is deleted: `Retain` (the default) or `Delete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// Refuses all of the tenant's agents, and keeps everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// The record of who did what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+    /// Who else than ACB vouches for agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+}
+
+/// What a tenant may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Tier {
+    /// 3 agents, 10,000 messages a month, 1 GB.
+    Free,
+    /// 10 agents, 500,000 messages a month, 10 GB.
+    Starter,
+    /// 50 agents, 5,000,000 messages a month, 100 GB.
+    Professional,
+    /// By agreement.
+    Enterprise,
+}
+
+impl Tier {
+    /// As in the resource.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "Free",
+            Self::Starter => "Starter",
+            Self::Professional => "Professional",
+            Self::Enterprise => "Enterprise",
+        }
+    }
+}
+
+/// A kind of context.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContextType {
+    /// Becomes part of the topic's name.
+    #[schemars(length(max = 63), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(
+        validation = Rule::new("!(self in ['sys', 'system', 'default']) && !self.startsWith('kube')")
+            .message("sys, system, default and names that start with kube are reserved: choose another name")
+    )]
+    pub name: String,
+    /// 4 where unset. They may grow: the order of each context then starts anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("partitions can only grow: make a new context type for fewer"))]
+    pub partitions: Option<u32>,
+    /// How long the log keeps changes: `7d` where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// `delete` (the default) drops what is older than the retention; `compact` keeps the last change of each context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<Cleanup>,
+    /// Bytes of a published context with its envelope: 1048576 where unset, which is also the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 1_048_576))]
+    pub max_message_bytes: Option<u32>,
+    /// What payloads must meet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<PayloadSchema>,
+}
+
+/// How a topic is kept within bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Cleanup {
+    /// By age.
+    Delete,
+    /// The last record of each key.
+    Compact,
+}
+
+impl Cleanup {
+    /// As in the resource.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Compact => "compact",
+        }
+    }
+}
+
+/// A JSON Schema, with its id and version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PayloadSchema {
+    /// Contexts carry it.
+    #[schemars(length(min = 1, max = 200))]
+    pub id: String,
+    /// Contexts carry it.
+    #[schemars(length(min = 1, max = 50))]
+    pub version: String,
+    /// A JSON Schema (draft 2020-12).
+    #[schemars(schema_with = "crate::common::free_object")]
+    pub schema: serde_json::Value,
+}
+
+/// The tenant's hub.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.replicas) || (!has(self.minReplicas) && !has(self.maxReplicas))")
+        .message("set either replicas, or minReplicas and maxReplicas for a HorizontalPodAutoscaler"),
+    validation = Rule::new("has(self.minReplicas) == has(self.maxReplicas)").message("set minReplicas and maxReplicas together"),
+    validation = Rule::new("!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas")
+        .message("minReplicas is more than maxReplicas")
+)]
+pub struct Hub {
+    /// 1 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 50))]
+    pub replicas: Option<u32>,
+    /// Of a HorizontalPodAutoscaler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 50))]
+    pub min_replicas: Option<u32>,
+    /// Of a HorizontalPodAutoscaler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 50))]
+    pub max_replicas: Option<u32>,
+    /// Of each replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// As in a PodSpec.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// As in a PodSpec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub tolerations: Vec<Toleration>,
+    /// As in a PodSpec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::common::free_object")]
+    pub affinity: Option<serde_json::Value>,
+    /// How the hub is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<HubService>,
+    /// A route of the Gateway API to the hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
+    /// Who may connect to the hub beside the pods in the tenant's namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub ingress_peers: Vec<IngressPeer>,
+}
+
+/// How the hub is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HubService {
+    /// `ClusterIP` where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<ServiceType>,
+}
+
+/// As in a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// Within the cluster.
+    ClusterIP,
+    /// A port of every node.
+    NodePort,
+    /// By the cloud's load balancer.
+    LoadBalancer,
+}
+
+impl ServiceType {
+    /// As in a Service.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterIP => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::LoadBalancer => "LoadBalancer",
+        }
+    }
+}
+
+/// The Gateway that a route to the hub is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Where it is.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// By which agents know the hub.
+    #[schemars(length(min = 1, max = 253))]
+    pub hostname: String,
+}
+
+/// Who may connect: pods of a namespace, or addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.__namespace__) != has(self.cidr)").message("set either namespace or cidr"))]
+pub struct IngressPeer {
+    /// All pods of this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+    /// These addresses, such as `10.1.0.0/16`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 50), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]{1,3}$"))]
+    pub cidr: Option<String>,
+}
+
+/// Who may be an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Registration {
+    /// Only who has an Agent resource.
+    Declared,
+    /// An authenticated agent may register others of its role.
+    Open,
+}
+
+impl Registration {
+    /// As in the resource.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Declared => "Declared",
+            Self::Open => "Open",
+        }
+    }
+}
+
+/// As in a RoleBinding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(self.kind == 'ServiceAccount') == has(self.__namespace__)").message("namespace goes with kind ServiceAccount")
+)]
+pub struct Subject {
+    /// Of the subject.
+    pub kind: SubjectKind,
+    /// Of the subject.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Of a ServiceAccount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// As in a RoleBinding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SubjectKind {
+    /// A person.
+    User,
+    /// People.
+    Group,
+    /// A program.
+    ServiceAccount,
+}
+
+impl SubjectKind {
+    /// As in a RoleBinding.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "User",
+            Self::Group => "Group",
+            Self::ServiceAccount => "ServiceAccount",
+        }
+    }
+}
+
+/// What becomes of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It stays.
+    Retain,
+    /// It goes.
+    Delete,
+}
+
+/// The record of who did what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Audit {
+    /// 90 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 90, max = 3650))]
+    pub retention_days: Option<u32>,
+}
+
+/// Who else than ACB vouches for agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// OpenID Connect issuers whose tokens are exchanged for ACB's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub oidc: Vec<OidcIssuer>,
+    /// Client certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<Mtls>,
+}
+
+/// An OpenID Connect issuer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OidcIssuer {
+    /// Where its discovery document is.
+    #[schemars(length(max = 500), regex(pattern = "^https://"))]
+    pub issuer: String,
+    /// What its tokens must be for.
+    #[schemars(length(min = 1, max = 200))]
+    pub audience: String,
+}
+
+/// Client certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mtls {
+    /// ConfigMap in the tenant's namespace with the `ca.crt` of who signs them.
+    #[schemars(length(min = 1, max = 253))]
+    pub ca_config_map: String,
+}
+
+/// What the operator found and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantStatus {
+    /// The generation of the spec that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Reconciling`, `Stalled`, and others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// 20 hex digits: what the tenant is called in PostgreSQL and Kafka.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<String>,
+    /// Where its Agents and Quotas go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Where its hub runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_namespace: Option<String>,
+    /// How many Agents it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<i64>,
+    /// What holds, where the spec is silent too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<TenantEffective>,
+    /// Which systems hold its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// How to reach its hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Endpoints>,
+    /// Fields of the spec that are set, and that nothing acts on yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields_not_acted_on: Vec<String>,
+}
+
+/// What holds, where the spec is silent too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantEffective {
+    /// Of the whole tenant.
+    pub limits: Limits,
+    /// Of an agent, before Quotas.
+    pub agent_limits: Limits,
+    /// Of the hub.
+    pub hub_replicas: u32,
+    /// As in the spec.
+    pub registration: String,
+    /// As in the spec.
+    pub deletion_policy: String,
+    /// Those of the spec, and those that Agents publish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub context_types: Vec<String>,
+}
+
+/// Which systems hold a tenant's data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// `postgres` or `kafka`.
+    pub bus: String,
+    /// Of the operator's list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<String>,
+    /// Of the operator's list.
+    pub postgres: String,
+}
+
+/// How to reach a hub.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoints {
+    /// `host:port` of each, TLS 1.3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grpc: Vec<String>,
+    /// ConfigMap in the tenant's namespace with the `ca.crt` that the hub's certificate is checked against.
+    pub ca_config_map: String,
+}

@@ -1,0 +1,201 @@
+//! Brings gRPC requests to the one door of core, and leaves the proven caller with those that it lets in.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use acb_hub_core::{
+    access::{Rule, rule},
+    door::Door,
+    fault::{Code, Fault},
+    identity::Caller,
+    metrics::Metrics,
+    refresh::Connected,
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use time::OffsetDateTime;
+use tokio::time::{Sleep, sleep};
+use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
+use tower::Service;
+use tracing::Instrument as _;
+
+use crate::status::{code_name, explain, to_status};
+
+/// How soon a stream ends after its caller lost the right to it.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// Everything that the server serves, behind the door.
+#[derive(Clone, Debug)]
+pub struct Guarded<S> {
+    inner: S,
+    door: Door,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> Guarded<S> {
+    /// Puts the door before the services.
+    pub fn new(inner: S, door: Door, metrics: Arc<Metrics>) -> Self {
+        Self { inner, door, metrics }
+    }
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The clone takes the place of the one that is ready.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let span = tracing::info_span!(
+            "request",
+            tenant = self.door.tenant(),
+            method = tracing::field::Empty,
+            agent = tracing::field::Empty,
+            correlation_id = correlation(request.headers()),
+        );
+        let pass = Pass { door: self.door.clone(), metrics: self.metrics.clone() };
+        Box::pin(pass.handle(inner, request).instrument(span))
+    }
+}
+
+/// What one request takes with it through the door.
+struct Pass {
+    door: Door,
+    metrics: Arc<Metrics>,
+}
+
+impl Pass {
+    async fn handle<S>(self, mut inner: S, mut request: Request<Body>) -> Result<Response<Body>, Infallible>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let Some(rule) = rule(request.uri().path()) else {
+            self.metrics.error("unknown", "unimplemented");
+            return Ok(refusal(Fault::new(
+                Code::Unimplemented,
+                "NO_SUCH_METHOD",
+                "the hub has no such method: see its reflection service",
+            )));
+        };
+        let operation = operation(rule);
+        let span = tracing::Span::current();
+        span.record("method", operation);
+        let authorization = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+        let caller = match self.door.admit(rule, authorization).await {
+            Ok(caller) => caller,
+            Err(fault) => {
+                let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+                audit(operation, "refused", fault.reason, peer);
+                self.metrics.error(operation, code_name(fault.code as i32));
+                return Ok(refusal(fault));
+            }
+        };
+        // What a caller says about itself must not pass for what the door proved.
+        request.extensions_mut().remove::<Caller>();
+        if let Some(caller) = &caller {
+            span.record("agent", caller.agent.name.as_str());
+            request.extensions_mut().insert(caller.clone());
+        }
+        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let response = explain(inner.call(request).await?);
+        let failure = Status::from_header_map(response.headers()).filter(|status| status.code() != tonic::Code::Ok);
+        if let Some(status) = &failure {
+            self.metrics.error(operation, code_name(status.code() as i32));
+        }
+        if rule.audited {
+            let outcome = failure.as_ref().map_or("done", |status| code_name(status.code() as i32));
+            audit(operation, outcome, "", peer);
+        }
+        let Some(caller) = caller else { return Ok(response) };
+        let connected = self.door.connected();
+        Ok(response.map(|body| {
+            Body::new(Watched { body, door: self.door, rule, caller, recheck: None, _connected: connected, ended: false })
+        }))
+    }
+}
+
+fn operation(rule: &Rule) -> &'static str {
+    rule.path.rsplit('/').next().unwrap_or(rule.path)
+}
+
+/// The audit record; tenant, agent and correlation id come from the span.
+fn audit(method: &'static str, outcome: &'static str, reason: &'static str, peer: Option<SocketAddr>) {
+    tracing::info!(target: "acb::audit", method, outcome, reason, peer = peer.map(tracing::field::display));
+}
+
+fn refusal(fault: Fault) -> Response<Body> {
+    to_status(fault).into_http()
+}
+
+/// What ties log lines of several hubs and agents together: the trace, or what the caller calls it.
+fn correlation(headers: &HeaderMap) -> Option<&str> {
+    let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(|text| text.split('-').nth(1));
+    let named = headers.get("x-correlation-id").and_then(|value| value.to_str().ok());
+    traceparent.or(named).map(|text| text.get(..64).unwrap_or(text))
+}
+
+/// A response that ends once its caller is no longer admitted: for streams, which outlive suspensions and tokens.
+struct Watched {
+    body: Body,
+    door: Door,
+    rule: &'static Rule,
+    caller: Caller,
+    recheck: Option<Pin<Box<Sleep>>>,
+    _connected: Connected,
+    ended: bool,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        // A stream that is always ready is looked at, too.
+        let recheck = this.recheck.get_or_insert_with(|| Box::pin(sleep(RECHECK)));
+        while recheck.as_mut().poll(cx).is_ready() {
+            if !this.door.still_admits(this.rule, &this.caller, OffsetDateTime::now_utc()) {
+                this.ended = true;
+                audit(operation(this.rule), "ended", "ACCESS_ENDED", None);
+                let fault = Fault::new(
+                    Code::Unauthenticated,
+                    "ACCESS_ENDED",
+                    "the access token has expired, or the agent's rights have changed: get a new token and call again",
+                );
+                let mut trailers = HeaderMap::new();
+                return Poll::Ready(to_status(fault).add_header(&mut trailers).ok().map(|()| Ok(Frame::trailers(trailers))));
+            }
+            *recheck = Box::pin(sleep(RECHECK));
+        }
+        Pin::new(&mut this.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

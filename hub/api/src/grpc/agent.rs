@@ -1,0 +1,99 @@
+//! `AgentRegistry`.
+
+use acb_hub_core::registry::{self, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry};
+use acb_proto::v1::{
+    Agent, AgentStatus, DiscoverRequest, DiscoverResponse, GetAgentRequest, HeartbeatRequest, HeartbeatResponse,
+    ListAgentsRequest, ListAgentsResponse, RegisterRequest, RegisterResponse, UnregisterRequest, UnregisterResponse,
+    agent_registry_server::AgentRegistry,
+};
+use time::OffsetDateTime;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    grpc::{caller, timestamp},
+    status::to_status,
+};
+
+/// Who is in the tenant.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    tenant: String,
+    registry: Registry,
+}
+
+impl Agents {
+    /// Over this registry.
+    #[must_use]
+    pub fn new(tenant: &str, registry: Registry) -> Self {
+        Self { tenant: tenant.to_owned(), registry }
+    }
+
+    fn agent(&self, listed: &Listed) -> Agent {
+        let status = match listed.status(OffsetDateTime::now_utc()) {
+            registry::Status::Online => AgentStatus::Online,
+            registry::Status::Offline => AgentStatus::Offline,
+            registry::Status::Unknown => AgentStatus::Unknown,
+        };
+        let agent = &listed.agent;
+        Agent {
+            id: agent.id.to_string(),
+            name: agent.name.clone(),
+            r#type: agent.kind.clone(),
+            capabilities: agent.capabilities.clone(),
+            groups: agent.groups.clone(),
+            location: agent.location.clone(),
+            metadata: agent.metadata.clone().into_iter().collect(),
+            role: agent.role.as_str().to_owned(),
+            status: status.into(),
+            tenant: self.tenant.clone(),
+            created_at: Some(timestamp(agent.created_at)),
+            last_seen_at: listed.presence.map(|presence| timestamp(presence.last_seen_at)),
+        }
+    }
+
+    async fn page(&self, criteria: Criteria, size: u32, token: String) -> Result<(Vec<Agent>, String), Status> {
+        // The token is the last name of the page before. Names are no secret here.
+        let (agents, next) = self.registry.list(&criteria, &Page { size, after: token }).await.map_err(to_status)?;
+        Ok((agents.iter().map(|listed| self.agent(listed)).collect(), next.unwrap_or_default()))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentRegistry for Agents {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        let caller = caller(&request)?;
+        let RegisterRequest { name, r#type, capabilities, metadata, location } = request.into_inner();
+        let registration = Registration { name, kind: r#type, capabilities, metadata: metadata.into_iter().collect(), location };
+        let listed = self.registry.register(&caller, registration).await.map_err(to_status)?;
+        Ok(Response::new(RegisterResponse { agent: Some(self.agent(&listed)) }))
+    }
+
+    async fn unregister(&self, request: Request<UnregisterRequest>) -> Result<Response<UnregisterResponse>, Status> {
+        let caller = caller(&request)?;
+        self.registry.unregister(&caller, &request.into_inner().name).await.map_err(to_status)?;
+        Ok(Response::new(UnregisterResponse {}))
+    }
+
+    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        self.registry.heartbeat(&caller(&request)?).await.map_err(to_status)?;
+        Ok(Response::new(HeartbeatResponse { interval_seconds: HEARTBEAT_SECONDS }))
+    }
+
+    async fn discover(&self, request: Request<DiscoverRequest>) -> Result<Response<DiscoverResponse>, Status> {
+        let DiscoverRequest { r#type, capabilities, metadata, page_size, page_token } = request.into_inner();
+        let criteria = Criteria { kind: r#type, capabilities, metadata: metadata.into_iter().collect() };
+        let (agents, next_page_token) = self.page(criteria, page_size, page_token).await?;
+        Ok(Response::new(DiscoverResponse { agents, next_page_token }))
+    }
+
+    async fn get_agent(&self, request: Request<GetAgentRequest>) -> Result<Response<Agent>, Status> {
+        let listed = self.registry.get(&request.into_inner().name).await.map_err(to_status)?;
+        Ok(Response::new(self.agent(&listed)))
+    }
+
+    async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
+        let ListAgentsRequest { page_size, page_token } = request.into_inner();
+        let (agents, next_page_token) = self.page(Criteria::default(), page_size, page_token).await?;
+        Ok(Response::new(ListAgentsResponse { agents, next_page_token }))
+    }
+}

@@ -1,0 +1,62 @@
+//! `AuthService`.
+
+use acb_hub_core::{
+    credential::{Authority, Grant},
+    fault::Fault,
+};
+use acb_proto::v1::{
+    ExchangeTokenRequest, GetJwksRequest, GetJwksResponse, RefreshTokenRequest, RevokeTokenRequest, RevokeTokenResponse,
+    TokenResponse, auth_service_server::AuthService, exchange_token_request::Credential,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{grpc::timestamp, status::to_status};
+
+/// Exchanges credentials for tokens.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    authority: Authority,
+}
+
+impl Auth {
+    /// Over this authority.
+    #[must_use]
+    pub fn new(authority: Authority) -> Self {
+        Self { authority }
+    }
+
+    fn response(&self, grant: Grant) -> Response<TokenResponse> {
+        Response::new(TokenResponse {
+            access_token: grant.access_token,
+            access_token_expires_at: Some(timestamp(grant.access_expires_at)),
+            refresh_token: grant.refresh_token,
+            refresh_token_expires_at: Some(timestamp(grant.refresh_expires_at)),
+            tenant: self.authority.tenant().to_owned(),
+            agent: grant.agent_name,
+            agent_id: grant.agent.to_string(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl AuthService for Auth {
+    async fn exchange_token(&self, request: Request<ExchangeTokenRequest>) -> Result<Response<TokenResponse>, Status> {
+        match request.into_inner().credential {
+            Some(Credential::ApiKey(key)) => Ok(self.response(self.authority.exchange(&key).await.map_err(to_status)?)),
+            None => Err(to_status(Fault::invalid("CREDENTIAL_MISSING", "the request has no credential: set api_key"))),
+        }
+    }
+
+    async fn refresh_token(&self, request: Request<RefreshTokenRequest>) -> Result<Response<TokenResponse>, Status> {
+        Ok(self.response(self.authority.refresh(&request.into_inner().refresh_token).await.map_err(to_status)?))
+    }
+
+    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Result<Response<RevokeTokenResponse>, Status> {
+        self.authority.revoke(&request.into_inner().refresh_token).await.map_err(to_status)?;
+        Ok(Response::new(RevokeTokenResponse {}))
+    }
+
+    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {
+        Ok(Response::new(GetJwksResponse { jwks_json: self.authority.jwks() }))
+    }
+}

@@ -1,0 +1,240 @@
+//! `ContextService`.
+
+use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+
+use acb_hub_core::{
+    chunk::{CHUNK_BYTES, Layout},
+    context::{self, Access, ContextId, Description, Payload},
+    context_event::Change,
+    contexts::{ContextUpdate, Contexts, NewContext},
+    fault::Fault,
+    subscription::{From as Beginning, Notice, Position},
+};
+use acb_proto::v1::{
+    self, Context, ContextEvent, CreateContextRequest, DeleteContextRequest, DeleteContextResponse, GetContextRequest,
+    ListContextsRequest, ListContextsResponse, PayloadRef, SubscribeRequest, UpdateContextRequest,
+    context_event::Kind,
+    context_service_server::ContextService,
+    subscribe_request::{From, Positions},
+};
+use futures::{Stream, stream};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    grpc::{caller, timestamp},
+    status::to_status,
+};
+
+/// Contexts.
+#[derive(Clone)]
+pub struct ContextGate {
+    contexts: Arc<Contexts>,
+}
+
+impl ContextGate {
+    /// Over this service of core.
+    #[must_use]
+    pub fn new(contexts: Arc<Contexts>) -> Self {
+        Self { contexts }
+    }
+}
+
+#[tonic::async_trait]
+impl ContextService for ContextGate {
+    async fn create_context(&self, request: Request<CreateContextRequest>) -> Result<Response<Context>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let new = NewContext {
+            description: description(request.r#type, request.metadata, request.content_type, request.ttl, request.access)
+                .map_err(to_status)?,
+            payload: request.payload,
+            idempotency_key: request.idempotency_key,
+        };
+        let context = self.contexts.create(&caller.agent, new).await.map_err(to_status)?;
+        Ok(Response::new(without_payload(context)))
+    }
+
+    async fn get_context(&self, request: Request<GetContextRequest>) -> Result<Response<Context>, Status> {
+        let caller = caller(&request)?;
+        let id = ContextId::parse(&request.into_inner().id).map_err(to_status)?;
+        Ok(Response::new(wire(self.contexts.get(&caller.agent, id).await.map_err(to_status)?)))
+    }
+
+    async fn update_context(&self, request: Request<UpdateContextRequest>) -> Result<Response<Context>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let update = ContextUpdate {
+            id: ContextId::parse(&request.id).map_err(to_status)?,
+            version: request.version,
+            payload: request.payload,
+            metadata: request.metadata.into_iter().collect(),
+            content_type: request.content_type,
+            ttl: ttl(request.ttl).map_err(to_status)?,
+        };
+        let context = self.contexts.update(&caller.agent, update).await.map_err(to_status)?;
+        Ok(Response::new(without_payload(context)))
+    }
+
+    async fn delete_context(&self, request: Request<DeleteContextRequest>) -> Result<Response<DeleteContextResponse>, Status> {
+        let caller = caller(&request)?;
+        let id = ContextId::parse(&request.into_inner().id).map_err(to_status)?;
+        self.contexts.delete(&caller.agent, id).await.map_err(to_status)?;
+        Ok(Response::new(DeleteContextResponse {}))
+    }
+
+    async fn list_contexts(&self, request: Request<ListContextsRequest>) -> Result<Response<ListContextsResponse>, Status> {
+        let caller = caller(&request)?;
+        let ListContextsRequest { r#type, page_size, page_token } = request.into_inner();
+        let page = self.contexts.list(&caller.agent, &r#type, page_size, &page_token).await.map_err(to_status)?;
+        Ok(Response::new(ListContextsResponse {
+            contexts: page.contexts.into_iter().map(wire).collect(),
+            next_page_token: page.next_page_token,
+        }))
+    }
+
+    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<ContextEvent, Status>> + Send>>;
+
+    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+        let caller = caller(&request)?;
+        let SubscribeRequest { r#type, from } = request.into_inner();
+        let subscription = self.contexts.subscribe(&caller.agent, &r#type, &beginning(from)).await.map_err(to_status)?;
+        // Events are made as the peer takes them: what it does not take stays in the log.
+        let events = stream::unfold(Some(subscription), |subscription| async {
+            let mut subscription = subscription?;
+            match subscription.next().await {
+                Ok(notice) => Some((Ok(event(notice)), Some(subscription))),
+                Err(fault) => Some((Err(to_status(fault)), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+}
+
+fn beginning(from: Option<From>) -> Beginning {
+    match from {
+        Some(From::Start(true)) => Beginning::Start,
+        Some(From::After(Positions { positions })) => Beginning::After(positions.iter().map(position).collect()),
+        Some(From::Now(_) | From::Start(false)) | None => Beginning::Now,
+    }
+}
+
+fn position(position: &v1::Position) -> Position {
+    Position { epoch: position.epoch, partition: position.partition, offset: position.offset }
+}
+
+fn wire_position(position: Position) -> v1::Position {
+    v1::Position { epoch: position.epoch, partition: position.partition, offset: position.offset }
+}
+
+fn event(notice: Notice) -> ContextEvent {
+    match notice {
+        Notice::Subscribed { after } => ContextEvent {
+            kind: Kind::Subscribed.into(),
+            context: None,
+            position: None,
+            positions: after.into_iter().map(wire_position).collect(),
+        },
+        Notice::Change { position, event } => {
+            let (kind, context) = match event.change {
+                Change::Created => (Kind::Created, wire(event.context)),
+                Change::Updated => (Kind::Updated, wire(event.context)),
+                Change::Deleted => (
+                    Kind::Deleted,
+                    Context {
+                        id: event.context.id.to_string(),
+                        r#type: event.context.kind,
+                        version: event.context.version,
+                        ..Context::default()
+                    },
+                ),
+            };
+            ContextEvent {
+                kind: kind.into(),
+                context: Some(context),
+                position: Some(wire_position(position)),
+                positions: Vec::new(),
+            }
+        }
+    }
+}
+
+/// What the sender of a payload need not get back.
+fn without_payload(context: context::Context) -> Context {
+    Context { payload: bytes::Bytes::new(), ..wire(context) }
+}
+
+pub(crate) fn wire(context: context::Context) -> Context {
+    let (payload, payload_ref) = match context.payload {
+        Payload::Inline(payload) => (payload, None),
+        Payload::Chunks(upload) => {
+            let layout = Layout { size: context.size, chunk_size: CHUNK_BYTES };
+            let payload_ref = PayloadRef {
+                backend: "chunks".into(),
+                key: upload.to_string(),
+                size: context.size,
+                chunk_count: layout.count(),
+                chunk_size: layout.chunk_size,
+            };
+            (bytes::Bytes::new(), Some(payload_ref))
+        }
+        Payload::Unread => (bytes::Bytes::new(), None),
+    };
+    Context {
+        id: context.id.to_string(),
+        r#type: context.kind,
+        creator: context.creator_name,
+        payload,
+        payload_ref,
+        metadata: context.metadata.into_iter().collect(),
+        version: context.version,
+        content_type: context.content_type,
+        schema_id: String::new(),
+        schema_version: String::new(),
+        created_at: Some(timestamp(context.created_at)),
+        updated_at: Some(timestamp(context.updated_at)),
+        expires_at: context.expires_at.map(timestamp),
+        checksum: bytes::Bytes::copy_from_slice(&context.sha256),
+        access: Some(v1::Access {
+            scope: match context.access.scope {
+                context::Scope::Public => v1::Scope::Public,
+                context::Scope::Private => v1::Scope::Private,
+                context::Scope::Group => v1::Scope::Group,
+                context::Scope::Shared => v1::Scope::Shared,
+            }
+            .into(),
+            groups: context.access.groups,
+            agents: context.access.agents,
+        }),
+        size: context.size,
+    }
+}
+
+pub(crate) fn description(
+    kind: String,
+    metadata: HashMap<String, String>,
+    content_type: String,
+    time_to_live: Option<prost_types::Duration>,
+    access: Option<v1::Access>,
+) -> Result<Description, Fault> {
+    let access = access.unwrap_or_default();
+    let scope = match v1::Scope::try_from(access.scope) {
+        Ok(v1::Scope::Unspecified | v1::Scope::Public) => context::Scope::Public,
+        Ok(v1::Scope::Private) => context::Scope::Private,
+        Ok(v1::Scope::Group) => context::Scope::Group,
+        Ok(v1::Scope::Shared) => context::Scope::Shared,
+        // Read as public, an unknown scope of a newer client would show what it meant to hide.
+        Err(_) => return Err(Fault::invalid("ACCESS_INVALID", format!("unknown scope {}", access.scope))),
+    };
+    Ok(Description {
+        kind,
+        metadata: metadata.into_iter().collect(),
+        content_type,
+        ttl: ttl(time_to_live)?,
+        access: Access { scope, groups: access.groups, agents: access.agents },
+    })
+}
+
+fn ttl(ttl: Option<prost_types::Duration>) -> Result<Option<Duration>, Fault> {
+    ttl.map(|ttl| Duration::try_from(ttl).map_err(|_| Fault::invalid("TTL_INVALID", "a time to live is more than nothing")))
+        .transpose()
+}

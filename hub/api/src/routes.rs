@@ -1,0 +1,128 @@
+//! Every service of the hub as one set of routes. What is added here must be in core's table of methods, or the door refuses it.
+
+use acb_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{
+        agent_registry_server::AgentRegistryServer, auth_service_server::AuthServiceServer,
+        context_service_server::ContextServiceServer, message_service_server::MessageServiceServer,
+        stream_service_server::StreamServiceServer,
+    },
+};
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    grpc::{agent::Agents, auth::Auth, context::ContextGate, message::MessageGate, stream::StreamGate},
+    status::MAX_REQUEST_BYTES,
+};
+
+/// What answers agents.
+#[derive(Clone)]
+pub struct Services {
+    /// Tokens.
+    pub auth: Auth,
+    /// Who is there.
+    pub agents: Agents,
+    /// Messages.
+    pub messages: MessageGate,
+    /// Contexts.
+    pub contexts: ContextGate,
+    /// Large contexts.
+    pub streams: StreamGate,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").finish_non_exhaustive()
+    }
+}
+
+/// Says through gRPC's health service whether this replica serves.
+#[derive(Clone, Debug)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// For the hub as a whole.
+    pub async fn set(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.0.set_service_status("", status).await;
+    }
+}
+
+impl Services {
+    /// All of them, with health and reflection.
+    pub fn routes(self) -> Result<(Routes, Health), tonic_reflection::server::Error> {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let mut routes = Routes::builder();
+        routes
+            .add_service(health)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_service(AuthServiceServer::new(self.auth).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(AgentRegistryServer::new(self.agents).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(MessageServiceServer::new(self.messages).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(ContextServiceServer::new(self.contexts).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(StreamServiceServer::new(self.streams).max_decoding_message_size(MAX_REQUEST_BYTES));
+        Ok((routes.routes(), Health(reporter)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use acb_hub_core::access::{Access, RULES};
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    /// Without a token. This list only shrinks.
+    const EXCEPTIONS: [&str; 8] = [
+        "/acb.v1.AuthService/ExchangeToken",
+        "/acb.v1.AuthService/RefreshToken",
+        "/acb.v1.AuthService/RevokeToken",
+        "/acb.v1.AuthService/GetJwks",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ];
+
+    fn methods() -> Vec<String> {
+        let sets = [
+            FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let mut methods = Vec::new();
+        for set in sets {
+            for file in FileDescriptorSet::decode(set).unwrap().file {
+                for service in &file.service {
+                    methods.extend(
+                        service.method.iter().map(|method| format!("/{}.{}/{}", file.package(), service.name(), method.name())),
+                    );
+                }
+            }
+        }
+        methods.sort();
+        methods
+    }
+
+    #[test]
+    fn every_method_has_a_rule_and_every_rule_a_method() {
+        let mut rules: Vec<_> = RULES.iter().map(|rule| rule.path).collect();
+        rules.sort_unstable();
+        assert_eq!(methods(), rules);
+    }
+
+    #[test]
+    fn nothing_but_the_exceptions_is_public() {
+        let public: Vec<_> = RULES.iter().filter(|rule| rule.access == Access::Public).map(|rule| rule.path).collect();
+        assert_eq!(public, EXCEPTIONS);
+    }
+}

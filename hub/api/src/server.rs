@@ -1,0 +1,45 @@
+//! The gRPC server: HTTP/2 over the connections of [`crate::tls`], everything behind the door.
+
+use std::{io, sync::Arc, time::Duration};
+
+use acb_hub_core::{door::Door, metrics::Metrics};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{service::Routes, transport::Server};
+
+use crate::{
+    door::Guarded,
+    tls::{Certificate, ConnectionLimits, accept},
+};
+
+/// More than any header of ours, and little enough that many don't hurt.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+const MAX_STREAMS_PER_CONNECTION: u32 = 256;
+/// One chunk of a stream in flight, with room for the next.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// A peer that is gone without a word is noticed within the sum.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Serves until stopped, then waits for what is open to end.
+pub async fn serve(
+    listener: TcpListener,
+    certificate: &Certificate,
+    limits: ConnectionLimits,
+    routes: Routes,
+    door: Door,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let incoming = accept(listener, certificate, limits, stop.clone())?;
+    Server::builder()
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .serve_with_incoming_shutdown(Guarded::new(routes.prepare(), door, metrics), incoming, stop.cancelled_owned())
+        .await
+        .map_err(io::Error::other)
+}

@@ -1,0 +1,114 @@
+//! The bus on PostgreSQL: a row per record, and a row per partition whose lock makes offsets dense.
+//!
+//! Sessions: appends and reads borrow from the hub's pool, one listens (and polls behind that), one notifies. A notification only says
+//! "look now": forged, flooded or lost ones cost at most a poll's wait.
+
+mod append;
+mod fetch;
+mod retention;
+mod tail;
+mod wake;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use acb_hub_core::bus::{
+    AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName,
+};
+use async_trait::async_trait;
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use time::OffsetDateTime;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::size;
+use append::Writer;
+use wake::Wake;
+
+/// The bus of one tenant.
+pub struct PostgresBus {
+    log: Log,
+    writers: Mutex<HashMap<TopicName, Writer>>,
+    /// Ends the tasks with the bus.
+    _stop: DropGuard,
+}
+
+/// What every part of the bus needs: whose log, where, and how it learns of changes.
+#[derive(Clone)]
+pub(crate) struct Log {
+    pool: PgPool,
+    tenant: [u8; 10],
+    wake: Arc<Wake>,
+    stop: CancellationToken,
+}
+
+impl PostgresBus {
+    /// A bus over the tenant's login. Connects when it is first used, and again whenever it must: `options` are for the two sessions of
+    /// its own, `pool` is for everything else.
+    ///
+    /// Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn connect(options: &PgConnectOptions, tenant: [u8; 10], pool: PgPool) -> Self {
+        let stop = CancellationToken::new();
+        let wake = Arc::new(Wake::new());
+        wake::spawn(&wake, options, tenant, &stop);
+        let log = Log { pool, tenant, wake, stop: stop.clone() };
+        Self { log, writers: Mutex::default(), _stop: stop.drop_guard() }
+    }
+
+    /// Removes what is older than its topic's retention, and tells how many records went. Any replica may call it at any time.
+    ///
+    /// # Errors
+    /// Where PostgreSQL does not answer; what was removed until then stays removed.
+    pub async fn prune(&self) -> Result<u64, BusError> {
+        retention::prune(&self.log).await
+    }
+
+    async fn writer(&self, topic: &TopicName) -> Result<Writer, BusError> {
+        if let Some(writer) = self.writers.lock().unwrap_or_else(PoisonError::into_inner).get(topic) {
+            return Ok(writer.clone());
+        }
+        fetch::info(&self.log, topic).await?;
+        let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(writers.entry(topic.clone()).or_insert_with(|| Writer::spawn(self.log.clone(), topic.clone())).clone())
+    }
+}
+
+#[async_trait]
+impl Bus for PostgresBus {
+    async fn topic(&self, topic: &TopicName) -> Result<TopicInfo, BusError> {
+        fetch::info(&self.log, topic).await
+    }
+
+    async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
+        let bytes = size::check(topic, &record)?;
+        let writer = self.writer(topic).await.map_err(|error| AppendError::Refused(error.to_string()))?;
+        writer.append(partition, record, bytes).await
+    }
+
+    async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
+        tail::follow(self.log.clone(), topic.clone(), from).await
+    }
+
+    async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        let records = fetch::records(&self.log, topic, &[(partition, offset)], limit).await?;
+        if records.is_empty() {
+            fetch::info(&self.log, topic).await?;
+        }
+        Ok(records)
+    }
+
+    async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        Ok(fetch::state(&self.log, topic).await?.bounds)
+    }
+
+    async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
+        fetch::offsets_at(&self.log, topic, time).await
+    }
+}
+
+/// The message that a caller of the bus sees: never more than what failed, and why.
+fn unavailable(what: &str, error: &sqlx::Error) -> BusError {
+    BusError::Unavailable(format!("PostgreSQL did not {what}: {error}"))
+}

@@ -1,0 +1,400 @@
+//! The context service: shares, updates, finds and deletes contexts, and tells their changes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::{Agent, Role},
+    bus::{Bus, TopicName},
+    chunk::ChunkStore,
+    context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, Viewer, now, validate_ttl},
+    context_event::{self, Change},
+    context_metrics::ContextMetrics,
+    context_relay::Relay,
+    context_store::{ContextStore, Created, ListFilter, Outbox},
+    context_tail::{ContextTail, WindowSize},
+    directory::Directory,
+    expiry::Janitor,
+    fault::{Code, Fault},
+    message::MAX_NAME_BYTES,
+    subscription::{From, Subscription, bus_fault},
+    upload::UploadStore,
+};
+
+/// Entries of a page where nothing is said, and at most.
+const PAGE: (u32, u32) = (100, 1000);
+
+/// How often a change is tried again that another one came before, where the caller named no version.
+const RETRIES: usize = 10;
+
+/// What contexts are kept in.
+#[derive(Clone)]
+pub struct ContextStores {
+    /// Contexts.
+    pub contexts: Arc<dyn ContextStore>,
+    /// Changes that the log may not have yet.
+    pub outbox: Arc<dyn Outbox>,
+    /// Uploads.
+    pub uploads: Arc<dyn UploadStore>,
+    /// Their chunks.
+    pub chunks: Arc<dyn ChunkStore>,
+}
+
+/// Times and bounds.
+#[derive(Clone, Debug)]
+pub struct ContextConfig {
+    /// How often to look for changes that another replica did not get to the log.
+    pub relay_poll: Duration,
+    /// How often to look for what has expired.
+    pub expiry_poll: Duration,
+    /// After how long without a chunk an upload is abandoned.
+    pub upload_lifetime: Duration,
+    /// How many changes of a type are held in memory for its subscribers.
+    pub window_events: usize,
+    /// And how many bytes of them.
+    pub window_bytes: usize,
+    /// Chunks that go to or come from the store at the same time, over all streams of this replica.
+    pub chunk_operations: usize,
+}
+
+impl Default for ContextConfig {
+    fn default() -> Self {
+        Self {
+            relay_poll: Duration::from_secs(5),
+            expiry_poll: Duration::from_secs(10),
+            upload_lifetime: Duration::from_secs(24 * 60 * 60),
+            window_events: 1024,
+            window_bytes: 8 * 1024 * 1024,
+            chunk_operations: 3,
+        }
+    }
+}
+
+/// What a caller gives to share a context.
+#[derive(Clone, Debug)]
+pub struct NewContext {
+    /// All but the payload.
+    pub description: Description,
+    /// The payload.
+    pub payload: Bytes,
+    /// A repeated create with the same key finds the first context. May be empty.
+    pub idempotency_key: String,
+}
+
+/// What a caller gives to update one. It replaces what was there; the expiry stays where no time to live is given.
+#[derive(Clone, Debug)]
+pub struct ContextUpdate {
+    /// Which one.
+    pub id: ContextId,
+    /// The version that the caller read.
+    pub version: u64,
+    /// The new payload.
+    pub payload: Bytes,
+    /// The new metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// The new media type.
+    pub content_type: String,
+    /// From now on.
+    pub ttl: Option<Duration>,
+}
+
+/// A page of contexts, without payloads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextPage {
+    /// In the order of their ids, which is that of their making.
+    pub contexts: Vec<Context>,
+    /// Empty on the last page.
+    pub next_page_token: String,
+}
+
+/// The contexts of one tenant, at one replica.
+pub struct Contexts {
+    pub(crate) stores: ContextStores,
+    pub(crate) directory: Directory,
+    pub(crate) bell: Arc<Notify>,
+    bus: Arc<dyn Bus>,
+    tenant: String,
+    config: ContextConfig,
+    tails: Mutex<HashMap<String, Weak<ContextTail>>>,
+    cancellation: CancellationToken,
+}
+
+impl Contexts {
+    /// Starts the service and its background work, which ends with `cancellation`.
+    #[must_use]
+    pub fn start(
+        bus: Arc<dyn Bus>,
+        stores: ContextStores,
+        directory: Directory,
+        tenant: impl Into<String>,
+        config: ContextConfig,
+        metrics: ContextMetrics,
+        cancellation: CancellationToken,
+    ) -> Arc<Self> {
+        let tenant = tenant.into();
+        let contexts = Self::idle(bus, stores, directory, tenant, config, cancellation.clone());
+        tokio::spawn(contexts.relay().run(cancellation.clone()));
+        let janitor = Janitor { contexts: contexts.clone(), metrics, every: contexts.config.expiry_poll };
+        tokio::spawn(janitor.run(contexts.config.upload_lifetime, cancellation));
+        contexts
+    }
+
+    /// The service without its background work: its changes wait for a replica that relays.
+    #[must_use]
+    pub fn idle(
+        bus: Arc<dyn Bus>,
+        stores: ContextStores,
+        directory: Directory,
+        tenant: impl Into<String>,
+        config: ContextConfig,
+        cancellation: CancellationToken,
+    ) -> Arc<Self> {
+        let bell = Arc::new(Notify::new());
+        Arc::new(Self {
+            stores,
+            directory,
+            bell,
+            bus,
+            tenant: tenant.into(),
+            config,
+            tails: Mutex::new(HashMap::new()),
+            cancellation,
+        })
+    }
+
+    /// Shares a context.
+    pub async fn create(&self, creator: &Agent, new: NewContext) -> Result<Context, Fault> {
+        let snapshot = self.directory.snapshot();
+        let limit = snapshot.context_types.get(&new.description.kind).copied();
+        new.description.validate(creator, limit.is_some())?;
+        check_payload(&new.payload, limit)?;
+        let key = Some(new.idempotency_key.as_str()).filter(|key| !key.is_empty());
+        if key.is_some_and(|key| key.len() > MAX_NAME_BYTES) {
+            return Err(Fault::invalid(
+                "IDEMPOTENCY_KEY_INVALID",
+                format!("an idempotency key has at most {MAX_NAME_BYTES} bytes"),
+            ));
+        }
+        let size = new.payload.len() as u64;
+        let sha256 = Sha256::digest(&new.payload).into();
+        let context = new.description.context(creator, Payload::Inline(new.payload), size, sha256);
+        let event = context_event::encode(Change::Created, &context)?;
+        for _ in 0..RETRIES {
+            match (self.stores.contexts.create(&context, key, event.clone()).await?, key) {
+                (Created::New, _) => {
+                    self.bell.notify_one();
+                    return Ok(context);
+                }
+                (Created::Before(first), Some(key)) if first.expired(now()) => {
+                    // It holds its key until it is deleted.
+                    if let Some(expired) = self.stores.contexts.expired_with_key(creator.id, key).await? {
+                        self.remove(&expired).await?;
+                    }
+                }
+                (Created::Before(first), _) => return same(*first, &context),
+            }
+        }
+        Err(busy(context.id))
+    }
+
+    /// A context that the caller may see.
+    pub async fn get(&self, caller: &Agent, id: ContextId) -> Result<Context, Fault> {
+        let context = self.stores.contexts.get(id).await?.filter(|context| Viewer::of(caller).sees_context(context));
+        context.ok_or_else(|| not_found(id))
+    }
+
+    /// Makes a new version.
+    pub async fn update(&self, caller: &Agent, update: ContextUpdate) -> Result<Context, Fault> {
+        validate_ttl(update.ttl)?;
+        if update.content_type.len() > 255 {
+            return Err(Fault::invalid("CONTENT_TYPE_INVALID", "a content type has at most 255 bytes"));
+        }
+        let old = self.owned(caller, update.id).await?;
+        check_payload(&update.payload, self.directory.snapshot().context_types.get(&old.kind).copied())?;
+        let conflict = || {
+            Fault::new(
+                Code::Aborted,
+                "CONTEXT_VERSION_CONFLICT",
+                format!("context {} is not at version {} any more: read it again, then update", update.id, update.version),
+            )
+        };
+        if old.version != update.version {
+            return Err(conflict());
+        }
+        let time = now();
+        let context = Context {
+            version: old.version + 1,
+            metadata: update.metadata,
+            content_type: update.content_type,
+            size: update.payload.len() as u64,
+            sha256: Sha256::digest(&update.payload).into(),
+            payload: Payload::Inline(update.payload),
+            updated_at: time,
+            expires_at: update.ttl.map_or(old.expires_at, |ttl| Some(time + ttl)),
+            ..old
+        };
+        let event = context_event::encode(Change::Updated, &context)?;
+        if !self.stores.contexts.update(&context, event).await? {
+            return Err(conflict());
+        }
+        self.bell.notify_one();
+        Ok(context)
+    }
+
+    /// Deletes one, with its chunks.
+    pub async fn delete(&self, caller: &Agent, id: ContextId) -> Result<(), Fault> {
+        for _ in 0..RETRIES {
+            let context = self.owned(caller, id).await?;
+            if self.remove(&context).await? {
+                return Ok(());
+            }
+        }
+        Err(busy(id))
+    }
+
+    /// Contexts that the caller may see. `page_size` 0 is the default.
+    pub async fn list(&self, caller: &Agent, kind: &str, page_size: u32, page_token: &str) -> Result<ContextPage, Fault> {
+        let after = match page_token {
+            "" => None,
+            token => Some(ContextId::parse(token).map_err(|_| {
+                Fault::invalid("PAGE_TOKEN_INVALID", "the page token is none of this list's: start again without one")
+            })?),
+        };
+        let limit = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) };
+        let viewer = Viewer::of(caller);
+        let filter = ListFilter { kind: Some(kind).filter(|kind| !kind.is_empty()), after };
+        let mut contexts = self.stores.contexts.list(&viewer, filter, limit + 1).await?;
+        let more = contexts.len() > limit as usize;
+        contexts.truncate(limit as usize);
+        let last = contexts.last().filter(|_| more).map(|context| context.id.to_string());
+        // The query has filtered already; what slipped through it must not be seen all the same.
+        contexts.retain(|context| viewer.sees_context(context));
+        Ok(ContextPage { contexts, next_page_token: last.unwrap_or_default() })
+    }
+
+    /// Follows the changes of one type.
+    pub async fn subscribe(&self, caller: &Agent, kind: &str, from: &From) -> Result<Subscription, Fault> {
+        let known = self.directory.snapshot().context_types.contains_key(kind);
+        if caller.role != Role::Admin && !caller.subscribes.iter().chain(&caller.publishes).any(|own| own == kind) {
+            return Err(Fault::new(
+                Code::PermissionDenied,
+                "CONTEXT_TYPE_NOT_SUBSCRIBED",
+                format!("agent {} does not subscribe to {kind:?}: add it to the Agent's subscribes", caller.name),
+            ));
+        }
+        if !known {
+            return Err(Fault::new(
+                Code::FailedPrecondition,
+                "CONTEXT_TYPE_UNKNOWN",
+                format!("the tenant has no context type {kind:?}: add it to the Tenant's contextTypes"),
+            ));
+        }
+        let tail = self.tail(kind).await?;
+        let cancellation = self.cancellation.clone();
+        Subscription::open(self.bus.clone(), tail, self.directory.clone(), caller.id, from, cancellation).await
+    }
+
+    /// How many types are followed now.
+    pub async fn tails(&self) -> usize {
+        self.tails.lock().await.values().filter(|tail| tail.strong_count() > 0).count()
+    }
+
+    /// The one tail of a type, started for its first subscriber.
+    async fn tail(&self, kind: &str) -> Result<Arc<ContextTail>, Fault> {
+        let mut tails = self.tails.lock().await;
+        tails.retain(|_, tail| tail.strong_count() > 0);
+        if let Some(tail) = tails.get(kind).and_then(Weak::upgrade).filter(|tail| !tail.ended()) {
+            return Ok(tail);
+        }
+        let size = WindowSize { events: self.config.window_events, bytes: self.config.window_bytes };
+        let topic = TopicName::context(&self.tenant, kind);
+        let tail = ContextTail::start(self.bus.clone(), topic, size, &self.cancellation).await.map_err(bus_fault)?;
+        let tail = Arc::new(tail);
+        tails.insert(kind.to_owned(), Arc::downgrade(&tail));
+        Ok(tail)
+    }
+
+    /// A context that the caller may change. Not found where it may not even see it.
+    async fn owned(&self, caller: &Agent, id: ContextId) -> Result<Context, Fault> {
+        let context = self.get(caller, id).await?;
+        if context.creator != caller.id && caller.role != Role::Admin {
+            return Err(Fault::new(
+                Code::PermissionDenied,
+                "CONTEXT_NOT_OWNED",
+                format!("context {id} is {}'s: only its creator or an admin may change it", context.creator_name),
+            ));
+        }
+        Ok(context)
+    }
+
+    /// Deletes this version. False where it is not the current one any more.
+    pub(crate) async fn remove(&self, context: &Context) -> Result<bool, Fault> {
+        let tombstone = Context { version: context.version + 1, updated_at: now(), ..context.clone() };
+        let event = context_event::encode(Change::Deleted, &tombstone)?;
+        let removed = self.stores.contexts.delete(context.id, context.version, event).await?;
+        if removed {
+            self.bell.notify_one();
+        }
+        Ok(removed)
+    }
+
+    pub(crate) fn config(&self) -> &ContextConfig {
+        &self.config
+    }
+
+    fn relay(&self) -> Relay {
+        Relay {
+            tenant: self.tenant.clone(),
+            bus: self.bus.clone(),
+            outbox: self.stores.outbox.clone(),
+            directory: self.directory.clone(),
+            bell: self.bell.clone(),
+            poll: self.config.relay_poll,
+            shapes: HashMap::new(),
+        }
+    }
+}
+
+fn check_payload(payload: &Bytes, limit: Option<usize>) -> Result<(), Fault> {
+    let limit = limit.unwrap_or(MAX_INLINE_BYTES).min(MAX_INLINE_BYTES);
+    if payload.len() > limit {
+        return Err(Fault::new(
+            Code::ResourceExhausted,
+            "CONTEXT_TOO_LARGE",
+            format!("the payload has {} bytes, and at most {limit} are taken inline: stream it instead", payload.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// What a repeated create finds. A first version tells whether it was the same request; a later one no longer does.
+fn same(first: Context, again: &Context) -> Result<Context, Fault> {
+    let differs = first.kind != again.kind
+        || first.access != again.access
+        || (first.version == 1
+            && (first.sha256 != again.sha256 || first.metadata != again.metadata || first.content_type != again.content_type));
+    if differs {
+        return Err(Fault::new(
+            Code::AlreadyExists,
+            "IDEMPOTENCY_KEY_REUSED",
+            format!("context {} was made with this idempotency key and another content: use a new key", first.id),
+        ));
+    }
+    Ok(first)
+}
+
+pub(crate) fn not_found(id: ContextId) -> Fault {
+    Fault::not_found("CONTEXT_NOT_FOUND", format!("there is no context {id} that you may see"))
+}
+
+fn busy(id: ContextId) -> Fault {
+    Fault::new(Code::Aborted, "CONTEXT_BUSY", format!("context {id} changes all the time: try again"))
+}

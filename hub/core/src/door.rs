@@ -1,0 +1,168 @@
+//! The one door: every request of every protocol passes [`Door::admit`] before anything handles it.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::{
+    access::{Access, Rule},
+    fault::{Code, Fault},
+    identity::{Caller, lacks},
+    refresh::{Connected, Refresher},
+    token::{Tokens, invalid_token},
+};
+
+/// Proves who calls, and whether the caller's role allows the method.
+#[derive(Clone, Debug)]
+pub struct Door {
+    tokens: Tokens,
+    directory: Arc<Refresher>,
+}
+
+impl Door {
+    /// A door of one tenant.
+    #[must_use]
+    pub fn new(tokens: Tokens, directory: Arc<Refresher>) -> Self {
+        Self { tokens, directory }
+    }
+
+    /// The tenant's name.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.tokens.tenant()
+    }
+
+    /// Lets a request in. `authorization` is the header's text. The caller is `None` only for public methods.
+    pub async fn admit(&self, rule: &Rule, authorization: Option<&str>) -> Result<Option<Caller>, Fault> {
+        let Access::AnyOf(permissions) = rule.access else {
+            return Ok(None);
+        };
+        let caller = self.authenticate(rule, authorization).await?;
+        if !permissions.iter().any(|permission| caller.agent.role.allows(*permission)) {
+            return Err(lacks(&caller.agent, permissions));
+        }
+        Ok(Some(caller))
+    }
+
+    async fn authenticate(&self, rule: &Rule, authorization: Option<&str>) -> Result<Caller, Fault> {
+        let Some(authorization) = authorization else {
+            return Err(Fault::new(
+                Code::Unauthenticated,
+                "TOKEN_REQUIRED",
+                "this method needs `authorization: Bearer <access token>`: get one from AuthService.ExchangeToken",
+            ));
+        };
+        let (scheme, token) = authorization.split_once(' ').ok_or_else(invalid_token)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(invalid_token());
+        }
+        let claims = self.tokens.verify(token.trim())?;
+        let snapshot = if rule.fresh { self.directory.current().await? } else { self.directory.at_least(claims.r#gen).await? };
+        if snapshot.suspended {
+            return Err(Fault::new(
+                Code::PermissionDenied,
+                "TENANT_SUSPENDED",
+                format!("tenant {} is suspended: ask the platform team", self.tenant()),
+            ));
+        }
+        let agent = snapshot.agent(claims.agent()).filter(|agent| !agent.suspended).ok_or_else(invalid_token)?;
+        let expires_at = OffsetDateTime::from_unix_timestamp(claims.exp).map_err(|_| invalid_token())?;
+        Ok(Caller { agent: agent.clone(), expires_at })
+    }
+
+    /// Counts a caller as connected while the guard lives: the directory is looked at more often then.
+    #[must_use]
+    pub fn connected(&self) -> Connected {
+        self.directory.connect()
+    }
+
+    /// Whether a caller that was let in before still would be: for streams that outlive a change.
+    #[must_use]
+    pub fn still_admits(&self, rule: &Rule, caller: &Caller, now: OffsetDateTime) -> bool {
+        let snapshot = self.directory.directory().snapshot();
+        let Access::AnyOf(permissions) = rule.access else { return true };
+        !snapshot.suspended
+            && now < caller.expires_at
+            && snapshot
+                .agent(caller.agent.id)
+                .is_some_and(|agent| !agent.suspended && permissions.iter().any(|permission| agent.role.allows(*permission)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        access::{RULES, rule},
+        agent::{Agent, Role},
+        directory::{Directory, DirectoryStore, Snapshot},
+        token::tests::{agent, keyring},
+    };
+
+    struct Fixed(Snapshot);
+
+    #[async_trait]
+    impl DirectoryStore for Fixed {
+        async fn generation(&self) -> Result<u64, Fault> {
+            Ok(self.0.generation)
+        }
+
+        async fn load(&self) -> Result<Snapshot, Fault> {
+            Ok(self.0.clone())
+        }
+    }
+
+    /// A door before this agent, and a header with a token of it.
+    fn door(agent: Agent, change: impl FnOnce(&mut Snapshot)) -> (Door, String) {
+        let tokens = Tokens::new("acme", "00", keyring(1));
+        let token = tokens.issue(&agent, 1, OffsetDateTime::now_utc()).unwrap().0;
+        let mut snapshot = Snapshot::new(1, vec![agent], Vec::new());
+        change(&mut snapshot);
+        let refresher = Refresher::new(Directory::default(), Arc::new(Fixed(snapshot)));
+        (Door::new(tokens, Arc::new(refresher)), format!("Bearer {token}"))
+    }
+
+    #[tokio::test]
+    async fn every_method_refuses_callers_without_a_token_and_roles_without_the_permission() {
+        for rule in RULES {
+            for role in [Role::Admin, Role::Producer, Role::Consumer, Role::Full, Role::Observer] {
+                let (door, header) = door(agent(role), |_| {});
+                let Access::AnyOf(permissions) = rule.access else {
+                    assert!(door.admit(rule, None).await.unwrap().is_none());
+                    continue;
+                };
+                assert_eq!(door.admit(rule, None).await.unwrap_err().code, Code::Unauthenticated, "{}", rule.path);
+                let admitted = door.admit(rule, Some(&header)).await;
+                if permissions.iter().any(|permission| role.allows(*permission)) {
+                    assert_eq!(admitted.unwrap().unwrap().agent.name, "alice", "{}", rule.path);
+                } else {
+                    assert_eq!(admitted.unwrap_err().code, Code::PermissionDenied, "{} as {role:?}", rule.path);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn suspended_and_removed_agents_stay_out() {
+        let heartbeat = rule("/acb.v1.AgentRegistry/Heartbeat").unwrap();
+        let (suspended, header) = door(Agent { suspended: true, ..agent(Role::Full) }, |_| {});
+        assert_eq!(suspended.admit(heartbeat, Some(&header)).await.unwrap_err().code, Code::Unauthenticated);
+        let (removed, header) = door(agent(Role::Full), |snapshot| *snapshot = Snapshot::new(1, Vec::new(), Vec::new()));
+        assert_eq!(removed.admit(heartbeat, Some(&header)).await.unwrap_err().code, Code::Unauthenticated);
+        let (tenant, header) = door(agent(Role::Full), |snapshot| snapshot.suspended = true);
+        assert_eq!(tenant.admit(heartbeat, Some(&header)).await.unwrap_err().reason, "TENANT_SUSPENDED");
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_the_right_to_it() {
+        let session = rule("/acb.v1.MessageService/Session").unwrap();
+        let (door, header) = door(agent(Role::Full), |_| {});
+        let caller = door.admit(session, Some(&header)).await.unwrap().unwrap();
+        assert!(door.still_admits(session, &caller, OffsetDateTime::now_utc()));
+        assert!(!door.still_admits(session, &caller, caller.expires_at));
+        door.directory.directory().replace(Snapshot::new(2, vec![agent(Role::Observer)], Vec::new()));
+        assert!(!door.still_admits(session, &caller, OffsetDateTime::now_utc()));
+    }
+}

@@ -1,0 +1,315 @@
+//! The message service of one replica: what a hub does with the messages log.
+//!
+//! One task reads the log ([`reader`]) and is the only one that judges; another writes the mailbox index behind it ([`indexer`]); a third
+//! writes acknowledgements ([`keeper`]). Each session has a task that sends ([`sender`]) and, if it receives, one that receives
+//! ([`receiver`]). Nothing is handed on before the log has it durably.
+
+mod catch_up;
+mod dead_letter;
+mod indexer;
+mod keeper;
+mod reader;
+mod receiver;
+mod sender;
+mod waiting;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use crate::{
+    agent::Agent,
+    bus::{Bounds, Bus, BusError, Epoch, Offset, TopicName},
+    directory::Directory,
+    fault::{Code, Fault},
+    mailbox::{CursorStore, MailboxStore},
+    message::{Address, Message, OutgoingMessage, Receipt},
+    metrics::Metrics,
+    session::{MessagesConfig, Session, SessionEvents, SessionInput, SessionOptions},
+};
+
+/// Calls that wait for a reply.
+const MAX_REQUESTS: usize = 10_000;
+/// The longest that a call may wait for a reply.
+const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Events that wait for one session's agent to read them.
+const SESSION_EVENTS: usize = 64;
+/// Messages that wait in one session to be sent.
+const SESSION_MESSAGES: usize = 64;
+/// The most unacknowledged messages of a session.
+const MAX_UNACKNOWLEDGED: u32 = 1000;
+
+struct Inner {
+    bus: Arc<dyn Bus>,
+    mailboxes: Arc<dyn MailboxStore>,
+    cursors: Arc<dyn CursorStore>,
+    directory: Directory,
+    metrics: Arc<Metrics>,
+    config: MessagesConfig,
+    topic: TopicName,
+    dead_letters: TopicName,
+    epoch: Epoch,
+    partitions: u32,
+    reader: mpsc::Sender<reader::Command>,
+    waiting: waiting::Desk<reader::Seen>,
+    requests: waiting::Desk<Message>,
+    /// How far the index goes, as this replica knows.
+    checkpoints: watch::Receiver<Vec<Offset>>,
+    /// Somebody waits for the index.
+    nudge: Notify,
+    slots: keeper::Slots,
+    status: watch::Sender<Option<String>>,
+    /// Open sessions.
+    sessions: watch::Sender<usize>,
+    draining: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// The message service of one replica. Clones share it; it stops, as if it crashed, when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    inner: Arc<Inner>,
+    _stop: Arc<DropGuard>,
+}
+
+impl Messages {
+    /// Reads epoch and checkpoints, and starts the tasks.
+    ///
+    /// # Errors
+    /// Where bus or store do not answer: trying again may help.
+    pub async fn start(
+        bus: Arc<dyn Bus>,
+        mailboxes: Arc<dyn MailboxStore>,
+        cursors: Arc<dyn CursorStore>,
+        directory: Directory,
+        metrics: Arc<Metrics>,
+        config: MessagesConfig,
+    ) -> Result<Self, Fault> {
+        let topic = TopicName::system(&config.tenant, "messages");
+        let info = bus.topic(&topic).await.map_err(bus_fault)?;
+        let mut indexed = mailboxes.checkpoints(info.epoch, info.partitions).await?;
+        let bounds = bus.bounds(&topic).await.map_err(bus_fault)?;
+        for (checkpoint, bounds) in indexed.iter_mut().zip(&bounds) {
+            *checkpoint = (*checkpoint).min(bounds.next);
+        }
+        let from = window_start(&*bus, &topic, &indexed, &bounds, &config).await.map_err(bus_fault)?;
+        let caught_up_at = bounds.iter().map(|bounds| bounds.next).collect();
+
+        let (commands, command_queue) = mpsc::channel(1024);
+        let (batches, batch_queue) = mpsc::channel(16);
+        let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
+        let (published, checkpoints) = watch::channel(indexed.clone());
+        let dead_letters = TopicName::system(&config.tenant, "dlq");
+        let inner = Arc::new(Inner {
+            bus,
+            mailboxes,
+            cursors,
+            directory,
+            metrics,
+            config,
+            topic,
+            dead_letters,
+            epoch: info.epoch,
+            partitions: info.partitions,
+            reader: commands,
+            waiting: waiting::Desk::default(),
+            requests: waiting::Desk::default(),
+            checkpoints,
+            nudge: Notify::new(),
+            slots: keeper::Slots::default(),
+            status: watch::Sender::new(Some("the messages log".to_owned())),
+            sessions: watch::Sender::new(0),
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        });
+        let reader =
+            reader::Reader::new(inner.clone(), command_queue, batch_queue, index, indexed.clone(), caught_up_at, &from);
+        tokio::spawn(reader.run());
+        tokio::spawn(reader::pump(inner.clone(), from, batches));
+        tokio::spawn(indexer::run(inner.clone(), index_queue, indexed, published));
+        tokio::spawn(keeper::run(inner.clone()));
+        tokio::spawn(dead_letter::sweep(inner.clone()));
+        let stop = Arc::new(inner.stop.clone().drop_guard());
+        Ok(Self { inner, _stop: stop })
+    }
+
+    /// What the service waits for before it can serve; `None`: ready.
+    #[must_use]
+    pub fn waiting_for(&self) -> watch::Receiver<Option<String>> {
+        self.inner.status.subscribe()
+    }
+
+    /// Sends one message: answers once it is durable and was seen in order.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, `RECIPIENT_NOT_FOUND`, `IDEMPOTENCY_KEY_REUSED`, or where the log does not take it.
+    pub async fn send(&self, from: &Agent, message: OutgoingMessage) -> Result<Receipt, Fault> {
+        self.ready()?;
+        sender::send(&self.inner, from, message, "send").await
+    }
+
+    /// Sends a query and waits for its reply; a later one is dropped. A zero `timeout` stands for 30 s; the most is 5 min.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and `DEADLINE_EXCEEDED`.
+    pub async fn request(&self, from: &Agent, mut message: OutgoingMessage, timeout: Duration) -> Result<Message, Fault> {
+        self.ready()?;
+        let began = tokio::time::Instant::now();
+        let timeout = if timeout.is_zero() { Duration::from_secs(30) } else { timeout.min(MAX_REQUEST_TIMEOUT) };
+        let request_id = request_id(from, &message.idempotency_key);
+        message.reply_to = Some(Address::Request { agent: from.name.clone(), request_id });
+        let Some(mut ticket) = self.inner.requests.wait(request_id, MAX_REQUESTS) else {
+            return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_REQUESTS", "too many calls wait for replies: ask fewer at once"));
+        };
+        let exchange = async {
+            sender::send(&self.inner, from, message, "request").await?;
+            ticket.answered().await.ok_or_else(|| {
+                Fault::new(Code::Aborted, "REQUEST_REPEATED", "the same request was sent again, and its reply goes there")
+            })
+        };
+        let reply = tokio::select! {
+            reply = tokio::time::timeout(timeout, exchange) => reply.map_err(|_| {
+                let why = format!("no reply within {timeout:?}: ask again, or send with reply_to yourself and take the reply later");
+                Fault::new(Code::DeadlineExceeded, "NO_REPLY", why)
+            })??,
+            () = self.inner.stop.cancelled() => return Err(stopping()),
+        };
+        self.inner.metrics.latency("request", began.elapsed());
+        Ok(reply)
+    }
+
+    /// Opens a session of an agent. One that receives ends any older one that does, on any replica.
+    ///
+    /// # Errors
+    /// Where the hub is not ready or drains, or the store does not answer.
+    pub async fn open_session(&self, agent: Arc<Agent>, options: SessionOptions) -> Result<Session, Fault> {
+        self.ready()?;
+        if options.max_unacknowledged > MAX_UNACKNOWLEDGED {
+            let rule = format!("max_unacknowledged is 1 to {MAX_UNACKNOWLEDGED}, or 0 for 100");
+            return Err(Fault::invalid("MAX_UNACKNOWLEDGED_INVALID", rule));
+        }
+        let window = if options.max_unacknowledged == 0 { 100 } else { options.max_unacknowledged as usize };
+        let inner = &self.inner;
+        let (messages, message_queue) = mpsc::channel(SESSION_MESSAGES);
+        let (events, event_queue) = mpsc::channel(SESSION_EVENTS);
+        let ended = CancellationToken::new();
+        let mut acks = None;
+        let mut receiving = None;
+        if options.receive {
+            let opened = inner.cursors.open(inner.epoch, agent.id, &inner.config.replica).await?;
+            let (ack_sender, ack_queue) = mpsc::channel(64);
+            acks = Some(ack_sender);
+            receiving = Some(receiver::Receiver::new(inner.clone(), agent.clone(), opened, window, events.clone(), ack_queue));
+        }
+        let open = OpenSession::new(inner.clone());
+        let draining = sender::announce_drain(inner.clone(), events.clone(), ended.clone());
+        let sending = sender::serve(inner.clone(), agent, message_queue, events, ended.clone());
+        tokio::spawn(async move {
+            match receiving {
+                Some(receiving) => {
+                    tokio::join!(sending, receiving.run(ended));
+                }
+                None => {
+                    let mut sending = std::pin::pin!(sending);
+                    tokio::select! {
+                        () = &mut sending => {}
+                        () = draining => sending.await,
+                    }
+                }
+            }
+            drop(open);
+        });
+        Ok(Session { id: Uuid::now_v7(), input: SessionInput { messages, acks }, events: SessionEvents { events: event_queue } })
+    }
+
+    /// Says `Draining` to every session, lets them acknowledge a little longer, writes what they did and ends them. New ones are
+    /// refused. Returns once the last has ended, or after 10 s.
+    pub async fn drain(&self) {
+        self.inner.draining.cancel();
+        let mut sessions = self.inner.sessions.subscribe();
+        if tokio::time::timeout(Duration::from_secs(10), sessions.wait_for(|open| *open == 0)).await.is_err() {
+            tracing::warn!("sessions were still open at the end of the drain");
+        }
+        self.inner.stop.cancel();
+    }
+
+    /// Stops at once, as if it crashed: nothing more is written or delivered.
+    pub fn stop(&self) {
+        self.inner.stop.cancel();
+    }
+
+    fn ready(&self) -> Result<(), Fault> {
+        if self.inner.stop.is_cancelled() || self.inner.draining.is_cancelled() {
+            return Err(stopping());
+        }
+        match &*self.inner.status.borrow() {
+            None => Ok(()),
+            Some(waits) => Err(Fault::unavailable("NOT_READY", format!("the hub waits for {waits}: try again shortly"))),
+        }
+    }
+}
+
+/// Counts a session for as long as it lives.
+struct OpenSession(Arc<Inner>);
+
+impl OpenSession {
+    fn new(inner: Arc<Inner>) -> Self {
+        inner.sessions.send_modify(|open| *open += 1);
+        Self(inner)
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.sessions.send_modify(|open| *open -= 1);
+    }
+}
+
+/// From where to read so that the deduplication windows are whole at the first record that is not indexed yet.
+async fn window_start(
+    bus: &dyn Bus,
+    topic: &TopicName,
+    indexed: &[Offset],
+    bounds: &[Bounds],
+    config: &MessagesConfig,
+) -> Result<Vec<Offset>, BusError> {
+    let mut since = OffsetDateTime::now_utc();
+    for ((partition, checkpoint), bounds) in (0..).zip(indexed).zip(bounds) {
+        if *checkpoint < bounds.next
+            && let Some(first) = bus.read(topic, partition, (*checkpoint).max(bounds.first), 1).await?.first()
+        {
+            since = since.min(first.log_time);
+        }
+    }
+    let starts = bus.offsets_at(topic, since - config.dedup_window).await?;
+    Ok(starts.iter().zip(indexed).map(|(start, checkpoint)| *start.min(checkpoint)).collect())
+}
+
+/// A repeated request waits for the reply to the first one, whichever replica it comes to.
+fn request_id(from: &Agent, idempotency_key: &str) -> Uuid {
+    if idempotency_key.is_empty() {
+        return Uuid::new_v4();
+    }
+    let hash = Sha256::new().chain_update(from.id.0.as_bytes()).chain_update(idempotency_key.as_bytes()).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+fn bus_fault(error: BusError) -> Fault {
+    Fault::unavailable("LOG_UNAVAILABLE", error.to_string())
+}
+
+fn stopping() -> Fault {
+    Fault::unavailable("STOPPING", "this hub replica stops: connect again, to any replica")
+}

@@ -1,0 +1,109 @@
+//! Reads from the index, and then from the log, what an agent has not seen live.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Inner, bus_fault, reader::LoggedMessage};
+use crate::{
+    agent::AgentId,
+    bus::{Logged, Offset, Partition},
+    directory::Snapshot,
+    envelope::Envelope,
+    fault::Fault,
+    mailbox::{IndexEntry, MailboxAddress},
+};
+
+/// Rows of one page: their messages are in memory together.
+const PAGE: usize = 32;
+/// Records that are read together although not all of them are wanted.
+const SPAN: u64 = 16;
+
+/// A run of one partition.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) partition: Partition,
+    pub(super) messages: Vec<Arc<LoggedMessage>>,
+    /// Nothing else below this is for the agent.
+    pub(super) upto: Offset,
+}
+
+/// Waits until the index covers everything below `positions`.
+pub(super) async fn indexed(inner: &Inner, positions: &[Offset]) {
+    let mut checkpoints = inner.checkpoints.clone();
+    inner.nudge.notify_one();
+    // Ends early only where the indexer is gone, and with it this replica.
+    let _stopped = checkpoints
+        .wait_for(|checkpoints| checkpoints.iter().zip(positions).all(|(checkpoint, position)| checkpoint >= position))
+        .await;
+}
+
+/// The next messages for `agent` in `from..to`.
+pub(super) async fn page(
+    inner: &Inner,
+    agent: AgentId,
+    partition: Partition,
+    from: Offset,
+    to: Offset,
+) -> Result<Page, Fault> {
+    let snapshot = inner.directory.snapshot();
+    let mut addresses = vec![MailboxAddress::Agent(agent), MailboxAddress::All];
+    addresses.extend(snapshot.memberships_of(agent).map(|membership| MailboxAddress::Group(membership.group.clone())));
+    addresses.sort();
+    addresses.dedup();
+    let rows = inner.mailboxes.entries(inner.epoch, &addresses, partition, from..to, PAGE).await?;
+    let upto = if rows.len() < PAGE { to } else { rows.last().map_or(to, |row| row.offset + 1) };
+    let wanted: Vec<Offset> = rows.iter().filter(|row| is_for(&snapshot, agent, row)).map(|row| row.offset).collect();
+    let records = fetch(inner, partition, &wanted).await?;
+    let mut messages = Vec::with_capacity(wanted.len());
+    for offset in wanted {
+        match records.get(&offset).and_then(|logged| decode(logged)) {
+            Some(logged) if logged.message.from_id == agent && !is_direct(&rows, offset) => {}
+            Some(logged) => messages.push(Arc::new(logged)),
+            None => tracing::warn!(partition, offset, %agent, "the log no longer holds a message of the mailbox"),
+        }
+    }
+    Ok(Page { partition, messages, upto })
+}
+
+/// One message of the log.
+pub(super) async fn one(inner: &Inner, partition: Partition, offset: Offset) -> Result<Option<LoggedMessage>, Fault> {
+    Ok(fetch(inner, partition, &[offset]).await?.get(&offset).and_then(decode))
+}
+
+async fn fetch(inner: &Inner, partition: Partition, wanted: &[Offset]) -> Result<BTreeMap<Offset, Logged>, Fault> {
+    let mut records = BTreeMap::new();
+    for (index, &offset) in wanted.iter().enumerate() {
+        if records.contains_key(&offset) {
+            continue;
+        }
+        let end = wanted[index..].iter().take_while(|next| **next < offset + SPAN).last().map_or(offset + 1, |last| last + 1);
+        let limit = usize::try_from(end - offset).unwrap_or(1);
+        let read = inner.bus.read(&inner.topic, partition, offset, limit).await.map_err(bus_fault)?;
+        records.extend(read.into_iter().filter(|logged| wanted.contains(&logged.offset)).map(|logged| (logged.offset, logged)));
+    }
+    Ok(records)
+}
+
+fn decode(logged: &Logged) -> Option<LoggedMessage> {
+    let envelope = Envelope::decode(logged.record.value.as_ref()?).ok()?;
+    Some(LoggedMessage {
+        partition: logged.partition,
+        offset: logged.offset,
+        log_time: logged.log_time,
+        message: Arc::new(envelope.message),
+    })
+}
+
+fn is_direct(rows: &[IndexEntry], offset: Offset) -> bool {
+    rows.iter().any(|row| row.offset == offset && matches!(row.address, MailboxAddress::Agent(_)))
+}
+
+/// Whether a row of one of its addresses is for the agent: it was there when the log took the message.
+pub(super) fn is_for(snapshot: &Snapshot, agent: AgentId, row: &IndexEntry) -> bool {
+    match &row.address {
+        MailboxAddress::Agent(recipient) => *recipient == agent,
+        MailboxAddress::Group(group) => {
+            snapshot.memberships(group).iter().any(|member| member.agent == agent && member.covers(row.log_time))
+        }
+        MailboxAddress::All => snapshot.agent(agent).is_some_and(|agent| agent.created_at <= row.log_time),
+    }
+}

@@ -1,0 +1,118 @@
+//! Writes the mailbox index behind the log. Every replica tries; whoever moves the checkpoint first has written the rows, and the
+//! others drop theirs.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+
+use super::Inner;
+use crate::{
+    bus::{Offset, Partition},
+    mailbox::{Advance, IndexEntry},
+};
+
+/// Rows that wait in memory. At the bound the reader waits, and with it every sender: better than to forget.
+pub(super) const MAX_WAITING: usize = 100_000;
+/// Rows of one transaction.
+const MAX_BATCH: usize = 2000;
+
+/// The next offset of a partition, with its row if it has one.
+#[derive(Debug)]
+pub(super) struct IndexWork {
+    pub(super) partition: Partition,
+    pub(super) offset: Offset,
+    pub(super) row: Option<IndexEntry>,
+}
+
+#[derive(Debug, Default)]
+struct Behind {
+    checkpoint: Offset,
+    next: Offset,
+    rows: VecDeque<IndexEntry>,
+}
+
+impl Behind {
+    fn advance(&self, partition: Partition) -> Option<Advance> {
+        if self.next <= self.checkpoint {
+            return None;
+        }
+        let rows: Vec<IndexEntry> = self.rows.iter().take(MAX_BATCH).cloned().collect();
+        let to = if rows.len() == MAX_BATCH { rows.last().map_or(self.next, |row| row.offset + 1) } else { self.next };
+        Some(Advance { partition, from: self.checkpoint, to, rows })
+    }
+
+    fn moved(&mut self, checkpoint: Offset) {
+        self.checkpoint = checkpoint;
+        while self.rows.front().is_some_and(|row| row.offset < checkpoint) {
+            self.rows.pop_front();
+        }
+    }
+}
+
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    mut work: mpsc::Receiver<IndexWork>,
+    from: Vec<Offset>,
+    published: watch::Sender<Vec<Offset>>,
+) {
+    let mut partitions: Vec<Behind> =
+        from.into_iter().map(|checkpoint| Behind { checkpoint, next: checkpoint, rows: VecDeque::new() }).collect();
+    let mut batch = Vec::new();
+    loop {
+        let waiting: usize = partitions.iter().map(|partition| partition.rows.len()).sum();
+        let idle = partitions.iter().all(|partition| partition.next <= partition.checkpoint);
+        if idle {
+            tokio::select! {
+                () = inner.stop.cancelled() => return,
+                count = work.recv_many(&mut batch, MAX_BATCH) => if count == 0 { return },
+            }
+            take(&mut partitions, &mut batch);
+            // Gathers what comes at about the same time, unless somebody waits for it.
+            tokio::select! {
+                () = inner.stop.cancelled() => return,
+                () = inner.nudge.notified() => {}
+                () = tokio::time::sleep(inner.config.index_every) => {}
+            }
+        }
+        while waiting + batch.len() < MAX_WAITING {
+            match work.try_recv() {
+                Ok(item) => batch.push(item),
+                Err(_) => break,
+            }
+        }
+        take(&mut partitions, &mut batch);
+        let advances: Vec<Advance> =
+            (0..).zip(&partitions).filter_map(|(partition, behind)| behind.advance(partition)).collect();
+        let named: Vec<Partition> = advances.iter().map(|advance| advance.partition).collect();
+        match inner.mailboxes.index(inner.epoch, advances).await {
+            Ok(checkpoints) => {
+                for (partition, checkpoint) in named.into_iter().zip(checkpoints) {
+                    if let Some(behind) = partitions.get_mut(partition as usize) {
+                        behind.moved(checkpoint);
+                    }
+                }
+                published.send_replace(partitions.iter().map(|partition| partition.checkpoint).collect());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the mailbox index can't be written, trying again");
+                tokio::select! {
+                    () = inner.stop.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_millis(250)) => {}
+                }
+            }
+        }
+    }
+}
+
+fn take(partitions: &mut [Behind], batch: &mut Vec<IndexWork>) {
+    for item in batch.drain(..) {
+        if let Some(behind) = partitions.get_mut(item.partition as usize) {
+            behind.next = behind.next.max(item.offset + 1);
+            if let Some(row) = item.row
+                && row.offset >= behind.checkpoint
+            {
+                behind.rows.push_back(row);
+            }
+        }
+    }
+}

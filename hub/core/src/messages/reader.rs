@@ -1,0 +1,320 @@
+//! The one task that follows the messages log: puts records in order, judges them, and hands messages to whom they are for.
+//! What it decides hangs on the log alone, so that every replica decides the same.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Inner, indexer::IndexWork};
+use crate::{
+    agent::AgentId,
+    bus::{Batch, BusError, Offset, Partition},
+    dedup::{DedupKey, DedupWindow, Verdict},
+    envelope::Envelope,
+    mailbox::{IndexEntry, MailboxAddress},
+    message::{Address, Message},
+    sequencer::Sequencer,
+};
+
+/// Messages that wait in memory for one session; at either bound the session goes back to the index.
+const LIVE_MESSAGES: usize = 256;
+const LIVE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A message and its place in the log.
+#[derive(Clone, Debug)]
+pub(super) struct LoggedMessage {
+    pub(super) partition: Partition,
+    pub(super) offset: Offset,
+    pub(super) log_time: OffsetDateTime,
+    pub(super) message: Arc<Message>,
+}
+
+/// What became of an own append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Judged(Verdict),
+    /// It reached the log too late, and every reader dropped it.
+    Stale,
+}
+
+/// Messages for one session, as they come. Closed by the reader where the session falls behind.
+#[derive(Debug)]
+pub(super) struct Live {
+    messages: mpsc::Receiver<Arc<LoggedMessage>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Live {
+    pub(super) async fn next(&mut self) -> Option<Arc<LoggedMessage>> {
+        let message = self.messages.recv().await?;
+        self.bytes.fetch_sub(message.message.payload.len(), Ordering::Relaxed);
+        Some(message)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// Everything from here on comes live.
+    pub(super) positions: Vec<Offset>,
+    pub(super) live: Live,
+}
+
+#[derive(Debug)]
+pub(super) enum Command {
+    /// An own append was acknowledged.
+    Own { partition: Partition, offset: Offset, log_time: OffsetDateTime, envelope: Arc<Envelope> },
+    /// A session wants to receive; answered with `None` where the agent has a newer one.
+    Attach { agent: AgentId, session_epoch: u64, answer: oneshot::Sender<Option<Attached>> },
+}
+
+#[derive(Debug)]
+struct Route {
+    session_epoch: u64,
+    messages: mpsc::Sender<Arc<LoggedMessage>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Route {
+    fn offer(&self, message: &Arc<LoggedMessage>) -> bool {
+        let size = message.message.payload.len();
+        let before = self.bytes.fetch_add(size, Ordering::Relaxed);
+        (before == 0 || before + size <= LIVE_BYTES) && self.messages.try_send(message.clone()).is_ok()
+    }
+}
+
+type Entry = (OffsetDateTime, Option<Arc<Envelope>>);
+
+pub(super) struct Reader {
+    pub(super) inner: Arc<Inner>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) batches: mpsc::Receiver<Batch>,
+    pub(super) index: mpsc::Sender<IndexWork>,
+    /// Everything below was indexed before.
+    pub(super) indexed: Vec<Offset>,
+    /// Where the log ended at the start: caught up from there on.
+    pub(super) caught_up_at: Vec<Offset>,
+    sequencers: Vec<Sequencer<Entry>>,
+    windows: Vec<DedupWindow>,
+    routes: HashMap<AgentId, Route>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        commands: mpsc::Receiver<Command>,
+        batches: mpsc::Receiver<Batch>,
+        index: mpsc::Sender<IndexWork>,
+        indexed: Vec<Offset>,
+        caught_up_at: Vec<Offset>,
+        from: &[Offset],
+    ) -> Self {
+        let window = time::Duration::try_from(inner.config.dedup_window).unwrap_or(time::Duration::minutes(10));
+        // The bound is per partition, since only the records of one partition have one order.
+        let keys = inner.config.dedup_keys / from.len().max(1);
+        let sequencers = from.iter().map(|offset| Sequencer::new(*offset)).collect();
+        let windows = from.iter().map(|_| DedupWindow::new(window, keys)).collect();
+        Self { inner, commands, batches, index, indexed, caught_up_at, sequencers, windows, routes: HashMap::new() }
+    }
+
+    pub(super) async fn run(mut self) {
+        let stop = self.inner.stop.clone();
+        self.check_caught_up();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                command = self.commands.recv() => match command {
+                    Some(Command::Own { partition, offset, log_time, envelope }) => {
+                        let mut ordered = Vec::new();
+                        if let Some(sequencer) = self.sequencers.get_mut(partition as usize) {
+                            sequencer.own(offset, (log_time, Some(envelope)), &mut ordered);
+                        }
+                        self.handle(partition, ordered).await;
+                    }
+                    Some(Command::Attach { agent, session_epoch, answer }) => {
+                        // A caller that went away needs no answer; its route closes with the first message.
+                        let _gone = answer.send(self.attach(agent, session_epoch));
+                    }
+                    None => return,
+                },
+                batch = self.batches.recv() => {
+                    let Some(batch) = batch else { return };
+                    self.take(batch).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, batch: Batch) {
+        let mut ordered = Vec::new();
+        let Some(sequencer) = self.sequencers.get_mut(batch.partition as usize) else { return };
+        let position = sequencer.position();
+        let records = batch.records.into_iter().filter(|logged| logged.offset >= position).map(|logged| {
+            let envelope = logged.record.value.as_ref().and_then(|value| match Envelope::decode(value) {
+                Ok(envelope) => Some(Arc::new(envelope)),
+                Err(error) => {
+                    tracing::warn!(partition = logged.partition, offset = logged.offset, %error, "skipping a record");
+                    None
+                }
+            });
+            (logged.offset, (logged.log_time, envelope))
+        });
+        sequencer.tail(records, batch.next, &mut ordered);
+        self.handle(batch.partition, ordered).await;
+        self.check_caught_up();
+    }
+
+    async fn handle(&mut self, partition: Partition, ordered: Vec<(Offset, Entry)>) {
+        for (offset, (log_time, envelope)) in ordered {
+            let row = envelope.and_then(|envelope| self.judge(partition, offset, log_time, &envelope));
+            let indexed = self.indexed.get(partition as usize).copied().unwrap_or(0);
+            if offset >= indexed && self.index.send(IndexWork { partition, offset, row }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What every reader decides about a record. The row to index, where it is a message with a mailbox.
+    fn judge(&mut self, partition: Partition, offset: Offset, log_time: OffsetDateTime, envelope: &Envelope) -> Option<IndexEntry> {
+        let message = &envelope.message;
+        if log_time - message.accepted_at > self.inner.config.max_append_delay {
+            self.inner.waiting.resolve(message.id, Seen::Stale);
+            return None;
+        }
+        let verdict = if message.idempotency_key.is_empty() {
+            Verdict::First
+        } else {
+            let key = DedupKey::new(message.from_id, &envelope.method, &message.idempotency_key);
+            let window = self.windows.get_mut(partition as usize)?;
+            window.see(key, &envelope.digest, message.id, log_time)
+        };
+        let row = if verdict == Verdict::First { self.deliver(partition, offset, log_time, message) } else { None };
+        self.inner.waiting.resolve(message.id, Seen::Judged(verdict));
+        row
+    }
+
+    fn deliver(&mut self, partition: Partition, offset: Offset, log_time: OffsetDateTime, message: &Message) -> Option<IndexEntry> {
+        let address = match &message.to {
+            Address::Request { request_id, .. } => {
+                self.inner.requests.resolve(*request_id, message);
+                return None;
+            }
+            Address::Agent(_) => MailboxAddress::Agent(message.to_id?),
+            Address::Group(group) => MailboxAddress::Group(group.clone()),
+            Address::All => MailboxAddress::All,
+        };
+        if !self.routes.is_empty() {
+            let logged = Arc::new(LoggedMessage { partition, offset, log_time, message: Arc::new(message.clone()) });
+            self.fan_out(&address, &logged);
+        }
+        Some(IndexEntry { address, partition, offset, log_time, expires_at: message.expires_at })
+    }
+
+    fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {
+        let snapshot = self.inner.directory.snapshot();
+        let sender = logged.message.from_id;
+        let mut offer = |agent: AgentId| {
+            if self.routes.get(&agent).is_some_and(|route| !route.offer(logged)) {
+                self.routes.remove(&agent);
+            }
+        };
+        match address {
+            MailboxAddress::Agent(agent) => offer(*agent),
+            MailboxAddress::Group(group) => {
+                for member in snapshot.memberships(group) {
+                    if member.covers(logged.log_time) && member.agent != sender {
+                        offer(member.agent);
+                    }
+                }
+            }
+            MailboxAddress::All => {
+                for agent in snapshot.agents() {
+                    if agent.id != sender && agent.created_at <= logged.log_time {
+                        offer(agent.id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, agent: AgentId, session_epoch: u64) -> Option<Attached> {
+        if self.routes.get(&agent).is_some_and(|route| route.session_epoch > session_epoch) {
+            return None;
+        }
+        let (messages, receiver) = mpsc::channel(LIVE_MESSAGES);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        self.routes.insert(agent, Route { session_epoch, messages, bytes: bytes.clone() });
+        let positions = self.sequencers.iter().map(Sequencer::position).collect();
+        Some(Attached { positions, live: Live { messages: receiver, bytes } })
+    }
+
+    fn check_caught_up(&mut self) {
+        if self.caught_up_at.is_empty() {
+            return;
+        }
+        let missing: u64 =
+            self.sequencers.iter().zip(&self.caught_up_at).map(|(sequencer, end)| end.saturating_sub(sequencer.position())).sum();
+        if missing == 0 {
+            self.caught_up_at = Vec::new();
+        }
+        let waits = (missing > 0).then(|| format!("the messages log: {missing} records to read"));
+        self.inner.status.send_replace(waits);
+    }
+}
+
+/// Follows the tail, and follows it again from the last position where it broke.
+pub(super) async fn pump(inner: Arc<Inner>, mut from: Vec<Offset>, batches: mpsc::Sender<Batch>) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let error = tokio::select! {
+            () = inner.stop.cancelled() => return,
+            error = follow(&inner, &mut from, &batches, &mut pause) => error,
+        };
+        let Some(error) = error else { return };
+        tracing::warn!(%error, topic = %inner.topic, "the tail broke, following it again");
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(Duration::from_secs(5));
+        match inner.bus.topic(&inner.topic).await {
+            Ok(info) if info.epoch != inner.epoch => {
+                tracing::error!(topic = %inner.topic, "the log was made again: its offsets mean nothing here");
+                inner.status.send_replace(Some("a restart: the messages log was made again".to_owned()));
+                inner.stop.cancel();
+                return;
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+async fn follow(inner: &Inner, from: &mut [Offset], batches: &mpsc::Sender<Batch>, pause: &mut Duration) -> Option<BusError> {
+    let mut tail = match inner.bus.tail(&inner.topic, from).await {
+        Ok(tail) => tail,
+        Err(error) => return Some(error),
+    };
+    loop {
+        match tail.next().await {
+            Some(Ok(batch)) => {
+                *pause = Duration::from_millis(50);
+                if let Some(next) = from.get_mut(batch.partition as usize) {
+                    *next = batch.next;
+                }
+                if batches.send(batch).await.is_err() {
+                    return None;
+                }
+            }
+            Some(Err(error)) => return Some(error),
+            None => return Some(BusError::Unavailable("the tail ended".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! The receiving half of one session: index catch-up, then live, and back where it falls behind; acknowledgements; redelivery.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use time::OffsetDateTime;
+use tokio::{
+    sync::{
+        mpsc::{self, Permit},
+        oneshot,
+    },
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Inner,
+    catch_up::{self, Page},
+    dead_letter::{self, Reason},
+    keeper::Slot,
+    reader::{Attached, Command, Live, LoggedMessage},
+};
+use crate::{
+    agent::Agent,
+    bus::{Offset, Partition},
+    cursor::Cursor,
+    fault::Fault,
+    mailbox::OpenedMailbox,
+    session::{Delivery, DeliveryId, SessionEvent},
+};
+
+/// How long a takeover may take until the older session is surely over.
+const TAKEOVER: time::Duration = time::Duration::seconds(2);
+/// How long a session may go on acknowledging after `Draining`.
+pub(super) const DRAIN: Duration = Duration::from_secs(2);
+
+enum Done {
+    Attached(Option<Attached>),
+    Page(Page),
+    Broken(Fault),
+}
+
+enum Ready {
+    Message(Arc<LoggedMessage>),
+    SkipTo(Partition, Offset),
+}
+
+struct Outstanding {
+    due: Instant,
+    attempt: u32,
+}
+
+/// Why a session ends.
+enum End {
+    /// The agent went, or the hub drains.
+    Closed,
+    Replaced,
+    /// As after a crash: nothing is written.
+    Stopped,
+}
+
+pub(super) struct Receiver {
+    inner: Arc<Inner>,
+    agent: Arc<Agent>,
+    session_epoch: u64,
+    slot: Arc<Slot>,
+    events: mpsc::Sender<SessionEvent>,
+    acks: mpsc::Receiver<Vec<DeliveryId>>,
+    window: usize,
+    cursors: Vec<Cursor>,
+    /// Deliveries before this session, where they are known.
+    attempts: HashMap<DeliveryId, u32>,
+    clean: bool,
+    opened_at: OffsetDateTime,
+    /// Where the log ended when the session began.
+    began_at: Option<Vec<Offset>>,
+    targets: Vec<Offset>,
+    outstanding: HashMap<DeliveryId, Outstanding>,
+    due: BTreeSet<(Instant, DeliveryId)>,
+    dirty: HashSet<Partition>,
+    held: HashSet<Partition>,
+    ready: VecDeque<Ready>,
+    live: Option<Live>,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        agent: Arc<Agent>,
+        opened: OpenedMailbox,
+        window: usize,
+        events: mpsc::Sender<SessionEvent>,
+        acks: mpsc::Receiver<Vec<DeliveryId>>,
+    ) -> Self {
+        let mut cursors = vec![Cursor::default(); inner.partitions as usize];
+        for (partition, state) in &opened.cursors {
+            if let Some(cursor) = cursors.get_mut(*partition as usize) {
+                *cursor = Cursor::resume(state);
+            }
+        }
+        let attempts =
+            opened.attempts.iter().map(|row| (DeliveryId { partition: row.partition, offset: row.offset }, row.attempts)).collect();
+        let slot = Slot::new(agent.id, opened.session_epoch);
+        inner.slots.add(&slot);
+        Self {
+            targets: vec![0; cursors.len()],
+            inner,
+            agent,
+            session_epoch: opened.session_epoch,
+            slot,
+            events,
+            acks,
+            window,
+            cursors,
+            attempts,
+            clean: opened.clean,
+            opened_at: OffsetDateTime::now_utc(),
+            began_at: None,
+            outstanding: HashMap::new(),
+            due: BTreeSet::new(),
+            dirty: HashSet::new(),
+            held: HashSet::new(),
+            ready: VecDeque::new(),
+            live: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, ended: CancellationToken) {
+        self.inner.metrics.active_agents(1);
+        let end = self.serve().await;
+        self.inner.metrics.active_agents(-1);
+        ended.cancel();
+        match end {
+            End::Stopped => self.inner.slots.close(&self.inner, &self.slot, false).await,
+            End::Replaced => {
+                self.inner.slots.close(&self.inner, &self.slot, false).await;
+                // An agent that does not read learns it from the end of the stream.
+                let _gone = self.events.send_timeout(SessionEvent::Replaced, Duration::from_secs(1)).await;
+            }
+            End::Closed => {
+                // What the agent said before it went.
+                while let Ok(acks) = self.acks.try_recv() {
+                    for id in acks {
+                        self.acknowledge(id);
+                    }
+                }
+                self.push();
+                self.push_outstanding();
+                self.inner.slots.close(&self.inner, &self.slot, true).await;
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut work: Option<BoxFuture<'static, Done>> = Some(self.attach(Duration::ZERO));
+        let mut flush = tokio::time::interval(self.inner.config.flush_every);
+        let mut draining = false;
+        let drained = sleep(Duration::MAX);
+        tokio::pin!(drained);
+        let inner = self.inner.clone();
+        let events = self.events.clone();
+        let replaced = self.slot.replaced.clone();
+        loop {
+            if work.is_none() && self.ready.is_empty() && self.live.is_none() {
+                work = Some(self.attach(Duration::ZERO));
+            }
+            let room = self.outstanding.len() < self.window && !draining;
+            let next_due = self.due.first().map(|(due, _)| *due);
+            tokio::select! {
+                biased;
+                () = inner.stop.cancelled() => return End::Stopped,
+                () = replaced.cancelled() => return End::Replaced,
+                () = events.closed() => return End::Closed,
+                () = inner.draining.cancelled(), if !draining => {
+                    draining = true;
+                    drained.as_mut().reset(Instant::now() + DRAIN);
+                    let _full = events.send_timeout(SessionEvent::Draining, DRAIN).await;
+                }
+                () = &mut drained, if draining => return End::Closed,
+                acks = self.acks.recv() => match acks {
+                    None => return End::Closed,
+                    Some(acks) => {
+                        for id in acks {
+                            self.acknowledge(id);
+                        }
+                        if self.released() {
+                            self.live = None;
+                            self.ready.clear();
+                            work = Some(self.attach(Duration::ZERO));
+                        }
+                    }
+                },
+                _ = flush.tick() => self.push(),
+                () = sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() && !draining => self.redeliver().await,
+                permit = events.reserve(), if room && !self.ready.is_empty() => match permit {
+                    Ok(permit) => self.deliver_next(permit).await,
+                    Err(_) => return End::Closed,
+                },
+                done = async { match &mut work { Some(work) => work.await, None => std::future::pending().await } },
+                    if self.ready.is_empty() && work.is_some() =>
+                {
+                    work = None;
+                    match done {
+                        Done::Attached(None) => return End::Replaced,
+                        Done::Attached(Some(attached)) => {
+                            self.began_at.get_or_insert_with(|| attached.positions.clone());
+                            self.targets = attached.positions;
+                            self.live = Some(attached.live);
+                            work = self.next_page();
+                        }
+                        Done::Page(page) => {
+                            self.ready.extend(page.messages.into_iter().map(Ready::Message));
+                            self.ready.push_back(Ready::SkipTo(page.partition, page.upto));
+                        }
+                        Done::Broken(fault) => {
+                            tracing::warn!(agent = %self.agent.name, %fault, "a mailbox can't be read, trying again");
+                            self.live = None;
+                            work = Some(self.attach(Duration::from_millis(250)));
+                        }
+                    }
+                }
+                message = async { match &mut self.live { Some(live) => live.next().await, None => std::future::pending().await } },
+                    if room && self.ready.is_empty() && work.is_none() => match message {
+                        Some(message) => self.ready.push_back(Ready::Message(message)),
+                        // The reader let go: too far behind, or a newer session.
+                        None => self.live = None,
+                    },
+            }
+            if work.is_none() && self.ready.is_empty() && self.live.is_some() {
+                work = self.next_page();
+            }
+        }
+    }
+
+    fn attach(&self, after: Duration) -> BoxFuture<'static, Done> {
+        let (inner, agent, session_epoch) = (self.inner.clone(), self.agent.id, self.session_epoch);
+        async move {
+            sleep(after).await;
+            let (answer, attached) = oneshot::channel();
+            if inner.reader.send(Command::Attach { agent, session_epoch, answer }).await.is_err() {
+                return Done::Broken(Fault::unavailable("STOPPING", "the hub stops"));
+            }
+            match attached.await {
+                Ok(Some(attached)) => {
+                    catch_up::indexed(&inner, &attached.positions).await;
+                    Done::Attached(Some(attached))
+                }
+                Ok(None) => Done::Attached(None),
+                Err(_) => Done::Broken(Fault::unavailable("STOPPING", "the hub stops")),
+            }
+        }
+        .boxed()
+    }
+
+    /// Reads on where a partition is not caught up. `None`: all are, or are held back.
+    fn next_page(&self) -> Option<BoxFuture<'static, Done>> {
+        let (partition, cursor, target) = (0..)
+            .zip(&self.cursors)
+            .zip(&self.targets)
+            .map(|((partition, cursor), target)| (partition, cursor, *target))
+            .find(|(partition, cursor, target)| cursor.considered() < *target && !self.held.contains(partition))?;
+        let (inner, agent, from) = (self.inner.clone(), self.agent.id, cursor.considered());
+        let read = async move {
+            match catch_up::page(&inner, agent, partition, from, target).await {
+                Ok(page) => Done::Page(page),
+                Err(fault) => Done::Broken(fault),
+            }
+        };
+        Some(read.boxed())
+    }
+
+    async fn deliver_next(&mut self, place: Permit<'_, SessionEvent>) {
+        match self.ready.pop_front() {
+            None => {}
+            Some(Ready::SkipTo(partition, upto)) => {
+                if !self.held.contains(&partition)
+                    && let Some(cursor) = self.cursors.get_mut(partition as usize)
+                {
+                    cursor.skip_to(upto);
+                    self.dirty.insert(partition);
+                }
+            }
+            Some(Ready::Message(logged)) => self.deliver(logged, place).await,
+        }
+    }
+
+    async fn deliver(&mut self, logged: Arc<LoggedMessage>, place: Permit<'_, SessionEvent>) {
+        let id = DeliveryId { partition: logged.partition, offset: logged.offset };
+        if self.held.contains(&id.partition) {
+            return;
+        }
+        let Some(cursor) = self.cursors.get_mut(id.partition as usize) else { return };
+        if cursor.full() {
+            self.held.insert(id.partition);
+            let unacknowledged = u32::try_from(cursor.outstanding()).unwrap_or(u32::MAX);
+            place.send(SessionEvent::HeldBack { partition: id.partition, unacknowledged });
+            return;
+        }
+        if !cursor.consider(id.offset) {
+            return;
+        }
+        self.dirty.insert(id.partition);
+        let known = self.attempts.get(&id).copied();
+        let began = self.began_at.as_ref().and_then(|began| began.get(id.partition as usize)).copied().unwrap_or(0);
+        let unsure = !self.clean && (id.offset < began || logged.log_time < self.opened_at + TAKEOVER);
+        let attempt = known.unwrap_or(u32::from(unsure)) + 1;
+        self.expect_ack(id, attempt, self.inner.config.redeliver_after);
+        if !self.bury(id, &logged, attempt).await {
+            self.hand_over(id, &logged, attempt, known.is_some() || unsure, place);
+        }
+    }
+
+    /// Delivers again what was not acknowledged in time, oldest first.
+    async fn redeliver(&mut self) {
+        let events = self.events.clone();
+        while let Some((due, id)) = self.due.first().copied() {
+            if due > Instant::now() {
+                return;
+            }
+            let Ok(place) = events.try_reserve() else {
+                self.postpone(id, Duration::from_millis(500));
+                continue;
+            };
+            match catch_up::one(&self.inner, id.partition, id.offset).await {
+                Ok(Some(logged)) => {
+                    let attempt = self.outstanding.get(&id).map_or(1, |outstanding| outstanding.attempt) + 1;
+                    if !self.bury(id, &logged, attempt).await {
+                        self.attempts.insert(id, attempt);
+                        self.slot.unwritten().attempts.insert(id, attempt);
+                        self.expect_ack(id, attempt, self.inner.config.redeliver_after);
+                        self.hand_over(id, &logged, attempt, true, place);
+                    }
+                }
+                // The log forgot it: there is nothing left to deliver.
+                Ok(None) => self.acknowledge(id),
+                Err(fault) => {
+                    tracing::warn!(agent = %self.agent.name, %fault, "a message can't be delivered again yet");
+                    self.postpone(id, Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    /// Whether a message is to be delivered no more: it expired, or was delivered too often.
+    async fn bury(&mut self, id: DeliveryId, logged: &LoggedMessage, attempt: u32) -> bool {
+        let reason = if logged.message.expires_at <= OffsetDateTime::now_utc() {
+            Reason::Expired
+        } else if attempt > self.inner.config.max_attempts {
+            Reason::Attempts(attempt - 1)
+        } else {
+            return false;
+        };
+        if dead_letter::put(&self.inner, logged, Some(self.agent.id), reason).await {
+            self.acknowledge(id);
+        } else {
+            self.postpone(id, Duration::from_secs(1));
+        }
+        true
+    }
+
+    fn hand_over(&self, id: DeliveryId, logged: &LoggedMessage, attempt: u32, redelivered: bool, place: Permit<'_, SessionEvent>) {
+        let took = OffsetDateTime::now_utc() - logged.message.accepted_at;
+        self.inner.metrics.received(&self.agent.name, logged.message.payload.len());
+        self.inner.metrics.latency("deliver", took.try_into().unwrap_or_default());
+        place.send(SessionEvent::Delivery(Delivery { id, message: logged.message.clone(), redelivered, attempt }));
+    }
+
+    fn expect_ack(&mut self, id: DeliveryId, attempt: u32, within: Duration) {
+        let due = Instant::now() + within;
+        if let Some(before) = self.outstanding.insert(id, Outstanding { due, attempt }) {
+            self.due.remove(&(before.due, id));
+        }
+        self.due.insert((due, id));
+    }
+
+    fn postpone(&mut self, id: DeliveryId, by: Duration) {
+        let attempt = self.outstanding.get(&id).map_or(1, |outstanding| outstanding.attempt);
+        self.expect_ack(id, attempt, by);
+    }
+
+    fn acknowledge(&mut self, id: DeliveryId) {
+        let known_below = self.began_at.as_ref().and_then(|began| began.get(id.partition as usize)).copied().unwrap_or(0);
+        let Some(cursor) = self.cursors.get_mut(id.partition as usize) else { return };
+        if cursor.acknowledge(id.offset, known_below) {
+            self.dirty.insert(id.partition);
+        }
+        if let Some(outstanding) = self.outstanding.remove(&id) {
+            self.due.remove(&(outstanding.due, id));
+        }
+        if self.attempts.remove(&id).is_some() {
+            self.slot.unwritten().attempts.insert(id, 0);
+        }
+    }
+
+    /// Whether a partition that was held back is free again.
+    fn released(&mut self) -> bool {
+        let cursors = &self.cursors;
+        let before = self.held.len();
+        self.held.retain(|partition| cursors.get(*partition as usize).is_some_and(Cursor::full));
+        self.held.len() < before
+    }
+
+    /// What the next session must flag as delivered before.
+    fn push_outstanding(&self) {
+        let mut unwritten = self.slot.unwritten();
+        for (id, outstanding) in &self.outstanding {
+            unwritten.attempts.insert(*id, outstanding.attempt);
+        }
+    }
+
+    /// Hands what changed to the keeper.
+    fn push(&mut self) {
+        let mut unwritten = self.slot.unwritten();
+        for partition in self.dirty.drain() {
+            if let Some(cursor) = self.cursors.get(partition as usize) {
+                unwritten.cursors.insert(partition, cursor.state());
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What a session of one agent takes and gives. The work is done by the tasks behind it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::{
+    bus::{Offset, Partition},
+    fault::Fault,
+    message::{Message, OutgoingMessage, Receipt},
+};
+
+/// How a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Whether to receive. A session that only sends takes nothing from the mailbox and ends no other session.
+    pub receive: bool,
+    /// How many unacknowledged messages may be outstanding: 1 to 1,000; 0 stands for 100.
+    pub max_unacknowledged: u32,
+}
+
+/// Names a delivery within the agent's mailbox: it stays the same when the message is delivered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId {
+    /// Where the message is.
+    pub partition: Partition,
+    /// Where the message is.
+    pub offset: Offset,
+}
+
+impl std::fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.partition, self.offset)
+    }
+}
+
+impl std::str::FromStr for DeliveryId {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        text.split_once('-')
+            .and_then(|(partition, offset)| Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? }))
+            .ok_or_else(|| Fault::invalid("DELIVERY_ID_INVALID", "acknowledge with the delivery_id of a delivery"))
+    }
+}
+
+/// A message on its way to the session's agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// What to acknowledge.
+    pub id: DeliveryId,
+    /// The message.
+    pub message: Arc<Message>,
+    /// Whether it may have been delivered before. Such are outside of the order.
+    pub redelivered: bool,
+    /// Which delivery of the message it is, from 1.
+    pub attempt: u32,
+}
+
+/// What a session gives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionEvent {
+    /// What became of a message that was sent on this session.
+    Sent {
+        /// The caller's number.
+        sequence: u64,
+        /// The receipt, or why not.
+        outcome: Result<Receipt, Fault>,
+    },
+    /// A message.
+    Delivery(Delivery),
+    /// The mailbox of one partition is held back until older messages are acknowledged.
+    HeldBack {
+        /// Which.
+        partition: Partition,
+        /// How many messages wait for their acknowledgement.
+        unacknowledged: u32,
+    },
+    /// A newer session of the agent ended this one. The last event.
+    Replaced,
+    /// The hub is about to stop: reconnect, to any replica.
+    Draining,
+    /// The session can't go on. The last event.
+    Failed(Fault),
+}
+
+/// A session: what goes in, and what comes out. Dropping either half ends it.
+#[derive(Debug)]
+pub struct Session {
+    /// Its name.
+    pub id: Uuid,
+    /// What the agent sends.
+    pub input: SessionInput,
+    /// What the agent gets.
+    pub events: SessionEvents,
+}
+
+/// A message with the caller's number for it.
+#[derive(Debug)]
+pub(crate) struct NumberedMessage {
+    pub(crate) sequence: u64,
+    pub(crate) message: OutgoingMessage,
+}
+
+/// The half that sends and acknowledges.
+#[derive(Debug)]
+pub struct SessionInput {
+    pub(crate) messages: mpsc::Sender<NumberedMessage>,
+    pub(crate) acks: Option<mpsc::Sender<Vec<DeliveryId>>>,
+}
+
+impl SessionInput {
+    /// Sends a message behind those before it, and waits for room to do so; what became of it is a [`SessionEvent::Sent`].
+    ///
+    /// When one fails, everything with a higher number fails with `ABORTED` until that number is sent again, with the same message
+    /// or another: only then is it known that the sender saw the failure.
+    ///
+    /// # Errors
+    /// Where the session is over.
+    pub async fn send(&self, sequence: u64, message: OutgoingMessage) -> Result<(), Fault> {
+        self.messages.send(NumberedMessage { sequence, message }).await.map_err(|_| over())
+    }
+
+    /// Acknowledges deliveries. Unknown ones are ignored.
+    ///
+    /// # Errors
+    /// Where the session is over, or does not receive.
+    pub async fn ack(&self, deliveries: Vec<DeliveryId>) -> Result<(), Fault> {
+        let Some(acks) = &self.acks else {
+            return Err(Fault::invalid("SESSION_DOES_NOT_RECEIVE", "open the session with `receive` to acknowledge messages"));
+        };
+        acks.send(deliveries).await.map_err(|_| over())
+    }
+}
+
+/// The half that gives events.
+#[derive(Debug)]
+pub struct SessionEvents {
+    pub(crate) events: mpsc::Receiver<SessionEvent>,
+}
+
+impl SessionEvents {
+    /// The next event; `None` once the session is over.
+    pub async fn next(&mut self) -> Option<SessionEvent> {
+        self.events.recv().await
+    }
+}
+
+/// How the message service behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MessagesConfig {
+    /// The tenant's name.
+    pub tenant: String,
+    /// This replica's name.
+    pub replica: String,
+    /// When an unacknowledged message is delivered again.
+    pub redeliver_after: Duration,
+    /// After how many unacknowledged deliveries a message goes to the dead letters.
+    pub max_attempts: u32,
+    /// How long a record may take to the log before every reader drops it.
+    pub max_append_delay: Duration,
+    /// How long, in log time, a repeated message is known.
+    pub dedup_window: Duration,
+    /// How many keys are known at most.
+    pub dedup_keys: usize,
+    /// How often cursors are written, and sessions are checked for a newer one.
+    pub flush_every: Duration,
+    /// How long the indexer gathers rows.
+    pub index_every: Duration,
+    /// How often expired messages are looked for.
+    pub sweep_every: Duration,
+    /// How long a message's way into the log may take before its sender is told that it is not known.
+    pub append_timeout: Duration,
+}
+
+impl MessagesConfig {
+    /// The promised behaviour.
+    #[must_use]
+    pub fn new(tenant: impl Into<String>, replica: impl Into<String>) -> Self {
+        Self {
+            tenant: tenant.into(),
+            replica: replica.into(),
+            redeliver_after: Duration::from_secs(30),
+            max_attempts: 10,
+            max_append_delay: Duration::from_secs(300),
+            dedup_window: Duration::from_secs(600),
+            dedup_keys: 1_000_000,
+            flush_every: Duration::from_millis(500),
+            index_every: Duration::from_millis(50),
+            sweep_every: Duration::from_secs(30),
+            append_timeout: Duration::from_secs(35),
+        }
+    }
+}
+
+pub(crate) fn over() -> Fault {
+    Fault::new(crate::fault::Code::Aborted, "SESSION_OVER", "the session is over: open a new one")
+}

@@ -1,0 +1,242 @@
+//! The ports in memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use acb_hub_core::{
+    agent::AgentId,
+    bus::{
+        AppendError, Appended, Batch, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo,
+        TopicName,
+    },
+    cursor::CursorState,
+    fault::Fault,
+    mailbox::{Advance, Attempts, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+};
+use async_trait::async_trait;
+use futures::stream;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+type Partitions = Vec<Vec<Logged>>;
+
+/// A log in memory. Every append is durable at once; acknowledgements and tails take their time.
+pub(crate) struct ModelBus {
+    topics: Arc<Mutex<HashMap<TopicName, Partitions>>>,
+    changed: watch::Sender<u64>,
+    appends: AtomicU64,
+}
+
+impl ModelBus {
+    pub(crate) fn new(tenant: &str, partitions: usize) -> Self {
+        let topics = HashMap::from([
+            (TopicName::system(tenant, "messages"), vec![Vec::new(); partitions]),
+            (TopicName::system(tenant, "dlq"), vec![Vec::new()]),
+        ]);
+        Self { topics: Arc::new(Mutex::new(topics)), changed: watch::Sender::new(0), appends: AtomicU64::new(0) }
+    }
+
+    fn with<T>(&self, topic: &TopicName, read: impl FnOnce(&mut Partitions) -> T) -> Result<T, BusError> {
+        let mut topics = self.topics.lock().unwrap();
+        topics.get_mut(topic).map(read).ok_or_else(|| BusError::NoSuchTopic(topic.clone()))
+    }
+}
+
+#[async_trait]
+impl Bus for ModelBus {
+    async fn topic(&self, topic: &TopicName) -> Result<TopicInfo, BusError> {
+        self.with(topic, |partitions| TopicInfo { epoch: 1, partitions: partitions.len() as u32 })
+    }
+
+    async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
+        let now = OffsetDateTime::now_utc();
+        let (offset, log_time) = self
+            .with(topic, |partitions| {
+                let log = &mut partitions[partition as usize];
+                let log_time = log.last().map_or(now, |last| last.log_time.max(now));
+                let offset = log.len() as Offset;
+                log.push(Logged { partition, offset, log_time, record });
+                (offset, log_time)
+            })
+            .map_err(|error| AppendError::Refused(error.to_string()))?;
+        self.changed.send_modify(|version| *version += 1);
+        let turn = self.appends.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::pin(async move {
+            if turn % 3 == 0 {
+                tokio::time::sleep(Duration::from_millis(turn % 4)).await;
+            }
+            Ok(if turn % 7 == 6 { Appended::Unknown } else { Appended::At { offset, log_time } })
+        }))
+    }
+
+    async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
+        let topic = topic.clone();
+        let state = (from.to_vec(), self.changed.subscribe(), 0usize);
+        assert_eq!(self.with(&topic, |partitions| partitions.len())?, from.len());
+        let topics = self.topics.clone();
+        Ok(Box::pin(stream::unfold(state, move |(mut next, mut changed, mut turn)| {
+            let (topic, topics) = (topic.clone(), topics.clone());
+            async move {
+                loop {
+                    changed.borrow_and_update();
+                    let count = next.len();
+                    for step in 0..count {
+                        let partition = (turn + step) % count;
+                        let records: Vec<Logged> =
+                            topics.lock().unwrap()[&topic][partition].iter().skip(next[partition] as usize).take(50).cloned().collect();
+                        if let Some(last) = records.last() {
+                            next[partition] = last.offset + 1;
+                            turn += 1;
+                            let batch = Batch { partition: partition as Partition, next: next[partition], records };
+                            return Some((Ok(batch), (next, changed, turn)));
+                        }
+                    }
+                    if changed.changed().await.is_err() {
+                        return None;
+                    }
+                }
+            }
+        })))
+    }
+
+    async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        self.with(topic, |partitions| {
+            partitions[partition as usize].iter().skip(offset as usize).take(limit).cloned().collect()
+        })
+    }
+
+    async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        self.with(topic, |partitions| partitions.iter().map(|log| Bounds { first: 0, next: log.len() as Offset }).collect())
+    }
+
+    async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
+        self.with(topic, |partitions| {
+            partitions.iter().map(|log| log.partition_point(|logged| logged.log_time < time) as Offset).collect()
+        })
+    }
+}
+
+
+#[derive(Default)]
+struct Rows {
+    checkpoints: Vec<Offset>,
+    index: BTreeMap<(Partition, Offset), IndexEntry>,
+    sessions: HashMap<AgentId, (u64, bool)>,
+    cursors: BTreeMap<(AgentId, Partition), CursorState>,
+    attempts: BTreeMap<(AgentId, Partition, Offset), u32>,
+}
+
+/// Mailboxes and cursors in memory.
+#[derive(Default)]
+pub(crate) struct ModelStore {
+    rows: Mutex<Rows>,
+}
+
+impl ModelStore {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl MailboxStore for ModelStore {
+    async fn checkpoints(&self, _epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+        let mut rows = self.rows();
+        rows.checkpoints.resize(partitions as usize, 0);
+        Ok(rows.checkpoints.clone())
+    }
+
+    async fn index(&self, _epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
+        let mut rows = self.rows();
+        let mut checkpoints = Vec::new();
+        for advance in advances {
+            let partition = advance.partition as usize;
+            if rows.checkpoints[partition] == advance.from {
+                rows.checkpoints[partition] = advance.to;
+                rows.index.extend(advance.rows.into_iter().map(|row| ((row.partition, row.offset), row)));
+            }
+            checkpoints.push(rows.checkpoints[partition]);
+        }
+        Ok(checkpoints)
+    }
+
+    async fn entries(
+        &self,
+        _epoch: Epoch,
+        addresses: &[MailboxAddress],
+        partition: Partition,
+        range: Range<Offset>,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault> {
+        let rows = self.rows();
+        let found = rows.index.range((partition, range.start)..(partition, range.end)).map(|(_, row)| row);
+        Ok(found.filter(|row| addresses.contains(&row.address)).take(limit).cloned().collect())
+    }
+
+    async fn expired(&self, _epoch: Epoch, now: OffsetDateTime, limit: usize) -> Result<Vec<IndexEntry>, Fault> {
+        Ok(self.rows().index.values().filter(|row| row.expires_at <= now).take(limit).cloned().collect())
+    }
+
+    async fn remove(&self, _epoch: Epoch, gone: &[IndexEntry]) -> Result<(), Fault> {
+        let mut rows = self.rows();
+        for row in gone {
+            rows.index.remove(&(row.partition, row.offset));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl CursorStore for ModelStore {
+    async fn open(&self, _epoch: Epoch, agent: AgentId, _replica: &str) -> Result<OpenedMailbox, Fault> {
+        let mut rows = self.rows();
+        let session = rows.sessions.entry(agent).or_default();
+        let clean = !session.1;
+        *session = (session.0 + 1, true);
+        let session_epoch = session.0;
+        let cursors = rows.cursors.iter().filter(|((whose, _), _)| *whose == agent);
+        let attempts = rows.attempts.iter().filter(|((whose, ..), _)| *whose == agent);
+        Ok(OpenedMailbox {
+            session_epoch,
+            clean,
+            cursors: cursors.map(|((_, partition), state)| (*partition, state.clone())).collect(),
+            attempts: attempts
+                .map(|((_, partition, offset), attempts)| Attempts { partition: *partition, offset: *offset, attempts: *attempts })
+                .collect(),
+        })
+    }
+
+    async fn flush(&self, _epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
+        let mut rows = self.rows();
+        let mut superseded = Vec::new();
+        for flush in flushes {
+            if rows.sessions.get(&flush.agent).map(|session| session.0) != Some(flush.session_epoch) {
+                superseded.push((flush.agent, flush.session_epoch));
+                continue;
+            }
+            for (partition, state) in flush.cursors {
+                rows.cursors.insert((flush.agent, partition), state);
+            }
+            for row in flush.attempts {
+                let key = (flush.agent, row.partition, row.offset);
+                if row.attempts == 0 { rows.attempts.remove(&key) } else { rows.attempts.insert(key, row.attempts) };
+            }
+            if flush.closing {
+                rows.sessions.insert(flush.agent, (flush.session_epoch, false));
+            }
+        }
+        Ok(superseded)
+    }
+
+    async fn cursors(&self, _epoch: Epoch, agents: &[AgentId], partition: Partition) -> Result<Vec<(AgentId, CursorState)>, Fault> {
+        let rows = self.rows();
+        Ok(agents.iter().filter_map(|agent| Some((*agent, rows.cursors.get(&(*agent, partition))?.clone()))).collect())
+    }
+}

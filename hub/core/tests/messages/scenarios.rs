@@ -1,0 +1,295 @@
+//! What the message service promises, on whichever ports. Shared with the suite that runs on PostgreSQL.
+
+use std::time::Duration;
+
+use acb_hub_core::{
+    fault::Code,
+    message::{Address, MAX_ENVELOPE_BYTES, OutgoingMessage},
+    session::{MessagesConfig, SessionEvent, SessionOptions},
+};
+
+use super::world::{PATIENCE, World, deliveries, delivery, event, eventually, keyed, silent, text, to};
+
+pub(crate) async fn a_pipelined_session_keeps_its_order_on_another_replica(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let mut inbox = world.receive(&right, "b").await;
+    let mut outbox = left.open_session(world.agent("a"), SessionOptions { receive: false, max_unacknowledged: 0 }).await.unwrap();
+    let sent = async {
+        for number in 0..60 {
+            outbox.input.send(number, to("b", &number.to_string())).await.unwrap();
+        }
+    };
+    let receipts = async {
+        for number in 0..60 {
+            let SessionEvent::Sent { sequence, outcome } = event_of(&mut outbox.events).await else { panic!("a receipt") };
+            assert_eq!(sequence, number);
+            assert!(!outcome.unwrap().deduplicated);
+        }
+    };
+    let ((), (), got) = tokio::join!(sent, receipts, deliveries(&mut inbox, 60));
+    let texts: Vec<String> = got.iter().map(text).collect();
+    assert_eq!(texts, (0..60).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(got.iter().all(|delivery| !delivery.redelivered && delivery.attempt == 1));
+}
+
+pub(crate) async fn a_repeated_message_is_one_message_on_any_replica(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let mut inbox = world.receive(&left, "b").await;
+    let a = world.agent("a");
+    let (one, two) = tokio::join!(left.send(&a, keyed("b", "x", "k")), right.send(&a, keyed("b", "x", "k")));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.id, two.id);
+    assert_ne!(one.deduplicated, two.deduplicated);
+    for replica in [&left, &right] {
+        let fault = replica.send(&a, keyed("b", "other", "k")).await.unwrap_err();
+        assert_eq!((fault.code, fault.reason), (Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED"));
+    }
+    assert_eq!(delivery(&mut inbox).await.message.id, one.id);
+    assert!(silent(&mut inbox).await);
+}
+
+pub(crate) async fn a_restarted_replica_still_knows_what_was_sent(world: &World) {
+    let a = world.agent("a");
+    let first = world.replica("first").await;
+    let receipt = first.send(&a, keyed("b", "x", "k")).await.unwrap();
+    drop(first);
+    let second = world.replica("second").await;
+    let again = second.send(&a, keyed("b", "x", "k")).await.unwrap();
+    assert_eq!((again.id, again.deduplicated), (receipt.id, true));
+    let mut inbox = world.receive(&second, "b").await;
+    assert_eq!(delivery(&mut inbox).await.message.id, receipt.id);
+    assert!(silent(&mut inbox).await);
+}
+
+pub(crate) async fn an_offline_agent_finds_its_messages_and_its_groups(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    for number in 0..70 {
+        left.send(&a, to("b", &number.to_string())).await.unwrap();
+    }
+    let group = |text: &str| OutgoingMessage::new(Address::Group("pair".to_owned()), "t", text.to_owned());
+    left.send(&a, group("to the group")).await.unwrap();
+    left.send(&world.agent("b"), group("from a member")).await.unwrap();
+    left.send(&a, OutgoingMessage::new(Address::All, "t", "to all")).await.unwrap();
+
+    let mut b = world.receive(&right, "b").await;
+    let got = deliveries(&mut b, 72).await;
+    let texts: Vec<String> = got.iter().map(text).collect();
+    let expected: Vec<String> = (0..70).map(|number| number.to_string()).chain(["to the group".into(), "to all".into()]).collect();
+    assert_eq!(texts, expected);
+    assert!(silent(&mut b).await);
+    let mut c = world.receive(&right, "c").await;
+    let mut texts: Vec<String> = deliveries(&mut c, 3).await.iter().map(text).collect();
+    texts.sort();
+    assert_eq!(texts, ["from a member", "to all", "to the group"]);
+    // It left the group before.
+    let mut d = world.receive(&right, "d").await;
+    assert_eq!(text(&delivery(&mut d).await), "to all");
+    assert!(silent(&mut d).await);
+    let mut sender = world.receive(&right, "a").await;
+    assert!(silent(&mut sender).await);
+    // Live, by the same rules.
+    left.send(&a, group("again")).await.unwrap();
+    assert_eq!(text(&delivery(&mut b).await), "again");
+    assert_eq!(text(&delivery(&mut c).await), "again");
+    assert!(silent(&mut d).await && silent(&mut sender).await);
+}
+
+pub(crate) async fn a_killed_replica_loses_nothing_and_flags_what_it_may_have_delivered(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    let mut inbox = world.receive(&left, "b").await;
+    for number in 0..6 {
+        right.send(&a, to("b", &number.to_string())).await.unwrap();
+    }
+    let got = deliveries(&mut inbox, 6).await;
+    inbox.input.ack(vec![got[0].id, got[1].id, got[4].id]).await.unwrap();
+    world.acknowledged("b", &[got[0].clone(), got[1].clone(), got[4].clone()]).await;
+    drop(left);
+    let mut inbox = world.receive(&right, "b").await;
+    let again = deliveries(&mut inbox, 3).await;
+    let texts: Vec<String> = again.iter().map(text).collect();
+    assert_eq!(texts, ["2", "3", "5"]);
+    assert!(again.iter().all(|delivery| delivery.redelivered && delivery.attempt > 1));
+    assert!(silent(&mut inbox).await);
+}
+
+pub(crate) async fn a_newer_session_ends_the_older_on_another_replica(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    let mut older = world.receive(&left, "b").await;
+    left.send(&a, to("b", "one")).await.unwrap();
+    delivery(&mut older).await;
+    let mut newer = world.receive(&right, "b").await;
+    assert_eq!(event(&mut older).await, SessionEvent::Replaced);
+    assert!(older.events.next().await.is_none());
+    let again = delivery(&mut newer).await;
+    assert_eq!((text(&again), again.redelivered), ("one".to_owned(), true));
+    newer.input.ack(vec![again.id]).await.unwrap();
+    world.acknowledged("b", &[again]).await;
+    // On one replica, too.
+    let mut newest = world.receive(&right, "b").await;
+    assert_eq!(event(&mut newer).await, SessionEvent::Replaced);
+    assert!(silent(&mut newest).await);
+}
+
+pub(crate) async fn a_reply_finds_its_caller_on_another_replica(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let mut inbox = world.receive(&right, "b").await;
+    let answer = async {
+        let query = delivery(&mut inbox).await;
+        let reply_to = query.message.reply_to.clone().unwrap();
+        let reply = OutgoingMessage::new(reply_to, "t", "42");
+        right.send(&b, reply.clone()).await.unwrap();
+        inbox.input.ack(vec![query.id]).await.unwrap();
+        reply
+    };
+    let (reply, late) = tokio::join!(left.request(&a, to("b", "6 x 7"), Duration::from_secs(10)), answer);
+    let reply = reply.unwrap();
+    assert_eq!((&reply.payload[..], reply.from.as_str()), (&b"42"[..], "b"));
+    // Nobody waits any more, and no mailbox has it.
+    right.send(&b, late).await.unwrap();
+    let mut caller = world.receive(&left, "a").await;
+    assert!(silent(&mut caller).await);
+    let fault = left.request(&a, to("c", "?"), Duration::from_millis(200)).await.unwrap_err();
+    assert_eq!((fault.code, fault.reason), (Code::DeadlineExceeded, "NO_REPLY"));
+}
+
+pub(crate) async fn what_nobody_acknowledges_goes_to_the_dead_letters(world: &World) {
+    let config =
+        MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 3, ..world.config.clone() };
+    let world = &World { config, ..world.clone() };
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let mut inbox = world.receive(&replica, "b").await;
+    replica.send(&a, to("b", "poison")).await.unwrap();
+    let got = deliveries(&mut inbox, 3).await;
+    let flags: Vec<(bool, u32)> = got.iter().map(|delivery| (delivery.redelivered, delivery.attempt)).collect();
+    assert_eq!(flags, [(false, 1), (true, 2), (true, 3)]);
+    eventually(async || world.dead_letters().await.len() == 1).await;
+    assert!(silent(&mut inbox).await);
+    // Nobody is there for this one.
+    let soon = time::OffsetDateTime::now_utc() + Duration::from_millis(100);
+    replica.send(&a, OutgoingMessage { expires_at: Some(soon), ..to("c", "too late") }).await.unwrap();
+    eventually(async || world.dead_letters().await.len() == 2).await;
+    let reasons: Vec<String> = world
+        .dead_letters()
+        .await
+        .iter()
+        .flat_map(|logged| logged.record.headers.iter().filter(|(name, _)| name == "acb-reason"))
+        .map(|(_, value)| String::from_utf8(value.to_vec()).unwrap())
+        .collect();
+    assert_eq!(reasons, ["not acknowledged after 3 deliveries", "expired"]);
+    let mut c = world.receive(&replica, "c").await;
+    assert!(silent(&mut c).await);
+}
+
+pub(crate) async fn a_failed_message_aborts_what_was_pipelined_behind_it(world: &World) {
+    let replica = world.replica("only").await;
+    let mut outbox = replica.open_session(world.agent("a"), SessionOptions { receive: false, max_unacknowledged: 0 }).await.unwrap();
+    for (sequence, recipient) in [(1, "b"), (2, "nobody"), (3, "b"), (4, "b"), (2, "b"), (3, "b")] {
+        outbox.input.send(sequence, to(recipient, &sequence.to_string())).await.unwrap();
+    }
+    let mut outcomes = Vec::new();
+    for _ in 0..6 {
+        let SessionEvent::Sent { sequence, outcome } = event_of(&mut outbox.events).await else { panic!("a receipt") };
+        outcomes.push((sequence, outcome.err().map(|fault| fault.code)));
+    }
+    let (not_found, aborted) = (Some(Code::NotFound), Some(Code::Aborted));
+    assert_eq!(outcomes, [(1, None), (2, not_found), (3, aborted), (4, aborted), (2, None), (3, None)]);
+}
+
+pub(crate) async fn a_drained_session_leaves_a_clean_mailbox(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    let mut inbox = world.receive(&left, "b").await;
+    left.send(&a, to("b", "one")).await.unwrap();
+    left.send(&a, to("b", "two")).await.unwrap();
+    let got = deliveries(&mut inbox, 2).await;
+    let goodbye = async {
+        assert_eq!(event(&mut inbox).await, SessionEvent::Draining);
+        inbox.input.ack(vec![got[0].id]).await.unwrap();
+        drop(inbox);
+    };
+    tokio::join!(left.drain(), goodbye);
+    assert_eq!(left.send(&a, to("b", "three")).await.unwrap_err().reason, "STOPPING");
+    right.send(&a, to("b", "three")).await.unwrap();
+    let mut inbox = world.receive(&right, "b").await;
+    let got = deliveries(&mut inbox, 2).await;
+    let flags: Vec<(String, bool)> = got.iter().map(|delivery| (text(delivery), delivery.redelivered)).collect();
+    assert_eq!(flags, [("two".to_owned(), true), ("three".to_owned(), false)]);
+}
+
+pub(crate) async fn a_slow_agent_slows_nobody_and_misses_nothing(world: &World) {
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let mut slow = world.receive_at_most(&replica, "b", 1000).await;
+    let mut quick = world.receive_at_most(&replica, "c", 10).await;
+    let group = |text: String| OutgoingMessage::new(Address::Group("pair".to_owned()), "t", text);
+    for number in 0..500 {
+        replica.send(&a, group(number.to_string())).await.unwrap();
+        let got = delivery(&mut quick).await;
+        assert_eq!(text(&got), number.to_string());
+        quick.input.ack(vec![got.id]).await.unwrap();
+    }
+    for number in 0..500 {
+        let got = delivery(&mut slow).await;
+        assert_eq!((text(&got), got.redelivered), (number.to_string(), false));
+    }
+    assert!(silent(&mut slow).await);
+}
+
+pub(crate) async fn a_full_cursor_holds_its_partition_back_until_it_is_released(world: &World) {
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let mut inbox = world.receive(&replica, "b").await;
+    let mut oldest = None;
+    let send = async {
+        for number in 0..1010 {
+            replica.send(&a, to("b", &number.to_string())).await.unwrap();
+        }
+    };
+    let receive = async {
+        loop {
+            match event(&mut inbox).await {
+                SessionEvent::Delivery(delivery) if oldest.is_none() => oldest = Some(delivery.id),
+                SessionEvent::Delivery(delivery) => inbox.input.ack(vec![delivery.id]).await.unwrap(),
+                SessionEvent::HeldBack { unacknowledged, .. } => break unacknowledged,
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+    };
+    let ((), held) = tokio::join!(send, receive);
+    assert!(held >= 1);
+    inbox.input.ack(vec![oldest.unwrap()]).await.unwrap();
+    let mut last = String::new();
+    while last != "1009" {
+        let got = delivery(&mut inbox).await;
+        assert!(!got.redelivered);
+        last = text(&got);
+        inbox.input.ack(vec![got.id]).await.unwrap();
+    }
+}
+
+pub(crate) async fn bad_messages_are_refused_with_a_reason(world: &World) {
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let reason = async |message: OutgoingMessage| replica.send(&a, message).await.unwrap_err().reason;
+    assert_eq!(reason(to("nobody", "")).await, "RECIPIENT_NOT_FOUND");
+    assert_eq!(reason(OutgoingMessage::new(Address::Group("none".to_owned()), "t", "")).await, "RECIPIENT_NOT_FOUND");
+    assert_eq!(reason(OutgoingMessage { topic: "a b".to_owned(), ..to("b", "") }).await, "TOPIC_INVALID");
+    assert_eq!(reason(OutgoingMessage { context_id: "x".to_owned(), ..to("b", "") }).await, "CONTEXT_ID_INVALID");
+    assert_eq!(reason(keyed("b", "", &"k".repeat(201))).await, "IDEMPOTENCY_KEY_INVALID");
+    // With its envelope it is a little too large.
+    let large = OutgoingMessage { payload: vec![0; MAX_ENVELOPE_BYTES].into(), ..to("b", "") };
+    assert_eq!(reason(large).await, "MESSAGE_TOO_LARGE");
+    let metadata = (0..65).map(|number| (number.to_string(), String::new())).collect();
+    assert_eq!(reason(OutgoingMessage { metadata, ..to("b", "") }).await, "METADATA_INVALID");
+    let fits = OutgoingMessage { payload: vec![0; MAX_ENVELOPE_BYTES - 4096].into(), ..to("b", "") };
+    replica.send(&a, fits).await.unwrap();
+}
+
+async fn event_of(events: &mut acb_hub_core::session::SessionEvents) -> SessionEvent {
+    tokio::time::timeout(PATIENCE, events.next()).await.expect("an event in time").expect("the session lives")
+}

@@ -1,0 +1,169 @@
+//! A tenant with agents, on whichever ports it is given. Shared with the suite that runs on PostgreSQL.
+
+use std::{sync::Arc, time::Duration};
+
+use acb_hub_core::{
+    agent::{Agent, AgentId, Role},
+    bus::{Bus, Logged, TopicName},
+    directory::{Directory, Membership, Snapshot},
+    mailbox::{CursorStore, MailboxStore},
+    message::{Address, OutgoingMessage},
+    messages::Messages,
+    metrics::Metrics,
+    session::{Delivery, MessagesConfig, Session, SessionEvent, SessionOptions},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) tenant: String,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) mailboxes: Arc<dyn MailboxStore>,
+    pub(crate) cursors: Arc<dyn CursorStore>,
+    pub(crate) directory: Directory,
+    pub(crate) config: MessagesConfig,
+}
+
+impl World {
+    /// Agents `a` to `d`; `b` and `c` are in group `pair`, and `d` left it yesterday.
+    pub(crate) fn new(tenant: &str, bus: Arc<dyn Bus>, mailboxes: Arc<dyn MailboxStore>, cursors: Arc<dyn CursorStore>) -> Self {
+        let now = OffsetDateTime::now_utc();
+        let born = now - time::Duration::days(2);
+        let agents: Vec<Agent> = ["a", "b", "c", "d"].into_iter().map(|name| agent(name, born)).collect();
+        let member = |index: usize, left_at| Membership {
+            group: "pair".to_owned(),
+            agent: agents[index].id,
+            joined_at: born,
+            left_at,
+        };
+        let members = vec![member(1, None), member(2, None), member(3, Some(now - time::Duration::days(1)))];
+        let directory = Directory::new(Snapshot::new(1, agents, members));
+        let config = MessagesConfig {
+            flush_every: Duration::from_millis(50),
+            index_every: Duration::from_millis(10),
+            sweep_every: Duration::from_millis(200),
+            ..MessagesConfig::new(tenant, "r")
+        };
+        Self { tenant: tenant.to_owned(), bus, mailboxes, cursors, directory, config }
+    }
+
+    pub(crate) async fn replica(&self, name: &str) -> Messages {
+        let config = MessagesConfig { replica: name.to_owned(), ..self.config.clone() };
+        let metrics = Arc::new(Metrics::new(&self.tenant));
+        let messages = Messages::start(
+            self.bus.clone(),
+            self.mailboxes.clone(),
+            self.cursors.clone(),
+            self.directory.clone(),
+            metrics,
+            config,
+        )
+        .await
+        .unwrap();
+        let mut waits = messages.waiting_for();
+        tokio::time::timeout(PATIENCE, waits.wait_for(Option::is_none)).await.expect("ready in time").unwrap();
+        messages
+    }
+
+    pub(crate) fn agent(&self, name: &str) -> Arc<Agent> {
+        self.directory.snapshot().agent_named(name).unwrap().clone()
+    }
+
+    pub(crate) async fn receive(&self, replica: &Messages, agent: &str) -> Session {
+        self.receive_at_most(replica, agent, 1000).await
+    }
+
+    pub(crate) async fn receive_at_most(&self, replica: &Messages, agent: &str, max_unacknowledged: u32) -> Session {
+        replica.open_session(self.agent(agent), SessionOptions { receive: true, max_unacknowledged }).await.unwrap()
+    }
+
+    /// Waits for what acknowledgements need to be written.
+    pub(crate) async fn acknowledged(&self, agent: &str, deliveries: &[Delivery]) {
+        let epoch = self.bus.topic(&TopicName::system(&self.tenant, "messages")).await.unwrap().epoch;
+        let agent = self.agent(agent).id;
+        eventually(async || {
+            for delivery in deliveries {
+                let cursors = self.cursors.cursors(epoch, &[agent], delivery.id.partition).await.unwrap();
+                if !cursors.iter().any(|(_, cursor)| cursor.acknowledged(delivery.id.offset)) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    pub(crate) async fn dead_letters(&self) -> Vec<Logged> {
+        self.bus.read(&TopicName::system(&self.tenant, "dlq"), 0, 0, 100).await.unwrap()
+    }
+}
+
+fn agent(name: &str, created_at: OffsetDateTime) -> Agent {
+    Agent {
+        id: AgentId(Uuid::new_v4()),
+        name: name.to_owned(),
+        kind: String::new(),
+        capabilities: vec![],
+        groups: vec![],
+        location: String::new(),
+        metadata: std::collections::BTreeMap::new(),
+        role: Role::Full,
+        publishes: vec![],
+        subscribes: vec![],
+        suspended: false,
+        created_at,
+    }
+}
+
+pub(crate) fn to(agent: &str, text: &str) -> OutgoingMessage {
+    OutgoingMessage::new(Address::Agent(agent.to_owned()), "t", text.to_owned())
+}
+
+pub(crate) fn keyed(agent: &str, text: &str, key: &str) -> OutgoingMessage {
+    OutgoingMessage { idempotency_key: key.to_owned(), ..to(agent, text) }
+}
+
+pub(crate) fn text(delivery: &Delivery) -> String {
+    String::from_utf8(delivery.message.payload.to_vec()).unwrap()
+}
+
+/// The next event.
+pub(crate) async fn event(session: &mut Session) -> SessionEvent {
+    tokio::time::timeout(PATIENCE, session.events.next()).await.expect("an event in time").expect("the session lives")
+}
+
+/// The next delivery; receipts are passed over.
+pub(crate) async fn delivery(session: &mut Session) -> Delivery {
+    loop {
+        match event(session).await {
+            SessionEvent::Delivery(delivery) => return delivery,
+            SessionEvent::Sent { outcome: Ok(_), .. } => {}
+            other => panic!("a delivery was expected, and this came: {other:?}"),
+        }
+    }
+}
+
+pub(crate) async fn deliveries(session: &mut Session, count: usize) -> Vec<Delivery> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(delivery(session).await);
+    }
+    all
+}
+
+/// Whether nothing more comes, for a little while.
+pub(crate) async fn silent(session: &mut Session) -> bool {
+    tokio::time::timeout(Duration::from_millis(200), session.events.next()).await.is_err()
+}
+
+pub(crate) async fn eventually(mut condition: impl AsyncFnMut() -> bool) {
+    let holds = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, holds).await.expect("the condition holds in time");
+}

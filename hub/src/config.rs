@@ -1,0 +1,211 @@
+//! What a hub is given: `hub.json`, the mounted Secrets, and a few names and ports from the environment.
+
+use std::{
+    env, fmt, fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use acb_hub_api::tls::Certificate;
+use acb_hub_core::token::Keyring;
+use serde::Deserialize;
+use sqlx::{
+    ConnectOptions as _,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+/// Why a hub can't start: the file or variable, and what is wrong with it. Never what is in a Secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub(crate) struct ConfigError {
+    place: String,
+    problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(place: impl fmt::Display, problem: impl fmt::Display) -> Self {
+        Self { place: place.to_string(), problem: problem.to_string() }
+    }
+}
+
+/// `hub.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HubConfig {
+    /// The tenant's name.
+    pub(crate) tenant: String,
+    /// 20 hex digits.
+    pub(crate) tenant_id: String,
+    /// Where the log is.
+    pub(crate) bus: BusConfig,
+    /// Where the rows are.
+    pub(crate) postgres: PostgresConfig,
+}
+
+/// Where the log is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub(crate) enum BusConfig {
+    /// In the same database.
+    Postgres {},
+    /// On Kafka.
+    Kafka {
+        /// `host:port`, more than one with commas.
+        bootstrap_servers: String,
+        /// Whether the brokers speak TLS.
+        tls: bool,
+    },
+}
+
+/// Where PostgreSQL is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PostgresConfig {
+    /// Name or address.
+    pub(crate) host: String,
+    /// Port.
+    pub(crate) port: u16,
+    /// Database.
+    pub(crate) database: String,
+    /// As in libpq.
+    pub(crate) ssl_mode: String,
+}
+
+/// Everything that a hub is given.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// `hub.json`.
+    pub(crate) hub: HubConfig,
+    /// The tenant's id.
+    pub(crate) tenant_id: [u8; 10],
+    /// This replica's name.
+    pub(crate) replica: String,
+    /// Where agents connect.
+    pub(crate) grpc: SocketAddr,
+    /// Where probes and scrapers connect.
+    pub(crate) operations: SocketAddr,
+    /// The tenant's login.
+    pub(crate) postgres: PgConnectOptions,
+    dir: PathBuf,
+}
+
+impl Config {
+    /// From `$ACB_CONFIG_DIR` and the environment.
+    pub(crate) fn load() -> Result<Self, ConfigError> {
+        let dir = PathBuf::from(variable("ACB_CONFIG_DIR", "/etc/acb"));
+        let path = dir.join("config/hub.json");
+        let hub: HubConfig = serde_json::from_str(&text(&path)?).map_err(|error| ConfigError::new(path.display(), error))?;
+        let mut tenant_id = [0; 10];
+        hex::decode_to_slice(&hub.tenant_id, &mut tenant_id)
+            .map_err(|_| ConfigError::new(path.display(), "tenantId must be 20 hex digits"))?;
+        let pod_ip: IpAddr = parsed("ACB_POD_IP", "127.0.0.1")?;
+        // In a pod agents may also come through a port-forward, which connects to the loopback address.
+        let grpc_ip = match pod_ip {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let postgres = postgres_options(&hub.postgres, &dir.join("postgres"), &path)?;
+        Ok(Self {
+            tenant_id,
+            replica: variable("ACB_POD_NAME", "hub-0"),
+            grpc: SocketAddr::new(grpc_ip, parsed("ACB_GRPC_PORT", "8443")?),
+            operations: SocketAddr::new(pod_ip, parsed("ACB_OPS_PORT", "8080")?),
+            postgres,
+            hub,
+            dir,
+        })
+    }
+
+    /// The keys, as they are now.
+    pub(crate) fn keyring(&self) -> Result<Keyring, ConfigError> {
+        let dir = self.dir.join("keys");
+        let previous = dir.join("signing.previous.pub");
+        let previous = if previous.exists() { vec![text(&previous)?] } else { Vec::new() };
+        let pem = text(&dir.join("signing.key"))?;
+        Keyring::new(&pem, bytes(&dir.join("pepper"))?, bytes(&dir.join("refresh.key"))?, &previous)
+            .map_err(|error| ConfigError::new(dir.display(), error))
+    }
+
+    /// The certificate chain and key, as they are now.
+    pub(crate) fn tls(&self) -> Result<(Vec<u8>, Vec<u8>), ConfigError> {
+        let dir = self.dir.join("tls");
+        Ok((bytes(&dir.join("tls.crt"))?, bytes(&dir.join("tls.key"))?))
+    }
+
+    /// The certificate to begin with.
+    pub(crate) fn certificate(&self) -> Result<Certificate, ConfigError> {
+        let (chain, key) = self.tls()?;
+        Certificate::from_pem(&chain, &key).map_err(|error| ConfigError::new(self.dir.join("tls").display(), error))
+    }
+
+    /// Where the log is looked for.
+    pub(crate) fn log_place(&self) -> String {
+        match &self.hub.bus {
+            BusConfig::Postgres {} => format!("PostgreSQL at {}:{}", self.hub.postgres.host, self.hub.postgres.port),
+            BusConfig::Kafka { bootstrap_servers, .. } => format!("Kafka at {bootstrap_servers}"),
+        }
+    }
+
+    /// The folders that are read again when they change.
+    pub(crate) fn reloaded(&self) -> [PathBuf; 2] {
+        [self.dir.join("tls"), self.dir.join("keys")]
+    }
+}
+
+fn postgres_options(config: &PostgresConfig, secret: &Path, place: &Path) -> Result<PgConnectOptions, ConfigError> {
+    let mode: PgSslMode = config.ssl_mode.parse().map_err(|error| ConfigError::new(place.display(), error))?;
+    // Not from PG* variables or a passfile: what is given is all there is.
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(&config.host)
+        .port(config.port)
+        .database(&config.database)
+        .username(text(&secret.join("username"))?.trim_end())
+        .password(text(&secret.join("password"))?.trim_end())
+        .application_name("acb-hub")
+        .ssl_mode(mode)
+        .disable_statement_logging();
+    let ca = secret.join("ca.crt");
+    Ok(if ca.exists() { options.ssl_root_cert(ca) } else { options })
+}
+
+fn variable(name: &str, default: &str) -> String {
+    env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+}
+
+fn parsed<T: std::str::FromStr<Err: fmt::Display>>(name: &str, default: &str) -> Result<T, ConfigError> {
+    variable(name, default).parse().map_err(|error| ConfigError::new(name, error))
+}
+
+fn text(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| unreadable(path, &error))
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    fs::read(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
+    ConfigError::new(path.display(), format!("can't be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_files_are_read() {
+        let postgres = r#"{"host": "127.0.0.1", "port": 5432, "database": "acb", "sslMode": "prefer"}"#;
+        for bus in [r#"{"kind": "postgres"}"#, r#"{"kind": "kafka", "bootstrapServers": "127.0.0.1:9092", "tls": false}"#] {
+            let json =
+                format!(r#"{{"tenant": "acme", "tenantId": "00112233445566778899", "bus": {bus}, "postgres": {postgres}}}"#);
+            serde_json::from_str::<HubConfig>(&json).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        let json = r#"{"tenant": "acme", "tenantId": "00", "bus": {"kind": "redis"}, "postgres": {}}"#;
+        assert!(serde_json::from_str::<HubConfig>(json).is_err());
+    }
+}

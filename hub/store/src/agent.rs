@@ -1,0 +1,109 @@
+//! The directory: what the operator projected of the tenant and its agents.
+
+use std::collections::BTreeMap;
+
+use acb_hub_core::{
+    agent::{Agent, AgentId, Role},
+    directory::{DirectoryStore, Membership, Snapshot},
+    fault::{Code, Fault},
+};
+use async_trait::async_trait;
+use sqlx::{Row as _, postgres::PgRow, types::Json};
+
+use crate::{PgStore, fault::fault};
+
+#[async_trait]
+impl DirectoryStore for PgStore {
+    async fn generation(&self) -> Result<u64, Fault> {
+        let generation: Option<i64> = sqlx::query_scalar("SELECT generation FROM acb.tenant")
+            .fetch_optional(self.pool())
+            .await
+            .map_err(|error| fault("tenant.generation", error))?;
+        Ok(generation.ok_or_else(not_projected)?.cast_unsigned())
+    }
+
+    async fn load(&self) -> Result<Snapshot, Fault> {
+        let failed = |error| fault("directory.load", error);
+        // One snapshot for all four reads: rows of a later generation must not come under an older number.
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let tenant = sqlx::query("SELECT generation, suspended, registration FROM acb.tenant")
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(failed)?
+            .ok_or_else(not_projected)?;
+        let types: Vec<(String, i32)> = sqlx::query_as("SELECT name, max_message_bytes FROM acb.context_type")
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let agents = sqlx::query(
+            "SELECT a.agent_id, a.name, a.type, a.capabilities, a.location, a.metadata, a.role, a.publishes, a.subscribes, a.suspended,
+                    a.created_at,
+                    ARRAY(SELECT m.group_name FROM acb.group_member m
+                          WHERE m.tenant_id = a.tenant_id AND m.agent_id = a.agent_id AND m.left_at IS NULL
+                          ORDER BY m.group_name) AS groups
+             FROM acb.agent a",
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        let memberships = sqlx::query("SELECT group_name, agent_id, joined_at, left_at FROM acb.group_member")
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        transaction.rollback().await.map_err(failed)?;
+
+        let generation: i64 = tenant.try_get("generation").map_err(failed)?;
+        let agents = agents.iter().map(agent).collect::<Result<_, _>>()?;
+        let memberships = memberships.iter().map(membership).collect::<Result<_, _>>().map_err(failed)?;
+        let mut snapshot = Snapshot::new(generation.cast_unsigned(), agents, memberships);
+        snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
+        snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
+        snapshot.context_types =
+            types.into_iter().map(|(name, bytes)| (name, usize::try_from(bytes).unwrap_or_default())).collect();
+        Ok(snapshot)
+    }
+}
+
+fn not_projected() -> Fault {
+    Fault::unavailable(
+        "TENANT_NOT_PROJECTED",
+        "PostgreSQL has no row for this tenant yet: the operator writes it, see the Tenant's status",
+    )
+}
+
+fn agent(row: &PgRow) -> Result<Agent, Fault> {
+    let read = || -> Result<(Agent, String), sqlx::Error> {
+        let agent = Agent {
+            id: AgentId(row.try_get("agent_id")?),
+            name: row.try_get("name")?,
+            kind: row.try_get("type")?,
+            capabilities: row.try_get("capabilities")?,
+            groups: row.try_get("groups")?,
+            location: row.try_get("location")?,
+            metadata: row.try_get::<Json<BTreeMap<String, String>>, _>("metadata")?.0,
+            // The least, until the text is read below.
+            role: Role::Observer,
+            publishes: row.try_get("publishes")?,
+            subscribes: row.try_get("subscribes")?,
+            suspended: row.try_get("suspended")?,
+            created_at: row.try_get("created_at")?,
+        };
+        Ok((agent, row.try_get("role")?))
+    };
+    let (mut agent, role) = read().map_err(|error| fault("directory.load", error))?;
+    agent.role = role.parse().map_err(|problem: String| Fault::new(Code::Internal, "DIRECTORY_DAMAGED", problem))?;
+    Ok(agent)
+}
+
+fn membership(row: &PgRow) -> Result<Membership, sqlx::Error> {
+    Ok(Membership {
+        group: row.try_get("group_name")?,
+        agent: AgentId(row.try_get("agent_id")?),
+        joined_at: row.try_get("joined_at")?,
+        left_at: row.try_get("left_at")?,
+    })
+}

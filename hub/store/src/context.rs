@@ -1,0 +1,292 @@
+//! Contexts. Every change and its event for the outbox are one statement, or one transaction.
+
+use std::collections::BTreeMap;
+
+use acb_hub_core::{
+    agent::AgentId,
+    context::{Access, Context, ContextId, Payload, Viewer},
+    context_store::{ContextStore, Created, ListFilter},
+    fault::{Code, Fault},
+    upload::UploadId,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow, types::Json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::fault::fault;
+
+const QUERY: &str = "a query of contexts";
+
+/// Contexts, uploads, chunks and the outbox of the tenant whose login the pool uses.
+#[derive(Clone, Debug)]
+pub struct PgContexts {
+    pub(crate) pool: PgPool,
+}
+
+impl PgContexts {
+    /// In this database.
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// All ports of the context service.
+    #[must_use]
+    pub fn stores(self) -> acb_hub_core::contexts::ContextStores {
+        let this = std::sync::Arc::new(self);
+        acb_hub_core::contexts::ContextStores {
+            contexts: this.clone(),
+            outbox: this.clone(),
+            uploads: this.clone(),
+            chunks: this,
+        }
+    }
+}
+
+/// Whether a query failed for lack of the row that it refers to.
+pub(crate) fn is_missing_parent(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_foreign_key_violation())
+}
+
+const INSERT: &str = "
+    WITH made AS (
+        INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, groups, agents, metadata, version,
+                                 content_type, payload, upload_id, size, sha256, idempotency_key, created_at, updated_at, expires_at)
+        VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+        ON CONFLICT (tenant_id, creator, idempotency_key) DO NOTHING
+        RETURNING tenant_id, context_id, type)
+    INSERT INTO acb.context_outbox (tenant_id, context_id, type, event) SELECT tenant_id, context_id, type, $19 FROM made";
+
+/// Makes a context and its event. False where its idempotency key is taken.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    context: &Context,
+    idempotency_key: Option<&str>,
+    event: &Bytes,
+) -> Result<bool, sqlx::Error> {
+    let (payload, upload) = split(&context.payload);
+    let made = sqlx::query(INSERT)
+        .bind(context.id.0)
+        .bind(&context.kind)
+        .bind(context.creator.0)
+        .bind(&context.creator_name)
+        .bind(context.access.scope.as_str())
+        .bind(&context.access.groups)
+        .bind(&context.access.agents)
+        .bind(Json(&context.metadata))
+        .bind(signed(context.version))
+        .bind(&context.content_type)
+        .bind(payload)
+        .bind(upload)
+        .bind(signed(context.size))
+        .bind(&context.sha256[..])
+        .bind(idempotency_key)
+        .bind(context.created_at)
+        .bind(context.updated_at)
+        .bind(context.expires_at)
+        .bind(&event[..])
+        .execute(connection)
+        .await?;
+    Ok(made.rows_affected() > 0)
+}
+
+macro_rules! select {
+    ($payload:literal, $rest:literal) => {
+        concat!(
+            "SELECT context_id, type, creator, creator_name, scope, groups, agents, metadata, version, content_type, ",
+            $payload,
+            " AS payload, upload_id, size, sha256, created_at, updated_at, expires_at FROM acb.context ",
+            $rest
+        )
+    };
+}
+
+const GET: &str = select!("payload", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > now())");
+const GET_BY_KEY: &str = select!("payload", "WHERE creator = $1 AND idempotency_key = $2");
+const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= now()");
+const EXPIRED: &str = select!("NULL::bytea", "WHERE expires_at <= now() ORDER BY expires_at LIMIT $1");
+
+// The same decision as `Viewer::sees`, where it can use an index; a test holds the two together.
+const LIST: &str = select!(
+    "NULL::bytea",
+    "WHERE context_id > $1 AND (expires_at IS NULL OR expires_at > now())
+       AND ($2 OR creator = $3 OR (type = ANY ($4) AND (scope = 'public' OR NOT $5 AND (
+            scope = 'group' AND groups && $6 OR scope = 'shared' AND $7 = ANY (agents)))))
+     ORDER BY context_id LIMIT $8"
+);
+const LIST_TYPE: &str = select!(
+    "NULL::bytea",
+    "WHERE type = $9 AND context_id > $1 AND (expires_at IS NULL OR expires_at > now())
+       AND ($2 OR creator = $3 OR (type = ANY ($4) AND (scope = 'public' OR NOT $5 AND (
+            scope = 'group' AND groups && $6 OR scope = 'shared' AND $7 = ANY (agents)))))
+     ORDER BY context_id LIMIT $8"
+);
+
+#[async_trait]
+impl ContextStore for PgContexts {
+    async fn create(&self, context: &Context, idempotency_key: Option<&str>, event: Bytes) -> Result<Created, Fault> {
+        let mut connection = self.pool.acquire().await.map_err(|error| fault(QUERY, error))?;
+        if insert(&mut connection, context, idempotency_key, &event).await.map_err(|error| fault(QUERY, error))? {
+            return Ok(Created::New);
+        }
+        let first = sqlx::query(GET_BY_KEY).bind(context.creator.0).bind(idempotency_key).fetch_optional(&mut *connection);
+        match first.await.map_err(|error| fault(QUERY, error))? {
+            Some(row) => Ok(Created::Before(Box::new(read(&row)?))),
+            None => Err(Fault::new(Code::Aborted, "CONTEXT_BUSY", "the first context with this key was just deleted: try again")),
+        }
+    }
+
+    async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault> {
+        let row = sqlx::query(GET).bind(id.0).fetch_optional(&self.pool).await.map_err(|error| fault(QUERY, error))?;
+        row.map(|row| read(&row)).transpose()
+    }
+
+    async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
+        const SQL: &str = "
+            WITH old AS (
+                SELECT upload_id FROM acb.context WHERE context_id = $1 AND version = $2),
+            changed AS (
+                UPDATE acb.context SET version = $2 + 1, metadata = $3, content_type = $4, payload = $5, upload_id = NULL, size = $6,
+                                       sha256 = $7, updated_at = $8, expires_at = $9
+                WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > now())
+                RETURNING tenant_id, context_id, type),
+            logged AS (
+                INSERT INTO acb.context_outbox (tenant_id, context_id, type, event)
+                SELECT tenant_id, context_id, type, $10 FROM changed RETURNING context_id)
+            SELECT old.upload_id FROM logged LEFT JOIN old ON true";
+        let (payload, _) = split(&context.payload);
+        let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
+        let changed = sqlx::query(SQL)
+            .bind(context.id.0)
+            .bind(signed(context.version) - 1)
+            .bind(Json(&context.metadata))
+            .bind(&context.content_type)
+            .bind(payload)
+            .bind(signed(context.size))
+            .bind(&context.sha256[..])
+            .bind(context.updated_at)
+            .bind(context.expires_at)
+            .bind(&event[..])
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(|error| fault(QUERY, error))?;
+        if let Some(row) = &changed {
+            let upload: Option<Uuid> = row.try_get("upload_id").map_err(|error| fault(QUERY, error))?;
+            remove_upload(&mut transaction, upload).await?;
+        }
+        transaction.commit().await.map_err(|error| fault(QUERY, error))?;
+        Ok(changed.is_some())
+    }
+
+    async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault> {
+        const SQL: &str = "
+            WITH gone AS (
+                DELETE FROM acb.context WHERE context_id = $1 AND version = $2 RETURNING tenant_id, context_id, type, upload_id),
+            logged AS (
+                INSERT INTO acb.context_outbox (tenant_id, context_id, type, event)
+                SELECT tenant_id, context_id, type, $3 FROM gone RETURNING context_id)
+            SELECT gone.upload_id FROM gone, logged";
+        let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
+        let gone = sqlx::query(SQL).bind(id.0).bind(signed(version)).bind(&event[..]).fetch_optional(&mut *transaction);
+        let gone = gone.await.map_err(|error| fault(QUERY, error))?;
+        if let Some(row) = &gone {
+            let upload: Option<Uuid> = row.try_get("upload_id").map_err(|error| fault(QUERY, error))?;
+            remove_upload(&mut transaction, upload).await?;
+        }
+        transaction.commit().await.map_err(|error| fault(QUERY, error))?;
+        Ok(gone.is_some())
+    }
+
+    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault> {
+        let query = sqlx::query(if filter.kind.is_some() { LIST_TYPE } else { LIST })
+            .bind(filter.after.map_or(Uuid::nil(), |id| id.0))
+            .bind(viewer.all)
+            .bind(viewer.agent.0)
+            .bind(&viewer.types)
+            .bind(viewer.public_only)
+            .bind(&viewer.groups)
+            .bind(&viewer.name)
+            .bind(i64::from(limit));
+        let query = match filter.kind {
+            Some(kind) => query.bind(kind),
+            None => query,
+        };
+        query.fetch_all(&self.pool).await.map_err(|error| fault(QUERY, error))?.iter().map(read).collect()
+    }
+
+    async fn expired(&self, limit: u32) -> Result<Vec<Context>, Fault> {
+        let rows =
+            sqlx::query(EXPIRED).bind(i64::from(limit)).fetch_all(&self.pool).await.map_err(|error| fault(QUERY, error))?;
+        rows.iter().map(read).collect()
+    }
+
+    async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
+        let row = sqlx::query(EXPIRED_BY_KEY).bind(creator.0).bind(idempotency_key).fetch_optional(&self.pool);
+        row.await.map_err(|error| fault(QUERY, error))?.map(|row| read(&row)).transpose()
+    }
+
+    async fn stored_bytes(&self) -> Result<u64, Fault> {
+        let row = sqlx::query("SELECT coalesce(sum(size), 0)::bigint AS bytes FROM acb.context").fetch_one(&self.pool).await;
+        let bytes: i64 = row.and_then(|row| row.try_get("bytes")).map_err(|error| fault(QUERY, error))?;
+        Ok(unsigned(bytes))
+    }
+}
+
+async fn remove_upload(connection: &mut PgConnection, upload: Option<Uuid>) -> Result<(), Fault> {
+    if let Some(upload) = upload {
+        let gone = sqlx::query("DELETE FROM acb.upload WHERE upload_id = $1").bind(upload).execute(connection).await;
+        gone.map_err(|error| fault(QUERY, error))?;
+    }
+    Ok(())
+}
+
+fn split(payload: &Payload) -> (Option<&[u8]>, Option<Uuid>) {
+    match payload {
+        Payload::Inline(bytes) => (Some(bytes), None),
+        Payload::Chunks(upload) => (None, Some(upload.0)),
+        Payload::Unread => (None, None),
+    }
+}
+
+fn read(row: &PgRow) -> Result<Context, Fault> {
+    decode(row).map_err(|error| fault(QUERY, error))
+}
+
+fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
+    let wrong = |why: String| sqlx::Error::Decode(why.into());
+    let scope: &str = row.try_get("scope")?;
+    let sha256: &[u8] = row.try_get("sha256")?;
+    let upload: Option<Uuid> = row.try_get("upload_id")?;
+    let inline: Option<&[u8]> = row.try_get("payload")?;
+    let metadata: Json<BTreeMap<String, String>> = row.try_get("metadata")?;
+    Ok(Context {
+        id: ContextId(row.try_get("context_id")?),
+        kind: row.try_get("type")?,
+        creator: AgentId(row.try_get("creator")?),
+        creator_name: row.try_get("creator_name")?,
+        access: Access { scope: scope.parse().map_err(wrong)?, groups: row.try_get("groups")?, agents: row.try_get("agents")? },
+        metadata: metadata.0,
+        version: unsigned(row.try_get("version")?),
+        content_type: row.try_get("content_type")?,
+        payload: match (upload, inline) {
+            (Some(upload), _) => Payload::Chunks(UploadId(upload)),
+            (None, Some(payload)) => Payload::Inline(Bytes::copy_from_slice(payload)),
+            (None, None) => Payload::Unread,
+        },
+        size: unsigned(row.try_get("size")?),
+        sha256: sha256.try_into().map_err(|_| wrong("sha256 has another length than 32".into()))?,
+        created_at: row.try_get::<OffsetDateTime, _>("created_at")?,
+        updated_at: row.try_get::<OffsetDateTime, _>("updated_at")?,
+        expires_at: row.try_get::<Option<OffsetDateTime>, _>("expires_at")?,
+    })
+}
+
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

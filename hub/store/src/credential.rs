@@ -1,0 +1,141 @@
+//! API keys and refresh tokens.
+
+use acb_hub_core::{
+    agent::AgentId,
+    credential::{CredentialStore, Judgement, REFRESH_TOKEN_LIFE, Rotation, StoredKey, StoredRefresh, TokenHash},
+    fault::{Code, Fault},
+};
+use async_trait::async_trait;
+use sqlx::Row as _;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{PgStore, fault::fault};
+
+#[async_trait]
+impl CredentialStore for PgStore {
+    async fn api_key(&self, prefix: &str) -> Result<Option<StoredKey>, Fault> {
+        let row: Option<(Uuid, Vec<u8>, Option<OffsetDateTime>)> =
+            sqlx::query_as("SELECT agent_id, hmac, expires_at FROM acb.api_key WHERE prefix = $1")
+                .bind(prefix)
+                .fetch_optional(self.pool())
+                .await
+                .map_err(|error| fault("api_key.get", error))?;
+        row.map(|(agent, hmac, expires_at)| {
+            let hmac = hmac
+                .try_into()
+                .map_err(|_| Fault::new(Code::Internal, "CREDENTIAL_DAMAGED", "a stored key has the wrong length"))?;
+            Ok(StoredKey { agent: AgentId(agent), hmac, expires_at })
+        })
+        .transpose()
+    }
+
+    async fn insert_refresh(
+        &self,
+        hash: TokenHash,
+        family: Uuid,
+        agent: AgentId,
+        expires_at: OffsetDateTime,
+    ) -> Result<(), Fault> {
+        let failed = |error| fault("refresh_token.insert", error);
+        // Each exchange forgets a few more than it adds, so that the table is bounded by what is still valid.
+        sqlx::query(
+            "DELETE FROM acb.refresh_token WHERE (tenant_id, token_hash) IN
+                 (SELECT tenant_id, token_hash FROM acb.refresh_token WHERE expires_at < now() LIMIT 10 FOR UPDATE SKIP LOCKED)",
+        )
+        .execute(self.pool())
+        .await
+        .map_err(failed)?;
+        sqlx::query(
+            "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, expires_at) VALUES (acb.current_tenant(), $1, $2, $3, $4)",
+        )
+        .bind(hash.as_slice())
+        .bind(family)
+        .bind(agent.0)
+        .bind(expires_at)
+        .execute(self.pool())
+        .await
+        .map_err(failed)?;
+        Ok(())
+    }
+
+    async fn rotate_refresh(&self, hash: TokenHash, successor: TokenHash) -> Result<Rotation, Fault> {
+        let failed = |error| fault("refresh_token.rotate", error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        let row = sqlx::query(
+            "SELECT family, agent_id, expires_at, used_at, revoked, clock_timestamp() AS now
+             FROM acb.refresh_token WHERE token_hash = $1 FOR UPDATE",
+        )
+        .bind(hash.as_slice())
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        let Some(row) = row else { return Ok(Rotation::Refused) };
+        let read = || -> Result<(StoredRefresh, OffsetDateTime), sqlx::Error> {
+            let stored = StoredRefresh {
+                family: row.try_get("family")?,
+                agent: AgentId(row.try_get("agent_id")?),
+                expires_at: row.try_get("expires_at")?,
+                used_at: row.try_get("used_at")?,
+                revoked: row.try_get("revoked")?,
+            };
+            Ok((stored, row.try_get("now")?))
+        };
+        let (stored, now) = read().map_err(failed)?;
+        let rotation = match stored.judge(now) {
+            Judgement::Refuse => Rotation::Refused,
+            Judgement::Rotate => {
+                let expires_at = now + REFRESH_TOKEN_LIFE;
+                sqlx::query("UPDATE acb.refresh_token SET used_at = $2 WHERE token_hash = $1")
+                    .bind(hash.as_slice())
+                    .bind(now)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
+                sqlx::query(
+                    "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, expires_at)
+                     VALUES (acb.current_tenant(), $1, $2, $3, $4)",
+                )
+                .bind(successor.as_slice())
+                .bind(stored.family)
+                .bind(stored.agent.0)
+                .bind(expires_at)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+                Rotation::Successor { agent: stored.agent, expires_at }
+            }
+            Judgement::Repeat => {
+                // Missing where the key that derives successors was rotated in between.
+                let expires_at: Option<OffsetDateTime> =
+                    sqlx::query_scalar("SELECT expires_at FROM acb.refresh_token WHERE token_hash = $1 AND NOT revoked")
+                        .bind(successor.as_slice())
+                        .fetch_optional(&mut *transaction)
+                        .await
+                        .map_err(failed)?;
+                expires_at.map_or(Rotation::Refused, |expires_at| Rotation::Successor { agent: stored.agent, expires_at })
+            }
+            Judgement::Revoke => {
+                sqlx::query("UPDATE acb.refresh_token SET revoked = true WHERE family = $1")
+                    .bind(stored.family)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
+                Rotation::Reused { agent: stored.agent }
+            }
+        };
+        transaction.commit().await.map_err(failed)?;
+        Ok(rotation)
+    }
+
+    async fn revoke_refresh(&self, hash: TokenHash) -> Result<(), Fault> {
+        sqlx::query(
+            "UPDATE acb.refresh_token SET revoked = true WHERE family = (SELECT family FROM acb.refresh_token WHERE token_hash = $1)",
+        )
+        .bind(hash.as_slice())
+        .execute(self.pool())
+        .await
+        .map_err(|error| fault("refresh_token.revoke", error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! Receiving sessions, and what they acknowledged.
+
+use std::collections::HashMap;
+
+use acb_hub_core::{
+    agent::AgentId,
+    bus::{Epoch, Partition},
+    cursor::CursorState,
+    fault::Fault,
+    mailbox::{Attempts, CursorFlush, CursorStore, OpenedMailbox},
+};
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
+
+use crate::{
+    PgStore,
+    fault::fault,
+    number::{from_offset, from_partition, to_offset, to_partition},
+};
+
+#[async_trait]
+impl CursorStore for PgStore {
+    async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault> {
+        let failed = |error| fault("cursor.open", error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        let before: Option<(bool,)> = sqlx::query_as("SELECT receiving FROM acb.presence WHERE agent_id = $1 FOR UPDATE")
+            .bind(agent.0)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let (session_epoch,): (i64,) = sqlx::query_as(
+            "INSERT INTO acb.presence AS p (tenant_id, agent_id, online, session_epoch, receiving, replica)
+             VALUES (acb.current_tenant(), $1, true, 1, true, $2)
+             ON CONFLICT (tenant_id, agent_id) DO UPDATE SET online = true, last_seen_at = now(),
+                 session_epoch = p.session_epoch + 1, receiving = true, replica = excluded.replica
+             RETURNING session_epoch",
+        )
+        .bind(agent.0)
+        .bind(replica)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        let cursors: Vec<(i32, i64, Vec<i64>)> =
+            sqlx::query_as("SELECT partition, watermark, exceptions FROM acb.cursor WHERE agent_id = $1 AND epoch = $2")
+                .bind(agent.0)
+                .bind(from_offset(epoch))
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        let attempts: Vec<(i32, i64, i32)> =
+            sqlx::query_as(r#"SELECT partition, "offset", attempts FROM acb.delivery WHERE agent_id = $1 AND epoch = $2"#)
+                .bind(agent.0)
+                .bind(from_offset(epoch))
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(OpenedMailbox {
+            session_epoch: to_offset(session_epoch),
+            clean: !before.is_some_and(|(receiving,)| receiving),
+            cursors: cursors
+                .into_iter()
+                .map(|(partition, watermark, exceptions)| (to_partition(partition), state(watermark, exceptions)))
+                .collect(),
+            attempts: attempts
+                .into_iter()
+                .map(|(partition, offset, attempts)| Attempts {
+                    partition: to_partition(partition),
+                    offset: to_offset(offset),
+                    attempts: u32::try_from(attempts).unwrap_or(0),
+                })
+                .collect(),
+        })
+    }
+
+    async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
+        let failed = |error| fault("cursor.flush", error);
+        let writes = |flush: &CursorFlush| flush.closing || !flush.cursors.is_empty() || !flush.attempts.is_empty();
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        let mut newest: HashMap<Uuid, u64> = HashMap::new();
+        // Whose session only asks is not locked: a thousand idle agents cost one read.
+        let (writing, asking): (Vec<&CursorFlush>, Vec<&CursorFlush>) = flushes.iter().partition(|flush| writes(flush));
+        for (agents, query) in [
+            (asking, "SELECT agent_id, session_epoch FROM acb.presence WHERE agent_id = ANY($1)"),
+            (
+                writing,
+                "SELECT agent_id, session_epoch FROM acb.presence WHERE agent_id = ANY($1) ORDER BY agent_id FOR NO KEY UPDATE",
+            ),
+        ] {
+            if !agents.is_empty() {
+                let agents: Vec<Uuid> = agents.iter().map(|flush| flush.agent.0).collect();
+                let rows: Vec<(Uuid, i64)> =
+                    sqlx::query_as(query).bind(agents).fetch_all(&mut *transaction).await.map_err(failed)?;
+                newest.extend(rows.into_iter().map(|(agent, session_epoch)| (agent, to_offset(session_epoch))));
+            }
+        }
+        let (current, superseded): (Vec<&CursorFlush>, Vec<&CursorFlush>) =
+            flushes.iter().partition(|flush| newest.get(&flush.agent.0) == Some(&flush.session_epoch));
+        write(&mut transaction, epoch, &current).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(superseded.into_iter().map(|flush| (flush.agent, flush.session_epoch)).collect())
+    }
+
+    async fn cursors(
+        &self,
+        epoch: Epoch,
+        agents: &[AgentId],
+        partition: Partition,
+    ) -> Result<Vec<(AgentId, CursorState)>, Fault> {
+        let rows: Vec<(Uuid, i64, Vec<i64>)> = sqlx::query_as(
+            "SELECT agent_id, watermark, exceptions FROM acb.cursor WHERE agent_id = ANY($1) AND epoch = $2 AND partition = $3",
+        )
+        .bind(agents.iter().map(|agent| agent.0).collect::<Vec<_>>())
+        .bind(from_offset(epoch))
+        .bind(from_partition(partition))
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| fault("cursor.list", error))?;
+        Ok(rows.into_iter().map(|(agent, watermark, exceptions)| (AgentId(agent), state(watermark, exceptions))).collect())
+    }
+}
+
+async fn write(connection: &mut PgConnection, epoch: Epoch, flushes: &[&CursorFlush]) -> Result<(), sqlx::Error> {
+    let mut cursors: Vec<Value> = Vec::new();
+    let mut deliveries: Vec<Value> = Vec::new();
+    let mut done: Vec<Value> = Vec::new();
+    let mut closing: Vec<Uuid> = Vec::new();
+    for flush in flushes {
+        let agent = flush.agent.0;
+        for (partition, state) in &flush.cursors {
+            cursors.push(
+                json!({"agent_id": agent, "partition": partition, "watermark": state.watermark, "exceptions": state.exceptions}),
+            );
+        }
+        for row in &flush.attempts {
+            let value = json!({"agent_id": agent, "partition": row.partition, "offset": row.offset, "attempts": row.attempts});
+            if row.attempts == 0 { done.push(value) } else { deliveries.push(value) }
+        }
+        if flush.closing {
+            closing.push(agent);
+        }
+    }
+    let epoch = from_offset(epoch);
+    if !cursors.is_empty() {
+        sqlx::query(
+            "INSERT INTO acb.cursor (tenant_id, agent_id, epoch, partition, watermark, exceptions)
+             SELECT acb.current_tenant(), agent_id, $1, partition, watermark, exceptions
+             FROM jsonb_to_recordset($2) AS x (agent_id uuid, partition int, watermark bigint, exceptions bigint[])
+             ON CONFLICT (tenant_id, agent_id, epoch, partition)
+             DO UPDATE SET watermark = excluded.watermark, exceptions = excluded.exceptions",
+        )
+        .bind(epoch)
+        .bind(Json(cursors))
+        .execute(&mut *connection)
+        .await?;
+    }
+    if !deliveries.is_empty() {
+        sqlx::query(
+            r#"INSERT INTO acb.delivery (tenant_id, agent_id, epoch, partition, "offset", attempts)
+               SELECT acb.current_tenant(), agent_id, $1, partition, "offset", attempts
+               FROM jsonb_to_recordset($2) AS x (agent_id uuid, partition int, "offset" bigint, attempts int)
+               ON CONFLICT (tenant_id, agent_id, epoch, partition, "offset") DO UPDATE SET attempts = excluded.attempts"#,
+        )
+        .bind(epoch)
+        .bind(Json(deliveries))
+        .execute(&mut *connection)
+        .await?;
+    }
+    if !done.is_empty() {
+        sqlx::query(
+            r#"DELETE FROM acb.delivery AS d
+               USING jsonb_to_recordset($2) AS x (agent_id uuid, partition int, "offset" bigint)
+               WHERE d.epoch = $1 AND d.agent_id = x.agent_id AND d.partition = x.partition AND d."offset" = x."offset""#,
+        )
+        .bind(epoch)
+        .bind(Json(done))
+        .execute(&mut *connection)
+        .await?;
+    }
+    if !closing.is_empty() {
+        sqlx::query("UPDATE acb.presence SET receiving = false, online = false, last_seen_at = now() WHERE agent_id = ANY($1)")
+            .bind(closing)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+fn state(watermark: i64, exceptions: Vec<i64>) -> CursorState {
+    let mut exceptions: Vec<u64> = exceptions.into_iter().map(to_offset).collect();
+    exceptions.sort_unstable();
+    CursorState { watermark: to_offset(watermark), exceptions }
+}

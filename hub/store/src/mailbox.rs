@@ -1,0 +1,173 @@
+//! The index over the messages log.
+
+use std::ops::Range;
+
+use acb_hub_core::{
+    bus::{Epoch, Offset, Partition},
+    fault::Fault,
+    mailbox::{Advance, IndexEntry, MailboxAddress, MailboxStore},
+};
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::{
+    PgStore,
+    fault::fault,
+    number::{from_offset, from_partition, to_offset, to_partition},
+};
+
+type Row = (String, i32, i64, OffsetDateTime, OffsetDateTime);
+
+#[async_trait]
+impl MailboxStore for PgStore {
+    async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+        let failed = |error| fault("mailbox.checkpoints", error);
+        sqlx::query(
+            "INSERT INTO acb.mailbox_checkpoint (tenant_id, epoch, partition, next_offset)
+             SELECT acb.current_tenant(), $1, partition, 0 FROM generate_series(0, $2 - 1) AS partition
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(from_offset(epoch))
+        .bind(from_partition(partitions))
+        .execute(self.pool())
+        .await
+        .map_err(failed)?;
+        let rows: Vec<(i64,)> = sqlx::query_as(
+            "SELECT next_offset FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition < $2 ORDER BY partition",
+        )
+        .bind(from_offset(epoch))
+        .bind(from_partition(partitions))
+        .fetch_all(self.pool())
+        .await
+        .map_err(failed)?;
+        Ok(rows.into_iter().map(|(next,)| to_offset(next)).collect())
+    }
+
+    async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
+        let failed = |error| fault("mailbox.index", error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        let partitions: Vec<i32> = advances.iter().map(|advance| from_partition(advance.partition)).collect();
+        let now: Vec<(i32, i64)> = sqlx::query_as(
+            "SELECT partition, next_offset FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition = ANY($2)
+             ORDER BY partition FOR UPDATE",
+        )
+        .bind(from_offset(epoch))
+        .bind(&partitions)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        let checkpoint = |partition: Partition| {
+            now.iter().find(|(known, _)| to_partition(*known) == partition).map_or(0, |(_, next)| to_offset(*next))
+        };
+        let won: Vec<&Advance> = advances.iter().filter(|advance| checkpoint(advance.partition) == advance.from).collect();
+        if !won.is_empty() {
+            write(&mut transaction, epoch, &won).await.map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(advances
+            .iter()
+            .map(|advance| {
+                let before = checkpoint(advance.partition);
+                if before == advance.from { advance.to } else { before }
+            })
+            .collect())
+    }
+
+    async fn entries(
+        &self,
+        epoch: Epoch,
+        addresses: &[MailboxAddress],
+        partition: Partition,
+        range: Range<Offset>,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault> {
+        let addresses: Vec<String> = addresses.iter().map(MailboxAddress::to_text).collect();
+        let rows: Vec<Row> = sqlx::query_as(
+            r#"SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
+               WHERE address = ANY($1) AND epoch = $2 AND partition = $3 AND "offset" >= $4 AND "offset" < $5
+               ORDER BY "offset" LIMIT $6"#,
+        )
+        .bind(addresses)
+        .bind(from_offset(epoch))
+        .bind(from_partition(partition))
+        .bind(from_offset(range.start))
+        .bind(from_offset(range.end))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| fault("mailbox.entries", error))?;
+        Ok(rows.into_iter().filter_map(entry).collect())
+    }
+
+    async fn expired(&self, epoch: Epoch, now: OffsetDateTime, limit: usize) -> Result<Vec<IndexEntry>, Fault> {
+        let rows: Vec<Row> = sqlx::query_as(
+            r#"SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
+               WHERE expires_at <= $1 AND epoch = $2 ORDER BY expires_at LIMIT $3"#,
+        )
+        .bind(now)
+        .bind(from_offset(epoch))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| fault("mailbox.expired", error))?;
+        Ok(rows.into_iter().filter_map(entry).collect())
+    }
+
+    async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {
+        let addresses: Vec<String> = rows.iter().map(|row| row.address.to_text()).collect();
+        let partitions: Vec<i32> = rows.iter().map(|row| from_partition(row.partition)).collect();
+        let offsets: Vec<i64> = rows.iter().map(|row| from_offset(row.offset)).collect();
+        sqlx::query(
+            r#"DELETE FROM acb.mailbox AS m USING unnest($2::text[], $3::int[], $4::bigint[]) AS gone (address, partition, "offset")
+               WHERE m.epoch = $1 AND m.address = gone.address AND m.partition = gone.partition AND m."offset" = gone."offset""#,
+        )
+        .bind(from_offset(epoch))
+        .bind(addresses)
+        .bind(partitions)
+        .bind(offsets)
+        .execute(self.pool())
+        .await
+        .map_err(|error| fault("mailbox.remove", error))?;
+        Ok(())
+    }
+}
+
+async fn write(connection: &mut PgConnection, epoch: Epoch, won: &[&Advance]) -> Result<(), sqlx::Error> {
+    let partitions: Vec<i32> = won.iter().map(|advance| from_partition(advance.partition)).collect();
+    let to: Vec<i64> = won.iter().map(|advance| from_offset(advance.to)).collect();
+    sqlx::query(
+        r#"UPDATE acb.mailbox_checkpoint AS c SET next_offset = a.next_offset
+           FROM unnest($2::int[], $3::bigint[]) AS a (partition, next_offset) WHERE c.epoch = $1 AND c.partition = a.partition"#,
+    )
+    .bind(from_offset(epoch))
+    .bind(partitions)
+    .bind(to)
+    .execute(&mut *connection)
+    .await?;
+    let rows: Vec<&IndexEntry> = won.iter().flat_map(|advance| &advance.rows).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        r#"INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, "offset", log_time, expires_at)
+           SELECT acb.current_tenant(), r.address, $1, r.partition, r."offset", r.log_time, r.expires_at
+           FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::timestamptz[])
+                AS r (address, partition, "offset", log_time, expires_at)
+           ON CONFLICT DO NOTHING"#,
+    )
+    .bind(from_offset(epoch))
+    .bind(rows.iter().map(|row| row.address.to_text()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| from_partition(row.partition)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| from_offset(row.offset)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.log_time).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.expires_at).collect::<Vec<_>>())
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+fn entry((address, partition, offset, log_time, expires_at): Row) -> Option<IndexEntry> {
+    let address = MailboxAddress::parse(&address)?;
+    Some(IndexEntry { address, partition: to_partition(partition), offset: to_offset(offset), log_time, expires_at })
+}

@@ -1,0 +1,37 @@
+//! The schema, as ordered migrations. The operator runs them; a hub only compares versions, and is not ready outside of its range.
+
+/// One step of the schema. Only ever added at the end; each only expands for two minor releases.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// From 1, without gaps.
+    pub version: u32,
+    /// What it brings.
+    pub name: &'static str,
+    /// Its statements, run in one transaction.
+    pub sql: &'static str,
+}
+
+/// All of them, oldest first.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "tenancy", sql: include_str!("../migrations/0001_tenancy.sql") },
+    Migration { version: 2, name: "agents", sql: include_str!("../migrations/0002_agents.sql") },
+    Migration { version: 3, name: "bus", sql: include_str!("../migrations/0003_bus.sql") },
+    Migration { version: 4, name: "mailboxes", sql: include_str!("../migrations/0004_mailboxes.sql") },
+    Migration { version: 5, name: "contexts", sql: include_str!("../migrations/0005_contexts.sql") },
+];
+
+/// The version that this code was written for.
+pub const LATEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_have_no_gaps_and_every_file_is_listed() {
+        let versions: Vec<_> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+        assert_eq!(versions, (1..=LATEST).collect::<Vec<_>>());
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
+        assert_eq!(files, MIGRATIONS.len());
+    }
+}

@@ -1,0 +1,17 @@
+//! Offsets and partitions as PostgreSQL's signed numbers.
+
+pub(crate) fn from_offset(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn to_offset(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+pub(crate) fn from_partition(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+pub(crate) fn to_partition(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,72 @@
+//! Changes of contexts that the log may not have yet.
+
+use acb_hub_core::{
+    context::ContextId,
+    context_store::{Claim, Outbox, Unlogged},
+    fault::Fault,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::{Postgres, Row as _, Transaction, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{context::PgContexts, fault::fault};
+
+const QUERY: &str = "a query of the outbox of contexts";
+
+// Only the oldest change of a context can be locked, and whoever holds it has all of that context: so no replica can take a change
+// while another one still relays an earlier one. A lock passed over is a change that someone else relays.
+const HEADS: &str = "
+    SELECT context_id, sequence FROM acb.context_outbox AS head
+    WHERE NOT EXISTS (SELECT 1 FROM acb.context_outbox AS earlier
+                      WHERE earlier.context_id = head.context_id AND earlier.sequence < head.sequence)
+    ORDER BY sequence LIMIT 16 FOR UPDATE SKIP LOCKED";
+
+const CHANGES: &str = "
+    SELECT sequence, context_id, type, event FROM acb.context_outbox WHERE context_id = ANY ($1) ORDER BY sequence LIMIT 32";
+
+struct PgClaim {
+    transaction: Transaction<'static, Postgres>,
+    changes: Vec<Unlogged>,
+}
+
+#[async_trait]
+impl Outbox for PgContexts {
+    async fn claim(&self) -> Result<Option<Box<dyn Claim>>, Fault> {
+        let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
+        let heads = sqlx::query(HEADS).fetch_all(&mut *transaction).await.map_err(|error| fault(QUERY, error))?;
+        let contexts: Result<Vec<Uuid>, _> = heads.iter().map(|row| row.try_get("context_id")).collect();
+        let contexts = contexts.map_err(|error| fault(QUERY, error))?;
+        if contexts.is_empty() {
+            transaction.rollback().await.map_err(|error| fault(QUERY, error))?;
+            return Ok(None);
+        }
+        let rows =
+            sqlx::query(CHANGES).bind(&contexts).fetch_all(&mut *transaction).await.map_err(|error| fault(QUERY, error))?;
+        let changes = rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| fault(QUERY, error))?;
+        Ok(Some(Box::new(PgClaim { transaction, changes })))
+    }
+}
+
+fn decode(row: &PgRow) -> Result<Unlogged, sqlx::Error> {
+    let event: &[u8] = row.try_get("event")?;
+    Ok(Unlogged {
+        sequence: row.try_get("sequence")?,
+        context: ContextId(row.try_get("context_id")?),
+        kind: row.try_get("type")?,
+        event: Bytes::copy_from_slice(event),
+    })
+}
+
+#[async_trait]
+impl Claim for PgClaim {
+    fn changes(&self) -> &[Unlogged] {
+        &self.changes
+    }
+
+    async fn done(mut self: Box<Self>, sequences: &[i64]) -> Result<(), Fault> {
+        let removed = sqlx::query("DELETE FROM acb.context_outbox WHERE sequence = ANY ($1)").bind(sequences);
+        removed.execute(&mut *self.transaction).await.map_err(|error| fault(QUERY, error))?;
+        self.transaction.commit().await.map_err(|error| fault(QUERY, error))
+    }
+}

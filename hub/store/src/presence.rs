@@ -1,0 +1,107 @@
+//! Who was seen, and agents that others registered.
+
+use std::collections::{BTreeMap, HashMap};
+
+use acb_hub_core::{
+    agent::AgentId,
+    fault::{Code, Fault},
+    registry::{Presence, PresenceStore, RegisteredRow, Registration},
+};
+use async_trait::async_trait;
+use sqlx::{Row as _, postgres::PgRow, types::Json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{PgStore, fault::fault};
+
+#[async_trait]
+impl PresenceStore for PgStore {
+    async fn note(&self, agent: AgentId, online: bool) -> Result<(), Fault> {
+        sqlx::query(
+            "INSERT INTO acb.presence (tenant_id, agent_id, online) VALUES (acb.current_tenant(), $1, $2)
+             ON CONFLICT (tenant_id, agent_id) DO UPDATE SET online = excluded.online, last_seen_at = now()",
+        )
+        .bind(agent.0)
+        .bind(online)
+        .execute(self.pool())
+        .await
+        .map_err(|error| fault("presence.note", error))?;
+        Ok(())
+    }
+
+    async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault> {
+        let rows: Vec<(Uuid, bool, OffsetDateTime)> = sqlx::query_as("SELECT agent_id, online, last_seen_at FROM acb.presence")
+            .fetch_all(self.pool())
+            .await
+            .map_err(|error| fault("presence.list", error))?;
+        Ok(rows.into_iter().map(|(agent, online, last_seen_at)| (AgentId(agent), Presence { online, last_seen_at })).collect())
+    }
+
+    async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {
+        let failed = |error| fault("registered_agent.list", error);
+        sqlx::query(
+            "SELECT agent_id, name, type, capabilities, location, metadata, registered_by, created_at FROM acb.registered_agent",
+        )
+        .fetch_all(self.pool())
+        .await
+        .map_err(failed)?
+        .iter()
+        .map(|row| registered(row).map_err(failed))
+        .collect()
+    }
+
+    async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault> {
+        let failed = |error| fault("registered_agent.put", error);
+        let row = sqlx::query(
+            "INSERT INTO acb.registered_agent AS r (tenant_id, agent_id, name, type, capabilities, location, metadata, registered_by)
+             VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (tenant_id, name) DO UPDATE
+                 SET type = excluded.type, capabilities = excluded.capabilities, location = excluded.location, metadata = excluded.metadata
+                 WHERE r.registered_by = excluded.registered_by
+             RETURNING agent_id, name, type, capabilities, location, metadata, registered_by, created_at",
+        )
+        .bind(Uuid::now_v7())
+        .bind(&registration.name)
+        .bind(&registration.kind)
+        .bind(&registration.capabilities)
+        .bind(&registration.location)
+        .bind(Json(&registration.metadata))
+        .bind(by.0)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(failed)?;
+        match row {
+            Some(row) => registered(&row).map_err(failed),
+            None => Err(Fault::new(
+                Code::AlreadyExists,
+                "AGENT_EXISTS",
+                format!("another agent registered {}: choose another name", registration.name),
+            )),
+        }
+    }
+
+    async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault> {
+        let done = sqlx::query("DELETE FROM acb.registered_agent WHERE registered_by = $1 AND name = $2")
+            .bind(by.0)
+            .bind(name)
+            .execute(self.pool())
+            .await
+            .map_err(|error| fault("registered_agent.delete", error))?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+fn registered(row: &PgRow) -> Result<RegisteredRow, sqlx::Error> {
+    Ok(RegisteredRow {
+        id: AgentId(row.try_get("agent_id")?),
+        registration: Registration {
+            name: row.try_get("name")?,
+            kind: row.try_get("type")?,
+            capabilities: row.try_get("capabilities")?,
+            metadata: row.try_get::<Json<BTreeMap<String, String>>, _>("metadata")?.0,
+            location: row.try_get("location")?,
+        },
+        by: AgentId(row.try_get("registered_by")?),
+        created_at: row.try_get("created_at")?,
+    })
+}

@@ -1,0 +1,8 @@
+//! Contexts over two replicas, a real PostgreSQL and the bus in it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod scopes;
+mod sharing;
+mod streaming;
+mod subscribing;
+mod world;

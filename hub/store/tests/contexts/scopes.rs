@@ -1,0 +1,123 @@
+//! Who sees what: by id, in lists and in subscriptions.
+
+use acb_hub_core::{
+    context::{Access, ContextId, Scope, Viewer},
+    subscription::From,
+};
+
+use crate::world::{World, access, brief, reason};
+
+/// The query and the decision agree for every agent and every scope, and paging neither leaks nor loses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_shows_what_get_shows_and_nothing_else() {
+    let world = World::new().await;
+    world.tenant.context_type("plans", 1).await;
+    let alice = world.agent("alice", &["red"]).await;
+    let mut viewers = vec![alice];
+    for (name, groups, role, subscribes) in [
+        ("member", &["red"][..], "agent-full", &["notes"][..]),
+        ("stranger", &["blue"], "agent-full", &["notes"]),
+        ("elsewhere", &["red"], "agent-full", &["plans"]),
+        ("nobody", &["red"], "agent-consumer", &[]),
+        ("observer", &["red"], "observer", &["notes"]),
+        ("producer", &["red"], "agent-producer", &["notes"]),
+        ("admin", &[], "admin", &[]),
+    ] {
+        viewers.push(world.agent_as(name, groups, role, subscribes).await);
+    }
+    let one = world.replica().await;
+    let mut all: Vec<ContextId> = Vec::new();
+    for creator in [alice, viewers[2]] {
+        for access in [
+            Access::public(),
+            access(Scope::Private, &[], &[]),
+            access(Scope::Group, &["red", "green"], &[]),
+            access(Scope::Shared, &[], &["stranger", "observer", "nobody"]),
+        ] {
+            all.push(one.share(creator, "x", access).await.id);
+        }
+    }
+    for viewer in viewers {
+        let viewer = one.agent(viewer);
+        let mut visible = Vec::new();
+        for id in &all {
+            if one.contexts.get(&viewer, *id).await.is_ok() {
+                visible.push(*id);
+            }
+        }
+        for kind in ["", "notes"] {
+            let (mut listed, mut token) = (Vec::new(), String::new());
+            loop {
+                let page = one.contexts.list(&viewer, kind, 3, &token).await.unwrap();
+                assert!(page.contexts.len() <= 3);
+                listed.extend(page.contexts.iter().map(|context| context.id));
+                token = page.next_page_token;
+                if token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(listed, visible, "{} {kind:?} {:?}", viewer.name, Viewer::of(&viewer));
+        }
+        assert_eq!(one.contexts.list(&viewer, "plans", 0, "").await.unwrap().contexts, []);
+        assert_eq!(reason(one.contexts.list(&viewer, "", 0, "' OR true").await), "PAGE_TOKEN_INVALID");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_hears_of_what_it_may_see_at_that_time() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &["red"]).await, world.agent("bob", &["blue"]).await);
+    let one = world.replica().await;
+    let mut events = one.contexts.subscribe(&one.agent(bob), "notes", &From::Now).await.unwrap();
+    assert_eq!(brief(&mut events).await, "subscribed");
+    one.share(alice, "private", access(Scope::Private, &[], &[])).await;
+    one.share(alice, "red", access(Scope::Group, &["red"], &[])).await;
+    let hidden = one.share(alice, "for carol", access(Scope::Shared, &[], &["carol"])).await;
+    one.contexts.delete(&one.agent(alice), hidden.id).await.unwrap();
+    one.share(alice, "blue", access(Scope::Group, &["blue"], &[])).await;
+    one.share(alice, "for bob", access(Scope::Shared, &[], &["bob"])).await;
+    one.share(alice, "public", Access::public()).await;
+    let mut seen = vec![brief(&mut events).await, brief(&mut events).await, brief(&mut events).await];
+    // Order is per context only.
+    seen.sort_unstable();
+    assert_eq!(seen, ["Created 1 blue", "Created 1 for bob", "Created 1 public"]);
+
+    // Bob moves to another group while he is subscribed.
+    let mut row = world.tenant.agent_row("bob");
+    row.id = bob.to_string();
+    row.groups = vec!["red".into()];
+    row.subscribes = vec!["notes".into()];
+    world.tenant.project(&row).await;
+    one.refresh().await;
+    one.share(alice, "blue again", access(Scope::Group, &["blue"], &[])).await;
+    one.share(alice, "red again", access(Scope::Group, &["red"], &[])).await;
+    assert_eq!(brief(&mut events).await, "Created 1 red again");
+
+    // And is removed.
+    world.tenant.remove(bob.0).await;
+    one.refresh().await;
+    one.share(alice, "too late", Access::public()).await;
+    assert_eq!(reason(crate::world::next(&mut events).await), "AGENT_GONE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_are_those_of_the_tenant_and_of_the_agent() {
+    let world = World::new().await;
+    world.tenant.context_type("plans", 1).await;
+    let alice = world.agent("alice", &[]).await;
+    let one = world.replica().await;
+    let alice = one.agent(alice);
+    let subscribe = async |kind: &str| reason(one.contexts.subscribe(&alice, kind, &From::Now).await);
+    assert_eq!(subscribe("notes").await, "fine");
+    assert_eq!(subscribe("plans").await, "CONTEXT_TYPE_NOT_SUBSCRIBED");
+    assert_eq!(subscribe("sys.messages").await, "CONTEXT_TYPE_NOT_SUBSCRIBED");
+    let create = async |kind: &str| {
+        let mut new = crate::world::new("x", Access::public());
+        new.description.kind = kind.into();
+        reason(one.contexts.create(&alice, new).await)
+    };
+    assert_eq!(create("plans").await, "CONTEXT_TYPE_NOT_PUBLISHED");
+    assert_eq!(create("sys.messages").await, "CONTEXT_TYPE_UNKNOWN");
+    let large = crate::world::new(&"x".repeat(1024 * 1024), Access::public());
+    assert_eq!(reason(one.contexts.create(&alice, large).await), "CONTEXT_TOO_LARGE");
+}

@@ -1,0 +1,162 @@
+//! Create, update, delete, expiry, idempotency and the outbox.
+
+use std::time::Duration;
+
+use acb_hub_core::{
+    bus::TopicName,
+    context::{Access, Payload},
+    contexts::{ContextConfig, ContextUpdate, NewContext},
+    subscription::From,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::world::{DEADLINE, World, brief, new, reason};
+
+fn update(context: &acb_hub_core::context::Context, payload: &str) -> ContextUpdate {
+    ContextUpdate {
+        id: context.id,
+        version: context.version,
+        payload: payload.to_owned().into(),
+        metadata: std::collections::BTreeMap::new(),
+        content_type: "text/plain".into(),
+        ttl: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_seen_in_order_on_the_other_replica() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let (one, two) = (world.replica().await, world.replica().await);
+    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", &From::Now).await.unwrap();
+    assert_eq!(brief(&mut events).await, "subscribed");
+
+    let mut context = one.share(alice, "first", Access::public()).await;
+    let sha256: [u8; 32] = Sha256::digest("first").into();
+    assert_eq!((context.version, context.size, context.sha256), (1, 5, sha256));
+    let read = two.contexts.get(&two.agent(bob), context.id).await.unwrap();
+    assert_eq!(read, context);
+    for (version, payload) in [(2, "second"), (3, "third"), (4, "fourth")] {
+        // By turns on both replicas, so that both relay.
+        let replica = if version % 2 == 0 { &two } else { &one };
+        context = replica.contexts.update(&replica.agent(alice), update(&context, payload)).await.unwrap();
+        assert_eq!(context.version, version);
+    }
+    one.contexts.delete(&one.agent(alice), context.id).await.unwrap();
+    for expected in ["Created 1 first", "Updated 2 second", "Updated 3 third", "Updated 4 fourth", "Deleted 5 -"] {
+        assert_eq!(brief(&mut events).await, expected);
+    }
+    assert_eq!(reason(one.contexts.get(&one.agent(alice), context.id).await), "CONTEXT_NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_current_version_is_updated_and_only_by_its_creator() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let one = world.replica().await;
+    let first = one.share(alice, "first", Access::public()).await;
+    let creator = one.agent(alice);
+    let results =
+        tokio::join!(one.contexts.update(&creator, update(&first, "a")), one.contexts.update(&creator, update(&first, "b")));
+    let mut reasons = [reason(results.0), reason(results.1)];
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["CONTEXT_VERSION_CONFLICT", "fine"]);
+    let current = one.contexts.get(&one.agent(bob), first.id).await.unwrap();
+    assert_eq!(reason(one.contexts.update(&one.agent(bob), update(&current, "c")).await), "CONTEXT_NOT_OWNED");
+    assert_eq!(reason(one.contexts.delete(&one.agent(bob), first.id).await), "CONTEXT_NOT_OWNED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_create_finds_the_first_context() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let (one, two) = (world.replica().await, world.replica().await);
+    let keyed = |payload| NewContext { idempotency_key: "k".into(), ..new(payload, Access::public()) };
+    let first = one.contexts.create(&one.agent(alice), keyed("x")).await.unwrap();
+    assert_eq!(two.contexts.create(&two.agent(alice), keyed("x")).await.unwrap(), first);
+    assert_eq!(reason(two.contexts.create(&two.agent(alice), keyed("y")).await), "IDEMPOTENCY_KEY_REUSED");
+    assert_ne!(two.contexts.create(&two.agent(bob), keyed("x")).await.unwrap().id, first.id, "a key is its creator's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_expired_is_gone_at_once_and_deleted_soon() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let config = ContextConfig { expiry_poll: Duration::from_millis(300), ..ContextConfig::default() };
+    let (one, two) = (world.replica_with(config.clone(), true).await, world.replica_with(config, true).await);
+    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", &From::Now).await.unwrap();
+    let mut short = new("short", Access::public());
+    short.description.ttl = Some(Duration::from_millis(700));
+    short.idempotency_key = "k".into();
+    let context = one.contexts.create(&one.agent(alice), short.clone()).await.unwrap();
+    for expected in ["subscribed", "Created 1 short", "Deleted 2 -"] {
+        assert_eq!(brief(&mut events).await, expected);
+    }
+    assert_eq!(reason(two.contexts.get(&two.agent(alice), context.id).await), "CONTEXT_NOT_FOUND");
+    assert_eq!(two.contexts.list(&two.agent(alice), "", 0, "").await.unwrap().contexts, []);
+    // The key is free again, and there was one deletion although both replicas look.
+    let again = one.contexts.create(&one.agent(alice), short).await.unwrap();
+    assert_ne!(again.id, context.id);
+    assert_eq!(brief(&mut events).await, "Created 1 short");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_survives_a_crash_before_the_log_has_it() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let two = world.replica().await;
+    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", &From::Now).await.unwrap();
+    assert_eq!(brief(&mut events).await, "subscribed");
+
+    // It commits, and dies before it relays.
+    let dying = world.replica_with(ContextConfig::default(), false).await;
+    let context = dying.share(alice, "first", Access::public()).await;
+    dying.contexts.update(&dying.agent(alice), update(&context, "second")).await.unwrap();
+    drop(dying);
+    assert_eq!(brief(&mut events).await, "Created 1 first");
+    assert_eq!(brief(&mut events).await, "Updated 2 second");
+
+    // It appends, and dies before it says so: the log has the change twice, and subscribers see it once.
+    let dying = world.replica_with(ContextConfig::default(), false).await;
+    drop(two);
+    let repeated = dying.share(alice, "repeated", Access::public()).await;
+    let claim = dying.stores.outbox.claim().await.unwrap().unwrap();
+    let record = acb_hub_core::context_event::record(claim.changes()[0].event.clone()).unwrap();
+    let topic = TopicName::context(world.tenant.name(), "notes");
+    let partition = acb_hub_core::message::partition_of(repeated.id.0, 2);
+    dying.bus.append(&topic, partition, record).await.unwrap().await.unwrap();
+    drop(claim);
+    let three = world.replica().await;
+    let mut events = three.contexts.subscribe(&three.agent(alice), "notes", &From::Start).await.unwrap();
+    let wait = async {
+        while three.bus.bounds(&topic).await.unwrap().iter().map(|bounds| bounds.next).sum::<u64>() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("the change is in the log twice");
+    let last = three.share(alice, "last", Access::public()).await;
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|event| event != "Created 1 last") {
+        seen.push(brief(&mut events).await);
+    }
+    assert_eq!(seen.iter().filter(|event| *event == "Created 1 repeated").count(), 1);
+    assert_eq!(last.payload, Payload::Inline("last".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_context_is_nobody_elses() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let one = world.replica_with(ContextConfig::default(), false).await;
+    let first = one.share(alice, "first", Access::public()).await;
+    let held = one.stores.outbox.claim().await.unwrap().unwrap();
+    one.contexts.update(&one.agent(alice), update(&first, "second")).await.unwrap();
+    assert!(one.stores.outbox.claim().await.unwrap().is_none(), "a later change must not overtake a claimed one");
+    let other = one.share(alice, "other", Access::public()).await;
+    let second = one.stores.outbox.claim().await.unwrap().unwrap();
+    assert_eq!(second.changes().iter().map(|change| change.context).collect::<Vec<_>>(), [other.id]);
+    let sequences: Vec<_> = held.changes().iter().map(|change| change.sequence).collect();
+    held.done(&sequences).await.unwrap();
+    let third = one.stores.outbox.claim().await.unwrap().unwrap();
+    assert_eq!(third.changes().iter().map(|change| change.context).collect::<Vec<_>>(), [first.id]);
+}

@@ -1,0 +1,204 @@
+//! Uploads and downloads, over two replicas.
+
+use std::time::Duration;
+
+use acb_hub_core::{
+    chunk::{CHUNK_BYTES, Chunk},
+    context::{Access, Payload, Scope},
+    contexts::ContextConfig,
+    subscription::From,
+    upload::{StartUpload, UploadId, UploadSession},
+};
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::world::{DEADLINE, Replica, World, access, brief, describe, reason};
+
+struct File(Bytes);
+
+impl File {
+    /// Different in every chunk.
+    fn of(size: usize) -> Self {
+        Self(
+            (0..size)
+                .map(|at| u8::try_from((at * 31 + at / 4096 * 7 + at / 1_048_576) % 251).unwrap())
+                .collect::<Vec<_>>()
+                .into(),
+        )
+    }
+
+    fn chunk(&self, index: u32) -> Chunk {
+        let start = index as usize * CHUNK_BYTES as usize;
+        let data = self.0.slice(start..(start + CHUNK_BYTES as usize).min(self.0.len()));
+        Chunk { index, sha256: Sha256::digest(&data).into(), data }
+    }
+
+    fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.0).into()
+    }
+
+    fn start(&self, id: UploadId, access: Access) -> StartUpload {
+        StartUpload { id, size: self.0.len() as u64, description: describe(access) }
+    }
+}
+
+fn id() -> UploadId {
+    UploadId(Uuid::new_v4())
+}
+
+async fn put(session: &mut UploadSession, chunk: Chunk) -> &'static str {
+    while !session.has_room() {
+        session.stored().await.unwrap().unwrap();
+    }
+    reason(session.put(chunk).await)
+}
+
+async fn settle(session: &mut UploadSession) {
+    while let Some(stored) = session.stored().await {
+        stored.unwrap();
+    }
+}
+
+async fn download(
+    replica: &Replica,
+    agent: acb_hub_core::agent::AgentId,
+    id: acb_hub_core::context::ContextId,
+    from: u32,
+) -> Vec<u8> {
+    let (_, mut chunks) = replica.uploads.receive(&replica.agent(agent), id, from).await.unwrap();
+    let (mut bytes, mut index) = (Vec::new(), from);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.unwrap();
+        assert_eq!((chunk.index, chunk.sha256), (index, Sha256::digest(&chunk.data).into()));
+        index += 1;
+        bytes.extend_from_slice(&chunk.data);
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_at_another_replica() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let (one, two) = (world.replica().await, world.replica().await);
+    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", &From::Now).await.unwrap();
+    let (file, upload) = (File::of(7 * 1024 * 1024 + 12_345), id());
+    let mut session = one.uploads.start(&one.agent(alice), file.start(upload, Access::public())).await.unwrap();
+    assert_eq!((session.progress().stored.next(), session.progress().layout.count()), (0, 8));
+    for index in 0..5 {
+        assert_eq!(put(&mut session, file.chunk(index)).await, "fine");
+    }
+    // Its replica dies with chunks on their way: those that were acknowledged are durable.
+    let acknowledged = session.progress().stored.next();
+    drop((session, one));
+    let agent = two.agent(alice);
+    let mut session = two.uploads.resume(&agent, upload).await.unwrap();
+    let next = session.progress().stored.next();
+    assert!((acknowledged..=5).contains(&next), "{acknowledged} {next}");
+    for index in next..8 {
+        assert_eq!(put(&mut session, file.chunk(index)).await, "fine");
+    }
+    let context = session.finish(file.sha256()).await.unwrap();
+    assert_eq!((context.size, context.sha256, &context.payload), (file.0.len() as u64, file.sha256(), &Payload::Chunks(upload)));
+    // Again, as where the answer was lost.
+    let session = two.uploads.resume(&agent, upload).await.unwrap();
+    assert_eq!((session.progress().context, session.progress().stored.next()), (Some(context.id), 8));
+    assert_eq!(session.finish(file.sha256()).await.unwrap(), context);
+    assert_eq!(brief(&mut events).await, "subscribed");
+    assert_eq!(brief(&mut events).await, "Created 1 chunks");
+
+    assert_eq!(download(&two, bob, context.id, 0).await, file.0);
+    assert_eq!(download(&two, bob, context.id, 6).await, file.0.slice(6 * CHUNK_BYTES as usize..));
+    assert_eq!(download(&two, bob, context.id, 8).await, b"");
+    assert_eq!(reason(two.uploads.receive(&two.agent(bob), context.id, 9).await), "CHUNK_INDEX_OUT_OF_RANGE");
+    two.contexts.delete(&agent, context.id).await.unwrap();
+    assert_eq!(reason(two.uploads.resume(&agent, upload).await), "UPLOAD_NOT_FOUND", "its chunks went with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_refused_and_the_upload_stays() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let one = world.replica().await;
+    let agent = one.agent(alice);
+    let (file, upload) = (File::of(2 * 1024 * 1024 + 5), id());
+    let mut session = one.uploads.start(&agent, file.start(upload, Access::public())).await.unwrap();
+    assert_eq!(put(&mut session, Chunk { sha256: [1; 32], ..file.chunk(0) }).await, "CHUNK_CHECKSUM_MISMATCH");
+    assert_eq!(put(&mut session, file.chunk(1)).await, "CHUNK_OUT_OF_ORDER");
+    assert_eq!(put(&mut session, Chunk { index: 3, ..file.chunk(0) }).await, "CHUNK_INDEX_OUT_OF_RANGE");
+    assert_eq!(put(&mut session, Chunk { data: Bytes::from_static(b"x"), ..file.chunk(0) }).await, "CHUNK_SIZE_INVALID");
+    assert_eq!(put(&mut session, file.chunk(0)).await, "fine");
+    settle(&mut session).await;
+    assert_eq!(put(&mut session, file.chunk(0)).await, "fine", "the same again changes nothing");
+    settle(&mut session).await;
+    assert_eq!(reason(session.finish(file.sha256()).await), "UPLOAD_INCOMPLETE");
+
+    assert_eq!(reason(one.uploads.resume(&one.agent(bob), upload).await), "UPLOAD_NOT_FOUND");
+    assert_eq!(reason(one.uploads.progress(&one.agent(bob), upload).await), "UPLOAD_NOT_FOUND");
+    assert_eq!(reason(one.uploads.start(&one.agent(bob), file.start(upload, Access::public())).await), "UPLOAD_NOT_FOUND");
+    let other_size = StartUpload { size: 7, ..file.start(upload, Access::public()) };
+    assert_eq!(reason(one.uploads.start(&agent, other_size).await), "UPLOAD_ID_REUSED");
+    let too_large = StartUpload { size: 100 * 1024 * 1024 + 1, ..file.start(id(), Access::public()) };
+    assert_eq!(reason(one.uploads.start(&agent, too_large).await), "UPLOAD_SIZE_INVALID");
+
+    // Two connections write the same upload, one of them something else.
+    let mut first = one.uploads.start(&agent, file.start(upload, Access::public())).await.unwrap();
+    let mut second = one.uploads.resume(&agent, upload).await.unwrap();
+    assert_eq!(put(&mut first, file.chunk(1)).await, "fine");
+    settle(&mut first).await;
+    let forged = Chunk { index: 1, ..File::of(1024 * 1024).chunk(0) };
+    assert_eq!(put(&mut second, forged).await, "fine");
+    assert_eq!(reason(second.stored().await.unwrap()), "CHUNK_CONFLICT");
+    assert_eq!(put(&mut first, file.chunk(2)).await, "fine");
+    assert_eq!(reason(first.finish([9; 32]).await), "PAYLOAD_CHECKSUM_MISMATCH");
+    // It is read again, since no session has seen all of it.
+    let context = one.uploads.resume(&agent, upload).await.unwrap().finish(file.sha256()).await.unwrap();
+    assert_eq!(download(&one, bob, context.id, 0).await, file.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_is_for_those_who_see_the_context() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let one = world.replica().await;
+    let (file, upload) = (File::of(3), id());
+    let start = file.start(upload, access(Scope::Private, &[], &[]));
+    let mut session = one.uploads.start(&one.agent(alice), start).await.unwrap();
+    assert_eq!(put(&mut session, file.chunk(0)).await, "fine");
+    let context = session.finish(file.sha256()).await.unwrap();
+    assert_eq!(reason(one.uploads.receive(&one.agent(bob), context.id, 0).await), "CONTEXT_NOT_FOUND");
+    assert_eq!(download(&one, alice, context.id, 0).await, file.0);
+    // A new version inline takes the place of the chunks.
+    let update = acb_hub_core::contexts::ContextUpdate {
+        id: context.id,
+        version: 1,
+        payload: "short".into(),
+        metadata: std::collections::BTreeMap::new(),
+        content_type: String::new(),
+        ttl: None,
+    };
+    one.contexts.update(&one.agent(alice), update).await.unwrap();
+    assert_eq!(download(&one, alice, context.id, 0).await, b"short");
+    assert_eq!(reason(one.uploads.progress(&one.agent(alice), upload).await), "UPLOAD_NOT_FOUND");
+    let inline = one.share(alice, "inline", Access::public()).await;
+    assert_eq!(download(&one, bob, inline.id, 0).await, b"inline");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abandoned_upload_is_removed() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let config = ContextConfig {
+        expiry_poll: Duration::from_millis(50),
+        upload_lifetime: Duration::from_millis(1),
+        ..ContextConfig::default()
+    };
+    let idle = world.replica_with(ContextConfig::default(), false).await;
+    let (file, upload) = (File::of(5), id());
+    let agent = idle.agent(alice);
+    drop(idle.uploads.start(&agent, file.start(upload, Access::public())).await.unwrap());
+    let _janitor = world.replica_with(config, true).await;
+    let gone = async { while idle.uploads.progress(&agent, upload).await.is_ok() {} };
+    tokio::time::timeout(DEADLINE, gone).await.expect("the upload is removed");
+}

@@ -1,0 +1,48 @@
+//! The message service over PostgreSQL, as the tenant's own login: two replicas, each with its own pool and its own bus connections.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../../core/tests/messages/scenarios.rs"]
+mod scenarios;
+#[path = "../../../core/tests/messages/world.rs"]
+mod world;
+
+use std::sync::Arc;
+
+use acb_hub_bus::postgres::PostgresBus;
+use acb_hub_store::PgStore;
+use acb_testbed::Postgres;
+use world::World;
+
+async fn world() -> World {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let options = tenant.connect_options();
+    let store = PgStore::new(options.clone());
+    let id = tenant.id_bytes().try_into().unwrap();
+    let bus = PostgresBus::connect(&options, id, store.pool().clone());
+    World::new(tenant.name(), Arc::new(bus), Arc::new(store.clone()), Arc::new(store))
+}
+
+macro_rules! on_postgres {
+    ($($scenario:ident),* $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $scenario() {
+            scenarios::$scenario(&world().await).await;
+        })*
+    };
+}
+
+on_postgres!(
+    a_pipelined_session_keeps_its_order_on_another_replica,
+    a_repeated_message_is_one_message_on_any_replica,
+    an_offline_agent_finds_its_messages_and_its_groups,
+    a_killed_replica_loses_nothing_and_flags_what_it_may_have_delivered,
+    a_newer_session_ends_the_older_on_another_replica,
+    a_reply_finds_its_caller_on_another_replica,
+    what_nobody_acknowledges_goes_to_the_dead_letters,
+    a_failed_message_aborts_what_was_pipelined_behind_it,
+    a_drained_session_leaves_a_clean_mailbox,
+    a_slow_agent_slows_nobody_and_misses_nothing,
+    bad_messages_are_refused_with_a_reason,
+    a_restarted_replica_still_knows_what_was_sent,
+    a_full_cursor_holds_its_partition_back_until_it_is_released,
+);

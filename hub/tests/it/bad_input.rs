@@ -1,0 +1,98 @@
+//! What no honest client sends. The hub answers, or hangs up, and goes on.
+
+use std::time::Duration;
+
+use acb_proto::v1::{GetJwksRequest, HeartbeatRequest, RevokeTokenRequest};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::Code;
+
+use crate::hub::{Hub, reason, with};
+
+/// Posts a raw gRPC frame, and hands back the answer.
+async fn post(
+    hub: &Hub,
+    path: &str,
+    token: &str,
+    frame: &[u8],
+    headers: usize,
+) -> hyper::Result<Response<hyper::body::Incoming>> {
+    let stream = hub.tls(&[&rustls::version::TLS13]).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut body = BytesMut::new();
+    body.put_u8(0);
+    body.put_u32(u32::try_from(frame.len()).unwrap());
+    body.put_slice(frame);
+    let mut request = Request::post(format!("https://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", format!("Bearer {token}"));
+    for header in 0..headers {
+        request = request.header(format!("x-{header}"), "x".repeat(1000));
+    }
+    sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await
+}
+
+async fn goes_on(hub: &Hub) {
+    hub.auth().get_jwks(GetJwksRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_protobuf_get_a_stable_code() {
+    let hub = Hub::start().await;
+    let (_, token) = hub.agent("alice", "agent-full").await;
+    let response = post(&hub, "/acb.v1.AgentRegistry/GetAgent", &token, &[0xff; 40], 0).await.unwrap();
+    let status = tonic::Status::from_header_map(response.headers()).unwrap();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "REQUEST_MALFORMED"));
+    let response = post(&hub, "/acb.v1.Nothing/AtAll", &token, &[], 0).await.unwrap();
+    assert_eq!(tonic::Status::from_header_map(response.headers()).unwrap().code(), Code::Unimplemented);
+    goes_on(&hub).await;
+}
+
+#[tokio::test]
+async fn a_huge_header_is_answered() {
+    let hub = Hub::start().await;
+    let response = post(&hub, "/acb.v1.AgentRegistry/GetAgent", "x", &[], 20).await.unwrap();
+    assert_eq!(response.status(), 431);
+    drop(response.into_body().collect().await);
+    // Far above the bound the connection ends, and no other one.
+    post(&hub, "/acb.v1.AgentRegistry/GetAgent", "x", &[], 200).await.unwrap_err();
+    goes_on(&hub).await;
+}
+
+#[tokio::test]
+async fn an_oversize_request_is_not_read() {
+    let hub = Hub::start().await;
+    let request = RevokeTokenRequest { refresh_token: "x".repeat(3 * 1024 * 1024) };
+    let status = hub.auth().revoke_token(request).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "REQUEST_TOO_LARGE"));
+    goes_on(&hub).await;
+}
+
+#[tokio::test]
+async fn tls_below_1_3_is_refused() {
+    let hub = Hub::start().await;
+    hub.tls(&[&rustls::version::TLS12]).await.unwrap_err();
+    goes_on(&hub).await;
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_closed() {
+    let hub = Hub::start().await;
+    let (_, token) = hub.agent("alice", "agent-full").await;
+    let mut after_tls = hub.tls(&[&rustls::version::TLS13]).await.unwrap();
+    let mut half_preface = hub.tls(&[&rustls::version::TLS13]).await.unwrap();
+    half_preface.write_all(b"PRI * HTTP").await.unwrap();
+    let wait = Duration::from_secs(20);
+    for stream in [&mut after_tls, &mut half_preface] {
+        let mut bytes = Vec::new();
+        // Closed or reset: in either case it ends.
+        let _ = tokio::time::timeout(wait, stream.read_to_end(&mut bytes)).await.expect("closed in time");
+    }
+    hub.agents().heartbeat(with(&token, HeartbeatRequest {})).await.unwrap();
+}

@@ -1,0 +1,9 @@
+//! The hub as its users meet it: a real process, over TLS, with a real PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
+
+mod bad_input;
+mod hub;
+mod lifecycle;
+mod messages;
+mod registry;
+mod tokens;

@@ -1,0 +1,63 @@
+//! A message from one agent to another, as the wire shows it.
+
+use std::time::Duration;
+
+use acb_proto::v1::{
+    Address, OutgoingMessage, SendMessageRequest, SessionRequest, SessionResponse,
+    address::To,
+    message_service_client::MessageServiceClient,
+    session_request::{Ack, Frame, Open},
+    session_response,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+
+use crate::hub::{Hub, reason, terminate, with};
+
+async fn next(stream: &mut Streaming<SessionResponse>) -> session_response::Frame {
+    tokio::time::timeout(Duration::from_secs(20), stream.message()).await.expect("in time").unwrap().unwrap().frame.unwrap()
+}
+
+fn to(agent: &str, payload: &'static [u8]) -> SendMessageRequest {
+    let to = Some(Address { to: Some(To::Agent(agent.to_owned())) });
+    SendMessageRequest { message: Some(OutgoingMessage { to, payload: payload.into(), ..OutgoingMessage::default() }) }
+}
+
+#[tokio::test]
+async fn a_message_is_delivered_with_its_trace_and_a_stopping_hub_says_so() {
+    let mut hub = Hub::start().await;
+    let (_, bob) = hub.agent("bob", "agent-consumer").await;
+    let (_, alice) = hub.agent("alice", "agent-producer").await;
+    let (frames, requests) = mpsc::channel(4);
+    let open = Open { receive: true, max_unacknowledged: 0 };
+    frames.send(SessionRequest { frame: Some(Frame::Open(open)) }).await.unwrap();
+    let mut client = MessageServiceClient::new(hub.channel());
+    let mut session = client.session(with(&bob, ReceiverStream::new(requests))).await.unwrap().into_inner();
+    assert!(matches!(next(&mut session).await, session_response::Frame::Opened(opened) if opened.replica == "hub-0"));
+
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut request = with(&alice, to("bob", b"hello"));
+    request.metadata_mut().insert("traceparent", trace.parse().unwrap());
+    let sent = client.send_message(request).await.unwrap().into_inner();
+    let session_response::Frame::Delivery(delivery) = next(&mut session).await else { panic!("no delivery") };
+    let message = delivery.message.unwrap();
+    assert_eq!(
+        (message.id.as_str(), message.from.as_str(), &message.payload[..]),
+        (sent.message_id.as_str(), "alice", &b"hello"[..])
+    );
+    assert_eq!(message.traceparent, trace);
+    frames.send(SessionRequest { frame: Some(Frame::Ack(Ack { delivery_ids: vec![delivery.delivery_id] })) }).await.unwrap();
+
+    let status = client.send_message(with(&alice, to("nobody", b""))).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{}", reason(&status));
+    let (_, metrics) = hub.operations("/metrics").await.unwrap();
+    assert!(metrics.contains("acb_messages_total{") && metrics.contains("acb_agent_messages_received_total{"), "{metrics}");
+
+    terminate(&hub);
+    assert!(matches!(next(&mut session).await, session_response::Frame::Draining(_)));
+    drop(frames);
+    drop(session);
+    drop(client);
+    assert!(hub.exit().await.success(), "{}", hub.log());
+}

@@ -1,0 +1,80 @@
+//! What an attack is, and how it can end.
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::target::{Attacker, Victim};
+
+/// The wall that an attack runs against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wall {
+    /// The hub's door.
+    Hub,
+    /// Row-level security, roles and authentication of PostgreSQL.
+    Postgres,
+    /// ACLs and authentication of Kafka.
+    Kafka,
+}
+
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Hub => "hub",
+            Self::Postgres => "postgres",
+            Self::Kafka => "kafka",
+        })
+    }
+}
+
+/// How an attack ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", content = "detail", rename_all = "lowercase")]
+pub enum Outcome {
+    /// The wall held, and this is what it said.
+    Refused(String),
+    /// The wall is down, and this is what the attacker got.
+    Succeeded(String),
+    /// Nothing was proved, and this is why.
+    Inconclusive(String),
+}
+
+impl Outcome {
+    /// Whether the wall held.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+/// What an attack does.
+pub(crate) type Try = Box<dyn for<'a> Fn(&'a Attacker, &'a Victim) -> BoxFuture<'a, Outcome> + Send + Sync>;
+
+/// One attack.
+pub struct Attack {
+    /// Stable, such as `postgres.read.agent`.
+    pub name: String,
+    /// Against which wall.
+    pub wall: Wall,
+    /// What the attacker would have, were the wall down.
+    pub prize: String,
+    pub(crate) attempt: Try,
+}
+
+impl Attack {
+    pub(crate) fn new<F>(wall: Wall, name: impl AsRef<str>, prize: impl Into<String>, attempt: F) -> Self
+    where
+        F: for<'a> Fn(&'a Attacker, &'a Victim) -> BoxFuture<'a, Outcome> + Send + Sync + 'static,
+    {
+        let name = format!("{}.{}", wall, name.as_ref());
+        Self { name, wall, prize: prize.into(), attempt: Box::new(attempt) }
+    }
+}
+
+impl fmt::Debug for Attack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attack").field("name", &self.name).field("prize", &self.prize).finish_non_exhaustive()
+    }
+}

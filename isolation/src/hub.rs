@@ -1,0 +1,338 @@
+//! Against the hubs: one's own, with the neighbour's names; and the neighbour's, with one's own credentials.
+
+use acb_proto::v1::{
+    Access, Address, Chunk, CreateContextRequest, DeleteContextRequest, DiscoverRequest, ExchangeTokenRequest, GetAgentRequest,
+    GetContextRequest, GetStreamProgressRequest, ListAgentsRequest, ListContextsRequest, OutgoingMessage, ReceiveContextRequest,
+    RefreshTokenRequest, RequestAddress, Scope, SendMessageRequest, SessionRequest, StreamContextRequest, SubscribeRequest,
+    UpdateContextRequest, address, agent_registry_client::AgentRegistryClient, auth_service_client::AuthServiceClient,
+    context_service_client::ContextServiceClient, exchange_token_request::Credential, message_service_client::MessageServiceClient,
+    session_request, stream_context_request, stream_service_client::StreamServiceClient,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures::{StreamExt as _, stream};
+use tonic::{Code, Request, Status, transport::Channel};
+
+use crate::{
+    attack::{Attack, Outcome, Wall},
+    target::{Attacker, Victim},
+};
+
+/// What an attempt needs, made with the attacker's own credentials.
+struct Ground {
+    attacker_token: String,
+    refresh_token: String,
+    api_key: String,
+    own_ca_pem: String,
+    own: Channel,
+    theirs: Channel,
+    victim: Victim,
+}
+
+type Verdict = Result<Outcome, Status>;
+
+pub(crate) fn attacks() -> Vec<Attack> {
+    fn attack<F, R>(name: &str, prize: &str, attempt: F) -> Attack
+    where
+        F: Fn(Ground) -> R + Send + Sync + Copy + 'static,
+        R: Future<Output = Verdict> + Send + 'static,
+    {
+        Attack::new(Wall::Hub, name, prize, move |attacker, victim| {
+            Box::pin(async move {
+                match Ground::prepare(attacker, victim).await {
+                    Ok(ground) => settle(attempt(ground).await),
+                    Err(why) => Outcome::Inconclusive(why),
+                }
+            })
+        })
+    }
+
+    let mut attacks = vec![
+        // With one's own credential, at the neighbour's door.
+        attack("door.api-key", "a token of the neighbour's", |g: Ground| async move {
+            let request = ExchangeTokenRequest { credential: Some(Credential::ApiKey(g.api_key)) };
+            AuthServiceClient::new(g.theirs).exchange_token(request).await?;
+            got("tokens")
+        }),
+        attack("door.refresh-token", "a token of the neighbour's", |g: Ground| async move {
+            let request = RefreshTokenRequest { refresh_token: g.refresh_token };
+            AuthServiceClient::new(g.theirs).refresh_token(request).await?;
+            got("tokens")
+        }),
+        attack("door.no-token", "the neighbour's agents", |g: Ground| async move {
+            AgentRegistryClient::new(g.theirs).list_agents(ListAgentsRequest::default()).await?;
+            got("the list of agents")
+        }),
+        attack("door.unsigned-token", "the neighbour's agents", |g: Ground| async move {
+            let token = forged(&g, r#"{"alg":"none","typ":"JWT"}"#, "");
+            AgentRegistryClient::new(g.theirs).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
+            got("the list of agents")
+        }),
+        attack("door.renamed-token", "the neighbour's agents", |g: Ground| async move {
+            let (header, signature) = (part(&g.attacker_token, 0), g.attacker_token.rsplit('.').next().unwrap_or_default().to_owned());
+            let token = forged(&g, &header, &signature);
+            AgentRegistryClient::new(g.theirs).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
+            got("the list of agents")
+        }),
+        attack("door.certificate", "the neighbour's hub, taken for one's own", |g: Ground| async move {
+            // Were one CA to sign for all, a hub could stand in for its neighbour.
+            let endpoint = g.victim.hub_endpoints.first().cloned().unwrap_or_default();
+            match channel(&endpoint, &g.own_ca_pem).await {
+                Ok(_) => got("a connection that one's own CA vouches for"),
+                Err(error) if error.contains("UnknownIssuer") || error.contains("invalid peer certificate") => Ok(Outcome::Refused(error)),
+                Err(error) => Ok(Outcome::Inconclusive(error)),
+            }
+        }),
+    ];
+
+    // With one's own token, at the neighbour's door: each method of use.
+    attacks.extend([
+        attack("token.list-agents", "the neighbour's agents", |g: Ground| async move {
+            let request = bearer(ListAgentsRequest::default(), &g.attacker_token);
+            AgentRegistryClient::new(g.theirs).list_agents(request).await?;
+            got("the list of agents")
+        }),
+        attack("token.send", "a message to the neighbour's agent", |g: Ground| async move {
+            let request = bearer(message_to(address::To::Agent(g.victim.agent.clone())), &g.attacker_token);
+            MessageServiceClient::new(g.theirs).send_message(request).await?;
+            got("the message was accepted")
+        }),
+        attack("token.session", "the neighbour's messages", |g: Ground| async move {
+            let request = bearer(open(), &g.attacker_token);
+            first(MessageServiceClient::new(g.theirs).session(request).await?.into_inner()).await?;
+            got("a session")
+        }),
+        attack("token.get-context", "the neighbour's context", |g: Ground| async move {
+            let request = bearer(GetContextRequest { id: g.victim.context_id.clone() }, &g.attacker_token);
+            ContextServiceClient::new(g.theirs).get_context(request).await?;
+            got("the context")
+        }),
+        attack("token.subscribe", "the neighbour's contexts as they change", |g: Ground| async move {
+            let request = bearer(SubscribeRequest { r#type: g.victim.context_type.clone(), from: None }, &g.attacker_token);
+            first(ContextServiceClient::new(g.theirs).subscribe(request).await?.into_inner()).await?;
+            got("a subscription")
+        }),
+        attack("token.receive", "the neighbour's large context", |g: Ground| async move {
+            let request = bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
+            first(StreamServiceClient::new(g.theirs).receive_context(request).await?.into_inner()).await?;
+            got("the stream")
+        }),
+    ]);
+
+    // At one's own door, with the neighbour's names and ids.
+    attacks.extend([
+        attack("names.get-agent", "what the neighbour's agent is", |g: Ground| async move {
+            let request = bearer(GetAgentRequest { name: g.victim.agent.clone() }, &g.attacker_token);
+            AgentRegistryClient::new(g.own).get_agent(request).await?;
+            got("the agent")
+        }),
+        attack("names.discover", "the neighbour's agents", |g: Ground| async move {
+            let request = bearer(DiscoverRequest { page_size: 1000, ..Default::default() }, &g.attacker_token);
+            let found = AgentRegistryClient::new(g.own).discover(request).await?.into_inner().agents;
+            nothing_of(found.iter().filter(|agent| agent.tenant == g.victim.tenant || agent.name == g.victim.agent).count(), found.len())
+        }),
+        attack("names.send-agent", "a message to the neighbour's agent", |g: Ground| async move {
+            let request = bearer(message_to(address::To::Agent(g.victim.agent.clone())), &g.attacker_token);
+            MessageServiceClient::new(g.own).send_message(request).await?;
+            got("the message was accepted")
+        }),
+        attack("names.send-group", "a message to the neighbour's group", |g: Ground| async move {
+            let request = bearer(message_to(address::To::Group(g.victim.group.clone())), &g.attacker_token);
+            MessageServiceClient::new(g.own).send_message(request).await?;
+            got("the message was accepted")
+        }),
+        attack("names.send-qualified", "a message to the neighbour's agent", |g: Ground| async move {
+            let name = format!("{}/{}", g.victim.tenant, g.victim.agent);
+            let request = bearer(message_to(address::To::Agent(name)), &g.attacker_token);
+            MessageServiceClient::new(g.own).send_message(request).await?;
+            got("the message was accepted")
+        }),
+        attack("names.answer", "a reply that the neighbour's agent waits for", |g: Ground| async move {
+            let to = RequestAddress { agent: g.victim.agent.clone(), request_id: g.victim.upload_id.clone() };
+            let request = bearer(message_to(address::To::Request(to)), &g.attacker_token);
+            MessageServiceClient::new(g.own).send_message(request).await?;
+            got("the reply was accepted")
+        }),
+        attack("ids.get-context", "the neighbour's context", |g: Ground| async move {
+            let request = bearer(GetContextRequest { id: g.victim.context_id.clone() }, &g.attacker_token);
+            ContextServiceClient::new(g.own).get_context(request).await?;
+            got("the context")
+        }),
+        attack("ids.update-context", "the neighbour's context changed", |g: Ground| async move {
+            let update = UpdateContextRequest { id: g.victim.context_id.clone(), version: 1, ..Default::default() };
+            ContextServiceClient::new(g.own).update_context(bearer(update, &g.attacker_token)).await?;
+            got("the context was changed")
+        }),
+        attack("ids.delete-context", "the neighbour's context gone", |g: Ground| async move {
+            let request = bearer(DeleteContextRequest { id: g.victim.context_id.clone() }, &g.attacker_token);
+            ContextServiceClient::new(g.own).delete_context(request).await?;
+            got("the context was deleted")
+        }),
+        attack("ids.list-contexts", "the neighbour's contexts", |g: Ground| async move {
+            let request = bearer(ListContextsRequest { page_size: 1000, ..Default::default() }, &g.attacker_token);
+            let found = ContextServiceClient::new(g.own).list_contexts(request).await?.into_inner().contexts;
+            nothing_of(found.iter().filter(|context| context.id == g.victim.context_id).count(), found.len())
+        }),
+        attack("ids.receive", "the neighbour's large context", |g: Ground| async move {
+            let request = bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
+            first(StreamServiceClient::new(g.own).receive_context(request).await?.into_inner()).await?;
+            got("the stream")
+        }),
+        attack("ids.progress", "what the neighbour uploads", |g: Ground| async move {
+            let request = bearer(GetStreamProgressRequest { upload_id: g.victim.upload_id.clone() }, &g.attacker_token);
+            StreamServiceClient::new(g.own).get_stream_progress(request).await?;
+            got("the progress")
+        }),
+        attack("ids.resume", "chunks planted in the neighbour's upload", |g: Ground| async move {
+            let resume = stream_context_request::Resume { upload_id: g.victim.upload_id.clone() };
+            let frames = [
+                stream_context_request::Frame::Resume(resume),
+                stream_context_request::Frame::Chunk(Chunk { index: 0, data: vec![0].into(), sha256: vec![0; 32].into() }),
+            ]
+            .map(|frame| StreamContextRequest { frame: Some(frame) });
+            let request = bearer(stream::iter(frames), &g.attacker_token);
+            first(StreamServiceClient::new(g.own).stream_context(request).await?.into_inner()).await?;
+            got("the upload")
+        }),
+        attack("names.publish", "a context of a type that only the neighbour has", |g: Ground| async move {
+            let request = CreateContextRequest {
+                r#type: format!("{}.{}", g.victim.tenant, g.victim.context_type),
+                payload: "forged".into(),
+                access: Some(Access { scope: Scope::Public.into(), ..Default::default() }),
+                ..Default::default()
+            };
+            ContextServiceClient::new(g.own).create_context(bearer(request, &g.attacker_token)).await?;
+            got("the context was created")
+        }),
+        attack("names.share-with", "a context pressed on the neighbour's agent", |g: Ground| async move {
+            let request = CreateContextRequest {
+                r#type: g.victim.context_type.clone(),
+                payload: "pressed".into(),
+                access: Some(Access { scope: Scope::Shared.into(), agents: vec![g.victim.agent.clone()], ..Default::default() }),
+                ..Default::default()
+            };
+            ContextServiceClient::new(g.own).create_context(bearer(request, &g.attacker_token)).await?;
+            got("the context was created")
+        }),
+        attack("names.subscribe", "the neighbour's contexts as they change", |g: Ground| async move {
+            let type_ = format!("{}.{}", g.victim.tenant, g.victim.context_type);
+            let request = bearer(SubscribeRequest { r#type: type_, from: None }, &g.attacker_token);
+            first(ContextServiceClient::new(g.own).subscribe(request).await?.into_inner()).await?;
+            got("a subscription")
+        }),
+    ]);
+    attacks
+}
+
+impl Ground {
+    /// With its own credentials an attacker must get in at its own door, and the neighbour's must be there, or nothing is proved.
+    async fn prepare(attacker: &Attacker, victim: &Victim) -> Result<Self, String> {
+        let own = any(&attacker.hub.endpoints, &attacker.hub.ca_pem).await?;
+        let theirs = any(&victim.hub_endpoints, &victim.ca_pem).await?;
+        let request = ExchangeTokenRequest { credential: Some(Credential::ApiKey(attacker.hub.api_key.clone())) };
+        let tokens = AuthServiceClient::new(own.clone())
+            .exchange_token(request)
+            .await
+            .map_err(|status| format!("could not log in as oneself: {status}"))?
+            .into_inner();
+        AgentRegistryClient::new(own.clone())
+            .list_agents(bearer(ListAgentsRequest::default(), &tokens.access_token))
+            .await
+            .map_err(|status| format!("could not call one's own hub: {status}"))?;
+        Ok(Self {
+            attacker_token: tokens.access_token,
+            refresh_token: tokens.refresh_token,
+            api_key: attacker.hub.api_key.clone(),
+            own_ca_pem: attacker.hub.ca_pem.clone(),
+            own,
+            theirs,
+            victim: victim.clone(),
+        })
+    }
+}
+
+async fn any(endpoints: &[String], ca_pem: &str) -> Result<Channel, String> {
+    let mut last = "there is no endpoint".to_owned();
+    for endpoint in endpoints {
+        match channel(endpoint, ca_pem).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = format!("{endpoint}: {error}"),
+        }
+    }
+    Err(last)
+}
+
+async fn channel(endpoint: &str, ca_pem: &str) -> Result<Channel, String> {
+    acb_sdk::channel(endpoint, ca_pem).await.map_err(|error| error.to_string())
+}
+
+fn bearer<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Ok(value) = format!("Bearer {token}").parse() {
+        request.metadata_mut().insert("authorization", value);
+    }
+    request
+}
+
+/// The attacker's token, with the neighbour's names in it.
+fn forged(ground: &Ground, header: &str, signature: &str) -> String {
+    let claims = part(&ground.attacker_token, 1);
+    let claims = match serde_json::from_str::<serde_json::Value>(&claims) {
+        Ok(mut claims) => {
+            if let Some(claims) = claims.as_object_mut() {
+                for (key, value) in [("iss", &ground.victim.tenant), ("aud", &ground.victim.tenant), ("tid", &ground.victim.tenant_id)] {
+                    claims.insert(key.to_owned(), value.as_str().into());
+                }
+            }
+            claims.to_string()
+        }
+        Err(_) => claims,
+    };
+    format!("{}.{}.{signature}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
+}
+
+/// One part of a JWT, decoded.
+fn part(token: &str, index: usize) -> String {
+    let encoded = token.split('.').nth(index).unwrap_or_default();
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).unwrap_or_default()).unwrap_or_default()
+}
+
+fn message_to(to: address::To) -> SendMessageRequest {
+    let message = OutgoingMessage {
+        to: Some(Address { to: Some(to) }),
+        topic: "intrusion".to_owned(),
+        r#type: acb_proto::v1::MessageType::Event.into(),
+        payload: "let me in".into(),
+        ..Default::default()
+    };
+    SendMessageRequest { message: Some(message) }
+}
+
+fn open() -> impl futures::Stream<Item = SessionRequest> + Send + 'static {
+    let open = session_request::Open { receive: true, max_unacknowledged: 1 };
+    stream::iter([SessionRequest { frame: Some(session_request::Frame::Open(open)) }]).chain(stream::pending())
+}
+
+async fn first<T>(mut stream: tonic::Streaming<T>) -> Result<T, Status> {
+    stream.message().await?.ok_or_else(|| Status::unknown("the stream ended without a word"))
+}
+
+fn got(what: &str) -> Verdict {
+    Ok(Outcome::Succeeded(format!("got {what}")))
+}
+
+fn nothing_of(theirs: usize, all: usize) -> Verdict {
+    Ok(match theirs {
+        0 => Outcome::Refused(format!("none of the neighbour's among {all}")),
+        theirs => Outcome::Succeeded(format!("{theirs} of the neighbour's")),
+    })
+}
+
+/// The hub's refusals. Any other error proves nothing.
+fn settle(verdict: Verdict) -> Outcome {
+    verdict.unwrap_or_else(|status| match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition => {
+            Outcome::Refused(format!("{:?}: {}", status.code(), status.message()))
+        }
+        _ => Outcome::Inconclusive(status.to_string()),
+    })
+}

@@ -1,0 +1,237 @@
+//! Against PostgreSQL, with the login of the attacker's hub.
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+use crate::{
+    attack::{Attack, Outcome, Wall},
+    target::{Attacker, PostgresAccess, Victim},
+};
+
+/// Tables that hold what tenants would not want read.
+const TABLES: [&str; 14] = [
+    "tenant",
+    "context_type",
+    "agent",
+    "group_member",
+    "api_key",
+    "presence",
+    "refresh_token",
+    "bus_topic",
+    "bus_partition",
+    "bus_record",
+    "mailbox",
+    "cursor",
+    "context",
+    "chunk",
+];
+
+/// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
+/// hex; `{login}`: its login; `{name}`: its name.
+const STATEMENTS: [(&str, &str, &str); 31] = [
+    (
+        "forge.message",
+        "a message in the neighbour's log",
+        "INSERT INTO acb.bus_record (tenant_id, topic, partition, \"offset\", value, log_time)
+         SELECT decode('{victim}', 'hex'), 'acb.{name}.sys.messages', 0, 9000000, '\\x00', now()",
+    ),
+    (
+        "forge.mailbox",
+        "a row in the neighbour's mailbox",
+        "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, \"offset\", log_time, expires_at)
+         SELECT decode('{victim}', 'hex'), '*', 0, 0, 0, now(), now() + interval '1 day'",
+    ),
+    (
+        "forge.refresh-token",
+        "a token for the neighbour's agents",
+        "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, expires_at)
+         SELECT decode('{victim}', 'hex'), decode(repeat('00', 32), 'hex'), gen_random_uuid(), gen_random_uuid(), now() + interval '1 day'",
+    ),
+    (
+        "forge.presence",
+        "the neighbour's sessions ended",
+        "INSERT INTO acb.presence (tenant_id, agent_id, session_epoch) SELECT decode('{victim}', 'hex'), gen_random_uuid(), 1000",
+    ),
+    (
+        "move.own-rows",
+        "rows of one's own, planted with the neighbour",
+        "WITH mine AS (INSERT INTO acb.presence (tenant_id, agent_id) SELECT acb.current_tenant(), gen_random_uuid() RETURNING agent_id)
+         INSERT INTO acb.presence (tenant_id, agent_id) SELECT decode('{victim}', 'hex'), agent_id FROM mine",
+    ),
+    (
+        "update.log-position",
+        "the neighbour's log stopped",
+        "UPDATE acb.bus_partition SET next_offset = next_offset + 1000 WHERE tenant_id = decode('{victim}', 'hex')",
+    ),
+    (
+        "update.every-row",
+        "every tenant's sessions ended",
+        "UPDATE acb.presence SET session_epoch = session_epoch + 1 WHERE tenant_id <> acb.current_tenant()",
+    ),
+    ("delete.log", "the neighbour's messages gone", "DELETE FROM acb.bus_record WHERE tenant_id = decode('{victim}', 'hex')"),
+    ("delete.contexts", "the neighbour's contexts gone", "DELETE FROM acb.context WHERE tenant_id = decode('{victim}', 'hex')"),
+    ("truncate.log", "everyone's messages gone", "TRUNCATE acb.bus_record"),
+    ("raise.own-limits", "one's own limits lifted", "UPDATE acb.tenant SET limits = '{}' WHERE tenant_id = acb.current_tenant()"),
+    ("raise.own-role", "one's own agents made admin", "UPDATE acb.agent SET role = 'admin' WHERE tenant_id = acb.current_tenant()"),
+    ("role.operator", "the operator's rights", "SET ROLE acb_operator"),
+    ("role.owner", "the owner's rights", "SET ROLE acb_owner"),
+    ("role.provisioner", "the right to make logins", "SET ROLE acb_provisioner"),
+    ("role.neighbour", "the neighbour's login", "SET ROLE {login}"),
+    ("authorization.neighbour", "the neighbour's login", "SET SESSION AUTHORIZATION {login}"),
+    ("grant.neighbour", "membership in the neighbour's role", "GRANT {login} TO CURRENT_USER"),
+    ("password.neighbour", "the neighbour's login", "ALTER ROLE {login} PASSWORD 'taken'"),
+    ("bypass.self", "row-level security passed by", "ALTER ROLE CURRENT_USER BYPASSRLS"),
+    ("create.role", "a login of one's own making", "CREATE ROLE intruder LOGIN SUPERUSER"),
+    ("disable.row-security", "row-level security off", "ALTER TABLE acb.bus_record DISABLE ROW LEVEL SECURITY"),
+    ("drop.policy", "row-level security off", "DROP POLICY tenant ON acb.bus_record"),
+    (
+        "replace.current-tenant",
+        "another answer to who asks",
+        "CREATE OR REPLACE FUNCTION acb.current_tenant() RETURNS bytea LANGUAGE sql STABLE AS $$ SELECT decode('{victim}', 'hex') $$",
+    ),
+    ("create.function", "a function that leaks rows from under a policy", "CREATE FUNCTION public.leak(text) RETURNS bool LANGUAGE sql AS 'SELECT true'"),
+    ("create.temporary", "a table that shadows another", "CREATE TEMPORARY TABLE bus_record (tenant_id bytea)"),
+    ("host.program", "a shell on the database's host", "COPY (SELECT 1) TO PROGRAM 'true'"),
+    ("host.file", "files of the database's host", "SELECT pg_read_file('PG_VERSION')"),
+    ("host.import", "files of the database's host", "SELECT lo_import('/etc/passwd')"),
+    ("read.passwords", "every login's verifier", "SELECT count(*) FROM pg_authid"),
+    ("end.sessions", "other logins cut off", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> session_user"),
+];
+
+pub(crate) fn attacks() -> Vec<Attack> {
+    let reads = TABLES.map(|table| {
+        let own = format!("SELECT count(*) FROM acb.{table} WHERE tenant_id = acb.current_tenant()");
+        let theirs = format!("SELECT count(*) FROM acb.{table} WHERE tenant_id <> acb.current_tenant()");
+        Attack::new(Wall::Postgres, format!("read.{table}"), format!("the neighbours' rows of acb.{table}"), move |attacker, _| {
+            let (own, theirs) = (own.clone(), theirs.clone());
+            Box::pin(async move { settle(read(&attacker.postgres, own, theirs).await) })
+        })
+    });
+    let statements = STATEMENTS.map(|(name, prize, sql)| {
+        Attack::new(Wall::Postgres, name, prize, move |attacker, victim| {
+            Box::pin(async move { settle(execute(&attacker.postgres, fill(sql, victim)).await) })
+        })
+    });
+    let mut attacks: Vec<Attack> = reads.into_iter().chain(statements).collect();
+    attacks.push(Attack::new(Wall::Postgres, "read.others-queries", "what the neighbours' hubs ask", |attacker, _| {
+        Box::pin(async move { settle(others_queries(&attacker.postgres).await) })
+    }));
+    attacks.push(Attack::new(Wall::Postgres, "login.neighbour", "the neighbour's login, by one's own password", |attacker, victim| {
+        Box::pin(async move { settle(log_in(attacker, &login(victim), &attacker.postgres.password).await) })
+    }));
+    attacks.push(Attack::new(Wall::Postgres, "login.no-password", "the neighbour's login, without a password", |attacker, victim| {
+        Box::pin(async move { settle(log_in(attacker, &login(victim), "").await) })
+    }));
+    attacks.push(Attack::new(Wall::Postgres, "login.operator", "the operator's login, by one's own password", |attacker, _| {
+        Box::pin(async move { settle(log_in(attacker, "acb_operator", &attacker.postgres.password).await) })
+    }));
+    attacks.push(Attack::new(Wall::Postgres, "login.superuser", "the superuser's login, by one's own password", |attacker, _| {
+        Box::pin(async move { settle(log_in(attacker, "postgres", &attacker.postgres.password).await) })
+    }));
+    attacks
+}
+
+fn login(victim: &Victim) -> String {
+    format!("acb_t_{}", victim.tenant_id)
+}
+
+fn fill(sql: &str, victim: &Victim) -> String {
+    sql.replace("{victim}", &victim.tenant_id).replace("{login}", &login(victim)).replace("{name}", &victim.tenant)
+}
+
+fn options(access: &PostgresAccess) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .host(&access.host)
+        .port(access.port)
+        .database(&access.database)
+        .username(&access.username)
+        .password(&access.password)
+        .ssl_mode(PgSslMode::Prefer)
+        .disable_statement_logging()
+}
+
+/// The server's refusals. Any other error proves nothing.
+fn refusal(error: &sqlx::Error) -> Option<String> {
+    let error = error.as_database_error()?;
+    let code = error.code()?;
+    // insufficient_privilege; invalid_authorization_specification and invalid_password.
+    matches!(&*code, "42501" | "28000" | "28P01").then(|| format!("{code}: {}", error.message()))
+}
+
+fn settle(result: Result<Outcome, sqlx::Error>) -> Outcome {
+    result.unwrap_or_else(|error| match refusal(&error) {
+        Some(said) => Outcome::Refused(said),
+        None => Outcome::Inconclusive(error.to_string()),
+    })
+}
+
+async fn connect(access: &PostgresAccess) -> Result<PgConnection, Outcome> {
+    // With its own credentials an attacker must get in, or nothing is proved.
+    options(access).connect().await.map_err(|error| Outcome::Inconclusive(format!("could not log in as oneself: {error}")))
+}
+
+async fn read(access: &PostgresAccess, own: String, theirs: String) -> Result<Outcome, sqlx::Error> {
+    let mut connection = match connect(access).await {
+        Ok(connection) => connection,
+        Err(outcome) => return Ok(outcome),
+    };
+    if let Err(error) = sqlx::query(AssertSqlSafe(own)).fetch_one(&mut connection).await {
+        return Ok(Outcome::Inconclusive(format!("could not read one's own rows: {error}")));
+    }
+    let rows: i64 = sqlx::query(AssertSqlSafe(theirs)).fetch_one(&mut connection).await?.try_get(0)?;
+    connection.close().await?;
+    Ok(match rows {
+        0 => Outcome::Refused("no rows".to_owned()),
+        rows => Outcome::Succeeded(format!("{rows} rows")),
+    })
+}
+
+async fn execute(access: &PostgresAccess, sql: String) -> Result<Outcome, sqlx::Error> {
+    let mut connection = match connect(access).await {
+        Ok(connection) => connection,
+        Err(outcome) => return Ok(outcome),
+    };
+    let mut transaction = connection.begin().await?;
+    let changes_rows = ["UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb));
+    let selects = sql.starts_with("SELECT");
+    let rows = transaction.execute(AssertSqlSafe(sql)).await?.rows_affected();
+    // Whatever it did, it is not kept: the attack is a proof, not a vandal.
+    transaction.rollback().await?;
+    connection.close().await?;
+    Ok(match rows {
+        0 if changes_rows => Outcome::Refused("no rows".to_owned()),
+        0 if selects => Outcome::Inconclusive("there was nothing to try it on".to_owned()),
+        rows => Outcome::Succeeded(format!("the statement ran ({rows} rows)")),
+    })
+}
+
+async fn others_queries(access: &PostgresAccess) -> Result<Outcome, sqlx::Error> {
+    let mut connection = match connect(access).await {
+        Ok(connection) => connection,
+        Err(outcome) => return Ok(outcome),
+    };
+    let seen: i64 = sqlx::query(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE usename <> session_user AND coalesce(query, '') NOT IN ('', '<insufficient privilege>')",
+    )
+    .fetch_one(&mut connection)
+    .await?
+    .try_get(0)?;
+    connection.close().await?;
+    Ok(match seen {
+        0 => Outcome::Refused("no query of another login is shown".to_owned()),
+        seen => Outcome::Succeeded(format!("{seen} queries of other logins")),
+    })
+}
+
+async fn log_in(attacker: &Attacker, username: &str, password: &str) -> Result<Outcome, sqlx::Error> {
+    if let Err(outcome) = connect(&attacker.postgres).await {
+        return Ok(outcome);
+    }
+    let access =
+        PostgresAccess { username: username.to_owned(), password: password.to_owned(), ..attacker.postgres.clone() };
+    options(&access).connect().await?.close().await?;
+    Ok(Outcome::Succeeded(format!("logged in as {username}")))
+}

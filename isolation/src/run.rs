@@ -1,0 +1,80 @@
+//! Runs the attacks one after the other, and says how each ended.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    attack::{Attack, Outcome, Wall},
+    hub, kafka, postgres,
+    target::{Attacker, Victim},
+};
+
+/// No attack takes longer, or it is inconclusive.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How one attack ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// Its name.
+    pub attack: String,
+    /// Its wall.
+    pub wall: Wall,
+    /// Who was attacked.
+    pub victim: String,
+    /// What would have been had.
+    pub prize: String,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// How all of them ended.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// In the order in which they ran.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// How many were tried.
+    #[must_use]
+    pub fn attempts(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How many were refused.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.rows.iter().filter(|row| row.outcome.is_refused()).count()
+    }
+
+    /// Those that were not.
+    pub fn breaches(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| !row.outcome.is_refused())
+    }
+}
+
+/// Every attack, in a fixed order.
+#[must_use]
+pub fn attacks() -> Vec<Attack> {
+    [hub::attacks(), postgres::attacks(), kafka::attacks()].into_iter().flatten().collect()
+}
+
+/// Runs every attack that has a wall to run against: those on Kafka need an attacker with a user of Kafka. Tells of each as it ends.
+pub async fn run(attacker: &Attacker, victim: &Victim, mut told: impl FnMut(&Row)) -> Report {
+    let mut report = Report::default();
+    for attack in attacks() {
+        if attack.wall == Wall::Kafka && attacker.kafka.is_none() {
+            continue;
+        }
+        let outcome = tokio::time::timeout(LIMIT, (attack.attempt)(attacker, victim))
+            .await
+            .unwrap_or_else(|_| Outcome::Inconclusive(format!("no answer within {} s", LIMIT.as_secs())));
+        let row =
+            Row { attack: attack.name, wall: attack.wall, victim: victim.tenant.clone(), prize: attack.prize, outcome };
+        told(&row);
+        report.rows.push(row);
+    }
+    report
+}

@@ -1,0 +1,89 @@
+//! Reads the world of an Agent. What belongs to its whole tenancy is read once, for all of its Agents.
+
+use std::collections::BTreeSet;
+
+use acb_crds::{
+    Agent,
+    names::{AgentName, TenantId, TenantName, objects},
+};
+use sqlx::PgPool;
+
+use super::{StoredApiKey, World};
+use crate::{
+    effect::{
+        EffectError,
+        kubernetes::{ObjectKey, Objects},
+        postgres,
+        postgres_observe::{self, ObservedTenant},
+    },
+    plan::SecretRef,
+    tenancy::Tenancy,
+    tenant::newest,
+};
+
+/// What the Agents of a namespace have in common.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// Every Tenant, and the Agents and Quotas of the namespace.
+    pub tenancy: Tenancy,
+    tenant: Option<(TenantName, TenantId)>,
+    secrets: BTreeSet<SecretRef>,
+    observed: ObservedTenant,
+}
+
+impl Shared {
+    /// The id of the tenant that the namespace belongs to.
+    #[must_use]
+    pub fn tenant_id(&self) -> Option<TenantId> {
+        self.tenant.as_ref().map(|(_, id)| *id)
+    }
+}
+
+/// Reads what the Agents of a namespace have in common.
+///
+/// # Errors
+/// What could not be read.
+pub async fn fetch_shared(namespace: &str, tenancy: Tenancy, objects: &dyn Objects, pool: &PgPool) -> Result<Shared, EffectError> {
+    let tenant = tenancy.tenant_of(namespace).and_then(|tenant| {
+        let name = TenantName::parse(tenant.metadata.name.as_deref()?).ok()?;
+        Some((name, TenantId::from_uid(tenant.metadata.uid.as_deref()?)))
+    });
+    let mut shared = Shared { tenancy, tenant, ..Shared::default() };
+    let Some((name, id)) = &shared.tenant else { return Ok(shared) };
+    for namespace in [namespace, &name.hub_namespace()] {
+        shared.secrets.extend(objects.list(namespace).await?.keys().filter_map(ObjectKey::secret_ref));
+    }
+    shared.observed = postgres_observe::observe_tenant(pool, &id.hex()).await?;
+    Ok(shared)
+}
+
+/// Reads what is this Agent's own.
+///
+/// # Errors
+/// What could not be read.
+pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Result<World, EffectError> {
+    let uid = agent.metadata.uid.clone().unwrap_or_default();
+    Ok(World {
+        tenancy: shared.tenancy.clone(),
+        secrets: shared.secrets.clone(),
+        tenant_projected: shared.observed.tenant.is_some(),
+        row: shared.observed.agents.get(&uid).cloned(),
+        api_key: stored_key(agent, &uid, shared, objects).await?,
+    })
+}
+
+async fn stored_key(agent: &Agent, uid: &str, shared: &Shared, objects: &dyn Objects) -> Result<StoredApiKey, EffectError> {
+    let stored = shared.observed.api_keys.get(uid).map_or(&[][..], Vec::as_slice);
+    let (false, Some((tenant, _))) = (stored.is_empty(), &shared.tenant) else { return Ok(StoredApiKey::Absent) };
+    let Ok(name) = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default()) else { return Ok(StoredApiKey::Stale) };
+    let namespace = agent.metadata.namespace.clone().unwrap_or_default();
+    let secret = newest(&shared.secrets, &namespace, &name.api_key_secret());
+    let keys = newest(&shared.secrets, &tenant.hub_namespace(), objects::HUB_KEYS);
+    if !shared.secrets.contains(&secret) || !shared.secrets.contains(&keys) {
+        return Ok(StoredApiKey::Stale);
+    }
+    let (key, pepper) = (objects.read(&secret).await?, objects.read(&keys).await?);
+    let wanted = postgres::stored_key(pepper.bytes(&keys, "pepper")?, key.text(&secret, "api-key")?);
+    let current = wanted.is_some_and(|wanted| stored == [wanted]);
+    Ok(if current { StoredApiKey::Current } else { StoredApiKey::Stale })
+}

@@ -1,0 +1,40 @@
+//! From an Agent and the world to a plan and a status.
+
+pub mod fetch;
+pub mod plan;
+pub mod status;
+pub mod validate;
+
+use std::collections::BTreeSet;
+
+use crate::{
+    plan::{AgentRow, SecretRef},
+    tenancy::Tenancy,
+};
+
+/// What fetch read before anything is decided about an Agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct World {
+    /// Every Tenant, and the Agents and Quotas in this one's namespace.
+    pub tenancy: Tenancy,
+    /// Secrets that are there: its key, and its tenant's hub keys.
+    pub secrets: BTreeSet<SecretRef>,
+    /// Whether its tenant has a row in PostgreSQL.
+    pub tenant_projected: bool,
+    /// Its own row in PostgreSQL.
+    pub row: Option<AgentRow>,
+    /// What PostgreSQL holds of its key.
+    pub api_key: StoredApiKey,
+}
+
+/// What PostgreSQL holds of an agent's key, compared to the Secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoredApiKey {
+    /// None.
+    #[default]
+    Absent,
+    /// That of the Secret.
+    Current,
+    /// Another.
+    Stale,
+}

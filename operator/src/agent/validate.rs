@@ -1,0 +1,106 @@
+//! An Agent and the world become a [`ValidatedAgent`], or a list of what is wrong.
+
+use acb_crds::{
+    Agent, Limits,
+    names::{AgentName, TenantId, TenantName},
+};
+
+use super::World;
+use crate::{
+    condition::{Problem, Reason},
+    platform::Platform,
+    tier,
+};
+
+/// An Agent that can be provisioned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedAgent {
+    /// Parsed.
+    pub name: AgentName,
+    /// Of the resource: what the hub knows it by.
+    pub uid: String,
+    /// Its tenant's name.
+    pub tenant: TenantName,
+    /// Its tenant's id.
+    pub tenant_id: TenantId,
+    /// Where it is.
+    pub namespace: String,
+    /// Its spec.
+    pub spec: acb_crds::AgentSpec,
+    /// The smallest that apply.
+    pub limits: Limits,
+    /// Whether it is on its way out.
+    pub deleting: bool,
+    /// Fields that are set and that nothing acts on yet.
+    pub not_acted_on: Vec<String>,
+}
+
+/// Decides whether an Agent can be provisioned.
+///
+/// # Errors
+/// Everything that is wrong with it. One that was provisioned before is to be suspended then: see
+/// [`suspension`](super::plan::suspension).
+pub fn validate(agent: &Agent, world: &World, platform: &Platform) -> Result<ValidatedAgent, Vec<Problem>> {
+    let invalid = |field: &str, message: String| vec![Problem::new(Reason::InvalidSpec, field, message)];
+    let name = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default())
+        .map_err(|error| invalid("metadata.name", error.to_string()))?;
+    let uid = agent.metadata.uid.clone().filter(|uid| !uid.is_empty());
+    let uid = uid.ok_or_else(|| invalid("metadata.uid", "missing: the API server or the runtime sets it".into()))?;
+    let namespace = agent.metadata.namespace.clone().unwrap_or_default();
+    let Some(tenant) = world.tenancy.tenant_of(&namespace) else {
+        let message = format!(
+            "namespace {namespace} is no tenant's: move the Agent to acb-<tenant>, or ask the platform team for a Tenant with this namespace"
+        );
+        return Err(vec![Problem::new(Reason::UnknownTenant, "metadata.namespace", message)]);
+    };
+    let tenant_name = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default())
+        .map_err(|error| invalid("metadata.namespace", error.to_string()))?;
+    let allowance = tier::allowance(tenant.spec.tier, &platform.tiers);
+    let deleting = agent.metadata.deletion_timestamp.is_some();
+
+    let mut problems = Vec::new();
+    if !deleting {
+        if let Some((most, by)) = world.tenancy.crowded_out(tenant, agent, &allowance) {
+            let message =
+                format!("{by} allows {most} agents, and older ones take them all: remove one of them or raise the limit");
+            problems.push(Problem::new(Reason::TooManyAgents, "metadata.name", message));
+        }
+        let refused = world.tenancy.extra_types(tenant, &allowance).1;
+        for (index, name) in agent.spec.publishes.iter().enumerate().filter(|(_, name)| refused.contains(*name)) {
+            let message = format!(
+                "the Tenant does not list {name}, and its {} context types are all in use: use a listed one or ask the platform team",
+                allowance.context_types
+            );
+            problems.push(Problem::new(Reason::TooManyContextTypes, format!("spec.publishes[{index}]"), message));
+        }
+        if agent.spec.credentials.as_ref().is_some_and(|credentials| credentials.api_key.is_none()) {
+            let message = "only API keys are checked yet: add apiKey, or leave credentials out".to_owned();
+            problems.push(Problem::new(Reason::CredentialNotSupported, "spec.credentials", message));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(ValidatedAgent {
+        tenant_id: TenantId::from_uid(tenant.metadata.uid.as_deref().unwrap_or_default()),
+        tenant: tenant_name,
+        spec: agent.spec.clone(),
+        limits: world.tenancy.agent_limits(tenant, agent, &allowance),
+        not_acted_on: not_acted_on(agent),
+        name,
+        uid,
+        namespace,
+        deleting,
+    })
+}
+
+fn not_acted_on(agent: &Agent) -> Vec<String> {
+    let Some(credentials) = &agent.spec.credentials else { return Vec::new() };
+    let fields = [
+        ("serviceAccount", credentials.service_account.is_some()),
+        ("external", credentials.external.is_some()),
+        ("clientCertificate", credentials.client_certificate.is_some()),
+        ("rotation", credentials.rotation.is_some()),
+    ];
+    fields.into_iter().filter(|(_, set)| *set).map(|(field, _)| format!("spec.credentials.{field}")).collect()
+}

@@ -1,0 +1,44 @@
+-- Run by a superuser in the database acb, in one transaction. May be repeated.
+REVOKE ALL ON DATABASE acb FROM PUBLIC;
+GRANT CONNECT ON DATABASE acb TO acb_operator, acb_tenant;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+
+-- A tenant must own nothing: large objects have no policies, and whoever owns one can't be dropped. No code of a tenant's own either.
+REVOKE ALL ON LANGUAGE plpgsql FROM PUBLIC;
+GRANT USAGE ON LANGUAGE plpgsql TO acb_owner, acb_provisioner;
+DO $$
+DECLARE
+    routine regprocedure;
+BEGIN
+    FOR routine IN
+        SELECT oid::regprocedure FROM pg_catalog.pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^(lo_|loread$|lowrite$)'
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
+    END LOOP;
+END
+$$;
+
+CREATE SCHEMA IF NOT EXISTS acb AUTHORIZATION acb_owner;
+ALTER SCHEMA acb OWNER TO acb_owner;
+REVOKE ALL ON SCHEMA acb FROM PUBLIC;
+GRANT USAGE ON SCHEMA acb TO acb_operator, acb_tenant;
+ALTER DEFAULT PRIVILEGES FOR ROLE acb_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE acb_provisioner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+
+CREATE SCHEMA IF NOT EXISTS acb_provision AUTHORIZATION acb_provisioner;
+ALTER SCHEMA acb_provision OWNER TO acb_provisioner;
+REVOKE ALL ON SCHEMA acb_provision FROM PUBLIC;
+GRANT USAGE ON SCHEMA acb_provision TO acb_operator;
+
+-- How far the schema is. One row: migrations run under its lock.
+SET LOCAL ROLE acb_owner;
+CREATE TABLE IF NOT EXISTS acb.schema_version (
+    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    version    integer NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO acb.schema_version (version) VALUES (0) ON CONFLICT DO NOTHING;
+REVOKE ALL ON acb.schema_version FROM PUBLIC;
+GRANT SELECT ON acb.schema_version TO acb_operator, acb_tenant;
+RESET ROLE;

@@ -1,0 +1,438 @@
+//! The effect on Kafka: topics, SCRAM users and ACLs. Steps of one kind that follow one another are one request, and no password is ever
+//! sent: the broker gets what SCRAM derives from it.
+
+use std::collections::BTreeSet;
+
+use acb_kafka::{
+    Connection, Error, ResponseError, Settings,
+    kafka_protocol::{
+        messages::{
+            AlterUserScramCredentialsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
+            DeleteTopicsRequest, DescribeAclsRequest, IncrementalAlterConfigsRequest, MetadataRequest, TopicName,
+            alter_user_scram_credentials_request::{ScramCredentialDeletion, ScramCredentialUpsertion},
+            create_acls_request::AclCreation,
+            create_partitions_request::CreatePartitionsTopic,
+            create_topics_request::{CreatableTopic, CreatableTopicConfig},
+            delete_acls_request::DeleteAclsFilter,
+            delete_topics_request::DeleteTopicState,
+            incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+            metadata_request::MetadataRequestTopic,
+        },
+        protocol::StrBytes,
+    },
+    salted_password,
+};
+use bytes::Bytes;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::{EffectError, SecretReader};
+use crate::plan::{KafkaStep, SecretRef, TopicSpec};
+
+/// Topics and clients agree on this: with a lower limit at the topic, a record that is too large would fail the others of its batch.
+const MAX_MESSAGE_BYTES: u32 = 2 * 1024 * 1024;
+/// Kafka's least. The passwords are random: more rounds would add nothing.
+const ITERATIONS: i32 = 4096;
+const REQUEST_TIMEOUT_MS: i32 = 3000;
+
+const SCRAM_SHA_512: i8 = 2;
+const RESOURCE_TOPIC: i8 = 2;
+const RESOURCE_GROUP: i8 = 3;
+const PATTERN_ANY: i8 = 1;
+/// Kafka's numbers: a client with others makes ACLs that look right in its own listing, and grant nothing.
+const PATTERN_PREFIXED: i8 = 4;
+const ANY: i8 = 1;
+const ALLOW: i8 = 3;
+const READ: i8 = 3;
+const WRITE: i8 = 4;
+const DESCRIBE: i8 = 8;
+/// Everything that a tenant may do, on its own prefix.
+const GRANTS: [(i8, i8); 4] =
+    [(RESOURCE_TOPIC, READ), (RESOURCE_TOPIC, WRITE), (RESOURCE_TOPIC, DESCRIBE), (RESOURCE_GROUP, DESCRIBE)];
+
+/// An ACL, whole: its fields decide whether two are the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Acl {
+    /// `User:<name>`.
+    pub principal: String,
+    /// `*` is any.
+    pub host: String,
+    /// Kafka's number: 2 for topics, 3 for groups.
+    pub resource_type: i8,
+    /// The name, or its beginning.
+    pub resource_name: String,
+    /// Kafka's number: 3 for literal, 4 for prefixed.
+    pub pattern_type: i8,
+    /// Kafka's number.
+    pub operation: i8,
+    /// Kafka's number: 2 denies, 3 allows.
+    pub permission: i8,
+}
+
+/// What a tenant's user is granted on its prefix.
+#[must_use]
+pub fn acls_of(username: &str, prefix: &str) -> BTreeSet<Acl> {
+    let acl = |(resource_type, operation)| Acl {
+        principal: format!("User:{username}"),
+        host: "*".to_owned(),
+        resource_type,
+        resource_name: prefix.to_owned(),
+        pattern_type: PATTERN_PREFIXED,
+        operation,
+        permission: ALLOW,
+    };
+    GRANTS.map(acl).into()
+}
+
+/// Applies the Kafka steps of a plan.
+#[derive(Clone, Debug)]
+pub struct KafkaEffect {
+    settings: Settings,
+    replication_factor: i16,
+}
+
+impl KafkaEffect {
+    /// As the operator's own user. `replication_factor` is `-1` for the cluster's own default.
+    #[must_use]
+    pub fn new(settings: Settings, replication_factor: i16) -> Self {
+        Self { settings, replication_factor }
+    }
+
+    /// Applies steps in their order. Safe to repeat.
+    ///
+    /// # Errors
+    /// The first step that could not be applied; those before it are.
+    pub async fn apply(&self, steps: &[KafkaStep], secrets: &dyn SecretReader) -> Result<(), EffectError> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let mut session = Session::open(self).await?;
+        for run in steps.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
+            session.apply(run, secrets).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A connection for a few requests.
+pub(super) struct Session<'a> {
+    effect: &'a KafkaEffect,
+    connection: Connection,
+}
+
+impl<'a> Session<'a> {
+    pub(super) async fn open(effect: &'a KafkaEffect) -> Result<Self, EffectError> {
+        let connection = Connection::open(&effect.settings).await.map_err(failed)?;
+        Ok(Self { effect, connection })
+    }
+
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    async fn apply(&mut self, run: &[KafkaStep], secrets: &dyn SecretReader) -> Result<(), EffectError> {
+        let mut topics = Vec::new();
+        let mut users = Vec::new();
+        let mut grants = Vec::new();
+        let mut gone_users = Vec::new();
+        let mut gone_topics = Vec::new();
+        for step in run {
+            match step {
+                KafkaStep::EnsureTopic { topic } => topics.push(topic),
+                KafkaStep::EnsureUser { username, secret } => users.push((username.as_str(), secret)),
+                KafkaStep::EnsureAcls { username, prefix } => grants.push((username.as_str(), prefix.as_str())),
+                KafkaStep::RemoveUser { username } => gone_users.push(username.as_str()),
+                KafkaStep::RemoveTopic { name } => gone_topics.push(name.as_str()),
+            }
+        }
+        if !topics.is_empty() {
+            self.ensure_topics(&topics).await?;
+        }
+        if !users.is_empty() {
+            self.ensure_users(&users, secrets).await?;
+        }
+        if !grants.is_empty() {
+            self.ensure_acls(&grants).await?;
+        }
+        if !gone_users.is_empty() {
+            self.remove_users(&gone_users).await?;
+        }
+        if !gone_topics.is_empty() {
+            self.remove_topics(&gone_topics).await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure_topics(&mut self, topics: &[&TopicSpec]) -> Result<(), EffectError> {
+        let create = topics.iter().map(|topic| {
+            let configs = configs(topic).map(|(name, value)| {
+                CreatableTopicConfig::default().with_name(StrBytes::from_static_str(name)).with_value(Some(text(value)))
+            });
+            CreatableTopic::default()
+                .with_name(TopicName(text(&topic.name)))
+                .with_num_partitions(topic.partitions.cast_signed())
+                .with_replication_factor(self.effect.replication_factor)
+                .with_configs(configs.into())
+        });
+        let request = CreateTopicsRequest::default().with_topics(create.collect()).with_timeout_ms(REQUEST_TIMEOUT_MS);
+        let answer = self.connection.send(&request, 7).await.map_err(failed)?;
+        let mut known = BTreeSet::new();
+        for topic in &answer.topics {
+            if topic.error_code == ResponseError::TopicAlreadyExists.code() {
+                known.insert(topic.name.to_string());
+            } else {
+                check(topic.error_code, topic.error_message.as_ref(), &format!("making topic {}", topic.name.0))?;
+            }
+        }
+        let known: Vec<_> = topics.iter().copied().filter(|topic| known.contains(&topic.name)).collect();
+        if !known.is_empty() {
+            self.set_configs(&known).await?;
+        }
+        self.grow(topics, &known).await
+    }
+
+    async fn set_configs(&mut self, topics: &[&TopicSpec]) -> Result<(), EffectError> {
+        let resources = topics.iter().map(|topic| {
+            let configs = configs(topic).map(|(name, value)| {
+                AlterableConfig::default().with_name(StrBytes::from_static_str(name)).with_value(Some(text(value)))
+            });
+            AlterConfigsResource::default()
+                .with_resource_type(RESOURCE_TOPIC)
+                .with_resource_name(text(&topic.name))
+                .with_configs(configs.into())
+        });
+        let request = IncrementalAlterConfigsRequest::default().with_resources(resources.collect());
+        let answer = self.connection.send(&request, 1).await.map_err(failed)?;
+        for resource in &answer.responses {
+            check(
+                resource.error_code,
+                resource.error_message.as_ref(),
+                &format!("configuring topic {}", resource.resource_name),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Adds partitions to known topics, and waits until the brokers know every topic as it should be: who connects next may use it.
+    async fn grow(&mut self, topics: &[&TopicSpec], known: &[&TopicSpec]) -> Result<(), EffectError> {
+        let counts = self.partitions(known).await?;
+        let grow = known.iter().zip(counts).filter(|(topic, count)| (1..topic.partitions as usize).contains(count));
+        let grow = grow.map(|(topic, _)| {
+            CreatePartitionsTopic::default()
+                .with_name(TopicName(text(&topic.name)))
+                .with_count(topic.partitions.cast_signed())
+                .with_assignments(None)
+        });
+        let grow: Vec<_> = grow.collect();
+        if !grow.is_empty() {
+            let request = CreatePartitionsRequest::default().with_topics(grow).with_timeout_ms(REQUEST_TIMEOUT_MS);
+            let answer = self.connection.send(&request, 3).await.map_err(failed)?;
+            for topic in &answer.results {
+                check(topic.error_code, topic.error_message.as_ref(), &format!("adding partitions to {}", topic.name.0))?;
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(3);
+        loop {
+            let counts = self.partitions(topics).await?;
+            if topics.iter().zip(counts).all(|(topic, count)| count >= topic.partitions as usize) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(EffectError::unavailable("Kafka", "a topic that was made is not known to the brokers yet"));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// How many partitions with a leader each topic has.
+    async fn partitions(&mut self, topics: &[&TopicSpec]) -> Result<Vec<usize>, EffectError> {
+        if topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named = topics.iter().map(|topic| MetadataRequestTopic::default().with_name(Some(TopicName(text(&topic.name)))));
+        let request = MetadataRequest::default().with_topics(Some(named.collect())).with_allow_auto_topic_creation(false);
+        let answer = self.connection.send(&request, 12).await.map_err(failed)?;
+        let count = |spec: &&TopicSpec| {
+            let topic = answer.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| name.0.as_str() == spec.name));
+            topic.map_or(0, |topic| topic.partitions.iter().filter(|partition| partition.error_code == 0).count())
+        };
+        Ok(topics.iter().map(count).collect())
+    }
+
+    async fn ensure_users(&mut self, users: &[(&str, &SecretRef)], secrets: &dyn SecretReader) -> Result<(), EffectError> {
+        let mut upsertions = Vec::with_capacity(users.len());
+        for (username, secret) in users {
+            let content = secrets.read(secret).await?;
+            let password = zeroize::Zeroizing::new(content.bytes(secret, "password")?.to_vec());
+            let mut salt = [0_u8; 32];
+            getrandom::fill(&mut salt).map_err(|error| EffectError::unavailable("the system's randomness", error))?;
+            let salted = tokio::task::spawn_blocking(move || salted_password(&password, &salt, ITERATIONS.cast_unsigned()))
+                .await
+                .map_err(|error| EffectError::unavailable("the hash of a password", error))?;
+            upsertions.push(
+                ScramCredentialUpsertion::default()
+                    .with_name(text(username))
+                    .with_mechanism(SCRAM_SHA_512)
+                    .with_iterations(ITERATIONS)
+                    .with_salt(Bytes::copy_from_slice(&salt))
+                    .with_salted_password(Bytes::copy_from_slice(salted.as_ref())),
+            );
+        }
+        self.alter_users(AlterUserScramCredentialsRequest::default().with_upsertions(upsertions)).await
+    }
+
+    async fn alter_users(&mut self, request: AlterUserScramCredentialsRequest) -> Result<(), EffectError> {
+        let answer = self.connection.send(&request, 0).await.map_err(failed)?;
+        for user in &answer.results {
+            if user.error_code != ResponseError::ResourceNotFound.code() {
+                check(user.error_code, user.error_message.as_ref(), &format!("setting the credential of {}", user.user))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the ACLs of these users exactly what they should be: what else they were granted goes.
+    async fn ensure_acls(&mut self, grants: &[(&str, &str)]) -> Result<(), EffectError> {
+        let mut wanted = BTreeSet::new();
+        for (username, prefix) in grants {
+            let tenant = prefix.strip_prefix("acb.").and_then(|rest| rest.strip_suffix('.'));
+            if tenant.is_none_or(|tenant| tenant.is_empty() || tenant.contains('.')) {
+                return Err(EffectError::refused(
+                    "ACB",
+                    format!("{prefix:?} is not a tenant's prefix: {username} would reach others"),
+                ));
+            }
+            wanted.extend(acls_of(username, prefix));
+        }
+        let principals: BTreeSet<_> = wanted.iter().map(|acl| acl.principal.clone()).collect();
+        let one = if principals.len() == 1 { principals.first().map(String::as_str) } else { None };
+        let held: BTreeSet<_> = self.acls(one).await?.into_iter().filter(|acl| principals.contains(&acl.principal)).collect();
+        // Less first: no state in between grants more than the start or the end.
+        let extra: Vec<_> = held.difference(&wanted).map(filter_of).collect();
+        self.delete_acls(extra).await?;
+        let creations: Vec<_> = wanted.difference(&held).map(creation_of).collect();
+        if creations.is_empty() {
+            return Ok(());
+        }
+        let answer = self.connection.send(&CreateAclsRequest::default().with_creations(creations), 2).await.map_err(failed)?;
+        for result in &answer.results {
+            check(result.error_code, result.error_message.as_ref(), "granting a tenant its topics")?;
+        }
+        Ok(())
+    }
+
+    /// Every ACL, or those of one principal.
+    pub(super) async fn acls(&mut self, principal: Option<&str>) -> Result<Vec<Acl>, EffectError> {
+        let request = DescribeAclsRequest::default()
+            .with_resource_type_filter(ANY)
+            .with_pattern_type_filter(PATTERN_ANY)
+            .with_principal_filter(principal.map(text))
+            .with_operation(ANY)
+            .with_permission_type(ANY);
+        let answer = self.connection.send(&request, 2).await.map_err(failed)?;
+        check(answer.error_code, answer.error_message.as_ref(), "listing ACLs")?;
+        let mut acls = Vec::new();
+        for resource in &answer.resources {
+            acls.extend(resource.acls.iter().map(|acl| Acl {
+                principal: acl.principal.to_string(),
+                host: acl.host.to_string(),
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name.to_string(),
+                pattern_type: resource.pattern_type,
+                operation: acl.operation,
+                permission: acl.permission_type,
+            }));
+        }
+        Ok(acls)
+    }
+
+    async fn delete_acls(&mut self, filters: Vec<DeleteAclsFilter>) -> Result<(), EffectError> {
+        if filters.is_empty() {
+            return Ok(());
+        }
+        let answer = self.connection.send(&DeleteAclsRequest::default().with_filters(filters), 2).await.map_err(failed)?;
+        for result in &answer.filter_results {
+            check(result.error_code, result.error_message.as_ref(), "removing ACLs")?;
+        }
+        Ok(())
+    }
+
+    /// The ACLs go first: a credential without them opens nothing.
+    async fn remove_users(&mut self, users: &[&str]) -> Result<(), EffectError> {
+        let filters = users.iter().map(|username| {
+            DeleteAclsFilter::default()
+                .with_resource_type_filter(ANY)
+                .with_pattern_type_filter(PATTERN_ANY)
+                .with_principal_filter(Some(text(&format!("User:{username}"))))
+                .with_operation(ANY)
+                .with_permission_type(ANY)
+        });
+        self.delete_acls(filters.collect()).await?;
+        let deletions = users
+            .iter()
+            .map(|username| ScramCredentialDeletion::default().with_name(text(username)).with_mechanism(SCRAM_SHA_512));
+        self.alter_users(AlterUserScramCredentialsRequest::default().with_deletions(deletions.collect())).await
+    }
+
+    async fn remove_topics(&mut self, topics: &[&str]) -> Result<(), EffectError> {
+        let named = topics.iter().map(|name| DeleteTopicState::default().with_name(Some(TopicName(text(name)))));
+        let request = DeleteTopicsRequest::default().with_topics(named.collect()).with_timeout_ms(REQUEST_TIMEOUT_MS);
+        let answer = self.connection.send(&request, 6).await.map_err(failed)?;
+        for topic in &answer.responses {
+            if topic.error_code != ResponseError::UnknownTopicOrPartition.code() {
+                let name = topic.name.as_ref().map_or("", |name| name.0.as_str());
+                check(topic.error_code, topic.error_message.as_ref(), &format!("removing topic {name}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The configuration of a topic that ACB owns.
+pub(super) fn configs(topic: &TopicSpec) -> [(&'static str, String); 4] {
+    [
+        ("retention.ms", topic.retention_seconds.saturating_mul(1000).to_string()),
+        ("cleanup.policy", topic.cleanup.clone()),
+        ("max.message.bytes", topic.max_message_bytes.max(MAX_MESSAGE_BYTES).to_string()),
+        ("message.timestamp.type", "LogAppendTime".to_owned()),
+    ]
+}
+
+fn creation_of(acl: &Acl) -> AclCreation {
+    AclCreation::default()
+        .with_resource_type(acl.resource_type)
+        .with_resource_name(text(&acl.resource_name))
+        .with_resource_pattern_type(acl.pattern_type)
+        .with_principal(text(&acl.principal))
+        .with_host(text(&acl.host))
+        .with_operation(acl.operation)
+        .with_permission_type(acl.permission)
+}
+
+fn filter_of(acl: &Acl) -> DeleteAclsFilter {
+    DeleteAclsFilter::default()
+        .with_resource_type_filter(acl.resource_type)
+        .with_resource_name_filter(Some(text(&acl.resource_name)))
+        .with_pattern_type_filter(acl.pattern_type)
+        .with_principal_filter(Some(text(&acl.principal)))
+        .with_host_filter(Some(text(&acl.host)))
+        .with_operation(acl.operation)
+        .with_permission_type(acl.permission)
+}
+
+pub(super) fn text(value: impl AsRef<str>) -> StrBytes {
+    StrBytes::from_string(value.as_ref().to_owned())
+}
+
+pub(super) fn failed(error: Error) -> EffectError {
+    match error {
+        Error::Unreachable(..) => EffectError::unavailable("Kafka", error),
+        Error::Login(..) | Error::Protocol(_) => EffectError::refused("Kafka", error),
+    }
+}
+
+/// What a broker's code means for a step.
+pub(super) fn check(code: i16, message: Option<&StrBytes>, what: &str) -> Result<(), EffectError> {
+    let Some(error) = ResponseError::try_from_code(code) else { return Ok(()) };
+    let detail = format!("{what}: {error}{}", message.map(|message| format!(" ({message})")).unwrap_or_default());
+    Err(if error.is_retriable() { EffectError::unavailable("Kafka", detail) } else { EffectError::refused("Kafka", detail) })
+}

@@ -1,0 +1,106 @@
+//! The port for objects and Secrets, and the effect that applies a step through it. Standalone it is the state folder.
+
+use std::{collections::BTreeMap, fmt};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::{EffectError, SecretData, SecretReader, secret};
+use crate::plan::{KubernetesStep, SecretRef};
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Such as `apps/v1`.
+    pub api_version: String,
+    /// Such as `Deployment`.
+    pub kind: String,
+    /// Empty for cluster-scoped objects.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// A key from its parts.
+    #[must_use]
+    pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
+        Self { api_version: api_version.into(), kind: kind.into(), namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of a Secret.
+    #[must_use]
+    pub fn secret(secret: &SecretRef) -> Self {
+        Self::new("v1", "Secret", &secret.namespace, &secret.object_name())
+    }
+
+    /// The Secret that this is the key of; `None` for what is no Secret, or none of a generation.
+    #[must_use]
+    pub fn secret_ref(&self) -> Option<SecretRef> {
+        let (name, generation) = self.name.rsplit_once('-')?;
+        let generation = generation.parse().ok()?;
+        (self.kind == "Secret").then(|| SecretRef { namespace: self.namespace.clone(), name: name.to_owned(), generation })
+    }
+
+    /// The key that an object says of itself; `None` where `apiVersion`, `kind` or `metadata.name` is missing.
+    #[must_use]
+    pub fn of(object: &Value) -> Option<Self> {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+        let namespace = text("/metadata/namespace").unwrap_or_default();
+        Some(Self::new(text("/apiVersion")?, text("/kind")?, namespace, text("/metadata/name")?))
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// Objects and Secrets, wherever they are kept.
+#[async_trait]
+pub trait Objects: SecretReader {
+    /// An object as it is now.
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, EffectError>;
+    /// Everything that is in a namespace, without what is in Secrets; the empty namespace: what is cluster-scoped.
+    async fn list(&self, namespace: &str) -> Result<BTreeMap<ObjectKey, Value>, EffectError>;
+    /// Makes the object, or sets what ACB owns of it.
+    async fn apply(&self, object: &Value) -> Result<(), EffectError>;
+    /// Removes an object; one that is not there is no error.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), EffectError>;
+    /// Makes a Secret. Never overwrites: where there is one, it stays as it is.
+    async fn create_secret(&self, secret: &SecretRef, data: SecretData) -> Result<(), EffectError>;
+}
+
+/// Applies one step.
+pub async fn apply(objects: &dyn Objects, step: &KubernetesStep) -> Result<(), EffectError> {
+    match step {
+        KubernetesStep::Apply { object } => objects.apply(object).await,
+        KubernetesStep::EnsureSecret { secret, content } => {
+            if objects.get(&ObjectKey::secret(secret)).await?.is_some() {
+                return Ok(());
+            }
+            let data = secret::generate(content, objects).await?;
+            objects.create_secret(secret, data).await
+        }
+        KubernetesStep::PublishCertificate { namespace, name, authority } => {
+            let ca = objects.read(authority).await?;
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {
+                    "name": name, "namespace": namespace,
+                    "labels": {"app.kubernetes.io/managed-by": "acb-operator"},
+                },
+                "data": {"ca.crt": ca.text(authority, "ca.crt")?},
+            });
+            objects.apply(&object).await
+        }
+        KubernetesStep::Delete { api_version, kind, namespace, name } => {
+            objects.delete(&ObjectKey::new(api_version, kind, namespace, name)).await
+        }
+    }
+}

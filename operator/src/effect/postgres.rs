@@ -1,0 +1,487 @@
+//! Applies a step to PostgreSQL, as `acb_operator`: each in one transaction that checks the leader's epoch, so that a paused leader
+//! writes nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use sqlx::{PgConnection, PgPool, types::Json};
+use uuid::Uuid;
+
+use super::{EffectError, SecretReader};
+use crate::{
+    bootstrap::{LeaderEpoch, scram_verifier},
+    plan::{AgentRow, ApiKeyRef, PostgresStep, SecretRef, TenantRow, TopicSpec},
+};
+
+const SYSTEM: &str = "PostgreSQL";
+/// The key of a generation in `sys.control`; its value is the decimal number.
+pub const GENERATION_KEY: &[u8] = b"generation";
+
+/// Tells hubs of a new generation where the bus is not PostgreSQL. Called after the commit.
+#[async_trait]
+pub trait GenerationAnnouncer: Send + Sync {
+    /// Appends the generation to `acb.<tenant>.sys.control`. A lost announcement costs hubs a few seconds: they poll, too.
+    async fn announce(&self, tenant: &str, generation: u64);
+}
+
+/// Applies the steps of one leader.
+#[derive(Clone)]
+pub struct PostgresEffect {
+    pool: PgPool,
+    epoch: LeaderEpoch,
+    secrets: Arc<dyn SecretReader>,
+    announcer: Option<Arc<dyn GenerationAnnouncer>>,
+}
+
+impl std::fmt::Debug for PostgresEffect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresEffect").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+/// A tenant's new generation, to be announced.
+struct Changed {
+    tenant: String,
+    generation: u64,
+}
+
+impl PostgresEffect {
+    /// `pool` logs in as `acb_operator`; the epoch is from [`claim_leadership`](crate::bootstrap::claim_leadership).
+    #[must_use]
+    pub fn new(pool: PgPool, epoch: LeaderEpoch, secrets: Arc<dyn SecretReader>) -> Self {
+        Self { pool, epoch, secrets, announcer: None }
+    }
+
+    /// With who tells hubs, where the bus is not PostgreSQL.
+    #[must_use]
+    pub fn with_announcer(mut self, announcer: Arc<dyn GenerationAnnouncer>) -> Self {
+        self.announcer = Some(announcer);
+        self
+    }
+
+    /// Applies one step. Repeating it changes nothing more, but for the generation.
+    ///
+    /// # Errors
+    /// What PostgreSQL answered, or which Secret is missing.
+    pub async fn apply(&self, step: &PostgresStep) -> Result<(), EffectError> {
+        match step {
+            PostgresStep::EnsureLogin { tenant_id, secret, connection_limit } => {
+                self.ensure_login(tenant_id, secret, *connection_limit).await
+            }
+            PostgresStep::ProjectTenant { tenant_id, tenant } => self.project_tenant(tenant_id, tenant).await,
+            PostgresStep::ProjectAgent { tenant_id, agent, api_key } => {
+                self.project_agent(tenant_id, agent, api_key.as_ref()).await
+            }
+            PostgresStep::RemoveAgent { tenant_id, agent_id } => self.remove_agent(tenant_id, agent_id).await,
+            PostgresStep::EnsureTopic { tenant_id, topic } => self.ensure_topic(tenant_id, topic).await,
+            PostgresStep::DisableLogin { tenant_id } => self.disable_login(tenant_id).await,
+            PostgresStep::RemoveTenant { tenant_id } => self.remove_tenant(tenant_id).await,
+        }
+    }
+
+    /// Ends tenants' sessions whose transaction has lasted longer than `seconds`, and says how many.
+    ///
+    /// # Errors
+    /// What PostgreSQL answered.
+    pub async fn end_overlong(&self, seconds: u32) -> Result<u64, EffectError> {
+        let ended: i64 = sqlx::query_scalar("SELECT acb_provision.end_overlong($1, make_interval(secs => $2))")
+            .bind(self.epoch.0)
+            .bind(f64::from(seconds))
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|error| failed("ending over-long sessions", &error))?;
+        Ok(u64::try_from(ended).unwrap_or_default())
+    }
+
+    async fn ensure_login(&self, tenant_id: &str, secret: &SecretRef, connection_limit: u32) -> Result<(), EffectError> {
+        let data = self.secrets.read(secret).await?;
+        let verifier =
+            scram_verifier(data.text(secret, "password")?).map_err(|error| EffectError::unavailable("randomness", error))?;
+        sqlx::query("SELECT acb_provision.ensure_login($1, $2, $3, $4)")
+            .bind(self.epoch.0)
+            .bind(tenant_id)
+            .bind(verifier)
+            .bind(whole(connection_limit))
+            .execute(&self.pool)
+            .await
+            .map_err(|error| failed(&format!("login of tenant {tenant_id}"), &error))?;
+        Ok(())
+    }
+
+    async fn project_tenant(&self, tenant_id: &str, tenant: &TenantRow) -> Result<(), EffectError> {
+        let id = tenant_bytes(tenant_id)?;
+        let what = format!("tenant {}", tenant.name);
+        let changed = self
+            .within(&what, async |connection| {
+                sqlx::query(
+                    "INSERT INTO acb.tenant AS t (tenant_id, name, tier, registration, suspended, limits) VALUES ($1, $2, $3, $4, $5, $6)
+                     ON CONFLICT (tenant_id) DO UPDATE SET name = excluded.name, tier = excluded.tier,
+                         registration = excluded.registration, suspended = excluded.suspended, limits = excluded.limits",
+                )
+                .bind(&id)
+                .bind(&tenant.name)
+                .bind(&tenant.tier)
+                .bind(&tenant.registration)
+                .bind(tenant.suspended)
+                .bind(Json(&tenant.limits))
+                .execute(&mut *connection)
+                .await?;
+                let names: Vec<&str> = tenant.context_types.iter().map(|row| row.name.as_str()).collect();
+                sqlx::query("DELETE FROM acb.context_type WHERE tenant_id = $1 AND name <> ALL ($2)")
+                    .bind(&id)
+                    .bind(&names)
+                    .execute(&mut *connection)
+                    .await?;
+                for row in &tenant.context_types {
+                    sqlx::query(
+                        "INSERT INTO acb.context_type
+                             (tenant_id, name, partitions, retention_seconds, cleanup, max_message_bytes, schema)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7)
+                         ON CONFLICT (tenant_id, name) DO UPDATE SET partitions = excluded.partitions,
+                             retention_seconds = excluded.retention_seconds, cleanup = excluded.cleanup,
+                             max_message_bytes = excluded.max_message_bytes, schema = excluded.schema",
+                    )
+                    .bind(&id)
+                    .bind(&row.name)
+                    .bind(whole(row.partitions))
+                    .bind(long(row.retention_seconds))
+                    .bind(&row.cleanup)
+                    .bind(whole(row.max_message_bytes))
+                    .bind(row.schema.as_ref().map(Json))
+                    .execute(&mut *connection)
+                    .await?;
+                }
+                bump(connection, &id).await
+            })
+            .await?;
+        self.announce(changed).await;
+        Ok(())
+    }
+
+    async fn project_agent(&self, tenant_id: &str, agent: &AgentRow, api_key: Option<&ApiKeyRef>) -> Result<(), EffectError> {
+        let id = tenant_bytes(tenant_id)?;
+        let agent_id = agent_uuid(&agent.id)?;
+        let key = match api_key {
+            Some(reference) => Some(self.api_key(reference).await?),
+            None => None,
+        };
+        let what = format!("agent {} of tenant {tenant_id}", agent.name);
+        let changed = self
+            .within(&what, async |connection| {
+                project_agent_row(connection, &id, agent_id, agent).await?;
+                project_groups(connection, &id, agent_id, &agent.groups).await?;
+                project_key(connection, &id, agent_id, key.as_ref()).await?;
+                bump(connection, &id).await
+            })
+            .await?;
+        self.announce(changed).await;
+        Ok(())
+    }
+
+    async fn api_key(&self, reference: &ApiKeyRef) -> Result<StoredKey, EffectError> {
+        let key = self.secrets.read(&reference.secret).await?;
+        let keys = self.secrets.read(&reference.keys).await?;
+        let text = key.text(&reference.secret, "api-key")?;
+        stored_key(keys.bytes(&reference.keys, "pepper")?, text).ok_or_else(|| EffectError::BadSecret {
+            secret: reference.secret.clone(),
+            key: "api-key".to_owned(),
+            detail: "an API key reads acb_<prefix>_<secret>".to_owned(),
+        })
+    }
+
+    async fn remove_agent(&self, tenant_id: &str, agent_id: &str) -> Result<(), EffectError> {
+        let id = tenant_bytes(tenant_id)?;
+        let agent_id = agent_uuid(agent_id)?;
+        let changed = self
+            .within(&format!("agent {agent_id} of tenant {tenant_id}"), async |connection| {
+                let removed = sqlx::query("DELETE FROM acb.agent WHERE tenant_id = $1 AND agent_id = $2")
+                    .bind(&id)
+                    .bind(agent_id)
+                    .execute(&mut *connection)
+                    .await?;
+                if removed.rows_affected() == 0 { Ok(None) } else { bump(connection, &id).await }
+            })
+            .await?;
+        self.announce(changed).await;
+        Ok(())
+    }
+
+    async fn ensure_topic(&self, tenant_id: &str, topic: &TopicSpec) -> Result<(), EffectError> {
+        let id = tenant_bytes(tenant_id)?;
+        self.within(&format!("topic {}", topic.name), async |connection| {
+            // A topic that was lost and is made again has a later epoch: its old offsets mean nothing.
+            let partitions: i32 = sqlx::query_scalar(
+                "INSERT INTO acb.bus_topic AS t (tenant_id, topic, partitions, epoch, retention_seconds, cleanup, max_message_bytes)
+                 VALUES ($1, $2, $3, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, $4, $5, $6)
+                 ON CONFLICT (tenant_id, topic) DO UPDATE SET partitions = greatest(t.partitions, excluded.partitions),
+                     retention_seconds = excluded.retention_seconds, cleanup = excluded.cleanup,
+                     max_message_bytes = excluded.max_message_bytes
+                 RETURNING partitions",
+            )
+            .bind(&id)
+            .bind(&topic.name)
+            .bind(whole(topic.partitions))
+            .bind(long(topic.retention_seconds))
+            .bind(&topic.cleanup)
+            .bind(whole(topic.max_message_bytes))
+            .fetch_one(&mut *connection)
+            .await?;
+            sqlx::query(
+                "INSERT INTO acb.bus_partition (tenant_id, topic, partition)
+                 SELECT $1, $2, generate_series(0, $3 - 1) ON CONFLICT DO NOTHING",
+            )
+            .bind(&id)
+            .bind(&topic.name)
+            .bind(partitions)
+            .execute(&mut *connection)
+            .await
+            .map(drop)
+        })
+        .await
+    }
+
+    async fn disable_login(&self, tenant_id: &str) -> Result<(), EffectError> {
+        let what = format!("login of tenant {tenant_id}");
+        // Barred and committed first: a session that is ended must not come back.
+        for sql in ["SELECT acb_provision.disable_login($1, $2)", "SELECT acb_provision.end_sessions($1, $2)"] {
+            sqlx::query(sql)
+                .bind(self.epoch.0)
+                .bind(tenant_id)
+                .execute(&self.pool)
+                .await
+                .map_err(|error| failed(&what, &error))?;
+        }
+        Ok(())
+    }
+
+    async fn remove_tenant(&self, tenant_id: &str) -> Result<(), EffectError> {
+        let id = tenant_bytes(tenant_id)?;
+        self.disable_login(tenant_id).await?;
+        self.within(&format!("removing tenant {tenant_id}"), async |connection| {
+            sqlx::query("DELETE FROM acb.tenant WHERE tenant_id = $1").bind(&id).execute(&mut *connection).await?;
+            sqlx::query("SELECT acb_provision.drop_login($1, $2)")
+                .bind(self.epoch.0)
+                .bind(tenant_id)
+                .execute(connection)
+                .await
+                .map(drop)
+        })
+        .await
+    }
+
+    /// One transaction of this leader.
+    async fn within<T>(
+        &self,
+        what: &str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, EffectError> {
+        let attempt = async {
+            let mut transaction = self.pool.begin().await?;
+            self.epoch.check(&mut transaction).await?;
+            let answer = work(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(answer)
+        };
+        attempt.await.map_err(|error| failed(what, &error))
+    }
+
+    async fn announce(&self, changed: Option<Changed>) {
+        if let (Some(announcer), Some(changed)) = (&self.announcer, changed) {
+            announcer.announce(&changed.tenant, changed.generation).await;
+        }
+    }
+}
+
+/// What is stored of an API key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// Between the key's first and second underscore.
+    pub prefix: String,
+    /// HMAC-SHA-256 of the whole key under the pepper.
+    pub hmac: Vec<u8>,
+}
+
+impl std::fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredKey").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// What PostgreSQL holds of this key. `None` where it is not shaped as `acb_<prefix>_<secret>`.
+#[must_use]
+pub fn stored_key(pepper: &[u8], key: &str) -> Option<StoredKey> {
+    let key = key.trim();
+    let mut parts = key.splitn(3, '_');
+    let (Some("acb"), Some(prefix), Some(secret)) = (parts.next(), parts.next(), parts.next()) else { return None };
+    if prefix.is_empty() || secret.is_empty() {
+        return None;
+    }
+    let mac = Hmac::<Sha256>::new_from_slice(pepper).ok()?.chain_update(key.as_bytes());
+    Some(StoredKey { prefix: prefix.to_owned(), hmac: mac.finalize().into_bytes().to_vec() })
+}
+
+async fn project_agent_row(
+    connection: &mut PgConnection,
+    id: &[u8],
+    agent_id: Uuid,
+    agent: &AgentRow,
+) -> Result<(), sqlx::Error> {
+    // An Agent that was removed and made again has a new UID under the old name.
+    sqlx::query("DELETE FROM acb.agent WHERE tenant_id = $1 AND name = $2 AND agent_id <> $3")
+        .bind(id)
+        .bind(&agent.name)
+        .bind(agent_id)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "INSERT INTO acb.agent (tenant_id, agent_id, name, type, capabilities, location, metadata, role, publishes, subscribes, limits,
+             suspended)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+         ON CONFLICT (tenant_id, agent_id) DO UPDATE SET name = excluded.name, type = excluded.type,
+             capabilities = excluded.capabilities, location = excluded.location, metadata = excluded.metadata, role = excluded.role,
+             publishes = excluded.publishes, subscribes = excluded.subscribes, limits = excluded.limits,
+             suspended = excluded.suspended",
+    )
+    .bind(id)
+    .bind(agent_id)
+    .bind(&agent.name)
+    .bind(&agent.r#type)
+    .bind(&agent.capabilities)
+    .bind(&agent.location)
+    .bind(Json(&agent.metadata))
+    .bind(&agent.role)
+    .bind(&agent.publishes)
+    .bind(&agent.subscribes)
+    .bind(Json(&agent.limits))
+    .bind(agent.suspended)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Leaving ends an interval, joining begins one: what was logged between is not for the member.
+async fn project_groups(connection: &mut PgConnection, id: &[u8], agent_id: Uuid, groups: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE acb.group_member SET left_at = clock_timestamp()
+         WHERE tenant_id = $1 AND agent_id = $2 AND left_at IS NULL AND group_name <> ALL ($3)",
+    )
+    .bind(id)
+    .bind(agent_id)
+    .bind(groups)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "INSERT INTO acb.group_member (tenant_id, group_name, agent_id, joined_at)
+         SELECT DISTINCT $1::bytea, wanted, $2, clock_timestamp() FROM unnest($3::text[]) AS wanted
+         WHERE NOT EXISTS (SELECT FROM acb.group_member AS m WHERE m.tenant_id = $1 AND m.agent_id = $2 AND m.group_name = wanted
+                           AND m.left_at IS NULL)",
+    )
+    .bind(id)
+    .bind(agent_id)
+    .bind(groups)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn project_key(
+    connection: &mut PgConnection,
+    id: &[u8],
+    agent_id: Uuid,
+    key: Option<&StoredKey>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM acb.api_key WHERE tenant_id = $1 AND agent_id = $2 AND prefix IS DISTINCT FROM $3")
+        .bind(id)
+        .bind(agent_id)
+        .bind(key.map(|key| &key.prefix))
+        .execute(&mut *connection)
+        .await?;
+    let Some(key) = key else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO acb.api_key (tenant_id, prefix, agent_id, hmac) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (tenant_id, prefix) DO UPDATE SET agent_id = excluded.agent_id, hmac = excluded.hmac",
+    )
+    .bind(id)
+    .bind(&key.prefix)
+    .bind(agent_id)
+    .bind(&key.hmac)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Raises the generation. Where the bus is PostgreSQL, the announcement is in the same transaction: it can't be lost, nor come early.
+async fn bump(connection: &mut PgConnection, id: &[u8]) -> Result<Option<Changed>, sqlx::Error> {
+    let raised: Option<(String, i64)> =
+        sqlx::query_as("UPDATE acb.tenant SET generation = generation + 1 WHERE tenant_id = $1 RETURNING name, generation")
+            .bind(id)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let Some((tenant, generation)) = raised else { return Ok(None) };
+    sqlx::query(
+        r#"WITH place AS (
+               UPDATE acb.bus_partition SET next_offset = next_offset + 1, last_time = greatest(last_time, clock_timestamp())
+               WHERE tenant_id = $1 AND topic = $2 AND partition = 0 RETURNING next_offset - 1 AS "offset", last_time
+           )
+           INSERT INTO acb.bus_record (tenant_id, topic, partition, "offset", key, value, log_time)
+           SELECT $1, $2, 0, "offset", $3, $4, last_time FROM place"#,
+    )
+    .bind(id)
+    .bind(format!("acb.{tenant}.sys.control"))
+    .bind(GENERATION_KEY)
+    .bind(generation.to_string().into_bytes())
+    .execute(connection)
+    .await?;
+    Ok(Some(Changed { tenant, generation: u64::try_from(generation).unwrap_or_default() }))
+}
+
+pub(crate) fn tenant_bytes(tenant_id: &str) -> Result<Vec<u8>, EffectError> {
+    hex::decode(tenant_id)
+        .ok()
+        .filter(|bytes| bytes.len() == 10)
+        .ok_or_else(|| EffectError::refused(SYSTEM, format!("tenant id {tenant_id:?} is not 20 hex digits")))
+}
+
+fn agent_uuid(agent_id: &str) -> Result<Uuid, EffectError> {
+    agent_id.parse().map_err(|_| EffectError::refused(SYSTEM, format!("agent id {agent_id:?} is not a UID")))
+}
+
+fn whole(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn long(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Retrying mends what is not PostgreSQL's clear no: connections, shutdowns, locks, resources.
+pub(crate) fn failed(what: &str, error: &sqlx::Error) -> EffectError {
+    let refused = error.as_database_error().and_then(|database| database.code()).is_some_and(|code| {
+        let class = code.get(..2).unwrap_or_default();
+        !matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
+    });
+    if refused {
+        EffectError::refused(SYSTEM, format!("{what}: {error}"))
+    } else {
+        EffectError::unavailable(SYSTEM, format!("{what}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_key_is_known_by_its_prefix_and_stored_as_a_hmac() {
+        let stored = stored_key(&[7; 32], "acb_ab12_sec_ret\n").unwrap();
+        assert_eq!(stored.prefix, "ab12");
+        assert_eq!(stored.hmac.len(), 32);
+        assert_ne!(stored, stored_key(&[8; 32], "acb_ab12_sec_ret").unwrap());
+        assert!(!format!("{stored:?}").contains("hmac:"));
+        for bad in ["", "acb_", "acb__x", "acb_x", "acb_x_", "abc_x_y"] {
+            assert_eq!(stored_key(&[7; 32], bad), None, "{bad}");
+        }
+    }
+}

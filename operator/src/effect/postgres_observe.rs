@@ -1,0 +1,188 @@
+//! Reads what PostgreSQL holds of a tenant, as the plain rows of the plan, so that the two can be compared.
+
+use std::collections::BTreeMap;
+
+use sqlx::{
+    Connection as _, PgConnection, PgPool, Row as _,
+    postgres::{PgConnectOptions, PgRow},
+};
+use uuid::Uuid;
+
+use super::{
+    EffectError,
+    postgres::{StoredKey, failed, tenant_bytes},
+};
+use crate::plan::{AgentRow, ContextTypeRow, TenantRow, TopicSpec};
+
+/// Everything that the operator projected for a tenant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedTenant {
+    /// The tenant's row with its context types, ordered by name; `None` where it was never projected.
+    pub tenant: Option<TenantRow>,
+    /// Its generation.
+    pub generation: u64,
+    /// Its agents by UID, with their current groups in order.
+    pub agents: BTreeMap<String, AgentRow>,
+    /// What is stored of the API keys of each agent, by UID.
+    pub api_keys: BTreeMap<String, Vec<StoredKey>>,
+    /// Topics of the PostgreSQL bus, by name.
+    pub topics: BTreeMap<String, TopicSpec>,
+    /// Its login; `None` where there is none.
+    pub login: Option<ObservedLogin>,
+}
+
+/// A tenant's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservedLogin {
+    /// Whether it may log in.
+    pub enabled: bool,
+    /// Its connection limit; -1 is none.
+    pub connection_limit: i32,
+}
+
+/// What became of logging in with a password: no store gives one back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginState {
+    /// The password is right.
+    Works,
+    /// It is wrong, or the login is barred or missing.
+    Refused,
+    /// PostgreSQL did not say.
+    Unknown,
+}
+
+/// Reads one tenant, in one snapshot.
+///
+/// # Errors
+/// What PostgreSQL answered.
+pub async fn observe_tenant(operator: &PgPool, tenant_id: &str) -> Result<ObservedTenant, EffectError> {
+    let id = tenant_bytes(tenant_id)?;
+    read(operator, &id, tenant_id).await.map_err(|error| failed(&format!("reading tenant {tenant_id}"), &error))
+}
+
+async fn read(operator: &PgPool, id: &[u8], tenant_id: &str) -> Result<ObservedTenant, sqlx::Error> {
+    let mut transaction = operator.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut observed = ObservedTenant::default();
+    let tenant =
+        sqlx::query("SELECT name, tier, registration, suspended, limits, generation FROM acb.tenant WHERE tenant_id = $1")
+            .bind(id)
+            .fetch_optional(&mut *transaction)
+            .await?;
+    if let Some(row) = tenant {
+        observed.generation = number(row.try_get("generation")?);
+        observed.tenant = Some(TenantRow {
+            name: row.try_get("name")?,
+            tier: row.try_get("tier")?,
+            registration: row.try_get("registration")?,
+            suspended: row.try_get("suspended")?,
+            limits: row.try_get("limits")?,
+            context_types: context_types(&mut transaction, id).await?,
+        });
+    }
+    let agents = sqlx::query(
+        "SELECT agent_id, name, type, capabilities, location, metadata, role, publishes, subscribes, limits, suspended,
+                ARRAY(SELECT group_name FROM acb.group_member AS m
+                      WHERE m.tenant_id = a.tenant_id AND m.agent_id = a.agent_id AND m.left_at IS NULL ORDER BY 1) AS groups
+         FROM acb.agent AS a WHERE tenant_id = $1",
+    )
+    .bind(id)
+    .fetch_all(&mut *transaction)
+    .await?;
+    observed.agents = agents.iter().map(agent_row).collect::<Result<_, _>>()?;
+    let keys: Vec<(Uuid, String, Vec<u8>)> =
+        sqlx::query_as("SELECT agent_id, prefix, hmac FROM acb.api_key WHERE tenant_id = $1 ORDER BY prefix")
+            .bind(id)
+            .fetch_all(&mut *transaction)
+            .await?;
+    for (agent_id, prefix, hmac) in keys {
+        observed.api_keys.entry(agent_id.to_string()).or_default().push(StoredKey { prefix, hmac });
+    }
+    let topics = sqlx::query(
+        "SELECT topic, partitions, retention_seconds, cleanup, max_message_bytes FROM acb.bus_topic WHERE tenant_id = $1",
+    )
+    .bind(id)
+    .fetch_all(&mut *transaction)
+    .await?;
+    observed.topics = topics.iter().map(topic_spec).collect::<Result<_, _>>()?;
+    let login: Option<(bool, i32)> =
+        sqlx::query_as("SELECT rolcanlogin, rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = $1")
+            .bind(format!("acb_t_{tenant_id}"))
+            .fetch_optional(&mut *transaction)
+            .await?;
+    observed.login = login.map(|(enabled, connection_limit)| ObservedLogin { enabled, connection_limit });
+    transaction.commit().await?;
+    Ok(observed)
+}
+
+async fn context_types(connection: &mut PgConnection, id: &[u8]) -> Result<Vec<ContextTypeRow>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT name, partitions, retention_seconds, cleanup, max_message_bytes, schema FROM acb.context_type
+         WHERE tenant_id = $1 ORDER BY name",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(context_type).collect()
+}
+
+fn context_type(row: &PgRow) -> Result<ContextTypeRow, sqlx::Error> {
+    Ok(ContextTypeRow {
+        name: row.try_get("name")?,
+        partitions: row.try_get::<i32, _>("partitions")?.unsigned_abs(),
+        retention_seconds: number(row.try_get("retention_seconds")?),
+        cleanup: row.try_get("cleanup")?,
+        max_message_bytes: row.try_get::<i32, _>("max_message_bytes")?.unsigned_abs(),
+        schema: row.try_get("schema")?,
+    })
+}
+
+fn agent_row(row: &PgRow) -> Result<(String, AgentRow), sqlx::Error> {
+    let id = row.try_get::<Uuid, _>("agent_id")?.to_string();
+    let agent = AgentRow {
+        id: id.clone(),
+        name: row.try_get("name")?,
+        r#type: row.try_get("type")?,
+        capabilities: row.try_get("capabilities")?,
+        groups: row.try_get("groups")?,
+        location: row.try_get("location")?,
+        metadata: row.try_get("metadata")?,
+        role: row.try_get("role")?,
+        publishes: row.try_get("publishes")?,
+        subscribes: row.try_get("subscribes")?,
+        limits: row.try_get("limits")?,
+        suspended: row.try_get("suspended")?,
+    };
+    Ok((id, agent))
+}
+
+fn topic_spec(row: &PgRow) -> Result<(String, TopicSpec), sqlx::Error> {
+    let name: String = row.try_get("topic")?;
+    let spec = TopicSpec {
+        name: name.clone(),
+        partitions: row.try_get::<i32, _>("partitions")?.unsigned_abs(),
+        retention_seconds: number(row.try_get("retention_seconds")?),
+        cleanup: row.try_get("cleanup")?,
+        max_message_bytes: row.try_get::<i32, _>("max_message_bytes")?.unsigned_abs(),
+    };
+    Ok((name, spec))
+}
+
+fn number(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+/// Logs in with these options, which carry user and password.
+pub async fn login_state(options: &PgConnectOptions) -> LoginState {
+    match PgConnection::connect_with(options).await {
+        Ok(connection) => {
+            let _ = connection.close().await;
+            LoginState::Works
+        }
+        Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
+            Some("28P01" | "28000") => LoginState::Refused,
+            // The limit is looked at after the password was found right.
+            Some("53300") if error.to_string().contains("for role") => LoginState::Works,
+            _ => LoginState::Unknown,
+        },
+    }
+}

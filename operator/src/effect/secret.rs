@@ -1,0 +1,173 @@
+//! Makes what is in a Secret. The only place where the operator draws keys and passwords; what it made is never drawn again,
+//! because the effect never overwrites a Secret.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
+
+use super::{EffectError, SecretData, SecretReader};
+use crate::plan::SecretContent;
+
+const AUTHORITY_LIFE: Duration = Duration::days(3650);
+const LEAF_LIFE: Duration = Duration::days(90);
+/// Certificates are valid from a little earlier, for clocks that are behind ours.
+const CLOCK_SKEW: Duration = Duration::hours(1);
+/// DER of a PKCS#8 v1 Ed25519 key up to its 32 bytes (RFC 8410): the form that every library reads.
+const ED25519_PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
+/// Draws the content of a Secret; `secrets` gives the authority that signs a leaf.
+pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Result<SecretData, EffectError> {
+    match content {
+        SecretContent::CertificateAuthority { common_name } => authority(common_name),
+        SecretContent::TlsLeaf { authority, names } => {
+            let ca = secrets.read(authority).await?;
+            leaf(ca.text(authority, "ca.crt")?, ca.text(authority, "ca.key")?, names)
+        }
+        SecretContent::HubKeys => {
+            let mut der = Zeroizing::new(Vec::with_capacity(48));
+            der.extend_from_slice(&ED25519_PKCS8_PREFIX);
+            der.extend_from_slice(random()?.as_slice());
+            let pem =
+                format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64_STANDARD.encode(der.as_slice()));
+            Ok(SecretData::new()
+                .with("signing.key", pem)
+                .with("pepper", random()?.as_slice())
+                .with("refresh.key", random()?.as_slice()))
+        }
+        SecretContent::Login { username } => Ok(SecretData::new()
+            .with("username", username.as_str())
+            .with("password", BASE64_URL_SAFE_NO_PAD.encode(random()?.as_slice()))),
+        SecretContent::ApiKey => {
+            let prefix = hex::encode(&random()?[..6]);
+            Ok(SecretData::new().with("api-key", format!("acb_{prefix}_{}", BASE64_URL_SAFE_NO_PAD.encode(random()?.as_slice()))))
+        }
+    }
+}
+
+fn random() -> Result<Zeroizing<[u8; 32]>, EffectError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(|error| EffectError::unavailable("the system's random source", error))?;
+    Ok(bytes)
+}
+
+fn params(common_name: &str, life: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, common_name);
+    params.distinguished_name = subject;
+    let now = OffsetDateTime::now_utc();
+    params.not_before = now - CLOCK_SKEW;
+    params.not_after = now + life;
+    params
+}
+
+fn authority(common_name: &str) -> Result<SecretData, EffectError> {
+    let key = KeyPair::generate().map_err(unmade)?;
+    let mut params = params(common_name, AUTHORITY_LIFE);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&key).map_err(unmade)?;
+    Ok(SecretData::new().with("ca.crt", certificate.pem()).with("ca.key", key.serialize_pem()))
+}
+
+fn leaf(ca_certificate: &str, ca_key: &str, names: &[String]) -> Result<SecretData, EffectError> {
+    let issuer = Issuer::from_ca_cert_pem(ca_certificate, KeyPair::from_pem(ca_key).map_err(unmade)?).map_err(unmade)?;
+    let key = KeyPair::generate().map_err(unmade)?;
+    let mut params = params(names.first().map_or("hub", String::as_str), LEAF_LIFE);
+    for name in names {
+        params.subject_alt_names.push(match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.as_str().try_into().map_err(unmade)?),
+        });
+    }
+    // A port-forward and the standalone runtime both come by loopback.
+    for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        push_new(&mut params.subject_alt_names, SanType::IpAddress(address));
+    }
+    push_new(&mut params.subject_alt_names, SanType::DnsName("localhost".try_into().map_err(unmade)?));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params.signed_by(&key, &issuer).map_err(unmade)?;
+    Ok(SecretData::new().with("tls.crt", certificate.pem()).with("tls.key", key.serialize_pem()).with("ca.crt", ca_certificate))
+}
+
+fn push_new(names: &mut Vec<SanType>, name: SanType) {
+    if !names.contains(&name) {
+        names.push(name);
+    }
+}
+
+fn unmade(error: rcgen::Error) -> EffectError {
+    EffectError::refused("the certificate library", error)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::plan::SecretRef;
+
+    struct One(SecretData);
+
+    #[async_trait]
+    impl SecretReader for One {
+        async fn read(&self, _: &SecretRef) -> Result<SecretData, EffectError> {
+            Ok(self.0.clone())
+        }
+    }
+
+    fn reference() -> SecretRef {
+        SecretRef { namespace: "acb-system".into(), name: "ca-acme".into(), generation: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_leaf_carries_its_names_and_loopback() {
+        let none = One(SecretData::new());
+        let ca = generate(&SecretContent::CertificateAuthority { common_name: "acme".into() }, &none).await.unwrap();
+        let content =
+            SecretContent::TlsLeaf { authority: reference(), names: vec!["hub.acbhub-acme.svc".into(), "127.0.0.1".into()] };
+        let leaf = generate(&content, &One(ca.clone())).await.unwrap();
+        assert_eq!(leaf.get("ca.crt"), ca.get("ca.crt"));
+        assert!(leaf.get("ca.key").is_none());
+        let der = rustls_pki_types::pem::PemObject::from_pem_slice(leaf.get("tls.crt").unwrap());
+        let der: rustls_pki_types::CertificateDer<'_> = der.unwrap();
+        let text = String::from_utf8_lossy(&der).into_owned();
+        assert!(text.contains("hub.acbhub-acme.svc") && text.contains("localhost"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn keys_have_their_forms() {
+        let none = One(SecretData::new());
+        let keys = generate(&SecretContent::HubKeys, &none).await.unwrap();
+        assert_eq!(keys.get("pepper").unwrap().len(), 32);
+        assert_eq!(keys.get("refresh.key").unwrap().len(), 32);
+        let pem = std::str::from_utf8(keys.get("signing.key").unwrap()).unwrap();
+        KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_ED25519).expect("an Ed25519 key in PKCS#8");
+
+        let key = generate(&SecretContent::ApiKey, &none).await.unwrap();
+        let key = key.text(&reference(), "api-key").unwrap().to_owned();
+        let parts: Vec<&str> = key.splitn(3, '_').collect();
+        assert_eq!((parts[0], parts[1].len(), parts[2].len()), ("acb", 12, 43), "{key}");
+    }
+
+    #[tokio::test]
+    async fn debug_shows_no_secret() {
+        let none = One(SecretData::new());
+        let login = generate(&SecretContent::Login { username: "acb_t_x".into() }, &none).await.unwrap();
+        assert_eq!(format!("{login:?}"), r#"{"password", "username"}"#);
+    }
+}

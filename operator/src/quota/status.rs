@@ -1,0 +1,30 @@
+//! What became of a Quota, for its status.
+
+use acb_crds::{Quota, QuotaStatus};
+
+use super::validate::ValidatedQuota;
+use crate::condition::{self, Outcome, Problem};
+
+/// The status after a reconcile. `now` is RFC 3339.
+#[must_use]
+pub fn status(quota: &Quota, validated: &Result<ValidatedQuota, Vec<Problem>>, now: &str) -> QuotaStatus {
+    let previous = quota.status.clone().unwrap_or_default();
+    let outcome = match validated {
+        Ok(_) => Outcome::Ready,
+        Err(problems) => Outcome::Stalled(problems.clone()),
+    };
+    let not_acted_on = validated.as_ref().map(|validated| validated.not_acted_on.clone()).unwrap_or_default();
+    let generation = quota.metadata.generation;
+    let conditions = condition::conditions(&outcome, false, &not_acted_on);
+    let mut status = QuotaStatus {
+        observed_generation: generation,
+        conditions: condition::merge(&previous.conditions, conditions, generation, now),
+        fields_not_acted_on: not_acted_on,
+        ..previous
+    };
+    if let Ok(validated) = validated {
+        status.agents = Some(validated.agents);
+        status.effective = Some(validated.effective.clone());
+    }
+    status
+}

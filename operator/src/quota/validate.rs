@@ -1,0 +1,60 @@
+//! A Quota and the other resources become a [`ValidatedQuota`], or a list of what is wrong.
+
+use acb_crds::{Limits, Quota};
+
+use crate::{
+    condition::{Problem, Reason},
+    platform::Platform,
+    tenancy::{Tenancy, selects},
+    tenant::validate::{above_tier, limits_not_acted_on},
+    tier,
+};
+
+/// A Quota that applies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedQuota {
+    /// Its tenant's name.
+    pub tenant: String,
+    /// How many agents it applies to.
+    pub agents: i64,
+    /// What holds for all of those, or for the tenant as a whole.
+    pub effective: Limits,
+    /// Fields that are set and that nothing acts on yet.
+    pub not_acted_on: Vec<String>,
+}
+
+/// Decides whether a Quota applies. One that does not still lowers what it can: the smallest limit holds.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn validate(quota: &Quota, tenancy: &Tenancy, platform: &Platform) -> Result<ValidatedQuota, Vec<Problem>> {
+    let namespace = quota.metadata.namespace.clone().unwrap_or_default();
+    let Some(tenant) = tenancy.tenant_of(&namespace) else {
+        let message = format!(
+            "namespace {namespace} is no tenant's: move the Quota to acb-<tenant>, or ask the platform team for a Tenant with this namespace"
+        );
+        return Err(vec![Problem::new(Reason::UnknownTenant, "metadata.namespace", message)]);
+    };
+    let allowance = tier::allowance(tenant.spec.tier, &platform.tiers);
+    let limits = &quota.spec.limits;
+    let (ceiling, agents, effective) = match quota.spec.agents() {
+        None => (allowance.tenant.clone(), tenancy.agents_by_age().len(), tenancy.tenant_limits(tenant, &allowance)),
+        Some(selector) => {
+            let selected: Vec<_> = tenancy.agents_by_age().into_iter().filter(|agent| selects(selector, agent)).collect();
+            let own = Tenancy::agent_base(tenant, &allowance).smallest(limits);
+            let effective = selected.iter().map(|agent| tenancy.agent_limits(tenant, agent, &allowance));
+            let effective = effective.fold(own, |all, limits| Limits { max_agents: all.max_agents, ..all.smallest(&limits) });
+            (Limits { max_agents: allowance.tenant.max_agents, ..allowance.agent_ceiling.clone() }, selected.len(), effective)
+        }
+    };
+    let problems = above_tier("spec", limits, &ceiling, tenant.spec.tier);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(ValidatedQuota {
+        tenant: tenant.metadata.name.clone().unwrap_or_default(),
+        agents: i64::try_from(agents).unwrap_or(i64::MAX),
+        effective,
+        not_acted_on: limits_not_acted_on("spec", limits),
+    })
+}

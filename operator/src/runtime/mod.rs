@@ -1,0 +1,3 @@
+//! What drives the pipeline: standalone, files and processes on one machine.
+
+pub mod standalone;

@@ -1,0 +1,19 @@
+//! ACB on one machine: resources from a folder of YAML, objects in a state folder, hubs as local processes made from the very
+//! Deployment that the plan holds. Never touches a Kubernetes API; Kubernetes' walls are absent here.
+
+pub mod access;
+pub mod deployments;
+mod fields;
+pub mod objects;
+pub mod pod;
+pub mod ports;
+pub mod preview;
+pub mod probe;
+pub mod process;
+pub mod resources;
+pub mod run;
+mod schedule;
+pub mod service;
+pub mod state;
+mod tenancies;
+pub mod volume;

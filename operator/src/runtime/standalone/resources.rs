@@ -1,0 +1,318 @@
+//! The folder of YAML as the user's side of an API server: what is written there becomes Tenant, Agent and Quota objects of the
+//! state folder, with UID, generation and creation time. A document that its schema refuses changes nothing: what was there
+//! before stays as it was, and the reason goes to the status.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use acb_crds::schema::{self, Kind, LoadError, ObjectRef, Violation};
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    objects::ObjectStore,
+    state::{self, StateError},
+};
+use crate::effect::kubernetes::ObjectKey;
+
+/// Says from which file an object is.
+const SOURCE: &str = "acb.dev/source";
+
+/// The resources of a folder.
+#[derive(Debug)]
+pub struct Resources {
+    folder: PathBuf,
+    store: Arc<ObjectStore>,
+}
+
+/// What a look at the folder found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Objects that are new, changed, on their way out, or in another way refused than before.
+    pub changed: BTreeSet<ObjectRef>,
+    /// Objects whose documents are refused, and why.
+    pub refused: BTreeMap<ObjectRef, Vec<Violation>>,
+    /// Documents that name no object.
+    pub nameless: Vec<LoadError>,
+}
+
+/// The key of a resource's object.
+#[must_use]
+pub fn key(object: &ObjectRef) -> ObjectKey {
+    ObjectKey::new(acb_crds::API_VERSION, object.kind.as_str(), &object.namespace, &object.name)
+}
+
+/// Now, as Kubernetes writes times.
+#[must_use]
+pub fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
+}
+
+impl Resources {
+    /// Those of a folder, or of one file.
+    #[must_use]
+    pub fn new(folder: &Path, store: Arc<ObjectStore>) -> Self {
+        Self { folder: folder.to_owned(), store }
+    }
+
+    /// The files that hold resources: `*.yaml` and `*.yml`, not hidden, in the order of their names.
+    pub fn read_files(folder: &Path) -> Result<Vec<(String, String)>, StateError> {
+        let mut paths: Vec<PathBuf> = if folder.is_file() {
+            vec![folder.to_owned()]
+        } else {
+            let entries = fs::read_dir(folder).map_err(StateError::io(folder))?;
+            let is_resource = |path: &PathBuf| {
+                let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+                let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+                yaml && !hidden && path.is_file()
+            };
+            entries.flatten().map(|entry| entry.path()).filter(is_resource).collect()
+        };
+        paths.sort();
+        let mut files = Vec::new();
+        for path in paths {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            match fs::read(&path) {
+                Ok(bytes) => files.push((name, String::from_utf8_lossy(&bytes).into_owned())),
+                // Removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(StateError::Io { path, source }),
+            }
+        }
+        Ok(files)
+    }
+
+    /// Brings the objects up to date with the folder.
+    pub fn sync(&self) -> Result<Found, StateError> {
+        let loaded = schema::collect(&Self::read_files(&self.folder)?);
+        let mut found = Found::default();
+        let mut unreadable = BTreeMap::new();
+        for error in loaded.errors {
+            match &error.object {
+                Some(object) => found.refused.entry(object.clone()).or_default().extend(error.violations),
+                None => {
+                    unreadable.insert(error.source.clone(), error.violations.clone());
+                    found.nameless.push(error);
+                }
+            }
+        }
+        let mut written = BTreeSet::new();
+        for (source, resource) in loaded.resources {
+            let object = resource.object();
+            written.insert(object.clone());
+            if !found.refused.contains_key(&object) {
+                let value = resource
+                    .to_value()
+                    .map_err(|error| StateError::Damaged { path: self.folder.join(&source), detail: error.to_string() })?;
+                self.write(&object, &source, value, &mut found)?;
+            }
+        }
+        for (object, stored) in self.stored()? {
+            if written.contains(&object) || found.refused.contains_key(&object) {
+                continue;
+            }
+            let source = stored.pointer("/metadata/annotations").and_then(|all| all.get(SOURCE)).and_then(Value::as_str);
+            // A file that can't be read as YAML takes nothing away: it is being edited, or broken by a slip.
+            if let Some(violations) = source.and_then(|source| unreadable.get(source)) {
+                found.refused.insert(object, violations.clone());
+            } else if stored.get("spec").is_none() {
+                // Nothing of it was ever good, so there is nothing to take down.
+                self.finish_deletion(&object, true)?;
+            } else if !is_deleted(&stored) {
+                self.mark_deleted(&object, stored)?;
+                found.changed.insert(object);
+            }
+        }
+        for object in found.refused.keys() {
+            if self.store.read_object(&key(object))?.is_none() {
+                // Nothing of it was ever good: the object is there to carry its status.
+                let metadata = self.metadata(object, None, 1)?;
+                self.put(object, &json!({"apiVersion": acb_crds::API_VERSION, "kind": object.kind.as_str(), "metadata": metadata}))?;
+            }
+            found.changed.insert(object.clone());
+        }
+        Ok(found)
+    }
+
+    /// Every resource that there is, those on their way out too.
+    pub fn stored(&self) -> Result<Vec<(ObjectRef, Value)>, StateError> {
+        let mut stored = Vec::new();
+        for kind in Kind::ALL {
+            for object in self.store.of_kind(kind.as_str())? {
+                stored.extend(schema::identify(&object).map(|reference| (reference, object)));
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Sets the status of an object, where it differs; nothing else of it.
+    pub fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), StateError> {
+        let Some(mut stored) = self.store.read_object(&key(object))? else { return Ok(()) };
+        if stored.get("status") != Some(&status) {
+            stored["status"] = status;
+            self.put(object, &stored)?;
+        }
+        Ok(())
+    }
+
+    /// The object is gone for good. With `forget`, the next of that name is another: nothing of this one was kept.
+    pub fn finish_deletion(&self, object: &ObjectRef, forget: bool) -> Result<(), StateError> {
+        state::remove(&self.store.path(&key(object)))?;
+        if forget {
+            self.store.forget_uid(object.kind.as_str(), &object.namespace, &object.name)?;
+        }
+        self.store.announce();
+        Ok(())
+    }
+
+    fn write(&self, object: &ObjectRef, source: &str, mut value: Value, found: &mut Found) -> Result<(), StateError> {
+        let stored = self.store.read_object(&key(object))?;
+        // One on its way out is made anew: its old rules no longer bind.
+        let old = stored.as_ref().filter(|old| old.get("spec").is_some() && !is_deleted(old));
+        if let Some(old) = old
+            && let Err(violations) = schema::check(&value, Some(old))
+        {
+            found.refused.insert(object.clone(), violations);
+            return Ok(());
+        }
+        let generation = |object: &Value| object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+        let same_spec = stored.as_ref().is_some_and(|stored| stored.get("spec") == value.get("spec"));
+        let next = stored.as_ref().map_or(1, |stored| generation(stored) + i64::from(!same_spec));
+        let mut metadata = self.metadata(object, stored.as_ref(), next.max(1))?;
+        for part in ["labels", "annotations"] {
+            if let Some(entries) = value.pointer(&format!("/metadata/{part}")) {
+                metadata[part] = entries.clone();
+            }
+        }
+        metadata["annotations"][SOURCE] = json!(source);
+        value["metadata"] = metadata;
+        if let Some(status) = stored.as_ref().and_then(|stored| stored.get("status")) {
+            value["status"] = status.clone();
+        }
+        if stored.as_ref() != Some(&value) {
+            self.put(object, &value)?;
+            found.changed.insert(object.clone());
+        }
+        Ok(())
+    }
+
+    fn metadata(&self, object: &ObjectRef, stored: Option<&Value>, generation: i64) -> Result<Value, StateError> {
+        let created = stored.and_then(|stored| stored.pointer("/metadata/creationTimestamp")).cloned();
+        let mut metadata = json!({
+            "name": object.name,
+            "uid": self.store.uid(object.kind.as_str(), &object.namespace, &object.name)?,
+            "generation": generation,
+            "creationTimestamp": created.unwrap_or_else(|| json!(now())),
+        });
+        if !object.namespace.is_empty() {
+            metadata["namespace"] = json!(object.namespace);
+        }
+        Ok(metadata)
+    }
+
+    fn mark_deleted(&self, object: &ObjectRef, mut stored: Value) -> Result<(), StateError> {
+        stored["metadata"]["deletionTimestamp"] = json!(now());
+        self.put(object, &stored)
+    }
+
+    fn put(&self, object: &ObjectRef, value: &Value) -> Result<(), StateError> {
+        state::write_json(&self.store.path(&key(object)), value)?;
+        self.store.announce();
+        Ok(())
+    }
+}
+
+/// Whether an object is on its way out.
+#[must_use]
+pub fn is_deleted(object: &Value) -> bool {
+    object.pointer("/metadata/deletionTimestamp").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::runtime::standalone::state::StateDir;
+
+    const ACME: &str = "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata:\n  name: acme\nspec:\n  tier: Free\n";
+
+    struct Bench {
+        _folder: tempfile::TempDir,
+        yaml: PathBuf,
+        resources: Resources,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Arc::new(ObjectStore::open(&StateDir::open(&folder.path().join("state")).unwrap()).unwrap());
+            let yaml = folder.path().join("yaml");
+            fs::create_dir(&yaml).unwrap();
+            Self { resources: Resources::new(&yaml, store), yaml, _folder: folder }
+        }
+
+        fn sync(&self, text: &str) -> Found {
+            fs::write(self.yaml.join("a.yaml"), text).unwrap();
+            self.resources.sync().unwrap()
+        }
+
+        fn acme(&self) -> Option<Value> {
+            self.resources.store.read_object(&key(&acme())).unwrap()
+        }
+    }
+
+    fn acme() -> ObjectRef {
+        ObjectRef { kind: Kind::Tenant, namespace: String::new(), name: "acme".into() }
+    }
+
+    #[test]
+    fn a_document_becomes_an_object() {
+        let bench = Bench::new();
+        assert!(bench.sync(ACME).changed.contains(&acme()));
+        assert!(bench.sync(ACME).changed.is_empty(), "the same again is no change");
+        let first = bench.acme().unwrap();
+        bench.sync(&ACME.replace("Free", "Starter"));
+        let second = bench.acme().unwrap();
+        assert_eq!((&first["metadata"]["generation"], &second["metadata"]["generation"]), (&json!(1), &json!(2)));
+        assert_eq!(first["metadata"]["uid"], second["metadata"]["uid"]);
+    }
+
+    #[test]
+    fn a_refused_document_changes_nothing() {
+        let bench = Bench::new();
+        bench.sync(ACME);
+        let good = bench.acme().unwrap();
+        for bad in [ACME.replace("Free", "Golden"), format!("{ACME}  color: red\n"), ACME.replace("spec:", "spec: [")] {
+            let found = bench.sync(&bad);
+            assert!(found.refused.contains_key(&acme()), "{bad}");
+            assert_eq!(bench.acme().unwrap(), good, "{bad}");
+        }
+        assert!(bench.sync(ACME).refused.is_empty());
+    }
+
+    #[test]
+    fn a_duplicate_is_refused() {
+        let bench = Bench::new();
+        let found = bench.sync(&format!("{ACME}---\n{ACME}"));
+        assert!(found.refused.contains_key(&acme()));
+        assert!(bench.acme().unwrap().get("spec").is_none(), "nothing half applied");
+        bench.sync("");
+        assert!(bench.acme().is_none(), "and nothing is left of it");
+    }
+
+    #[test]
+    fn a_removed_document_is_a_deletion() {
+        let bench = Bench::new();
+        bench.sync(ACME);
+        assert!(bench.sync("").changed.contains(&acme()));
+        assert!(is_deleted(&bench.acme().unwrap()));
+        bench.sync(ACME);
+        assert!(!is_deleted(&bench.acme().unwrap()), "written again, it stays");
+    }
+}

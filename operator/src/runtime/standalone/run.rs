@@ -1,0 +1,396 @@
+//! Starts what a machine of one's own needs (PostgreSQL, the schema), then watches the folder and keeps everything reconciled until
+//! it is told to end.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use notify::Watcher;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use acb_crds::schema::{Kind, ObjectRef, Violation};
+
+use super::{
+    deployments::{Deployments, Running},
+    objects::ObjectStore,
+    process::Programs,
+    resources::Resources,
+    schedule::{Outcome, Schedule},
+    state::{self, StateDir, StateError, StateLock},
+    tenancies::{Everything, Tenancies},
+};
+use crate::{
+    bootstrap::{self, BootstrapError, MigrateError, Server},
+    effect::{kafka::KafkaEffect, postgres::PostgresEffect},
+    local_postgres::{LocalPostgres, LocalPostgresError, LocalPostgresOptions},
+    platform::{Platform, PlatformBus, PlatformPostgres},
+    tenant::fetch::PostgresReader,
+};
+
+/// So many tenancies are reconciled at a time; each has one connection.
+const AT_A_TIME: usize = 4;
+/// An editor writes more than once.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Behind the watch, which some file systems don't have.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What to run, and with what.
+#[derive(Clone, Debug)]
+pub struct StandaloneOptions {
+    /// A folder of YAML, or one file.
+    pub resources: PathBuf,
+    /// Where everything is kept.
+    pub state: PathBuf,
+    /// Where `acb-hub` is.
+    pub programs: Programs,
+    /// Where PostgreSQL's programs are; `None`: the newest that is installed.
+    pub postgres_bin: Option<PathBuf>,
+    /// Where the log is, if not in PostgreSQL.
+    pub kafka: Option<KafkaOptions>,
+}
+
+/// A Kafka for the log.
+#[derive(Clone, Debug)]
+pub struct KafkaOptions {
+    /// `host:port`, more than one with commas; for the operator and the hubs.
+    pub bootstrap_servers: String,
+    /// JSON with `username` and `password` of a user that may make topics, users and ACLs.
+    pub credentials: PathBuf,
+    /// PEM of the brokers' authorities; `None`: without TLS.
+    pub ca: Option<PathBuf>,
+    /// Of topics; -1: the cluster's default.
+    pub replication_factor: i16,
+}
+
+/// Why it could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StandaloneError {
+    /// The state folder, or the folder of resources.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The private server.
+    #[error(transparent)]
+    Postgres(#[from] LocalPostgresError),
+    /// Roles and database.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The schema.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The operator's own login.
+    #[error("logging in to the private PostgreSQL as {user}: {source}", user = bootstrap::OPERATOR)]
+    Login {
+        /// What came back.
+        source: sqlx::Error,
+    },
+    /// How to log in to Kafka.
+    #[error("{}: {detail}", path.display())]
+    KafkaCredentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, never what is in it.
+        detail: String,
+    },
+    /// No random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// A machine that is set up. [`run`](Self::run) is what it is for.
+#[derive(Debug)]
+pub struct Standalone {
+    options: StandaloneOptions,
+    state: StateDir,
+    store: Arc<ObjectStore>,
+    deployments: Deployments,
+    server: LocalPostgres,
+    reader: PostgresReader,
+    postgres: PostgresEffect,
+    kafka: Option<KafkaEffect>,
+    platform: Platform,
+    _lock: StateLock,
+}
+
+impl Standalone {
+    /// Locks the state folder, starts PostgreSQL and brings its schema up to date.
+    pub async fn start(options: StandaloneOptions) -> Result<Self, StandaloneError> {
+        // What is not there is better said before anything was started.
+        Resources::read_files(&options.resources)?;
+        let kafka = options.kafka.as_ref().map(kafka_effect).transpose()?;
+        let state = StateDir::open(&options.state)?;
+        let lock = state.lock()?;
+        let store = Arc::new(ObjectStore::open(&state)?);
+        let deployments = Deployments::open(&state, Arc::clone(&store), options.programs.clone()).await?;
+        let mut server_options = LocalPostgresOptions::new(state.root().join("postgres"));
+        server_options.bin_dir.clone_from(&options.postgres_bin);
+        let server = LocalPostgres::start(server_options).await?;
+        match Self::prepare(&state, &store, &server).await {
+            Ok((reader, postgres, mut platform)) => {
+                if let Some(kafka) = &options.kafka {
+                    platform.bus =
+                        PlatformBus::Kafka { bootstrap_servers: kafka.bootstrap_servers.clone(), tls: kafka.ca.is_some() };
+                }
+                state::write_json(&state.root().join("platform.json"), &(&platform.postgres, &platform.bus))?;
+                Ok(Self { options, state, store, deployments, server, reader, postgres, kafka, platform, _lock: lock })
+            }
+            Err(error) => {
+                server.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(
+        state: &StateDir,
+        store: &Arc<ObjectStore>,
+        server: &LocalPostgres,
+    ) -> Result<(PostgresReader, PostgresEffect, Platform), StandaloneError> {
+        let password = operator_password(state)?;
+        for warning in bootstrap::bootstrap(server.superuser(), &password, Server::Exclusive).await? {
+            warn!(warning);
+        }
+        let tenants = PgConnectOptions::new_without_pgpass().host(server.host()).port(server.port()).database(bootstrap::DATABASE);
+        let pool: PgPool = PgPoolOptions::new()
+            .max_connections(u32::try_from(AT_A_TIME).unwrap_or(4) + 2)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(tenants.clone().username(bootstrap::OPERATOR).password(&password))
+            .await
+            .map_err(|source| StandaloneError::Login { source })?;
+        let holder = format!("acb dev, process {}", std::process::id());
+        let epoch =
+            bootstrap::claim_leadership(&pool, &holder).await.map_err(|source| StandaloneError::Login { source })?;
+        bootstrap::migrate(&pool, epoch).await?;
+        let platform = Platform::new(PlatformPostgres {
+            host: server.host().to_owned(),
+            port: server.port(),
+            database: bootstrap::DATABASE.to_owned(),
+            ssl_mode: "prefer".to_owned(),
+        });
+        let effect = PostgresEffect::new(pool.clone(), epoch, Arc::clone(store) as _);
+        Ok((PostgresReader { pool, tenants }, effect, platform))
+    }
+
+    /// The objects, to look at.
+    #[must_use]
+    pub fn store(&self) -> Arc<ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// Runs until `stop`; then ends hubs within their grace period (at once with `kill`) and PostgreSQL after them.
+    pub async fn run(self, stop: CancellationToken, kill: CancellationToken) {
+        let Self { options, state, store, deployments, server, reader, postgres, kafka, platform, _lock: lock } = self;
+        let running = deployments.running();
+        let hubs = tokio::spawn(deployments.run(stop.clone(), kill));
+        let resources = Arc::new(Resources::new(&options.resources, Arc::clone(&store)));
+        let (refused_sender, refused) = watch::channel(Arc::default());
+        let pool = reader.pool.clone();
+        let tenancies =
+            Tenancies { store, resources, reader, postgres, kafka, platform, running: running.clone(), refused };
+        let reconciler = Loop {
+            tenancies: Arc::new(tenancies),
+            refused: refused_sender,
+            running,
+            seen: Running::default(),
+            schedule: Schedule::new(AT_A_TIME),
+            state,
+            nameless: Vec::new(),
+        };
+        reconciler.run(&options.resources, stop).await;
+        // The task ends by itself, now that `stop` was given.
+        let _ = hubs.await;
+        pool.close().await;
+        server.stop().await;
+        drop(lock);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct KafkaCredentials {
+    username: String,
+    password: String,
+}
+
+fn kafka_effect(options: &KafkaOptions) -> Result<KafkaEffect, StandaloneError> {
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |detail: String| StandaloneError::KafkaCredentials { path, detail }
+    };
+    let credentials: KafkaCredentials = state::read_json(&options.credentials)
+        .map_err(|_| wrong(&options.credentials)("is no JSON with username and password".to_owned()))?
+        .ok_or_else(|| wrong(&options.credentials)("is not there".to_owned()))?;
+    let mut settings = acb_kafka::Settings::new(&options.bootstrap_servers, &credentials.username, &credentials.password);
+    if let Some(ca) = &options.ca {
+        let authorities = std::fs::read(ca).map_err(|error| wrong(ca)(error.to_string()))?;
+        settings = settings.with_tls(&authorities).map_err(|error| wrong(ca)(error.to_string()))?;
+    }
+    Ok(KafkaEffect::new(settings, options.replication_factor))
+}
+
+/// Made at the first start, and kept.
+fn operator_password(state: &StateDir) -> Result<String, StandaloneError> {
+    let path = state.root().join("operator.json");
+    if let Some(password) = state::read_json(&path)? {
+        return Ok(password);
+    }
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(StandaloneError::Random)?;
+    let password = BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    state::write_json(&path, &password)?;
+    Ok(password)
+}
+
+struct Loop {
+    tenancies: Arc<Tenancies>,
+    refused: watch::Sender<Arc<BTreeMap<ObjectRef, Vec<Violation>>>>,
+    running: watch::Receiver<Running>,
+    seen: Running,
+    schedule: Schedule<String>,
+    state: StateDir,
+    /// What was said about documents without a name, so that it is said once.
+    nameless: Vec<String>,
+}
+
+impl Loop {
+    async fn run(mut self, folder: &Path, stop: CancellationToken) {
+        let (edits, mut edited) = mpsc::channel(1);
+        let _watcher = watch_folder(folder, edits);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut jobs: JoinSet<(String, Outcome)> = JoinSet::new();
+        self.look();
+        loop {
+            for namespace in self.schedule.start_due(Instant::now()) {
+                let tenancies = Arc::clone(&self.tenancies);
+                jobs.spawn(async move {
+                    let outcome = tenancies.reconcile(&namespace).await;
+                    (namespace, outcome)
+                });
+            }
+            // Far away where nothing is due: something else will wake us.
+            let due = self.schedule.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(()) = edited.recv() => {
+                    tokio::time::sleep(DEBOUNCE).await;
+                    // One more may have come meanwhile.
+                    let _ = edited.try_recv();
+                    self.look();
+                }
+                _ = look.tick() => self.look(),
+                Ok(()) = self.running.changed() => self.hubs_changed(),
+                Some(done) = jobs.join_next() => match done {
+                    Ok((namespace, outcome)) => self.schedule.finish(&namespace, outcome, Instant::now(), jitter()),
+                    Err(error) => error!(%error, "a reconcile broke off"),
+                },
+                () = sleep_until(due.into()) => {}
+            }
+        }
+        // What is being written is finished; everything is idempotent, so nothing more is started.
+        while jobs.join_next().await.is_some() {}
+    }
+
+    fn look(&mut self) {
+        let found = match self.tenancies.resources.sync() {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%error, "the resources can't be read");
+                return;
+            }
+        };
+        let messages: Vec<String> = found.nameless.iter().map(ToString::to_string).collect();
+        if messages != self.nameless {
+            messages.iter().for_each(|message| error!("{message}"));
+            self.nameless = messages;
+            if let Err(error) = state::write_json(&self.state.root().join("errors.json"), &self.nameless) {
+                warn!(%error, "what was refused is not written down");
+            }
+        }
+        let before = Arc::clone(&self.refused.borrow());
+        let changed_refusals = *before != found.refused;
+        let mended: Vec<ObjectRef> = before.keys().filter(|object| !found.refused.contains_key(*object)).cloned().collect();
+        if changed_refusals {
+            self.refused.send_replace(Arc::new(found.refused));
+        }
+        if let Err(error) = self.tenancies.report_refused() {
+            warn!(%error, "the status of what was refused is not written");
+        }
+        let everything = match Everything::read(&self.tenancies.store) {
+            Ok(everything) => everything,
+            Err(error) => {
+                warn!(%error, "the objects can't be read");
+                return;
+            }
+        };
+        let now = Instant::now();
+        let refused = Arc::clone(&self.refused.borrow());
+        let touched: Vec<&ObjectRef> =
+            found.changed.iter().filter(|object| !refused.contains_key(*object)).chain(&mended).collect();
+        // A Tenant may collide with any other, so all are looked at.
+        let all = touched.iter().any(|object| object.kind == Kind::Tenant);
+        let namespaces = everything.namespaces();
+        self.schedule.keep_only(&namespaces);
+        for namespace in namespaces {
+            if all || touched.iter().any(|object| object.namespace == namespace) {
+                self.schedule.touch(namespace, now);
+            }
+        }
+    }
+
+    /// Only the tenants whose hub is doing otherwise than before are looked at.
+    fn hubs_changed(&mut self) {
+        let now = self.running.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.seen, now.clone());
+        let everything = match Everything::read(&self.tenancies.store) {
+            Ok(everything) => everything,
+            Err(error) => return warn!(%error, "the objects can't be read"),
+        };
+        for key in now.deployments.keys().chain(before.deployments.keys()) {
+            let same = now.deployments.get(key) == before.deployments.get(key)
+                && now.endpoints.services.get(key) == before.endpoints.services.get(key);
+            let namespace = key.split('/').next().unwrap_or_default();
+            if let (false, Some(namespace)) = (same, everything.namespace_of_hub(namespace)) {
+                self.schedule.touch(namespace, Instant::now());
+            }
+        }
+    }
+}
+
+/// Without a watch the folder is looked at every few seconds all the same.
+fn watch_folder(folder: &Path, edits: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let watched = if folder.is_file() { folder.parent().unwrap_or(folder) } else { folder };
+    let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_))) {
+            // One that waits is enough.
+            let _ = edits.try_send(());
+        }
+    });
+    let watching = made.and_then(|mut watcher| watcher.watch(watched, notify::RecursiveMode::NonRecursive).map(|()| watcher));
+    watching.inspect_err(|error| warn!(%error, folder = %watched.display(), "not watched: looked at every few seconds")).ok()
+}
+
+fn jitter() -> f64 {
+    let mut byte = [127];
+    // Without a random number every retry comes after the same wait, which is good enough.
+    let _ = getrandom::fill(&mut byte);
+    f64::from(byte[0]) / 255.0
+}

@@ -1,0 +1,80 @@
+//! Reads the world of a Tenant. The only reads before a decision about it.
+
+use std::collections::BTreeMap;
+
+use acb_crds::{
+    Tenant,
+    names::{TenantId, TenantName, objects},
+};
+use serde_json::Value;
+use sqlx::{PgPool, postgres::PgConnectOptions};
+
+use super::{ObservedKafka, RetainedData, World, newest};
+use crate::{
+    effect::{
+        EffectError,
+        kubernetes::{ObjectKey, Objects},
+        postgres::failed,
+        postgres_observe::{self, LoginState},
+    },
+    platform::Platform,
+    tenancy::{self, Tenancy},
+};
+
+/// How PostgreSQL is read.
+#[derive(Clone, Debug)]
+pub struct PostgresReader {
+    /// Logs in as `acb_operator`.
+    pub pool: PgPool,
+    /// Where tenants log in; their names and passwords are filled in.
+    pub tenants: PgConnectOptions,
+}
+
+/// Reads everything that a decision about this Tenant looks at. `kafka` is what Kafka holds of it, where the log is there.
+///
+/// # Errors
+/// What could not be read.
+pub async fn fetch(
+    tenant: &Tenant,
+    tenancy: Tenancy,
+    objects: &dyn Objects,
+    postgres: &PostgresReader,
+    kafka: Option<ObservedKafka>,
+    platform: &Platform,
+) -> Result<World, EffectError> {
+    let mut world = World { tenancy, kafka, ..World::default() };
+    // One whose names don't parse is refused whatever the world is like.
+    let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return Ok(world) };
+    let id = TenantId::from_uid(tenant.metadata.uid.as_deref().unwrap_or_default());
+    let space = tenancy::namespace(tenant).unwrap_or_default();
+    for namespace in ["", &space, &name.hub_namespace(), &platform.operator_namespace] {
+        let found: BTreeMap<ObjectKey, Value> = objects.list(namespace).await?;
+        world.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
+        world.objects.extend(found.into_iter().filter(|(key, _)| key.kind != "Secret"));
+    }
+    world.postgres = postgres_observe::observe_tenant(&postgres.pool, &id.hex()).await?;
+    let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_POSTGRES);
+    // Without a Secret nobody can log in.
+    if world.secrets.contains(&secret) && world.postgres.login.is_some() {
+        let data = objects.read(&secret).await?;
+        let options = postgres.tenants.clone().username(&id.login()).password(data.text(&secret, "password")?);
+        world.login = postgres_observe::login_state(&options).await;
+        if world.login == LoginState::Unknown {
+            return Err(EffectError::unavailable("PostgreSQL", format!("logging in as tenant {name} was not answered")));
+        }
+    }
+    world.retained = retained(&postgres.pool, &name, id).await?;
+    Ok(world)
+}
+
+async fn retained(pool: &PgPool, name: &TenantName, id: TenantId) -> Result<Option<RetainedData>, EffectError> {
+    let other: Option<String> = sqlx::query_scalar(
+        "SELECT encode(tenant_id, 'hex') FROM acb.tenant WHERE name = $1 AND encode(tenant_id, 'hex') <> $2 LIMIT 1",
+    )
+    .bind(name.as_str())
+    .bind(id.hex())
+    .fetch_optional(pool)
+    .await
+    .map_err(|error| failed(&format!("looking for data retained of {name}"), &error))?;
+    Ok(other.map(|tenant_id| RetainedData { tenant_id, place: "PostgreSQL".to_owned() }))
+}

@@ -1,0 +1,98 @@
+//! From a Tenant and the world to a plan and a status.
+
+pub mod fetch;
+pub mod hub;
+pub mod plan;
+pub mod space;
+pub mod status;
+pub mod validate;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::{
+    effect::{
+        kubernetes::ObjectKey,
+        postgres_observe::{LoginState, ObservedTenant},
+    },
+    plan::{SecretRef, TopicSpec},
+    tenancy::Tenancy,
+};
+
+/// What fetch read before anything is decided about a Tenant.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The other Tenants, and the Agents and Quotas in this one's namespace.
+    pub tenancy: Tenancy,
+    /// Objects that are there, as far as the plan may name them.
+    pub objects: BTreeMap<ObjectKey, Value>,
+    /// Secrets that are there.
+    pub secrets: BTreeSet<SecretRef>,
+    /// What PostgreSQL holds of it.
+    pub postgres: ObservedTenant,
+    /// What became of logging in to PostgreSQL as the tenant.
+    pub login: LoginState,
+    /// What Kafka holds of it; `None` where the log is in PostgreSQL.
+    pub kafka: Option<ObservedKafka>,
+    /// Another tenant's data under the same name.
+    pub retained: Option<RetainedData>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            tenancy: Tenancy::default(),
+            objects: BTreeMap::new(),
+            secrets: BTreeSet::new(),
+            postgres: ObservedTenant::default(),
+            login: LoginState::Refused,
+            kafka: None,
+            retained: None,
+        }
+    }
+}
+
+/// What Kafka holds of a tenant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedKafka {
+    /// By name.
+    pub topics: BTreeMap<String, TopicSpec>,
+    /// What became of logging in as the tenant.
+    pub user: LoginState,
+    /// Whether there are credentials of the tenant's user at all.
+    pub has_user: bool,
+    /// Whether its ACLs are exactly those that it should have.
+    pub acls: bool,
+}
+
+impl Default for ObservedKafka {
+    fn default() -> Self {
+        Self { topics: BTreeMap::new(), user: LoginState::Refused, has_user: false, acls: false }
+    }
+}
+
+/// Data that an earlier Tenant of the same name left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedData {
+    /// Its id.
+    pub tenant_id: String,
+    /// Where, such as `PostgreSQL` or `Kafka topics acb.acme.*`.
+    pub place: String,
+}
+
+impl World {
+    /// The newest generation of a Secret that is there, or the first.
+    #[must_use]
+    pub fn secret(&self, namespace: &str, name: &str) -> SecretRef {
+        newest(&self.secrets, namespace, name)
+    }
+}
+
+/// The newest generation of a Secret that is there, or the first.
+#[must_use]
+pub fn newest(secrets: &BTreeSet<SecretRef>, namespace: &str, name: &str) -> SecretRef {
+    let known = secrets.iter().filter(|secret| secret.namespace == namespace && secret.name == name);
+    let generation = known.map(|secret| secret.generation).max().unwrap_or(1);
+    SecretRef { namespace: namespace.to_owned(), name: name.to_owned(), generation }
+}

@@ -1,0 +1,239 @@
+//! A [`ValidatedTenant`] and the world become a plan: what differs, in an order in which nothing in between gives anyone more than the
+//! start or the end. Rows and walls come before what could use them; on the way out it is the other way round.
+
+use acb_crds::names::{SYSTEM_TOPICS, objects};
+use acb_crds::tenant::DeletionPolicy;
+use serde_json::{Value, json};
+
+use super::{
+    World,
+    hub::{self, HubSecrets},
+    space,
+    validate::ValidatedTenant,
+};
+use crate::{
+    difference,
+    effect::{kubernetes::ObjectKey, postgres_observe::LoginState},
+    plan::{KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step, TenantRow, TopicSpec},
+    platform::{Platform, PlatformBus},
+};
+
+/// Clients and topics allow the same, so that one large record never fails its neighbours.
+const TOPIC_MESSAGE_BYTES: u32 = 2 * 1_048_576;
+const DAY: u64 = 86_400;
+
+/// What has to be done for this Tenant.
+#[must_use]
+pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Plan {
+    if tenant.deleting {
+        return Plan { steps: removal(tenant, world, platform) };
+    }
+    let secrets = hub_secrets(tenant, world, platform);
+    let mut steps = Vec::new();
+    let apply = |object: Value, steps: &mut Vec<Step>| {
+        let object = difference::marked(object);
+        let found = ObjectKey::of(&object).and_then(|key| world.objects.get(&key));
+        if found.is_none_or(|found| difference::differs(&object, found)) {
+            steps.push(Step::Kubernetes(KubernetesStep::Apply { object }));
+        }
+    };
+    for object in space::namespaces(tenant).into_iter().chain(space::network_policies(tenant)) {
+        apply(object, &mut steps);
+    }
+    steps.extend(make_secrets(tenant, &secrets, world, platform));
+    publish_authority(tenant, &secrets, world, &mut steps);
+    postgres(tenant, &secrets, world, platform, &mut steps);
+    kafka(tenant, &secrets, world, platform, &mut steps);
+    if let Some(binding) = space::admins(tenant) {
+        apply(binding, &mut steps);
+    } else {
+        remove(
+            world,
+            &ObjectKey::new("rbac.authorization.k8s.io/v1", "RoleBinding", &tenant.namespace, "acb-tenant-admins"),
+            &mut steps,
+        );
+    }
+    for object in [hub::config_map(tenant, platform), hub::service(tenant), hub::deployment(tenant, &secrets, platform)] {
+        apply(object, &mut steps);
+    }
+    Plan { steps }
+}
+
+/// The newest generation of each Secret.
+#[must_use]
+pub fn hub_secrets(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> HubSecrets {
+    let space = tenant.name.hub_namespace();
+    HubSecrets {
+        authority: world.secret(&platform.operator_namespace, &tenant.id.authority_secret()),
+        tls: world.secret(&space, objects::HUB_TLS),
+        keys: world.secret(&space, objects::HUB_KEYS),
+        postgres: world.secret(&space, objects::HUB_POSTGRES),
+        kafka: platform.has_kafka().then(|| world.secret(&space, objects::HUB_KAFKA)),
+    }
+}
+
+fn make_secrets(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform) -> Vec<Step> {
+    let login = || SecretContent::Login { username: tenant.id.login() };
+    let names = hub::tls_names(tenant, platform);
+    let mut wanted = vec![
+        (&secrets.authority, SecretContent::CertificateAuthority { common_name: format!("ACB tenant {}", tenant.name) }),
+        (&secrets.tls, SecretContent::TlsLeaf { authority: secrets.authority.clone(), names }),
+        (&secrets.keys, SecretContent::HubKeys),
+        (&secrets.postgres, login()),
+    ];
+    wanted.extend(secrets.kafka.iter().map(|secret| (secret, login())));
+    let missing = wanted.into_iter().filter(|(secret, _)| !world.secrets.contains(secret));
+    missing
+        .map(|(secret, content)| Step::Kubernetes(KubernetesStep::EnsureSecret { secret: SecretRef::clone(secret), content }))
+        .collect()
+}
+
+/// The certificate itself is made by the effect: that the ConfigMap has one is all that can be seen from here.
+fn publish_authority(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, steps: &mut Vec<Step>) {
+    let found = world.objects.get(&ObjectKey::new("v1", "ConfigMap", &tenant.namespace, objects::CA));
+    let filled =
+        found.and_then(|found| found.pointer("/data/ca.crt")).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    if !filled || !world.secrets.contains(&secrets.authority) {
+        steps.push(Step::Kubernetes(KubernetesStep::PublishCertificate {
+            namespace: tenant.namespace.clone(),
+            name: objects::CA.to_owned(),
+            authority: secrets.authority.clone(),
+        }));
+    }
+}
+
+/// The tenant's row as it should be.
+#[must_use]
+pub fn tenant_row(tenant: &ValidatedTenant) -> TenantRow {
+    TenantRow {
+        name: tenant.name.to_string(),
+        tier: tenant.tier.as_str().to_owned(),
+        registration: tenant.registration.as_str().to_owned(),
+        suspended: tenant.suspended,
+        limits: json!(tenant.limits),
+        context_types: tenant.context_types.clone(),
+    }
+}
+
+fn postgres(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform, steps: &mut Vec<Step>) {
+    let tenant_id = tenant.id.hex();
+    let row = tenant_row(tenant);
+    let mut add = |step| steps.push(Step::Postgres(step));
+    if world.postgres.tenant.as_ref() != Some(&row) {
+        add(PostgresStep::ProjectTenant { tenant_id: tenant_id.clone(), tenant: row });
+    }
+    if platform.bus == PlatformBus::Postgres {
+        for topic in topics(tenant) {
+            if world.postgres.topics.get(&topic.name) != Some(&topic) {
+                add(PostgresStep::EnsureTopic { tenant_id: tenant_id.clone(), topic });
+            }
+        }
+    }
+    // A replica more than there should be is there during a rollout.
+    let connection_limit = (tenant.max_replicas + 1) * 6;
+    let right = world
+        .postgres
+        .login
+        .is_some_and(|login| login.enabled && i64::from(login.connection_limit) == i64::from(connection_limit));
+    if !right || world.login != LoginState::Works {
+        add(PostgresStep::EnsureLogin { tenant_id, secret: secrets.postgres.clone(), connection_limit });
+    }
+}
+
+fn kafka(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform, steps: &mut Vec<Step>) {
+    let (true, Some(secret)) = (platform.has_kafka(), &secrets.kafka) else { return };
+    let observed = world.kafka.clone().unwrap_or_default();
+    let mut add = |step| steps.push(Step::Kafka(step));
+    for topic in topics(tenant) {
+        if observed.topics.get(&topic.name) != Some(&topic) {
+            add(KafkaStep::EnsureTopic { topic });
+        }
+    }
+    if observed.user != LoginState::Works {
+        add(KafkaStep::EnsureUser { username: tenant.id.login(), secret: secret.clone() });
+    }
+    if !observed.acls {
+        add(KafkaStep::EnsureAcls { username: tenant.id.login(), prefix: tenant.name.topic_prefix() });
+    }
+}
+
+/// All topics of a tenant: ACB's own first.
+#[must_use]
+pub fn topics(tenant: &ValidatedTenant) -> Vec<TopicSpec> {
+    let topic = |name: String, partitions: u32, retention_seconds: u64, cleanup: &str| TopicSpec {
+        name,
+        partitions,
+        retention_seconds,
+        cleanup: cleanup.to_owned(),
+        max_message_bytes: TOPIC_MESSAGE_BYTES,
+    };
+    let system = SYSTEM_TOPICS.iter().map(|name| {
+        let (partitions, days) = match *name {
+            "messages" => (8, 7),
+            "control" => (1, 1),
+            "audit" => (1, u64::from(tenant.audit_days)),
+            _ => (1, 30),
+        };
+        topic(tenant.name.system_topic(name), partitions, days * DAY, "delete")
+    });
+    let context = tenant.context_types.iter().map(|row| {
+        topic(format!("{}{}", tenant.name.topic_prefix(), row.name), row.partitions, row.retention_seconds, &row.cleanup)
+    });
+    system.chain(context).collect()
+}
+
+fn remove(world: &World, key: &ObjectKey, steps: &mut Vec<Step>) {
+    if world.objects.contains_key(key) {
+        steps.push(Step::Kubernetes(KubernetesStep::Delete {
+            api_version: key.api_version.clone(),
+            kind: key.kind.clone(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        }));
+    }
+}
+
+/// First what uses the credentials, then the credentials, then (only where the policy says so) the data. Retained data keeps its
+/// Secrets: without the pepper and the authority it could not be adopted.
+fn removal(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Vec<Step> {
+    let (space, tenant_id) = (tenant.name.hub_namespace(), tenant.id.hex());
+    let mut steps = Vec::new();
+    for (api_version, kind) in [("apps/v1", "Deployment"), ("v1", "Service")].into_iter().filter(|_| tenant.owns_names) {
+        remove(world, &ObjectKey::new(api_version, kind, &space, objects::HUB), &mut steps);
+    }
+    if world.postgres.login.is_some_and(|login| login.enabled) {
+        steps.push(Step::Postgres(PostgresStep::DisableLogin { tenant_id: tenant_id.clone() }));
+    }
+    let observed = world.kafka.clone().unwrap_or_default();
+    if platform.has_kafka() && (observed.has_user || observed.acls) {
+        steps.push(Step::Kafka(KafkaStep::RemoveUser { username: tenant.id.login() }));
+    }
+    if tenant.deletion_policy == DeletionPolicy::Retain {
+        return steps;
+    }
+    // A tenant that never got its name must not take another's data with it.
+    let topics = observed.topics.keys().filter(|name| tenant.owns_names && name.starts_with(&tenant.name.topic_prefix()));
+    for name in topics {
+        steps.push(Step::Kafka(KafkaStep::RemoveTopic { name: name.clone() }));
+    }
+    if world.postgres.tenant.is_some() || world.postgres.login.is_some() {
+        steps.push(Step::Postgres(PostgresStep::RemoveTenant { tenant_id }));
+    }
+    if tenant.owns_names {
+        remove(world, &ObjectKey::new("v1", "ConfigMap", &tenant.namespace, objects::CA), &mut steps);
+        remove(world, &ObjectKey::new("v1", "Namespace", "", &space), &mut steps);
+        if tenant.own_namespace {
+            remove(world, &ObjectKey::new("v1", "Namespace", "", &tenant.namespace), &mut steps);
+        }
+    }
+    let authority = world.secret(&platform.operator_namespace, &tenant.id.authority_secret());
+    if world.secrets.contains(&authority) {
+        steps.push(Step::Kubernetes(KubernetesStep::Delete {
+            api_version: "v1".to_owned(),
+            kind: "Secret".to_owned(),
+            namespace: authority.namespace.clone(),
+            name: authority.object_name(),
+        }));
+    }
+    steps
+}

@@ -1,0 +1,69 @@
+//! What became of a Tenant, for its status. The same input gives the same status, so that nothing is written where nothing changed.
+
+use acb_crds::{
+    Tenant, TenantStatus,
+    names::{TenantId, objects},
+    tenant::{DeletionPolicy, Endpoints, Placement, TenantEffective},
+};
+
+use super::validate::ValidatedTenant;
+use crate::{
+    condition::{self, Outcome},
+    platform::Platform,
+};
+
+/// What the runtime saw beside the outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// `host:port` of each way to the hub.
+    pub endpoints: Vec<String>,
+    /// How many Agents there are.
+    pub agents: i64,
+}
+
+/// The status after a reconcile. `now` is RFC 3339.
+#[must_use]
+pub fn status(
+    tenant: &Tenant,
+    validated: Option<&ValidatedTenant>,
+    outcome: &Outcome,
+    seen: &Seen,
+    platform: &Platform,
+    now: &str,
+) -> TenantStatus {
+    let previous = tenant.status.clone().unwrap_or_default();
+    let not_acted_on = validated.map(|validated| validated.not_acted_on.clone()).unwrap_or_default();
+    let suspended = validated.is_some_and(|validated| validated.suspended);
+    let conditions = condition::conditions(outcome, suspended, &not_acted_on);
+    let generation = tenant.metadata.generation;
+    let mut status = TenantStatus {
+        observed_generation: generation,
+        conditions: condition::merge(&previous.conditions, conditions, generation, now),
+        agents: Some(seen.agents),
+        fields_not_acted_on: not_acted_on,
+        // What was provisioned before stays said while the spec is wrong.
+        ..TenantStatus { conditions: Vec::new(), ..previous }
+    };
+    let Some(validated) = validated else { return status };
+    status.tenant_id = Some(TenantId::hex(&validated.id));
+    status.namespace = Some(validated.namespace.clone());
+    status.hub_namespace = Some(validated.name.hub_namespace());
+    status.effective = Some(TenantEffective {
+        limits: validated.limits.clone(),
+        agent_limits: validated.agent_limits.clone(),
+        hub_replicas: validated.replicas,
+        registration: validated.registration.as_str().to_owned(),
+        deletion_policy: match validated.deletion_policy {
+            DeletionPolicy::Retain => "Retain".to_owned(),
+            DeletionPolicy::Delete => "Delete".to_owned(),
+        },
+        context_types: validated.context_types.iter().map(|row| row.name.clone()).collect(),
+    });
+    status.placement = Some(Placement {
+        bus: if platform.has_kafka() { "kafka" } else { "postgres" }.to_owned(),
+        kafka: platform.has_kafka().then(|| "default".to_owned()),
+        postgres: "default".to_owned(),
+    });
+    status.endpoints = Some(Endpoints { grpc: seen.endpoints.clone(), ca_config_map: objects::CA.to_owned() });
+    status
+}

@@ -1,0 +1,285 @@
+//! A Tenant and the world become a [`ValidatedTenant`], or a list of what is wrong. The rules of the document itself are in its
+//! schema; here is what needs the tier, the platform or other resources.
+
+use acb_crds::{
+    Limits, Retention, Tenant, Tier,
+    names::{TenantId, TenantName},
+    tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
+};
+use serde_json::Value;
+
+use super::World;
+use crate::{
+    condition::{Problem, Reason},
+    effect::kubernetes::ObjectKey,
+    plan::ContextTypeRow,
+    platform::Platform,
+    tenancy::Tenancy,
+    tier,
+};
+
+/// The label of a namespace that serves a tenant. Only the platform may set it.
+pub const TENANT_LABEL: &str = "acb.dev/tenant";
+/// The UID of the Tenant that a namespace serves.
+pub const TENANT_UID_LABEL: &str = "acb.dev/tenant-uid";
+
+const PARTITIONS: u32 = 4;
+const RETENTION: Retention = Retention::from_days(7);
+const MAX_MESSAGE_BYTES: u32 = 1_048_576;
+
+/// A Tenant that can be provisioned, with everything that the spec leaves out filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedTenant {
+    /// Parsed.
+    pub name: TenantName,
+    /// Of the resource.
+    pub uid: String,
+    /// From the UID.
+    pub id: TenantId,
+    /// As in the spec.
+    pub tier: Tier,
+    /// Of its Agents and Quotas.
+    pub namespace: String,
+    /// Whether the operator makes that namespace.
+    pub own_namespace: bool,
+    /// Listed ones and those that agents publish, by name.
+    pub context_types: Vec<ContextTypeRow>,
+    /// Of the hub.
+    pub replicas: u32,
+    /// The most that the hub may have.
+    pub max_replicas: u32,
+    /// As in the spec.
+    pub hub: Hub,
+    /// As in the spec.
+    pub registration: Registration,
+    /// As in the spec.
+    pub deletion_policy: DeletionPolicy,
+    /// Whether it is on its way out.
+    pub deleting: bool,
+    /// Whether what carries its name is its own, and not an earlier or an older tenant's.
+    pub owns_names: bool,
+    /// As in the spec.
+    pub suspended: bool,
+    /// As in the spec.
+    pub admins: Vec<acb_crds::tenant::Subject>,
+    /// Effective limits of the whole tenant.
+    pub limits: Limits,
+    /// Effective limits of an agent, before Quotas.
+    pub agent_limits: Limits,
+    /// Days.
+    pub audit_days: u32,
+    /// Fields that are set and that nothing acts on yet.
+    pub not_acted_on: Vec<String>,
+}
+
+/// Decides whether a Tenant can be provisioned.
+///
+/// # Errors
+/// Everything that is wrong with it; nothing of it is to be applied then.
+pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<ValidatedTenant, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let invalid = |field: &str, message: String| vec![Problem::new(Reason::InvalidSpec, field, message)];
+    let name = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default())
+        .map_err(|error| invalid("metadata.name", error.to_string()))?;
+    let uid = tenant.metadata.uid.clone().filter(|uid| !uid.is_empty());
+    let uid = uid.ok_or_else(|| invalid("metadata.uid", "missing: the API server or the runtime sets it".into()))?;
+    let id = TenantId::from_uid(&uid);
+    let spec = &tenant.spec;
+    let allowance = tier::allowance(spec.tier, &platform.tiers);
+    let namespace = spec.namespace.clone().unwrap_or_else(|| name.namespace());
+    let deleting = tenant.metadata.deletion_timestamp.is_some();
+    let hub = spec.hub.clone().unwrap_or_default();
+    let replicas = hub.replicas.or(hub.min_replicas).unwrap_or(1);
+    let max_replicas = hub.max_replicas.unwrap_or(replicas).max(replicas);
+
+    check_neighbours(tenant, world, &namespace, &mut problems);
+    let limits = spec.limits.clone().unwrap_or_default();
+    let agent_limits = spec.agent_limits.clone().unwrap_or_default();
+    for (prefix, limits, ceiling) in
+        [("limits", &limits, &allowance.tenant), ("agentLimits", &agent_limits, &allowance.agent_ceiling)]
+    {
+        problems.extend(above_tier(&format!("spec.{prefix}"), limits, ceiling, spec.tier));
+    }
+    if max_replicas > allowance.replicas {
+        let message = format!(
+            "{max_replicas} replicas, and tier {} allows {}: lower it or change the tier",
+            spec.tier.as_str(),
+            allowance.replicas
+        );
+        problems.push(Problem::new(Reason::AboveTier, "spec.hub", message));
+    }
+    if spec.context_types.len() > allowance.context_types {
+        let message = format!(
+            "{} context types, and tier {} allows {}: remove some or change the tier",
+            spec.context_types.len(),
+            spec.tier.as_str(),
+            allowance.context_types
+        );
+        problems.push(Problem::new(Reason::TooManyContextTypes, "spec.contextTypes", message));
+    }
+    let mut context_types = Vec::new();
+    for (index, listed) in spec.context_types.iter().enumerate() {
+        let field = format!("spec.contextTypes[{index}].partitions");
+        context_types.push(row(
+            listed,
+            existing_partitions(world, &name, &listed.name),
+            &field,
+            allowance.partitions,
+            &mut problems,
+        ));
+    }
+    for extra in world.tenancy.extra_types(tenant, &allowance).0 {
+        let listed = ContextType {
+            name: extra.to_string(),
+            partitions: None,
+            retention: None,
+            cleanup: None,
+            max_message_bytes: None,
+            schema: None,
+        };
+        context_types.push(row(
+            &listed,
+            existing_partitions(world, &name, &listed.name),
+            "",
+            allowance.partitions,
+            &mut problems,
+        ));
+    }
+    context_types.sort_by(|left, right| left.name.cmp(&right.name));
+    let foreign = [Reason::NameCollision, Reason::RetainedData, Reason::NamespaceNotOurs];
+    let owns_names = !problems.iter().any(|problem| foreign.contains(&problem.reason));
+    // What is on its way out is taken down, however wrong its spec is.
+    if !problems.is_empty() && !deleting {
+        return Err(problems);
+    }
+    Ok(ValidatedTenant {
+        not_acted_on: not_acted_on(tenant),
+        limits: world.tenancy.tenant_limits(tenant, &allowance),
+        agent_limits: Tenancy::agent_base(tenant, &allowance),
+        tier: spec.tier,
+        own_namespace: spec.namespace.is_none(),
+        registration: spec.registration.unwrap_or(Registration::Declared),
+        deletion_policy: spec.deletion_policy.unwrap_or(DeletionPolicy::Retain),
+        suspended: spec.suspend.unwrap_or(false),
+        admins: spec.admins.clone(),
+        audit_days: spec.audit.as_ref().and_then(|audit| audit.retention_days).unwrap_or(90),
+        name,
+        uid,
+        id,
+        namespace,
+        context_types,
+        replicas,
+        max_replicas,
+        hub,
+        deleting,
+        owns_names,
+    })
+}
+
+fn check_neighbours(tenant: &Tenant, world: &World, namespace: &str, problems: &mut Vec<Problem>) {
+    if let Some((other, what)) = world.tenancy.collision(tenant) {
+        let other = other.metadata.name.as_deref().unwrap_or_default();
+        let message = format!("{what} is already tenant {other}'s, which is older: choose another name or namespace");
+        problems.push(Problem::new(Reason::NameCollision, "metadata.name", message));
+    }
+    if let Some(retained) = &world.retained {
+        let message = format!(
+            "data of an earlier tenant of this name (id {}) is still in {}: adopt or remove it by the runbook, or choose another name",
+            retained.tenant_id, retained.place
+        );
+        problems.push(Problem::new(Reason::RetainedData, "metadata.name", message));
+    }
+    let name = tenant.metadata.name.as_deref().unwrap_or_default();
+    let hub_namespace = TenantName::parse(name).map(|name| name.hub_namespace()).unwrap_or_default();
+    let given = tenant.spec.namespace.is_some();
+    for (space, field) in [(namespace, "spec.namespace"), (hub_namespace.as_str(), "metadata.name")] {
+        let found = world.objects.get(&ObjectKey::new("v1", "Namespace", "", space));
+        let label = |key: &str| {
+            found.and_then(|found| found.get("metadata")?.get("labels")?.get(key)).and_then(Value::as_str).unwrap_or_default()
+        };
+        let wanted = found.is_some() || (given && space == namespace);
+        let serves = label(TENANT_UID_LABEL);
+        if wanted && label(TENANT_LABEL) != name {
+            let message = format!(
+                "namespace {space} is missing, or lacks the label {TENANT_LABEL}={name}: the platform team makes and labels it"
+            );
+            problems.push(Problem::new(Reason::NamespaceNotOurs, field, message));
+        } else if wanted && !serves.is_empty() && Some(serves) != tenant.metadata.uid.as_deref() {
+            let message = format!(
+                "namespace {space} serves an earlier tenant of this name (UID {serves}): adopt or remove it by the runbook"
+            );
+            problems.push(Problem::new(Reason::RetainedData, field, message));
+        }
+    }
+}
+
+/// The limits that a tier does not allow.
+pub(crate) fn above_tier(prefix: &str, limits: &Limits, ceiling: &Limits, tier: Tier) -> Vec<Problem> {
+    let above = limits.above(ceiling).into_iter();
+    above
+        .map(|(field, limit, most)| {
+            let message =
+                format!("{limit} is above {most}, which is what tier {} allows: lower it or change the tier", tier.as_str());
+            Problem::new(Reason::AboveTier, format!("{prefix}.{field}"), message)
+        })
+        .collect()
+}
+
+fn existing_partitions(world: &World, tenant: &TenantName, context_type: &str) -> Option<u32> {
+    let topic = format!("{}{context_type}", tenant.topic_prefix());
+    let topics = world.kafka.as_ref().map_or(&world.postgres.topics, |kafka| &kafka.topics);
+    topics.get(&topic).map(|topic| topic.partitions)
+}
+
+fn row(listed: &ContextType, existing: Option<u32>, field: &str, most: u32, problems: &mut Vec<Problem>) -> ContextTypeRow {
+    let wanted = listed.partitions.unwrap_or_else(|| existing.unwrap_or(PARTITIONS).max(PARTITIONS.min(most)));
+    if let Some(existing) = existing.filter(|existing| *existing > wanted) {
+        let message =
+            format!("{wanted}, and the topic has {existing}: partitions can only grow; make a new context type for fewer");
+        problems.push(Problem::new(Reason::PartitionsShrink, field, message));
+    }
+    if listed.partitions.is_some_and(|partitions| partitions > most) {
+        problems.push(Problem::new(
+            Reason::AboveTier,
+            field,
+            format!("{wanted}, and the tier allows {most}: lower it or change the tier"),
+        ));
+    }
+    ContextTypeRow {
+        name: listed.name.clone(),
+        partitions: wanted,
+        retention_seconds: listed.retention.unwrap_or(RETENTION).seconds(),
+        cleanup: listed.cleanup.unwrap_or(Cleanup::Delete).as_str().to_owned(),
+        max_message_bytes: listed.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES),
+        schema: listed.schema.as_ref().and_then(|schema| serde_json::to_value(schema).ok()),
+    }
+}
+
+/// Limits that are projected, and that no hub enforces yet.
+pub(crate) fn limits_not_acted_on(prefix: &str, limits: &Limits) -> Vec<String> {
+    let set = limits.entries().into_iter().filter(|(field, limit)| limit.is_some() && *field != "maxAgents");
+    set.map(|(field, _)| format!("{prefix}.{field}")).collect()
+}
+
+fn not_acted_on(tenant: &Tenant) -> Vec<String> {
+    let spec = &tenant.spec;
+    let mut fields = limits_not_acted_on("spec.limits", &spec.limits.clone().unwrap_or_default());
+    fields.extend(limits_not_acted_on("spec.agentLimits", &spec.agent_limits.clone().unwrap_or_default()));
+    for (index, listed) in spec.context_types.iter().enumerate() {
+        if listed.schema.is_some() {
+            fields.push(format!("spec.contextTypes[{index}].schema"));
+        }
+    }
+    let hub = spec.hub.clone().unwrap_or_default();
+    for (field, set) in [
+        ("spec.hub.maxReplicas", hub.max_replicas.is_some()),
+        ("spec.hub.gateway", hub.gateway.is_some()),
+        ("spec.audit", spec.audit.is_some()),
+        ("spec.auth", spec.auth.is_some()),
+    ] {
+        if set {
+            fields.push(field.to_owned());
+        }
+    }
+    fields
+}

@@ -1,0 +1,91 @@
+//! What a tier gives. One table; a platform may raise or lower parts of it, and everything else is measured against the outcome.
+
+use std::collections::BTreeMap;
+
+use acb_crds::{Limits, Tier};
+use serde::Deserialize;
+
+/// What a tenant of a tier may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Of the whole tenant; a Tenant's own limits and Quotas may only lower it.
+    pub tenant: Limits,
+    /// Of an agent, where neither the Tenant nor a Quota says otherwise.
+    pub agent_default: Limits,
+    /// The most that a Tenant may give an agent.
+    pub agent_ceiling: Limits,
+    /// Context types, those that only agents name included.
+    pub context_types: usize,
+    /// Partitions of a context type.
+    pub partitions: u32,
+    /// Replicas of the hub.
+    pub replicas: u32,
+}
+
+/// What a platform allows differently. Unset: as in the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TierOverride {
+    /// Of the whole tenant.
+    pub tenant: Limits,
+    /// Of an agent.
+    pub agent_default: Limits,
+    /// The most of an agent.
+    pub agent_ceiling: Limits,
+    /// Context types.
+    pub context_types: Option<usize>,
+    /// Partitions of a context type.
+    pub partitions: Option<u32>,
+    /// Replicas of the hub.
+    pub replicas: Option<u32>,
+}
+
+/// Platform-wide overrides.
+pub type TierOverrides = BTreeMap<Tier, TierOverride>;
+
+const GB: i64 = 1_000_000_000;
+
+/// Per agent: messages and bytes a minute, streams, bytes stored.
+fn agent(times: i64) -> Limits {
+    Limits {
+        messages_per_minute: Some(1_000 * times),
+        bytes_per_minute: Some(100_000_000 * times),
+        concurrent_streams: Some(10 * times),
+        storage_bytes: Some(GB * times),
+        ..Limits::default()
+    }
+}
+
+fn tenant(agents: i64, messages_per_month: i64, gigabytes: i64) -> Limits {
+    Limits {
+        max_agents: Some(agents),
+        messages_per_month: Some(messages_per_month),
+        storage_bytes: Some(gigabytes * GB),
+        ..Limits::default()
+    }
+}
+
+fn table(tier: Tier) -> Allowance {
+    let (tenant, agent_ceiling, context_types, partitions, replicas) = match tier {
+        Tier::Free => (tenant(3, 10_000, 1), agent(1), 5, 4, 1),
+        Tier::Starter => (tenant(10, 500_000, 10), agent(1), 20, 8, 2),
+        Tier::Professional => (tenant(50, 5_000_000, 100), agent(10), 50, 32, 5),
+        Tier::Enterprise => (Limits::default(), Limits::default(), 100, 64, 50),
+    };
+    Allowance { tenant, agent_default: agent(1), agent_ceiling, context_types, partitions, replicas }
+}
+
+/// What a tenant of this tier may use on this platform.
+#[must_use]
+pub fn allowance(tier: Tier, overrides: &TierOverrides) -> Allowance {
+    let base = table(tier);
+    let Some(over) = overrides.get(&tier) else { return base };
+    Allowance {
+        tenant: base.tenant.overridden_by(&over.tenant),
+        agent_default: base.agent_default.overridden_by(&over.agent_default),
+        agent_ceiling: base.agent_ceiling.overridden_by(&over.agent_ceiling),
+        context_types: over.context_types.unwrap_or(base.context_types),
+        partitions: over.partitions.unwrap_or(base.partitions),
+        replicas: over.replicas.unwrap_or(base.replicas),
+    }
+}

@@ -1,0 +1,219 @@
+use acb_operator::{
+    agent::{self, StoredApiKey},
+    condition::{Problem, Reason},
+    effect::kubernetes::ObjectKey,
+    plan::{Plan, TopicSpec},
+    quota,
+    tenant::{self, RetainedData},
+};
+use serde_json::json;
+
+use crate::given::{
+    agent_named, agent_text, agent_world, converged, kafka_platform, plan, platform, quota_named, quota_text, tenancy,
+    tenant_text, world,
+};
+
+/// What is wrong with the last Tenant of a text.
+fn refused(text: &str, change: impl FnOnce(&mut tenant::World)) -> Vec<Problem> {
+    let tenancy = tenancy(text);
+    let mut world = world(&tenancy);
+    change(&mut world);
+    tenant::validate::validate(tenancy.tenants.last().unwrap(), &world, &platform()).unwrap_err()
+}
+
+#[test]
+fn limits_above_the_tier() {
+    let problems =
+        refused(&tenant_text("acme", "{tier: Free, limits: {maxAgents: 4}, agentLimits: {concurrentStreams: 11}}"), |_| {});
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        text,
+        [
+            "spec.limits.maxAgents: 4 is above 3, which is what tier Free allows: lower it or change the tier",
+            "spec.agentLimits.concurrentStreams: 11 is above 10, which is what tier Free allows: lower it or change the tier",
+        ]
+    );
+    for spec in [
+        "{tier: Free, hub: {replicas: 2}}",
+        "{tier: Free, hub: {minReplicas: 1, maxReplicas: 2}}",
+        "{tier: Free, contextTypes: [{name: a, partitions: 5}]}",
+    ] {
+        assert_eq!(refused(&tenant_text("acme", spec), |_| {})[0].reason, Reason::AboveTier, "{spec}");
+    }
+    let many = (0..6).map(|index| format!("{{name: t{index}}}")).collect::<Vec<_>>().join(", ");
+    let problems = refused(&tenant_text("acme", &format!("{{tier: Free, contextTypes: [{many}]}}")), |_| {});
+    assert_eq!(problems[0].reason, Reason::TooManyContextTypes);
+}
+
+#[test]
+fn the_platform_may_allow_more() {
+    let tenancy = tenancy(&tenant_text("acme", "{tier: Free, limits: {maxAgents: 4}}"));
+    let mut platform = platform();
+    platform.tiers = serde_json::from_value(json!({"Free": {"tenant": {"maxAgents": 5}}})).unwrap();
+    assert_eq!(tenant::validate::validate(&tenancy.tenants[0], &world(&tenancy), &platform).unwrap().limits.max_agents, Some(4));
+}
+
+#[test]
+fn colliding_names_stop_the_later_tenant() {
+    for (first, second) in [
+        ("{tier: Free}", "{tier: Free, namespace: acb-acme}"),
+        ("{tier: Free, namespace: team}", "{tier: Free, namespace: team}"),
+    ] {
+        let text = tenant_text("acme", first) + &tenant_text("globex", second);
+        let problems = refused(&text, |_| {});
+        assert_eq!(problems[0].reason, Reason::NameCollision, "{problems:?}");
+        assert!(problems[0].message.contains("already tenant acme's, which is older"), "{problems:?}");
+        let given = tenancy(&text);
+        let older = tenant::validate::validate(&given.tenants[0], &world(&given), &platform());
+        assert!(older.is_ok_and(|tenant| tenant.own_namespace) || first.contains("team"), "the older one stays");
+    }
+}
+
+#[test]
+fn retained_data_is_not_taken_over() {
+    let retained = RetainedData { tenant_id: "00112233445566778899".into(), place: "PostgreSQL".into() };
+    let problems = refused(&tenant_text("acme", "{tier: Free}"), |world| world.retained = Some(retained));
+    assert_eq!(problems[0].reason, Reason::RetainedData);
+}
+
+#[test]
+fn who_never_got_a_name_takes_nothing_with_it() {
+    let (acme, kafka) = (tenant_text("acme", "{tier: Free, deletionPolicy: Delete}"), kafka_platform());
+    let mut given = tenancy(&acme);
+    let mut world = converged(&given, &kafka);
+    // The same name again, after the first was deleted and its data retained.
+    let tenant = &mut given.tenants[0];
+    tenant.metadata.uid = Some("00000000-0000-4000-8000-00000000000f".into());
+    world.postgres = Default::default();
+    let problems = tenant::validate::validate(tenant, &world, &kafka).unwrap_err();
+    assert_eq!(problems[0].reason, Reason::RetainedData, "{problems:?}");
+    tenant.metadata.deletion_timestamp = tenant.metadata.creation_timestamp.clone();
+    let removal = plan(tenant, &world, &kafka).to_string();
+    for kept in ["Deployment", "topic", "Namespace", "ConfigMap"] {
+        assert!(!removal.contains(kept), "{removal}");
+    }
+}
+
+#[test]
+fn a_namespace_of_someone_else_is_left_alone() {
+    for space in ["acb-acme", "acbhub-acme"] {
+        let key = ObjectKey::new("v1", "Namespace", "", space);
+        let theirs = json!({"metadata": {"labels": {"team": "theirs"}}});
+        let problems = refused(&tenant_text("acme", "{tier: Free}"), |world| _ = world.objects.insert(key, theirs));
+        assert_eq!(problems[0].reason, Reason::NamespaceNotOurs);
+    }
+}
+
+#[test]
+fn a_namespace_has_to_be_given_by_the_platform() {
+    let text = tenant_text("acme", "{tier: Free, namespace: team}");
+    assert_eq!(refused(&text, |_| {})[0].reason, Reason::NamespaceNotOurs);
+    let key = ObjectKey::new("v1", "Namespace", "", "team");
+    for (labels, reason) in [
+        (json!({}), Reason::NamespaceNotOurs),
+        (json!({"acb.dev/tenant": "globex"}), Reason::NamespaceNotOurs),
+        (json!({"acb.dev/tenant": "acme", "acb.dev/tenant-uid": "another"}), Reason::RetainedData),
+    ] {
+        let key = key.clone();
+        let space = json!({"metadata": {"labels": labels}});
+        assert_eq!(refused(&text, |world| _ = world.objects.insert(key, space))[0].reason, reason);
+    }
+    let given = tenancy(&text);
+    let mut world = world(&given);
+    world.objects.insert(key, json!({"metadata": {"labels": {"acb.dev/tenant": "acme"}}}));
+    assert!(tenant::validate::validate(&given.tenants[0], &world, &platform()).is_ok());
+}
+
+#[test]
+fn partitions_never_shrink() {
+    let topic = TopicSpec {
+        name: "acb.acme.a".into(),
+        partitions: 6,
+        retention_seconds: 60,
+        cleanup: "delete".into(),
+        max_message_bytes: 2_097_152,
+    };
+    let grown = |world: &mut tenant::World| _ = world.postgres.topics.insert(topic.name.clone(), topic.clone());
+    let problems = refused(&tenant_text("acme", "{tier: Starter, contextTypes: [{name: a, partitions: 2}]}"), grown);
+    assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::PartitionsShrink, "spec.contextTypes[0].partitions"));
+    let given = tenancy(&tenant_text("acme", "{tier: Starter, contextTypes: [{name: a}]}"));
+    let mut world = world(&given);
+    world.postgres.topics.insert(topic.name.clone(), topic.clone());
+    let row = tenant::validate::validate(&given.tenants[0], &world, &platform()).unwrap().context_types.remove(0);
+    assert_eq!(row.partitions, 6, "what the spec is silent about stays");
+}
+
+#[test]
+fn an_agent_of_no_tenant() {
+    let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-nobody", "lost", "{role: observer}")));
+    let world = agent::World { tenancy: given.clone(), ..agent::World::default() };
+    let problems = agent::validate::validate(&given.agents[0], &world, &platform()).unwrap_err();
+    assert_eq!(problems[0].reason, Reason::UnknownTenant);
+    assert!(problems[0].message.contains("move the Agent to acb-<tenant>"));
+}
+
+#[test]
+fn agents_beyond_the_limit_are_the_younger_ones() {
+    let mut text = tenant_text("acme", "{tier: Free}");
+    for name in ["z", "y", "x", "a"] {
+        text += &agent_text("acb-acme", name, "{role: observer}");
+    }
+    let given = tenancy(&text);
+    let mut world = agent_world(&given, &platform());
+    let check = |name: &str, world: &agent::World| agent::validate::validate(&agent_named(&given, name), world, &platform());
+    for name in ["z", "y", "x"] {
+        assert!(check(name, &world).is_ok());
+    }
+    assert_eq!(check("a", &world).unwrap_err()[0].reason, Reason::TooManyAgents);
+
+    // One that was provisioned before a limit was lowered is refused, and refused once.
+    let row = agent::plan::agent_row(&check("x", &world).unwrap());
+    world.tenancy.quotas = tenancy(&quota_text("acb-acme", "few", "{maxAgents: 2}")).quotas;
+    assert_eq!(check("x", &world).unwrap_err()[0].reason, Reason::TooManyAgents);
+    (world.row, world.api_key) = (Some(row.clone()), StoredApiKey::Current);
+    let suspension = agent::plan::suspension("00112233445566778899", &world);
+    assert_eq!(
+        suspension.to_string(),
+        "+ postgres agent x (observer, suspended; limits: bytesPerMinute 100000000, concurrentStreams 10, messagesPerMinute 1000, storageBytes 1000000000; no key)\n"
+    );
+    (world.row, world.api_key) = (Some(acb_operator::plan::AgentRow { suspended: true, ..row }), StoredApiKey::Absent);
+    assert_eq!(agent::plan::suspension("00112233445566778899", &world), Plan::default());
+}
+
+#[test]
+fn a_published_type_beyond_the_allowance() {
+    let text = tenant_text("acme", "{tier: Free, contextTypes: [{name: a}, {name: b}, {name: c}]}")
+        + &agent_text("acb-acme", "one", "{role: admin, publishes: [a, x, y]}")
+        + &agent_text("acb-acme", "two", "{role: admin, publishes: [x, z]}");
+    let given = tenancy(&text);
+    let world = agent_world(&given, &platform());
+    assert!(agent::validate::validate(&agent_named(&given, "one"), &world, &platform()).is_ok());
+    let problems = agent::validate::validate(&agent_named(&given, "two"), &world, &platform()).unwrap_err();
+    assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::TooManyContextTypes, "spec.publishes[1]"));
+}
+
+#[test]
+fn a_credential_that_nothing_checks_yet() {
+    let text = tenant_text("acme", "{tier: Free}")
+        + &agent_text("acb-acme", "one", "{role: admin, credentials: {serviceAccount: {name: x}}}");
+    let given = tenancy(&text);
+    let problems = agent::validate::validate(&given.agents[0], &agent_world(&given, &platform()), &platform()).unwrap_err();
+    assert_eq!(problems[0].reason, Reason::CredentialNotSupported);
+}
+
+#[test]
+fn a_quota_above_the_tier_or_of_no_tenant() {
+    let text = tenant_text("acme", "{tier: Free}")
+        + &quota_text("acb-acme", "whole", "{storageBytes: 2000000000}")
+        + &quota_text("acb-acme", "each", "{selector: {types: [x]}, messagesPerMinute: 1001}")
+        + &quota_text("acb-nobody", "lost", "{maxAgents: 1}")
+        + &quota_text("acb-acme", "good", "{selector: {types: [x]}, messagesPerMinute: 10}");
+    let given = tenancy(&text);
+    let reason = |name: &str| {
+        quota::validate::validate(&quota_named(&given, name), &given, &platform()).map_err(|problems| problems[0].reason)
+    };
+    assert_eq!(reason("whole").unwrap_err(), Reason::AboveTier);
+    assert_eq!(reason("each").unwrap_err(), Reason::AboveTier);
+    assert_eq!(reason("lost").unwrap_err(), Reason::UnknownTenant);
+    assert_eq!(reason("good").unwrap().effective.messages_per_minute, Some(10));
+}

@@ -1,0 +1,156 @@
+//! The effect against what can be observed after it.
+
+use acb_operator::{
+    bootstrap::{self, LeaderEpoch, Server, claim_leadership},
+    effect::{
+        postgres::{PostgresEffect, stored_key},
+        postgres_observe::{LoginState, login_state, observe_tenant},
+    },
+    plan::{AgentRow, PostgresStep},
+};
+use acb_testbed::{Postgres, Version};
+use sqlx::PgPool;
+
+use crate::world::{World, number};
+
+crate::on_each_version!(what_is_projected_is_observed, memberships_are_intervals, removal_leaves_nothing);
+
+async fn pool(world: &World) -> PgPool {
+    PgPool::connect_with(world.pg.operator_options()).await.unwrap()
+}
+
+async fn what_is_projected_is_observed(world: &World) {
+    let pool = pool(world).await;
+    let tenant = world.pg.fresh_tenant("seen").await;
+    let topic = tenant.context_type("notes", 4).await;
+    let row = AgentRow {
+        groups: vec!["one".to_owned(), "two".to_owned()],
+        capabilities: vec!["read".to_owned()],
+        metadata: serde_json::json!({"team": "blue"}),
+        ..tenant.agent_row("alice")
+    };
+    let agent = tenant.project(&row).await;
+    let observed = observe_tenant(&pool, tenant.id_hex()).await.unwrap();
+    assert_eq!(observed.agents.get(&row.id), Some(&row));
+    assert_eq!(observed.api_keys[&row.id], vec![stored_key(tenant.pepper(), &agent.api_key).unwrap()]);
+    assert_eq!(observed.topics.get(&topic.name), Some(&topic));
+    assert_eq!(observed.topics.len(), 5);
+    assert!(observed.login.unwrap().enabled);
+    assert_eq!(observed.tenant.as_ref().unwrap().context_types[0].name, "notes");
+
+    // The generation rose, and the log says so.
+    let mut superuser = world.pg.superuser().await;
+    let logged = format!(
+        "SELECT convert_from(value, 'UTF8')::bigint FROM acb.bus_record WHERE tenant_id = '\\x{}' AND topic LIKE '%.sys.control'
+         ORDER BY \"offset\" DESC LIMIT 1",
+        tenant.id_hex()
+    );
+    assert_eq!(number(&mut superuser, &logged).await, i64::try_from(observed.generation).unwrap());
+
+    // Again: nothing but the generation changes.
+    tenant.project(&row).await;
+    let again = observe_tenant(&pool, tenant.id_hex()).await.unwrap();
+    assert_eq!((&again.agents, &again.topics, &again.api_keys), (&observed.agents, &observed.topics, &observed.api_keys));
+    assert!(again.generation > observed.generation);
+
+    // More partitions, never fewer.
+    assert_eq!(tenant.ensure_topic("notes", 2).await.partitions, 2);
+    assert_eq!(observe_tenant(&pool, tenant.id_hex()).await.unwrap().topics[&topic.name].partitions, 4);
+}
+
+async fn memberships_are_intervals(world: &World) {
+    let tenant = world.pg.fresh_tenant("groups").await;
+    let row = AgentRow { groups: vec!["team".to_owned()], ..tenant.agent_row("alice") };
+    tenant.project(&row).await;
+    tenant.project(&row).await;
+    tenant.project(&AgentRow { groups: Vec::new(), ..row.clone() }).await;
+    tenant.project(&row).await;
+    let mut connection = tenant.connect().await;
+    assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.group_member").await, 2);
+    assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.group_member WHERE left_at IS NULL").await, 1);
+    assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.group_member WHERE left_at < joined_at").await, 0);
+
+    // Made again under the same name: a new UID, and the old one is gone.
+    let new = tenant.agent("alice").await;
+    let observed = observe_tenant(&pool(world).await, tenant.id_hex()).await.unwrap();
+    assert_eq!(observed.agents.keys().collect::<Vec<_>>(), [&new.id.to_string()]);
+}
+
+async fn removal_leaves_nothing(world: &World) {
+    let tenant = world.pg.fresh_tenant("gone").await;
+    let agent = tenant.agent_in("alice", &["team"]).await;
+    tenant.agent("bob").await;
+    tenant.remove(agent.id).await;
+    let mut session = tenant.connect().await;
+    assert_eq!(number(&mut session, "SELECT count(*) FROM acb.agent").await, 1);
+    tenant.apply(&PostgresStep::DisableLogin { tenant_id: tenant.id_hex().to_owned() }).await;
+    assert!(sqlx::raw_sql("SELECT 1").execute(&mut session).await.is_err(), "the session outlived its login");
+    assert_eq!(login_state(&tenant.connect_options()).await, LoginState::Refused);
+    // A context that refers to its upload: both go.
+    let mut superuser = world.pg.superuser().await;
+    let id = tenant.id_hex();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "INSERT INTO acb.upload (tenant_id, upload_id, agent_id, request, size, chunk_size)
+             VALUES ('\\x{id}', '{0}', '{0}', '{{}}', 1, 1);
+         INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, upload_id, size, sha256)
+             VALUES ('\\x{id}', '{0}', 'x', '{0}', 'x', 'public', '{0}', 1, decode(repeat('00', 32), 'hex'));",
+        agent.id
+    )))
+    .execute(&mut superuser)
+    .await
+    .unwrap();
+    let step = PostgresStep::RemoveTenant { tenant_id: id.to_owned() };
+    tenant.apply(&step).await;
+    tenant.apply(&step).await;
+    for table in &world.tables {
+        assert_eq!(
+            number(&mut superuser, &format!("SELECT count(*) FROM {table} WHERE tenant_id = '\\x{id}'")).await,
+            0,
+            "{table}"
+        );
+    }
+    assert_eq!(observe_tenant(&pool(world).await, id).await.unwrap(), Default::default());
+}
+
+async fn leaders(version: Version) {
+    let pg = Postgres::start(version).await;
+    let tenant = pg.tenant("acme").await;
+    let step = PostgresStep::RemoveAgent { tenant_id: tenant.id_hex().to_owned(), agent_id: uuid::Uuid::new_v4().to_string() };
+    let pool = PgPool::connect_with(pg.operator_options()).await.unwrap();
+    pg.effect().apply(&step).await.unwrap();
+    let next = claim_leadership(&pool, "next").await.unwrap();
+    assert_eq!(next, LeaderEpoch(pg.epoch().0 + 1));
+    let error = pg.effect().apply(&step).await.unwrap_err();
+    assert!(error.to_string().contains("another operator leads"), "{error}");
+    PostgresEffect::new(pool.clone(), next, pg.secrets()).apply(&step).await.unwrap();
+
+    // A claim waits for the old leader's open transaction.
+    let mut old = pool.begin().await.unwrap();
+    sqlx::query("SELECT acb_provision.check_epoch($1)").bind(next.0).execute(&mut *old).await.unwrap();
+    let waiting = pool.clone();
+    let claim = tokio::spawn(async move { claim_leadership(&waiting, "third").await });
+    let mut superuser = pg.superuser().await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%claim_leadership%'";
+    while number(&mut superuser, blocked).await == 0 {
+        assert!(std::time::Instant::now() < deadline && !claim.is_finished());
+    }
+    old.commit().await.unwrap();
+    assert_eq!(claim.await.unwrap().unwrap(), LeaderEpoch(next.0 + 1));
+
+    // Once more, with another password: roles, rows and logins stay.
+    bootstrap::bootstrap(pg.server().superuser(), "another", Server::Exclusive).await.unwrap();
+    assert_eq!(login_state(&pg.operator_options()).await, LoginState::Refused);
+    assert_eq!(login_state(&pg.operator_options().password("another")).await, LoginState::Works);
+    assert_eq!(login_state(&tenant.connect_options()).await, LoginState::Works);
+}
+
+#[tokio::test]
+async fn a_new_leader_fences_the_old_on_the_installed_version() {
+    leaders(Version::Installed).await;
+}
+
+#[tokio::test]
+async fn a_new_leader_fences_the_old_on_17() {
+    leaders(Version::V17).await;
+}

@@ -1,0 +1,74 @@
+//! How long to wait before the next try, and when to stop trying.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Error;
+
+const FIRST: Duration = Duration::from_millis(50);
+const MOST: Duration = Duration::from_secs(5);
+
+/// Exponential backoff with full jitter, within a time that progress renews.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    within: Duration,
+    until: Instant,
+    next: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(within: Duration) -> Self {
+        Self { within, until: Instant::now() + within, next: FIRST }
+    }
+
+    /// Something succeeded: the full time again.
+    pub(crate) fn renew(&mut self) {
+        *self = Self::new(self.within);
+    }
+
+    /// Waits before the next try, or gives the error back where the time is over.
+    pub(crate) async fn wait(&mut self, error: Error) -> Result<(), Error> {
+        let pause = self.next.mul_f64(0.5 + random_fraction() / 2.0);
+        if Instant::now() + pause > self.until {
+            let tried = self.within.as_secs_f64();
+            return Err(error.during(format_args!("gave up after {tried:.0} s")));
+        }
+        tracing::debug!(%error, ?pause, "trying again");
+        self.next = (self.next * 2).min(MOST);
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// Evenly in `0.0..1.0`.
+fn random_fraction() -> f64 {
+    f64::from(random_u32()) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// A random number; not for secrets.
+pub(crate) fn random_u32() -> u32 {
+    // The first 32 bits of a UUIDv4 are random.
+    uuid::Uuid::new_v4().as_fields().0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn gives_up_within_its_time_and_says_so() {
+        let start = Instant::now();
+        let mut patience = Patience::new(Duration::from_secs(20));
+        let mut tries = 0;
+        let error = loop {
+            tries += 1;
+            if let Err(error) = patience.wait(Error::Unavailable("refused".into())).await {
+                break error;
+            }
+        };
+        assert!(start.elapsed() <= Duration::from_secs(20));
+        assert!((8..40).contains(&tries), "{tries}");
+        assert_eq!(error.message(), "gave up after 20 s: refused");
+    }
+}

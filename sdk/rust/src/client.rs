@@ -1,0 +1,334 @@
+//! The client: one tenant's hub, seen as one agent.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use acb_proto::v1::{
+    RequestRequest, SendMessageRequest, SendMessageResponse, agent_registry_client::AgentRegistryClient,
+    context_service_client::ContextServiceClient, message_service_client::MessageServiceClient,
+    stream_service_client::StreamServiceClient,
+};
+use tokio::time::timeout;
+use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
+
+use crate::{
+    Error, Identity, Tokens,
+    auth::{Auth, Bearer, Denied},
+    backoff::Patience,
+    credential::{ApiKey, Credential},
+    error::broke,
+    message::{Message, Received},
+    replica::Replicas,
+};
+
+const ATTEMPT: Duration = Duration::from_secs(15);
+const REPLY_SLACK: Duration = Duration::from_secs(5);
+
+type Service = InterceptedService<Channel, Bearer>;
+
+/// Gathers what a [`Client`] needs.
+#[derive(Debug, Default)]
+pub struct Builder {
+    endpoints: Vec<String>,
+    ca_pem: Vec<u8>,
+    credential: Option<Credential>,
+    retry_for: Option<Duration>,
+}
+
+impl Builder {
+    /// The replicas of the hub, as `https://host:port`. The client starts with any, and goes to the next where one fails.
+    #[must_use]
+    pub fn endpoints<S: Into<String>>(mut self, endpoints: impl IntoIterator<Item = S>) -> Self {
+        self.endpoints = endpoints.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The tenant's CA, as PEM. No other CA is trusted.
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca_pem = pem.into();
+        self
+    }
+
+    /// Authenticates with an API key.
+    #[must_use]
+    pub fn api_key(mut self, key: ApiKey) -> Self {
+        self.credential = Some(Credential::ApiKey(key));
+        self
+    }
+
+    /// Authenticates with tokens that were exchanged elsewhere. The refresh token is used up.
+    #[must_use]
+    pub fn tokens(mut self, tokens: Tokens) -> Self {
+        self.credential = Some(Credential::Tokens(tokens));
+        self
+    }
+
+    /// How long a call is tried again while no replica answers; 30 s unless said otherwise. Transfers count it from their last progress.
+    #[must_use]
+    pub fn retry_for(mut self, time: Duration) -> Self {
+        self.retry_for = Some(time);
+        self
+    }
+
+    /// Connects and authenticates.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let credential =
+            self.credential.ok_or_else(|| Error::Usage("no credential was given: set an API key or tokens".to_owned()))?;
+        let client = Client {
+            inner: Arc::new(Inner {
+                replicas: Replicas::new(&self.endpoints, &self.ca_pem)?,
+                auth: Auth::new(credential),
+                retry_for: self.retry_for.unwrap_or(Duration::from_secs(30)),
+                replica: Mutex::new(None),
+            }),
+        };
+        let mut patience = client.patience();
+        loop {
+            match client.line().await {
+                Ok(_) => return Ok(client),
+                Err(error) if error.is_retryable() => patience.wait(error).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    replicas: Replicas,
+    auth: Auth,
+    retry_for: Duration,
+    replica: Mutex<Option<String>>,
+}
+
+/// One tenant's hub, seen as one agent. Cheap to clone; clones share the connection and the tokens.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), acb_sdk::Error> {
+/// use acb_sdk::{Client, Message};
+///
+/// let client = Client::builder()
+///     .endpoints(["https://127.0.0.1:8443", "https://127.0.0.1:8444"])
+///     .ca_pem(std::fs::read("ca.crt")?)
+///     .api_key(std::fs::read_to_string("planner.key")?.parse()?)
+///     .connect()
+///     .await?;
+/// client.send(Message::to_agent("worker-1").topic("greeting").text("hello")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+/// When a call may be made a second time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Twice is as good as once.
+    Always,
+    /// Only as long as it certainly was not done.
+    BeforeSent,
+}
+
+/// An authenticated connection for one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    service: Service,
+    link: usize,
+    serial: u64,
+}
+
+impl Line {
+    pub(crate) fn agents(&self) -> AgentRegistryClient<Service> {
+        AgentRegistryClient::new(self.service.clone())
+    }
+
+    pub(crate) fn messages(&self) -> MessageServiceClient<Service> {
+        MessageServiceClient::new(self.service.clone())
+    }
+
+    pub(crate) fn contexts(&self) -> ContextServiceClient<Service> {
+        ContextServiceClient::new(self.service.clone())
+    }
+
+    pub(crate) fn streams(&self) -> StreamServiceClient<Service> {
+        StreamServiceClient::new(self.service.clone())
+    }
+}
+
+/// What to do about a failed call.
+pub(crate) enum Next {
+    /// Try again at once, with a new token.
+    Again,
+    /// Try again after a pause, on whichever replica answers.
+    Later(Error),
+    /// It would fail again.
+    Never(Error),
+}
+
+impl Client {
+    /// Starts to build a client.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Whom this client speaks for.
+    pub async fn identity(&self) -> Option<Identity> {
+        self.inner.auth.identity().await
+    }
+
+    /// The current tokens.
+    pub async fn tokens(&self) -> Option<Tokens> {
+        self.inner.auth.tokens().await
+    }
+
+    /// The address of the replica that the client is connected to.
+    pub async fn endpoint(&self) -> Result<String, Error> {
+        Ok(self.inner.replicas.link().await?.endpoint.to_string())
+    }
+
+    /// The name of the replica that last answered a session or a transfer.
+    #[must_use]
+    pub fn replica(&self) -> Option<String> {
+        self.inner.replica.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends one message and waits until it is durable. It is tried again on other replicas under the same idempotency key, so that it is
+    /// in the log once.
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
+    /// use acb_sdk::Message;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Task { document: String }
+    ///
+    /// let task = Task { document: "readme".to_owned() };
+    /// let sent = client.send(Message::to_group("workers").topic("task").json(&task)).await?;
+    /// println!("{}", sent.message_id);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send(&self, message: Message) -> Result<SendMessageResponse, Error> {
+        let message = Some(message.build()?);
+        self.call("send", Retry::Always, ATTEMPT, |line| {
+            let request = SendMessageRequest { message: message.clone() };
+            async move { line.messages().send_message(request).await }
+        })
+        .await
+    }
+
+    /// Sends a query and waits for its reply, at most for `within` (up to 5 minutes).
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
+    /// use acb_sdk::Message;
+    /// use std::time::Duration;
+    ///
+    /// let question = Message::to_agent("librarian").topic("lookup").text("isolation");
+    /// let answer: Vec<String> = client.request(question, Duration::from_secs(10)).await?.json()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn request(&self, message: Message, within: Duration) -> Result<Received, Error> {
+        let message = Some(message.build_query()?);
+        let until = tokio::time::Instant::now() + within;
+        let response = self
+            .call("request", Retry::Always, within + REPLY_SLACK, |line| {
+                let left = until.saturating_duration_since(tokio::time::Instant::now());
+                let request = RequestRequest { message: message.clone(), timeout: crate::wire::duration(left) };
+                async move { line.messages().request(request).await }
+            })
+            .await?;
+        let reply =
+            response.reply.ok_or_else(|| Error::refused(Code::Internal, "", "request: the hub answered without a reply"))?;
+        Ok(Received::detached(reply, self.clone()))
+    }
+
+    /// Answers a received message: to its `reply_to`, or else to its sender.
+    pub async fn reply(&self, to: &Received, answer: Message) -> Result<SendMessageResponse, Error> {
+        self.send(answer.answering(to.message())).await
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(self.inner.retry_for)
+    }
+
+    pub(crate) fn name_replica(&self, name: &str) {
+        if !name.is_empty() {
+            *self.inner.replica.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.to_owned());
+        }
+    }
+
+    /// An authenticated connection.
+    pub(crate) async fn line(&self) -> Result<Line, Error> {
+        let link = self.inner.replicas.link().await?;
+        match self.inner.auth.bearer(&link.channel).await {
+            Ok((bearer, serial)) => Ok(Line { service: InterceptedService::new(link.channel, bearer), link: link.id, serial }),
+            Err(Denied::Broken(error)) => {
+                self.inner.replicas.leave(link.id).await;
+                Err(error)
+            }
+            Err(Denied::Refused(error)) => Err(error),
+        }
+    }
+
+    /// Goes to another replica with the next call.
+    pub(crate) async fn leave(&self, line: &Line) {
+        self.inner.replicas.leave(line.link).await;
+    }
+
+    /// What to do after `status`; `renewed` says whether a new token was tried already.
+    pub(crate) async fn judge(&self, line: &Line, status: Status, renewed: &mut bool) -> Next {
+        if status.code() == Code::Unauthenticated && !broke(&status) && !*renewed {
+            *renewed = true;
+            self.inner.auth.spoil(line.serial).await;
+            return Next::Again;
+        }
+        if broke(&status) {
+            self.leave(line).await;
+            return Next::Later(Error::from(status));
+        }
+        Next::Never(Error::from(status))
+    }
+
+    /// Makes a unary call, again where that helps and is allowed.
+    pub(crate) async fn call<T, F, Fut>(&self, what: &str, retry: Retry, within: Duration, make: F) -> Result<T, Error>
+    where
+        F: Fn(Line) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut patience = self.patience();
+        let mut renewed = false;
+        loop {
+            let error = match self.line().await {
+                Ok(line) => match timeout(within, make(line.clone())).await {
+                    Ok(Ok(response)) => return Ok(response.into_inner()),
+                    Ok(Err(status)) => match self.judge(&line, status, &mut renewed).await {
+                        Next::Again => continue,
+                        Next::Later(error) if retry == Retry::Always => error,
+                        Next::Later(error) | Next::Never(error) => return Err(error.during(what)),
+                    },
+                    Err(_) => {
+                        self.leave(&line).await;
+                        let error = Error::Timeout(format!("no answer within {:.0} s", within.as_secs_f64()));
+                        if retry == Retry::BeforeSent {
+                            return Err(error.during(what));
+                        }
+                        error
+                    }
+                },
+                Err(error) if error.is_retryable() => error,
+                Err(error) => return Err(error.during(what)),
+            };
+            patience.wait(error).await.map_err(|error| error.during(what))?;
+        }
+    }
+
+    pub(crate) const ATTEMPT: Duration = ATTEMPT;
+}

@@ -1,0 +1,127 @@
+//! What a session has received and not yet acknowledged, across its connections.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::seen::Seen;
+
+/// How many handled messages are remembered, to drop their redeliveries.
+const REMEMBERED: usize = 10_000;
+
+#[derive(Debug)]
+struct State {
+    /// Message id to the latest delivery id: with the application now.
+    open: HashMap<String, String>,
+    handled: Seen,
+    /// Delivery ids to acknowledge on the current connection.
+    acks: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Arc<Self> {
+        let state = State { open: HashMap::new(), handled: Seen::new(REMEMBERED), acks: Vec::new() };
+        Arc::new(Self { state: Mutex::new(state), wake: Notify::new() })
+    }
+
+    /// A ticket where the application is to see the message; `None` where it has it, or had it.
+    pub(crate) fn admit(self: &Arc<Self>, message_id: &str, delivery_id: &str) -> Option<Ticket> {
+        let mut state = self.lock();
+        if state.handled.contains(message_id) {
+            state.acks.push(delivery_id.to_owned());
+            self.wake.notify_one();
+            return None;
+        }
+        // With a new connection the same message has a new delivery id, and only that can be acknowledged.
+        if state.open.insert(message_id.to_owned(), delivery_id.to_owned()).is_some() {
+            return None;
+        }
+        Some(Ticket { inbox: self.clone(), message_id: message_id.to_owned() })
+    }
+
+    /// Delivery ids of an earlier connection mean nothing to the next.
+    pub(crate) fn forget_acks(&self) {
+        self.lock().acks.clear();
+    }
+
+    pub(crate) fn take_acks(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().acks)
+    }
+
+    pub(crate) fn has_acks(&self) -> bool {
+        !self.lock().acks.is_empty()
+    }
+
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to acknowledge one message. Dropped, the message may be delivered again.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    inbox: Arc<Inbox>,
+    message_id: String,
+}
+
+impl Ticket {
+    pub(crate) fn ack(self) {
+        let mut state = self.inbox.lock();
+        if let Some(delivery_id) = state.open.remove(&self.message_id) {
+            state.handled.insert(&self.message_id);
+            state.acks.push(delivery_id);
+        }
+        self.inbox.wake.notify_one();
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.inbox.lock().open.remove(&self.message_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redelivery_of_what_was_handled_is_acknowledged_unseen() {
+        let inbox = Inbox::new();
+        inbox.admit("m", "d1").unwrap().ack();
+        assert_eq!(inbox.take_acks(), ["d1"]);
+        assert!(inbox.admit("m", "d2").is_none());
+        assert_eq!(inbox.take_acks(), ["d2"]);
+    }
+
+    #[test]
+    fn a_message_in_hand_is_acknowledged_by_its_latest_delivery() {
+        let inbox = Inbox::new();
+        let ticket = inbox.admit("m", "d1").unwrap();
+        inbox.forget_acks();
+        assert!(inbox.admit("m", "d2").is_none());
+        ticket.ack();
+        assert_eq!(inbox.take_acks(), ["d2"]);
+    }
+
+    #[test]
+    fn what_was_dropped_comes_again() {
+        let inbox = Inbox::new();
+        drop(inbox.admit("m", "d1"));
+        assert!(inbox.take_acks().is_empty());
+        assert!(inbox.admit("m", "d2").is_some());
+    }
+}

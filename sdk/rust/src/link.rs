@@ -1,0 +1,342 @@
+//! What drives a session: one connection after another, and what has to outlive each of them.
+
+use std::{collections::VecDeque, sync::PoisonError, time::Duration};
+
+use acb_proto::v1::{
+    OutgoingMessage, SessionRequest, SessionResponse,
+    session_request::{Ack, Frame as Out, Open, Send},
+    session_response::{Delivery, Frame as In, Sent, sent::Outcome},
+};
+use prost::Message as _;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+
+use crate::{
+    Client, Error, SendMessageResponse,
+    backoff::Patience,
+    client::{Line, Next},
+    error::broke,
+    inbox::Inbox,
+    message::Received,
+    session::End,
+};
+
+const MOST_PENDING: usize = 256;
+const MOST_PENDING_BYTES: usize = 16 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) message: OutgoingMessage,
+    pub(crate) outcome: oneshot::Sender<Result<SendMessageResponse, Error>>,
+}
+
+struct Pending {
+    sequence: u64,
+    bytes: usize,
+    command: Command,
+}
+
+/// How one connection ended.
+enum Ended {
+    /// Nobody wants the session any more.
+    Unwanted,
+    /// It can go on with another connection.
+    Broken(Error),
+    /// It can't.
+    Over(Error),
+}
+
+/// What happens on a connection.
+enum Event {
+    Frame(Result<Option<SessionResponse>, tonic::Status>),
+    Deliverable,
+    Writable,
+    /// The hub reads no more.
+    Deaf,
+    Command(Command),
+    Unwanted,
+}
+
+type Queues = (mpsc::Receiver<Command>, mpsc::Sender<Received>, watch::Sender<String>, End);
+
+pub(crate) struct Driver {
+    client: Client,
+    inbox: std::sync::Arc<Inbox>,
+    receive: bool,
+    max_unacknowledged: u32,
+    reconnect_for: Duration,
+    commands: mpsc::Receiver<Command>,
+    deliveries: mpsc::Sender<Received>,
+    replica: watch::Sender<String>,
+    end: End,
+    /// Sent or to be sent, and not acknowledged; oldest first. Outlives connections.
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    /// How many of `pending` were sent on the current connection.
+    written: usize,
+    next_sequence: u64,
+    renewed: bool,
+}
+
+/// The two directions of an open connection.
+struct Stream {
+    line: Line,
+    out: mpsc::Sender<SessionRequest>,
+    inbound: Streaming<SessionResponse>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        client: Client,
+        inbox: std::sync::Arc<Inbox>,
+        (receive, max_unacknowledged): (bool, u32),
+        reconnect_for: Duration,
+        (commands, deliveries, replica, end): Queues,
+    ) -> Self {
+        Self {
+            client,
+            inbox,
+            receive,
+            max_unacknowledged,
+            reconnect_for,
+            commands,
+            deliveries,
+            replica,
+            end,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            written: 0,
+            next_sequence: 1,
+            renewed: false,
+        }
+    }
+
+    pub(crate) async fn run(mut self, opened: oneshot::Sender<Result<(), Error>>) {
+        let mut opened = Some(opened);
+        let mut patience = self.client.patience();
+        let error = loop {
+            let ended = match self.open().await {
+                Ok(stream) => {
+                    match opened.take() {
+                        // Whoever wanted the session may have gone meanwhile; the select below sees that.
+                        Some(opened) => drop(opened.send(Ok(()))),
+                        None => {
+                            tracing::info!(replica = %*self.replica.borrow(), resent = self.pending.len(), "session reconnected")
+                        }
+                    }
+                    patience = Patience::new(self.reconnect_for);
+                    self.converse(stream).await
+                }
+                Err(ended) => ended,
+            };
+            match ended {
+                Ended::Unwanted => break Error::Unavailable("the session is closed".to_owned()),
+                Ended::Over(error) => break error,
+                Ended::Broken(error) => {
+                    tracing::debug!(%error, "session broke");
+                    if let Err(error) = patience.wait(error).await {
+                        break error;
+                    }
+                }
+            }
+        };
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        if let Some(opened) = opened {
+            // Nobody waits for it where this fails.
+            let _ = opened.send(Err(error.clone().during("session")));
+        }
+        for pending in self.pending.drain(..) {
+            // A caller that dropped its receipt does not want to know.
+            let _ = pending.command.outcome.send(Err(error.clone()));
+        }
+    }
+
+    async fn open(&mut self) -> Result<Stream, Ended> {
+        let line = self
+            .client
+            .line()
+            .await
+            .map_err(|error| if error.is_retryable() { Ended::Broken(error) } else { Ended::Over(error) })?;
+        let (out, requests) = mpsc::channel(16);
+        let open = Open { receive: self.receive, max_unacknowledged: self.max_unacknowledged };
+        if out.send(request(Out::Open(open))).await.is_err() {
+            return Err(Ended::Broken(Error::Unavailable("the connection closed".to_owned())));
+        }
+        let mut messages = line.messages();
+        let handshake = async {
+            let mut inbound = messages.session(ReceiverStream::new(requests)).await?.into_inner();
+            Ok::<_, tonic::Status>((inbound.message().await?, inbound))
+        };
+        let (first, inbound) = match timeout(Client::ATTEMPT, handshake).await {
+            Ok(Ok(both)) => both,
+            Ok(Err(status)) => return Err(self.ended(&line, status).await),
+            Err(_) => {
+                self.client.leave(&line).await;
+                return Err(Ended::Broken(Error::Timeout("the hub did not open the session in time".to_owned())));
+            }
+        };
+        let Some(SessionResponse { frame: Some(In::Opened(opened)) }) = first else {
+            self.client.leave(&line).await;
+            return Err(Ended::Broken(Error::Unavailable("the hub closed the session at once".to_owned())));
+        };
+        self.renewed = false;
+        self.client.name_replica(&opened.replica);
+        self.replica.send_replace(opened.replica);
+        self.inbox.forget_acks();
+        self.written = 0;
+        Ok(Stream { line, out, inbound })
+    }
+
+    async fn converse(&mut self, mut stream: Stream) -> Ended {
+        // A delivery that the application has no room for yet. While there is one, nothing more is read.
+        let mut held: Option<Received> = None;
+        loop {
+            let room = self.pending.len() < MOST_PENDING && self.pending_bytes < MOST_PENDING_BYTES;
+            let to_write = self.written < self.pending.len() || self.inbox.has_acks();
+            let event = tokio::select! {
+                frame = stream.inbound.message(), if held.is_none() => Event::Frame(frame),
+                permit = self.deliveries.reserve(), if held.is_some() => permit.map_or(Event::Unwanted, |_| Event::Deliverable),
+                permit = stream.out.reserve(), if to_write => permit.map_or(Event::Deaf, |_| Event::Writable),
+                // Every sender is gone, and with them the session, where there is none.
+                command = self.commands.recv(), if room => command.map_or(Event::Unwanted, Event::Command),
+                () = self.inbox.woken() => continue,
+                () = self.deliveries.closed() => Event::Unwanted,
+            };
+            let ended = match event {
+                Event::Frame(Ok(Some(SessionResponse { frame }))) => match self.take(frame, &mut held) {
+                    Ok(()) => continue,
+                    Err(ended) => ended,
+                },
+                Event::Frame(Ok(None)) => Ended::Broken(Error::Unavailable("the hub closed the session".to_owned())),
+                Event::Frame(Err(status)) => return self.ended(&stream.line, status).await,
+                // This task alone fills both queues: what had room has it still.
+                Event::Deliverable => match held.take().map(|received| self.deliveries.try_send(received)) {
+                    Some(Err(_)) => return self.finish(stream).await,
+                    _ => continue,
+                },
+                Event::Writable => match self.next_frame().map(|frame| stream.out.try_send(request(frame))) {
+                    Some(Err(_)) => Ended::Broken(Error::Unavailable("the connection closed".to_owned())),
+                    _ => continue,
+                },
+                // A closed outbound half shows its reason on the inbound one.
+                Event::Deaf => match timeout(Client::ATTEMPT, stream.inbound.message()).await {
+                    Ok(Err(status)) => return self.ended(&stream.line, status).await,
+                    _ => Ended::Broken(Error::Unavailable("the hub closed the session".to_owned())),
+                },
+                Event::Command(command) => {
+                    self.accept(command);
+                    continue;
+                }
+                Event::Unwanted => return self.finish(stream).await,
+            };
+            self.client.leave(&stream.line).await;
+            return ended;
+        }
+    }
+
+    /// Takes one frame of the hub.
+    fn take(&mut self, frame: Option<In>, held: &mut Option<Received>) -> Result<(), Ended> {
+        match frame {
+            Some(In::Sent(sent)) => self.settle(sent).map_err(Ended::Broken)?,
+            Some(In::Delivery(delivery)) => *held = self.admit(delivery),
+            Some(In::HeldBack(held_back)) => tracing::warn!(
+                partition = held_back.partition,
+                unacknowledged = held_back.unacknowledged,
+                "the hub holds messages back until older ones are acknowledged"
+            ),
+            Some(In::Draining(_)) => return Err(Ended::Broken(Error::Unavailable("the replica is stopping".to_owned()))),
+            Some(In::Opened(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Hands over what is left to be said, closes this side, and listens until the hub has closed the other.
+    async fn finish(&mut self, stream: Stream) -> Ended {
+        let Stream { out, mut inbound, .. } = stream;
+        while let Some(frame) = self.next_frame() {
+            if out.send(request(frame)).await.is_err() {
+                return Ended::Unwanted;
+            }
+        }
+        drop(out);
+        while let Ok(Some(SessionResponse { frame })) = inbound.message().await {
+            if let Some(In::Sent(sent)) = frame
+                && self.settle(sent).is_err()
+            {
+                break;
+            }
+        }
+        Ended::Unwanted
+    }
+
+    fn accept(&mut self, command: Command) {
+        let bytes = command.message.encoded_len();
+        self.pending_bytes += bytes;
+        self.pending.push_back(Pending { sequence: self.next_sequence, bytes, command });
+        self.next_sequence += 1;
+    }
+
+    fn next_frame(&mut self) -> Option<Out> {
+        let delivery_ids = self.inbox.take_acks();
+        if !delivery_ids.is_empty() {
+            return Some(Out::Ack(Ack { delivery_ids }));
+        }
+        let pending = self.pending.get(self.written)?;
+        self.written += 1;
+        Some(Out::Send(Send { sequence: pending.sequence, message: Some(pending.command.message.clone()) }))
+    }
+
+    /// Settles what the hub answered for. An error means: connect again, and send everything that is left again.
+    fn settle(&mut self, sent: Sent) -> Result<(), Error> {
+        let Some(index) = self.pending.iter().position(|pending| pending.sequence == sent.sequence) else {
+            return Ok(());
+        };
+        let outcome = match sent.outcome {
+            Some(Outcome::Accepted(accepted)) => Ok(accepted),
+            Some(Outcome::Failed(failed)) if failed.code == Code::Unavailable as i32 => {
+                return Err(Error::refused(Code::Unavailable, failed.reason, failed.message));
+            }
+            Some(Outcome::Failed(failed)) => Err(Error::refused(Code::from(failed.code), failed.reason, failed.message)),
+            None => Err(Error::refused(Code::Internal, "", "the hub answered without an outcome")),
+        };
+        if let Some(pending) = self.pending.remove(index) {
+            self.pending_bytes -= pending.bytes;
+            self.written = self.written.saturating_sub(1);
+            // A caller that dropped its receipt does not want to know.
+            let _ = pending.command.outcome.send(outcome);
+        }
+        Ok(())
+    }
+
+    fn admit(&self, delivery: Delivery) -> Option<Received> {
+        let message_id = delivery.message.as_ref().map(|message| message.id.as_str()).unwrap_or_default();
+        let ticket = self.inbox.admit(message_id, &delivery.delivery_id)?;
+        Some(Received::new(delivery, ticket, self.client.clone()))
+    }
+
+    async fn ended(&mut self, line: &Line, status: tonic::Status) -> Ended {
+        // What passes by itself, at the same replica or at another.
+        let passing =
+            broke(&status) || matches!(status.code(), Code::ResourceExhausted | Code::Cancelled | Code::Internal | Code::Unknown);
+        let mut renewed = self.renewed;
+        let next = self.client.judge(line, status, &mut renewed).await;
+        self.renewed = renewed;
+        match next {
+            Next::Again => Ended::Broken(Error::Unavailable("the access token was renewed".to_owned())),
+            Next::Later(error) => Ended::Broken(error),
+            Next::Never(error) if passing => {
+                self.client.leave(line).await;
+                Ended::Broken(error)
+            }
+            Next::Never(error) => Ended::Over(error),
+        }
+    }
+}
+
+fn request(frame: Out) -> SessionRequest {
+    SessionRequest { frame: Some(frame) }
+}

@@ -1,0 +1,303 @@
+//! Messages: what is sent, and what was received.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use acb_proto::v1::{self, Address, MessageType, OutgoingMessage, address};
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{Client, Error, SendMessageResponse, inbox::Ticket};
+
+/// The content type of payloads made with [`Message::json`].
+pub const JSON: &str = "application/json";
+
+/// A message to send. Each gets an idempotency key when it is made: sent twice, it arrives once.
+///
+/// ```
+/// use acb_sdk::Message;
+/// use std::time::Duration;
+///
+/// let message = Message::to_all()
+///     .topic("status")
+///     .json(&serde_json::json!({"ready": true}))
+///     .metadata("priority", "high")
+///     .expires_in(Duration::from_secs(60));
+/// # let _ = message;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a message does nothing until it is sent"]
+pub struct Message {
+    wire: OutgoingMessage,
+    encoding: Result<(), String>,
+}
+
+impl Message {
+    fn to(to: address::To) -> Self {
+        let wire = OutgoingMessage {
+            to: Some(Address { to: Some(to) }),
+            r#type: MessageType::Event.into(),
+            idempotency_key: Uuid::new_v4().to_string(),
+            ..OutgoingMessage::default()
+        };
+        Self { wire, encoding: Ok(()) }
+    }
+
+    /// To one agent, by name.
+    pub fn to_agent(name: impl Into<String>) -> Self {
+        Self::to(address::To::Agent(name.into()))
+    }
+
+    /// To the members of a group.
+    pub fn to_group(name: impl Into<String>) -> Self {
+        Self::to(address::To::Group(name.into()))
+    }
+
+    /// To every other agent of the tenant.
+    pub fn to_all() -> Self {
+        Self::to(address::To::All(true))
+    }
+
+    /// An answer; where it goes is decided by what it answers. See [`Client::reply`].
+    pub fn answer() -> Self {
+        Self::to(address::To::Agent(String::new()))
+    }
+
+    /// What receivers choose their handler by.
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.wire.topic = topic.into();
+        self
+    }
+
+    /// Event (the default), command, query or response.
+    pub fn kind(mut self, kind: MessageType) -> Self {
+        self.wire.r#type = kind.into();
+        self
+    }
+
+    /// A payload as JSON. What can't be encoded fails when the message is sent.
+    pub fn json<T: Serialize + ?Sized>(mut self, payload: &T) -> Self {
+        match serde_json::to_vec(payload) {
+            Ok(bytes) => {
+                self.wire.payload = bytes.into();
+                self.wire.content_type = JSON.to_owned();
+            }
+            Err(error) => self.encoding = Err(error.to_string()),
+        }
+        self
+    }
+
+    /// A payload of text.
+    pub fn text(self, payload: impl Into<String>) -> Self {
+        self.bytes("text/plain; charset=utf-8", payload.into().into_bytes())
+    }
+
+    /// A payload of any content type.
+    pub fn bytes(mut self, content_type: impl Into<String>, payload: impl Into<Bytes>) -> Self {
+        self.wire.content_type = content_type.into();
+        self.wire.payload = payload.into();
+        self
+    }
+
+    /// A shared context that the message is about, instead of embedding it.
+    pub fn context(mut self, context_id: impl Into<String>) -> Self {
+        self.wire.context_id = context_id.into();
+        self
+    }
+
+    /// Ties messages of one exchange together.
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.wire.correlation_id = id.into();
+        self
+    }
+
+    /// Sends replies to this agent's mailbox, to be received later.
+    pub fn reply_to_agent(mut self, name: impl Into<String>) -> Self {
+        self.wire.reply_to = Some(Address { to: Some(address::To::Agent(name.into())) });
+        self
+    }
+
+    /// Any further fact.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.wire.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Goes to the dead letters where nobody took it in this time. At most, and unless said otherwise, 6 days.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.wire.expires_at = crate::wire::from_now(time);
+        self
+    }
+
+    /// A key of the caller's own, where the same message may be made again after a restart.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.wire.idempotency_key = key.into();
+        self
+    }
+
+    /// The W3C trace context that the message belongs to.
+    pub fn trace(mut self, traceparent: impl Into<String>, tracestate: impl Into<String>) -> Self {
+        self.wire.traceparent = traceparent.into();
+        self.wire.tracestate = tracestate.into();
+        self
+    }
+
+    /// Addresses an answer, and carries correlation and trace on.
+    pub(crate) fn answering(mut self, to: &v1::Message) -> Self {
+        let address = match &to.reply_to {
+            Some(Address { to: Some(address) }) => address.clone(),
+            _ => address::To::Agent(to.from.clone()),
+        };
+        self.wire.to = Some(Address { to: Some(address) });
+        self.wire.r#type = MessageType::Response.into();
+        if self.wire.topic.is_empty() {
+            self.wire.topic.clone_from(&to.topic);
+        }
+        if self.wire.correlation_id.is_empty() {
+            self.wire.correlation_id.clone_from(if to.correlation_id.is_empty() { &to.id } else { &to.correlation_id });
+        }
+        if self.wire.traceparent.is_empty() {
+            self.wire.traceparent.clone_from(&to.traceparent);
+            self.wire.tracestate.clone_from(&to.tracestate);
+        }
+        self
+    }
+
+    pub(crate) fn build_query(self) -> Result<OutgoingMessage, Error> {
+        self.kind(MessageType::Query).build()
+    }
+
+    pub(crate) fn build(self) -> Result<OutgoingMessage, Error> {
+        self.encoding.map_err(|error| Error::Payload(format!("the payload can't be encoded as JSON: {error}")))?;
+        match self.wire.to.as_ref().and_then(|to| to.to.as_ref()) {
+            Some(address::To::Agent(name) | address::To::Group(name)) if name.is_empty() => {
+                Err(Error::Usage("the message names no recipient".to_owned()))
+            }
+            _ => Ok(self.wire),
+        }
+    }
+}
+
+/// A received message. Until it is [acknowledged](Self::ack) the hub keeps it, and delivers it again in a later session; dropped, it is
+/// not acknowledged.
+pub struct Received {
+    message: Arc<v1::Message>,
+    redelivered: bool,
+    attempt: u32,
+    ticket: Option<Ticket>,
+    client: Client,
+}
+
+impl Received {
+    pub(crate) fn new(delivery: v1::session_response::Delivery, ticket: Ticket, client: Client) -> Self {
+        Self {
+            redelivered: delivery.redelivered,
+            attempt: delivery.attempt,
+            message: Arc::new(delivery.message.unwrap_or_default()),
+            ticket: Some(ticket),
+            client,
+        }
+    }
+
+    /// A message that did not come through a mailbox.
+    pub(crate) fn detached(message: v1::Message, client: Client) -> Self {
+        Self { message: Arc::new(message), redelivered: false, attempt: 1, ticket: None, client }
+    }
+
+    /// The message as it came.
+    #[must_use]
+    pub fn message(&self) -> &v1::Message {
+        &self.message
+    }
+
+    /// Whether it may have been delivered before.
+    #[must_use]
+    pub fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// The how-manieth delivery this is.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The payload, decoded from JSON.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.message.payload).map_err(|error| {
+            let (id, topic) = (&self.message.id, &self.message.topic);
+            Error::Payload(format!("the payload of message {id} (topic {topic:?}) is not what was expected: {error}"))
+        })
+    }
+
+    /// Says that the message was handled: it is not delivered again.
+    pub fn ack(mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.ack();
+        }
+    }
+
+    /// Answers: to the message's `reply_to`, or else to its sender.
+    pub async fn reply(&self, answer: Message) -> Result<SendMessageResponse, Error> {
+        self.client.reply(self, answer).await
+    }
+
+    /// The client that it came by.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn take_ticket(&mut self) -> Option<Ticket> {
+        self.ticket.take()
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received").field("message", &self.message).field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_has_a_key_of_its_own() {
+        let (a, b) = (Message::to_agent("x").build().unwrap(), Message::to_agent("x").build().unwrap());
+        assert!(!a.idempotency_key.is_empty());
+        assert_ne!(a.idempotency_key, b.idempotency_key);
+    }
+
+    #[test]
+    fn a_payload_that_cannot_be_encoded_fails_when_sent() {
+        let odd = std::collections::HashMap::from([((1, 2), 3)]);
+        assert!(matches!(Message::to_agent("x").json(&odd).build(), Err(Error::Payload(_))));
+        assert!(matches!(Message::answer().build(), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn an_answer_goes_where_the_question_wants_it() {
+        let waiting = address::To::Request(v1::RequestAddress { agent: "boss".into(), request_id: "7".into() });
+        let mut question = v1::Message {
+            id: "m1".into(),
+            from: "boss".into(),
+            topic: "lookup".into(),
+            traceparent: "00-a-b-01".into(),
+            reply_to: Some(Address { to: Some(waiting.clone()) }),
+            ..v1::Message::default()
+        };
+        let answer = Message::answer().text("yes").answering(&question).build().unwrap();
+        assert_eq!(answer.to.unwrap().to.unwrap(), waiting);
+        assert_eq!(
+            (answer.topic.as_str(), answer.correlation_id.as_str(), answer.traceparent.as_str()),
+            ("lookup", "m1", "00-a-b-01")
+        );
+        assert_eq!(answer.r#type, i32::from(MessageType::Response));
+
+        question.reply_to = None;
+        let answer = Message::answer().answering(&question).build().unwrap();
+        assert_eq!(answer.to.unwrap().to.unwrap(), address::To::Agent("boss".into()));
+    }
+}

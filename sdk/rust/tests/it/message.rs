@@ -1,0 +1,147 @@
+//! Messages, sessions and subscriptions over broken connections.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use acb_sdk::{Code, Message, Since};
+
+use crate::hub::{Break, Hub};
+
+#[tokio::test]
+async fn a_send_is_tried_again_on_another_replica_under_the_same_key() {
+    let hub = Hub::start(2).await;
+    let client = hub.client().connect().await.unwrap();
+    let first = client.endpoint().await.unwrap();
+    hub.break_at(Break::Logged(0));
+    let sent = client.send(Message::to_agent("worker").topic("t").text("x")).await.unwrap();
+    assert_eq!((sent.message_id.as_str(), sent.deduplicated, hub.state().log.len()), ("m0", true, 1));
+    assert_ne!(client.endpoint().await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_session_sends_again_what_was_not_acknowledged_in_order() {
+    let hub = Hub::start(2).await;
+    let client = hub.client().connect().await.unwrap();
+    let session = client.session().receive(false).open().await.unwrap();
+    let before = session.replica();
+    hub.break_at(Break::Logged(20));
+    let sender = session.sender();
+    let mut receipts = Vec::new();
+    for number in 0..300 {
+        receipts.push(sender.enqueue(Message::to_agent("worker").topic(number.to_string())).await.unwrap());
+    }
+    for (number, receipt) in receipts.into_iter().enumerate() {
+        assert_eq!(receipt.await.unwrap().message_id, format!("m{number}"));
+    }
+    let topics: Vec<String> = hub.state().log.iter().map(|message| message.topic.clone()).collect();
+    assert_eq!(topics, (0..300).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_ne!(session.replica(), before);
+}
+
+#[tokio::test]
+async fn a_refused_message_says_why_and_the_session_goes_on() {
+    let hub = Hub::start(1).await;
+    let session = hub.client().connect().await.unwrap().session().receive(false).open().await.unwrap();
+    let error = session.send(Message::to_agent("nobody").topic("refused")).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Code::NotFound, "RECIPIENT_NOT_FOUND"));
+    session.send(Message::to_agent("worker").topic("t")).await.unwrap();
+}
+
+fn mail(id: &str, topic: &str, payload: &str) -> acb_proto::v1::Message {
+    acb_proto::v1::Message { id: id.into(), topic: topic.into(), payload: payload.to_owned().into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_handled_message_is_handled_once_although_its_acknowledgement_was_lost() {
+    let hub = Hub::start(2).await;
+    hub.state().mailbox = vec![mail("a", "number", "1"), mail("b", "number", "2")];
+    hub.break_at(Break::Acked);
+    let mut session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    session.on("number", move |number: u32, _| {
+        noted.lock().unwrap().push(number);
+        async { Ok(()) }
+    });
+    let running = tokio::spawn(session.run());
+    hub.until("both are acknowledged", |state| state.acked.len() == 2).await;
+    assert_eq!(*seen.lock().unwrap(), [1, 2]);
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_failed_handler_and_a_wrong_payload_are_not_acknowledged() {
+    let hub = Hub::start(1).await;
+    hub.state().mailbox =
+        vec![mail("a", "number", "1"), mail("b", "number", "\"text\""), mail("c", "other", ""), mail("d", "number", "4")];
+    let mut session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+    session.on("number", |number: u32, _| async move { if number == 1 { Err("no".into()) } else { Ok(()) } });
+    let running = tokio::spawn(session.run());
+    hub.until("the last is acknowledged", |state| state.acked.contains("d")).await;
+    assert_eq!(hub.state().acked.len(), 1);
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_closed_session_leaves_no_acknowledgement_behind() {
+    let hub = Hub::start(1).await;
+    hub.state().mailbox = vec![mail("a", "t", "1")];
+    let mut session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+    session.next().await.unwrap().ack();
+    session.close().await;
+    hub.until("it is acknowledged", |state| state.acked.contains("a")).await;
+}
+
+#[tokio::test]
+async fn a_subscription_goes_on_after_its_last_position() {
+    let hub = Hub::start(2).await;
+    hub.break_at(Break::Told(4));
+    let mut subscription = hub.client().connect().await.unwrap().subscribe("documents", Since::Start).await.unwrap();
+    let mut offsets = Vec::new();
+    for _ in 0..10 {
+        offsets.push(subscription.next().await.unwrap().position.unwrap().offset);
+    }
+    assert_eq!(offsets, (0..10).collect::<Vec<_>>());
+    assert_eq!(hub.state().subscriptions.len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_longer_taken_is_renewed_once() {
+    let hub = Hub::start(1).await;
+    let client = hub.client().connect().await.unwrap();
+    hub.state().valid.clear();
+    client.send(Message::to_all().topic("t")).await.unwrap();
+    assert_eq!((hub.state().exchanges, hub.state().refreshes), (1, 1));
+    let identity = client.identity().await.unwrap();
+    assert_eq!((identity.tenant.as_str(), identity.agent.as_str()), ("acme", "planner"));
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_refused_at_once() {
+    let hub = Hub::start(1).await;
+    let error = hub.client().api_key("acb_model_wrong".parse().unwrap()).connect().await.unwrap_err();
+    assert_eq!(error.code(), Code::Unauthenticated);
+    assert!(!error.to_string().contains("wrong"), "{error}");
+}
+
+#[tokio::test]
+async fn a_foreign_ca_is_not_trusted() {
+    let (hub, other) = (Hub::start(1).await, Hub::start(1).await);
+    let endpoint = format!("https://{}", other.gates[0].address);
+    let error = hub.client().endpoints([endpoint]).retry_for(Duration::ZERO).connect().await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn without_any_replica_it_gives_up_in_time_and_names_them() {
+    let hub = Hub::start(2).await;
+    let client = hub.client().retry_for(Duration::from_millis(500)).connect().await.unwrap();
+    hub.gates.iter().for_each(|gate| gate.slam());
+    let error = client.send(Message::to_all().topic("t")).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    for gate in &hub.gates {
+        assert!(error.message().contains(&gate.address.to_string()), "{error}");
+    }
+}

@@ -1,0 +1,94 @@
+//! Uploads and downloads over broken connections.
+
+use std::{
+    io::Cursor,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use acb_sdk::{Client, Code, Uploaded};
+
+use crate::hub::{Break, CHUNK, Hub};
+
+/// Twenty and a half chunks, no two alike.
+fn payload() -> Vec<u8> {
+    (0..CHUNK * 41 / 2).map(|index| (index ^ (index >> 9)) as u8).collect()
+}
+
+async fn upload(client: &Client) -> Uploaded {
+    let bytes = payload();
+    let size = bytes.len() as u64;
+    client.upload("documents", Cursor::new(bytes), size).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_at_the_first_missing_chunk_on_another_replica() {
+    let hub = Hub::start(2).await;
+    hub.break_at(Break::Stored(11));
+    let client = hub.client().connect().await.unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let noted = told.clone();
+    let bytes = payload();
+    let size = bytes.len() as u64;
+    let uploaded = client
+        .upload("documents", Cursor::new(bytes.clone()), size)
+        .progress(move |progress| noted.lock().unwrap().push(progress.bytes))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(hub.state().upload.values().flatten().copied().collect::<Vec<u8>>(), bytes);
+    assert_eq!((uploaded.resumed_from_chunk(), uploaded.replicas.len()), (Some(12), 2));
+    assert_eq!(uploaded.context.checksum.as_ref(), uploaded.sha256);
+    let told = told.lock().unwrap();
+    assert!(told.is_sorted() && told.last() == Some(&size), "{told:?}");
+}
+
+#[tokio::test]
+async fn an_upload_whose_last_answer_was_lost_is_not_made_again() {
+    let hub = Hub::start(2).await;
+    hub.break_at(Break::Finished);
+    let uploaded = upload(&hub.client().connect().await.unwrap()).await;
+    assert_eq!((uploaded.context.id.as_str(), uploaded.bytes), ("c", payload().len() as u64));
+    assert_eq!(uploaded.context.checksum.as_ref(), uploaded.sha256);
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_in_another_process_under_its_id() {
+    let hub = Hub::start(2).await;
+    hub.break_at(Break::Stored(5));
+    let alone = hub.client().endpoints([format!("https://{}", hub.gates[0].address)]);
+    let client = alone.retry_for(Duration::from_millis(300)).connect().await.unwrap();
+    let bytes = payload();
+    let size = bytes.len() as u64;
+    let upload = client.upload("documents", Cursor::new(bytes.clone()), size);
+    let id = upload.id().to_owned();
+    let error = upload.send().await.unwrap_err();
+    assert!(error.code() == Code::Unavailable && error.message().contains(&id), "{error}");
+
+    let client = hub.client().connect().await.unwrap();
+    let uploaded = client.upload("documents", Cursor::new(bytes.clone()), size).upload_id(id).send().await.unwrap();
+    assert_eq!(uploaded.resumed_from_chunk(), Some(6));
+    assert_eq!(hub.state().upload.values().flatten().copied().collect::<Vec<u8>>(), bytes);
+    assert_eq!(uploaded.context.checksum.as_ref(), uploaded.sha256);
+}
+
+#[tokio::test]
+async fn a_download_goes_on_with_the_next_chunk_and_fetches_a_damaged_one_again() {
+    let hub = Hub::start(2).await;
+    let client = hub.client().connect().await.unwrap();
+    upload(&client).await;
+    hub.break_at(Break::Damaged(3));
+    hub.break_at(Break::Handed(9));
+    let mut received = Vec::new();
+    let downloaded = client.download("c").receive(&mut received).await.unwrap();
+    assert_eq!(received, payload());
+    assert!(!downloaded.resumptions.is_empty() && downloaded.resumptions[0].from_chunk == 3, "{:?}", downloaded.resumptions);
+}
+
+#[tokio::test]
+async fn a_context_that_is_not_there_is_not_found_at_once() {
+    let hub = Hub::start(1).await;
+    let error = hub.client().connect().await.unwrap().download("nope").receive(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    assert!(error.message().contains("nope"), "{error}");
+}
