@@ -11,9 +11,10 @@ use std::{
 use acb_crds::schema::Kind;
 use acb_operator::runtime::standalone::{
     access::{self, Access},
+    kafka::KafkaOptions,
     objects::ObjectStore,
     process::Programs,
-    run::{KafkaOptions, Standalone, StandaloneError, StandaloneOptions},
+    run::{Standalone, StandaloneError, StandaloneOptions},
     state::{self, StateDir, StateError},
 };
 use clap::Args;
@@ -41,14 +42,17 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "DIR", env = "ACB_POSTGRES_BIN")]
     postgres_bin: Option<PathBuf>,
     /// Keep the log on this Kafka, HOST:PORT with commas [default: the log is in PostgreSQL].
-    #[arg(long, value_name = "SERVERS", requires = "kafka_credentials")]
+    #[arg(long, value_name = "SERVERS", env = "ACB_KAFKA_BOOTSTRAP_SERVERS", requires_all = ["kafka_username", "kafka_password_file"])]
     kafka_bootstrap_servers: Option<String>,
-    /// JSON file with `username` and `password` of a Kafka user that may make topics, users and ACLs.
+    /// Kafka user (SCRAM-SHA-512) that may make topics, users and ACLs.
+    #[arg(long, value_name = "NAME", requires = "kafka_bootstrap_servers")]
+    kafka_username: Option<String>,
+    /// File with that user's password. Read again whenever it is needed.
     #[arg(long, value_name = "FILE", requires = "kafka_bootstrap_servers")]
-    kafka_credentials: Option<PathBuf>,
+    kafka_password_file: Option<PathBuf>,
     /// PEM file with the authorities of the brokers' certificates [default: no TLS].
     #[arg(long, value_name = "FILE", requires = "kafka_bootstrap_servers")]
-    kafka_ca: Option<PathBuf>,
+    kafka_ca_file: Option<PathBuf>,
     /// Replication factor of topics; -1: the cluster's default.
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     kafka_replication_factor: i16,
@@ -57,23 +61,30 @@ pub(crate) struct DevArgs {
     ready_file: Option<PathBuf>,
 }
 
+impl DevArgs {
+    fn kafka(&self) -> Option<KafkaOptions> {
+        Some(KafkaOptions {
+            bootstrap_servers: self.kafka_bootstrap_servers.clone()?,
+            username: self.kafka_username.clone()?,
+            password_file: self.kafka_password_file.clone()?,
+            ca_file: self.kafka_ca_file.clone(),
+            replication_factor: self.kafka_replication_factor,
+        })
+    }
+}
+
 /// Runs until Ctrl-C or SIGTERM; a second one ends hubs at once.
 pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     let begun = Instant::now();
-    let mut programs = Programs {
-        beside: std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from)),
-        ..Programs::default()
-    };
+    let mut programs =
+        Programs { beside: std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from)), ..Programs::default() };
     programs.named.extend(args.hub.clone().map(|hub| ("acb-hub".to_owned(), hub)));
     let options = StandaloneOptions {
         resources: args.file.clone(),
         state: args.state.path(),
         programs,
         postgres_bin: args.postgres_bin.clone(),
-        kafka: args.kafka_bootstrap_servers.clone().zip(args.kafka_credentials.clone()).map(|(bootstrap_servers, credentials)| {
-            let (ca, replication_factor) = (args.kafka_ca.clone(), args.kafka_replication_factor);
-            KafkaOptions { bootstrap_servers, credentials, ca, replication_factor }
-        }),
+        kafka: args.kafka(),
     };
     let walls = if options.kafka.is_some() { "Kafka's, PostgreSQL's and the hub's" } else { "PostgreSQL's and the hub's" };
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
@@ -194,10 +205,8 @@ impl View {
         if ready && (reachable || !self.all_ready) {
             self.explain(&access)?;
         }
-        if ready && !self.all_ready {
-            if let Some(file) = &self.ready_file {
-                state::write_json(file, &access).map_err(Failure::failed)?;
-            }
+        if let (Some(file), true) = (&self.ready_file, ready && !self.all_ready) {
+            state::write_json(file, &access).map_err(Failure::failed)?;
         }
         (self.access, self.all_ready) = (access, ready);
         Ok(())

@@ -35,6 +35,8 @@ fn kind(name: &str) -> Result<Kind, String> {
     Kind::find(name).ok_or_else(|| "use tenants, agents or quotas".to_owned())
 }
 
+type Row = fn(&Value) -> Vec<String>;
+
 /// Shows resources.
 pub(crate) fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
     let state = args.state.existing()?;
@@ -57,7 +59,7 @@ pub(crate) fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
             output::json(&json!({"kind": format!("{}List", args.kind), "running": running, "items": items}))
         }
         (Output::Table, ..) => {
-            let (header, row): (&[&str], fn(&Value) -> Vec<String>) = match args.kind {
+            let (header, row): (&[&str], Row) = match args.kind {
                 Kind::Tenant => (&["NAME", "TIER", "READY", "REASON", "AGENTS", "ENDPOINTS", "AGE"], tenant_row),
                 Kind::Agent => (&["NAMESPACE", "NAME", "ROLE", "READY", "REASON", "API KEY", "AGE"], agent_row),
                 Kind::Quota => (&["NAMESPACE", "NAME", "AGENTS", "READY", "REASON", "AGE"], quota_row),
@@ -111,9 +113,9 @@ fn age(item: &Value) -> String {
     let Ok(created) = OffsetDateTime::parse(text(item, "/metadata/creationTimestamp"), &Rfc3339) else { return "-".into() };
     let seconds = (OffsetDateTime::now_utc() - created).whole_seconds().max(0);
     match seconds {
-        ..120 => format!("{seconds}s"),
-        ..7_200 => format!("{}m", seconds / 60),
-        ..172_800 => format!("{}h", seconds / 3600),
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
 }

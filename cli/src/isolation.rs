@@ -162,7 +162,11 @@ impl World {
             ca_pem: read(access.ca_file.as_deref())?,
             agent: agents.next().cloned().unwrap_or_else(|| "agent".to_owned()),
             group: "workers".to_owned(),
-            context_type: tenant.spec.context_types.first().map_or_else(|| "documents".to_owned(), |first| first.name.to_string()),
+            context_type: tenant
+                .spec
+                .context_types
+                .first()
+                .map_or_else(|| "documents".to_owned(), |first| first.name.to_string()),
             context_id: args.context.unwrap_or(nonexistent).to_string(),
             upload_id: args.upload.unwrap_or(nonexistent).to_string(),
         })
@@ -181,7 +185,9 @@ impl World {
         let volumes = hub.pointer("/spec/template/spec/volumes").and_then(Value::as_array).cloned().unwrap_or_default();
         let generation = volumes
             .iter()
-            .filter_map(|volume| volume.pointer("/secret/secretName")?.as_str()?.strip_prefix(name)?.strip_prefix('-')?.parse().ok())
+            .filter_map(|volume| {
+                volume.pointer("/secret/secretName")?.as_str()?.strip_prefix(name)?.strip_prefix('-')?.parse().ok()
+            })
             .next()
             .ok_or_else(|| Failure::failed(format!("the hub in {namespace} has no Secret {name}")))?;
         let secret = SecretRef { namespace: namespace.to_owned(), name: name.to_owned(), generation };

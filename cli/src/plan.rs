@@ -45,7 +45,10 @@ pub(crate) async fn run(args: &PlanArgs, output: Output) -> Result<(), Failure> 
 fn as_json(preview: &preview::Preview) -> Value {
     let object = |(object, plan): &(acb_crds::schema::ObjectRef, Result<acb_operator::plan::Plan, _>)| {
         let problems = |problems: &Vec<acb_operator::condition::Problem>| {
-            problems.iter().map(|problem| json!({"field": problem.field, "reason": problem.reason.to_string(), "message": problem.message})).collect::<Vec<_>>()
+            problems
+                .iter()
+                .map(|problem| json!({"field": problem.field, "reason": problem.reason.to_string(), "message": problem.message}))
+                .collect::<Vec<_>>()
         };
         let base = json!({"kind": object.kind.as_str(), "namespace": object.namespace, "name": object.name});
         let mut value = base;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use acb_hub_api::tls::Certificate;
+use acb_hub_bus::KafkaSettings;
 use acb_hub_core::token::Keyring;
 use serde::Deserialize;
 use sqlx::{
@@ -86,6 +87,8 @@ pub(crate) struct Config {
     pub(crate) operations: SocketAddr,
     /// The tenant's login.
     pub(crate) postgres: PgConnectOptions,
+    /// The tenant's login to Kafka, where the log is there.
+    pub(crate) kafka: Option<KafkaSettings>,
     dir: PathBuf,
 }
 
@@ -106,12 +109,14 @@ impl Config {
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let postgres = postgres_options(&hub.postgres, &dir.join("postgres"), &path)?;
+        let kafka = kafka_settings(&hub, &dir.join("kafka"))?;
         Ok(Self {
             tenant_id,
             replica: variable("ACB_POD_NAME", "hub-0"),
             grpc: SocketAddr::new(grpc_ip, parsed("ACB_GRPC_PORT", "8443")?),
             operations: SocketAddr::new(pod_ip, parsed("ACB_OPS_PORT", "8080")?),
             postgres,
+            kafka,
             hub,
             dir,
         })
@@ -167,6 +172,18 @@ fn postgres_options(config: &PostgresConfig, secret: &Path, place: &Path) -> Res
         .disable_statement_logging();
     let ca = secret.join("ca.crt");
     Ok(if ca.exists() { options.ssl_root_cert(ca) } else { options })
+}
+
+fn kafka_settings(hub: &HubConfig, secret: &Path) -> Result<Option<KafkaSettings>, ConfigError> {
+    let BusConfig::Kafka { bootstrap_servers, tls } = &hub.bus else { return Ok(None) };
+    let authorities = if *tls { Some(text(&secret.join("ca.crt"))?) } else { None };
+    Ok(Some(KafkaSettings {
+        bootstrap_servers: bootstrap_servers.clone(),
+        tenant: hub.tenant.clone(),
+        username: text(&secret.join("username"))?.trim_end().to_owned(),
+        password: text(&secret.join("password"))?.trim_end().to_owned().into(),
+        authorities,
+    }))
 }
 
 fn variable(name: &str, default: &str) -> String {

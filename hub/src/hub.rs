@@ -9,7 +9,7 @@ use acb_hub_api::{
     server,
     tls::{Certificate, ConnectionLimits},
 };
-use acb_hub_bus::PostgresBus;
+use acb_hub_bus::{KafkaBus, PostgresBus};
 use acb_hub_core::{
     bus::{Bus, TopicName},
     contexts::{ContextConfig, Contexts},
@@ -35,7 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{BusConfig, Config, ConfigError},
+    config::{Config, ConfigError},
     reload,
 };
 
@@ -232,9 +232,9 @@ impl Parts {
 }
 
 fn open_bus(config: &Config, store: &PgStore) -> Result<Arc<dyn Bus>, HubError> {
-    match &config.hub.bus {
-        BusConfig::Postgres {} => Ok(Arc::new(PostgresBus::connect(&config.postgres, config.tenant_id, store.pool().clone()))),
-        BusConfig::Kafka { .. } => Err(ConfigError::new("hub.json", "bus: this hub has no Kafka bus, only postgres").into()),
+    match &config.kafka {
+        None => Ok(Arc::new(PostgresBus::connect(&config.postgres, config.tenant_id, store.pool().clone()))),
+        Some(kafka) => Ok(Arc::new(KafkaBus::connect(kafka).map_err(|error| ConfigError::new("the kafka Secret", error))?)),
     }
 }
 

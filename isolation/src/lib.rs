@@ -4,6 +4,7 @@
 //! missing part proves nothing: it makes the attack *inconclusive*, which is as bad as a success.
 
 mod attack;
+mod broker;
 mod hub;
 mod kafka;
 mod postgres;

@@ -11,21 +11,26 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 19] = [
     "tenant",
     "context_type",
     "agent",
     "group_member",
     "api_key",
+    "registered_agent",
     "presence",
     "refresh_token",
     "bus_topic",
     "bus_partition",
     "bus_record",
     "mailbox",
+    "mailbox_checkpoint",
     "cursor",
-    "context",
+    "delivery",
+    "upload",
     "chunk",
+    "context",
+    "context_outbox",
 ];
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
@@ -97,7 +102,13 @@ const STATEMENTS: [(&str, &str, &str); 31] = [
     ("host.file", "files of the database's host", "SELECT pg_read_file('PG_VERSION')"),
     ("host.import", "files of the database's host", "SELECT lo_import('/etc/passwd')"),
     ("read.passwords", "every login's verifier", "SELECT count(*) FROM pg_authid"),
-    ("end.sessions", "other logins cut off", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> session_user"),
+    // One of the neighbour's where it has one. Never a superuser's: that is refused to those too who may end all others.
+    (
+        "end.sessions",
+        "other logins cut off",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE usename ^@ 'acb_' AND usename <> session_user ORDER BY usename <> '{login}' LIMIT 1",
+    ),
 ];
 
 pub(crate) fn attacks() -> Vec<Attack> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attack::{Attack, Outcome, Wall},
-    hub, kafka, postgres,
+    broker, hub, postgres,
     target::{Attacker, Victim},
 };
 
@@ -58,7 +58,7 @@ impl Report {
 /// Every attack, in a fixed order.
 #[must_use]
 pub fn attacks() -> Vec<Attack> {
-    [hub::attacks(), postgres::attacks(), kafka::attacks()].into_iter().flatten().collect()
+    [hub::attacks(), postgres::attacks(), broker::attacks()].into_iter().flatten().collect()
 }
 
 /// Runs every attack that has a wall to run against: those on Kafka need an attacker with a user of Kafka. Tells of each as it ends.
@@ -68,13 +68,20 @@ pub async fn run(attacker: &Attacker, victim: &Victim, mut told: impl FnMut(&Row
         if attack.wall == Wall::Kafka && attacker.kafka.is_none() {
             continue;
         }
-        let outcome = tokio::time::timeout(LIMIT, (attack.attempt)(attacker, victim))
-            .await
-            .unwrap_or_else(|_| Outcome::Inconclusive(format!("no answer within {} s", LIMIT.as_secs())));
-        let row =
-            Row { attack: attack.name, wall: attack.wall, victim: victim.tenant.clone(), prize: attack.prize, outcome };
+        let row = attack.run(attacker, victim).await;
         told(&row);
         report.rows.push(row);
     }
     report
+}
+
+impl Attack {
+    /// Runs this one.
+    pub async fn run(&self, attacker: &Attacker, victim: &Victim) -> Row {
+        let outcome = tokio::time::timeout(LIMIT, (self.attempt)(attacker, victim))
+            .await
+            .unwrap_or_else(|_| Outcome::Inconclusive(format!("no answer within {} s", LIMIT.as_secs())));
+        let victim = victim.tenant.clone();
+        Row { attack: self.name.clone(), wall: self.wall, victim, prize: self.prize.clone(), outcome }
+    }
 }

@@ -68,6 +68,14 @@ impl Settings {
         Ok(self)
     }
 
+    /// The same brokers, as another user.
+    #[must_use]
+    pub fn with_login(mut self, username: &str, password: &str) -> Self {
+        username.clone_into(&mut self.username);
+        self.password = Zeroizing::new(password.to_owned());
+        self
+    }
+
     /// Where the brokers are.
     #[must_use]
     pub fn bootstrap_servers(&self) -> &str {

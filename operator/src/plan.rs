@@ -81,10 +81,13 @@ pub enum SecretContent {
     },
     /// `signing.key`, `pepper`, `refresh.key`.
     HubKeys,
-    /// `username` as given, and a random `password`.
+    /// `username` as given, and a random `password`; `ca.crt` where the server's authorities are given.
     Login {
         /// The user.
         username: String,
+        /// Certificates (PEM) that the server's is signed by. Public, so a plan may hold them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        authorities: Option<String>,
     },
     /// `api-key`: `acb_<prefix>_<secret>`.
     ApiKey,
@@ -262,7 +265,7 @@ pub struct ApiKeyRef {
 }
 
 /// A topic, on either bus.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopicSpec {
     /// The full name.

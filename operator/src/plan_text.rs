@@ -101,7 +101,8 @@ impl fmt::Display for SecretContent {
             Self::CertificateAuthority { common_name } => write!(f, "certificate authority {common_name:?}"),
             Self::TlsLeaf { authority, names } => write!(f, "certificate by {authority} for {}", names.join(", ")),
             Self::HubKeys => f.write_str("the hub's keys"),
-            Self::Login { username } => write!(f, "login of {username}"),
+            Self::Login { username, authorities: None } => write!(f, "login of {username}"),
+            Self::Login { username, authorities: Some(_) } => write!(f, "login of {username}, with the server's authorities"),
             Self::ApiKey => f.write_str("API key"),
         }
     }

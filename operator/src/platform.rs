@@ -9,6 +9,8 @@ use crate::tier::TierOverrides;
 pub struct Platform {
     /// Where the log is.
     pub bus: PlatformBus,
+    /// Certificates (PEM) that the brokers' are signed by, where they speak TLS.
+    pub kafka_authorities: Option<String>,
     /// Where the rows are.
     pub postgres: PlatformPostgres,
     /// The hub's image.
@@ -56,6 +58,7 @@ impl Platform {
     pub fn new(postgres: PlatformPostgres) -> Self {
         Self {
             bus: PlatformBus::Postgres,
+            kafka_authorities: None,
             postgres,
             hub_image: format!("acb-hub:{}", env!("CARGO_PKG_VERSION")),
             operator_namespace: "acb-system".to_owned(),

@@ -160,7 +160,9 @@ fn two_tenants_from_samples_and_one_more() {
 
     let hubs = dev.processes();
     signal(hubs[0], rustix::process::Signal::KILL);
-    dev.until("the hub's return", |dev| (dev.processes().len() == hubs.len() && !dev.processes().contains(&hubs[0])).then_some(()));
+    dev.until("the hub's return", |dev| {
+        (dev.processes().len() == hubs.len() && !dev.processes().contains(&hubs[0])).then_some(())
+    });
     assert_eq!(dev.until_ready("acme", 2), acme, "where clients knew it");
 
     let hubs = dev.processes();

@@ -149,5 +149,6 @@ pub trait CursorStore: Send + Sync + 'static {
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault>;
 
     /// The cursors of one partition, of those of the agents that have one.
-    async fn cursors(&self, epoch: Epoch, agents: &[AgentId], partition: Partition) -> Result<Vec<(AgentId, CursorState)>, Fault>;
+    async fn cursors(&self, epoch: Epoch, agents: &[AgentId], partition: Partition)
+    -> Result<Vec<(AgentId, CursorState)>, Fault>;
 }

@@ -132,8 +132,7 @@ impl Messages {
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
-        let reader =
-            reader::Reader::new(inner.clone(), command_queue, batch_queue, index, indexed.clone(), caught_up_at, &from);
+        let reader = reader::Reader::new(inner.clone(), command_queue, batch_queue, index, indexed.clone(), caught_up_at, &from);
         tokio::spawn(reader.run());
         tokio::spawn(reader::pump(inner.clone(), from, batches));
         tokio::spawn(indexer::run(inner.clone(), index_queue, indexed, published));
@@ -169,7 +168,11 @@ impl Messages {
         let request_id = request_id(from, &message.idempotency_key);
         message.reply_to = Some(Address::Request { agent: from.name.clone(), request_id });
         let Some(mut ticket) = self.inner.requests.wait(request_id, MAX_REQUESTS) else {
-            return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_REQUESTS", "too many calls wait for replies: ask fewer at once"));
+            return Err(Fault::new(
+                Code::ResourceExhausted,
+                "TOO_MANY_REQUESTS",
+                "too many calls wait for replies: ask fewer at once",
+            ));
         };
         let exchange = async {
             sender::send(&self.inner, from, message, "request").await?;

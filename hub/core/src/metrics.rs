@@ -11,8 +11,7 @@ use prometheus_client::{
 use crate::context_metrics::ContextMetrics;
 
 /// Seconds: from half a millisecond to half a minute.
-const LATENCY_BUCKETS: [f64; 15] =
-    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const LATENCY_BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Tenant {

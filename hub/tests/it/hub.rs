@@ -30,6 +30,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+/// The tenant's, where its log is on Kafka.
+pub const KAFKA_PASSWORD: &str = "the tenant's at Kafka";
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct Hub {
@@ -52,12 +55,17 @@ impl Hub {
 
     /// A hub that may have its PostgreSQL at another port.
     pub fn launch(tenant: TestTenant, postgres_port: Option<u16>) -> Self {
+        Self::launch_on(tenant, postgres_port, serde_json::json!({"kind": "postgres"}))
+    }
+
+    /// With its log elsewhere.
+    pub fn launch_on(tenant: TestTenant, postgres_port: Option<u16>, bus: serde_json::Value) -> Self {
         let dir = TempDir::new().unwrap();
         let options = tenant.connect_options();
         let json = serde_json::json!({
             "tenant": tenant.name(),
             "tenantId": tenant.id_hex(),
-            "bus": {"kind": "postgres"},
+            "bus": bus,
             "postgres": {
                 "host": options.get_host(),
                 "port": postgres_port.unwrap_or_else(|| options.get_port()),
@@ -69,6 +77,8 @@ impl Hub {
         write(dir.path(), "config/hub.json", json.to_string());
         write(dir.path(), "postgres/username", tenant.username());
         write(dir.path(), "postgres/password", tenant.password());
+        write(dir.path(), "kafka/username", tenant.name());
+        write(dir.path(), "kafka/password", KAFKA_PASSWORD);
         write(dir.path(), "keys/signing.key", KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem());
         write(dir.path(), "keys/pepper", tenant.pepper());
         write(dir.path(), "keys/refresh.key", [7; 32]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use acb_proto::v1::HeartbeatRequest;
 use acb_testbed::Postgres;
 
-use crate::hub::{Hub, free_port, spawn, terminate, with, write};
+use crate::hub::{Hub, KAFKA_PASSWORD, free_port, spawn, terminate, with, write};
 
 #[tokio::test]
 async fn without_postgresql_it_says_so_and_waits() {
@@ -14,6 +14,18 @@ async fn without_postgresql_it_says_so_and_waits() {
     let body = hub.until("/readyz", |status, body| status == 503 && body.contains(&format!("127.0.0.1:{port}"))).await;
     assert!(body.contains(r#""ready":false"#) && body.contains(r#""postgres":"#), "{body}");
     assert_eq!(hub.operations("/livez").await.unwrap().0, 200);
+    terminate(&hub);
+    assert!(hub.exit().await.success());
+}
+
+#[tokio::test]
+async fn without_kafka_it_says_so_and_waits() {
+    let kafka = format!("127.0.0.1:{}", free_port());
+    let bus = serde_json::json!({"kind": "kafka", "bootstrapServers": kafka, "tls": false});
+    let mut hub = Hub::launch_on(Postgres::shared().await.fresh_tenant("acme").await, None, bus);
+    let body = hub.until("/readyz", |status, body| status == 503 && body.contains(&kafka)).await;
+    assert!(body.contains(r#""ready":false"#) && body.contains(&format!("Kafka at {kafka}")), "{body}");
+    assert!(!body.contains(KAFKA_PASSWORD) && !hub.log().contains(KAFKA_PASSWORD));
     terminate(&hub);
     assert!(hub.exit().await.success());
 }

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod hub;
+mod kafka;
 mod lifecycle;
 mod messages;
 mod registry;

@@ -26,7 +26,11 @@ fn to(agent: &str, payload: &'static [u8]) -> SendMessageRequest {
 
 #[tokio::test]
 async fn a_message_is_delivered_with_its_trace_and_a_stopping_hub_says_so() {
-    let mut hub = Hub::start().await;
+    is_delivered(Hub::start().await).await;
+}
+
+/// What holds on either log.
+pub async fn is_delivered(mut hub: Hub) {
     let (_, bob) = hub.agent("bob", "agent-consumer").await;
     let (_, alice) = hub.agent("alice", "agent-producer").await;
     let (frames, requests) = mpsc::channel(4);

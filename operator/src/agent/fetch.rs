@@ -43,7 +43,12 @@ impl Shared {
 ///
 /// # Errors
 /// What could not be read.
-pub async fn fetch_shared(namespace: &str, tenancy: Tenancy, objects: &dyn Objects, pool: &PgPool) -> Result<Shared, EffectError> {
+pub async fn fetch_shared(
+    namespace: &str,
+    tenancy: Tenancy,
+    objects: &dyn Objects,
+    pool: &PgPool,
+) -> Result<Shared, EffectError> {
     let tenant = tenancy.tenant_of(namespace).and_then(|tenant| {
         let name = TenantName::parse(tenant.metadata.name.as_deref()?).ok()?;
         Some((name, TenantId::from_uid(tenant.metadata.uid.as_deref()?)))

@@ -25,7 +25,7 @@ use acb_kafka::{
 use bytes::Bytes;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{EffectError, SecretReader};
+use super::{EffectError, SecretReader, postgres_observe::LoginState};
 use crate::plan::{KafkaStep, SecretRef, TopicSpec};
 
 /// Topics and clients agree on this: with a lower limit at the topic, a record that is too large would fail the others of its batch.
@@ -33,9 +33,11 @@ const MAX_MESSAGE_BYTES: u32 = 2 * 1024 * 1024;
 /// Kafka's least. The passwords are random: more rounds would add nothing.
 const ITERATIONS: i32 = 4096;
 const REQUEST_TIMEOUT_MS: i32 = 3000;
+/// What the controller took, brokers know a moment later.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
-const SCRAM_SHA_512: i8 = 2;
-const RESOURCE_TOPIC: i8 = 2;
+pub(super) const SCRAM_SHA_512: i8 = 2;
+pub(super) const RESOURCE_TOPIC: i8 = 2;
 const RESOURCE_GROUP: i8 = 3;
 const PATTERN_ANY: i8 = 1;
 /// Kafka's numbers: a client with others makes ACLs that look right in its own listing, and grant nothing.
@@ -95,6 +97,10 @@ impl KafkaEffect {
     #[must_use]
     pub fn new(settings: Settings, replication_factor: i16) -> Self {
         Self { settings, replication_factor }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Applies steps in their order. Safe to repeat.
@@ -230,16 +236,13 @@ impl<'a> Session<'a> {
                 check(topic.error_code, topic.error_message.as_ref(), &format!("adding partitions to {}", topic.name.0))?;
             }
         }
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + KNOWN_WITHIN;
         loop {
             let counts = self.partitions(topics).await?;
             if topics.iter().zip(counts).all(|(topic, count)| count >= topic.partitions as usize) {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
-                return Err(EffectError::unavailable("Kafka", "a topic that was made is not known to the brokers yet"));
-            }
-            sleep(Duration::from_millis(20)).await;
+            wait(deadline, "a topic that was made").await?;
         }
     }
 
@@ -260,9 +263,11 @@ impl<'a> Session<'a> {
 
     async fn ensure_users(&mut self, users: &[(&str, &SecretRef)], secrets: &dyn SecretReader) -> Result<(), EffectError> {
         let mut upsertions = Vec::with_capacity(users.len());
+        let mut last = None;
         for (username, secret) in users {
             let content = secrets.read(secret).await?;
             let password = zeroize::Zeroizing::new(content.bytes(secret, "password")?.to_vec());
+            last = Some((*username, zeroize::Zeroizing::new(content.text(secret, "password")?.to_owned())));
             let mut salt = [0_u8; 32];
             getrandom::fill(&mut salt).map_err(|error| EffectError::unavailable("the system's randomness", error))?;
             let salted = tokio::task::spawn_blocking(move || salted_password(&password, &salt, ITERATIONS.cast_unsigned()))
@@ -277,7 +282,14 @@ impl<'a> Session<'a> {
                     .with_salted_password(Bytes::copy_from_slice(salted.as_ref())),
             );
         }
-        self.alter_users(AlterUserScramCredentialsRequest::default().with_upsertions(upsertions)).await
+        self.alter_users(AlterUserScramCredentialsRequest::default().with_upsertions(upsertions)).await?;
+        // Brokers learn of changes in their order: who knows the last user knows the others.
+        let Some((username, password)) = last else { return Ok(()) };
+        let deadline = Instant::now() + KNOWN_WITHIN;
+        while self.effect.login_state(username, &password).await != LoginState::Works {
+            wait(deadline, "a user that was made").await?;
+        }
+        Ok(())
     }
 
     async fn alter_users(&mut self, request: AlterUserScramCredentialsRequest) -> Result<(), EffectError> {
@@ -317,6 +329,10 @@ impl<'a> Session<'a> {
         for result in &answer.results {
             check(result.error_code, result.error_message.as_ref(), "granting a tenant its topics")?;
         }
+        let deadline = Instant::now() + KNOWN_WITHIN;
+        while !wanted.is_subset(&self.acls(one).await?.into_iter().collect()) {
+            wait(deadline, "what a tenant was granted").await?;
+        }
         Ok(())
     }
 
@@ -325,6 +341,9 @@ impl<'a> Session<'a> {
         let request = DescribeAclsRequest::default()
             .with_resource_type_filter(ANY)
             .with_pattern_type_filter(PATTERN_ANY)
+            // Their default is the empty string, which matches nothing.
+            .with_resource_name_filter(None)
+            .with_host_filter(None)
             .with_principal_filter(principal.map(text))
             .with_operation(ANY)
             .with_permission_type(ANY);
@@ -362,7 +381,9 @@ impl<'a> Session<'a> {
             DeleteAclsFilter::default()
                 .with_resource_type_filter(ANY)
                 .with_pattern_type_filter(PATTERN_ANY)
-                .with_principal_filter(Some(text(&format!("User:{username}"))))
+                .with_resource_name_filter(None)
+                .with_host_filter(None)
+                .with_principal_filter(Some(text(format!("User:{username}"))))
                 .with_operation(ANY)
                 .with_permission_type(ANY)
         });
@@ -385,6 +406,15 @@ impl<'a> Session<'a> {
         }
         Ok(())
     }
+}
+
+/// A moment, before it is looked for again.
+async fn wait(deadline: Instant, what: &str) -> Result<(), EffectError> {
+    if Instant::now() >= deadline {
+        return Err(EffectError::unavailable("Kafka", format!("{what} is not known to the brokers yet")));
+    }
+    sleep(Duration::from_millis(20)).await;
+    Ok(())
 }
 
 /// The configuration of a topic that ACB owns.
@@ -425,8 +455,9 @@ pub(super) fn text(value: impl AsRef<str>) -> StrBytes {
 
 pub(super) fn failed(error: Error) -> EffectError {
     match error {
-        Error::Unreachable(..) => EffectError::unavailable("Kafka", error),
-        Error::Login(..) | Error::Protocol(_) => EffectError::refused("Kafka", error),
+        Error::Unreachable(brokers, why) => EffectError::unavailable(format!("Kafka at {brokers}"), why),
+        Error::Login(user, why) => EffectError::refused("Kafka", format!("the login of {user} ({why}): check its password")),
+        Error::Protocol(_) => EffectError::refused("Kafka", error),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Effects apply one step of a plan to one system. Each is idempotent: it may be repeated after a crash anywhere.
 
 pub mod kafka;
+pub mod kafka_announce;
+pub mod kafka_observe;
 pub mod kubernetes;
 pub mod postgres;
 pub mod postgres_observe;

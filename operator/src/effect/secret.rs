@@ -44,9 +44,15 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
                 .with("pepper", random()?.as_slice())
                 .with("refresh.key", random()?.as_slice()))
         }
-        SecretContent::Login { username } => Ok(SecretData::new()
-            .with("username", username.as_str())
-            .with("password", BASE64_URL_SAFE_NO_PAD.encode(random()?.as_slice()))),
+        SecretContent::Login { username, authorities } => {
+            let login = SecretData::new()
+                .with("username", username.as_str())
+                .with("password", BASE64_URL_SAFE_NO_PAD.encode(random()?.as_slice()));
+            Ok(match authorities {
+                Some(authorities) => login.with("ca.crt", authorities.as_str()),
+                None => login,
+            })
+        }
         SecretContent::ApiKey => {
             let prefix = hex::encode(&random()?[..6]);
             Ok(SecretData::new().with("api-key", format!("acb_{prefix}_{}", BASE64_URL_SAFE_NO_PAD.encode(random()?.as_slice()))))
@@ -167,7 +173,7 @@ mod tests {
     #[tokio::test]
     async fn debug_shows_no_secret() {
         let none = One(SecretData::new());
-        let login = generate(&SecretContent::Login { username: "acb_t_x".into() }, &none).await.unwrap();
+        let login = generate(&SecretContent::Login { username: "acb_t_x".into(), authorities: None }, &none).await.unwrap();
         assert_eq!(format!("{login:?}"), r#"{"password", "username"}"#);
     }
 }

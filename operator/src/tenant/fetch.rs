@@ -9,10 +9,11 @@ use acb_crds::{
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
-use super::{ObservedKafka, RetainedData, World, newest};
+use super::{RetainedData, World, newest};
 use crate::{
     effect::{
         EffectError,
+        kafka::KafkaEffect,
         kubernetes::{ObjectKey, Objects},
         postgres::failed,
         postgres_observe::{self, LoginState},
@@ -30,7 +31,7 @@ pub struct PostgresReader {
     pub tenants: PgConnectOptions,
 }
 
-/// Reads everything that a decision about this Tenant looks at. `kafka` is what Kafka holds of it, where the log is there.
+/// Reads everything that a decision about this Tenant looks at. `kafka` is there where the log is.
 ///
 /// # Errors
 /// What could not be read.
@@ -39,10 +40,10 @@ pub async fn fetch(
     tenancy: Tenancy,
     objects: &dyn Objects,
     postgres: &PostgresReader,
-    kafka: Option<ObservedKafka>,
+    kafka: Option<&KafkaEffect>,
     platform: &Platform,
 ) -> Result<World, EffectError> {
-    let mut world = World { tenancy, kafka, ..World::default() };
+    let mut world = World { tenancy, ..World::default() };
     // One whose names don't parse is refused whatever the world is like.
     let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return Ok(world) };
     let id = TenantId::from_uid(tenant.metadata.uid.as_deref().unwrap_or_default());
@@ -64,7 +65,41 @@ pub async fn fetch(
         }
     }
     world.retained = retained(&postgres.pool, &name, id).await?;
+    if let Some(kafka) = kafka {
+        fetch_kafka(&mut world, &name, id, objects, kafka, platform).await?;
+    }
     Ok(world)
+}
+
+async fn fetch_kafka(
+    world: &mut World,
+    name: &TenantName,
+    id: TenantId,
+    objects: &dyn Objects,
+    kafka: &KafkaEffect,
+    platform: &Platform,
+) -> Result<(), EffectError> {
+    let mut observed = kafka.observe(&id.login(), &name.topic_prefix()).await?;
+    let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_KAFKA);
+    if world.secrets.contains(&secret) {
+        let data = objects.read(&secret).await?;
+        if data.get("ca.crt") != platform.kafka_authorities.as_deref().map(str::as_bytes) {
+            // The brokers have other authorities now; nobody can log in with what is not made yet.
+            world.outdated.insert(secret);
+        } else if observed.has_user {
+            observed.user = kafka.login_state(&id.login(), data.text(&secret, "password")?).await;
+            if observed.user == LoginState::Unknown {
+                return Err(EffectError::unavailable("Kafka", format!("logging in as tenant {name} was not answered")));
+            }
+        }
+    }
+    // A tenant's row comes before its topics, and goes after them: topics without one are an earlier tenant's.
+    if world.retained.is_none() && world.postgres.tenant.is_none() && !observed.topics.is_empty() {
+        let place = format!("Kafka topics {}*", name.topic_prefix());
+        world.retained = Some(RetainedData { tenant_id: "unknown".to_owned(), place });
+    }
+    world.kafka = Some(observed);
+    Ok(())
 }
 
 async fn retained(pool: &PgPool, name: &TenantName, id: TenantId) -> Result<Option<RetainedData>, EffectError> {

@@ -29,6 +29,8 @@ pub struct World {
     pub objects: BTreeMap<ObjectKey, Value>,
     /// Secrets that are there.
     pub secrets: BTreeSet<SecretRef>,
+    /// Of those, what no longer serves: another generation is to take its place.
+    pub outdated: BTreeSet<SecretRef>,
     /// What PostgreSQL holds of it.
     pub postgres: ObservedTenant,
     /// What became of logging in to PostgreSQL as the tenant.
@@ -45,6 +47,7 @@ impl Default for World {
             tenancy: Tenancy::default(),
             objects: BTreeMap::new(),
             secrets: BTreeSet::new(),
+            outdated: BTreeSet::new(),
             postgres: ObservedTenant::default(),
             login: LoginState::Refused,
             kafka: None,
@@ -58,6 +61,8 @@ impl Default for World {
 pub struct ObservedKafka {
     /// By name.
     pub topics: BTreeMap<String, TopicSpec>,
+    /// Of those, the ones with a setting that no plan gives them.
+    pub misconfigured: BTreeSet<String>,
     /// What became of logging in as the tenant.
     pub user: LoginState,
     /// Whether there are credentials of the tenant's user at all.
@@ -68,7 +73,7 @@ pub struct ObservedKafka {
 
 impl Default for ObservedKafka {
     fn default() -> Self {
-        Self { topics: BTreeMap::new(), user: LoginState::Refused, has_user: false, acls: false }
+        Self { topics: BTreeMap::new(), misconfigured: BTreeSet::new(), user: LoginState::Refused, has_user: false, acls: false }
     }
 }
 
@@ -82,10 +87,12 @@ pub struct RetainedData {
 }
 
 impl World {
-    /// The newest generation of a Secret that is there, or the first.
+    /// The newest generation of a Secret that is there, or the first; the next one where that no longer serves.
     #[must_use]
     pub fn secret(&self, namespace: &str, name: &str) -> SecretRef {
-        newest(&self.secrets, namespace, name)
+        let newest = newest(&self.secrets, namespace, name);
+        let generation = newest.generation + u64::from(self.outdated.contains(&newest));
+        SecretRef { generation, ..newest }
     }
 }
 

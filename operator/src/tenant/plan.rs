@@ -73,15 +73,15 @@ pub fn hub_secrets(tenant: &ValidatedTenant, world: &World, platform: &Platform)
 }
 
 fn make_secrets(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform) -> Vec<Step> {
-    let login = || SecretContent::Login { username: tenant.id.login() };
+    let login = |authorities| SecretContent::Login { username: tenant.id.login(), authorities };
     let names = hub::tls_names(tenant, platform);
     let mut wanted = vec![
         (&secrets.authority, SecretContent::CertificateAuthority { common_name: format!("ACB tenant {}", tenant.name) }),
         (&secrets.tls, SecretContent::TlsLeaf { authority: secrets.authority.clone(), names }),
         (&secrets.keys, SecretContent::HubKeys),
-        (&secrets.postgres, login()),
+        (&secrets.postgres, login(None)),
     ];
-    wanted.extend(secrets.kafka.iter().map(|secret| (secret, login())));
+    wanted.extend(secrets.kafka.iter().map(|secret| (secret, login(platform.kafka_authorities.clone()))));
     let missing = wanted.into_iter().filter(|(secret, _)| !world.secrets.contains(secret));
     missing
         .map(|(secret, content)| Step::Kubernetes(KubernetesStep::EnsureSecret { secret: SecretRef::clone(secret), content }))
@@ -145,7 +145,7 @@ fn kafka(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform
     let observed = world.kafka.clone().unwrap_or_default();
     let mut add = |step| steps.push(Step::Kafka(step));
     for topic in topics(tenant) {
-        if observed.topics.get(&topic.name) != Some(&topic) {
+        if observed.topics.get(&topic.name) != Some(&topic) || observed.misconfigured.contains(&topic.name) {
             add(KafkaStep::EnsureTopic { topic });
         }
     }

@@ -1,5 +1,6 @@
 use acb_operator::{
     agent::{self, StoredApiKey},
+    effect::postgres_observe::LoginState,
     plan::{KubernetesStep, Plan, PostgresStep, Step},
     platform::Platform,
     tenancy::Tenancy,
@@ -41,6 +42,23 @@ fn a_converged_tenant_has_nothing_to_do() {
             assert_eq!(plan(&first(&tenancy), &converged(&tenancy, &platform), &platform), Plan::default());
         }
     }
+}
+
+#[test]
+fn a_login_that_no_longer_serves_gets_its_next_generation() {
+    let (tenancy, platform) = (sample("acme.yaml"), kafka_platform());
+    let platform = Platform { kafka_authorities: Some("PEM".into()), ..platform };
+    let mut world = converged(&tenancy, &platform);
+    let login = world.secrets.iter().find(|secret| secret.name == "hub-kafka").unwrap().clone();
+    world.outdated.insert(login);
+    world.kafka.as_mut().unwrap().user = LoginState::Refused;
+    let rotation = plan(&first(&tenancy), &world, &platform);
+    let made = position(&rotation, "Secret acbhub-acme/hub-kafka-2");
+    assert!(rotation.steps[made].to_string().contains("with the server's authorities"));
+    assert!(made < position(&rotation, "kafka user") && position(&rotation, "kafka user") < position(&rotation, "Deployment"));
+    assert_eq!(rotation.steps.len(), 3, "{rotation}");
+    apply(&mut world, &rotation);
+    assert_eq!(plan(&first(&tenancy), &world, &platform), Plan::default());
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! What a tenant may do on a real broker, and what it may not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod convergence;
+#[path = "../golden/given.rs"]
+#[allow(dead_code)]
+mod given;
+
 use acb_kafka::{
     Connection, Error, ResponseError, Settings,
     kafka_protocol::{
@@ -19,6 +24,9 @@ use acb_operator::{
     plan::{KafkaStep, SecretRef, TopicSpec},
 };
 use acb_testbed::{Kafka, KafkaListener};
+
+/// Each test has a broker; more than two at a time only wait for one another.
+static BROKERS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
 
 struct Passwords;
 
@@ -62,6 +70,7 @@ async fn describe(connection: &mut Connection, topic: &str) -> i16 {
 
 /// Both listeners: the same walls.
 async fn walls(listener: KafkaListener) {
+    let _turn = BROKERS.acquire().await.unwrap();
     let kafka = Kafka::start(listener).await;
     let login = |user: &str, password: &str| {
         let settings = Settings::new(&kafka.bootstrap_servers(), user, password);
@@ -139,6 +148,7 @@ async fn the_walls_hold_over_tls() {
 
 #[tokio::test]
 async fn a_prefix_that_reaches_others_is_refused() {
+    let _turn = BROKERS.acquire().await.unwrap();
     let kafka = Kafka::start(KafkaListener::Plain).await;
     let effect = KafkaEffect::new(Settings::new(&kafka.bootstrap_servers(), Kafka::ADMIN, kafka.admin_password()), -1);
     for prefix in ["", "acb.", "acb.acme", "acb..", "acb.a.b."] {

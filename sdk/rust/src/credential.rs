@@ -39,7 +39,7 @@ impl FromStr for ApiKey {
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefix = self.0.splitn(3, '_').nth(1).unwrap_or_default();
+        let prefix = self.0.split('_').nth(1).unwrap_or_default();
         write!(f, "ApiKey(acb_{prefix}_…)")
     }
 }

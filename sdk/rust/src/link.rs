@@ -218,8 +218,8 @@ impl Driver {
                     Some(Err(_)) => return self.finish(stream).await,
                     _ => continue,
                 },
-                Event::Writable => match self.next_frame().map(|frame| stream.out.try_send(request(frame))) {
-                    Some(Err(_)) => Ended::Broken(Error::Unavailable("the connection closed".to_owned())),
+                Event::Writable => match self.next_frame().map(|frame| stream.out.try_send(request(frame)).is_err()) {
+                    Some(true) => Ended::Broken(Error::Unavailable("the connection closed".to_owned())),
                     _ => continue,
                 },
                 // A closed outbound half shows its reason on the inbound one.

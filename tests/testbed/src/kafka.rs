@@ -119,9 +119,15 @@ impl Kafka {
         }
     }
 
-    /// Stops the broker's process without ending it, as an overloaded machine does.
+    /// Stops the broker's process without ending it, as an overloaded machine does. When this returns, none of its threads runs.
     pub fn pause(&self) {
-        kill_process(self.pid(), Signal::STOP).expect("the broker runs");
+        let pid = self.pid();
+        kill_process(pid, Signal::STOP).expect("the broker runs");
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !stopped(pid) {
+            assert!(std::time::Instant::now() < deadline, "the broker does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it go on.
@@ -187,6 +193,15 @@ impl Drop for Kafka {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether every thread of a process is stopped.
+fn stopped(pid: Pid) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).expect("the broker is there");
+    tasks.flatten().all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+    })
 }
 
 /// `java` with Kafka's classes.

@@ -37,13 +37,7 @@ pub(super) async fn indexed(inner: &Inner, positions: &[Offset]) {
 }
 
 /// The next messages for `agent` in `from..to`.
-pub(super) async fn page(
-    inner: &Inner,
-    agent: AgentId,
-    partition: Partition,
-    from: Offset,
-    to: Offset,
-) -> Result<Page, Fault> {
+pub(super) async fn page(inner: &Inner, agent: AgentId, partition: Partition, from: Offset, to: Offset) -> Result<Page, Fault> {
     let snapshot = inner.directory.snapshot();
     let mut addresses = vec![MailboxAddress::Agent(agent), MailboxAddress::All];
     addresses.extend(snapshot.memberships_of(agent).map(|membership| MailboxAddress::Group(membership.group.clone())));
@@ -55,7 +49,7 @@ pub(super) async fn page(
     let records = fetch(inner, partition, &wanted).await?;
     let mut messages = Vec::with_capacity(wanted.len());
     for offset in wanted {
-        match records.get(&offset).and_then(|logged| decode(logged)) {
+        match records.get(&offset).and_then(decode) {
             Some(logged) if logged.message.from_id == agent && !is_direct(&rows, offset) => {}
             Some(logged) => messages.push(Arc::new(logged)),
             None => tracing::warn!(partition, offset, %agent, "the log no longer holds a message of the mailbox"),

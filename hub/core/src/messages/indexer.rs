@@ -81,8 +81,7 @@ pub(super) async fn run(
             }
         }
         take(&mut partitions, &mut batch);
-        let advances: Vec<Advance> =
-            (0..).zip(&partitions).filter_map(|(partition, behind)| behind.advance(partition)).collect();
+        let advances: Vec<Advance> = (0..).zip(&partitions).filter_map(|(partition, behind)| behind.advance(partition)).collect();
         let named: Vec<Partition> = advances.iter().map(|advance| advance.partition).collect();
         match inner.mailboxes.index(inner.epoch, advances).await {
             Ok(checkpoints) => {

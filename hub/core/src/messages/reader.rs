@@ -183,7 +183,13 @@ impl Reader {
     }
 
     /// What every reader decides about a record. The row to index, where it is a message with a mailbox.
-    fn judge(&mut self, partition: Partition, offset: Offset, log_time: OffsetDateTime, envelope: &Envelope) -> Option<IndexEntry> {
+    fn judge(
+        &mut self,
+        partition: Partition,
+        offset: Offset,
+        log_time: OffsetDateTime,
+        envelope: &Envelope,
+    ) -> Option<IndexEntry> {
         let message = &envelope.message;
         if log_time - message.accepted_at > self.inner.config.max_append_delay {
             self.inner.waiting.resolve(message.id, Seen::Stale);
@@ -201,7 +207,13 @@ impl Reader {
         row
     }
 
-    fn deliver(&mut self, partition: Partition, offset: Offset, log_time: OffsetDateTime, message: &Message) -> Option<IndexEntry> {
+    fn deliver(
+        &mut self,
+        partition: Partition,
+        offset: Offset,
+        log_time: OffsetDateTime,
+        message: &Message,
+    ) -> Option<IndexEntry> {
         let address = match &message.to {
             Address::Request { request_id, .. } => {
                 self.inner.requests.resolve(*request_id, message);

@@ -102,8 +102,11 @@ impl Receiver {
                 *cursor = Cursor::resume(state);
             }
         }
-        let attempts =
-            opened.attempts.iter().map(|row| (DeliveryId { partition: row.partition, offset: row.offset }, row.attempts)).collect();
+        let attempts = opened
+            .attempts
+            .iter()
+            .map(|row| (DeliveryId { partition: row.partition, offset: row.offset }, row.attempts))
+            .collect();
         let slot = Slot::new(agent.id, opened.session_epoch);
         inner.slots.add(&slot);
         Self {
@@ -362,7 +365,14 @@ impl Receiver {
         true
     }
 
-    fn hand_over(&self, id: DeliveryId, logged: &LoggedMessage, attempt: u32, redelivered: bool, place: Permit<'_, SessionEvent>) {
+    fn hand_over(
+        &self,
+        id: DeliveryId,
+        logged: &LoggedMessage,
+        attempt: u32,
+        redelivered: bool,
+        place: Permit<'_, SessionEvent>,
+    ) {
         let took = OffsetDateTime::now_utc() - logged.message.accepted_at;
         self.inner.metrics.received(&self.agent.name, logged.message.payload.len());
         self.inner.metrics.latency("deliver", took.try_into().unwrap_or_default());

@@ -7,7 +7,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Inner, reader::{Command, Seen}, receiver::DRAIN};
+use super::{
+    Inner,
+    reader::{Command, Seen},
+    receiver::DRAIN,
+};
 use crate::{
     agent::{Agent, AgentId},
     bus::{AppendError, Appended},
@@ -95,7 +99,8 @@ fn unknown(what: &str, name: &str) -> Fault {
 
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, length: usize| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let hex =
+        |part: &str, length: usize| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     matches!(parts.as_slice(), [version, trace, span, flags]
         if hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2) && *version != "ff")
 }
@@ -156,7 +161,9 @@ async fn append(inner: &Inner, envelope: Envelope) -> Result<Receipt, Fault> {
 fn append_fault(error: AppendError) -> Fault {
     match error {
         AppendError::TooLarge { size, .. } => too_large(size),
-        AppendError::Refused(why) => Fault::unavailable("LOG_REFUSED", format!("the log did not take the message ({why}): send it again")),
+        AppendError::Refused(why) => {
+            Fault::unavailable("LOG_REFUSED", format!("the log did not take the message ({why}): send it again"))
+        }
         AppendError::Unknown(why) => Fault::unavailable(
             "LOG_UNKNOWN",
             format!("it is not known whether the log has the message ({why}): send it again with the same idempotency key"),

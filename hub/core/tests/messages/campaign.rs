@@ -95,7 +95,14 @@ struct Seen {
 }
 
 /// Receives, and acknowledges most of it, on sessions that come and go.
-async fn receive_all(world: &World, replicas: &Replicas, me: &str, seen: &Mutex<Seen>, dice: &mut Dice, stop: &CancellationToken) {
+async fn receive_all(
+    world: &World,
+    replicas: &Replicas,
+    me: &str,
+    seen: &Mutex<Seen>,
+    dice: &mut Dice,
+    stop: &CancellationToken,
+) {
     while !stop.is_cancelled() {
         let replica = pick(replicas, dice);
         let options = SessionOptions { receive: true, max_unacknowledged: 20 + dice.roll(200) as u32 };

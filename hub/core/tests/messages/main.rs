@@ -9,11 +9,12 @@ mod world;
 use std::sync::Arc;
 
 use model::{ModelBus, ModelStore};
-use world::World;
+use world::{Ports, World};
 
 fn world() -> World {
     let store = Arc::new(ModelStore::default());
-    World::new("acme", Arc::new(ModelBus::new("acme", 4)), store.clone(), store)
+    let bus = Arc::new(ModelBus::new("acme", 4));
+    World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() })
 }
 
 macro_rules! on_the_model {

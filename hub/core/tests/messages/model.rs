@@ -69,7 +69,7 @@ impl Bus for ModelBus {
         self.changed.send_modify(|version| *version += 1);
         let turn = self.appends.fetch_add(1, Ordering::Relaxed);
         Ok(Box::pin(async move {
-            if turn % 3 == 0 {
+            if turn.is_multiple_of(3) {
                 tokio::time::sleep(Duration::from_millis(turn % 4)).await;
             }
             Ok(if turn % 7 == 6 { Appended::Unknown } else { Appended::At { offset, log_time } })
@@ -89,8 +89,12 @@ impl Bus for ModelBus {
                     let count = next.len();
                     for step in 0..count {
                         let partition = (turn + step) % count;
-                        let records: Vec<Logged> =
-                            topics.lock().unwrap()[&topic][partition].iter().skip(next[partition] as usize).take(50).cloned().collect();
+                        let records: Vec<Logged> = topics.lock().unwrap()[&topic][partition]
+                            .iter()
+                            .skip(next[partition] as usize)
+                            .take(50)
+                            .cloned()
+                            .collect();
                         if let Some(last) = records.last() {
                             next[partition] = last.offset + 1;
                             turn += 1;
@@ -107,9 +111,7 @@ impl Bus for ModelBus {
     }
 
     async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
-        self.with(topic, |partitions| {
-            partitions[partition as usize].iter().skip(offset as usize).take(limit).cloned().collect()
-        })
+        self.with(topic, |partitions| partitions[partition as usize].iter().skip(offset as usize).take(limit).cloned().collect())
     }
 
     async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
@@ -122,7 +124,6 @@ impl Bus for ModelBus {
         })
     }
 }
-
 
 #[derive(Default)]
 struct Rows {
@@ -208,7 +209,11 @@ impl CursorStore for ModelStore {
             clean,
             cursors: cursors.map(|((_, partition), state)| (*partition, state.clone())).collect(),
             attempts: attempts
-                .map(|((_, partition, offset), attempts)| Attempts { partition: *partition, offset: *offset, attempts: *attempts })
+                .map(|((_, partition, offset), attempts)| Attempts {
+                    partition: *partition,
+                    offset: *offset,
+                    attempts: *attempts,
+                })
                 .collect(),
         })
     }
@@ -226,7 +231,11 @@ impl CursorStore for ModelStore {
             }
             for row in flush.attempts {
                 let key = (flush.agent, row.partition, row.offset);
-                if row.attempts == 0 { rows.attempts.remove(&key) } else { rows.attempts.insert(key, row.attempts) };
+                if row.attempts == 0 {
+                    rows.attempts.remove(&key)
+                } else {
+                    rows.attempts.insert(key, row.attempts)
+                };
             }
             if flush.closing {
                 rows.sessions.insert(flush.agent, (flush.session_epoch, false));
@@ -235,7 +244,12 @@ impl CursorStore for ModelStore {
         Ok(superseded)
     }
 
-    async fn cursors(&self, _epoch: Epoch, agents: &[AgentId], partition: Partition) -> Result<Vec<(AgentId, CursorState)>, Fault> {
+    async fn cursors(
+        &self,
+        _epoch: Epoch,
+        agents: &[AgentId],
+        partition: Partition,
+    ) -> Result<Vec<(AgentId, CursorState)>, Fault> {
         let rows = self.rows();
         Ok(agents.iter().filter_map(|agent| Some((*agent, rows.cursors.get(&(*agent, partition))?.clone()))).collect())
     }

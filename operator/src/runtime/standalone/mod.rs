@@ -4,6 +4,7 @@
 pub mod access;
 pub mod deployments;
 mod fields;
+pub mod kafka;
 pub mod objects;
 pub mod pod;
 pub mod ports;

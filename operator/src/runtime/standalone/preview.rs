@@ -11,14 +11,16 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use uuid::Uuid;
 
 use super::{
+    kafka::{KafkaAccess, KafkaOptions},
     objects::ObjectStore,
     resources::{self, Resources},
+    run,
     state::{self, StateDir, StateError},
 };
 use crate::{
     agent, bootstrap,
     condition::Problem,
-    effect::EffectError,
+    effect::{EffectError, kafka::KafkaEffect},
     plan::Plan,
     platform::{Platform, PlatformBus, PlatformPostgres},
     quota,
@@ -58,9 +60,9 @@ pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Preview,
         Some(state) if state.holder().is_some() => connect(state).await?,
         _ => None,
     };
-    let (live, platform, reader) = match reader {
-        Some((reader, platform)) => (true, platform, Some(reader)),
-        None => (false, Platform::new(nowhere()), None),
+    let (live, platform, reader, kafka) = match reader {
+        Some((reader, platform, kafka)) => (true, platform, Some(reader), kafka),
+        None => (false, Platform::new(nowhere()), None, None),
     };
     let mut preview = Preview { live, refused: loaded.errors, ..Preview::default() };
     let (mut tenants, mut agents, mut quotas) = (Vec::new(), Vec::new(), Vec::new());
@@ -90,7 +92,7 @@ pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Preview,
         let tenancy = tenancy_of(&tenancy::namespace(tenant).unwrap_or_default());
         let world = match (&reader, &store) {
             (Some(reader), Some(store)) => {
-                tenant::fetch::fetch(tenant, tenancy, store.as_ref(), reader, None, &platform).await?
+                tenant::fetch::fetch(tenant, tenancy, store.as_ref(), reader, kafka.as_ref(), &platform).await?
             }
             _ => tenant::World { tenancy, ..tenant::World::default() },
         };
@@ -113,8 +115,7 @@ pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Preview,
             }
             _ => agent::World { tenancy, ..agent::World::default() },
         };
-        let plan =
-            agent::validate::validate(agent, &world, &platform).map(|validated| agent::plan::plan(&validated, &world));
+        let plan = agent::validate::validate(agent, &world, &platform).map(|validated| agent::plan::plan(&validated, &world));
         preview.objects.push((of(Kind::Agent, &agent.metadata), plan));
     }
     if let Some(store) = store {
@@ -129,8 +130,8 @@ pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Preview,
     Ok(preview)
 }
 
-async fn connect(state: &StateDir) -> Result<Option<(PostgresReader, Platform)>, PreviewError> {
-    let known: Option<(PlatformPostgres, PlatformBus)> = state::read_json(&state.root().join("platform.json"))?;
+async fn connect(state: &StateDir) -> Result<Option<(PostgresReader, Platform, Option<KafkaEffect>)>, PreviewError> {
+    let known: Option<(PlatformPostgres, PlatformBus)> = state::read_json(&state.root().join(run::PLATFORM))?;
     let password: Option<String> = state::read_json(&state.root().join("operator.json"))?;
     let (Some((known, bus)), Some(password)) = (known, password) else { return Ok(None) };
     let tenants = PgConnectOptions::new_without_pgpass().host(&known.host).port(known.port).database(&known.database);
@@ -140,7 +141,11 @@ async fn connect(state: &StateDir) -> Result<Option<(PostgresReader, Platform)>,
         .connect_with(tenants.clone().username(bootstrap::OPERATOR).password(&password))
         .await
         .map_err(|error| EffectError::unavailable(format!("PostgreSQL at {}:{}", known.host, known.port), error))?;
-    Ok(Some((PostgresReader { pool, tenants }, Platform { bus, ..Platform::new(known) })))
+    let options: Option<KafkaOptions> = state::read_json(&state.root().join(run::KAFKA))?;
+    let access = options.filter(|_| bus != PlatformBus::Postgres).map(KafkaAccess::new).transpose().map_err(EffectError::from)?;
+    let kafka = access.as_ref().map(KafkaAccess::effect).transpose().map_err(EffectError::from)?;
+    let kafka_authorities = access.and_then(|access| access.authorities().map(str::to_owned));
+    Ok(Some((PostgresReader { pool, tenants }, Platform { bus, kafka_authorities, ..Platform::new(known) }, kafka)))
 }
 
 fn nowhere() -> PlatformPostgres {
@@ -166,4 +171,3 @@ fn identify(metadata: &mut ObjectMeta, object: &ObjectRef, store: Option<&Object
     }
     Ok(())
 }
-

@@ -132,7 +132,10 @@ impl Resources {
             if self.store.read_object(&key(object))?.is_none() {
                 // Nothing of it was ever good: the object is there to carry its status.
                 let metadata = self.metadata(object, None, 1)?;
-                self.put(object, &json!({"apiVersion": acb_crds::API_VERSION, "kind": object.kind.as_str(), "metadata": metadata}))?;
+                self.put(
+                    object,
+                    &json!({"apiVersion": acb_crds::API_VERSION, "kind": object.kind.as_str(), "metadata": metadata}),
+                )?;
             }
             found.changed.insert(object.clone());
         }

@@ -26,6 +26,7 @@ use acb_crds::schema::{Kind, ObjectRef, Violation};
 
 use super::{
     deployments::{Deployments, Running},
+    kafka::{Announcer, KafkaAccess, KafkaFileError, KafkaOptions},
     objects::ObjectStore,
     process::Programs,
     resources::Resources,
@@ -35,7 +36,7 @@ use super::{
 };
 use crate::{
     bootstrap::{self, BootstrapError, MigrateError, Server},
-    effect::{kafka::KafkaEffect, postgres::PostgresEffect},
+    effect::postgres::PostgresEffect,
     local_postgres::{LocalPostgres, LocalPostgresError, LocalPostgresOptions},
     platform::{Platform, PlatformBus, PlatformPostgres},
     tenant::fetch::PostgresReader,
@@ -45,6 +46,10 @@ use crate::{
 const AT_A_TIME: usize = 4;
 /// An editor writes more than once.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// What hubs are told of the platform; `acb plan` reads it, too.
+pub(super) const PLATFORM: &str = "platform.json";
+/// How Kafka is reached, without a password; `acb plan` reads it, too.
+pub(super) const KAFKA: &str = "kafka.json";
 /// Behind the watch, which some file systems don't have.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -61,19 +66,6 @@ pub struct StandaloneOptions {
     pub postgres_bin: Option<PathBuf>,
     /// Where the log is, if not in PostgreSQL.
     pub kafka: Option<KafkaOptions>,
-}
-
-/// A Kafka for the log.
-#[derive(Clone, Debug)]
-pub struct KafkaOptions {
-    /// `host:port`, more than one with commas; for the operator and the hubs.
-    pub bootstrap_servers: String,
-    /// JSON with `username` and `password` of a user that may make topics, users and ACLs.
-    pub credentials: PathBuf,
-    /// PEM of the brokers' authorities; `None`: without TLS.
-    pub ca: Option<PathBuf>,
-    /// Of topics; -1: the cluster's default.
-    pub replication_factor: i16,
 }
 
 /// Why it could not start.
@@ -98,12 +90,24 @@ pub enum StandaloneError {
         source: sqlx::Error,
     },
     /// How to log in to Kafka.
-    #[error("{}: {detail}", path.display())]
-    KafkaCredentials {
-        /// The file.
+    #[error(transparent)]
+    Kafka(#[from] KafkaFileError),
+    /// The state folder is of another kind.
+    #[error("the tenants in {} have their log in PostgreSQL: start without Kafka, or give another folder with --state", path.display())]
+    LogInPostgres {
+        /// The folder.
         path: PathBuf,
-        /// What is wrong with it, never what is in it.
-        detail: String,
+    },
+    /// The state folder is of another kind.
+    #[error(
+        "the tenants in {} have their log on Kafka ({bootstrap_servers}): give --kafka-bootstrap-servers, or another folder with --state",
+        path.display()
+    )]
+    LogOnKafka {
+        /// The folder.
+        path: PathBuf,
+        /// Where their log was last.
+        bootstrap_servers: String,
     },
     /// No random numbers.
     #[error("the system gives no random numbers: {0}")]
@@ -120,7 +124,7 @@ pub struct Standalone {
     server: LocalPostgres,
     reader: PostgresReader,
     postgres: PostgresEffect,
-    kafka: Option<KafkaEffect>,
+    kafka: Option<KafkaAccess>,
     platform: Platform,
     _lock: StateLock,
 }
@@ -130,21 +134,23 @@ impl Standalone {
     pub async fn start(options: StandaloneOptions) -> Result<Self, StandaloneError> {
         // What is not there is better said before anything was started.
         Resources::read_files(&options.resources)?;
-        let kafka = options.kafka.as_ref().map(kafka_effect).transpose()?;
+        let kafka = options.kafka.clone().map(KafkaAccess::new).transpose()?;
         let state = StateDir::open(&options.state)?;
         let lock = state.lock()?;
+        check_bus(&state, kafka.is_some())?;
         let store = Arc::new(ObjectStore::open(&state)?);
         let deployments = Deployments::open(&state, Arc::clone(&store), options.programs.clone()).await?;
         let mut server_options = LocalPostgresOptions::new(state.root().join("postgres"));
         server_options.bin_dir.clone_from(&options.postgres_bin);
         let server = LocalPostgres::start(server_options).await?;
         match Self::prepare(&state, &store, &server).await {
-            Ok((reader, postgres, mut platform)) => {
-                if let Some(kafka) = &options.kafka {
-                    platform.bus =
-                        PlatformBus::Kafka { bootstrap_servers: kafka.bootstrap_servers.clone(), tls: kafka.ca.is_some() };
+            Ok((reader, mut postgres, mut platform)) => {
+                if let Some(kafka) = &kafka {
+                    (platform.bus, platform.kafka_authorities) = (kafka.bus(), kafka.authorities().map(str::to_owned));
+                    postgres = postgres.with_announcer(Arc::new(Announcer::new(kafka.clone())));
+                    state::write_json(&state.root().join(KAFKA), kafka.options())?;
                 }
-                state::write_json(&state.root().join("platform.json"), &(&platform.postgres, &platform.bus))?;
+                state::write_json(&state.root().join(PLATFORM), &(&platform.postgres, &platform.bus))?;
                 Ok(Self { options, state, store, deployments, server, reader, postgres, kafka, platform, _lock: lock })
             }
             Err(error) => {
@@ -163,7 +169,8 @@ impl Standalone {
         for warning in bootstrap::bootstrap(server.superuser(), &password, Server::Exclusive).await? {
             warn!(warning);
         }
-        let tenants = PgConnectOptions::new_without_pgpass().host(server.host()).port(server.port()).database(bootstrap::DATABASE);
+        let tenants =
+            PgConnectOptions::new_without_pgpass().host(server.host()).port(server.port()).database(bootstrap::DATABASE);
         let pool: PgPool = PgPoolOptions::new()
             .max_connections(u32::try_from(AT_A_TIME).unwrap_or(4) + 2)
             .acquire_timeout(Duration::from_secs(10))
@@ -171,8 +178,7 @@ impl Standalone {
             .await
             .map_err(|source| StandaloneError::Login { source })?;
         let holder = format!("acb dev, process {}", std::process::id());
-        let epoch =
-            bootstrap::claim_leadership(&pool, &holder).await.map_err(|source| StandaloneError::Login { source })?;
+        let epoch = bootstrap::claim_leadership(&pool, &holder).await.map_err(|source| StandaloneError::Login { source })?;
         bootstrap::migrate(&pool, epoch).await?;
         let platform = Platform::new(PlatformPostgres {
             host: server.host().to_owned(),
@@ -204,8 +210,7 @@ impl Standalone {
         let resources = Arc::new(Resources::new(&options.resources, Arc::clone(&store)));
         let (refused_sender, refused) = watch::channel(Arc::default());
         let pool = reader.pool.clone();
-        let tenancies =
-            Tenancies { store, resources, reader, postgres, kafka, platform, running: running.clone(), refused };
+        let tenancies = Tenancies { store, resources, reader, postgres, kafka, platform, running: running.clone(), refused };
         let reconciler = Loop {
             tenancies: Arc::new(tenancies),
             refused: refused_sender,
@@ -224,26 +229,17 @@ impl Standalone {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct KafkaCredentials {
-    username: String,
-    password: String,
-}
-
-fn kafka_effect(options: &KafkaOptions) -> Result<KafkaEffect, StandaloneError> {
-    let wrong = |path: &Path| {
-        let path = path.to_owned();
-        move |detail: String| StandaloneError::KafkaCredentials { path, detail }
-    };
-    let credentials: KafkaCredentials = state::read_json(&options.credentials)
-        .map_err(|_| wrong(&options.credentials)("is no JSON with username and password".to_owned()))?
-        .ok_or_else(|| wrong(&options.credentials)("is not there".to_owned()))?;
-    let mut settings = acb_kafka::Settings::new(&options.bootstrap_servers, &credentials.username, &credentials.password);
-    if let Some(ca) = &options.ca {
-        let authorities = std::fs::read(ca).map_err(|error| wrong(ca)(error.to_string()))?;
-        settings = settings.with_tls(&authorities).map_err(|error| wrong(ca)(error.to_string()))?;
+/// The log can't move: a folder stays with the kind of bus that it was made with.
+fn check_bus(state: &StateDir, has_kafka: bool) -> Result<(), StandaloneError> {
+    let known: Option<(PlatformPostgres, PlatformBus)> = state::read_json(&state.root().join(PLATFORM))?;
+    let path = state.root().to_owned();
+    match known.map(|(_, bus)| bus) {
+        Some(PlatformBus::Postgres) if has_kafka => Err(StandaloneError::LogInPostgres { path }),
+        Some(PlatformBus::Kafka { bootstrap_servers, .. }) if !has_kafka => {
+            Err(StandaloneError::LogOnKafka { path, bootstrap_servers })
+        }
+        _ => Ok(()),
     }
-    Ok(KafkaEffect::new(settings, options.replication_factor))
 }
 
 /// Made at the first start, and kept.
@@ -393,4 +389,27 @@ fn jitter() -> f64 {
     // Without a random number every retry comes after the same wait, which is good enough.
     let _ = getrandom::fill(&mut byte);
     f64::from(byte[0]) / 255.0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn a_state_folder_keeps_its_kind_of_bus() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        check_bus(&state, true).unwrap();
+        check_bus(&state, false).unwrap();
+        let postgres = PlatformPostgres { host: "h".into(), port: 1, database: "d".into(), ssl_mode: "prefer".into() };
+        let kafka = PlatformBus::Kafka { bootstrap_servers: "127.0.0.1:9092".into(), tls: false };
+        for (bus, on_kafka) in [(PlatformBus::Postgres, false), (kafka, true)] {
+            state::write_json(&folder.path().join(PLATFORM), &(&postgres, &bus)).unwrap();
+            check_bus(&state, on_kafka).unwrap();
+            let error = check_bus(&state, !on_kafka).unwrap_err().to_string();
+            assert!(error.contains(&folder.path().display().to_string()) && error.contains("--state"), "{error}");
+        }
+    }
 }

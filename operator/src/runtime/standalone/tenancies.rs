@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     deployments::Running,
+    kafka::KafkaAccess,
     objects::ObjectStore,
     resources::{self, Resources},
     schedule::Outcome as Turn,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     agent,
     condition::{Outcome, Problem, Reason},
-    effect::{EffectError, kafka::KafkaEffect, kubernetes, postgres::PostgresEffect},
+    effect::{EffectError, kubernetes, postgres::PostgresEffect},
     plan::{KafkaStep, Plan, Step},
     platform::Platform,
     quota,
@@ -38,7 +39,7 @@ pub(crate) struct Tenancies {
     pub(crate) reader: PostgresReader,
     pub(crate) postgres: PostgresEffect,
     /// Where the log is on Kafka.
-    pub(crate) kafka: Option<KafkaEffect>,
+    pub(crate) kafka: Option<KafkaAccess>,
     pub(crate) platform: Platform,
     pub(crate) running: watch::Receiver<Running>,
     /// Documents that were refused; kept up to date by the loop.
@@ -165,8 +166,7 @@ impl Tenancies {
             return Ok(Turn::Settled);
         }
         let deleting = tenant.metadata.deletion_timestamp.is_some();
-        let fetched =
-            tenant::fetch::fetch(tenant, tenancy.clone(), self.store.as_ref(), &self.reader, None, &self.platform).await;
+        let fetched = self.fetch(tenant, tenancy).await;
         let (validated, outcome) = match fetched {
             Err(error) => (None, failure(&error)),
             Ok(world) => match tenant::validate::validate(tenant, &world, &self.platform) {
@@ -190,13 +190,19 @@ impl Tenancies {
         }
         let endpoints = match &validated {
             Some(validated) => self.endpoints(&validated.name),
-            None => tenant.status.as_ref().and_then(|status| status.endpoints.clone()).map(|known| known.grpc).unwrap_or_default(),
+            None => {
+                tenant.status.as_ref().and_then(|status| status.endpoints.clone()).map(|known| known.grpc).unwrap_or_default()
+            }
         };
         let seen = tenant::status::Seen { endpoints, agents: i64::try_from(tenancy.agents.len()).unwrap_or(i64::MAX) };
-        let status =
-            tenant::status::status(tenant, validated.as_ref(), &outcome, &seen, &self.platform, &resources::now());
+        let status = tenant::status::status(tenant, validated.as_ref(), &outcome, &seen, &self.platform, &resources::now());
         self.save_status(&object, &status)?;
         Ok(turn(&outcome))
+    }
+
+    async fn fetch(&self, tenant: &Tenant, tenancy: &Tenancy) -> Result<tenant::World, EffectError> {
+        let kafka = self.kafka.as_ref().map(KafkaAccess::effect).transpose()?;
+        tenant::fetch::fetch(tenant, tenancy.clone(), self.store.as_ref(), &self.reader, kafka.as_ref(), &self.platform).await
     }
 
     fn quota(&self, quota: &Quota, tenancy: &Tenancy) -> Result<Turn, StateError> {
@@ -214,8 +220,7 @@ impl Tenancies {
         if agents.is_empty() {
             return Ok(Vec::new());
         }
-        let shared =
-            agent::fetch::fetch_shared(namespace, tenancy.clone(), self.store.as_ref(), &self.reader.pool).await;
+        let shared = agent::fetch::fetch_shared(namespace, tenancy.clone(), self.store.as_ref(), &self.reader.pool).await;
         let mut turns = Vec::new();
         for agent in agents {
             let object = reference(Kind::Agent, &agent.metadata);
@@ -253,7 +258,8 @@ impl Tenancies {
             Err(problems) => {
                 // What was let in before, and may no longer be, is shut out.
                 let plan = tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();
-                let outcome = self.apply(object, &plan).await.map_or_else(|error| failure(&error), |()| Outcome::Stalled(problems));
+                let outcome =
+                    self.apply(object, &plan).await.map_or_else(|error| failure(&error), |()| Outcome::Stalled(problems));
                 (None, outcome)
             }
             Ok(validated) => {
@@ -310,7 +316,7 @@ impl Tenancies {
                         EffectError::refused("the standalone runtime", "the plan has a step for Kafka, and none is configured")
                     })?;
                     let steps: Vec<KafkaStep> = steps.iter().filter_map(Step::kafka).cloned().collect();
-                    kafka.apply(&steps, self.store.as_ref()).await?;
+                    kafka.effect()?.apply(&steps, self.store.as_ref()).await?;
                 }
             }
         }
@@ -321,7 +327,8 @@ impl Tenancies {
     }
 
     fn save_status(&self, object: &ObjectRef, status: &impl serde::Serialize) -> Result<(), StateError> {
-        let damaged = |error: serde_json::Error| StateError::Damaged { path: object.to_string().into(), detail: error.to_string() };
+        let damaged =
+            |error: serde_json::Error| StateError::Damaged { path: object.to_string().into(), detail: error.to_string() };
         self.resources.set_status(object, serde_json::to_value(status).map_err(damaged)?)
     }
 }

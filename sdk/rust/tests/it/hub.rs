@@ -1,7 +1,7 @@
 //! A model of a hub: replicas that share one state, and break where a test wants it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
@@ -32,8 +32,8 @@ pub enum Break {
     Stored(u32),
     /// `Finish` was done and not answered for.
     Finished,
-    /// A chunk was handed out.
-    Handed(u32),
+    /// A chunk was handed out, and nothing follows. The test slams the door when it has seen the chunk.
+    Stuck(u32),
     /// A chunk is damaged on its way.
     Damaged(u32),
     /// An event was handed out.
@@ -397,7 +397,10 @@ impl stream_service_server::StreamService for Replica {
         let replica = self.clone();
         tokio::spawn(async move {
             let say = async |frame| drop(out.send(Ok(ReceiveContextResponse { frame: Some(frame) })).await);
-            let (context, chunks) = (replica.state().context.clone().unwrap(), replica.state().upload.clone());
+            let (context, chunks) = {
+                let state = replica.state();
+                (state.context.clone().unwrap(), state.upload.clone())
+            };
             say(Frame::Context(context)).await;
             for (index, mut data) in chunks.into_iter().filter(|(index, _)| *index >= from) {
                 let sha256 = sha2::Sha256::digest(&data).to_vec().into();
@@ -405,7 +408,10 @@ impl stream_service_server::StreamService for Replica {
                     data[0] ^= 1;
                 }
                 say(Frame::Chunk(Chunk { index, data: data.into(), sha256 })).await;
-                replica.at(Break::Handed(index)).await;
+                if replica.state().breaks.remove(&Break::Stuck(index)) {
+                    out.closed().await;
+                    return;
+                }
             }
         });
         Ok(Response::new(ReceiverStream::new(responses)))

@@ -1,6 +1,7 @@
 //! The conformance suite on each bus, and what only one of them can go wrong in.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod kafka;
 mod postgres;
 
 use acb_hub_core::bus::{Bus, TopicName};

@@ -1,0 +1,140 @@
+//! The bus on Kafka: one producer, one consumer for looking things up, and one for each tail.
+//!
+//! Partitions are assigned, never divided among the members of a group: every replica reads all. What librdkafka has no call for
+//! (topic ids) is asked over a connection of its own.
+
+mod append;
+mod client;
+mod lookup;
+mod metadata;
+mod tail;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use acb_hub_core::bus::{
+    AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName,
+};
+use async_trait::async_trait;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::size;
+use append::{Queue, Writer};
+use client::Clients;
+use lookup::Lookup;
+use metadata::Metadata;
+
+/// Where the brokers are, and who asks. Debug shows no password.
+#[derive(Clone)]
+pub struct KafkaSettings {
+    /// `host:port`, more than one with commas.
+    pub bootstrap_servers: String,
+    /// The tenant's name, which begins the names of its topics and of its group.
+    pub tenant: String,
+    /// Of SCRAM-SHA-512.
+    pub username: String,
+    /// Of SCRAM-SHA-512.
+    pub password: Zeroizing<String>,
+    /// The authorities (PEM) that sign the brokers' certificates, where they speak TLS.
+    pub authorities: Option<String>,
+}
+
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bootstrap_servers, tenant, username, authorities, .. } = self;
+        f.debug_struct("KafkaSettings")
+            .field("bootstrap_servers", bootstrap_servers)
+            .field("tenant", tenant)
+            .field("username", username)
+            .field("tls", &authorities.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The bus of one tenant.
+pub struct KafkaBus {
+    clients: Clients,
+    metadata: Arc<Metadata>,
+    lookup: Lookup,
+    writer: Writer,
+    queues: Mutex<HashMap<TopicName, Queue>>,
+}
+
+impl KafkaBus {
+    /// A bus over the tenant's login. It connects by itself, and again whenever it must.
+    ///
+    /// # Errors
+    /// Where the settings are of no use, such as a CA certificate that is none.
+    pub fn connect(settings: &KafkaSettings) -> Result<Self, BusError> {
+        let clients = Clients::new(settings);
+        let metadata = Arc::new(Metadata::new(settings)?);
+        Ok(Self {
+            lookup: Lookup::new(clients.clone()),
+            writer: Writer::new(clients.clone())?,
+            clients,
+            metadata,
+            queues: Mutex::default(),
+        })
+    }
+
+    /// The queue of a topic that has this partition.
+    async fn queue(&self, topic: &TopicName, partition: Partition) -> Result<Queue, AppendError> {
+        let known = self.queues.lock().unwrap_or_else(PoisonError::into_inner).get(topic).cloned();
+        if let Some(queue) = known.as_ref().filter(|queue| partition < queue.partitions) {
+            return Ok(queue.clone());
+        }
+        let info = self.metadata.topic(topic).await.map_err(|error| AppendError::Refused(error.to_string()))?;
+        if partition >= info.partitions {
+            return Err(AppendError::Refused(format!("{topic} has no partition {partition}")));
+        }
+        if known.is_some() {
+            self.writer.learn(topic).await?;
+        }
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry(topic.clone()).or_insert_with(|| Queue::new(info.partitions));
+        queue.partitions = queue.partitions.max(info.partitions);
+        Ok(queue.clone())
+    }
+}
+
+#[async_trait]
+impl Bus for KafkaBus {
+    async fn topic(&self, topic: &TopicName) -> Result<TopicInfo, BusError> {
+        self.metadata.topic(topic).await
+    }
+
+    async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
+        let bytes = size::check(topic, &record)?;
+        let queue = self.queue(topic, partition).await?;
+        let room = queue.room(bytes).await?;
+        self.writer.send(topic, partition, &record, room)
+    }
+
+    async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
+        let info = self.metadata.topic(topic).await?;
+        let bounds = self.lookup.bounds(topic, info.partitions).await?;
+        tail::follow(&self.clients, Arc::clone(&self.metadata), topic.clone(), info, &bounds, from)
+    }
+
+    async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        let info = self.metadata.topic(topic).await?;
+        if partition >= info.partitions || limit == 0 {
+            return Ok(Vec::new());
+        }
+        self.lookup.read(topic, partition, offset, limit).await
+    }
+
+    async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        let info = self.metadata.topic(topic).await?;
+        self.lookup.bounds(topic, info.partitions).await
+    }
+
+    async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
+        let info = self.metadata.topic(topic).await?;
+        self.lookup.offsets_at(topic, info.partitions, time).await
+    }
+}

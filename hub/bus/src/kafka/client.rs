@@ -1,0 +1,199 @@
+//! How librdkafka is set up: connections, bounds, and what it says.
+
+use acb_hub_core::bus::{BusError, Logged, Record, TopicName};
+use bytes::Bytes;
+use rdkafka::{
+    ClientConfig, ClientContext, Message, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::KafkaError,
+    message::{BorrowedMessage, Headers},
+    types::RDKafkaErrorCode,
+};
+use time::OffsetDateTime;
+use tokio::runtime::Handle;
+
+use super::KafkaSettings;
+
+/// The same at the topics: see the operator's Kafka effect.
+const MAX_MESSAGE_BYTES: &str = "2097152";
+
+/// Makes the settings of each client.
+#[derive(Clone)]
+pub(super) struct Clients {
+    base: ClientConfig,
+    group: String,
+    place: String,
+}
+
+impl Clients {
+    pub(super) fn new(settings: &KafkaSettings) -> Self {
+        let mut base = ClientConfig::new();
+        base.set("bootstrap.servers", &settings.bootstrap_servers)
+            .set("client.id", "acb-hub")
+            .set("sasl.mechanism", "SCRAM-SHA-512")
+            .set("sasl.username", &settings.username)
+            .set("sasl.password", settings.password.as_str())
+            .set("security.protocol", if settings.authorities.is_some() { "sasl_ssl" } else { "sasl_plaintext" })
+            .set("allow.auto.create.topics", "false")
+            .set("message.max.bytes", MAX_MESSAGE_BYTES)
+            .set("socket.nagle.disable", "true")
+            .set("socket.keepalive.enable", "true")
+            .set("socket.timeout.ms", "15000")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("retry.backoff.ms", "50")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        if let Some(authorities) = &settings.authorities {
+            base.set("ssl.ca.pem", authorities);
+        }
+        Self { base, group: format!("acb.{}.hub", settings.tenant), place: settings.bootstrap_servers.clone() }
+    }
+
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut config = self.base.clone();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("message.timeout.ms", "30000")
+            // Less than the message's: a request that is lost is sent again.
+            .set("request.timeout.ms", "10000")
+            // The queues have bounds of their own, of each topic; these are only behind them.
+            .set("queue.buffering.max.messages", "1000000")
+            .set("queue.buffering.max.kbytes", "1048576");
+        config
+    }
+
+    /// For following a topic: the broker answers as soon as there is a record, however long it may wait for one.
+    pub(super) fn follower(&self) -> ClientConfig {
+        let mut config = self.consumer();
+        config.set("fetch.wait.max.ms", "500").set("queued.max.messages.kbytes", "4096");
+        config
+    }
+
+    /// For looking things up: what was asked before must not hold up what is asked next.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut config = self.consumer();
+        config.set("fetch.wait.max.ms", "5").set("queued.max.messages.kbytes", "4096").set("enable.partition.eof", "true");
+        config
+    }
+
+    fn consumer(&self) -> ClientConfig {
+        let mut config = self.base.clone();
+        config
+            // Only because librdkafka wants one: nothing is ever committed.
+            .set("group.id", &self.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("fetch.min.bytes", "1")
+            .set("fetch.error.backoff.ms", "20")
+            .set("fetch.max.bytes", "4194304")
+            .set("fetch.message.max.bytes", MAX_MESSAGE_BYTES);
+        config
+    }
+
+    /// The message that a caller of the bus sees.
+    pub(super) fn unavailable(&self, what: &str, error: &KafkaError) -> BusError {
+        BusError::Unavailable(format!("Kafka at {} did not {what}: {error}", self.place))
+    }
+}
+
+/// What librdkafka says goes to the log. It names users and brokers, never passwords.
+#[derive(Clone, Copy)]
+pub(super) struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "acb::kafka", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Context {}
+
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    // It tries again by itself: who waits for an answer says what came of it.
+    if level as i32 <= RDKafkaLogLevel::Warning as i32 {
+        tracing::warn!(target: "acb::kafka", facility, "{message}");
+    } else {
+        tracing::debug!(target: "acb::kafka", facility, "{message}");
+    }
+}
+
+/// A client whose end may take a while: that must not hold up the runtime.
+pub(super) struct Closing<C: Send + 'static>(Option<C>);
+
+impl<C: Send + 'static> Closing<C> {
+    pub(super) fn new(client: C) -> Self {
+        Self(Some(client))
+    }
+
+    /// The client. There is one until this is dropped.
+    pub(super) fn get(&self) -> Option<&C> {
+        self.0.as_ref()
+    }
+}
+
+impl<C: Send + 'static> Drop for Closing<C> {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            match Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(move || drop(client))),
+                Err(_) => drop(client),
+            }
+        }
+    }
+}
+
+/// Partitions of one topic, each at an offset.
+pub(super) fn places(
+    topic: &TopicName,
+    places: impl IntoIterator<Item = (u32, rdkafka::Offset)>,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in places {
+        list.add_partition_offset(topic.as_str(), partition.cast_signed(), offset)?;
+    }
+    Ok(list)
+}
+
+/// What was read, apart from librdkafka's memory.
+pub(super) fn logged(message: &BorrowedMessage<'_>) -> Logged {
+    let copy = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers.iter().map(|header| (header.key.to_owned(), copy(header.value).unwrap_or_default())).collect()
+    });
+    Logged {
+        partition: message.partition().cast_unsigned(),
+        offset: message.offset().cast_unsigned(),
+        log_time: log_time(message.timestamp().to_millis().unwrap_or_default()),
+        record: Record { key: copy(message.key()), headers, value: copy(message.payload()) },
+    }
+}
+
+pub(super) fn log_time(millis: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// What reading goes on after, because librdkafka mends it by itself.
+pub(super) fn passes(error: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    !matches!(
+        error,
+        Code::AutoOffsetReset
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownTopicId
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::Fatal
+    )
+}

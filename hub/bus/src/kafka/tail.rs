@@ -1,0 +1,160 @@
+//! Following every partition of a topic. Outages are waited out; what can't be mended by waiting ends the tail.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use acb_hub_core::bus::{Batch, Bounds, BusError, Logged, Offset, Tail, TopicInfo, TopicName};
+use futures::{FutureExt, stream};
+use rdkafka::{
+    Offset as Place,
+    consumer::{Consumer, StreamConsumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::{
+    client::{self, Clients, Closing, Context},
+    metadata::Metadata,
+};
+
+/// Records that are taken over at once.
+const TAKEN: usize = 256;
+/// How often a tail looks whether the topic is still the same, and has more partitions.
+const LOOK: Duration = Duration::from_secs(10);
+
+struct Follower {
+    clients: Clients,
+    metadata: Arc<Metadata>,
+    topic: TopicName,
+    info: TopicInfo,
+    ready: VecDeque<Batch>,
+    /// Told once what is ready has been handed over.
+    failed: Option<BusError>,
+    look: tokio::time::Interval,
+    consumer: Closing<StreamConsumer<Context>>,
+}
+
+pub(super) fn follow(
+    clients: &Clients,
+    metadata: Arc<Metadata>,
+    topic: TopicName,
+    info: TopicInfo,
+    bounds: &[Bounds],
+    from: &[Offset],
+) -> Result<Tail, BusError> {
+    let mut ready = VecDeque::new();
+    let mut places = Vec::with_capacity(bounds.len());
+    for (partition, bounds) in (0_u32..).zip(bounds) {
+        // A partition that was added since starts at its beginning.
+        let from = from.get(partition as usize).copied().unwrap_or_default();
+        if from > bounds.next {
+            return Err(BusError::Unavailable(format!(
+                "{topic} ends at offset {} of partition {partition}, before {from}: the log has lost records, rebuild what was derived from it",
+                bounds.next
+            )));
+        }
+        if from < bounds.first {
+            ready.push_back(Batch { partition, records: Vec::new(), next: bounds.first });
+        }
+        places.push((partition, Place::Offset(i64::try_from(from.max(bounds.first)).unwrap_or(i64::MAX))));
+    }
+    let start = || {
+        let consumer: StreamConsumer<Context> = clients.follower().create_with_context(Context)?;
+        consumer.assign(&client::places(&topic, places)?)?;
+        Ok(Closing::new(consumer))
+    };
+    let consumer = start().map_err(|error: KafkaError| clients.unavailable("start a tail", &error))?;
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let follower = Follower { clients: clients.clone(), metadata, topic, info, ready, failed: None, look, consumer };
+    Ok(Box::pin(stream::unfold(Some(follower), |follower| async move {
+        let mut follower = follower?;
+        match follower.next().await {
+            Ok(batch) => Some((Ok(batch), Some(follower))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })))
+}
+
+impl Follower {
+    async fn next(&mut self) -> Result<Batch, BusError> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(batch);
+            }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
+            let Some(consumer) = self.consumer.get() else { return Err(BusError::Unavailable("the bus is closed".into())) };
+            let first = tokio::select! {
+                message = consumer.recv() => message.map(|message| client::logged(&message)),
+                _ = self.look.tick() => {
+                    self.look_again().await?;
+                    continue;
+                }
+            };
+            let mut taken = vec![first];
+            while taken.len() < TAKEN
+                && let Some(message) = consumer.recv().now_or_never()
+            {
+                taken.push(message.map(|message| client::logged(&message)));
+            }
+            for message in taken {
+                match message {
+                    Ok(logged) => self.take(logged),
+                    Err(error) => self.failed = self.failed.take().or(self.end(&error)),
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, logged: Logged) {
+        let (partition, next) = (logged.partition, logged.offset + 1);
+        match self.ready.back_mut() {
+            Some(batch) if batch.partition == partition => {
+                batch.records.push(logged);
+                batch.next = next;
+            }
+            _ => self.ready.push_back(Batch { partition, records: vec![logged], next }),
+        }
+    }
+
+    /// What an error ends the tail with, if it does.
+    fn end(&self, error: &KafkaError) -> Option<BusError> {
+        match error {
+            KafkaError::MessageConsumption(code) if client::passes(*code) => {
+                tracing::debug!(topic = %self.topic, %error, "a tail waits");
+                None
+            }
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed,
+            ) => Some(BusError::NoSuchTopic(self.topic.clone())),
+            _ => Some(self.clients.unavailable("go on with a tail", error)),
+        }
+    }
+
+    /// A topic that was made anew ends the tail; partitions that were added are followed from their beginning.
+    async fn look_again(&mut self) -> Result<(), BusError> {
+        let now = match self.metadata.topic(&self.topic).await {
+            Ok(now) => now,
+            Err(BusError::Unavailable(reason)) => {
+                tracing::debug!(topic = %self.topic, reason, "a tail waits");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if now.epoch != self.info.epoch {
+            return Err(BusError::Unavailable(format!("{} was made anew: its offsets begin again", self.topic)));
+        }
+        if now.partitions > self.info.partitions
+            && let Some(consumer) = self.consumer.get()
+        {
+            let added = (self.info.partitions..now.partitions).map(|partition| (partition, Place::Offset(0)));
+            let assign = client::places(&self.topic, added).and_then(|added| consumer.incremental_assign(&added));
+            assign.map_err(|error| self.clients.unavailable("follow an added partition", &error))?;
+            self.info = now;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! The hub with its log on Kafka.
+
+use acb_kafka::Settings;
+use acb_operator::{
+    effect::{EffectError, SecretData, SecretReader, kafka::KafkaEffect},
+    plan::{KafkaStep, SecretRef, TopicSpec},
+};
+use acb_testbed::{Kafka, KafkaListener, Postgres};
+
+use crate::{
+    hub::{Hub, KAFKA_PASSWORD},
+    messages::is_delivered,
+};
+
+struct Password;
+
+#[async_trait::async_trait]
+impl SecretReader for Password {
+    async fn read(&self, _: &SecretRef) -> Result<SecretData, EffectError> {
+        Ok(SecretData::new().with("password", KAFKA_PASSWORD))
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_delivered_over_kafka() {
+    let kafka = Kafka::start(KafkaListener::Plain).await;
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let name = tenant.name();
+    let topic = |(topic, partitions)| {
+        let topic = TopicSpec {
+            name: format!("acb.{name}.sys.{topic}"),
+            partitions,
+            retention_seconds: 3600,
+            cleanup: "delete".into(),
+            max_message_bytes: 2 << 20,
+        };
+        KafkaStep::EnsureTopic { topic }
+    };
+    let mut steps: Vec<_> = [("messages", 8), ("control", 1), ("audit", 1), ("dlq", 1)].map(topic).into();
+    let secret = SecretRef { namespace: name.into(), name: "hub-kafka".into(), generation: 1 };
+    steps.push(KafkaStep::EnsureUser { username: name.into(), secret });
+    steps.push(KafkaStep::EnsureAcls { username: name.into(), prefix: format!("acb.{name}.") });
+    let admin = Settings::new(&kafka.bootstrap_servers(), Kafka::ADMIN, kafka.admin_password());
+    KafkaEffect::new(admin, 1).apply(&steps, &Password).await.unwrap();
+
+    let bus = serde_json::json!({"kind": "kafka", "bootstrapServers": kafka.bootstrap_servers(), "tls": false});
+    let hub = Hub::launch_on(tenant, None, bus);
+    hub.until_ready().await;
+    is_delivered(hub).await;
+}

@@ -1,0 +1,172 @@
+//! Kafka's walls: ACLs and SCRAM, on a real broker that the operator's own effect has provisioned.
+
+use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Victim};
+use acb_kafka::{
+    Connection, Settings,
+    kafka_protocol::{
+        messages::{CreateAclsRequest, create_acls_request::AclCreation},
+        protocol::StrBytes,
+    },
+};
+use acb_operator::{
+    effect::{EffectError, SecretData, SecretReader, kafka::KafkaEffect},
+    plan::{KafkaStep, SecretRef, TopicSpec},
+};
+use acb_testbed::{Kafka, KafkaListener};
+
+use crate::world::{all_refused, all_succeeded, run};
+
+const ACME: (&str, &str) = ("acme", "0000000000000000000a");
+const GLOBEX: (&str, &str) = ("globex", "0000000000000000000b");
+const TYPE: &str = "notes";
+
+/// Every Secret's password is told by its namespace.
+struct Passwords;
+
+#[async_trait::async_trait]
+impl SecretReader for Passwords {
+    async fn read(&self, secret: &SecretRef) -> Result<SecretData, EffectError> {
+        Ok(SecretData::new().with("password", password(&secret.namespace)))
+    }
+}
+
+fn password(namespace: &str) -> String {
+    format!("the password of {namespace}")
+}
+
+fn user((_, id): (&str, &str)) -> String {
+    format!("acb_t_{id}")
+}
+
+fn login(user: String, namespace: &str) -> KafkaStep {
+    let secret = SecretRef { namespace: namespace.to_owned(), name: "hub-kafka".to_owned(), generation: 1 };
+    KafkaStep::EnsureUser { username: user, secret }
+}
+
+fn steps(tenant: (&str, &str)) -> Vec<KafkaStep> {
+    let topic = |name: &str| TopicSpec {
+        name: format!("acb.{}.{name}", tenant.0),
+        partitions: 2,
+        retention_seconds: 3600,
+        cleanup: "delete".to_owned(),
+        max_message_bytes: 1,
+    };
+    let mut steps: Vec<_> =
+        ["sys.messages", "sys.control", TYPE].iter().map(|name| KafkaStep::EnsureTopic { topic: topic(name) }).collect();
+    steps.push(login(user(tenant), tenant.0));
+    steps.push(KafkaStep::EnsureAcls { username: user(tenant), prefix: format!("acb.{}.", tenant.0) });
+    steps
+}
+
+struct World {
+    kafka: Kafka,
+    effect: KafkaEffect,
+    admin: Settings,
+}
+
+impl World {
+    async fn start(listener: KafkaListener) -> Self {
+        let kafka = Kafka::start(listener).await;
+        let mut admin = Settings::new(&kafka.bootstrap_servers(), Kafka::ADMIN, kafka.admin_password());
+        if let Some(ca) = kafka.ca_pem() {
+            admin = admin.with_tls(ca.as_bytes()).unwrap();
+        }
+        let effect = KafkaEffect::new(admin.clone(), -1);
+        for tenant in [ACME, GLOBEX] {
+            effect.apply(&steps(tenant), &Passwords).await.unwrap();
+        }
+        Self { kafka, effect, admin }
+    }
+
+    fn attacker(&self) -> Attacker {
+        Attacker {
+            tenant: GLOBEX.0.to_owned(),
+            tenant_id: GLOBEX.1.to_owned(),
+            hub: HubAccess { endpoints: Vec::new(), ca_pem: String::new(), api_key: String::new() },
+            postgres: PostgresAccess {
+                host: String::new(),
+                port: 0,
+                database: String::new(),
+                username: String::new(),
+                password: String::new(),
+            },
+            kafka: Some(KafkaAccess {
+                bootstrap_servers: self.kafka.bootstrap_servers(),
+                ca_pem: self.kafka.ca_pem().map(str::to_owned),
+                username: user(GLOBEX),
+                password: password(GLOBEX.0),
+            }),
+        }
+    }
+
+    /// Anyone may do anything with resources of this type.
+    async fn open(&self, resource_type: i8, name: &str) {
+        let text = |text: &str| StrBytes::from_string(text.to_owned());
+        let acl = AclCreation::default()
+            .with_resource_type(resource_type)
+            .with_resource_name(text(name))
+            .with_resource_pattern_type(3)
+            .with_principal(text("User:*"))
+            .with_host(text("*"))
+            .with_operation(2)
+            .with_permission_type(3);
+        let mut admin = Connection::open(&self.admin).await.unwrap();
+        let answer = admin.send(&CreateAclsRequest::default().with_creations(vec![acl]), 2).await.unwrap();
+        assert_eq!(answer.results[0].error_code, 0);
+    }
+}
+
+fn victim() -> Victim {
+    Victim {
+        tenant: ACME.0.to_owned(),
+        tenant_id: ACME.1.to_owned(),
+        hub_endpoints: Vec::new(),
+        ca_pem: String::new(),
+        agent: String::new(),
+        group: String::new(),
+        context_type: TYPE.to_owned(),
+        context_id: String::new(),
+        upload_id: String::new(),
+    }
+}
+
+fn but(excepted: &[&str]) -> Vec<String> {
+    let names = acb_isolation::attacks().into_iter().map(|attack| attack.name);
+    names.filter(|name| name.starts_with("kafka.") && !excepted.iter().any(|other| name.starts_with(other))).collect()
+}
+
+/// Both listeners: the same walls.
+async fn walls(listener: KafkaListener) {
+    const TOPIC: i8 = 2;
+    const GROUP: i8 = 3;
+    const CLUSTER: i8 = 4;
+    let world = World::start(listener).await;
+    let (attacker, victim) = (world.attacker(), victim());
+    all_refused(&run(&["kafka."], &attacker, &victim).await);
+
+    // The neighbour's credential is one's own.
+    world.effect.apply(&[login(user(ACME), GLOBEX.0)], &Passwords).await.unwrap();
+    all_succeeded(&run(&["kafka.login.neighbour"], &attacker, &victim).await);
+    world.effect.apply(&[login(user(ACME), ACME.0)], &Passwords).await.unwrap();
+    all_refused(&run(&["kafka."], &attacker, &victim).await);
+
+    world.open(GROUP, "*").await;
+    all_succeeded(&run(&["kafka.commit.group"], &attacker, &victim).await);
+    let rights = ["kafka.read.rights", "kafka.grant.", "kafka.create.user", "kafka.throttle."];
+    all_refused(&run(&rights, &attacker, &victim).await);
+    world.open(CLUSTER, "kafka-cluster").await;
+    all_succeeded(&run(&rights, &attacker, &victim).await);
+    world.open(TOPIC, "*").await;
+    let all_but_logins = but(&["kafka.login."]);
+    all_succeeded(&run(&all_but_logins.iter().map(String::as_str).collect::<Vec<_>>(), &attacker, &victim).await);
+}
+
+#[tokio::test]
+async fn each_wall_matters() {
+    walls(KafkaListener::Plain).await;
+}
+
+#[tokio::test]
+async fn each_wall_matters_over_tls() {
+    walls(KafkaListener::Tls).await;
+}

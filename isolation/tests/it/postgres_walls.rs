@@ -1,0 +1,132 @@
+//! PostgreSQL's walls: row-level security, roles, authentication.
+
+use acb_isolation::Wall;
+
+use crate::world::{World, all_refused, all_succeeded, run, succeeds_soon};
+
+#[tokio::test]
+async fn every_wall_stands() {
+    let world = World::start().await;
+    let report = acb_isolation::run(&world.attacker(), &world.victim().await, |_| {}).await;
+    all_refused(&report.rows);
+    assert_eq!(report.attempts(), acb_isolation::attacks().iter().filter(|attack| attack.wall != Wall::Kafka).count());
+    assert_eq!(report.refused(), report.attempts());
+}
+
+#[tokio::test]
+async fn without_row_level_security_rows_are_read_forged_and_destroyed() {
+    let world = World::start().await;
+    let tables = tables(&world).await;
+    let reads: Vec<String> = tables.iter().map(|table| format!("postgres.read.{table}")).collect();
+    let names: Vec<String> = acb_isolation::attacks().into_iter().map(|attack| attack.name).collect();
+    for read in &reads {
+        assert!(names.contains(read), "there is no attack {read}: add the table to the attacks");
+    }
+    let mut attacks: Vec<&str> = reads.iter().map(String::as_str).collect();
+    attacks.extend(["postgres.forge.", "postgres.move.", "postgres.update.", "postgres.delete."]);
+
+    let (attacker, victim) = (world.attacker(), world.victim().await);
+    furnish(&world).await;
+    all_refused(&run(&attacks, &attacker, &victim).await);
+    for table in &tables {
+        world.sql(&format!("ALTER TABLE acb.{table} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")).await;
+    }
+    all_succeeded(&run(&attacks, &attacker, &victim).await);
+    for table in &tables {
+        world.sql(&format!("ALTER TABLE acb.{table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")).await;
+    }
+    all_refused(&run(&attacks, &attacker, &victim).await);
+}
+
+#[tokio::test]
+async fn with_others_roles_and_at_last_a_superusers_everything_can_be_had() {
+    let world = World::start().await;
+    let (attacker, victim) = (world.attacker(), world.victim().await);
+    furnish(&world).await;
+    let (acme, globex) = (world.acme.username(), world.globex.username());
+
+    let roles = ["postgres.role.", "postgres.grant.", "postgres.truncate.", "postgres.disable.", "postgres.drop.", "postgres.replace."];
+    let projected = ["postgres.raise."];
+    all_refused(&run(&[roles.as_slice(), &projected].concat(), &attacker, &victim).await);
+    for role in ["acb_operator", "acb_owner", "acb_provisioner", acme] {
+        world.sql(&format!("GRANT {role} TO {globex} WITH ADMIN OPTION")).await;
+    }
+    all_succeeded(&run(&[roles.as_slice(), &projected].concat(), &attacker, &victim).await);
+    for role in ["acb_operator", "acb_owner", "acb_provisioner", acme] {
+        world.sql(&format!("REVOKE {role} FROM {globex}")).await;
+    }
+    all_refused(&run(&[roles.as_slice(), &projected].concat(), &attacker, &victim).await);
+
+    world.sql(&format!("ALTER ROLE {globex} SUPERUSER")).await;
+    let others = acb_isolation::attacks();
+    let others = others.iter().map(|attack| attack.name.as_str());
+    let others: Vec<&str> = others.filter(|name| name.starts_with("postgres.") && !name.starts_with("postgres.login.")).collect();
+    all_succeeded(&run(&others, &attacker, &victim).await);
+}
+
+#[tokio::test]
+async fn each_right_alone_is_what_refused_its_attack() {
+    let world = World::start().await;
+    let (attacker, victim) = (world.attacker(), world.victim().await);
+    let globex = world.globex.username();
+    for (down, attack) in [
+        (format!("GRANT pg_signal_backend TO {globex}"), "postgres.end.sessions"),
+        (format!("GRANT pg_read_all_stats TO {globex}"), "postgres.read.others-queries"),
+        (format!("GRANT pg_execute_server_program TO {globex}"), "postgres.host.program"),
+        (format!("GRANT TRUNCATE ON acb.bus_record TO {globex}"), "postgres.truncate.log"),
+        (format!("GRANT UPDATE ON acb.tenant TO {globex}"), "postgres.raise.own-limits"),
+        (format!("GRANT UPDATE ON acb.agent TO {globex}"), "postgres.raise.own-role"),
+        (format!("GRANT TEMP ON DATABASE acb TO {globex}"), "postgres.create.temporary"),
+        (format!("GRANT CREATE ON SCHEMA public TO {globex}"), "postgres.create.function"),
+        (format!("GRANT SELECT ON pg_authid TO {globex}"), "postgres.read.passwords"),
+    ] {
+        all_refused(&run(&[attack], &attacker, &victim).await);
+        world.sql(&down).await;
+        all_succeeded(&run(&[attack], &attacker, &victim).await);
+    }
+}
+
+#[tokio::test]
+async fn without_authentication_any_login_can_be_had() {
+    let world = World::start().await;
+    let (attacker, victim) = (world.attacker(), world.victim().await);
+    all_refused(&run(&["postgres.login."], &attacker, &victim).await);
+    world
+        .sql(
+            "DO $$ BEGIN EXECUTE format('COPY (SELECT ''host all all 127.0.0.1/32 trust'') TO %L', current_setting('hba_file')); END $$;
+             SELECT pg_reload_conf()",
+        )
+        .await;
+    succeeds_soon("postgres.login.", &attacker, &victim).await;
+}
+
+/// Every table that holds tenants' rows.
+async fn tables(world: &World) -> Vec<String> {
+    let mut superuser = world.postgres.superuser().await;
+    sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+         WHERE relnamespace = 'acb'::regnamespace AND relkind = 'r' AND attname = 'tenant_id' ORDER BY 1",
+    )
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap()
+}
+
+/// Gives acme a row wherever its hub has made none yet.
+async fn furnish(world: &World) {
+    let (acme, alice) = (format!("'\\x{}'", world.acme.id_hex()), format!("'{}'", world.alice.id));
+    let any = "'00000000-0000-4000-8000-000000000001'";
+    for (table, columns, values) in [
+        ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),
+        ("presence", "agent_id", alice.clone()),
+        ("mailbox", "address, epoch, partition, \"offset\", log_time, expires_at", "'*', 1, 0, 0, now(), now() + '1 day'".to_owned()),
+        ("mailbox_checkpoint", "epoch, partition, next_offset", "99, 0, 0".to_owned()),
+        ("cursor", "agent_id, epoch, partition, watermark", format!("{alice}, 99, 0, 0")),
+        ("delivery", "agent_id, epoch, partition, \"offset\", attempts", format!("{alice}, 99, 0, 0, 1")),
+        // Its relay has no use for what it can't read, and leaves it.
+        ("bus_record", "topic, partition, \"offset\", value, log_time", "'acb.acme.sys.dlq', 0, 1000000, '\\x00', now()".to_owned()),
+        ("context_outbox", "context_id, type, event", format!("{any}, 'unknown', '\\x00'")),
+    ] {
+        world.sql(&format!("INSERT INTO acb.{table} (tenant_id, {columns}) VALUES ({acme}, {values}) ON CONFLICT DO NOTHING")).await;
+    }
+}

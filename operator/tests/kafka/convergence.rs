@@ -1,0 +1,207 @@
+//! A tenant's plan on a real broker: applied, observed, planned again.
+
+use std::time::Duration;
+
+use acb_kafka::{
+    Connection, Settings,
+    kafka_protocol::messages::{
+        IncrementalAlterConfigsRequest,
+        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+    },
+};
+use acb_operator::{
+    effect::{kafka::KafkaEffect, kafka_announce::KafkaAnnouncer, postgres::GenerationAnnouncer, postgres_observe::LoginState},
+    plan::{KafkaStep, Plan, Step},
+    tenant::World,
+};
+use acb_testbed::{Kafka, KafkaListener};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{Consumer as _, StreamConsumer},
+};
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    BROKERS, Passwords,
+    given::{first, kafka_platform, plan, sample, world},
+    password, text,
+};
+
+struct Bench {
+    kafka: Kafka,
+    effect: KafkaEffect,
+    world: World,
+    user: String,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let _turn = BROKERS.acquire().await.unwrap();
+        let kafka = Kafka::start(KafkaListener::Plain).await;
+        let effect = KafkaEffect::new(admin(&kafka), -1);
+        let world = world(&sample("acme.yaml"));
+        let user = acb_crds::names::TenantId::from_uid(first(&world.tenancy).metadata.uid.as_deref().unwrap()).login();
+        Self { kafka, effect, world, user, _turn }
+    }
+
+    async fn observe(&mut self) {
+        let mut observed = self.effect.observe(&self.user, "acb.acme.").await.unwrap();
+        observed.user = self.effect.login_state(&self.user, &password("acbhub-acme")).await;
+        self.world.kafka = Some(observed);
+    }
+
+    async fn planned(&mut self) -> Vec<KafkaStep> {
+        self.observe().await;
+        kafka_steps(&plan(&first(&self.world.tenancy), &self.world, &kafka_platform()))
+    }
+
+    /// What drifted is planned, by its lines; once applied, nothing is.
+    async fn heals(&mut self, wanted: &[&str]) {
+        // The broker may know of the drift a moment later.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let steps = loop {
+            let steps = self.planned().await;
+            let lines: Vec<String> = steps.iter().map(|step| Step::Kafka(step.clone()).to_string()).collect();
+            if lines.len() == wanted.len() && lines.iter().zip(wanted).all(|(line, wanted)| line.contains(wanted)) {
+                break steps;
+            }
+            assert!(Instant::now() < deadline, "planned: {lines:?}, and not {wanted:?}");
+            sleep(Duration::from_millis(20)).await;
+        };
+        self.effect.apply(&steps, &Passwords).await.unwrap();
+        assert_eq!(self.planned().await, []);
+    }
+
+    async fn set(&self, topic: &str, key: &str, value: &str) {
+        let config = AlterableConfig::default().with_name(text(key)).with_value(Some(text(value)));
+        let resource =
+            AlterConfigsResource::default().with_resource_type(2).with_resource_name(text(topic)).with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let mut connection = Connection::open(&admin(&self.kafka)).await.unwrap();
+        assert_eq!(connection.send(&request, 1).await.unwrap().responses[0].error_code, 0);
+    }
+
+    async fn apply(&self, step: KafkaStep) {
+        self.effect.apply(&[step], &Passwords).await.unwrap();
+    }
+}
+
+fn admin(kafka: &Kafka) -> Settings {
+    let settings = Settings::new(&kafka.bootstrap_servers(), Kafka::ADMIN, kafka.admin_password());
+    kafka.ca_pem().map_or(settings.clone(), |ca| settings.with_tls(ca.as_bytes()).unwrap())
+}
+
+fn kafka_steps(plan: &Plan) -> Vec<KafkaStep> {
+    plan.steps.iter().filter_map(Step::kafka).cloned().collect()
+}
+
+#[tokio::test]
+async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
+    let mut bench = Bench::start().await;
+    // A neighbour whose name begins with the tenant's.
+    let neighbour = crate::tenant("acme2");
+    bench.effect.apply(&neighbour, &Passwords).await.unwrap();
+    let user = bench.user.clone();
+    let fresh = bench.planned().await;
+    assert_eq!(fresh.len(), 8, "{fresh:?}");
+    bench.effect.apply(&fresh, &Passwords).await.unwrap();
+    assert_eq!(bench.planned().await, []);
+    assert_eq!(bench.world.kafka.as_ref().unwrap().topics.len(), 6);
+
+    bench.set("acb.acme.documents", "retention.ms", "1000").await;
+    bench.heals(&["topic acb.acme.documents"]).await;
+    bench.set("acb.acme.documents", "retention.ms", "-1").await;
+    bench.heals(&["topic acb.acme.documents"]).await;
+    bench.set("acb.acme.sys.messages", "max.message.bytes", "1000").await;
+    bench.heals(&["topic acb.acme.sys.messages"]).await;
+    // Nothing that a plan names: found all the same.
+    bench.set("acb.acme.sys.messages", "message.timestamp.type", "CreateTime").await;
+    bench.heals(&["topic acb.acme.sys.messages"]).await;
+    bench.apply(KafkaStep::RemoveTopic { name: "acb.acme.reports".into() }).await;
+    bench.heals(&["topic acb.acme.reports"]).await;
+
+    bench.apply(KafkaStep::EnsureAcls { username: user.clone(), prefix: "acb.other.".into() }).await;
+    bench.heals(&["acls of"]).await;
+    bench.apply(KafkaStep::RemoveUser { username: user.clone() }).await;
+    bench.heals(&["kafka user", "acls of"]).await;
+    let elsewhere = acb_operator::plan::SecretRef { namespace: "elsewhere".into(), name: "hub-kafka".into(), generation: 1 };
+    bench.apply(KafkaStep::EnsureUser { username: user.clone(), secret: elsewhere }).await;
+    assert_eq!(bench.effect.login_state(&user, &password("acbhub-acme")).await, LoginState::Refused);
+    bench.heals(&["kafka user"]).await;
+
+    // Partitions grow, and what is not set keeps what there is.
+    bench.world.tenancy.tenants[0].spec.context_types[0].partitions = Some(6);
+    bench.heals(&["topic acb.acme.documents (6 partitions"]).await;
+    assert_eq!(bench.world.kafka.as_ref().unwrap().topics["acb.acme.documents"].partitions, 6);
+    bench.world.tenancy.tenants[0].spec.context_types[0].partitions = None;
+    assert_eq!(bench.planned().await, []);
+}
+
+#[tokio::test]
+async fn a_tenant_that_goes_takes_its_own_and_nothing_else() {
+    let mut bench = Bench::start().await;
+    bench.effect.apply(&crate::tenant("acme2"), &Passwords).await.unwrap();
+    let fresh = bench.planned().await;
+    bench.effect.apply(&fresh, &Passwords).await.unwrap();
+    let tenant = &mut bench.world.tenancy.tenants[0];
+    tenant.metadata.deletion_timestamp = serde_json::from_str("\"2025-01-01T00:00:00Z\"").unwrap();
+    bench.heals(&["kafka user"]).await;
+    assert_eq!(bench.world.kafka.as_ref().unwrap().topics.len(), 6, "retained");
+
+    bench.world.tenancy.tenants[0].spec.deletion_policy = Some(acb_crds::tenant::DeletionPolicy::Delete);
+    let removal = bench.planned().await;
+    assert_eq!(removal.len(), 6, "{removal:?}");
+    bench.effect.apply(&removal, &Passwords).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !bench.planned().await.is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", bench.world.kafka);
+        sleep(Duration::from_millis(20)).await;
+    }
+    let neighbour = bench.effect.observe("acme2", "acb.acme2.").await.unwrap();
+    assert!(neighbour.has_user && neighbour.acls && neighbour.topics.len() == 1, "{neighbour:?}");
+}
+
+#[tokio::test]
+async fn a_generation_is_announced() {
+    let _turn = BROKERS.acquire().await.unwrap();
+    let kafka = Kafka::start(KafkaListener::Tls).await;
+    let (servers, password) = (kafka.bootstrap_servers(), kafka.admin_password());
+    let announcer = KafkaAnnouncer::new(&servers, Kafka::ADMIN, password, kafka.ca_pem()).unwrap();
+    // Before there is a topic: waits for nothing.
+    timeout(Duration::from_secs(1), announcer.announce("acme", 1)).await.unwrap();
+    let effect = KafkaEffect::new(admin(&kafka), -1);
+    effect.apply(&kafka_steps(&plan_of_acme()), &Passwords).await.unwrap();
+    announcer.announce("acme", 7).await;
+
+    let consumer: StreamConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &servers)
+        .set("group.id", "acb.test")
+        .set("security.protocol", "SASL_SSL")
+        .set("ssl.ca.pem", kafka.ca_pem().unwrap())
+        .set("sasl.mechanism", "SCRAM-SHA-512")
+        .set("sasl.username", Kafka::ADMIN)
+        .set("sasl.password", password)
+        .create()
+        .unwrap();
+    let mut from_start = TopicPartitionList::new();
+    from_start.add_partition_offset("acb.acme.sys.control", 0, Offset::Beginning).unwrap();
+    consumer.assign(&from_start).unwrap();
+    loop {
+        let record = timeout(Duration::from_secs(10), consumer.recv()).await.expect("it was announced").unwrap();
+        assert_eq!(record.key(), Some(b"generation".as_slice()));
+        // The first may have waited for its topic.
+        if record.payload() == Some(b"7") {
+            return;
+        }
+        assert_eq!(record.payload(), Some(b"1".as_slice()));
+    }
+}
+
+fn plan_of_acme() -> Plan {
+    let tenancy = sample("acme.yaml");
+    plan(&first(&tenancy), &world(&tenancy), &kafka_platform())
+}

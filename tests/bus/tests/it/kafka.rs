@@ -1,0 +1,251 @@
+//! The bus on Kafka.
+
+use std::{sync::Arc, time::Instant};
+
+use acb_bus_conformance::{DEADLINE, Provider, Stall, append, record, take, texts};
+use acb_hub_bus::{KafkaBus, KafkaSettings};
+use acb_hub_core::bus::{AppendError, Bus, BusError, TopicName};
+use acb_kafka::Settings;
+use acb_operator::{
+    effect::{EffectError, SecretData, SecretReader, kafka::KafkaEffect},
+    plan::{KafkaStep, SecretRef, TopicSpec},
+};
+use acb_testbed::{Kafka, KafkaListener};
+use async_trait::async_trait;
+use futures::StreamExt;
+use tokio::{
+    sync::{Mutex, OnceCell, OwnedMutexGuard, oneshot},
+    time::timeout,
+};
+
+/// A tenant of the test's own on a broker that tests share.
+struct OnKafka {
+    broker: Arc<Mutex<Kafka>>,
+    /// Held by a test that stops the broker: no other uses it meanwhile.
+    _alone: Option<OwnedMutexGuard<()>>,
+    effect: KafkaEffect,
+    settings: KafkaSettings,
+}
+
+/// A stopped broker. It goes on also where the test failed: the next one needs it.
+struct Paused(OwnedMutexGuard<Kafka>);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        self.0.resume();
+    }
+}
+
+struct Password;
+
+#[async_trait]
+impl SecretReader for Password {
+    async fn read(&self, _: &SecretRef) -> Result<SecretData, EffectError> {
+        Ok(SecretData::new().with("password", "the tenant's"))
+    }
+}
+
+/// Over TLS, undisturbed.
+async fn kafka() -> OnKafka {
+    static BROKER: OnceCell<Arc<Mutex<Kafka>>> = OnceCell::const_new();
+    OnKafka::on(shared(&BROKER, KafkaListener::Tls).await, None).await
+}
+
+/// A broker that may be stopped, by one test at a time.
+async fn disturbed() -> OnKafka {
+    static BROKER: OnceCell<Arc<Mutex<Kafka>>> = OnceCell::const_new();
+    static ALONE: OnceCell<Arc<Mutex<()>>> = OnceCell::const_new();
+    let alone = ALONE.get_or_init(async || Arc::default()).await.clone().lock_owned().await;
+    OnKafka::on(shared(&BROKER, KafkaListener::Plain).await, Some(alone)).await
+}
+
+async fn shared(broker: &OnceCell<Arc<Mutex<Kafka>>>, listener: KafkaListener) -> Arc<Mutex<Kafka>> {
+    broker.get_or_init(async || Arc::new(Mutex::new(Kafka::start(listener).await))).await.clone()
+}
+
+impl OnKafka {
+    async fn on(broker: Arc<Mutex<Kafka>>, alone: Option<OwnedMutexGuard<()>>) -> Self {
+        let (servers, password, authorities) = {
+            let kafka = broker.lock().await;
+            (kafka.bootstrap_servers(), kafka.admin_password().to_owned(), kafka.ca_pem().map(str::to_owned))
+        };
+        let admin = Settings::new(&servers, Kafka::ADMIN, &password);
+        let admin = authorities.as_ref().map_or(admin.clone(), |ca| admin.with_tls(ca.as_bytes()).unwrap());
+        let tenant = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let effect = KafkaEffect::new(admin, 1);
+        let secret = SecretRef { namespace: tenant.clone(), name: "hub-kafka".into(), generation: 1 };
+        let user = [
+            KafkaStep::EnsureUser { username: tenant.clone(), secret },
+            KafkaStep::EnsureAcls { username: tenant.clone(), prefix: format!("acb.{tenant}.") },
+        ];
+        effect.apply(&user, &Password).await.unwrap();
+        let settings = KafkaSettings {
+            bootstrap_servers: servers,
+            username: tenant.clone(),
+            tenant,
+            password: "the tenant's".to_owned().into(),
+            authorities,
+        };
+        Self { broker, _alone: alone, effect, settings }
+    }
+
+    async fn ensure(&self, topic: &TopicName, partitions: u32) {
+        let topic = TopicSpec {
+            name: topic.to_string(),
+            partitions,
+            retention_seconds: 3600,
+            cleanup: "delete".into(),
+            max_message_bytes: 2 << 20,
+        };
+        self.effect.apply(&[KafkaStep::EnsureTopic { topic }], &Password).await.unwrap();
+    }
+
+    async fn remove(&self, topic: &TopicName) {
+        self.effect.apply(&[KafkaStep::RemoveTopic { name: topic.to_string() }], &Password).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Provider for OnKafka {
+    async fn topic(&self, partitions: u32) -> TopicName {
+        let topic = TopicName::context(&self.settings.tenant, &format!("t{}", uuid::Uuid::new_v4().simple()));
+        self.ensure(&topic, partitions).await;
+        topic
+    }
+
+    async fn bus(&self) -> Arc<dyn Bus> {
+        Arc::new(KafkaBus::connect(&self.settings).unwrap())
+    }
+
+    async fn interrupt(&self) {
+        assert!(self._alone.is_some(), "others use this broker");
+        self.broker.lock().await.crash_and_restart().await;
+    }
+
+    async fn stall(&self, _: &TopicName) -> Stall {
+        assert!(self._alone.is_some(), "others use this broker");
+        let paused = Paused(self.broker.clone().lock_owned().await);
+        paused.0.pause();
+        let (release, released) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            // The test may have failed.
+            let _ = released.await;
+            drop(paused);
+        });
+        Stall::new(release, task)
+    }
+}
+
+acb_bus_conformance::conformance! { kafka:
+    appending::{
+        offsets_are_dense, appends_keep_their_order, many_writers_share_a_partition, a_record_is_kept_whole,
+        a_large_record_harms_no_other, an_unknown_topic_is_an_error, an_unknown_partition_is_an_error,
+        acknowledged_is_readable,
+    }
+    reading::{bounds_tell_what_is_held, offsets_are_found_by_time, reads_are_limited, log_time_never_falls}
+    following::{a_tail_starts_anywhere, a_tail_resumes, two_tails_see_the_same, a_tail_follows_other_replicas, a_tail_waits_at_the_end}
+}
+
+acb_bus_conformance::conformance! { disturbed:
+    appending::{the_queue_is_bounded}
+    following::{a_late_commit_is_not_skipped}
+    outage::{a_cut_connection_loses_nothing, appends_wait_for_the_log}
+}
+
+/// What is not there, and what is another tenant's, look the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_tenants_topic_does_not_exist() {
+    let (mine, other) = (kafka().await, kafka().await);
+    let (topic, bus) = (other.topic(1).await, mine.bus().await);
+    let none = BusError::NoSuchTopic(topic.clone());
+    assert_eq!(bus.topic(&topic).await.unwrap_err(), none);
+    assert_eq!(bus.read(&topic, 0, 0, 1).await.unwrap_err(), none);
+    assert_eq!(bus.tail(&topic, &[0]).await.err().unwrap(), none);
+    assert!(matches!(bus.append(&topic, 0, record("lost")).await.err(), Some(AppendError::Refused(_))));
+}
+
+/// A broker is killed and comes back: the same tail and the same producer go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_outlives_a_killed_broker() {
+    let provider = disturbed().await;
+    let (topic, bus) = (provider.topic(2).await, provider.bus().await);
+    append(&*bus, &topic, 0, "before").await;
+    let mut tail = bus.tail(&topic, &[0, 0]).await.unwrap();
+    assert_eq!(texts(&take(&mut tail, 1).await), ["before"]);
+    provider.broker.lock().await.kill();
+    let meanwhile = bus.append(&topic, 1, record("meanwhile")).await.unwrap();
+    provider.broker.lock().await.launch().await;
+    timeout(DEADLINE, meanwhile).await.expect("an answer in time").expect("logged");
+    assert_eq!(texts(&take(&mut tail, 1).await), ["meanwhile"]);
+    assert_eq!(append(&*bus, &topic, 0, "after").await, 1);
+    assert_eq!(texts(&take(&mut tail, 1).await), ["after"]);
+}
+
+/// Without a broker nothing is made up, and the error says where it was looked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_broker_is_named() {
+    let settings = KafkaSettings {
+        bootstrap_servers: "127.0.0.1:1".into(),
+        tenant: "acme".into(),
+        username: "acme".into(),
+        password: "hidden".to_owned().into(),
+        authorities: None,
+    };
+    assert!(!format!("{settings:?}").contains("hidden"));
+    let bus = KafkaBus::connect(&settings).unwrap();
+    let error = bus.topic(&TopicName::system("acme", "messages")).await.unwrap_err();
+    assert!(matches!(&error, BusError::Unavailable(reason) if reason.contains("127.0.0.1:1")), "{error}");
+}
+
+/// A password that is wrong, and an authority that signed nothing here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_is_refused_is_an_error() {
+    let provider = kafka().await;
+    let topic = provider.topic(1).await;
+    let mut settings = provider.settings.clone();
+    settings.password = "wrong".to_owned().into();
+    let error = KafkaBus::connect(&settings).unwrap().topic(&topic).await.unwrap_err();
+    assert!(matches!(&error, BusError::Unavailable(_)), "{error}");
+    settings.authorities = Some("no certificate".into());
+    assert!(KafkaBus::connect(&settings).is_err());
+}
+
+/// Partitions that are added are followed, and a topic that is made anew ends its tails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_sees_its_topic_change() {
+    let provider = kafka().await;
+    let (topic, bus) = (provider.topic(1).await, provider.bus().await);
+    append(&*bus, &topic, 0, "old").await;
+    let mut tail = bus.tail(&topic, &[0]).await.unwrap();
+    assert_eq!(texts(&take(&mut tail, 1).await), ["old"]);
+    provider.ensure(&topic, 2).await;
+    append(&*bus, &topic, 1, "added").await;
+    assert_eq!(texts(&take(&mut tail, 1).await), ["added"]);
+    provider.remove(&topic).await;
+    let ended = timeout(DEADLINE, tail.next()).await.expect("in time").unwrap();
+    assert!(ended.is_err(), "{ended:?}");
+    assert!(tail.next().await.is_none());
+}
+
+/// Not a test of speed: it tells what it measured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: cargo test -p acb-bus-conformance -- --ignored --nocapture latency"]
+#[allow(clippy::print_stdout)]
+async fn latency() {
+    let provider = kafka().await;
+    let (topic, here, there) = (provider.topic(8).await, provider.bus().await, provider.bus().await);
+    let start = Instant::now();
+    here.bounds(&topic).await.unwrap();
+    println!("first bounds: {:?}", start.elapsed());
+    for _ in 0..3 {
+        let start = Instant::now();
+        here.read(&topic, 0, 0, 1).await.unwrap();
+        println!("empty read: {:?}", start.elapsed());
+    }
+    crate::measure(&*here, &*there, &topic).await;
+    for offset in [0, 1, 50] {
+        let start = Instant::now();
+        assert_eq!(here.read(&topic, 0, offset, 1).await.unwrap().len(), 1);
+        println!("read of one: {:?}", start.elapsed());
+    }
+}
