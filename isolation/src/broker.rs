@@ -168,7 +168,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
             let user = EntityData::default().with_entity_type(text("user")).with_entity_name(Some(text(neighbour(&g.victim))));
             let op = OpData::default().with_key(text("producer_byte_rate")).with_value(1.0);
             let entry = EntryData::default().with_entity(vec![user]).with_ops(vec![op]);
-            let answer = g.ask(&AlterClientQuotasRequest::default().with_entries(vec![entry]).with_validate_only(true), 1).await?;
+            let answer =
+                g.ask(&AlterClientQuotasRequest::default().with_entries(vec![entry]).with_validate_only(true), 1).await?;
             Ok(settle(answer.entries.first().map(|entry| entry.error_code), "the quota was taken"))
         }),
         attack("login.neighbour", "the neighbour's user, by one's own password", |g: Ground| async move {

@@ -5,8 +5,9 @@ use acb_proto::v1::{
     GetContextRequest, GetStreamProgressRequest, ListAgentsRequest, ListContextsRequest, OutgoingMessage, ReceiveContextRequest,
     RefreshTokenRequest, RequestAddress, Scope, SendMessageRequest, SessionRequest, StreamContextRequest, SubscribeRequest,
     UpdateContextRequest, address, agent_registry_client::AgentRegistryClient, auth_service_client::AuthServiceClient,
-    context_service_client::ContextServiceClient, exchange_token_request::Credential, message_service_client::MessageServiceClient,
-    session_request, stream_context_request, stream_service_client::StreamServiceClient,
+    context_service_client::ContextServiceClient, exchange_token_request::Credential,
+    message_service_client::MessageServiceClient, session_request, stream_context_request,
+    stream_service_client::StreamServiceClient,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::{StreamExt as _, stream};
@@ -77,7 +78,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
             got("the list of agents")
         }),
         attack(DOOR, "door.renamed-token", "the neighbour's agents", |g: Ground| async move {
-            let (header, signature) = (part(&g.attacker_token, 0), g.attacker_token.rsplit('.').next().unwrap_or_default().to_owned());
+            let (header, signature) =
+                (part(&g.attacker_token, 0), g.attacker_token.rsplit('.').next().unwrap_or_default().to_owned());
             let token = forged(&g, &header, &signature);
             AgentRegistryClient::new(g.theirs).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
             got("the list of agents")
@@ -87,7 +89,9 @@ pub(crate) fn attacks() -> Vec<Attack> {
             let endpoint = g.victim.hub_endpoints.first().cloned().unwrap_or_default();
             match channel(&endpoint, &g.own_ca_pem).await {
                 Ok(_) => got("a connection that one's own CA vouches for"),
-                Err(error) if ["UnknownIssuer", "BadSignature"].iter().any(|why| error.contains(why)) => Ok(Outcome::Refused(error)),
+                Err(error) if ["UnknownIssuer", "BadSignature"].iter().any(|why| error.contains(why)) => {
+                    Ok(Outcome::Refused(error))
+                }
                 Err(error) => Ok(Outcome::Inconclusive(error)),
             }
         }),
@@ -121,7 +125,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
             got("a subscription")
         }),
         attack(DOOR, "token.receive", "the neighbour's large context", |g: Ground| async move {
-            let request = bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
+            let request =
+                bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
             first(StreamServiceClient::new(g.theirs).receive_context(request).await?.into_inner()).await?;
             got("the stream")
         }),
@@ -137,7 +142,10 @@ pub(crate) fn attacks() -> Vec<Attack> {
         attack(NAMES, "names.discover", "the neighbour's agents", |g: Ground| async move {
             let request = bearer(DiscoverRequest { page_size: 1000, ..Default::default() }, &g.attacker_token);
             let found = AgentRegistryClient::new(g.own).discover(request).await?.into_inner().agents;
-            nothing_of(found.iter().filter(|agent| agent.tenant == g.victim.tenant || agent.name == g.victim.agent).count(), found.len())
+            nothing_of(
+                found.iter().filter(|agent| agent.tenant == g.victim.tenant || agent.name == g.victim.agent).count(),
+                found.len(),
+            )
         }),
         attack(NAMES, "names.send-agent", "a message to the neighbour's agent", |g: Ground| async move {
             let request = bearer(message_to(address::To::Agent(g.victim.agent.clone())), &g.attacker_token);
@@ -182,7 +190,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
             nothing_of(found.iter().filter(|context| context.id == g.victim.context_id).count(), found.len())
         }),
         attack(NAMES, "ids.receive", "the neighbour's large context", |g: Ground| async move {
-            let request = bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
+            let request =
+                bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
             first(StreamServiceClient::new(g.own).receive_context(request).await?.into_inner()).await?;
             got("the stream")
         }),
@@ -278,7 +287,9 @@ fn forged(ground: &Ground, header: &str, signature: &str) -> String {
     let claims = match serde_json::from_str::<serde_json::Value>(&claims) {
         Ok(mut claims) => {
             if let Some(claims) = claims.as_object_mut() {
-                for (key, value) in [("iss", &ground.victim.tenant), ("aud", &ground.victim.tenant), ("tid", &ground.victim.tenant_id)] {
+                for (key, value) in
+                    [("iss", &ground.victim.tenant), ("aud", &ground.victim.tenant), ("tid", &ground.victim.tenant_id)]
+                {
                     claims.insert(key.to_owned(), value.as_str().into());
                 }
             }

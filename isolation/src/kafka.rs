@@ -45,7 +45,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
     }
     vec![
         attack("list.topics", "the names of the neighbours' topics", |g| {
-            let consumer = oneself(&g.access)?;
+            let consumer = oneself(&g)?;
             let own = format!("acb.{}.", g.own);
             let metadata = consumer.fetch_metadata(None, ANSWER)?;
             let names = metadata.topics().iter().map(|topic| topic.name());
@@ -59,7 +59,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
             })
         }),
         attack("describe.messages", "the shape of the neighbour's log", |g| {
-            let consumer = oneself(&g.access)?;
+            let consumer = oneself(&g)?;
             let metadata = consumer.fetch_metadata(Some(&messages(&g.victim)), ANSWER)?;
             let topic = metadata.topics().first();
             if let Some(error) = topic.and_then(rdkafka::metadata::MetadataTopic::error) {
@@ -67,12 +67,12 @@ pub(crate) fn attacks() -> Vec<Attack> {
             }
             Ok(Outcome::Succeeded("the topic was described".to_owned()))
         }),
-        attack("read.messages", "the neighbour's messages", |g| fetch(&g.access, &messages(&g.victim))),
-        attack("read.contexts", "the neighbour's contexts", |g| fetch(&g.access, &contexts(&g.victim))),
-        attack("read.control", "when the neighbour's rights change", |g| fetch(&g.access, &system(&g.victim, "control"))),
-        attack("forge.message", "a message in the neighbour's log", |g| produce(&g.access, &messages(&g.victim))),
-        attack("forge.context", "a context of the neighbour's", |g| produce(&g.access, &contexts(&g.victim))),
-        attack("forge.control", "the neighbour's hubs sent to reload", |g| produce(&g.access, &system(&g.victim, "control"))),
+        attack("read.messages", "the neighbour's messages", |g| fetch(&g, &messages(&g.victim))),
+        attack("read.contexts", "the neighbour's contexts", |g| fetch(&g, &contexts(&g.victim))),
+        attack("read.control", "when the neighbour's rights change", |g| fetch(&g, &system(&g.victim, "control"))),
+        attack("forge.message", "a message in the neighbour's log", |g| produce(&g, &messages(&g.victim))),
+        attack("forge.context", "a context of the neighbour's", |g| produce(&g, &contexts(&g.victim))),
+        attack("forge.control", "the neighbour's hubs sent to reload", |g| produce(&g, &system(&g.victim, "control"))),
     ]
 }
 
@@ -88,7 +88,7 @@ fn contexts(victim: &Victim) -> String {
     format!("acb.{}.{}", victim.tenant, victim.context_type)
 }
 
-fn client(access: &KafkaAccess) -> ClientConfig {
+fn client(Ground { access, own, .. }: &Ground) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &access.bootstrap_servers)
@@ -96,7 +96,8 @@ fn client(access: &KafkaAccess) -> ClientConfig {
         .set("sasl.mechanism", "SCRAM-SHA-512")
         .set("sasl.username", &access.username)
         .set("sasl.password", &access.password)
-        .set("group.id", "acb-isolation")
+        // A group of one's own, though none is joined: else it would be the group that is refused, and not the topic.
+        .set("group.id", format!("acb.{own}.isolation"))
         .set("enable.auto.commit", "false")
         .set("message.timeout.ms", "8000")
         .set("log_level", "0");
@@ -107,8 +108,8 @@ fn client(access: &KafkaAccess) -> ClientConfig {
 }
 
 /// A client with the attacker's own credentials, which must get in, or nothing is proved.
-fn oneself(access: &KafkaAccess) -> Result<BaseConsumer, KafkaError> {
-    let consumer = client(access).create()?;
+fn oneself(ground: &Ground) -> Result<BaseConsumer, KafkaError> {
+    let consumer = client(ground).create()?;
     known(&consumer)?;
     Ok(consumer)
 }
@@ -117,10 +118,10 @@ fn known(consumer: &BaseConsumer) -> Result<(), KafkaError> {
     consumer.fetch_metadata(None, ANSWER).map(|_| ())
 }
 
-fn fetch(access: &KafkaAccess, topic: &str) -> Verdict {
-    oneself(access)?;
+fn fetch(ground: &Ground, topic: &str) -> Verdict {
+    oneself(ground)?;
     // Else an empty partition would be allowed or refused without a word.
-    let consumer: BaseConsumer = client(access).set("enable.partition.eof", "true").create()?;
+    let consumer: BaseConsumer = client(ground).set("enable.partition.eof", "true").create()?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, 0, Offset::Beginning)?;
     consumer.assign(&list)?;
@@ -132,9 +133,9 @@ fn fetch(access: &KafkaAccess, topic: &str) -> Verdict {
     }
 }
 
-fn produce(access: &KafkaAccess, topic: &str) -> Verdict {
-    oneself(access)?;
-    let producer: FutureProducer = client(access).create()?;
+fn produce(ground: &Ground, topic: &str) -> Verdict {
+    oneself(ground)?;
+    let producer: FutureProducer = client(ground).create()?;
     let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).partition(0).payload(b"forged");
     match futures::executor::block_on(producer.send(record, ANSWER)) {
         Ok(_) => Ok(Outcome::Succeeded("a record was written".to_owned())),

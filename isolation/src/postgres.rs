@@ -115,10 +115,15 @@ pub(crate) fn attacks() -> Vec<Attack> {
     let reads = TABLES.map(|table| {
         let own = format!("SELECT count(*) FROM acb.{table} WHERE tenant_id = acb.current_tenant()");
         let theirs = format!("SELECT count(*) FROM acb.{table} WHERE tenant_id <> acb.current_tenant()");
-        Attack::new(Wall::Postgres, format!("read.{table}"), format!("the neighbours' rows of acb.{table}"), move |attacker, _| {
-            let (own, theirs) = (own.clone(), theirs.clone());
-            Box::pin(async move { settle(read(&attacker.postgres, own, theirs).await) })
-        })
+        Attack::new(
+            Wall::Postgres,
+            format!("read.{table}"),
+            format!("the neighbours' rows of acb.{table}"),
+            move |attacker, _| {
+                let (own, theirs) = (own.clone(), theirs.clone());
+                Box::pin(async move { settle(read(&attacker.postgres, own, theirs).await) })
+            },
+        )
     });
     let statements = STATEMENTS.map(|(name, prize, sql)| {
         Attack::new(Wall::Postgres, name, prize, move |attacker, victim| {
@@ -129,18 +134,27 @@ pub(crate) fn attacks() -> Vec<Attack> {
     attacks.push(Attack::new(Wall::Postgres, "read.others-queries", "what the neighbours' hubs ask", |attacker, _| {
         Box::pin(async move { settle(others_queries(&attacker.postgres).await) })
     }));
-    attacks.push(Attack::new(Wall::Postgres, "login.neighbour", "the neighbour's login, by one's own password", |attacker, victim| {
-        Box::pin(async move { settle(log_in(attacker, &login(victim), &attacker.postgres.password).await) })
-    }));
-    attacks.push(Attack::new(Wall::Postgres, "login.no-password", "the neighbour's login, without a password", |attacker, victim| {
-        Box::pin(async move { settle(log_in(attacker, &login(victim), "").await) })
-    }));
+    attacks.push(Attack::new(
+        Wall::Postgres,
+        "login.neighbour",
+        "the neighbour's login, by one's own password",
+        |attacker, victim| Box::pin(async move { settle(log_in(attacker, &login(victim), &attacker.postgres.password).await) }),
+    ));
+    attacks.push(Attack::new(
+        Wall::Postgres,
+        "login.no-password",
+        "the neighbour's login, without a password",
+        |attacker, victim| Box::pin(async move { settle(log_in(attacker, &login(victim), "").await) }),
+    ));
     attacks.push(Attack::new(Wall::Postgres, "login.operator", "the operator's login, by one's own password", |attacker, _| {
         Box::pin(async move { settle(log_in(attacker, "acb_operator", &attacker.postgres.password).await) })
     }));
-    attacks.push(Attack::new(Wall::Postgres, "login.superuser", "the superuser's login, by one's own password", |attacker, _| {
-        Box::pin(async move { settle(log_in(attacker, "postgres", &attacker.postgres.password).await) })
-    }));
+    attacks.push(Attack::new(
+        Wall::Postgres,
+        "login.superuser",
+        "the superuser's login, by one's own password",
+        |attacker, _| Box::pin(async move { settle(log_in(attacker, "postgres", &attacker.postgres.password).await) }),
+    ));
     attacks
 }
 
@@ -241,8 +255,7 @@ async fn log_in(attacker: &Attacker, username: &str, password: &str) -> Result<O
     if let Err(outcome) = connect(&attacker.postgres).await {
         return Ok(outcome);
     }
-    let access =
-        PostgresAccess { username: username.to_owned(), password: password.to_owned(), ..attacker.postgres.clone() };
+    let access = PostgresAccess { username: username.to_owned(), password: password.to_owned(), ..attacker.postgres.clone() };
     options(&access).connect().await?.close().await?;
     Ok(Outcome::Succeeded(format!("logged in as {username}")))
 }

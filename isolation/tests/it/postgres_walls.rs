@@ -45,7 +45,8 @@ async fn with_others_roles_and_at_last_a_superusers_everything_can_be_had() {
     furnish(&world).await;
     let (acme, globex) = (world.acme.username(), world.globex.username());
 
-    let roles = ["postgres.role.", "postgres.grant.", "postgres.truncate.", "postgres.disable.", "postgres.drop.", "postgres.replace."];
+    let roles =
+        ["postgres.role.", "postgres.grant.", "postgres.truncate.", "postgres.disable.", "postgres.drop.", "postgres.replace."];
     let projected = ["postgres.raise."];
     all_refused(&run(&[roles.as_slice(), &projected].concat(), &attacker, &victim).await);
     for role in ["acb_operator", "acb_owner", "acb_provisioner", acme] {
@@ -119,14 +120,24 @@ async fn furnish(world: &World) {
     for (table, columns, values) in [
         ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),
         ("presence", "agent_id", alice.clone()),
-        ("mailbox", "address, epoch, partition, \"offset\", log_time, expires_at", "'*', 1, 0, 0, now(), now() + '1 day'".to_owned()),
+        (
+            "mailbox",
+            "address, epoch, partition, \"offset\", log_time, expires_at",
+            "'*', 1, 0, 0, now(), now() + '1 day'".to_owned(),
+        ),
         ("mailbox_checkpoint", "epoch, partition, next_offset", "99, 0, 0".to_owned()),
         ("cursor", "agent_id, epoch, partition, watermark", format!("{alice}, 99, 0, 0")),
         ("delivery", "agent_id, epoch, partition, \"offset\", attempts", format!("{alice}, 99, 0, 0, 1")),
         // Its relay has no use for what it can't read, and leaves it.
-        ("bus_record", "topic, partition, \"offset\", value, log_time", "'acb.acme.sys.dlq', 0, 1000000, '\\x00', now()".to_owned()),
+        (
+            "bus_record",
+            "topic, partition, \"offset\", value, log_time",
+            "'acb.acme.sys.dlq', 0, 1000000, '\\x00', now()".to_owned(),
+        ),
         ("context_outbox", "context_id, type, event", format!("{any}, 'unknown', '\\x00'")),
     ] {
-        world.sql(&format!("INSERT INTO acb.{table} (tenant_id, {columns}) VALUES ({acme}, {values}) ON CONFLICT DO NOTHING")).await;
+        world
+            .sql(&format!("INSERT INTO acb.{table} (tenant_id, {columns}) VALUES ({acme}, {values}) ON CONFLICT DO NOTHING"))
+            .await;
     }
 }

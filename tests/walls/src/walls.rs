@@ -25,7 +25,8 @@ const WALLS: &[(&str, &[&str])] = &[
 const HUB: [&str; 5] = ["acb-hub", "acb-hub-core", "acb-hub-api", "acb-hub-bus", "acb-hub-store"];
 
 fn breaches(graph: &Graph) -> Vec<String> {
-    let hub = HUB.iter().flat_map(|name| ["acb-operator", "acb-crds"].iter().chain(&KUBERNETES).map(move |other| (*name, *other)));
+    let hub =
+        HUB.iter().flat_map(|name| ["acb-operator", "acb-crds"].iter().chain(&KUBERNETES).map(move |other| (*name, *other)));
     let walls = WALLS.iter().flat_map(|(name, others)| others.iter().map(move |other| (*name, *other)));
     walls.chain(hub).filter_map(|(name, other)| graph.path(name, other)).map(|path| path.join(" → ")).collect()
 }
