@@ -25,6 +25,7 @@ test: ## Format, lints, unit and golden tests, conformance suites, integration t
 	@scripts/postgres17
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo build --locked --workspace
 	cargo test --locked --workspace
 
 bench: ## Measures the figures of docs/figures.md, to target/bench/report.json.

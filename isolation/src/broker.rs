@@ -142,6 +142,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
                     .with_resource_name_filter(Some(prefix))
                     .with_pattern_type_filter(PREFIXED)
                     .with_principal_filter(Some(principal))
+                    .with_host_filter(None)
                     .with_operation(READ)
                     .with_permission_type(ALLOW);
                 g.ask(&DeleteAclsRequest::default().with_filters(vec![granted]), 2).await?;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     agent::{Agent, AgentId, Permission, Role},
     fault::Fault,
+    message::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES},
     upload::UploadId,
 };
 
@@ -110,8 +111,8 @@ impl Access {
         match wanted {
             Some(names) if names.is_empty() => fault(format!("needs at least one of {what}")),
             Some(names) if names.len() > MAX_AUDIENCE => fault(format!("takes at most {MAX_AUDIENCE} {what}")),
-            Some(names) if names.iter().any(|name| name.is_empty() || name.len() > 253) => {
-                fault(format!("has an empty or over-long name in {what}"))
+            Some(names) if names.iter().any(|name| name.is_empty() || name.len() > 253 || name.contains(char::is_control)) => {
+                fault(format!("has an empty, over-long or unprintable name in {what}"))
             }
             _ => Ok(()),
         }
@@ -202,9 +203,7 @@ impl Description {
                 format!("agent {} does not publish {:?}: add it to the Agent's publishes", creator.name, self.kind),
             ));
         }
-        if self.content_type.len() > 255 {
-            return Err(Fault::invalid("CONTENT_TYPE_INVALID", "a content type has at most 255 bytes"));
-        }
+        validate_labels(&self.metadata, &self.content_type)?;
         validate_ttl(self.ttl)?;
         self.access.validate()
     }
@@ -230,6 +229,22 @@ impl Description {
             expires_at: self.ttl.map(|ttl| now + ttl),
         }
     }
+}
+
+/// Refuses what the store can't keep, and more than a page of a list could hold.
+pub fn validate_labels(metadata: &BTreeMap<String, String>, content_type: &str) -> Result<(), Fault> {
+    if content_type.len() > 255 || content_type.contains(char::is_control) {
+        return Err(Fault::invalid("CONTENT_TYPE_INVALID", "a content type has at most 255 bytes, without control characters"));
+    }
+    let bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let nul = metadata.iter().any(|(name, value)| name.contains('\0') || value.contains('\0'));
+    if nul || metadata.len() > MAX_METADATA_ENTRIES || bytes > MAX_METADATA_BYTES || metadata.contains_key("") {
+        let rule = format!(
+            "metadata takes at most {MAX_METADATA_ENTRIES} named entries of together {MAX_METADATA_BYTES} bytes, without NUL: put more into the payload"
+        );
+        return Err(Fault::invalid("METADATA_INVALID", rule));
+    }
+    Ok(())
 }
 
 /// Refuses a time to live that is nothing or beyond what a date can say.
@@ -394,6 +409,7 @@ mod tests {
             access(Scope::Group, &[], &[]),
             access(Scope::Group, &["a"], &["b"]),
             access(Scope::Group, &[""], &[]),
+            access(Scope::Group, &["a\0"], &[]),
             access(Scope::Shared, &[], &[]),
             access(Scope::Shared, &["b"], &["a"]),
         ] {
@@ -418,5 +434,11 @@ mod tests {
         assert_eq!(describe("plans", None).validate(&agent("b", Role::Admin, &[], &[]), true), Ok(()));
         assert_eq!(reason(describe("notes", Some(Duration::ZERO)).validate(&full, true)), Err("TTL_INVALID"));
         assert_eq!(reason(describe("notes", Some(Duration::MAX)).validate(&full, true)), Err("TTL_INVALID"));
+        let labels = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        assert_eq!(validate_labels(&labels("a", "b\nc"), "text/plain"), Ok(()));
+        assert_eq!(reason(validate_labels(&labels("a", "\0"), "")), Err("METADATA_INVALID"));
+        assert_eq!(reason(validate_labels(&labels("", "b"), "")), Err("METADATA_INVALID"));
+        assert_eq!(reason(validate_labels(&labels("a", &"b".repeat(MAX_METADATA_BYTES)), "")), Err("METADATA_INVALID"));
+        assert_eq!(reason(validate_labels(&BTreeMap::new(), "text\0")), Err("CONTENT_TYPE_INVALID"));
     }
 }

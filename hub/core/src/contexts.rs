@@ -15,7 +15,7 @@ use crate::{
     agent::{Agent, Role},
     bus::{Bus, TopicName},
     chunk::ChunkStore,
-    context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, Viewer, now, validate_ttl},
+    context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, Viewer, now, validate_labels, validate_ttl},
     context_event::{self, Change},
     context_metrics::ContextMetrics,
     context_relay::Relay,
@@ -177,10 +177,10 @@ impl Contexts {
         new.description.validate(creator, limit.is_some())?;
         check_payload(&new.payload, limit)?;
         let key = Some(new.idempotency_key.as_str()).filter(|key| !key.is_empty());
-        if key.is_some_and(|key| key.len() > MAX_NAME_BYTES) {
+        if key.is_some_and(|key| key.len() > MAX_NAME_BYTES || key.contains(char::is_control)) {
             return Err(Fault::invalid(
                 "IDEMPOTENCY_KEY_INVALID",
-                format!("an idempotency key has at most {MAX_NAME_BYTES} bytes"),
+                format!("an idempotency key has at most {MAX_NAME_BYTES} bytes, without control characters"),
             ));
         }
         let size = new.payload.len() as u64;
@@ -214,9 +214,7 @@ impl Contexts {
     /// Makes a new version.
     pub async fn update(&self, caller: &Agent, update: ContextUpdate) -> Result<Context, Fault> {
         validate_ttl(update.ttl)?;
-        if update.content_type.len() > 255 {
-            return Err(Fault::invalid("CONTENT_TYPE_INVALID", "a content type has at most 255 bytes"));
-        }
+        validate_labels(&update.metadata, &update.content_type)?;
         let old = self.owned(caller, update.id).await?;
         check_payload(&update.payload, self.directory.snapshot().context_types.get(&old.kind).copied())?;
         let conflict = || {
@@ -268,6 +266,9 @@ impl Contexts {
                 Fault::invalid("PAGE_TOKEN_INVALID", "the page token is none of this list's: start again without one")
             })?),
         };
+        if kind.contains('\0') {
+            return Err(Fault::invalid("CONTEXT_TYPE_INVALID", "a context type's name has no NUL"));
+        }
         let limit = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) };
         let viewer = Viewer::of(caller);
         let filter = ListFilter { kind: Some(kind).filter(|kind| !kind.is_empty()), after };

@@ -1,12 +1,13 @@
 //! Who is in the tenant: a snapshot of what the operator projected, replaced as a whole when its generation rises.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, RwLock},
+    collections::{HashMap, HashSet},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use crate::{
     agent::{Agent, AgentId},
@@ -93,6 +94,14 @@ impl Snapshot {
         self.members.values().flatten().filter(move |membership| membership.agent == agent)
     }
 
+    /// Memberships that an older snapshot does not know.
+    pub fn joins_since<'a>(&'a self, older: &'a Snapshot) -> impl Iterator<Item = &'a Membership> {
+        self.members.iter().flat_map(|(group, members)| {
+            let known: HashSet<_> = older.memberships(group).iter().map(|member| (member.agent, member.joined_at)).collect();
+            members.iter().filter(move |member| !known.contains(&(member.agent, member.joined_at)))
+        })
+    }
+
     /// Every membership of a group, past ones too.
     #[must_use]
     pub fn memberships(&self, group: &str) -> &[Membership] {
@@ -112,27 +121,36 @@ pub trait DirectoryStore: Send + Sync + 'static {
 /// The current snapshot, shared by everything that decides.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    current: Arc<RwLock<Arc<Snapshot>>>,
+    current: Arc<watch::Sender<Arc<Snapshot>>>,
 }
 
 impl Directory {
     /// A directory that starts with this snapshot.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { current: Arc::new(RwLock::new(Arc::new(snapshot))) }
+        Self { current: Arc::new(watch::Sender::new(Arc::new(snapshot))) }
     }
 
     /// The snapshot to decide one request by.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.current.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.current.borrow().clone()
+    }
+
+    /// Sees every later snapshot, or at least the last.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.current.subscribe()
     }
 
     /// Replaces it, unless it is older.
     pub fn replace(&self, snapshot: Snapshot) {
-        let mut current = self.current.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if snapshot.generation >= current.generation {
-            *current = Arc::new(snapshot);
-        }
+        self.current.send_if_modified(|current| {
+            let newer = snapshot.generation >= current.generation;
+            if newer {
+                *current = Arc::new(snapshot);
+            }
+            newer
+        });
     }
 }

@@ -227,7 +227,11 @@ impl Registry {
         if name.is_empty() || name == caller.agent.name {
             return self.store.note(caller.agent.id, false).await;
         }
-        if self.store.unregister(caller.agent.id, name).await? { Ok(()) } else { Err(no_such_agent(name)) }
+        if check_name(name).is_ok() && self.store.unregister(caller.agent.id, name).await? {
+            Ok(())
+        } else {
+            Err(no_such_agent(name))
+        }
     }
 
     /// The caller lives.
@@ -314,12 +318,31 @@ fn check_name(name: &str) -> Result<(), Fault> {
 
 fn check_size(registration: &Registration) -> Result<(), Fault> {
     let texts = registration.capabilities.iter().chain(registration.metadata.keys()).chain(registration.metadata.values());
-    let bytes: usize = texts.map(String::len).sum::<usize>() + registration.kind.len() + registration.location.len();
-    if bytes > 16 * 1024 {
+    let texts: Vec<&String> = texts.chain([&registration.kind, &registration.location]).collect();
+    if texts.iter().any(|text| text.contains('\0')) {
+        return Err(Fault::invalid("REGISTRATION_INVALID", "type, capabilities, metadata and location take no NUL"));
+    }
+    if texts.iter().map(|text| text.len()).sum::<usize>() > 16 * 1024 {
         return Err(Fault::invalid(
             "REGISTRATION_TOO_LARGE",
             "type, capabilities, metadata and location take at most 16 KiB together",
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registration_must_fit_the_store() {
+        let check = |kind: &str| check_size(&Registration { kind: kind.to_owned(), ..Registration::default() });
+        assert_eq!(check("worker"), Ok(()));
+        assert_eq!(check("a\0b").map_err(|fault| fault.reason), Err("REGISTRATION_INVALID"));
+        assert_eq!(check(&"x".repeat(17_000)).map_err(|fault| fault.reason), Err("REGISTRATION_TOO_LARGE"));
+        for bad in ["a\0b", "-a", "a-", "A", &"a".repeat(64)] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -99,8 +99,8 @@ impl World {
         }
     }
 
-    /// Anyone may do anything with resources of this type.
-    async fn open(&self, resource_type: i8, name: &str) {
+    /// Anyone may do this with resources of this type.
+    async fn open(&self, resource_type: i8, name: &str, operation: i8) {
         let text = |text: &str| StrBytes::from_string(text.to_owned());
         let acl = AclCreation::default()
             .with_resource_type(resource_type)
@@ -108,7 +108,7 @@ impl World {
             .with_resource_pattern_type(3)
             .with_principal(text("User:*"))
             .with_host(text("*"))
-            .with_operation(2)
+            .with_operation(operation)
             .with_permission_type(3);
         let mut admin = Connection::open(&self.admin).await.unwrap();
         let answer = admin.send(&CreateAclsRequest::default().with_creations(vec![acl]), 2).await.unwrap();
@@ -140,6 +140,8 @@ async fn walls(listener: KafkaListener) {
     const TOPIC: i8 = 2;
     const GROUP: i8 = 3;
     const CLUSTER: i8 = 4;
+    const ALL: i8 = 2;
+    const WRITE: i8 = 4;
     let world = World::start(listener).await;
     let (attacker, victim) = (world.attacker(), victim());
     all_refused(&run(&["kafka."], &attacker, &victim).await);
@@ -150,13 +152,18 @@ async fn walls(listener: KafkaListener) {
     world.effect.apply(&[login(user(ACME), ACME.0)], &Passwords).await.unwrap();
     all_refused(&run(&["kafka."], &attacker, &victim).await);
 
-    world.open(GROUP, "*").await;
+    world.open(GROUP, "*", ALL).await;
     all_succeeded(&run(&["kafka.commit.group"], &attacker, &victim).await);
     let rights = ["kafka.read.rights", "kafka.grant.", "kafka.create.user", "kafka.throttle."];
     all_refused(&run(&rights, &attacker, &victim).await);
-    world.open(CLUSTER, "kafka-cluster").await;
+    world.open(CLUSTER, "kafka-cluster", ALL).await;
     all_succeeded(&run(&rights, &attacker, &victim).await);
-    world.open(TOPIC, "*").await;
+
+    // Who may write may describe; what is written is there to be read.
+    world.open(TOPIC, "*", WRITE).await;
+    all_succeeded(&run(&["kafka.list.", "kafka.describe.", "kafka.read.offsets", "kafka.forge."], &attacker, &victim).await);
+    all_refused(&run(&["kafka.read.messages", "kafka.read.contexts", "kafka.read.control"], &attacker, &victim).await);
+    world.open(TOPIC, "*", ALL).await;
     let all_but_logins = but(&["kafka.login."]);
     all_succeeded(&run(&all_but_logins.iter().map(String::as_str).collect::<Vec<_>>(), &attacker, &victim).await);
 }

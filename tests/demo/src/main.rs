@@ -52,6 +52,12 @@ impl From<acb_sdk::Error> for Failure {
     }
 }
 
+impl From<acb_testbed::standalone::StandaloneError> for Failure {
+    fn from(error: acb_testbed::standalone::StandaloneError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Says what happens. A closed stdout is no reason to stop.
 fn tell(line: impl fmt::Display) {
     let _ = writeln!(io::stdout().lock(), "{line}");
@@ -93,7 +99,7 @@ async fn demo(arguments: &Arguments) -> Result<Vec<String>, Failure> {
 }
 
 async fn play(stage: &Stage, recorder: &Recorder) -> Result<(), Failure> {
-    let acme = stage.tenant("acme").await?;
+    let acme = stage.tenant("acme")?;
     documents::run(&acme, recorder).await?;
     latency::run(&acme, recorder).await?;
     let streamed = stream::run(stage, &acme, recorder).await?;

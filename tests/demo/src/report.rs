@@ -160,10 +160,7 @@ pub(crate) fn faults(entries: &[Entry], report: &Report) -> Vec<String> {
         matches!((killed, back), (Some((first, _)), Some((second, false))) if first != second),
         "the stream did not resume on the other replica before the first was back".to_owned(),
     );
-    must(
-        report.cross_tenant_attempts >= 40,
-        format!("only {} attacks were tried", report.cross_tenant_attempts),
-    );
+    must(report.cross_tenant_attempts >= 40, format!("only {} attacks were tried", report.cross_tenant_attempts));
     must(
         report.cross_tenant_attempts == report.cross_tenant_refused,
         format!("{} attacks were not refused", report.cross_tenant_attempts - report.cross_tenant_refused),
@@ -192,7 +189,12 @@ mod tests {
 
     #[test]
     fn a_pair_delivered_twice_is_one_delivery_and_one_duplicate() {
-        let report = Report::of(&[sent("1", &["b", "c"]), delivered("1", "b", None), delivered("1", "b", None), delivered("1", "c", None)]);
+        let report = Report::of(&[
+            sent("1", &["b", "c"]),
+            delivered("1", "b", None),
+            delivered("1", "b", None),
+            delivered("1", "c", None),
+        ]);
         assert_eq!((report.messages_sent, report.messages_delivered, report.duplicates_delivered), (1, 2, 1));
     }
 

@@ -34,7 +34,8 @@ pub(crate) async fn run(stage: &Stage, acme: &Tenant, recorder: &Recorder) -> Re
     let bar = bar(SIZE as u64)?;
     let outage: Arc<Mutex<Outage>> = Arc::default();
     let upload = client.upload("documents", Cursor::new(payload), SIZE as u64).metadata("name", "random.bin").progress({
-        let (bar, outage, client, pods, recorder) = (bar.clone(), outage.clone(), client.clone(), stage.pods(), recorder.clone());
+        let (bar, outage, client, pods, recorder) =
+            (bar.clone(), outage.clone(), client.clone(), stage.pods("acme"), recorder.clone());
         move |progress| {
             bar.set_position(progress.bytes);
             outage.lock().unwrap_or_else(PoisonError::into_inner).watch(progress.bytes, client.replica(), &pods, &recorder);

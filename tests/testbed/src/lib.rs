@@ -24,6 +24,7 @@
 
 pub mod kafka;
 pub mod postgres;
+pub mod standalone;
 
 pub use kafka::{Kafka, KafkaListener};
 pub use postgres::{Postgres, Secrets, TestAgent, TestTenant, Version};

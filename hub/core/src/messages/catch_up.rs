@@ -1,12 +1,12 @@
 //! Reads from the index, and then from the log, what an agent has not seen live.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use super::{Inner, bus_fault, reader::LoggedMessage};
 use crate::{
     agent::AgentId,
     bus::{Logged, Offset, Partition},
-    directory::Snapshot,
+    directory::{Membership, Snapshot},
     envelope::Envelope,
     fault::Fault,
     mailbox::{IndexEntry, MailboxAddress},
@@ -14,6 +14,10 @@ use crate::{
 
 /// Rows of one page: their messages are in memory together.
 const PAGE: usize = 32;
+/// Payload bytes of one page: an agent that reads slowly holds no more.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Messages that are read before a page's bytes are looked at.
+const RUN: usize = 8;
 /// Records that are read together although not all of them are wanted.
 const SPAN: u64 = 16;
 
@@ -36,23 +40,95 @@ pub(super) async fn indexed(inner: &Inner, positions: &[Offset]) {
         .await;
 }
 
-/// The next messages for `agent` in `from..to`.
-pub(super) async fn page(inner: &Inner, agent: AgentId, partition: Partition, from: Offset, to: Offset) -> Result<Page, Fault> {
-    let snapshot = inner.directory.snapshot();
+/// Where a session may have missed messages of a group, since this replica learned of the membership later than the log.
+#[derive(Clone, Debug)]
+pub(super) struct LateJoin {
+    membership: Membership,
+    partition: Partition,
+    range: Range<Offset>,
+}
+
+/// What to look at again below `considered`, since `agent` joined a group that `known` does not say.
+pub(super) async fn late_joins(
+    inner: &Inner,
+    agent: AgentId,
+    known: &Snapshot,
+    snapshot: &Snapshot,
+    considered: &[Offset],
+) -> Result<Vec<LateJoin>, Fault> {
+    let mut joins = Vec::new();
+    for membership in snapshot.joins_since(known).filter(|membership| membership.agent == agent) {
+        let starts = inner.bus.offsets_at(&inner.topic, membership.joined_at).await.map_err(bus_fault)?;
+        for ((partition, start), end) in (0..).zip(starts).zip(considered) {
+            if start < *end {
+                joins.push(LateJoin { membership: membership.clone(), partition, range: start..*end });
+            }
+        }
+    }
+    Ok(joins)
+}
+
+/// The next messages that were missed, and what is left to look at.
+pub(super) async fn missed(inner: &Inner, mut join: LateJoin) -> Result<(Vec<Offset>, Option<LateJoin>), Fault> {
+    let group = [MailboxAddress::Group(join.membership.group.clone())];
+    let rows = inner.mailboxes.entries(inner.epoch, &group, join.partition, join.range.clone(), PAGE).await?;
+    let mut offsets: Vec<Offset> = rows.iter().filter(|row| join.membership.covers(row.log_time)).map(|row| row.offset).collect();
+    let records = fetch(inner, join.partition, &offsets).await?;
+    offsets.retain(|offset| {
+        records.get(offset).and_then(decode).is_some_and(|logged| logged.message.from_id != join.membership.agent)
+    });
+    let last = rows.last().filter(|_| rows.len() == PAGE);
+    Ok((
+        offsets,
+        last.map(|last| {
+            join.range.start = last.offset + 1;
+            join
+        }),
+    ))
+}
+
+impl LateJoin {
+    pub(super) fn partition(&self) -> Partition {
+        self.partition
+    }
+}
+
+/// The next messages for `agent` in `range`, as `snapshot` says.
+pub(super) async fn page(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    agent: AgentId,
+    partition: Partition,
+    range: Range<Offset>,
+) -> Result<Page, Fault> {
+    let to = range.end;
     let mut addresses = vec![MailboxAddress::Agent(agent), MailboxAddress::All];
     addresses.extend(snapshot.memberships_of(agent).map(|membership| MailboxAddress::Group(membership.group.clone())));
     addresses.sort();
     addresses.dedup();
-    let rows = inner.mailboxes.entries(inner.epoch, &addresses, partition, from..to, PAGE).await?;
-    let upto = if rows.len() < PAGE { to } else { rows.last().map_or(to, |row| row.offset + 1) };
-    let wanted: Vec<Offset> = rows.iter().filter(|row| is_for(&snapshot, agent, row)).map(|row| row.offset).collect();
-    let records = fetch(inner, partition, &wanted).await?;
+    let rows = inner.mailboxes.entries(inner.epoch, &addresses, partition, range, PAGE).await?;
+    let mut upto = if rows.len() < PAGE { to } else { rows.last().map_or(to, |row| row.offset + 1) };
+    let wanted: Vec<Offset> = rows.iter().filter(|row| is_for(snapshot, agent, row)).map(|row| row.offset).collect();
     let mut messages = Vec::with_capacity(wanted.len());
-    for offset in wanted {
-        match records.get(&offset).and_then(decode) {
-            Some(logged) if logged.message.from_id == agent && !is_direct(&rows, offset) => {}
-            Some(logged) => messages.push(Arc::new(logged)),
-            None => tracing::warn!(partition, offset, %agent, "the log no longer holds a message of the mailbox"),
+    let mut bytes = 0;
+    for run in wanted.chunks(RUN) {
+        let records = fetch(inner, partition, run).await?;
+        for &offset in run {
+            match records.get(&offset).and_then(decode) {
+                Some(logged) if logged.message.from_id == agent && !is_direct(&rows, offset) => {}
+                Some(logged) => {
+                    bytes += logged.message.payload.len();
+                    messages.push(Arc::new(logged));
+                }
+                None => tracing::warn!(partition, offset, %agent, "the log no longer holds a message of the mailbox"),
+            }
+        }
+        if bytes >= PAGE_BYTES
+            && let (Some(end), Some(last)) = (run.last(), wanted.last())
+            && end < last
+        {
+            upto = end + 1;
+            break;
         }
     }
     Ok(Page { partition, messages, upto })

@@ -12,13 +12,14 @@ use std::{
 
 use futures::StreamExt;
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Inner, indexer::IndexWork};
 use crate::{
     agent::AgentId,
     bus::{Batch, BusError, Offset, Partition},
     dedup::{DedupKey, DedupWindow, Verdict},
+    directory::Snapshot,
     envelope::Envelope,
     mailbox::{IndexEntry, MailboxAddress},
     message::{Address, Message},
@@ -65,6 +66,8 @@ impl Live {
 pub(super) struct Attached {
     /// Everything from here on comes live.
     pub(super) positions: Vec<Offset>,
+    /// Says who is in which group, for what comes live.
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) live: Live,
 }
 
@@ -105,6 +108,9 @@ pub(super) struct Reader {
     sequencers: Vec<Sequencer<Entry>>,
     windows: Vec<DedupWindow>,
     routes: HashMap<AgentId, Route>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The one that everything is delivered by.
+    snapshot: Arc<Snapshot>,
 }
 
 impl Reader {
@@ -122,7 +128,21 @@ impl Reader {
         let keys = inner.config.dedup_keys / from.len().max(1);
         let sequencers = from.iter().map(|offset| Sequencer::new(*offset)).collect();
         let windows = from.iter().map(|_| DedupWindow::new(window, keys)).collect();
-        Self { inner, commands, batches, index, indexed, caught_up_at, sequencers, windows, routes: HashMap::new() }
+        let mut snapshots = inner.directory.changes();
+        let snapshot = snapshots.borrow_and_update().clone();
+        Self {
+            inner,
+            commands,
+            batches,
+            index,
+            indexed,
+            caught_up_at,
+            sequencers,
+            windows,
+            routes: HashMap::new(),
+            snapshots,
+            snapshot,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -131,8 +151,13 @@ impl Reader {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                changed = self.snapshots.changed() => match changed {
+                    Ok(()) => self.follow_directory(),
+                    Err(_) => return,
+                },
                 command = self.commands.recv() => match command {
                     Some(Command::Own { partition, offset, log_time, envelope }) => {
+                        self.follow_directory();
                         let mut ordered = Vec::new();
                         if let Some(sequencer) = self.sequencers.get_mut(partition as usize) {
                             sequencer.own(offset, (log_time, Some(envelope)), &mut ordered);
@@ -140,6 +165,7 @@ impl Reader {
                         self.handle(partition, ordered).await;
                     }
                     Some(Command::Attach { agent, session_epoch, answer }) => {
+                        self.follow_directory();
                         // A caller that went away needs no answer; its route closes with the first message.
                         let _gone = answer.send(self.attach(agent, session_epoch));
                     }
@@ -147,10 +173,24 @@ impl Reader {
                 },
                 batch = self.batches.recv() => {
                     let Some(batch) = batch else { return };
+                    self.follow_directory();
                     self.take(batch).await;
                 }
             }
         }
+    }
+
+    /// From here on messages go to whom the newest snapshot says. A session whose agent joined a group goes back to the index: it
+    /// missed what was logged between the join and now.
+    fn follow_directory(&mut self) {
+        let snapshot = self.inner.directory.snapshot();
+        if Arc::ptr_eq(&snapshot, &self.snapshot) {
+            return;
+        }
+        for member in snapshot.joins_since(&self.snapshot) {
+            self.routes.remove(&member.agent);
+        }
+        self.snapshot = snapshot;
     }
 
     async fn take(&mut self, batch: Batch) {
@@ -168,7 +208,16 @@ impl Reader {
             (logged.offset, (logged.log_time, envelope))
         });
         sequencer.tail(records, batch.next, &mut ordered);
-        self.handle(batch.partition, ordered).await;
+        let (partition, position) = (batch.partition, sequencer.position());
+        let passed = position.checked_sub(1).filter(|last| ordered.last().is_none_or(|(offset, _)| offset < last));
+        self.handle(partition, ordered).await;
+        // What the log no longer holds has no rows: whoever waits for the index must not wait for that.
+        if let Some(offset) = passed
+            && self.indexed.get(partition as usize).is_some_and(|indexed| offset >= *indexed)
+            && self.index.send(IndexWork { partition, offset, row: None }).await.is_err()
+        {
+            return;
+        }
         self.check_caught_up();
     }
 
@@ -231,7 +280,7 @@ impl Reader {
     }
 
     fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {
-        let snapshot = self.inner.directory.snapshot();
+        let snapshot = &self.snapshot;
         let sender = logged.message.from_id;
         let mut offer = |agent: AgentId| {
             if self.routes.get(&agent).is_some_and(|route| !route.offer(logged)) {
@@ -265,7 +314,7 @@ impl Reader {
         let bytes = Arc::new(AtomicUsize::new(0));
         self.routes.insert(agent, Route { session_epoch, messages, bytes: bytes.clone() });
         let positions = self.sequencers.iter().map(Sequencer::position).collect();
-        Some(Attached { positions, live: Live { messages: receiver, bytes } })
+        Some(Attached { positions, snapshot: self.snapshot.clone(), live: Live { messages: receiver, bytes } })
     }
 
     fn check_caught_up(&mut self) {

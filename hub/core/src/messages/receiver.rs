@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Inner,
-    catch_up::{self, Page},
+    catch_up::{self, LateJoin, Page},
     dead_letter::{self, Reason},
     keeper::Slot,
     reader::{Attached, Command, Live, LoggedMessage},
@@ -28,8 +28,9 @@ use crate::{
     agent::Agent,
     bus::{Offset, Partition},
     cursor::Cursor,
+    directory::Snapshot,
     fault::Fault,
-    mailbox::OpenedMailbox,
+    mailbox::{Attempts, OpenedMailbox},
     session::{Delivery, DeliveryId, SessionEvent},
 };
 
@@ -39,8 +40,9 @@ const TAKEOVER: time::Duration = time::Duration::seconds(2);
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 enum Done {
-    Attached(Option<Attached>),
+    Attached(Option<(Attached, Vec<LateJoin>)>),
     Page(Page),
+    Missed(Partition, Vec<Offset>, Option<LateJoin>),
     Broken(Fault),
 }
 
@@ -85,6 +87,9 @@ pub(super) struct Receiver {
     held: HashSet<Partition>,
     ready: VecDeque<Ready>,
     live: Option<Live>,
+    /// Everything that was considered was judged by this one.
+    snapshot: Option<Arc<Snapshot>>,
+    late: VecDeque<LateJoin>,
 }
 
 impl Receiver {
@@ -109,7 +114,7 @@ impl Receiver {
             .collect();
         let slot = Slot::new(agent.id, opened.session_epoch);
         inner.slots.add(&slot);
-        Self {
+        let mut receiver = Self {
             targets: vec![0; cursors.len()],
             inner,
             agent,
@@ -129,7 +134,16 @@ impl Receiver {
             held: HashSet::new(),
             ready: VecDeque::new(),
             live: None,
+            snapshot: None,
+            late: VecDeque::new(),
+        };
+        // What came too late for the cursor is remembered by its deliveries alone.
+        for Attempts { partition, offset, attempts } in opened.attempts {
+            if receiver.cursors.get(partition as usize).is_some_and(|cursor| offset < cursor.considered()) {
+                receiver.expect_ack(DeliveryId { partition, offset }, attempts, Duration::ZERO);
+            }
         }
+        receiver
     }
 
     pub(super) async fn run(mut self, ended: CancellationToken) {
@@ -209,7 +223,9 @@ impl Receiver {
                     work = None;
                     match done {
                         Done::Attached(None) => return End::Replaced,
-                        Done::Attached(Some(attached)) => {
+                        Done::Attached(Some((attached, late))) => {
+                            self.late.extend(late);
+                            self.snapshot = Some(attached.snapshot);
                             self.began_at.get_or_insert_with(|| attached.positions.clone());
                             self.targets = attached.positions;
                             self.live = Some(attached.live);
@@ -218,6 +234,13 @@ impl Receiver {
                         Done::Page(page) => {
                             self.ready.extend(page.messages.into_iter().map(Ready::Message));
                             self.ready.push_back(Ready::SkipTo(page.partition, page.upto));
+                        }
+                        Done::Missed(partition, offsets, rest) => {
+                            self.late.pop_front();
+                            self.late.extend(rest);
+                            for offset in offsets {
+                                self.deliver_late(DeliveryId { partition, offset });
+                            }
                         }
                         Done::Broken(fault) => {
                             tracing::warn!(agent = %self.agent.name, %fault, "a mailbox can't be read, trying again");
@@ -241,6 +264,8 @@ impl Receiver {
 
     fn attach(&self, after: Duration) -> BoxFuture<'static, Done> {
         let (inner, agent, session_epoch) = (self.inner.clone(), self.agent.id, self.session_epoch);
+        let known = self.snapshot.clone();
+        let considered: Vec<Offset> = self.cursors.iter().map(Cursor::considered).collect();
         async move {
             sleep(after).await;
             let (answer, attached) = oneshot::channel();
@@ -250,7 +275,11 @@ impl Receiver {
             match attached.await {
                 Ok(Some(attached)) => {
                     catch_up::indexed(&inner, &attached.positions).await;
-                    Done::Attached(Some(attached))
+                    let known = known.as_ref().unwrap_or(&attached.snapshot);
+                    match catch_up::late_joins(&inner, agent, known, &attached.snapshot, &considered).await {
+                        Ok(late) => Done::Attached(Some((attached, late))),
+                        Err(fault) => Done::Broken(fault),
+                    }
                 }
                 Ok(None) => Done::Attached(None),
                 Err(_) => Done::Broken(Fault::unavailable("STOPPING", "the hub stops")),
@@ -261,6 +290,18 @@ impl Receiver {
 
     /// Reads on where a partition is not caught up. `None`: all are, or are held back.
     fn next_page(&self) -> Option<BoxFuture<'static, Done>> {
+        if let Some(join) = self.late.front().filter(|_| self.outstanding.len() < self.window) {
+            let (inner, join) = (self.inner.clone(), join.clone());
+            let read = async move {
+                let partition = join.partition();
+                match catch_up::missed(&inner, join).await {
+                    Ok((offsets, rest)) => Done::Missed(partition, offsets, rest),
+                    Err(fault) => Done::Broken(fault),
+                }
+            };
+            return Some(read.boxed());
+        }
+        let snapshot = self.snapshot.clone()?;
         let (partition, cursor, target) = (0..)
             .zip(&self.cursors)
             .zip(&self.targets)
@@ -268,7 +309,7 @@ impl Receiver {
             .find(|(partition, cursor, target)| cursor.considered() < *target && !self.held.contains(partition))?;
         let (inner, agent, from) = (self.inner.clone(), self.agent.id, cursor.considered());
         let read = async move {
-            match catch_up::page(&inner, agent, partition, from, target).await {
+            match catch_up::page(&inner, &snapshot, agent, partition, from..target).await {
                 Ok(page) => Done::Page(page),
                 Err(fault) => Done::Broken(fault),
             }
@@ -285,10 +326,30 @@ impl Receiver {
                 {
                     cursor.skip_to(upto);
                     self.dirty.insert(partition);
+                    self.forget_attempts(partition, upto);
                 }
             }
             Some(Ready::Message(logged)) => self.deliver(logged, place).await,
         }
+    }
+
+    /// Has a message delivered that its partition's cursor has passed. Its count of deliveries keeps it until it is acknowledged.
+    fn deliver_late(&mut self, id: DeliveryId) {
+        self.attempts.insert(id, 1);
+        self.slot.unwritten().attempts.insert(id, 1);
+        self.expect_ack(id, 0, Duration::ZERO);
+    }
+
+    /// Deliveries of what is for the agent no more, such as what expired meanwhile.
+    fn forget_attempts(&mut self, partition: Partition, below: Offset) {
+        let (outstanding, slot) = (&self.outstanding, &self.slot);
+        self.attempts.retain(|id, _| {
+            let keep = id.partition != partition || id.offset >= below || outstanding.contains_key(id);
+            if !keep {
+                slot.unwritten().attempts.insert(*id, 0);
+            }
+            keep
+        });
     }
 
     async fn deliver(&mut self, logged: Arc<LoggedMessage>, place: Permit<'_, SessionEvent>) {

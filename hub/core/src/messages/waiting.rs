@@ -14,12 +14,19 @@ use crate::message::{Address, Message};
 /// One-shot answers by id. Each entry lives as long as the [`Ticket`] for it.
 #[derive(Debug)]
 pub(super) struct Desk<T> {
-    waiting: Mutex<HashMap<Uuid, (u64, oneshot::Sender<T>)>>,
+    waiting: Mutex<Waiting<T>>,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    /// Never given out twice: whoever was answered must not give up the place of the next one.
+    turn: u64,
+    places: HashMap<Uuid, (u64, oneshot::Sender<T>)>,
 }
 
 impl<T> Default for Desk<T> {
     fn default() -> Self {
-        Self { waiting: Mutex::default() }
+        Self { waiting: Mutex::new(Waiting { turn: 0, places: HashMap::new() }) }
     }
 }
 
@@ -37,22 +44,23 @@ impl<T> Desk<T> {
     pub(super) fn wait(&self, id: Uuid, limit: usize) -> Option<Ticket<'_, T>> {
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.lock();
-        if waiting.len() >= limit {
+        if waiting.places.len() >= limit {
             return None;
         }
-        let turn = waiting.get(&id).map_or(0, |(turn, _)| turn + 1);
-        waiting.insert(id, (turn, sender));
+        waiting.turn += 1;
+        let turn = waiting.turn;
+        waiting.places.insert(id, (turn, sender));
         Some(Ticket { desk: self, id, turn, answer })
     }
 
     fn answer(&self, id: Uuid, answer: T) {
-        if let Some((_, sender)) = self.lock().remove(&id) {
+        if let Some((_, sender)) = self.lock().places.remove(&id) {
             // Whoever waited may be gone; then nobody wants the answer.
             let _gone = sender.send(answer);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, (u64, oneshot::Sender<T>)>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,7 +71,7 @@ impl Desk<Seen> {
     }
 }
 
-/// A caller's name beside what it waits for, so that a reply to another's request finds nobody.
+/// Whoever knows the id of a request may answer it: its `reply_to` says it only to those who were asked.
 impl Desk<Message> {
     pub(super) fn resolve(&self, request_id: Uuid, reply: &Message) {
         if matches!(reply.to, Address::Request { .. }) {
@@ -82,8 +90,26 @@ impl<T> Ticket<'_, T> {
 impl<T> Drop for Ticket<'_, T> {
     fn drop(&mut self) {
         let mut waiting = self.desk.lock();
-        if waiting.get(&self.id).is_some_and(|(turn, _)| *turn == self.turn) {
-            waiting.remove(&self.id);
+        if waiting.places.get(&self.id).is_some_and(|(turn, _)| *turn == self.turn) {
+            waiting.places.remove(&self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_was_answered_leaves_the_next_one_its_place() {
+        let desk = Desk::<u32>::default();
+        let mut first = desk.wait(Uuid::nil(), 9).unwrap();
+        desk.answer(Uuid::nil(), 1);
+        // The same request again, before the first caller has looked.
+        let mut second = desk.wait(Uuid::nil(), 9).unwrap();
+        assert_eq!(first.answered().await, Some(1));
+        drop(first);
+        desk.answer(Uuid::nil(), 2);
+        assert_eq!(second.answered().await, Some(2));
     }
 }

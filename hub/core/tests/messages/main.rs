@@ -8,13 +8,31 @@ mod world;
 
 use std::sync::Arc;
 
+use acb_hub_core::bus::{Bus as _, Record, TopicName};
 use model::{ModelBus, ModelStore};
-use world::{Ports, World};
+use world::{Ports, World, delivery, text, to};
 
 fn world() -> World {
+    world_on(Arc::new(ModelBus::new("acme", 4)))
+}
+
+fn world_on(bus: Arc<ModelBus>) -> World {
     let store = Arc::new(ModelStore::default());
-    let bus = Arc::new(ModelBus::new("acme", 4));
     World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_open_where_the_log_forgot_what_was_never_indexed() {
+    let bus = Arc::new(ModelBus::new("acme", 4));
+    for partition in 0..4 {
+        bus.append(&TopicName::system("acme", "messages"), partition, Record::default()).await.unwrap().await.unwrap();
+    }
+    bus.forget("acme");
+    let world = world_on(bus);
+    let replica = world.replica("only").await;
+    let mut inbox = world.receive(&replica, "b").await;
+    replica.send(&world.agent("a"), to("b", "here")).await.unwrap();
+    assert_eq!(text(&delivery(&mut inbox).await), "here");
 }
 
 macro_rules! on_the_model {
@@ -40,4 +58,6 @@ on_the_model!(
     bad_messages_are_refused_with_a_reason,
     a_restarted_replica_still_knows_what_was_sent,
     a_full_cursor_holds_its_partition_back_until_it_is_released,
+    who_joins_a_group_gets_what_was_logged_before_the_hub_knew,
+    large_messages_are_caught_up_in_order,
 );

@@ -32,6 +32,8 @@ pub(crate) struct ModelBus {
     topics: Arc<Mutex<HashMap<TopicName, Partitions>>>,
     changed: watch::Sender<u64>,
     appends: AtomicU64,
+    /// Below these offsets of the messages nothing is left.
+    first: Arc<Mutex<Vec<Offset>>>,
 }
 
 impl ModelBus {
@@ -40,7 +42,24 @@ impl ModelBus {
             (TopicName::system(tenant, "messages"), vec![Vec::new(); partitions]),
             (TopicName::system(tenant, "dlq"), vec![Vec::new()]),
         ]);
-        Self { topics: Arc::new(Mutex::new(topics)), changed: watch::Sender::new(0), appends: AtomicU64::new(0) }
+        Self {
+            topics: Arc::new(Mutex::new(topics)),
+            changed: watch::Sender::new(0),
+            appends: AtomicU64::new(0),
+            first: Arc::new(Mutex::new(vec![0; partitions])),
+        }
+    }
+
+    /// Retention: every message so far is gone.
+    pub(crate) fn forget(&self, tenant: &str) {
+        let ends = self.with(&TopicName::system(tenant, "messages"), |partitions| {
+            partitions.iter().map(|log| log.len() as Offset).collect()
+        });
+        *self.first.lock().unwrap() = ends.unwrap();
+    }
+
+    fn first(&self, topic: &TopicName, partition: usize) -> Offset {
+        if topic.to_string().ends_with(".messages") { self.first.lock().unwrap()[partition] } else { 0 }
     }
 
     fn with<T>(&self, topic: &TopicName, read: impl FnOnce(&mut Partitions) -> T) -> Result<T, BusError> {
@@ -80,15 +99,21 @@ impl Bus for ModelBus {
         let topic = topic.clone();
         let state = (from.to_vec(), self.changed.subscribe(), 0usize);
         assert_eq!(self.with(&topic, |partitions| partitions.len())?, from.len());
-        let topics = self.topics.clone();
+        let (topics, first) = (self.topics.clone(), self.first.clone());
         Ok(Box::pin(stream::unfold(state, move |(mut next, mut changed, mut turn)| {
-            let (topic, topics) = (topic.clone(), topics.clone());
+            let (topic, topics, first) = (topic.clone(), topics.clone(), first.clone());
             async move {
                 loop {
                     changed.borrow_and_update();
                     let count = next.len();
                     for step in 0..count {
                         let partition = (turn + step) % count;
+                        let first = first.lock().unwrap()[partition];
+                        if next[partition] < first {
+                            next[partition] = first;
+                            let batch = Batch { partition: partition as Partition, next: first, records: Vec::new() };
+                            return Some((Ok(batch), (next, changed, turn)));
+                        }
                         let records: Vec<Logged> = topics.lock().unwrap()[&topic][partition]
                             .iter()
                             .skip(next[partition] as usize)
@@ -111,11 +136,18 @@ impl Bus for ModelBus {
     }
 
     async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        let offset = offset.max(self.first(topic, partition as usize));
         self.with(topic, |partitions| partitions[partition as usize].iter().skip(offset as usize).take(limit).cloned().collect())
     }
 
     async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
-        self.with(topic, |partitions| partitions.iter().map(|log| Bounds { first: 0, next: log.len() as Offset }).collect())
+        self.with(topic, |partitions| {
+            let bounds = |(partition, log): (usize, &Vec<Logged>)| Bounds {
+                first: self.first(topic, partition),
+                next: log.len() as Offset,
+            };
+            partitions.iter().enumerate().map(bounds).collect()
+        })
     }
 
     async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {

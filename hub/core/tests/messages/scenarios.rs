@@ -291,6 +291,57 @@ pub(crate) async fn bad_messages_are_refused_with_a_reason(world: &World) {
     replica.send(&a, fits).await.unwrap();
 }
 
+pub(crate) async fn large_messages_are_caught_up_in_order(world: &World) {
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    for number in 0..30_u8 {
+        let payload = vec![number; MAX_ENVELOPE_BYTES / 2];
+        replica.send(&a, OutgoingMessage { payload: payload.into(), ..to("b", "") }).await.unwrap();
+    }
+    let mut inbox = world.receive(&replica, "b").await;
+    for number in 0..30 {
+        let got = delivery(&mut inbox).await;
+        assert_eq!((got.message.payload[0], got.redelivered), (number, false));
+    }
+    assert!(silent(&mut inbox).await);
+}
+
+pub(crate) async fn who_joins_a_group_gets_what_was_logged_before_the_hub_knew(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    let group = |text: &str| OutgoingMessage::new(Address::Group("pair".to_owned()), "t", text.to_owned());
+    let mut inbox = world.receive(&right, "d").await;
+    left.send(&a, group("before the join")).await.unwrap();
+    let joined_at = time::OffsetDateTime::now_utc();
+    left.send(&a, group("missed")).await.unwrap();
+    // The cursor passes it.
+    left.send(&a, to("d", "direct")).await.unwrap();
+    let direct = delivery(&mut inbox).await;
+    assert_eq!(text(&direct), "direct");
+    inbox.input.ack(vec![direct.id]).await.unwrap();
+    world.acknowledged("d", &[direct]).await;
+
+    world.join("d", "pair", joined_at);
+    let late = delivery(&mut inbox).await;
+    assert_eq!((text(&late), late.redelivered, late.attempt), ("missed".to_owned(), true, 1));
+    left.send(&a, group("after")).await.unwrap();
+    let after = delivery(&mut inbox).await;
+    assert_eq!((text(&after), after.redelivered), ("after".to_owned(), false));
+    inbox.input.ack(vec![after.id]).await.unwrap();
+    world.acknowledged("d", &[after]).await;
+    // It was not acknowledged, and the next session has it still.
+    let mut inbox = world.receive(&left, "d").await;
+    let again = delivery(&mut inbox).await;
+    assert_eq!((again.id, again.redelivered), (late.id, true));
+    left.send(&a, group("last")).await.unwrap();
+    let last = delivery(&mut inbox).await;
+    inbox.input.ack(vec![again.id]).await.unwrap();
+    inbox.input.ack(vec![last.id]).await.unwrap();
+    world.acknowledged("d", &[last]).await;
+    let mut inbox = world.receive(&right, "d").await;
+    assert!(silent(&mut inbox).await);
+}
+
 async fn event_of(events: &mut acb_hub_core::session::SessionEvents) -> SessionEvent {
     tokio::time::timeout(PATIENCE, events.next()).await.expect("an event in time").expect("the session lives")
 }

@@ -70,6 +70,15 @@ impl World {
         self.directory.snapshot().agent_named(name).unwrap().clone()
     }
 
+    /// A membership that every replica learns of now.
+    pub(crate) fn join(&self, agent: &str, group: &str, joined_at: OffsetDateTime) {
+        let snapshot = self.directory.snapshot();
+        let joined = Membership { group: group.to_owned(), agent: self.agent(agent).id, joined_at, left_at: None };
+        let members = snapshot.memberships(group).iter().cloned().chain([joined]).collect();
+        let agents = snapshot.agents().map(|agent| (**agent).clone()).collect();
+        self.directory.replace(Snapshot::new(snapshot.generation + 1, agents, members));
+    }
+
     pub(crate) async fn receive(&self, replica: &Messages, agent: &str) -> Session {
         self.receive_at_most(replica, agent, 1000).await
     }

@@ -47,4 +47,6 @@ on_postgres!(
     bad_messages_are_refused_with_a_reason,
     a_restarted_replica_still_knows_what_was_sent,
     a_full_cursor_holds_its_partition_back_until_it_is_released,
+    who_joins_a_group_gets_what_was_logged_before_the_hub_knew,
+    large_messages_are_caught_up_in_order,
 );

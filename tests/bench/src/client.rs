@@ -1,0 +1,150 @@
+//! The client of the measurement: the generated one, the same for the hub and for the bare server.
+
+use std::time::{Duration, Instant};
+
+use acb_proto::v1::{
+    Address, ExchangeTokenRequest, MessageType, OutgoingMessage, SessionRequest, SessionResponse, address::To,
+    auth_service_client::AuthServiceClient, exchange_token_request, message_service_client::MessageServiceClient,
+    session_request, session_response, session_response::sent::Outcome,
+};
+use acb_testbed::standalone::TenantAccess;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Streaming};
+use uuid::Uuid;
+
+use crate::{Failure, RECEIVER, SENDER, samples::Samples};
+
+const PAYLOAD: usize = 1024;
+const WARM_UP: u32 = 500;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where to connect, and as whom.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) endpoint: String,
+    pub(crate) ca_pem: Vec<u8>,
+    /// The sender's and the recipient's, where they are asked for.
+    pub(crate) tokens: Option<[String; 2]>,
+}
+
+struct Session {
+    requests: mpsc::Sender<SessionRequest>,
+    responses: Streaming<SessionResponse>,
+    /// Not yet acknowledged.
+    received: Vec<String>,
+}
+
+impl Target {
+    /// A tenant's one replica.
+    pub(crate) async fn hub(access: &TenantAccess) -> Result<Self, Failure> {
+        let [endpoint] = access.endpoints.as_slice() else {
+            return Err(Failure(format!("{} replicas answer: one is measured", access.endpoints.len())));
+        };
+        let mut tokens = [String::new(), String::new()];
+        for (token, agent) in tokens.iter_mut().zip([SENDER, RECEIVER]) {
+            let credential = Some(exchange_token_request::Credential::ApiKey(access.api_key(agent)?));
+            let channel = acb_sdk::channel(endpoint, &access.ca_pem).await?;
+            let response = AuthServiceClient::new(channel).exchange_token(ExchangeTokenRequest { credential }).await?;
+            *token = response.into_inner().access_token;
+        }
+        Ok(Self { endpoint: endpoint.clone(), ca_pem: access.ca_pem.clone(), tokens: Some(tokens) })
+    }
+
+    /// One message after another, each from the send until the connected recipient has it.
+    pub(crate) async fn run(&self, samples: u32) -> Result<Samples, Failure> {
+        let [sender_token, receiver_token] = match &self.tokens {
+            Some([sender, receiver]) => [Some(sender.as_str()), Some(receiver.as_str())],
+            None => [None, None],
+        };
+        let mut receiver = Session::open(self, receiver_token, true).await?;
+        let mut sender = Session::open(self, sender_token, false).await?;
+        let warm_up = WARM_UP.min(samples);
+        let mut taken = Samples::with_capacity(samples);
+        for sample in 0..warm_up + samples {
+            let key = Uuid::new_v4().to_string();
+            let frame = session_request::Send { sequence: u64::from(sample) + 1, message: Some(message(&key)) };
+            let start = Instant::now();
+            sender.send(session_request::Frame::Send(frame)).await?;
+            // What an earlier session left unacknowledged comes first.
+            while !receiver.receive(&key).await? {}
+            let elapsed = start.elapsed();
+            receiver.acknowledge().await?;
+            sender.sent(u64::from(sample) + 1).await?;
+            if sample >= warm_up {
+                taken.take(elapsed);
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl Session {
+    async fn open(target: &Target, token: Option<&str>, receive: bool) -> Result<Self, Failure> {
+        let channel = acb_sdk::channel(&target.endpoint, &target.ca_pem).await?;
+        let (requests, frames) = mpsc::channel(16);
+        let mut request = Request::new(ReceiverStream::new(frames));
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
+        }
+        let mut client = MessageServiceClient::new(channel);
+        let responses = client.session(request).await?.into_inner();
+        let mut session = Self { requests, responses, received: Vec::new() };
+        session.send(session_request::Frame::Open(session_request::Open { receive, max_unacknowledged: 100 })).await?;
+        match session.next().await? {
+            session_response::Frame::Opened(_) => Ok(session),
+            frame => Err(Failure(format!("a session began with {frame:?}"))),
+        }
+    }
+
+    async fn send(&self, frame: session_request::Frame) -> Result<(), Failure> {
+        let request = SessionRequest { frame: Some(frame) };
+        self.requests.send(request).await.map_err(|_| Failure("the session ended".to_owned()))
+    }
+
+    async fn next(&mut self) -> Result<session_response::Frame, Failure> {
+        let response = timeout(PATIENCE, self.responses.message())
+            .await
+            .map_err(|_| Failure(format!("nothing came within {} s", PATIENCE.as_secs())))??;
+        response.and_then(|response| response.frame).ok_or_else(|| Failure("the session ended".to_owned()))
+    }
+
+    /// Whether the next delivery is the message with this key.
+    async fn receive(&mut self, key: &str) -> Result<bool, Failure> {
+        match self.next().await? {
+            session_response::Frame::Delivery(delivery) => {
+                self.received.push(delivery.delivery_id);
+                Ok(delivery.message.is_some_and(|message| message.idempotency_key == key))
+            }
+            frame => Err(Failure(format!("instead of a delivery came {frame:?}"))),
+        }
+    }
+
+    async fn acknowledge(&mut self) -> Result<(), Failure> {
+        let delivery_ids = std::mem::take(&mut self.received);
+        self.send(session_request::Frame::Ack(session_request::Ack { delivery_ids })).await
+    }
+
+    async fn sent(&mut self, sequence: u64) -> Result<(), Failure> {
+        match self.next().await? {
+            session_response::Frame::Sent(sent) if sent.sequence == sequence => match sent.outcome {
+                Some(Outcome::Accepted(_)) => Ok(()),
+                outcome => Err(Failure(format!("a message was not accepted: {outcome:?}"))),
+            },
+            frame => Err(Failure(format!("instead of an answer came {frame:?}"))),
+        }
+    }
+}
+
+/// As the SDK sends one.
+fn message(key: &str) -> OutgoingMessage {
+    OutgoingMessage {
+        to: Some(Address { to: Some(To::Agent(RECEIVER.to_owned())) }),
+        topic: "bench".to_owned(),
+        r#type: MessageType::Event as i32,
+        content_type: "application/octet-stream".to_owned(),
+        payload: vec![0x5A; PAYLOAD].into(),
+        idempotency_key: key.to_owned(),
+        ..OutgoingMessage::default()
+    }
+}

@@ -1,0 +1,164 @@
+//! Measures the figures of `docs/figures.md`, and writes `target/bench/report.json`. To be built with `--release`.
+
+mod bare;
+mod broker;
+mod client;
+mod dev;
+mod hub;
+mod messages;
+mod report;
+mod samples;
+mod streams;
+
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use acb_testbed::{
+    kafka::{Kafka, KafkaListener},
+    standalone::{Home, Standalone},
+};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::report::Report;
+
+/// The tenant of `resources/bench.yaml`.
+const TENANT: &str = "bench";
+const SENDER: &str = "sender";
+const RECEIVER: &str = "receiver";
+
+/// Measures ACB on this machine.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Messages in each run.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+    /// Runs of each measurement; the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Measures only this. Can be repeated.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<Part>,
+    /// Where the report and the logs go.
+    #[arg(long, default_value = "target/bench")]
+    target: PathBuf,
+    #[command(subcommand)]
+    command: Option<Internal>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Internal {
+    /// The server that the hub is compared with. Its settings come on standard input.
+    #[command(hide = true)]
+    Bare,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A message, sender to recipient, over Kafka.
+    Messages,
+    /// 64 MiB in and out.
+    Streams,
+    /// Memory and start of an idle hub.
+    Hub,
+    /// `acb dev`: start, and a tenant added.
+    Dev,
+}
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    samples: u32,
+    runs: u32,
+}
+
+/// Why a figure could not be measured.
+#[derive(Debug)]
+struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Says what happens. A closed stdout is no reason to stop.
+fn tell(line: impl fmt::Display) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+// The same number of threads as a hub has, so that what serves is compared, and not how much of the machine it takes.
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Some(Internal::Bare) => bare::serve().await,
+        None => measure(&arguments).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "acb-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(arguments: &Arguments) -> Result<(), Failure> {
+    let target = &arguments.target;
+    fs::create_dir_all(target).map_err(|error| Failure(format!("{}: {error}", target.display())))?;
+    let effort = Effort { samples: arguments.samples, runs: arguments.runs };
+    let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let mut report = Report::default();
+    if cfg!(debug_assertions) {
+        tell("a debug build: its figures say nothing of a release");
+    }
+    if wanted(Part::Messages) || wanted(Part::Hub) {
+        tell("starting Kafka, and a hub with its log there");
+        let kafka = Kafka::start(KafkaListener::Tls).await;
+        let (home, standalone) = stage(Some(&kafka), &target.join("dev-kafka.log")).await?;
+        if wanted(Part::Hub) {
+            hub::run(&home, "Kafka", effort, target, &mut report).await?;
+        }
+        if wanted(Part::Messages) {
+            messages::run(&standalone, &kafka, effort, &mut report).await?;
+        }
+        standalone.stop().await?;
+    }
+    if wanted(Part::Streams) || wanted(Part::Hub) {
+        tell("starting a hub with its log on PostgreSQL");
+        let (home, standalone) = stage(None, &target.join("dev-postgres.log")).await?;
+        if wanted(Part::Hub) {
+            hub::run(&home, "PostgreSQL", effort, target, &mut report).await?;
+        }
+        if wanted(Part::Streams) {
+            streams::run(&standalone, effort, &mut report).await?;
+        }
+        standalone.stop().await?;
+    }
+    if wanted(Part::Dev) {
+        dev::run(effort, &target.join("dev-samples.log"), &mut report).await?;
+    }
+    let path = target.join("report.json");
+    report.write(&path)?;
+    tell(format!("\n{}\n{}", report.table(), path.display()));
+    Ok(())
+}
+
+async fn stage(kafka: Option<&Kafka>, log: &Path) -> Result<(Home, Standalone), Failure> {
+    let home = Home::new()?;
+    let resources = Path::new(env!("CARGO_MANIFEST_DIR")).join("resources");
+    let standalone = Standalone::start(&home, &resources, kafka, log).await?;
+    Ok((home, standalone))
+}

@@ -1,0 +1,56 @@
+//! 64 MiB in and out: chunks in PostgreSQL, durable, verified by both ends.
+
+use std::{io::Cursor, time::Instant};
+
+use acb_sdk::Client;
+use acb_testbed::standalone::{Standalone, TenantAccess};
+
+use crate::{Effort, Failure, RECEIVER, SENDER, TENANT, report::Report, samples::median, tell};
+
+const SIZE: usize = 64 << 20;
+
+pub(crate) async fn run(standalone: &Standalone, effort: Effort, report: &mut Report) -> Result<(), Failure> {
+    let access = standalone.tenant(TENANT)?;
+    let (writer, reader) = (client(access, SENDER).await?, client(access, RECEIVER).await?);
+    let payload = payload();
+    let (mut ins, mut outs, mut both) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 0..effort.runs {
+        let start = Instant::now();
+        let uploaded = writer.upload("documents", Cursor::new(payload.clone()), SIZE as u64).send().await?;
+        let seconds_in = start.elapsed().as_secs_f64();
+        let mut sink = Cursor::new(Vec::with_capacity(SIZE));
+        let start = Instant::now();
+        reader.download(&uploaded.context.id).receive(&mut sink).await?;
+        let seconds_out = start.elapsed().as_secs_f64();
+        if sink.into_inner() != payload {
+            return Err(Failure("what came out is not what went in".to_owned()));
+        }
+        let rate = |seconds: f64| SIZE as f64 / 1e6 / seconds;
+        tell(format!("  run {} in {:.1}, out {:.1} MB/s", run + 1, rate(seconds_in), rate(seconds_out)));
+        ins.push(rate(seconds_in));
+        outs.push(rate(seconds_out));
+        both.push(rate(seconds_in + seconds_out));
+    }
+    report.beside("64 MiB in and out, each byte counted once", None, median(both), "MB/s");
+    report.beside("64 MiB in", None, median(ins), "MB/s");
+    report.beside("64 MiB out", None, median(outs), "MB/s");
+    Ok(())
+}
+
+async fn client(access: &TenantAccess, agent: &str) -> Result<Client, Failure> {
+    let builder = Client::builder().endpoints(access.endpoints.clone()).ca_pem(access.ca_pem.clone());
+    Ok(builder.api_key(access.api_key(agent)?.parse()?).connect().await?)
+}
+
+/// Bytes that do not compress and do not repeat: xorshift64*, seeded.
+fn payload() -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut payload = Vec::with_capacity(SIZE);
+    while payload.len() < SIZE {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        payload.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
+    }
+    payload
+}

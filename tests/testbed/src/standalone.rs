@@ -1,0 +1,207 @@
+//! `acb dev`, as a user would start it: from the `acb` beside this program, over a folder of resources, with state of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use acb_operator::runtime::standalone::{access::Access, deployments::read_running, process::PodStatus, state::StateDir};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::kafka::Kafka;
+
+/// A cold start on a busy machine.
+const READY: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(60);
+/// Between two looks at the ready file. Below what any figure of a start is given in.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What did not work, of which part.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StandaloneError(String);
+
+impl StandaloneError {
+    fn of(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Self {
+        Self(format!("{what}: {error}"))
+    }
+}
+
+/// A folder for the state of `acb dev`, removed with this value. It outlives a start, so that the next one is warm.
+#[derive(Debug)]
+pub struct Home(TempDir);
+
+impl Home {
+    /// An empty one.
+    pub fn new() -> Result<Self, StandaloneError> {
+        let failed = |error| StandaloneError::of("a temporary folder", error);
+        let folder = tempfile::Builder::new().prefix("acb-dev-").tempdir().map_err(failed)?;
+        // PostgreSQL runs as a user of its own where this runs as root, and must get in.
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(failed)?;
+        Ok(Self(folder))
+    }
+
+    /// For what else a start needs.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// What `--state` says.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    /// What a replica of a tenant's hub is doing.
+    pub fn pod(&self, tenant: &str, replica: &str) -> Result<PodStatus, StandaloneError> {
+        self.pods(tenant)?.remove(replica).ok_or_else(|| StandaloneError(format!("tenant {tenant} has no replica {replica}")))
+    }
+
+    /// All replicas of a tenant's hub, by name.
+    pub fn pods(&self, tenant: &str) -> Result<BTreeMap<String, PodStatus>, StandaloneError> {
+        let state = StateDir::existing(&self.state()).map_err(|error| StandaloneError::of("the state", error))?;
+        let mut running = read_running(&state).map_err(|error| StandaloneError::of("the state", error))?;
+        let deployment = running.deployments.remove(&format!("acbhub-{tenant}/hub"));
+        Ok(deployment.map(|deployment| deployment.pods).unwrap_or_default())
+    }
+}
+
+/// A running `acb dev`. Killed with this value; [`stop`](Self::stop) ends it in order.
+#[derive(Debug)]
+pub struct Standalone {
+    dev: Child,
+    acb: PathBuf,
+    state: PathBuf,
+    log: PathBuf,
+    tenants: BTreeMap<String, TenantAccess>,
+}
+
+/// How a tenant's hub is reached.
+#[derive(Clone, Debug)]
+pub struct TenantAccess {
+    /// `https://127.0.0.1:PORT` of every replica.
+    pub endpoints: Vec<String>,
+    /// The certificate of the tenant's authority.
+    pub ca_pem: Vec<u8>,
+    keys: BTreeMap<String, PathBuf>,
+}
+
+impl TenantAccess {
+    /// An agent's API key.
+    pub fn api_key(&self, agent: &str) -> Result<String, StandaloneError> {
+        let key = self.keys.get(agent).ok_or_else(|| StandaloneError(format!("there is no key of agent {agent}")))?;
+        let text = fs::read_to_string(key).map_err(|error| StandaloneError::of(key.display(), error))?;
+        Ok(text.trim().to_owned())
+    }
+
+    fn of(access: &Access) -> Result<Self, StandaloneError> {
+        let ca = access.ca_file.as_ref().ok_or_else(|| StandaloneError("a tenant has no CA".to_owned()))?;
+        Ok(Self {
+            endpoints: access.server.split(',').map(str::to_owned).collect(),
+            ca_pem: fs::read(ca).map_err(|error| StandaloneError::of(ca.display(), error))?,
+            keys: access.api_key_files.clone(),
+        })
+    }
+}
+
+impl Standalone {
+    /// Starts it, and waits until every tenant is ready. What it says goes to `log`.
+    pub async fn start(home: &Home, resources: &Path, kafka: Option<&Kafka>, log: &Path) -> Result<Self, StandaloneError> {
+        let acb = std::env::current_exe().map_err(|error| StandaloneError::of("this program", error))?.with_file_name("acb");
+        let ready = home.path().join("ready.json");
+        let mut command = Command::new(&acb);
+        command.arg("dev").arg("--file").arg(resources).arg("--state").arg(home.state()).arg("--ready-file").arg(&ready);
+        if let Some(kafka) = kafka {
+            with_kafka(&mut command, home, kafka)?;
+        }
+        let shown = log.display();
+        let output = File::create(log).map_err(|error| StandaloneError::of(&shown, error))?;
+        let errors = output.try_clone().map_err(|error| StandaloneError::of(&shown, error))?;
+        command.stdin(Stdio::null()).stdout(output).stderr(errors).kill_on_drop(true);
+        let dev = command.spawn().map_err(|error| StandaloneError::of(acb.display(), error))?;
+        let mut standalone = Self { dev, acb, state: home.state(), log: log.to_owned(), tenants: BTreeMap::new() };
+        for (tenant, access) in standalone.wait_ready(&ready).await? {
+            standalone.tenants.insert(tenant, TenantAccess::of(&access)?);
+        }
+        Ok(standalone)
+    }
+
+    /// The ready file comes once every tenant is ready.
+    async fn wait_ready(&mut self, path: &Path) -> Result<BTreeMap<String, Access>, StandaloneError> {
+        let deadline = Instant::now() + READY;
+        loop {
+            if let Ok(text) = fs::read_to_string(path)
+                && let Ok(tenants) = serde_json::from_str(&text)
+            {
+                return Ok(tenants);
+            }
+            let ended = self.dev.try_wait().map_err(|error| StandaloneError::of("acb dev", error))?;
+            if ended.is_some() || Instant::now() > deadline {
+                let log = fs::read_to_string(&self.log).unwrap_or_default();
+                let end: Vec<&str> = log.lines().rev().take(20).collect();
+                let end: Vec<&str> = end.into_iter().rev().collect();
+                let log = self.log.display();
+                return Err(StandaloneError(format!("acb dev did not get ready. The end of {log}:\n{}", end.join("\n"))));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Every tenant that was ready at the start, by name.
+    #[must_use]
+    pub fn tenants(&self) -> &BTreeMap<String, TenantAccess> {
+        &self.tenants
+    }
+
+    /// One of them.
+    pub fn tenant(&self, name: &str) -> Result<&TenantAccess, StandaloneError> {
+        self.tenants.get(name).ok_or_else(|| StandaloneError(format!("there is no tenant {name}")))
+    }
+
+    /// Runs `acb` on this state, and reads the JSON that it prints.
+    pub async fn acb_json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T, StandaloneError> {
+        let shown = format!("acb {}", arguments.join(" "));
+        let mut command = Command::new(&self.acb);
+        command.args(arguments).arg("--state").arg(&self.state).stdin(Stdio::null());
+        let output = command.output().await.map_err(|error| StandaloneError::of(&shown, error))?;
+        serde_json::from_slice(&output.stdout).map_err(|error| {
+            StandaloneError(format!("{shown}: {error}; it said: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        })
+    }
+
+    /// As Ctrl-C would.
+    pub async fn stop(mut self) -> Result<(), StandaloneError> {
+        if let Some(pid) = self.dev.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            kill_process(pid, Signal::TERM).map_err(|error| StandaloneError::of("acb dev", error))?;
+        }
+        let log = self.log.display();
+        let status = timeout(STOP, self.dev.wait())
+            .await
+            .map_err(|_| StandaloneError(format!("acb dev did not end within {} s: see {log}", STOP.as_secs())))?
+            .map_err(|error| StandaloneError::of("acb dev", error))?;
+        if status.success() { Ok(()) } else { Err(StandaloneError(format!("acb dev ended with {status}: see {log}"))) }
+    }
+}
+
+fn with_kafka(command: &mut Command, home: &Home, kafka: &Kafka) -> Result<(), StandaloneError> {
+    let password = home.path().join("kafka-admin-password");
+    fs::write(&password, kafka.admin_password()).map_err(|error| StandaloneError::of("the broker's password", error))?;
+    command.args(["--kafka-bootstrap-servers", &kafka.bootstrap_servers()]);
+    command.args(["--kafka-username", Kafka::ADMIN, "--kafka-password-file"]).arg(&password);
+    if let Some(pem) = kafka.ca_pem() {
+        let ca = home.path().join("kafka-ca.crt");
+        fs::write(&ca, pem).map_err(|error| StandaloneError::of("the broker's CA", error))?;
+        command.arg("--kafka-ca-file").arg(&ca);
+    }
+    Ok(())
+}
