@@ -59,6 +59,9 @@ pub(crate) enum HubError {
     /// An address that it can't listen on, or a server that ended.
     #[error("{0}: {1}")]
     Io(String, io::Error),
+    /// The log is not the one that it was started on.
+    #[error("the messages log was made anew: this hub ends, to be started over on the new one")]
+    LogRemade,
 }
 
 /// Runs until the process is told to end.
@@ -139,6 +142,8 @@ impl Parts {
         self.readiness.ready(SERVING);
         let ended = tokio::select! {
             ended = &mut server => ended,
+            // Started over, it reads the new log from its beginning.
+            () = messages.stopped() => return Err(HubError::LogRemade),
             _ = &mut terminated => {
                 self.readiness.waiting(SERVING, "the hub is stopping: use another replica");
                 health.set(false).await;

@@ -251,6 +251,11 @@ impl Messages {
         self.inner.stop.cancel();
     }
 
+    /// Resolves when this replica can't go on with its log, because that was made anew: all that it remembers of it means nothing.
+    pub async fn stopped(&self) {
+        self.inner.stop.cancelled().await;
+    }
+
     fn ready(&self) -> Result<(), Fault> {
         if self.inner.stop.is_cancelled() || self.inner.draining.is_cancelled() {
             return Err(stopping());

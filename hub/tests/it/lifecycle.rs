@@ -50,6 +50,21 @@ async fn it_is_ready_within_a_second_counts_and_drains() {
 }
 
 #[tokio::test]
+async fn a_log_made_anew_ends_it_so_that_it_is_started_over() {
+    let pg = Postgres::shared().await;
+    let mut hub = Hub::launch(pg.fresh_tenant("acme").await, None);
+    hub.until_ready().await;
+    let mut superuser = pg.superuser().await;
+    sqlx::query("UPDATE acb.bus_topic SET epoch = epoch + 1 WHERE tenant_id = $1 AND topic LIKE '%.sys.messages'")
+        .bind(hub.tenant.id_bytes().as_slice())
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    let status = hub.exit().await;
+    assert!(!status.success() && hub.log().contains("made anew"), "{status}: {}", hub.log());
+}
+
+#[tokio::test]
 async fn a_malformed_configuration_ends_it_with_2() {
     let dir = tempfile::TempDir::new().unwrap();
     for config in [None, Some("{"), Some(r#"{"tenant": "acme", "colour": "red"}"#)] {

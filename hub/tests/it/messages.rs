@@ -6,7 +6,7 @@ use acb_proto::v1::{
     Address, OutgoingMessage, SendMessageRequest, SessionRequest, SessionResponse,
     address::To,
     message_service_client::MessageServiceClient,
-    session_request::{Ack, Frame, Open},
+    session_request::{Ack, Frame, Open, Send},
     session_response,
 };
 use tokio::sync::mpsc;
@@ -27,6 +27,24 @@ fn to(agent: &str, payload: &'static [u8]) -> SendMessageRequest {
 #[tokio::test]
 async fn a_message_is_delivered_with_its_trace_and_a_stopping_hub_says_so() {
     is_delivered(Hub::start().await).await;
+}
+
+#[tokio::test]
+async fn a_half_closed_session_settles_what_came_and_ends() {
+    let hub = Hub::start().await;
+    let (_, alice) = hub.agent("alice", "agent-full").await;
+    hub.agent("bob", "agent-full").await;
+    let (frames, requests) = mpsc::channel(4);
+    frames.send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0 })) }).await.unwrap();
+    let mut session =
+        MessageServiceClient::new(hub.channel()).session(with(&alice, ReceiverStream::new(requests))).await.unwrap().into_inner();
+    assert!(matches!(next(&mut session).await, session_response::Frame::Opened(_)));
+    let send = Send { sequence: 1, message: to("bob", b"last words").message };
+    frames.send(SessionRequest { frame: Some(Frame::Send(send)) }).await.unwrap();
+    drop(frames);
+    assert!(matches!(next(&mut session).await, session_response::Frame::Sent(sent) if sent.sequence == 1));
+    let end = tokio::time::timeout(Duration::from_secs(20), session.message()).await.expect("in time").unwrap();
+    assert_eq!(end, None);
 }
 
 /// What holds on either log.

@@ -148,7 +148,7 @@ fn opened(first: Result<Result<Option<SessionRequest>, Status>, tokio::time::err
     }
 }
 
-/// Brings the peer's frames to the session. When the peer has said that it is done, this waits for the session's end.
+/// Brings the peer's frames to the session. When the peer has said that it is done, the session settles what came, and ends.
 async fn take(mut frames: Streaming<SessionRequest>, input: SessionInput, may_send: bool, trace: Trace) -> Result<(), Status> {
     while let Some(request) = frames.message().await.map_err(explain_status)? {
         match request.frame {
@@ -179,8 +179,8 @@ async fn take(mut frames: Streaming<SessionRequest>, input: SessionInput, may_se
             }
         }
     }
-    // A half-closed session ends once its peer reads no more, or the events end.
-    let _still_open = input;
+    // Without its input the session takes no more: the events end after the last outcome, and the stream with them.
+    drop(input);
     std::future::pending().await
 }
 
