@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acb_crds::schema::Kind;
+use acb_crds::{names::objects, schema::Kind};
 use acb_operator::runtime::standalone::{
     access::{self, Access},
+    deployments::{DeploymentStatus, Running},
     kafka::KafkaOptions,
     objects::ObjectStore,
     process::Programs,
@@ -19,7 +20,10 @@ use acb_operator::runtime::standalone::{
 };
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -103,6 +107,7 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     let view = View {
         store: standalone.store(),
         state: standalone.state().clone(),
+        running: standalone.running(),
         output,
         begun,
         ready_file: args.ready_file.clone(),
@@ -151,6 +156,7 @@ fn say(output: Output, message: &str) -> Result<(), Failure> {
 struct View {
     store: Arc<ObjectStore>,
     state: StateDir,
+    running: watch::Receiver<Running>,
     output: Output,
     begun: Instant,
     ready_file: Option<PathBuf>,
@@ -171,10 +177,15 @@ impl View {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    // Changes come in groups.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                changed = self.running.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
                 }
             }
+            // Changes come in groups.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -186,7 +197,8 @@ impl View {
                 let name = qualified(kind, &object);
                 let condition = ready(&object);
                 if kind == Kind::Tenant {
-                    tenants.push(condition.get("status").and_then(Value::as_str) == Some("True"));
+                    let provisioned = condition.get("status").and_then(Value::as_str) == Some("True");
+                    tenants.push(provisioned && self.hub_runs(&object));
                 }
                 seen.insert(name, condition);
             }
@@ -210,6 +222,13 @@ impl View {
         }
         (self.access, self.all_ready) = (access, ready);
         Ok(())
+    }
+
+    /// The status may be of an earlier run, whose hubs are gone.
+    fn hub_runs(&self, tenant: &Value) -> bool {
+        let namespace = tenant.pointer("/status/hubNamespace").and_then(Value::as_str).unwrap_or_default();
+        let hub = format!("{namespace}/{}", objects::HUB);
+        self.running.borrow().deployments.get(&hub).is_some_and(DeploymentStatus::is_ready)
     }
 
     fn tell(&mut self, name: &str, condition: &Value) -> Result<(), Failure> {

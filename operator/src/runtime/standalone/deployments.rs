@@ -45,6 +45,14 @@ pub struct DeploymentStatus {
     pub pods: BTreeMap<String, PodStatus>,
 }
 
+impl DeploymentStatus {
+    /// Whether every replica of the current revision takes traffic.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.error.is_empty() && self.ready >= self.replicas
+    }
+}
+
 /// Everything that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {

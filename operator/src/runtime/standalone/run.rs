@@ -196,6 +196,12 @@ impl Standalone {
         Arc::clone(&self.store)
     }
 
+    /// What runs, as it changes.
+    #[must_use]
+    pub fn running(&self) -> watch::Receiver<Running> {
+        self.deployments.running()
+    }
+
     /// The state folder.
     #[must_use]
     pub fn state(&self) -> &StateDir {
