@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     output::{self, Exit, Failure, Output},
-    standalone::State,
+    standalone::{State, ready_condition, text},
 };
 
 /// What to run.
@@ -195,9 +195,9 @@ impl View {
         for kind in Kind::ALL {
             for object in self.store.of_kind(kind.as_str()).map_err(Failure::failed)? {
                 let name = qualified(kind, &object);
-                let condition = ready(&object);
+                let condition = ready_condition(&object).cloned().unwrap_or_default();
                 if kind == Kind::Tenant {
-                    let provisioned = condition.get("status").and_then(Value::as_str) == Some("True");
+                    let provisioned = text(&condition, "/status") == "True";
                     tenants.push(provisioned && self.hub_runs(&object));
                 }
                 seen.insert(name, condition);
@@ -226,18 +226,17 @@ impl View {
 
     /// The status may be of an earlier run, whose hubs are gone.
     fn hub_runs(&self, tenant: &Value) -> bool {
-        let namespace = tenant.pointer("/status/hubNamespace").and_then(Value::as_str).unwrap_or_default();
-        let hub = format!("{namespace}/{}", objects::HUB);
+        let hub = format!("{}/{}", text(tenant, "/status/hubNamespace"), objects::HUB);
         self.running.borrow().deployments.get(&hub).is_some_and(DeploymentStatus::is_ready)
     }
 
     fn tell(&mut self, name: &str, condition: &Value) -> Result<(), Failure> {
-        let text = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (reason, message) = (text("reason"), text("message"));
+        let (reason, message) = (text(condition, "/reason"), text(condition, "/message"));
         if reason.is_empty() {
             return Ok(());
         }
-        let line = if message.is_empty() || message == "provisioned" { reason } else { format!("{reason}: {message}") };
+        let line =
+            if message.is_empty() || message == "provisioned" { reason.to_owned() } else { format!("{reason}: {message}") };
         if self.told.get(name) != Some(&line) {
             let seconds = self.begun.elapsed().as_secs_f64();
             match self.output {
@@ -273,12 +272,6 @@ impl View {
 }
 
 fn qualified(kind: Kind, object: &Value) -> String {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
     if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") }
-}
-
-fn ready(object: &Value) -> Value {
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Ready")).cloned().unwrap_or_default()
 }

@@ -13,7 +13,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     output::{self, Exit, Failure, Output},
-    standalone::State,
+    standalone::{State, ready_condition, text},
 };
 
 /// What to show.
@@ -89,10 +89,6 @@ fn attach(item: &mut Value, kind: Kind, accesses: &BTreeMap<String, Access>) {
     }
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
 fn shown(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         None | Some(Value::Null) => "-".to_owned(),
@@ -104,9 +100,7 @@ fn shown(value: &Value, pointer: &str) -> String {
 
 /// A field of the condition `Ready`.
 fn condition(item: &Value, field: &str) -> String {
-    let conditions = item.pointer("/status/conditions").and_then(Value::as_array);
-    let ready = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"));
-    ready.map_or_else(|| "-".to_owned(), |ready| text(ready, &format!("/{field}")).to_owned())
+    ready_condition(item).map_or_else(|| "-".to_owned(), |ready| text(ready, &format!("/{field}")).to_owned())
 }
 
 fn age(item: &Value) -> String {

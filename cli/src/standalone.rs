@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use acb_operator::runtime::standalone::state::{StateDir, StateError};
 use clap::Args;
+use serde_json::Value;
 
 use crate::output::{Exit, Failure};
 
@@ -31,4 +32,15 @@ impl State {
             other => Failure::failed(other),
         })
     }
+}
+
+/// A text in an object; empty where there is none.
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The condition `Ready` of an object.
+pub(crate) fn ready_condition(object: &Value) -> Option<&Value> {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array)?;
+    conditions.iter().find(|condition| condition["type"] == "Ready")
 }
