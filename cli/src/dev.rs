@@ -9,14 +9,16 @@ use std::{
 };
 
 use acb_crds::{names::objects, schema::Kind};
-use acb_operator::runtime::standalone::{
-    access::{self, Access},
-    deployments::{DeploymentStatus, Running},
-    kafka::KafkaOptions,
-    objects::ObjectStore,
-    process::Programs,
-    run::{Standalone, StandaloneError, StandaloneOptions},
-    state::{self, StateDir, StateError},
+use acb_operator::{
+    effect::kafka_access::KafkaOptions,
+    runtime::standalone::{
+        access::{self, Access},
+        deployments::{DeploymentStatus, Running},
+        objects::ObjectStore,
+        process::Programs,
+        run::{Standalone, StandaloneError, StandaloneOptions},
+        state::{self, StateDir, StateError},
+    },
 };
 use clap::Args;
 use serde_json::{Value, json};

@@ -12,6 +12,7 @@ pub mod plan;
 mod plan_text;
 pub mod platform;
 pub mod quota;
+mod reconcile;
 pub mod runtime;
 pub mod tenancy;
 pub mod tenant;

@@ -1,6 +1,7 @@
 //! Effects apply one step of a plan to one system. Each is idempotent: it may be repeated after a crash anywhere.
 
 pub mod kafka;
+pub mod kafka_access;
 pub mod kafka_announce;
 pub mod kafka_observe;
 pub mod kubernetes;
@@ -16,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::plan::SecretRef;
 
 /// Why a step could not be applied.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EffectError {
     /// The system does not answer, or not now. Worth a retry.
     #[error("{system} is unavailable: {detail}")]

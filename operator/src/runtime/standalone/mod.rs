@@ -3,18 +3,17 @@
 
 pub mod access;
 pub mod deployments;
+mod everything;
 mod fields;
-pub mod kafka;
 pub mod objects;
 pub mod pod;
 pub mod ports;
 pub mod preview;
 pub mod probe;
 pub mod process;
+mod reconcile;
 pub mod resources;
 pub mod run;
-mod schedule;
 pub mod service;
 pub mod state;
-mod tenancies;
 pub mod volume;

@@ -11,7 +11,6 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use uuid::Uuid;
 
 use super::{
-    kafka::{KafkaAccess, KafkaOptions},
     objects::ObjectStore,
     resources::{self, Resources},
     run,
@@ -20,7 +19,11 @@ use super::{
 use crate::{
     agent, bootstrap,
     condition::Problem,
-    effect::{EffectError, kafka::KafkaEffect},
+    effect::{
+        EffectError,
+        kafka::KafkaEffect,
+        kafka_access::{KafkaAccess, KafkaOptions},
+    },
     plan::Plan,
     platform::{Platform, PlatformBus, PlatformPostgres},
     quota,

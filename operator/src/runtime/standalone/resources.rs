@@ -11,13 +11,12 @@ use std::{
 
 use acb_crds::schema::{self, Kind, LoadError, ObjectRef, Violation};
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     objects::ObjectStore,
     state::{self, StateError},
 };
-use crate::effect::kubernetes::ObjectKey;
+use crate::{effect::kubernetes::ObjectKey, reconcile::now};
 
 /// Says from which file an object is.
 const SOURCE: &str = "acb.dev/source";
@@ -44,13 +43,6 @@ pub struct Found {
 #[must_use]
 pub fn key(object: &ObjectRef) -> ObjectKey {
     ObjectKey::new(acb_crds::API_VERSION, object.kind.as_str(), &object.namespace, &object.name)
-}
-
-/// Now, as Kubernetes writes times.
-#[must_use]
-pub fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
 }
 
 impl Resources {

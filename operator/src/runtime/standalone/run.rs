@@ -26,19 +26,26 @@ use acb_crds::schema::{Kind, ObjectRef, Violation};
 
 use super::{
     deployments::{Deployments, Running},
-    kafka::{Announcer, KafkaAccess, KafkaFileError, KafkaOptions},
+    everything::Everything,
     objects::ObjectStore,
     process::Programs,
+    reconcile::Machine,
     resources::Resources,
-    schedule::{Outcome, Schedule},
     state::{self, StateDir, StateError, StateLock},
-    tenancies::{Everything, Tenancies},
 };
 use crate::{
     bootstrap::{self, BootstrapError, MigrateError, Server},
-    effect::postgres::PostgresEffect,
+    effect::{
+        kafka_access::{Announcer, KafkaAccess, KafkaFileError, KafkaOptions},
+        postgres::PostgresEffect,
+    },
     local_postgres::{LocalPostgres, LocalPostgresError, LocalPostgresOptions},
     platform::{Platform, PlatformBus, PlatformPostgres},
+    reconcile::{
+        jitter,
+        schedule::{Schedule, Turn},
+        tenancies::Tenancies,
+    },
     tenant::fetch::PostgresReader,
 };
 
@@ -50,6 +57,8 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 pub(super) const PLATFORM: &str = "platform.json";
 /// How Kafka is reached, without a password; `acb plan` reads it, too.
 pub(super) const KAFKA: &str = "kafka.json";
+/// Drift is looked for this often.
+const RESYNC: Duration = Duration::from_secs(60);
 /// Behind the watch, which some file systems don't have.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -213,16 +222,18 @@ impl Standalone {
         let Self { options, state, store, deployments, server, reader, postgres, kafka, platform, _lock: lock } = self;
         let running = deployments.running();
         let hubs = tokio::spawn(deployments.run(stop.clone(), kill));
-        let resources = Arc::new(Resources::new(&options.resources, Arc::clone(&store)));
+        let resources = Resources::new(&options.resources, Arc::clone(&store));
         let (refused_sender, refused) = watch::channel(Arc::default());
         let pool = reader.pool.clone();
-        let tenancies = Tenancies { store, resources, reader, postgres, kafka, platform, running: running.clone(), refused };
+        let machine =
+            Arc::new(Machine { store, resources, reader, postgres, kafka, platform, running: running.clone(), refused });
         let reconciler = Loop {
-            tenancies: Arc::new(tenancies),
+            tenancies: Arc::new(Tenancies { runtime: Arc::clone(&machine) as _ }),
+            machine,
             refused: refused_sender,
             running,
             seen: Running::default(),
-            schedule: Schedule::new(AT_A_TIME),
+            schedule: Schedule::new(AT_A_TIME, RESYNC),
             state,
             nameless: Vec::new(),
         };
@@ -262,6 +273,7 @@ fn operator_password(state: &StateDir) -> Result<String, StandaloneError> {
 }
 
 struct Loop {
+    machine: Arc<Machine>,
     tenancies: Arc<Tenancies>,
     refused: watch::Sender<Arc<BTreeMap<ObjectRef, Vec<Violation>>>>,
     running: watch::Receiver<Running>,
@@ -278,14 +290,14 @@ impl Loop {
         let _watcher = watch_folder(folder, edits);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut jobs: JoinSet<(String, Outcome)> = JoinSet::new();
+        let mut jobs: JoinSet<(String, Turn)> = JoinSet::new();
         self.look();
         loop {
             for namespace in self.schedule.start_due(Instant::now()) {
                 let tenancies = Arc::clone(&self.tenancies);
                 jobs.spawn(async move {
-                    let outcome = tenancies.reconcile(&namespace).await;
-                    (namespace, outcome)
+                    let turn = tenancies.reconcile(&namespace).await;
+                    (namespace, turn)
                 });
             }
             // Far away where nothing is due: something else will wake us.
@@ -301,7 +313,7 @@ impl Loop {
                 _ = look.tick() => self.look(),
                 Ok(()) = self.running.changed() => self.hubs_changed(),
                 Some(done) = jobs.join_next() => match done {
-                    Ok((namespace, outcome)) => self.schedule.finish(&namespace, outcome, Instant::now(), jitter()),
+                    Ok((namespace, turn)) => self.schedule.finish(&namespace, turn, Instant::now(), jitter()),
                     Err(error) => error!(%error, "a reconcile broke off"),
                 },
                 () = sleep_until(due.into()) => {}
@@ -312,7 +324,7 @@ impl Loop {
     }
 
     fn look(&mut self) {
-        let found = match self.tenancies.resources.sync() {
+        let found = match self.machine.resources.sync() {
             Ok(found) => found,
             Err(error) => {
                 warn!(%error, "the resources can't be read");
@@ -333,10 +345,10 @@ impl Loop {
         if changed_refusals {
             self.refused.send_replace(Arc::new(found.refused));
         }
-        if let Err(error) = self.tenancies.report_refused() {
+        if let Err(error) = self.machine.report_refused() {
             warn!(%error, "the status of what was refused is not written");
         }
-        let everything = match Everything::read(&self.tenancies.store) {
+        let everything = match Everything::read(&self.machine.store) {
             Ok(everything) => everything,
             Err(error) => {
                 warn!(%error, "the objects can't be read");
@@ -362,7 +374,7 @@ impl Loop {
     fn hubs_changed(&mut self) {
         let now = self.running.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.seen, now.clone());
-        let everything = match Everything::read(&self.tenancies.store) {
+        let everything = match Everything::read(&self.machine.store) {
             Ok(everything) => everything,
             Err(error) => return warn!(%error, "the objects can't be read"),
         };
@@ -388,13 +400,6 @@ fn watch_folder(folder: &Path, edits: mpsc::Sender<()>) -> Option<notify::Recomm
     });
     let watching = made.and_then(|mut watcher| watcher.watch(watched, notify::RecursiveMode::NonRecursive).map(|()| watcher));
     watching.inspect_err(|error| warn!(%error, folder = %watched.display(), "not watched: looked at every few seconds")).ok()
-}
-
-fn jitter() -> f64 {
-    let mut byte = [127];
-    // Without a random number every retry comes after the same wait, which is good enough.
-    let _ = getrandom::fill(&mut byte);
-    f64::from(byte[0]) / 255.0
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! When each object is reconciled next: at once after a change, after a growing and jittered wait after a failure, and every
-//! minute for drift. Pure: the time is given.
+//! When each tenancy is reconciled next: at once after a change, after a growing and jittered wait after a failure, and every so often
+//! for drift. Pure: the time is given.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,12 +8,10 @@ use std::{
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
-/// Drift is looked for this often.
-pub(crate) const RESYNC: Duration = Duration::from_secs(60);
 
 /// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Turn {
     /// Converged, or nothing to do until something changes.
     Settled,
     /// Waits for something that will be looked at again soon.
@@ -39,12 +37,13 @@ pub(crate) struct Schedule<K> {
     entries: BTreeMap<K, Entry>,
     running: usize,
     limit: usize,
+    resync: Duration,
 }
 
 impl<K: Ord + Clone> Schedule<K> {
-    /// At most `limit` run at a time.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { entries: BTreeMap::new(), running: 0, limit }
+    /// At most `limit` run at a time. Drift is looked for every `resync`.
+    pub(crate) fn new(limit: usize, resync: Duration) -> Self {
+        Self { entries: BTreeMap::new(), running: 0, limit, resync }
     }
 
     /// Due now, and its failures are forgotten: something changed.
@@ -85,7 +84,7 @@ impl<K: Ord + Clone> Schedule<K> {
     }
 
     /// It ran. `jitter` is in 0..1.
-    pub(crate) fn finish(&mut self, key: &K, outcome: Outcome, now: Instant, jitter: f64) {
+    pub(crate) fn finish(&mut self, key: &K, turn: Turn, now: Instant, jitter: f64) {
         self.running = self.running.saturating_sub(1);
         let Some(entry) = self.entries.get_mut(key) else { return };
         if entry.removed {
@@ -93,14 +92,14 @@ impl<K: Ord + Clone> Schedule<K> {
             return;
         }
         entry.running = false;
-        let wait = match outcome {
-            Outcome::Settled => {
+        let wait = match turn {
+            Turn::Settled => {
                 entry.failures = 0;
-                RESYNC
+                self.resync
             }
-            Outcome::Waiting | Outcome::Failed => {
+            Turn::Waiting | Turn::Failed => {
                 let doubled = BACKOFF_FIRST.saturating_mul(1 << entry.failures.min(16));
-                entry.failures = entry.failures.saturating_add(u32::from(outcome == Outcome::Failed));
+                entry.failures = entry.failures.saturating_add(u32::from(turn == Turn::Failed));
                 doubled.min(BACKOFF_MOST)
             }
         };
@@ -116,13 +115,13 @@ mod tests {
 
     #[test]
     fn failures_wait_longer_and_longer() {
-        let (mut schedule, now) = (Schedule::new(4), Instant::now());
+        let (mut schedule, now) = (Schedule::new(4, Duration::from_secs(60)), Instant::now());
         schedule.touch("a", now);
         let mut waits = Vec::new();
         for _ in 0..9 {
             let at = schedule.next_due().unwrap();
             assert_eq!(schedule.start_due(at), ["a"]);
-            schedule.finish(&"a", Outcome::Failed, at, 0.5);
+            schedule.finish(&"a", Turn::Failed, at, 0.5);
             waits.push((schedule.next_due().unwrap() - at).as_millis());
         }
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
@@ -132,26 +131,26 @@ mod tests {
 
     #[test]
     fn only_so_many_run_at_a_time() {
-        let (mut schedule, now) = (Schedule::new(2), Instant::now());
+        let (mut schedule, now) = (Schedule::new(2, Duration::from_secs(60)), Instant::now());
         ["a", "b", "c"].into_iter().for_each(|key| schedule.touch(key, now));
         assert_eq!(schedule.start_due(now), ["a", "b"]);
         assert_eq!(schedule.next_due(), None);
         assert!(schedule.start_due(now).is_empty());
-        schedule.finish(&"a", Outcome::Settled, now, 0.0);
+        schedule.finish(&"a", Turn::Settled, now, 0.0);
         assert_eq!(schedule.start_due(now), ["c"]);
     }
 
     #[test]
     fn a_change_during_a_run_runs_it_again() {
-        let (mut schedule, now) = (Schedule::new(1), Instant::now());
+        let (mut schedule, now) = (Schedule::new(1, Duration::from_secs(60)), Instant::now());
         schedule.touch("a", now);
         schedule.start_due(now);
         schedule.touch("a", now);
         assert!(schedule.start_due(now).is_empty(), "never twice at once");
-        schedule.finish(&"a", Outcome::Settled, now, 0.0);
+        schedule.finish(&"a", Turn::Settled, now, 0.0);
         assert_eq!(schedule.start_due(now), ["a"]);
         schedule.keep_only(&BTreeSet::new());
-        schedule.finish(&"a", Outcome::Failed, now, 0.0);
+        schedule.finish(&"a", Turn::Failed, now, 0.0);
         assert_eq!(schedule.next_due(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The Kafka that a standalone ACB was told to keep the log on. The password's file is read whenever it is needed: one that is mended
+//! The Kafka that the operator was told to keep the log on. The password's file is read whenever it is needed: one that is mended
 //! there heals what failed.
 
 use std::{
@@ -12,10 +12,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::{
-    effect::{EffectError, kafka::KafkaEffect, kafka_announce::KafkaAnnouncer, postgres::GenerationAnnouncer},
-    platform::PlatformBus,
-};
+use super::{EffectError, kafka::KafkaEffect, kafka_announce::KafkaAnnouncer, postgres::GenerationAnnouncer};
+use crate::platform::PlatformBus;
 
 /// A Kafka for the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +48,7 @@ impl KafkaFileError {
 
 impl From<KafkaFileError> for EffectError {
     fn from(error: KafkaFileError) -> Self {
-        Self::refused("the standalone runtime", error)
+        Self::refused("the operator's own configuration", error)
     }
 }
 

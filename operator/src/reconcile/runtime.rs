@@ -1,0 +1,57 @@
+//! What a cluster and a single machine do differently.
+
+use acb_crds::{names::TenantName, schema::ObjectRef};
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{deletion::Ending, news::News};
+use crate::{
+    condition::Outcome,
+    effect::{EffectError, kafka::KafkaEffect, kubernetes::Objects, postgres::PostgresEffect},
+    platform::Platform,
+    tenancy::Tenancy,
+    tenant::{fetch::PostgresReader, validate::ValidatedTenant},
+};
+
+/// PostgreSQL, to read and to write.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    /// Reads as `acb_operator`.
+    pub(crate) reader: PostgresReader,
+    /// Writes with the leader's epoch.
+    pub(crate) effect: PostgresEffect,
+}
+
+/// Where resources come from, where their status goes, and through what the world is changed. An error is about everything that was
+/// asked for: nothing of it may be taken as done.
+#[async_trait]
+pub(crate) trait Runtime: Send + Sync {
+    /// What the operator was told.
+    fn platform(&self) -> &Platform;
+    /// Every Tenant, and the Agents and Quotas of a namespace, those on their way out too.
+    fn tenancy(&self, namespace: &str) -> Result<Tenancy, EffectError>;
+    /// The objects of the plan.
+    fn objects(&self) -> &dyn Objects;
+    /// PostgreSQL, once this process may write to it.
+    async fn database(&self) -> Result<Database, EffectError>;
+    /// Kafka, where the log is on it.
+    fn kafka(&self) -> Result<Option<KafkaEffect>, EffectError>;
+    /// Fails where this process may no longer change anything. Every effect that another system does not fence asks again by itself.
+    fn may_act(&self) -> Result<(), EffectError>;
+    /// Makes sure that the resource can't go before it is taken down. Comes before anything is made for it.
+    async fn hold(&self, object: &ObjectRef) -> Result<(), EffectError>;
+    /// Lets a resource go that is on its way out.
+    async fn let_go(&self, object: &ObjectRef, ending: &Ending) -> Result<(), EffectError>;
+    /// Sets the status, where it differs; nothing else of the resource.
+    async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError>;
+    /// Tells people. Never an error: news that is lost is in the status, too.
+    async fn tell(&self, object: &ObjectRef, news: News);
+    /// Whether the resource is not looked at, because its document was refused.
+    fn is_refused(&self, object: &ObjectRef) -> bool;
+    /// Whether what the plan runs is ready.
+    fn hub(&self, tenant: &ValidatedTenant) -> Outcome;
+    /// `host:port` of each way to the hub.
+    fn endpoints(&self, tenant: &TenantName) -> Vec<String>;
+    /// After so long a deletion ends, whatever is left behind; `None`: it is tried for ever.
+    fn deletion_bound(&self) -> Option<std::time::Duration>;
+}
