@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use acb_sdk::{Context, Message, Scope, system_time};
+use acb_sdk::{Context, Message, system_time};
 use serde_json::{Value, json};
 
-use super::{Target, payload, refused};
+use super::{Target, description::Description, payload, refused};
 use crate::output::{self, Exit, Failure, Output};
 
 /// Sends a message to an agent, a group or all.
@@ -126,36 +126,18 @@ pub(crate) struct Share {
     target: Target,
     /// The file; `-` is the standard input.
     file: PathBuf,
-    /// Its context type, as the Tenant lists it.
-    #[arg(long)]
-    r#type: String,
-    /// Who may read it: public, private, group:NAME[,NAME] or shared:AGENT[,AGENT].
-    #[arg(long, default_value = "public", value_parser = payload::scope)]
-    scope: Scope,
-    /// Deleted after this time, such as 1h; default: kept.
-    #[arg(long, value_parser = payload::duration)]
-    ttl: Option<Duration>,
-    /// Further facts, as key=value; may be repeated.
-    #[arg(long, value_parser = payload::pair)]
-    metadata: Vec<(String, String)>,
-    /// Default: text or bytes, whichever it is.
-    #[arg(long)]
-    content_type: Option<String>,
+    #[command(flatten)]
+    description: Description,
 }
 
 impl Share {
     pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
         let bytes = payload::file(&self.file)?;
-        let content_type = self.content_type.unwrap_or_else(|| payload::content_type(&bytes).to_owned());
+        let object = format!("{} as {:?}", self.file.display(), self.description.r#type);
         let client = self.target.connect().await?;
-        let mut share = client.share(&self.r#type, bytes).scope(self.scope).content_type(content_type);
-        if let Some(ttl) = self.ttl {
-            share = share.ttl(ttl);
-        }
-        for (key, value) in self.metadata {
-            share = share.metadata(key, value);
-        }
-        let object = format!("{} as {:?}", self.file.display(), self.r#type);
+        let content_type = payload::content_type(&bytes);
+        let share = client.share(&self.description.r#type, bytes);
+        let share = self.description.describe(share, content_type);
         let context = share.send().await.map_err(|error| refused(&object, &error))?;
         match output {
             Output::Json => output::json(&view(&context)),

@@ -1,6 +1,7 @@
 //! The commands that speak to a tenant's hub.
 
 mod agents;
+mod description;
 mod exchange;
 mod payload;
 mod profile;

@@ -3,14 +3,14 @@
 use std::{
     io::IsTerminal as _,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use acb_sdk::{Progress, Scope};
+use acb_sdk::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{Target, payload, refused};
+use super::{Target, description::Description, payload, refused};
 use crate::output::{self, Exit, Failure, Output};
 
 /// Streams a file of at most 100 MiB into a context; goes on by itself where the connection breaks.
@@ -20,21 +20,8 @@ pub(crate) struct Push {
     target: Target,
     /// The file.
     file: PathBuf,
-    /// Its context type, as the Tenant lists it.
-    #[arg(long)]
-    r#type: String,
-    /// Who may read it: public, private, group:NAME[,NAME] or shared:AGENT[,AGENT].
-    #[arg(long, default_value = "public", value_parser = payload::scope)]
-    scope: Scope,
-    /// Deleted after this time, such as 1h; default: kept.
-    #[arg(long, value_parser = payload::duration)]
-    ttl: Option<Duration>,
-    /// Further facts, as key=value; may be repeated. `filename` is set to the file's.
-    #[arg(long, value_parser = payload::pair)]
-    metadata: Vec<(String, String)>,
-    /// Default: application/octet-stream.
-    #[arg(long, default_value = "application/octet-stream")]
-    content_type: String,
+    #[command(flatten)]
+    description: Description,
     /// Goes on with the upload of this id, which an earlier push of the same file named in its error.
     #[arg(long, value_name = "UPLOAD_ID")]
     resume: Option<String>,
@@ -46,22 +33,18 @@ impl Push {
         // Before any connection: a wrong name should not wait for a hub.
         std::fs::File::open(&self.file).map_err(|error| payload::local(&name, &error))?;
         let client = self.target.connect().await?;
-        let mut upload = client.upload_file(&self.r#type, &self.file).await.map_err(|error| refused(&name, &error))?;
+        let mut upload =
+            client.upload_file(&self.description.r#type, &self.file).await.map_err(|error| refused(&name, &error))?;
         if let Some(filename) = self.file.file_name().and_then(|filename| filename.to_str()) {
             upload = upload.metadata("filename", filename);
-        }
-        for (key, value) in self.metadata {
-            upload = upload.metadata(key, value);
-        }
-        if let Some(ttl) = self.ttl {
-            upload = upload.ttl(ttl);
         }
         if let Some(id) = self.resume {
             upload = upload.upload_id(id);
         }
         let (bar, started) = (bar(output), Instant::now());
         let shown = bar.clone();
-        let upload = upload.scope(self.scope).content_type(self.content_type).progress(move |progress| show(&shown, progress));
+        let upload =
+            self.description.describe(upload, "application/octet-stream").progress(move |progress| show(&shown, progress));
         let id = upload.id().to_owned();
         let result = upload.send().await;
         bar.finish_and_clear();

@@ -1,6 +1,6 @@
 //! Shared contexts: typed, versioned payloads with a scope.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use acb_proto::v1::{
     Access, Context, CreateContextRequest, DeleteContextRequest, GetContextRequest, ListContextsRequest, Scope as WireScope,
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::Stream;
 use serde::Serialize;
 
-use crate::{Client, Error, client::Retry, message::JSON, page};
+use crate::{Client, Error, client::Retry, message::JSON, page, sharing::Sharing};
 
 /// Who may read a context.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,54 +38,20 @@ impl From<Scope> for Access {
     }
 }
 
-/// What is said about a payload when it is shared, inline or as a stream.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Description {
-    pub(crate) context_type: String,
-    pub(crate) content_type: String,
-    pub(crate) metadata: HashMap<String, String>,
-    pub(crate) ttl: Option<Duration>,
-    pub(crate) scope: Scope,
-}
+/// Gathers how a small payload is shared; see [`Client::share`].
+pub type Share = Sharing<Inline>;
 
-/// Gathers how a context is shared; see [`Client::share`].
+/// A payload that goes with its description.
 #[derive(Debug)]
-#[must_use = "nothing is shared until it is sent"]
-pub struct Share {
-    client: Client,
-    description: Description,
+pub struct Inline {
     payload: Result<Bytes, Error>,
     key: String,
 }
 
 impl Share {
-    /// Who may read it; everyone in the tenant unless said otherwise.
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.description.scope = scope;
-        self
-    }
-
-    /// Deleted after this time; kept until deleted unless said otherwise.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.description.ttl = Some(ttl);
-        self
-    }
-
-    /// A further fact.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.description.metadata.insert(key.into(), value.into());
-        self
-    }
-
-    /// What the payload is.
-    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
-        self.description.content_type = content_type.into();
-        self
-    }
-
     /// Shares it. Tried again under the same key where no answer comes, so that it is shared once.
     pub async fn send(self) -> Result<Context, Error> {
-        let Self { client, description, payload, key } = self;
+        let Self { client, description, source: Inline { payload, key } } = self;
         let request = CreateContextRequest {
             r#type: description.context_type,
             payload: payload?,
@@ -124,18 +90,13 @@ impl Client {
     /// # }
     /// ```
     pub fn share(&self, context_type: impl Into<String>, payload: impl Into<Bytes>) -> Share {
-        Share {
-            client: self.clone(),
-            description: Description { context_type: context_type.into(), ..Description::default() },
-            payload: Ok(payload.into()),
-            key: uuid::Uuid::new_v4().to_string(),
-        }
+        Sharing::new(self, context_type, Inline { payload: Ok(payload.into()), key: uuid::Uuid::new_v4().to_string() })
     }
 
     /// Shares a value as JSON; see [`share`](Self::share).
     pub fn share_json<T: Serialize + ?Sized>(&self, context_type: impl Into<String>, value: &T) -> Share {
         let mut share = self.share(context_type, Bytes::new()).content_type(JSON);
-        share.payload = serde_json::to_vec(value)
+        share.source.payload = serde_json::to_vec(value)
             .map(Bytes::from)
             .map_err(|error| Error::Payload(format!("the context can't be encoded as JSON: {error}")));
         share

@@ -18,9 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::{
-    Client, Error, Resumption, Scope,
+    Client, Error, Resumption,
     client::{Line, Next, Retry},
-    context::Description,
+    sharing::{Description, Sharing},
     transfer::{Progress, Watcher, Whole, note_resumption},
 };
 
@@ -31,13 +31,13 @@ const STALLED: Duration = Duration::from_secs(30);
 const MOST: u64 = 100 << 20;
 const LARGEST_CHUNK: u32 = 2 << 20;
 
-/// Gathers how a payload is uploaded; see [`Client::upload`].
+/// Gathers how a large payload is shared; see [`Client::upload`].
+pub type Upload<R> = Sharing<Streamed<R>>;
+
+/// A payload that is read and sent in chunks.
 #[derive(Debug)]
-#[must_use = "nothing is uploaded until it is sent"]
-pub struct Upload<R> {
-    client: Client,
-    description: Description,
-    source: R,
+pub struct Streamed<R> {
+    reader: R,
     size: u64,
     upload_id: String,
     watcher: Watcher,
@@ -67,62 +67,38 @@ impl Uploaded {
 }
 
 impl<R: AsyncRead + AsyncSeek + Unpin + Send> Upload<R> {
-    /// Who may read it; everyone in the tenant unless said otherwise.
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.description.scope = scope;
-        self
-    }
-
-    /// Deleted after this time; kept until deleted unless said otherwise.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.description.ttl = Some(ttl);
-        self
-    }
-
-    /// A further fact.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.description.metadata.insert(key.into(), value.into());
-        self
-    }
-
-    /// What the payload is.
-    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
-        self.description.content_type = content_type.into();
-        self
-    }
-
     /// Goes on with an upload that an earlier process left unfinished.
     pub fn upload_id(mut self, id: impl Into<String>) -> Self {
-        self.upload_id = id.into();
+        self.source.upload_id = id.into();
         self
     }
 
     /// Called whenever more of it is durable. Must not block.
     pub fn progress(mut self, watch: impl FnMut(Progress) + Send + 'static) -> Self {
-        self.watcher = Watcher::new(watch);
+        self.source.watcher = Watcher::new(watch);
         self
     }
 
     /// The id to go on with in another process.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.upload_id
+        &self.source.upload_id
     }
 
     /// Uploads it. Resolves when the whole is durable and verified. A broken connection is mended with any replica; the time for that
     /// starts anew with each chunk that became durable.
     pub async fn send(self) -> Result<Uploaded, Error> {
-        if !(1..=MOST).contains(&self.size) {
-            let size = self.size;
+        let Self { client, description, source: Streamed { reader, size, upload_id, watcher } } = self;
+        if !(1..=MOST).contains(&size) {
             return Err(Error::Usage(format!("a payload of {size} bytes can't be streamed: 1 to {MOST} bytes can")));
         }
         let mut run = Run {
-            client: self.client,
-            description: self.description,
-            source: self.source,
-            size: self.size,
-            upload_id: self.upload_id,
-            watcher: self.watcher,
+            client,
+            description,
+            source: reader,
+            size,
+            upload_id,
+            watcher,
             whole: Whole::default(),
             stored: None,
             resumptions: Vec::new(),
@@ -140,14 +116,8 @@ impl Client {
     where
         R: AsyncRead + AsyncSeek + Unpin + Send,
     {
-        Upload {
-            client: self.clone(),
-            description: Description { context_type: context_type.into(), ..Description::default() },
-            source,
-            size,
-            upload_id: uuid::Uuid::new_v4().to_string(),
-            watcher: Watcher::default(),
-        }
+        let upload_id = uuid::Uuid::new_v4().to_string();
+        Sharing::new(self, context_type, Streamed { reader: source, size, upload_id, watcher: Watcher::default() })
     }
 
     /// Streams a file into a context of this type.
