@@ -9,7 +9,7 @@ mod output;
 mod plan;
 mod standalone;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -85,7 +85,7 @@ fn start_logging(filter: &str, format: LogFormat) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Usage, format!("--log {filter}: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),
     }
     Ok(())
