@@ -73,6 +73,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
 /// The failure that an error of the SDK is: for which object, what failed, and what to do.
 fn refused(object: &str, error: &Error) -> Failure {
     let (exit, advice) = match error.code() {
+        _ if matches!(error, Error::Untrusted(_)) => (Exit::Denied, "; give the CA of this tenant with `acb login --ca`"),
         Code::NotFound => (Exit::NotFound, ""),
         Code::Unauthenticated => (Exit::Denied, "; get a new API key and run `acb login` again"),
         Code::PermissionDenied => (Exit::Denied, "; the agent's role or context types do not allow it, see its Agent resource"),

@@ -5,12 +5,15 @@ use std::{
     io::{ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use acb_sdk::{Client, Error};
+use acb_sdk::{Builder, Client, Error};
 use serde::{Deserialize, Serialize};
 
 use crate::output::{Exit, Failure};
+
+const SOON: Duration = Duration::from_secs(5);
 
 /// One context. Without `Debug`, as it holds a key.
 #[derive(Clone, Deserialize, Serialize)]
@@ -30,8 +33,17 @@ pub(super) struct Profile {
 
 impl Profile {
     pub(super) async fn connect(&self) -> Result<Client, Error> {
+        self.client()?.connect().await
+    }
+
+    /// For who waits for a person's next word: a wrong address should not take long to be told.
+    pub(super) async fn connect_soon(&self) -> Result<Client, Error> {
+        self.client()?.retry_for(SOON).connect().await
+    }
+
+    fn client(&self) -> Result<Builder, Error> {
         let builder = Client::builder().endpoints(&self.servers).ca_pem(self.ca.as_bytes());
-        builder.api_key(self.api_key.parse()?).connect().await
+        Ok(builder.api_key(self.api_key.parse()?))
     }
 }
 

@@ -42,7 +42,7 @@ impl Login {
             agent: String::new(),
         };
         let client =
-            profile.connect().await.map_err(|error| refused(&format!("login at {}", profile.servers.join(", ")), &error))?;
+            profile.connect_soon().await.map_err(|error| refused(&format!("login at {}", profile.servers.join(", ")), &error))?;
         let identity =
             client.identity().await.ok_or_else(|| Failure::failed("login: the hub did not say for whom the key speaks"))?;
         profile.tenant.clone_from(&identity.tenant);

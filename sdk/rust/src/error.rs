@@ -38,6 +38,8 @@ pub enum Error {
     },
     /// No replica answered, or the connection broke.
     Unavailable(String),
+    /// Every replica that answered showed a certificate that the given CA did not sign, or that is not for it. Nothing was sent.
+    Untrusted(String),
     /// The time that was given for it ran out.
     Timeout(String),
     /// Wrong use of the SDK or a wrong setting: no request was made.
@@ -62,6 +64,7 @@ impl Error {
         match self {
             Self::Refused { code, .. } => *code,
             Self::Unavailable(_) => Code::Unavailable,
+            Self::Untrusted(_) => Code::Unauthenticated,
             Self::Timeout(_) => Code::DeadlineExceeded,
             Self::Usage(_) | Self::Payload(_) => Code::InvalidArgument,
             Self::Damaged(_) => Code::DataLoss,
@@ -75,6 +78,7 @@ impl Error {
         match self {
             Self::Refused { reason, .. } => reason,
             Self::Unavailable(_) => "UNAVAILABLE",
+            Self::Untrusted(_) => "UNTRUSTED",
             Self::Timeout(_) => "TIMEOUT",
             Self::Usage(_) => "USAGE",
             Self::Payload(_) => "PAYLOAD",
@@ -89,6 +93,7 @@ impl Error {
         match self {
             Self::Refused { message, .. } => message,
             Self::Unavailable(message)
+            | Self::Untrusted(message)
             | Self::Timeout(message)
             | Self::Usage(message)
             | Self::Payload(message)
@@ -110,6 +115,7 @@ impl Error {
         match self {
             Self::Refused { code, reason, message } => Self::Refused { code, reason, message: say(message) },
             Self::Unavailable(message) => Self::Unavailable(say(message)),
+            Self::Untrusted(message) => Self::Untrusted(say(message)),
             Self::Timeout(message) => Self::Timeout(say(message)),
             Self::Usage(message) => Self::Usage(say(message)),
             Self::Payload(message) => Self::Payload(say(message)),

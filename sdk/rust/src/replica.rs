@@ -61,6 +61,7 @@ impl Replicas {
             return Ok(link.clone());
         }
         let mut failures = Vec::new();
+        let mut untrusted = 0;
         for _ in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[self.next.load(Ordering::Relaxed) % self.endpoints.len()];
             match self.connect(endpoint).await {
@@ -70,13 +71,19 @@ impl Replicas {
                     *current = Some(link.clone());
                     return Ok(link);
                 }
-                Err(cause) => {
+                Err(Unreached { cause, is_untrusted }) => {
+                    untrusted += usize::from(is_untrusted);
                     failures.push(format!("{endpoint}: {cause}"));
                     self.next.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
-        Err(Error::Unavailable(format!("no replica of the hub answers: {}", failures.join("; "))))
+        let failures = failures.join("; ");
+        // With time another replica may answer, and be trusted. Where all did, and none is, time mends nothing.
+        if untrusted == self.endpoints.len() {
+            return Err(Error::Untrusted(format!("the given CA is not that of the hub: {failures}")));
+        }
+        Err(Error::Unavailable(format!("no replica of the hub answers: {failures}")))
     }
 
     /// Turns away from a connection that failed: the next one goes to the next replica.
@@ -88,8 +95,8 @@ impl Replicas {
         }
     }
 
-    async fn connect(&self, endpoint: &Arc<str>) -> Result<Channel, String> {
-        let uri: Uri = endpoint.parse().map_err(|error| format!("{error}"))?;
+    async fn connect(&self, endpoint: &Arc<str>) -> Result<Channel, Unreached> {
+        let uri: Uri = endpoint.parse().map_err(|error| Unreached { cause: format!("{error}"), is_untrusted: false })?;
         let tls = self.connector.clone();
         let dial = tower::service_fn(move |uri: Uri| {
             let tls = tls.clone();
@@ -105,10 +112,16 @@ impl Replicas {
             .initial_connection_window_size(8 << 20);
         match timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(dial)).await {
             Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => Err(innermost(&error)),
-            Err(_) => Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())),
+            Ok(Err(error)) => Err(Unreached { cause: innermost(&error), is_untrusted: is_untrusted(&error) }),
+            Err(_) => Err(Unreached { cause: format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()), is_untrusted: false }),
         }
     }
+}
+
+/// Why there is no connection to a replica.
+struct Unreached {
+    cause: String,
+    is_untrusted: bool,
 }
 
 impl std::fmt::Debug for Replicas {
@@ -164,6 +177,20 @@ fn normal(text: &str) -> Result<String, Error> {
         (Some(host), "/" | "") if !host.is_empty() => Ok(format!("https://{host}:{}", uri.port_u16().unwrap_or(8443))),
         _ => Err(wrong("it needs a host and no path")),
     }
+}
+
+/// Whether it is the certificate that is at fault. The TLS error is inside of an I/O error, which does not name it as its source.
+fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| error.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(_)) = tls {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {
