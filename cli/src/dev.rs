@@ -22,15 +22,13 @@ use acb_operator::{
 };
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     output::{self, Exit, Failure, Output},
     standalone::{State, ready_condition, text},
+    stop::Stop,
 };
 
 /// What to run.
@@ -94,7 +92,7 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     };
     let walls = if options.kafka.is_some() { "Kafka's, PostgreSQL's and the hub's" } else { "PostgreSQL's and the hub's" };
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-    tokio::spawn(signals(stop.clone(), kill.clone())?);
+    tokio::spawn(signals(Stop::listen()?, stop.clone(), kill.clone()));
     say(output, &format!("Starting: resources from {}, state in {}", args.file.display(), args.state.path().display()))?;
     let standalone = tokio::select! {
         started = Standalone::start(options) => started.map_err(|error| match error {
@@ -132,18 +130,11 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     result
 }
 
-fn signals(stop: CancellationToken, kill: CancellationToken) -> Result<impl Future<Output = ()>, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
-    Ok(async move {
-        for token in [stop, kill] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            token.cancel();
-        }
-    })
+async fn signals(mut asked: Stop, stop: CancellationToken, kill: CancellationToken) {
+    for token in [stop, kill] {
+        asked.asked().await;
+        token.cancel();
+    }
 }
 
 /// A line of the log of events: text, or a JSON object.

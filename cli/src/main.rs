@@ -8,6 +8,7 @@ mod isolation;
 mod output;
 mod plan;
 mod standalone;
+mod stop;
 
 use std::process::ExitCode;
 

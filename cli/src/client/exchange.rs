@@ -112,9 +112,17 @@ impl Request {
             .request(message, self.timeout)
             .await
             .map_err(|error| refused(&format!("request to agent {:?}", self.to), &error))?;
-        match output {
-            Output::Json => output::json(&payload::message(reply.message())),
-            Output::Table => output::line(payload::printable(&reply.message().payload)),
+        let failure = reply.failure().map(|reason| {
+            let reason = payload::printable(reason.as_bytes());
+            Failure::failed(format_args!("request to agent {:?}: it answers that it failed: {reason}", self.to))
+        });
+        match (output, failure) {
+            (Output::Json, failure) => {
+                output::json(&payload::message(reply.message()))?;
+                failure.map_or(Ok(()), Err)
+            }
+            (Output::Table, Some(failure)) => Err(failure),
+            (Output::Table, None) => output::line(payload::printable(&reply.message().payload)),
         }
     }
 }

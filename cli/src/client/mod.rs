@@ -3,8 +3,11 @@
 mod agents;
 mod description;
 mod exchange;
+mod mailbox;
 mod payload;
 mod profile;
+mod program;
+mod reply;
 mod session;
 mod transfer;
 mod watch;
@@ -28,6 +31,8 @@ pub(crate) enum Command {
     Send(exchange::Send),
     /// Sends a query to an agent and waits for its reply.
     Request(exchange::Request),
+    /// Answers requests to this agent: with a text, a file, or what a command prints.
+    Reply(reply::Reply),
     /// Prints messages as they come, and acknowledges them; or the changes of a context type.
     Watch(watch::Watch),
     /// Shares a payload of at most 1 MiB as a context.
@@ -63,6 +68,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Agents(agents) => agents.run(output).await,
         Command::Send(send) => send.run(output).await,
         Command::Request(request) => request.run(output).await,
+        Command::Reply(reply) => reply.run(output).await,
         Command::Watch(watch) => watch.run(output).await,
         Command::Share(share) => share.run(output).await,
         Command::Push(push) => push.run(output).await,

@@ -96,7 +96,7 @@ pub(super) fn time(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
-/// A message as JSON. A payload that is not text is shown in hex.
+/// A message as JSON.
 pub(super) fn message(message: &acb_proto::v1::Message) -> Value {
     let to = match message.to.as_ref().and_then(|to| to.to.as_ref()) {
         Some(address::To::Agent(name)) => json!({"agent": name}),
@@ -111,11 +111,22 @@ pub(super) fn message(message: &acb_proto::v1::Message) -> Value {
         "type": message.r#type().as_str_name().trim_start_matches("MESSAGE_TYPE_").to_lowercase(),
         "sentAt": system_time(message.sent_at).map(time), "traceparent": message.traceparent,
     });
-    match std::str::from_utf8(&message.payload) {
-        Ok(text) => view["payload"] = json!(text),
-        Err(_) => view["payloadHex"] = json!(hex::encode(&message.payload)),
-    }
+    attach(&mut view, &message.payload);
     view
+}
+
+/// Adds a payload to a JSON object: text as it is, anything else in hex.
+pub(super) fn attach(view: &mut Value, payload: &[u8]) {
+    match std::str::from_utf8(payload) {
+        Ok(text) => view["payload"] = json!(text),
+        Err(_) => view["payloadHex"] = json!(hex::encode(payload)),
+    }
+}
+
+/// A message as a line for a terminal.
+pub(super) fn received(message: &acb_proto::v1::Message) -> String {
+    let (from, topic) = (printable_text(&message.from), printable_text(&message.topic));
+    format!("{from}  {topic}  {}", printable(&message.payload))
 }
 
 /// A payload for a terminal: control characters, which could steer it, are shown escaped.

@@ -1,17 +1,21 @@
 //! What comes in, as it comes.
 
+use acb_proto::v1;
 use acb_sdk::{Client, Since, context_event::Kind};
 use serde_json::json;
 
-use super::{Target, exchange, payload, refused};
-use crate::output::{self, Failure, Output};
+use super::{Target, exchange, mailbox::Mailbox, payload, refused};
+use crate::{
+    output::{self, Failure, Output},
+    stop::Stop,
+};
 
 /// Prints messages as they come, and acknowledges them; or the changes of a context type.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
     #[command(flatten)]
     target: Target,
-    /// Only messages of this topic; others stay in the mailbox.
+    /// Only messages of this topic. Others are not acknowledged: they come again, and go to the dead letters after ten deliveries.
     #[arg(long)]
     topic: Option<String>,
     /// The changes of the contexts of this type, instead of messages.
@@ -21,7 +25,7 @@ pub(crate) struct Watch {
     #[arg(long, requires = "contexts")]
     from_start: bool,
     /// Ends after so many.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 
@@ -35,42 +39,34 @@ impl Watch {
     }
 
     async fn messages(&self, client: &Client, output: Output) -> Result<(), Failure> {
-        let mut session = client.session().open().await.map_err(|error| refused("mailbox", &error))?;
+        let mut mailbox = Mailbox::open(client).await?;
+        let is_wanted = |message: &v1::Message| self.topic.as_ref().is_none_or(|topic| *topic == message.topic);
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
-            let received = tokio::select! {
-                received = session.next() => received.map_err(|error| refused("mailbox", &error))?,
-                _ = tokio::signal::ctrl_c() => break,
-            };
+            let Some(received) = mailbox.next(is_wanted).await? else { break };
             let message = received.message();
-            if self.topic.as_ref().is_some_and(|topic| *topic != message.topic) {
-                continue;
-            }
             match output {
                 Output::Json => output::line(payload::message(message))?,
-                Output::Table => {
-                    let (from, topic) =
-                        (payload::printable(message.from.as_bytes()), payload::printable(message.topic.as_bytes()));
-                    output::line(format_args!("{from}  {topic}  {}", payload::printable(&message.payload)))?;
-                }
+                Output::Table => output::line(payload::received(message))?,
             }
             // Only what was printed is acknowledged.
             received.ack();
             left -= 1;
         }
-        session.close().await;
+        mailbox.close().await;
         Ok(())
     }
 
     async fn contexts(&self, client: &Client, context_type: &str, output: Output) -> Result<(), Failure> {
         let object = format!("context type {context_type:?}");
         let since = if self.from_start { Since::Start } else { Since::Now };
+        let mut stop = Stop::listen()?;
         let mut subscription = client.subscribe(context_type, since).await.map_err(|error| refused(&object, &error))?;
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
             let event = tokio::select! {
                 event = subscription.next() => event.map_err(|error| refused(&object, &error))?,
-                _ = tokio::signal::ctrl_c() => break,
+                () = stop.asked() => break,
             };
             let what = match event.kind() {
                 Kind::Created => "created",

@@ -36,7 +36,7 @@ pub use context::{Inline, Scope, Share};
 pub use credential::{ApiKey, Identity, Tokens};
 pub use download::{Download, Downloaded};
 pub use error::{Code, Error};
-pub use message::{JSON, Message, Received};
+pub use message::{FAILURE, JSON, Message, Received};
 pub use replica::channel;
 pub use session::{BoxError, Receipt, Sender, Session, SessionBuilder};
 pub use sharing::Sharing;

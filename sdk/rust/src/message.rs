@@ -12,6 +12,11 @@ use crate::{Client, Error, SendMessageResponse, inbox::Ticket};
 /// The content type of payloads made with [`Message::json`].
 pub const JSON: &str = "application/json";
 
+/// The metadata entry in which an answer says that there is none, and why.
+pub const FAILURE: &str = "acb-failure";
+/// The most of a reason that is sent, in bytes. All metadata of a message may have 16 KiB.
+const MOST_OF_REASON: usize = 4096;
+
 /// A message to send. Each gets an idempotency key when it is made: sent twice, it arrives once.
 ///
 /// ```
@@ -61,6 +66,14 @@ impl Message {
     /// An answer; where it goes is decided by what it answers. See [`Client::reply`].
     pub fn answer() -> Self {
         Self::to(address::To::Agent(String::new()))
+    }
+
+    /// An answer that says that there is none, and why: [`Received::failure`] of whoever asked.
+    pub fn failure(reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        let end = (0..=MOST_OF_REASON.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+        reason.truncate(end.unwrap_or_default());
+        Self::answer().metadata(FAILURE, reason)
     }
 
     /// What receivers choose their handler by.
@@ -230,6 +243,12 @@ impl Received {
         })
     }
 
+    /// Why there is no answer, where the message is one that says so: see [`Message::failure`].
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.message.metadata.get(FAILURE).map(String::as_str)
+    }
+
     /// Says that the message was handled: it is not delivered again.
     pub fn ack(mut self) {
         if let Some(ticket) = self.ticket.take() {
@@ -275,6 +294,14 @@ mod tests {
         let odd = std::collections::HashMap::from([((1, 2), 3)]);
         assert!(matches!(Message::to_agent("x").json(&odd).build(), Err(Error::Payload(_))));
         assert!(matches!(Message::answer().build(), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let sent = |reason: String| Message::failure(reason).answering(&v1::Message::default()).wire.metadata[FAILURE].clone();
+        assert_eq!(sent("no".into()), "no");
+        assert_eq!(sent("é".repeat(4000)), "é".repeat(MOST_OF_REASON / 2));
+        assert_eq!(sent(format!("x{}", "é".repeat(4000))).len(), MOST_OF_REASON - 1);
     }
 
     #[test]
