@@ -11,7 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{Target, description::Description, payload, refused};
-use crate::output::{self, Exit, Failure, Output};
+use crate::{
+    output::{self, Exit, Failure, Output},
+    stop::Stop,
+};
 
 /// Streams a file of at most 100 MiB into a context; goes on by itself where the connection breaks.
 #[derive(Debug, clap::Args)]
@@ -22,7 +25,7 @@ pub(crate) struct Push {
     file: PathBuf,
     #[command(flatten)]
     description: Description,
-    /// Goes on with the upload of this id, which an earlier push of the same file named in its error.
+    /// Goes on with the upload of this id, which an earlier push of the same file named when it ended.
     #[arg(long, value_name = "UPLOAD_ID")]
     resume: Option<String>,
 }
@@ -46,8 +49,15 @@ impl Push {
         let upload =
             self.description.describe(upload, "application/octet-stream").progress(move |progress| show(&shown, progress));
         let id = upload.id().to_owned();
-        let result = upload.send().await;
+        let mut stop = Stop::listen()?;
+        let result = tokio::select! {
+            result = upload.send() => Some(result),
+            () = stop.asked() => None,
+        };
         bar.finish_and_clear();
+        let Some(result) = result else {
+            return Err(Failure::failed(format_args!("{name}: stopped; go on later with --resume {id}")));
+        };
         let uploaded = result.map_err(|error| {
             let failure = refused(&name, &error);
             if error.is_retryable() {
@@ -115,8 +125,15 @@ impl Pull {
             .map_err(|error| payload::local(&part.0.display().to_string(), &error))?;
         let (bar, started) = (bar(output), Instant::now());
         let shown = bar.clone();
-        let result =
-            client.download(&self.context_id).progress(move |progress| show(&shown, progress)).receive(&mut writer).await;
+        let mut stop = Stop::listen()?;
+        let result = tokio::select! {
+            result = client.download(&self.context_id).progress(move |progress| show(&shown, progress)).receive(&mut writer) => result,
+            // What there is of it goes with the value above.
+            () = stop.asked() => {
+                bar.finish_and_clear();
+                return Err(Failure::failed(format_args!("{object}: stopped; nothing was kept")));
+            }
+        };
         bar.finish_and_clear();
         let downloaded = result.map_err(|error| refused(&object, &error))?;
         writer.sync_all().await.map_err(|error| payload::local(&name, &error))?;
