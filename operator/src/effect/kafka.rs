@@ -1,10 +1,10 @@
 //! The effect on Kafka: topics, SCRAM users and ACLs. Steps of one kind that follow one another are one request, and no password is ever
 //! sent: the broker gets what SCRAM derives from it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use acb_kafka::{
-    Connection, Error, ResponseError, Settings,
+    Call, Connection, Error, ResponseError, Settings,
     kafka_protocol::{
         messages::{
             AlterUserScramCredentialsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
@@ -25,7 +25,7 @@ use acb_kafka::{
 use bytes::Bytes;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{EffectError, SecretReader, postgres_observe::LoginState};
+use super::{EffectError, SecretReader, fence::Fence, postgres_observe::LoginState};
 use crate::plan::{KafkaStep, SecretRef, TopicSpec};
 
 /// Topics and clients agree on this: with a lower limit at the topic, a record that is too large would fail the others of its batch.
@@ -90,13 +90,22 @@ pub fn acls_of(username: &str, prefix: &str) -> BTreeSet<Acl> {
 pub struct KafkaEffect {
     settings: Settings,
     replication_factor: i16,
+    /// Kafka itself fences nothing: what has to be left of the lease when a change is sent.
+    fence: Option<(Arc<Fence>, Duration)>,
 }
 
 impl KafkaEffect {
     /// As the operator's own user. `replication_factor` is `-1` for the cluster's own default.
     #[must_use]
     pub fn new(settings: Settings, replication_factor: i16) -> Self {
-        Self { settings, replication_factor }
+        Self { settings, replication_factor, fence: None }
+    }
+
+    /// Sends a change only while more than `spare` is left of the lease.
+    #[must_use]
+    pub fn fenced(mut self, fence: Arc<Fence>, spare: Duration) -> Self {
+        self.fence = Some((fence, spare));
+        self
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -133,6 +142,14 @@ impl<'a> Session<'a> {
 
     pub(super) fn connection(&mut self) -> &mut Connection {
         &mut self.connection
+    }
+
+    /// A request that changes something. The fence is asked right before it goes out, since every wait may have been a long one.
+    async fn change<C: Call>(&mut self, request: &C, version: i16) -> Result<C::Response, EffectError> {
+        if let Some((fence, spare)) = &self.effect.fence {
+            fence.check(*spare)?;
+        }
+        self.connection.send(request, version).await.map_err(failed)
     }
 
     async fn apply(&mut self, run: &[KafkaStep], secrets: &dyn SecretReader) -> Result<(), EffectError> {
@@ -180,7 +197,7 @@ impl<'a> Session<'a> {
                 .with_configs(configs.into())
         });
         let request = CreateTopicsRequest::default().with_topics(create.collect()).with_timeout_ms(REQUEST_TIMEOUT_MS);
-        let answer = self.connection.send(&request, 7).await.map_err(failed)?;
+        let answer = self.change(&request, 7).await?;
         let mut known = BTreeSet::new();
         for topic in &answer.topics {
             if topic.error_code == ResponseError::TopicAlreadyExists.code() {
@@ -207,7 +224,7 @@ impl<'a> Session<'a> {
                 .with_configs(configs.into())
         });
         let request = IncrementalAlterConfigsRequest::default().with_resources(resources.collect());
-        let answer = self.connection.send(&request, 1).await.map_err(failed)?;
+        let answer = self.change(&request, 1).await?;
         for resource in &answer.responses {
             check(
                 resource.error_code,
@@ -231,7 +248,7 @@ impl<'a> Session<'a> {
         let grow: Vec<_> = grow.collect();
         if !grow.is_empty() {
             let request = CreatePartitionsRequest::default().with_topics(grow).with_timeout_ms(REQUEST_TIMEOUT_MS);
-            let answer = self.connection.send(&request, 3).await.map_err(failed)?;
+            let answer = self.change(&request, 3).await?;
             for topic in &answer.results {
                 check(topic.error_code, topic.error_message.as_ref(), &format!("adding partitions to {}", topic.name.0))?;
             }
@@ -293,7 +310,7 @@ impl<'a> Session<'a> {
     }
 
     async fn alter_users(&mut self, request: AlterUserScramCredentialsRequest) -> Result<(), EffectError> {
-        let answer = self.connection.send(&request, 0).await.map_err(failed)?;
+        let answer = self.change(&request, 0).await?;
         for user in &answer.results {
             if user.error_code != ResponseError::ResourceNotFound.code() {
                 check(user.error_code, user.error_message.as_ref(), &format!("setting the credential of {}", user.user))?;
@@ -325,7 +342,7 @@ impl<'a> Session<'a> {
         if creations.is_empty() {
             return Ok(());
         }
-        let answer = self.connection.send(&CreateAclsRequest::default().with_creations(creations), 2).await.map_err(failed)?;
+        let answer = self.change(&CreateAclsRequest::default().with_creations(creations), 2).await?;
         for result in &answer.results {
             check(result.error_code, result.error_message.as_ref(), "granting a tenant its topics")?;
         }
@@ -368,7 +385,7 @@ impl<'a> Session<'a> {
         if filters.is_empty() {
             return Ok(());
         }
-        let answer = self.connection.send(&DeleteAclsRequest::default().with_filters(filters), 2).await.map_err(failed)?;
+        let answer = self.change(&DeleteAclsRequest::default().with_filters(filters), 2).await?;
         for result in &answer.filter_results {
             check(result.error_code, result.error_message.as_ref(), "removing ACLs")?;
         }
@@ -397,7 +414,7 @@ impl<'a> Session<'a> {
     async fn remove_topics(&mut self, topics: &[&str]) -> Result<(), EffectError> {
         let named = topics.iter().map(|name| DeleteTopicState::default().with_name(Some(TopicName(text(name)))));
         let request = DeleteTopicsRequest::default().with_topics(named.collect()).with_timeout_ms(REQUEST_TIMEOUT_MS);
-        let answer = self.connection.send(&request, 6).await.map_err(failed)?;
+        let answer = self.change(&request, 6).await?;
         for topic in &answer.responses {
             if topic.error_code != ResponseError::UnknownTopicOrPartition.code() {
                 let name = topic.name.as_ref().map_or("", |name| name.0.as_str());

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use super::{EffectError, SecretData, SecretReader, secret};
@@ -74,6 +75,28 @@ pub trait Objects: SecretReader {
     async fn delete(&self, key: &ObjectKey) -> Result<(), EffectError>;
     /// Makes a Secret. Never overwrites: where there is one, it stays as it is.
     async fn create_secret(&self, secret: &SecretRef, data: SecretData) -> Result<(), EffectError>;
+}
+
+/// What is in a Secret object.
+pub(crate) fn secret_data(object: &Value) -> Option<SecretData> {
+    let mut data = SecretData::new();
+    for (key, value) in object.get("data").and_then(Value::as_object)? {
+        data = data.with(key, BASE64_STANDARD.decode(value.as_str()?).ok()?);
+    }
+    Some(data)
+}
+
+/// The object of a Secret that is about to be made.
+pub(crate) fn encoded(secret: &SecretRef, data: &SecretData) -> Value {
+    let data: BTreeMap<&str, String> = data.iter().map(|(key, value)| (key, BASE64_STANDARD.encode(value))).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
+        "metadata": {
+            "name": secret.object_name(), "namespace": secret.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "acb-operator"},
+        },
+        "data": data,
+    })
 }
 
 /// Applies one step.

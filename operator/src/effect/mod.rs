@@ -1,5 +1,6 @@
 //! Effects apply one step of a plan to one system. Each is idempotent: it may be repeated after a crash anywhere.
 
+pub mod fence;
 pub mod kafka;
 pub mod kafka_access;
 pub mod kafka_announce;
@@ -35,6 +36,12 @@ pub enum EffectError {
         /// What was asked, and what to do.
         detail: String,
     },
+    /// A namespace whose Secrets may not be read yet: what allows it is still to be made there.
+    #[error("the Secrets of namespace {namespace} may not be read: waiting for RoleBinding acb-operator to be there")]
+    Closed {
+        /// Which.
+        namespace: String,
+    },
     /// A Secret that a step names is not there.
     #[error("Secret {0} is missing")]
     MissingSecret(SecretRef),
@@ -64,7 +71,7 @@ impl EffectError {
     /// Whether the same step may succeed later without anyone's doing.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::MissingSecret(_))
+        matches!(self, Self::Unavailable { .. } | Self::Closed { .. } | Self::MissingSecret(_))
     }
 }
 

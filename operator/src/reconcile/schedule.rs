@@ -6,6 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How long a tenancy is left alone that did not fail.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits {
+    /// One that has converged: drift is looked for this often.
+    pub(crate) resync: Duration,
+    /// One that waits for something that is expected to tell of itself.
+    pub(crate) waiting: Duration,
+}
+
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
 
@@ -37,13 +46,13 @@ pub(crate) struct Schedule<K> {
     entries: BTreeMap<K, Entry>,
     running: usize,
     limit: usize,
-    resync: Duration,
+    waits: Waits,
 }
 
 impl<K: Ord + Clone> Schedule<K> {
-    /// At most `limit` run at a time. Drift is looked for every `resync`.
-    pub(crate) fn new(limit: usize, resync: Duration) -> Self {
-        Self { entries: BTreeMap::new(), running: 0, limit, resync }
+    /// At most `limit` run at a time.
+    pub(crate) fn new(limit: usize, waits: Waits) -> Self {
+        Self { entries: BTreeMap::new(), running: 0, limit, waits }
     }
 
     /// Due now, and its failures are forgotten: something changed.
@@ -83,6 +92,18 @@ impl<K: Ord + Clone> Schedule<K> {
         if self.running < self.limit { waiting.min() } else { None }
     }
 
+    /// How many are due, and not begun.
+    pub(crate) fn due(&self, now: Instant) -> usize {
+        self.entries.values().filter(|entry| !entry.running && entry.due <= now).count()
+    }
+
+    /// Due at that time, unless it is earlier.
+    pub(crate) fn no_later_than(&mut self, key: &K, at: Instant) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.due = entry.due.min(at);
+        }
+    }
+
     /// It ran. `jitter` is in 0..1.
     pub(crate) fn finish(&mut self, key: &K, turn: Turn, now: Instant, jitter: f64) {
         self.running = self.running.saturating_sub(1);
@@ -95,11 +116,12 @@ impl<K: Ord + Clone> Schedule<K> {
         let wait = match turn {
             Turn::Settled => {
                 entry.failures = 0;
-                self.resync
+                self.waits.resync
             }
-            Turn::Waiting | Turn::Failed => {
+            Turn::Waiting => self.waits.waiting,
+            Turn::Failed => {
                 let doubled = BACKOFF_FIRST.saturating_mul(1 << entry.failures.min(16));
-                entry.failures = entry.failures.saturating_add(u32::from(turn == Turn::Failed));
+                entry.failures = entry.failures.saturating_add(1);
                 doubled.min(BACKOFF_MOST)
             }
         };
@@ -113,9 +135,11 @@ mod tests {
 
     use super::*;
 
+    const WAITS: Waits = Waits { resync: Duration::from_secs(60), waiting: Duration::from_secs(5) };
+
     #[test]
     fn failures_wait_longer_and_longer() {
-        let (mut schedule, now) = (Schedule::new(4, Duration::from_secs(60)), Instant::now());
+        let (mut schedule, now) = (Schedule::new(4, WAITS), Instant::now());
         schedule.touch("a", now);
         let mut waits = Vec::new();
         for _ in 0..9 {
@@ -130,8 +154,23 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_and_what_converged_are_left_alone() {
+        let (mut schedule, now) = (Schedule::new(1, WAITS), Instant::now());
+        for (turn, wait) in [(Turn::Waiting, 5), (Turn::Settled, 60)] {
+            schedule.touch("a", now);
+            assert_eq!(schedule.due(now), 1);
+            schedule.start_due(now);
+            schedule.finish(&"a", turn, now, 0.5);
+            assert_eq!(schedule.next_due(), Some(now + Duration::from_secs(wait)));
+        }
+        schedule.no_later_than(&"a", now + Duration::from_secs(7));
+        schedule.no_later_than(&"a", now + Duration::from_secs(9));
+        assert_eq!(schedule.next_due(), Some(now + Duration::from_secs(7)));
+    }
+
+    #[test]
     fn only_so_many_run_at_a_time() {
-        let (mut schedule, now) = (Schedule::new(2, Duration::from_secs(60)), Instant::now());
+        let (mut schedule, now) = (Schedule::new(2, WAITS), Instant::now());
         ["a", "b", "c"].into_iter().for_each(|key| schedule.touch(key, now));
         assert_eq!(schedule.start_due(now), ["a", "b"]);
         assert_eq!(schedule.next_due(), None);
@@ -142,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_change_during_a_run_runs_it_again() {
-        let (mut schedule, now) = (Schedule::new(1, Duration::from_secs(60)), Instant::now());
+        let (mut schedule, now) = (Schedule::new(1, WAITS), Instant::now());
         schedule.touch("a", now);
         schedule.start_due(now);
         schedule.touch("a", now);

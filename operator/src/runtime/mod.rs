@@ -1,3 +1,4 @@
-//! What drives the pipeline: standalone, files and processes on one machine.
+//! What drives the pipeline: a live Kubernetes API, or files and processes on one machine.
 
+pub mod kubernetes;
 pub mod standalone;

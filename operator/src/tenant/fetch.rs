@@ -49,7 +49,13 @@ pub async fn fetch(
     let id = TenantId::from_uid(tenant.metadata.uid.as_deref().unwrap_or_default());
     let space = tenancy::namespace(tenant).unwrap_or_default();
     for namespace in ["", &space, &name.hub_namespace(), &platform.operator_namespace] {
-        let found: BTreeMap<ObjectKey, Value> = objects.list(namespace).await?;
+        let found: BTreeMap<ObjectKey, Value> = match objects.list(namespace).await {
+            Err(EffectError::Closed { namespace }) => {
+                world.closed.insert(namespace);
+                continue;
+            }
+            found => found?,
+        };
         world.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
         world.objects.extend(found.into_iter().filter(|(key, _)| key.kind != "Secret"));
     }

@@ -31,6 +31,8 @@ pub struct World {
     pub secrets: BTreeSet<SecretRef>,
     /// Of those, what no longer serves: another generation is to take its place.
     pub outdated: BTreeSet<SecretRef>,
+    /// Namespaces whose Secrets may not be read yet: what is in `secrets` is not all there is.
+    pub closed: BTreeSet<String>,
     /// What PostgreSQL holds of it.
     pub postgres: ObservedTenant,
     /// What became of logging in to PostgreSQL as the tenant.
@@ -48,6 +50,7 @@ impl Default for World {
             objects: BTreeMap::new(),
             secrets: BTreeSet::new(),
             outdated: BTreeSet::new(),
+            closed: BTreeSet::new(),
             postgres: ObservedTenant::default(),
             login: LoginState::Refused,
             kafka: None,

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    objects::{ObjectStore, secret_data},
+    objects::ObjectStore,
     state::{self, StateDir, StateError, file_name},
 };
-use crate::effect::kubernetes::ObjectKey;
+use crate::effect::kubernetes::{ObjectKey, secret_data};
 
 /// How a tenant's hub is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

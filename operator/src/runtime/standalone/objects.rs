@@ -9,8 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use base64::{Engine, prelude::BASE64_STANDARD};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -18,7 +17,7 @@ use super::state::{self, StateDir, StateError, file_name};
 use crate::{
     effect::{
         EffectError, SecretData, SecretReader,
-        kubernetes::{ObjectKey, Objects},
+        kubernetes::{ObjectKey, Objects, encoded, secret_data},
     },
     plan::SecretRef,
 };
@@ -116,15 +115,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, StateError> {
     Ok(paths)
 }
 
-/// What is in a Secret object.
-pub(crate) fn secret_data(object: &Value) -> Option<SecretData> {
-    let mut data = SecretData::new();
-    for (key, value) in object.get("data").and_then(Value::as_object)? {
-        data = data.with(key, BASE64_STANDARD.decode(value.as_str()?).ok()?);
-    }
-    Some(data)
-}
-
 impl From<StateError> for EffectError {
     fn from(error: StateError) -> Self {
         Self::unavailable("the state folder", error)
@@ -193,15 +183,7 @@ impl Objects for ObjectStore {
     }
 
     async fn create_secret(&self, secret: &SecretRef, data: SecretData) -> Result<(), EffectError> {
-        let data: BTreeMap<&str, String> = data.iter().map(|(key, value)| (key, BASE64_STANDARD.encode(value))).collect();
-        let object = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
-            "metadata": {
-                "name": secret.object_name(), "namespace": secret.namespace,
-                "labels": {"app.kubernetes.io/managed-by": "acb-operator"},
-            },
-            "data": data,
-        });
+        let object = encoded(secret, &data);
         {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let path = self.path(&ObjectKey::secret(secret));
@@ -220,6 +202,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use std::os::unix::fs::PermissionsExt;
+
+    use serde_json::json;
 
     use super::*;
     use crate::{

@@ -43,7 +43,7 @@ use crate::{
     platform::{Platform, PlatformBus, PlatformPostgres},
     reconcile::{
         jitter,
-        schedule::{Schedule, Turn},
+        schedule::{Schedule, Turn, Waits},
         tenancies::Tenancies,
     },
     tenant::fetch::PostgresReader,
@@ -57,8 +57,7 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 pub(super) const PLATFORM: &str = "platform.json";
 /// How Kafka is reached, without a password; `acb plan` reads it, too.
 pub(super) const KAFKA: &str = "kafka.json";
-/// Drift is looked for this often.
-const RESYNC: Duration = Duration::from_secs(60);
+const WAITS: Waits = Waits { resync: Duration::from_secs(60), waiting: Duration::from_millis(500) };
 /// Behind the watch, which some file systems don't have.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -233,7 +232,7 @@ impl Standalone {
             refused: refused_sender,
             running,
             seen: Running::default(),
-            schedule: Schedule::new(AT_A_TIME, RESYNC),
+            schedule: Schedule::new(AT_A_TIME, WAITS),
             state,
             nameless: Vec::new(),
         };

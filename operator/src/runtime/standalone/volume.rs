@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    objects::{ObjectStore, secret_data},
+    objects::ObjectStore,
     pod::{Mount, VolumeSource},
     state::{self, StateError},
 };
-use crate::effect::kubernetes::ObjectKey;
+use crate::effect::kubernetes::{ObjectKey, secret_data};
 
 /// Why a volume is not there yet, or no longer current.
 #[derive(Debug, thiserror::Error)]

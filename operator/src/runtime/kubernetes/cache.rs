@@ -1,0 +1,262 @@
+//! What the watches last said, and what this process wrote since: reads cost no request. An older version never takes the place of a
+//! newer one, so that a watch that is behind does not undo what was just written. No I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use acb_crds::{
+    Agent, Quota, Tenant,
+    schema::{Kind, ObjectRef},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::kinds::WatchedKind;
+use crate::{
+    effect::kubernetes::ObjectKey,
+    tenancy::{self, Tenancy},
+};
+
+/// An object that is otherwise than before.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) key: ObjectKey,
+    pub(super) before: Option<Arc<Value>>,
+    pub(super) now: Option<Arc<Value>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    object: Arc<Value>,
+    version: u64,
+    /// When it came, counted in changes.
+    at: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By namespace; the empty one: cluster-scoped.
+    objects: BTreeMap<String, BTreeMap<ObjectKey, Entry>>,
+    tenants: BTreeMap<String, Tenant>,
+    agents: BTreeMap<String, BTreeMap<String, Agent>>,
+    quotas: BTreeMap<String, BTreeMap<String, Quota>>,
+    /// Resources that this operator can't read, and why.
+    unreadable: BTreeMap<ObjectRef, String>,
+    count: u64,
+}
+
+/// Every object that is watched.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    inner: RwLock<Inner>,
+}
+
+/// What orders two versions of one object.
+fn version(object: &Value) -> u64 {
+    let text = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+    text.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// The kind that people write, of an object of that.
+pub(super) fn resource_of(key: &ObjectKey) -> Option<ObjectRef> {
+    let kind = Kind::ALL.into_iter().find(|kind| key.api_version == acb_crds::API_VERSION && key.kind == kind.as_str())?;
+    Some(ObjectRef { kind, namespace: key.namespace.clone(), name: key.name.clone() })
+}
+
+impl Cache {
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the cache is now; see [`forget_others`](Self::forget_others).
+    pub(super) fn mark(&self) -> u64 {
+        self.read().count
+    }
+
+    /// An object as it is now. `None` where that was known, or is older than what is known.
+    pub(super) fn put(&self, mut object: Value) -> Option<Change> {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        let key = ObjectKey::of(&object)?;
+        let version = version(&object);
+        let mut inner = self.write();
+        inner.count += 1;
+        let at = inner.count;
+        let known = inner.objects.entry(key.namespace.clone()).or_default();
+        if let Some(known) = known.get_mut(&key).filter(|known| known.version >= version) {
+            known.at = at;
+            return None;
+        }
+        let object = Arc::new(object);
+        let before = known.insert(key.clone(), Entry { object: Arc::clone(&object), version, at }).map(|entry| entry.object);
+        inner.parse(&key, Some(&object));
+        Some(Change { key, before, now: Some(object) })
+    }
+
+    /// The object is gone, as of a version. `None` where it was not known, or was made anew since.
+    pub(super) fn remove(&self, object: &Value) -> Option<Change> {
+        let key = ObjectKey::of(object)?;
+        self.write().remove(&key, version(object))
+    }
+
+    /// What a whole list did not name is gone, unless it came after the list was begun, at `mark`.
+    pub(super) fn forget_others(&self, kind: &WatchedKind, named: &BTreeSet<ObjectKey>, mark: u64) -> Vec<Change> {
+        let mut inner = self.write();
+        let gone: Vec<ObjectKey> = inner
+            .objects
+            .values()
+            .flatten()
+            .filter(|(key, entry)| key.api_version == kind.api_version && key.kind == kind.kind && entry.at <= mark)
+            .filter(|(key, _)| !named.contains(*key))
+            .map(|(key, _)| key.clone())
+            .collect();
+        gone.iter().filter_map(|key| inner.remove(key, u64::MAX)).collect()
+    }
+
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<Arc<Value>> {
+        self.read().objects.get(&key.namespace)?.get(key).map(|entry| Arc::clone(&entry.object))
+    }
+
+    /// What is in a namespace, without what people write.
+    pub(super) fn list(&self, namespace: &str) -> BTreeMap<ObjectKey, Value> {
+        let inner = self.read();
+        let objects = inner.objects.get(namespace).into_iter().flatten();
+        let owned = objects.filter(|(key, _)| key.api_version != acb_crds::API_VERSION);
+        owned.map(|(key, entry)| (key.clone(), Value::clone(&entry.object))).collect()
+    }
+
+    /// Every Tenant, and the Agents and Quotas of a namespace.
+    pub(super) fn tenancy(&self, namespace: &str) -> Tenancy {
+        let inner = self.read();
+        Tenancy {
+            tenants: inner.tenants.values().cloned().collect(),
+            agents: inner.agents.get(namespace).into_iter().flatten().map(|(_, agent)| agent.clone()).collect(),
+            quotas: inner.quotas.get(namespace).into_iter().flatten().map(|(_, quota)| quota.clone()).collect(),
+        }
+    }
+
+    pub(super) fn tenants(&self) -> Vec<Tenant> {
+        self.read().tenants.values().cloned().collect()
+    }
+
+    /// Resources that this operator can't read, and why.
+    pub(super) fn unreadable(&self) -> BTreeMap<ObjectRef, String> {
+        self.read().unreadable.clone()
+    }
+
+    /// The namespaces that there is something to do for.
+    pub(super) fn namespaces(&self) -> BTreeSet<String> {
+        let inner = self.read();
+        let filled = |namespace: &String, count: usize| (count > 0).then(|| namespace.clone());
+        let of_agents = inner.agents.iter().filter_map(|(namespace, agents)| filled(namespace, agents.len()));
+        let of_quotas = inner.quotas.iter().filter_map(|(namespace, quotas)| filled(namespace, quotas.len()));
+        inner.tenants.values().filter_map(tenancy::namespace).chain(of_agents).chain(of_quotas).collect()
+    }
+}
+
+fn typed<T: DeserializeOwned>(
+    map: &mut BTreeMap<String, T>,
+    name: &str,
+    object: Option<&Value>,
+) -> Result<(), serde_json::Error> {
+    // What can't be read is as if it were not there, rather than as it was.
+    map.remove(name);
+    if let Some(object) = object {
+        map.insert(name.to_owned(), T::deserialize(object)?);
+    }
+    Ok(())
+}
+
+impl Inner {
+    fn remove(&mut self, key: &ObjectKey, version: u64) -> Option<Change> {
+        let objects = self.objects.get_mut(&key.namespace)?;
+        if objects.get(key).is_none_or(|known| known.version > version) {
+            return None;
+        }
+        let before = objects.remove(key).map(|entry| entry.object);
+        if objects.is_empty() {
+            self.objects.remove(&key.namespace);
+        }
+        self.parse(key, None);
+        Some(Change { key: key.clone(), before, now: None })
+    }
+
+    /// Keeps what people write typed, too.
+    fn parse(&mut self, key: &ObjectKey, object: Option<&Value>) {
+        let Some(resource) = resource_of(key) else { return };
+        let (namespace, name) = (key.namespace.clone(), key.name.as_str());
+        let parsed = match resource.kind {
+            Kind::Tenant => typed(&mut self.tenants, name, object),
+            Kind::Agent => typed(self.agents.entry(namespace).or_default(), name, object),
+            Kind::Quota => typed(self.quotas.entry(namespace).or_default(), name, object),
+        };
+        match parsed {
+            Ok(()) => drop(self.unreadable.remove(&resource)),
+            Err(error) => drop(self.unreadable.insert(resource, error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(name: &str, version: u64) -> Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+               "metadata": {"name": name, "namespace": "n", "resourceVersion": version.to_string(), "managedFields": []}})
+    }
+
+    #[test]
+    fn the_newer_stays() {
+        let cache = Cache::default();
+        assert!(cache.put(map("a", 10)).is_some());
+        assert!(cache.put(map("a", 12)).is_some(), "what was just written");
+        assert!(cache.put(map("a", 11)).is_none(), "a watch that is behind");
+        assert!(cache.remove(&map("a", 11)).is_none());
+        let known = cache.get(&ObjectKey::new("v1", "ConfigMap", "n", "a")).unwrap();
+        assert_eq!(known.pointer("/metadata/resourceVersion").unwrap(), "12");
+        assert!(known.pointer("/metadata/managedFields").is_none());
+        assert!(cache.remove(&map("a", 13)).unwrap().now.is_none());
+        assert!(cache.list("n").is_empty());
+    }
+
+    #[test]
+    fn a_list_forgets_what_it_does_not_name() {
+        let cache = Cache::default();
+        cache.put(map("gone", 1));
+        cache.put(map("there", 2));
+        let mark = cache.mark();
+        cache.put(map("new", 9));
+        let named = BTreeSet::from([ObjectKey::new("v1", "ConfigMap", "n", "there")]);
+        let kind = WatchedKind::find("v1", "ConfigMap").unwrap();
+        let gone = cache.forget_others(kind, &named, mark);
+        assert_eq!(gone.iter().map(|change| change.key.name.as_str()).collect::<Vec<_>>(), ["gone"]);
+        assert_eq!(cache.list("n").len(), 2, "what was made while the list was read is not taken for gone");
+    }
+
+    #[test]
+    fn a_resource_that_can_not_be_read_is_known_as_such() {
+        let cache = Cache::default();
+        let tenant = |tier: &str, version: u64| {
+            json!({"apiVersion": acb_crds::API_VERSION, "kind": "Tenant",
+                   "metadata": {"name": "acme", "resourceVersion": version.to_string()}, "spec": {"tier": tier}})
+        };
+        cache.put(tenant("Free", 1));
+        assert_eq!(cache.namespaces(), BTreeSet::from(["acb-acme".to_owned()]));
+        cache.put(tenant("Golden", 2));
+        assert!(cache.namespaces().is_empty() && cache.unreadable().len() == 1);
+        cache.put(tenant("Free", 3));
+        assert!(cache.unreadable().is_empty());
+    }
+}

@@ -1,0 +1,161 @@
+//! What reconciling takes on a cluster, for one leader's term.
+
+use std::{sync::Arc, time::Duration};
+
+use acb_crds::{
+    names::{TenantName, objects::HUB},
+    schema::{Kind, ObjectRef},
+};
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube_runtime::events::{Event, EventType, Recorder};
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{FINALIZER, cache::Cache, config::Config, database::Claim, hub, lease::KAFKA_SPARE, objects::KubernetesObjects};
+use crate::{
+    condition::Outcome,
+    effect::{
+        EffectError,
+        fence::Fence,
+        kafka::KafkaEffect,
+        kafka_access::KafkaAccess,
+        kubernetes::{ObjectKey, Objects},
+    },
+    platform::Platform,
+    reconcile::{
+        deletion::Ending,
+        news::News,
+        runtime::{Database, Runtime},
+    },
+    tenancy::Tenancy,
+    tenant::validate::ValidatedTenant,
+};
+
+/// A deletion that can't be finished is let go after this, and says what is left behind.
+const DELETION_BOUND: Duration = Duration::from_secs(300);
+/// An event is worth a moment, and no more.
+const EVENT_WITHIN: Duration = Duration::from_secs(2);
+
+/// A cluster, as its leader may change it.
+pub(super) struct Cluster {
+    pub(super) config: Arc<Config>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) objects: Arc<KubernetesObjects>,
+    pub(super) claim: Claim,
+    pub(super) fence: Arc<Fence>,
+    pub(super) recorder: Recorder,
+    /// Given when no further step may begin.
+    pub(super) closing: CancellationToken,
+}
+
+/// The key of a resource.
+pub(super) fn key(object: &ObjectRef) -> ObjectKey {
+    ObjectKey::new(acb_crds::API_VERSION, object.kind.as_str(), &object.namespace, &object.name)
+}
+
+impl Cluster {
+    fn hub_object(&self, tenant: &TenantName, api_version: &str, kind: &str) -> Option<Arc<Value>> {
+        self.cache.get(&ObjectKey::new(api_version, kind, &tenant.hub_namespace(), HUB))
+    }
+
+    fn reference(&self, object: &ObjectRef) -> ObjectReference {
+        let known = self.cache.get(&key(object));
+        let text = |pointer: &str| known.as_ref()?.pointer(pointer)?.as_str().map(str::to_owned);
+        ObjectReference {
+            api_version: Some(acb_crds::API_VERSION.to_owned()),
+            kind: Some(object.kind.to_string()),
+            name: Some(object.name.clone()),
+            namespace: Some(object.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            uid: text("/metadata/uid"),
+            resource_version: text("/metadata/resourceVersion"),
+            field_path: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for Cluster {
+    fn platform(&self) -> &Platform {
+        &self.config.platform
+    }
+
+    fn tenancy(&self, namespace: &str) -> Result<Tenancy, EffectError> {
+        Ok(self.cache.tenancy(namespace))
+    }
+
+    fn objects(&self) -> &dyn Objects {
+        self.objects.as_ref()
+    }
+
+    async fn database(&self) -> Result<Database, EffectError> {
+        self.may_act()?;
+        self.claim.database().await
+    }
+
+    fn kafka(&self) -> Result<Option<KafkaEffect>, EffectError> {
+        let effect = self.config.kafka.as_ref().map(KafkaAccess::effect).transpose()?;
+        Ok(effect.map(|effect| effect.fenced(Arc::clone(&self.fence), KAFKA_SPARE)))
+    }
+
+    fn may_act(&self) -> Result<(), EffectError> {
+        if self.closing.is_cancelled() {
+            return Err(EffectError::unavailable("the operator", "it is ending: another replica goes on"));
+        }
+        self.fence.check(Duration::ZERO)
+    }
+
+    async fn hold(&self, object: &ObjectRef) -> Result<(), EffectError> {
+        self.may_act()?;
+        // A Quota has nothing that would have to be taken down.
+        if object.kind == Kind::Quota {
+            return Ok(());
+        }
+        self.objects.set_finalizer(&key(object), FINALIZER, true).await
+    }
+
+    async fn let_go(&self, object: &ObjectRef, _: &Ending) -> Result<(), EffectError> {
+        self.may_act()?;
+        self.objects.set_finalizer(&key(object), FINALIZER, false).await
+    }
+
+    async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError> {
+        // What a process that no longer leads failed to do is not the resource's affair.
+        self.may_act()?;
+        self.objects.set_status(&key(object), status).await
+    }
+
+    async fn tell(&self, object: &ObjectRef, news: News) {
+        let event = Event {
+            type_: if news.warning { EventType::Warning } else { EventType::Normal },
+            reason: news.reason,
+            note: Some(news.note),
+            action: news.action.to_owned(),
+            secondary: None,
+        };
+        match timeout(EVENT_WITHIN, self.recorder.publish(&event, &self.reference(object))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%object, %error, "an event was not published"),
+            Err(_) => debug!(%object, "an event was not published in time"),
+        }
+    }
+
+    /// The API server has checked every document.
+    fn is_refused(&self, _: &ObjectRef) -> bool {
+        false
+    }
+
+    fn hub(&self, tenant: &ValidatedTenant) -> Outcome {
+        hub::outcome(self.hub_object(&tenant.name, "apps/v1", "Deployment").as_deref())
+    }
+
+    fn endpoints(&self, tenant: &TenantName) -> Vec<String> {
+        hub::endpoints(self.hub_object(tenant, "v1", "Service").as_deref())
+    }
+
+    fn deletion_bound(&self) -> Option<Duration> {
+        Some(DELETION_BOUND)
+    }
+}

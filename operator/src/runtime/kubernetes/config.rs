@@ -1,0 +1,260 @@
+//! What the operator is told: a file, from the chart's ConfigMap, and folders with credentials, from Secrets.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use zeroize::Zeroizing;
+
+use crate::{
+    effect::kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
+    platform::{Platform, PlatformBus, PlatformPostgres},
+    tier::TierOverrides,
+};
+
+/// A configuration that can't be used. Waiting does not mend it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {detail}", path.display())]
+pub struct ConfigError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, never what is in a credential.
+    pub detail: String,
+}
+
+impl ConfigError {
+    fn new(path: &Path, detail: impl std::fmt::Display) -> Self {
+        Self { path: path.to_owned(), detail: detail.to_string() }
+    }
+}
+
+impl From<KafkaFileError> for ConfigError {
+    fn from(error: KafkaFileError) -> Self {
+        Self { path: error.path, detail: error.detail }
+    }
+}
+
+/// The file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    bus: Bus,
+    #[serde(default)]
+    kafka: Option<KafkaPart>,
+    postgres: PlatformPostgres,
+    hub_image: String,
+    #[serde(default)]
+    extra_tls_names: Vec<String>,
+    #[serde(default)]
+    tiers: TierOverrides,
+    #[serde(default = "resync_seconds")]
+    resync_seconds: u64,
+    #[serde(default = "concurrency")]
+    concurrency: usize,
+}
+
+/// Where the log is. Without TLS only where that is said.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+enum Bus {
+    Postgres {},
+    Kafka {
+        bootstrap_servers: String,
+        #[serde(default = "yes")]
+        tls: bool,
+    },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct KafkaPart {
+    #[serde(default = "three")]
+    replication_factor: i16,
+}
+
+fn resync_seconds() -> u64 {
+    600
+}
+
+fn concurrency() -> usize {
+    4
+}
+
+fn three() -> i16 {
+    3
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What the operator was told, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// As plans need it.
+    pub platform: Platform,
+    /// Drift is looked for this often.
+    pub resync: Duration,
+    /// So many tenancies are reconciled at a time.
+    pub concurrency: usize,
+    /// Where the log is on Kafka.
+    pub kafka: Option<KafkaAccess>,
+    /// Folder with `username`, `password` and perhaps `ca.crt`.
+    postgres: PathBuf,
+}
+
+/// A file with one line.
+fn line(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| ConfigError::new(path, error))?);
+    let line = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+    if line.is_empty() { Err(ConfigError::new(path, "is empty")) } else { Ok(line) }
+}
+
+impl Config {
+    /// Reads the file; the credentials are in the folders `postgres` and `kafka` beside it. `namespace` is the operator's own.
+    ///
+    /// # Errors
+    /// The file that can't be used, and why.
+    pub fn load(path: &Path, namespace: &str) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::new(path, error))?;
+        let file: File = serde_saphyr::from_str(&text).map_err(|error| ConfigError::new(path, error))?;
+        let wrong = |detail: &str| Err(ConfigError::new(path, detail));
+        if !(10..=86_400).contains(&file.resync_seconds) {
+            return wrong("resyncSeconds: use 10 to 86400");
+        }
+        if !(1..=64).contains(&file.concurrency) {
+            return wrong("concurrency: use 1 to 64");
+        }
+        if file.hub_image.trim().is_empty() {
+            return wrong("hubImage: name the image of acb-hub");
+        }
+        if file.postgres.ssl_mode.parse::<PgSslMode>().is_err() {
+            return wrong("postgres.sslMode: use disable, allow, prefer, require, verify-ca or verify-full");
+        }
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        let mut platform = Platform::new(file.postgres);
+        (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
+        namespace.clone_into(&mut platform.operator_namespace);
+        let kafka = match file.bus {
+            Bus::Postgres {} if file.kafka.is_some() => return wrong("kafka: is for bus.kind kafka"),
+            Bus::Postgres {} => None,
+            Bus::Kafka { bootstrap_servers, tls } => {
+                let folder = folder.join("kafka");
+                let ca_file = folder.join("ca.crt");
+                if tls && !ca_file.is_file() {
+                    return Err(ConfigError::new(&ca_file, "is missing: with bus.tls it holds the authorities of the brokers"));
+                }
+                let options = KafkaOptions {
+                    bootstrap_servers,
+                    username: line(&folder.join("username"))?.to_string(),
+                    password_file: folder.join("password"),
+                    ca_file: tls.then_some(ca_file),
+                    replication_factor: file.kafka.map_or_else(three, |kafka| kafka.replication_factor),
+                };
+                let access = KafkaAccess::new(options)?;
+                (platform.bus, platform.kafka_authorities) = (access.bus(), access.authorities().map(str::to_owned));
+                Some(access)
+            }
+        };
+        debug_assert_eq!(kafka.is_some(), matches!(platform.bus, PlatformBus::Kafka { .. }));
+        let config = Self {
+            platform,
+            resync: Duration::from_secs(file.resync_seconds),
+            concurrency: file.concurrency,
+            kafka,
+            postgres: folder.join("postgres"),
+        };
+        config.operator_login()?;
+        Ok(config)
+    }
+
+    /// How a tenant reaches PostgreSQL: its name and password are to be filled in.
+    #[must_use]
+    pub fn tenant_login(&self) -> PgConnectOptions {
+        let PlatformPostgres { host, port, database, ssl_mode } = &self.platform.postgres;
+        let mode = ssl_mode.parse().unwrap_or(PgSslMode::VerifyFull);
+        let options = PgConnectOptions::new_without_pgpass().host(host).port(*port).database(database).ssl_mode(mode);
+        let authorities = self.postgres.join("ca.crt");
+        if authorities.is_file() { options.ssl_root_cert(authorities) } else { options }
+    }
+
+    /// The operator's password as it is now.
+    pub(super) fn operator_password(&self) -> Result<Zeroizing<String>, ConfigError> {
+        line(&self.postgres.join("password"))
+    }
+
+    /// How the operator does, with the password as it is now.
+    ///
+    /// # Errors
+    /// The file that can't be used.
+    pub fn operator_login(&self) -> Result<PgConnectOptions, ConfigError> {
+        let (user, password) = (line(&self.postgres.join("username"))?, self.operator_password()?);
+        Ok(self.tenant_login().username(&user).password(&password))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    const POSTGRES: &str =
+        "bus: {kind: postgres}\npostgres: {host: db, port: 5432, database: acb, sslMode: verify-full}\nhubImage: acb-hub:0.1.0\n";
+
+    fn folder(text: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.yaml"), text).unwrap();
+        for system in ["postgres", "kafka"] {
+            fs::create_dir(folder.path().join(system)).unwrap();
+            fs::write(folder.path().join(system).join("username"), "acb_operator").unwrap();
+            fs::write(folder.path().join(system).join("password"), "s3cret\n").unwrap();
+        }
+        folder
+    }
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        Config::load(&folder(text).path().join("config.yaml"), "acb-system")
+    }
+
+    #[test]
+    fn what_is_left_out_has_a_default() {
+        let config = load(POSTGRES).unwrap();
+        assert_eq!((config.resync.as_secs(), config.concurrency), (600, 4));
+        assert_eq!(config.platform.operator_namespace, "acb-system");
+        assert!(config.kafka.is_none() && !format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn kafka_without_tls_has_to_be_said() {
+        let kafka = |bus: &str| POSTGRES.replace("{kind: postgres}", bus);
+        let config = load(&kafka("{kind: kafka, bootstrapServers: 'kafka:9092', tls: false}")).unwrap();
+        assert!(config.platform.has_kafka());
+        let error = load(&kafka("{kind: kafka, bootstrapServers: 'kafka:9093'}")).unwrap_err().to_string();
+        assert!(error.contains("ca.crt") && error.contains("authorities"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, named) in [
+            (format!("{POSTGRES}colour: red\n"), "colour"),
+            (format!("{POSTGRES}resyncSeconds: 1\n"), "resyncSeconds"),
+            (format!("{POSTGRES}concurrency: 0\n"), "concurrency"),
+            (format!("{POSTGRES}kafka: {{replicationFactor: 1}}\n"), "bus.kind"),
+            (POSTGRES.replace("verify-full", "maybe"), "sslMode"),
+            (POSTGRES.replace("acb-hub:0.1.0", "''"), "hubImage"),
+            (String::new(), "config.yaml"),
+        ] {
+            let error = load(&text).unwrap_err().to_string();
+            assert!(error.contains(named), "{named}: {error}");
+        }
+        let folder = folder(POSTGRES);
+        fs::write(folder.path().join("postgres/password"), "\n").unwrap();
+        let error = Config::load(&folder.path().join("config.yaml"), "n").unwrap_err().to_string();
+        assert!(error.contains("postgres/password: is empty"), "{error}");
+    }
+}

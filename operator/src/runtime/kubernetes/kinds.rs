@@ -1,0 +1,76 @@
+//! The kinds that are watched, and how each is asked for. A kind that a plan may hold has to be here.
+
+use kube_client::core::{ApiResource, GroupVersionKind};
+
+/// What everything that the operator makes is labelled with.
+pub(super) const OWNED: &str = "app.kubernetes.io/managed-by=acb-operator";
+
+/// A kind.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct WatchedKind {
+    pub(super) api_version: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) plural: &'static str,
+    pub(super) is_namespaced: bool,
+    /// Those with this label alone.
+    pub(super) selector: Option<&'static str>,
+}
+
+const fn resource(kind: &'static str, plural: &'static str, is_namespaced: bool) -> WatchedKind {
+    WatchedKind { api_version: acb_crds::API_VERSION, kind, plural, is_namespaced, selector: None }
+}
+
+const fn owned(api_version: &'static str, kind: &'static str, plural: &'static str) -> WatchedKind {
+    WatchedKind { api_version, kind, plural, is_namespaced: true, selector: Some(OWNED) }
+}
+
+/// Everything that is watched. Secrets are not: the operator may read them in tenants' namespaces only, and asks when it needs one.
+pub(super) const WATCHED: [WatchedKind; 13] = [
+    resource("Tenant", "tenants", false),
+    resource("Agent", "agents", true),
+    resource("Quota", "quotas", true),
+    // Also those of others: a namespace with a tenant's name that is not the tenant's must be seen.
+    WatchedKind { api_version: "v1", kind: "Namespace", plural: "namespaces", is_namespaced: false, selector: None },
+    owned("v1", "ConfigMap", "configmaps"),
+    owned("v1", "Service", "services"),
+    owned("v1", "ServiceAccount", "serviceaccounts"),
+    owned("apps/v1", "Deployment", "deployments"),
+    owned("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    owned("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+    owned("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    owned("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
+    owned("batch/v1", "Job", "jobs"),
+];
+
+const SECRET: WatchedKind =
+    WatchedKind { api_version: "v1", kind: "Secret", plural: "secrets", is_namespaced: true, selector: Some(OWNED) };
+
+impl WatchedKind {
+    /// The kind of an object; `None`: no plan may hold it.
+    pub(super) fn find(api_version: &str, kind: &str) -> Option<&'static Self> {
+        WATCHED.iter().chain([&SECRET]).find(|known| known.api_version == api_version && known.kind == kind)
+    }
+
+    /// As the client asks for it.
+    pub(super) fn resource(&self) -> ApiResource {
+        let (group, version) = self.api_version.split_once('/').unwrap_or(("", self.api_version));
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, self.kind), self.plural)
+    }
+
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn kinds_are_asked_for_by_group_and_version() {
+        let deployment = WatchedKind::find("apps/v1", "Deployment").unwrap().resource();
+        assert_eq!((deployment.group.as_str(), deployment.version.as_str()), ("apps", "v1"));
+        let namespace = WatchedKind::find("v1", "Namespace").unwrap().resource();
+        assert_eq!((namespace.group.as_str(), namespace.api_version.as_str()), ("", "v1"));
+        assert_eq!(WatchedKind::find("v1", "Pod"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! What the operator counts, under the names that controllers have.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::reconcile::schedule::Turn;
+
+/// Seconds: from five milliseconds to a minute.
+const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+/// What is reconciled together.
+const CONTROLLER: &str = "tenancy";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reconciled {
+    controller: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Controller {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Queue {
+    name: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Lease {
+    name: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    verb: &'static str,
+}
+
+/// Counters of one operator process. Clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    reconciled: Family<Reconciled, Counter>,
+    seconds: Family<Controller, Histogram, fn() -> Histogram>,
+    depth: Family<Queue, Gauge>,
+    leading: Family<Lease, Gauge>,
+    requests: Family<Request, Counter>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let reconciled = Family::default();
+        let seconds: Family<Controller, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(BUCKETS.into_iter()));
+        let (depth, leading, requests) = (Family::default(), Family::default(), Family::default());
+        registry.register("controller_runtime_reconcile", "Reconciles, by how they ended", Family::clone(&reconciled));
+        registry.register_with_unit(
+            "controller_runtime_reconcile_time",
+            "How long a reconcile took",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        registry.register("workqueue_depth", "Tenancies that are due and not begun", Family::clone(&depth));
+        registry.register("leader_election_master_status", "Whether this process leads", Family::clone(&leading));
+        registry.register("acb_operator_api_requests", "Requests to the Kubernetes API, by verb", Family::clone(&requests));
+        let metrics = Self { registry: Arc::new(Mutex::new(registry)), reconciled, seconds, depth, leading, requests };
+        // Known from the beginning, so that nobody takes a process that stands by for one that is gone.
+        metrics.leads(false);
+        metrics.waits(0);
+        metrics
+    }
+}
+
+impl Metrics {
+    pub(super) fn reconciled(&self, turn: Turn, took: Duration) {
+        let result = match turn {
+            Turn::Settled => "success",
+            Turn::Waiting => "requeue_after",
+            Turn::Failed => "error",
+        };
+        self.reconciled.get_or_create(&Reconciled { controller: CONTROLLER, result }).inc();
+        self.seconds.get_or_create(&Controller { controller: CONTROLLER }).observe(took.as_secs_f64());
+    }
+
+    pub(super) fn waits(&self, tenancies: usize) {
+        self.depth.get_or_create(&Queue { name: CONTROLLER }).set(i64::try_from(tenancies).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn leads(&self, leads: bool) {
+        self.leading.get_or_create(&Lease { name: "acb-operator" }).set(i64::from(leads));
+    }
+
+    pub(super) fn requested(&self, verb: &'static str) {
+        self.requests.get_or_create(&Request { verb }).inc();
+    }
+
+    /// All of them, as Prometheus reads them.
+    ///
+    /// # Errors
+    /// Where they can't be written as text.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_dashboards_know() {
+        let metrics = Metrics::default();
+        metrics.reconciled(Turn::Failed, Duration::from_millis(20));
+        metrics.leads(true);
+        metrics.requested("patch");
+        let text = metrics.text().unwrap();
+        for line in [
+            "controller_runtime_reconcile_total{controller=\"tenancy\",result=\"error\"} 1",
+            "controller_runtime_reconcile_time_seconds_count{controller=\"tenancy\"} 1",
+            "workqueue_depth{name=\"tenancy\"} 0",
+            "leader_election_master_status{name=\"acb-operator\"} 1",
+            "acb_operator_api_requests_total{verb=\"patch\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! ACB on a live Kubernetes API: watches wake tenancies, one leader at a time reconciles them, and every write is fenced by the system
+//! that it goes to or, where that can't, by the lease. See docs/adr/0005-one-schedule-of-tenancies.md.
+
+mod cache;
+mod cluster;
+pub mod config;
+mod database;
+mod election;
+mod hub;
+mod kinds;
+mod lease;
+pub mod metrics;
+mod objects;
+pub mod ops;
+mod requests;
+pub mod run;
+mod secrets;
+mod wake;
+mod watch;
+
+/// Who wrote a field.
+const FIELD_MANAGER: &str = "acb-operator";
+/// What holds a Tenant or an Agent until it is taken down.
+const FINALIZER: &str = "acb.dev/cleanup";

@@ -1,0 +1,200 @@
+//! The port for objects on the API: reads come from the cache, writes say which version they are about and under whose name, and each
+//! asks the fence right before it is sent.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use kube_client::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use serde_json::{Value, json};
+
+use super::{
+    FIELD_MANAGER,
+    cache::Cache,
+    requests::{Refusal, Requests, plain},
+    secrets::Secrets,
+};
+use crate::{
+    difference,
+    effect::{
+        EffectError, SecretData, SecretReader,
+        fence::Fence,
+        kubernetes::{ObjectKey, Objects},
+    },
+    plan::SecretRef,
+    tenant::validate::TENANT_LABEL,
+};
+
+/// Objects of one leader's term.
+pub(super) struct KubernetesObjects {
+    requests: Requests,
+    cache: Arc<Cache>,
+    secrets: Secrets,
+    fence: Arc<Fence>,
+    /// Its Secrets may always be read.
+    own_namespace: String,
+}
+
+impl KubernetesObjects {
+    pub(super) fn new(requests: Requests, cache: Arc<Cache>, fence: Arc<Fence>, own_namespace: &str) -> Self {
+        let secrets = Secrets::new(requests.clone());
+        Self { requests, cache, secrets, fence, own_namespace: own_namespace.to_owned() }
+    }
+
+    /// Sends a patch of an object, and remembers what came of it.
+    async fn patch(
+        &self,
+        key: &ObjectKey,
+        part: Option<&str>,
+        options: &PatchParams,
+        patch: &Patch<Value>,
+    ) -> Result<(), Refusal> {
+        let api = self.requests.api_of(key).map_err(Refusal::Other)?;
+        self.fence.check(Duration::ZERO).map_err(Refusal::Other)?;
+        let answer = match part {
+            None => self.requests.send("patch", key, api.patch(&key.name, options, patch)).await?,
+            Some(part) => self.requests.send("patch", key, api.patch_subresource(part, &key.name, options, patch)).await?,
+        };
+        if let Some(object) = plain(&key.api_version, &key.kind, &answer) {
+            self.cache.put(object);
+        }
+        Ok(())
+    }
+
+    /// Adds a finalizer to an object or takes it away, where that changes anything. One that is gone is no error.
+    pub(super) async fn set_finalizer(&self, key: &ObjectKey, finalizer: &str, wanted: bool) -> Result<(), EffectError> {
+        let Some(known) = self.cache.get(key) else { return Ok(()) };
+        let listed = known.pointer("/metadata/finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+        if listed.iter().any(|listed| listed == finalizer) == wanted {
+            return Ok(());
+        }
+        let mut finalizers: Vec<Value> = listed.into_iter().filter(|listed| listed != finalizer).collect();
+        finalizers.extend(wanted.then(|| json!(finalizer)));
+        let version = known.pointer("/metadata/resourceVersion");
+        let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
+        let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match self.patch(key, None, &options, &Patch::Merge(patch)).await {
+            Ok(()) | Err(Refusal::Missing) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Sets the status of an object, where it differs. One that is gone is no error.
+    pub(super) async fn set_status(&self, key: &ObjectKey, status: Value) -> Result<(), EffectError> {
+        let Some(known) = self.cache.get(key) else { return Ok(()) };
+        if known.get("status") == Some(&status) {
+            return Ok(());
+        }
+        let object = json!({
+            "apiVersion": key.api_version, "kind": key.kind,
+            "metadata": {
+                "name": key.name, "namespace": known.pointer("/metadata/namespace"),
+                "uid": known.pointer("/metadata/uid"), "resourceVersion": known.pointer("/metadata/resourceVersion"),
+            },
+            "status": status,
+        });
+        match self.patch(key, Some("status"), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await {
+            Ok(()) | Err(Refusal::Missing) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Whether a namespace is there for things to be in.
+    fn has_namespace(&self, namespace: &str) -> bool {
+        namespace == self.own_namespace || self.cache.get(&ObjectKey::new("v1", "Namespace", "", namespace)).is_some()
+    }
+}
+
+/// What of all namespaces can be a tenant's: others would only be carried along.
+fn can_be_a_tenants(key: &ObjectKey, object: &Value) -> bool {
+    let label = object.get("metadata").and_then(|metadata| metadata.get("labels")?.get(TENANT_LABEL));
+    key.kind != "Namespace" || label.is_some() || key.name.starts_with("acb")
+}
+
+#[async_trait]
+impl SecretReader for KubernetesObjects {
+    async fn read(&self, secret: &SecretRef) -> Result<SecretData, EffectError> {
+        self.secrets.read(secret).await
+    }
+}
+
+#[async_trait]
+impl Objects for KubernetesObjects {
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, EffectError> {
+        if key.kind == "Secret" {
+            return self.secrets.find(key).await;
+        }
+        Ok(self.cache.get(key).map(|object| Value::clone(&object)))
+    }
+
+    async fn list(&self, namespace: &str) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
+        let mut objects = self.cache.list(namespace);
+        if namespace.is_empty() {
+            objects.retain(|key, object| can_be_a_tenants(key, object));
+            return Ok(objects);
+        }
+        if !self.has_namespace(namespace) {
+            return Ok(objects);
+        }
+        let uids = match self.secrets.list(namespace).await {
+            Ok(uids) => uids,
+            Err(Refusal::Forbidden(_)) if namespace != self.own_namespace => {
+                return Err(EffectError::Closed { namespace: namespace.to_owned() });
+            }
+            Err(other) => return Err(other.into()),
+        };
+        for (name, uid) in uids {
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace, "uid": uid},
+            });
+            objects.insert(ObjectKey::new("v1", "Secret", namespace, &name), secret);
+        }
+        Ok(objects)
+    }
+
+    async fn apply(&self, object: &Value) -> Result<(), EffectError> {
+        let key = ObjectKey::of(object)
+            .ok_or_else(|| EffectError::refused("the operator", "an object without apiVersion, kind or metadata.name"))?;
+        let known = self.cache.get(&key);
+        if known.as_ref().is_some_and(|known| !difference::differs(object, known)) {
+            return Ok(());
+        }
+        let mut object = object.clone();
+        // An object that is known is changed as it was seen, or not at all: a leader that was asleep has seen an older one.
+        if let Some(version) = known.as_ref().and_then(|known| known.pointer("/metadata/resourceVersion")) {
+            object["metadata"]["resourceVersion"] = version.clone();
+        }
+        let options = PatchParams::apply(FIELD_MANAGER).force();
+        Ok(self.patch(&key, None, &options, &Patch::Apply(object)).await?)
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), EffectError> {
+        let found = if key.kind == "Secret" {
+            self.secrets.find(key).await?
+        } else {
+            self.cache.get(key).map(|known| Value::clone(&known))
+        };
+        let Some(found) = found else { return Ok(()) };
+        let uid = found.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+        let options = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            // One that was made anew since is another's to decide about.
+            preconditions: Some(Preconditions { uid, resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let api = self.requests.api_of(key)?;
+        self.fence.check(Duration::ZERO)?;
+        let sent = self.requests.send("delete", key, api.delete(&key.name, &options)).await;
+        if key.kind == "Secret" {
+            self.secrets.forget(key);
+        }
+        match sent {
+            Ok(_) | Err(Refusal::Missing) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    async fn create_secret(&self, secret: &SecretRef, data: SecretData) -> Result<(), EffectError> {
+        self.fence.check(Duration::ZERO)?;
+        self.secrets.create(secret, &data).await
+    }
+}

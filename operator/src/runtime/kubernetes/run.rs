@@ -1,0 +1,259 @@
+//! One operator process: it watches from the beginning, stands for election, and reconciles for as long as it leads.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use acb_crds::schema::ObjectRef;
+use kube_client::Client;
+use kube_runtime::events::{Recorder, Reporter};
+use tokio::{
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{
+    FIELD_MANAGER,
+    cluster::{self, Cluster},
+    config::{Config, ConfigError},
+    database::Claim,
+    election::{Election, Term},
+    metrics::Metrics,
+    objects::KubernetesObjects,
+    ops,
+    requests::Requests,
+    watch::Watches,
+};
+use crate::{
+    condition::{Outcome, Problem, Reason},
+    effect::{EffectError, SecretReader},
+    reconcile::{
+        jitter,
+        runtime::Runtime as _,
+        schedule::{Schedule, Turn, Waits},
+        tenancies::{Tenancies, with_conditions},
+    },
+};
+
+/// A new leader passes over Kafka once more after this: a write of a leader that was asleep lives at most so long.
+const SECOND_PASS_AFTER: Duration = Duration::from_secs(5);
+/// A hub that comes up tells of it; this is only behind that.
+const WAITING: Duration = Duration::from_secs(5);
+/// What runs at the end is one step each, and has this long.
+const STEP_WITHIN: Duration = Duration::from_secs(15);
+
+/// What a process is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file of the configuration; credentials are in folders beside it.
+    pub config: PathBuf,
+    /// Of `/livez`, `/readyz` and `/metrics`.
+    pub ops_port: u16,
+    /// The operator's own.
+    pub namespace: String,
+    /// Of the pod.
+    pub name: String,
+}
+
+/// Why it could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What it was told.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// How it would reach the API server.
+    #[error("the Kubernetes API: {0}")]
+    Client(Box<dyn std::error::Error + Send + Sync>),
+    /// The port for probes and metrics.
+    #[error("port {port}: {source}")]
+    Port {
+        /// Which.
+        port: u16,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Runs until `stop`; then it finishes the steps that are under way and gives the lease back.
+///
+/// # Errors
+/// What it could not start with.
+pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), StartError> {
+    let config = Arc::new(Config::load(&options.config, &options.namespace)?);
+    let client = connect().await?;
+    let metrics = Metrics::default();
+    let source = |source| StartError::Port { port: options.ops_port, source };
+    let listener = ops::listen(options.ops_port).await.map_err(source)?;
+    let requests = Requests::new(client.clone(), metrics.clone());
+    let watches = Arc::new(Watches::new());
+    let ended = CancellationToken::new();
+    let probes = tokio::spawn(ops::serve(listener, watches.missing.subscribe(), metrics.clone(), ended.clone()));
+    watches.start(&requests, &ended);
+    let identity = format!("{}_{}", options.name, uuid::Uuid::new_v4().simple());
+    let election = Arc::new(Election::new(requests.clone(), &options.namespace, identity.clone()));
+    let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(options.name.clone()) };
+    let recorder = Recorder::new(client, reporter);
+    let process = Process { config, requests, watches, metrics, recorder, identity };
+    let mut missing = process.watches.missing.subscribe();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // A leader that does not know what is there would take it for gone.
+        known = missing.wait_for(Vec::is_empty) => drop(known.is_ok()),
+    }
+    while !stop.is_cancelled() {
+        let Some(term) = election.win(&stop).await else { break };
+        process.metrics.leads(true);
+        process.lead(&term, &stop).await;
+        process.metrics.leads(false);
+        election.give_back(term).await;
+    }
+    ended.cancel();
+    // It ends by itself, now that it was told to.
+    let _ = probes.await;
+    info!("ended");
+    Ok(())
+}
+
+async fn connect() -> Result<Client, StartError> {
+    let mut config = kube_client::Config::infer().await.map_err(|error| StartError::Client(error.into()))?;
+    // Every request has a bound of its own; a watch is silent for long, and is ended by the server within five minutes.
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(Duration::from_secs(330));
+    Client::try_from(config).map_err(|error| StartError::Client(error.into()))
+}
+
+struct Process {
+    config: Arc<Config>,
+    requests: Requests,
+    watches: Arc<Watches>,
+    metrics: Metrics,
+    recorder: Recorder,
+    identity: String,
+}
+
+impl Process {
+    /// One term.
+    async fn lead(&self, term: &Term, stop: &CancellationToken) {
+        let cache = Arc::clone(&self.watches.cache);
+        let own_namespace = &self.config.platform.operator_namespace;
+        let objects =
+            Arc::new(KubernetesObjects::new(self.requests.clone(), Arc::clone(&cache), Arc::clone(&term.fence), own_namespace));
+        let secrets: Arc<dyn SecretReader> = Arc::clone(&objects) as _;
+        let claim = match Claim::new(Arc::clone(&self.config), &self.identity, secrets) {
+            Ok(claim) => claim,
+            Err(error) => return error!(%error, "can't lead"),
+        };
+        let closing = CancellationToken::new();
+        let cluster = Arc::new(Cluster {
+            config: Arc::clone(&self.config),
+            cache,
+            objects,
+            claim,
+            fence: Arc::clone(&term.fence),
+            recorder: self.recorder.clone(),
+            closing: closing.clone(),
+        });
+        let waits = Waits { resync: self.config.resync, waiting: WAITING };
+        let mut turns = Turns {
+            tenancies: Arc::new(Tenancies { runtime: Arc::clone(&cluster) as _ }),
+            cluster: Arc::clone(&cluster),
+            schedule: Schedule::new(self.config.concurrency, waits),
+            jobs: JoinSet::new(),
+            fresh: cluster.cache.namespaces(),
+        };
+        self.watches.woken.take();
+        turns.touch(turns.fresh.clone());
+        loop {
+            self.report_unreadable(&cluster).await;
+            turns.start();
+            self.metrics.waits(turns.schedule.due(Instant::now()));
+            // Far away where nothing is due: something else will wake us.
+            let due = turns.schedule.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = term.lost.cancelled() => break,
+                () = self.watches.woken.wait() => turns.touch(self.watches.woken.take()),
+                Some(done) = turns.jobs.join_next() => match done {
+                    Ok((namespace, turn, took)) => {
+                        self.metrics.reconciled(turn, took);
+                        turns.finish(&namespace, turn);
+                    }
+                    Err(error) => error!(%error, "a reconcile broke off"),
+                },
+                () = sleep_until(due.into()) => {}
+            }
+        }
+        // The step that is under way is finished, and none is begun: everything is idempotent, so the next leader goes on from there.
+        closing.cancel();
+        let ending = async { while turns.jobs.join_next().await.is_some() {} };
+        if timeout(STEP_WITHIN, ending).await.is_err() {
+            warn!("a step did not end in time, and is broken off");
+            turns.jobs.shutdown().await;
+        }
+        cluster.claim.close().await;
+    }
+
+    /// A resource that this version can't read is said to be so, and left alone.
+    async fn report_unreadable(&self, cluster: &Cluster) {
+        for (object, why) in cluster.cache.unreadable() {
+            if let Err(error) = report(cluster, &object, why).await {
+                warn!(%object, %error, "the status of what can't be read is not written");
+            }
+        }
+    }
+}
+
+async fn report(cluster: &Cluster, object: &ObjectRef, why: String) -> Result<(), EffectError> {
+    let Some(known) = cluster.cache.get(&cluster::key(object)) else { return Ok(()) };
+    let message = format!("this version of the operator can't read it: {why}; upgrade the operator, or mend the resource");
+    let outcome = Outcome::Stalled(vec![Problem::new(Reason::InvalidSpec, "spec", message)]);
+    let status = known.get("status").cloned().unwrap_or_else(|| serde_json::json!({}));
+    let generation = known.pointer("/metadata/generation").and_then(serde_json::Value::as_i64);
+    cluster.set_status(object, with_conditions(status, generation, &outcome)).await
+}
+
+/// Who is looked at when, in one term.
+struct Turns {
+    cluster: Arc<Cluster>,
+    tenancies: Arc<Tenancies>,
+    schedule: Schedule<String>,
+    jobs: JoinSet<(String, Turn, Duration)>,
+    /// Namespaces that this leader has not passed over yet.
+    fresh: BTreeSet<String>,
+}
+
+impl Turns {
+    fn touch(&mut self, namespaces: BTreeSet<String>) {
+        let known = self.cluster.cache.namespaces();
+        self.schedule.keep_only(&known);
+        for namespace in namespaces.intersection(&known) {
+            self.schedule.touch(namespace.clone(), Instant::now());
+        }
+    }
+
+    fn start(&mut self) {
+        for namespace in self.schedule.start_due(Instant::now()) {
+            let tenancies = Arc::clone(&self.tenancies);
+            self.jobs.spawn(async move {
+                let begun = Instant::now();
+                let turn = tenancies.reconcile(&namespace).await;
+                (namespace, turn, begun.elapsed())
+            });
+        }
+    }
+
+    fn finish(&mut self, namespace: &str, turn: Turn) {
+        let key = namespace.to_owned();
+        let now = Instant::now();
+        self.schedule.finish(&key, turn, now, jitter());
+        if self.fresh.remove(namespace) && self.cluster.config.platform.has_kafka() {
+            self.schedule.no_later_than(&key, now + SECOND_PASS_AFTER);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Follows every watched kind into the cache, and notes which tenancies to look at. What is noted is a set: however much happens, it
+//! holds each namespace once.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::StreamExt as _;
+use kube_client::api::DynamicObject;
+use kube_runtime::{
+    WatchStreamExt as _,
+    watcher::{self, Event},
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{
+    cache::{Cache, Change},
+    kinds::{WATCHED, WatchedKind},
+    requests::{Requests, plain},
+    wake::wakes,
+};
+use crate::effect::kubernetes::ObjectKey;
+
+/// Tenancies to look at.
+#[derive(Debug, Default)]
+pub(super) struct Woken {
+    namespaces: Mutex<BTreeSet<String>>,
+    notify: Notify,
+}
+
+impl Woken {
+    pub(super) fn add(&self, namespaces: BTreeSet<String>) {
+        if !namespaces.is_empty() {
+            self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).extend(namespaces);
+            self.notify.notify_one();
+        }
+    }
+
+    /// Waits for some.
+    pub(super) async fn wait(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(super) fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.namespaces.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Follows all kinds.
+pub(super) struct Watches {
+    pub(super) cache: Arc<Cache>,
+    pub(super) woken: Arc<Woken>,
+    /// The kinds that were not listed yet.
+    pub(super) missing: watch::Sender<Vec<String>>,
+}
+
+impl Watches {
+    pub(super) fn new() -> Self {
+        let missing = WATCHED.iter().map(|kind| kind.plural.to_owned()).collect();
+        Self { cache: Arc::default(), woken: Arc::default(), missing: watch::Sender::new(missing) }
+    }
+
+    /// Follows every kind until stopped.
+    pub(super) fn start(self: &Arc<Self>, requests: &Requests, stop: &CancellationToken) {
+        for kind in &WATCHED {
+            let (watches, requests, stop) = (Arc::clone(self), requests.clone(), stop.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = watches.follow(kind, &requests) => {}
+                }
+            });
+        }
+    }
+
+    async fn follow(&self, kind: &'static WatchedKind, requests: &Requests) {
+        let config = kind.selector.map_or_else(watcher::Config::default, |selector| watcher::Config::default().labels(selector));
+        let mut events = std::pin::pin!(watcher::watcher(requests.api(kind, ""), config).default_backoff());
+        // What a list has named so far, and where the cache was when it was begun.
+        let (mut named, mut mark) = (BTreeSet::new(), 0);
+        let mut complained = false;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => (named, mark) = (BTreeSet::new(), self.cache.mark()),
+                Ok(Event::InitApply(object)) => {
+                    named.extend(self.put(kind, &object));
+                }
+                Ok(Event::InitDone) => {
+                    let gone = self.cache.forget_others(kind, &named, mark);
+                    gone.iter().for_each(|change| self.wake(change));
+                    named.clear();
+                    complained = false;
+                    self.missing.send_if_modified(|missing| {
+                        let before = missing.len();
+                        missing.retain(|plural| plural != kind.plural);
+                        missing.len() != before
+                    });
+                }
+                Ok(Event::Apply(object)) => drop(self.put(kind, &object)),
+                Ok(Event::Delete(object)) => {
+                    let change = plain(kind.api_version, kind.kind, &object).and_then(|object| self.cache.remove(&object));
+                    change.iter().for_each(|change| self.wake(change));
+                }
+                Err(error) if complained => debug!(kind = kind.plural, %error, "still not watched"),
+                Err(error) => {
+                    complained = true;
+                    warn!(kind = kind.plural, %error, "not watched; tried again (are the CRDs installed, and the ClusterRole?)");
+                }
+            }
+        }
+    }
+
+    fn put(&self, kind: &WatchedKind, object: &DynamicObject) -> Option<ObjectKey> {
+        let object = plain(kind.api_version, kind.kind, object)?;
+        let key = ObjectKey::of(&object)?;
+        if let Some(change) = self.cache.put(object) {
+            self.wake(&change);
+        }
+        Some(key)
+    }
+
+    fn wake(&self, change: &Change) {
+        self.woken.add(wakes(change, &self.cache.tenants()));
+    }
+}
