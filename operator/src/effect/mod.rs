@@ -36,11 +36,13 @@ pub enum EffectError {
         /// What was asked, and what to do.
         detail: String,
     },
-    /// A namespace whose Secrets may not be read yet: what allows it is still to be made there.
-    #[error("the Secrets of namespace {namespace} may not be read: waiting for RoleBinding acb-operator to be there")]
+    /// A namespace in which this operator may not act yet: what allows it is still to be made there, or not known everywhere.
+    #[error("waiting for the right to act in namespace {namespace}, which RoleBinding acb-operator gives: {detail}")]
     Closed {
         /// Which.
         namespace: String,
+        /// What was asked, and what came back.
+        detail: String,
     },
     /// A Secret that a step names is not there.
     #[error("Secret {0} is missing")]

@@ -50,7 +50,7 @@ pub async fn fetch(
     let space = tenancy::namespace(tenant).unwrap_or_default();
     for namespace in ["", &space, &name.hub_namespace(), &platform.operator_namespace] {
         let found: BTreeMap<ObjectKey, Value> = match objects.list(namespace).await {
-            Err(EffectError::Closed { namespace }) => {
+            Err(EffectError::Closed { namespace, .. }) => {
                 world.closed.insert(namespace);
                 continue;
             }

@@ -25,7 +25,7 @@ const fn owned(api_version: &'static str, kind: &'static str, plural: &'static s
 }
 
 /// Everything that is watched. Secrets are not: the operator may read them in tenants' namespaces only, and asks when it needs one.
-pub(super) const WATCHED: [WatchedKind; 13] = [
+pub(super) const WATCHED: [WatchedKind; 12] = [
     resource("Tenant", "tenants", false),
     resource("Agent", "agents", true),
     resource("Quota", "quotas", true),
@@ -39,7 +39,6 @@ pub(super) const WATCHED: [WatchedKind; 13] = [
     owned("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     owned("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
     owned("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
-    owned("batch/v1", "Job", "jobs"),
 ];
 
 const SECRET: WatchedKind =
@@ -56,7 +55,6 @@ impl WatchedKind {
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", self.api_version));
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, self.kind), self.plural)
     }
-
 }
 
 #[cfg(test)]

@@ -135,13 +135,7 @@ impl Objects for KubernetesObjects {
         if !self.has_namespace(namespace) {
             return Ok(objects);
         }
-        let uids = match self.secrets.list(namespace).await {
-            Ok(uids) => uids,
-            Err(Refusal::Forbidden(_)) if namespace != self.own_namespace => {
-                return Err(EffectError::Closed { namespace: namespace.to_owned() });
-            }
-            Err(other) => return Err(other.into()),
-        };
+        let uids = self.secrets.list(namespace).await.map_err(|refusal| refusal.within(namespace))?;
         for (name, uid) in uids {
             let secret = json!({
                 "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace, "uid": uid},
@@ -164,7 +158,7 @@ impl Objects for KubernetesObjects {
             object["metadata"]["resourceVersion"] = version.clone();
         }
         let options = PatchParams::apply(FIELD_MANAGER).force();
-        Ok(self.patch(&key, None, &options, &Patch::Apply(object)).await?)
+        self.patch(&key, None, &options, &Patch::Apply(object)).await.map_err(|refusal| refusal.within(&key.namespace))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), EffectError> {
@@ -189,7 +183,7 @@ impl Objects for KubernetesObjects {
         }
         match sent {
             Ok(_) | Err(Refusal::Missing) => Ok(()),
-            Err(other) => Err(other.into()),
+            Err(other) => Err(other.within(&key.namespace)),
         }
     }
 

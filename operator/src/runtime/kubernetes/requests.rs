@@ -27,8 +27,8 @@ pub(super) enum Refusal {
     Missing,
     /// It is there already.
     Exists,
-    /// May not.
-    Forbidden(EffectError),
+    /// May not: what the API server said.
+    Forbidden(String),
     /// Anything else.
     Other(EffectError),
 }
@@ -38,7 +38,20 @@ impl From<Refusal> for EffectError {
         match refusal {
             Refusal::Missing => Self::unavailable(SYSTEM, "an object is gone that was there a moment ago"),
             Refusal::Exists => Self::unavailable(SYSTEM, "an object is there that was not a moment ago"),
-            Refusal::Forbidden(error) | Refusal::Other(error) => error,
+            Refusal::Forbidden(detail) => {
+                Self::refused(SYSTEM, format!("{detail}: compare the operator's ClusterRole with docs/rbac.md"))
+            }
+            Refusal::Other(error) => error,
+        }
+    }
+}
+
+impl Refusal {
+    /// The same, of a request in a namespace where a RoleBinding gives the right, which may not be there or not be known yet.
+    pub(super) fn within(self, namespace: &str) -> EffectError {
+        match self {
+            Self::Forbidden(detail) if !namespace.is_empty() => EffectError::Closed { namespace: namespace.to_owned(), detail },
+            other => other.into(),
         }
     }
 }
@@ -101,10 +114,7 @@ fn refusal(verb: &str, what: &dyn std::fmt::Display, error: &Error) -> Refusal {
         // Someone wrote in between: what is there now is read, and decided about anew.
         409 | 429 | 500.. => Refusal::Other(EffectError::unavailable(SYSTEM, detail)),
         403 if status.message.contains("is being terminated") => Refusal::Other(EffectError::unavailable(SYSTEM, detail)),
-        403 => Refusal::Forbidden(EffectError::refused(
-            SYSTEM,
-            format!("{detail}: compare the operator's ClusterRole with docs/rbac.md"),
-        )),
+        403 => Refusal::Forbidden(detail),
         // A token that is being replaced.
         401 => Refusal::Other(EffectError::unavailable(SYSTEM, detail)),
         _ => Refusal::Other(EffectError::refused(SYSTEM, detail)),

@@ -105,7 +105,7 @@ impl Secrets {
         let object = match self.requests.send("get", &key, api.get(&key.name)).await {
             Ok(object) => object,
             Err(Refusal::Missing) => return Err(EffectError::MissingSecret(secret.clone())),
-            Err(other) => return Err(other.into()),
+            Err(other) => return Err(other.within(&key.namespace)),
         };
         let data = secret_data(&object.data).ok_or_else(|| EffectError::BadSecret {
             secret: secret.clone(),
@@ -126,7 +126,7 @@ impl Secrets {
                 "metadata": {"name": key.name, "namespace": key.namespace, "uid": found.metadata.uid},
             }))),
             Err(Refusal::Missing) => Ok(None),
-            Err(other) => Err(other.into()),
+            Err(other) => Err(other.within(&key.namespace)),
         }
     }
 
@@ -147,7 +147,7 @@ impl Secrets {
                 Ok(())
             }
             Err(Refusal::Exists) => Ok(()),
-            Err(other) => Err(other.into()),
+            Err(other) => Err(other.within(&key.namespace)),
         }
     }
 
