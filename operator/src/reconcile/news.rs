@@ -46,7 +46,9 @@ pub(crate) fn of_conditions(before: &[Condition], now: &[Condition]) -> Option<N
 
 /// What was done for a resource.
 pub(crate) fn of_plan(plan: &Plan) -> Option<News> {
-    let note = short(plan.to_string().trim());
+    // On one line: what shows events shows the first.
+    let lines: Vec<String> = plan.to_string().lines().map(|line| line.trim().to_owned()).collect();
+    let note = short(&lines.join("; "));
     (!plan.steps.is_empty()).then(|| News { warning: false, reason: "Applied".to_owned(), action: "Apply", note })
 }
 

@@ -7,7 +7,7 @@ use acb_crds::{
     schema::{Kind, ObjectRef},
 };
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube_runtime::events::{Event, EventType, Recorder};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -56,6 +56,12 @@ pub(super) fn key(object: &ObjectRef) -> ObjectKey {
     ObjectKey::new(acb_crds::API_VERSION, object.kind.as_str(), &object.namespace, &object.name)
 }
 
+/// On its way out, and taken down: no longer this operator's affair.
+fn is_let_go(metadata: &ObjectMeta) -> bool {
+    let is_held = metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+    metadata.deletion_timestamp.is_some() && !is_held
+}
+
 impl Cluster {
     fn hub_object(&self, tenant: &TenantName, api_version: &str, kind: &str) -> Option<Arc<Value>> {
         self.cache.get(&ObjectKey::new(api_version, kind, &tenant.hub_namespace(), HUB))
@@ -83,7 +89,11 @@ impl Runtime for Cluster {
     }
 
     fn tenancy(&self, namespace: &str) -> Result<Tenancy, EffectError> {
-        Ok(self.cache.tenancy(namespace))
+        let mut tenancy = self.cache.tenancy(namespace);
+        // What was let go is there until its deletion comes back through the watch, or for as long as others hold it.
+        tenancy.tenants.retain(|tenant| !is_let_go(&tenant.metadata));
+        tenancy.agents.retain(|agent| !is_let_go(&agent.metadata));
+        Ok(tenancy)
     }
 
     fn objects(&self) -> &dyn Objects {
