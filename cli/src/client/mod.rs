@@ -32,6 +32,9 @@ pub(crate) enum Command {
     /// Sends a query to an agent and waits for its reply.
     Request(exchange::Request),
     /// Answers requests to this agent: with a text, a file, or what a command prints.
+    ///
+    /// One after another, until it is stopped. Other messages are not acknowledged: they come again, and go to the dead letters after ten
+    /// deliveries.
     Reply(reply::Reply),
     /// Prints messages as they come, and acknowledges them; or the changes of a context type.
     Watch(watch::Watch),

@@ -10,8 +10,6 @@ use super::{Target, mailbox::Mailbox, payload, program::Program, refused};
 use crate::output::{self, Failure, Output};
 
 /// Waits for requests to this agent, and answers one after another.
-///
-/// Other messages are not acknowledged: they come again in a later session, and go to the dead letters after ten deliveries.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("answer").required(true).args(["data", "file", "command"]))]
 pub(crate) struct Reply {

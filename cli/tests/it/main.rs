@@ -1,4 +1,10 @@
 //! The `acb` program as a user runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod completion;
 mod dev;
+mod kafka;
+mod login;
+mod messages;
+mod transfer;
+mod world;

@@ -22,9 +22,11 @@
 //! These panic where something is missing, and say what to install: in a test that is the useful answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod gate;
 pub mod kafka;
 pub mod postgres;
 pub mod standalone;
 
+pub use gate::Gate;
 pub use kafka::{Kafka, KafkaListener};
 pub use postgres::{Postgres, Secrets, TestAgent, TestTenant, Version};

@@ -1,0 +1,167 @@
+//! `send`, `watch`, `request`, `reply`: what is said, and what comes back.
+
+use std::{fs, time::Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::world::{World, text};
+
+/// A command whose first words are always these.
+fn words<'a>(first: &'a [&'a str]) -> impl Fn(&[&'a str]) -> Vec<&'a str> {
+    move |rest| [first, rest].concat()
+}
+
+#[tokio::test]
+async fn what_is_sent_is_watched() {
+    let world = World::of(&["sender", "inbox"]).await;
+    let mut watch = world.start(&["watch", "-c", "inbox", "-o", "json", "--count", "5"]);
+    let note = world.path("note.txt");
+    fs::write(&note, "from a file").unwrap();
+    let from_file = format!("@{}", text(&note));
+    let send = words(&["send", "-c", "sender"]);
+
+    let sent = world.json(&send(&["inbox", "hello", "--topic", "greeting", "--metadata", "mood=good"])).await;
+    let line: Value = serde_json::from_str(&watch.line().await).unwrap();
+    assert_eq!((&line["id"], &sent["deduplicated"]), (&sent["messageId"], &json!(false)));
+    assert_eq!((&line["from"], &line["to"]), (&json!("sender"), &json!({"agent": "inbox"})));
+    assert_eq!((&line["topic"], &line["payload"], &line["type"]), (&json!("greeting"), &json!("hello"), &json!("event")));
+    assert_eq!(line["metadata"], json!({"mood": "good"}));
+    assert!(line["sentAt"].as_str().unwrap().ends_with('Z'), "{line}");
+
+    world.run(&send(&["inbox", &from_file, "--topic", "t"])).await.ok();
+    world.run(&send(&["inbox", r#"{"n": 1}"#, "--json", "--topic", "t"])).await.ok();
+    world.run(&send(&["--group", "readers", "to the group", "--topic", "t"])).await.ok();
+    let said = world.run(&send(&["--all", "to all", "--topic", "t"])).await.ok().stdout;
+    assert!(said.starts_with("Sent ") && said.ends_with(" to all.\n"), "{said}");
+    let mut came = Vec::new();
+    for _ in 0..4 {
+        let line: Value = serde_json::from_str(&watch.line().await).unwrap();
+        came.push((line["payload"].as_str().unwrap().to_owned(), line["contentType"].as_str().unwrap().to_owned()));
+    }
+    let plain = "text/plain; charset=utf-8";
+    let expected = [("from a file", plain), (r#"{"n": 1}"#, "application/json"), ("to the group", plain), ("to all", plain)];
+    assert_eq!(came, expected.map(|(payload, kind)| (payload.to_owned(), kind.to_owned())));
+    watch.end().await.ok();
+
+    // What was printed was acknowledged: a later session has the next one only.
+    world.run(&send(&["inbox", "later\u{1b}[2J", "--topic", "t"])).await.ok();
+    let table = world.run(&["watch", "-c", "inbox", "--count", "1"]).await.ok().stdout;
+    assert_eq!(table, "sender  t  later\\u{1b}[2J\n");
+}
+
+#[tokio::test]
+async fn a_topic_chooses_and_leaves_the_rest_in_the_mailbox() {
+    let world = World::of(&["sender", "inbox-by-topic"]).await;
+    for (topic, data) in [("a", "one"), ("b", "two"), ("a", "three")] {
+        world.run(&["send", "-c", "sender", "inbox-by-topic", data, "--topic", topic]).await.ok();
+    }
+    let watch = words(&["watch", "-c", "inbox-by-topic"]);
+    let chosen = world.run(&watch(&["--topic", "a", "--count", "2"])).await.ok().stdout;
+    assert_eq!(chosen, "sender  a  one\nsender  a  three\n");
+    let mut rest = world.start(&watch(&[]));
+    assert_eq!(rest.line().await, "sender  b  two");
+    // Ctrl-C is a way to end it, not a failure; and what was printed is acknowledged.
+    rest.signal(Signal::INT);
+    rest.end().await.ok();
+    world.run(&["send", "-c", "sender", "inbox-by-topic", "four", "--topic", "b"]).await.ok();
+    assert_eq!(world.run(&watch(&["--count", "1"])).await.ok().stdout, "sender  b  four\n");
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_sent_says_why() {
+    let world = World::of(&["sender", "observer"]).await;
+    let send = words(&["send", "-c", "sender", "--topic", "t"]);
+    let unknown = world.run(&send(&["nobody", "x"])).await.fails(3, &["\"nobody\"", "RECIPIENT_NOT_FOUND"]);
+    assert_eq!(unknown.stderr.lines().count(), 1, "{}", unknown.stderr);
+    world.run(&send(&["--group", "nobody", "x"])).await.fails(3, &["\"nobody\""]);
+    world.run(&send(&[])).await.fails(2, &["--group or --all"]);
+    world.run(&send(&["--all", "x", "y"])).await.fails(2, &["\"y\""]);
+    world.run(&send(&["inbox", "{", "--json"])).await.fails(2, &["not JSON"]);
+    world.run(&send(&["inbox", "@missing"])).await.fails(3, &["missing"]);
+    world.run(&send(&["inbox", "x", "--metadata", "mood"])).await.fails(2, &["key=value"]);
+    let large = world.path("large");
+    fs::write(&large, vec![b'x'; (1 << 20) + 1]).unwrap();
+    world.run(&send(&["inbox", "@large"])).await.fails(2, &["acb push"]);
+    // Within what is read, beyond what an envelope holds: the hub's word.
+    fs::write(&large, vec![b'x'; 1 << 20]).unwrap();
+    world.run(&send(&["inbox", "@large"])).await.fails(1, &["MESSAGE_TOO_LARGE", "1048576"]);
+    world.run(&["send", "-c", "observer", "--topic", "t", "inbox", "x"]).await.fails(4, &["role"]);
+    world.run(&["watch", "-c", "observer", "--count", "1"]).await.fails(4, &["role"]);
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_a_text_or_a_file() {
+    let world = World::of(&["sender", "answers-text", "answers-file"]).await;
+    let reply = world.start(&["reply", "-c", "answers-text", "forty-two", "--topic", "lookup", "--count", "2", "-o", "json"]);
+    let ask = ["request", "-c", "sender", "answers-text", "what is it?", "--topic", "lookup"];
+    assert_eq!(world.run(&ask).await.ok().stdout, "forty-two\n");
+    let answer = world.json(&ask).await;
+    assert_eq!(
+        (&answer["from"], &answer["type"], &answer["topic"]),
+        (&json!("answers-text"), &json!("response"), &json!("lookup"))
+    );
+    assert_eq!(answer["payload"], "forty-two");
+    let told = reply.end().await.ok().stdout;
+    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(told.len(), 2);
+    assert_eq!((&told[0]["request"]["payload"], &told[0]["request"]["type"]), (&json!("what is it?"), &json!("query")));
+    assert_eq!((&told[1]["reply"]["payload"], &told[1]["reply"]["error"]), (&json!("forty-two"), &Value::Null));
+    assert_eq!(told[1]["reply"]["messageId"], answer["id"]);
+
+    // What is no request is left in the mailbox.
+    world.run(&["send", "-c", "sender", "answers-file", "no question", "--topic", "lookup"]).await.ok();
+    fs::write(world.path("answer.bin"), [0xff, 0xfe]).unwrap();
+    let reply = world.start(&["reply", "-c", "answers-file", "--file", "answer.bin", "--count", "1"]);
+    let ask = ["request", "-c", "sender", "answers-file", "--topic", "lookup"];
+    assert_eq!(world.json(&ask).await["payloadHex"], "fffe");
+    assert_eq!(reply.end().await.ok().stdout, "sender  lookup  \n  answered  (2 bytes)\n");
+    let left = world.json(&["watch", "-c", "answers-file", "--count", "1"]).await;
+    assert_eq!((&left["payload"], &left["type"]), (&json!("no question"), &json!("event")));
+}
+
+#[tokio::test]
+async fn a_request_is_answered_by_a_command() {
+    let world = World::of(&["sender", "answers-command", "fails"]).await;
+    let mut reply = world.start(&["reply", "-c", "answers-command", "--command", "tr", "-d", "aeiou"]);
+    let ask = |payload| ["request", "-c", "sender", "answers-command", payload, "--topic", "shorten"];
+    assert_eq!(world.run(&ask("supervisor")).await.ok().stdout, "sprvsr\n");
+    assert_eq!(world.run(&ask("worker")).await.ok().stdout, "wrkr\n");
+    assert_eq!([reply.line().await, reply.line().await], ["sender  shorten  supervisor", "  answered  sprvsr"]);
+    reply.signal(Signal::TERM);
+    reply.end().await.ok();
+
+    let script = "echo half an answer; exit 3";
+    let reply = world.start(&["reply", "-c", "fails", "--count", "2", "-o", "json", "--command", "sh", "-c", script]);
+    let ask = ["request", "-c", "sender", "fails", "x", "--topic", "t"];
+    world.run(&ask).await.fails(1, &["\"fails\"", "exit status: 3"]);
+    // As JSON the answer is there for a program to see, and the exit code is the same.
+    let refused = world.run(&[&ask[..], &["-o", "json"]].concat()).await;
+    assert!(!refused.succeeded());
+    assert!(refused.json()["metadata"]["acb-failure"].as_str().unwrap().contains("exit status: 3"));
+    let told = reply.end().await.ok().stdout;
+    let told: Value = serde_json::from_str(told.lines().next().unwrap()).unwrap();
+    assert!(told["reply"]["error"].as_str().unwrap().contains("exit status: 3") && told["reply"]["payload"].is_null());
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_answers_ends_in_time() {
+    let world = World::of(&["sender"]).await;
+    let began = Instant::now();
+    let ask = ["request", "-c", "sender", "silent", "x", "--topic", "t", "--timeout", "1s"];
+    world.run(&ask).await.fails(5, &["\"silent\"", "NO_REPLY"]);
+    assert!(began.elapsed().as_secs_f64() >= 1.0 && began.elapsed().as_secs() < 25, "{:?}", began.elapsed());
+    world.run(&["request", "-c", "sender", "nobody", "x", "--topic", "t"]).await.fails(3, &["RECIPIENT_NOT_FOUND"]);
+    world.run(&["request", "-c", "sender", "silent", "--topic", "t", "--timeout", "soon"]).await.fails(2, &["30s"]);
+}
+
+#[tokio::test]
+async fn a_reply_needs_one_source_of_answers() {
+    let world = World::of(&["stranger"]).await;
+    let reply = words(&["reply", "-c", "stranger"]);
+    world.run(&reply(&[])).await.fails(2, &["--file", "--command"]);
+    world.run(&reply(&["text", "--file", "x"])).await.fails(2, &["--file"]);
+    world.run(&reply(&["--file", "missing"])).await.fails(3, &["missing"]);
+    world.run(&reply(&["text", "--count", "0"])).await.fails(2, &["--count"]);
+    world.run(&reply(&["@missing"])).await.fails(3, &["missing"]);
+}

@@ -1,0 +1,10 @@
+//! The SDK against real hubs: `acb dev` with its replicas, on a real PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod agents;
+mod failover;
+mod mailbox;
+mod requests;
+mod tokens;
+mod world;

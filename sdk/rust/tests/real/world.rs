@@ -1,0 +1,78 @@
+//! Two tenants: `acme`, whose two replicas nobody touches, and `fragile`, whose replicas a test ends.
+
+use std::time::Duration;
+
+use acb_sdk::{Client, Received, Session};
+use acb_testbed::standalone::Standalone;
+use tokio::time::{Instant, sleep, timeout};
+
+/// More than anything here takes on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// Tests of one process share the tenant, never an agent that receives.
+const ACME: [(&str, &str); 11] = [
+    ("asker", "{type: person, role: agent-full}"),
+    ("librarian", "{type: worker, role: agent-full}"),
+    ("failing", "{type: worker, role: agent-full}"),
+    ("slow", "{type: worker, role: agent-full}"),
+    ("present", "{type: presence, role: agent-full, capabilities: [summarize], metadata: {team: red}}"),
+    ("translator", "{type: linguist, role: agent-full, capabilities: [translate, summarize], metadata: {team: red, rank: '1'}}"),
+    ("poet", "{type: linguist, role: agent-full, capabilities: [rhyme], metadata: {team: red}}"),
+    ("lonely", "{type: worker, role: agent-full}"),
+    ("lazy", "{type: worker, role: agent-full}"),
+    ("eager", "{type: worker, role: agent-full}"),
+    ("elder", "{type: worker, role: agent-full}"),
+];
+const FRAGILE: [(&str, &str); 2] =
+    [("sender", "{type: worker, role: agent-full}"), ("receiver", "{type: worker, role: agent-full}")];
+
+fn tenant(name: &str, registration: &str, agents: &[(&str, &str)]) -> String {
+    let mut yaml = format!(
+        "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {name}}}\n\
+         spec: {{tier: Professional, registration: {registration}, hub: {{replicas: 2}}}}\n"
+    );
+    for (agent, spec) in agents {
+        yaml.push_str(&format!(
+            "---\napiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {{name: {agent}, namespace: acb-{name}}}\nspec: {spec}\n"
+        ));
+    }
+    yaml
+}
+
+pub(crate) async fn dev() -> &'static Standalone {
+    Standalone::shared(&[("acme.yaml", tenant("acme", "Open", &ACME)), ("fragile.yaml", tenant("fragile", "Declared", &FRAGILE))])
+        .await
+}
+
+/// An agent, over all replicas of its tenant.
+pub(crate) async fn client(tenant: &str, agent: &str) -> Client {
+    let endpoints = dev().await.tenant(tenant).unwrap().endpoints.clone();
+    client_of(tenant, agent, &endpoints).await
+}
+
+/// An agent of `acme`, that knows one replica only.
+pub(crate) async fn client_at(agent: &str, replica: usize) -> Client {
+    let endpoint = dev().await.tenant("acme").unwrap().endpoints[replica].clone();
+    client_of("acme", agent, &[endpoint]).await
+}
+
+async fn client_of(tenant: &str, agent: &str, endpoints: &[String]) -> Client {
+    let access = dev().await.tenant(tenant).unwrap();
+    let key = access.api_key(agent).unwrap().parse().unwrap();
+    Client::builder().endpoints(endpoints).ca_pem(access.ca_pem.clone()).api_key(key).connect().await.unwrap()
+}
+
+pub(crate) async fn next(session: &mut Session) -> Received {
+    timeout(LONG, session.next()).await.expect("a message comes").unwrap()
+}
+
+pub(crate) async fn until<T>(what: &str, mut looked: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(found) = looked().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waiting until {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
