@@ -1,5 +1,7 @@
 //! Effects apply one step of a plan to one system. Each is idempotent: it may be repeated after a crash anywhere.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod fence;
 pub mod kafka;
 pub mod kafka_access;

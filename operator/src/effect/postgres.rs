@@ -16,6 +16,8 @@ use crate::{
 };
 
 const SYSTEM: &str = "PostgreSQL";
+/// What `acb_provision.check_epoch` raises.
+const ANOTHER_LEADS: &str = "ACB01";
 /// The key of a generation in `sys.control`; its value is the decimal number.
 pub const GENERATION_KEY: &[u8] = b"generation";
 
@@ -458,7 +460,11 @@ fn long(number: u64) -> i64 {
 
 /// Retrying mends what is not PostgreSQL's clear no: connections, shutdowns, locks, resources.
 pub(crate) fn failed(what: &str, error: &sqlx::Error) -> EffectError {
-    let refused = error.as_database_error().and_then(|database| database.code()).is_some_and(|code| {
+    let code = error.as_database_error().and_then(|database| database.code());
+    if code.as_deref() == Some(ANOTHER_LEADS) {
+        return EffectError::unavailable(SYSTEM, format!("{what}: another operator leads on this database"));
+    }
+    let refused = code.is_some_and(|code| {
         let class = code.get(..2).unwrap_or_default();
         !matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
     });

@@ -6,6 +6,8 @@ pub(crate) mod news;
 pub(crate) mod runtime;
 pub(crate) mod schedule;
 pub(crate) mod tenancies;
+#[cfg(test)]
+mod tests;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 

@@ -62,17 +62,25 @@ fn is_leaving(metadata: &ObjectMeta) -> bool {
 impl Tenancies {
     /// Brings one namespace's tenancy to where it should be, as far as it goes now.
     pub(crate) async fn reconcile(&self, namespace: &str) -> Turn {
-        match self.try_reconcile(namespace).await {
-            Ok(turn) => turn,
+        let everything = match self.runtime.tenancy(namespace) {
+            Ok(everything) => everything,
             Err(error) => {
                 warn!(namespace, %error, "not reconciled");
-                Turn::Failed
+                return Turn::Failed;
             }
-        }
+        };
+        self.pass(namespace, &everything).await
     }
 
-    async fn try_reconcile(&self, namespace: &str) -> Result<Turn, EffectError> {
-        let everything = self.runtime.tenancy(namespace)?;
+    /// What could not even be said at its resource.
+    fn fell_through(object: &ObjectRef, result: Result<Turn, EffectError>) -> Turn {
+        result.unwrap_or_else(|error| {
+            warn!(%object, %error, "not reconciled");
+            Turn::Failed
+        })
+    }
+
+    async fn pass(&self, namespace: &str, everything: &Tenancy) -> Turn {
         let database = self.runtime.database().await;
         let database = database.as_ref();
         let mut tenancy = everything.clone();
@@ -80,16 +88,18 @@ impl Tenancies {
         let mut turns = Vec::new();
         // On the way out agents go first, while their tenant is still known.
         let (leaving, staying): (Vec<_>, Vec<_>) = tenancy.agents.iter().partition(|agent| is_leaving(&agent.metadata));
-        turns.extend(self.agents(namespace, &leaving, &tenancy, database).await?);
+        turns.extend(self.agents(namespace, &leaving, &tenancy, database).await);
         for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
-            turns.push(self.tenant(tenant, &tenancy, database).await?);
+            let result = self.tenant(tenant, &tenancy, database).await;
+            turns.push(Self::fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }
         for quota in &everything.quotas {
-            turns.push(self.quota(quota, &tenancy).await?);
+            let result = self.quota(quota, &tenancy).await;
+            turns.push(Self::fell_through(&reference(Kind::Quota, &quota.metadata), result));
         }
-        turns.extend(self.agents(namespace, &staying, &tenancy, database).await?);
+        turns.extend(self.agents(namespace, &staying, &tenancy, database).await);
         let worst = [Turn::Failed, Turn::Waiting].into_iter().find(|turn| turns.contains(turn));
-        Ok(worst.unwrap_or(Turn::Settled))
+        worst.unwrap_or(Turn::Settled)
     }
 
     async fn tenant(&self, tenant: &Tenant, tenancy: &Tenancy, database: Reached<'_>) -> Result<Turn, EffectError> {
@@ -169,15 +179,9 @@ impl Tenancies {
         Ok(Turn::Settled)
     }
 
-    async fn agents(
-        &self,
-        namespace: &str,
-        agents: &[&Agent],
-        tenancy: &Tenancy,
-        database: Reached<'_>,
-    ) -> Result<Vec<Turn>, EffectError> {
+    async fn agents(&self, namespace: &str, agents: &[&Agent], tenancy: &Tenancy, database: Reached<'_>) -> Vec<Turn> {
         if agents.is_empty() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let shared = match database {
             Ok(database) => {
@@ -190,10 +194,10 @@ impl Tenancies {
         for agent in agents {
             let object = reference(Kind::Agent, &agent.metadata);
             if !self.runtime.is_refused(&object) {
-                turns.push(self.agent(agent, &object, shared).await?);
+                turns.push(Self::fell_through(&object, self.agent(agent, &object, shared).await));
             }
         }
-        Ok(turns)
+        turns
     }
 
     async fn agent(

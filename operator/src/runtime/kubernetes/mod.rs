@@ -15,6 +15,8 @@ pub mod ops;
 mod requests;
 pub mod run;
 mod secrets;
+#[cfg(test)]
+mod tests;
 mod wake;
 mod watch;
 

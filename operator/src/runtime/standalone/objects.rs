@@ -218,6 +218,12 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn conforms() {
+        let (_folder, store) = store();
+        crate::effect::conformance::objects(&store, "acbhub-acme", || async {}).await;
+    }
+
+    #[tokio::test]
     async fn a_secret_is_made_once_and_is_private() {
         let (_folder, store) = store();
         let secret = SecretRef { namespace: "acbhub-acme".into(), name: "hub-keys".into(), generation: 1 };

@@ -1,0 +1,227 @@
+//! Objects on an API of wood: what is sent, and what is not. And on a real one, where a test is given a cluster.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use kube_client::{Client, client::Body};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{FINALIZER, cache::Cache, metrics::Metrics, objects::KubernetesObjects, requests::Requests, watch::Watches};
+use crate::{
+    difference,
+    effect::{
+        EffectError, SecretData, conformance,
+        fence::Fence,
+        kubernetes::{ObjectKey, Objects as _},
+    },
+    plan::SecretRef,
+};
+
+type Sent = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// An API server that answers everything alike, and writes down what it was asked.
+fn api(status: u16, answer: Value) -> (Client, Sent) {
+    let sent = Sent::default();
+    let log = Arc::clone(&sent);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (log, answer) = (Arc::clone(&log), answer.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            log.lock().unwrap().push((format!("{} {}", parts.method, parts.uri), body));
+            Ok::<_, Infallible>(Response::builder().status(status).body(Body::from(answer.to_string().into_bytes())).unwrap())
+        }
+    });
+    (Client::new(service, "default"), sent)
+}
+
+fn objects(client: Client, cache: &Arc<Cache>, fence: Fence) -> KubernetesObjects {
+    KubernetesObjects::new(Requests::new(client, Metrics::default()), Arc::clone(cache), Arc::new(fence), "acb-system")
+}
+
+fn open() -> Fence {
+    Fence::until(Instant::now() + Duration::from_secs(60))
+}
+
+fn service(version: u64) -> Value {
+    difference::marked(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "hub", "namespace": "acbhub-acme", "uid": "u-1", "resourceVersion": version.to_string()},
+        "spec": {"type": "ClusterIP"},
+    }))
+}
+
+fn failure(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
+}
+
+#[tokio::test]
+async fn what_is_as_it_should_be_costs_nothing() {
+    let (client, sent) = api(500, Value::Null);
+    let cache = Arc::new(Cache::default());
+    let mut found = service(7);
+    found["spec"]["clusterIP"] = json!("10.0.0.1");
+    cache.put(found);
+    objects(client, &cache, open()).apply(&service(7)).await.unwrap();
+    assert!(sent.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_change_says_which_version_it_is_about_and_is_seen_at_once() {
+    let mut wanted = service(7);
+    wanted["spec"]["type"] = json!("LoadBalancer");
+    let mut answer = wanted.clone();
+    answer["metadata"]["resourceVersion"] = json!("8");
+    let (client, sent) = api(200, answer);
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    let objects = objects(client, &cache, open());
+    objects.apply(&wanted).await.unwrap();
+    let (line, body) = sent.lock().unwrap()[0].clone();
+    assert!(line.starts_with("PATCH /api/v1/namespaces/acbhub-acme/services/hub?"), "{line}");
+    assert!(line.contains("fieldManager=acb-operator") && line.contains("force=true"), "{line}");
+    assert_eq!(body.pointer("/metadata/resourceVersion").unwrap(), "7");
+    let key = ObjectKey::of(&wanted).unwrap();
+    assert_eq!(objects.get(&key).await.unwrap().unwrap().pointer("/metadata/resourceVersion").unwrap(), "8");
+}
+
+#[tokio::test]
+async fn who_is_late_is_told_to_look_again() {
+    let (client, _) = api(409, failure(409, "Conflict"));
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    let mut wanted = service(7);
+    wanted["spec"]["type"] = json!("LoadBalancer");
+    let error = objects(client, &cache, open()).apply(&wanted).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn without_the_lease_nothing_is_sent() {
+    let (client, sent) = api(200, service(8));
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    let fence = open();
+    fence.end();
+    let objects = objects(client, &cache, fence);
+    let mut wanted = service(7);
+    wanted["spec"]["type"] = json!("LoadBalancer");
+    let key = ObjectKey::of(&wanted).unwrap();
+    let secret = SecretRef { namespace: "acbhub-acme".into(), name: "hub-tls".into(), generation: 1 };
+    for result in [
+        objects.apply(&wanted).await,
+        objects.delete(&key).await,
+        objects.create_secret(&secret, SecretData::new()).await,
+        objects.set_status(&key, json!({"agents": 1})).await,
+        objects.set_finalizer(&key, FINALIZER, true).await,
+    ] {
+        assert!(result.unwrap_err().to_string().contains("lease"));
+    }
+    assert!(sent.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_deletion_names_the_one_that_was_seen() {
+    let (client, sent) = api(200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    let objects = objects(client, &cache, open());
+    objects.delete(&ObjectKey::of(&service(7)).unwrap()).await.unwrap();
+    objects.delete(&ObjectKey::new("v1", "Service", "acbhub-acme", "other")).await.unwrap();
+    let sent = sent.lock().unwrap().clone();
+    assert_eq!(sent.len(), 1, "what is not there is not asked for");
+    assert_eq!(sent[0].1.pointer("/preconditions/uid").unwrap(), "u-1");
+}
+
+#[tokio::test]
+async fn a_finalizer_leaves_those_of_others() {
+    let (client, sent) = api(200, service(8));
+    let cache = Arc::new(Cache::default());
+    let mut found = service(7);
+    found["metadata"]["finalizers"] = json!(["else.where/x", FINALIZER]);
+    cache.put(found);
+    let objects = objects(client, &cache, open());
+    let key = ObjectKey::of(&service(7)).unwrap();
+    objects.set_finalizer(&key, FINALIZER, true).await.unwrap();
+    assert!(sent.lock().unwrap().is_empty(), "it is there");
+    objects.set_finalizer(&key, FINALIZER, false).await.unwrap();
+    let body = sent.lock().unwrap()[0].1.clone();
+    assert_eq!(body.pointer("/metadata/finalizers").unwrap(), &json!(["else.where/x"]));
+    assert_eq!(body.pointer("/metadata/resourceVersion").unwrap(), "7");
+}
+
+#[tokio::test]
+async fn a_status_is_written_where_it_differs() {
+    let (client, sent) = api(200, service(8));
+    let cache = Arc::new(Cache::default());
+    let mut found = service(7);
+    found["status"] = json!({"agents": 1});
+    cache.put(found);
+    let objects = objects(client, &cache, open());
+    let key = ObjectKey::of(&service(7)).unwrap();
+    objects.set_status(&key, json!({"agents": 1})).await.unwrap();
+    assert!(sent.lock().unwrap().is_empty());
+    objects.set_status(&key, json!({"agents": 2})).await.unwrap();
+    let (line, body) = sent.lock().unwrap()[0].clone();
+    assert!(line.contains("/services/hub/status?"), "{line}");
+    assert_eq!((&body["status"], body.get("spec")), (&json!({"agents": 2}), None));
+}
+
+#[tokio::test]
+async fn a_right_that_a_binding_gives_may_still_come() {
+    let (client, _) = api(403, failure(403, "Forbidden"));
+    let cache = Arc::new(Cache::default());
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acbhub-acme", "resourceVersion": "1"}});
+    cache.put(namespace);
+    let objects = objects(client, &cache, open());
+    let closed = |error: &EffectError| matches!(error, EffectError::Closed { namespace, .. } if namespace == "acbhub-acme");
+    assert!(closed(&objects.list("acbhub-acme").await.unwrap_err()));
+    assert!(closed(&objects.apply(&service(7)).await.unwrap_err()));
+    assert!(objects.list("acb-acme").await.unwrap().is_empty(), "a namespace that is not there has no Secrets");
+    let cluster_scoped = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acb-acme"}});
+    assert!(!objects.apply(&cluster_scoped).await.unwrap_err().is_transient(), "a ClusterRole that lacks a rule");
+}
+
+#[tokio::test]
+async fn a_kind_that_is_not_watched_is_refused() {
+    let (client, sent) = api(200, Value::Null);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "n"}});
+    let error = objects(client, &Arc::new(Cache::default()), open()).apply(&pod).await.unwrap_err();
+    assert!(error.to_string().contains("Pod") && sent.lock().unwrap().is_empty(), "{error}");
+}
+
+/// Run by the e2e, which has a cluster: `KUBECONFIG=… cargo test -p acb-operator --lib conforms_on_a_cluster -- --ignored`.
+#[tokio::test]
+#[ignore = "needs a cluster in KUBECONFIG, with the CRDs installed"]
+async fn conforms_on_a_cluster() {
+    let config = kube_client::Config::infer().await.expect("KUBECONFIG names a cluster");
+    let requests = Requests::new(Client::try_from(config).unwrap(), Metrics::default());
+    let (watches, stop) = (Arc::new(Watches::new()), CancellationToken::new());
+    watches.start(&requests, &stop);
+    let mut missing = watches.missing.subscribe();
+    tokio::time::timeout(Duration::from_secs(30), missing.wait_for(Vec::is_empty)).await.expect("every kind is listed").unwrap();
+    let cache = Arc::clone(&watches.cache);
+    let objects = KubernetesObjects::new(requests, Arc::clone(&cache), Arc::new(open()), "acb-system");
+    let name = format!("acb-conformance-{}", uuid::Uuid::new_v4().simple());
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    objects.apply(&namespace).await.unwrap();
+    let config_map = ObjectKey::new("v1", "ConfigMap", &name, "a");
+    let settled = || async {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while cache.get(&config_map).is_some() {
+            assert!(Instant::now() < deadline, "the watch did not tell of the deletion");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    conformance::objects(&objects, &name, settled).await;
+    objects.delete(&ObjectKey::of(&namespace).unwrap()).await.unwrap();
+    stop.cancel();
+}
