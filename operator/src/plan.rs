@@ -276,6 +276,8 @@ pub struct ApiKeyRef {
     pub secret: SecretRef,
     /// Holds `pepper`.
     pub keys: SecretRef,
+    /// How long the key that it replaces still works, from when it is projected. 0: not at all.
+    pub overlap_seconds: u64,
 }
 
 /// A topic, on either bus.

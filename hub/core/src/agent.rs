@@ -48,10 +48,9 @@ impl Role {
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{Discover, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send};
         match self {
-            Self::Admin => true,
-            Self::Full => !matches!(permission, RegisterOthers),
-            Self::Producer => matches!(permission, Discover | Presence | Send | PublishContext | ReadOwnStream),
-            Self::Consumer => matches!(permission, Discover | Presence | Receive | ReadContext),
+            Self::Admin | Self::Full => true,
+            Self::Producer => matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream),
+            Self::Consumer => matches!(permission, Discover | Presence | RegisterOthers | Receive | ReadContext),
             Self::Observer => matches!(permission, Discover | ReadContext),
         }
     }
@@ -75,7 +74,7 @@ pub enum Permission {
     Discover,
     /// Say that oneself is there.
     Presence,
-    /// Register another agent, where the tenant's registration is Open.
+    /// Register another agent of one's own role, where the tenant's registration is Open.
     RegisterOthers,
     /// Send messages.
     Send,

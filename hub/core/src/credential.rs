@@ -22,6 +22,10 @@ use crate::{
 pub const REFRESH_TOKEN_LIFE: Duration = Duration::days(7);
 /// A lost answer may be asked for again this long.
 pub const REUSE_GRACE: Duration = Duration::seconds(30);
+/// Families of one agent: exchanging once more forgets the one that was unused for longest.
+pub const MAX_FAMILIES: u32 = 64;
+/// Tokens of one family: two for each hour of a token's life. An older used one is no longer recognised as used again, only refused.
+pub const MAX_FAMILY_TOKENS: u32 = 336;
 /// Longer credentials are not looked at.
 const MAX_CREDENTIAL_BYTES: usize = 256;
 
@@ -58,6 +62,8 @@ pub struct StoredRefresh {
     pub used_at: Option<OffsetDateTime>,
     /// Whether its family was revoked.
     pub revoked: bool,
+    /// Whether the API key that its family came from is still its agent's, and valid.
+    pub key_lives: bool,
 }
 
 /// What is to be done about a refresh token that was presented.
@@ -71,6 +77,8 @@ pub enum Judgement {
     Revoke,
     /// It is expired or revoked.
     Refuse,
+    /// It is good, and the key that it came from is not: removed, rotated or past its overlap.
+    KeyGone,
 }
 
 impl StoredRefresh {
@@ -81,20 +89,23 @@ impl StoredRefresh {
             return Judgement::Refuse;
         }
         match self.used_at {
+            Some(used_at) if now - used_at > REUSE_GRACE => Judgement::Revoke,
+            _ if !self.key_lives => Judgement::KeyGone,
             None => Judgement::Rotate,
-            Some(used_at) if now - used_at <= REUSE_GRACE => Judgement::Repeat,
-            Some(_) => Judgement::Revoke,
+            Some(_) => Judgement::Repeat,
         }
     }
 }
 
 /// What became of a refresh token that was presented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rotation {
     /// Its successor is stored, and ends then.
     Successor {
         /// Whose.
         agent: AgentId,
+        /// The prefix of the API key that it came from.
+        key: String,
         /// When the successor ends.
         expires_at: OffsetDateTime,
     },
@@ -103,8 +114,23 @@ pub enum Rotation {
         /// Whose.
         agent: AgentId,
     },
+    /// It is good, and its API key is gone.
+    KeyGone,
     /// Unknown, expired or revoked.
     Refused,
+}
+
+/// A family of refresh tokens, as it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFamily {
+    /// Its id.
+    pub id: Uuid,
+    /// Whose.
+    pub agent: AgentId,
+    /// The prefix of the API key that was exchanged.
+    pub key: String,
+    /// When its first token ends.
+    pub expires_at: OffsetDateTime,
 }
 
 /// Where credentials are proved.
@@ -112,15 +138,10 @@ pub enum Rotation {
 pub trait CredentialStore: Send + Sync + 'static {
     /// The API key of a prefix.
     async fn api_key(&self, prefix: &str) -> Result<Option<StoredKey>, Fault>;
-    /// Stores the first token of a family, and forgets some expired ones.
-    async fn insert_refresh(
-        &self,
-        hash: TokenHash,
-        family: Uuid,
-        agent: AgentId,
-        expires_at: OffsetDateTime,
-    ) -> Result<(), Fault>;
-    /// Does, under the row's lock, what [`StoredRefresh::judge`] says. The successor lives for [`REFRESH_TOKEN_LIFE`].
+    /// Stores the first token of a family, and forgets some expired ones and the agent's families beyond [`MAX_FAMILIES`].
+    async fn insert_refresh(&self, hash: TokenHash, family: &NewFamily) -> Result<(), Fault>;
+    /// Does, under the row's lock, what [`StoredRefresh::judge`] says. The successor lives for [`REFRESH_TOKEN_LIFE`]; the family
+    /// keeps [`MAX_FAMILY_TOKENS`].
     async fn rotate_refresh(&self, hash: TokenHash, successor: TokenHash) -> Result<Rotation, Fault>;
     /// Revokes the family of a token, if it is known.
     async fn revoke_refresh(&self, hash: TokenHash) -> Result<(), Fault>;
@@ -194,8 +215,10 @@ impl Authority {
         let snapshot = self.directory.current().await?;
         let refresh_token = random_token()?;
         let refresh_expires_at = now + REFRESH_TOKEN_LIFE;
-        let grant = self.grant(&snapshot, stored.agent, refresh_token, refresh_expires_at)?;
-        self.store.insert_refresh(hash(&grant.refresh_token), Uuid::now_v7(), stored.agent, refresh_expires_at).await?;
+        let grant = self.grant(&snapshot, stored.agent, prefix, refresh_token, refresh_expires_at)?;
+        let (id, key) = (Uuid::now_v7(), prefix.to_owned());
+        let family = NewFamily { id, agent: stored.agent, key, expires_at: refresh_expires_at };
+        self.store.insert_refresh(hash(&grant.refresh_token), &family).await?;
         Ok(grant)
     }
 
@@ -207,10 +230,15 @@ impl Authority {
         // Derived, so that every replica gives the same successor, and none stores it.
         let successor = format_token(&keyed(self.tokens.keyring().refresh(), refresh_token.as_bytes()));
         match self.store.rotate_refresh(hash(refresh_token), hash(&successor)).await? {
-            Rotation::Successor { agent, expires_at } => {
+            Rotation::Successor { agent, key, expires_at } => {
                 let snapshot = self.directory.current().await?;
-                self.grant(&snapshot, agent, successor, expires_at)
+                self.grant(&snapshot, agent, &key, successor, expires_at)
             }
+            Rotation::KeyGone => Err(Fault::new(
+                Code::Unauthenticated,
+                "API_KEY_GONE",
+                "the API key that this refresh token came from was removed or replaced: exchange the key that the agent's Secret holds now",
+            )),
             Rotation::Reused { agent } => {
                 tracing::warn!(agent_id = %agent, "a refresh token was used again: its family is revoked");
                 Err(refused())
@@ -231,11 +259,13 @@ impl Authority {
         &self,
         snapshot: &Snapshot,
         agent: AgentId,
+        key: &str,
         refresh_token: String,
         refresh_expires_at: OffsetDateTime,
     ) -> Result<Grant, Fault> {
         let agent = snapshot.agent(agent).filter(|agent| !agent.suspended && !snapshot.suspended).ok_or_else(refused)?;
-        let (access_token, access_expires_at) = self.tokens.issue(agent, snapshot.generation, OffsetDateTime::now_utc())?;
+        let now = OffsetDateTime::now_utc();
+        let (access_token, access_expires_at) = self.tokens.issue(agent, Some(key), snapshot.generation, now)?;
         Ok(Grant {
             access_token,
             access_expires_at,
@@ -304,6 +334,7 @@ mod tests {
             expires_at: OffsetDateTime::UNIX_EPOCH + REFRESH_TOKEN_LIFE,
             used_at: None,
             revoked: false,
+            key_lives: true,
         }
     }
 
@@ -316,6 +347,17 @@ mod tests {
         assert_eq!(used.judge(at(41)), Judgement::Revoke);
         assert_eq!(StoredRefresh { revoked: true, ..used }.judge(at(11)), Judgement::Refuse);
         assert_eq!(stored().judge(stored().expires_at), Judgement::Refuse);
+    }
+
+    #[test]
+    fn a_refresh_token_ends_with_the_key_that_it_came_from() {
+        let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds);
+        let orphan = StoredRefresh { key_lives: false, ..stored() };
+        assert_eq!(orphan.judge(at(10)), Judgement::KeyGone);
+        let used = StoredRefresh { used_at: Some(at(10)), ..orphan };
+        assert_eq!(used.judge(at(40)), Judgement::KeyGone);
+        assert_eq!(used.judge(at(41)), Judgement::Revoke, "a stolen token is noticed all the same");
+        assert_eq!(StoredRefresh { revoked: true, ..used }.judge(at(41)), Judgement::Refuse);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     agent::{Agent, AgentId},
-    fault::Fault,
+    fault::{Code, Fault},
 };
 
 /// One membership: `joined_at..left_at`.
@@ -35,6 +35,15 @@ impl Membership {
     }
 }
 
+/// An API key that is there, by what is no secret of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownKey {
+    /// Whose it is.
+    pub agent: AgentId,
+    /// Until when; `None`: until it is removed.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
 /// Everything that was projected for the tenant, at one generation.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -46,6 +55,8 @@ pub struct Snapshot {
     pub open_registration: bool,
     /// Names of its context types, with the largest payload of each in bytes.
     pub context_types: HashMap<String, usize>,
+    /// Its API keys, by prefix.
+    pub api_keys: HashMap<String, KnownKey>,
     agents: HashMap<AgentId, Arc<Agent>>,
     by_name: HashMap<String, AgentId>,
     members: HashMap<String, Vec<Membership>>,
@@ -70,6 +81,21 @@ impl Snapshot {
     #[must_use]
     pub fn agent(&self, id: AgentId) -> Option<&Arc<Agent>> {
         self.agents.get(&id)
+    }
+
+    /// An agent that may act now. What lasts asks again: its agent may have been removed or suspended since it began.
+    pub fn acting(&self, id: AgentId) -> Result<&Arc<Agent>, Fault> {
+        self.agent(id).filter(|agent| !agent.suspended && !self.suspended).ok_or_else(|| {
+            let why = "the agent was removed or suspended: ask the tenant's administrator";
+            Fault::new(Code::Unauthenticated, "AGENT_GONE", why)
+        })
+    }
+
+    /// Whether this API key is the agent's, and valid.
+    #[must_use]
+    pub fn key_lives(&self, agent: AgentId, prefix: &str, now: OffsetDateTime) -> bool {
+        let key = self.api_keys.get(prefix);
+        key.is_some_and(|key| key.agent == agent && key.expires_at.is_none_or(|at| now < at))
     }
 
     /// By name.

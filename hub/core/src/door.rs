@@ -66,8 +66,11 @@ impl Door {
             ));
         }
         let agent = snapshot.agent(claims.agent()).filter(|agent| !agent.suspended).ok_or_else(invalid_token)?;
+        if claims.key.as_ref().is_some_and(|key| !snapshot.key_lives(agent.id, key, OffsetDateTime::now_utc())) {
+            return Err(invalid_token());
+        }
         let expires_at = OffsetDateTime::from_unix_timestamp(claims.exp).map_err(|_| invalid_token())?;
-        Ok(Caller { agent: agent.clone(), expires_at })
+        Ok(Caller { agent: agent.clone(), expires_at, key: claims.key })
     }
 
     /// Counts a caller as connected while the guard lives: the directory is looked at more often then.
@@ -85,6 +88,7 @@ impl Door {
         }
         !snapshot.suspended
             && now < caller.expires_at
+            && caller.key.as_ref().is_none_or(|key| snapshot.key_lives(caller.agent.id, key, now))
             && snapshot
                 .agent(caller.agent.id)
                 // A stream begun by one role goes on by no other: what it may do was looked at when it began.
@@ -100,7 +104,7 @@ mod tests {
     use crate::{
         access::{RULES, rule},
         agent::{Agent, Role},
-        directory::{Directory, DirectoryStore, Snapshot},
+        directory::{Directory, DirectoryStore, KnownKey, Snapshot},
         token::tests::{agent, keyring},
     };
 
@@ -120,8 +124,10 @@ mod tests {
     /// A door before this agent, and a header with a token of it.
     fn door(agent: Agent, change: impl FnOnce(&mut Snapshot)) -> (Door, String) {
         let tokens = Tokens::new("acme", "00", keyring(1));
-        let token = tokens.issue(&agent, 1, OffsetDateTime::now_utc()).unwrap().0;
+        let token = tokens.issue(&agent, Some("k1"), 1, OffsetDateTime::now_utc()).unwrap().0;
+        let key = KnownKey { agent: agent.id, expires_at: None };
         let mut snapshot = Snapshot::new(1, vec![agent], Vec::new());
+        snapshot.api_keys.insert("k1".to_owned(), key);
         change(&mut snapshot);
         let refresher = Refresher::new(Directory::default(), Arc::new(Fixed(snapshot)));
         (Door::new(tokens, Arc::new(refresher)), format!("Bearer {token}"))
@@ -159,6 +165,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_token_ends_with_the_key_that_it_came_from() {
+        let heartbeat = rule("/acb.v1.AgentRegistry/Heartbeat").unwrap();
+        let now = OffsetDateTime::now_utc();
+        let limited = |at| {
+            door(agent(Role::Full), move |snapshot| {
+                snapshot.api_keys.insert("k1".to_owned(), KnownKey { agent: agent(Role::Full).id, expires_at: Some(at) });
+            })
+        };
+        let (overlap, header) = limited(now + time::Duration::minutes(5));
+        let caller = overlap.admit(heartbeat, Some(&header)).await.unwrap().unwrap();
+        assert!(overlap.still_admits(heartbeat, &caller, now));
+        assert!(!overlap.still_admits(heartbeat, &caller, now + time::Duration::minutes(6)), "the overlap is over");
+        let (past, header) = limited(now - time::Duration::seconds(1));
+        assert_eq!(past.admit(heartbeat, Some(&header)).await.unwrap_err().reason, "TOKEN_INVALID");
+        let (removed, header) = door(agent(Role::Full), |snapshot| snapshot.api_keys.clear());
+        assert_eq!(removed.admit(heartbeat, Some(&header)).await.unwrap_err().reason, "TOKEN_INVALID");
+        let (others, header) = door(agent(Role::Full), |snapshot| {
+            let other = crate::agent::AgentId(uuid::Uuid::from_u128(99));
+            snapshot.api_keys.insert("k1".to_owned(), KnownKey { agent: other, expires_at: None });
+        });
+        assert_eq!(others.admit(heartbeat, Some(&header)).await.unwrap_err().reason, "TOKEN_INVALID");
+    }
+
+    #[tokio::test]
     async fn a_stream_ends_with_the_right_to_it() {
         let session = rule("/acb.v1.MessageService/Session").unwrap();
         let (door, header) = door(agent(Role::Full), |_| {});
@@ -166,7 +196,9 @@ mod tests {
         assert!(door.still_admits(session, &caller, OffsetDateTime::now_utc()));
         assert!(!door.still_admits(session, &caller, caller.expires_at));
         // It may still send, but no longer receive.
-        door.directory.directory().replace(Snapshot::new(2, vec![agent(Role::Producer)], Vec::new()));
+        let mut changed = Snapshot::new(2, vec![agent(Role::Producer)], Vec::new());
+        changed.api_keys = door.directory.directory().snapshot().api_keys.clone();
+        door.directory.directory().replace(changed);
         assert!(!door.still_admits(session, &caller, OffsetDateTime::now_utc()));
     }
 }

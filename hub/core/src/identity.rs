@@ -16,6 +16,8 @@ pub struct Caller {
     pub agent: Arc<Agent>,
     /// When the access token ends.
     pub expires_at: OffsetDateTime,
+    /// The prefix of the API key that the token came from, where it says so.
+    pub key: Option<String>,
 }
 
 impl Caller {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,12 +24,17 @@ const POLL_BUSY: Duration = Duration::from_secs(4);
 const POLL_IDLE: Duration = Duration::from_secs(60);
 /// After a failure: the log or PostgreSQL does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long the store is not asked again for a generation that it did not have: a database that was restored has an older one than
+/// tokens that were issued before say, and those must not cost a query each.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Reloads the directory when its generation rose.
 pub struct Refresher {
     directory: Directory,
     store: Arc<dyn DirectoryStore>,
     loading: Mutex<()>,
+    /// The lowest generation that the store was asked for and did not have, and when.
+    unmet: Mutex<Option<(u64, Instant)>>,
     loaded: AtomicBool,
     connected: Arc<AtomicUsize>,
 }
@@ -54,7 +59,14 @@ impl Refresher {
     /// For a directory that was not loaded yet.
     #[must_use]
     pub fn new(directory: Directory, store: Arc<dyn DirectoryStore>) -> Self {
-        Self { directory, store, loading: Mutex::new(()), loaded: AtomicBool::new(false), connected: Arc::default() }
+        Self {
+            directory,
+            store,
+            loading: Mutex::new(()),
+            unmet: Mutex::new(None),
+            loaded: AtomicBool::new(false),
+            connected: Arc::default(),
+        }
     }
 
     /// The directory that is kept current.
@@ -78,11 +90,28 @@ impl Refresher {
     /// The snapshot, after reading the generation: for token exchanges and new sessions.
     pub async fn current(&self) -> Result<Arc<Snapshot>, Fault> {
         let generation = self.store.generation().await?;
-        self.at_least(generation).await
+        self.load(generation).await
     }
 
-    /// A snapshot of this generation or a later one. Loads only where what is known is older.
+    /// A snapshot of this generation or a later one, where the store has it: what a token says, it says of the time of its issue. One
+    /// that it does not have is asked for once a second.
     pub async fn at_least(&self, generation: u64) -> Result<Arc<Snapshot>, Fault> {
+        if !self.is_older(generation) {
+            return Ok(self.directory.snapshot());
+        }
+        let mut unmet = self.unmet.lock().await;
+        let recent = unmet.filter(|(_, asked)| self.loaded() && asked.elapsed() < ASK_AGAIN);
+        if !self.is_older(generation) || recent.is_some_and(|(lowest, _)| lowest <= generation) {
+            return Ok(self.directory.snapshot());
+        }
+        let snapshot = self.current().await?;
+        if snapshot.generation < generation {
+            *unmet = Some((generation, Instant::now()));
+        }
+        Ok(snapshot)
+    }
+
+    async fn load(&self, generation: u64) -> Result<Arc<Snapshot>, Fault> {
         if !self.is_older(generation) {
             return Ok(self.directory.snapshot());
         }
@@ -160,4 +189,57 @@ pub fn jittered(period: Duration) -> Duration {
     // Without randomness the period is kept as it is.
     let _ = getrandom::fill(&mut byte);
     period.mul_f64(0.75 + f64::from(byte[0]) / 510.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Counts what it is asked.
+    #[derive(Default)]
+    struct Counting {
+        generation: AtomicUsize,
+        asked: AtomicUsize,
+        loads: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl DirectoryStore for Counting {
+        async fn generation(&self) -> Result<u64, Fault> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            Ok(self.generation.load(Ordering::Relaxed) as u64)
+        }
+
+        async fn load(&self) -> Result<Snapshot, Fault> {
+            self.loads.fetch_add(1, Ordering::Relaxed);
+            Ok(Snapshot::new(self.generation.load(Ordering::Relaxed) as u64, Vec::new(), Vec::new()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_generation_that_the_store_lacks_is_asked_for_once_a_second() {
+        let store = Arc::new(Counting { generation: AtomicUsize::new(5), ..Counting::default() });
+        let refresher = Refresher::new(Directory::default(), store.clone());
+        let asked = || store.asked.load(Ordering::Relaxed);
+        let began = Instant::now();
+        for _ in 0..1000 {
+            assert_eq!(refresher.at_least(90).await.unwrap().generation, 5);
+        }
+        // However slow this machine is.
+        let most = 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
+        assert!(asked() <= most, "{} questions", asked());
+        assert_eq!(store.loads.load(Ordering::Relaxed), 1);
+        // What another replica issued a token for meanwhile is there at once.
+        store.generation.store(6, Ordering::Relaxed);
+        assert_eq!(refresher.at_least(6).await.unwrap().generation, 6);
+        let before = asked();
+        while asked() == before {
+            assert!(began.elapsed() < Duration::from_secs(20), "never asked again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            refresher.at_least(90).await.unwrap();
+        }
+        assert_eq!(store.loads.load(Ordering::Relaxed), 2, "the generation alone is cheap");
+    }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    agent::{Agent, AgentId},
+    agent::{Agent, AgentId, Permission},
     directory::Directory,
     fault::{Code, Fault},
     identity::Caller,
@@ -85,7 +85,7 @@ pub trait PresenceStore: Send + Sync + 'static {
     async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault>;
     /// Adds or replaces one, by name. ALREADY_EXISTS where another agent registered that name.
     async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault>;
-    /// Removes what `by` registered under this name; whether there was one.
+    /// Removes what `by` registered under this name, and its presence; whether there was one.
     async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault>;
 }
 
@@ -171,6 +171,7 @@ impl Registry {
         if registration.name.is_empty() || registration.name == caller.agent.name {
             return self.announce(caller, &registration).await;
         }
+        caller.require(Permission::RegisterOthers)?;
         let snapshot = self.directory.snapshot();
         if !snapshot.open_registration {
             return Err(Fault::new(
@@ -227,6 +228,7 @@ impl Registry {
         if name.is_empty() || name == caller.agent.name {
             return self.store.note(caller.agent.id, false).await;
         }
+        caller.require(Permission::RegisterOthers)?;
         if check_name(name).is_ok() && self.store.unregister(caller.agent.id, name).await? {
             Ok(())
         } else {
@@ -334,6 +336,64 @@ fn check_size(registration: &Registration) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One agent at a time may be registered.
+    #[derive(Default)]
+    struct Model(std::sync::Mutex<Option<RegisteredRow>>);
+
+    #[async_trait]
+    impl PresenceStore for Model {
+        async fn note(&self, _: AgentId, _: bool) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault> {
+            Ok(HashMap::new())
+        }
+
+        async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {
+            Ok(self.0.lock().unwrap().iter().cloned().collect())
+        }
+
+        async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault> {
+            let id = AgentId(uuid::Uuid::from_u128(50));
+            let row = RegisteredRow { id, registration: registration.clone(), by, created_at: OffsetDateTime::UNIX_EPOCH };
+            *self.0.lock().unwrap() = Some(row.clone());
+            Ok(row)
+        }
+
+        async fn unregister(&self, _: AgentId, _: &str) -> Result<bool, Fault> {
+            Ok(self.0.lock().unwrap().take().is_some())
+        }
+    }
+
+    #[tokio::test]
+    async fn others_are_registered_by_who_may_and_where_registration_is_open() {
+        use crate::{agent::Role, directory::Snapshot, token::tests::agent};
+        let outcome = async |role: Role, open: bool| {
+            let caller = Caller { agent: Arc::new(agent(role)), expires_at: OffsetDateTime::now_utc(), key: None };
+            let mut snapshot = Snapshot::new(1, vec![agent(role)], Vec::new());
+            snapshot.open_registration = open;
+            let registry = Registry::new(Directory::new(snapshot), Arc::new(Model::default()));
+            let registration = Registration { name: "helper".to_owned(), ..Registration::default() };
+            match registry.register(&caller, registration).await {
+                Ok(made) => {
+                    assert_eq!(made.agent.role, role, "of its own role");
+                    assert_eq!(registry.get("helper").await.unwrap().agent.id, made.agent.id);
+                    registry.unregister(&caller, "helper").await.unwrap();
+                    registry.get("helper").await.map_or_else(|fault| fault.reason, |_| "still there")
+                }
+                Err(fault) => fault.reason,
+            }
+        };
+        for role in [Role::Admin, Role::Full, Role::Producer, Role::Consumer] {
+            assert_eq!(outcome(role, true).await, "AGENT_NOT_FOUND", "{role:?}: made, and removed again");
+            assert_eq!(outcome(role, false).await, "REGISTRATION_DECLARED", "{role:?}");
+        }
+        for open in [true, false] {
+            assert_eq!(outcome(Role::Observer, open).await, "ROLE_LACKS_PERMISSION");
+        }
+    }
 
     #[test]
     fn a_registration_must_fit_the_store() {

@@ -53,6 +53,9 @@ pub struct Claims {
     pub exp: i64,
     /// Names this token in the audit.
     pub jti: Uuid,
+    /// The prefix of the API key that it came from: the token ends with it. `None` in those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl Claims {
@@ -189,8 +192,14 @@ impl Tokens {
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
     }
 
-    /// A token for this agent, and when it ends.
-    pub fn issue(&self, agent: &Agent, generation: u64, now: OffsetDateTime) -> Result<(String, OffsetDateTime), Fault> {
+    /// A token for this agent, and when it ends. `key` is the prefix of the API key that it comes from.
+    pub fn issue(
+        &self,
+        agent: &Agent,
+        key: Option<&str>,
+        generation: u64,
+        now: OffsetDateTime,
+    ) -> Result<(String, OffsetDateTime), Fault> {
         let keyring = self.keyring();
         let expires_at = now + ACCESS_TOKEN_LIFE;
         let claims = Claims {
@@ -203,6 +212,7 @@ impl Tokens {
             iat: now.unix_timestamp(),
             exp: expires_at.unix_timestamp(),
             jti: Uuid::new_v4(),
+            key: key.map(str::to_owned),
         };
         let header = Header { kid: Some(keyring.kid.clone()), ..Header::new(Algorithm::EdDSA) };
         let token = jsonwebtoken::encode(&header, &claims, &keyring.signing)
@@ -296,7 +306,7 @@ pub(crate) mod tests {
     fn a_token_says_who_it_was_issued_to() {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let now = OffsetDateTime::now_utc();
-        let (token, expires_at) = tokens.issue(&agent(Role::Full), 9, now).unwrap();
+        let (token, expires_at) = tokens.issue(&agent(Role::Full), None, 9, now).unwrap();
         let claims = tokens.verify(&token).unwrap();
         assert_eq!((claims.agent(), claims.r#gen, claims.exp), (AgentId(Uuid::from_u128(7)), 9, expires_at.unix_timestamp()));
         assert_eq!(expires_at - now, ACCESS_TOKEN_LIFE);
@@ -307,16 +317,16 @@ pub(crate) mod tests {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let now = OffsetDateTime::now_utc();
         let agent = agent(Role::Full);
-        let expired = tokens.issue(&agent, 1, now - Duration::hours(2)).unwrap().0;
+        let expired = tokens.issue(&agent, None, 1, now - Duration::hours(2)).unwrap().0;
         assert_eq!(reason(&tokens, &expired), "TOKEN_EXPIRED");
         for foreign in [
             Tokens::new("acme", "00", keyring(2)),
             Tokens::new("acme", "01", keyring(1)),
             Tokens::new("globex", "00", keyring(1)),
         ] {
-            assert_eq!(reason(&tokens, &foreign.issue(&agent, 1, now).unwrap().0), "TOKEN_INVALID");
+            assert_eq!(reason(&tokens, &foreign.issue(&agent, None, 1, now).unwrap().0), "TOKEN_INVALID");
         }
-        let good = tokens.issue(&agent, 1, now).unwrap().0;
+        let good = tokens.issue(&agent, None, 1, now).unwrap().0;
         let (head, signature) = good.rsplit_once('.').unwrap();
         let unsigned = format!("{}.{}.", BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), head.split_once('.').unwrap().1);
         let changed = format!("{head}x.{signature}");
@@ -328,10 +338,10 @@ pub(crate) mod tests {
     #[test]
     fn tokens_of_the_key_before_stay_valid_while_both_overlap() {
         let tokens = Tokens::new("acme", "00", keyring(1));
-        let old = tokens.issue(&agent(Role::Full), 1, OffsetDateTime::now_utc()).unwrap().0;
+        let old = tokens.issue(&agent(Role::Full), None, 1, OffsetDateTime::now_utc()).unwrap().0;
         tokens.replace(Keyring::new(&private(2), vec![1; 32], vec![2; 32], &[public(1)]).unwrap());
         tokens.verify(&old).unwrap();
-        let new = tokens.issue(&agent(Role::Full), 1, OffsetDateTime::now_utc()).unwrap().0;
+        let new = tokens.issue(&agent(Role::Full), None, 1, OffsetDateTime::now_utc()).unwrap().0;
         tokens.verify(&new).unwrap();
         let jwks: serde_json::Value = serde_json::from_str(&tokens.keyring().jwks()).unwrap();
         assert_eq!(jwks["keys"].as_array().unwrap().len(), 2);

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use acb_hub_core::{
     agent::{Agent, AgentId, Role},
-    directory::{DirectoryStore, Membership, Snapshot},
+    directory::{DirectoryStore, KnownKey, Membership, Snapshot},
     fault::{Code, Fault},
 };
 use async_trait::async_trait;
 use sqlx::{Row as _, postgres::PgRow, types::Json};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{PgStore, fault::fault};
 
@@ -24,7 +26,7 @@ impl DirectoryStore for PgStore {
 
     async fn load(&self) -> Result<Snapshot, Fault> {
         let failed = |error| fault("directory.load", error);
-        // One snapshot for all four reads: rows of a later generation must not come under an older number.
+        // One snapshot for all reads: rows of a later generation must not come under an older number.
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             .execute(&mut *transaction)
@@ -54,6 +56,11 @@ impl DirectoryStore for PgStore {
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
+        let keys: Vec<(String, Uuid, Option<OffsetDateTime>)> =
+            sqlx::query_as("SELECT prefix, agent_id, expires_at FROM acb.api_key")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed)?;
         transaction.rollback().await.map_err(failed)?;
 
         let generation: i64 = tenant.try_get("generation").map_err(failed)?;
@@ -64,6 +71,8 @@ impl DirectoryStore for PgStore {
         snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
         snapshot.context_types =
             types.into_iter().map(|(name, bytes)| (name, usize::try_from(bytes).unwrap_or_default())).collect();
+        let known = |agent, expires_at| KnownKey { agent: AgentId(agent), expires_at };
+        snapshot.api_keys = keys.into_iter().map(|(prefix, agent, expires_at)| (prefix, known(agent, expires_at))).collect();
         Ok(snapshot)
     }
 }

@@ -2,7 +2,10 @@
 
 use acb_hub_core::{
     agent::AgentId,
-    credential::{CredentialStore, Judgement, REFRESH_TOKEN_LIFE, Rotation, StoredKey, StoredRefresh, TokenHash},
+    credential::{
+        CredentialStore, Judgement, MAX_FAMILIES, MAX_FAMILY_TOKENS, NewFamily, REFRESH_TOKEN_LIFE, Rotation, StoredKey,
+        StoredRefresh, TokenHash,
+    },
     fault::{Code, Fault},
 };
 use async_trait::async_trait;
@@ -30,13 +33,7 @@ impl CredentialStore for PgStore {
         .transpose()
     }
 
-    async fn insert_refresh(
-        &self,
-        hash: TokenHash,
-        family: Uuid,
-        agent: AgentId,
-        expires_at: OffsetDateTime,
-    ) -> Result<(), Fault> {
+    async fn insert_refresh(&self, hash: TokenHash, family: &NewFamily) -> Result<(), Fault> {
         let failed = |error| fault("refresh_token.insert", error);
         // Each exchange forgets a few more than it adds, so that the table is bounded by what is still valid.
         sqlx::query(
@@ -47,12 +44,23 @@ impl CredentialStore for PgStore {
         .await
         .map_err(failed)?;
         sqlx::query(
-            "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, expires_at) VALUES (acb.current_tenant(), $1, $2, $3, $4)",
+            "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, expires_at)
+             VALUES (acb.current_tenant(), $1, $2, $3, $4, $5)",
         )
         .bind(hash.as_slice())
-        .bind(family)
-        .bind(agent.0)
-        .bind(expires_at)
+        .bind(family.id)
+        .bind(family.agent.0)
+        .bind(&family.key)
+        .bind(family.expires_at)
+        .execute(self.pool())
+        .await
+        .map_err(failed)?;
+        sqlx::query(
+            "DELETE FROM acb.refresh_token WHERE agent_id = $1 AND family IN
+                 (SELECT family FROM acb.refresh_token WHERE agent_id = $1 GROUP BY family ORDER BY max(issued_at) DESC, family DESC OFFSET $2)",
+        )
+        .bind(family.agent.0)
+        .bind(i64::from(MAX_FAMILIES))
         .execute(self.pool())
         .await
         .map_err(failed)?;
@@ -63,27 +71,32 @@ impl CredentialStore for PgStore {
         let failed = |error| fault("refresh_token.rotate", error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let row = sqlx::query(
-            "SELECT family, agent_id, expires_at, used_at, revoked, clock_timestamp() AS now
-             FROM acb.refresh_token WHERE token_hash = $1 FOR UPDATE",
+            "SELECT family, agent_id, key_prefix, expires_at, used_at, revoked, clock_timestamp() AS now,
+                    EXISTS (SELECT FROM acb.api_key AS k WHERE k.prefix = r.key_prefix AND k.agent_id = r.agent_id
+                            AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())) AS key_lives
+             FROM acb.refresh_token AS r WHERE token_hash = $1 FOR UPDATE OF r",
         )
         .bind(hash.as_slice())
         .fetch_optional(&mut *transaction)
         .await
         .map_err(failed)?;
         let Some(row) = row else { return Ok(Rotation::Refused) };
-        let read = || -> Result<(StoredRefresh, OffsetDateTime), sqlx::Error> {
+        let read = || -> Result<(StoredRefresh, Option<String>, OffsetDateTime), sqlx::Error> {
             let stored = StoredRefresh {
                 family: row.try_get("family")?,
                 agent: AgentId(row.try_get("agent_id")?),
                 expires_at: row.try_get("expires_at")?,
                 used_at: row.try_get("used_at")?,
                 revoked: row.try_get("revoked")?,
+                key_lives: row.try_get("key_lives")?,
             };
-            Ok((stored, row.try_get("now")?))
+            Ok((stored, row.try_get("key_prefix")?, row.try_get("now")?))
         };
-        let (stored, now) = read().map_err(failed)?;
+        let (stored, key, now) = read().map_err(failed)?;
+        let key = key.unwrap_or_default();
         let rotation = match stored.judge(now) {
             Judgement::Refuse => Rotation::Refused,
+            Judgement::KeyGone => Rotation::KeyGone,
             Judgement::Rotate => {
                 let expires_at = now + REFRESH_TOKEN_LIFE;
                 sqlx::query("UPDATE acb.refresh_token SET used_at = $2 WHERE token_hash = $1")
@@ -93,17 +106,28 @@ impl CredentialStore for PgStore {
                     .await
                     .map_err(failed)?;
                 sqlx::query(
-                    "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, expires_at)
-                     VALUES (acb.current_tenant(), $1, $2, $3, $4)",
+                    "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, issued_at, expires_at)
+                     VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6)",
                 )
                 .bind(successor.as_slice())
                 .bind(stored.family)
                 .bind(stored.agent.0)
+                .bind(&key)
+                .bind(now)
                 .bind(expires_at)
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed)?;
-                Rotation::Successor { agent: stored.agent, expires_at }
+                sqlx::query(
+                    "DELETE FROM acb.refresh_token WHERE token_hash IN
+                         (SELECT token_hash FROM acb.refresh_token WHERE family = $1 ORDER BY issued_at DESC OFFSET $2)",
+                )
+                .bind(stored.family)
+                .bind(i64::from(MAX_FAMILY_TOKENS))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+                Rotation::Successor { agent: stored.agent, key, expires_at }
             }
             Judgement::Repeat => {
                 // Missing where the key that derives successors was rotated in between.
@@ -113,7 +137,7 @@ impl CredentialStore for PgStore {
                         .fetch_optional(&mut *transaction)
                         .await
                         .map_err(failed)?;
-                expires_at.map_or(Rotation::Refused, |expires_at| Rotation::Successor { agent: stored.agent, expires_at })
+                expires_at.map_or(Rotation::Refused, |expires_at| Rotation::Successor { agent: stored.agent, key, expires_at })
             }
             Judgement::Revoke => {
                 sqlx::query("UPDATE acb.refresh_token SET revoked = true WHERE family = $1")

@@ -81,13 +81,17 @@ impl PresenceStore for PgStore {
     }
 
     async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault> {
-        let done = sqlx::query("DELETE FROM acb.registered_agent WHERE registered_by = $1 AND name = $2")
-            .bind(by.0)
-            .bind(name)
-            .execute(self.pool())
-            .await
-            .map_err(|error| fault("registered_agent.delete", error))?;
-        Ok(done.rows_affected() > 0)
+        let gone: Option<(Uuid,)> = sqlx::query_as(
+            "WITH gone AS (DELETE FROM acb.registered_agent WHERE registered_by = $1 AND name = $2 RETURNING agent_id),
+                  unseen AS (DELETE FROM acb.presence WHERE agent_id IN (SELECT agent_id FROM gone))
+             SELECT agent_id FROM gone",
+        )
+        .bind(by.0)
+        .bind(name)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(|error| fault("registered_agent.delete", error))?;
+        Ok(gone.is_some())
     }
 }
 

@@ -1,6 +1,6 @@
 //! A [`ValidatedAgent`] and the world become a plan.
 
-use acb_crds::names::objects;
+use acb_crds::{Retention, names::objects};
 use serde_json::json;
 
 use super::{StoredApiKey, World, validate::ValidatedAgent};
@@ -8,6 +8,9 @@ use crate::{
     plan::{AgentRow, ApiKeyRef, KubernetesStep, Plan, PostgresStep, SecretContent, Step},
     tenant::newest,
 };
+
+/// The overlap of a rotation policy that names none: a day.
+const DEFAULT_OVERLAP_SECONDS: u64 = 24 * 60 * 60;
 
 /// What has to be there before an Agent can be provisioned. Empty where it is.
 #[must_use]
@@ -37,6 +40,13 @@ pub fn agent_row(agent: &ValidatedAgent) -> AgentRow {
         limits: json!(agent.limits),
         suspended: spec.suspend.unwrap_or(false),
     }
+}
+
+/// How long a replaced key still works. Without a rotation policy a new key is there because somebody removed the old one's Secret: that
+/// one must not live on.
+fn overlap_seconds(agent: &ValidatedAgent) -> u64 {
+    let rotation = agent.spec.credentials.as_ref().and_then(|credentials| credentials.rotation.as_ref());
+    rotation.map_or(0, |rotation| rotation.overlap.map_or(DEFAULT_OVERLAP_SECONDS, Retention::seconds))
 }
 
 /// What has to be done for this Agent. Empty, too, while it [waits](waits_for).
@@ -71,7 +81,7 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
     let row = agent_row(agent);
     if missing || world.api_key != StoredApiKey::Current || world.row.as_ref() != Some(&row) {
         let keys = newest(&world.secrets, &agent.tenant.hub_namespace(), objects::HUB_KEYS);
-        let api_key = Some(ApiKeyRef { secret, keys });
+        let api_key = Some(ApiKeyRef { secret, keys, overlap_seconds: overlap_seconds(agent) });
         plan.steps.push(Step::Postgres(PostgresStep::ProjectAgent { tenant_id, agent: row, api_key }));
     }
     plan

@@ -174,7 +174,8 @@ impl PostgresEffect {
             .within(&what, async |connection| {
                 project_agent_row(connection, &id, agent_id, agent).await?;
                 project_groups(connection, &id, agent_id, &agent.groups).await?;
-                project_key(connection, &id, agent_id, key.as_ref()).await?;
+                let overlap = api_key.map_or(0, |reference| reference.overlap_seconds);
+                project_key(connection, &id, agent_id, key.as_ref(), overlap).await?;
                 bump(connection, &id).await
             })
             .await?;
@@ -388,22 +389,42 @@ async fn project_groups(connection: &mut PgConnection, id: &[u8], agent_id: Uuid
     .map(drop)
 }
 
+/// The key without a deadline is the agent's; the newest of those that it replaced keeps working for the overlap, and never longer than
+/// an earlier projection said.
 async fn project_key(
     connection: &mut PgConnection,
     id: &[u8],
     agent_id: Uuid,
     key: Option<&StoredKey>,
+    overlap_seconds: u64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM acb.api_key WHERE tenant_id = $1 AND agent_id = $2 AND prefix IS DISTINCT FROM $3")
-        .bind(id)
-        .bind(agent_id)
-        .bind(key.map(|key| &key.prefix))
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "DELETE FROM acb.api_key WHERE tenant_id = $1 AND agent_id = $2 AND prefix IS DISTINCT FROM $3
+         AND ($3 IS NULL OR $4 = 0 OR expires_at <= clock_timestamp() OR prefix IS DISTINCT FROM
+              (SELECT prefix FROM acb.api_key WHERE tenant_id = $1 AND agent_id = $2 AND prefix <> $3
+               ORDER BY expires_at DESC NULLS FIRST, created_at DESC, prefix LIMIT 1))",
+    )
+    .bind(id)
+    .bind(agent_id)
+    .bind(key.map(|key| &key.prefix))
+    .bind(long(overlap_seconds))
+    .execute(&mut *connection)
+    .await?;
     let Some(key) = key else { return Ok(()) };
     sqlx::query(
+        "UPDATE acb.api_key SET expires_at = least(expires_at, clock_timestamp() + make_interval(secs => $4))
+         WHERE tenant_id = $1 AND agent_id = $2 AND prefix <> $3",
+    )
+    .bind(id)
+    .bind(agent_id)
+    .bind(&key.prefix)
+    // A century, and no overflow of what a date can say.
+    .bind(f64::from(u32::try_from(overlap_seconds).unwrap_or(u32::MAX)))
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
         "INSERT INTO acb.api_key (tenant_id, prefix, agent_id, hmac) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (tenant_id, prefix) DO UPDATE SET agent_id = excluded.agent_id, hmac = excluded.hmac",
+         ON CONFLICT (tenant_id, prefix) DO UPDATE SET agent_id = excluded.agent_id, hmac = excluded.hmac, expires_at = NULL",
     )
     .bind(id)
     .bind(&key.prefix)

@@ -23,7 +23,7 @@ pub struct ObservedTenant {
     pub generation: u64,
     /// Its agents by UID, with their current groups in order.
     pub agents: BTreeMap<String, AgentRow>,
-    /// What is stored of the API keys of each agent, by UID.
+    /// What is stored of the API keys of each agent, by UID. A key that was replaced and still works for a while is not among them.
     pub api_keys: BTreeMap<String, Vec<StoredKey>>,
     /// Topics of the PostgreSQL bus, by name.
     pub topics: BTreeMap<String, TopicSpec>,
@@ -89,11 +89,12 @@ async fn read(operator: &PgPool, id: &[u8], tenant_id: &str) -> Result<ObservedT
     .fetch_all(&mut *transaction)
     .await?;
     observed.agents = agents.iter().map(agent_row).collect::<Result<_, _>>()?;
-    let keys: Vec<(Uuid, String, Vec<u8>)> =
-        sqlx::query_as("SELECT agent_id, prefix, hmac FROM acb.api_key WHERE tenant_id = $1 ORDER BY prefix")
-            .bind(id)
-            .fetch_all(&mut *transaction)
-            .await?;
+    let keys: Vec<(Uuid, String, Vec<u8>)> = sqlx::query_as(
+        "SELECT agent_id, prefix, hmac FROM acb.api_key WHERE tenant_id = $1 AND expires_at IS NULL ORDER BY prefix",
+    )
+    .bind(id)
+    .fetch_all(&mut *transaction)
+    .await?;
     for (agent_id, prefix, hmac) in keys {
         observed.api_keys.entry(agent_id.to_string()).or_default().push(StoredKey { prefix, hmac });
     }

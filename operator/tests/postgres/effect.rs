@@ -13,7 +13,12 @@ use sqlx::PgPool;
 
 use crate::world::{World, number};
 
-crate::on_each_version!(what_is_projected_is_observed, memberships_are_intervals, removal_leaves_nothing);
+crate::on_each_version!(
+    what_is_projected_is_observed,
+    memberships_are_intervals,
+    a_replaced_key_overlaps,
+    removal_leaves_nothing
+);
 
 async fn pool(world: &World) -> PgPool {
     PgPool::connect_with(world.pg.operator_options()).await.unwrap()
@@ -56,6 +61,43 @@ async fn what_is_projected_is_observed(world: &World) {
     // More partitions, never fewer.
     assert_eq!(tenant.ensure_topic("notes", 2).await.partitions, 2);
     assert_eq!(observe_tenant(&pool, tenant.id_hex()).await.unwrap().topics[&topic.name].partitions, 4);
+}
+
+async fn a_replaced_key_overlaps(world: &World) {
+    let pool = pool(world).await;
+    let tenant = world.pg.fresh_tenant("keys").await;
+    let row = tenant.agent_row("alice");
+    let mut connection = tenant.connect().await;
+    let live = "SELECT count(*) FROM acb.api_key WHERE expires_at IS NULL OR expires_at > now()";
+    let first = tenant.project_key(&row, 1, 3600).await;
+    assert_eq!(number(&mut connection, live).await, 1);
+    let second = tenant.project_key(&row, 2, 3600).await;
+    assert_ne!(first.api_key, second.api_key);
+    assert_eq!(number(&mut connection, live).await, 2);
+    let limited =
+        "SELECT count(*) FROM acb.api_key WHERE expires_at BETWEEN now() + interval '59 min' AND now() + interval '60 min'";
+    assert_eq!(number(&mut connection, limited).await, 1);
+    // What the plan compares with the Secret is the newest alone: a repeat changes nothing, and does not prolong the overlap.
+    let current = || async { observe_tenant(&pool, tenant.id_hex()).await.unwrap().api_keys[&row.id].clone() };
+    assert_eq!(current().await, vec![stored_key(tenant.pepper(), &second.api_key).unwrap()]);
+    tenant.project_key(&row, 2, 7200).await;
+    assert_eq!(number(&mut connection, limited).await, 1);
+    // Two at the most: the newest of those that were replaced.
+    let third = tenant.project_key(&row, 3, 3600).await;
+    assert_eq!(number(&mut connection, live).await, 2);
+    let prefixes: Vec<String> = sqlx::query_scalar("SELECT prefix FROM acb.api_key ORDER BY expires_at NULLS FIRST")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    let prefix = |key: &str| stored_key(tenant.pepper(), key).unwrap().prefix;
+    assert_eq!(prefixes, [prefix(&third.api_key), prefix(&second.api_key)]);
+    // Without an overlap, and without a key, nothing of the old ones is left.
+    tenant.project_key(&row, 4, 0).await;
+    assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.api_key").await, 1);
+    tenant.project_key(&row, 5, 3600).await;
+    let without = PostgresStep::ProjectAgent { tenant_id: tenant.id_hex().to_owned(), agent: row.clone(), api_key: None };
+    tenant.apply(&without).await;
+    assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.api_key").await, 0);
 }
 
 async fn memberships_are_intervals(world: &World) {

@@ -27,6 +27,7 @@ pub mod kafka;
 pub mod postgres;
 pub mod standalone;
 
+pub use acb_operator::plan::AgentRow;
 pub use gate::Gate;
 pub use kafka::{Kafka, KafkaListener};
 pub use postgres::{Postgres, Secrets, TestAgent, TestTenant, Version};

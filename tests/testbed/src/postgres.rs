@@ -376,9 +376,14 @@ impl TestTenant {
 
     /// Projects this row, with an API key of the agent's.
     pub async fn project(&self, row: &AgentRow) -> TestAgent {
-        let secret = SecretRef { namespace: format!("acb-{}", self.name), name: format!("agent-{}", row.id), generation: 1 };
+        self.project_key(row, 1, 0).await
+    }
+
+    /// Projects this row, with the API key of a generation of its Secret. The one before works for so long yet.
+    pub async fn project_key(&self, row: &AgentRow, generation: u64, overlap_seconds: u64) -> TestAgent {
+        let secret = SecretRef { namespace: format!("acb-{}", self.name), name: format!("agent-{}", row.id), generation };
         let api_key = self.secrets.ensure_text(&secret, "api-key", || format!("acb_{}_{}", random_hex(6), random_hex(32)));
-        let api_key_ref = ApiKeyRef { secret, keys: self.keys.clone() };
+        let api_key_ref = ApiKeyRef { secret, keys: self.keys.clone(), overlap_seconds };
         self.apply(&PostgresStep::ProjectAgent {
             tenant_id: self.id_hex.clone(),
             agent: row.clone(),

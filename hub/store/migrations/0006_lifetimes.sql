@@ -1,0 +1,4 @@
+-- The API key that a family of refresh tokens came from: the family ends with it. NULL, in rows of an earlier version, is a key that is
+-- not known, and so not there: whoever holds such a token exchanges its key again.
+ALTER TABLE acb.refresh_token ADD COLUMN key_prefix text;
+CREATE INDEX refresh_token_agent ON acb.refresh_token (tenant_id, agent_id, issued_at);

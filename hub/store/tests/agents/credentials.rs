@@ -1,0 +1,76 @@
+//! What ends with an API key, and what does not.
+
+use acb_hub_core::credential::{MAX_FAMILIES, MAX_FAMILY_TOKENS};
+
+use crate::world::{World, reason};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_ends_with_the_key_that_it_came_from() {
+    let world = World::new().await;
+    let row = world.tenant.agent_row("alice");
+    let first = world.tenant.project_key(&row, 1, 0).await;
+    let granted = world.authority.exchange(&first.api_key).await.unwrap();
+    let granted = world.authority.refresh(&granted.refresh_token).await.unwrap();
+    world.admit(&granted.access_token).await.unwrap();
+
+    let second = world.tenant.project_key(&row, 2, 0).await;
+    assert_eq!(reason(world.authority.refresh(&granted.refresh_token).await), "API_KEY_GONE");
+    assert_eq!(reason(world.authority.exchange(&first.api_key).await), "CREDENTIAL_REFUSED");
+    assert_eq!(reason(world.admit(&granted.access_token).await), "TOKEN_INVALID");
+
+    let granted = world.authority.exchange(&second.api_key).await.unwrap();
+    world.tenant.remove(second.id).await;
+    assert_eq!(reason(world.authority.refresh(&granted.refresh_token).await), "API_KEY_GONE");
+    assert_eq!(reason(world.admit(&granted.access_token).await), "TOKEN_INVALID");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_with_overlap_drops_nobody() {
+    let world = World::new().await;
+    let row = world.tenant.agent_row("alice");
+    let first = world.tenant.project_key(&row, 1, 0).await;
+    let old = world.authority.exchange(&first.api_key).await.unwrap();
+    let second = world.tenant.project_key(&row, 2, 3600).await;
+    let old = world.authority.refresh(&old.refresh_token).await.unwrap();
+    let caller = world.admit(&old.access_token).await.unwrap();
+    world.authority.exchange(&first.api_key).await.unwrap();
+    let new = world.authority.exchange(&second.api_key).await.unwrap();
+    assert_eq!(caller.agent.id, world.admit(&new.access_token).await.unwrap().agent.id);
+    // The overlap is over.
+    let mut superuser = acb_testbed::Postgres::shared().await.superuser().await;
+    let prefix = first.api_key.split('_').nth(1).unwrap();
+    let moved =
+        sqlx::query("UPDATE acb.api_key SET expires_at = now() WHERE prefix = $1 AND expires_at IS NOT NULL").bind(prefix);
+    assert_eq!(moved.execute(&mut superuser).await.unwrap().rows_affected(), 1);
+    assert_eq!(reason(world.authority.refresh(&old.refresh_token).await), "API_KEY_GONE");
+    assert_eq!(reason(world.authority.exchange(&first.api_key).await), "CREDENTIAL_REFUSED");
+    world.authority.refresh(&new.refresh_token).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_has_so_many_families_and_a_family_so_many_tokens() {
+    let world = World::new().await;
+    let alice = world.tenant.agent("alice").await;
+    let bob = world.tenant.agent("bob").await;
+    let others = world.authority.exchange(&bob.api_key).await.unwrap().refresh_token;
+    let unused = world.authority.exchange(&alice.api_key).await.unwrap().refresh_token;
+    let mut used = world.authority.exchange(&alice.api_key).await.unwrap().refresh_token;
+    for _ in 0..MAX_FAMILIES - 2 {
+        world.authority.exchange(&alice.api_key).await.unwrap();
+    }
+    // Old, and in use: the one that is forgotten is the one that nobody uses.
+    used = world.authority.refresh(&used).await.unwrap().refresh_token;
+    world.authority.exchange(&alice.api_key).await.unwrap();
+    assert_eq!(reason(world.authority.refresh(&unused).await), "CREDENTIAL_REFUSED");
+    let families = "SELECT count(DISTINCT family) FROM acb.refresh_token WHERE agent_id = $1";
+    let mut connection = world.tenant.connect().await;
+    let count: i64 = sqlx::query_scalar(families).bind(alice.id).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(count, i64::from(MAX_FAMILIES));
+    for _ in 0..MAX_FAMILY_TOKENS + 5 {
+        used = world.authority.refresh(&used).await.unwrap().refresh_token;
+    }
+    let tokens = "SELECT count(*) FROM acb.refresh_token WHERE agent_id = $1 GROUP BY family ORDER BY 1 DESC LIMIT 1";
+    let count: i64 = sqlx::query_scalar(tokens).bind(alice.id).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(count, i64::from(MAX_FAMILY_TOKENS));
+    world.authority.refresh(&others).await.unwrap();
+}

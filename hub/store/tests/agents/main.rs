@@ -1,0 +1,6 @@
+//! Credentials and registration on a real PostgreSQL, as the tenant's own login.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod credentials;
+mod registering;
+mod world;

@@ -1,0 +1,54 @@
+//! A tenant with what proves its agents.
+
+use std::sync::Arc;
+
+use acb_hub_core::{
+    access::rule,
+    credential::Authority,
+    directory::Directory,
+    door::Door,
+    fault::Fault,
+    identity::Caller,
+    refresh::Refresher,
+    registry::Registry,
+    token::{Keyring, Tokens},
+};
+use acb_hub_store::PgStore;
+use acb_testbed::{Postgres, TestTenant};
+
+pub(crate) struct World {
+    pub(crate) tenant: TestTenant,
+    pub(crate) authority: Authority,
+    pub(crate) door: Door,
+    pub(crate) registry: Registry,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let store = Arc::new(PgStore::new(tenant.connect_options()));
+        let directory = Directory::default();
+        let refresher = Arc::new(Refresher::new(directory.clone(), store.clone()));
+        // 32 bytes of 1, in PKCS#8.
+        let signing =
+            format!("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEB{}\n-----END PRIVATE KEY-----\n", "AQEB".repeat(10));
+        let keyring = Keyring::new(&signing, tenant.pepper().to_vec(), vec![7; 32], &[]).unwrap();
+        let tokens = Tokens::new(tenant.name(), tenant.id_hex(), keyring);
+        Self {
+            authority: Authority::new(tokens.clone(), store.clone(), refresher.clone()),
+            door: Door::new(tokens, refresher),
+            registry: Registry::new(directory, store),
+            tenant,
+        }
+    }
+
+    /// Who a token speaks for, by what PostgreSQL says now.
+    pub(crate) async fn admit(&self, access_token: &str) -> Result<Caller, Fault> {
+        let fresh = rule("/acb.v1.MessageService/Session").unwrap();
+        Ok(self.door.admit(fresh, Some(&format!("Bearer {access_token}"))).await?.unwrap())
+    }
+}
+
+pub(crate) fn reason<T>(result: Result<T, Fault>) -> &'static str {
+    result.map_or_else(|fault| fault.reason, |_| "fine")
+}
