@@ -1,13 +1,13 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench
+.PHONY: help build demo test bench images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
 
 help: ## Lists the commands.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 build: ## Builds everything, for tests and for the demo.
 	@scripts/install-dependencies build
@@ -33,3 +33,26 @@ bench: ## Measures the figures of docs/figures.md, to target/bench/report.json.
 	@tests/testbed/kafka/fetch.sh
 	cargo build --locked --release --workspace
 	target/release/acb-bench
+
+images: ## Makes the container images of operator, hub and command line, to target/images.
+	@scripts/install-dependencies build e2e
+	cargo build --locked --workspace
+	images/build
+
+# Everything that a cluster is made of.
+cluster-parts:
+	@scripts/install-dependencies build kafka e2e
+	@tests/testbed/kafka/fetch.sh
+	e2e/build
+	cargo build --locked --workspace
+	images/build
+.PHONY: cluster-parts
+
+e2e: cluster-parts ## Runs scenarios on a real Kubernetes cluster that it makes, to target/e2e/report.json. ALL=1: all of them. SCENARIOS="…": these.
+	target/debug/acb-e2e run $(if $(ALL),--all) $(SCENARIOS)
+
+cluster-up: cluster-parts ## Makes a real Kubernetes cluster on this machine, and leaves it up.
+	@target/debug/acb-e2e up
+
+cluster-down: ## Ends the cluster, and removes what it made.
+	@target/debug/acb-e2e down
