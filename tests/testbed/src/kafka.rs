@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 pub enum KafkaListener {
     /// `SASL_PLAINTEXT`.
     Plain,
-    /// `SASL_SSL`, with a certificate of [`Kafka::ca_pem`] for 127.0.0.1.
+    /// `SASL_SSL`, with a certificate of [`Kafka::ca_pem`] for the broker's address.
     Tls,
 }
 
@@ -25,6 +25,7 @@ pub enum KafkaListener {
 pub struct Kafka {
     dir: tempfile::TempDir,
     listener: KafkaListener,
+    address: IpAddr,
     port: u16,
     password: String,
     ca: Option<String>,
@@ -36,13 +37,18 @@ impl Kafka {
     /// The superuser's name.
     pub const ADMIN: &str = "admin";
 
-    /// A fresh broker, ready for requests.
+    /// A fresh broker on loopback, ready for requests.
     pub async fn start(listener: KafkaListener) -> Self {
+        Self::start_on(listener, Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// A fresh broker on an address of this machine, such as one that its pods can reach.
+    pub async fn start_on(listener: KafkaListener, address: IpAddr) -> Self {
         let dir = tempfile::Builder::new().prefix("acb-kafka-").tempdir().unwrap();
-        let [port, controller] = free_ports();
+        let [port, controller] = free_ports([address, Ipv4Addr::LOCALHOST.into()]);
         let password = hex::encode(random::<16>());
-        let ca = (listener == KafkaListener::Tls).then(|| certify(dir.path()));
-        let mut kafka = Self { dir, listener, port, password, ca, keeper: None };
+        let ca = (listener == KafkaListener::Tls).then(|| certify(dir.path(), address));
+        let mut kafka = Self { dir, listener, address, port, password, ca, keeper: None };
         fs::write(kafka.properties(), kafka.configuration(controller)).unwrap();
         let cluster = base64_id(random::<16>());
         let scram = format!("SCRAM-SHA-512=[name={},password={}]", Self::ADMIN, kafka.password);
@@ -59,9 +65,9 @@ impl Kafka {
         kafka
     }
 
-    /// `127.0.0.1:<port>`.
+    /// `<address>:<port>`.
     pub fn bootstrap_servers(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     /// The superuser's password.
@@ -145,7 +151,7 @@ impl Kafka {
     }
 
     fn configuration(&self, controller: u16) -> String {
-        let (port, password, dir) = (self.port, &self.password, self.dir.path().display());
+        let (address, port, password, dir) = (self.address, self.port, &self.password, self.dir.path().display());
         let protocol = if self.ca.is_some() { "SASL_SSL" } else { "SASL_PLAINTEXT" };
         let tls = if self.ca.is_some() {
             format!(
@@ -160,8 +166,8 @@ impl Kafka {
             "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=CLIENT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=CLIENT://127.0.0.1:{port}
+listeners=CLIENT://{address}:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=CLIENT://{address}:{port}
 listener.security.protocol.map=CLIENT:{protocol},CONTROLLER:SASL_PLAINTEXT
 inter.broker.listener.name=CLIENT
 controller.listener.names=CONTROLLER
@@ -214,7 +220,7 @@ fn java() -> Command {
 }
 
 /// Makes `ca.crt` and the broker's `broker.pem` in `dir`, and returns the former.
-fn certify(dir: &Path) -> String {
+fn certify(dir: &Path, address: IpAddr) -> String {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -223,16 +229,16 @@ fn certify(dir: &Path) -> String {
     let issuer = rcgen::Issuer::new(params, ca_key);
     let key = rcgen::KeyPair::generate().unwrap();
     let leaf =
-        rcgen::CertificateParams::new(vec!["127.0.0.1".into(), "localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+        rcgen::CertificateParams::new(vec![address.to_string(), "localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
     let mut broker = fs::File::create(dir.join("broker.pem")).unwrap();
     broker.write_all(format!("{}{}{}", key.serialize_pem(), leaf.pem(), ca.pem()).as_bytes()).unwrap();
     fs::write(dir.join("ca.crt"), ca.pem()).unwrap();
     ca.pem()
 }
 
-/// Free when they were looked for.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+/// Free when they were looked for, and all different.
+fn free_ports<const N: usize>(addresses: [IpAddr; N]) -> [u16; N] {
+    let held = addresses.map(|address| TcpListener::bind((address, 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }
 

@@ -1,0 +1,105 @@
+//! `acb-e2e`: a real Kubernetes cluster on one machine, and what users do with ACB on it.
+
+mod authority;
+mod backends;
+mod cluster;
+mod control_plane;
+mod dns;
+mod error;
+mod image;
+mod kubectl;
+mod machine;
+mod network;
+mod node;
+mod place;
+mod process;
+mod report;
+mod scenario;
+mod state;
+
+use std::{io::Write as _, net::IpAddr, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{cluster::Extent, error::Result, place::Place};
+
+/// A real Kubernetes cluster on one machine, and what users do with ACB on it.
+#[derive(Debug, Parser)]
+#[command(name = "acb-e2e")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Brings a cluster up, and leaves it.
+    Up {
+        /// Without a node.
+        #[arg(long)]
+        control_plane: bool,
+    },
+    /// Ends the cluster, and removes what it made.
+    Down,
+    /// Brings a cluster up where none runs, runs scenarios on it, and ends it again.
+    Run {
+        /// All scenarios, also those that take long.
+        #[arg(long)]
+        all: bool,
+        /// Without a node: the scenarios that need none.
+        #[arg(long)]
+        control_plane: bool,
+        /// These alone, and what they build on.
+        scenario: Vec<String>,
+    },
+    /// Names the scenarios.
+    List,
+    /// Runs PostgreSQL and Kafka for the cluster. `up` starts it.
+    #[command(hide = true)]
+    Backends {
+        #[arg(long)]
+        host: IpAddr,
+    },
+}
+
+/// Prints a line. Who closed our output reads it no more.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "acb-e2e: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn extent(control_plane: bool) -> Extent {
+    if control_plane { Extent::ControlPlane } else { Extent::Whole }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let place = Place::here()?;
+    match command {
+        Command::Up { control_plane } => {
+            let state = cluster::up(&place, extent(control_plane))?;
+            for lack in &state.lacks {
+                say(&format!("no node: {lack}"));
+            }
+            say(&format!("\nexport KUBECONFIG={}", place.kubeconfig("admin").display()));
+            say(&format!("export PATH={}:$PATH", place.bin("").display()));
+            say("kubectl get nodes\nmake cluster-down        # ends it");
+        }
+        Command::Down => cluster::down(&place)?,
+        Command::Run { all, control_plane, scenario } => return scenario::run(&place, all, extent(control_plane), &scenario),
+        Command::List => scenario::list(),
+        Command::Backends { host } => {
+            let runtime = tokio::runtime::Runtime::new().map_err(error::at("a runtime"))?;
+            runtime.block_on(backends::serve(&place, host))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

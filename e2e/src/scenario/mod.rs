@@ -1,0 +1,137 @@
+//! What users do, each as they would do it: with kubectl, helm and `acb`.
+
+mod crds;
+mod hostile;
+
+use std::{process::ExitCode, time::Instant};
+
+use crate::{
+    cluster::{self, Extent},
+    error::{Error, Result},
+    kubectl::Kubectl,
+    place::Place,
+    report::{Report, Row, Status},
+    say,
+    state::State,
+};
+
+/// One of them.
+struct Scenario {
+    name: &'static str,
+    /// What is so where it passes.
+    proves: &'static str,
+    needs_node: bool,
+    /// Left out without `--all`.
+    long: bool,
+    /// What must have passed before, in the same run.
+    after: &'static [&'static str],
+    run: fn(&mut World) -> Result<()>,
+}
+
+/// In the order in which they run: later ones use what earlier ones left.
+const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "crds",
+    proves: "a real API server takes the kinds and every sample, and refuses bad values of every field with a message",
+    needs_node: false,
+    long: false,
+    after: &[],
+    run: crds::run,
+}];
+
+/// What a scenario acts on.
+struct World {
+    place: Place,
+    state: State,
+    kubectl: Kubectl,
+}
+
+/// Names them.
+pub(crate) fn list() {
+    for scenario in SCENARIOS {
+        let note = if scenario.long { " (with --all)" } else { "" };
+        say(&format!("{:<18} {}{note}", scenario.name, scenario.proves));
+    }
+}
+
+/// The named ones and what they build on, or those of an ordinary run.
+fn choose(named: &[String], all: bool) -> Result<Vec<&'static Scenario>> {
+    if let Some(name) = named.iter().find(|name| SCENARIOS.iter().all(|scenario| scenario.name != *name)) {
+        return Err(Error::Missing(format!("there is no scenario {name}: `acb-e2e list` names them")));
+    }
+    let mut wanted: Vec<&str> = named.iter().map(String::as_str).collect();
+    // Whatever a scenario builds on comes before it.
+    for scenario in SCENARIOS.iter().rev() {
+        if wanted.contains(&scenario.name) {
+            wanted.extend(scenario.after);
+        }
+    }
+    let chosen = |scenario: &&Scenario| if named.is_empty() { all || !scenario.long } else { wanted.contains(&scenario.name) };
+    Ok(SCENARIOS.iter().filter(chosen).collect())
+}
+
+/// Runs them, on the cluster that is up or on one of their own.
+pub(crate) fn run(place: &Place, all: bool, extent: Extent, named: &[String]) -> Result<ExitCode> {
+    let chosen = choose(named, all)?;
+    let found = State::load(place)?;
+    let left_up = found.runs();
+    let state = if left_up { found } else { cluster::up(place, extent)? };
+    for lack in &state.lacks {
+        say(&format!("no node: {lack}"));
+    }
+    let mut world = World { place: place.clone(), state, kubectl: Kubectl::admin(place) };
+    let mut report = Report::default();
+    for scenario in chosen {
+        let row = run_one(&mut world, scenario, &report);
+        let seconds = if row.status == Status::NotRun { String::new() } else { format!("{:5.1} s", row.seconds) };
+        say(&format!("{:<8} {:<18} {seconds}", format!("{:?}", row.status).to_lowercase(), row.name));
+        if let Some(message) = &row.message {
+            say(&message.lines().map(|line| format!("         {line}\n")).collect::<String>());
+        }
+        report.scenarios.push(row);
+        report.write(place)?;
+    }
+    let failed = report.count(Status::Failed);
+    if failed > 0 {
+        cluster::keep_logs(place, &world.state);
+        say(&format!("logs: {}", place.logs().display()));
+    }
+    if !left_up {
+        cluster::down(place)?;
+    }
+    let passed = report.count(Status::Passed);
+    say(&format!("{passed} passed, {failed} failed, {} not run", report.count(Status::NotRun)));
+    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_one(world: &mut World, scenario: &Scenario, before: &Report) -> Row {
+    let row = |status, seconds, message| Row { name: scenario.name, status, seconds, message };
+    let passed = |name: &&&str| before.scenarios.iter().any(|row| row.name == **name && row.status == Status::Passed);
+    if scenario.needs_node && !world.state.lacks.is_empty() {
+        return row(Status::NotRun, 0.0, Some("the machine has no node".to_owned()));
+    }
+    if let Some(missing) = scenario.after.iter().find(|name| !passed(name)) {
+        return row(Status::NotRun, 0.0, Some(format!("it builds on {missing}, which did not pass")));
+    }
+    let start = Instant::now();
+    match (scenario.run)(world) {
+        Ok(()) => row(Status::Passed, start.elapsed().as_secs_f64(), None),
+        Err(error) => row(Status::Failed, start.elapsed().as_secs_f64(), Some(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_builds_on_earlier_ones_only() {
+        for (index, scenario) in SCENARIOS.iter().enumerate() {
+            for name in scenario.after {
+                let known = SCENARIOS[..index].iter().find(|earlier| earlier.name == *name);
+                assert!(known.is_some_and(|earlier| !earlier.long || scenario.long), "{} after {name}", scenario.name);
+            }
+        }
+        assert!(choose(&["nothing".to_owned()], false).is_err());
+    }
+}
