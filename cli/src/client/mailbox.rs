@@ -6,7 +6,7 @@ use std::{
 };
 
 use acb_proto::v1;
-use acb_sdk::{Client, Received, Session};
+use acb_sdk::{Client, Heartbeats, Received, Registration, Session};
 
 use super::refused;
 use crate::{
@@ -19,8 +19,10 @@ const WINDOW: u32 = 1000;
 /// What is unacknowledged comes again within 30 s. What did not, for so long, waits no more.
 const FORGOTTEN: Duration = Duration::from_secs(90);
 
-/// An open mailbox.
+/// An open mailbox. As long as it is, its agent is online.
 pub(super) struct Mailbox {
+    client: Client,
+    heartbeats: Heartbeats,
     session: Session,
     stop: Stop,
     left: Left,
@@ -30,7 +32,11 @@ impl Mailbox {
     pub(super) async fn open(client: &Client) -> Result<Self, Failure> {
         let stop = Stop::listen()?;
         let session = client.session().max_unacknowledged(WINDOW).open().await.map_err(|error| refused("mailbox", &error))?;
-        Ok(Self { session, stop, left: Left::default() })
+        // Messages come without it, too.
+        if let Err(error) = client.register(Registration::default()).await {
+            tracing::warn!("the agent is not shown as online: {error}");
+        }
+        Ok(Self { client: client.clone(), heartbeats: client.heartbeats(), session, stop, left: Left::default() })
     }
 
     /// The next message that is wanted; `None` once the command is asked to stop.
@@ -55,9 +61,14 @@ impl Mailbox {
         }
     }
 
-    /// Hands the last acknowledgements over.
+    /// Hands the last acknowledgements over, and takes the agent offline.
     pub(super) async fn close(self) {
-        self.session.close().await;
+        let Self { client, heartbeats, session, .. } = self;
+        session.close().await;
+        drop(heartbeats);
+        if let Err(error) = client.unregister("").await {
+            tracing::warn!("the agent is still shown as online: {error}");
+        }
     }
 }
 

@@ -59,11 +59,19 @@ async fn a_topic_chooses_and_leaves_the_rest_in_the_mailbox() {
     let watch = words(&["watch", "-c", "inbox-by-topic"]);
     let chosen = world.run(&watch(&["--topic", "a", "--count", "2"])).await.ok().stdout;
     assert_eq!(chosen, "sender  a  one\nsender  a  three\n");
+    let status = async || {
+        let agents = world.json(&["agents", "-c", "sender"]).await;
+        let own = agents.as_array().unwrap().iter().find(|agent| agent["name"] == "inbox-by-topic").unwrap();
+        own["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(status().await, "offline");
     let mut rest = world.start(&watch(&[]));
     assert_eq!(rest.line().await, "sender  b  two");
+    assert_eq!(status().await, "online", "it is there as long as it watches");
     // Ctrl-C is a way to end it, not a failure; and what was printed is acknowledged.
     rest.signal(Signal::INT);
     rest.end().await.ok();
+    assert_eq!(status().await, "offline");
     world.run(&["send", "-c", "sender", "inbox-by-topic", "four", "--topic", "b"]).await.ok();
     assert_eq!(world.run(&watch(&["--count", "1"])).await.ok().stdout, "sender  b  four\n");
 }
