@@ -130,13 +130,18 @@ async fn take(state: &State, bytes: u64) {
         let changed = state.changed.notified();
         let taken = state.allowance.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| match left {
             u64::MAX => Some(u64::MAX),
-            left => Some(left.checked_sub(bytes).unwrap_or(0)),
+            left => Some(left.saturating_sub(bytes)),
         });
-        match taken {
-            Ok(u64::MAX) => return,
-            Ok(left) if left >= bytes => return,
-            Ok(0) => changed.await,
-            _ => state.changed.notify_waiters(),
+        let left = taken.unwrap_or_else(|left| left);
+        if (1..=bytes).contains(&left) {
+            // It just closed.
+            state.changed.notify_waiters();
+        }
+        if left >= bytes {
+            return;
+        }
+        if left == 0 {
+            changed.await;
         }
     }
 }
