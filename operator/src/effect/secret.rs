@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use zeroize::Zeroizing;
 
 use super::{EffectError, SecretData, SecretReader};
@@ -19,6 +19,8 @@ use crate::plan::SecretContent;
 
 const AUTHORITY_LIFE: Duration = Duration::days(3650);
 const LEAF_LIFE: Duration = Duration::days(90);
+/// A leaf of this age is replaced: there is a month for what goes wrong with that.
+const LEAF_REPLACED: Duration = Duration::days(60);
 /// Certificates are valid from a little earlier, for clocks that are behind ours.
 const CLOCK_SKEW: Duration = Duration::hours(1);
 /// DER of a PKCS#8 v1 Ed25519 key up to its 32 bytes (RFC 8410): the form that every library reads.
@@ -58,6 +60,11 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
             Ok(SecretData::new().with("api-key", format!("acb_{prefix}_{}", BASE64_URL_SAFE_NO_PAD.encode(random()?.as_slice()))))
         }
     }
+}
+
+/// Whether a leaf that was made then (RFC 3339) is to be replaced. One of unknown age is not.
+pub(crate) fn is_leaf_old(made: &str, now: OffsetDateTime) -> bool {
+    OffsetDateTime::parse(made, &Rfc3339).is_ok_and(|made| now - made >= LEAF_REPLACED)
 }
 
 fn random() -> Result<Zeroizing<[u8; 32]>, EffectError> {
@@ -153,6 +160,15 @@ mod tests {
         let der: rustls_pki_types::CertificateDer<'_> = der.unwrap();
         let text = String::from_utf8_lossy(&der).into_owned();
         assert!(text.contains("hub.acbhub-acme.svc") && text.contains("localhost"), "{text}");
+    }
+
+    #[test]
+    fn a_leaf_is_replaced_long_before_it_ends() {
+        let made = "2026-01-01T00:00:00Z";
+        let after = |days| OffsetDateTime::parse(made, &Rfc3339).unwrap() + Duration::days(days);
+        assert!(!is_leaf_old(made, after(59)) && is_leaf_old(made, after(60)));
+        assert!(LEAF_REPLACED + Duration::days(30) <= LEAF_LIFE);
+        assert!(!is_leaf_old("", after(1000)), "of unknown age");
     }
 
     #[tokio::test]

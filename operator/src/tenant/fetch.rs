@@ -8,6 +8,7 @@ use acb_crds::{
 };
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgConnectOptions};
+use time::OffsetDateTime;
 
 use super::{RetainedData, World, newest};
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
         kubernetes::{ObjectKey, Objects},
         postgres::failed,
         postgres_observe::{self, LoginState},
+        secret,
     },
     platform::Platform,
     tenancy::{self, Tenancy},
@@ -57,6 +59,7 @@ pub async fn fetch(
             found => found?,
         };
         world.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
+        world.outdated.extend(found.iter().filter(|(_, found)| is_old_leaf(found)).filter_map(|(key, _)| key.secret_ref()));
         world.objects.extend(found.into_iter().filter(|(key, _)| key.kind != "Secret"));
     }
     world.postgres = postgres_observe::observe_tenant(&postgres.pool, &id.hex()).await?;
@@ -75,6 +78,13 @@ pub async fn fetch(
         fetch_kafka(&mut world, &name, id, objects, kafka, platform).await?;
     }
     Ok(world)
+}
+
+/// A hub's certificate that will not last much longer.
+fn is_old_leaf(secret: &Value) -> bool {
+    let text = |pointer: &str| secret.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let is_leaf = text("/kind") == "Secret" && text("/metadata/name").starts_with(&format!("{}-", objects::HUB_TLS));
+    is_leaf && secret::is_leaf_old(text("/metadata/creationTimestamp"), OffsetDateTime::now_utc())
 }
 
 async fn fetch_kafka(

@@ -66,8 +66,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let reconciled = Family::default();
-        let seconds: Family<Controller, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(BUCKETS.into_iter()));
+        let seconds: Family<Controller, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let (depth, leading, requests) = (Family::default(), Family::default(), Family::default());
         registry.register("controller_runtime_reconcile", "Reconciles, by how they ended", Family::clone(&reconciled));
         registry.register_with_unit(

@@ -135,12 +135,9 @@ impl Objects for KubernetesObjects {
         if !self.has_namespace(namespace) {
             return Ok(objects);
         }
-        let uids = self.secrets.list(namespace).await.map_err(|refusal| refusal.within(namespace))?;
-        for (name, uid) in uids {
-            let secret = json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace, "uid": uid},
-            });
-            objects.insert(ObjectKey::new("v1", "Secret", namespace, &name), secret);
+        let secrets = self.secrets.list(namespace).await.map_err(|refusal| refusal.within(namespace))?;
+        for (name, listing) in secrets {
+            objects.insert(ObjectKey::new("v1", "Secret", namespace, &name), listing.object(namespace, &name));
         }
         Ok(objects)
     }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_client::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
@@ -29,8 +30,25 @@ const FRESH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 struct Listed {
     at: Instant,
-    /// UIDs by name.
-    uids: BTreeMap<String, String>,
+    /// By name.
+    secrets: BTreeMap<String, Listing>,
+}
+
+/// What a list says of a Secret.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Listing {
+    uid: String,
+    made: String,
+}
+
+impl Listing {
+    /// As an object without what is in it.
+    pub(super) fn object(&self, namespace: &str, name: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace, "uid": self.uid, "creationTimestamp": self.made},
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -55,8 +73,11 @@ fn key(namespace: &str, name: &str) -> ObjectKey {
     ObjectKey::new("v1", "Secret", namespace, name)
 }
 
-fn text(object: &Value, pointer: &str) -> String {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+fn listing(metadata: &ObjectMeta) -> Listing {
+    Listing {
+        uid: metadata.uid.clone().unwrap_or_default(),
+        made: metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
+    }
 }
 
 impl Secrets {
@@ -72,23 +93,22 @@ impl Secrets {
         self.requests.api_of(&key(namespace, ""))
     }
 
-    /// The UIDs of a namespace's Secrets, by name.
-    pub(super) async fn list(&self, namespace: &str) -> Result<BTreeMap<String, String>, Refusal> {
+    /// The Secrets of a namespace, by name.
+    pub(super) async fn list(&self, namespace: &str) -> Result<BTreeMap<String, Listing>, Refusal> {
         if let Some(listed) = self.inner().listed.get(namespace).filter(|listed| listed.at.elapsed() < FRESH) {
-            return Ok(listed.uids.clone());
+            return Ok(listed.secrets.clone());
         }
         let api = self.api(namespace).map_err(Refusal::Other)?;
         let (at, what) = (Instant::now(), format!("Secrets of {namespace}"));
         let listed = self.requests.send("list", &what, api.list_metadata(&ListParams::default().labels(OWNED))).await?;
-        let uids: BTreeMap<String, String> = listed
-            .items
-            .into_iter()
-            .filter_map(|secret| Some((secret.metadata.name?, secret.metadata.uid.unwrap_or_default())))
-            .collect();
+        let secrets: BTreeMap<String, Listing> =
+            listed.items.iter().filter_map(|secret| Some((secret.metadata.name.clone()?, listing(&secret.metadata)))).collect();
         let mut inner = self.inner();
-        inner.known.retain(|key, known| key.namespace != namespace || uids.get(&key.name) == Some(&known.uid));
-        inner.listed.insert(namespace.to_owned(), Listed { at, uids: uids.clone() });
-        Ok(uids)
+        inner.known.retain(|key, known| {
+            key.namespace != namespace || secrets.get(&key.name).is_some_and(|secret| secret.uid == known.uid)
+        });
+        inner.listed.insert(namespace.to_owned(), Listed { at, secrets: secrets.clone() });
+        Ok(secrets)
     }
 
     /// What is in a Secret.
@@ -96,8 +116,8 @@ impl Secrets {
         let key = ObjectKey::secret(secret);
         {
             let inner = self.inner();
-            let uid = inner.listed.get(&key.namespace).and_then(|listed| listed.uids.get(&key.name));
-            if let Some(known) = inner.known.get(&key).filter(|known| Some(&known.uid) == uid) {
+            let listing = inner.listed.get(&key.namespace).and_then(|listed| listed.secrets.get(&key.name));
+            if let Some(known) = inner.known.get(&key).filter(|known| listing.is_some_and(|listing| listing.uid == known.uid)) {
                 return Ok(known.data.clone());
             }
         }
@@ -121,10 +141,10 @@ impl Secrets {
     pub(super) async fn find(&self, key: &ObjectKey) -> Result<Option<Value>, EffectError> {
         let api = self.api(&key.namespace)?;
         match self.requests.send("get", key, api.get_metadata(&key.name)).await {
-            Ok(found) => Ok(Some(json!({
-                "apiVersion": "v1", "kind": "Secret",
-                "metadata": {"name": key.name, "namespace": key.namespace, "uid": found.metadata.uid},
-            }))),
+            Ok(found) => {
+                let uid = found.metadata.uid.unwrap_or_default();
+                Ok(Some(Listing { uid, ..Listing::default() }.object(&key.namespace, &key.name)))
+            }
             Err(Refusal::Missing) => Ok(None),
             Err(other) => Err(other.within(&key.namespace)),
         }
@@ -139,10 +159,9 @@ impl Secrets {
         let options = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match self.requests.send("create", &key, api.create(&options, &object)).await {
             Ok(made) => {
-                let made = serde_json::to_value(&made).unwrap_or_default();
-                let mut inner = self.inner();
-                if let Some(listed) = inner.listed.get_mut(&key.namespace) {
-                    listed.uids.insert(key.name.clone(), text(&made, "/metadata/uid"));
+                let listing = listing(&made.metadata);
+                if let Some(listed) = self.inner().listed.get_mut(&key.namespace) {
+                    listed.secrets.insert(key.name.clone(), listing);
                 }
                 Ok(())
             }

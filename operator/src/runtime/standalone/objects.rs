@@ -20,6 +20,7 @@ use crate::{
         kubernetes::{ObjectKey, Objects, encoded, secret_data},
     },
     plan::SecretRef,
+    reconcile::now,
 };
 
 /// Objects in a state folder.
@@ -183,7 +184,8 @@ impl Objects for ObjectStore {
     }
 
     async fn create_secret(&self, secret: &SecretRef, data: SecretData) -> Result<(), EffectError> {
-        let object = encoded(secret, &data);
+        let mut object = encoded(secret, &data);
+        object["metadata"]["creationTimestamp"] = now().into();
         {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let path = self.path(&ObjectKey::secret(secret));
