@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     agent::{Agent, AgentId, Permission, Role},
-    fault::Fault,
+    fault::{Code, Fault},
+    identity::lacks,
     message::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES},
     upload::UploadId,
 };
@@ -119,6 +120,47 @@ impl Access {
     }
 }
 
+/// Whether this agent may make, change and finish contexts of a type. `known_type`: whether the tenant has it.
+pub fn may_publish(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fault> {
+    if !known_type {
+        return Err(unknown_type(kind));
+    }
+    if !agent.role.allows(Permission::PublishContext) {
+        return Err(lacks(agent, &[Permission::PublishContext]));
+    }
+    if agent.role != Role::Admin && !agent.publishes.iter().any(|own| own == kind) {
+        return Err(Fault::new(
+            Code::PermissionDenied,
+            "CONTEXT_TYPE_NOT_PUBLISHED",
+            format!("agent {} does not publish {kind:?}: add it to the Agent's publishes", agent.name),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether this agent may follow the changes of a type; which of them it sees is [`Viewer`]'s.
+pub fn may_follow(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fault> {
+    if !agent.role.allows(Permission::ReadContext) {
+        return Err(lacks(agent, &[Permission::ReadContext]));
+    }
+    if agent.role != Role::Admin && !agent.subscribes.iter().chain(&agent.publishes).any(|own| own == kind) {
+        return Err(Fault::new(
+            Code::PermissionDenied,
+            "CONTEXT_TYPE_NOT_SUBSCRIBED",
+            format!("agent {} does not subscribe to {kind:?}: add it to the Agent's subscribes", agent.name),
+        ));
+    }
+    if known_type { Ok(()) } else { Err(unknown_type(kind)) }
+}
+
+fn unknown_type(kind: &str) -> Fault {
+    Fault::new(
+        Code::FailedPrecondition,
+        "CONTEXT_TYPE_UNKNOWN",
+        format!("the tenant has no context type {kind:?}: add it to the Tenant's contextTypes"),
+    )
+}
+
 /// Where a payload is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
@@ -189,20 +231,7 @@ pub struct Description {
 impl Description {
     /// Whether this agent may make such a context. `types` says whether the tenant has the type.
     pub fn validate(&self, creator: &Agent, known_type: bool) -> Result<(), Fault> {
-        if !known_type {
-            return Err(Fault::new(
-                crate::fault::Code::FailedPrecondition,
-                "CONTEXT_TYPE_UNKNOWN",
-                format!("the tenant has no context type {:?}: add it to the Tenant's contextTypes", self.kind),
-            ));
-        }
-        if creator.role != Role::Admin && !creator.publishes.contains(&self.kind) {
-            return Err(Fault::new(
-                crate::fault::Code::PermissionDenied,
-                "CONTEXT_TYPE_NOT_PUBLISHED",
-                format!("agent {} does not publish {:?}: add it to the Agent's publishes", creator.name, self.kind),
-            ));
-        }
+        may_publish(creator, &self.kind, known_type)?;
         validate_labels(&self.metadata, &self.content_type)?;
         validate_ttl(self.ttl)?;
         self.access.validate()

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use time::OffsetDateTime;
 
 use crate::{
     agent::AgentId,
@@ -31,13 +32,16 @@ pub trait ContextStore: Send + Sync + 'static {
     async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault>;
     /// Those that the viewer sees, unexpired, without payloads, in the order of their ids.
     async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault>;
-    /// Some that have expired, without payloads.
-    async fn expired(&self, limit: u32) -> Result<Vec<Context>, Fault>;
+    /// Some that have expired, without payloads, in the order of their expiry, `after` a place of that order.
+    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault>;
     /// The expired one that holds an idempotency key.
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
     /// Bytes of all payloads.
     async fn stored_bytes(&self) -> Result<u64, Fault>;
 }
+
+/// A place in the order of expiry.
+pub type Expiry = (OffsetDateTime, ContextId);
 
 /// Which contexts to list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,10 @@ use crate::{
     agent::{Agent, Role},
     bus::{Bus, TopicName},
     chunk::ChunkStore,
-    context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, Viewer, now, validate_labels, validate_ttl},
+    context::{
+        Context, ContextId, Description, MAX_INLINE_BYTES, Payload, Viewer, may_follow, may_publish, now, validate_labels,
+        validate_ttl,
+    },
     context_event::{self, Change},
     context_metrics::ContextMetrics,
     context_relay::Relay,
@@ -25,7 +28,7 @@ use crate::{
     expiry::Janitor,
     fault::{Code, Fault},
     message::MAX_NAME_BYTES,
-    subscription::{From, Subscription, bus_fault},
+    subscription::{From, Subscriber, Subscription, bus_fault},
     upload::UploadStore,
 };
 
@@ -142,7 +145,7 @@ impl Contexts {
         let tenant = tenant.into();
         let contexts = Self::idle(bus, stores, directory, tenant, config, cancellation.clone());
         tokio::spawn(contexts.relay().run(cancellation.clone()));
-        let janitor = Janitor { contexts: contexts.clone(), metrics, every: contexts.config.expiry_poll };
+        let janitor = Janitor::new(contexts.clone(), metrics);
         tokio::spawn(janitor.run(contexts.config.upload_lifetime, cancellation));
         contexts
     }
@@ -216,7 +219,9 @@ impl Contexts {
         validate_ttl(update.ttl)?;
         validate_labels(&update.metadata, &update.content_type)?;
         let old = self.owned(caller, update.id).await?;
-        check_payload(&update.payload, self.directory.snapshot().context_types.get(&old.kind).copied())?;
+        let limit = self.directory.snapshot().context_types.get(&old.kind).copied();
+        may_publish(caller, &old.kind, limit.is_some())?;
+        check_payload(&update.payload, limit)?;
         let conflict = || {
             Fault::new(
                 Code::Aborted,
@@ -283,24 +288,11 @@ impl Contexts {
 
     /// Follows the changes of one type.
     pub async fn subscribe(&self, caller: &Agent, kind: &str, from: &From) -> Result<Subscription, Fault> {
-        let known = self.directory.snapshot().context_types.contains_key(kind);
-        if caller.role != Role::Admin && !caller.subscribes.iter().chain(&caller.publishes).any(|own| own == kind) {
-            return Err(Fault::new(
-                Code::PermissionDenied,
-                "CONTEXT_TYPE_NOT_SUBSCRIBED",
-                format!("agent {} does not subscribe to {kind:?}: add it to the Agent's subscribes", caller.name),
-            ));
-        }
-        if !known {
-            return Err(Fault::new(
-                Code::FailedPrecondition,
-                "CONTEXT_TYPE_UNKNOWN",
-                format!("the tenant has no context type {kind:?}: add it to the Tenant's contextTypes"),
-            ));
-        }
+        may_follow(caller, kind, self.directory.snapshot().context_types.contains_key(kind))?;
         let tail = self.tail(kind).await?;
         let cancellation = self.cancellation.clone();
-        Subscription::open(self.bus.clone(), tail, self.directory.clone(), caller.id, from, cancellation).await
+        let subscriber = Subscriber { directory: self.directory.clone(), agent: caller.id, kind: kind.to_owned() };
+        Subscription::open(self.bus.clone(), tail, subscriber, from, cancellation).await
     }
 
     /// How many types are followed now.

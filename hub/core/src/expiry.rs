@@ -1,15 +1,34 @@
-//! Deletes what has expired. Every replica does; a deletion that another one did first finds nothing to delete.
+//! Deletes what has expired. Every replica does; a deletion that another one did first finds nothing to delete. One that fails holds up
+//! no other: it is tried again later, and later still where it fails again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{context_metrics::ContextMetrics, contexts::Contexts, fault::Fault};
+use crate::{
+    context::{Context, ContextId},
+    context_metrics::ContextMetrics,
+    contexts::Contexts,
+    fault::{Code, Fault},
+};
 
 /// Contexts deleted between two questions.
 const BATCH: u32 = 100;
+
+/// Deletions in a row that fail since the store does not answer, after which it is left alone until the next round.
+const GIVE_UP: u32 = 3;
+
+/// The first pause before a failed deletion is tried again, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
+
+/// Failed deletions that are remembered. Further ones are tried again at each round.
+const MAX_REMEMBERED: usize = 10_000;
 
 /// How often the stored bytes are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
@@ -18,10 +37,40 @@ pub(crate) struct Janitor {
     pub(crate) contexts: Arc<Contexts>,
     pub(crate) metrics: ContextMetrics,
     pub(crate) every: Duration,
+    stubborn: Stubborn,
+}
+
+/// What could not be deleted, and when to try again.
+#[derive(Debug, Default)]
+struct Stubborn {
+    waiting: HashMap<ContextId, (Duration, Instant)>,
+}
+
+impl Stubborn {
+    fn waits(&self, id: ContextId, now: Instant) -> bool {
+        self.waiting.get(&id).is_some_and(|(_, due)| now < *due)
+    }
+
+    fn failed(&mut self, id: ContextId, now: Instant) {
+        let pause = self.waiting.get(&id).map_or(RETRY.0, |(pause, _)| (*pause * 2).min(RETRY.1));
+        if self.waiting.len() < MAX_REMEMBERED || self.waiting.contains_key(&id) {
+            self.waiting.insert(id, (pause, now + pause));
+        }
+    }
+
+    /// Forgets what is not among the expired any more.
+    fn keep(&mut self, expired: &HashSet<ContextId>) {
+        self.waiting.retain(|id, _| expired.contains(id));
+    }
 }
 
 impl Janitor {
-    pub(crate) async fn run(self, upload_lifetime: Duration, cancellation: CancellationToken) {
+    pub(crate) fn new(contexts: Arc<Contexts>, metrics: ContextMetrics) -> Self {
+        let every = contexts.config().expiry_poll;
+        Self { contexts, metrics, every, stubborn: Stubborn::default() }
+    }
+
+    pub(crate) async fn run(mut self, upload_lifetime: Duration, cancellation: CancellationToken) {
         let mut counted: Option<Instant> = None;
         loop {
             if let Err(fault) = self.clean(upload_lifetime).await {
@@ -41,20 +90,71 @@ impl Janitor {
         }
     }
 
-    async fn clean(&self, upload_lifetime: Duration) -> Result<(), Fault> {
+    async fn clean(&mut self, upload_lifetime: Duration) -> Result<(), Fault> {
+        let mut after = None;
+        // Of those that failed before: what is not found again is gone.
+        let mut seen = HashSet::new();
+        let mut unanswered = 0;
         loop {
-            let expired = self.contexts.stores.contexts.expired(BATCH).await?;
+            let expired = self.contexts.stores.contexts.expired(after, BATCH).await?;
             for context in &expired {
-                self.contexts.remove(context).await?;
+                if self.stubborn.waiting.contains_key(&context.id) {
+                    seen.insert(context.id);
+                }
+                unanswered = self.remove(context, unanswered).await?;
             }
-            if expired.len() < BATCH as usize {
-                break;
+            match expired.last() {
+                Some(last) if expired.len() == BATCH as usize => after = last.expires_at.map(|at| (at, last.id)),
+                _ => break,
             }
         }
+        self.stubborn.keep(&seen);
         let abandoned = self.contexts.stores.uploads.remove_abandoned(upload_lifetime).await?;
         if abandoned > 0 {
             info!(abandoned, "abandoned uploads removed");
         }
         Ok(())
+    }
+
+    /// Deletes one, unless it failed lately. Gives up the round where the store has not answered for several in a row.
+    async fn remove(&mut self, context: &Context, unanswered: u32) -> Result<u32, Fault> {
+        if self.stubborn.waits(context.id, Instant::now()) {
+            return Ok(unanswered);
+        }
+        let Err(fault) = self.contexts.remove(context).await else { return Ok(0) };
+        if fault.code == Code::Unavailable {
+            if unanswered + 1 >= GIVE_UP {
+                return Err(fault);
+            }
+            return Ok(unanswered + 1);
+        }
+        warn!(context = %context.id, %fault, "an expired context can't be deleted, trying again later");
+        self.stubborn.failed(context.id, Instant::now());
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn what_fails_again_waits_longer_and_is_forgotten_once_it_is_gone() {
+        let (mut stubborn, id, now) = (Stubborn::default(), ContextId(Uuid::nil()), Instant::now());
+        assert!(!stubborn.waits(id, now));
+        stubborn.failed(id, now);
+        assert!(stubborn.waits(id, now + RETRY.0 / 2) && !stubborn.waits(id, now + RETRY.0));
+        stubborn.failed(id, now);
+        assert!(stubborn.waits(id, now + RETRY.0) && !stubborn.waits(id, now + RETRY.0 * 2));
+        for _ in 0..20 {
+            stubborn.failed(id, now);
+        }
+        assert!(!stubborn.waits(id, now + RETRY.1));
+        stubborn.keep(&HashSet::from([id]));
+        assert!(stubborn.waits(id, now));
+        stubborn.keep(&HashSet::new());
+        assert!(!stubborn.waits(id, now));
     }
 }

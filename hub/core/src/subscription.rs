@@ -1,13 +1,13 @@
 //! One agent's subscription to the changes of one context type.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::AgentId,
     bus::{Bounds, Bus, BusError, Epoch, Offset, Partition, TopicInfo, TopicName},
-    context::{Viewer, now},
+    context::{Viewer, may_follow, now},
     context_event::{Change, Event},
     context_tail::{ContextTail, Found, Place, Placed, Versions, epoch_changed},
     directory::Directory,
@@ -20,9 +20,6 @@ const LOG_BATCH: usize = 8;
 
 /// Contexts that a subscription remembers the version of.
 const REMEMBERED: usize = 1024;
-
-/// How often an idle subscription asks whether its agent may still subscribe.
-const RIGHTS_CHECK: Duration = Duration::from_secs(5);
 
 /// A place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +60,28 @@ pub enum Notice {
     },
 }
 
+/// Who subscribes to what, and whether it still may.
+pub(crate) struct Subscriber {
+    pub(crate) directory: Directory,
+    pub(crate) agent: AgentId,
+    pub(crate) kind: String,
+}
+
+impl Subscriber {
+    /// What it sees, as the directory knows it now.
+    fn viewer(&self) -> Result<Viewer, Fault> {
+        let snapshot = self.directory.snapshot();
+        let agent = snapshot.acting(self.agent)?;
+        may_follow(agent, &self.kind, snapshot.context_types.contains_key(&self.kind))?;
+        Ok(Viewer::of(agent))
+    }
+}
+
 /// Hands out changes as they are asked for: what is not asked for stays in the log.
 pub struct Subscription {
     bus: Arc<dyn Bus>,
     tail: Arc<ContextTail>,
-    directory: Directory,
-    agent: AgentId,
+    subscriber: Subscriber,
     cancellation: CancellationToken,
     greeting: Option<Notice>,
     place: Place,
@@ -80,8 +93,7 @@ impl Subscription {
     pub(crate) async fn open(
         bus: Arc<dyn Bus>,
         tail: Arc<ContextTail>,
-        directory: Directory,
-        agent: AgentId,
+        subscriber: Subscriber,
         from: &From,
         cancellation: CancellationToken,
     ) -> Result<Self, Fault> {
@@ -99,8 +111,7 @@ impl Subscription {
         Ok(Self {
             bus,
             tail,
-            directory,
-            agent,
+            subscriber,
             cancellation,
             greeting,
             place: Place::at(next),
@@ -115,6 +126,8 @@ impl Subscription {
             return Ok(greeting);
         }
         let mut changes = self.tail.changes();
+        let mut directory = self.subscriber.directory.changes();
+        self.subscriber.viewer()?;
         loop {
             if let Some(notice) = self.pop()? {
                 return Ok(notice);
@@ -130,7 +143,8 @@ impl Subscription {
                             return Err(Fault::unavailable("HUB_STOPPING", "this replica stops: subscribe again after the last position"));
                         }
                         _ = changes.changed() => {}
-                        () = tokio::time::sleep(RIGHTS_CHECK) => { self.viewer()?; }
+                        // A subscription that has nothing to say ends with the right to it, too.
+                        Ok(()) = directory.changed() => { self.subscriber.viewer()?; }
                     }
                 }
             }
@@ -142,7 +156,7 @@ impl Subscription {
         if self.pending.is_empty() {
             return Ok(None);
         }
-        let viewer = self.viewer()?;
+        let viewer = self.subscriber.viewer()?;
         let epoch = self.tail.epoch();
         let time = now();
         while let Some(placed) = self.pending.pop_front() {
@@ -154,18 +168,6 @@ impl Subscription {
             }
         }
         Ok(None)
-    }
-
-    fn viewer(&self) -> Result<Viewer, Fault> {
-        let snapshot = self.directory.snapshot();
-        match snapshot.agent(self.agent) {
-            Some(agent) if !agent.suspended && !snapshot.suspended => Ok(Viewer::of(agent)),
-            _ => Err(Fault::new(
-                Code::Unauthenticated,
-                "AGENT_GONE",
-                "the agent was removed or suspended: ask the tenant's administrator",
-            )),
-        }
     }
 
     /// Reads a little of the log in each partition that is behind the window.

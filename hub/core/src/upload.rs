@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     agent::{Agent, AgentId},
     chunk::{CHUNK_BYTES, Chunk, Layout, MAX_STREAMED_BYTES, Put, Stored, check_place},
-    context::{Context, ContextId, Description, Payload, Viewer},
+    context::{Context, ContextId, Description, Payload, Viewer, may_publish},
     context_event::{self, Change},
     context_metrics::ContextMetrics,
     contexts::{Contexts, not_found},
@@ -137,8 +137,7 @@ impl Uploads {
                 format!("an upload has 1 to {MAX_STREAMED_BYTES} bytes, and this one {}", start.size),
             ));
         }
-        let known = self.contexts.directory.snapshot().context_types.contains_key(&start.description.kind);
-        start.description.validate(agent, known)?;
+        start.description.validate(agent, self.knows(&start.description.kind))?;
         let layout = Layout { size: start.size, chunk_size: CHUNK_BYTES };
         let wanted = Upload { id: start.id, agent: agent.id, description: start.description, layout, context: None };
         // What can't become a context must be known now, not after a hundred chunks.
@@ -161,6 +160,9 @@ impl Uploads {
     /// Goes on with an upload.
     pub async fn resume(&self, agent: &Agent, id: UploadId) -> Result<UploadSession, Fault> {
         let upload = self.own(agent, id).await?;
+        if upload.context.is_none() {
+            may_publish(agent, &upload.description.kind, self.knows(&upload.description.kind))?;
+        }
         self.session(agent, upload).await
     }
 
@@ -192,6 +194,10 @@ impl Uploads {
             ahead: VecDeque::new(),
         };
         Ok((context, chunks))
+    }
+
+    fn knows(&self, kind: &str) -> bool {
+        self.contexts.directory.snapshot().context_types.contains_key(kind)
     }
 
     async fn own(&self, agent: &Agent, id: UploadId) -> Result<Upload, Fault> {
@@ -326,6 +332,10 @@ impl UploadSession {
         if let Some(context) = self.upload.context {
             return self.finished_before(context, sha256).await;
         }
+        // The stream may have begun long ago.
+        let snapshot = self.uploads.contexts.directory.snapshot();
+        let kind = &self.upload.description.kind;
+        may_publish(snapshot.acting(self.agent.id)?, kind, snapshot.context_types.contains_key(kind))?;
         // Another connection may have stored chunks of this upload, too.
         self.stored = self.uploads.contexts.stores.chunks.stored(id).await?;
         let (next, count) = (self.stored.next(), self.upload.layout.count());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use acb_hub_core::{
     agent::AgentId,
     context::{Access, Context, ContextId, Payload, Viewer},
-    context_store::{ContextStore, Created, ListFilter},
+    context_store::{ContextStore, Created, Expiry, ListFilter},
     fault::{Code, Fault},
     upload::UploadId,
 };
@@ -106,7 +106,11 @@ macro_rules! select {
 const GET: &str = select!("payload", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > now())");
 const GET_BY_KEY: &str = select!("payload", "WHERE creator = $1 AND idempotency_key = $2");
 const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= now()");
-const EXPIRED: &str = select!("NULL::bytea", "WHERE expires_at <= now() ORDER BY expires_at LIMIT $1");
+const EXPIRED: &str = select!(
+    "NULL::bytea",
+    "WHERE expires_at <= now() AND ($1::timestamptz IS NULL OR (expires_at, context_id) > ($1, $2))
+     ORDER BY expires_at, context_id LIMIT $3"
+);
 
 // The same decision as `Viewer::sees`, where it can use an index; a test holds the two together.
 const LIST: &str = select!(
@@ -216,10 +220,10 @@ impl ContextStore for PgContexts {
         query.fetch_all(&self.pool).await.map_err(|error| fault(QUERY, error))?.iter().map(read).collect()
     }
 
-    async fn expired(&self, limit: u32) -> Result<Vec<Context>, Fault> {
-        let rows =
-            sqlx::query(EXPIRED).bind(i64::from(limit)).fetch_all(&self.pool).await.map_err(|error| fault(QUERY, error))?;
-        rows.iter().map(read).collect()
+    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
+        let (at, id) = after.unzip();
+        let rows = sqlx::query(EXPIRED).bind(at).bind(id.map_or(Uuid::nil(), |id| id.0)).bind(i64::from(limit));
+        rows.fetch_all(&self.pool).await.map_err(|error| fault(QUERY, error))?.iter().map(read).collect()
     }
 
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {

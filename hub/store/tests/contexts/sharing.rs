@@ -1,13 +1,21 @@
 //! Create, update, delete, expiry, idempotency and the outbox.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use acb_hub_core::{
+    agent::AgentId,
     bus::TopicName,
-    context::{Access, Payload},
-    contexts::{ContextConfig, ContextUpdate, NewContext},
+    context::{Access, Context, ContextId, Payload, Viewer},
+    context_store::{ContextStore, Created, Expiry, ListFilter},
+    contexts::{ContextConfig, ContextStores, ContextUpdate, NewContext},
+    fault::{Code, Fault},
     subscription::From,
 };
+use async_trait::async_trait;
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::world::{DEADLINE, World, brief, new, reason};
@@ -98,6 +106,89 @@ async fn what_has_expired_is_gone_at_once_and_deleted_soon() {
     let again = one.contexts.create(&one.agent(alice), short).await.unwrap();
     assert_ne!(again.id, context.id);
     assert_eq!(brief(&mut events).await, "Created 1 short");
+}
+
+/// A store that deletes all contexts but one.
+struct Stuck(Arc<dyn ContextStore>, Arc<OnceLock<ContextId>>);
+
+#[async_trait]
+impl ContextStore for Stuck {
+    async fn create(&self, context: &Context, idempotency_key: Option<&str>, event: Bytes) -> Result<Created, Fault> {
+        self.0.create(context, idempotency_key, event).await
+    }
+
+    async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault> {
+        self.0.get(id).await
+    }
+
+    async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
+        self.0.update(context, event).await
+    }
+
+    async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault> {
+        if self.1.get() == Some(&id) {
+            return Err(Fault::new(Code::Internal, "STORE_FAILED", "this one can't be deleted"));
+        }
+        self.0.delete(id, version, event).await
+    }
+
+    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault> {
+        self.0.list(viewer, filter, limit).await
+    }
+
+    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
+        self.0.expired(after, limit).await
+    }
+
+    async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
+        self.0.expired_with_key(creator, idempotency_key).await
+    }
+
+    async fn stored_bytes(&self) -> Result<u64, Fault> {
+        self.0.stored_bytes().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_can_not_be_deleted_holds_up_no_other() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let config = ContextConfig { expiry_poll: Duration::from_millis(100), ..ContextConfig::default() };
+    let stuck = Arc::new(OnceLock::new());
+    let one = world
+        .replica_on(config, true, |stores| {
+            let contexts: Arc<dyn ContextStore> = Arc::new(Stuck(stores.contexts.clone(), stuck.clone()));
+            ContextStores { contexts, ..stores }
+        })
+        .await;
+    let short = |payload: &str| {
+        let mut short = new(payload, Access::public());
+        short.description.ttl = Some(Duration::from_millis(1));
+        short
+    };
+    // The first of them all, in every round.
+    let mut first = short("first");
+    first.description.ttl = Some(Duration::from_millis(300));
+    let first = one.contexts.create(&one.agent(alice), first).await.unwrap();
+    stuck.set(first.id).unwrap();
+    let mut connection = world.tenant.connect().await;
+    let expired =
+        sqlx::query("UPDATE acb.context SET expires_at = now() - interval '1 day' WHERE context_id = $1").bind(first.id.0);
+    expired.execute(&mut connection).await.unwrap();
+    for number in 0..5 {
+        one.contexts.create(&one.agent(alice), short(&number.to_string())).await.unwrap();
+    }
+    let left = async {
+        loop {
+            let left: Vec<uuid::Uuid> =
+                sqlx::query_scalar("SELECT context_id FROM acb.context").fetch_all(&mut connection).await.unwrap();
+            if left == [first.id.0] {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, left).await.expect("all but one are deleted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

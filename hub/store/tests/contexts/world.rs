@@ -15,7 +15,7 @@ use acb_hub_core::{
     upload::Uploads,
 };
 use acb_hub_store::{PgStore, context::PgContexts};
-use acb_testbed::{Postgres, TestTenant};
+use acb_testbed::{AgentRow, Postgres, TestTenant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Longer than anything here takes.
@@ -57,18 +57,38 @@ impl World {
         AgentId(self.tenant.project(&row).await.id)
     }
 
+    /// Changes what is projected of an agent.
+    pub(crate) async fn change(&self, id: AgentId, name: &str, change: impl FnOnce(&mut AgentRow)) {
+        let mut row = self.tenant.agent_row(name);
+        row.id = id.0.to_string();
+        row.publishes = vec!["notes".to_owned()];
+        row.subscribes = vec!["notes".to_owned()];
+        change(&mut row);
+        self.tenant.project(&row).await;
+    }
+
     pub(crate) async fn replica(&self) -> Replica {
         self.replica_with(ContextConfig { relay_poll: Duration::from_millis(200), ..ContextConfig::default() }, true).await
     }
 
     /// `works`: relays, and deletes what has expired.
     pub(crate) async fn replica_with(&self, config: ContextConfig, works: bool) -> Replica {
+        self.replica_on(config, works, |stores| stores).await
+    }
+
+    /// On stores that fail as the test wants.
+    pub(crate) async fn replica_on(
+        &self,
+        config: ContextConfig,
+        works: bool,
+        change: impl FnOnce(ContextStores) -> ContextStores,
+    ) -> Replica {
         let options = self.tenant.connect_options();
         let store = PgStore::new(options.clone());
         let id = self.tenant.id_bytes().try_into().unwrap();
         let bus: Arc<dyn Bus> = Arc::new(PostgresBus::connect(&options, id, store.pool().clone()));
         let directory = Directory::new(store.load().await.unwrap());
-        let stores = PgContexts::new(store.pool().clone()).stores();
+        let stores = change(PgContexts::new(store.pool().clone()).stores());
         let stop = CancellationToken::new();
         let metrics = ContextMetrics::new(self.tenant.name());
         let name = self.tenant.name();
