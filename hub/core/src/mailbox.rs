@@ -1,6 +1,8 @@
 //! The mailbox port: an index over the messages log, and what each agent has acknowledged. Both are derived from the log and could be
 //! made again from it, so nothing here is asked before a message is durable.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
@@ -9,6 +11,7 @@ use crate::{
     bus::{Epoch, Offset, Partition},
     cursor::CursorState,
     fault::Fault,
+    message::{Address, Message},
 };
 
 /// Whose mailbox: `a:<agent id>`, `g:<group>` or `*`.
@@ -23,6 +26,17 @@ pub enum MailboxAddress {
 }
 
 impl MailboxAddress {
+    /// Where a message is kept. `None` for one that goes to a waiting caller, or to nobody.
+    #[must_use]
+    pub fn of(message: &Message) -> Option<Self> {
+        match &message.to {
+            Address::Agent(_) => message.to_id.map(Self::Agent),
+            Address::Group(group) => Some(Self::Group(group.clone())),
+            Address::All => Some(Self::All),
+            Address::Request { .. } => None,
+        }
+    }
+
     /// As stored.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -59,6 +73,17 @@ pub struct IndexEntry {
     pub expires_at: OffsetDateTime,
 }
 
+/// What claiming one row found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the caller's to bury, for as long as it asked.
+    Claimed,
+    /// Somebody else buries it now.
+    Held,
+    /// There is no such row: it is buried, or not indexed yet.
+    Gone,
+}
+
 /// Moves the checkpoint of one partition, together with the rows in `from..to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
@@ -92,8 +117,24 @@ pub trait MailboxStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault>;
 
-    /// Rows that expired before `now`, at most `limit`.
-    async fn expired(&self, epoch: Epoch, now: OffsetDateTime, limit: usize) -> Result<Vec<IndexEntry>, Fault>;
+    /// Claims rows that expired before `now` and that nobody else holds, at most `limit`: for `lease` no other claim gets them.
+    async fn claim_expired(
+        &self,
+        epoch: Epoch,
+        now: OffsetDateTime,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault>;
+
+    /// Claims one row, expired or not.
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        address: &MailboxAddress,
+        partition: Partition,
+        offset: Offset,
+        lease: Duration,
+    ) -> Result<Claim, Fault>;
 
     /// Removes rows.
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault>;

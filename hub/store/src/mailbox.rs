@@ -1,11 +1,11 @@
 //! The index over the messages log.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use acb_hub_core::{
     bus::{Epoch, Offset, Partition},
     fault::Fault,
-    mailbox::{Advance, IndexEntry, MailboxAddress, MailboxStore},
+    mailbox::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
 };
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -100,18 +100,63 @@ impl MailboxStore for PgStore {
         Ok(rows.into_iter().filter_map(entry).collect())
     }
 
-    async fn expired(&self, epoch: Epoch, now: OffsetDateTime, limit: usize) -> Result<Vec<IndexEntry>, Fault> {
+    async fn claim_expired(
+        &self,
+        epoch: Epoch,
+        now: OffsetDateTime,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault> {
+        // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed afterwards.
         let rows: Vec<Row> = sqlx::query_as(
-            r#"SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
-               WHERE expires_at <= $1 AND epoch = $2 ORDER BY expires_at LIMIT $3"#,
+            r#"WITH due AS (
+                   SELECT address, epoch, partition, "offset" FROM acb.mailbox
+                   WHERE expires_at <= $1 AND epoch = $2 AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
+                   ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+               UPDATE acb.mailbox AS m SET claimed_until = clock_timestamp() + make_interval(secs => $4) FROM due
+               WHERE m.address = due.address AND m.epoch = due.epoch AND m.partition = due.partition AND m."offset" = due."offset"
+               RETURNING m.address, m.partition, m."offset", m.log_time, m.expires_at"#,
         )
         .bind(now)
         .bind(from_offset(epoch))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(lease.as_secs_f64())
         .fetch_all(self.pool())
         .await
-        .map_err(|error| fault("mailbox.expired", error))?;
+        .map_err(|error| fault("mailbox.claim_expired", error))?;
         Ok(rows.into_iter().filter_map(entry).collect())
+    }
+
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        address: &MailboxAddress,
+        partition: Partition,
+        offset: Offset,
+        lease: Duration,
+    ) -> Result<Claim, Fault> {
+        let (there, claimed): (bool, bool) = sqlx::query_as(
+            r#"WITH claimed AS (
+                   UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $5)
+                   WHERE address = $1 AND epoch = $2 AND partition = $3 AND "offset" = $4
+                     AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
+                   RETURNING true)
+               SELECT EXISTS (SELECT FROM acb.mailbox WHERE address = $1 AND epoch = $2 AND partition = $3 AND "offset" = $4),
+                      EXISTS (SELECT FROM claimed)"#,
+        )
+        .bind(address.to_text())
+        .bind(from_offset(epoch))
+        .bind(from_partition(partition))
+        .bind(from_offset(offset))
+        .bind(lease.as_secs_f64())
+        .fetch_one(self.pool())
+        .await
+        .map_err(|error| fault("mailbox.claim", error))?;
+        Ok(match (there, claimed) {
+            (_, true) => Claim::Claimed,
+            (true, false) => Claim::Held,
+            (false, false) => Claim::Gone,
+        })
     }
 
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {

@@ -1,19 +1,26 @@
 //! The dead letters: messages that nobody took. What expires in a mailbox without a session is found by a sweep of the index.
+//!
+//! Nothing is buried twice by replicas that live: a row of the index is claimed first, in one statement. It is removed after the log has
+//! the dead letter, so that a replica which dies in between loses none; such a one may be there twice, with the same `acb-source`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::{Inner, catch_up, reader::LoggedMessage};
 use crate::{
     agent::AgentId,
-    bus::Record,
-    mailbox::{IndexEntry, MailboxAddress},
+    bus::{Offset, Partition, Record},
+    mailbox::{Claim, IndexEntry, MailboxAddress},
     message::partition_of,
 };
 
 /// Rows of one round.
 const SWEEP: usize = 100;
+/// How long a row is held by who buries it. Where that replica dies, the next one does after this.
+const CLAIM: Duration = Duration::from_secs(300);
 
 /// Why a message went there: the header `acb-reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +30,7 @@ pub(super) enum Reason {
 }
 
 /// Puts a message into the dead letters, durably. Whether that worked.
-pub(super) async fn put(inner: &Inner, logged: &LoggedMessage, recipient: Option<AgentId>, reason: Reason) -> bool {
+async fn put(inner: &Inner, logged: &LoggedMessage, recipient: Option<AgentId>, reason: Reason) -> bool {
     match try_put(inner, logged, recipient, reason).await {
         Ok(()) => true,
         Err(error) => {
@@ -55,6 +62,47 @@ async fn try_put(inner: &Inner, logged: &LoggedMessage, recipient: Option<AgentI
     pending.await.map(|_| ()).map_err(|error| error.to_string())
 }
 
+/// What became of a message that a session gives up on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Burial {
+    /// It is among the dead letters, by this call or by another.
+    Done,
+    /// Somebody else is about to, or it can't be done now: ask again.
+    Later,
+}
+
+/// Buries a message that a session of `recipient` has in hand.
+pub(super) async fn bury(inner: &Inner, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Burial {
+    // A row of one agent's mailbox is there until its message is done with, and so is one that expired for everybody. What one member of
+    // a group did not take the others may still: that row is not the session's to claim.
+    let address = MailboxAddress::of(&logged.message)
+        .filter(|address| reason == Reason::Expired || matches!(address, MailboxAddress::Agent(_)));
+    let Some(address) = address else {
+        return if put(inner, logged, Some(recipient), reason).await { Burial::Done } else { Burial::Later };
+    };
+    let (partition, offset) = (logged.partition, logged.offset);
+    match inner.mailboxes.claim(inner.epoch, &address, partition, offset, CLAIM).await {
+        Ok(Claim::Claimed) if put(inner, logged, Some(recipient), reason).await => {
+            let row = IndexEntry { address, partition, offset, log_time: logged.log_time, expires_at: logged.message.expires_at };
+            if let Err(error) = inner.mailboxes.remove(inner.epoch, &[row]).await {
+                tracing::warn!(%error, "the row of a buried message can't be removed");
+            }
+            Burial::Done
+        }
+        Ok(Claim::Gone) if is_indexed(inner, partition, offset) => Burial::Done,
+        Ok(Claim::Claimed | Claim::Held | Claim::Gone) => Burial::Later,
+        Err(error) => {
+            tracing::warn!(message = %logged.message.id, %error, "a message can't be claimed for the dead letters yet");
+            Burial::Later
+        }
+    }
+}
+
+/// Whether a row that is not there was there before.
+fn is_indexed(inner: &Inner, partition: Partition, offset: Offset) -> bool {
+    inner.checkpoints.borrow().get(partition as usize).is_some_and(|checkpoint| offset < *checkpoint)
+}
+
 /// Looks for expired rows until stopped.
 pub(super) async fn sweep(inner: Arc<Inner>) {
     loop {
@@ -62,36 +110,53 @@ pub(super) async fn sweep(inner: Arc<Inner>) {
             () = inner.stop.cancelled() => return,
             () = tokio::time::sleep(inner.config.sweep_every) => {}
         }
-        let now = time::OffsetDateTime::now_utc();
-        match inner.mailboxes.expired(inner.epoch, now, SWEEP).await {
-            Ok(rows) if rows.is_empty() => {}
-            Ok(rows) => bury(&inner, rows).await,
-            Err(error) => tracing::warn!(%error, "expired messages can't be looked for"),
+        // Claimed rows are not found again, so that a full round is followed by the next at once.
+        while !inner.stop.is_cancelled() {
+            let claimed_at = Instant::now();
+            match inner.mailboxes.claim_expired(inner.epoch, OffsetDateTime::now_utc(), CLAIM, SWEEP).await {
+                Ok(rows) if rows.is_empty() => break,
+                Ok(rows) => bury_rows(&inner, rows, claimed_at).await,
+                Err(error) => {
+                    tracing::warn!(%error, "expired messages can't be looked for");
+                    break;
+                }
+            }
         }
     }
 }
 
-async fn bury(inner: &Inner, rows: Vec<IndexEntry>) {
-    let mut done = Vec::new();
+async fn bury_rows(inner: &Inner, rows: Vec<IndexEntry>, claimed_at: Instant) {
     for row in rows {
-        match taken(inner, &row).await {
-            Ok(true) => done.push(row),
+        // Long before the claim ends: what is begun must be done by then. The rest is claimed again after it.
+        if claimed_at.elapsed() > CLAIM / 2 {
+            return;
+        }
+        let done = match taken(inner, &row).await {
+            Ok(true) => true,
             Ok(false) => {
                 let recipient = match &row.address {
                     MailboxAddress::Agent(agent) => Some(*agent),
                     MailboxAddress::Group(_) | MailboxAddress::All => None,
                 };
                 match catch_up::one(inner, row.partition, row.offset).await {
-                    Ok(Some(logged)) if !put(inner, &logged, recipient, Reason::Expired).await => {}
-                    Ok(_) => done.push(row),
-                    Err(error) => tracing::warn!(%error, "an expired message can't be read"),
+                    Ok(Some(logged)) => put(inner, &logged, recipient, Reason::Expired).await,
+                    // The log forgot it.
+                    Ok(None) => true,
+                    Err(error) => {
+                        tracing::warn!(%error, "an expired message can't be read");
+                        false
+                    }
                 }
             }
-            Err(error) => tracing::warn!(%error, "cursors can't be read"),
+            Err(error) => {
+                tracing::warn!(%error, "cursors can't be read");
+                false
+            }
+        };
+        // One by one: a replica that dies here has one message at the most in the dead letters whose row is still there.
+        if done && let Err(error) = inner.mailboxes.remove(inner.epoch, &[row]).await {
+            tracing::warn!(%error, "an expired row can't be removed");
         }
-    }
-    if let Err(error) = inner.mailboxes.remove(inner.epoch, &done).await {
-        tracing::warn!(%error, "expired rows can't be removed");
     }
 }
 

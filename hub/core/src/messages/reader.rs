@@ -263,15 +263,10 @@ impl Reader {
         log_time: OffsetDateTime,
         message: &Message,
     ) -> Option<IndexEntry> {
-        let address = match &message.to {
-            Address::Request { request_id, .. } => {
-                self.inner.requests.resolve(*request_id, message);
-                return None;
-            }
-            Address::Agent(_) => MailboxAddress::Agent(message.to_id?),
-            Address::Group(group) => MailboxAddress::Group(group.clone()),
-            Address::All => MailboxAddress::All,
-        };
+        if let Address::Request { request_id, .. } = &message.to {
+            self.inner.requests.resolve(*request_id, message);
+        }
+        let address = MailboxAddress::of(message)?;
         if !self.routes.is_empty() {
             let logged = Arc::new(LoggedMessage { partition, offset, log_time, message: Arc::new(message.clone()) });
             self.fan_out(&address, &logged);

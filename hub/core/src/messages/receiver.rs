@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inner,
     catch_up::{self, LateJoin, Page},
-    dead_letter::{self, Reason},
+    dead_letter::{self, Burial, Reason},
     keeper::Slot,
     reader::{Attached, Command, Live, LoggedMessage},
 };
@@ -418,10 +418,9 @@ impl Receiver {
         } else {
             return false;
         };
-        if dead_letter::put(&self.inner, logged, Some(self.agent.id), reason).await {
-            self.acknowledge(id);
-        } else {
-            self.postpone(id, Duration::from_secs(1));
+        match dead_letter::bury(&self.inner, logged, self.agent.id, reason).await {
+            Burial::Done => self.acknowledge(id),
+            Burial::Later => self.postpone(id, Duration::from_secs(1)),
         }
         true
     }

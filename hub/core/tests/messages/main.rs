@@ -52,6 +52,7 @@ on_the_model!(
     a_newer_session_ends_the_older_on_another_replica,
     a_reply_finds_its_caller_on_another_replica,
     what_nobody_acknowledges_goes_to_the_dead_letters,
+    what_expires_is_buried_once,
     a_failed_message_aborts_what_was_pipelined_behind_it,
     a_drained_session_leaves_a_clean_mailbox,
     a_slow_agent_slows_nobody_and_misses_nothing,

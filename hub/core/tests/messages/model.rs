@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use acb_hub_core::{
@@ -18,7 +18,7 @@ use acb_hub_core::{
     },
     cursor::CursorState,
     fault::Fault,
-    mailbox::{Advance, Attempts, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+    mailbox::{Advance, Attempts, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
 };
 use async_trait::async_trait;
 use futures::stream;
@@ -164,6 +164,13 @@ struct Rows {
     sessions: HashMap<AgentId, (u64, bool)>,
     cursors: BTreeMap<(AgentId, Partition), CursorState>,
     attempts: BTreeMap<(AgentId, Partition, Offset), u32>,
+    claims: BTreeMap<(Partition, Offset), Instant>,
+}
+
+impl Rows {
+    fn is_claimed(&self, partition: Partition, offset: Offset) -> bool {
+        self.claims.get(&(partition, offset)).is_some_and(|until| Instant::now() < *until)
+    }
 }
 
 /// Mailboxes and cursors in memory.
@@ -213,8 +220,39 @@ impl MailboxStore for ModelStore {
         Ok(found.filter(|row| addresses.contains(&row.address)).take(limit).cloned().collect())
     }
 
-    async fn expired(&self, _epoch: Epoch, now: OffsetDateTime, limit: usize) -> Result<Vec<IndexEntry>, Fault> {
-        Ok(self.rows().index.values().filter(|row| row.expires_at <= now).take(limit).cloned().collect())
+    async fn claim_expired(
+        &self,
+        _epoch: Epoch,
+        now: OffsetDateTime,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault> {
+        let mut rows = self.rows();
+        let free = rows.index.values().filter(|row| row.expires_at <= now && !rows.is_claimed(row.partition, row.offset));
+        let due: Vec<IndexEntry> = free.take(limit).cloned().collect();
+        for row in &due {
+            rows.claims.insert((row.partition, row.offset), Instant::now() + lease);
+        }
+        Ok(due)
+    }
+
+    async fn claim(
+        &self,
+        _epoch: Epoch,
+        address: &MailboxAddress,
+        partition: Partition,
+        offset: Offset,
+        lease: Duration,
+    ) -> Result<Claim, Fault> {
+        let mut rows = self.rows();
+        if rows.index.get(&(partition, offset)).is_none_or(|row| row.address != *address) {
+            return Ok(Claim::Gone);
+        }
+        if rows.is_claimed(partition, offset) {
+            return Ok(Claim::Held);
+        }
+        rows.claims.insert((partition, offset), Instant::now() + lease);
+        Ok(Claim::Claimed)
     }
 
     async fn remove(&self, _epoch: Epoch, gone: &[IndexEntry]) -> Result<(), Fault> {

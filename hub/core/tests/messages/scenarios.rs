@@ -185,6 +185,50 @@ pub(crate) async fn what_nobody_acknowledges_goes_to_the_dead_letters(world: &Wo
     assert!(silent(&mut c).await);
 }
 
+/// Two replicas sweep at the same time, and a session holds one of the messages, unacknowledged and unwritten.
+pub(crate) async fn what_expires_is_buried_once(world: &World) {
+    let config = MessagesConfig {
+        redeliver_after: Duration::from_millis(100),
+        max_attempts: 1000,
+        flush_every: Duration::from_secs(3600),
+        sweep_every: Duration::from_millis(20),
+        ..world.config.clone()
+    };
+    let world = &World { config, ..world.clone() };
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    let soon = time::OffsetDateTime::now_utc() + Duration::from_millis(1500);
+    let mut inbox = world.receive(&left, "b").await;
+    let expiring = |message: OutgoingMessage| OutgoingMessage { expires_at: Some(soon), ..message };
+    for number in 0..5 {
+        right.send(&a, expiring(to("b", &number.to_string()))).await.unwrap();
+        left.send(&a, expiring(OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "x"))).await.unwrap();
+    }
+    for number in 0..30 {
+        right.send(&a, expiring(to("c", &number.to_string()))).await.unwrap();
+    }
+    // Read, so that the session goes on.
+    let reading = async { while inbox.events.next().await.is_some() {} };
+    let buried = async {
+        eventually(async || world.dead_letters().await.len() >= 40).await;
+        // Whoever else wanted to bury one has had the time.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    tokio::select! {
+        () = reading => panic!("the session ended"),
+        () = buried => {}
+    }
+    let source = |logged: &acb_hub_core::bus::Logged| {
+        let header = logged.record.headers.iter().find(|(name, _)| name == "acb-source").unwrap();
+        String::from_utf8(header.1.to_vec()).unwrap()
+    };
+    let mut sources: Vec<String> = world.dead_letters().await.iter().map(source).collect();
+    sources.sort();
+    let buried = sources.len();
+    sources.dedup();
+    assert_eq!((buried, sources.len()), (40, 40));
+}
+
 pub(crate) async fn a_failed_message_aborts_what_was_pipelined_behind_it(world: &World) {
     let replica = world.replica("only").await;
     let mut outbox =
