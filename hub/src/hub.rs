@@ -173,7 +173,8 @@ impl Parts {
         let place = format!("the log on {}", self.config.log_place());
         let store = Arc::new(self.store.clone());
         let start = async || {
-            let config = MessagesConfig::new(&self.config.hub.tenant, &self.config.replica);
+            let request_key = self.tokens.keyring().request_key();
+            let config = MessagesConfig::new(&self.config.hub.tenant, &self.config.replica, request_key);
             let directory = self.refresher.directory().clone();
             Messages::start(self.bus.clone(), store.clone(), store.clone(), directory, self.metrics.clone(), config).await
         };

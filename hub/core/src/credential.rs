@@ -286,7 +286,7 @@ fn key_prefix(api_key: &str) -> Option<&str> {
     (!prefix.is_empty() && !secret.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(prefix)
 }
 
-fn keyed(key: &[u8], data: &[u8]) -> [u8; 32] {
+pub(crate) fn keyed(key: &[u8], data: &[u8]) -> [u8; 32] {
     // HMAC pads or hashes a key of any length; this is the form that can't fail.
     let mut block = [0_u8; 64];
     if key.len() > block.len() {

@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod readiness;
 pub mod refresh;
 pub mod registry;
+pub mod request;
 pub mod sequencer;
 pub mod session;
 pub mod subscription;

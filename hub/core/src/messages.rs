@@ -13,9 +13,12 @@ mod receiver;
 mod sender;
 mod waiting;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -23,17 +26,20 @@ use uuid::Uuid;
 
 use crate::{
     agent::Agent,
-    bus::{Bounds, Bus, BusError, Epoch, Offset, TopicName},
+    bus::{Bounds, Bus, BusError, Epoch, Offset, Partition, TopicName},
     directory::Directory,
     fault::{Code, Fault},
     mailbox::{CursorStore, MailboxStore},
     message::{Address, Message, OutgoingMessage, Receipt},
     metrics::Metrics,
+    request::{Place, Replies},
     session::{MessagesConfig, Session, SessionEvents, SessionInput, SessionOptions},
 };
 
 /// Calls that wait for a reply.
 const MAX_REQUESTS: usize = 10_000;
+/// Requests of the tenant whose reply can be asked for again.
+const MAX_REPLIES: usize = 65_536;
 /// The longest that a call may wait for a reply.
 const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// Events that wait for one session's agent to read them.
@@ -57,6 +63,7 @@ struct Inner {
     reader: mpsc::Sender<reader::Command>,
     waiting: waiting::Desk<reader::Seen>,
     requests: waiting::Desk<Message>,
+    replies: Mutex<Replies>,
     /// How far the index goes, as this replica knows.
     checkpoints: watch::Receiver<Vec<Offset>>,
     /// Somebody waits for the index.
@@ -67,6 +74,12 @@ struct Inner {
     sessions: watch::Sender<usize>,
     draining: CancellationToken,
     stop: CancellationToken,
+}
+
+impl Inner {
+    fn replies(&self) -> MutexGuard<'_, Replies> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Inner {
@@ -102,6 +115,14 @@ impl Messages {
         for (checkpoint, bounds) in indexed.iter_mut().zip(&bounds) {
             *checkpoint = (*checkpoint).min(bounds.next);
         }
+        for (partition, records) in forgotten(&indexed, &bounds) {
+            tracing::warn!(
+                %topic,
+                partition,
+                records,
+                "the log forgot records before any hub had read them: messages that nobody has received are lost"
+            );
+        }
         let from = window_start(&*bus, &topic, &indexed, &bounds, &config).await.map_err(bus_fault)?;
         let caught_up_at = bounds.iter().map(|bounds| bounds.next).collect();
 
@@ -110,6 +131,7 @@ impl Messages {
         let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
         let (published, checkpoints) = watch::channel(indexed.clone());
         let dead_letters = TopicName::system(&config.tenant, "dlq");
+        let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
         let inner = Arc::new(Inner {
             bus,
             mailboxes,
@@ -124,6 +146,7 @@ impl Messages {
             reader: commands,
             waiting: waiting::Desk::default(),
             requests: waiting::Desk::default(),
+            replies: Mutex::new(Replies::new(dedup_window, MAX_REPLIES)),
             checkpoints,
             nudge: Notify::new(),
             slots: keeper::Slots::default(),
@@ -154,10 +177,11 @@ impl Messages {
     /// `INVALID_ARGUMENT`, `RECIPIENT_NOT_FOUND`, `IDEMPOTENCY_KEY_REUSED`, or where the log does not take it.
     pub async fn send(&self, from: &Agent, message: OutgoingMessage) -> Result<Receipt, Fault> {
         self.ready()?;
-        sender::send(&self.inner, from, message, "send").await
+        sender::send(&self.inner, from, message, sender::SEND).await
     }
 
-    /// Sends a query and waits for its reply; a later one is dropped. A zero `timeout` stands for 30 s; the most is 5 min.
+    /// Sends a query and waits for its reply; a later one is dropped. The same query again, within the deduplication window, gets the same
+    /// reply, on any replica. A zero `timeout` stands for 30 s; the most is 5 min.
     ///
     /// # Errors
     /// As [`send`](Self::send), and `DEADLINE_EXCEEDED`.
@@ -165,7 +189,7 @@ impl Messages {
         self.ready()?;
         let began = tokio::time::Instant::now();
         let timeout = if timeout.is_zero() { Duration::from_secs(30) } else { timeout.min(MAX_REQUEST_TIMEOUT) };
-        let request_id = request_id(from, &message.idempotency_key);
+        let request_id = self.inner.config.request_key.id(from.id, &message.idempotency_key);
         message.reply_to = Some(Address::Request { agent: from.name.clone(), request_id });
         let Some(mut ticket) = self.inner.requests.wait(request_id, MAX_REQUESTS) else {
             return Err(Fault::new(
@@ -175,7 +199,13 @@ impl Messages {
             ));
         };
         let exchange = async {
-            sender::send(&self.inner, from, message, "request").await?;
+            let receipt = sender::send(&self.inner, from, message, sender::REQUEST).await?;
+            let reply = self.inner.replies().reply(request_id).filter(|_| receipt.deduplicated);
+            if let Some(Place { partition, offset }) = reply
+                && let Some(reply) = catch_up::one(&self.inner, partition, offset).await?
+            {
+                return Ok((*reply.message).clone());
+            }
             ticket.answered().await.ok_or_else(|| {
                 Fault::new(Code::Aborted, "REQUEST_REPEATED", "the same request was sent again, and its reply goes there")
             })
@@ -303,15 +333,14 @@ async fn window_start(
     Ok(starts.iter().zip(indexed).map(|(start, checkpoint)| *start.min(checkpoint)).collect())
 }
 
-/// A repeated request waits for the reply to the first one, whichever replica it comes to.
-fn request_id(from: &Agent, idempotency_key: &str) -> Uuid {
-    if idempotency_key.is_empty() {
-        return Uuid::new_v4();
-    }
-    let hash = Sha256::new().chain_update(from.id.0.as_bytes()).chain_update(idempotency_key.as_bytes()).finalize();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash[..16]);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
+/// What the log forgot before anybody indexed it: how many records, for each partition that lost any.
+fn forgotten(indexed: &[Offset], bounds: &[Bounds]) -> Vec<(Partition, u64)> {
+    let lost = (0..).zip(indexed.iter().zip(bounds));
+    lost.filter_map(|(partition, (checkpoint, bounds))| {
+        let count = bounds.first.checked_sub(*checkpoint).filter(|count| *count > 0)?;
+        Some((partition, count))
+    })
+    .collect()
 }
 
 fn bus_fault(error: BusError) -> Fault {
@@ -320,4 +349,16 @@ fn bus_fault(error: BusError) -> Fault {
 
 fn stopping() -> Fault {
     Fault::unavailable("STOPPING", "this hub replica stops: connect again, to any replica")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_log_forgot_unread_is_counted() {
+        let bounds = [Bounds { first: 7, next: 9 }, Bounds { first: 3, next: 9 }, Bounds { first: 0, next: 0 }];
+        assert_eq!(forgotten(&[5, 3, 0], &bounds), [(0, 2)]);
+        assert_eq!(forgotten(&[8, 9, 0], &bounds), []);
+    }
 }

@@ -9,6 +9,7 @@ use crate::{
     bus::{Offset, Partition},
     fault::Fault,
     message::{Message, OutgoingMessage, Receipt},
+    request::RequestKey,
 };
 
 /// How a session begins.
@@ -154,6 +155,8 @@ pub struct MessagesConfig {
     pub tenant: String,
     /// This replica's name.
     pub replica: String,
+    /// What the ids of requests are made with.
+    pub request_key: RequestKey,
     /// When an unacknowledged message is delivered again.
     pub redeliver_after: Duration,
     /// After how many unacknowledged deliveries a message goes to the dead letters.
@@ -177,10 +180,11 @@ pub struct MessagesConfig {
 impl MessagesConfig {
     /// The promised behaviour.
     #[must_use]
-    pub fn new(tenant: impl Into<String>, replica: impl Into<String>) -> Self {
+    pub fn new(tenant: impl Into<String>, replica: impl Into<String>, request_key: RequestKey) -> Self {
         Self {
             tenant: tenant.into(),
             replica: replica.into(),
+            request_key,
             redeliver_after: Duration::from_secs(30),
             max_attempts: 10,
             max_append_delay: Duration::from_secs(300),

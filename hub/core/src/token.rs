@@ -20,7 +20,9 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     agent::{Agent, AgentId},
+    credential::keyed,
     fault::{Code, Fault},
+    request::RequestKey,
 };
 
 /// How long an access token is valid.
@@ -125,6 +127,12 @@ impl Keyring {
 
     pub(crate) fn refresh(&self) -> &[u8] {
         &self.refresh
+    }
+
+    /// What request ids are made with. No refresh token has this text, and no successor of one is made with it.
+    #[must_use]
+    pub fn request_key(&self) -> RequestKey {
+        RequestKey::new(keyed(&self.refresh, b"\0acb request ids"))
     }
 
     /// The public keys as a JSON Web Key Set.

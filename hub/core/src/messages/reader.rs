@@ -14,7 +14,7 @@ use futures::StreamExt;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Inner, indexer::IndexWork};
+use super::{Inner, indexer::IndexWork, sender::REQUEST};
 use crate::{
     agent::AgentId,
     bus::{Batch, BusError, Offset, Partition},
@@ -23,6 +23,7 @@ use crate::{
     envelope::Envelope,
     mailbox::{IndexEntry, MailboxAddress},
     message::{Address, Message},
+    request::Place,
     sequencer::Sequencer,
 };
 
@@ -251,6 +252,14 @@ impl Reader {
             let window = self.windows.get_mut(partition as usize)?;
             window.see(key, &envelope.digest, message.id, log_time)
         };
+        // Not what merely passes on where the reply to another's request goes.
+        if verdict == Verdict::First
+            && envelope.method == REQUEST
+            && !message.idempotency_key.is_empty()
+            && let Some(Address::Request { request_id, .. }) = &message.reply_to
+        {
+            self.inner.replies().asked(*request_id, log_time);
+        }
         let row = if verdict == Verdict::First { self.deliver(partition, offset, log_time, message) } else { None };
         self.inner.waiting.resolve(message.id, Seen::Judged(verdict));
         row
@@ -264,6 +273,7 @@ impl Reader {
         message: &Message,
     ) -> Option<IndexEntry> {
         if let Address::Request { request_id, .. } = &message.to {
+            self.inner.replies().answered(*request_id, Place { partition, offset }, log_time);
             self.inner.requests.resolve(*request_id, message);
         }
         let address = MailboxAddress::of(message)?;

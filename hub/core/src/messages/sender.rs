@@ -23,6 +23,10 @@ use crate::{
     session::{NumberedMessage, SessionEvent},
 };
 
+/// The methods that idempotency keys are apart by.
+pub(super) const SEND: &str = "send";
+pub(super) const REQUEST: &str = "request";
+
 /// Appends that wait to be seen, of all senders.
 const MAX_WAITING: usize = 10_000;
 
@@ -48,7 +52,7 @@ fn seal(inner: &Inner, from: &Agent, message: OutgoingMessage, method: &str) -> 
         recipient(&snapshot, address)?;
     }
     // A waiting caller's address is made by the hub, and differs with each try.
-    let digest = if method == "request" {
+    let digest = if method == REQUEST {
         OutgoingMessage { reply_to: None, ..message.clone() }.digest(method)
     } else {
         message.digest(method)
@@ -197,7 +201,7 @@ pub(super) async fn serve(
                 "EARLIER_MESSAGE_FAILED",
                 format!("message {at} of this session failed: send {at} again, the same or another, and then what follows it"),
             )),
-            _ => send(&inner, &agent, message, "send").await,
+            _ => send(&inner, &agent, message, SEND).await,
         };
         if outcome.is_ok() {
             failed = None;

@@ -51,6 +51,7 @@ on_the_model!(
     a_killed_replica_loses_nothing_and_flags_what_it_may_have_delivered,
     a_newer_session_ends_the_older_on_another_replica,
     a_reply_finds_its_caller_on_another_replica,
+    a_repeated_request_gets_the_same_reply_on_any_replica,
     what_nobody_acknowledges_goes_to_the_dead_letters,
     what_expires_is_buried_once,
     a_failed_message_aborts_what_was_pipelined_behind_it,

@@ -157,6 +157,36 @@ pub(crate) async fn a_reply_finds_its_caller_on_another_replica(world: &World) {
     assert_eq!((fault.code, fault.reason), (Code::DeadlineExceeded, "NO_REPLY"));
 }
 
+pub(crate) async fn a_repeated_request_gets_the_same_reply_on_any_replica(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let mut inbox = world.receive(&right, "b").await;
+    let query = || keyed("b", "6 x 7", "k");
+    let answer = async {
+        let query = delivery(&mut inbox).await;
+        let reply = |text| OutgoingMessage::new(query.message.reply_to.clone().unwrap(), "t", text);
+        right.send(&b, reply("42")).await.unwrap();
+        right.send(&b, reply("43")).await.unwrap();
+        inbox.input.ack(vec![query.id]).await.unwrap();
+        world.acknowledged("b", &[query]).await;
+    };
+    let patience = Duration::from_secs(10);
+    let (first, ()) = tokio::join!(left.request(&a, query(), patience), answer);
+    let first = first.unwrap();
+    assert_eq!(&first.payload[..], b"42");
+    // Its answer was lost on the way. Nobody is asked again.
+    for replica in [&left, &right] {
+        assert_eq!(replica.request(&a, query(), patience).await.unwrap(), first);
+    }
+    drop((left, right));
+    let third = world.replica("third").await;
+    assert_eq!(third.request(&a, query(), patience).await.unwrap(), first);
+    let mut inbox = world.receive(&third, "b").await;
+    assert!(silent(&mut inbox).await);
+    let fault = third.request(&a, keyed("b", "other", "k"), patience).await.unwrap_err();
+    assert_eq!(fault.reason, "IDEMPOTENCY_KEY_REUSED");
+}
+
 pub(crate) async fn what_nobody_acknowledges_goes_to_the_dead_letters(world: &World) {
     let config = MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 3, ..world.config.clone() };
     let world = &World { config, ..world.clone() };

@@ -10,6 +10,7 @@ use acb_hub_core::{
     message::{Address, OutgoingMessage},
     messages::Messages,
     metrics::Metrics,
+    request::RequestKey,
     session::{Delivery, MessagesConfig, Session, SessionEvent, SessionOptions},
 };
 use time::OffsetDateTime;
@@ -51,7 +52,7 @@ impl World {
             flush_every: Duration::from_millis(50),
             index_every: Duration::from_millis(10),
             sweep_every: Duration::from_millis(200),
-            ..MessagesConfig::new(tenant, "r")
+            ..MessagesConfig::new(tenant, "r", RequestKey::new([7; 32]))
         };
         Self { tenant: tenant.to_owned(), bus, cursors, connect: Arc::new(connect), directory, config }
     }
