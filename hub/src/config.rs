@@ -95,7 +95,11 @@ pub(crate) struct Config {
 impl Config {
     /// From `$ACB_CONFIG_DIR` and the environment.
     pub(crate) fn load() -> Result<Self, ConfigError> {
-        let dir = PathBuf::from(variable("ACB_CONFIG_DIR", "/etc/acb"));
+        Self::read(PathBuf::from(variable("ACB_CONFIG_DIR", "/etc/acb")))
+    }
+
+    /// From this folder and the environment.
+    pub(crate) fn read(dir: PathBuf) -> Result<Self, ConfigError> {
         let path = dir.join("config/hub.json");
         let hub: HubConfig = serde_json::from_str(&text(&path)?).map_err(|error| ConfigError::new(path.display(), error))?;
         let mut tenant_id = [0; 10];

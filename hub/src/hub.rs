@@ -7,7 +7,7 @@ use acb_hub_api::{
     operations,
     routes::Services,
     server,
-    tls::{Certificate, ConnectionLimits},
+    tls::{Certificate, ConnectionLimits, accept},
 };
 use acb_hub_bus::{KafkaBus, PostgresBus};
 use acb_hub_core::{
@@ -23,6 +23,7 @@ use acb_hub_core::{
     refresh::{Refresher, jittered},
     registry::Registry,
     session::MessagesConfig,
+    supervisor::{Supervisor, TaskEnded},
     token::Tokens,
     upload::Uploads,
 };
@@ -36,11 +37,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, ConfigError},
-    reload,
+    probe, reload,
 };
 
 /// The pod's grace period is 30 s: what is open has this long to end.
 const DRAIN: Duration = Duration::from_secs(20);
+/// The same where a task has failed: what can still be told and written is, and the next process is waited for.
+const DRAIN_BROKEN: Duration = Duration::from_secs(5);
 /// Between two looks for a part that is missing.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -59,6 +62,9 @@ pub(crate) enum HubError {
     /// An address that it can't listen on, or a server that ended.
     #[error("{0}: {1}")]
     Io(String, io::Error),
+    /// A task that must not end.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
     /// The log is not the one that it was started on.
     #[error("the messages log was made anew: this hub ends, to be started over on the new one")]
     LogRemade,
@@ -66,12 +72,16 @@ pub(crate) enum HubError {
 
 /// Runs until the process is told to end.
 pub(crate) async fn run(config: Arc<Config>) -> Result<(), HubError> {
+    supervised(config, Supervisor::new(CancellationToken::new())).await
+}
+
+async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), HubError> {
     let terminated = terminated()?;
     let tenant = config.hub.tenant.as_str();
     tracing::info!(tenant, replica = config.replica, version = env!("CARGO_PKG_VERSION"), "the hub starts");
     let readiness = Readiness::new(&[POSTGRES, SCHEMA, DIRECTORY, LOG, SERVING]);
     let metrics = Arc::new(Metrics::new(tenant));
-    let stop = CancellationToken::new();
+    let stop = supervisor.stop().clone();
     let _stopped_with_this = stop.clone().drop_guard();
 
     // Read before anything waits: a hub that can never serve should say so at once.
@@ -79,23 +89,14 @@ pub(crate) async fn run(config: Arc<Config>) -> Result<(), HubError> {
     let certificate = config.certificate()?;
     let operations = bind(config.operations).await?;
     let grpc = bind(config.grpc).await?;
-    tokio::spawn(operations::serve(operations, readiness.clone(), metrics.clone(), stop.clone()));
-    tokio::spawn(reload::watch(config.clone(), certificate.clone(), tokens.clone(), stop.clone()));
+    supervisor.spawn("operations", operations::serve(operations, readiness.clone(), metrics.clone(), stop.clone()));
+    supervisor.spawn("reload", reload::watch(config.clone(), certificate.clone(), tokens.clone(), stop));
 
-    let store = PgStore::new(config.postgres.clone());
-    let bus = open_bus(&config, &store)?;
+    let store = PgStore::new(config.postgres.clone()).timed(metrics.clone());
+    let bus = open_bus(&config, &store, &supervisor)?;
     let directory = Directory::default();
     let refresher = Arc::new(Refresher::new(directory.clone(), Arc::new(store.clone())));
-    let parts = Parts {
-        config: config.clone(),
-        store,
-        bus,
-        refresher,
-        tokens,
-        metrics,
-        readiness: readiness.clone(),
-        stop: stop.clone(),
-    };
+    let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor };
 
     let outcome = parts.serve(grpc, &certificate, terminated).await;
     tracing::info!(tenant = config.hub.tenant, replica = config.replica, "the hub stops");
@@ -111,7 +112,7 @@ struct Parts {
     tokens: Tokens,
     metrics: Arc<Metrics>,
     readiness: Readiness,
-    stop: CancellationToken,
+    supervisor: Supervisor,
 }
 
 impl Parts {
@@ -121,62 +122,104 @@ impl Parts {
         let messages = tokio::select! {
             messages = self.wait() => messages,
             // Nobody was served yet: there is nothing to drain.
-            _ = &mut terminated => return Ok(()),
+            () = &mut terminated => return Ok(()),
+            ended = self.supervisor.failed() => return Err(ended.into()),
         };
+        let contexts = self.contexts();
         let (routes, health) = self
-            .services(messages.clone())
+            .services(messages.clone(), contexts.clone())
             .routes()
             .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
         let door = Door::new(self.tokens.clone(), self.refresher.clone());
-        let server = server::serve(
-            listener,
-            certificate,
-            ConnectionLimits::default(),
-            routes,
-            door,
-            self.metrics.clone(),
-            self.stop.clone(),
-        );
+        let accepting = self.supervisor.stop().child_token();
+        let incoming = accept(listener, certificate, ConnectionLimits::default(), accepting.clone(), &self.supervisor)
+            .map_err(|error| HubError::Io("TLS".to_owned(), error))?;
+        let server = server::serve(incoming, routes, door, self.metrics.clone(), accepting.clone());
         tokio::pin!(server);
-        health.set(true).await;
         self.readiness.ready(SERVING);
-        let ended = tokio::select! {
-            ended = &mut server => ended,
+        let readiness = self.readiness.clone();
+        self.until_stopped("health", async move { health.follow(readiness).await });
+        self.watch(&messages, &contexts);
+        let failed = tokio::select! {
+            ended = &mut server => {
+                let error = ended.err().unwrap_or_else(|| io::Error::other("it accepts no more"));
+                return Err(HubError::Io("the gRPC server ended".to_owned(), error));
+            }
             // Started over, it reads the new log from its beginning.
             () = messages.stopped() => return Err(HubError::LogRemade),
-            _ = &mut terminated => {
-                self.readiness.waiting(SERVING, "the hub is stopping: use another replica");
-                health.set(false).await;
-                let drain = async {
-                    messages.drain().await;
-                    self.stop.cancel();
-                    (&mut server).await
-                };
-                // Whoever has not left by then is cut off, and resumes elsewhere.
-                timeout(DRAIN, drain).await.unwrap_or(Ok(()))
-            }
+            () = &mut terminated => None,
+            ended = self.supervisor.failed() => Some(ended),
         };
-        ended.map_err(|error| HubError::Io("the gRPC server ended".to_owned(), error))
+        self.readiness.waiting(SERVING, "the hub is stopping: use another replica");
+        if failed.is_some() {
+            accepting.cancel();
+        }
+        let drain = async {
+            messages.drain().await;
+            self.supervisor.stop().cancel();
+            (&mut server).await
+        };
+        // Whoever has not left by then is cut off, and resumes elsewhere.
+        let ended = timeout(if failed.is_some() { DRAIN_BROKEN } else { DRAIN }, drain).await.unwrap_or(Ok(()));
+        match failed {
+            Some(failed) => Err(failed.into()),
+            None => ended.map_err(|error| HubError::Io("the gRPC server ended".to_owned(), error)),
+        }
+    }
+
+    /// What is asked for as long as the hub serves.
+    fn watch(&self, messages: &Messages, contexts: &Arc<Contexts>) {
+        let part = |name, place| probe::Part { name, place };
+        let (store, bus, readiness) = (self.store.clone(), self.bus.clone(), self.readiness.clone());
+        let topic = TopicName::system(&self.config.hub.tenant, "messages");
+        self.until_stopped("probe.postgres", probe::postgres(store, readiness.clone(), part(POSTGRES, self.place()), SCHEMA));
+        self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
+        self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));
+    }
+
+    /// A task that ends with the hub, and itself never does.
+    fn until_stopped(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.supervisor.stop().clone();
+        self.supervisor.spawn(name, async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+
+    fn place(&self) -> String {
+        let postgres = &self.config.hub.postgres;
+        format!("PostgreSQL at {}:{}, database {}", postgres.host, postgres.port, postgres.database)
+    }
+
+    fn log_place(&self) -> String {
+        format!("the log on {}", self.config.log_place())
     }
 
     /// Looks for every part until it is there, and says which one is waited for.
     async fn wait(&self) -> Messages {
-        let postgres = &self.config.hub.postgres;
-        let place = format!("PostgreSQL at {}:{}, database {}", postgres.host, postgres.port, postgres.database);
+        let place = self.place();
         self.until(POSTGRES, &place, async || self.store.ping().await).await;
         self.until(SCHEMA, &place, async || self.store.check_schema().await).await;
         self.until(DIRECTORY, &place, async || self.refresher.current().await.map(drop)).await;
         let (bus, control) = (self.bus.clone(), TopicName::system(&self.config.hub.tenant, "control"));
         let refresher = self.refresher.clone();
-        let stop = self.stop.clone();
-        tokio::spawn(async move { refresher.run(bus, control, stop).await });
-        let place = format!("the log on {}", self.config.log_place());
+        let stop = self.supervisor.stop().clone();
+        self.supervisor.spawn("directory", async move { refresher.run(bus, control, stop).await });
+        let place = self.log_place();
         let store = Arc::new(self.store.clone());
         let start = async || {
             let request_key = self.tokens.keyring().request_key();
             let config = MessagesConfig::new(&self.config.hub.tenant, &self.config.replica, request_key);
             let directory = self.refresher.directory().clone();
-            Messages::start(self.bus.clone(), store.clone(), store.clone(), directory, self.metrics.clone(), config).await
+            Messages::start(
+                self.bus.clone(),
+                store.clone(),
+                store.clone(),
+                directory,
+                self.metrics.clone(),
+                config,
+                &self.supervisor,
+            )
+            .await
         };
         let messages = self.until(LOG, &place, start).await;
         self.caught_up(&messages).await;
@@ -197,19 +240,22 @@ impl Parts {
         }
     }
 
-    fn services(&self, messages: Messages) -> Services {
+    fn contexts(&self) -> Arc<Contexts> {
+        Contexts::start(
+            self.bus.clone(),
+            PgContexts::new(&self.store).stores(),
+            self.refresher.directory().clone(),
+            self.config.hub.tenant.as_str(),
+            ContextConfig::default(),
+            self.metrics.contexts(),
+            &self.supervisor,
+        )
+    }
+
+    fn services(&self, messages: Messages, contexts: Arc<Contexts>) -> Services {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
         let directory = self.refresher.directory();
-        let contexts = Contexts::start(
-            self.bus.clone(),
-            PgContexts::new(self.store.pool().clone()).stores(),
-            directory.clone(),
-            tenant,
-            ContextConfig::default(),
-            self.metrics.contexts(),
-            self.stop.clone(),
-        );
         let uploads = Uploads::new(contexts.clone(), self.metrics.contexts());
         Services {
             auth: Auth::new(Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())),
@@ -237,9 +283,9 @@ impl Parts {
     }
 }
 
-fn open_bus(config: &Config, store: &PgStore) -> Result<Arc<dyn Bus>, HubError> {
+fn open_bus(config: &Config, store: &PgStore, supervisor: &Supervisor) -> Result<Arc<dyn Bus>, HubError> {
     match &config.kafka {
-        None => Ok(Arc::new(PostgresBus::connect(&config.postgres, config.tenant_id, store.pool().clone()))),
+        None => Ok(Arc::new(PostgresBus::connect(&config.postgres, config.tenant_id, store.pool().clone(), supervisor))),
         Some(kafka) => Ok(Arc::new(KafkaBus::connect(kafka).map_err(|error| ConfigError::new("the kafka Secret", error))?)),
     }
 }
@@ -260,4 +306,114 @@ fn terminated() -> Result<Terminated, HubError> {
             _ = interrupt.recv() => {}
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, net::TcpStream as StdStream};
+
+    use acb_testbed::{Postgres, TestTenant};
+    use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn free_port() -> SocketAddr {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    /// A tenant's hub in this process; its PostgreSQL may be at another port.
+    fn config(dir: &TempDir, tenant: &TestTenant, postgres_port: Option<u16>) -> Arc<Config> {
+        let write = |file: &str, content: &[u8]| {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        };
+        let options = tenant.connect_options();
+        let json = serde_json::json!({
+            "tenant": tenant.name(),
+            "tenantId": tenant.id_hex(),
+            "bus": {"kind": "postgres"},
+            "postgres": {
+                "host": options.get_host(),
+                "port": postgres_port.unwrap_or_else(|| options.get_port()),
+                "database": options.get_database().unwrap(),
+                "sslMode": "prefer",
+            },
+        });
+        write("config/hub.json", json.to_string().as_bytes());
+        write("postgres/username", tenant.username().as_bytes());
+        write("postgres/password", tenant.password().as_bytes());
+        write("keys/signing.key", KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem().as_bytes());
+        write("keys/pepper", tenant.pepper());
+        write("keys/refresh.key", &[7; 32]);
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        write("tls/tls.crt", certificate.pem().as_bytes());
+        write("tls/tls.key", key.serialize_pem().as_bytes());
+        let mut config = Config::read(dir.path().to_owned()).unwrap();
+        config.grpc = free_port();
+        config.operations = free_port();
+        Arc::new(config)
+    }
+
+    async fn status(operations: SocketAddr) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(operations).await?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
+    }
+
+    async fn until(config: &Config, wanted: &str) {
+        let asked = async {
+            while !status(config.operations).await.is_ok_and(|text| text.contains(wanted)) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(DEADLINE, asked).await.unwrap_or_else(|_| panic!("/readyz does not say {wanted}"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_serving_hub_ends_with_a_task_that_panics_and_accepts_no_more() {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let dir = TempDir::new().unwrap();
+        let config = config(&dir, &tenant, None);
+        let supervisor = Supervisor::default();
+        let meanwhile = async {
+            until(&config, "200 OK").await;
+            StdStream::connect(config.grpc).unwrap();
+            supervisor.spawn("victim", async { panic!("by accident") });
+        };
+        let hub = timeout(DEADLINE, supervised(config.clone(), supervisor.clone()));
+        let (outcome, ()) = tokio::join!(hub, meanwhile);
+        assert_eq!(outcome.unwrap().unwrap_err().to_string(), "the task victim panicked: by accident");
+        let refused = async {
+            while StdStream::connect(config.grpc).is_ok() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(DEADLINE, refused).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_waiting_hub_ends_with_a_task_that_ends() {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let dir = TempDir::new().unwrap();
+        let config = config(&dir, &tenant, Some(free_port().port()));
+        let supervisor = Supervisor::default();
+        let meanwhile = async {
+            until(&config, "503 Service Unavailable").await;
+            supervisor.spawn("victim", async {});
+        };
+        let hub = timeout(DEADLINE, supervised(config.clone(), supervisor.clone()));
+        let (outcome, ()) = tokio::join!(hub, meanwhile);
+        assert_eq!(outcome.unwrap().unwrap_err().to_string(), "the task victim ended by itself");
+    }
 }

@@ -3,6 +3,7 @@
 mod config;
 mod hub;
 mod logging;
+mod probe;
 mod reload;
 
 use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};

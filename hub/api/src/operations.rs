@@ -1,6 +1,6 @@
 //! The operations endpoints, plain HTTP for probes and scrapers: `/livez`, `/readyz`, `/metrics`. Nothing of a tenant's content is here.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use acb_hub_core::{metrics::Metrics, readiness::Readiness};
 use bytes::Bytes;
@@ -18,16 +18,11 @@ const MAX_CONNECTIONS: usize = 32;
 const MAX_CONNECTION_TIME: Duration = Duration::from_secs(60);
 
 /// Serves until stopped.
-pub async fn serve(
-    listener: TcpListener,
-    readiness: Readiness,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Arc<Metrics>, stop: CancellationToken) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {

@@ -1,5 +1,6 @@
 //! Every service of the hub as one set of routes. What is added here must be in core's table of methods, or the door refuses it.
 
+use acb_hub_core::readiness::Readiness;
 use acb_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
@@ -42,10 +43,17 @@ impl std::fmt::Debug for Services {
 pub struct Health(HealthReporter);
 
 impl Health {
-    /// For the hub as a whole.
-    pub async fn set(&self, serving: bool) {
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.0.set_service_status("", status).await;
+    /// Says the same as `/readyz`, until the hub is gone.
+    pub async fn follow(self, readiness: Readiness) {
+        let mut changes = readiness.changes();
+        loop {
+            changes.mark_unchanged();
+            let status = if readiness.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.0.set_service_status("", status).await;
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 

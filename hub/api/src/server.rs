@@ -3,14 +3,11 @@
 use std::{io, sync::Arc, time::Duration};
 
 use acb_hub_core::{door::Door, metrics::Metrics};
-use tokio::net::TcpListener;
+use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 
-use crate::{
-    door::Guarded,
-    tls::{Certificate, ConnectionLimits, accept},
-};
+use crate::{door::Guarded, tls::Connection};
 
 /// More than any header of ours, and little enough that many don't hurt.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
@@ -21,17 +18,14 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// A peer that is gone without a word is noticed within the sum.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// Serves until stopped, then waits for what is open to end.
+/// Serves connections until stopped, then waits for what is open to end.
 pub async fn serve(
-    listener: TcpListener,
-    certificate: &Certificate,
-    limits: ConnectionLimits,
+    incoming: impl Stream<Item = io::Result<Connection>>,
     routes: Routes,
     door: Door,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let incoming = accept(listener, certificate, limits, stop.clone())?;
     Server::builder()
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)

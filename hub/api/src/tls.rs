@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use acb_hub_core::supervisor::Supervisor;
 use futures::Stream;
 use rustls::{
     ServerConfig,
@@ -93,15 +94,14 @@ pub fn accept(
     certificate: &Certificate,
     limits: ConnectionLimits,
     stop: CancellationToken,
+    supervisor: &Supervisor,
 ) -> io::Result<impl Stream<Item = io::Result<Connection>> + use<>> {
     let acceptor = TlsAcceptor::from(Arc::new(certificate.server_config()?));
     // One waiting connection is enough: the server takes them as fast as they come.
     let (ready, incoming) = mpsc::channel(16);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = accept_all(listener, acceptor, limits, ready) => {}
-        }
+    let accepting = stop.clone();
+    supervisor.spawn_until("acceptor", stop, async move {
+        accepting.run_until_cancelled(accept_all(listener, acceptor, limits, ready)).await;
     });
     Ok(ReceiverStream::new(incoming))
 }

@@ -14,8 +14,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use acb_hub_core::bus::{
-    AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName,
+use acb_hub_core::{
+    bus::{AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
+    supervisor::Supervisor,
 };
 use async_trait::async_trait;
 use sqlx::{PgPool, postgres::PgConnectOptions};
@@ -28,10 +29,11 @@ use wake::Wake;
 
 /// The bus of one tenant.
 pub struct PostgresBus {
+    /// Ends the tasks with the bus. Dropped first: they may end only once they are told to.
+    _stop: DropGuard,
     log: Log,
     writers: Mutex<HashMap<TopicName, Writer>>,
-    /// Ends the tasks with the bus.
-    _stop: DropGuard,
+    supervisor: Supervisor,
 }
 
 /// What every part of the bus needs: whose log, where, and how it learns of changes.
@@ -49,12 +51,12 @@ impl PostgresBus {
     ///
     /// Must be called within a Tokio runtime.
     #[must_use]
-    pub fn connect(options: &PgConnectOptions, tenant: [u8; 10], pool: PgPool) -> Self {
+    pub fn connect(options: &PgConnectOptions, tenant: [u8; 10], pool: PgPool, supervisor: &Supervisor) -> Self {
         let stop = CancellationToken::new();
         let wake = Arc::new(Wake::new());
-        wake::spawn(&wake, options, tenant, &stop);
+        wake::spawn(&wake, options, tenant, &stop, supervisor);
         let log = Log { pool, tenant, wake, stop: stop.clone() };
-        Self { log, writers: Mutex::default(), _stop: stop.drop_guard() }
+        Self { _stop: stop.drop_guard(), log, writers: Mutex::default(), supervisor: supervisor.clone() }
     }
 
     /// Removes what is older than its topic's retention, and tells how many records went. Any replica may call it at any time.
@@ -71,7 +73,8 @@ impl PostgresBus {
         }
         fetch::info(&self.log, topic).await?;
         let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(writers.entry(topic.clone()).or_insert_with(|| Writer::spawn(self.log.clone(), topic.clone())).clone())
+        let spawn = || Writer::spawn(self.log.clone(), topic.clone(), &self.supervisor);
+        Ok(writers.entry(topic.clone()).or_insert_with(spawn).clone())
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use futures::StreamExt as _;
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 use tracing::{debug, warn};
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     context::{ContextId, Payload},
     context_event::{self, Event},
     fault::{Code, Fault},
+    supervisor::Supervisor,
 };
 
 /// How often the shape of the topic is looked at.
@@ -139,6 +140,8 @@ struct Window {
     first: u64,
     /// For each partition the offset from which on the window has everything.
     start: Vec<Offset>,
+    /// How far the log was read.
+    read: Vec<Offset>,
     ended: Option<Fault>,
 }
 
@@ -215,7 +218,7 @@ impl ContextTail {
         bus: Arc<dyn Bus>,
         topic: TopicName,
         size: WindowSize,
-        cancellation: &CancellationToken,
+        supervisor: &Supervisor,
     ) -> Result<Self, BusError> {
         let info = bus.topic(&topic).await?;
         let start: Vec<Offset> = bus.bounds(&topic).await?.iter().map(|bounds| bounds.next).collect();
@@ -227,15 +230,16 @@ impl ContextTail {
                 bytes: 0,
                 first: 0,
                 start: start.clone(),
+                read: start.clone(),
                 ended: None,
             }),
             changed: watch::Sender::new(()),
         });
-        let cancellation = cancellation.child_token();
+        let cancellation = supervisor.stop().child_token();
         let follower =
             Follower { bus, topic: topic.clone(), shared: shared.clone(), next: start, versions: Versions::new(65_536) };
         let stop = cancellation.clone();
-        tokio::spawn(async move {
+        supervisor.spawn_finite("contexts.tail", async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = follower.run() => {}
@@ -250,6 +254,11 @@ impl ContextTail {
 
     pub(crate) fn ended(&self) -> bool {
         self.shared.window().ended.is_some()
+    }
+
+    /// How far the log was read.
+    pub(crate) fn read(&self) -> Vec<Offset> {
+        self.shared.window().read.clone()
     }
 
     pub(crate) fn find(&self, place: &mut Place, limit: usize) -> Found {
@@ -354,6 +363,7 @@ impl Follower {
             }
         }
         *next = batch.next.max(*next);
+        self.shared.window().read.clone_from(&self.next);
         self.shared.changed.send_replace(());
     }
 }
@@ -381,7 +391,7 @@ mod tests {
     fn window(events: usize, start: Vec<Offset>) -> Window {
         let info = TopicInfo { epoch: 1, partitions: 2 };
         let size = WindowSize { events, bytes: usize::MAX };
-        Window { info, size, events: VecDeque::new(), bytes: 0, first: 0, start, ended: None }
+        Window { info, size, events: VecDeque::new(), bytes: 0, first: 0, read: start.clone(), start, ended: None }
     }
 
     fn offsets(found: Found) -> Option<Vec<(Partition, Offset)>> {

@@ -9,11 +9,10 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Notify};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{Agent, Role},
-    bus::{Bus, TopicName},
+    bus::{Bus, BusError, TopicName},
     chunk::ChunkStore,
     context::{
         Context, ContextId, Description, MAX_INLINE_BYTES, Payload, Viewer, may_follow, may_publish, now, validate_labels,
@@ -28,7 +27,9 @@ use crate::{
     expiry::Janitor,
     fault::{Code, Fault},
     message::MAX_NAME_BYTES,
+    messages::unread,
     subscription::{From, Subscriber, Subscription, bus_fault},
+    supervisor::Supervisor,
     upload::UploadStore,
 };
 
@@ -127,11 +128,11 @@ pub struct Contexts {
     tenant: String,
     config: ContextConfig,
     tails: Mutex<HashMap<String, Weak<ContextTail>>>,
-    cancellation: CancellationToken,
+    supervisor: Supervisor,
 }
 
 impl Contexts {
-    /// Starts the service and its background work, which ends with `cancellation`.
+    /// Starts the service and its background work, which ends with the hub.
     #[must_use]
     pub fn start(
         bus: Arc<dyn Bus>,
@@ -140,13 +141,14 @@ impl Contexts {
         tenant: impl Into<String>,
         config: ContextConfig,
         metrics: ContextMetrics,
-        cancellation: CancellationToken,
+        supervisor: &Supervisor,
     ) -> Arc<Self> {
         let tenant = tenant.into();
-        let contexts = Self::idle(bus, stores, directory, tenant, config, cancellation.clone());
-        tokio::spawn(contexts.relay().run(cancellation.clone()));
+        let contexts = Self::idle(bus, stores, directory, tenant, config, supervisor);
+        let stop = supervisor.stop();
+        supervisor.spawn("contexts.relay", contexts.relay().run(stop.clone()));
         let janitor = Janitor::new(contexts.clone(), metrics);
-        tokio::spawn(janitor.run(contexts.config.upload_lifetime, cancellation));
+        supervisor.spawn("contexts.janitor", janitor.run(contexts.config.upload_lifetime, stop.clone()));
         contexts
     }
 
@@ -158,7 +160,7 @@ impl Contexts {
         directory: Directory,
         tenant: impl Into<String>,
         config: ContextConfig,
-        cancellation: CancellationToken,
+        supervisor: &Supervisor,
     ) -> Arc<Self> {
         let bell = Arc::new(Notify::new());
         Arc::new(Self {
@@ -169,7 +171,7 @@ impl Contexts {
             tenant: tenant.into(),
             config,
             tails: Mutex::new(HashMap::new()),
-            cancellation,
+            supervisor: supervisor.clone(),
         })
     }
 
@@ -290,7 +292,7 @@ impl Contexts {
     pub async fn subscribe(&self, caller: &Agent, kind: &str, from: &From) -> Result<Subscription, Fault> {
         may_follow(caller, kind, self.directory.snapshot().context_types.contains_key(kind))?;
         let tail = self.tail(kind).await?;
-        let cancellation = self.cancellation.clone();
+        let cancellation = self.supervisor.stop().clone();
         let subscriber = Subscriber { directory: self.directory.clone(), agent: caller.id, kind: kind.to_owned() };
         Subscription::open(self.bus.clone(), tail, subscriber, from, cancellation).await
     }
@@ -298,6 +300,24 @@ impl Contexts {
     /// How many types are followed now.
     pub async fn tails(&self) -> usize {
         self.tails.lock().await.values().filter(|tail| tail.strong_count() > 0).count()
+    }
+
+    /// The topic of each type that is followed, and how many of its records this replica has not read yet.
+    ///
+    /// # Errors
+    /// Where the bus does not answer.
+    pub async fn lags(&self) -> Result<Vec<(TopicName, u64)>, BusError> {
+        let tails: Vec<_> = self.tails.lock().await.values().filter_map(Weak::upgrade).filter(|tail| !tail.ended()).collect();
+        let mut lags = Vec::with_capacity(tails.len());
+        for tail in tails {
+            match self.bus.bounds(&tail.topic).await {
+                Ok(bounds) => lags.push((tail.topic.clone(), unread(&bounds, tail.read().into_iter()))),
+                // Its tail is about to find out, too.
+                Err(BusError::NoSuchTopic(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lags)
     }
 
     /// The one tail of a type, started for its first subscriber.
@@ -309,7 +329,7 @@ impl Contexts {
         }
         let size = WindowSize { events: self.config.window_events, bytes: self.config.window_bytes };
         let topic = TopicName::context(&self.tenant, kind);
-        let tail = ContextTail::start(self.bus.clone(), topic, size, &self.cancellation).await.map_err(bus_fault)?;
+        let tail = ContextTail::start(self.bus.clone(), topic, size, &self.supervisor).await.map_err(bus_fault)?;
         let tail = Arc::new(tail);
         tails.insert(kind.to_owned(), Arc::downgrade(&tail));
         Ok(tail)

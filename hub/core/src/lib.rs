@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod agent;
+mod budget;
 pub mod bus;
 pub mod chunk;
 pub mod context;
@@ -32,5 +33,6 @@ pub mod request;
 pub mod sequencer;
 pub mod session;
 pub mod subscription;
+pub mod supervisor;
 pub mod token;
 pub mod upload;

@@ -117,6 +117,11 @@ impl OutgoingMessage {
         }
     }
 
+    /// Bytes that it takes in memory, roughly.
+    pub(crate) fn cost(&self) -> usize {
+        cost(&self.payload, &self.metadata)
+    }
+
     /// Whether every field is within its bounds. Who the message is for is checked apart from that.
     ///
     /// # Errors
@@ -179,6 +184,13 @@ impl OutgoingMessage {
     }
 }
 
+/// What a message takes beside its payload and metadata, amply.
+const OVERHEAD: usize = 1024;
+
+fn cost(payload: &Bytes, metadata: &BTreeMap<String, String>) -> usize {
+    OVERHEAD + payload.len() + metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+}
+
 /// A message as its receiver gets it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
@@ -222,6 +234,13 @@ pub struct Message {
     pub tracestate: String,
     /// The message that this one is a replay of.
     pub replayed_from: Option<Uuid>,
+}
+
+impl Message {
+    /// Bytes that it takes in memory, roughly.
+    pub(crate) fn cost(&self) -> usize {
+        cost(&self.payload, &self.metadata)
+    }
 }
 
 /// The answer to a sender: the message is durable, and was seen in order.

@@ -15,7 +15,10 @@ mod waiting;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,7 @@ use uuid::Uuid;
 
 use crate::{
     agent::Agent,
+    budget::Budget,
     bus::{Bounds, Bus, BusError, Epoch, Offset, Partition, TopicName},
     directory::Directory,
     fault::{Code, Fault},
@@ -34,6 +38,7 @@ use crate::{
     metrics::Metrics,
     request::{Place, Replies},
     session::{MessagesConfig, Session, SessionEvents, SessionInput, SessionOptions},
+    supervisor::Supervisor,
 };
 
 /// Calls that wait for a reply.
@@ -66,10 +71,14 @@ struct Inner {
     replies: Mutex<Replies>,
     /// How far the index goes, as this replica knows.
     checkpoints: watch::Receiver<Vec<Offset>>,
+    /// How far the log was read, by partition.
+    read: Vec<AtomicU64>,
     /// Somebody waits for the index.
     nudge: Notify,
     slots: keeper::Slots,
     status: watch::Sender<Option<String>>,
+    /// Of all queues of all sessions.
+    bytes: Budget,
     /// Open sessions.
     sessions: watch::Sender<usize>,
     draining: CancellationToken,
@@ -107,6 +116,7 @@ impl Messages {
         directory: Directory,
         metrics: Arc<Metrics>,
         config: MessagesConfig,
+        supervisor: &Supervisor,
     ) -> Result<Self, Fault> {
         let topic = TopicName::system(&config.tenant, "messages");
         let info = bus.topic(&topic).await.map_err(bus_fault)?;
@@ -133,6 +143,7 @@ impl Messages {
         let dead_letters = TopicName::system(&config.tenant, "dlq");
         let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
         let inner = Arc::new(Inner {
+            bytes: Budget::new(config.replica_bytes),
             bus,
             mailboxes,
             cursors,
@@ -148,6 +159,7 @@ impl Messages {
             requests: waiting::Desk::default(),
             replies: Mutex::new(Replies::new(dedup_window, MAX_REPLIES)),
             checkpoints,
+            read: from.iter().map(|offset| AtomicU64::new(*offset)).collect(),
             nudge: Notify::new(),
             slots: keeper::Slots::default(),
             status: watch::Sender::new(Some("the messages log".to_owned())),
@@ -156,11 +168,12 @@ impl Messages {
             stop: CancellationToken::new(),
         });
         let reader = reader::Reader::new(inner.clone(), command_queue, batch_queue, index, indexed.clone(), caught_up_at, &from);
-        tokio::spawn(reader.run());
-        tokio::spawn(reader::pump(inner.clone(), from, batches));
-        tokio::spawn(indexer::run(inner.clone(), index_queue, indexed, published));
-        tokio::spawn(keeper::run(inner.clone()));
-        tokio::spawn(dead_letter::sweep(inner.clone()));
+        let until = || inner.stop.clone();
+        supervisor.spawn_until("messages.reader", until(), reader.run());
+        supervisor.spawn_until("messages.pump", until(), reader::pump(inner.clone(), from, batches));
+        supervisor.spawn_until("messages.indexer", until(), indexer::run(inner.clone(), index_queue, indexed, published));
+        supervisor.spawn_until("messages.keeper", until(), keeper::run(inner.clone()));
+        supervisor.spawn_until("messages.sweep", until(), dead_letter::sweep(inner.clone()));
         let stop = Arc::new(inner.stop.clone().drop_guard());
         Ok(Self { inner, _stop: stop })
     }
@@ -169,6 +182,23 @@ impl Messages {
     #[must_use]
     pub fn waiting_for(&self) -> watch::Receiver<Option<String>> {
         self.inner.status.subscribe()
+    }
+
+    /// The log's topic, and how many of its records this replica has not read yet.
+    ///
+    /// # Errors
+    /// Where the bus does not answer.
+    pub async fn lag(&self) -> Result<(TopicName, u64), BusError> {
+        let inner = &self.inner;
+        let bounds = inner.bus.bounds(&inner.topic).await?;
+        let read = inner.read.iter().map(|read| read.load(Ordering::Relaxed));
+        Ok((inner.topic.clone(), unread(&bounds, read)))
+    }
+
+    /// Bytes of messages that wait in the queues of its sessions.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.inner.bytes.used()
     }
 
     /// Sends one message: answers once it is durable and was seen in order.
@@ -262,7 +292,11 @@ impl Messages {
             }
             drop(open);
         });
-        Ok(Session { id: Uuid::now_v7(), input: SessionInput { messages, acks }, events: SessionEvents { events: event_queue } })
+        Ok(Session {
+            id: Uuid::now_v7(),
+            input: SessionInput { messages, acks, bytes: inner.bytes.queue(inner.config.session_bytes) },
+            events: SessionEvents { events: event_queue },
+        })
     }
 
     /// Says `Draining` to every session, lets them acknowledge a little longer, writes what they did and ends them. New ones are
@@ -295,6 +329,12 @@ impl Messages {
             Some(waits) => Err(Fault::unavailable("NOT_READY", format!("the hub waits for {waits}: try again shortly"))),
         }
     }
+}
+
+/// Records between a reader's positions and the ends of the log.
+pub(crate) fn unread(bounds: &[Bounds], read: impl Iterator<Item = Offset>) -> u64 {
+    // What the log no longer holds can't be read any more.
+    bounds.iter().zip(read).map(|(bounds, read)| bounds.next.saturating_sub(read.max(bounds.first))).sum()
 }
 
 /// Counts a session for as long as it lives.

@@ -141,8 +141,13 @@ impl Metrics {
     }
 
     /// How far this replica's tail is behind.
-    pub fn lag(&self, topic: &str, records: i64) {
-        self.lag.get_or_create(&Topic { topic: topic.to_owned() }).set(records);
+    pub fn lag(&self, topic: &str, records: u64) {
+        self.lag.get_or_create(&Topic { topic: topic.to_owned() }).set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// A topic is followed no more.
+    pub fn not_followed(&self, topic: &str) {
+        self.lag.remove(&Topic { topic: topic.to_owned() });
     }
 
     /// How long a query took.

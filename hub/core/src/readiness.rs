@@ -1,8 +1,8 @@
 //! What a hub waits for before it takes agents.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// The parts that must be there, and what each is waiting for. Clones share it.
 #[derive(Clone, Debug)]
@@ -46,9 +46,70 @@ impl Readiness {
         self.0.borrow().iter().filter_map(|(part, state)| Some((*part, state.clone()?))).collect()
     }
 
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.borrow().values().all(Option::is_none)
+    }
+
     /// Tells of changes.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<BTreeMap<&'static str, Option<String>>> {
         self.0.subscribe()
+    }
+}
+
+/// When a part last answered. A single lost answer is no outage.
+#[derive(Clone, Copy, Debug)]
+pub struct Pulse {
+    answered_at: Instant,
+    patience: Duration,
+}
+
+impl Pulse {
+    /// Of a part that has just answered, and is missing once it has not for longer than `patience`.
+    #[must_use]
+    pub fn new(now: Instant, patience: Duration) -> Self {
+        Self { answered_at: now, patience }
+    }
+
+    /// It answered.
+    pub fn answered(&mut self, now: Instant) {
+        self.answered_at = now;
+    }
+
+    /// Whether it has been silent for too long.
+    #[must_use]
+    pub fn silent(&self, now: Instant) -> bool {
+        now.duration_since(self.answered_at) >= self.patience
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_missing_after_its_patience_and_there_at_its_next_answer() {
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        let mut pulse = Pulse::new(began, Duration::from_secs(10));
+        assert!(!pulse.silent(after(9)));
+        assert!(pulse.silent(after(10)));
+        pulse.answered(after(11));
+        assert!(!pulse.silent(after(20)));
+        assert!(pulse.silent(after(21)));
+    }
+
+    #[test]
+    fn every_part_counts() {
+        let readiness = Readiness::new(&["a", "b"]);
+        readiness.ready("a");
+        assert_eq!(readiness.missing().len(), 1);
+        assert!(!readiness.is_ready());
+        readiness.ready("b");
+        assert!(readiness.is_ready());
+        readiness.waiting("a", "gone");
+        assert_eq!(readiness.missing(), [("a", "gone".to_owned())]);
     }
 }

@@ -6,11 +6,14 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
+    budget::Queue,
     bus::{Offset, Partition},
     fault::Fault,
     message::{Message, OutgoingMessage, Receipt},
     request::RequestKey,
 };
+
+pub use crate::budget::Room;
 
 /// How a session begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +105,8 @@ pub struct Session {
 pub(crate) struct NumberedMessage {
     pub(crate) sequence: u64,
     pub(crate) message: OutgoingMessage,
+    /// Held until it was sent.
+    pub(crate) room: Room,
 }
 
 /// The half that sends and acknowledges.
@@ -109,10 +114,11 @@ pub(crate) struct NumberedMessage {
 pub struct SessionInput {
     pub(crate) messages: mpsc::Sender<NumberedMessage>,
     pub(crate) acks: Option<mpsc::Sender<Vec<DeliveryId>>>,
+    pub(crate) bytes: Queue,
 }
 
 impl SessionInput {
-    /// Sends a message behind those before it, and waits for room to do so; what became of it is a [`SessionEvent::Sent`].
+    /// Sends a message behind those before it, and waits for room to do so (64 messages, 8 MiB); what became of it is a [`SessionEvent::Sent`].
     ///
     /// When one fails, everything with a higher number fails with `ABORTED` until that number is sent again, with the same message
     /// or another: only then is it known that the sender saw the failure.
@@ -120,7 +126,11 @@ impl SessionInput {
     /// # Errors
     /// Where the session is over.
     pub async fn send(&self, sequence: u64, message: OutgoingMessage) -> Result<(), Fault> {
-        self.messages.send(NumberedMessage { sequence, message }).await.map_err(|_| over())
+        let room = tokio::select! {
+            room = self.bytes.wait(message.cost()) => room,
+            () = self.messages.closed() => return Err(over()),
+        };
+        self.messages.send(NumberedMessage { sequence, message, room }).await.map_err(|_| over())
     }
 
     /// Acknowledges deliveries. Unknown ones are ignored.
@@ -138,13 +148,34 @@ impl SessionInput {
 /// The half that gives events.
 #[derive(Debug)]
 pub struct SessionEvents {
-    pub(crate) events: mpsc::Receiver<SessionEvent>,
+    pub(crate) events: mpsc::Receiver<Queued>,
+}
+
+/// An event on its way, with the room that it takes.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) event: SessionEvent,
+    pub(crate) room: Option<Room>,
+}
+
+impl From<SessionEvent> for Queued {
+    /// One without a payload.
+    fn from(event: SessionEvent) -> Self {
+        Self { event, room: None }
+    }
 }
 
 impl SessionEvents {
     /// The next event; `None` once the session is over.
     pub async fn next(&mut self) -> Option<SessionEvent> {
-        self.events.recv().await
+        self.take().await.map(|(event, _)| event)
+    }
+
+    /// The same, with the room that it takes in memory: whoever keeps the event for longer keeps that as long. While 8 MiB of a session
+    /// wait for its agent (less where all sessions of the replica hold much), the session gives nothing more: what is
+    /// for the agent stays in the log.
+    pub async fn take(&mut self) -> Option<(SessionEvent, Option<Room>)> {
+        self.events.recv().await.map(|queued| (queued.event, queued.room))
     }
 }
 
@@ -173,6 +204,10 @@ pub struct MessagesConfig {
     pub index_every: Duration,
     /// How often expired messages are looked for.
     pub sweep_every: Duration,
+    /// Bytes that wait in each queue of a session at most; an empty one takes any message.
+    pub session_bytes: usize,
+    /// And in the queues of all sessions together.
+    pub replica_bytes: usize,
     /// How long a message's way into the log may take before its sender is told that it is not known.
     pub append_timeout: Duration,
 }
@@ -193,6 +228,8 @@ impl MessagesConfig {
             flush_every: Duration::from_millis(500),
             index_every: Duration::from_millis(50),
             sweep_every: Duration::from_secs(30),
+            session_bytes: 8 * 1024 * 1024,
+            replica_bytes: 64 * 1024 * 1024,
             append_timeout: Duration::from_secs(35),
         }
     }

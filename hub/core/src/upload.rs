@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     agent::{Agent, AgentId},
+    budget::{Budget, Queue, Room},
     chunk::{CHUNK_BYTES, Chunk, Layout, MAX_STREAMED_BYTES, Put, Stored, check_place},
     context::{Context, ContextId, Description, Payload, Viewer, may_publish},
     context_event::{self, Change},
@@ -24,6 +25,9 @@ const WINDOW: usize = 4;
 
 /// Chunks of one stream read ahead of their reader.
 const READ_AHEAD: usize = 2;
+
+/// Chunks on their way, in and out, of all streams of a replica. A stream that has none may always take one.
+const CHUNKS_IN_MEMORY: usize = 32;
 
 /// How often a busy upload says that it is not abandoned.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
@@ -119,6 +123,7 @@ pub struct Uploads {
     contexts: Arc<Contexts>,
     metrics: ContextMetrics,
     operations: Arc<Semaphore>,
+    memory: Budget,
 }
 
 impl Uploads {
@@ -126,7 +131,8 @@ impl Uploads {
     #[must_use]
     pub fn new(contexts: Arc<Contexts>, metrics: ContextMetrics) -> Self {
         let operations = Arc::new(Semaphore::new(contexts.config().chunk_operations.max(1)));
-        Self { contexts, metrics, operations }
+        let memory = Budget::new(CHUNKS_IN_MEMORY * CHUNK_BYTES as usize);
+        Self { contexts, metrics, operations, memory }
     }
 
     /// Begins an upload, or goes on with the one that has its id.
@@ -191,6 +197,7 @@ impl Uploads {
             payload: context.payload.clone(),
             next: from_chunk,
             count: layout.count(),
+            memory: self.memory.queue(READ_AHEAD * CHUNK_BYTES as usize),
             ahead: VecDeque::new(),
         };
         Ok((context, chunks))
@@ -215,6 +222,7 @@ impl Uploads {
             hash: (next == 0).then(Sha256::new),
             expected: next,
             touched: Instant::now(),
+            memory: self.memory.queue(WINDOW * CHUNK_BYTES as usize),
             pending: FuturesUnordered::new(),
             stored,
             upload,
@@ -243,6 +251,7 @@ pub struct UploadSession {
     /// Of all chunks below `expected`, while this session has seen them all.
     hash: Option<Sha256>,
     touched: Instant,
+    memory: Queue,
     pending: FuturesUnordered<JoinHandle<(u32, Result<Put, Fault>)>>,
 }
 
@@ -253,10 +262,11 @@ impl UploadSession {
         Progress { upload: self.upload.id, layout: self.upload.layout, stored: self.stored, context: self.upload.context }
     }
 
-    /// Whether another chunk may be taken before one is stored.
+    /// Whether another chunk may be taken before one is stored. Asked before it is read: what waits for the store must not pile up here,
+    /// and a sender that takes its time must not hold what others wait for.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.pending.len() < WINDOW
+        self.pending.is_empty() || self.pending.len() < WINDOW && self.memory.fits(CHUNK_BYTES as usize)
     }
 
     /// Whether chunks are on their way to the store.
@@ -268,6 +278,7 @@ impl UploadSession {
     /// Verifies a chunk and sends it on its way to the store. To be called only while there is room.
     pub async fn put(&mut self, chunk: Chunk) -> Result<(), Fault> {
         check_place(self.upload.layout, self.expected, &chunk)?;
+        let room = self.memory.take(chunk.data.len());
         let new = chunk.index == self.expected;
         let hash = self.hash.take();
         // A chunk takes a millisecond or more to hash: too long for a thread that serves others.
@@ -297,6 +308,7 @@ impl UploadSession {
         let (id, index) = (self.upload.id, chunk.index);
         // Spawned: a chunk that is half-way to the store gets there even where the connection breaks.
         self.pending.push(tokio::spawn(async move {
+            let _room = room;
             match operations.acquire_owned().await {
                 Ok(_permit) => (index, chunks.put(id, &chunk).await),
                 Err(_) => (index, Err(stopping())),
@@ -397,16 +409,21 @@ pub struct Chunks {
     payload: Payload,
     next: u32,
     count: u32,
-    ahead: VecDeque<BoxFuture<'static, Result<Option<Chunk>, Fault>>>,
+    memory: Queue,
+    ahead: VecDeque<(Option<Room>, BoxFuture<'static, Result<Option<Chunk>, Fault>>)>,
 }
 
 impl Chunks {
     /// The next one, in order; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<Chunk, Fault>> {
         while self.ahead.len() < READ_AHEAD && self.next < self.count {
+            let room = self.memory.take(CHUNK_BYTES as usize);
+            if room.is_none() && !self.ahead.is_empty() {
+                break;
+            }
             let index = self.next;
             self.next += 1;
-            self.ahead.push_back(match &self.payload {
+            let chunk = match &self.payload {
                 Payload::Chunks(upload) => self.uploads.get_chunk(*upload, index),
                 Payload::Inline(payload) => {
                     let sha256 = Sha256::digest(payload).into();
@@ -414,9 +431,10 @@ impl Chunks {
                     async move { Ok(Some(chunk)) }.boxed()
                 }
                 Payload::Unread => async { Ok(None) }.boxed(),
-            });
+            };
+            self.ahead.push_back((room, chunk));
         }
-        let chunk = self.ahead.front_mut()?.await;
+        let chunk = (&mut self.ahead.front_mut()?.1).await;
         self.ahead.pop_front();
         Some(match chunk {
             Ok(Some(chunk)) => {

@@ -17,6 +17,7 @@ use crate::{PgStore, fault::fault};
 #[async_trait]
 impl DirectoryStore for PgStore {
     async fn generation(&self) -> Result<u64, Fault> {
+        let _timed = self.timer.start("tenant.generation");
         let generation: Option<i64> = sqlx::query_scalar("SELECT generation FROM acb.tenant")
             .fetch_optional(self.pool())
             .await
@@ -25,6 +26,7 @@ impl DirectoryStore for PgStore {
     }
 
     async fn load(&self) -> Result<Snapshot, Fault> {
+        let _timed = self.timer.start("directory.load");
         let failed = |error| fault("directory.load", error);
         // One snapshot for all reads: rows of a later generation must not come under an older number.
         let mut transaction = self.pool().begin().await.map_err(failed)?;

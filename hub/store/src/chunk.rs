@@ -19,6 +19,7 @@ const QUERY: &str = "a query of chunks";
 #[async_trait]
 impl ChunkStore for PgContexts {
     async fn put(&self, upload: UploadId, chunk: &Chunk) -> Result<Put, Fault> {
+        let _timed = self.timer.start("chunk.put");
         const SQL: &str = "
             INSERT INTO acb.chunk (tenant_id, upload_id, index, sha256, data) VALUES (acb.current_tenant(), $1, $2, $3, $4)
             ON CONFLICT DO NOTHING";
@@ -46,6 +47,7 @@ impl ChunkStore for PgContexts {
     }
 
     async fn get(&self, upload: UploadId, index: u32) -> Result<Option<Chunk>, Fault> {
+        let _timed = self.timer.start("chunk.get");
         let row = sqlx::query("SELECT sha256, data FROM acb.chunk WHERE upload_id = $1 AND index = $2")
             .bind(upload.0)
             .bind(i32::try_from(index).unwrap_or(i32::MAX))
@@ -61,6 +63,7 @@ impl ChunkStore for PgContexts {
     }
 
     async fn stored(&self, upload: UploadId) -> Result<Stored, Fault> {
+        let _timed = self.timer.start("chunk.stored");
         let rows = sqlx::query("SELECT index FROM acb.chunk WHERE upload_id = $1").bind(upload.0).fetch_all(&self.pool);
         let rows = rows.await.map_err(|error| fault(QUERY, error))?;
         let indexes: Result<Vec<i32>, _> = rows.iter().map(|row| row.try_get("index")).collect();

@@ -15,7 +15,7 @@ use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::fault::fault;
+use crate::{PgStore, fault::fault, query_timer::QueryTimer};
 
 const QUERY: &str = "a query of contexts";
 
@@ -23,13 +23,14 @@ const QUERY: &str = "a query of contexts";
 #[derive(Clone, Debug)]
 pub struct PgContexts {
     pub(crate) pool: PgPool,
+    pub(crate) timer: QueryTimer,
 }
 
 impl PgContexts {
-    /// In this database.
+    /// Where the other rows of the tenant are.
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub fn new(store: &PgStore) -> Self {
+        Self { pool: store.pool.clone(), timer: store.timer.clone() }
     }
 
     /// All ports of the context service.
@@ -131,6 +132,7 @@ const LIST_TYPE: &str = select!(
 #[async_trait]
 impl ContextStore for PgContexts {
     async fn create(&self, context: &Context, idempotency_key: Option<&str>, event: Bytes) -> Result<Created, Fault> {
+        let _timed = self.timer.start("context.create");
         let mut connection = self.pool.acquire().await.map_err(|error| fault(QUERY, error))?;
         if insert(&mut connection, context, idempotency_key, &event).await.map_err(|error| fault(QUERY, error))? {
             return Ok(Created::New);
@@ -143,11 +145,13 @@ impl ContextStore for PgContexts {
     }
 
     async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault> {
+        let _timed = self.timer.start("context.get");
         let row = sqlx::query(GET).bind(id.0).fetch_optional(&self.pool).await.map_err(|error| fault(QUERY, error))?;
         row.map(|row| read(&row)).transpose()
     }
 
     async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
+        let _timed = self.timer.start("context.update");
         const SQL: &str = "
             WITH old AS (
                 SELECT upload_id FROM acb.context WHERE context_id = $1 AND version = $2),
@@ -185,6 +189,7 @@ impl ContextStore for PgContexts {
     }
 
     async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault> {
+        let _timed = self.timer.start("context.delete");
         const SQL: &str = "
             WITH gone AS (
                 DELETE FROM acb.context WHERE context_id = $1 AND version = $2 RETURNING tenant_id, context_id, type, upload_id),
@@ -204,6 +209,7 @@ impl ContextStore for PgContexts {
     }
 
     async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault> {
+        let _timed = self.timer.start("context.list");
         let query = sqlx::query(if filter.kind.is_some() { LIST_TYPE } else { LIST })
             .bind(filter.after.map_or(Uuid::nil(), |id| id.0))
             .bind(viewer.all)
@@ -221,17 +227,20 @@ impl ContextStore for PgContexts {
     }
 
     async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
+        let _timed = self.timer.start("context.expired");
         let (at, id) = after.unzip();
         let rows = sqlx::query(EXPIRED).bind(at).bind(id.map_or(Uuid::nil(), |id| id.0)).bind(i64::from(limit));
         rows.fetch_all(&self.pool).await.map_err(|error| fault(QUERY, error))?.iter().map(read).collect()
     }
 
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
+        let _timed = self.timer.start("context.expired_with_key");
         let row = sqlx::query(EXPIRED_BY_KEY).bind(creator.0).bind(idempotency_key).fetch_optional(&self.pool);
         row.await.map_err(|error| fault(QUERY, error))?.map(|row| read(&row)).transpose()
     }
 
     async fn stored_bytes(&self) -> Result<u64, Fault> {
+        let _timed = self.timer.start("context.stored_bytes");
         let row = sqlx::query("SELECT coalesce(sum(size), 0)::bigint AS bytes FROM acb.context").fetch_one(&self.pool).await;
         let bytes: i64 = row.and_then(|row| row.try_get("bytes")).map_err(|error| fault(QUERY, error))?;
         Ok(unsigned(bytes))

@@ -18,6 +18,7 @@ use crate::{PgStore, fault::fault};
 #[async_trait]
 impl CredentialStore for PgStore {
     async fn api_key(&self, prefix: &str) -> Result<Option<StoredKey>, Fault> {
+        let _timed = self.timer.start("credential.api_key");
         let row: Option<(Uuid, Vec<u8>, Option<OffsetDateTime>)> =
             sqlx::query_as("SELECT agent_id, hmac, expires_at FROM acb.api_key WHERE prefix = $1")
                 .bind(prefix)
@@ -34,6 +35,7 @@ impl CredentialStore for PgStore {
     }
 
     async fn insert_refresh(&self, hash: TokenHash, family: &NewFamily) -> Result<(), Fault> {
+        let _timed = self.timer.start("credential.insert_refresh");
         let failed = |error| fault("refresh_token.insert", error);
         // Each exchange forgets a few more than it adds, so that the table is bounded by what is still valid.
         sqlx::query(
@@ -68,6 +70,7 @@ impl CredentialStore for PgStore {
     }
 
     async fn rotate_refresh(&self, hash: TokenHash, successor: TokenHash) -> Result<Rotation, Fault> {
+        let _timed = self.timer.start("credential.rotate_refresh");
         let failed = |error| fault("refresh_token.rotate", error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let row = sqlx::query(
@@ -153,6 +156,7 @@ impl CredentialStore for PgStore {
     }
 
     async fn revoke_refresh(&self, hash: TokenHash) -> Result<(), Fault> {
+        let _timed = self.timer.start("credential.revoke_refresh");
         sqlx::query(
             "UPDATE acb.refresh_token SET revoked = true WHERE family = (SELECT family FROM acb.refresh_token WHERE token_hash = $1)",
         )

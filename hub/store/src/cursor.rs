@@ -23,6 +23,7 @@ use crate::{
 #[async_trait]
 impl CursorStore for PgStore {
     async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault> {
+        let _timed = self.timer.start("cursor.open");
         let failed = |error| fault("cursor.open", error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let before: Option<(bool,)> = sqlx::query_as("SELECT receiving FROM acb.presence WHERE agent_id = $1 FOR UPDATE")
@@ -76,6 +77,7 @@ impl CursorStore for PgStore {
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
+        let _timed = self.timer.start("cursor.flush");
         let failed = |error| fault("cursor.flush", error);
         let writes = |flush: &CursorFlush| flush.closing || !flush.cursors.is_empty() || !flush.attempts.is_empty();
         let mut transaction = self.pool().begin().await.map_err(failed)?;
@@ -109,6 +111,7 @@ impl CursorStore for PgStore {
         agents: &[AgentId],
         partition: Partition,
     ) -> Result<Vec<(AgentId, CursorState)>, Fault> {
+        let _timed = self.timer.start("cursor.cursors");
         let rows: Vec<(Uuid, i64, Vec<i64>)> = sqlx::query_as(
             "SELECT agent_id, watermark, exceptions FROM acb.cursor WHERE agent_id = ANY($1) AND epoch = $2 AND partition = $3",
         )

@@ -12,11 +12,14 @@ pub mod migrations;
 mod number;
 mod outbox;
 pub mod presence;
+mod query_timer;
 pub mod schema;
 mod upload;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use acb_hub_core::metrics::Metrics;
+use query_timer::QueryTimer;
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -26,6 +29,7 @@ use sqlx::{
 #[derive(Clone, Debug)]
 pub struct PgStore {
     pool: PgPool,
+    timer: QueryTimer,
 }
 
 impl PgStore {
@@ -38,7 +42,13 @@ impl PgStore {
             .idle_timeout(Duration::from_secs(60))
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(options);
-        Self { pool }
+        Self { pool, timer: QueryTimer::default() }
+    }
+
+    /// Tells how long its queries take.
+    #[must_use]
+    pub fn timed(self, metrics: Arc<Metrics>) -> Self {
+        Self { timer: QueryTimer(Some(metrics)), ..self }
     }
 
     /// The pool, for the ports in this crate and the bus.

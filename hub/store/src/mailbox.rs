@@ -22,6 +22,7 @@ type Row = (String, i32, i64, OffsetDateTime, OffsetDateTime);
 #[async_trait]
 impl MailboxStore for PgStore {
     async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+        let _timed = self.timer.start("mailbox.checkpoints");
         let failed = |error| fault("mailbox.checkpoints", error);
         sqlx::query(
             "INSERT INTO acb.mailbox_checkpoint (tenant_id, epoch, partition, next_offset)
@@ -45,6 +46,7 @@ impl MailboxStore for PgStore {
     }
 
     async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
+        let _timed = self.timer.start("mailbox.index");
         let failed = |error| fault("mailbox.index", error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let partitions: Vec<i32> = advances.iter().map(|advance| from_partition(advance.partition)).collect();
@@ -82,6 +84,7 @@ impl MailboxStore for PgStore {
         range: Range<Offset>,
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
+        let _timed = self.timer.start("mailbox.entries");
         let addresses: Vec<String> = addresses.iter().map(MailboxAddress::to_text).collect();
         let rows: Vec<Row> = sqlx::query_as(
             r#"SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
@@ -107,6 +110,7 @@ impl MailboxStore for PgStore {
         lease: Duration,
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
+        let _timed = self.timer.start("mailbox.claim_expired");
         // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed afterwards.
         let rows: Vec<Row> = sqlx::query_as(
             r#"WITH due AS (
@@ -135,6 +139,7 @@ impl MailboxStore for PgStore {
         offset: Offset,
         lease: Duration,
     ) -> Result<Claim, Fault> {
+        let _timed = self.timer.start("mailbox.claim");
         let (there, claimed): (bool, bool) = sqlx::query_as(
             r#"WITH claimed AS (
                    UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $5)
@@ -160,6 +165,7 @@ impl MailboxStore for PgStore {
     }
 
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {
+        let _timed = self.timer.start("mailbox.remove");
         let addresses: Vec<String> = rows.iter().map(|row| row.address.to_text()).collect();
         let partitions: Vec<i32> = rows.iter().map(|row| from_partition(row.partition)).collect();
         let offsets: Vec<i64> = rows.iter().map(|row| from_offset(row.offset)).collect();

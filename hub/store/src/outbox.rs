@@ -33,6 +33,7 @@ struct PgClaim {
 #[async_trait]
 impl Outbox for PgContexts {
     async fn claim(&self) -> Result<Option<Box<dyn Claim>>, Fault> {
+        let _timed = self.timer.start("outbox.claim");
         let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
         let heads = sqlx::query(HEADS).fetch_all(&mut *transaction).await.map_err(|error| fault(QUERY, error))?;
         let contexts: Result<Vec<Uuid>, _> = heads.iter().map(|row| row.try_get("context_id")).collect();

@@ -17,6 +17,7 @@ use crate::{PgStore, fault::fault};
 #[async_trait]
 impl PresenceStore for PgStore {
     async fn note(&self, agent: AgentId, online: bool) -> Result<(), Fault> {
+        let _timed = self.timer.start("presence.note");
         sqlx::query(
             "INSERT INTO acb.presence (tenant_id, agent_id, online) VALUES (acb.current_tenant(), $1, $2)
              ON CONFLICT (tenant_id, agent_id) DO UPDATE SET online = excluded.online, last_seen_at = now()",
@@ -30,6 +31,7 @@ impl PresenceStore for PgStore {
     }
 
     async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault> {
+        let _timed = self.timer.start("presence.list");
         let rows: Vec<(Uuid, bool, OffsetDateTime)> = sqlx::query_as("SELECT agent_id, online, last_seen_at FROM acb.presence")
             .fetch_all(self.pool())
             .await
@@ -38,6 +40,7 @@ impl PresenceStore for PgStore {
     }
 
     async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {
+        let _timed = self.timer.start("registered_agent.list");
         let failed = |error| fault("registered_agent.list", error);
         sqlx::query(
             "SELECT agent_id, name, type, capabilities, location, metadata, registered_by, created_at FROM acb.registered_agent",
@@ -51,6 +54,7 @@ impl PresenceStore for PgStore {
     }
 
     async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault> {
+        let _timed = self.timer.start("registered_agent.put");
         let failed = |error| fault("registered_agent.put", error);
         let row = sqlx::query(
             "INSERT INTO acb.registered_agent AS r (tenant_id, agent_id, name, type, capabilities, location, metadata, registered_by)
@@ -81,6 +85,7 @@ impl PresenceStore for PgStore {
     }
 
     async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault> {
+        let _timed = self.timer.start("registered_agent.delete");
         let gone: Option<(Uuid,)> = sqlx::query_as(
             "WITH gone AS (DELETE FROM acb.registered_agent WHERE registered_by = $1 AND name = $2 RETURNING agent_id),
                   unseen AS (DELETE FROM acb.presence WHERE agent_id IN (SELECT agent_id FROM gone))

@@ -6,17 +6,22 @@ use acb_hub_core::fault::{Code, Fault};
 
 use crate::{PgStore, fault::fault, migrations::LATEST};
 
+/// The reason where the schema is of another version.
+pub const OUT_OF_RANGE: &str = "SCHEMA_OUT_OF_RANGE";
+
 /// The schema versions that this hub works with: the next two only expand, so that hub and operator need not change at once.
 pub const SUPPORTED: RangeInclusive<u32> = LATEST..=LATEST + 2;
 
 impl PgStore {
     /// Whether PostgreSQL answers to the tenant's login.
     pub async fn ping(&self) -> Result<(), Fault> {
+        let _timed = self.timer.start("login");
         sqlx::query("SELECT 1").execute(self.pool()).await.map(drop).map_err(|error| fault("login", error))
     }
 
     /// Whether this hub works with the schema that is there.
     pub async fn check_schema(&self) -> Result<(), Fault> {
+        let _timed = self.timer.start("schema.version");
         let version: Option<i32> = sqlx::query_scalar("SELECT version FROM acb.schema_version")
             .fetch_optional(self.pool())
             .await
@@ -27,7 +32,7 @@ impl PgStore {
         }
         Err(Fault::new(
             Code::FailedPrecondition,
-            "SCHEMA_OUT_OF_RANGE",
+            OUT_OF_RANGE,
             format!(
                 "the schema is at version {version}, and this hub works with {} to {}: upgrade the {}",
                 SUPPORTED.start(),

@@ -63,6 +63,7 @@ impl Request {
 #[async_trait]
 impl UploadStore for PgContexts {
     async fn begin(&self, upload: &Upload) -> Result<Upload, Fault> {
+        let _timed = self.timer.start("upload.begin");
         const SQL: &str = "
             INSERT INTO acb.upload (tenant_id, upload_id, agent_id, request, size, chunk_size)
             VALUES (acb.current_tenant(), $1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
@@ -83,6 +84,7 @@ impl UploadStore for PgContexts {
     }
 
     async fn find(&self, id: UploadId) -> Result<Option<Upload>, Fault> {
+        let _timed = self.timer.start("upload.find");
         let row = sqlx::query("SELECT agent_id, request, size, chunk_size, context_id FROM acb.upload WHERE upload_id = $1")
             .bind(id.0)
             .fetch_optional(&self.pool)
@@ -92,12 +94,14 @@ impl UploadStore for PgContexts {
     }
 
     async fn touch(&self, id: UploadId) -> Result<(), Fault> {
+        let _timed = self.timer.start("upload.touch");
         let touched = sqlx::query("UPDATE acb.upload SET touched_at = now() WHERE upload_id = $1").bind(id.0).execute(&self.pool);
         touched.await.map_err(|error| fault(QUERY, error))?;
         Ok(())
     }
 
     async fn finish(&self, id: UploadId, context: &Context, event: Bytes) -> Result<Finished, Fault> {
+        let _timed = self.timer.start("upload.finish");
         let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
         let row = sqlx::query("SELECT context_id FROM acb.upload WHERE upload_id = $1 FOR UPDATE").bind(id.0);
         let Some(row) = row.fetch_optional(&mut *transaction).await.map_err(|error| fault(QUERY, error))? else {
@@ -114,6 +118,7 @@ impl UploadStore for PgContexts {
     }
 
     async fn remove_abandoned(&self, untouched: Duration) -> Result<u64, Fault> {
+        let _timed = self.timer.start("upload.remove_abandoned");
         let removed =
             sqlx::query("DELETE FROM acb.upload WHERE context_id IS NULL AND touched_at < now() - make_interval(secs => $1)")
                 .bind(untouched.as_secs_f64())

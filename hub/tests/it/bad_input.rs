@@ -13,7 +13,7 @@ use tonic::Code;
 use crate::hub::{Hub, reason, with};
 
 /// Posts a raw gRPC frame, and hands back the answer.
-async fn post(
+pub async fn post(
     hub: &Hub,
     path: &str,
     token: &str,

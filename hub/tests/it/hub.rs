@@ -41,6 +41,7 @@ pub struct Hub {
     grpc: u16,
     operations: u16,
     ca: CertificateDer<'static>,
+    authority: Issuer<'static, KeyPair>,
     pub tenant: TestTenant,
 }
 
@@ -82,9 +83,20 @@ impl Hub {
         write(dir.path(), "keys/signing.key", KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem());
         write(dir.path(), "keys/pepper", tenant.pepper());
         write(dir.path(), "keys/refresh.key", [7; 32]);
-        let ca = write_certificates(dir.path());
+        let (ca, authority) = authority(dir.path());
+        write_leaf(dir.path(), &authority);
         let process = spawn(dir.path(), grpc, operations);
-        Self { process, dir, grpc, operations, ca, tenant }
+        Self { process, dir, grpc, operations, ca, authority, tenant }
+    }
+
+    /// What would be mounted.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A new leaf of the same authority, in the files that are mounted.
+    pub fn renew_certificate(&self) {
+        write_leaf(self.dir.path(), &self.authority);
     }
 
     pub fn pid(&self) -> i32 {
@@ -222,17 +234,20 @@ pub fn write(dir: &Path, file: &str, content: impl AsRef<[u8]>) {
     fs::write(path, content).unwrap();
 }
 
-fn write_certificates(dir: &Path) -> CertificateDer<'static> {
+fn authority(dir: &Path) -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    write(dir, "tls/ca.crt", ca_certificate.pem());
+    (ca_certificate.der().clone(), Issuer::new(ca, ca_key))
+}
+
+fn write_leaf(dir: &Path, authority: &Issuer<'_, KeyPair>) {
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, authority).unwrap();
     write(dir, "tls/tls.crt", leaf.pem());
     write(dir, "tls/tls.key", key.serialize_pem());
-    write(dir, "tls/ca.crt", ca_certificate.pem());
-    ca_certificate.der().clone()
 }
 
 async fn connect(

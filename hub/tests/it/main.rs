@@ -6,5 +6,8 @@ mod hub;
 mod kafka;
 mod lifecycle;
 mod messages;
+mod outage;
 mod registry;
+mod reload;
+mod times;
 mod tokens;

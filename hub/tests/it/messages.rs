@@ -15,11 +15,11 @@ use tonic::{Code, Streaming};
 
 use crate::hub::{Hub, reason, terminate, with};
 
-async fn next(stream: &mut Streaming<SessionResponse>) -> session_response::Frame {
+pub async fn next(stream: &mut Streaming<SessionResponse>) -> session_response::Frame {
     tokio::time::timeout(Duration::from_secs(20), stream.message()).await.expect("in time").unwrap().unwrap().frame.unwrap()
 }
 
-fn to(agent: &str, payload: &'static [u8]) -> SendMessageRequest {
+pub fn to(agent: &str, payload: &'static [u8]) -> SendMessageRequest {
     let to = Some(Address { to: Some(To::Agent(agent.to_owned())) });
     SendMessageRequest { message: Some(OutgoingMessage { to, payload: payload.into(), ..OutgoingMessage::default() }) }
 }
@@ -75,6 +75,13 @@ pub async fn is_delivered(mut hub: Hub) {
     assert_eq!(status.code(), Code::NotFound, "{}", reason(&status));
     let (_, metrics) = hub.operations("/metrics").await.unwrap();
     assert!(metrics.contains("acb_messages_total{") && metrics.contains("acb_agent_messages_received_total{"), "{metrics}");
+    let lag = format!(r#"acb_kafka_lag{{topic="acb.{}.sys.messages"}} 0"#, hub.tenant.name());
+    hub.until("/metrics", |_, metrics| metrics.contains(&lag)).await;
+    for query in ["cursor.open", "mailbox.index", "directory.load", "schema.version"] {
+        let count = format!(r#"acb_db_query_duration_seconds_count{{query="{query}"}} "#);
+        let counted = |line: &str| line.strip_prefix(&count).is_some_and(|count| count != "0");
+        hub.until("/metrics", |_, metrics| metrics.lines().any(counted)).await;
+    }
 
     terminate(&hub);
     assert!(matches!(next(&mut session).await, session_response::Frame::Draining(_)));

@@ -17,6 +17,7 @@ use sqlx::{
     Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -57,6 +58,7 @@ pub struct Postgres {
     epoch: LeaderEpoch,
     secrets: Arc<Secrets>,
     tenants: Mutex<HashMap<String, TestTenant>>,
+    lasting: Option<(LocalPostgresOptions, TempDir)>,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -80,7 +82,31 @@ impl Postgres {
 
     /// A server of one's own, with or without fsync, and with further settings.
     pub async fn start_with(version: Version, fsync: bool, settings: &[(&str, &str)]) -> Self {
-        let server = bare(version, fsync, settings).await;
+        let folder = folder().keep();
+        let options = LocalPostgresOptions { ephemeral: true, ..options(version, fsync, settings, folder) };
+        // The server's watchdog removes its folder, also where this process is killed.
+        Self::prepare(run(options).await, None).await
+    }
+
+    /// A server of one's own that can be stopped and started again.
+    pub async fn lasting() -> Self {
+        let folder = folder();
+        let options = options(Version::Installed, true, &[], folder.path().to_owned());
+        Self::prepare(run(options.clone()).await, Some((options, folder))).await
+    }
+
+    /// Stops a lasting server, and starts it again at the same port after what is to happen without it.
+    pub async fn without(mut self, meanwhile: impl AsyncFnOnce()) -> Self {
+        let (options, _) = self.lasting.as_ref().expect("the server is a lasting one");
+        let (options, port) = (options.clone(), self.server.port());
+        self.server.stop().await;
+        meanwhile().await;
+        self.server = run(options).await;
+        assert_eq!(self.server.port(), port, "somebody took the server's port meanwhile");
+        self
+    }
+
+    async fn prepare(server: LocalPostgres, lasting: Option<(LocalPostgresOptions, TempDir)>) -> Self {
         let password = random_hex(24);
         bootstrap::bootstrap(server.superuser(), &password, Server::Exclusive).await.unwrap_or_else(|error| panic!("{error}"));
         let operator = server.superuser().clone().username(bootstrap::OPERATOR).password(&password).database(bootstrap::DATABASE);
@@ -88,7 +114,7 @@ impl Postgres {
         let epoch = claim_leadership(&pool, "testbed").await.unwrap();
         bootstrap::migrate(&pool, epoch).await.unwrap_or_else(|error| panic!("{error}"));
         pool.close().await;
-        Self { server, operator, epoch, secrets: Arc::default(), tenants: Mutex::default() }
+        Self { server, operator, epoch, secrets: Arc::default(), tenants: Mutex::default(), lasting }
     }
 
     /// The server itself.
@@ -180,20 +206,19 @@ impl Postgres {
     }
 }
 
-async fn bare(version: Version, fsync: bool, settings: &[(&str, &str)]) -> LocalPostgres {
+fn folder() -> TempDir {
     let folder = tempfile::Builder::new().prefix("acb-pg-").tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    // The server's watchdog removes it, also where this process is killed.
-    let folder = folder.keep();
+    folder
+}
+
+fn options(version: Version, fsync: bool, settings: &[(&str, &str)], folder: PathBuf) -> LocalPostgresOptions {
     let mut settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     settings.push(("max_connections".to_owned(), "200".to_owned()));
-    let options = LocalPostgresOptions {
-        bin_dir: version.bin_dir(),
-        fsync,
-        ephemeral: true,
-        settings,
-        ..LocalPostgresOptions::new(folder)
-    };
+    LocalPostgresOptions { bin_dir: version.bin_dir(), fsync, settings, ..LocalPostgresOptions::new(folder) }
+}
+
+async fn run(options: LocalPostgresOptions) -> LocalPostgres {
     LocalPostgres::start(options).await.unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -7,7 +7,7 @@ use acb_hub_core::{
     fault::{Code, Fault},
     message::{self, MessageType, OutgoingMessage},
     messages::Messages,
-    session::{DeliveryId, SessionEvent, SessionEvents, SessionInput, SessionOptions},
+    session::{DeliveryId, Room, SessionEvent, SessionEvents, SessionInput, SessionOptions},
 };
 use acb_proto::v1::{
     self, Address, RequestAddress, RequestRequest, RequestResponse, SendMessageRequest, SendMessageResponse, SessionRequest,
@@ -34,7 +34,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 /// The first frame is `Open`: an idle stream must not be held without it.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
-/// Frames on their way to the peer, beside what HTTP/2 holds. What waits behind it, core bounds.
+/// Frames on their way to the peer, beside what HTTP/2 holds. Core bounds their bytes, with those of what waits behind them.
 const OUTGOING_FRAMES: usize = 16;
 const MAX_ACKS_PER_FRAME: usize = 1000;
 
@@ -97,16 +97,16 @@ impl MessageService for MessageGate {
                 gate.messages.open_session(caller.agent.clone(), options).await.map_err(to_status)
             };
             match session.await {
-                Err(status) => drop(out.send(Err(status)).await),
+                Err(status) => drop(out.send((Err(status), None)).await),
                 Ok(session) => {
                     let opened = Opened { session_id: session.id.to_string(), replica: gate.replica };
-                    if out.send(Ok(frame(session_response::Frame::Opened(opened)))).await.is_err() {
+                    if out.send((Ok(frame(session_response::Frame::Opened(opened))), None)).await.is_err() {
                         return;
                     }
                     let may_send = caller.agent.role.allows(Permission::Send);
                     tokio::select! {
                         // What the peer did wrong ends the session; that it is done sending does not.
-                        Err(status) = take(frames, session.input, may_send, trace) => drop(out.send(Err(status)).await),
+                        Err(status) = take(frames, session.input, may_send, trace) => drop(out.send((Err(status), None)).await),
                         () = give(session.events, &out) => {}
                     }
                 }
@@ -117,9 +117,12 @@ impl MessageService for MessageGate {
     }
 }
 
+/// A frame on its way, with the room that it takes.
+type Outgoing = (Result<SessionResponse, Status>, Option<Room>);
+
 /// The task behind a response stream ends with it.
 struct AbortOnDrop {
-    stream: ReceiverStream<Result<SessionResponse, Status>>,
+    stream: ReceiverStream<Outgoing>,
     task: AbortHandle,
 }
 
@@ -127,7 +130,8 @@ impl Stream for AbortOnDrop {
     type Item = Result<SessionResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
-        Pin::new(&mut self.stream).poll_next(cx)
+        // From here on HTTP/2 has it, within the bound of its own.
+        Pin::new(&mut self.stream).poll_next(cx).map(|next| next.map(|(frame, _room)| frame))
     }
 }
 
@@ -184,8 +188,8 @@ async fn take(mut frames: Streaming<SessionRequest>, input: SessionInput, may_se
     std::future::pending().await
 }
 
-async fn give(mut events: SessionEvents, out: &mpsc::Sender<Result<SessionResponse, Status>>) {
-    while let Some(event) = events.next().await {
+async fn give(mut events: SessionEvents, out: &mpsc::Sender<Outgoing>) {
+    while let Some((event, room)) = events.take().await {
         let response = match event {
             SessionEvent::Sent { sequence, outcome } => {
                 let outcome = match outcome {
@@ -214,7 +218,7 @@ async fn give(mut events: SessionEvents, out: &mpsc::Sender<Result<SessionRespon
             SessionEvent::Failed(fault) => Err(fault),
         };
         let last = response.is_err();
-        if out.send(response.map(frame).map_err(to_status)).await.is_err() || last {
+        if out.send((response.map(frame).map_err(to_status), room)).await.is_err() || last {
             return;
         }
     }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use acb_hub_core::bus::{AppendError, Appended, Offset, Partition, Pending, Record, TopicName};
+use acb_hub_core::{
+    bus::{AppendError, Appended, Offset, Partition, Pending, Record, TopicName},
+    supervisor::Supervisor,
+};
 use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 use time::OffsetDateTime;
 use tokio::{
@@ -69,9 +72,10 @@ struct Entry {
 }
 
 impl Writer {
-    pub(super) fn spawn(log: Log, topic: TopicName) -> Self {
+    pub(super) fn spawn(log: Log, topic: TopicName, supervisor: &Supervisor) -> Self {
         let (queue, entries) = mpsc::channel(QUEUE_RECORDS);
-        tokio::spawn(Appender { log, topic, doubtful: None }.run(entries));
+        // Not started over after a panic: what was half-way in could then come after what followed it.
+        supervisor.spawn_until("bus.appender", log.stop.clone(), Appender { log, topic, doubtful: None }.run(entries));
         Self { queue, room: Arc::new(Semaphore::new(QUEUE_BYTES)) }
     }
 

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use acb_hub_core::bus::{Epoch, Offset, TopicName};
+use acb_hub_core::{
+    bus::{Epoch, Offset, TopicName},
+    supervisor::Supervisor,
+};
+use futures::FutureExt;
 use sqlx::{
     Connection, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
@@ -142,13 +146,20 @@ impl Drop for Follow {
 }
 
 /// Starts the two sessions, which end with `stop`.
-pub(super) fn spawn(wake: &Arc<Wake>, options: &PgConnectOptions, tenant: [u8; 10], stop: &CancellationToken) {
+pub(super) fn spawn(
+    wake: &Arc<Wake>,
+    options: &PgConnectOptions,
+    tenant: [u8; 10],
+    stop: &CancellationToken,
+    supervisor: &Supervisor,
+) {
     let digits: String = tenant.iter().map(|byte| format!("{byte:02x}")).collect();
     let channel = format!("acb_{digits}");
     let listener = listen(Arc::clone(wake), options.clone(), tenant, channel.clone());
     let notifier = notify(Arc::clone(wake), options.clone(), channel);
-    tokio::spawn(stop.clone().run_until_cancelled_owned(listener));
-    tokio::spawn(stop.clone().run_until_cancelled_owned(notifier));
+    let until = |task| stop.clone().run_until_cancelled_owned(task).map(drop);
+    supervisor.spawn_until("bus.listener", stop.clone(), until(listener.boxed()));
+    supervisor.spawn_until("bus.notifier", stop.clone(), until(notifier.boxed()));
 }
 
 async fn listen(wake: Arc<Wake>, options: PgConnectOptions, tenant: [u8; 10], channel: String) {

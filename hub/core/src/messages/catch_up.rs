@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use super::{Inner, bus_fault, reader::LoggedMessage};
+use super::{
+    Inner, bus_fault,
+    reader::{LoggedMessage, Waiting},
+};
 use crate::{
     agent::AgentId,
+    budget::Queue,
     bus::{Logged, Offset, Partition},
     directory::{Membership, Snapshot},
     envelope::Envelope,
@@ -25,7 +29,7 @@ const SPAN: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) partition: Partition,
-    pub(super) messages: Vec<Arc<LoggedMessage>>,
+    pub(super) messages: Vec<Waiting>,
     /// Nothing else below this is for the agent.
     pub(super) upto: Offset,
 }
@@ -100,6 +104,7 @@ pub(super) async fn page(
     agent: AgentId,
     partition: Partition,
     range: Range<Offset>,
+    room: &Queue,
 ) -> Result<Page, Fault> {
     let to = range.end;
     let mut addresses = vec![MailboxAddress::Agent(agent), MailboxAddress::All];
@@ -111,14 +116,21 @@ pub(super) async fn page(
     let wanted: Vec<Offset> = rows.iter().filter(|row| is_for(snapshot, agent, row)).map(|row| row.offset).collect();
     let mut messages = Vec::with_capacity(wanted.len());
     let mut bytes = 0;
-    for run in wanted.chunks(RUN) {
+    'runs: for run in wanted.chunks(RUN) {
         let records = fetch(inner, partition, run).await?;
         for &offset in run {
             match records.get(&offset).and_then(decode) {
                 Some(logged) if logged.message.from_id == agent && !is_direct(&rows, offset) => {}
                 Some(logged) => {
-                    bytes += logged.message.payload.len();
-                    messages.push(Arc::new(logged));
+                    let size = logged.message.cost();
+                    let room = room.take(size);
+                    // The first is always taken: there is none before it that could make room.
+                    if room.is_none() && !messages.is_empty() {
+                        upto = offset;
+                        break 'runs;
+                    }
+                    bytes += size;
+                    messages.push((Arc::new(logged), room));
                 }
                 None => tracing::warn!(partition, offset, %agent, "the log no longer holds a message of the mailbox"),
             }

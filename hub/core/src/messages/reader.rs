@@ -3,10 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -17,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Inner, indexer::IndexWork, sender::REQUEST};
 use crate::{
     agent::AgentId,
+    budget::{Queue, Room},
     bus::{Batch, BusError, Offset, Partition},
     dedup::{DedupKey, DedupWindow, Verdict},
     directory::Snapshot,
@@ -27,9 +25,8 @@ use crate::{
     sequencer::Sequencer,
 };
 
-/// Messages that wait in memory for one session; at either bound the session goes back to the index.
+/// Messages that wait in memory for one session; at this bound or that of their bytes the session goes back to the index.
 const LIVE_MESSAGES: usize = 256;
-const LIVE_BYTES: usize = 8 * 1024 * 1024;
 
 /// A message and its place in the log.
 #[derive(Clone, Debug)]
@@ -51,15 +48,15 @@ pub(super) enum Seen {
 /// Messages for one session, as they come. Closed by the reader where the session falls behind.
 #[derive(Debug)]
 pub(super) struct Live {
-    messages: mpsc::Receiver<Arc<LoggedMessage>>,
-    bytes: Arc<AtomicUsize>,
+    messages: mpsc::Receiver<Waiting>,
 }
 
+/// A message with the room that it takes.
+pub(super) type Waiting = (Arc<LoggedMessage>, Option<Room>);
+
 impl Live {
-    pub(super) async fn next(&mut self) -> Option<Arc<LoggedMessage>> {
-        let message = self.messages.recv().await?;
-        self.bytes.fetch_sub(message.message.payload.len(), Ordering::Relaxed);
-        Some(message)
+    pub(super) async fn next(&mut self) -> Option<Waiting> {
+        self.messages.recv().await
     }
 }
 
@@ -83,15 +80,14 @@ pub(super) enum Command {
 #[derive(Debug)]
 struct Route {
     session_epoch: u64,
-    messages: mpsc::Sender<Arc<LoggedMessage>>,
-    bytes: Arc<AtomicUsize>,
+    messages: mpsc::Sender<Waiting>,
+    bytes: Queue,
 }
 
 impl Route {
     fn offer(&self, message: &Arc<LoggedMessage>) -> bool {
-        let size = message.message.payload.len();
-        let before = self.bytes.fetch_add(size, Ordering::Relaxed);
-        (before == 0 || before + size <= LIVE_BYTES) && self.messages.try_send(message.clone()).is_ok()
+        let room = self.bytes.take(message.message.cost());
+        room.is_some_and(|room| self.messages.try_send((message.clone(), Some(room))).is_ok())
     }
 }
 
@@ -230,6 +226,10 @@ impl Reader {
                 return;
             }
         }
+        if let (Some(sequencer), Some(read)) = (self.sequencers.get(partition as usize), self.inner.read.get(partition as usize))
+        {
+            read.store(sequencer.position(), Ordering::Relaxed);
+        }
     }
 
     /// What every reader decides about a record. The row to index, where it is a message with a mailbox.
@@ -316,10 +316,10 @@ impl Reader {
             return None;
         }
         let (messages, receiver) = mpsc::channel(LIVE_MESSAGES);
-        let bytes = Arc::new(AtomicUsize::new(0));
-        self.routes.insert(agent, Route { session_epoch, messages, bytes: bytes.clone() });
+        let bytes = self.inner.bytes.queue(self.inner.config.session_bytes);
+        self.routes.insert(agent, Route { session_epoch, messages, bytes });
         let positions = self.sequencers.iter().map(Sequencer::position).collect();
-        Some(Attached { positions, snapshot: self.snapshot.clone(), live: Live { messages: receiver, bytes } })
+        Some(Attached { positions, snapshot: self.snapshot.clone(), live: Live { messages: receiver } })
     }
 
     fn check_caught_up(&mut self) {

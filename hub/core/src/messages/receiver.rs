@@ -22,16 +22,17 @@ use super::{
     catch_up::{self, LateJoin, Page},
     dead_letter::{self, Burial, Reason},
     keeper::Slot,
-    reader::{Attached, Command, Live, LoggedMessage},
+    reader::{Attached, Command, Live, LoggedMessage, Waiting},
 };
 use crate::{
     agent::Agent,
+    budget::{Queue, Room},
     bus::{Offset, Partition},
     cursor::Cursor,
     directory::Snapshot,
     fault::Fault,
     mailbox::{Attempts, OpenedMailbox},
-    session::{Delivery, DeliveryId, SessionEvent},
+    session::{Delivery, DeliveryId, Queued, SessionEvent},
 };
 
 /// How long a takeover may take until the older session is surely over.
@@ -47,9 +48,22 @@ enum Done {
 }
 
 enum Ready {
-    Message(Arc<LoggedMessage>),
+    Message(Waiting),
     SkipTo(Partition, Offset),
 }
+
+impl Ready {
+    /// Bytes that it takes of what waits for the agent.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Message((logged, _)) => logged.message.cost(),
+            Self::SkipTo(..) => 0,
+        }
+    }
+}
+
+/// A place in the queue for the agent, and room for the bytes.
+type Place<'a> = (Permit<'a, Queued>, Room);
 
 struct Outstanding {
     due: Instant,
@@ -70,7 +84,10 @@ pub(super) struct Receiver {
     agent: Arc<Agent>,
     session_epoch: u64,
     slot: Arc<Slot>,
-    events: mpsc::Sender<SessionEvent>,
+    events: mpsc::Sender<Queued>,
+    /// Of what waits in `events`, and of what was read ahead of it.
+    bytes: Queue,
+    page_bytes: Queue,
     acks: mpsc::Receiver<Vec<DeliveryId>>,
     window: usize,
     cursors: Vec<Cursor>,
@@ -98,7 +115,7 @@ impl Receiver {
         agent: Arc<Agent>,
         opened: OpenedMailbox,
         window: usize,
-        events: mpsc::Sender<SessionEvent>,
+        events: mpsc::Sender<Queued>,
         acks: mpsc::Receiver<Vec<DeliveryId>>,
     ) -> Self {
         let mut cursors = vec![Cursor::default(); inner.partitions as usize];
@@ -116,6 +133,8 @@ impl Receiver {
         inner.slots.add(&slot);
         let mut receiver = Self {
             targets: vec![0; cursors.len()],
+            bytes: inner.bytes.queue(inner.config.session_bytes),
+            page_bytes: inner.bytes.queue(inner.config.session_bytes),
             inner,
             agent,
             session_epoch: opened.session_epoch,
@@ -156,7 +175,7 @@ impl Receiver {
             End::Replaced => {
                 self.inner.slots.close(&self.inner, &self.slot, false).await;
                 // An agent that does not read learns it from the end of the stream.
-                let _gone = self.events.send_timeout(SessionEvent::Replaced, Duration::from_secs(1)).await;
+                let _gone = self.events.send_timeout(SessionEvent::Replaced.into(), Duration::from_secs(1)).await;
             }
             End::Closed => {
                 // What the agent said before it went.
@@ -186,6 +205,7 @@ impl Receiver {
                 work = Some(self.attach(Duration::ZERO));
             }
             let room = self.outstanding.len() < self.window && !draining;
+            let (bytes, cost) = (self.bytes.clone(), self.ready.front().map_or(0, Ready::cost));
             let next_due = self.due.first().map(|(due, _)| *due);
             tokio::select! {
                 biased;
@@ -195,7 +215,7 @@ impl Receiver {
                 () = inner.draining.cancelled(), if !draining => {
                     draining = true;
                     drained.as_mut().reset(Instant::now() + DRAIN);
-                    let _full = events.send_timeout(SessionEvent::Draining, DRAIN).await;
+                    let _full = events.send_timeout(SessionEvent::Draining.into(), DRAIN).await;
                 }
                 () = &mut drained, if draining => return End::Closed,
                 acks = self.acks.recv() => match acks {
@@ -213,10 +233,12 @@ impl Receiver {
                 },
                 _ = flush.tick() => self.push(),
                 () = sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() && !draining => self.redeliver().await,
-                permit = events.reserve(), if room && !self.ready.is_empty() => match permit {
-                    Ok(permit) => self.deliver_next(permit).await,
-                    Err(_) => return End::Closed,
-                },
+                (room, permit) = async { (bytes.wait(cost).await, events.reserve().await) }, if room && !self.ready.is_empty() => {
+                    match permit {
+                        Ok(permit) => self.deliver_next((permit, room)).await,
+                        Err(_) => return End::Closed,
+                    }
+                }
                 done = async { match &mut work { Some(work) => work.await, None => std::future::pending().await } },
                     if self.ready.is_empty() && work.is_some() =>
                 {
@@ -308,8 +330,9 @@ impl Receiver {
             .map(|((partition, cursor), target)| (partition, cursor, *target))
             .find(|(partition, cursor, target)| cursor.considered() < *target && !self.held.contains(partition))?;
         let (inner, agent, from) = (self.inner.clone(), self.agent.id, cursor.considered());
+        let room = self.page_bytes.clone();
         let read = async move {
-            match catch_up::page(&inner, &snapshot, agent, partition, from..target).await {
+            match catch_up::page(&inner, &snapshot, agent, partition, from..target, &room).await {
                 Ok(page) => Done::Page(page),
                 Err(fault) => Done::Broken(fault),
             }
@@ -317,7 +340,7 @@ impl Receiver {
         Some(read.boxed())
     }
 
-    async fn deliver_next(&mut self, place: Permit<'_, SessionEvent>) {
+    async fn deliver_next(&mut self, place: Place<'_>) {
         match self.ready.pop_front() {
             None => {}
             Some(Ready::SkipTo(partition, upto)) => {
@@ -329,7 +352,7 @@ impl Receiver {
                     self.forget_attempts(partition, upto);
                 }
             }
-            Some(Ready::Message(logged)) => self.deliver(logged, place).await,
+            Some(Ready::Message((logged, _room))) => self.deliver(logged, place).await,
         }
     }
 
@@ -352,7 +375,7 @@ impl Receiver {
         });
     }
 
-    async fn deliver(&mut self, logged: Arc<LoggedMessage>, place: Permit<'_, SessionEvent>) {
+    async fn deliver(&mut self, logged: Arc<LoggedMessage>, place: Place<'_>) {
         let id = DeliveryId { partition: logged.partition, offset: logged.offset };
         if self.held.contains(&id.partition) {
             return;
@@ -361,7 +384,7 @@ impl Receiver {
         if cursor.full() {
             self.held.insert(id.partition);
             let unacknowledged = u32::try_from(cursor.outstanding()).unwrap_or(u32::MAX);
-            place.send(SessionEvent::HeldBack { partition: id.partition, unacknowledged });
+            place.0.send(SessionEvent::HeldBack { partition: id.partition, unacknowledged }.into());
             return;
         }
         if !cursor.consider(id.offset) {
@@ -380,23 +403,27 @@ impl Receiver {
 
     /// Delivers again what was not acknowledged in time, oldest first.
     async fn redeliver(&mut self) {
-        let events = self.events.clone();
+        let (events, bytes) = (self.events.clone(), self.bytes.clone());
         while let Some((due, id)) = self.due.first().copied() {
             if due > Instant::now() {
                 return;
             }
-            let Ok(place) = events.try_reserve() else {
+            let Some(place) = events.try_reserve().ok().filter(|_| bytes.fits(1)) else {
                 self.postpone(id, Duration::from_millis(500));
                 continue;
             };
             match catch_up::one(&self.inner, id.partition, id.offset).await {
                 Ok(Some(logged)) => {
+                    let Some(room) = bytes.take(logged.message.cost()) else {
+                        self.postpone(id, Duration::from_millis(500));
+                        continue;
+                    };
                     let attempt = self.outstanding.get(&id).map_or(1, |outstanding| outstanding.attempt) + 1;
                     if !self.bury(id, &logged, attempt).await {
                         self.attempts.insert(id, attempt);
                         self.slot.unwritten().attempts.insert(id, attempt);
                         self.expect_ack(id, attempt, self.inner.config.redeliver_after);
-                        self.hand_over(id, &logged, attempt, true, place);
+                        self.hand_over(id, &logged, attempt, true, (place, room));
                     }
                 }
                 // The log forgot it: there is nothing left to deliver.
@@ -425,18 +452,12 @@ impl Receiver {
         true
     }
 
-    fn hand_over(
-        &self,
-        id: DeliveryId,
-        logged: &LoggedMessage,
-        attempt: u32,
-        redelivered: bool,
-        place: Permit<'_, SessionEvent>,
-    ) {
+    fn hand_over(&self, id: DeliveryId, logged: &LoggedMessage, attempt: u32, redelivered: bool, (place, room): Place<'_>) {
         let took = OffsetDateTime::now_utc() - logged.message.accepted_at;
         self.inner.metrics.received(&self.agent.name, logged.message.payload.len());
         self.inner.metrics.latency("deliver", took.try_into().unwrap_or_default());
-        place.send(SessionEvent::Delivery(Delivery { id, message: logged.message.clone(), redelivered, attempt }));
+        let event = SessionEvent::Delivery(Delivery { id, message: logged.message.clone(), redelivered, attempt });
+        place.send(Queued { event, room: Some(room) });
     }
 
     fn expect_ack(&mut self, id: DeliveryId, attempt: u32, within: Duration) {

@@ -20,7 +20,7 @@ use crate::{
     envelope::{Envelope, to_micros},
     fault::{Code, Fault},
     message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, partition_of, too_large},
-    session::{NumberedMessage, SessionEvent},
+    session::{NumberedMessage, Queued, SessionEvent},
 };
 
 /// The methods that idempotency keys are apart by.
@@ -180,7 +180,7 @@ pub(super) async fn serve(
     inner: Arc<Inner>,
     agent: Arc<Agent>,
     mut messages: mpsc::Receiver<NumberedMessage>,
-    events: mpsc::Sender<SessionEvent>,
+    events: mpsc::Sender<Queued>,
     ended: CancellationToken,
 ) {
     let mut failed = None;
@@ -194,7 +194,7 @@ pub(super) async fn serve(
             }
             next = messages.recv() => next,
         };
-        let Some(NumberedMessage { sequence, message }) = next else { return };
+        let Some(NumberedMessage { sequence, message, room: _room }) = next else { return };
         let outcome = match failed {
             Some(at) if sequence > at => Err(Fault::new(
                 Code::Aborted,
@@ -208,16 +208,16 @@ pub(super) async fn serve(
         } else if failed.is_none_or(|at| sequence <= at) {
             failed = Some(sequence);
         }
-        if events.send(SessionEvent::Sent { sequence, outcome }).await.is_err() {
+        if events.send(SessionEvent::Sent { sequence, outcome }.into()).await.is_err() {
             return;
         }
     }
 }
 
 /// For a session that only sends: says that the hub is about to stop, and ends it a little later.
-pub(super) async fn announce_drain(inner: Arc<Inner>, events: mpsc::Sender<SessionEvent>, ended: CancellationToken) {
+pub(super) async fn announce_drain(inner: Arc<Inner>, events: mpsc::Sender<Queued>, ended: CancellationToken) {
     inner.draining.cancelled().await;
-    let _full = events.send_timeout(SessionEvent::Draining, DRAIN).await;
+    let _full = events.send_timeout(SessionEvent::Draining.into(), DRAIN).await;
     tokio::time::sleep(DRAIN).await;
     ended.cancel();
 }

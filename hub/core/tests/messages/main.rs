@@ -1,7 +1,9 @@
 //! The message service on the model of its ports: two replicas over one log.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bounds;
 mod campaign;
+mod faults;
 mod model;
 mod scenarios;
 mod world;

@@ -12,6 +12,7 @@ use acb_hub_core::{
     metrics::Metrics,
     request::RequestKey,
     session::{Delivery, MessagesConfig, Session, SessionEvent, SessionOptions},
+    supervisor::Supervisor,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) connect: Arc<dyn Fn() -> Ports + Send + Sync>,
     pub(crate) directory: Directory,
     pub(crate) config: MessagesConfig,
+    pub(crate) supervisor: Supervisor,
 }
 
 impl World {
@@ -54,14 +56,23 @@ impl World {
             sweep_every: Duration::from_millis(200),
             ..MessagesConfig::new(tenant, "r", RequestKey::new([7; 32]))
         };
-        Self { tenant: tenant.to_owned(), bus, cursors, connect: Arc::new(connect), directory, config }
+        Self {
+            tenant: tenant.to_owned(),
+            bus,
+            cursors,
+            connect: Arc::new(connect),
+            directory,
+            config,
+            supervisor: Supervisor::default(),
+        }
     }
 
     pub(crate) async fn replica(&self, name: &str) -> Messages {
         let config = MessagesConfig { replica: name.to_owned(), ..self.config.clone() };
         let metrics = Arc::new(Metrics::new(&self.tenant));
         let Ports { bus, mailboxes, cursors } = (self.connect)();
-        let messages = Messages::start(bus, mailboxes, cursors, self.directory.clone(), metrics, config).await.unwrap();
+        let messages =
+            Messages::start(bus, mailboxes, cursors, self.directory.clone(), metrics, config, &self.supervisor).await.unwrap();
         let mut waits = messages.waiting_for();
         tokio::time::timeout(PATIENCE, waits.wait_for(Option::is_none)).await.expect("ready in time").unwrap();
         messages

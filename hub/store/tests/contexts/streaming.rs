@@ -9,6 +9,7 @@ use acb_hub_core::{
     subscription::From,
     upload::{StartUpload, UploadId, UploadSession},
 };
+use acb_testbed::{Postgres, Version};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -201,4 +202,46 @@ async fn an_abandoned_upload_is_removed() {
     let _janitor = world.replica_with(config, true).await;
     let gone = async { while idle.uploads.progress(&agent, upload).await.is_ok() {} };
     tokio::time::timeout(DEADLINE, gone).await.expect("the upload is removed");
+}
+
+/// The store takes nothing: whoever streams meanwhile waits, and the hub's memory does not grow with their number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_wait_for_the_store_hold_few_chunks() {
+    const STREAMS: usize = 20;
+    // One of its own, since its lock would hold up others.
+    let server = Postgres::start(Version::Installed).await;
+    let tenant = server.tenant("acme").await;
+    tenant.context_type("notes", 2).await;
+    let world = World { tenant };
+    let alice = world.agent("alice", &[]).await;
+    let replica = world.replica().await;
+    let file = File::of(6 * CHUNK_BYTES as usize);
+    let mut locked = server.superuser().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE acb.chunk IN EXCLUSIVE MODE").execute(&mut locked).await.unwrap();
+    let mut sessions = Vec::new();
+    let mut held = 0;
+    for _ in 0..STREAMS {
+        let start = file.start(id(), access(Scope::Public, &[], &[]));
+        let mut session = replica.uploads.start(&replica.agent(alice), start).await.unwrap();
+        let mut taken = 0;
+        while session.has_room() {
+            session.put(file.chunk(taken)).await.unwrap();
+            taken += 1;
+        }
+        assert!(taken >= 1, "a stream that holds nothing may always go on");
+        held += taken as usize;
+        sessions.push(session);
+    }
+    assert!(held <= 32 + STREAMS, "{held} chunks are in memory");
+    sqlx::raw_sql("ROLLBACK").execute(&mut locked).await.unwrap();
+    for session in &mut sessions {
+        settle(session).await;
+    }
+    for index in 0..6 {
+        if index >= sessions[0].progress().stored.next() {
+            assert_eq!(put(&mut sessions[0], file.chunk(index)).await, "fine");
+        }
+    }
+    let first = sessions.remove(0);
+    first.finish(file.sha256()).await.unwrap();
 }

@@ -12,11 +12,12 @@ use acb_hub_core::{
     directory::{Directory, DirectoryStore as _},
     fault::Fault,
     subscription::{Notice, Subscription},
+    supervisor::Supervisor,
     upload::Uploads,
 };
 use acb_hub_store::{PgStore, context::PgContexts};
 use acb_testbed::{AgentRow, Postgres, TestTenant};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
 /// Longer than anything here takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -84,21 +85,21 @@ impl World {
         change: impl FnOnce(ContextStores) -> ContextStores,
     ) -> Replica {
         let options = self.tenant.connect_options();
+        let supervisor = Supervisor::default();
         let store = PgStore::new(options.clone());
         let id = self.tenant.id_bytes().try_into().unwrap();
-        let bus: Arc<dyn Bus> = Arc::new(PostgresBus::connect(&options, id, store.pool().clone()));
+        let bus: Arc<dyn Bus> = Arc::new(PostgresBus::connect(&options, id, store.pool().clone(), &supervisor));
         let directory = Directory::new(store.load().await.unwrap());
-        let stores = change(PgContexts::new(store.pool().clone()).stores());
-        let stop = CancellationToken::new();
+        let stores = change(PgContexts::new(&store).stores());
         let metrics = ContextMetrics::new(self.tenant.name());
         let name = self.tenant.name();
         let contexts = if works {
-            Contexts::start(bus.clone(), stores.clone(), directory.clone(), name, config, metrics.clone(), stop.clone())
+            Contexts::start(bus.clone(), stores.clone(), directory.clone(), name, config, metrics.clone(), &supervisor)
         } else {
-            Contexts::idle(bus.clone(), stores.clone(), directory.clone(), name, config, stop.clone())
+            Contexts::idle(bus.clone(), stores.clone(), directory.clone(), name, config, &supervisor)
         };
         let uploads = Uploads::new(contexts.clone(), metrics);
-        Replica { contexts, uploads, stores, bus, directory, store, _stop: stop.drop_guard() }
+        Replica { contexts, uploads, stores, bus, directory, store, _stop: supervisor.stop().clone().drop_guard() }
     }
 }
 

@@ -9,6 +9,7 @@ mod world;
 use std::sync::Arc;
 
 use acb_hub_bus::PostgresBus;
+use acb_hub_core::supervisor::Supervisor;
 use acb_hub_store::PgStore;
 use acb_testbed::Postgres;
 use world::{Ports, World};
@@ -19,7 +20,7 @@ async fn world() -> World {
     let id: [u8; 10] = tenant.id_bytes().try_into().unwrap();
     World::new(tenant.name(), move || {
         let store = PgStore::new(options.clone());
-        let bus = PostgresBus::connect(&options, id, store.pool().clone());
+        let bus = PostgresBus::connect(&options, id, store.pool().clone(), &Supervisor::default());
         Ports { bus: Arc::new(bus), mailboxes: Arc::new(store.clone()), cursors: Arc::new(store) }
     })
 }

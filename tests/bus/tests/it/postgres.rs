@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use acb_bus_conformance::{DEADLINE, Provider, Stall, append, record, take, texts};
 use acb_hub_bus::PostgresBus;
-use acb_hub_core::bus::{Bounds, Bus, BusError, TopicName};
+use acb_hub_core::{
+    bus::{Bounds, Bus, BusError, TopicName},
+    supervisor::Supervisor,
+};
 use acb_testbed::{Postgres, TestTenant};
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -29,7 +32,7 @@ impl OnPostgres {
     fn connect(&self) -> PostgresBus {
         let options = self.tenant.connect_options();
         let pool = PgPoolOptions::new().max_connections(4).test_before_acquire(false).connect_lazy_with(options.clone());
-        PostgresBus::connect(&options, self.id(), pool)
+        PostgresBus::connect(&options, self.id(), pool, &Supervisor::default())
     }
 
     fn id(&self) -> [u8; 10] {

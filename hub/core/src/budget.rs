@@ -1,0 +1,159 @@
+//! Bytes that wait in memory: bounded for each queue, and for all queues of a replica together.
+//!
+//! A queue takes no more than its own bound, and never more than what all of them have left: `n` queues whose readers are slow hold at most
+//! `n / (n + 1)` of the whole, and the rest is there for the others. An empty queue takes one item whatever its size and whatever is
+//! left, so that nobody ever waits for somebody else: the whole may be overshot by one item for each.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::Notify;
+
+/// What the queues of one replica may hold together. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<Whole>);
+
+#[derive(Debug)]
+struct Whole {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self(Arc::new(Whole { used: AtomicUsize::new(0), limit }))
+    }
+
+    /// What they hold.
+    pub(crate) fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// A queue that holds at most `limit`.
+    pub(crate) fn queue(&self, limit: usize) -> Queue {
+        Queue(Arc::new(Account { whole: self.0.clone(), used: AtomicUsize::new(0), limit, freed: Notify::new() }))
+    }
+}
+
+#[derive(Debug)]
+struct Account {
+    whole: Arc<Whole>,
+    used: AtomicUsize,
+    limit: usize,
+    freed: Notify,
+}
+
+/// The bytes of one queue. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue(Arc<Account>);
+
+impl Queue {
+    /// Whether so many bytes would be taken now.
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        let used = self.0.used.load(Ordering::Relaxed);
+        let left = self.0.whole.limit.saturating_sub(self.0.whole.used.load(Ordering::Relaxed));
+        used == 0 || bytes == 0 || used.saturating_add(bytes) <= self.0.limit.min(left)
+    }
+
+    /// Room for so many bytes. `None` where there is none.
+    pub(crate) fn take(&self, bytes: usize) -> Option<Room> {
+        // One task fills a queue. What others fill meanwhile may overshoot the whole, by one item each.
+        self.fits(bytes).then(|| {
+            self.0.used.fetch_add(bytes, Ordering::Relaxed);
+            self.0.whole.used.fetch_add(bytes, Ordering::Relaxed);
+            Room { queue: self.clone(), bytes }
+        })
+    }
+
+    /// Waits for room. It comes with what this queue lets go of.
+    pub(crate) async fn wait(&self, bytes: usize) -> Room {
+        loop {
+            let mut freed = std::pin::pin!(self.0.freed.notified());
+            freed.as_mut().enable();
+            if let Some(room) = self.take(bytes) {
+                return room;
+            }
+            freed.await;
+        }
+    }
+}
+
+/// What one item takes of a queue, until it is dropped.
+#[derive(Debug)]
+pub struct Room {
+    queue: Queue,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let account = &self.queue.0;
+        account.whole.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        account.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        account.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[test]
+    fn a_queue_holds_its_bound_and_an_empty_one_takes_anything() {
+        let queue = Budget::new(1000).queue(100);
+        let large = queue.take(500).unwrap();
+        assert!(queue.take(1).is_none());
+        drop(large);
+        let first = queue.take(60).unwrap();
+        assert!(queue.take(41).is_none());
+        let _second = queue.take(40).unwrap();
+        drop(first);
+        assert!(queue.fits(60) && !queue.fits(61));
+    }
+
+    #[test]
+    fn slow_ones_leave_room_for_others_and_the_whole_is_bounded() {
+        let budget = Budget::new(1000);
+        let fill = |queue: &Queue| {
+            let mut rooms = Vec::new();
+            while let Some(room) = queue.take(10) {
+                rooms.push(room);
+            }
+            rooms
+        };
+        let queues: Vec<Queue> = (0..9).map(|_| budget.queue(500)).collect();
+        let mut held: Vec<Vec<Room>> = queues.iter().map(fill).collect();
+        let used = || budget.used();
+        assert!(used() <= 1000 + 9 * 10, "{}", used());
+        assert!(held.iter().all(|rooms| !rooms.is_empty()) && held[0].len() == 50);
+        // A queue that has nothing takes its item even then.
+        let late = budget.queue(500);
+        assert_eq!(fill(&late).len(), 1);
+        // What one lets go of is there for the others.
+        held.remove(0);
+        assert!(fill(&late).len() > 1);
+        drop(held);
+        assert_eq!(used(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_when_its_own_queue_shrinks() {
+        let budget = Budget::new(100);
+        let (queue, _other) = (budget.queue(50), budget.queue(100).take(90).unwrap());
+        let first = queue.take(50).unwrap();
+        assert!(timeout(Duration::from_millis(50), queue.wait(50)).await.is_err());
+        let waiting = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.wait(50).await }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+//! Ports that fail in ways that no port should, and a log that stands still.
+
+use std::{ops::Range, sync::Arc};
+
+use acb_hub_core::{
+    bus::{AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
+    fault::Fault,
+    mailbox::{Advance, IndexEntry, MailboxAddress, MailboxStore},
+};
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use time::OffsetDateTime;
+
+use crate::{
+    model::{ModelBus, ModelStore},
+    world::{PATIENCE, Ports, World, to},
+};
+
+/// An index whose writing panics.
+struct Panicking(ModelStore);
+
+#[async_trait]
+impl MailboxStore for Panicking {
+    async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+        self.0.checkpoints(epoch, partitions).await
+    }
+
+    async fn index(&self, _: Epoch, _: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
+        panic!("the index is on fire");
+    }
+
+    async fn entries(
+        &self,
+        epoch: Epoch,
+        addresses: &[MailboxAddress],
+        partition: Partition,
+        range: Range<Offset>,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault> {
+        self.0.entries(epoch, addresses, partition, range, limit).await
+    }
+
+    async fn expired(&self, epoch: Epoch, now: OffsetDateTime, limit: usize) -> Result<Vec<IndexEntry>, Fault> {
+        self.0.expired(epoch, now, limit).await
+    }
+
+    async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {
+        self.0.remove(epoch, rows).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_panics_is_told_by_its_name() {
+    let bus = Arc::new(ModelBus::new("acme", 2));
+    let world = World::new("acme", move || Ports {
+        bus: bus.clone(),
+        mailboxes: Arc::new(Panicking(ModelStore::default())),
+        cursors: Arc::new(ModelStore::default()),
+    });
+    let replica = world.replica("only").await;
+    replica.send(&world.agent("a"), to("b", "fuel")).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, world.supervisor.failed()).await.expect("told in time");
+    assert_eq!(ended.to_string(), "the task messages.indexer panicked: the index is on fire");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_stopped_has_not_failed() {
+    let (bus, store) = (Arc::new(ModelBus::new("acme", 2)), Arc::new(ModelStore::default()));
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let replica = world.replica("only").await;
+    replica.send(&world.agent("a"), to("b", "hello")).await.unwrap();
+    replica.drain().await;
+    drop(replica);
+    tokio::time::timeout(std::time::Duration::from_millis(300), world.supervisor.failed()).await.unwrap_err();
+}
+
+/// A log whose tail shows nothing of what comes to its last partition.
+struct Lagging(ModelBus);
+
+#[async_trait]
+impl Bus for Lagging {
+    async fn topic(&self, topic: &TopicName) -> Result<TopicInfo, BusError> {
+        self.0.topic(topic).await
+    }
+
+    async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
+        self.0.append(topic, partition, record).await
+    }
+
+    async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
+        let last = from.len() as Partition - 1;
+        let shown = self.0.tail(topic, from).await?;
+        Ok(shown.filter(move |batch| std::future::ready(batch.as_ref().is_ok_and(|batch| batch.partition != last))).boxed())
+    }
+
+    async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        self.0.read(topic, partition, offset, limit).await
+    }
+
+    async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        self.0.bounds(topic).await
+    }
+
+    async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
+        self.0.offsets_at(topic, time).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lag_is_what_was_not_read_yet() {
+    let (bus, store) = (Arc::new(Lagging(ModelBus::new("acme", 2))), Arc::new(ModelStore::default()));
+    let log = bus.clone();
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let replica = world.replica("only").await;
+    let topic = TopicName::system("acme", "messages");
+    assert_eq!(replica.lag().await.unwrap(), (topic.clone(), 0));
+    for _ in 0..3 {
+        log.append(&topic, 1, Record::default()).await.unwrap().await.unwrap();
+    }
+    log.append(&topic, 0, Record::default()).await.unwrap().await.unwrap();
+    crate::world::eventually(async || replica.lag().await.unwrap().1 == 3).await;
+}
