@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use acb_hub_core::{
@@ -21,16 +20,15 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use time::OffsetDateTime;
-use tokio::time::{Sleep, sleep};
-use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
+use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
 
-use crate::status::{code_name, explain, to_status};
-
-/// How soon a stream ends after its caller lost the right to it.
-const RECHECK: Duration = Duration::from_secs(1);
+use crate::{
+    open_calls::{Admitted, OpenCalls, access_ended},
+    peer::{OpenCall, Peer},
+    status::{code_name, explain, to_status},
+};
 
 /// Everything that the server serves, behind the door.
 #[derive(Clone, Debug)]
@@ -38,12 +36,19 @@ pub struct Guarded<S> {
     inner: S,
     door: Door,
     metrics: Arc<Metrics>,
+    calls: OpenCalls,
 }
 
 impl<S> Guarded<S> {
     /// Puts the door before the services.
     pub fn new(inner: S, door: Door, metrics: Arc<Metrics>) -> Self {
-        Self { inner, door, metrics }
+        Self { inner, door, metrics, calls: OpenCalls::default() }
+    }
+
+    /// Ends calls whose callers lost their rights, for as long as it is polled.
+    pub fn watch(&self) -> impl Future<Output = ()> + use<S> {
+        let (calls, door) = (self.calls.clone(), self.door.clone());
+        async move { calls.watch(&door).await }
     }
 }
 
@@ -71,7 +76,7 @@ where
             agent = tracing::field::Empty,
             correlation_id = correlation(request.headers()),
         );
-        let pass = Pass { door: self.door.clone(), metrics: self.metrics.clone() };
+        let pass = Pass { door: self.door.clone(), metrics: self.metrics.clone(), calls: self.calls.clone() };
         Box::pin(pass.handle(inner, request).instrument(span))
     }
 }
@@ -80,6 +85,7 @@ where
 struct Pass {
     door: Door,
     metrics: Arc<Metrics>,
+    calls: OpenCalls,
 }
 
 impl Pass {
@@ -87,6 +93,9 @@ impl Pass {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let address = peer.as_ref().map(Peer::address);
+        let open = peer.as_ref().map(Peer::call);
         let Some(rule) = rule(request.uri().path()) else {
             self.metrics.error("unknown", "unimplemented");
             return Ok(refusal(Fault::new(
@@ -102,37 +111,43 @@ impl Pass {
         let caller = match self.door.admit(rule, authorization).await {
             Ok(caller) => caller,
             Err(fault) => {
-                let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-                audit(operation, "refused", fault.reason, peer);
+                audit(operation, "refused", fault.reason, address);
                 self.metrics.error(operation, code_name(fault.code as i32));
                 return Ok(refusal(fault));
             }
         };
         // What a caller says about itself must not pass for what the door proved.
         request.extensions_mut().remove::<Caller>();
-        if let Some(caller) = &caller {
+        let admitted = caller.map(|caller| {
             span.record("agent", caller.agent.name.as_str());
-            request.extensions_mut().insert(caller.clone());
-        }
-        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let response = explain(inner.call(request).await?);
+            let admitted = self.calls.enter(rule, &caller, peer);
+            request.extensions_mut().insert(caller);
+            admitted
+        });
+        let response = match &admitted {
+            None => inner.call(request).await?,
+            Some(admitted) => tokio::select! {
+                response = inner.call(request.map(|body| admitted.guard(body))) => response?,
+                () = admitted.ended() => refusal(access_ended()),
+            },
+        };
+        let response = explain(response);
         let failure = Status::from_header_map(response.headers()).filter(|status| status.code() != tonic::Code::Ok);
         if let Some(status) = &failure {
             self.metrics.error(operation, code_name(status.code() as i32));
         }
         if rule.audited {
             let outcome = failure.as_ref().map_or("done", |status| code_name(status.code() as i32));
-            audit(operation, outcome, "", peer);
+            audit(operation, outcome, "", address);
         }
-        let Some(caller) = caller else { return Ok(response) };
+        let Some(admitted) = admitted else { return Ok(response) };
         let connected = self.door.connected();
-        Ok(response.map(|body| {
-            Body::new(Watched { body, door: self.door, rule, caller, recheck: None, _connected: connected, ended: false })
-        }))
+        Ok(response.map(|body| Body::new(Watched { body, admitted, _connected: connected, _open: open, ended: false })))
     }
 }
 
-fn operation(rule: &Rule) -> &'static str {
+/// The method, for people.
+pub(crate) fn operation(rule: &Rule) -> &'static str {
     rule.path.rsplit('/').next().unwrap_or(rule.path)
 }
 
@@ -155,11 +170,9 @@ fn correlation(headers: &HeaderMap) -> Option<&str> {
 /// A response that ends once its caller is no longer admitted: for streams, which outlive suspensions and tokens.
 struct Watched {
     body: Body,
-    door: Door,
-    rule: &'static Rule,
-    caller: Caller,
-    recheck: Option<Pin<Box<Sleep>>>,
+    admitted: Admitted,
     _connected: Connected,
+    _open: Option<OpenCall>,
     ended: bool,
 }
 
@@ -172,21 +185,11 @@ impl HttpBody for Watched {
         if this.ended {
             return Poll::Ready(None);
         }
-        // A stream that is always ready is looked at, too.
-        let recheck = this.recheck.get_or_insert_with(|| Box::pin(sleep(RECHECK)));
-        while recheck.as_mut().poll(cx).is_ready() {
-            if !this.door.still_admits(this.rule, &this.caller, OffsetDateTime::now_utc()) {
-                this.ended = true;
-                audit(operation(this.rule), "ended", "ACCESS_ENDED", None);
-                let fault = Fault::new(
-                    Code::Unauthenticated,
-                    "ACCESS_ENDED",
-                    "the access token has expired, or the agent's rights have changed: get a new token and call again",
-                );
-                let mut trailers = HeaderMap::new();
-                return Poll::Ready(to_status(fault).add_header(&mut trailers).ok().map(|()| Ok(Frame::trailers(trailers))));
-            }
-            *recheck = Box::pin(sleep(RECHECK));
+        if this.admitted.poll_ended(cx) {
+            this.ended = true;
+            let mut trailers = HeaderMap::new();
+            let told = to_status(access_ended()).add_header(&mut trailers);
+            return Poll::Ready(told.ok().map(|()| Ok(Frame::trailers(trailers))));
         }
         Pin::new(&mut this.body).poll_frame(cx)
     }

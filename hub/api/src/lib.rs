@@ -2,7 +2,9 @@
 
 pub mod door;
 pub mod grpc;
+mod open_calls;
 pub mod operations;
+pub mod peer;
 pub mod routes;
 pub mod server;
 pub mod status;

@@ -26,14 +26,18 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    Server::builder()
+    let guarded = Guarded::new(routes.prepare(), door, metrics);
+    let watch = guarded.watch();
+    let served = Server::builder()
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .serve_with_incoming_shutdown(Guarded::new(routes.prepare(), door, metrics), incoming, stop.cancelled_owned())
-        .await
-        .map_err(io::Error::other)
+        .serve_with_incoming_shutdown(guarded, incoming, stop.cancelled_owned());
+    tokio::select! {
+        served = served => served.map_err(io::Error::other),
+        () = watch => Err(io::Error::other("nobody looks at open calls any more")),
+    }
 }

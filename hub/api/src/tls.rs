@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,12 +20,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+
+use crate::peer::{Peer, Sources};
 
 /// Bounds on connections.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +36,27 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// Handshakes at one time; at the bound a new one waits its turn, within its time.
     pub handshakes: usize,
-    /// From the TCP connection to the end of the TLS handshake, and from there to the HTTP/2 preface.
+    /// From the TCP connection to the end of the TLS handshake.
     pub greeting: Duration,
+    /// Connections from one address on which no caller has been proven; at the bound a new one is closed at once.
+    pub unproven_per_source: usize,
+    /// How long such a connection may last, from the handshake on; a call that is open prolongs it.
+    pub unproven: Duration,
+    /// And however many calls there are.
+    pub unproven_at_most: Duration,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { connections: 4096, handshakes: 64, greeting: Duration::from_secs(10) }
+        Self {
+            connections: 4096,
+            handshakes: 64,
+            greeting: Duration::from_secs(10),
+            // Many agents may come from behind one address, and all at once after an outage.
+            unproven_per_source: 1024,
+            unproven: Duration::from_secs(10),
+            unproven_at_most: Duration::from_secs(60),
+        }
     }
 }
 
@@ -114,8 +130,9 @@ async fn accept_all(
 ) {
     let connections = Arc::new(Semaphore::new(limits.connections));
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let sources = Sources::new(limits.unproven_per_source);
     loop {
-        let (stream, peer) = match listener.accept().await {
+        let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: accepting again at once would only spin.
@@ -125,20 +142,23 @@ async fn accept_all(
             }
         };
         let Ok(permit) = connections.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = limits.connections, "connection closed: the hub has as many as it takes");
+            tracing::warn!(%address, limit = limits.connections, "connection closed: the hub has as many as it takes");
+            continue;
+        };
+        let Some(peer) = sources.connect(address) else {
+            tracing::warn!(%address, limit = limits.unproven_per_source, "connection closed: its source has as many without a caller as it may");
             continue;
         };
         let (acceptor, handshakes, ready) = (acceptor.clone(), handshakes.clone(), ready.clone());
         tokio::spawn(async move {
             match timeout(limits.greeting, handshake(stream, &acceptor, &handshakes)).await {
                 Ok(Ok(stream)) => {
-                    let connection =
-                        Connection { stream, greeting: Some((Box::pin(sleep(limits.greeting)), PREFACE_BYTES)), _permit: permit };
+                    let connection = Connection { stream, peer, limits, unproven: None, preface: PREFACE_BYTES, _permit: permit };
                     // Fails only when the server is gone.
                     let _ = ready.send(Ok(connection)).await;
                 }
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
             }
         });
     }
@@ -152,20 +172,55 @@ async fn handshake(stream: TcpStream, acceptor: &TlsAcceptor, handshakes: &Semap
 
 /// `PRI * HTTP/2.0…`: before it is complete the server waits without a timeout of its own.
 const PREFACE_BYTES: usize = 24;
+/// How often a connection with an unproven call is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// A TLS connection. It is closed where its peer does not say what it wants in time.
+/// A TLS connection. It is closed where no call on it shows in time who calls.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
-    greeting: Option<(Pin<Box<Sleep>>, usize)>,
+    peer: Peer,
+    limits: ConnectionLimits,
+    unproven: Option<Unproven>,
+    /// What is missing of it.
+    preface: usize,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = <TcpStream as Connected>::ConnectInfo;
+#[derive(Debug)]
+struct Unproven {
+    look: Pin<Box<Sleep>>,
+    end: Instant,
+}
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.get_ref().0.connect_info()
+impl Connection {
+    /// Whether it has lasted for too long without a proven caller. The task is woken to ask again.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.peer.proven() {
+            self.unproven = None;
+            return false;
+        }
+        let limits = self.limits;
+        let unproven = self.unproven.get_or_insert_with(|| Unproven {
+            look: Box::pin(sleep(limits.unproven)),
+            end: Instant::now() + limits.unproven_at_most,
+        });
+        while unproven.look.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if self.preface > 0 || !self.peer.busy() || now >= unproven.end {
+                return true;
+            }
+            unproven.look.as_mut().reset(unproven.end.min(now + LOOK));
+        }
+        false
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 
@@ -174,14 +229,9 @@ impl AsyncRead for Connection {
         let before = buf.filled().len();
         let this = &mut *self;
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        let Some((deadline, missing)) = &mut this.greeting else { return read };
-        if read.is_pending() {
-            ready!(deadline.as_mut().poll(cx));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer said nothing")));
-        }
-        *missing = missing.saturating_sub(buf.filled().len() - before);
-        if *missing == 0 {
-            this.greeting = None;
+        this.preface = this.preface.saturating_sub(buf.filled().len() - before);
+        if this.overdue(cx) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no call showed in time who calls")));
         }
         read
     }

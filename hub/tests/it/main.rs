@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
 mod bad_input;
+mod connections;
 mod hub;
 mod kafka;
 mod lifecycle;

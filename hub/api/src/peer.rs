@@ -1,0 +1,184 @@
+//! What is known of the other end of a connection: whether a call on it has shown who calls. One that has not holds little, and not for long.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+/// How many connections of each source are unproven.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    unproven: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    limit: usize,
+}
+
+impl Sources {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { unproven: Arc::default(), limit }
+    }
+
+    /// A connection from this address. `None` where its source has as many unproven ones as it may.
+    pub(crate) fn connect(&self, address: SocketAddr) -> Option<Peer> {
+        let source = source(address.ip());
+        let mut unproven = lock(&self.unproven);
+        let count = unproven.entry(source).or_default();
+        if *count >= self.limit {
+            return None;
+        }
+        *count += 1;
+        let place = Place { unproven: self.unproven.clone(), source };
+        Some(Peer(Arc::new(State {
+            address,
+            proven: AtomicBool::new(false),
+            admitted: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            place: Mutex::new(Some(place)),
+        })))
+    }
+}
+
+/// Who has one IPv6 address has the rest of its network's.
+fn source(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
+        ip => ip,
+    }
+}
+
+/// One of its source's unproven connections.
+#[derive(Debug)]
+struct Place {
+    unproven: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    source: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut unproven = lock(&self.unproven);
+        if let Some(count) = unproven.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                unproven.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// The other end of one connection. Clones share it: the connection, and every call on it.
+#[derive(Clone, Debug)]
+pub struct Peer(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    address: SocketAddr,
+    proven: AtomicBool,
+    /// Open calls of proven callers.
+    admitted: AtomicUsize,
+    /// Open calls.
+    open: AtomicUsize,
+    place: Mutex<Option<Place>>,
+}
+
+impl Peer {
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Whether it has shown who it is, and nothing since has taken that back.
+    pub(crate) fn proven(&self) -> bool {
+        self.0.proven.load(Ordering::Relaxed) || self.0.admitted.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a call is open.
+    pub(crate) fn busy(&self) -> bool {
+        self.0.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// A call began.
+    pub(crate) fn call(&self) -> OpenCall {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        OpenCall(self.clone())
+    }
+
+    /// A call's caller is proven.
+    pub(crate) fn admit(&self) {
+        self.0.admitted.fetch_add(1, Ordering::Relaxed);
+        if !self.0.proven.swap(true, Ordering::Relaxed) {
+            drop(lock(&self.0.place).take());
+        }
+    }
+
+    /// A proven caller's call is over.
+    pub(crate) fn done(&self) {
+        self.0.admitted.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A caller lost its rights: what it proved counts no more.
+    pub(crate) fn doubt(&self) {
+        self.0.proven.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A call that is open while this lives.
+#[derive(Debug)]
+pub(crate) struct OpenCall(Peer);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn a_source_has_few_unproven_connections_and_any_number_of_proven_ones() {
+        let sources = Sources::new(2);
+        let first = sources.connect(at("10.0.0.1:1")).unwrap();
+        let second = sources.connect(at("10.0.0.1:2")).unwrap();
+        assert!(sources.connect(at("[::ffff:10.0.0.1]:3")).is_none());
+        assert!(sources.connect(at("10.0.0.2:1")).is_some());
+        first.admit();
+        let third = sources.connect(at("10.0.0.1:3")).unwrap();
+        assert!(sources.connect(at("10.0.0.1:4")).is_none());
+        drop((first, second, third));
+        assert!(sources.connect(at("10.0.0.1:5")).is_some());
+        assert!(lock(&sources.unproven).is_empty());
+    }
+
+    #[test]
+    fn a_network_is_one_source() {
+        let sources = Sources::new(1);
+        let _first = sources.connect(at("[2001:db8::1]:1")).unwrap();
+        assert!(sources.connect(at("[2001:db8::2]:1")).is_none());
+        assert!(sources.connect(at("[2001:db8:0:1::1]:1")).is_some());
+    }
+
+    #[test]
+    fn who_lost_its_rights_is_unproven_unless_somebody_else_calls() {
+        let peer = Sources::new(1).connect(at("10.0.0.1:1")).unwrap();
+        peer.admit();
+        peer.admit();
+        peer.doubt();
+        peer.done();
+        assert!(peer.proven(), "of the other one");
+        peer.done();
+        assert!(!peer.proven());
+    }
+}

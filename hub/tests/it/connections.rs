@@ -1,0 +1,182 @@
+//! What an unproven peer may hold, and for how long.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use acb_hub_api::tls::{Certificate, Connection, ConnectionLimits, accept};
+use acb_hub_core::supervisor::Supervisor;
+use acb_proto::v1::{
+    SessionRequest, SessionResponse,
+    message_service_client::MessageServiceClient,
+    session_request::{Frame, Open},
+    session_response,
+};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsConnector;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+
+use crate::{
+    hub::{Hub, with},
+    messages::to,
+};
+
+/// An acceptor without a server behind it.
+struct Door {
+    address: SocketAddr,
+    authority: CertificateDer<'static>,
+    supervisor: Supervisor,
+    accepted: mpsc::Receiver<Connection>,
+}
+
+impl Door {
+    async fn open(limits: ConnectionLimits) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let certificate = Certificate::from_pem(leaf.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let supervisor = Supervisor::default();
+        let incoming = accept(listener, &certificate, limits, supervisor.stop().clone(), &supervisor).unwrap();
+        let (accepting, accepted) = mpsc::channel(64);
+        tokio::spawn(async move {
+            let mut incoming = std::pin::pin!(incoming);
+            while let Some(Ok(connection)) = incoming.next().await {
+                accepting.send(connection).await.unwrap();
+            }
+        });
+        Self { address, authority: leaf.der().clone(), supervisor, accepted }
+    }
+
+    async fn tls(&self) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(self.address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.supervisor.stop().cancel();
+    }
+}
+
+#[tokio::test]
+async fn at_the_bound_of_connections_a_new_one_is_closed_and_an_ended_one_makes_room() {
+    for limits in [
+        ConnectionLimits { connections: 2, ..ConnectionLimits::default() },
+        ConnectionLimits { unproven_per_source: 2, ..ConnectionLimits::default() },
+    ] {
+        let mut door = Door::open(limits).await;
+        let _first = door.tls().await.unwrap();
+        let _second = door.tls().await.unwrap();
+        let (held, _also_held) = (door.accepted.recv().await.unwrap(), door.accepted.recv().await.unwrap());
+        door.tls().await.unwrap_err();
+        drop(held);
+        door.tls().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn at_the_bound_of_handshakes_others_wait_their_turn_and_no_longer_than_their_time() {
+    let limits = ConnectionLimits { handshakes: 1, greeting: Duration::from_secs(1), ..ConnectionLimits::default() };
+    let door = Door::open(limits).await;
+    // It connects and says nothing.
+    let mut silent = TcpStream::connect(door.address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let began = Instant::now();
+    door.tls().await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(300), "the silent one had its turn: {:?}", began.elapsed());
+    assert_eq!(silent.read(&mut [0; 16]).await.unwrap_or(0), 0);
+}
+
+type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+/// An HTTP/2 connection, and what resolves at its end.
+async fn connection(hub: &Hub) -> (Sender, JoinHandle<hyper::Result<()>>) {
+    let stream = hub.tls(&[&rustls::version::TLS13]).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+/// A call of a method with an empty request; tells whether it was done.
+async fn call(sender: &mut Sender, method: &str, token: &str) -> bool {
+    let request = Request::post(format!("https://localhost/acb.v1.{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", format!("Bearer {token}"))
+        .body(Full::new(Bytes::from_static(&[0; 5])))
+        .unwrap();
+    let Ok(response) = sender.send_request(request).await else { return false };
+    let refused = response.headers().contains_key("grpc-status");
+    !refused && response.into_body().collect().await.is_ok()
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_proves_who_calls_is_closed_and_a_proven_one_stays() {
+    let hub = Hub::start().await;
+    let (_, token) = hub.agent("alice", "agent-full").await;
+    let (mut proven, open) = connection(&hub).await;
+    assert!(call(&mut proven, "AgentRegistry/Heartbeat", &token).await);
+    let (mut unproven, closed) = connection(&hub).await;
+    let began = Instant::now();
+    assert!(call(&mut unproven, "AuthService/GetJwks", "").await);
+    assert!(!call(&mut unproven, "AgentRegistry/Heartbeat", "garbage").await);
+    // Its end is an error or none: in either case it ends, and not before its time.
+    let _ended = tokio::time::timeout(Duration::from_secs(30), closed).await.expect("closed in time");
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(!open.is_finished());
+    assert!(call(&mut proven, "AgentRegistry/Heartbeat", &token).await);
+}
+
+/// An agent that reads nothing must not go on after its suspension, either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_agent_that_does_not_read_loses_its_session() {
+    let hub = Hub::start().await;
+    let (_, alice) = hub.agent("alice", "agent-full").await;
+    let mut row = hub.tenant.agent_row("bob");
+    let agent = hub.tenant.project(&row).await;
+    let bob = hub.exchange(&agent.api_key).await.unwrap().access_token;
+    let (frames, requests) = mpsc::channel(4);
+    frames.send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0 })) }).await.unwrap();
+    let mut session =
+        MessageServiceClient::new(hub.channel()).session(with(&bob, ReceiverStream::new(requests))).await.unwrap().into_inner();
+    let opened = session.message().await.unwrap();
+    assert!(matches!(opened, Some(SessionResponse { frame: Some(session_response::Frame::Opened(_)) })));
+    // Far more than HTTP/2 takes of what nobody reads.
+    let mut client = MessageServiceClient::new(hub.channel());
+    for _ in 0..8 {
+        let mut message = to("bob", b"");
+        message.message.as_mut().unwrap().payload = vec![7; 900_000].into();
+        client.send_message(with(&alice, message)).await.unwrap();
+    }
+    let active = |count: u32| format!(r#"acb_active_agents{{tenant_id="{}"}} {count}"#, hub.tenant.name());
+    hub.until("/metrics", |_, metrics| metrics.contains(&active(1))).await;
+    row.suspended = true;
+    hub.tenant.project(&row).await;
+    hub.until("/metrics", |_, metrics| metrics.contains(&active(0))).await;
+    let log = hub.log();
+    let ended = log.lines().find(|line| line.contains("ACCESS_ENDED")).unwrap_or_else(|| panic!("no record of it: {log}"));
+    assert!(ended.contains(r#""agent":"bob""#) && ended.contains(r#""method":"Session""#), "{ended}");
+    drop((frames, session));
+}
