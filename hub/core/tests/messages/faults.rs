@@ -1,11 +1,11 @@
 //! Ports that fail in ways that no port should, and a log that stands still.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use acb_hub_core::{
     bus::{AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
     fault::Fault,
-    mailbox::{Advance, IndexEntry, MailboxAddress, MailboxStore},
+    mailbox::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
 };
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -40,8 +40,25 @@ impl MailboxStore for Panicking {
         self.0.entries(epoch, addresses, partition, range, limit).await
     }
 
-    async fn expired(&self, epoch: Epoch, now: OffsetDateTime, limit: usize) -> Result<Vec<IndexEntry>, Fault> {
-        self.0.expired(epoch, now, limit).await
+    async fn claim_expired(
+        &self,
+        epoch: Epoch,
+        now: OffsetDateTime,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault> {
+        self.0.claim_expired(epoch, now, lease, limit).await
+    }
+
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        address: &MailboxAddress,
+        partition: Partition,
+        offset: Offset,
+        lease: Duration,
+    ) -> Result<Claim, Fault> {
+        self.0.claim(epoch, address, partition, offset, lease).await
     }
 
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {
@@ -71,7 +88,7 @@ async fn a_replica_that_is_stopped_has_not_failed() {
     replica.send(&world.agent("a"), to("b", "hello")).await.unwrap();
     replica.drain().await;
     drop(replica);
-    tokio::time::timeout(std::time::Duration::from_millis(300), world.supervisor.failed()).await.unwrap_err();
+    tokio::time::timeout(Duration::from_millis(300), world.supervisor.failed()).await.unwrap_err();
 }
 
 /// A log whose tail shows nothing of what comes to its last partition.
