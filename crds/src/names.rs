@@ -33,6 +33,10 @@ pub mod objects {
     pub const HUB_KAFKA: &str = "hub-kafka";
     /// ConfigMap with the certificate of the tenant's authority, in the tenant's namespace.
     pub const CA: &str = "acb-ca";
+    /// The RoleBinding that lets the operator into a namespace, and its ServiceAccount.
+    pub const OPERATOR: &str = "acb-operator";
+    /// The RoleBinding of the tenant's admins, in the tenant's namespace.
+    pub const TENANT_ADMINS: &str = "acb-tenant-admins";
 }
 
 /// Why a name was refused.

@@ -296,6 +296,21 @@ pub struct TopicSpec {
     pub max_message_bytes: u32,
 }
 
+/// What a user may take of each broker, of all its connections together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaQuota {
+    /// Of what it appends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub producer_bytes_per_second: Option<u64>,
+    /// Of what it reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumer_bytes_per_second: Option<u64>,
+    /// Of the time of one thread of a broker: 200 is two of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_percent: Option<u64>,
+}
+
 /// A change to Kafka. Steps of one kind that follow one another are sent as one request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "action", rename_all = "camelCase")]
@@ -319,7 +334,14 @@ pub enum KafkaStep {
         /// Such as `acb.acme.`.
         prefix: String,
     },
-    /// Removes a user's ACLs and credential.
+    /// Sets what a user may take of each broker; what is unset, it may take as much of as it likes.
+    EnsureQuota {
+        /// The user.
+        username: String,
+        /// The whole quota.
+        quota: KafkaQuota,
+    },
+    /// Removes a user's ACLs, credential and quota.
     RemoveUser {
         /// The user.
         username: String,

@@ -5,7 +5,7 @@ use std::fmt;
 use acb_crds::Retention;
 use serde_json::Value;
 
-use crate::plan::{KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, Step, TopicSpec};
+use crate::plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, Step, TopicSpec};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +35,15 @@ impl fmt::Display for TopicSpec {
     }
 }
 
+impl fmt::Display for KafkaQuota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most =
+            |limit: Option<u64>, unit: &str| limit.map_or_else(|| "unlimited".to_owned(), |limit| format!("{limit} {unit}"));
+        let (producer, consumer) = (most(self.producer_bytes_per_second, "B/s"), most(self.consumer_bytes_per_second, "B/s"));
+        write!(f, "appends {producer}, reads {consumer}, request time {}", most(self.request_percent, "%"))
+    }
+}
+
 impl fmt::Display for KafkaStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -43,7 +52,8 @@ impl fmt::Display for KafkaStep {
             Self::EnsureAcls { username, prefix } => {
                 write!(f, "+ kafka acls of {username} (read, write and describe topics, describe groups {prefix}*)")
             }
-            Self::RemoveUser { username } => write!(f, "- kafka user {username} and its acls"),
+            Self::EnsureQuota { username, quota } => write!(f, "+ kafka quota of {username} ({quota})"),
+            Self::RemoveUser { username } => write!(f, "- kafka user {username}, its acls and its quota"),
             Self::RemoveTopic { name } => write!(f, "- kafka topic {name} and what is in it"),
         }
     }
@@ -116,9 +126,11 @@ impl fmt::Display for KubernetesStep {
             Self::Apply { object } => {
                 let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
                 write!(f, "+ {} {}", text("/kind"), place(text("/metadata/namespace"), text("/metadata/name")))?;
-                match object.pointer("/spec/replicas") {
-                    Some(replicas) => write!(f, " ({replicas} replicas)"),
-                    None => Ok(()),
+                let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64);
+                match (number("/spec/replicas"), number("/spec/minReplicas"), number("/spec/maxReplicas")) {
+                    (Some(replicas), ..) => write!(f, " ({replicas} replicas)"),
+                    (None, Some(min), Some(max)) => write!(f, " ({min} to {max} replicas)"),
+                    _ => Ok(()),
                 }
             }
             Self::EnsureSecret { secret, content } => write!(f, "+ Secret {secret} ({content})"),

@@ -13,6 +13,8 @@ pub struct Platform {
     pub kafka_authorities: Option<String>,
     /// Where the rows are.
     pub postgres: PlatformPostgres,
+    /// Certificates (PEM) that the server's is signed by, where no public authority did.
+    pub postgres_authorities: Option<String>,
     /// The hub's image.
     pub hub_image: String,
     /// The operator's own namespace, which holds the tenants' authorities.
@@ -60,6 +62,7 @@ impl Platform {
             bus: PlatformBus::Postgres,
             kafka_authorities: None,
             postgres,
+            postgres_authorities: None,
             hub_image: format!("acb-hub:{}", env!("CARGO_PKG_VERSION")),
             operator_namespace: "acb-system".to_owned(),
             extra_tls_names: Vec::new(),

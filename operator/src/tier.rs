@@ -22,6 +22,24 @@ pub struct Allowance {
     pub replicas: u32,
 }
 
+/// What a Quota may say at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaCeilings {
+    /// Of one for the tenant as a whole.
+    pub tenant: Limits,
+    /// Of one that selects agents.
+    pub agent: Limits,
+}
+
+impl Allowance {
+    /// What a Quota may say at most.
+    #[must_use]
+    pub fn quota_ceilings(&self) -> QuotaCeilings {
+        let agent = Limits { max_agents: self.tenant.max_agents, ..self.agent_ceiling.clone() };
+        QuotaCeilings { tenant: self.tenant.clone(), agent }
+    }
+}
+
 /// What a platform allows differently. Unset: as in the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

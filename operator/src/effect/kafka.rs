@@ -1,4 +1,4 @@
-//! The effect on Kafka: topics, SCRAM users and ACLs. Steps of one kind that follow one another are one request, and no password is ever
+//! The effect on Kafka: topics, SCRAM users, ACLs and quotas. Steps of one kind that follow one another are one request, and no password is ever
 //! sent: the broker gets what SCRAM derives from it.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -26,7 +26,7 @@ use bytes::Bytes;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::{EffectError, SecretReader, fence::Fence, postgres_observe::LoginState};
-use crate::plan::{KafkaStep, SecretRef, TopicSpec};
+use crate::plan::{KafkaQuota, KafkaStep, SecretRef, TopicSpec};
 
 /// Topics and clients agree on this: with a lower limit at the topic, a record that is too large would fail the others of its batch.
 const MAX_MESSAGE_BYTES: u32 = 2 * 1024 * 1024;
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
     }
 
     /// A request that changes something. The fence is asked right before it goes out, since every wait may have been a long one.
-    async fn change<C: Call>(&mut self, request: &C, version: i16) -> Result<C::Response, EffectError> {
+    pub(super) async fn change<C: Call>(&mut self, request: &C, version: i16) -> Result<C::Response, EffectError> {
         if let Some((fence, spare)) = &self.effect.fence {
             fence.check(*spare)?;
         }
@@ -156,6 +156,7 @@ impl<'a> Session<'a> {
         let mut topics = Vec::new();
         let mut users = Vec::new();
         let mut grants = Vec::new();
+        let mut quotas = Vec::new();
         let mut gone_users = Vec::new();
         let mut gone_topics = Vec::new();
         for step in run {
@@ -163,6 +164,7 @@ impl<'a> Session<'a> {
                 KafkaStep::EnsureTopic { topic } => topics.push(topic),
                 KafkaStep::EnsureUser { username, secret } => users.push((username.as_str(), secret)),
                 KafkaStep::EnsureAcls { username, prefix } => grants.push((username.as_str(), prefix.as_str())),
+                KafkaStep::EnsureQuota { username, quota } => quotas.push((username.as_str(), *quota)),
                 KafkaStep::RemoveUser { username } => gone_users.push(username.as_str()),
                 KafkaStep::RemoveTopic { name } => gone_topics.push(name.as_str()),
             }
@@ -175,6 +177,9 @@ impl<'a> Session<'a> {
         }
         if !grants.is_empty() {
             self.ensure_acls(&grants).await?;
+        }
+        if !quotas.is_empty() {
+            self.ensure_quotas(&quotas).await?;
         }
         if !gone_users.is_empty() {
             self.remove_users(&gone_users).await?;
@@ -408,7 +413,9 @@ impl<'a> Session<'a> {
         let deletions = users
             .iter()
             .map(|username| ScramCredentialDeletion::default().with_name(text(username)).with_mechanism(SCRAM_SHA_512));
-        self.alter_users(AlterUserScramCredentialsRequest::default().with_deletions(deletions.collect())).await
+        self.alter_users(AlterUserScramCredentialsRequest::default().with_deletions(deletions.collect())).await?;
+        let quotas: Vec<_> = users.iter().map(|username| (*username, KafkaQuota::default())).collect();
+        self.ensure_quotas(&quotas).await
     }
 
     async fn remove_topics(&mut self, topics: &[&str]) -> Result<(), EffectError> {

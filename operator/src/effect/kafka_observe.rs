@@ -21,7 +21,7 @@ use super::{
 use crate::{plan::TopicSpec, tenant::ObservedKafka};
 
 impl KafkaEffect {
-    /// Reads the topics under a tenant's prefix, and the credential and ACLs of its user. Whether the user's password is the right one
+    /// Reads the topics under a tenant's prefix, and the credential, ACLs and quota of its user. Whether the user's password is the right one
     /// is for [`login_state`](Self::login_state) to say.
     ///
     /// # Errors
@@ -33,7 +33,8 @@ impl KafkaEffect {
         let has_user = has_user(session.connection(), username).await?;
         let held = session.acls(Some(&format!("User:{username}"))).await?;
         let acls = BTreeSet::from_iter(held) == acls_of(username, prefix);
-        Ok(ObservedKafka { topics, misconfigured, has_user, acls, ..ObservedKafka::default() })
+        let quota = session.quota(username).await?;
+        Ok(ObservedKafka { topics, misconfigured, has_user, acls, quota, ..ObservedKafka::default() })
     }
 
     /// What becomes of logging in as a user.

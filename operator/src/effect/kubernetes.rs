@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use super::{EffectError, SecretData, SecretReader, secret};
 use crate::plan::{KubernetesStep, SecretRef};
 
+/// The annotation with the Secret of the authority that something was made with.
+pub const AUTHORITY: &str = "acb.dev/authority";
+
 /// Which object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
@@ -117,6 +120,7 @@ pub async fn apply(objects: &dyn Objects, step: &KubernetesStep) -> Result<(), E
                 "metadata": {
                     "name": name, "namespace": namespace,
                     "labels": {"app.kubernetes.io/managed-by": "acb-operator"},
+                    "annotations": {AUTHORITY: authority.object_name()},
                 },
                 "data": {"ca.crt": ca.text(authority, "ca.crt")?},
             });

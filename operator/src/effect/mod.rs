@@ -7,6 +7,7 @@ pub mod kafka;
 pub mod kafka_access;
 pub mod kafka_announce;
 pub mod kafka_observe;
+mod kafka_quota;
 pub mod kubernetes;
 pub mod postgres;
 pub mod postgres_observe;

@@ -37,14 +37,15 @@ pub fn validate(quota: &Quota, tenancy: &Tenancy, platform: &Platform) -> Result
     };
     let allowance = tier::allowance(tenant.spec.tier, &platform.tiers);
     let limits = &quota.spec.limits;
+    let ceilings = allowance.quota_ceilings();
     let (ceiling, agents, effective) = match quota.spec.agents() {
-        None => (allowance.tenant.clone(), tenancy.agents_by_age().len(), tenancy.tenant_limits(tenant, &allowance)),
+        None => (ceilings.tenant, tenancy.agents_by_age().len(), tenancy.tenant_limits(tenant, &allowance)),
         Some(selector) => {
             let selected: Vec<_> = tenancy.agents_by_age().into_iter().filter(|agent| selects(selector, agent)).collect();
             let own = Tenancy::agent_base(tenant, &allowance).smallest(limits);
             let effective = selected.iter().map(|agent| tenancy.agent_limits(tenant, agent, &allowance));
             let effective = effective.fold(own, |all, limits| Limits { max_agents: all.max_agents, ..all.smallest(&limits) });
-            (Limits { max_agents: allowance.tenant.max_agents, ..allowance.agent_ceiling.clone() }, selected.len(), effective)
+            (ceilings.agent, selected.len(), effective)
         }
     };
     let problems = above_tier("spec", limits, &ceiling, tenant.spec.tier);

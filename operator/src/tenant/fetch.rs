@@ -67,8 +67,13 @@ pub async fn fetch(
     // Without a Secret nobody can log in.
     if world.secrets.contains(&secret) && world.postgres.login.is_some() {
         let data = objects.read(&secret).await?;
-        let options = postgres.tenants.clone().username(&id.login()).password(data.text(&secret, "password")?);
-        world.login = postgres_observe::login_state(&options).await;
+        if data.get("ca.crt") != platform.postgres_authorities.as_deref().map(str::as_bytes) {
+            // The server has another authority now; nobody can log in with what is not made yet.
+            world.outdated.insert(secret);
+        } else {
+            let options = postgres.tenants.clone().username(&id.login()).password(data.text(&secret, "password")?);
+            world.login = postgres_observe::login_state(&options).await;
+        }
         if world.login == LoginState::Unknown {
             return Err(EffectError::unavailable("PostgreSQL", format!("logging in as tenant {name} was not answered")));
         }

@@ -1,12 +1,13 @@
 //! A tenant's hub as objects: what it is given is the contract in `docs/architecture.md`.
 
-use acb_crds::names::objects;
+use acb_crds::{common::Resources, names::objects};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{space::labels, validate::ValidatedTenant};
+use super::{World, quantity::canonical, space::labels, validate::ValidatedTenant};
 use crate::{
+    effect::kubernetes::{AUTHORITY, ObjectKey},
     plan::SecretRef,
     platform::{Platform, PlatformBus, PlatformPostgres},
 };
@@ -15,6 +16,9 @@ use crate::{
 pub const GRPC_PORT: u16 = 8443;
 /// The hub's port for probes and metrics.
 pub const OPS_PORT: u16 = 8080;
+
+/// The annotation of the Deployment with a digest of what that certificate was made for: names and authority.
+const TLS_FOR: &str = "acb.dev/tls-for";
 
 /// The Secrets of one tenant, by name and generation.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +63,50 @@ pub fn tls_names(tenant: &ValidatedTenant, platform: &Platform) -> Vec<String> {
     names
 }
 
+fn tls_digest(authority: &SecretRef, tenant: &ValidatedTenant, platform: &Platform) -> String {
+    let text = format!("{} {}", authority.object_name(), tls_names(tenant, platform).join(","));
+    hex::encode(&Sha256::digest(text)[..8])
+}
+
+fn annotation<'a>(found: &'a Value, name: &str) -> Option<&'a str> {
+    found.pointer("/metadata/annotations").and_then(|annotations| annotations.get(name)).and_then(Value::as_str)
+}
+
+/// The newest generation of each Secret; the next where that no longer serves, or where the one that the Deployment was made with is gone:
+/// another of the same name would change what is in it without the hub's knowing.
+#[must_use]
+pub fn secrets(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> HubSecrets {
+    let space = tenant.name.hub_namespace();
+    let found = world.objects.get(&ObjectKey::new("apps/v1", "Deployment", &space, objects::HUB));
+    let volumes = found.and_then(|found| found.pointer("/spec/template/spec/volumes")).and_then(Value::as_array);
+    let mounted: Vec<&str> = volumes.into_iter().flatten().filter_map(|volume| volume["secret"]["secretName"].as_str()).collect();
+    let next = |namespace: &str, name: &str, in_use: &[&str]| {
+        let mut secret = world.secret(namespace, name);
+        let generation = |used: &&str| used.strip_prefix(name)?.strip_prefix('-')?.parse::<u64>().ok();
+        let used = in_use.iter().filter_map(generation).max().unwrap_or_default();
+        if used >= secret.generation && !world.secrets.contains(&SecretRef { generation: used, ..secret.clone() }) {
+            secret.generation = used + 1;
+        }
+        secret
+    };
+    let made_with: Vec<&str> = found.and_then(|found| annotation(found, AUTHORITY)).into_iter().collect();
+    let authority = next(&platform.operator_namespace, &tenant.id.authority_secret(), &made_with);
+    let mut tls = next(&space, objects::HUB_TLS, &mounted);
+    // What a certificate holds can't be seen from here; what it was made for is written on what mounts it.
+    let made_for = found.and_then(|found| annotation(found, TLS_FOR));
+    let other = made_for.is_some_and(|made_for| made_for != tls_digest(&authority, tenant, platform));
+    if other && mounted.contains(&tls.object_name().as_str()) {
+        tls.generation += 1;
+    }
+    HubSecrets {
+        authority,
+        tls,
+        keys: next(&space, objects::HUB_KEYS, &mounted),
+        postgres: next(&space, objects::HUB_POSTGRES, &mounted),
+        kafka: platform.has_kafka().then(|| next(&space, objects::HUB_KAFKA, &mounted)),
+    }
+}
+
 /// ConfigMap `hub-config`.
 #[must_use]
 pub fn config_map(tenant: &ValidatedTenant, platform: &Platform) -> Value {
@@ -84,7 +132,9 @@ pub fn service(tenant: &ValidatedTenant) -> Value {
     })
 }
 
-fn selector(tenant: &ValidatedTenant) -> Value {
+/// By which the hub's pods are found.
+#[must_use]
+pub fn selector(tenant: &ValidatedTenant) -> Value {
     json!({
         "app.kubernetes.io/name": "acb",
         "app.kubernetes.io/component": "hub",
@@ -96,7 +146,33 @@ fn probe(path: &str, period: u32) -> Value {
     json!({"httpGet": {"path": path, "port": "ops"}, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": 3})
 }
 
-/// The Deployment `hub`. A new generation of a Secret changes a volume's name, and so rolls it.
+/// An empty list is left out, as an API server leaves it out.
+fn resources(resources: &Resources) -> Value {
+    let mut wanted = Map::new();
+    for (name, list) in [("requests", &resources.requests), ("limits", &resources.limits)] {
+        let list = list.clone().unwrap_or_default();
+        let quantities = [("cpu", list.cpu), ("memory", list.memory)];
+        let set = quantities.into_iter().filter_map(|(name, quantity)| Some((name.to_owned(), json!(canonical(&quantity?)))));
+        let set: Map<_, _> = set.collect();
+        if !set.is_empty() {
+            wanted.insert(name.to_owned(), Value::Object(set));
+        }
+    }
+    Value::Object(wanted)
+}
+
+/// One replica beside another only where there is no other node or zone left.
+fn spread(tenant: &ValidatedTenant) -> Value {
+    let over = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"];
+    json!(over.map(|key| {
+        json!({
+            "topologyKey": key, "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": selector(tenant)},
+        })
+    }))
+}
+
+/// The Deployment `hub`, but for the number of its replicas. A new generation of a Secret changes a volume's name, and so rolls it.
 #[must_use]
 pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Platform) -> Value {
     let mut volumes = vec![json!({"name": "config", "configMap": {"name": objects::HUB_CONFIG}})];
@@ -129,7 +205,7 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
     let mut container = json!({
         "name": objects::HUB,
         "image": platform.hub_image,
-        "command": ["acb-hub"],
+        "command": ["/acb-hub"],
         "env": env,
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
@@ -144,11 +220,15 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
             "capabilities": {"drop": ["ALL"]},
         },
     });
-    if let Some(resources) = &tenant.hub.resources {
-        container["resources"] = json!(resources);
-    }
+    // An autoscaler measures against what is requested: there is always something.
+    container["resources"] = match &tenant.hub.resources {
+        Some(given) => resources(given),
+        None => json!({"requests": {"cpu": "100m", "memory": "64Mi"}}),
+    };
     let mut pod = json!({
+        "serviceAccountName": objects::HUB,
         "automountServiceAccountToken": false,
+        "topologySpreadConstraints": spread(tenant),
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 30,
         "securityContext": {
@@ -171,9 +251,14 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
     let config = hex::encode(&Sha256::digest(config_text(tenant, platform))[..8]);
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": objects::HUB, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, "hub")},
+        "metadata": {
+            "name": objects::HUB, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, "hub"),
+            "annotations": {
+                AUTHORITY: secrets.authority.object_name(),
+                TLS_FOR: tls_digest(&secrets.authority, tenant, platform),
+            },
+        },
         "spec": {
-            "replicas": tenant.replicas,
             "selector": {"matchLabels": selector(tenant)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {

@@ -1,8 +1,13 @@
 //! From a Tenant and the world to a plan and a status.
 
+pub mod access;
+pub mod bandwidth;
 pub mod fetch;
 pub mod hub;
+pub mod network;
 pub mod plan;
+mod quantity;
+pub mod scaling;
 pub mod space;
 pub mod status;
 pub mod validate;
@@ -16,7 +21,7 @@ use crate::{
         kubernetes::ObjectKey,
         postgres_observe::{LoginState, ObservedTenant},
     },
-    plan::{SecretRef, TopicSpec},
+    plan::{KafkaQuota, SecretRef, TopicSpec},
     tenancy::Tenancy,
 };
 
@@ -72,11 +77,20 @@ pub struct ObservedKafka {
     pub has_user: bool,
     /// Whether its ACLs are exactly those that it should have.
     pub acls: bool,
+    /// What its user may take of each broker.
+    pub quota: KafkaQuota,
 }
 
 impl Default for ObservedKafka {
     fn default() -> Self {
-        Self { topics: BTreeMap::new(), misconfigured: BTreeSet::new(), user: LoginState::Refused, has_user: false, acls: false }
+        Self {
+            topics: BTreeMap::new(),
+            misconfigured: BTreeSet::new(),
+            user: LoginState::Refused,
+            has_user: false,
+            acls: false,
+            quota: KafkaQuota::default(),
+        }
     }
 }
 

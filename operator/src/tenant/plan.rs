@@ -6,21 +6,25 @@ use acb_crds::tenant::DeletionPolicy;
 use serde_json::{Value, json};
 
 use super::{
-    World,
+    World, access, bandwidth,
     hub::{self, HubSecrets},
-    space,
+    network, scaling, space,
     validate::ValidatedTenant,
 };
 use crate::{
     difference,
-    effect::{kubernetes::ObjectKey, postgres_observe::LoginState},
-    plan::{KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step, TenantRow, TopicSpec},
+    effect::{
+        kubernetes::{AUTHORITY, ObjectKey},
+        postgres_observe::LoginState,
+    },
+    plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step, TenantRow, TopicSpec},
     platform::{Platform, PlatformBus},
 };
 
 /// Clients and topics allow the same, so that one large record never fails its neighbours.
 const TOPIC_MESSAGE_BYTES: u32 = 2 * 1_048_576;
 const DAY: u64 = 86_400;
+const DEPLOYMENT: (&str, &str) = ("apps/v1", "Deployment");
 
 /// What has to be done for this Tenant.
 #[must_use]
@@ -28,48 +32,51 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     if tenant.deleting {
         return Plan { steps: removal(tenant, world, platform) };
     }
-    let secrets = hub_secrets(tenant, world, platform);
+    let secrets = hub::secrets(tenant, world, platform);
     let mut steps = Vec::new();
-    let apply = |object: Value, steps: &mut Vec<Step>| {
-        let object = difference::marked(object);
+    let apply_marked = |object: Value, steps: &mut Vec<Step>| {
         let found = ObjectKey::of(&object).and_then(|key| world.objects.get(&key));
         if found.is_none_or(|found| difference::differs(&object, found)) {
             steps.push(Step::Kubernetes(KubernetesStep::Apply { object }));
         }
     };
-    for object in space::namespaces(tenant).into_iter().chain(space::network_policies(tenant)) {
+    let apply = |object: Value, steps: &mut Vec<Step>| apply_marked(difference::marked(object), steps);
+    // What lets the operator into the namespaces comes right after them: without it nothing else there would be taken from it.
+    let walls = space::namespaces(tenant).into_iter().chain(access::operator(tenant, platform));
+    for object in walls.chain(network::policies(tenant, platform)) {
         apply(object, &mut steps);
     }
     steps.extend(make_secrets(tenant, &secrets, world, platform));
     publish_authority(tenant, &secrets, world, &mut steps);
     postgres(tenant, &secrets, world, platform, &mut steps);
     kafka(tenant, &secrets, world, platform, &mut steps);
-    if let Some(binding) = space::admins(tenant) {
-        apply(binding, &mut steps);
-    } else {
-        remove(
-            world,
-            &ObjectKey::new("rbac.authorization.k8s.io/v1", "RoleBinding", &tenant.namespace, "acb-tenant-admins"),
-            &mut steps,
-        );
-    }
-    for object in [hub::config_map(tenant, platform), hub::service(tenant), hub::deployment(tenant, &secrets, platform)] {
+    let optional = |object: Option<Value>, key: ObjectKey, steps: &mut Vec<Step>| match object {
+        Some(object) => apply(object, steps),
+        None => remove(world, &key, steps),
+    };
+    optional(access::admins(tenant), admins_key(tenant), &mut steps);
+    optional(scaling::autoscaler(tenant), hub_key(tenant, scaling::AUTOSCALER), &mut steps);
+    for object in
+        [access::hub(tenant), scaling::disruption_budget(tenant), hub::config_map(tenant, platform), hub::service(tenant)]
+    {
         apply(object, &mut steps);
     }
+    // Not part of the mark: an autoscaler that changes it has changed nothing of ours.
+    let mut deployment = difference::marked(hub::deployment(tenant, &secrets, platform));
+    deployment["spec"]["replicas"] = json!(scaling::replicas(tenant, world.objects.get(&hub_key(tenant, DEPLOYMENT))));
+    apply_marked(deployment, &mut steps);
+    // The last: not every cluster knows the kind, and nothing else is to wait for it.
+    optional(network::tls_route(tenant), hub_key(tenant, network::TLS_ROUTE), &mut steps);
     Plan { steps }
 }
 
-/// The newest generation of each Secret.
-#[must_use]
-pub fn hub_secrets(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> HubSecrets {
-    let space = tenant.name.hub_namespace();
-    HubSecrets {
-        authority: world.secret(&platform.operator_namespace, &tenant.id.authority_secret()),
-        tls: world.secret(&space, objects::HUB_TLS),
-        keys: world.secret(&space, objects::HUB_KEYS),
-        postgres: world.secret(&space, objects::HUB_POSTGRES),
-        kafka: platform.has_kafka().then(|| world.secret(&space, objects::HUB_KAFKA)),
-    }
+/// An object of the hub, by what it is.
+fn hub_key(tenant: &ValidatedTenant, (api_version, kind): (&str, &str)) -> ObjectKey {
+    ObjectKey::new(api_version, kind, &tenant.name.hub_namespace(), objects::HUB)
+}
+
+fn admins_key(tenant: &ValidatedTenant) -> ObjectKey {
+    ObjectKey::new(access::ROLE_BINDING.0, access::ROLE_BINDING.1, &tenant.namespace, objects::TENANT_ADMINS)
 }
 
 fn make_secrets(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform) -> Vec<Step> {
@@ -79,7 +86,7 @@ fn make_secrets(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, p
         (&secrets.authority, SecretContent::CertificateAuthority { common_name: format!("ACB tenant {}", tenant.name) }),
         (&secrets.tls, SecretContent::TlsLeaf { authority: secrets.authority.clone(), names }),
         (&secrets.keys, SecretContent::HubKeys),
-        (&secrets.postgres, login(None)),
+        (&secrets.postgres, login(platform.postgres_authorities.clone())),
     ];
     wanted.extend(secrets.kafka.iter().map(|secret| (secret, login(platform.kafka_authorities.clone()))));
     let missing = wanted.into_iter().filter(|(secret, _)| !world.secrets.contains(secret));
@@ -88,12 +95,12 @@ fn make_secrets(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, p
         .collect()
 }
 
-/// The certificate itself is made by the effect: that the ConfigMap has one is all that can be seen from here.
+/// The certificate itself is made by the effect: that the ConfigMap has one, and of which authority, is all that can be seen from here.
 fn publish_authority(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, steps: &mut Vec<Step>) {
     let found = world.objects.get(&ObjectKey::new("v1", "ConfigMap", &tenant.namespace, objects::CA));
-    let filled =
-        found.and_then(|found| found.pointer("/data/ca.crt")).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    if !filled || !world.secrets.contains(&secrets.authority) {
+    let text = |part: &str, name: &str| found.and_then(|found| found.pointer(part)?.get(name)?.as_str()).unwrap_or_default();
+    let current = text("/metadata/annotations", AUTHORITY) == secrets.authority.object_name();
+    if text("/data", "ca.crt").is_empty() || !current || !world.secrets.contains(&secrets.authority) {
         steps.push(Step::Kubernetes(KubernetesStep::PublishCertificate {
             namespace: tenant.namespace.clone(),
             name: objects::CA.to_owned(),
@@ -149,6 +156,11 @@ fn kafka(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform
             add(KafkaStep::EnsureTopic { topic });
         }
     }
+    // Before there is a user that could go without.
+    let quota = bandwidth::kafka_quota(tenant);
+    if observed.quota != quota {
+        add(KafkaStep::EnsureQuota { username: tenant.id.login(), quota });
+    }
     if observed.user != LoginState::Works {
         add(KafkaStep::EnsureUser { username: tenant.id.login(), secret: secret.clone() });
     }
@@ -193,19 +205,33 @@ fn remove(world: &World, key: &ObjectKey, steps: &mut Vec<Step>) {
     }
 }
 
+/// A namespace that the platform gave stays, without what ACB has in it; the operator's way in goes last.
+fn release(tenant: &ValidatedTenant, world: &World, steps: &mut Vec<Step>) {
+    remove(world, &admins_key(tenant), steps);
+    let (api_version, kind) = access::ROLE_BINDING;
+    remove(world, &ObjectKey::new(api_version, kind, &tenant.namespace, objects::OPERATOR), steps);
+    let found = world.objects.get(&ObjectKey::new("v1", "Namespace", "", &tenant.namespace));
+    if found.is_some_and(|found| space::serves(found, tenant)) {
+        // Marked: without a mark, an object that only has less would not differ from what is there.
+        steps.push(Step::Kubernetes(KubernetesStep::Apply { object: difference::marked(space::released(tenant)) }));
+    }
+}
+
 /// First what uses the credentials, then the credentials, then (only where the policy says so) the data. Retained data keeps its
 /// Secrets: without the pepper and the authority it could not be adopted.
 fn removal(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Vec<Step> {
     let (space, tenant_id) = (tenant.name.hub_namespace(), tenant.id.hex());
     let mut steps = Vec::new();
-    for (api_version, kind) in [("apps/v1", "Deployment"), ("v1", "Service")].into_iter().filter(|_| tenant.owns_names) {
-        remove(world, &ObjectKey::new(api_version, kind, &space, objects::HUB), &mut steps);
+    // The autoscaler first: nothing is to scale what goes.
+    let of_hub = [scaling::AUTOSCALER, DEPLOYMENT, ("v1", "Service"), network::TLS_ROUTE, scaling::DISRUPTION_BUDGET];
+    for kind in of_hub.into_iter().filter(|_| tenant.owns_names) {
+        remove(world, &hub_key(tenant, kind), &mut steps);
     }
     if world.postgres.login.is_some_and(|login| login.enabled) {
         steps.push(Step::Postgres(PostgresStep::DisableLogin { tenant_id: tenant_id.clone() }));
     }
     let observed = world.kafka.clone().unwrap_or_default();
-    if platform.has_kafka() && (observed.has_user || observed.acls) {
+    if platform.has_kafka() && (observed.has_user || observed.acls || observed.quota != KafkaQuota::default()) {
         steps.push(Step::Kafka(KafkaStep::RemoveUser { username: tenant.id.login() }));
     }
     if tenant.deletion_policy == DeletionPolicy::Retain {
@@ -224,6 +250,8 @@ fn removal(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Vec<
         remove(world, &ObjectKey::new("v1", "Namespace", "", &space), &mut steps);
         if tenant.own_namespace {
             remove(world, &ObjectKey::new("v1", "Namespace", "", &tenant.namespace), &mut steps);
+        } else {
+            release(tenant, world, &mut steps);
         }
     }
     let authority = world.secret(&platform.operator_namespace, &tenant.id.authority_secret());

@@ -1,8 +1,14 @@
-//! The two namespaces of a tenant, and what guards them.
+//! The two namespaces of a tenant, and what is written on them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::validate::{TENANT_LABEL, TENANT_UID_LABEL, ValidatedTenant};
+
+/// The annotations with what a Quota may say at most: followed by `tenant-` or `agent-`, and the limit's field. The chart's admission
+/// policy reads them, and denies where they are missing.
+pub const CEILING_ANNOTATION: &str = "acb.dev/ceiling-";
+/// The value of a ceiling that there is none of.
+pub const UNLIMITED: &str = "unlimited";
 
 /// What everything that ACB makes carries.
 #[must_use]
@@ -26,66 +32,40 @@ fn namespace(tenant: &ValidatedTenant, name: &str, component: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 }
 
-/// The namespaces that the operator makes: the hub's, and the tenant's own unless the platform gave it one.
+/// The namespaces: the hub's, and the tenant's own. Of one that the platform gave, only whom it serves and what it may is set.
 #[must_use]
 pub fn namespaces(tenant: &ValidatedTenant) -> Vec<Value> {
-    let mut namespaces = vec![namespace(tenant, &tenant.name.hub_namespace(), "hub")];
-    if tenant.own_namespace {
-        namespaces.push(namespace(tenant, &tenant.namespace, "tenant"));
-    }
-    namespaces
+    let mut own = if tenant.own_namespace {
+        namespace(tenant, &tenant.namespace, "tenant")
+    } else {
+        let labels = json!({TENANT_LABEL: tenant.name.as_str(), TENANT_UID_LABEL: tenant.uid});
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": tenant.namespace, "labels": labels}})
+    };
+    own["metadata"]["annotations"] = ceilings(tenant);
+    vec![namespace(tenant, &tenant.name.hub_namespace(), "hub"), own]
 }
 
-/// Nothing reaches the hub's namespace but agents at the hub's port; who else may is in the spec.
+/// Whether a namespace that is there is written on for this tenant.
 #[must_use]
-pub fn network_policies(tenant: &ValidatedTenant) -> Vec<Value> {
-    let space = tenant.name.hub_namespace();
-    let policy = |name: &str, spec: Value| {
-        json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"name": name, "namespace": space, "labels": labels(tenant, "hub")},
-            "spec": spec,
-        })
-    };
-    let mut peers = vec![json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": tenant.namespace}}})];
-    for peer in &tenant.hub.ingress_peers {
-        if let Some(name) = &peer.namespace {
-            peers.push(json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}));
-        }
-        if let Some(cidr) = &peer.cidr {
-            peers.push(json!({"ipBlock": {"cidr": cidr}}));
-        }
-    }
-    vec![
-        policy("default-deny", json!({"podSelector": {}, "policyTypes": ["Ingress"]})),
-        policy(
-            "agents-to-hub",
-            json!({
-                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "hub"}},
-                "policyTypes": ["Ingress"],
-                "ingress": [{"from": peers, "ports": [{"port": "grpc", "protocol": "TCP"}]}],
-            }),
-        ),
-    ]
+pub fn serves(found: &Value, tenant: &ValidatedTenant) -> bool {
+    found.pointer("/metadata/labels").and_then(|labels| labels.get(TENANT_UID_LABEL)) == Some(&json!(tenant.uid))
 }
 
-/// Binds the tenant's admins to what a tenant's admin may do, in its own namespace only.
+/// A namespace that the platform gave, without what ACB wrote on it.
 #[must_use]
-pub fn admins(tenant: &ValidatedTenant) -> Option<Value> {
-    let subject = |subject: &acb_crds::tenant::Subject| {
-        let mut value = json!({"kind": subject.kind.as_str(), "name": subject.name});
-        match &subject.namespace {
-            Some(namespace) => value["namespace"] = json!(namespace),
-            None => value["apiGroup"] = json!("rbac.authorization.k8s.io"),
+pub fn released(tenant: &ValidatedTenant) -> Value {
+    let labels = json!({TENANT_LABEL: tenant.name.as_str()});
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": tenant.namespace, "labels": labels}})
+}
+
+/// What a Quota in the tenant's namespace may say at most, for the admission policy: it can read nothing but the namespace.
+fn ceilings(tenant: &ValidatedTenant) -> Value {
+    let mut annotations = Map::new();
+    for (scope, limits) in [("tenant", &tenant.ceilings.tenant), ("agent", &tenant.ceilings.agent)] {
+        for (field, most) in limits.entries() {
+            let most = most.map_or_else(|| UNLIMITED.to_owned(), |most| most.to_string());
+            annotations.insert(format!("{CEILING_ANNOTATION}{scope}-{field}"), json!(most));
         }
-        value
-    };
-    (!tenant.admins.is_empty()).then(|| {
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": "acb-tenant-admins", "namespace": tenant.namespace, "labels": labels(tenant, "tenant")},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "acb-tenant-admin"},
-            "subjects": tenant.admins.iter().map(subject).collect::<Vec<_>>(),
-        })
-    })
+    }
+    Value::Object(annotations)
 }

@@ -15,7 +15,7 @@ use crate::{
     plan::ContextTypeRow,
     platform::Platform,
     tenancy::Tenancy,
-    tier,
+    tier::{self, QuotaCeilings},
 };
 
 /// The label of a namespace that serves a tenant. Only the platform may set it.
@@ -48,6 +48,8 @@ pub struct ValidatedTenant {
     pub replicas: u32,
     /// The most that the hub may have.
     pub max_replicas: u32,
+    /// The fewest and the most, where a HorizontalPodAutoscaler decides.
+    pub range: Option<(u32, u32)>,
     /// As in the spec.
     pub hub: Hub,
     /// As in the spec.
@@ -66,6 +68,8 @@ pub struct ValidatedTenant {
     pub limits: Limits,
     /// Effective limits of an agent, before Quotas.
     pub agent_limits: Limits,
+    /// What its Quotas may say at most.
+    pub ceilings: QuotaCeilings,
     /// Days.
     pub audit_days: u32,
     /// Fields that are set and that nothing acts on yet.
@@ -91,6 +95,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let hub = spec.hub.clone().unwrap_or_default();
     let replicas = hub.replicas.or(hub.min_replicas).unwrap_or(1);
     let max_replicas = hub.max_replicas.unwrap_or(replicas).max(replicas);
+    let range = hub.max_replicas.map(|_| (replicas, max_replicas));
 
     check_neighbours(tenant, world, &namespace, &mut problems);
     let limits = spec.limits.clone().unwrap_or_default();
@@ -156,6 +161,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         not_acted_on: not_acted_on(tenant),
         limits: world.tenancy.tenant_limits(tenant, &allowance),
         agent_limits: Tenancy::agent_base(tenant, &allowance),
+        ceilings: allowance.quota_ceilings(),
         tier: spec.tier,
         own_namespace: spec.namespace.is_none(),
         registration: spec.registration.unwrap_or(Registration::Declared),
@@ -170,6 +176,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         context_types,
         replicas,
         max_replicas,
+        range,
         hub,
         deleting,
         owns_names,
@@ -270,13 +277,7 @@ fn not_acted_on(tenant: &Tenant) -> Vec<String> {
             fields.push(format!("spec.contextTypes[{index}].schema"));
         }
     }
-    let hub = spec.hub.clone().unwrap_or_default();
-    for (field, set) in [
-        ("spec.hub.maxReplicas", hub.max_replicas.is_some()),
-        ("spec.hub.gateway", hub.gateway.is_some()),
-        ("spec.audit", spec.audit.is_some()),
-        ("spec.auth", spec.auth.is_some()),
-    ] {
+    for (field, set) in [("spec.audit", spec.audit.is_some()), ("spec.auth", spec.auth.is_some())] {
         if set {
             fields.push(field.to_owned());
         }

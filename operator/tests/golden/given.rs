@@ -9,10 +9,10 @@ use acb_crds::{
 use acb_operator::{
     agent,
     effect::{
-        kubernetes::ObjectKey,
+        kubernetes::{AUTHORITY, ObjectKey},
         postgres_observe::{LoginState, ObservedLogin},
     },
-    plan::{KafkaStep, KubernetesStep, Plan, PostgresStep, Step},
+    plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, Step},
     platform::{Platform, PlatformBus, PlatformPostgres},
     tenancy::Tenancy,
     tenant::{self, ObservedKafka},
@@ -93,8 +93,9 @@ pub(crate) fn apply(world: &mut tenant::World, plan: &Plan) {
             Step::Kubernetes(KubernetesStep::EnsureSecret { secret, .. }) => {
                 world.secrets.insert(secret);
             }
-            Step::Kubernetes(KubernetesStep::PublishCertificate { namespace, name, .. }) => {
-                let object: Value = json!({"data": {"ca.crt": "PEM"}});
+            Step::Kubernetes(KubernetesStep::PublishCertificate { namespace, name, authority }) => {
+                let metadata = json!({"annotations": {AUTHORITY: authority.object_name()}});
+                let object: Value = json!({"metadata": metadata, "data": {"ca.crt": "PEM"}});
                 world.objects.insert(ObjectKey::new("v1", "ConfigMap", &namespace, &name), object);
             }
             Step::Kubernetes(KubernetesStep::Delete { api_version, kind, namespace, name }) => {
@@ -128,7 +129,11 @@ fn apply_kafka(kafka: &mut ObservedKafka, step: KafkaStep) {
         }
         KafkaStep::EnsureUser { .. } => (kafka.user, kafka.has_user) = (LoginState::Works, true),
         KafkaStep::EnsureAcls { .. } => kafka.acls = true,
-        KafkaStep::RemoveUser { .. } => (kafka.user, kafka.has_user, kafka.acls) = (LoginState::Refused, false, false),
+        KafkaStep::EnsureQuota { quota, .. } => kafka.quota = quota,
+        KafkaStep::RemoveUser { .. } => {
+            (kafka.user, kafka.has_user, kafka.acls) = (LoginState::Refused, false, false);
+            kafka.quota = KafkaQuota::default();
+        }
         KafkaStep::RemoveTopic { name } => {
             kafka.topics.remove(&name);
         }

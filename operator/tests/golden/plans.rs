@@ -1,11 +1,12 @@
 use acb_operator::{
     agent::{self, StoredApiKey},
-    effect::postgres_observe::LoginState,
+    effect::{kubernetes::ObjectKey, postgres_observe::LoginState},
     plan::{KubernetesStep, Plan, PostgresStep, Step},
     platform::Platform,
     tenancy::Tenancy,
+    tenant,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::given::{
     agent_named, agent_text, agent_world, apply, converged, first, holds, kafka_platform, plan, platform, quota_text, sample,
@@ -89,6 +90,135 @@ fn a_changed_tenant() {
 }
 
 #[test]
+fn the_operator_is_let_into_a_namespace_before_anything_is_put_there() {
+    let tenancy = sample("acme.yaml");
+    let plan = plan(&first(&tenancy), &world(&tenancy), &kafka_platform());
+    for namespace in ["acb-acme", "acbhub-acme"] {
+        let let_in = position(&plan, &format!("RoleBinding {namespace}/acb-operator"));
+        assert!(position(&plan, &format!("Namespace {namespace}")) < let_in);
+        let there = plan.steps.iter().position(|step| step.to_string().contains(&format!(" {namespace}/"))).unwrap();
+        assert_eq!(there, let_in, "{plan}");
+    }
+    assert!(position(&plan, "kafka quota") < position(&plan, "kafka user"), "no user without a quota");
+}
+
+fn hub(world: &mut tenant::World) -> &mut Value {
+    world.objects.values_mut().find(|object| object["kind"] == "Deployment").unwrap()
+}
+
+#[test]
+fn an_autoscaler_decides_within_its_range() {
+    let platform = platform();
+    let text = |hub: &str| tenancy(&tenant_text("acme", &format!("{{tier: Professional, hub: {hub}}}")));
+    let ranged = text("{minReplicas: 2, maxReplicas: 5}");
+    let mut world = converged(&ranged, &platform);
+    assert_eq!(hub(&mut world)["spec"]["replicas"], 2);
+    // It scales: nothing to do.
+    hub(&mut world)["spec"]["replicas"] = json!(4);
+    assert_eq!(plan(&first(&ranged), &world, &platform), Plan::default());
+    // Something else of the Deployment changes: the number stays.
+    let mut other = first(&ranged);
+    other.spec.hub.as_mut().unwrap().node_selector = [("pool".to_owned(), "acme".to_owned())].into();
+    let changed = plan(&other, &world, &platform).to_string();
+    assert_eq!(changed, "+ Deployment acbhub-acme/hub (4 replicas)\n");
+    // Back to a fixed number.
+    let fixed = text("{replicas: 3}");
+    let steps = plan(&first(&fixed), &tenant::World { tenancy: fixed.clone(), ..world.clone() }, &platform).to_string();
+    assert!(steps.contains("- HorizontalPodAutoscaler acbhub-acme/hub") && steps.contains("hub (3 replicas)"), "{steps}");
+    // And to a range: the Deployment is never applied without a number.
+    let mut world = converged(&fixed, &platform);
+    let again = plan(&first(&ranged), &world, &platform);
+    assert!(again.to_string().contains("+ HorizontalPodAutoscaler acbhub-acme/hub (2 to 5 replicas)"), "{again}");
+    apply(&mut world, &again);
+    assert_eq!(hub(&mut world)["spec"]["replicas"], 3);
+}
+
+#[test]
+fn resources_are_planned_as_an_api_server_stores_them() {
+    let tenancy =
+        tenancy(&tenant_text("acme", "{tier: Free, hub: {resources: {requests: {cpu: '0.5'}, limits: {memory: 1024Mi}}}}"));
+    let mut world = converged(&tenancy, &platform());
+    let resources = &hub(&mut world)["spec"]["template"]["spec"]["containers"][0]["resources"];
+    assert_eq!(*resources, json!({"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}}));
+}
+
+#[test]
+fn a_gateway_gets_a_route_and_a_certificate_with_its_name() {
+    let platform = platform();
+    let tenancy = sample("acme.yaml");
+    let mut world = converged(&tenancy, &platform);
+    let mut tenant = first(&tenancy);
+    let gateway =
+        acb_crds::tenant::Gateway { name: "edge".into(), namespace: "gateways".into(), hostname: "acme.example".into() };
+    tenant.spec.hub.as_mut().unwrap().gateway = Some(gateway);
+    let routed = plan(&tenant, &world, &platform);
+    let text = routed.to_string();
+    assert!(text.contains("+ TLSRoute acbhub-acme/hub") && text.contains("+ NetworkPolicy acbhub-acme/agents-to-hub"), "{text}");
+    assert!(text.contains("+ Secret acbhub-acme/hub-tls-2") && text.contains("acme.example"), "{text}");
+    assert!(position(&routed, "hub-tls-2") < position(&routed, "Deployment"));
+    // Whatever was done of it: the rest is the same, and no further generation.
+    for done in 0..=routed.steps.len() {
+        let mut world = world.clone();
+        apply(&mut world, &Plan { steps: routed.steps[..done].to_vec() });
+        let rest = plan(&tenant, &world, &platform);
+        apply(&mut world, &rest);
+        assert_eq!(plan(&tenant, &world, &platform), Plan::default(), "after {done} steps");
+        assert!(!world.secrets.iter().any(|secret| secret.name == "hub-tls" && secret.generation > 2));
+    }
+    apply(&mut world, &routed);
+    let gone = plan(&first(&tenancy), &world, &platform).to_string();
+    assert!(gone.contains("- TLSRoute acbhub-acme/hub"), "{gone}");
+}
+
+#[test]
+fn a_namespace_that_the_platform_gave_is_marked_and_released_and_never_removed() {
+    let platform = platform();
+    let text = "{tier: Free, namespace: team-a, deletionPolicy: Delete, admins: [{kind: Group, name: team-a}]}";
+    let mut given = tenancy(&tenant_text("acme", text));
+    let mut world = world(&given);
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a", "labels": {"acb.dev/tenant": "acme"}}});
+    world.objects.insert(ObjectKey::of(&namespace).unwrap(), namespace);
+    let steps = plan(&first(&given), &world, &platform);
+    let text = steps.to_string();
+    assert!(text.contains("+ Namespace team-a") && text.contains("+ RoleBinding team-a/acb-tenant-admins"), "{text}");
+    assert!(!text.contains("NetworkPolicy team-a/"), "what else runs there is the platform's: {text}");
+    apply(&mut world, &steps);
+    let key = ObjectKey::new("v1", "Namespace", "", "team-a");
+    assert_eq!(world.objects[&key]["metadata"]["annotations"]["acb.dev/ceiling-tenant-maxAgents"], "3");
+    assert!(world.objects[&key]["metadata"]["labels"].get("pod-security.kubernetes.io/enforce").is_none());
+
+    let tenant = &mut given.tenants[0];
+    tenant.metadata.deletion_timestamp = tenant.metadata.creation_timestamp.clone();
+    let removal = plan(tenant, &world, &platform);
+    let text = removal.to_string();
+    assert!(!text.contains("- Namespace team-a"), "{text}");
+    assert!(
+        text.contains("- RoleBinding team-a/acb-tenant-admins") && text.contains("- RoleBinding team-a/acb-operator"),
+        "{text}"
+    );
+    apply(&mut world, &removal);
+    assert!(world.objects[&key]["metadata"]["labels"].get("acb.dev/tenant-uid").is_none());
+    assert_eq!(plan(tenant, &world, &platform), Plan::default(), "removed once");
+}
+
+#[test]
+fn a_quota_of_kafka_follows_the_limits() {
+    let quota = |spec: &str| {
+        let tenancy = tenancy(&tenant_text("acme", spec));
+        let validated = tenant::validate::validate(&first(&tenancy), &world(&tenancy), &kafka_platform()).unwrap();
+        tenant::bandwidth::kafka_quota(&validated)
+    };
+    let of_tier = quota("{tier: Professional, hub: {replicas: 2}}");
+    // 50 agents of 100 MB a minute, twice.
+    assert_eq!(of_tier.producer_bytes_per_second, Some(166_666_666));
+    assert_eq!(of_tier.consumer_bytes_per_second, Some(3 * 166_666_666), "every replica reads all, and one more in a rollout");
+    let limited = quota("{tier: Free, limits: {bytesPerMinute: 1000}}");
+    assert_eq!(limited.producer_bytes_per_second, Some(4 * 1_048_576), "a record of the greatest size still passes");
+    assert_eq!(quota("{tier: Enterprise}"), acb_operator::plan::KafkaQuota::default());
+}
+
+#[test]
 fn drift_is_mended() {
     let (tenancy, platform) = (sample("acme.yaml"), platform());
     let mut world = converged(&tenancy, &platform);
@@ -96,6 +226,34 @@ fn drift_is_mended() {
     deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] = json!(true);
     let mended = plan(&first(&tenancy), &world, &platform);
     assert_eq!(mended.to_string(), "+ Deployment acbhub-acme/hub (2 replicas)\n");
+}
+
+#[test]
+fn a_secret_that_was_deleted_is_made_anew_under_another_name() {
+    let (tenancy, platform) = (sample("acme.yaml"), kafka_platform());
+    for (name, with_it) in [("hub-tls", 0), ("hub-keys", 0), ("hub-postgres", 0), ("hub-kafka", 0), ("ca-", 2)] {
+        let mut world = converged(&tenancy, &platform);
+        let gone = world.secrets.iter().find(|secret| secret.name.starts_with(name)).unwrap().clone();
+        world.secrets.remove(&gone);
+        match name {
+            "hub-postgres" => world.login = LoginState::Refused,
+            "hub-kafka" => world.kafka.as_mut().unwrap().user = LoginState::Refused,
+            _ => {}
+        }
+        let steps = plan(&first(&tenancy), &world, &platform);
+        let text = steps.to_string();
+        assert!(text.contains(&format!("{}-2 ", gone.name)) && text.contains("Deployment acbhub-acme/hub"), "{text}");
+        // A new authority means a new certificate, and agents that know it.
+        let others = ["Secret acbhub-acme/hub-tls-2", "ConfigMap acb-acme/acb-ca"];
+        assert_eq!(others.iter().filter(|other| name == "ca-" && text.contains(*other)).count(), with_it, "{text}");
+        for done in 0..=steps.steps.len() {
+            let mut world = world.clone();
+            apply(&mut world, &Plan { steps: steps.steps[..done].to_vec() });
+            let rest = plan(&first(&tenancy), &world, &platform);
+            apply(&mut world, &rest);
+            assert_eq!(plan(&first(&tenancy), &world, &platform), Plan::default(), "{name} after {done} steps");
+        }
+    }
 }
 
 #[test]

@@ -11,13 +11,14 @@ use acb_kafka::{
 };
 use acb_operator::{
     effect::{kafka::KafkaEffect, kafka_announce::KafkaAnnouncer, postgres::GenerationAnnouncer, postgres_observe::LoginState},
-    plan::{KafkaStep, Plan, Step},
+    plan::{KafkaQuota, KafkaStep, Plan, Step},
     tenant::World,
 };
 use acb_testbed::{Kafka, KafkaListener};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{Consumer as _, StreamConsumer},
+    producer::{FutureProducer, FutureRecord},
 };
 use tokio::{
     sync::SemaphorePermit,
@@ -107,7 +108,7 @@ async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
     bench.effect.apply(&neighbour, &Passwords).await.unwrap();
     let user = bench.user.clone();
     let fresh = bench.planned().await;
-    assert_eq!(fresh.len(), 8, "{fresh:?}");
+    assert_eq!(fresh.len(), 9, "{fresh:?}");
     bench.effect.apply(&fresh, &Passwords).await.unwrap();
     assert_eq!(bench.planned().await, []);
     assert_eq!(bench.world.kafka.as_ref().unwrap().topics.len(), 6);
@@ -127,11 +128,17 @@ async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
     bench.apply(KafkaStep::EnsureAcls { username: user.clone(), prefix: "acb.other.".into() }).await;
     bench.heals(&["acls of"]).await;
     bench.apply(KafkaStep::RemoveUser { username: user.clone() }).await;
-    bench.heals(&["kafka user", "acls of"]).await;
+    bench.heals(&["quota of", "kafka user", "acls of"]).await;
     let elsewhere = acb_operator::plan::SecretRef { namespace: "elsewhere".into(), name: "hub-kafka".into(), generation: 1 };
     bench.apply(KafkaStep::EnsureUser { username: user.clone(), secret: elsewhere }).await;
     assert_eq!(bench.effect.login_state(&user, &password("acbhub-acme")).await, LoginState::Refused);
     bench.heals(&["kafka user"]).await;
+
+    for producer_bytes_per_second in [None, Some(1_000)] {
+        let quota = KafkaQuota { producer_bytes_per_second, ..KafkaQuota::default() };
+        bench.apply(KafkaStep::EnsureQuota { username: user.clone(), quota }).await;
+        bench.heals(&["quota of"]).await;
+    }
 
     // Partitions grow, and what is not set keeps what there is.
     bench.world.tenancy.tenants[0].spec.context_types[0].partitions = Some(6);
@@ -161,8 +168,40 @@ async fn a_tenant_that_goes_takes_its_own_and_nothing_else() {
         assert!(Instant::now() < deadline, "{:?}", bench.world.kafka);
         sleep(Duration::from_millis(20)).await;
     }
+    assert_eq!(bench.world.kafka.as_ref().unwrap().quota, KafkaQuota::default());
     let neighbour = bench.effect.observe("acme2", "acb.acme2.").await.unwrap();
     assert!(neighbour.has_user && neighbour.acls && neighbour.topics.len() == 1, "{neighbour:?}");
+}
+
+/// How long a user takes to append 12 MiB.
+async fn appending(bench: &Bench) -> Duration {
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", bench.kafka.bootstrap_servers())
+        .set("security.protocol", "SASL_PLAINTEXT")
+        .set("sasl.mechanism", "SCRAM-SHA-512")
+        .set("sasl.username", &bench.user)
+        .set("sasl.password", password("acbhub-acme"))
+        .create()
+        .unwrap();
+    let payload = vec![7_u8; 512 * 1024];
+    let start = Instant::now();
+    for _ in 0..24 {
+        let record = FutureRecord::<(), _>::to("acb.acme.sys.messages").payload(&payload);
+        producer.send(record, Duration::from_secs(60)).await.unwrap();
+    }
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn a_quota_holds_a_producer_back() {
+    let mut bench = Bench::start().await;
+    let steps = bench.planned().await;
+    bench.effect.apply(&steps, &Passwords).await.unwrap();
+    let free = appending(&bench).await;
+    let quota = KafkaQuota { producer_bytes_per_second: Some(1_048_576), ..KafkaQuota::default() };
+    bench.apply(KafkaStep::EnsureQuota { username: bench.user.clone(), quota }).await;
+    let held = appending(&bench).await;
+    assert!(held > Duration::from_secs(3) && held > 2 * free, "{free:?} without, {held:?} with a quota of a twelfth a second");
 }
 
 #[tokio::test]

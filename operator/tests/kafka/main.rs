@@ -11,10 +11,14 @@ use acb_kafka::{
     Connection, Error, ResponseError, Settings,
     kafka_protocol::{
         messages::{
-            AlterUserScramCredentialsRequest, CreateAclsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeAclsRequest,
-            FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest, TopicName, TransactionalId,
-            alter_user_scram_credentials_request::ScramCredentialDeletion, create_acls_request::AclCreation,
-            create_topics_request::CreatableTopic, delete_topics_request::DeleteTopicState,
+            AlterClientQuotasRequest, AlterUserScramCredentialsRequest, CreateAclsRequest, CreateTopicsRequest,
+            DeleteTopicsRequest, DescribeAclsRequest, FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest, TopicName,
+            TransactionalId,
+            alter_client_quotas_request::{EntityData, EntryData, OpData},
+            alter_user_scram_credentials_request::ScramCredentialDeletion,
+            create_acls_request::AclCreation,
+            create_topics_request::CreatableTopic,
+            delete_topics_request::DeleteTopicState,
             metadata_request::MetadataRequestTopic,
         },
         protocol::StrBytes,
@@ -119,6 +123,11 @@ async fn walls(listener: KafkaListener) {
     let other = ScramCredentialDeletion::default().with_name(text("acme2")).with_mechanism(2);
     let removed = acme.send(&AlterUserScramCredentialsRequest::default().with_deletions(vec![other]), 0).await.unwrap();
     assert_eq!(removed.results[0].error_code, cluster_denied);
+    let more = EntryData::default()
+        .with_entity(vec![EntityData::default().with_entity_type(text("user")).with_entity_name(Some(text("acme")))])
+        .with_ops(vec![OpData::default().with_key(text("producer_byte_rate")).with_value(1e12)]);
+    let raised = acme.send(&AlterClientQuotasRequest::default().with_entries(vec![more]), 1).await.unwrap();
+    assert_eq!(raised.entries[0].error_code, cluster_denied, "its own quota");
     let group = FindCoordinatorRequest::default().with_key(text("acb.acme2.hub")).with_key_type(0);
     assert_eq!(acme.send(&group, 2).await.unwrap().error_code, ResponseError::GroupAuthorizationFailed.code());
     let transaction = InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId(text("acb.acme.t"))));

@@ -160,6 +160,11 @@ impl Config {
                 Some(access)
             }
         };
+        let authorities = folder.join("postgres").join("ca.crt");
+        if authorities.is_file() {
+            let text = fs::read_to_string(&authorities).map_err(|error| ConfigError::new(&authorities, error))?;
+            platform.postgres_authorities = Some(text);
+        }
         debug_assert_eq!(kafka.is_some(), matches!(platform.bus, PlatformBus::Kafka { .. }));
         let config = Self {
             platform,
@@ -227,6 +232,14 @@ mod tests {
         assert_eq!((config.resync.as_secs(), config.concurrency), (600, 4));
         assert_eq!(config.platform.operator_namespace, "acb-system");
         assert!(config.kafka.is_none() && !format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn the_authorities_of_postgres_are_for_the_hubs_too() {
+        let folder = folder(POSTGRES);
+        fs::write(folder.path().join("postgres/ca.crt"), "PEM").unwrap();
+        let config = Config::load(&folder.path().join("config.yaml"), "acb-system").unwrap();
+        assert_eq!(config.platform.postgres_authorities.as_deref(), Some("PEM"));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use kube_client::core::{ApiResource, GroupVersionKind};
 
+use crate::tenant::network::TLS_ROUTE;
+
 /// What everything that the operator makes is labelled with.
 pub(super) const OWNED: &str = "app.kubernetes.io/managed-by=acb-operator";
 
@@ -14,23 +16,32 @@ pub(super) struct WatchedKind {
     pub(super) is_namespaced: bool,
     /// Those with this label alone.
     pub(super) selector: Option<&'static str>,
+    /// Not every cluster knows it: nothing waits for it.
+    pub(super) is_optional: bool,
 }
 
 const fn resource(kind: &'static str, plural: &'static str, is_namespaced: bool) -> WatchedKind {
-    WatchedKind { api_version: acb_crds::API_VERSION, kind, plural, is_namespaced, selector: None }
+    WatchedKind { api_version: acb_crds::API_VERSION, kind, plural, is_namespaced, selector: None, is_optional: false }
 }
 
 const fn owned(api_version: &'static str, kind: &'static str, plural: &'static str) -> WatchedKind {
-    WatchedKind { api_version, kind, plural, is_namespaced: true, selector: Some(OWNED) }
+    WatchedKind { api_version, kind, plural, is_namespaced: true, selector: Some(OWNED), is_optional: false }
 }
 
 /// Everything that is watched. Secrets are not: the operator may read them in tenants' namespaces only, and asks when it needs one.
-pub(super) const WATCHED: [WatchedKind; 12] = [
+pub(super) const WATCHED: [WatchedKind; 13] = [
     resource("Tenant", "tenants", false),
     resource("Agent", "agents", true),
     resource("Quota", "quotas", true),
     // Also those of others: a namespace with a tenant's name that is not the tenant's must be seen.
-    WatchedKind { api_version: "v1", kind: "Namespace", plural: "namespaces", is_namespaced: false, selector: None },
+    WatchedKind {
+        api_version: "v1",
+        kind: "Namespace",
+        plural: "namespaces",
+        is_namespaced: false,
+        selector: None,
+        is_optional: false,
+    },
     owned("v1", "ConfigMap", "configmaps"),
     owned("v1", "Service", "services"),
     owned("v1", "ServiceAccount", "serviceaccounts"),
@@ -39,10 +50,17 @@ pub(super) const WATCHED: [WatchedKind; 12] = [
     owned("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     owned("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
     owned("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
+    WatchedKind { is_optional: true, ..owned(TLS_ROUTE.0, TLS_ROUTE.1, "tlsroutes") },
 ];
 
-const SECRET: WatchedKind =
-    WatchedKind { api_version: "v1", kind: "Secret", plural: "secrets", is_namespaced: true, selector: Some(OWNED) };
+const SECRET: WatchedKind = WatchedKind {
+    api_version: "v1",
+    kind: "Secret",
+    plural: "secrets",
+    is_namespaced: true,
+    selector: Some(OWNED),
+    is_optional: false,
+};
 
 impl WatchedKind {
     /// The kind of an object; `None`: no plan may hold it.

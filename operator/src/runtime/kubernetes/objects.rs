@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     FIELD_MANAGER,
     cache::Cache,
+    kinds::WatchedKind,
     requests::{Refusal, Requests, plain},
     secrets::Secrets,
 };
@@ -155,7 +156,16 @@ impl Objects for KubernetesObjects {
             object["metadata"]["resourceVersion"] = version.clone();
         }
         let options = PatchParams::apply(FIELD_MANAGER).force();
-        self.patch(&key, None, &options, &Patch::Apply(object)).await.map_err(|refusal| refusal.within(&key.namespace))
+        self.patch(&key, None, &options, &Patch::Apply(object)).await.map_err(|refusal| match refusal {
+            Refusal::Missing if WatchedKind::find(&key.api_version, &key.kind).is_some_and(|kind| kind.is_optional) => {
+                let what = format!(
+                    "{} of {} is not known to this cluster: install its CRDs, or ask for none",
+                    key.kind, key.api_version
+                );
+                EffectError::refused("the API server", what)
+            }
+            other => other.within(&key.namespace),
+        })
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), EffectError> {

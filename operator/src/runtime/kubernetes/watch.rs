@@ -59,7 +59,7 @@ pub(super) struct Watches {
 
 impl Watches {
     pub(super) fn new() -> Self {
-        let missing = WATCHED.iter().map(|kind| kind.plural.to_owned()).collect();
+        let missing = WATCHED.iter().filter(|kind| !kind.is_optional).map(|kind| kind.plural.to_owned()).collect();
         Self { cache: Arc::default(), woken: Arc::default(), missing: watch::Sender::new(missing) }
     }
 
@@ -104,7 +104,7 @@ impl Watches {
                     let change = plain(kind.api_version, kind.kind, &object).and_then(|object| self.cache.remove(&object));
                     change.iter().for_each(|change| self.wake(change));
                 }
-                Err(error) if complained => debug!(kind = kind.plural, %error, "still not watched"),
+                Err(error) if complained || kind.is_optional => debug!(kind = kind.plural, %error, "still not watched"),
                 Err(error) => {
                     complained = true;
                     warn!(kind = kind.plural, %error, "not watched; tried again (are the CRDs installed, and the ClusterRole?)");

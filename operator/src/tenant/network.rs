@@ -1,0 +1,113 @@
+//! Who may connect to whom in a tenant's two namespaces.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use acb_crds::names::objects;
+use serde_json::{Value, json};
+
+use super::{
+    hub::{self, GRPC_PORT},
+    space::labels,
+    validate::ValidatedTenant,
+};
+use crate::platform::{Platform, PlatformBus};
+
+/// The label of namespaces whose pods may scrape the hubs. Only the platform may set it.
+pub const MONITORING_LABEL: &str = "acb.dev/monitoring";
+
+const DNS_PORT: u16 = 53;
+
+/// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL and Kafka only. In the
+/// tenant's own namespace nobody else's pods get in; where its agents connect to is theirs: they call models and tools that ACB does not
+/// know of. A namespace that the platform gave is left as it is.
+#[must_use]
+pub fn policies(tenant: &ValidatedTenant, platform: &Platform) -> Vec<Value> {
+    let space = tenant.name.hub_namespace();
+    let hub = |name: &str, spec: Value| policy(tenant, name, &space, "hub", spec);
+    let to_hub = json!({"matchLabels": hub::selector(tenant)});
+    let mut policies = vec![
+        hub("default-deny", json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})),
+        hub(
+            "agents-to-hub",
+            json!({
+                "podSelector": to_hub,
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": agents(tenant), "ports": [{"port": "grpc", "protocol": "TCP"}]}],
+            }),
+        ),
+        hub(
+            "monitoring-to-hub",
+            json!({
+                "podSelector": to_hub,
+                "policyTypes": ["Ingress"],
+                "ingress": [{
+                    "from": [{"namespaceSelector": {"matchLabels": {MONITORING_LABEL: "true"}}}],
+                    "ports": [{"port": "ops", "protocol": "TCP"}],
+                }],
+            }),
+        ),
+        hub("hub-to-platform", json!({"podSelector": to_hub, "policyTypes": ["Egress"], "egress": platform_egress(platform)})),
+    ];
+    if tenant.own_namespace {
+        let inner = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": {}}]}]});
+        policies.push(policy(tenant, "own-pods-only", &tenant.namespace, "tenant", inner));
+    }
+    policies
+}
+
+fn policy(tenant: &ValidatedTenant, name: &str, namespace: &str, component: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels(tenant, component)},
+        "spec": spec,
+    })
+}
+
+/// Pods of the tenant's namespace, the gateway's, and those that the spec names.
+fn agents(tenant: &ValidatedTenant) -> Vec<Value> {
+    let pods_of = |namespace: &str| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}});
+    let mut peers = vec![pods_of(&tenant.namespace)];
+    peers.extend(tenant.hub.gateway.iter().map(|gateway| pods_of(&gateway.namespace)));
+    for peer in &tenant.hub.ingress_peers {
+        peers.extend(peer.namespace.as_deref().map(pods_of));
+        peers.extend(peer.cidr.as_ref().map(|cidr| json!({"ipBlock": {"cidr": cidr}})));
+    }
+    peers
+}
+
+/// DNS, PostgreSQL and Kafka. A policy knows no names: only what is given as an address is held to it; of brokers only the port, since
+/// they tell clients other addresses than those that they were first found at.
+fn platform_egress(platform: &Platform) -> Vec<Value> {
+    let tcp = |port: u16| json!({"port": port, "protocol": "TCP"});
+    let mut postgres = json!({"ports": [tcp(platform.postgres.port)]});
+    if let Ok(address) = platform.postgres.host.parse::<IpAddr>() {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        postgres["to"] = json!([{"ipBlock": {"cidr": format!("{address}/{bits}")}}]);
+    }
+    let mut egress = vec![json!({"ports": [{"port": DNS_PORT, "protocol": "UDP"}, tcp(DNS_PORT)]}), postgres];
+    if let PlatformBus::Kafka { bootstrap_servers, .. } = &platform.bus {
+        let ports: BTreeSet<u16> =
+            bootstrap_servers.split(',').filter_map(|broker| broker.trim().rsplit_once(':')?.1.parse().ok()).collect();
+        egress.push(json!({"ports": ports.into_iter().map(tcp).collect::<Vec<_>>()}));
+    }
+    egress
+}
+
+/// A route of the Gateway API that hands TLS connections for the hub's name through to it, where the spec asks for one.
+#[must_use]
+pub fn tls_route(tenant: &ValidatedTenant) -> Option<Value> {
+    tenant.hub.gateway.as_ref().map(|gateway| {
+        json!({
+            "apiVersion": TLS_ROUTE.0, "kind": TLS_ROUTE.1,
+            "metadata": {"name": objects::HUB, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, "hub")},
+            "spec": {
+                "parentRefs": [{"name": gateway.name, "namespace": gateway.namespace}],
+                "hostnames": [gateway.hostname],
+                "rules": [{"backendRefs": [{"name": objects::HUB, "port": GRPC_PORT}]}],
+            },
+        })
+    })
+}
+
+/// What a route to a hub is.
+pub const TLS_ROUTE: (&str, &str) = ("gateway.networking.k8s.io/v1alpha2", "TLSRoute");
