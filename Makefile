@@ -1,7 +1,7 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench images e2e cluster-up cluster-down
+.PHONY: help build demo test charts bench images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
@@ -27,6 +27,9 @@ test: ## Format, lints, unit and golden tests, conformance suites, integration t
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	cargo build --locked --workspace
 	cargo test --locked --workspace
+
+charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
+	cargo test --locked -p acb-operator --test charts -- --include-ignored
 
 bench: ## Measures the figures of docs/figures.md, to target/bench/report.json.
 	@scripts/install-dependencies build kafka

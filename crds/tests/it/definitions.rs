@@ -26,6 +26,32 @@ fn yaml_is_current() {
     }
 }
 
+/// The same in the chart, with what helm is told about it.
+#[test]
+fn the_chart_holds_the_same() {
+    const METADATA: &str = "metadata:
+  {{- if .Values.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}
+  labels:
+    app.kubernetes.io/part-of: acb
+    app.kubernetes.io/managed-by: {{ .Release.Service }}
+";
+    for kind in Kind::ALL {
+        let name = format!("{}.yaml", kind.definition().spec.names.plural);
+        let definition = fs::read_to_string(folder().join(&name)).unwrap();
+        assert!(!definition.contains("{{"), "{name} would be a template in the chart");
+        let text = definition.replacen("metadata:\n", METADATA, 1);
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/acb-crds/templates").join(&name);
+        if std::env::var_os("UPDATE_CRDS").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == text, "{} is out of date: run UPDATE_CRDS=1 cargo test -p acb-crds", path.display());
+    }
+}
+
 fn walk(value: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     visit(path, value);
     for (name, field) in value.get("properties").and_then(Value::as_object).into_iter().flatten() {

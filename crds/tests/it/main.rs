@@ -4,3 +4,4 @@
 mod definitions;
 mod documents;
 mod names;
+mod reference;

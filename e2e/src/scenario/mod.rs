@@ -1,5 +1,6 @@
 //! What users do, each as they would do it: with kubectl, helm and `acb`.
 
+mod admission;
 mod crds;
 mod hostile;
 
@@ -29,14 +30,24 @@ struct Scenario {
 }
 
 /// In the order in which they run: later ones use what earlier ones left.
-const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "crds",
-    proves: "a real API server takes the kinds and every sample, and refuses bad values of every field with a message",
-    needs_node: false,
-    long: false,
-    after: &[],
-    run: crds::run,
-}];
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "crds",
+        proves: "a real API server takes the kinds and every sample, and refuses bad values of every field with a message",
+        needs_node: false,
+        long: false,
+        after: &[],
+        run: crds::run,
+    },
+    Scenario {
+        name: "admission",
+        proves: "policies and roles let tenants, their admins and the operator do what they may, and nothing else",
+        needs_node: false,
+        long: false,
+        after: &[],
+        run: admission::run,
+    },
+];
 
 /// What a scenario acts on.
 struct World {
