@@ -93,6 +93,9 @@ impl fmt::Display for PostgresStep {
                     limits(&agent.limits)
                 )?;
                 match api_key {
+                    Some(key) if key.overlap_seconds > 0 => {
+                        write!(f, "; key in {}, the one before for {} s)", key.secret, key.overlap_seconds)
+                    }
                     Some(key) => write!(f, "; key in {})", key.secret),
                     None => f.write_str("; no key)"),
                 }

@@ -23,11 +23,12 @@ use crate::{
     context_relay::Relay,
     context_store::{ContextStore, Created, ListFilter, Outbox},
     context_tail::{ContextTail, WindowSize},
-    directory::Directory,
+    directory::{ContextType, Directory},
     expiry::Janitor,
     fault::{Code, Fault},
     message::MAX_NAME_BYTES,
     messages::unread,
+    payload_schema::Schemas,
     subscription::{From, Subscriber, Subscription, bus_fault},
     supervisor::Supervisor,
     upload::UploadStore,
@@ -124,6 +125,7 @@ pub struct Contexts {
     pub(crate) stores: ContextStores,
     pub(crate) directory: Directory,
     pub(crate) bell: Arc<Notify>,
+    pub(crate) schemas: Schemas,
     bus: Arc<dyn Bus>,
     tenant: String,
     config: ContextConfig,
@@ -167,6 +169,7 @@ impl Contexts {
             stores,
             directory,
             bell,
+            schemas: Schemas::default(),
             bus,
             tenant: tenant.into(),
             config,
@@ -178,9 +181,9 @@ impl Contexts {
     /// Shares a context.
     pub async fn create(&self, creator: &Agent, new: NewContext) -> Result<Context, Fault> {
         let snapshot = self.directory.snapshot();
-        let limit = snapshot.context_types.get(&new.description.kind).copied();
-        new.description.validate(creator, limit.is_some())?;
-        check_payload(&new.payload, limit)?;
+        let kind = snapshot.context_types.get(&new.description.kind);
+        new.description.validate(creator, kind.is_some())?;
+        check_payload(&new.payload, kind)?;
         let key = Some(new.idempotency_key.as_str()).filter(|key| !key.is_empty());
         if key.is_some_and(|key| key.len() > MAX_NAME_BYTES || key.contains(char::is_control)) {
             return Err(Fault::invalid(
@@ -188,6 +191,7 @@ impl Contexts {
                 format!("an idempotency key has at most {MAX_NAME_BYTES} bytes, without control characters"),
             ));
         }
+        self.schemas.check(&snapshot, &new.description.kind, &new.payload).await?;
         let size = new.payload.len() as u64;
         let sha256 = Sha256::digest(&new.payload).into();
         let context = new.description.context(creator, Payload::Inline(new.payload), size, sha256);
@@ -221,9 +225,10 @@ impl Contexts {
         validate_ttl(update.ttl)?;
         validate_labels(&update.metadata, &update.content_type)?;
         let old = self.owned(caller, update.id).await?;
-        let limit = self.directory.snapshot().context_types.get(&old.kind).copied();
-        may_publish(caller, &old.kind, limit.is_some())?;
-        check_payload(&update.payload, limit)?;
+        let snapshot = self.directory.snapshot();
+        let kind = snapshot.context_types.get(&old.kind);
+        may_publish(caller, &old.kind, kind.is_some())?;
+        check_payload(&update.payload, kind)?;
         let conflict = || {
             Fault::new(
                 Code::Aborted,
@@ -234,6 +239,7 @@ impl Contexts {
         if old.version != update.version {
             return Err(conflict());
         }
+        self.schemas.check(&snapshot, &old.kind, &update.payload).await?;
         let time = now();
         let context = Context {
             version: old.version + 1,
@@ -376,8 +382,8 @@ impl Contexts {
     }
 }
 
-fn check_payload(payload: &Bytes, limit: Option<usize>) -> Result<(), Fault> {
-    let limit = limit.unwrap_or(MAX_INLINE_BYTES).min(MAX_INLINE_BYTES);
+fn check_payload(payload: &Bytes, kind: Option<&ContextType>) -> Result<(), Fault> {
+    let limit = kind.map_or(MAX_INLINE_BYTES, |kind| kind.max_bytes.min(MAX_INLINE_BYTES));
     if payload.len() > limit {
         return Err(Fault::new(
             Code::ResourceExhausted,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::{
     agent::{Agent, AgentId},
     fault::{Code, Fault},
+    payload_schema::PayloadSchema,
 };
 
 /// One membership: `joined_at..left_at`.
@@ -35,6 +36,15 @@ impl Membership {
     }
 }
 
+/// A context type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContextType {
+    /// The most that a payload may have inline.
+    pub max_bytes: usize,
+    /// What payloads must meet.
+    pub schema: Option<Arc<PayloadSchema>>,
+}
+
 /// An API key that is there, by what is no secret of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownKey {
@@ -53,8 +63,8 @@ pub struct Snapshot {
     pub suspended: bool,
     /// Whether agents may register others.
     pub open_registration: bool,
-    /// Names of its context types, with the largest payload of each in bytes.
-    pub context_types: HashMap<String, usize>,
+    /// Its context types, by name.
+    pub context_types: HashMap<String, ContextType>,
     /// Its API keys, by prefix.
     pub api_keys: HashMap<String, KnownKey>,
     agents: HashMap<AgentId, Arc<Agent>>,

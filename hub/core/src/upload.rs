@@ -18,6 +18,7 @@ use crate::{
     context_metrics::ContextMetrics,
     contexts::{Contexts, not_found},
     fault::{Code, Fault},
+    payload_schema,
 };
 
 /// Chunks of one stream on their way to the store.
@@ -144,6 +145,7 @@ impl Uploads {
             ));
         }
         start.description.validate(agent, self.knows(&start.description.kind))?;
+        payload_schema::check_size(&self.contexts.directory.snapshot(), &start.description.kind, start.size)?;
         let layout = Layout { size: start.size, chunk_size: CHUNK_BYTES };
         let wanted = Upload { id: start.id, agent: agent.id, description: start.description, layout, context: None };
         // What can't become a context must be known now, not after a hundred chunks.
@@ -346,7 +348,7 @@ impl UploadSession {
         }
         // The stream may have begun long ago.
         let snapshot = self.uploads.contexts.directory.snapshot();
-        let kind = &self.upload.description.kind;
+        let kind = &self.upload.description.kind.clone();
         may_publish(snapshot.acting(self.agent.id)?, kind, snapshot.context_types.contains_key(kind))?;
         // Another connection may have stored chunks of this upload, too.
         self.stored = self.uploads.contexts.stores.chunks.stored(id).await?;
@@ -364,6 +366,12 @@ impl UploadSession {
         };
         if whole != sha256 {
             return Err(checksum_mismatch(id));
+        }
+        payload_schema::check_size(&snapshot, kind, self.upload.layout.size)?;
+        if snapshot.context_types.get(kind).is_some_and(|kind| kind.schema.is_some()) {
+            // What can be checked has one chunk.
+            let chunk = self.uploads.get_chunk(id, 0).await?.ok_or_else(|| upload_not_found(id))?;
+            self.uploads.contexts.schemas.check(&snapshot, kind, &chunk.data).await?;
         }
         let payload = Payload::Chunks(id);
         let context = self.upload.description.clone().context(&self.agent, payload, self.upload.layout.size, whole);

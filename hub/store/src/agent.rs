@@ -1,11 +1,12 @@
 //! The directory: what the operator projected of the tenant and its agents.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use acb_hub_core::{
     agent::{Agent, AgentId, Role},
-    directory::{DirectoryStore, KnownKey, Membership, Snapshot},
+    directory::{ContextType, DirectoryStore, KnownKey, Membership, Snapshot},
     fault::{Code, Fault},
+    payload_schema::PayloadSchema,
 };
 use async_trait::async_trait;
 use sqlx::{Row as _, postgres::PgRow, types::Json};
@@ -13,6 +14,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{PgStore, fault::fault};
+
+type TypeRow = (String, i32, Option<Json<PayloadSchema>>);
 
 #[async_trait]
 impl DirectoryStore for PgStore {
@@ -39,7 +42,7 @@ impl DirectoryStore for PgStore {
             .await
             .map_err(failed)?
             .ok_or_else(not_projected)?;
-        let types: Vec<(String, i32)> = sqlx::query_as("SELECT name, max_message_bytes FROM acb.context_type")
+        let types: Vec<TypeRow> = sqlx::query_as("SELECT name, max_message_bytes, schema FROM acb.context_type")
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
@@ -71,8 +74,13 @@ impl DirectoryStore for PgStore {
         let mut snapshot = Snapshot::new(generation.cast_unsigned(), agents, memberships);
         snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
         snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
-        snapshot.context_types =
-            types.into_iter().map(|(name, bytes)| (name, usize::try_from(bytes).unwrap_or_default())).collect();
+        snapshot.context_types = types
+            .into_iter()
+            .map(|(name, bytes, schema)| {
+                let schema = schema.map(|Json(schema)| Arc::new(schema));
+                (name, ContextType { max_bytes: usize::try_from(bytes).unwrap_or_default(), schema })
+            })
+            .collect();
         let known = |agent, expires_at| KnownKey { agent: AgentId(agent), expires_at };
         snapshot.api_keys = keys.into_iter().map(|(prefix, agent, expires_at)| (prefix, known(agent, expires_at))).collect();
         Ok(snapshot)

@@ -6,6 +6,7 @@ use acb_crds::{
     names::{TenantId, TenantName},
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
+use acb_hub_core::payload_schema;
 use serde_json::Value;
 
 use super::World;
@@ -124,6 +125,13 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     }
     let mut context_types = Vec::new();
     for (index, listed) in spec.context_types.iter().enumerate() {
+        // By what hubs compile it with: they would refuse every payload of the type.
+        if let Some(why) = listed.schema.as_ref().and_then(|listed| payload_schema::compile(&listed.schema).err()) {
+            let field = format!("spec.contextTypes[{index}].schema.schema");
+            let message =
+                format!("no JSON Schema that can be used ({why}): correct it; references to other documents are not followed");
+            problems.push(Problem::new(Reason::InvalidSpec, field, message));
+        }
         let field = format!("spec.contextTypes[{index}].partitions");
         context_types.push(row(
             listed,
@@ -272,11 +280,6 @@ fn not_acted_on(tenant: &Tenant) -> Vec<String> {
     let spec = &tenant.spec;
     let mut fields = limits_not_acted_on("spec.limits", &spec.limits.clone().unwrap_or_default());
     fields.extend(limits_not_acted_on("spec.agentLimits", &spec.agent_limits.clone().unwrap_or_default()));
-    for (index, listed) in spec.context_types.iter().enumerate() {
-        if listed.schema.is_some() {
-            fields.push(format!("spec.contextTypes[{index}].schema"));
-        }
-    }
     for (field, set) in [("spec.audit", spec.audit.is_some()), ("spec.auth", spec.auth.is_some())] {
         if set {
             fields.push(field.to_owned());

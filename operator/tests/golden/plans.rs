@@ -323,6 +323,21 @@ fn an_agent_from_the_first_to_the_last_day() {
     let text = agent_plan(&suspended, "worker-a", &world, &platform).to_string();
     assert!(text.contains("agent worker-a (agent-full, suspended"), "{text}");
 
+    // Its Secret holds another key. The one before goes at once, but where a rotation was asked for.
+    let mut stale = world.clone();
+    stale.api_key = agent::StoredApiKey::Stale;
+    let text = agent_plan(&stale.tenancy.clone(), "worker-a", &stale, &platform).to_string();
+    assert!(!text.contains("the one before"), "{text}");
+    for (rotation, expected) in [(r#"{"every": "30d"}"#, 86_400), (r#"{"every": "30d", "overlap": "1h"}"#, 3600)] {
+        let mut rotating = world.tenancy.clone();
+        for agent in &mut rotating.agents {
+            agent.spec.credentials =
+                Some(serde_json::from_str(&format!(r#"{{"apiKey": {{}}, "rotation": {rotation}}}"#)).unwrap());
+        }
+        let text = agent_plan(&rotating, "worker-a", &stale, &platform).to_string();
+        assert!(text.contains(&format!("worker-a-api-key-1, the one before for {expected} s)")), "{text}");
+    }
+
     let mut gone = world.tenancy.clone();
     for agent in &mut gone.agents {
         agent.metadata.deletion_timestamp = agent.metadata.creation_timestamp.clone();

@@ -144,6 +144,19 @@ fn partitions_never_shrink() {
 }
 
 #[test]
+fn a_schema_that_no_hub_can_use() {
+    let with =
+        |schema: &str| format!("{{tier: Free, contextTypes: [{{name: a, schema: {{id: a, version: '1', schema: {schema}}}}}]}}");
+    for bad in ["{type: nothing}", "{pattern: '('}", "{$ref: 'https://example.com/a.json'}"] {
+        let problems = refused(&tenant_text("acme", &with(bad)), |_| {});
+        assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::InvalidSpec, "spec.contextTypes[0].schema.schema"));
+    }
+    let given = tenancy(&tenant_text("acme", &with("{type: object}")));
+    let validated = tenant::validate::validate(&given.tenants[0], &world(&given), &platform()).unwrap();
+    assert_eq!(validated.not_acted_on, Vec::<String>::new());
+}
+
+#[test]
 fn an_agent_of_no_tenant() {
     let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-nobody", "lost", "{role: observer}")));
     let world = agent::World { tenancy: given.clone(), ..agent::World::default() };

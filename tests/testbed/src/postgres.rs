@@ -339,13 +339,18 @@ impl TestTenant {
 
     /// Adds a context type and its topic `acb.<tenant>.<name>`.
     pub async fn context_type(&self, name: &str, partitions: u32) -> TopicSpec {
+        self.context_type_with(name, partitions, None).await
+    }
+
+    /// The same, with a JSON Schema: `{id, version, schema}`.
+    pub async fn context_type_with(&self, name: &str, partitions: u32, schema: Option<serde_json::Value>) -> TopicSpec {
         let row = ContextTypeRow {
             name: name.to_owned(),
             partitions,
             retention_seconds: WEEK,
             cleanup: "delete".to_owned(),
             max_message_bytes: 1024 * 1024,
-            schema: None,
+            schema,
         };
         {
             let mut types = self.context_types.lock().unwrap();

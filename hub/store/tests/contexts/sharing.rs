@@ -8,17 +8,19 @@ use std::{
 use acb_hub_core::{
     agent::AgentId,
     bus::TopicName,
+    chunk::Chunk,
     context::{Access, Context, ContextId, Payload, Viewer},
     context_store::{ContextStore, Created, Expiry, ListFilter},
     contexts::{ContextConfig, ContextStores, ContextUpdate, NewContext},
     fault::{Code, Fault},
     subscription::From,
+    upload::{StartUpload, UploadId},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::world::{DEADLINE, World, brief, new, reason};
+use crate::world::{DEADLINE, World, brief, describe, new, reason};
 
 fn update(context: &acb_hub_core::context::Context, payload: &str) -> ContextUpdate {
     ContextUpdate {
@@ -106,6 +108,34 @@ async fn what_has_expired_is_gone_at_once_and_deleted_soon() {
     let again = one.contexts.create(&one.agent(alice), short).await.unwrap();
     assert_ne!(again.id, context.id);
     assert_eq!(brief(&mut events).await, "Created 1 short");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_meet_the_schema_of_their_type() {
+    let world = World::new().await;
+    let schema = serde_json::json!({"id": "note", "version": "1", "schema": {"type": "object", "required": ["title"]}});
+    world.tenant.context_type_with("notes", 2, Some(schema)).await;
+    let alice = world.agent("alice", &[]).await;
+    let one = world.replica().await;
+    let agent = one.agent(alice);
+    let create = async |payload: &str| one.contexts.create(&agent, new(payload, Access::public())).await;
+    assert_eq!(reason(create("{}").await), "PAYLOAD_VIOLATES_SCHEMA");
+    assert_eq!(reason(create("not json").await), "PAYLOAD_NOT_JSON");
+    let context = create(r#"{"title": "a"}"#).await.unwrap();
+    assert_eq!(reason(one.contexts.update(&agent, update(&context, "[]")).await), "PAYLOAD_VIOLATES_SCHEMA");
+    one.contexts.update(&agent, update(&context, r#"{"title": "b"}"#)).await.unwrap();
+
+    let stream = async |payload: &str| {
+        let (data, id) = (Bytes::copy_from_slice(payload.as_bytes()), UploadId(uuid::Uuid::new_v4()));
+        let sha256: [u8; 32] = Sha256::digest(&data).into();
+        let start = StartUpload { id, size: data.len() as u64, description: describe(Access::public()) };
+        let mut session = one.uploads.start(&agent, start).await?;
+        session.put(Chunk { index: 0, sha256, data }).await?;
+        session.finish(sha256).await
+    };
+    assert_eq!(reason(stream("{}").await), "PAYLOAD_VIOLATES_SCHEMA");
+    stream(r#"{"title": "c"}"#).await.unwrap();
+    assert_eq!(reason(stream(&" ".repeat(1024 * 1024 + 1)).await), "PAYLOAD_NOT_CHECKABLE");
 }
 
 /// A store that deletes all contexts but one.
