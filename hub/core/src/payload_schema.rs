@@ -58,10 +58,13 @@ pub fn compile(schema: &Value) -> Result<Validator, String> {
         .map_err(|error| at(&error.instance_path().to_string(), &error.to_string()))
 }
 
+/// By type, with what it was compiled from.
+type Compiled = HashMap<String, (Arc<PayloadSchema>, Arc<Validator>)>;
+
 /// Checks payloads. A schema is compiled once, for as long as the type has it: there are no more of them than types.
 #[derive(Debug)]
 pub(crate) struct Schemas {
-    compiled: Mutex<HashMap<String, (Arc<PayloadSchema>, Arc<Validator>)>>,
+    compiled: Mutex<Compiled>,
     checks: Semaphore,
 }
 
@@ -103,7 +106,7 @@ impl Schemas {
         Ok(validator)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Arc<PayloadSchema>, Arc<Validator>)>> {
+    fn lock(&self) -> MutexGuard<'_, Compiled> {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
