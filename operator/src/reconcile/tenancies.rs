@@ -73,9 +73,12 @@ impl Tenancies {
     }
 
     /// What could not even be said at its resource.
-    fn fell_through(object: &ObjectRef, result: Result<Turn, EffectError>) -> Turn {
+    fn fell_through(&self, object: &ObjectRef, result: Result<Turn, EffectError>) -> Turn {
         result.unwrap_or_else(|error| {
-            warn!(%object, %error, "not reconciled");
+            // A process that is ending, or no longer leads, has said so once.
+            if self.runtime.may_act().is_ok() {
+                warn!(%object, %error, "not reconciled");
+            }
             Turn::Failed
         })
     }
@@ -91,11 +94,11 @@ impl Tenancies {
         turns.extend(self.agents(namespace, &leaving, &tenancy, database).await);
         for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
             let result = self.tenant(tenant, &tenancy, database).await;
-            turns.push(Self::fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
+            turns.push(self.fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }
         for quota in &everything.quotas {
             let result = self.quota(quota, &tenancy).await;
-            turns.push(Self::fell_through(&reference(Kind::Quota, &quota.metadata), result));
+            turns.push(self.fell_through(&reference(Kind::Quota, &quota.metadata), result));
         }
         turns.extend(self.agents(namespace, &staying, &tenancy, database).await);
         let worst = [Turn::Failed, Turn::Waiting].into_iter().find(|turn| turns.contains(turn));
@@ -194,7 +197,7 @@ impl Tenancies {
         for agent in agents {
             let object = reference(Kind::Agent, &agent.metadata);
             if !self.runtime.is_refused(&object) {
-                turns.push(Self::fell_through(&object, self.agent(agent, &object, shared).await));
+                turns.push(self.fell_through(&object, self.agent(agent, &object, shared).await));
             }
         }
         turns

@@ -110,7 +110,6 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
         let Some(term) = election.win(&stop).await else { break };
         process.metrics.leads(true);
         process.lead(&term, &stop).await;
-        process.metrics.leads(false);
         election.give_back(term).await;
     }
     ended.cancel();
@@ -147,7 +146,10 @@ impl Process {
         let secrets: Arc<dyn SecretReader> = Arc::clone(&objects) as _;
         let claim = match Claim::new(Arc::clone(&self.config), &self.identity, secrets) {
             Ok(claim) => claim,
-            Err(error) => return error!(%error, "can't lead"),
+            Err(error) => {
+                self.metrics.leads(false);
+                return error!(%error, "can't lead");
+            }
         };
         let closing = CancellationToken::new();
         let cluster = Arc::new(Cluster {
@@ -191,6 +193,7 @@ impl Process {
         }
         // The step that is under way is finished, and none is begun: everything is idempotent, so the next leader goes on from there.
         closing.cancel();
+        self.metrics.leads(false);
         let ending = async { while turns.jobs.join_next().await.is_some() {} };
         if timeout(STEP_WITHIN, ending).await.is_err() {
             warn!("a step did not end in time, and is broken off");
