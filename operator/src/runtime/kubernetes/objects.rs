@@ -150,13 +150,13 @@ impl Objects for KubernetesObjects {
         if known.as_ref().is_some_and(|known| !difference::differs(object, known)) {
             return Ok(());
         }
-        let mut object = object.clone();
+        let mut sent = object.clone();
         // An object that is known is changed as it was seen, or not at all: a leader that was asleep has seen an older one.
         if let Some(version) = known.as_ref().and_then(|known| known.pointer("/metadata/resourceVersion")) {
-            object["metadata"]["resourceVersion"] = version.clone();
+            sent["metadata"]["resourceVersion"] = version.clone();
         }
         let options = PatchParams::apply(FIELD_MANAGER).force();
-        self.patch(&key, None, &options, &Patch::Apply(object)).await.map_err(|refusal| match refusal {
+        let refused = |refusal| match refusal {
             Refusal::Missing if WatchedKind::find(&key.api_version, &key.kind).is_some_and(|kind| kind.is_optional) => {
                 let what = format!(
                     "{} of {} is not known to this cluster: install its CRDs, or ask for none",
@@ -165,7 +165,16 @@ impl Objects for KubernetesObjects {
                 EffectError::refused("the API server", what)
             }
             other => other.within(&key.namespace),
-        })
+        };
+        self.patch(&key, None, &options, &Patch::Apply(sent.clone())).await.map_err(refused)?;
+        // What someone else put into a list of ours is theirs, and so it stays through an apply: lists are written whole then.
+        let now = self.cache.get(&key);
+        if let Some(now) = now.filter(|now| difference::differs(object, now)) {
+            sent["metadata"]["resourceVersion"] = now.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+            let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            self.patch(&key, None, &options, &Patch::Merge(sent)).await.map_err(refused)?;
+        }
+        Ok(())
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), EffectError> {

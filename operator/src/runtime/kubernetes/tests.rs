@@ -59,6 +59,14 @@ fn service(version: u64) -> Value {
     }))
 }
 
+/// As a plan has it: what a server fills in is not there.
+fn planned(object: &Value) -> Value {
+    let mut object = object.clone();
+    let metadata = object["metadata"].as_object_mut().unwrap();
+    metadata.retain(|name, _| name != "uid" && name != "resourceVersion");
+    object
+}
+
 fn failure(code: u16, reason: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
 }
@@ -76,21 +84,37 @@ async fn what_is_as_it_should_be_costs_nothing() {
 
 #[tokio::test]
 async fn a_change_says_which_version_it_is_about_and_is_seen_at_once() {
-    let mut wanted = service(7);
-    wanted["spec"]["type"] = json!("LoadBalancer");
-    let mut answer = wanted.clone();
-    answer["metadata"]["resourceVersion"] = json!("8");
+    let mut answer = service(8);
+    answer["spec"]["type"] = json!("LoadBalancer");
+    let wanted = planned(&answer);
     let (client, sent) = api(200, answer);
     let cache = Arc::new(Cache::default());
     cache.put(service(7));
     let objects = objects(client, &cache, open());
     objects.apply(&wanted).await.unwrap();
+    assert_eq!(sent.lock().unwrap().len(), 1);
     let (line, body) = sent.lock().unwrap()[0].clone();
     assert!(line.starts_with("PATCH /api/v1/namespaces/acbhub-acme/services/hub?"), "{line}");
     assert!(line.contains("fieldManager=acb-operator") && line.contains("force=true"), "{line}");
     assert_eq!(body.pointer("/metadata/resourceVersion").unwrap(), "7");
     let key = ObjectKey::of(&wanted).unwrap();
     assert_eq!(objects.get(&key).await.unwrap().unwrap().pointer("/metadata/resourceVersion").unwrap(), "8");
+}
+
+#[tokio::test]
+async fn what_an_apply_leaves_in_a_list_is_written_over() {
+    let mut kept = service(8);
+    kept["spec"]["ports"] = json!([{"port": 8443}, {"port": 22}]);
+    let (client, sent) = api(200, kept.clone());
+    let cache = Arc::new(Cache::default());
+    cache.put(kept);
+    let mut wanted = planned(&service(8));
+    wanted["spec"]["ports"] = json!([{"port": 8443}]);
+    objects(client, &cache, open()).apply(&wanted).await.unwrap();
+    let sent = sent.lock().unwrap().clone();
+    assert_eq!(sent.len(), 2, "applied, and then written whole");
+    assert!(!sent[1].0.contains("force"), "{}", sent[1].0);
+    assert_eq!(sent[1].1.pointer("/spec/ports").unwrap(), &json!([{"port": 8443}]));
 }
 
 #[tokio::test]
