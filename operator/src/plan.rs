@@ -13,20 +13,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-impl Plan {
-    /// Of the plan what gives the operator its own right to the tenant's namespaces.
-    #[must_use]
-    pub fn opening(self) -> Self {
-        let opens = |step: &Step| match step {
-            Step::Kubernetes(KubernetesStep::Apply { object }) => {
-                matches!(object["kind"].as_str(), Some("Namespace" | "RoleBinding"))
-            }
-            _ => false,
-        };
-        Self { steps: self.steps.into_iter().filter(opens).collect() }
-    }
-}
-
 /// One change, and the system that it changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(clippy::large_enum_variant, reason = "a plan is short, and its steps are matched on everywhere")]

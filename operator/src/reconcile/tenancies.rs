@@ -120,13 +120,12 @@ impl Tenancies {
             Ok((world, database)) => match tenant::validate::validate(tenant, &world, platform) {
                 Err(problems) => (None, Outcome::Stalled(problems)),
                 Ok(validated) => {
-                    let plan = tenant::plan::plan(&validated, &world, platform);
-                    // What Secrets there are is not known: nothing may be decided from their absence.
-                    let closed = !deleting && !world.closed.is_empty();
-                    let plan = if closed { plan.opening() } else { plan };
+                    let opening = tenant::opening::opening(&validated, &world, platform);
+                    let opens = opening.is_some();
+                    let plan = opening.unwrap_or_else(|| tenant::plan::plan(&validated, &world, platform));
                     let outcome = match self.apply(&object, &plan, database).await {
                         Err(error) => failure(&error),
-                        Ok(()) if closed => Outcome::Waiting("the operator's right to its namespaces".to_owned()),
+                        Ok(()) if opens => Outcome::Waiting("the operator's right to its namespaces".to_owned()),
                         Ok(()) if deleting => Outcome::Deleting("taken down".to_owned()),
                         Ok(()) => self.runtime.hub(&validated),
                     };

@@ -5,6 +5,7 @@ pub mod bandwidth;
 pub mod fetch;
 pub mod hub;
 pub mod network;
+pub mod opening;
 pub mod plan;
 mod quantity;
 pub mod scaling;
