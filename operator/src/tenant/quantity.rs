@@ -31,7 +31,7 @@ fn largest(amount: u128, base: u128, suffixes: &[(&str, u32)]) -> String {
     if amount == 0 {
         return "0".to_owned();
     }
-    let fits = suffixes.iter().find(|(_, power)| amount % base.pow(*power) == 0);
+    let fits = suffixes.iter().find(|(_, power)| amount.is_multiple_of(base.pow(*power)));
     fits.map_or_else(|| amount.to_string(), |(suffix, power)| format!("{}{suffix}", amount / base.pow(*power)))
 }
 
