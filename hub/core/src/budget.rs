@@ -52,19 +52,21 @@ pub(crate) struct Queue(Arc<Account>);
 impl Queue {
     /// Whether so many bytes would be taken now.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
-        let used = self.0.used.load(Ordering::Relaxed);
+        self.fits_beside(self.0.used.load(Ordering::Relaxed), bytes)
+    }
+
+    fn fits_beside(&self, used: usize, bytes: usize) -> bool {
         let left = self.0.whole.limit.saturating_sub(self.0.whole.used.load(Ordering::Relaxed));
         used == 0 || bytes == 0 || used.saturating_add(bytes) <= self.0.limit.min(left)
     }
 
     /// Room for so many bytes. `None` where there is none.
     pub(crate) fn take(&self, bytes: usize) -> Option<Room> {
-        // One task fills a queue. What others fill meanwhile may overshoot the whole, by one item each.
-        self.fits(bytes).then(|| {
-            self.0.used.fetch_add(bytes, Ordering::Relaxed);
-            self.0.whole.used.fetch_add(bytes, Ordering::Relaxed);
-            Room { queue: self.clone(), bytes }
-        })
+        let beside = |used: usize| self.fits_beside(used, bytes).then(|| used.saturating_add(bytes));
+        self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, beside).ok()?;
+        // What other queues take at the same moment may overshoot the whole, by one item each.
+        self.0.whole.used.fetch_add(bytes, Ordering::Relaxed);
+        Some(Room { queue: self.clone(), bytes })
     }
 
     /// Waits for room. It comes with what this queue lets go of.

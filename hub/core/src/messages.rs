@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::{
     agent::Agent,
-    budget::Budget,
+    budget::{Budget, Queue, Room},
     bus::{Bounds, Bus, BusError, Epoch, Offset, Partition, TopicName},
     directory::Directory,
     fault::{Code, Fault},
@@ -79,6 +79,8 @@ struct Inner {
     status: watch::Sender<Option<String>>,
     /// Of all queues of all sessions.
     bytes: Budget,
+    /// Of messages that are sent one at a time.
+    sending: Queue,
     /// Open sessions.
     sessions: watch::Sender<usize>,
     draining: CancellationToken,
@@ -144,6 +146,7 @@ impl Messages {
         let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
         let inner = Arc::new(Inner {
             bytes: Budget::new(config.replica_bytes),
+            sending: Budget::new(usize::MAX).queue(config.sending_bytes),
             bus,
             mailboxes,
             cursors,
@@ -207,6 +210,7 @@ impl Messages {
     /// `INVALID_ARGUMENT`, `RECIPIENT_NOT_FOUND`, `IDEMPOTENCY_KEY_REUSED`, or where the log does not take it.
     pub async fn send(&self, from: &Agent, message: OutgoingMessage) -> Result<Receipt, Fault> {
         self.ready()?;
+        let _room = self.room(&message)?;
         sender::send(&self.inner, from, message, sender::SEND).await
     }
 
@@ -229,7 +233,9 @@ impl Messages {
             ));
         };
         let exchange = async {
+            let room = self.room(&message)?;
             let receipt = sender::send(&self.inner, from, message, sender::REQUEST).await?;
+            drop(room);
             let reply = self.inner.replies().reply(request_id).filter(|_| receipt.deduplicated);
             if let Some(Place { partition, offset }) = reply
                 && let Some(reply) = catch_up::one(&self.inner, partition, offset).await?
@@ -318,6 +324,11 @@ impl Messages {
     /// Resolves when this replica can't go on with its log, because that was made anew: all that it remembers of it means nothing.
     pub async fn stopped(&self) {
         self.inner.stop.cancelled().await;
+    }
+
+    /// For a message that nothing else makes wait: its caller hears at once that there is none.
+    fn room(&self, message: &OutgoingMessage) -> Result<Room, Fault> {
+        self.inner.sending.take(message.cost()).ok_or_else(sender::too_many)
     }
 
     fn ready(&self) -> Result<(), Fault> {

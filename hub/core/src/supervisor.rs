@@ -119,7 +119,8 @@ mod tests {
 
         for finite in [false, true] {
             let supervisor = Supervisor::new(CancellationToken::new());
-            let task = async { panic!("at {}", "noon") };
+            let when = "noon";
+            let task = async move { panic!("at {when}") };
             if finite {
                 supervisor.spawn_finite("clumsy", task)
             } else {

@@ -231,7 +231,7 @@ impl Uploads {
         })
     }
 
-    fn get_chunk(&self, upload: UploadId, index: u32) -> BoxFuture<'static, Result<Option<Chunk>, Fault>> {
+    fn get_chunk(&self, upload: UploadId, index: u32) -> Reading {
         let (operations, chunks) = (self.operations.clone(), self.contexts.stores.chunks.clone());
         // Spawned, so that it goes on while its reader sends the chunk before it.
         let task = tokio::spawn(async move {
@@ -409,6 +409,9 @@ impl UploadSession {
     }
 }
 
+/// A chunk that is being read.
+type Reading = BoxFuture<'static, Result<Option<Chunk>, Fault>>;
+
 /// The chunks of a context, read a little ahead.
 pub struct Chunks {
     uploads: Uploads,
@@ -418,7 +421,7 @@ pub struct Chunks {
     next: u32,
     count: u32,
     memory: Queue,
-    ahead: VecDeque<(Option<Room>, BoxFuture<'static, Result<Option<Chunk>, Fault>>)>,
+    ahead: VecDeque<(Option<Room>, Reading)>,
 }
 
 impl Chunks {

@@ -117,10 +117,7 @@ async fn append(inner: &Inner, envelope: Envelope) -> Result<Receipt, Fault> {
     }
     let id = envelope.message.id;
     let partition = partition_of(envelope.message.from_id.0, inner.partitions);
-    let Some(mut ticket) = inner.waiting.wait(id, MAX_WAITING) else {
-        let why = "too many messages are on their way into the log: send more slowly";
-        return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_SENDS", why));
-    };
+    let mut ticket = inner.waiting.wait(id, MAX_WAITING).ok_or_else(too_many)?;
     let seen = tokio::time::timeout(inner.config.append_timeout, async {
         let pending = inner.bus.append(&inner.topic, partition, record).await.map_err(append_fault)?;
         match pending.await {
@@ -160,6 +157,11 @@ async fn append(inner: &Inner, envelope: Envelope) -> Result<Receipt, Fault> {
         }
         None => Err(append_fault(AppendError::Unknown("the hub stops".to_owned()))),
     }
+}
+
+pub(super) fn too_many() -> Fault {
+    let why = "too many messages are on their way into the log: send more slowly";
+    Fault::new(Code::ResourceExhausted, "TOO_MANY_SENDS", why)
 }
 
 fn append_fault(error: AppendError) -> Fault {

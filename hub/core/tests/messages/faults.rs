@@ -6,10 +6,13 @@ use acb_hub_core::{
     bus::{AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
     fault::Fault,
     mailbox::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
+    message::OutgoingMessage,
+    session::MessagesConfig,
 };
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use time::OffsetDateTime;
+use tokio::sync::mpsc;
 
 use crate::{
     model::{ModelBus, ModelStore},
@@ -91,8 +94,8 @@ async fn a_replica_that_is_stopped_has_not_failed() {
     tokio::time::timeout(Duration::from_millis(300), world.supervisor.failed()).await.unwrap_err();
 }
 
-/// A log whose tail shows nothing of what comes to its last partition.
-struct Lagging(ModelBus);
+/// A log whose tail shows nothing of what comes to its last partition; or that never says that it took anything.
+struct Lagging(ModelBus, bool);
 
 #[async_trait]
 impl Bus for Lagging {
@@ -101,7 +104,7 @@ impl Bus for Lagging {
     }
 
     async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
-        self.0.append(topic, partition, record).await
+        if self.1 { self.0.append(topic, partition, record).await } else { Ok(Box::pin(std::future::pending())) }
     }
 
     async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
@@ -125,7 +128,7 @@ impl Bus for Lagging {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lag_is_what_was_not_read_yet() {
-    let (bus, store) = (Arc::new(Lagging(ModelBus::new("acme", 2))), Arc::new(ModelStore::default()));
+    let (bus, store) = (Arc::new(Lagging(ModelBus::new("acme", 2), true)), Arc::new(ModelStore::default()));
     let log = bus.clone();
     let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
     let replica = world.replica("only").await;
@@ -136,4 +139,32 @@ async fn the_lag_is_what_was_not_read_yet() {
     }
     log.append(&topic, 0, Record::default()).await.unwrap().await.unwrap();
     crate::world::eventually(async || replica.lag().await.unwrap().1 == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_silent_log_is_bounded_by_its_bytes() {
+    const SIZE: usize = 100_000;
+    let (bus, store) = (Arc::new(Lagging(ModelBus::new("acme", 2), false)), Arc::new(ModelStore::default()));
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let config = MessagesConfig { sending_bytes: 10 * SIZE, ..world.config.clone() };
+    let world = World { config, ..world };
+    let replica = world.replica("only").await;
+    let (done, mut outcomes) = mpsc::channel(30);
+    for _ in 0..30 {
+        let (replica, agent, done) = (replica.clone(), world.agent("a"), done.clone());
+        let message = OutgoingMessage { payload: vec![7; SIZE].into(), ..to("b", "") };
+        tokio::spawn(async move { done.send(replica.send(&agent, message).await.unwrap_err().reason).await });
+    }
+    // Nine with what they take beside their payloads; the others are refused at once.
+    for _ in 0..21 {
+        let reason = tokio::time::timeout(PATIENCE, outcomes.recv()).await.expect("refused in time");
+        assert_eq!(reason, Some("TOO_MANY_SENDS"));
+    }
+    assert!(outcomes.try_recv().is_err(), "what was taken waits");
+    // Stopped, it says of those what it knows; and has room again.
+    replica.stop();
+    for _ in 0..9 {
+        let reason = tokio::time::timeout(PATIENCE, outcomes.recv()).await.expect("answered in time");
+        assert_eq!(reason, Some("LOG_UNKNOWN"));
+    }
 }
