@@ -17,7 +17,9 @@ fn parse(text: &str) -> Option<String> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
     let divisor = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let exact = |times: u128| digits.checked_mul(times).filter(|product| product % divisor == 0).map(|product| product / divisor);
+    let exact = |times: u128| {
+        digits.checked_mul(times).filter(|product| product.is_multiple_of(divisor)).map(|product| product / divisor)
+    };
     if let Some((_, power)) = BINARY.iter().find(|(known, power)| *known == suffix && *power > 0) {
         let bytes = exact(1024_u128.checked_pow(*power)?)?;
         return Some(largest(bytes, 1024, &BINARY));
