@@ -99,7 +99,9 @@ async fn postgres(folder: &Path, authority: &Authority, host: IpAddr) -> Result<
     authority.server("postgres", &["localhost"], &[host])?.write(&tls, "server")?;
     let rules = tls.join("pg_hba.conf");
     // Who is not on this machine speaks TLS.
-    let text = format!("local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\nhostssl all all {host}/24 scram-sha-256\n");
+    let text = format!(
+        "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\nhostssl all all {host}/24 scram-sha-256\n"
+    );
     fs::write(&rules, text).map_err(at(&rules))?;
     if rustix::process::geteuid().is_root() {
         let (uid, gid) = postgres_user()?;

@@ -8,7 +8,6 @@ use crate::{
     kubectl::Kubectl,
     network::{API_SERVICE, PODS, SERVICES},
     place::{Place, free_ports},
-    process::Daemon,
     state::State,
 };
 
@@ -35,7 +34,8 @@ pub(crate) fn start(place: &Place, state: &mut State, host: IpAddr) -> Result<()
     fs::create_dir_all(&certificates).map_err(at(&certificates))?;
     fs::write(certificates.join("ca.crt"), authority.pem()).map_err(at(&certificates))?;
     fs::write(certificates.join("etcd-ca.crt"), store.pem()).map_err(at(&certificates))?;
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+    let names =
+        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
     authority.server("kube-apiserver", &names, &[host, LOOPBACK, API_SERVICE])?.write(&certificates, "apiserver")?;
     authority.client("acb-e2e-apiserver", Some("system:masters"))?.write(&certificates, "apiserver-kubelet")?;
     authority.server("acb-e2e", &["acb-e2e"], &[host])?.write(&certificates, "kubelet")?;
@@ -98,7 +98,8 @@ fn start_api_server(place: &Place, state: &mut State, host: IpAddr, port: u16, e
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         format!("--service-cluster-ip-range={SERVICES}"),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-        format!("--service-account-key-file={}", file("service-accounts.key")),
+        // A public key, or what holds one: of private keys only the older formats are read here.
+        format!("--service-account-key-file={}", file("service-accounts.crt")),
         format!("--service-account-signing-key-file={}", file("service-accounts.key")),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
@@ -141,15 +142,4 @@ fn start_controllers(place: &Place, state: &mut State) -> Result<()> {
     let kubectl = Kubectl::admin(place);
     // The first thing that a namespace needs of the controller manager.
     manager.wait(60, || kubectl.run(&["--namespace", "default", "get", "serviceaccount", "default"]).is_ok())
-}
-
-/// Starts it again where it was stopped: with the same arguments, which `state` does not keep, so from its old process's.
-pub(crate) fn command_of(daemon: &Daemon) -> Result<Command> {
-    let path = format!("/proc/{}/cmdline", daemon.pid);
-    let line = fs::read(&path).map_err(at(&path))?;
-    let mut words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(|word| String::from_utf8_lossy(word).into_owned());
-    let program = words.next().ok_or_else(|| Error::Wrong(format!("{} has no command line", daemon.name)))?;
-    let mut command = Command::new(program);
-    command.args(words);
-    Ok(command)
 }

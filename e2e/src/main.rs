@@ -54,6 +54,9 @@ enum Command {
     },
     /// Names the scenarios.
     List,
+    /// Attacks a tenant with another's credentials. The scenario `isolation` runs it where the names of Services are known.
+    #[command(hide = true)]
+    Attack { attacker: String, victim: String },
     /// Runs PostgreSQL and Kafka for the cluster. `up` starts it.
     #[command(hide = true)]
     Backends {
@@ -96,10 +99,12 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Down => cluster::down(&place)?,
         Command::Run { all, control_plane, scenario } => return scenario::run(&place, all, extent(control_plane), &scenario),
         Command::List => scenario::list(),
-        Command::Backends { host } => {
-            let runtime = tokio::runtime::Runtime::new().map_err(error::at("a runtime"))?;
-            runtime.block_on(backends::serve(&place, host))?;
-        }
+        Command::Attack { attacker, victim } => runtime()?.block_on(scenario::isolation::attack(&place, &attacker, &victim))?,
+        Command::Backends { host } => runtime()?.block_on(backends::serve(&place, host))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Runtime::new().map_err(error::at("a runtime"))
 }

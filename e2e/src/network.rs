@@ -35,7 +35,9 @@ pub(crate) fn up() -> Result<String> {
     }
     let table = output(Command::new("nft").args(["list", "table", "ip", "kube-proxy"]))?;
     if table.status.success() {
-        return wrong("this machine is a Kubernetes node: the nftables table kube-proxy exists. Use another, or remove it: nft delete table ip kube-proxy");
+        return wrong(
+            "this machine is a Kubernetes node: the nftables table kube-proxy exists. Use another, or remove it: nft delete table ip kube-proxy",
+        );
     }
     let address = format!("{HOST}/24");
     for arguments in [

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{mount::{UnmountFlags, unmount}, process::Signal};
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::Signal,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -87,7 +90,8 @@ SystemdCgroup = false
     fs::write(&config, text).map_err(at(&config))?;
     let daemon = state.start("containerd", Command::new("containerd").arg("--config").arg(&config))?;
     let socket = socket();
-    daemon.wait(30, || output(Command::new("ctr").args(["--address", &socket, "version"])).is_ok_and(|said| said.status.success()))
+    daemon
+        .wait(30, || output(Command::new("ctr").args(["--address", &socket, "version"])).is_ok_and(|said| said.status.success()))
 }
 
 fn start_kubelet(place: &Place, state: &mut State) -> Result<()> {
@@ -234,5 +238,6 @@ fn processes() -> impl Iterator<Item = i32> {
 pub(crate) fn keep_logs(place: &Place) {
     let to = place.logs().join("pods");
     let _ = fs::remove_dir_all(&to);
-    let _ = process::run(Command::new("cp").args(["--recursive", "--no-target-directory"]).arg(format!("{NODE}/pod-logs")).arg(&to));
+    let _ =
+        process::run(Command::new("cp").args(["--recursive", "--no-target-directory"]).arg(format!("{NODE}/pod-logs")).arg(&to));
 }

@@ -133,11 +133,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Waits until `look` finds something. What it says instead is told at the deadline.
-pub(crate) fn eventually<T>(
-    seconds: u64,
-    what: &str,
-    mut look: impl FnMut() -> std::result::Result<T, String>,
-) -> Result<T> {
+pub(crate) fn eventually<T>(seconds: u64, what: &str, mut look: impl FnMut() -> std::result::Result<T, String>) -> Result<T> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         match look() {

@@ -50,11 +50,6 @@ impl State {
         Ok(daemon)
     }
 
-    /// The daemon of this name, where it was started.
-    pub(crate) fn daemon(&self, name: &str) -> Option<&Daemon> {
-        self.daemons.iter().find(|daemon| daemon.name == name)
-    }
-
     pub(crate) fn runs(&self) -> bool {
         self.daemons.iter().any(Daemon::runs)
     }

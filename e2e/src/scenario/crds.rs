@@ -78,7 +78,8 @@ fn document(kind: &str, name: &str, spec: &Value) -> Value {
 fn refused(kubectl: &Kubectl, kind: &str, bad: &[Bad]) -> Result<Vec<String>> {
     let items: Vec<Value> = bad.iter().enumerate().map(|(n, bad)| document(kind, &format!("bad-{n}"), &bad.spec)).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
-    let output = kubectl.with_input(&["create", "--dry-run=server", "--filename", "-"], &list)?;
+    // kubectl's own check would refuse the whole list for one value of a wrong type.
+    let output = kubectl.with_input(&["create", "--dry-run=server", "--validate=ignore", "--filename", "-"], &list)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let messages: Vec<&str> = said.split("Error from server").collect();
     let judge = |(n, bad): (usize, &Bad)| {
@@ -86,7 +87,9 @@ fn refused(kubectl: &Kubectl, kind: &str, bad: &[Bad]) -> Result<Vec<String>> {
         let message = messages.iter().find(|message| message.contains(&name));
         match message {
             Some(message) if message.contains(&bad.path) => None,
-            Some(message) => Some(format!("{kind} {} {}: refused without naming the field: {}", bad.path, bad.why, message.trim())),
+            Some(message) => {
+                Some(format!("{kind} {} {}: refused without naming the field: {}", bad.path, bad.why, message.trim()))
+            }
             None => Some(format!("{kind} {} {}: not refused", bad.path, bad.why)),
         }
     };
@@ -117,7 +120,11 @@ fn by_hand() -> Vec<(&'static str, Value, &'static str)> {
         ("a name in capitals", tenant("Acme", free()), "metadata.name"),
         ("a name that climbs", tenant("../acme", free()), "metadata.name"),
         ("a reserved context type", tenant("a", with("contextTypes", json!([{"name": "sys"}]))), "reserved"),
-        ("replicas and a range", tenant("a", with("hub", json!({"replicas": 1, "minReplicas": 1, "maxReplicas": 2}))), "either replicas"),
+        (
+            "replicas and a range",
+            tenant("a", with("hub", json!({"replicas": 1, "minReplicas": 1, "maxReplicas": 2}))),
+            "either replicas",
+        ),
         ("half a range", tenant("a", with("hub", json!({"minReplicas": 1}))), "together"),
         ("a range upside down", tenant("a", with("hub", json!({"minReplicas": 3, "maxReplicas": 2}))), "more than maxReplicas"),
         ("a peer of nothing", tenant("a", with("hub", json!({"ingressPeers": [{}]}))), "either namespace or cidr"),

@@ -1,8 +1,15 @@
 //! What users do, each as they would do it: with kubectl, helm and `acb`.
 
 mod admission;
+mod agent_pod;
 mod crds;
+mod drift;
 mod hostile;
+mod install;
+pub(crate) mod isolation;
+mod killed;
+mod lifecycle;
+mod tenant;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -46,6 +53,102 @@ const SCENARIOS: &[Scenario] = &[
         long: false,
         after: &[],
         run: admission::run,
+    },
+    Scenario {
+        name: "install",
+        proves: "helm install gives a ready operator with a leader",
+        needs_node: true,
+        long: false,
+        after: &[],
+        run: install::run,
+    },
+    Scenario {
+        name: "tenant-ready",
+        proves: "a Tenant is Ready within 60 s, and its agents too",
+        needs_node: true,
+        long: false,
+        after: &["install"],
+        run: tenant::ready,
+    },
+    Scenario {
+        name: "agents-talk",
+        proves: "agents in pods reach each other through their hub",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: tenant::agents_talk,
+    },
+    Scenario {
+        name: "isolation",
+        proves: "every attack on the other tenant with a tenant's own credentials is refused",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: isolation::both,
+    },
+    Scenario {
+        name: "reapply",
+        proves: "the same manifests again change nothing",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: tenant::reapply,
+    },
+    Scenario {
+        name: "quota",
+        proves: "a Quota holds without a restart",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: tenant::quota,
+    },
+    Scenario {
+        name: "drift",
+        proves: "what was changed in Kubernetes or PostgreSQL comes back",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: drift::drift,
+    },
+    Scenario {
+        name: "hub-killed",
+        proves: "requests are answered while replicas of the hub are killed",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: killed::hub,
+    },
+    Scenario {
+        name: "operator-killed",
+        proves: "another operator goes on with what the killed one had begun",
+        needs_node: true,
+        long: false,
+        after: &["install"],
+        run: killed::operator,
+    },
+    Scenario {
+        name: "delete",
+        proves: "with Delete nothing of a tenant is left, with Retain its data is",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready", "operator-killed"],
+        run: lifecycle::delete,
+    },
+    Scenario {
+        name: "upgrade",
+        proves: "helm upgrade leaves hubs alone",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: lifecycle::upgrade,
+    },
+    Scenario {
+        name: "uninstall",
+        proves: "without the operator, tenants and their hubs stay",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: lifecycle::uninstall,
     },
 ];
 
