@@ -141,14 +141,16 @@ impl Parts {
         self.until_stopped("health", async move { health.follow(readiness).await });
         self.watch(&messages, &contexts);
         let failed = tokio::select! {
+            // First, since what follows may only be its consequence.
+            biased;
+            ended = self.supervisor.failed() => Some(ended),
+            () = &mut terminated => None,
+            // Started over, it reads the new log from its beginning.
+            () = messages.stopped() => return Err(HubError::LogRemade),
             ended = &mut server => {
                 let error = ended.err().unwrap_or_else(|| io::Error::other("it accepts no more"));
                 return Err(HubError::Io("the gRPC server ended".to_owned(), error));
             }
-            // Started over, it reads the new log from its beginning.
-            () = messages.stopped() => return Err(HubError::LogRemade),
-            () = &mut terminated => None,
-            ended = self.supervisor.failed() => Some(ended),
         };
         self.readiness.waiting(SERVING, "the hub is stopping: use another replica");
         if failed.is_some() {
