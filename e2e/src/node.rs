@@ -15,7 +15,7 @@ use rustix::{
 use serde_json::{Value, json};
 
 use crate::{
-    error::{Result, at},
+    error::{Result, at, wrong},
     kubectl::Kubectl,
     network::{self, HOST, PODS},
     place::{NODE, Place, SOCKETS, free_ports},
@@ -163,6 +163,18 @@ fn start_proxy(place: &Place, state: &mut State) -> Result<()> {
     daemon.wait(30, || {
         output(Command::new("nft").args(["list", "table", "ip", "kube-proxy"])).is_ok_and(|said| said.status.success())
     })
+}
+
+/// Ends the first container of a pod as a crash would. Kubernetes knows of it only by its end.
+pub(crate) fn kill(kubectl: &Kubectl, namespace: &str, pod: &str) -> Result<()> {
+    let object = kubectl.get(&["--namespace", namespace, "pod", pod])?;
+    let id = object["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
+    let Some(id) = id.strip_prefix("containerd://") else {
+        return wrong(format!("pod {namespace}/{pod} has no container: {}", object["status"]));
+    };
+    let socket = socket();
+    let kill = ["--address", &socket, "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id];
+    run(Command::new("ctr").args(kill)).map(drop)
 }
 
 /// Ends all containers, whose processes outlive containerd, and removes every mount and folder of the node.

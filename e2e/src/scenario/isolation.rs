@@ -136,15 +136,16 @@ fn own(kubectl: &Kubectl, name: &str) -> Result<Attacker> {
 
 fn other(kubectl: &Kubectl, name: &str) -> Result<Victim> {
     let tenant = kubectl.get(&["tenant", name])?;
-    // An id that nothing has: a right answer and a refusal must look the same.
-    let nonexistent = "00000000-0000-0000-0000-000000000000";
+    // An id that nothing has, of the form that all have: what is not there and what is refused must look the same.
+    let nonexistent = "6f1d7c1e-52a4-4c3b-9d0e-8a7b6c5d4e3f";
     Ok(Victim {
         tenant: name.to_owned(),
         tenant_id: text(&tenant, "/status/tenantId")?,
         hub_endpoints: endpoints(&tenant)?,
         ca_pem: authority(kubectl, name)?,
         agent: text(&first_agent(kubectl, name)?, "/metadata/name")?,
-        group: "workers".to_owned(),
+        // Not one that the attacker may have itself: a message to that is its own affair.
+        group: format!("{name}-only"),
         context_type: text(&tenant, "/spec/contextTypes/0/name")?,
         context_id: nonexistent.to_owned(),
         upload_id: nonexistent.to_owned(),

@@ -3,6 +3,7 @@
 use super::{World, agent_pod, install::SYSTEM, tenant};
 use crate::{
     error::{Result, wrong},
+    node,
     process::eventually,
 };
 
@@ -11,7 +12,7 @@ pub(super) fn hub(world: &mut World) -> Result<()> {
     let answers = agent_pod::start(world, "acme", "worker-a", "answers", &["reply", "--topic", "alive", "still here"])?;
     agent_pod::wait_running(world, &answers)?;
     for pod in tenant::hub_pods(world, "acme")? {
-        world.kubectl.run(&["--namespace", "acbhub-acme", "delete", "pod", &pod, "--grace-period=0", "--force"])?;
+        node::kill(&world.kubectl, "acbhub-acme", &pod)?;
         let reply = agent_pod::ask(world, "acme", "supervisor", "worker-a", "alive")?;
         if !reply.contains("still here") {
             return wrong(format!("with {pod} killed worker-a answered {reply:?}"));
@@ -28,7 +29,7 @@ pub(super) fn operator(world: &mut World) -> Result<()> {
         "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {name: initech}\nspec: {tier: Free, deletionPolicy: Delete}\n",
     )?;
     let pod = before.split('_').next().unwrap_or_default();
-    world.kubectl.run(&["--namespace", SYSTEM, "delete", "pod", pod, "--grace-period=0", "--force"])?;
+    node::kill(&world.kubectl, SYSTEM, pod)?;
     eventually(60, "another leader", || match leader(world) {
         Ok(now) if now != before && !now.is_empty() => Ok(()),
         Ok(now) => Err(now),

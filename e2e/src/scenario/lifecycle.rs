@@ -12,9 +12,12 @@ pub(super) fn delete(world: &mut World) -> Result<()> {
     };
     let (gone, kept) = (id("initech")?, id("globex")?);
     kubectl.run(&["delete", "tenant", "initech", "globex", "--timeout=180s"])?;
-    for namespace in ["acb-initech", "acbhub-initech", "acbhub-globex"] {
+    for namespace in ["acb-initech", "acbhub-initech"] {
         kubectl.wait_gone(&["namespace", namespace], 90)?;
     }
+    // Retained data is of no use without the keys to it: the namespaces stay, the hub does not.
+    kubectl.wait_gone(&["--namespace", "acbhub-globex", "deployment", "hub"], 90)?;
+    kubectl.get(&["namespace", "acb-globex"])?;
     let rows = |id: &str| sql(world, &format!("SELECT count(*) FROM acb.tenant WHERE tenant_id = decode('{id}', 'hex')"));
     let (gone, kept) = (rows(&gone)?, rows(&kept)?);
     match (gone.trim(), kept.trim()) {
