@@ -1,8 +1,12 @@
 //! `acb isolation`: attacks a tenant's neighbours with that tenant's own credentials, as the state folder has them.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
-use acb_crds::{Tenant, names::objects, schema::Kind};
+use acb_crds::{Agent, Tenant, names::objects, schema::Kind};
 use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Report, Victim};
 use acb_operator::{
     effect::{SecretData, SecretReader as _, kubernetes::ObjectKey},
@@ -75,6 +79,16 @@ pub(crate) async fn run(args: &IsolationArgs, output: Output) -> Result<(), Fail
         0 => Ok(()),
         breaches => Err(Failure::failed(format!("{breaches} attacks of {} were not refused", args.tenant))),
     }
+}
+
+/// An id that nothing has, of the form that all have: what is not there and what is not shown must look the same.
+const NONEXISTENT: Uuid = Uuid::from_u128(0x6f1d_7c1e_52a4_4c3b_9d0e_8a7b_6c5d_4e3f);
+
+/// What is called how in a tenant.
+#[derive(Default)]
+struct Names {
+    agents: BTreeSet<String>,
+    groups: BTreeSet<String>,
 }
 
 /// What the state folder knows.
@@ -153,23 +167,36 @@ impl World {
 
     fn victim(&self, name: &str, args: &IsolationArgs) -> Result<Victim, Failure> {
         let (tenant, access) = self.tenant(name)?;
-        let mut agents = access.api_key_files.keys();
-        let nonexistent = Uuid::nil();
+        let (theirs, own) = (self.names(name)?, self.names(&args.tenant)?);
         Ok(Victim {
             tenant: name.to_owned(),
             tenant_id: tenant.status.as_ref().and_then(|status| status.tenant_id.clone()).unwrap_or_default(),
             hub_endpoints: endpoints(access),
             ca_pem: read(access.ca_file.as_deref())?,
-            agent: agents.next().cloned().unwrap_or_else(|| "agent".to_owned()),
-            group: "workers".to_owned(),
+            agent: only(&theirs.agents, &own.agents, name),
+            group: only(&theirs.groups, &own.groups, name),
             context_type: tenant
                 .spec
                 .context_types
                 .first()
                 .map_or_else(|| "documents".to_owned(), |first| first.name.to_string()),
-            context_id: args.context.unwrap_or(nonexistent).to_string(),
-            upload_id: args.upload.unwrap_or(nonexistent).to_string(),
+            context_id: args.context.unwrap_or(NONEXISTENT).to_string(),
+            upload_id: args.upload.unwrap_or(NONEXISTENT).to_string(),
         })
+    }
+
+    /// What a tenant's agents are called, and their groups.
+    fn names(&self, tenant: &str) -> Result<Names, Failure> {
+        let namespace = self.tenants.get(tenant).and_then(acb_operator::tenancy::namespace);
+        let mut names = Names::default();
+        for object in self.store.of_kind(Kind::Agent.as_str()).map_err(Failure::failed)? {
+            let agent: Agent = serde_json::from_value(object).map_err(Failure::failed)?;
+            if agent.metadata.namespace == namespace {
+                names.agents.extend(agent.metadata.name);
+                names.groups.extend(agent.spec.groups.iter().map(ToString::to_string));
+            }
+        }
+        Ok(names)
     }
 
     fn hub_config(&self, namespace: &str) -> Result<Value, Failure> {
@@ -193,6 +220,12 @@ impl World {
         let secret = SecretRef { namespace: namespace.to_owned(), name: name.to_owned(), generation };
         self.store.read(&secret).await.map_err(Failure::failed)
     }
+}
+
+/// A name that is the neighbour's alone: to reach what one has oneself under the same name is no breach. Where there is none, one that
+/// nobody has.
+fn only(theirs: &BTreeSet<String>, own: &BTreeSet<String>, tenant: &str) -> String {
+    theirs.difference(own).next().cloned().unwrap_or_else(|| format!("{tenant}-only"))
 }
 
 fn endpoints(access: &Access) -> Vec<String> {

@@ -3,6 +3,7 @@
 
 mod completion;
 mod dev;
+mod isolation;
 mod kafka;
 mod login;
 mod messages;

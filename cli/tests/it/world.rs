@@ -23,7 +23,7 @@ const AGENTS: [(&str, &str); 15] = [
     ("login", "{type: person, role: agent-full}"),
     ("finder", "{type: person, role: agent-full}"),
     ("found", "{type: oddity, role: agent-full, capabilities: [summarize, translate], location: attic}"),
-    ("inbox", "{type: worker, role: agent-full, groups: [readers]}"),
+    ("inbox", "{type: worker, role: agent-full, groups: [readers, workers]}"),
     ("inbox-by-topic", "{type: worker, role: agent-full}"),
     ("observer", "{type: watcher, role: observer}"),
     ("answers-text", "{type: worker, role: agent-full}"),
