@@ -11,6 +11,7 @@ use crate::{
     fault::{Code, Fault},
     identity::lacks,
     message::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES},
+    payload_schema::SchemaRef,
     upload::UploadId,
 };
 
@@ -191,6 +192,8 @@ pub struct Context {
     pub version: u64,
     /// Media type of the payload.
     pub content_type: String,
+    /// The JSON Schema that the payload met, where its type had one when this version was made.
+    pub schema: Option<SchemaRef>,
     /// The payload.
     pub payload: Payload,
     /// Bytes of the payload.
@@ -239,7 +242,7 @@ impl Description {
 
     /// The context that this makes.
     #[must_use]
-    pub fn context(self, creator: &Agent, payload: Payload, size: u64, sha256: [u8; 32]) -> Context {
+    pub fn context(self, creator: &Agent, schema: Option<SchemaRef>, payload: Payload, size: u64, sha256: [u8; 32]) -> Context {
         let now = now();
         Context {
             id: ContextId(Uuid::now_v7()),
@@ -250,6 +253,7 @@ impl Description {
             metadata: self.metadata,
             version: 1,
             content_type: self.content_type,
+            schema,
             payload,
             size,
             sha256,

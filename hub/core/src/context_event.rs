@@ -15,6 +15,7 @@ use crate::{
     bus::Record,
     context::{Access, Context, ContextId, MAX_INLINE_BYTES, Payload, Scope},
     fault::{Code, Fault},
+    payload_schema::SchemaRef,
     upload::UploadId,
 };
 
@@ -43,6 +44,8 @@ pub const DELETED: &str = "acb-deleted";
 ///   int64 created_at = 16;        // microseconds since 1970
 ///   int64 updated_at = 17;
 ///   optional int64 expires_at = 18;
+///   string schema_id = 19;        // the JSON Schema that the payload met; both empty without one
+///   string schema_version = 20;
 /// }
 /// ```
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -101,6 +104,12 @@ pub struct ContextChange {
     /// Microseconds since 1970.
     #[prost(int64, optional, tag = "18")]
     pub expires_at: Option<i64>,
+    /// Which JSON Schema the payload met.
+    #[prost(string, tag = "19")]
+    pub schema_id: String,
+    /// In which version.
+    #[prost(string, tag = "20")]
+    pub schema_version: String,
 }
 
 /// What happened to a context.
@@ -165,6 +174,8 @@ pub fn encode(change: Change, context: &Context) -> Result<Bytes, Fault> {
         created_at: micros(context.created_at),
         updated_at: micros(context.updated_at),
         expires_at: context.expires_at.map(micros),
+        schema_id: context.schema.as_ref().map(|schema| schema.id.clone()).unwrap_or_default(),
+        schema_version: context.schema.as_ref().map(|schema| schema.version.clone()).unwrap_or_default(),
     };
     let size = message.encoded_len();
     if size > MAX_INLINE_BYTES {
@@ -221,6 +232,8 @@ pub fn decode(record: &Record) -> Result<Option<Event>, Fault> {
             metadata: change.metadata,
             version: change.version,
             content_type: change.content_type,
+            // A schema's id is never empty.
+            schema: (!change.schema_id.is_empty()).then_some(SchemaRef { id: change.schema_id, version: change.schema_version }),
             payload: match (change.payload, change.upload.is_empty()) {
                 (Some(payload), _) => Payload::Inline(payload),
                 (None, false) => Payload::Chunks(UploadId(uuid(&change.upload)?)),
@@ -266,6 +279,7 @@ pub(crate) mod tests {
             metadata: BTreeMap::from([("a".into(), "b".into())]),
             version: 3,
             content_type: "text/plain".into(),
+            schema: Some(SchemaRef { id: "note".into(), version: "3".into() }),
             payload,
             size: 5,
             sha256: [7; 32],

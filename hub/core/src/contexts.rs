@@ -191,10 +191,10 @@ impl Contexts {
                 format!("an idempotency key has at most {MAX_NAME_BYTES} bytes, without control characters"),
             ));
         }
-        self.schemas.check(&snapshot, &new.description.kind, &new.payload).await?;
+        let schema = self.schemas.check(&snapshot, &new.description.kind, &new.payload).await?;
         let size = new.payload.len() as u64;
         let sha256 = Sha256::digest(&new.payload).into();
-        let context = new.description.context(creator, Payload::Inline(new.payload), size, sha256);
+        let context = new.description.context(creator, schema, Payload::Inline(new.payload), size, sha256);
         let event = context_event::encode(Change::Created, &context)?;
         for _ in 0..RETRIES {
             match (self.stores.contexts.create(&context, key, event.clone()).await?, key) {
@@ -239,12 +239,13 @@ impl Contexts {
         if old.version != update.version {
             return Err(conflict());
         }
-        self.schemas.check(&snapshot, &old.kind, &update.payload).await?;
+        let schema = self.schemas.check(&snapshot, &old.kind, &update.payload).await?;
         let time = now();
         let context = Context {
             version: old.version + 1,
             metadata: update.metadata,
             content_type: update.content_type,
+            schema,
             size: update.payload.len() as u64,
             sha256: Sha256::digest(&update.payload).into(),
             payload: Payload::Inline(update.payload),

@@ -39,6 +39,15 @@ pub struct PayloadSchema {
     pub schema: Value,
 }
 
+/// The schema that a payload was checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaRef {
+    /// [`PayloadSchema::id`].
+    pub id: String,
+    /// [`PayloadSchema::version`].
+    pub version: String,
+}
+
 impl fmt::Display for PayloadSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} version {}", self.id, self.version)
@@ -75,15 +84,17 @@ impl Default for Schemas {
 }
 
 impl Schemas {
-    /// Whether a payload of this type meets the type's schema, where it has one.
-    pub(crate) async fn check(&self, snapshot: &Snapshot, kind: &str, payload: &Bytes) -> Result<(), Fault> {
-        let Some(schema) = schema_of(snapshot, kind) else { return Ok(()) };
+    /// Whether a payload of this type meets the type's schema, where it has one: which one that is.
+    pub(crate) async fn check(&self, snapshot: &Snapshot, kind: &str, payload: &Bytes) -> Result<Option<SchemaRef>, Fault> {
+        let Some(schema) = schema_of(snapshot, kind) else { return Ok(None) };
         let validator = self.validator(snapshot, kind, schema)?;
         let stopping = |_| Fault::unavailable("HUB_STOPPING", "this replica stops: try again on another one");
         let _permit = self.checks.acquire().await.map_err(|_| stopping(()))?;
+        let met = SchemaRef { id: schema.id.clone(), version: schema.version.clone() };
         let (payload, schema) = (payload.clone(), schema.clone());
         let checked = tokio::task::spawn_blocking(move || violations(&validator, &schema, &payload));
-        checked.await.map_err(|_| stopping(()))?
+        checked.await.map_err(|_| stopping(()))??;
+        Ok(Some(met))
     }
 
     fn validator(&self, snapshot: &Snapshot, kind: &str, schema: &Arc<PayloadSchema>) -> Result<Arc<Validator>, Fault> {
@@ -178,7 +189,7 @@ mod tests {
 
     async fn outcome(schemas: &Schemas, snapshot: &Snapshot, kind: &str, payload: &str) -> String {
         let checked = schemas.check(snapshot, kind, &Bytes::copy_from_slice(payload.as_bytes())).await;
-        checked.map_or_else(|fault| fault.to_string(), |()| "fine".to_owned())
+        checked.map_or_else(|fault| fault.to_string(), |met| met.map_or("free".to_owned(), |met| format!("{} {}", met.id, met.version)))
     }
 
     #[tokio::test]
@@ -188,8 +199,8 @@ mod tests {
             "type": "object", "required": ["title"], "additionalProperties": false,
             "properties": {"title": {"type": "string", "pattern": "^[a-z]+$"}, "tags": {"type": "array", "items": {"type": "integer"}}},
         }));
-        assert_eq!(outcome(&schemas, &note, "notes", r#"{"title": "a", "tags": [1]}"#).await, "fine");
-        assert_eq!(outcome(&schemas, &note, "free", "anything").await, "fine");
+        assert_eq!(outcome(&schemas, &note, "notes", r#"{"title": "a", "tags": [1]}"#).await, "note 3");
+        assert_eq!(outcome(&schemas, &note, "free", "anything").await, "free");
         let wrong = outcome(&schemas, &note, "notes", r#"{"title": "A secret", "tags": [1, "x"]}"#).await;
         assert!(
             wrong.starts_with("PAYLOAD_VIOLATES_SCHEMA: the payload does not meet JSON Schema note version 3: at /t"),

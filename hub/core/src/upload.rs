@@ -149,7 +149,7 @@ impl Uploads {
         let layout = Layout { size: start.size, chunk_size: CHUNK_BYTES };
         let wanted = Upload { id: start.id, agent: agent.id, description: start.description, layout, context: None };
         // What can't become a context must be known now, not after a hundred chunks.
-        let draft = wanted.description.clone().context(agent, Payload::Chunks(wanted.id), start.size, [0; 32]);
+        let draft = wanted.description.clone().context(agent, None, Payload::Chunks(wanted.id), start.size, [0; 32]);
         context_event::encode(Change::Created, &draft)?;
         let upload = self.contexts.stores.uploads.begin(&wanted).await?;
         if upload.agent != agent.id {
@@ -368,13 +368,15 @@ impl UploadSession {
             return Err(checksum_mismatch(id));
         }
         payload_schema::check_size(&snapshot, kind, self.upload.layout.size)?;
-        if snapshot.context_types.get(kind).is_some_and(|kind| kind.schema.is_some()) {
+        let schema = if snapshot.context_types.get(kind).is_some_and(|kind| kind.schema.is_some()) {
             // What can be checked has one chunk.
             let chunk = self.uploads.get_chunk(id, 0).await?.ok_or_else(|| upload_not_found(id))?;
-            self.uploads.contexts.schemas.check(&snapshot, kind, &chunk.data).await?;
-        }
+            self.uploads.contexts.schemas.check(&snapshot, kind, &chunk.data).await?
+        } else {
+            None
+        };
         let payload = Payload::Chunks(id);
-        let context = self.upload.description.clone().context(&self.agent, payload, self.upload.layout.size, whole);
+        let context = self.upload.description.clone().context(&self.agent, schema, payload, self.upload.layout.size, whole);
         let event = context_event::encode(Change::Created, &context)?;
         match self.uploads.contexts.stores.uploads.finish(id, &context, event).await? {
             Finished::New => {

@@ -7,6 +7,7 @@ use acb_hub_core::{
     context::{Access, Context, ContextId, Payload, Viewer},
     context_store::{ContextStore, Created, Expiry, ListFilter},
     fault::{Code, Fault},
+    payload_schema::SchemaRef,
     upload::UploadId,
 };
 use async_trait::async_trait;
@@ -54,8 +55,9 @@ pub(crate) fn is_missing_parent(error: &sqlx::Error) -> bool {
 const INSERT: &str = "
     WITH made AS (
         INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, groups, agents, metadata, version,
-                                 content_type, payload, upload_id, size, sha256, idempotency_key, created_at, updated_at, expires_at)
-        VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+                                 content_type, payload, upload_id, size, sha256, idempotency_key, created_at, updated_at, expires_at,
+                                 schema_id, schema_version)
+        VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $20, $21)
         ON CONFLICT (tenant_id, creator, idempotency_key) DO NOTHING
         RETURNING tenant_id, context_id, type)
     INSERT INTO acb.context_outbox (tenant_id, context_id, type, event) SELECT tenant_id, context_id, type, $19 FROM made";
@@ -88,6 +90,8 @@ pub(crate) async fn insert(
         .bind(context.updated_at)
         .bind(context.expires_at)
         .bind(&event[..])
+        .bind(context.schema.as_ref().map(|schema| &schema.id))
+        .bind(context.schema.as_ref().map(|schema| &schema.version))
         .execute(connection)
         .await?;
     Ok(made.rows_affected() > 0)
@@ -96,7 +100,7 @@ pub(crate) async fn insert(
 macro_rules! select {
     ($payload:literal, $rest:literal) => {
         concat!(
-            "SELECT context_id, type, creator, creator_name, scope, groups, agents, metadata, version, content_type, ",
+            "SELECT context_id, type, creator, creator_name, scope, groups, agents, metadata, version, content_type, schema_id, schema_version, ",
             $payload,
             " AS payload, upload_id, size, sha256, created_at, updated_at, expires_at FROM acb.context ",
             $rest
@@ -157,7 +161,7 @@ impl ContextStore for PgContexts {
                 SELECT upload_id FROM acb.context WHERE context_id = $1 AND version = $2),
             changed AS (
                 UPDATE acb.context SET version = $2 + 1, metadata = $3, content_type = $4, payload = $5, upload_id = NULL, size = $6,
-                                       sha256 = $7, updated_at = $8, expires_at = $9
+                                       sha256 = $7, updated_at = $8, expires_at = $9, schema_id = $11, schema_version = $12
                 WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > now())
                 RETURNING tenant_id, context_id, type),
             logged AS (
@@ -177,6 +181,8 @@ impl ContextStore for PgContexts {
             .bind(context.updated_at)
             .bind(context.expires_at)
             .bind(&event[..])
+            .bind(context.schema.as_ref().map(|schema| &schema.id))
+            .bind(context.schema.as_ref().map(|schema| &schema.version))
             .fetch_optional(&mut *transaction)
             .await
             .map_err(|error| fault(QUERY, error))?;
@@ -274,6 +280,8 @@ fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
     let upload: Option<Uuid> = row.try_get("upload_id")?;
     let inline: Option<&[u8]> = row.try_get("payload")?;
     let metadata: Json<BTreeMap<String, String>> = row.try_get("metadata")?;
+    let schema: Option<String> = row.try_get("schema_id")?;
+    let schema_version: Option<String> = row.try_get("schema_version")?;
     Ok(Context {
         id: ContextId(row.try_get("context_id")?),
         kind: row.try_get("type")?,
@@ -283,6 +291,7 @@ fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
         metadata: metadata.0,
         version: unsigned(row.try_get("version")?),
         content_type: row.try_get("content_type")?,
+        schema: schema.zip(schema_version).map(|(id, version)| SchemaRef { id, version }),
         payload: match (upload, inline) {
             (Some(upload), _) => Payload::Chunks(UploadId(upload)),
             (None, Some(payload)) => Payload::Inline(Bytes::copy_from_slice(payload)),

@@ -19,6 +19,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "mailboxes", sql: include_str!("../migrations/0004_mailboxes.sql") },
     Migration { version: 5, name: "contexts", sql: include_str!("../migrations/0005_contexts.sql") },
     Migration { version: 6, name: "lifetimes", sql: include_str!("../migrations/0006_lifetimes.sql") },
+    Migration { version: 7, name: "schema-references", sql: include_str!("../migrations/0007_schema_references.sql") },
 ];
 
 /// The version that this code was written for.

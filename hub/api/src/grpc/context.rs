@@ -164,6 +164,7 @@ fn without_payload(context: context::Context) -> Context {
 }
 
 pub(crate) fn wire(context: context::Context) -> Context {
+    let (schema_id, schema_version) = context.schema.map(|schema| (schema.id, schema.version)).unwrap_or_default();
     let (payload, payload_ref) = match context.payload {
         Payload::Inline(payload) => (payload, None),
         Payload::Chunks(upload) => {
@@ -188,8 +189,8 @@ pub(crate) fn wire(context: context::Context) -> Context {
         metadata: context.metadata.into_iter().collect(),
         version: context.version,
         content_type: context.content_type,
-        schema_id: String::new(),
-        schema_version: String::new(),
+        schema_id,
+        schema_version,
         created_at: Some(timestamp(context.created_at)),
         updated_at: Some(timestamp(context.updated_at)),
         expires_at: context.expires_at.map(timestamp),

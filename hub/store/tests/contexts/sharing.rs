@@ -13,6 +13,7 @@ use acb_hub_core::{
     context_store::{ContextStore, Created, Expiry, ListFilter},
     contexts::{ContextConfig, ContextStores, ContextUpdate, NewContext},
     fault::{Code, Fault},
+    payload_schema::SchemaRef,
     subscription::From,
     upload::{StartUpload, UploadId},
 };
@@ -122,8 +123,11 @@ async fn payloads_meet_the_schema_of_their_type() {
     assert_eq!(reason(create("{}").await), "PAYLOAD_VIOLATES_SCHEMA");
     assert_eq!(reason(create("not json").await), "PAYLOAD_NOT_JSON");
     let context = create(r#"{"title": "a"}"#).await.unwrap();
+    let note = |version: &str| Some(SchemaRef { id: "note".into(), version: version.into() });
+    assert_eq!(one.contexts.get(&agent, context.id).await.unwrap().schema, note("1"));
     assert_eq!(reason(one.contexts.update(&agent, update(&context, "[]")).await), "PAYLOAD_VIOLATES_SCHEMA");
-    one.contexts.update(&agent, update(&context, r#"{"title": "b"}"#)).await.unwrap();
+    let updated = one.contexts.update(&agent, update(&context, r#"{"title": "b"}"#)).await.unwrap();
+    assert_eq!(updated.schema, note("1"));
 
     let stream = async |payload: &str| {
         let (data, id) = (Bytes::copy_from_slice(payload.as_bytes()), UploadId(uuid::Uuid::new_v4()));
@@ -134,7 +138,8 @@ async fn payloads_meet_the_schema_of_their_type() {
         session.finish(sha256).await
     };
     assert_eq!(reason(stream("{}").await), "PAYLOAD_VIOLATES_SCHEMA");
-    stream(r#"{"title": "c"}"#).await.unwrap();
+    let streamed = stream(r#"{"title": "c"}"#).await.unwrap();
+    assert_eq!(one.contexts.get(&agent, streamed.id).await.unwrap().schema, note("1"));
     assert_eq!(reason(stream(&" ".repeat(1024 * 1024 + 1)).await), "PAYLOAD_NOT_CHECKABLE");
 }
 
