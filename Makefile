@@ -1,7 +1,7 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test charts bench images e2e cluster-up cluster-down
+.PHONY: help build demo test charts bench release images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
@@ -36,6 +36,11 @@ bench: ## Measures the figures of docs/figures.md, to target/bench/report.json.
 	@tests/testbed/kafka/fetch.sh
 	cargo build --locked --release --workspace
 	target/release/acb-bench
+
+release: ## Dry run of a release, to target/release-VERSION: binaries, images, charts, notes, checksums. Publishes nothing.
+	@scripts/install-dependencies build e2e
+	cargo build --locked --release --workspace
+	scripts/release
 
 images: ## Makes the container images of operator, hub and command line, to target/images.
 	@scripts/install-dependencies build e2e
