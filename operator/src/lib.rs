@@ -11,6 +11,7 @@ mod local_postgres_binaries;
 pub mod plan;
 mod plan_text;
 pub mod platform;
+pub mod preview;
 pub mod quota;
 mod reconcile;
 pub mod runtime;

@@ -1,11 +1,13 @@
-//! What would be done for a folder of YAML: the same decisions as when it is applied, with nothing written anywhere.
+//! What would be done for a folder of YAML, against a state folder where `acb dev` runs from one.
 
-use std::{path::Path, sync::Arc, time::Duration};
-
-use acb_crds::{
-    Agent, Quota,
-    schema::{self, Kind, LoadError, ObjectRef, Resource},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
 };
+
+use acb_crds::schema::{self, ObjectRef, Resource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use uuid::Uuid;
@@ -17,32 +19,20 @@ use super::{
     state::{self, StateDir, StateError},
 };
 use crate::{
-    agent, bootstrap,
-    condition::Problem,
+    bootstrap,
     effect::{
         EffectError,
         kafka::KafkaEffect,
         kafka_access::{KafkaAccess, KafkaOptions},
     },
-    plan::Plan,
     platform::{Platform, PlatformBus, PlatformPostgres},
-    quota,
+    preview::{
+        Against, Found, Planned, Report,
+        tenancy::{Sources, decide},
+    },
     tenancy::{self, Tenancy},
-    tenant::{self, fetch::PostgresReader},
+    tenant::fetch::PostgresReader,
 };
-
-/// What would be done.
-#[derive(Clone, Debug, Default)]
-pub struct Preview {
-    /// Whether the world was read; else the plans start from nothing.
-    pub live: bool,
-    /// For each object in the folder: the steps, or what is wrong with it.
-    pub objects: Vec<(ObjectRef, Result<Plan, Vec<Problem>>)>,
-    /// Objects that are no longer in the folder.
-    pub removed: Vec<ObjectRef>,
-    /// Documents that their schema refuses.
-    pub refused: Vec<LoadError>,
-}
 
 /// Why there is no preview.
 #[derive(Debug, thiserror::Error)]
@@ -56,81 +46,63 @@ pub enum PreviewError {
 }
 
 /// Plans for a folder, against a state folder where `acb dev` runs from one, else against nothing.
-pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Preview, PreviewError> {
+pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Report, PreviewError> {
     let loaded = schema::collect(&Resources::read_files(folder)?);
     let store = state.map(ObjectStore::open).transpose()?.map(Arc::new);
     let reader = match state {
         Some(state) if state.holder().is_some() => connect(state).await?,
         _ => None,
     };
-    let (live, platform, reader, kafka) = match reader {
-        Some((reader, platform, kafka)) => (true, platform, Some(reader), kafka),
-        None => (false, Platform::new(nowhere()), None, None),
+    let (platform, reader, kafka) = match reader {
+        Some((reader, platform, kafka)) => (platform, Some(reader), kafka),
+        None => (Platform::new(nowhere()), None, None),
     };
-    let mut preview = Preview { live, refused: loaded.errors, ..Preview::default() };
-    let (mut tenants, mut agents, mut quotas) = (Vec::new(), Vec::new(), Vec::new());
-    for (_, resource) in loaded.resources {
+    let against = if reader.is_some() { Against::Live } else { Against::Nothing };
+    let refused = loaded.errors.iter().map(ToString::to_string).collect();
+    let mut report = Report { against, refused, ..Report::default() };
+    let tenancies = gather(loaded.resources.into_iter().map(|(_, resource)| resource), store.as_deref())?;
+    let sources = match (&reader, &store) {
+        (Some(postgres), Some(store)) => Some(Sources { objects: store.as_ref(), postgres, kafka: kafka.as_ref() }),
+        _ => None,
+    };
+    let mut here: BTreeSet<ObjectRef> = loaded.errors.iter().filter_map(|refused| refused.object.clone()).collect();
+    for (namespace, tenancy) in &tenancies {
+        for decided in decide(namespace, tenancy, sources.as_ref(), &platform).await? {
+            here.insert(decided.object.clone());
+            report.objects.push(Planned { also: false, found: Found::from(&decided.decision), object: decided.object });
+        }
+    }
+    if let Some(store) = store {
+        let gone = Resources::new(folder, store).stored()?.into_iter().map(|(object, _)| object);
+        report.removed = gone.filter(|object| !here.contains(object)).map(|object| object.to_string()).collect();
+    }
+    Ok(report)
+}
+
+/// The resources by namespace, each with every Tenant.
+fn gather(given: impl Iterator<Item = Resource>, store: Option<&ObjectStore>) -> Result<BTreeMap<String, Tenancy>, StateError> {
+    let mut tenants = Vec::new();
+    let mut tenancies: BTreeMap<String, Tenancy> = BTreeMap::new();
+    for resource in given {
         let object = resource.object();
         match resource {
             Resource::Tenant(mut tenant) => {
-                identify(&mut tenant.metadata, &object, store.as_deref())?;
+                identify(&mut tenant.metadata, &object, store)?;
+                tenancies.entry(tenancy::namespace(&tenant).unwrap_or_default()).or_default();
                 tenants.push(*tenant);
             }
             Resource::Agent(mut agent) => {
-                identify(&mut agent.metadata, &object, store.as_deref())?;
-                agents.push(*agent);
+                identify(&mut agent.metadata, &object, store)?;
+                tenancies.entry(object.namespace).or_default().agents.push(*agent);
             }
             Resource::Quota(mut quota) => {
-                identify(&mut quota.metadata, &object, store.as_deref())?;
-                quotas.push(*quota);
+                identify(&mut quota.metadata, &object, store)?;
+                tenancies.entry(object.namespace).or_default().quotas.push(*quota);
             }
         }
     }
-    let tenancy_of = |namespace: &str| Tenancy {
-        tenants: tenants.clone(),
-        agents: agents.iter().filter(|agent: &&Agent| agent.metadata.namespace.as_deref() == Some(namespace)).cloned().collect(),
-        quotas: quotas.iter().filter(|quota: &&Quota| quota.metadata.namespace.as_deref() == Some(namespace)).cloned().collect(),
-    };
-    for tenant in &tenants {
-        let tenancy = tenancy_of(&tenancy::namespace(tenant).unwrap_or_default());
-        let world = match (&reader, &store) {
-            (Some(reader), Some(store)) => {
-                tenant::fetch::fetch(tenant, tenancy, store.as_ref(), reader, kafka.as_ref(), &platform).await?
-            }
-            _ => tenant::World { tenancy, ..tenant::World::default() },
-        };
-        let plan = tenant::validate::validate(tenant, &world, &platform)
-            .map(|validated| tenant::plan::plan(&validated, &world, &platform));
-        preview.objects.push((of(Kind::Tenant, &tenant.metadata), plan));
-    }
-    for quota in &quotas {
-        let tenancy = tenancy_of(quota.metadata.namespace.as_deref().unwrap_or_default());
-        let plan = quota::validate::validate(quota, &tenancy, &platform).map(|_| Plan::default());
-        preview.objects.push((of(Kind::Quota, &quota.metadata), plan));
-    }
-    for agent in &agents {
-        let namespace = agent.metadata.namespace.clone().unwrap_or_default();
-        let tenancy = tenancy_of(&namespace);
-        let world = match (&reader, &store) {
-            (Some(reader), Some(store)) => {
-                let shared = agent::fetch::fetch_shared(&namespace, tenancy, store.as_ref(), &reader.pool).await?;
-                agent::fetch::fetch(agent, &shared, store.as_ref()).await?
-            }
-            _ => agent::World { tenancy, ..agent::World::default() },
-        };
-        let plan = agent::validate::validate(agent, &world, &platform).map(|validated| agent::plan::plan(&validated, &world));
-        preview.objects.push((of(Kind::Agent, &agent.metadata), plan));
-    }
-    if let Some(store) = store {
-        let stored = Resources::new(folder, store).stored()?;
-        let here = |object: &ObjectRef| {
-            preview.objects.iter().any(|(known, _)| known == object)
-                || preview.refused.iter().any(|refused| refused.object.as_ref() == Some(object))
-        };
-        let gone: Vec<ObjectRef> = stored.into_iter().map(|(object, _)| object).filter(|object| !here(object)).collect();
-        preview.removed = gone;
-    }
-    Ok(preview)
+    tenancies.values_mut().for_each(|tenancy| tenancy.tenants.clone_from(&tenants));
+    Ok(tenancies)
 }
 
 async fn connect(state: &StateDir) -> Result<Option<(PostgresReader, Platform, Option<KafkaEffect>)>, PreviewError> {
@@ -153,11 +125,6 @@ async fn connect(state: &StateDir) -> Result<Option<(PostgresReader, Platform, O
 
 fn nowhere() -> PlatformPostgres {
     PlatformPostgres { host: "127.0.0.1".into(), port: 5432, database: bootstrap::DATABASE.into(), ssl_mode: "prefer".into() }
-}
-
-fn of(kind: Kind, metadata: &ObjectMeta) -> ObjectRef {
-    let namespace = metadata.namespace.clone().filter(|_| kind != Kind::Tenant).unwrap_or_default();
-    ObjectRef { kind, namespace, name: metadata.name.clone().unwrap_or_default() }
 }
 
 /// The identity that the object has, or would get.

@@ -1,0 +1,162 @@
+//! The decisions about one tenancy, as a reconcile makes them.
+
+use acb_crds::{
+    Condition, Tenant,
+    schema::{Kind, ObjectRef},
+};
+
+use super::Decision;
+use crate::{
+    agent,
+    effect::{EffectError, kafka::KafkaEffect, kubernetes::Objects},
+    plan::{KubernetesStep, Plan, PostgresStep, Step},
+    platform::Platform,
+    quota,
+    reconcile::tenancies::reference,
+    tenancy::{self, Tenancy},
+    tenant::{self, fetch::PostgresReader},
+};
+
+/// Where the world is read from.
+pub(crate) struct Sources<'a> {
+    pub(crate) objects: &'a dyn Objects,
+    pub(crate) postgres: &'a PostgresReader,
+    pub(crate) kafka: Option<&'a KafkaEffect>,
+}
+
+/// One object, and what was decided about it.
+pub(crate) struct Decided {
+    pub(crate) object: ObjectRef,
+    pub(crate) decision: Decision,
+    /// Its status says that it is stalled already.
+    pub(crate) was_stalled: bool,
+}
+
+fn is_stalled(conditions: Option<&[Condition]>) -> bool {
+    conditions.into_iter().flatten().any(|condition| condition.r#type == "Stalled" && condition.status == "True")
+}
+
+/// What would be done in a namespace: for its Tenant, its Quotas and its Agents. Without `sources` the plans start from nothing.
+///
+/// # Errors
+/// What could not be read.
+pub(crate) async fn decide(
+    namespace: &str,
+    tenancy: &Tenancy,
+    sources: Option<&Sources<'_>>,
+    platform: &Platform,
+) -> Result<Vec<Decided>, EffectError> {
+    let mut decided = Vec::new();
+    // What the Tenant's plan makes is there when its Agents' turn comes.
+    let mut before = Plan::default();
+    for tenant in tenancy.tenants.iter().filter(|tenant| tenancy::namespace(tenant).unwrap_or_default() == namespace) {
+        let decision = decide_tenant(tenant, tenancy, sources, platform).await?;
+        if let Ok(plan) = &decision {
+            before.steps.extend(plan.steps.clone());
+        }
+        let was_stalled = is_stalled(tenant.status.as_ref().map(|status| status.conditions.as_slice()));
+        decided.push(Decided { object: reference(Kind::Tenant, &tenant.metadata), decision, was_stalled });
+    }
+    for quota in &tenancy.quotas {
+        // One on its way out is an input of nothing any more, and has nothing of its own.
+        if quota.metadata.deletion_timestamp.is_none() {
+            let decision = quota::validate::validate(quota, tenancy, platform).map(|_| Plan::default());
+            let was_stalled = is_stalled(quota.status.as_ref().map(|status| status.conditions.as_slice()));
+            decided.push(Decided { object: reference(Kind::Quota, &quota.metadata), decision, was_stalled });
+        }
+    }
+    if tenancy.agents.is_empty() {
+        return Ok(decided);
+    }
+    let shared = match sources {
+        Some(sources) => {
+            Some(agent::fetch::fetch_shared(namespace, tenancy.clone(), sources.objects, &sources.postgres.pool).await?)
+        }
+        None => None,
+    };
+    for agent in &tenancy.agents {
+        let mut world = match (sources, &shared) {
+            (Some(sources), Some(shared)) => agent::fetch::fetch(agent, shared, sources.objects).await?,
+            _ => agent::World { tenancy: tenancy.clone(), ..agent::World::default() },
+        };
+        follow(&mut world, &before);
+        let decision = agent::validate::validate(agent, &world, platform).map(|validated| agent::plan::plan(&validated, &world));
+        let was_stalled = is_stalled(agent.status.as_ref().map(|status| status.conditions.as_slice()));
+        decided.push(Decided { object: reference(Kind::Agent, &agent.metadata), decision, was_stalled });
+    }
+    Ok(decided)
+}
+
+async fn decide_tenant(
+    tenant: &Tenant,
+    tenancy: &Tenancy,
+    sources: Option<&Sources<'_>>,
+    platform: &Platform,
+) -> Result<Decision, EffectError> {
+    let mut tenancy = tenancy.clone();
+    tenancy.quotas.retain(|quota| quota.metadata.deletion_timestamp.is_none());
+    let world = match sources {
+        Some(sources) => {
+            tenant::fetch::fetch(tenant, tenancy, sources.objects, sources.postgres, sources.kafka, platform).await?
+        }
+        None => tenant::World { tenancy, ..tenant::World::default() },
+    };
+    Ok(tenant::validate::validate(tenant, &world, platform).map(|validated| {
+        let opening = tenant::opening::opening(&validated, &world, platform);
+        opening.unwrap_or_else(|| tenant::plan::plan(&validated, &world, platform))
+    }))
+}
+
+/// An Agent's world after its Tenant's plan.
+fn follow(world: &mut agent::World, plan: &Plan) {
+    for step in &plan.steps {
+        match step {
+            Step::Kubernetes(KubernetesStep::EnsureSecret { secret, .. }) => drop(world.secrets.insert(secret.clone())),
+            Step::Postgres(PostgresStep::ProjectTenant { .. }) => world.tenant_projected = true,
+            Step::Postgres(PostgresStep::RemoveTenant { .. }) => world.tenant_projected = false,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use acb_crds::schema::load;
+
+    use super::*;
+    use crate::{platform::PlatformPostgres, preview::overlay};
+
+    const TENANT: &str =
+        "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {name: acme}\nspec: {tier: Free, limits: {maxAgents: 1}}\n";
+    const AGENT: &str =
+        "apiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {name: a, namespace: acb-acme}\nspec: {role: observer}\n";
+
+    fn platform() -> Platform {
+        Platform::new(PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() })
+    }
+
+    async fn of(text: &str) -> Vec<Decided> {
+        let given: Vec<_> = load(text, "given").into_iter().map(Result::unwrap).collect();
+        let mut tenancy = Tenancy::default();
+        overlay::lay(&mut tenancy, "acb-acme", &given);
+        decide("acb-acme", &tenancy, None, &platform()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_agent_is_planned_as_if_its_tenant_were_there() {
+        let decided = of(&format!("{TENANT}---\n{AGENT}")).await;
+        let names: Vec<String> = decided.iter().map(|decided| decided.object.to_string()).collect();
+        assert_eq!(names, ["Tenant acme", "Agent acb-acme/a"]);
+        let text = decided[1].decision.as_ref().unwrap().to_string();
+        assert!(text.contains("+ Secret acb-acme/a-api-key-1") && text.contains("+ postgres agent a"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn one_too_many_is_refused() {
+        let decided = of(&format!("{TENANT}---\n{AGENT}---\n{}", AGENT.replace("name: a,", "name: b,"))).await;
+        let refused = decided[2].decision.as_ref().unwrap_err();
+        assert!(refused[0].message.contains("allows 1 agents"), "{refused:?}");
+    }
+}
