@@ -26,6 +26,9 @@ struct Args {
     /// Port of /livez, /readyz and /metrics.
     #[arg(long, value_name = "PORT", env = "ACB_OPS_PORT", default_value_t = 8080)]
     ops_port: u16,
+    /// Port of 127.0.0.1 that `acb plan` asks on, by port-forward. 0: none.
+    #[arg(long, value_name = "PORT", env = "ACB_PLAN_PORT", default_value_t = 0)]
+    plan_port: u16,
     /// What is logged: a tracing filter, such as `info` or `acb_operator=debug`.
     #[arg(long, value_name = "FILTER", env = "ACB_LOG", default_value = "info")]
     log_level: String,
@@ -49,7 +52,13 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_FAILED, &error),
     };
-    let options = Options { config: args.config, ops_port: args.ops_port, namespace: args.namespace, name: args.name };
+    let options = Options {
+        config: args.config,
+        ops_port: args.ops_port,
+        plan_port: args.plan_port,
+        namespace: args.namespace,
+        name: args.name,
+    };
     let result = runtime.block_on(async {
         let stop = CancellationToken::new();
         let told = stop.clone();

@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
-use acb_operator::plan::{KubernetesStep, Step};
+use acb_operator::{
+    plan::{KubernetesStep, Step},
+    preview::question,
+};
 use serde_json::Value;
 
 use crate::{
@@ -65,6 +68,7 @@ fn no_right_is_wider_than_it_must_be() {
             );
         }
     }
+    assert_eq!(words(&rules("ClusterRole", "acb-resources-plan")[0], "verbs"), [question::VERB], "who plans applies nothing");
     for role in ["acb-resources-edit", "acb-resources-view"] {
         for rule in rules("ClusterRole", role) {
             assert_eq!(words(&rule, "apiGroups"), ["acb.dev"], "a tenant sees and edits ACB's own, and nothing else");
@@ -110,6 +114,19 @@ fn everything_that_a_plan_holds_may_be_applied_and_watched() {
             assert!(may("acb-operator", &group, &resource, verb), "{verb} {resource} of {group:?} in every namespace");
         }
     }
+}
+
+#[test]
+fn who_plans_is_let_in_where_the_operator_listens() {
+    let manifests = manifests();
+    let operator = manifests.iter().find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == "acb-operator");
+    let args = operator.unwrap()["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+    assert!(args.contains(&format!("--plan-port={}", question::PORT)), "{args}");
+    let page = read("docs/rbac.md");
+    assert!(page.contains(question::AUDIENCE));
+    let way: Vec<String> = rules("Role", "acb-planner").iter().map(|rule| row("", rule)).collect();
+    let wanted = ["|  | `coordination.k8s.io` | leases (`acb-operator`) | get |", "|  | core | pods/portforward | get, create |"];
+    assert_eq!(way, wanted, "a way to the operator, and no further");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! that it goes to or, where that can't, by the lease. See docs/adr/0005-one-schedule-of-tenancies.md.
 
 mod cache;
+mod callers;
 mod cluster;
 pub mod config;
 mod database;
@@ -12,9 +13,14 @@ mod lease;
 pub mod metrics;
 mod objects;
 pub mod ops;
+mod plan_server;
+mod plans;
+#[cfg(test)]
+mod plans_tests;
 mod requests;
 pub mod run;
 mod secrets;
+mod server;
 #[cfg(test)]
 mod tests;
 mod wake;

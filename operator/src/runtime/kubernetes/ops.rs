@@ -1,36 +1,36 @@
 //! `/livez`, `/readyz` and `/metrics`, for the kubelet and for Prometheus.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{
+    future::ready,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Metrics;
+use super::{
+    metrics::Metrics,
+    server::{self, Answer},
+};
 
 /// More than a kubelet and a few scrapers need.
 const CONNECTIONS: usize = 64;
-const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is missing before the operator can do its work; empty: ready. A process that stands by is ready.
 pub type Missing = watch::Receiver<Vec<String>>;
 
-fn answer(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+fn answer(status: StatusCode, text: String) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
-fn route(method: &Method, path: &str, missing: &Missing, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn route(method: &Method, path: &str, missing: &Missing, metrics: &Metrics) -> Answer {
     if method != Method::GET && method != Method::HEAD {
         return answer(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
@@ -57,39 +57,15 @@ fn route(method: &Method, path: &str, missing: &Missing, metrics: &Metrics) -> R
 /// # Errors
 /// Where the port is taken.
 pub async fn listen(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await
+    server::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
 }
 
 /// Answers until stopped.
 pub async fn serve(listener: TcpListener, missing: Missing, metrics: Metrics, stop: CancellationToken) {
-    let room = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
-    let mut open = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-            Some(_) = open.join_next() => continue,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of descriptors, most likely: others may give some back.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        // Who comes while all places are taken is hung up on, and comes again.
-        let Ok(place) = std::sync::Arc::clone(&room).try_acquire_owned() else { continue };
-        let (missing, metrics) = (missing.clone(), metrics.clone());
-        open.spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                let response = route(request.method(), request.uri().path(), &missing, &metrics);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
-            // A client that goes away in the middle is none of ours.
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-            drop(place);
-        });
-    }
+    let handle = move |request: http::Request<hyper::body::Incoming>| {
+        ready(route(request.method(), request.uri().path(), &missing, &metrics))
+    };
+    server::serve(listener, CONNECTIONS, stop, handle).await;
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use acb_crds::schema::ObjectRef;
 use kube_client::Client;
 use kube_runtime::events::{Recorder, Reporter};
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{sleep_until, timeout},
 };
@@ -26,7 +27,8 @@ use super::{
     election::{Election, Term},
     metrics::Metrics,
     objects::KubernetesObjects,
-    ops,
+    ops, plan_server,
+    plans::Plans,
     requests::Requests,
     watch::Watches,
 };
@@ -55,6 +57,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Of `/livez`, `/readyz` and `/metrics`.
     pub ops_port: u16,
+    /// Of what `acb plan` asks, on the loopback address; 0: nobody may ask.
+    pub plan_port: u16,
     /// The operator's own.
     pub namespace: String,
     /// Of the pod.
@@ -70,7 +74,7 @@ pub enum StartError {
     /// How it would reach the API server.
     #[error("the Kubernetes API: {0}")]
     Client(Box<dyn std::error::Error + Send + Sync>),
-    /// The port for probes and metrics.
+    /// A port of its own.
     #[error("port {port}: {source}")]
     Port {
         /// Which.
@@ -88,18 +92,23 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
     let config = Arc::new(Config::load(&options.config, &options.namespace)?);
     let client = connect().await?;
     let metrics = Metrics::default();
-    let source = |source| StartError::Port { port: options.ops_port, source };
-    let listener = ops::listen(options.ops_port).await.map_err(source)?;
+    let taken = |port| move |source| StartError::Port { port, source };
+    let listener = ops::listen(options.ops_port).await.map_err(taken(options.ops_port))?;
     let requests = Requests::new(client.clone(), metrics.clone());
     let watches = Arc::new(Watches::new());
     let ended = CancellationToken::new();
     let probes = tokio::spawn(ops::serve(listener, watches.missing.subscribe(), metrics.clone(), ended.clone()));
+    let (leading, leader) = watch::channel(None);
+    if options.plan_port != 0 {
+        let listener = plan_server::listen(options.plan_port).await.map_err(taken(options.plan_port))?;
+        tokio::spawn(plan_server::serve(listener, Arc::new(Plans::new(requests.clone(), leader)), ended.clone()));
+    }
     watches.start(&requests, &ended);
     let identity = format!("{}_{}", options.name, uuid::Uuid::new_v4().simple());
     let election = Arc::new(Election::new(requests.clone(), &options.namespace, identity.clone()));
     let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(options.name.clone()) };
     let recorder = Recorder::new(client, reporter);
-    let process = Process { config, requests, watches, metrics, recorder, identity };
+    let process = Process { config, requests, watches, metrics, recorder, identity, leading };
     let mut missing = process.watches.missing.subscribe();
     tokio::select! {
         () = stop.cancelled() => {}
@@ -134,6 +143,8 @@ struct Process {
     metrics: Metrics,
     recorder: Recorder,
     identity: String,
+    /// For plans: what they read with while this process leads.
+    leading: watch::Sender<Option<Arc<Cluster>>>,
 }
 
 impl Process {
@@ -161,6 +172,7 @@ impl Process {
             recorder: self.recorder.clone(),
             closing: closing.clone(),
         });
+        self.leading.send_replace(Some(Arc::clone(&cluster)));
         let waits = Waits { resync: self.config.resync, waiting: WAITING };
         let mut turns = Turns {
             tenancies: Arc::new(Tenancies { runtime: Arc::clone(&cluster) as _ }),
@@ -193,6 +205,7 @@ impl Process {
         }
         // The step that is under way is finished, and none is begun: everything is idempotent, so the next leader goes on from there.
         closing.cancel();
+        self.leading.send_replace(None);
         self.metrics.leads(false);
         let ending = async { while turns.jobs.join_next().await.is_some() {} };
         if timeout(STEP_WITHIN, ending).await.is_err() {

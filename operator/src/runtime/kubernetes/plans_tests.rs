@@ -1,0 +1,278 @@
+//! Questions to an operator whose API server is of wood, and whose PostgreSQL is real.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    convert::Infallible,
+    fs,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use acb_testbed::{Postgres, Version};
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use kube_client::{Client, client::Body};
+use kube_runtime::events::{Recorder, Reporter};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cache::Cache,
+    callers::Callers,
+    cluster::Cluster,
+    config::Config,
+    database::Claim,
+    metrics::Metrics,
+    objects::KubernetesObjects,
+    plans::{Plans, Refusal},
+    requests::Requests,
+};
+use crate::{
+    effect::fence::Fence,
+    preview::{
+        Found, Report,
+        question::{AUDIENCE, MAX_OBJECTS, Question},
+    },
+};
+
+type Sent = Arc<Mutex<Vec<String>>>;
+
+/// What a user may do. `tina` is the admin of a tenant, `petra` plans and applies nothing, `ed` edits everything.
+fn allows(user: &str, verb: &str, namespace: &str) -> bool {
+    match user {
+        "ed" => matches!(verb, "get" | "patch" | "create"),
+        "petra" => matches!(verb, "plan" | "get"),
+        "tina" => matches!(verb, "get" | "patch" | "create") && namespace == "acb-acme",
+        _ => false,
+    }
+}
+
+fn reviewed(path: &str, body: &Value) -> Value {
+    if path.ends_with("/tokenreviews") {
+        // A token is called as its owner; one that is bound to plans has a mark.
+        let token = body.pointer("/spec/token").unwrap().as_str().unwrap();
+        let asked = body.pointer("/spec/audiences").cloned().unwrap_or(json!([]));
+        let bound = token.ends_with("@plan");
+        let good = token != "nobody" && bound == (asked == json!([AUDIENCE]));
+        let user = json!({"username": token.trim_end_matches("@plan"), "uid": "1", "groups": ["g"], "extra": {"k": ["v"]}});
+        let audiences = if bound { asked } else { json!(["https://kubernetes.default.svc"]) };
+        return json!({"status": if good { json!({"authenticated": true, "audiences": audiences, "user": user}) } else { json!({}) }});
+    }
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    assert_eq!((text("/spec/uid"), body.pointer("/spec/extra/k/0").unwrap()), ("1", &json!("v")));
+    assert_eq!(text("/spec/resourceAttributes/group"), "acb.dev");
+    let allowed = allows(text("/spec/user"), text("/spec/resourceAttributes/verb"), text("/spec/resourceAttributes/namespace"));
+    json!({"status": {"allowed": allowed}})
+}
+
+fn api() -> (Client, Sent) {
+    let sent = Sent::default();
+    let log = Arc::clone(&sent);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let log = Arc::clone(&log);
+        async move {
+            let (parts, body) = request.into_parts();
+            let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or_default();
+            let path = parts.uri.path().to_owned();
+            log.lock().unwrap().push(format!("{} {path}", parts.method));
+            let answer = match path.as_str() {
+                reviews if reviews.ends_with("reviews") => reviewed(reviews, &body),
+                _ => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": []}),
+            };
+            Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
+        }
+    });
+    (Client::new(service, "default"), sent)
+}
+
+/// An operator that leads.
+struct World {
+    plans: Plans,
+    cache: Arc<Cache>,
+    sent: Sent,
+    closing: CancellationToken,
+    _leading: watch::Sender<Option<Arc<Cluster>>>,
+    _folder: tempfile::TempDir,
+}
+
+const PASSWORD: &str = "of-the-operator";
+
+impl World {
+    fn new(port: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "bus: {{kind: postgres}}\npostgres: {{host: 127.0.0.1, port: {port}, database: acb, sslMode: prefer}}\nhubImage: hub:1\n"
+        );
+        fs::write(folder.path().join("config.yaml"), text).unwrap();
+        fs::create_dir(folder.path().join("postgres")).unwrap();
+        fs::write(folder.path().join("postgres/username"), "acb_operator").unwrap();
+        fs::write(folder.path().join("postgres/password"), PASSWORD).unwrap();
+        let config = Arc::new(Config::load(&folder.path().join("config.yaml"), "acb-system").unwrap());
+        let (client, sent) = api();
+        let requests = Requests::new(client.clone(), Metrics::default());
+        let (cache, closing) = (Arc::new(Cache::default()), CancellationToken::new());
+        let fence = Arc::new(Fence::until(Instant::now() + Duration::from_secs(600)));
+        let objects = Arc::new(KubernetesObjects::new(requests.clone(), Arc::clone(&cache), Arc::clone(&fence), "acb-system"));
+        let claim = Claim::new(Arc::clone(&config), "test", Arc::clone(&objects) as _).unwrap();
+        let recorder = Recorder::new(client, Reporter { controller: "test".into(), instance: None });
+        let cluster = Cluster { config, cache: Arc::clone(&cache), objects, claim, fence, recorder, closing: closing.clone() };
+        let (leading, leader) = watch::channel(Some(Arc::new(cluster)));
+        Self { plans: Plans::new(requests, leader), cache, sent, closing, _leading: leading, _folder: folder }
+    }
+
+    async fn with_postgres() -> (Self, Postgres) {
+        let postgres = Postgres::start(Version::Installed).await;
+        let sql = format!("ALTER ROLE acb_operator PASSWORD '{PASSWORD}'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut postgres.superuser().await).await.unwrap();
+        (Self::new(postgres.server().port()), postgres)
+    }
+
+    async fn ask(&self, token: &str, objects: &[Value]) -> Result<Report, Refusal> {
+        self.plans.answer(token, &Question { objects: objects.to_vec() }).await
+    }
+
+    /// Puts an object into the cluster.
+    fn put(&self, object: &Value) {
+        let mut object = object.clone();
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        object["metadata"]["uid"] = json!(format!("uid-of-{name}"));
+        object["metadata"]["resourceVersion"] = json!("5");
+        object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+        self.cache.put(object);
+    }
+
+    fn wrote(&self) -> Vec<String> {
+        let sent = self.sent.lock().unwrap();
+        sent.iter().filter(|line| !line.starts_with("GET ") && !line.ends_with("reviews")).cloned().collect()
+    }
+}
+
+fn tenant(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": acb_crds::API_VERSION, "kind": "Tenant", "metadata": {"name": name}, "spec": spec})
+}
+
+fn agent(namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": acb_crds::API_VERSION, "kind": "Agent", "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
+}
+
+fn found<'a>(report: &'a Report, object: &str) -> &'a Found {
+    let planned = report.objects.iter().find(|planned| planned.object.to_string() == object);
+    &planned.unwrap_or_else(|| panic!("{object} is not in {report}")).found
+}
+
+fn text(found: &Found) -> String {
+    match found {
+        Found::Plan { text, .. } => text.join("\n"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_token_speaks_for_its_owner_however_it_is_bound() {
+    let (client, _) = api();
+    let callers = Callers::new(Requests::new(client, Metrics::default()));
+    for token in ["ed", "ed@plan"] {
+        assert_eq!(callers.identify(token).await.unwrap().unwrap().username, "ed", "{token}");
+    }
+    assert!(callers.identify("nobody").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn who_may_not_apply_may_not_plan() {
+    let world = World::new(1);
+    let acme = tenant("acme", &json!({"tier": "Free"}));
+    let worker = agent("acb-acme", "worker", &json!({"role": "observer"}));
+    let other = agent("acb-globex", "worker", &json!({"role": "observer"}));
+    for (token, objects, named, not_named) in [
+        ("stranger", vec![worker.clone(), acme.clone()], vec!["Agent acb-acme/worker", "Tenant acme", "acb-planner"], "x"),
+        ("tina", vec![worker.clone(), acme], vec!["Tenant acme"], "Agent"),
+        ("tina", vec![worker.clone(), other], vec!["Agent acb-globex/worker"], "acb-acme"),
+    ] {
+        let refusal = world.ask(token, &objects).await.unwrap_err();
+        let Refusal::Forbidden(message) = &refusal else { panic!("{refusal:?}") };
+        assert!(named.iter().all(|named| message.contains(named)) && !message.contains(not_named), "{message}");
+    }
+    assert!(matches!(world.ask("nobody", &[worker]).await, Err(Refusal::Unauthenticated(_))));
+    assert!(world.wrote().is_empty());
+}
+
+#[tokio::test]
+async fn only_a_question_within_its_bounds_is_answered() {
+    let world = World::new(1);
+    let worker = agent("acb-acme", "worker", &json!({"role": "observer"}));
+    let many: Vec<Value> = (0..=MAX_OBJECTS).map(|n| agent("acb-acme", &format!("a{n}"), &json!({}))).collect();
+    let lost = json!({"apiVersion": acb_crds::API_VERSION, "kind": "Agent", "metadata": {"name": "a"}, "spec": {}});
+    for (objects, says) in [
+        (many, "at most 500"),
+        (vec![json!({"kind": "Pod", "metadata": {"name": "a"}})], "document 1 is no Tenant"),
+        (vec![worker.clone(), worker], "is there twice"),
+        (vec![lost], "have a namespace"),
+    ] {
+        let refusal = world.ask("ed", &objects).await.unwrap_err();
+        assert!(matches!(&refusal, Refusal::Malformed(why) if why.contains(says)), "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_lead_or_is_ending_says_so() {
+    let world = World::new(1);
+    world.closing.cancel();
+    let ending = world.ask("ed", &[tenant("acme", &json!({"tier": "Free"}))]).await.unwrap_err();
+    assert!(matches!(&ending, Refusal::Unavailable(why) if why.contains("ending")), "{ending:?}");
+    let (client, sent) = api();
+    let (_leading, leader) = watch::channel(None);
+    let plans = Plans::new(Requests::new(client, Metrics::default()), leader);
+    let standby = plans.answer("ed", &Question::default()).await.unwrap_err();
+    assert!(matches!(&standby, Refusal::Unavailable(why) if why.contains("does not lead")), "{standby:?}");
+    assert!(sent.lock().unwrap().is_empty(), "nobody's token goes further than it must");
+}
+
+#[tokio::test]
+async fn a_new_tenant_is_planned_as_it_would_be_made_and_nothing_is() {
+    let (world, postgres) = World::with_postgres().await;
+    let objects = [tenant("acme", &json!({"tier": "Free"})), agent("acb-acme", "worker", &json!({"role": "observer"}))];
+    for token in ["petra", "petra@plan", "ed"] {
+        let report = world.ask(token, &objects).await.unwrap();
+        let acme = text(found(&report, "Tenant acme"));
+        assert!(acme.contains("+ Namespace acb-acme") && acme.contains("+ Deployment acbhub-acme/hub"), "{acme}");
+        assert!(acme.contains("+ postgres tenant acme"), "{acme}");
+        let worker = text(found(&report, "Agent acb-acme/worker"));
+        assert!(worker.contains("+ Secret acb-acme/worker-api-key-1"), "{worker}");
+        assert!(report.has_changes() && !report.has_refusals() && !report.to_string().contains(PASSWORD));
+    }
+    assert!(world.wrote().is_empty(), "{:?}", world.wrote());
+    let mut superuser = postgres.superuser().await;
+    let tenants: i64 = sqlx::query_scalar("SELECT count(*) FROM acb.tenant").fetch_one(&mut superuser).await.unwrap();
+    assert_eq!(tenants, 0);
+}
+
+#[tokio::test]
+async fn what_changes_along_is_said_and_shown_to_who_may_see_it() {
+    let (world, _postgres) = World::with_postgres().await;
+    world.put(&tenant("acme", &json!({"tier": "Free"})));
+    world.put(&agent("acb-acme", "older", &json!({"role": "observer"})));
+    let quota = json!({
+        "apiVersion": acb_crds::API_VERSION, "kind": "Quota", "metadata": {"name": "few", "namespace": "acb-acme"},
+        "spec": {"maxAgents": 0},
+    });
+    let report = world.ask("tina", &[quota]).await.unwrap();
+    assert!(matches!(found(&report, "Tenant acme"), Found::Hidden { hidden_steps } if *hidden_steps > 0), "{report}");
+    let Found::Refused { problems } = found(&report, "Agent acb-acme/older") else { panic!("{report}") };
+    assert!(problems[0].message.contains("allows 0 agents"), "{problems:?}");
+    assert!(report.objects.iter().all(|planned| planned.also == (planned.object.name != "few")));
+}
+
+#[tokio::test]
+async fn a_change_that_the_api_server_would_refuse_is_refused() {
+    let (world, _postgres) = World::with_postgres().await;
+    let types = |partitions: u32| json!({"tier": "Free", "contextTypes": [{"name": "notes", "partitions": partitions}]});
+    world.put(&tenant("acme", &types(4)));
+    let report = world.ask("ed", &[tenant("acme", &types(2)), tenant("globex", &json!({"tier": "Free"}))]).await.unwrap();
+    let Found::Refused { problems } = found(&report, "Tenant acme") else { panic!("{report}") };
+    assert!(problems[0].message.contains("only grow"), "{problems:?}");
+    assert!(text(found(&report, "Tenant globex")).contains("acbhub-globex"));
+    assert!(report.has_refusals() && report.has_changes());
+}
