@@ -1,4 +1,4 @@
-//! `acb get`: resources and their status, as the state folder has them.
+//! `acb get`: resources and their status, as the state folder or a cluster has them.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    cluster::ClusterArgs,
     output::{self, Exit, Failure, Output},
     standalone::{State, ready_condition, text},
 };
@@ -29,6 +30,8 @@ pub(crate) struct GetArgs {
     namespace: Option<String>,
     #[command(flatten)]
     state: State,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
@@ -38,25 +41,30 @@ fn kind(name: &str) -> Result<Kind, String> {
 type Row = fn(&Value) -> Vec<String>;
 
 /// Shows resources.
-pub(crate) fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
-    let state = args.state.existing()?;
-    let store = ObjectStore::open(&state).map_err(Failure::failed)?;
-    let accesses = access::read(&state).map_err(Failure::failed)?;
+pub(crate) async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
+    let (mut items, running) = if args.cluster.is_given() {
+        (args.cluster.place().open().await?.list(args.kind, args.namespace.as_deref()).await?, None)
+    } else {
+        let (items, running) = standalone(args)?;
+        (items, Some(running))
+    };
     let is_wanted = |object: &Value| {
         args.name.as_deref().is_none_or(|name| text(object, "/metadata/name") == name)
             && args.namespace.as_deref().is_none_or(|namespace| text(object, "/metadata/namespace") == namespace)
     };
-    let mut items: Vec<Value> = store.of_kind(args.kind.as_str()).map_err(Failure::failed)?;
     items.retain(is_wanted);
     if let (Some(name), true) = (&args.name, items.is_empty()) {
         return Err(Failure::new(Exit::NotFound, format!("there is no {} {name}", args.kind)));
     }
-    items.iter_mut().for_each(|item| attach(item, args.kind, &accesses));
     match (output, items.len(), &args.name) {
         (Output::Json, 1, Some(_)) => output::json(&items[0]),
         (Output::Json, ..) => {
-            let running = state.holder().is_some();
-            output::json(&json!({"kind": format!("{}List", args.kind), "running": running, "items": items}))
+            let mut list = json!({"kind": format!("{}List", args.kind), "items": items});
+            // A cluster is there, or there is no answer.
+            if let Some(running) = running {
+                list["running"] = json!(running);
+            }
+            output::json(&list)
         }
         (Output::Table, ..) => {
             let (header, row): (&[&str], Row) = match args.kind {
@@ -68,6 +76,16 @@ pub(crate) fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
             items.iter().filter(|item| condition(item, "status") != "True").try_for_each(explain)
         }
     }
+}
+
+/// What the state folder has, and whether `acb dev` runs on it.
+fn standalone(args: &GetArgs) -> Result<(Vec<Value>, bool), Failure> {
+    let state = args.state.existing()?;
+    let store = ObjectStore::open(&state).map_err(Failure::failed)?;
+    let accesses = access::read(&state).map_err(Failure::failed)?;
+    let mut items: Vec<Value> = store.of_kind(args.kind.as_str()).map_err(Failure::failed)?;
+    items.iter_mut().for_each(|item| attach(item, args.kind, &accesses));
+    Ok((items, state.holder().is_some()))
 }
 
 /// How it is reached goes beside `status`, where no Kubernetes object has anything.
@@ -127,13 +145,15 @@ fn tenant_row(item: &Value) -> Vec<String> {
 }
 
 fn agent_row(item: &Value) -> Vec<String> {
+    // A file here, a Secret on a cluster.
+    let key = if item.get("access").is_some() { "/access/apiKeyFile" } else { "/status/apiKeySecret" };
     vec![
         shown(item, "/metadata/namespace"),
         shown(item, "/metadata/name"),
         shown(item, "/spec/role"),
         condition(item, "status"),
         condition(item, "reason"),
-        shown(item, "/access/apiKeyFile"),
+        shown(item, key),
         age(item),
     ]
 }

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod client;
+mod cluster;
 mod dev;
 mod get;
 mod isolation;
@@ -52,9 +53,9 @@ enum LogFormat {
 enum Command {
     /// Runs all of ACB on this machine, from a folder of YAML: a private PostgreSQL, and hubs as processes.
     Dev(dev::DevArgs),
-    /// Shows tenants, agents or quotas, and how they are.
+    /// Shows tenants, agents or quotas, and how they are, here or on a cluster.
     Get(get::GetArgs),
-    /// Shows what would be done for a folder of YAML. Exit code 2 where there are changes, 1 where something is refused.
+    /// Shows what would be done for a folder of YAML, here or on a cluster. Exit code 2 where there are changes, 1 where something is refused.
     Plan(plan::PlanArgs),
     /// Prepares a PostgreSQL server for ACB: roles, database, provisioning functions. Needs a superuser; can be repeated.
     Bootstrap(bootstrap::BootstrapArgs),
@@ -95,7 +96,7 @@ fn start_logging(filter: &str, format: LogFormat) -> Result<(), Failure> {
 async fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => dev::run(args, output).await,
-        Command::Get(args) => get::run(&args, output),
+        Command::Get(args) => get::run(&args, output).await,
         Command::Plan(args) => plan::run(&args, output).await,
         Command::Bootstrap(args) => bootstrap::run(&args, output).await,
         Command::Isolation(args) => isolation::run(&args, output).await,

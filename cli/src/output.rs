@@ -30,7 +30,7 @@ pub(crate) enum Exit {
 }
 
 /// Why a command ended without success.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     exit: Exit,
     message: String,
@@ -45,6 +45,11 @@ impl Failure {
     /// It was tried, and failed.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
         Self::new(Exit::Failed, message)
+    }
+
+    /// Whether somebody said no, and will again.
+    pub(crate) fn is_denial(&self) -> bool {
+        self.exit == Exit::Denied
     }
 
     /// Prints the error and gives the process's exit code.

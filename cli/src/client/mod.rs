@@ -3,6 +3,7 @@
 mod agents;
 mod description;
 mod exchange;
+mod found;
 mod mailbox;
 mod payload;
 mod profile;
@@ -58,7 +59,7 @@ impl Target {
     async fn connect(&self) -> Result<Client, Failure> {
         let profiles = profile::Profiles::load()?;
         let profile = profiles.choose(self.context.as_deref())?;
-        profile.connect().await.map_err(|error| refused(&format!("context {:?}", profile.name), &error))
+        profile.connect(&format!("context {:?}", profile.name)).await
     }
 }
 

@@ -8,10 +8,19 @@ use std::{
     time::Duration,
 };
 
-use acb_sdk::{Builder, Client, Error};
+use acb_crds::names::TenantName;
+use acb_operator::tenant::hub::GRPC_PORT;
+use acb_sdk::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::output::{Exit, Failure};
+use super::refused;
+use crate::{
+    cluster::{
+        Place,
+        forward::{Destination, Forward},
+    },
+    output::{Exit, Failure},
+};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -29,21 +38,40 @@ pub(super) struct Profile {
     pub(super) tenant: String,
     #[serde(default)]
     pub(super) agent: String,
+    /// Where the hub is reached by port-forward alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<Place>,
 }
 
 impl Profile {
-    pub(super) async fn connect(&self) -> Result<Client, Error> {
-        self.client()?.connect().await
+    /// `what` is what a failure is about.
+    pub(super) async fn connect(&self, what: &str) -> Result<Client, Failure> {
+        self.dial(what, None).await
     }
 
     /// For who waits for a person's next word: a wrong address should not take long to be told.
-    pub(super) async fn connect_soon(&self) -> Result<Client, Error> {
-        self.client()?.retry_for(SOON).connect().await
+    pub(super) async fn connect_soon(&self, what: &str) -> Result<Client, Failure> {
+        self.dial(what, Some(SOON)).await
     }
 
-    fn client(&self) -> Result<Builder, Error> {
-        let builder = Client::builder().endpoints(&self.servers).ca_pem(self.ca.as_bytes());
-        Ok(builder.api_key(self.api_key.parse()?))
+    async fn dial(&self, what: &str, patience: Option<Duration>) -> Result<Client, Failure> {
+        let key = self.api_key.parse().map_err(|error| refused(what, &error))?;
+        let mut builder = Client::builder().endpoints(&self.servers).ca_pem(self.ca.as_bytes()).api_key(key);
+        if let Some(patience) = patience {
+            builder = builder.retry_for(patience);
+        }
+        let Some(place) = &self.cluster else {
+            return builder.connect().await.map_err(|error| refused(what, &error));
+        };
+        let tenant = TenantName::parse(&self.tenant).map_err(|error| Failure::failed(format_args!("{what}: {error}")))?;
+        let forward = Forward::open(&place.open().await?.client, Destination::Hub(tenant), GRPC_PORT).await?;
+        tokio::select! {
+            connected = builder.through(forward.address()).connect() => connected.map_err(|error| match forward.failure() {
+                Some(why) if error.is_retryable() => why,
+                _ => refused(what, &error),
+            }),
+            why = forward.denied() => Err(why),
+        }
     }
 }
 
@@ -142,6 +170,7 @@ mod tests {
             api_key: key.into(),
             tenant: "acme".into(),
             agent: "planner".into(),
+            cluster: None,
         }
     }
 

@@ -5,44 +5,48 @@ use std::path::{Path, PathBuf};
 use acb_sdk::{ApiKey, Identity};
 use serde_json::json;
 
-use super::{Target, profile, refused};
+use super::{Target, found, profile, refused};
 use crate::output::{self, Exit, Failure, Output};
 
 /// Exchanges an API key, and keeps it with the hub's address as a context.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Login {
-    /// The name to keep it under; it becomes the current context.
-    #[arg(short, long)]
-    context: String,
+    /// The name to keep it under; it becomes the current context [default: TENANT/AGENT on a cluster].
+    #[arg(short, long, required_unless_present = "tenant")]
+    context: Option<String>,
     /// The hub's replicas: `https://host:port`, separated by commas.
-    #[arg(short, long, value_delimiter = ',', required = true)]
+    #[arg(short, long, value_delimiter = ',', required_unless_present = "tenant", conflicts_with = "tenant")]
     server: Vec<String>,
     /// The tenant's CA, as PEM.
-    #[arg(long, value_name = "FILE")]
-    ca: PathBuf,
-    /// A file that holds the API key. `-` reads it from the standard input.
-    #[arg(long, value_name = "FILE")]
-    api_key_file: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "tenant", conflicts_with = "tenant")]
+    ca: Option<PathBuf>,
+    /// A file that holds the API key. `-` reads it from the standard input [default: the agent's Secret on a cluster].
+    #[arg(long, value_name = "FILE", required_unless_present = "tenant")]
+    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    found: found::FoundArgs,
 }
 
 impl Login {
     pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
-        let key = if self.api_key_file == Path::new("-") {
-            std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::failed(format_args!("standard input: {error}")))?
-        } else {
-            read(&self.api_key_file)?
+        let key = self.api_key_file.as_deref().map(read_key).transpose()?;
+        let mut profile = match &self.ca {
+            Some(ca) => profile::Profile {
+                name: String::new(),
+                servers: self.server,
+                ca: read(ca)?,
+                api_key: String::new(),
+                tenant: String::new(),
+                agent: String::new(),
+                cluster: None,
+            },
+            None => self.found.find(key.is_none()).await?,
         };
-        let key: ApiKey = key.parse().map_err(|error| refused(&format!("API key in {}", self.api_key_file.display()), &error))?;
-        let mut profile = profile::Profile {
-            name: self.context,
-            servers: self.server,
-            ca: read(&self.ca)?,
-            api_key: key.expose().to_owned(),
-            tenant: String::new(),
-            agent: String::new(),
-        };
-        let client =
-            profile.connect_soon().await.map_err(|error| refused(&format!("login at {}", profile.servers.join(", ")), &error))?;
+        profile.name = self.context.unwrap_or_else(|| format!("{}/{}", profile.tenant, profile.agent));
+        if let Some(key) = key {
+            key.expose().clone_into(&mut profile.api_key);
+        }
+        let client = profile.connect_soon(&format!("login at {}", profile.servers.join(", "))).await?;
         let identity =
             client.identity().await.ok_or_else(|| Failure::failed("login: the hub did not say for whom the key speaks"))?;
         profile.tenant.clone_from(&identity.tenant);
@@ -59,6 +63,15 @@ impl Login {
             )),
         }
     }
+}
+
+fn read_key(path: &Path) -> Result<ApiKey, Failure> {
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::failed(format_args!("standard input: {error}")))?
+    } else {
+        read(path)?
+    };
+    text.parse().map_err(|error| refused(&format!("API key in {}", path.display()), &error))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -110,10 +123,14 @@ fn list(profiles: &profile::Profiles, output: Output) -> Result<(), Failure> {
         Output::Json => output::json(
             &contexts
                 .map(|context| {
-                    json!({
+                    let mut shown = json!({
                         "name": context.name, "current": context.name == profiles.current,
                         "tenant": context.tenant, "agent": context.agent, "servers": context.servers,
-                    })
+                    });
+                    if let Some(cluster) = &context.cluster {
+                        shown["portForward"] = json!(cluster);
+                    }
+                    shown
                 })
                 .collect::<Vec<_>>(),
         ),
@@ -123,7 +140,8 @@ fn list(profiles: &profile::Profiles, output: Output) -> Result<(), Failure> {
                 .map(|context| {
                     let mark = if context.name == profiles.current { "*" } else { "" };
                     let (tenant, agent) = (context.tenant.clone(), context.agent.clone());
-                    vec![mark.to_owned(), context.name.clone(), tenant, agent, context.servers.join(",")]
+                    let way = if context.cluster.is_some() { " by port-forward" } else { "" };
+                    vec![mark.to_owned(), context.name.clone(), tenant, agent, context.servers.join(",") + way]
                 })
                 .collect(),
         ),

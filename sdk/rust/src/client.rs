@@ -1,6 +1,7 @@
 //! The client: one tenant's hub, seen as one agent.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -35,6 +36,7 @@ pub struct Builder {
     ca_pem: Vec<u8>,
     credential: Option<Credential>,
     retry_for: Option<Duration>,
+    through: Option<SocketAddr>,
 }
 
 impl Builder {
@@ -49,6 +51,14 @@ impl Builder {
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca_pem = pem.into();
+        self
+    }
+
+    /// Connects to this address, such as that of a port-forward, rather than to those of the endpoints. The hub's certificate has to be for
+    /// their names all the same.
+    #[must_use]
+    pub fn through(mut self, address: SocketAddr) -> Self {
+        self.through = Some(address);
         self
     }
 
@@ -79,7 +89,7 @@ impl Builder {
             self.credential.ok_or_else(|| Error::Usage("no credential was given: set an API key or tokens".to_owned()))?;
         let client = Client {
             inner: Arc::new(Inner {
-                replicas: Replicas::new(&self.endpoints, &self.ca_pem)?,
+                replicas: Replicas::new(&self.endpoints, &self.ca_pem, self.through)?,
                 auth: Auth::new(credential),
                 retry_for: self.retry_for.unwrap_or(Duration::from_secs(30)),
                 replica: Mutex::new(None),

@@ -1,6 +1,7 @@
 //! Connections to the replicas of one hub: TLS 1.3 with the tenant's CA, one connection at a time, to whichever replica answers.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -33,13 +34,15 @@ pub(crate) struct Link {
 pub(crate) struct Replicas {
     endpoints: Vec<Arc<str>>,
     connector: TlsConnector,
+    /// Where all of them are reached, whatever their names resolve to.
+    through: Option<SocketAddr>,
     current: Mutex<Option<Link>>,
     next: AtomicUsize,
     ids: AtomicUsize,
 }
 
 impl Replicas {
-    pub(crate) fn new(endpoints: &[String], ca_pem: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn new(endpoints: &[String], ca_pem: &[u8], through: Option<SocketAddr>) -> Result<Self, Error> {
         if endpoints.is_empty() {
             return Err(Error::Usage("no endpoint was given: name at least one, such as https://hub.example:8443".to_owned()));
         }
@@ -48,6 +51,7 @@ impl Replicas {
         Ok(Self {
             endpoints,
             connector: connector(ca_pem)?,
+            through,
             current: Mutex::new(None),
             next: AtomicUsize::new(start),
             ids: AtomicUsize::new(0),
@@ -97,10 +101,10 @@ impl Replicas {
 
     async fn connect(&self, endpoint: &Arc<str>) -> Result<Channel, Unreached> {
         let uri: Uri = endpoint.parse().map_err(|error| Unreached { cause: format!("{error}"), is_untrusted: false })?;
-        let tls = self.connector.clone();
+        let (tls, through) = (self.connector.clone(), self.through);
         let dial = tower::service_fn(move |uri: Uri| {
             let tls = tls.clone();
-            async move { dial(&uri, &tls).await.map(TokioIo::new) }
+            async move { dial(&uri, through, &tls).await.map(TokioIo::new) }
         });
         let endpoint = Endpoint::from(uri)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -132,14 +136,17 @@ impl std::fmt::Debug for Replicas {
 
 /// A bare TLS 1.3 channel to one replica, without authentication, for those who call the generated clients themselves.
 pub async fn channel(endpoint: &str, ca_pem: impl AsRef<[u8]>) -> Result<Channel, Error> {
-    let replicas = Replicas::new(&[endpoint.to_owned()], ca_pem.as_ref())?;
+    let replicas = Replicas::new(&[endpoint.to_owned()], ca_pem.as_ref(), None)?;
     Ok(replicas.link().await?.channel)
 }
 
-async fn dial(uri: &Uri, tls: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+async fn dial(uri: &Uri, through: Option<SocketAddr>, tls: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-    let socket = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
+    let socket = match through {
+        Some(address) => TcpStream::connect(address).await?,
+        None => TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?,
+    };
     socket.set_nodelay(true)?;
     tls.connect(name, socket).await
 }

@@ -6,5 +6,6 @@ mod agents;
 mod failover;
 mod mailbox;
 mod requests;
+mod through;
 mod tokens;
 mod world;

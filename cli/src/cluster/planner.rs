@@ -1,0 +1,132 @@
+//! Asks the operator what it would do. This command line has no credential for Kafka or PostgreSQL, and needs none.
+
+use std::path::PathBuf;
+
+use acb_operator::preview::{
+    Report,
+    question::{AUDIENCE, MAX_BYTES, MAX_OBJECTS, PATH, PORT, Question},
+};
+use clap::Args;
+use http::header::CONTENT_TYPE;
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    coordination::v1::Lease,
+    core::v1::ServiceAccount,
+};
+use kube_client::{Api, Client, Config, Error, api::PostParams, config::AuthInfo};
+
+use super::{
+    Cluster,
+    forward::{Destination, Forward},
+    refused,
+};
+use crate::output::{Exit, Failure};
+
+/// The Lease that names the leader.
+const LEASE: &str = "acb-operator";
+/// More than the operator takes for a plan.
+const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(150);
+/// Of a token that is used at once; the least that is given out.
+const TOKEN_SECONDS: i64 = 600;
+
+/// Which operator, and who asks it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PlannerArgs {
+    /// With --cluster: the namespace of the operator.
+    #[arg(long, value_name = "NAME", default_value = "acb-system")]
+    operator_namespace: String,
+    /// With --cluster: ask with the token in this file, best one with the audience acb.dev/plan [default: that of the kubeconfig].
+    #[arg(long, value_name = "FILE", conflicts_with = "service_account")]
+    token_file: Option<PathBuf>,
+    /// With --cluster: ask as this ServiceAccount, with a token that is requested for this alone.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    service_account: Option<String>,
+}
+
+/// Asks the leader of the operator.
+pub(crate) async fn ask(cluster: &Cluster, args: &PlannerArgs, question: &Question) -> Result<Report, Failure> {
+    if question.objects.len() > MAX_OBJECTS {
+        let message =
+            format!("{} objects, and a plan is made for at most {MAX_OBJECTS}: plan fewer at a time", question.objects.len());
+        return Err(Failure::failed(message));
+    }
+    let body = serde_json::to_vec(question).map_err(Failure::failed)?;
+    if body.len() > MAX_BYTES {
+        return Err(Failure::failed(format_args!(
+            "{} bytes, and a plan is made for at most {MAX_BYTES}: plan fewer at a time",
+            body.len()
+        )));
+    }
+    let auth = caller(cluster, args).await?;
+    let to =
+        Destination::Pod { namespace: args.operator_namespace.clone(), name: leader(cluster, &args.operator_namespace).await? };
+    let forward = Forward::open(&cluster.client, to, PORT).await?;
+    let request = http::Request::post(PATH).header(CONTENT_TYPE, "application/json").body(body).map_err(Failure::failed)?;
+    match through(&forward, auth)?.request::<Report>(request).await {
+        Ok(report) => Ok(report),
+        Err(error) => Err(match (&error, forward.failure()) {
+            (Error::Api(_), _) | (_, None) => refused("the operator", &error),
+            (_, Some(why)) => why,
+        }),
+    }
+}
+
+/// A client like the cluster's, which puts its token on every request.
+fn through(forward: &Forward, auth: AuthInfo) -> Result<Client, Failure> {
+    let address = format!("http://{}", forward.address()).parse().map_err(Failure::failed)?;
+    let mut config = Config::new(address);
+    config.auth_info = auth;
+    config.read_timeout = Some(ANSWER_WITHIN);
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| Failure::new(Exit::Denied, format_args!("kubeconfig: {error}")))
+}
+
+/// The pod of the leader.
+async fn leader(cluster: &Cluster, namespace: &str) -> Result<String, Failure> {
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
+    let lease = leases.get(LEASE).await.map_err(|error| refused(&format!("Lease {namespace}/{LEASE}"), &error))?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+    match holder.split('_').next() {
+        Some(pod) if !pod.is_empty() => Ok(pod.to_owned()),
+        _ => Err(Failure::new(Exit::Unavailable, format_args!("no operator leads in namespace {namespace}: is one running?"))),
+    }
+}
+
+/// Who asks.
+async fn caller(cluster: &Cluster, args: &PlannerArgs) -> Result<AuthInfo, Failure> {
+    if let Some(file) = &args.token_file {
+        let token =
+            std::fs::read_to_string(file).map_err(|error| Failure::failed(format_args!("{}: {error}", file.display())))?;
+        return Ok(AuthInfo { token: Some(token.trim().to_owned().into()), ..AuthInfo::default() });
+    }
+    let Some(account) = &args.service_account else {
+        let known = &cluster.config.auth_info;
+        if known.impersonate.is_some() {
+            let advice = "the operator is not told whom a kubeconfig impersonates: use --token-file or --service-account";
+            return Err(Failure::new(Exit::Usage, advice));
+        }
+        let has_token =
+            known.token.is_some() || known.token_file.is_some() || known.exec.is_some() || known.auth_provider.is_some();
+        if !has_token {
+            let advice =
+                "the kubeconfig has no token, and a client certificate can't be passed on: use --service-account or --token-file";
+            return Err(Failure::new(Exit::Usage, advice));
+        }
+        return Ok(known.clone());
+    };
+    let Some((namespace, name)) = account.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+    else {
+        return Err(Failure::new(Exit::Usage, format_args!("--service-account {account}: write NAMESPACE/NAME")));
+    };
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), namespace);
+    let spec = TokenRequestSpec {
+        audiences: vec![AUDIENCE.to_owned()],
+        expiration_seconds: Some(TOKEN_SECONDS),
+        ..TokenRequestSpec::default()
+    };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let made = accounts.create_token_request(name, &PostParams::default(), &request).await;
+    let made = made.map_err(|error| refused(&format!("a token of ServiceAccount {account}"), &error))?;
+    let token = made.status.map(|status| status.token).unwrap_or_default();
+    Ok(AuthInfo { token: Some(token.into()), ..AuthInfo::default() })
+}
