@@ -1,7 +1,10 @@
 //! What users do, each as they would do it: with kubectl, helm and `acb`.
 
+mod account;
 mod admission;
 mod agent_pod;
+mod asked;
+mod contexts;
 mod crds;
 mod drift;
 mod hostile;
@@ -9,6 +12,7 @@ mod install;
 pub(crate) mod isolation;
 mod killed;
 mod lifecycle;
+mod plan;
 mod tenant;
 
 use std::{process::ExitCode, time::Instant};
@@ -53,6 +57,14 @@ const SCENARIOS: &[Scenario] = &[
         long: false,
         after: &[],
         run: admission::run,
+    },
+    Scenario {
+        name: "plan-asked",
+        proves: "the operator tells what it would do to those who may ask, and to nobody else",
+        needs_node: false,
+        long: false,
+        after: &[],
+        run: asked::run,
     },
     Scenario {
         name: "install",
@@ -109,6 +121,22 @@ const SCENARIOS: &[Scenario] = &[
         long: false,
         after: &["tenant-ready"],
         run: drift::drift,
+    },
+    Scenario {
+        name: "plan",
+        proves: "a pull-request check plans a change and applies nothing; who may not is refused",
+        needs_node: true,
+        long: false,
+        after: &["install"],
+        run: plan::run,
+    },
+    Scenario {
+        name: "contexts",
+        proves: "the command line finds a hub by the cluster, and speaks to it by port-forward",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: contexts::run,
     },
     Scenario {
         name: "hub-killed",

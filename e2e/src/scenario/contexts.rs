@@ -1,0 +1,57 @@
+//! `contexts`: a person's command line finds a tenant's hub by the cluster, and speaks to it by port-forward.
+
+use serde_json::Value;
+
+use super::{
+    World,
+    account::{acb, said},
+    agent_pod, tenant,
+};
+use crate::{
+    error::{Result, wrong},
+    node,
+};
+
+pub(super) fn run(world: &mut World) -> Result<()> {
+    let admin = world.place.kubeconfig("admin");
+    let ok = |arguments: &[&str]| {
+        let output = acb(world, &admin, arguments)?;
+        if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { wrong(said(&output)) }
+    };
+    let listed: Value = serde_json::from_str(&ok(&["get", "tn", "acme", "--cluster", "--output", "json"])?)?;
+    if listed["metadata"]["name"] != "acme" || !listed["status"]["endpoints"].is_object() {
+        return wrong(format!("acb get: {listed}"));
+    }
+    let agents = ok(&["get", "agt", "--cluster", "--namespace", "acb-acme"])?;
+    if !agents.contains("worker-a-api-key-") {
+        return wrong(format!("acb get: {agents}"));
+    }
+    ok(&["login", "--tenant", "acme", "--agent", "supervisor"])?;
+    let contexts = ok(&["contexts", "list"])?;
+    if !contexts.contains("acme/supervisor") || !contexts.contains("https://hub.acbhub-acme.svc:8443 by port-forward") {
+        return wrong(format!("acb contexts: {contexts}"));
+    }
+    let whoami: Value = serde_json::from_str(&ok(&["whoami", "--context", "acme/supervisor", "--output", "json"])?)?;
+    if (&whoami["tenant"], &whoami["agent"]) != (&Value::from("acme"), &Value::from("supervisor")) {
+        return wrong(format!("acb whoami: {whoami}"));
+    }
+    let answers = agent_pod::start(world, "acme", "worker-a", "forwarded", &["reply", "--topic", "hail", "over here"])?;
+    agent_pod::wait_running(world, &answers)?;
+    let ask = || ok(&["request", "--context", "acme/supervisor", "worker-a", "hello", "--topic", "hail"]);
+    let first = ask()?;
+    // Whichever pod is left is gone to.
+    if let Some(pod) = tenant::hub_pods(world, "acme")?.first() {
+        node::kill(&world.kubectl, "acbhub-acme", pod)?;
+    }
+    let second = ask()?;
+    agent_pod::remove(world, &answers)?;
+    world.kubectl.run(&["--namespace", "acbhub-acme", "rollout", "status", "deployment/hub", "--timeout=90s"])?;
+    if !first.contains("over here") || !second.contains("over here") {
+        return wrong(format!("worker-a answered {first:?}, and {second:?}"));
+    }
+    let nobody = acb(world, &admin, &["login", "--tenant", "acme", "--agent", "nobody"])?;
+    if nobody.status.code() == Some(3) && said(&nobody).contains("there is no Agent acb-acme/nobody") {
+        return Ok(());
+    }
+    wrong(format!("an agent that is not there: {}", said(&nobody)))
+}
