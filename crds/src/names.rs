@@ -39,6 +39,14 @@ pub mod objects {
     pub const TENANT_ADMINS: &str = "acb-tenant-admins";
 }
 
+/// What people ask for with an annotation, because it is done once or only after a mishap.
+pub mod annotations {
+    /// On a Tenant: the id of an earlier Tenant of its name, whose data it takes over.
+    pub const ADOPT: &str = "acb.dev/adopt";
+    /// On a Tenant or an Agent: a value that was not seen before replaces its credentials once.
+    pub const ROTATE: &str = "acb.dev/rotate";
+}
+
 /// Why a name was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

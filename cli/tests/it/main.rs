@@ -1,6 +1,7 @@
 //! The `acb` program as a user runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod adoption;
 mod completion;
 mod dev;
 mod isolation;

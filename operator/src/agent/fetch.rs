@@ -18,7 +18,7 @@ use crate::{
     },
     plan::SecretRef,
     tenancy::Tenancy,
-    tenant::newest,
+    tenant::{adoption::agent_id, fetch::identify, newest},
 };
 
 /// What the Agents of a namespace have in common.
@@ -27,6 +27,8 @@ pub struct Shared {
     /// Every Tenant, and the Agents and Quotas of the namespace.
     pub tenancy: Tenancy,
     tenant: Option<(TenantName, TenantId)>,
+    /// Whether its tenant has adopted an earlier one's data.
+    adopted: bool,
     secrets: BTreeSet<SecretRef>,
     observed: ObservedTenant,
 }
@@ -49,11 +51,15 @@ pub async fn fetch_shared(
     objects: &dyn Objects,
     pool: &PgPool,
 ) -> Result<Shared, EffectError> {
-    let tenant = tenancy.tenant_of(namespace).and_then(|tenant| {
+    let named = tenancy.tenant_of(namespace).and_then(|tenant| {
         let name = TenantName::parse(tenant.metadata.name.as_deref()?).ok()?;
-        Some((name, TenantId::from_uid(tenant.metadata.uid.as_deref()?)))
+        Some((tenant.clone(), name))
     });
-    let mut shared = Shared { tenancy, tenant, ..Shared::default() };
+    let mut shared = Shared { tenancy, ..Shared::default() };
+    if let Some((tenant, name)) = named {
+        let identity = identify(&tenant, &shared.tenancy, pool).await?;
+        (shared.tenant, shared.adopted) = (Some((name, identity.id)), identity.adopted);
+    }
     let Some((name, id)) = &shared.tenant else { return Ok(shared) };
     for namespace in [namespace, &name.hub_namespace()] {
         shared.secrets.extend(objects.list(namespace).await?.keys().filter_map(ObjectKey::secret_ref));
@@ -67,9 +73,15 @@ pub async fn fetch_shared(
 /// # Errors
 /// What could not be read.
 pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Result<World, EffectError> {
-    let uid = agent.metadata.uid.clone().unwrap_or_default();
+    let mut uid = agent.metadata.uid.clone().unwrap_or_default();
+    if shared.adopted {
+        let uids: Vec<&str> = shared.tenancy.agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
+        uid = agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &shared.observed.agents);
+    }
     Ok(World {
         tenancy: shared.tenancy.clone(),
+        tenant_id: shared.tenant_id(),
+        id: Some(uid.clone()),
         secrets: shared.secrets.clone(),
         tenant_projected: shared.observed.tenant.is_some(),
         row: shared.observed.agents.get(&uid).cloned(),

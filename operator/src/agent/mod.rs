@@ -7,6 +7,8 @@ pub mod validate;
 
 use std::collections::BTreeSet;
 
+use acb_crds::names::TenantId;
+
 use crate::{
     plan::{AgentRow, SecretRef},
     tenancy::Tenancy,
@@ -17,6 +19,10 @@ use crate::{
 pub struct World {
     /// Every Tenant, and the Agents and Quotas in this one's namespace.
     pub tenancy: Tenancy,
+    /// Its tenant's, as far as PostgreSQL was asked.
+    pub tenant_id: Option<TenantId>,
+    /// By which it is known: its UID, or that of the one whose place it takes in adopted data.
+    pub id: Option<String>,
     /// Secrets that are there: its key, and its tenant's hub keys.
     pub secrets: BTreeSet<SecretRef>,
     /// Whether its tenant has a row in PostgreSQL.

@@ -9,6 +9,7 @@ use super::World;
 use crate::{
     condition::{Problem, Reason},
     platform::Platform,
+    tenant::adoption,
     tier,
 };
 
@@ -17,7 +18,7 @@ use crate::{
 pub struct ValidatedAgent {
     /// Parsed.
     pub name: AgentName,
-    /// Of the resource: what the hub knows it by.
+    /// What the hub knows it by: its own, or that of the one whose place it takes in adopted data.
     pub uid: String,
     /// Its tenant's name.
     pub tenant: TenantName,
@@ -82,13 +83,13 @@ pub fn validate(agent: &Agent, world: &World, platform: &Platform) -> Result<Val
         return Err(problems);
     }
     Ok(ValidatedAgent {
-        tenant_id: TenantId::from_uid(tenant.metadata.uid.as_deref().unwrap_or_default()),
+        tenant_id: world.tenant_id.unwrap_or_else(|| adoption::own(tenant)),
         tenant: tenant_name,
         spec: agent.spec.clone(),
         limits: world.tenancy.agent_limits(tenant, agent, &allowance),
         not_acted_on: not_acted_on(agent),
         name,
-        uid,
+        uid: world.id.clone().unwrap_or(uid),
         namespace,
         deleting,
     })

@@ -10,7 +10,11 @@ use serde_json::Value;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use time::OffsetDateTime;
 
-use super::{RetainedData, World, newest};
+use super::{
+    RetainedData, World,
+    adoption::{self, Identity},
+    newest,
+};
 use crate::{
     effect::{
         EffectError,
@@ -48,7 +52,9 @@ pub async fn fetch(
     let mut world = World { tenancy, ..World::default() };
     // One whose names don't parse is refused whatever the world is like.
     let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return Ok(world) };
-    let id = TenantId::from_uid(tenant.metadata.uid.as_deref().unwrap_or_default());
+    let identity = identify(tenant, &world.tenancy, &postgres.pool).await?;
+    let id = identity.id;
+    world.identity = Some(identity);
     let space = tenancy::namespace(tenant).unwrap_or_default();
     for namespace in ["", &space, &name.hub_namespace(), &platform.operator_namespace] {
         let found: BTreeMap<ObjectKey, Value> = match objects.list(namespace).await {
@@ -85,6 +91,22 @@ pub async fn fetch(
     Ok(world)
 }
 
+/// Whose data a Tenant has. PostgreSQL is asked only where the Tenant asks for more than its own.
+///
+/// # Errors
+/// What PostgreSQL answered.
+pub async fn identify(tenant: &Tenant, tenancy: &Tenancy, pool: &PgPool) -> Result<Identity, EffectError> {
+    let rows_of: Option<String> = match adoption::asked_id(tenant) {
+        None => None,
+        Some(id) => sqlx::query_scalar("SELECT name FROM acb.tenant WHERE tenant_id = $1")
+            .bind(&id.bytes()[..])
+            .fetch_optional(pool)
+            .await
+            .map_err(|error| failed(&format!("looking for the data of id {id}"), &error))?,
+    };
+    Ok(adoption::identity(tenant, &tenancy.tenants, rows_of.as_deref()))
+}
+
 /// A hub's certificate that will not last much longer.
 fn is_old_leaf(secret: &Value) -> bool {
     let text = |pointer: &str| secret.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -114,8 +136,9 @@ async fn fetch_kafka(
             }
         }
     }
-    // A tenant's row comes before its topics, and goes after them: topics without one are an earlier tenant's.
-    if world.retained.is_none() && world.postgres.tenant.is_none() && !observed.topics.is_empty() {
+    // A tenant's row comes before its topics, and goes after them: topics without one are an earlier tenant's, unless it was asked for them.
+    let adopted = world.identity.as_ref().is_some_and(|identity| identity.adopted);
+    if world.retained.is_none() && world.postgres.tenant.is_none() && !observed.topics.is_empty() && !adopted {
         let place = format!("Kafka topics {}*", name.topic_prefix());
         world.retained = Some(RetainedData { tenant_id: "unknown".to_owned(), place });
     }

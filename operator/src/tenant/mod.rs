@@ -1,6 +1,7 @@
 //! From a Tenant and the world to a plan and a status.
 
 pub mod access;
+pub mod adoption;
 pub mod bandwidth;
 pub mod fetch;
 pub mod hub;
@@ -31,6 +32,8 @@ use crate::{
 pub struct World {
     /// The other Tenants, and the Agents and Quotas in this one's namespace.
     pub tenancy: Tenancy,
+    /// Whose data it has, as far as PostgreSQL was asked.
+    pub identity: Option<adoption::Identity>,
     /// Objects that are there, as far as the plan may name them.
     pub objects: BTreeMap<ObjectKey, Value>,
     /// Secrets that are there.
@@ -53,6 +56,7 @@ impl Default for World {
     fn default() -> Self {
         Self {
             tenancy: Tenancy::default(),
+            identity: None,
             objects: BTreeMap::new(),
             secrets: BTreeSet::new(),
             outdated: BTreeSet::new(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::validate::{TENANT_LABEL, TENANT_UID_LABEL, ValidatedTenant};
+use super::validate::{ADOPTED_ANNOTATION, TENANT_LABEL, TENANT_UID_LABEL, ValidatedTenant};
 
 /// The annotations with what a Quota may say at most: followed by `tenant-` or `agent-`, and the limit's field. The chart's admission
 /// policy reads them, and denies where they are missing.
@@ -42,7 +42,12 @@ pub fn namespaces(tenant: &ValidatedTenant) -> Vec<Value> {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": tenant.namespace, "labels": labels}})
     };
     own["metadata"]["annotations"] = ceilings(tenant);
-    vec![namespace(tenant, &tenant.name.hub_namespace(), "hub"), own]
+    let mut both = vec![namespace(tenant, &tenant.name.hub_namespace(), "hub"), own];
+    // The UID says whose data it is only where that was not adopted.
+    for namespace in both.iter_mut().filter(|_| tenant.adopted) {
+        namespace["metadata"]["annotations"][ADOPTED_ANNOTATION] = json!(tenant.id.hex());
+    }
+    both
 }
 
 /// Whether a namespace that is there is written on for this tenant.

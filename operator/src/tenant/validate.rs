@@ -3,13 +3,16 @@
 
 use acb_crds::{
     Limits, Retention, Tenant, Tier,
-    names::{TenantId, TenantName},
+    names::{TenantId, TenantName, annotations::ADOPT},
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
 use acb_hub_core::payload_schema;
 use serde_json::Value;
 
-use super::World;
+use super::{
+    World,
+    adoption::{self, Identity},
+};
 use crate::{
     condition::{Problem, Reason},
     effect::kubernetes::ObjectKey,
@@ -23,6 +26,8 @@ use crate::{
 pub const TENANT_LABEL: &str = "acb.dev/tenant";
 /// The UID of the Tenant that a namespace serves.
 pub const TENANT_UID_LABEL: &str = "acb.dev/tenant-uid";
+/// The annotation of a namespace with the id whose data its tenant adopted.
+pub const ADOPTED_ANNOTATION: &str = "acb.dev/tenant-id";
 
 const PARTITIONS: u32 = 4;
 const RETENTION: Retention = Retention::from_days(7);
@@ -35,8 +40,10 @@ pub struct ValidatedTenant {
     pub name: TenantName,
     /// Of the resource.
     pub uid: String,
-    /// From the UID.
+    /// Of its data: from the UID, or adopted.
     pub id: TenantId,
+    /// Whether the id was asked for, and does not follow from the UID alone.
+    pub adopted: bool,
     /// As in the spec.
     pub tier: Tier,
     /// Of its Agents and Quotas.
@@ -88,7 +95,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         .map_err(|error| invalid("metadata.name", error.to_string()))?;
     let uid = tenant.metadata.uid.clone().filter(|uid| !uid.is_empty());
     let uid = uid.ok_or_else(|| invalid("metadata.uid", "missing: the API server or the runtime sets it".into()))?;
-    let id = TenantId::from_uid(&uid);
+    let identity = world.identity.clone().unwrap_or_else(|| adoption::identity(tenant, &world.tenancy.tenants, None));
     let spec = &tenant.spec;
     let allowance = tier::allowance(spec.tier, &platform.tiers);
     let namespace = spec.namespace.clone().unwrap_or_else(|| name.namespace());
@@ -98,7 +105,10 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let max_replicas = hub.max_replicas.unwrap_or(replicas).max(replicas);
     let range = hub.max_replicas.map(|_| (replicas, max_replicas));
 
-    check_neighbours(tenant, world, &namespace, &mut problems);
+    if let Some(why) = &identity.refused {
+        problems.push(Problem::new(Reason::RetainedData, format!("metadata.annotations[{ADOPT}]"), why.clone()));
+    }
+    check_neighbours(tenant, world, &identity, &namespace, &mut problems);
     let limits = spec.limits.clone().unwrap_or_default();
     let agent_limits = spec.agent_limits.clone().unwrap_or_default();
     for (prefix, limits, ceiling) in
@@ -179,7 +189,8 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         audit_days: spec.audit.as_ref().and_then(|audit| audit.retention_days).unwrap_or(90),
         name,
         uid,
-        id,
+        id: identity.id,
+        adopted: identity.adopted,
         namespace,
         context_types,
         replicas,
@@ -191,41 +202,61 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     })
 }
 
-fn check_neighbours(tenant: &Tenant, world: &World, namespace: &str, problems: &mut Vec<Problem>) {
+fn check_neighbours(tenant: &Tenant, world: &World, identity: &Identity, namespace: &str, problems: &mut Vec<Problem>) {
     if let Some((other, what)) = world.tenancy.collision(tenant) {
         let other = other.metadata.name.as_deref().unwrap_or_default();
         let message = format!("{what} is already tenant {other}'s, which is older: choose another name or namespace");
         problems.push(Problem::new(Reason::NameCollision, "metadata.name", message));
     }
+    let name = tenant.metadata.name.as_deref().unwrap_or_default();
+    let hub_namespace = TenantName::parse(name).map(|name| name.hub_namespace()).unwrap_or_default();
+    let namespace_found = |space: &str| world.objects.get(&ObjectKey::new("v1", "Namespace", "", space));
     if let Some(retained) = &world.retained {
+        let earlier = TenantId::from_hex(&retained.tenant_id).or_else(|| namespace_found(&hub_namespace).and_then(served_id));
         let message = format!(
-            "data of an earlier tenant of this name (id {}) is still in {}: adopt or remove it by the runbook, or choose another name",
-            retained.tenant_id, retained.place
+            "data of an earlier tenant of this name (id {}) is still in {}: take it over (kubectl annotate tenant {name} {ADOPT}={}), remove it by the runbook, or choose another name",
+            retained.tenant_id,
+            retained.place,
+            earlier.unwrap_or(identity.id)
         );
         problems.push(Problem::new(Reason::RetainedData, "metadata.name", message));
     }
-    let name = tenant.metadata.name.as_deref().unwrap_or_default();
-    let hub_namespace = TenantName::parse(name).map(|name| name.hub_namespace()).unwrap_or_default();
     let given = tenant.spec.namespace.is_some();
     for (space, field) in [(namespace, "spec.namespace"), (hub_namespace.as_str(), "metadata.name")] {
-        let found = world.objects.get(&ObjectKey::new("v1", "Namespace", "", space));
-        let label = |key: &str| {
-            found.and_then(|found| found.get("metadata")?.get("labels")?.get(key)).and_then(Value::as_str).unwrap_or_default()
-        };
+        let found = namespace_found(space);
         let wanted = found.is_some() || (given && space == namespace);
-        let serves = label(TENANT_UID_LABEL);
+        let label = |key| found.and_then(|found| label(found, key)).unwrap_or_default();
         if wanted && label(TENANT_LABEL) != name {
             let message = format!(
                 "namespace {space} is missing, or lacks the label {TENANT_LABEL}={name}: the platform team makes and labels it"
             );
             problems.push(Problem::new(Reason::NamespaceNotOurs, field, message));
-        } else if wanted && !serves.is_empty() && Some(serves) != tenant.metadata.uid.as_deref() {
+            continue;
+        }
+        let serves = label(TENANT_UID_LABEL);
+        // With this UID it is this Tenant's, unless it is written that there is an adopted one's data behind it.
+        let is_own = Some(serves) == tenant.metadata.uid.as_deref() && found.and_then(adopted_id).is_none();
+        if let Some(earlier) = found.and_then(served_id).filter(|earlier| *earlier != identity.id && !is_own) {
             let message = format!(
-                "namespace {space} serves an earlier tenant of this name (UID {serves}): adopt or remove it by the runbook"
+                "namespace {space} serves an earlier tenant of this name (UID {serves}): take its data over (kubectl annotate tenant {name} {ADOPT}={earlier}), or remove it by the runbook"
             );
             problems.push(Problem::new(Reason::RetainedData, field, message));
         }
     }
+}
+
+fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.get("metadata")?.get("labels")?.get(key)?.as_str()
+}
+
+/// The id of the tenant that a namespace serves.
+fn served_id(namespace: &Value) -> Option<TenantId> {
+    let uid = label(namespace, TENANT_UID_LABEL).filter(|uid| !uid.is_empty())?;
+    Some(adopted_id(namespace).unwrap_or_else(|| TenantId::from_uid(uid)))
+}
+
+fn adopted_id(namespace: &Value) -> Option<TenantId> {
+    TenantId::from_hex(namespace.get("metadata")?.get("annotations")?.get(ADOPTED_ANNOTATION)?.as_str()?)
 }
 
 /// The limits that a tier does not allow.

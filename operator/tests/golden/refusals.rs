@@ -9,7 +9,7 @@ use acb_operator::{
 use serde_json::json;
 
 use crate::given::{
-    agent_named, agent_text, agent_world, converged, kafka_platform, plan, platform, quota_named, quota_text, tenancy,
+    agent_named, agent_text, agent_world, apply, converged, kafka_platform, plan, platform, quota_named, quota_text, tenancy,
     tenant_text, world,
 };
 
@@ -74,6 +74,43 @@ fn retained_data_is_not_taken_over() {
     let retained = RetainedData { tenant_id: "00112233445566778899".into(), place: "PostgreSQL".into() };
     let problems = refused(&tenant_text("acme", "{tier: Free}"), |world| world.retained = Some(retained));
     assert_eq!(problems[0].reason, Reason::RetainedData);
+}
+
+#[test]
+fn an_earlier_tenants_data_is_taken_over_where_it_is_asked_for() {
+    let kafka = kafka_platform();
+    let given = tenancy(&tenant_text("acme", "{tier: Free}"));
+    let mut world = converged(&given, &kafka);
+    let earlier = tenant::adoption::own(&given.tenants[0]);
+    // Restored without its UID: what there is says whose it was.
+    let restored = |uid: &str, adopt: Option<&str>, world: &mut tenant::World| {
+        let mut tenant = given.tenants[0].clone();
+        tenant.metadata.uid = Some(uid.to_owned());
+        let annotations = adopt.map(|id| ("acb.dev/adopt".to_owned(), id.to_owned()));
+        tenant.metadata.annotations = Some(annotations.into_iter().collect());
+        world.tenancy.tenants = vec![tenant.clone()];
+        world.identity = Some(tenant::adoption::identity(&tenant, &world.tenancy.tenants, Some("acme")));
+        tenant
+    };
+    let second = "00000000-0000-4000-8000-00000000000a";
+    let stalled = restored(second, None, &mut world);
+    let problems = tenant::validate::validate(&stalled, &world, &kafka).unwrap_err();
+    assert_eq!(problems[0].reason, Reason::RetainedData);
+    let command = format!("kubectl annotate tenant acme acb.dev/adopt={earlier}");
+    assert!(problems[0].message.contains(&command), "{problems:?}");
+    let wrong = restored(second, Some("00112233445566778899"), &mut world);
+    assert_eq!(tenant::validate::validate(&wrong, &world, &kafka).unwrap_err()[0].reason, Reason::RetainedData);
+
+    for uid in [second, "00000000-0000-4000-8000-00000000000b"] {
+        let adopting = restored(uid, Some(&earlier.hex()), &mut world);
+        let steps = plan(&adopting, &world, &kafka);
+        assert_eq!(steps.to_string(), "+ Namespace acbhub-acme\n+ Namespace acb-acme\n", "{uid}: everything else is there");
+        apply(&mut world, &steps);
+        assert_eq!(plan(&adopting, &world, &kafka), Plan::default());
+    }
+    // Without the annotation it is nobody's again, and stays.
+    let forgotten = restored("00000000-0000-4000-8000-00000000000b", None, &mut world);
+    assert!(tenant::validate::validate(&forgotten, &world, &kafka).unwrap_err()[0].message.contains(&command));
 }
 
 #[test]

@@ -2,7 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use acb_crds::{Tenant, names::TenantName, schema::Kind};
+use acb_crds::{
+    Tenant,
+    names::{
+        TenantName,
+        annotations::{ADOPT, ROTATE},
+    },
+    schema::Kind,
+};
 use serde_json::Value;
 
 use super::cache::{Change, resource_of};
@@ -24,13 +31,14 @@ pub(super) fn wakes(change: &Change, tenants: &[Tenant]) -> BTreeSet<String> {
     }
 }
 
-/// Of a resource a status is this operator's own doing, and so is a finalizer.
+/// Of a resource a status is this operator's own doing, and so is a finalizer; most annotations are other programs'.
 fn is_meaningful(change: &Change) -> bool {
     let said = |object: &Option<std::sync::Arc<Value>>| {
         let object = object.as_ref()?;
         let of = |pointer: &str| object.pointer(pointer).cloned();
         let metadata = ["uid", "labels", "deletionTimestamp"].map(|name| of(&format!("/metadata/{name}")));
-        Some((of("/spec"), metadata))
+        let annotation = |name: &str| object.pointer("/metadata/annotations")?.get(name).cloned();
+        Some((of("/spec"), metadata, [ADOPT, ROTATE].map(annotation)))
     };
     said(&change.before) != said(&change.now)
 }
@@ -101,6 +109,13 @@ mod tests {
         let before = tenant("acme", &json!({}));
         let now = tenant("acme", &json!({"status": {"agents": 3}}));
         assert!(wakes(&change(Some(before.clone()), Some(now)), &known()).is_empty());
+        let metadata = |annotations: Value| json!({"metadata": {"name": "acme", "uid": "acme", "annotations": annotations}});
+        let annotated = tenant("acme", &metadata(json!({"kubectl.kubernetes.io/last-applied-configuration": "{}"})));
+        assert!(wakes(&change(Some(before.clone()), Some(annotated)), &known()).is_empty());
+        for asked in [ADOPT, ROTATE] {
+            let annotated = tenant("acme", &metadata(json!({asked: "now"})));
+            assert_eq!(wakes(&change(Some(before.clone()), Some(annotated)), &known()).len(), 1, "{asked}");
+        }
         let edited = tenant("acme", &json!({"spec": {"tier": "Starter"}}));
         assert_eq!(wakes(&change(Some(before), Some(edited)), &known()), BTreeSet::from(["acb-acme".to_owned()]));
     }

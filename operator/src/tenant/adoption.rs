@@ -1,0 +1,157 @@
+//! Whose data a Tenant has: its own, by its UID, or that of an earlier Tenant of its name, whose id the platform team wrote on it. Never
+//! across names, and never what belongs to a Tenant that is there. Pure.
+
+use std::collections::BTreeMap;
+
+use acb_crds::{
+    Tenant,
+    names::{TenantId, annotations::ADOPT},
+};
+
+use crate::plan::AgentRow;
+
+/// What a Tenant is called in every system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Of its data.
+    pub id: TenantId,
+    /// Whether it was asked for and granted, and does not follow from the UID alone.
+    pub adopted: bool,
+    /// Why what was asked for is not granted.
+    pub refused: Option<String>,
+}
+
+/// The id that follows from the UID.
+#[must_use]
+pub fn own(tenant: &Tenant) -> TenantId {
+    TenantId::from_uid(tenant.metadata.uid.as_deref().unwrap_or_default())
+}
+
+/// What the annotation says.
+#[must_use]
+pub fn asked(tenant: &Tenant) -> Option<&str> {
+    tenant.metadata.annotations.as_ref()?.get(ADOPT).map(String::as_str)
+}
+
+/// The id that is asked for, where it is one.
+#[must_use]
+pub fn asked_id(tenant: &Tenant) -> Option<TenantId> {
+    TenantId::from_hex(asked(tenant)?)
+}
+
+/// Decides. `rows_of` is the name under which PostgreSQL holds the id that is asked for; `None`: it holds nothing of it.
+#[must_use]
+pub fn identity(tenant: &Tenant, tenants: &[Tenant], rows_of: Option<&str>) -> Identity {
+    let own = own(tenant);
+    let refuse = |why: String| Identity { id: own, adopted: false, refused: Some(why) };
+    let Some(text) = asked(tenant) else { return Identity { id: own, adopted: false, refused: None } };
+    let Some(id) = asked_id(tenant) else {
+        return refuse(format!("{text:?} is no tenant id: use the 20 hex digits that the status of the stalled Tenant names"));
+    };
+    let name = tenant.metadata.name.as_deref().unwrap_or_default();
+    if let Some(other) = rows_of.filter(|other| *other != name) {
+        return refuse(format!("the data of id {id} is of tenant {other}, and stays under that name: remove the annotation"));
+    }
+    // Of two that ask for an id that nothing is known of, neither gets it.
+    let claims = |other: &&Tenant| {
+        let is_another = other.metadata.name != tenant.metadata.name;
+        is_another && (self::own(other) == id || (asked_id(other) == Some(id) && rows_of.is_none()))
+    };
+    if let Some(other) = tenants.iter().find(claims) {
+        let other = other.metadata.name.as_deref().unwrap_or_default();
+        return refuse(format!("id {id} is tenant {other}'s, which is there: remove the annotation"));
+    }
+    Identity { id, adopted: true, refused: None }
+}
+
+/// By which id an agent of a Tenant with adopted data is known: that of the row of its name, where no Agent has that UID any more. Its
+/// mailbox and its contexts are that one's.
+#[must_use]
+pub fn agent_id(uid: &str, name: &str, uids: &[&str], rows: &BTreeMap<String, AgentRow>) -> String {
+    let orphaned = |row: &&AgentRow| row.name == name && !uids.contains(&row.id.as_str());
+    let taken = if rows.contains_key(uid) { None } else { rows.values().find(orphaned) };
+    taken.map_or_else(|| uid.to_owned(), |row| row.id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    const EARLIER: &str = "00112233445566778899";
+
+    fn tenant(name: &str, uid: &str, adopt: Option<&str>) -> Tenant {
+        let annotations = adopt.map(|id| json!({ADOPT: id})).unwrap_or(json!({}));
+        serde_json::from_value(json!({
+            "apiVersion": acb_crds::API_VERSION, "kind": "Tenant",
+            "metadata": {"name": name, "uid": uid, "annotations": annotations}, "spec": {"tier": "Free"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_earlier_tenants_data_is_taken_over_under_its_own_name_only() {
+        let acme = tenant("acme", "a", Some(EARLIER));
+        let all = [acme.clone(), tenant("globex", "g", None)];
+        let adopted = identity(&acme, &all, Some("acme"));
+        assert_eq!((adopted.id.hex().as_str(), adopted.adopted, adopted.refused), (EARLIER, true, None));
+        let other = identity(&acme, &all, Some("globex"));
+        assert_eq!((other.id, other.adopted), (own(&acme), false));
+        assert!(other.refused.unwrap().contains("of tenant globex"));
+        let plain = tenant("acme", "a", None);
+        assert_eq!(identity(&plain, &all, None), Identity { id: own(&plain), adopted: false, refused: None });
+    }
+
+    #[test]
+    fn what_belongs_to_one_that_is_there_is_nobody_elses() {
+        let globex = tenant("globex", "g", None);
+        let thief = tenant("acme", "a", Some(&own(&globex).hex()));
+        for rows_of in [None, Some("globex"), Some("acme")] {
+            let refused = identity(&thief, &[thief.clone(), globex.clone()], rows_of);
+            assert_eq!((refused.id, refused.adopted), (own(&thief), false), "{rows_of:?}");
+            assert!(refused.refused.is_some());
+        }
+        // Two ask for the same unknown id: neither may have it, whoever comes first.
+        let (one, two) = (tenant("one", "1", Some(EARLIER)), tenant("two", "2", Some(EARLIER)));
+        let all = [one.clone(), two.clone()];
+        assert!(!identity(&one, &all, None).adopted && !identity(&two, &all, None).adopted);
+        assert!(identity(&one, &all, Some("one")).adopted && !identity(&two, &all, Some("one")).adopted);
+    }
+
+    #[test]
+    fn what_is_no_id_is_said() {
+        for bad in ["", "x", "00112233445566778", "0011223344556677889G", "00112233445566778899 ", "AABBCCDDEEFF00112233"] {
+            let refused = identity(&tenant("acme", "a", Some(bad)), &[], None);
+            assert!(!refused.adopted && refused.refused.unwrap().contains("20 hex digits"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_agent_finds_the_row_of_its_name_unless_that_is_anothers() {
+        let row = |id: &str, name: &str| {
+            let row = AgentRow {
+                id: id.to_owned(),
+                name: name.to_owned(),
+                r#type: String::new(),
+                capabilities: Vec::new(),
+                groups: Vec::new(),
+                location: String::new(),
+                metadata: json!({}),
+                role: "observer".to_owned(),
+                publishes: Vec::new(),
+                subscribes: Vec::new(),
+                limits: json!({}),
+                suspended: false,
+            };
+            (id.to_owned(), row)
+        };
+        let rows = BTreeMap::from([row("old-a", "a"), row("old-b", "b"), row("new-c", "c")]);
+        assert_eq!(agent_id("new-a", "a", &["new-a", "new-b"], &rows), "old-a");
+        assert_eq!(agent_id("new-a", "a", &["new-a", "old-a"], &rows), "new-a", "an Agent has that UID");
+        assert_eq!(agent_id("new-c", "c", &["new-c"], &rows), "new-c", "it has a row of its own");
+        assert_eq!(agent_id("new-d", "d", &["new-d"], &rows), "new-d");
+    }
+}
