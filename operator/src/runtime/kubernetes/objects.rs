@@ -101,7 +101,17 @@ impl KubernetesObjects {
 
     /// Whether a namespace is there for things to be in.
     fn has_namespace(&self, namespace: &str) -> bool {
-        namespace == self.own_namespace || self.cache.get(&ObjectKey::new("v1", "Namespace", "", namespace)).is_some()
+        namespace == self.own_namespace || self.namespace(namespace).is_some()
+    }
+
+    /// Whether a namespace is on its way out, with everything in it: our right to it may be gone already, and does not come back.
+    fn is_leaving(&self, namespace: &str) -> bool {
+        let found = self.namespace(namespace);
+        found.is_some_and(|found| found.pointer("/metadata/deletionTimestamp").is_some())
+    }
+
+    fn namespace(&self, name: &str) -> Option<Arc<Value>> {
+        self.cache.get(&ObjectKey::new("v1", "Namespace", "", name))
     }
 }
 
@@ -136,7 +146,11 @@ impl Objects for KubernetesObjects {
         if !self.has_namespace(namespace) {
             return Ok(objects);
         }
-        let secrets = self.secrets.list(namespace).await.map_err(|refusal| refusal.within(namespace))?;
+        let secrets = match self.secrets.list(namespace).await {
+            // They go with it. Agents in it that wait for us would keep it for as long as we waited for our right.
+            Err(Refusal::Forbidden(_)) if self.is_leaving(namespace) => return Ok(objects),
+            listed => listed.map_err(|refusal| refusal.within(namespace))?,
+        };
         for (name, listing) in secrets {
             objects.insert(ObjectKey::new("v1", "Secret", namespace, &name), listing.object(namespace, &name));
         }

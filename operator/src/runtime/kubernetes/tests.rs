@@ -215,6 +215,21 @@ async fn a_right_that_a_binding_gives_may_still_come() {
 }
 
 #[tokio::test]
+async fn a_namespace_on_its_way_out_is_not_waited_for() {
+    let (client, _) = api(403, failure(403, "Forbidden"));
+    let cache = Arc::new(Cache::default());
+    let mut namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acb-acme", "resourceVersion": "1"}});
+    cache.put(namespace.clone());
+    let objects = objects(client, &cache, open());
+    objects.list("acb-acme").await.unwrap_err();
+    namespace["metadata"]["resourceVersion"] = json!("2");
+    namespace["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    cache.put(namespace);
+    assert!(objects.list("acb-acme").await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_kind_that_is_not_watched_is_refused() {
     let (client, sent) = api(200, Value::Null);
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "n"}});
