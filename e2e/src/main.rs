@@ -54,6 +54,8 @@ enum Command {
     },
     /// Names the scenarios.
     List,
+    /// Names what this machine lacks of what a node needs, and fails where there is something.
+    Lacks,
     /// Attacks a tenant with another's credentials. The scenario `isolation` runs it where the names of Services are known.
     #[command(hide = true)]
     Attack { attacker: String, victim: String },
@@ -99,12 +101,17 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Down => cluster::down(&place)?,
         Command::Run { all, control_plane, scenario } => return scenario::run(&place, all, extent(control_plane), &scenario),
         Command::List => scenario::list(),
+        Command::Lacks => {
+            let lacks = machine::lacks();
+            lacks.iter().for_each(|lack| say(&format!("no node: {lack}")));
+            return Ok(if lacks.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Attack { attacker, victim } => runtime()?.block_on(scenario::isolation::attack(&place, &attacker, &victim))?,
         Command::Backends { host } => runtime()?.block_on(backends::serve(&place, host))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Runtime::new().map_err(error::at("a runtime"))
 }

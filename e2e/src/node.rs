@@ -56,6 +56,13 @@ pub(crate) fn import(archive: &Path) -> Result<()> {
     run(Command::new("ctr").args(["--address", &socket, "--namespace", "k8s.io", "images", "import"]).arg(archive)).map(drop)
 }
 
+/// Gives an image another name, too.
+pub(crate) fn tag(image: &str, other: &str) -> Result<()> {
+    let socket = socket();
+    let tag = ["--address", &socket, "--namespace", "k8s.io", "images", "tag", "--force", image, other];
+    run(Command::new("ctr").args(tag)).map(drop)
+}
+
 fn start_containerd(place: &Place, state: &mut State) -> Result<()> {
     let config = place.run().join("containerd.toml");
     // Without `restrict_oom_score_adj` no sandbox starts on a machine without CAP_SYS_RESOURCE.
@@ -165,15 +172,15 @@ fn start_proxy(place: &Place, state: &mut State) -> Result<()> {
     })
 }
 
-/// Ends the first container of a pod as a crash would. Kubernetes knows of it only by its end.
-pub(crate) fn kill(kubectl: &Kubectl, namespace: &str, pod: &str) -> Result<()> {
+/// Sends a signal to the first container of a pod. Kubernetes knows of it only by what comes of it.
+pub(crate) fn signal(kubectl: &Kubectl, namespace: &str, pod: &str, signal: &str) -> Result<()> {
     let object = kubectl.get(&["--namespace", namespace, "pod", pod])?;
     let id = object["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
     let Some(id) = id.strip_prefix("containerd://") else {
         return wrong(format!("pod {namespace}/{pod} has no container: {}", object["status"]));
     };
     let socket = socket();
-    let kill = ["--address", &socket, "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id];
+    let kill = ["--address", &socket, "--namespace", "k8s.io", "tasks", "kill", "--signal", signal, id];
     run(Command::new("ctr").args(kill)).map(drop)
 }
 

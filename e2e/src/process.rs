@@ -27,19 +27,37 @@ pub(crate) struct Daemon {
     started: u64,
     /// Where its log is.
     pub(crate) log: PathBuf,
+    /// The program and its arguments.
+    #[serde(default)]
+    command: Vec<String>,
 }
 
 impl Daemon {
     /// Starts it, in a process group of its own, so that Ctrl-C in a terminal does not end what is to be left up.
     pub(crate) fn start(name: &str, logs: &Path, command: &mut Command) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
-        let out = File::create(&log).map_err(at(&log))?;
+        File::create(&log).map_err(at(&log))?;
+        Self::spawn(name, log, command)
+    }
+
+    /// Starts the same again, after it ended. Its log goes on.
+    pub(crate) fn start_again(&self) -> Result<Self> {
+        let Some((program, arguments)) = self.command.split_first() else {
+            return Err(Error::Wrong(format!("it is not recorded how {} was started", self.name)));
+        };
+        Self::spawn(&self.name, self.log.clone(), Command::new(program).args(arguments))
+    }
+
+    fn spawn(name: &str, log: PathBuf, command: &mut Command) -> Result<Self> {
+        let out = File::options().append(true).open(&log).map_err(at(&log))?;
         let err = out.try_clone().map_err(at(&log))?;
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         let child = command.spawn().map_err(at(command.get_program()))?;
         let pid = i32::try_from(child.id()).unwrap_or_default();
         let started = started(pid).unwrap_or_default();
-        Ok(Self { name: name.to_owned(), pid, started, log })
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let command = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        Ok(Self { name: name.to_owned(), pid, started, log, command })
     }
 
     /// Whether it runs.
@@ -157,6 +175,24 @@ mod tests {
         assert!(!Daemon { started: daemon.started + 1, ..daemon.clone() }.runs());
         daemon.stop(Duration::from_secs(5));
         assert!(!daemon.runs());
+    }
+
+    #[test]
+    fn what_ended_is_started_again_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let say = Daemon::start("says", dir.path(), Command::new("sh").args(["-c", "echo once; sleep 60"])).unwrap();
+        let said = |times: usize| {
+            eventually(10, "it has spoken", || {
+                let text = fs::read_to_string(&say.log).unwrap();
+                if text.matches("once").count() == times { Ok(()) } else { Err(text) }
+            })
+        };
+        said(1).unwrap();
+        say.stop(Duration::from_secs(5));
+        let again = say.start_again().unwrap();
+        said(2).unwrap();
+        assert!(again.runs() && !say.runs());
+        again.stop(Duration::from_secs(5));
     }
 
     #[test]

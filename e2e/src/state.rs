@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Result, at},
+    error::{Error, Result, at},
     place::Place,
     process::Daemon,
 };
@@ -48,6 +48,27 @@ impl State {
         self.daemons.push(daemon.clone());
         self.save()?;
         Ok(daemon)
+    }
+
+    /// Ends one, and remembers it for [`start_again`](Self::start_again).
+    pub(crate) fn stop(&self, name: &str) -> Result<()> {
+        self.named(name)?.stop(GRACE);
+        Ok(())
+    }
+
+    /// Starts one again that was stopped.
+    pub(crate) fn start_again(&mut self, name: &str) -> Result<Daemon> {
+        let daemon = self.named(name)?.start_again()?;
+        for known in self.daemons.iter_mut().filter(|known| known.name == name) {
+            *known = daemon.clone();
+        }
+        self.save()?;
+        Ok(daemon)
+    }
+
+    fn named(&self, name: &str) -> Result<&Daemon> {
+        let found = self.daemons.iter().find(|daemon| daemon.name == name);
+        found.ok_or_else(|| Error::Wrong(format!("there is no daemon {name}")))
     }
 
     pub(crate) fn runs(&self) -> bool {

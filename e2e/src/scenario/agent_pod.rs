@@ -1,10 +1,11 @@
-//! An agent in a pod of its tenant's namespace: the image of the command line, the agent's key, the tenant's CA.
+//! Agents in pods of their tenant's namespace, with the agent's key and the tenant's CA: the command line, or an agent under load.
 
 use serde_json::{Value, json};
 
 use super::World;
 use crate::{
-    error::{Result, wrong},
+    error::{Error, Result, wrong},
+    node,
     process::eventually,
 };
 
@@ -14,8 +15,13 @@ pub(super) struct AgentPod {
     name: String,
 }
 
-/// Starts `acb` with these arguments, logged in as an agent.
-pub(super) fn start(world: &World, tenant: &str, agent: &str, name: &str, arguments: &[&str]) -> Result<AgentPod> {
+/// What an agent needs: the Secret of its key, and its hub.
+struct Access {
+    secret: String,
+    server: String,
+}
+
+fn access(world: &World, tenant: &str, agent: &str) -> Result<Access> {
     let namespace = format!("acb-{tenant}");
     let object = world.kubectl.get(&["--namespace", &namespace, "agents.acb.dev", agent])?;
     let Some(secret) = object["status"]["apiKeySecret"].as_str() else {
@@ -25,48 +31,87 @@ pub(super) fn start(world: &World, tenant: &str, agent: &str, name: &str, argume
     let Some(endpoint) = tenant_object["status"]["endpoints"]["grpc"][0].as_str() else {
         return wrong(format!("tenant {tenant} has no endpoint in its status: {}", tenant_object["status"]));
     };
-    let name = format!("{name}-{agent}");
-    world.kubectl.apply(&pod(&namespace, &name, secret, &format!("https://{endpoint}"), arguments).to_string())?;
-    Ok(AgentPod { namespace, name })
+    Ok(Access { secret: secret.to_owned(), server: format!("https://{endpoint}") })
 }
 
-fn pod(namespace: &str, name: &str, secret: &str, server: &str, arguments: &[&str]) -> Value {
-    let image = format!("acb:{}", env!("CARGO_PKG_VERSION"));
-    let security = json!({
-        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
-    });
-    let env = json!([{"name": "ACB_CONFIG", "value": "/state/config.yaml"}]);
-    let mounts = json!([
-        {"name": "state", "mountPath": "/state"},
-        {"name": "ca", "mountPath": "/ca", "readOnly": true},
-        {"name": "key", "mountPath": "/key", "readOnly": true},
-    ]);
+/// Starts `acb` with these arguments, logged in as an agent.
+pub(super) fn start(world: &World, tenant: &str, agent: &str, name: &str, arguments: &[&str]) -> Result<AgentPod> {
+    start_with(world, tenant, &format!("{name}-{agent}"), &access(world, tenant, agent)?, arguments)
+}
+
+/// The same, with a key of this Secret.
+pub(super) fn start_with_key(
+    world: &World,
+    tenant: &str,
+    agent: &str,
+    secret: &str,
+    name: &str,
+    arguments: &[&str],
+) -> Result<AgentPod> {
+    let access = Access { secret: secret.to_owned(), ..access(world, tenant, agent)? };
+    start_with(world, tenant, name, &access, arguments)
+}
+
+fn start_with(world: &World, tenant: &str, name: &str, access: &Access, arguments: &[&str]) -> Result<AgentPod> {
+    let server = &access.server;
     let login = ["login", "--context", "hub", "--server", server, "--ca", "/ca/ca.crt", "--api-key-file", "/key/api-key"];
-    let container = |name: &str, arguments: &[&str]| {
-        json!({
-            "name": name, "image": image, "args": arguments, "env": env, "volumeMounts": mounts, "securityContext": security,
-        })
-    };
+    let containers = json!({
+        "initContainers": [container("login", "acb", &login)],
+        "containers": [container("agent", "acb", arguments)],
+    });
+    apply(world, tenant, name, &access.secret, containers)
+}
+
+/// Starts an agent under load.
+pub(super) fn start_load(world: &World, tenant: &str, agent: &str, arguments: &[&str]) -> Result<AgentPod> {
+    let access = access(world, tenant, agent)?;
+    let mut all = vec!["--server", &access.server, "--ca", "/ca/ca.crt", "--api-key-file", "/key/api-key"];
+    all.extend(arguments);
+    let containers = json!({"containers": [container("agent", "acb-e2e-agent", &all)]});
+    apply(world, tenant, &format!("load-{agent}"), &access.secret, containers)
+}
+
+fn container(name: &str, image: &str, arguments: &[&str]) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": false,
-            "enableServiceLinks": false,
-            "terminationGracePeriodSeconds": 2,
-            "securityContext": {
-                "runAsNonRoot": true, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "initContainers": [container("login", &login)],
-            "containers": [container("agent", arguments)],
-            "volumes": [
-                {"name": "state", "emptyDir": {}},
-                {"name": "ca", "configMap": {"name": "acb-ca"}},
-                {"name": "key", "secret": {"secretName": secret, "defaultMode": 0o440}},
-            ],
+        "name": name,
+        "image": format!("{image}:{}", env!("CARGO_PKG_VERSION")),
+        "args": arguments,
+        "env": [{"name": "ACB_CONFIG", "value": "/state/config.yaml"}],
+        "volumeMounts": [
+            {"name": "state", "mountPath": "/state"},
+            {"name": "ca", "mountPath": "/ca", "readOnly": true},
+            {"name": "key", "mountPath": "/key", "readOnly": true},
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
         },
     })
+}
+
+fn apply(world: &World, tenant: &str, name: &str, secret: &str, containers: Value) -> Result<AgentPod> {
+    let namespace = format!("acb-{tenant}");
+    let mut spec = json!({
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 2,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumes": [
+            {"name": "state", "emptyDir": {}},
+            {"name": "ca", "configMap": {"name": "acb-ca"}},
+            {"name": "key", "secret": {"secretName": secret, "defaultMode": 0o440}},
+        ],
+    });
+    if let (Some(spec), Value::Object(containers)) = (spec.as_object_mut(), containers) {
+        spec.extend(containers);
+    }
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    });
+    world.kubectl.apply(&pod.to_string())?;
+    Ok(AgentPod { namespace, name: name.to_owned() })
 }
 
 /// Waits until it has logged in and runs.
@@ -77,7 +122,26 @@ pub(super) fn wait_running(world: &World, pod: &AgentPod) -> Result<()> {
 /// Waits until it has ended well, and answers with what it printed.
 pub(super) fn wait_done(world: &World, pod: &AgentPod, seconds: u64) -> Result<String> {
     wait_phase(world, pod, "Succeeded", seconds)?;
+    said(world, pod)
+}
+
+/// What it has printed so far.
+pub(super) fn said(world: &World, pod: &AgentPod) -> Result<String> {
     world.kubectl.run(&["--namespace", &pod.namespace, "logs", &pod.name, "--container", "agent"])
+}
+
+/// Tells it to end in order. Unlike a deletion this leaves what it printed.
+pub(super) fn end(world: &World, pod: &AgentPod) -> Result<()> {
+    node::signal(&world.kubectl, &pod.namespace, &pod.name, "SIGTERM")
+}
+
+/// Waits until it has failed, and answers with what it said.
+pub(super) fn wait_refused(world: &World, pod: &AgentPod) -> Result<String> {
+    match wait_phase(world, pod, "Succeeded", 120) {
+        Err(Error::Wrong(said)) => Ok(said),
+        Err(error) => Err(error),
+        Ok(()) => wrong(format!("pod {}/{} was not refused: {}", pod.namespace, pod.name, said(world, pod)?)),
+    }
 }
 
 fn wait_phase(world: &World, pod: &AgentPod, phase: &str, seconds: u64) -> Result<()> {
@@ -98,12 +162,23 @@ fn wait_phase(world: &World, pod: &AgentPod, phase: &str, seconds: u64) -> Resul
     wrong(format!("pod {}/{} failed: {}{}", pod.namespace, pod.name, said("login"), said("agent")))
 }
 
-/// One request from a pod of its own, and the answer.
-pub(super) fn ask(world: &World, tenant: &str, from: &str, to: &str, topic: &str) -> Result<String> {
-    let pod = start(world, tenant, from, "asks", &["request", to, "hello", "--topic", topic, "--timeout", "60s"])?;
+/// A command of `acb` to its end, in a pod of its own, and what it printed.
+pub(super) fn run(world: &World, tenant: &str, agent: &str, name: &str, arguments: &[&str]) -> Result<String> {
+    let pod = start(world, tenant, agent, name, arguments)?;
     let said = wait_done(world, &pod, 120)?;
     remove(world, &pod)?;
     Ok(said)
+}
+
+/// One request, and the answer.
+pub(super) fn ask(world: &World, tenant: &str, from: &str, to: &str, topic: &str) -> Result<String> {
+    run(world, tenant, from, "asks", &["request", to, "hello", "--topic", topic, "--timeout", "60s"])
+}
+
+/// Logs in, and sees for whom it speaks.
+pub(super) fn is_let_in(world: &World, tenant: &str, agent: &str) -> Result<()> {
+    let said = run(world, tenant, agent, "whoami", &["whoami"])?;
+    if said.contains(agent) { Ok(()) } else { wrong(format!("{agent} of {tenant} is told that it is {said}")) }
 }
 
 /// Ends it, and waits until it is gone.

@@ -1,18 +1,24 @@
 //! What somebody changed behind the operator's back comes back.
 
-use std::process::Command;
+use acb_operator::{
+    plan::{KafkaQuota, KafkaStep},
+    tenant::ObservedKafka,
+};
 
-use super::{World, tenant};
+use super::{
+    World,
+    hand::{change_kafka, observe_kafka, sql, tenant_id},
+    tenant,
+};
 use crate::{
-    backends::Backends,
-    error::{Result, wrong},
-    place::write_private,
-    process::{eventually, run},
+    error::{Error, Result, wrong},
+    process::eventually,
 };
 
 pub(super) fn drift(world: &mut World) -> Result<()> {
     kubernetes(world)?;
     postgres(world)?;
+    kafka(world)?;
     world.kubectl.wait_for("Ready", &["tenant/acme"], 60)
 }
 
@@ -36,30 +42,47 @@ fn kubernetes(world: &World) -> Result<()> {
 }
 
 fn postgres(world: &World) -> Result<()> {
-    let object = world.kubectl.get(&["tenant", "acme"])?;
-    let id = object["status"]["tenantId"].as_str().unwrap_or_default().to_owned();
-    if id.len() != 20 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return wrong(format!("acme has no id in its status: {}", object["status"]));
-    }
+    let id = tenant_id(world, "acme")?;
     sql(world, &format!("ALTER ROLE acb_t_{id} NOLOGIN"))?;
     eventually(90, "acme's login to PostgreSQL works again", || {
-        let text = sql(world, &format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'acb_t_{id}'"));
-        match text {
-            Ok(text) if text.trim() == "t" => Ok(()),
+        match sql(world, &format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'acb_t_{id}'")) {
+            Ok(text) if text == "t" => Ok(()),
             Ok(text) => Err(text),
             Err(error) => Err(error.to_string()),
         }
     })
 }
 
-/// As the superuser, who is not on the cluster.
-pub(super) fn sql(world: &World, statement: &str) -> Result<String> {
-    let backends = Backends::read(&world.place)?;
-    let passwords = world.place.run().join("pgpass");
-    write_private(&passwords, &format!("127.0.0.1:*:*:postgres:{}\n", backends.postgres_superuser_password))?;
-    let port = backends.postgres_port.to_string();
-    run(Command::new("psql")
-        .env("PGPASSFILE", &passwords)
-        .args(["--no-psqlrc", "--tuples-only", "--no-align", "--host", "127.0.0.1", "--port", &port])
-        .args(["--username", "postgres", "--dbname", "acb", "--command", statement]))
+/// A topic's configuration, the ACLs and the client quota; one after the other, so that none hides behind another's repair.
+fn kafka(world: &World) -> Result<()> {
+    let user = format!("acb_t_{}", tenant_id(world, "acme")?);
+    let right = observe_kafka(world, "acme")?;
+    if !right.acls || !right.misconfigured.is_empty() {
+        return wrong(format!("Kafka is not as it should be to begin with: {right:?}"));
+    }
+    let Some(topic) = right.topics.get("acb.acme.documents") else { return wrong("there is no topic acb.acme.documents") };
+    let mut short = topic.clone();
+    short.retention_seconds = 60;
+    let quota = KafkaQuota { producer_bytes_per_second: Some(1), ..KafkaQuota::default() };
+    for (what, step) in [
+        ("the retention of a topic", KafkaStep::EnsureTopic { topic: short }),
+        ("the ACLs", KafkaStep::EnsureAcls { username: user.clone(), prefix: "acb.other.".to_owned() }),
+        ("the client quota", KafkaStep::EnsureQuota { username: user, quota }),
+    ] {
+        comes_back(world, what, &[step], &right)?;
+    }
+    Ok(())
+}
+
+fn comes_back(world: &World, what: &str, change: &[KafkaStep], right: &ObservedKafka) -> Result<()> {
+    let look = || observe_kafka(world, "acme").map_err(|error: Error| error.to_string());
+    // The operator may be quicker than our look: then it is changed again.
+    eventually(20, &format!("{what} in Kafka is changed"), || {
+        change_kafka(world, change).map_err(|error| error.to_string())?;
+        if look()? == *right { Err("it is not".to_owned()) } else { Ok(()) }
+    })?;
+    eventually(90, &format!("{what} in Kafka is set back"), || {
+        let now = look()?;
+        if now == *right { Ok(()) } else { Err(format!("{now:?}")) }
+    })
 }

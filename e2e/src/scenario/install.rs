@@ -13,14 +13,14 @@ use crate::{
 /// Where the operator is.
 pub(super) const SYSTEM: &str = "acb-system";
 /// Short, so that drift is found while somebody waits for it.
-const RESYNC_SECONDS: u32 = 20;
+const RESYNC_SECONDS: u32 = 10;
 
 pub(super) fn run(world: &mut World) -> Result<()> {
     let kubectl = &world.kubectl;
     let backends = Backends::read(&world.place)?;
     kubectl.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}).to_string())?;
     kubectl.apply(&secrets(&backends).to_string())?;
-    helm(world)?;
+    helm(world, &[])?;
     kubectl.wait_for("Available", &["--namespace", SYSTEM, "deployment/acb-operator"], 120)?;
     eventually(30, "a leader holds the lease", || {
         let lease = kubectl.get(&["--namespace", SYSTEM, "lease", "acb-operator"]).map_err(|error| error.to_string())?;
@@ -31,8 +31,8 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     })
 }
 
-/// `helm upgrade --install` of both charts.
-pub(super) fn helm(world: &World) -> Result<()> {
+/// `helm upgrade --install` of both charts, with further values as `key=value`.
+pub(super) fn helm(world: &World, further: &[&str]) -> Result<()> {
     let backends = Backends::read(&world.place)?;
     let file = world.place.run().join("values.yaml");
     write_private(&file, &values(&backends).to_string())?;
@@ -49,8 +49,10 @@ pub(super) fn helm(world: &World) -> Result<()> {
         "60s",
     ])?;
     let values = file.display().to_string();
-    let arguments =
-        ["upgrade", "--install", "acb", &chart("acb"), "--namespace", SYSTEM, "--values", &values, "--wait", "--timeout", "180s"];
+    let chart = chart("acb");
+    let mut arguments =
+        vec!["upgrade", "--install", "acb", &chart, "--namespace", SYSTEM, "--values", &values, "--wait", "--timeout", "180s"];
+    arguments.extend(further.iter().flat_map(|value| ["--set", value]));
     match world.kubectl.helm(&arguments) {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -67,7 +69,7 @@ fn values(backends: &Backends) -> Value {
     json!({
         "bus": {"kind": "kafka", "bootstrapServers": backends.kafka_bootstrap, "tls": true},
         "kafka": {"replicationFactor": 1},
-        "postgres": {"host": backends.host.to_string(), "port": backends.postgres_port, "sslMode": "require"},
+        "postgres": {"host": backends.host.to_string(), "port": backends.postgres_port, "sslMode": "verify-full"},
         "resyncSeconds": RESYNC_SECONDS,
     })
 }

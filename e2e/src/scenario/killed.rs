@@ -1,44 +1,39 @@
 //! What dies, and what goes on.
 
-use super::{World, agent_pod, install::SYSTEM, tenant};
-use crate::{
-    error::{Result, wrong},
-    node,
-    process::eventually,
-};
+use super::{World, install::SYSTEM, load, load::Load, operator, tenant};
+use crate::{error::Result, node, process::eventually};
 
-/// `hub-killed`: each replica in turn, while an agent is connected and another asks it.
+/// `hub-killed`: each replica in turn, under load.
 pub(super) fn hub(world: &mut World) -> Result<()> {
-    let answers = agent_pod::start(world, "acme", "worker-a", "answers", &["reply", "--topic", "alive", "still here"])?;
-    agent_pod::wait_running(world, &answers)?;
-    for pod in tenant::hub_pods(world, "acme")? {
-        node::kill(&world.kubectl, "acbhub-acme", &pod)?;
-        let reply = agent_pod::ask(world, "acme", "supervisor", "worker-a", "alive")?;
-        if !reply.contains("still here") {
-            return wrong(format!("with {pod} killed worker-a answered {reply:?}"));
-        }
-        world.kubectl.run(&["--namespace", "acbhub-acme", "rollout", "status", "deployment/hub", "--timeout=90s"])?;
+    let load = Load::start(world)?;
+    let namespace = format!("acbhub-{}", load::TENANT);
+    let before = load::hubs(world)?;
+    for pod in tenant::hub_pods(world, load::TENANT)? {
+        node::signal(&world.kubectl, &namespace, &pod, "SIGKILL")?;
+        load.flows(world)?;
+        eventually(60, &format!("{pod} has started again"), || match load::hubs(world) {
+            Ok(now) if now.get(&pod) > before.get(&pod) => Ok(()),
+            Ok(now) => Err(format!("{now:?}")),
+            Err(error) => Err(error.to_string()),
+        })?;
+        world.kubectl.run(&["--namespace", &namespace, "rollout", "status", "deployment/hub", "--timeout=90s"])?;
     }
-    agent_pod::remove(world, &answers)
+    load.flows(world)?;
+    load.finish(world).map(drop)
 }
 
 /// `operator-killed`: the leader, while a tenant is being made; another goes on with it.
 pub(super) fn operator(world: &mut World) -> Result<()> {
-    let before = leader(world)?;
+    let before = operator::leader(world)?;
+    let pod = operator::leader_pod(world)?;
     world.kubectl.apply(
         "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {name: initech}\nspec: {tier: Free, deletionPolicy: Delete}\n",
     )?;
-    let pod = before.split('_').next().unwrap_or_default();
-    node::kill(&world.kubectl, SYSTEM, pod)?;
-    eventually(60, "another leader", || match leader(world) {
+    node::signal(&world.kubectl, SYSTEM, &pod, "SIGKILL")?;
+    eventually(60, "another leader", || match operator::leader(world) {
         Ok(now) if now != before && !now.is_empty() => Ok(()),
         Ok(now) => Err(now),
         Err(error) => Err(error.to_string()),
     })?;
     world.kubectl.wait_for("Ready", &["tenant/initech"], 60)
-}
-
-fn leader(world: &World) -> Result<String> {
-    let lease = world.kubectl.get(&["--namespace", SYSTEM, "lease", "acb-operator"])?;
-    Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
 }

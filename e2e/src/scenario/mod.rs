@@ -6,13 +6,19 @@ mod agent_pod;
 mod asked;
 mod contexts;
 mod crds;
+mod deletion;
 mod drift;
+mod hand;
 mod hostile;
+mod images;
 mod install;
 pub(crate) mod isolation;
 mod killed;
-mod lifecycle;
+mod load;
+mod operator;
+mod outage;
 mod plan;
+mod release;
 mod tenant;
 
 use std::{process::ExitCode, time::Instant};
@@ -67,6 +73,14 @@ const SCENARIOS: &[Scenario] = &[
         run: asked::run,
     },
     Scenario {
+        name: "images",
+        proves: "images that are made twice from the same binaries are the same",
+        needs_node: true,
+        long: true,
+        after: &[],
+        run: images::reproducible,
+    },
+    Scenario {
         name: "install",
         proves: "helm install gives a ready operator with a leader",
         needs_node: true,
@@ -110,13 +124,13 @@ const SCENARIOS: &[Scenario] = &[
         name: "quota",
         proves: "a Quota holds without a restart",
         needs_node: true,
-        long: false,
+        long: true,
         after: &["tenant-ready"],
         run: tenant::quota,
     },
     Scenario {
         name: "drift",
-        proves: "what was changed in Kubernetes or PostgreSQL comes back",
+        proves: "what was changed in Kubernetes, PostgreSQL or Kafka comes back",
         needs_node: true,
         long: false,
         after: &["tenant-ready"],
@@ -140,11 +154,51 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "hub-killed",
-        proves: "requests are answered while replicas of the hub are killed",
+        proves: "no acknowledged message is lost, or comes twice, while replicas of the hub are killed under load",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: killed::hub,
+    },
+    Scenario {
+        name: "kafka-down",
+        proves: "Kafka goes away under load and comes back: it is named, it heals, and no acknowledged message is lost",
         needs_node: true,
         long: false,
         after: &["tenant-ready"],
-        run: killed::hub,
+        run: outage::kafka,
+    },
+    Scenario {
+        name: "postgres-down",
+        proves: "the same of PostgreSQL",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: outage::postgres,
+    },
+    Scenario {
+        name: "api-server-down",
+        proves: "hubs go on as if nothing were while the API server is away",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: outage::api_server,
+    },
+    Scenario {
+        name: "wrong-credentials",
+        proves: "wrong credentials of the operator are named, and mending them is enough",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: outage::credentials,
+    },
+    Scenario {
+        name: "rolling-upgrade",
+        proves: "hubs of another image, and back, under load: no message is lost, or comes twice",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: release::rolling_upgrade,
     },
     Scenario {
         name: "operator-killed",
@@ -160,23 +214,63 @@ const SCENARIOS: &[Scenario] = &[
         needs_node: true,
         long: false,
         after: &["tenant-ready", "operator-killed"],
-        run: lifecycle::delete,
+        run: deletion::delete,
+    },
+    Scenario {
+        name: "retained",
+        proves: "a tenant of a name with retained data waits until the runbook's steps are done",
+        needs_node: true,
+        long: true,
+        after: &["delete"],
+        run: deletion::retained,
+    },
+    Scenario {
+        name: "made-again",
+        proves: "a tenant that is made again under its name inherits nothing",
+        needs_node: true,
+        long: true,
+        after: &["install"],
+        run: deletion::made_again,
+    },
+    Scenario {
+        name: "suspended",
+        proves: "agents of a suspended tenant are refused, and come back with it",
+        needs_node: true,
+        long: true,
+        after: &["install"],
+        run: deletion::suspended,
+    },
+    Scenario {
+        name: "by-hand",
+        proves: "namespaces and the kind of the agents can be deleted by hand: nothing hangs, and they come back",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: deletion::by_hand,
     },
     Scenario {
         name: "upgrade",
-        proves: "helm upgrade leaves hubs alone",
+        proves: "helm upgrade to the same version leaves hubs alone",
         needs_node: true,
-        long: false,
+        long: true,
         after: &["tenant-ready"],
-        run: lifecycle::upgrade,
+        run: release::upgrade,
     },
     Scenario {
         name: "uninstall",
-        proves: "without the operator, tenants and their hubs stay",
+        proves: "without the operator tenants, hubs and data stay, and it takes them up again",
         needs_node: true,
         long: false,
         after: &["tenant-ready"],
-        run: lifecycle::uninstall,
+        run: release::uninstall,
+    },
+    Scenario {
+        name: "operator-first",
+        proves: "an operator that goes before its tenants leaves what the guide's steps can remove",
+        needs_node: true,
+        long: true,
+        after: &["uninstall"],
+        run: release::operator_first,
     },
 ];
 

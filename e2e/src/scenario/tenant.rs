@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{World, agent_pod};
+use super::{World, agent_pod, operator};
 use crate::{
     error::{Result, wrong},
     process::eventually,
@@ -45,6 +45,11 @@ fn sample(world: &World, name: &str) -> std::path::PathBuf {
 
 /// `agents-talk`: one pod answers, another asks.
 pub(super) fn agents_talk(world: &mut World) -> Result<()> {
+    talk(world)
+}
+
+/// One pod answers, another asks.
+pub(super) fn talk(world: &World) -> Result<()> {
     let answers = agent_pod::start(world, "acme", "worker-a", "answers", &["reply", "--topic", "greet", "good day"])?;
     agent_pod::wait_running(world, &answers)?;
     let reply = agent_pod::ask(world, "acme", "supervisor", "worker-a", "greet")?;
@@ -61,8 +66,8 @@ pub(super) fn reapply(world: &mut World) -> Result<()> {
     for name in ["acme", "globex"] {
         apply_sample(world, name)?;
     }
-    // A resync on top of it: only then a write would have come.
-    std::thread::sleep(std::time::Duration::from_secs(25));
+    // Only then a write would have come.
+    operator::resynced(world)?;
     let after = versions(world)?;
     let changed: Vec<&String> = before.keys().filter(|name| before.get(*name) != after.get(*name)).collect();
     if changed.is_empty() { Ok(()) } else { wrong(format!("these changed, though nothing was changed: {changed:?}")) }

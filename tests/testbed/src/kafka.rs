@@ -50,9 +50,16 @@ impl Kafka {
         let ca = (listener == KafkaListener::Tls).then(|| certify(dir.path(), address));
         let mut kafka = Self { dir, listener, address, port, password, ca, keeper: None };
         fs::write(kafka.properties(), kafka.configuration(controller)).unwrap();
+        kafka.format().await;
+        kafka.launch().await;
+        kafka
+    }
+
+    /// An empty broker of a cluster of its own.
+    async fn format(&self) {
         let cluster = base64_id(random::<16>());
-        let scram = format!("SCRAM-SHA-512=[name={},password={}]", Self::ADMIN, kafka.password);
-        let properties = kafka.properties();
+        let scram = format!("SCRAM-SHA-512=[name={},password={}]", Self::ADMIN, self.password);
+        let properties = self.properties();
         let format = tokio::task::spawn_blocking(move || {
             java()
                 .args(["kafka.tools.StorageTool", "format", "-t", &cluster, "--add-scram", &scram, "-c"])
@@ -61,8 +68,6 @@ impl Kafka {
         });
         let format = format.await.unwrap().expect("java starts: apt-get install default-jre-headless");
         assert!(format.status.success(), "formatting failed: {}", String::from_utf8_lossy(&format.stderr));
-        kafka.launch().await;
-        kafka
     }
 
     /// `<address>:<port>`.
@@ -88,6 +93,14 @@ impl Kafka {
     /// Ends the broker as a crash would (SIGKILL), and starts it again on the same port and data.
     pub async fn crash_and_restart(&mut self) {
         self.kill();
+        self.launch().await;
+    }
+
+    /// Ends the broker, removes everything that it held, and starts an empty one at the same address, with the same superuser.
+    pub async fn lose(&mut self) {
+        self.kill();
+        fs::remove_dir_all(self.dir.path().join("data")).unwrap();
+        self.format().await;
         self.launch().await;
     }
 

@@ -1,0 +1,204 @@
+//! Tenants that are deleted, and made again under their names.
+
+use acb_operator::plan::KafkaStep;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use super::{
+    World, agent_pod,
+    hand::{self, count, sql, tenant_id},
+    operator, tenant,
+};
+use crate::{
+    error::{Result, wrong},
+    process::eventually,
+};
+
+/// Whose tenants come and go.
+pub(super) const TENANT: &str = "umbrella";
+const AGENT: &str = "clerk";
+
+/// `delete`: with Delete nothing is left, with Retain the data is.
+pub(super) fn delete(world: &mut World) -> Result<()> {
+    let kubectl = &world.kubectl;
+    let (gone, kept) = (tenant_id(world, "initech")?, tenant_id(world, "globex")?);
+    kubectl.run(&["delete", "tenant", "initech", "globex", "--timeout=180s"])?;
+    for namespace in ["acb-initech", "acbhub-initech"] {
+        kubectl.wait_gone(&["namespace", namespace], 90)?;
+    }
+    // Retained data is of no use without the keys to it: the namespaces stay, the hub does not.
+    kubectl.wait_gone(&["--namespace", "acbhub-globex", "deployment", "hub"], 90)?;
+    kubectl.get(&["namespace", "acb-globex"])?;
+    let rows = |id: &str| count(world, &format!("acb.tenant WHERE tenant_id = decode('{id}', 'hex')"));
+    match (rows(&gone)?, rows(&kept)?) {
+        (0, 1) => {}
+        (gone, kept) => {
+            return wrong(format!("rows of the tenant with Delete: {gone}, with Retain: {kept}; 0 and 1 were expected"));
+        }
+    }
+    let logins = count(world, &format!("pg_roles WHERE rolname = 'acb_t_{gone}'"))?;
+    if logins == 0 { Ok(()) } else { wrong("the login of the tenant with Delete is still there") }
+}
+
+/// Applies a tenant with one agent, and waits until both are ready.
+pub(super) fn apply(world: &World) -> Result<()> {
+    let tenant = json!({
+        "apiVersion": "acb.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": TENANT},
+        "spec": {"tier": "Free", "deletionPolicy": "Delete", "contextTypes": [{"name": "notes"}]},
+    });
+    let agent = json!({
+        "apiVersion": "acb.dev/v1alpha1", "kind": "Agent", "metadata": {"name": AGENT, "namespace": format!("acb-{TENANT}")},
+        "spec": {"role": "agent-full", "publishes": ["notes"], "subscribes": ["notes"]},
+    });
+    world.kubectl.apply(&tenant.to_string())?;
+    let agent = agent.to_string();
+    eventually(60, "the agent is applied", || world.kubectl.apply(&agent).map_err(|error| error.to_string()))?;
+    world.kubectl.wait_for("Ready", &[&format!("tenant/{TENANT}")], 90)?;
+    world.kubectl.wait_for("Ready", &["--namespace", &format!("acb-{TENANT}"), &format!("agent.acb.dev/{AGENT}")], 150)
+}
+
+/// Everything secret that a tenant has.
+struct Secrets {
+    /// By namespace and name.
+    data: Vec<(String, Value)>,
+    api_key: String,
+}
+
+fn secrets(world: &World) -> Result<Secrets> {
+    let mut data = Vec::new();
+    for namespace in [format!("acb-{TENANT}"), format!("acbhub-{TENANT}")] {
+        let list = world.kubectl.get(&["--namespace", &namespace, "secrets"])?;
+        for secret in list["items"].as_array().into_iter().flatten() {
+            let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+            for (field, value) in secret["data"].as_object().into_iter().flatten() {
+                // Authorities that the platform gave are nobody's secret.
+                if field != "ca.crt" {
+                    data.push((format!("{namespace}/{name}: {field}"), value.clone()));
+                }
+            }
+        }
+    }
+    let key = data.iter().find(|(name, _)| name.ends_with(": api-key")).and_then(|(_, value)| value.as_str());
+    let api_key = String::from_utf8_lossy(&STANDARD.decode(key.unwrap_or_default()).unwrap_or_default()).into_owned();
+    if api_key.is_empty() { wrong(format!("{TENANT} has no API key")) } else { Ok(Secrets { data, api_key }) }
+}
+
+/// `made-again`: a tenant of the same name is another tenant.
+pub(super) fn made_again(world: &mut World) -> Result<()> {
+    apply(world)?;
+    let (id, before) = (tenant_id(world, TENANT)?, secrets(world)?);
+    agent_pod::is_let_in(world, TENANT, AGENT)?;
+    world.kubectl.run(&["delete", "tenant", TENANT, "--timeout=180s"])?;
+    for namespace in [format!("acb-{TENANT}"), format!("acbhub-{TENANT}")] {
+        world.kubectl.wait_gone(&["namespace", &namespace], 120)?;
+    }
+    apply(world)?;
+    if tenant_id(world, TENANT)? == id {
+        return wrong("the new tenant has the id of the old one");
+    }
+    let now = secrets(world)?;
+    // What everybody knows stays: names that are no secret.
+    let known = |(_, value): &&(String, Value)| {
+        let text = STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+        !text.is_empty()
+    };
+    let same = now.data.iter().filter(known).find(|(_, value)| before.data.iter().any(|(_, old)| old == value));
+    if let Some((name, _)) = same {
+        return wrong(format!("{name} is what the old tenant had"));
+    }
+    old_key_is_refused(world, &before.api_key)?;
+    agent_pod::is_let_in(world, TENANT, AGENT)
+}
+
+/// A pod that has the old tenant's key is refused by the new one's hub.
+fn old_key_is_refused(world: &World, key: &str) -> Result<()> {
+    let namespace = format!("acb-{TENANT}");
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "old-key", "namespace": namespace}, "stringData": {"api-key": key},
+    });
+    world.kubectl.apply(&secret.to_string())?;
+    let pod = agent_pod::start_with_key(world, TENANT, AGENT, "old-key", "old", &["whoami"])?;
+    let said = agent_pod::wait_refused(world, &pod)?;
+    agent_pod::remove(world, &pod)?;
+    world.kubectl.run(&["--namespace", &namespace, "delete", "secret", "old-key"])?;
+    if said.contains("API key") { Ok(()) } else { wrong(format!("the old key was refused for another reason: {said}")) }
+}
+
+/// `retained`: a tenant of a name under which data was retained waits, until the runbook's steps are done.
+pub(super) fn retained(world: &mut World) -> Result<()> {
+    let kubectl = &world.kubectl;
+    let old = sql(world, "SELECT encode(tenant_id, 'hex') FROM acb.tenant WHERE name = 'globex'")?;
+    tenant::apply_sample(world, "globex")?;
+    operator::says(world, &["tenant/globex"], "RetainedData", &old, 60)?;
+    // docs/day-two.md, "Remove the old data".
+    sql(world, &format!("DELETE FROM acb.tenant WHERE tenant_id = decode('{old}', 'hex')"))?;
+    sql(world, &format!("DROP ROLE \"acb_t_{old}\""))?;
+    let topics = hand::observe_kafka_topics(world, "globex")?;
+    let remove: Vec<KafkaStep> = topics.into_iter().map(|name| KafkaStep::RemoveTopic { name }).collect();
+    hand::change_kafka(world, &remove)?;
+    kubectl.run(&["delete", "namespace", "acbhub-globex", "acb-globex", "--timeout=120s"])?;
+    kubectl.wait_for("Ready", &["tenant/globex"], 120)?;
+    tenant::apply_sample(world, "globex")?;
+    kubectl.wait_for("Ready", &["--namespace", "acb-globex", "agents.acb.dev", "--all"], 60)?;
+    agent_pod::is_let_in(world, "globex", "analyst")
+}
+
+/// `suspended`: agents are refused while their tenant is, and come back as they were.
+pub(super) fn suspended(world: &mut World) -> Result<()> {
+    apply(world)?;
+    agent_pod::is_let_in(world, TENANT, AGENT)?;
+    let tenant = format!("tenant/{TENANT}");
+    let suspend = |suspend: bool| {
+        let patch = json!({"spec": {"suspend": suspend}}).to_string();
+        world.kubectl.run(&["patch", &tenant, "--type=merge", "--patch", &patch]).map(drop)
+    };
+    suspend(true)?;
+    operator::says(world, &[&tenant], "Suspended", "suspend", 60)?;
+    let pod = agent_pod::start(world, TENANT, AGENT, "suspended", &["whoami"])?;
+    agent_pod::wait_refused(world, &pod)?;
+    agent_pod::remove(world, &pod)?;
+    suspend(false)?;
+    world.kubectl.wait_for("Ready", &[&tenant], 60)?;
+    eventually(60, "the agent is let in again", || agent_pod::is_let_in(world, TENANT, AGENT).map_err(|error| error.to_string()))
+}
+
+/// `by-hand`: namespaces and the kind of the agents, deleted by hand. Nothing hangs; what can come back by itself does.
+pub(super) fn by_hand(world: &mut World) -> Result<()> {
+    apply(world)?;
+    let kubectl = &world.kubectl;
+    for namespace in [format!("acb-{TENANT}"), format!("acbhub-{TENANT}")] {
+        let uid = |world: &World| -> Result<Value> {
+            let found = world.kubectl.find(&["namespace", &namespace])?;
+            Ok(found.map(|found| found["metadata"]["uid"].clone()).unwrap_or_default())
+        };
+        let before = uid(world)?;
+        kubectl.run(&["delete", "namespace", &namespace, "--timeout=120s"])?;
+        eventually(90, &format!("namespace {namespace} is there again"), || match uid(world) {
+            Ok(now) if now != before && !now.is_null() => Ok(()),
+            Ok(now) => Err(now.to_string()),
+            Err(error) => Err(error.to_string()),
+        })?;
+        kubectl.wait_for("Ready", &[&format!("tenant/{TENANT}")], 120)?;
+        // Agents are the team's: nobody else puts them back.
+        apply(world)?;
+        agent_pod::is_let_in(world, TENANT, AGENT)?;
+    }
+    let hubs = tenant::hub_pods(world, TENANT)?;
+    kubectl.run(&["delete", "crd", "agents.acb.dev", "--timeout=120s"])?;
+    operator::resynced(world)?;
+    super::install::helm(world, &[])?;
+    kubectl.wait_for("Established", &["crd/agents.acb.dev"], 30)?;
+    apply(world)?;
+    agent_pod::is_let_in(world, TENANT, AGENT)?;
+    if tenant::hub_pods(world, TENANT)? != hubs {
+        return wrong("the hub was replaced when the kind of the agents went");
+    }
+    // The others' agents went, too.
+    for name in ["acme", "globex"] {
+        if kubectl.find(&["tenant", name])?.is_some() {
+            tenant::apply_sample(world, name)?;
+            kubectl.wait_for("Ready", &["--namespace", &format!("acb-{name}"), "agents.acb.dev", "--all"], 60)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! The operator, seen from outside: who leads, and what it has counted.
+
+use serde_json::{Value, json};
+
+use super::{World, install::SYSTEM};
+use crate::{
+    error::{Error, Result},
+    process::eventually,
+};
+
+/// The identity of the leader: its pod's name and a random tail.
+pub(super) fn leader(world: &World) -> Result<String> {
+    let lease = world.kubectl.get(&["--namespace", SYSTEM, "lease", "acb-operator"])?;
+    Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The pod that leads.
+pub(super) fn leader_pod(world: &World) -> Result<String> {
+    Ok(leader(world)?.split('_').next().unwrap_or_default().to_owned())
+}
+
+/// Waits until every tenant was looked at again, with nothing left to be done.
+pub(super) fn resynced(world: &World) -> Result<()> {
+    let tenants = world.kubectl.get(&["tenants"])?["items"].as_array().map_or(0, Vec::len);
+    let (pod, before) = eventually(90, "a leader counts", || {
+        let pod = leader_pod(world).map_err(|error| error.to_string())?;
+        let count = settled(world, &pod).map_err(|error| error.to_string())?;
+        Ok((pod, count))
+    })?;
+    // Twice as many: one may come twice before another comes once.
+    let wanted = before + 2 * u64::try_from(tenants).unwrap_or_default();
+    eventually(120, "every tenant is looked at again", || {
+        let now = settled(world, &pod).map_err(|error| error.to_string())?;
+        if now >= wanted { Ok(()) } else { Err(format!("{now} reconciles of {wanted}")) }
+    })
+}
+
+/// How many reconciles of the leader found nothing left to be done.
+fn settled(world: &World, pod: &str) -> Result<u64> {
+    let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:8080/proxy/metrics");
+    let metrics = world.kubectl.run(&["get", "--raw", &path])?;
+    let name = "controller_runtime_reconcile_total{controller=\"tenancy\",result=\"success\"}";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    count.ok_or_else(|| Error::Wrong(format!("{pod} counts no {name}")))
+}
+
+/// Waits until a condition of an object has this reason, and a message with this text in it.
+pub(super) fn says(world: &World, object: &[&str], reason: &str, text: &str, seconds: u64) -> Result<()> {
+    eventually(seconds, &format!("{} says {reason}, and {text:?}", object.join(" ")), || {
+        let found = world.kubectl.get(object).map_err(|error| error.to_string())?;
+        let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let is_it = |condition: &Value| {
+            let message = condition["message"].as_str().unwrap_or_default();
+            condition["reason"] == reason && message.contains(text)
+        };
+        if conditions.iter().any(is_it) { Ok(()) } else { Err(json!(conditions).to_string()) }
+    })
+}
