@@ -19,6 +19,8 @@ mod operator;
 mod outage;
 mod plan;
 mod release;
+mod restore;
+mod runbook;
 mod tenant;
 
 use std::{process::ExitCode, time::Instant};
@@ -255,6 +257,30 @@ const SCENARIOS: &[Scenario] = &[
         long: true,
         after: &["tenant-ready"],
         run: release::upgrade,
+    },
+    Scenario {
+        name: "both-lost",
+        proves: "PostgreSQL and Kafka are lost, and restored as the runbook says",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: restore::both,
+    },
+    Scenario {
+        name: "kafka-lost",
+        proves: "Kafka is lost, and made again as the runbook says",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: restore::kafka,
+    },
+    Scenario {
+        name: "postgres-restored",
+        proves: "PostgreSQL is restored from a dump into version 17 as the runbook says",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: restore::postgres,
     },
     Scenario {
         name: "uninstall",
