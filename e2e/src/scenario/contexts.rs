@@ -41,7 +41,7 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     let first = ask()?;
     // Whichever pod is left is gone to.
     if let Some(pod) = tenant::hub_pods(world, "acme")?.first() {
-        node::kill(&world.kubectl, "acbhub-acme", pod)?;
+        node::signal(&world.kubectl, "acbhub-acme", pod, "SIGKILL")?;
     }
     let second = ask()?;
     agent_pod::remove(world, &answers)?;

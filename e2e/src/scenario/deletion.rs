@@ -1,6 +1,5 @@
 //! Tenants that are deleted, and made again under their names.
 
-use acb_operator::plan::KafkaStep;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
@@ -124,23 +123,36 @@ fn old_key_is_refused(world: &World, key: &str) -> Result<()> {
     if said.contains("API key") { Ok(()) } else { wrong(format!("the old key was refused for another reason: {said}")) }
 }
 
-/// `retained`: a tenant of a name under which data was retained waits, until the runbook's steps are done.
+/// `retained`: a tenant of a name under which data was retained waits, until the platform takes the data over, or removes it.
 pub(super) fn retained(world: &mut World) -> Result<()> {
     let kubectl = &world.kubectl;
     let old = sql(world, "SELECT encode(tenant_id, 'hex') FROM acb.tenant WHERE name = 'globex'")?;
     tenant::apply_sample(world, "globex")?;
     operator::says(world, &["tenant/globex"], "RetainedData", &old, 60)?;
-    // docs/day-two.md, "Remove the old data".
-    sql(world, &format!("DELETE FROM acb.tenant WHERE tenant_id = decode('{old}', 'hex')"))?;
-    sql(world, &format!("DROP ROLE \"acb_t_{old}\""))?;
-    let topics = hand::observe_kafka_topics(world, "globex")?;
-    let remove: Vec<KafkaStep> = topics.into_iter().map(|name| KafkaStep::RemoveTopic { name }).collect();
-    hand::change_kafka(world, &remove)?;
-    kubectl.run(&["delete", "namespace", "acbhub-globex", "acb-globex", "--timeout=120s"])?;
-    kubectl.wait_for("Ready", &["tenant/globex"], 120)?;
+    // docs/day-two.md, "Take it over".
+    kubectl.run(&["annotate", "tenant", "globex", &format!("acb.dev/adopt={old}")])?;
+    let is_there = |world: &World| -> Result<()> {
+        world.kubectl.wait_for("Ready", &["tenant/globex"], 120)?;
+        tenant::apply_sample(world, "globex")?;
+        world.kubectl.wait_for("Ready", &["--namespace", "acb-globex", "agents.acb.dev", "--all"], 60)?;
+        agent_pod::is_let_in(world, "globex", "analyst")
+    };
+    is_there(world)?;
+    if tenant_id(world, "globex")? != old {
+        return wrong("the adopted tenant has another id than its data");
+    }
+    // "Remove it".
+    kubectl.run(&["patch", "tenant", "globex", "--type=merge", "--patch", r#"{"spec":{"deletionPolicy":"Delete"}}"#])?;
+    kubectl.run(&["delete", "tenant", "globex", "--timeout=180s"])?;
+    for namespace in ["acb-globex", "acbhub-globex"] {
+        kubectl.wait_gone(&["namespace", namespace], 90)?;
+    }
+    let left = count(world, &format!("acb.tenant WHERE tenant_id = decode('{old}', 'hex')"))?;
+    if left > 0 || !hand::observe_kafka_topics(world, "globex")?.is_empty() {
+        return wrong("rows or topics of the removed tenant are left");
+    }
     tenant::apply_sample(world, "globex")?;
-    kubectl.wait_for("Ready", &["--namespace", "acb-globex", "agents.acb.dev", "--all"], 60)?;
-    agent_pod::is_let_in(world, "globex", "analyst")
+    is_there(world)
 }
 
 /// `suspended`: agents are refused while their tenant is, and come back as they were.

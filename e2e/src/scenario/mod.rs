@@ -220,7 +220,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "retained",
-        proves: "a tenant of a name with retained data waits until the runbook's steps are done",
+        proves: "a tenant of a name with retained data waits until the platform takes the data over, or removes it",
         needs_node: true,
         long: true,
         after: &["delete"],
