@@ -7,7 +7,10 @@ use acb_crds::{
     names::{TenantId, TenantName, objects},
 };
 use serde_json::Value;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use time::OffsetDateTime;
 
 use super::{
@@ -35,6 +38,15 @@ pub struct PostgresReader {
     pub pool: PgPool,
     /// Where tenants log in; their names and passwords are filled in.
     pub tenants: PgConnectOptions,
+}
+
+impl PostgresReader {
+    /// Connects when it is needed.
+    #[must_use]
+    pub fn lazy(operator: PgConnectOptions, tenants: PgConnectOptions) -> Self {
+        let pool = PgPoolOptions::new().max_connections(2).min_connections(0).connect_lazy_with(operator);
+        Self { pool, tenants }
+    }
 }
 
 /// Reads everything that a decision about this Tenant looks at. `kafka` is there where the log is.
