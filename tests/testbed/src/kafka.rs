@@ -75,6 +75,11 @@ impl Kafka {
         format!("{}:{}", self.address, self.port)
     }
 
+    /// The port of [`bootstrap_servers`](Self::bootstrap_servers).
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The superuser's password.
     pub fn admin_password(&self) -> &str {
         &self.password

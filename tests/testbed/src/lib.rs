@@ -24,10 +24,16 @@
 
 pub mod gate;
 pub mod kafka;
+pub mod operator;
+pub mod outside;
 pub mod postgres;
+pub mod relay;
 pub mod standalone;
 
 pub use acb_operator::plan::AgentRow;
 pub use gate::Gate;
 pub use kafka::{Kafka, KafkaListener};
+pub use operator::OperatorFiles;
+pub use outside::Outside;
 pub use postgres::{Postgres, Secrets, TestAgent, TestTenant, Version};
+pub use relay::Relay;

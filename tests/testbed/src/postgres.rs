@@ -14,7 +14,7 @@ use acb_operator::{
     plan::{AgentRow, ApiKeyRef, ContextTypeRow, PostgresStep, SecretRef, TenantRow, TopicSpec},
 };
 use sqlx::{
-    Connection as _, PgConnection, PgPool,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 use tempfile::TempDir;
@@ -55,6 +55,7 @@ pub struct Postgres {
     // Dropped last: what connects goes first.
     server: LocalPostgres,
     operator: PgConnectOptions,
+    operator_password: String,
     epoch: LeaderEpoch,
     secrets: Arc<Secrets>,
     tenants: Mutex<HashMap<String, TestTenant>>,
@@ -114,7 +115,31 @@ impl Postgres {
         let epoch = claim_leadership(&pool, "testbed").await.unwrap();
         bootstrap::migrate(&pool, epoch).await.unwrap_or_else(|error| panic!("{error}"));
         pool.close().await;
-        Self { server, operator, epoch, secrets: Arc::default(), tenants: Mutex::default(), lasting }
+        Self { server, operator, operator_password: password, epoch, secrets: Arc::default(), tenants: Mutex::default(), lasting }
+    }
+
+    /// The password of `acb_operator`, for processes that are given files.
+    #[must_use]
+    pub fn operator_password(&self) -> &str {
+        &self.operator_password
+    }
+
+    /// Runs a statement as superuser, in the database `acb`.
+    pub async fn execute(&self, statement: &str) {
+        let mut superuser = self.superuser().await;
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut superuser)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// A number that a query gives, as superuser in the database `acb`.
+    pub async fn number(&self, query: &str) -> i64 {
+        let mut superuser = self.superuser().await;
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_one(&mut superuser)
+            .await
+            .unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
     /// The server itself.
