@@ -18,13 +18,27 @@ pub struct Fence {
 struct State {
     until: Instant,
     ended: bool,
+    /// A change was under way when it ended.
+    late: bool,
+}
+
+/// A change that is under way. To be kept until it is known what became of it.
+#[derive(Debug)]
+pub struct Passage<'a>(&'a Fence);
+
+impl Drop for Passage<'_> {
+    fn drop(&mut self) {
+        if self.0.check(Duration::ZERO).is_err() {
+            self.0.state().late = true;
+        }
+    }
 }
 
 impl Fence {
     /// Open until then.
     #[must_use]
     pub fn until(until: Instant) -> Self {
-        Self { state: Mutex::new(State { until, ended: false }) }
+        Self { state: Mutex::new(State { until, ended: false, late: false }) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -63,6 +77,21 @@ impl Fence {
         }
         Ok(())
     }
+
+    /// As [`check`](Self::check), for a change that is sent now to a system that itself fences nothing.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn pass(&self, spare: Duration) -> Result<Passage<'_>, EffectError> {
+        self.check(spare)?;
+        Ok(Passage(self))
+    }
+
+    /// Whether such a change may have arrived when the lease was another's: this process slept between asking and sending.
+    #[must_use]
+    pub fn was_late(&self) -> bool {
+        self.state().late
+    }
 }
 
 #[cfg(test)]
@@ -82,5 +111,18 @@ mod tests {
         let late = Fence::until(Instant::now());
         late.extend(Instant::now() + Duration::from_secs(60));
         late.check(Duration::ZERO).unwrap_err();
+    }
+
+    #[test]
+    fn a_change_that_outlives_the_term_is_late() {
+        let fence = Fence::until(Instant::now() + Duration::from_secs(15));
+        drop(fence.pass(Duration::from_secs(5)).unwrap());
+        assert!(!fence.was_late());
+        let passage = fence.pass(Duration::ZERO).unwrap();
+        fence.end();
+        assert!(!fence.was_late(), "nobody knows yet what becomes of it");
+        drop(passage);
+        assert!(fence.was_late());
+        fence.pass(Duration::ZERO).unwrap_err();
     }
 }

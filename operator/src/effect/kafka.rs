@@ -1,7 +1,10 @@
 //! The effect on Kafka: topics, SCRAM users, ACLs and quotas. Steps of one kind that follow one another are one request, and no password is ever
 //! sent: the broker gets what SCRAM derives from it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use acb_kafka::{
     Call, Connection, Error, ResponseError, Settings,
@@ -24,6 +27,7 @@ use acb_kafka::{
 };
 use bytes::Bytes;
 use tokio::time::{Duration, Instant, sleep};
+use uuid::Uuid;
 
 use super::{EffectError, SecretReader, fence::Fence, postgres_observe::LoginState};
 use crate::plan::{KafkaQuota, KafkaStep, SecretRef, TopicSpec};
@@ -144,11 +148,10 @@ impl<'a> Session<'a> {
         &mut self.connection
     }
 
-    /// A request that changes something. The fence is asked right before it goes out, since every wait may have been a long one.
+    /// A request that changes something. The fence is asked right before it goes out, since every wait may have been a long one, and
+    /// learns of its end: the process may have been asleep between the two.
     pub(super) async fn change<C: Call>(&mut self, request: &C, version: i16) -> Result<C::Response, EffectError> {
-        if let Some((fence, spare)) = &self.effect.fence {
-            fence.check(*spare)?;
-        }
+        let _passage = self.effect.fence.as_ref().map(|(fence, spare)| fence.pass(*spare)).transpose()?;
         self.connection.send(request, version).await.map_err(failed)
     }
 
@@ -418,17 +421,39 @@ impl<'a> Session<'a> {
         self.ensure_quotas(&quotas).await
     }
 
+    /// By their ids: a request that arrives late removes nothing that was made anew under one of the names.
     async fn remove_topics(&mut self, topics: &[&str]) -> Result<(), EffectError> {
-        let named = topics.iter().map(|name| DeleteTopicState::default().with_name(Some(TopicName(text(name)))));
+        let ids = self.topic_ids(topics).await?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let named = ids.keys().map(|id| DeleteTopicState::default().with_name(None).with_topic_id(*id));
         let request = DeleteTopicsRequest::default().with_topics(named.collect()).with_timeout_ms(REQUEST_TIMEOUT_MS);
         let answer = self.change(&request, 6).await?;
         for topic in &answer.responses {
-            if topic.error_code != ResponseError::UnknownTopicOrPartition.code() {
-                let name = topic.name.as_ref().map_or("", |name| name.0.as_str());
+            if topic.error_code != ResponseError::UnknownTopicId.code() {
+                let name = ids.get(&topic.topic_id).map_or("", String::as_str);
                 check(topic.error_code, topic.error_message.as_ref(), &format!("removing topic {name}"))?;
             }
         }
         Ok(())
+    }
+
+    /// The ids of those that are there, with their names.
+    async fn topic_ids(&mut self, topics: &[&str]) -> Result<BTreeMap<Uuid, String>, EffectError> {
+        let named = topics.iter().map(|name| MetadataRequestTopic::default().with_name(Some(TopicName(text(name)))));
+        let request = MetadataRequest::default().with_topics(Some(named.collect())).with_allow_auto_topic_creation(false);
+        let answer = self.connection.send(&request, 12).await.map_err(failed)?;
+        let mut ids = BTreeMap::new();
+        for topic in &answer.topics {
+            let name = topic.name.as_ref().map(|name| name.0.to_string()).unwrap_or_default();
+            // Its partitions may be without a leader: it goes all the same.
+            if topic.error_code != ResponseError::UnknownTopicOrPartition.code() {
+                check(topic.error_code, None, &format!("looking for topic {name}"))?;
+                ids.insert(topic.topic_id, name);
+            }
+        }
+        Ok(ids)
     }
 }
 

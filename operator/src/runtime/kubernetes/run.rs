@@ -119,6 +119,9 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
         let Some(term) = election.win(&stop).await else { break };
         process.metrics.leads(true);
         process.lead(&term, &stop).await;
+        if term.fence.was_late() && timeout(STEP_WITHIN, election.ask_to_look_again()).await.is_err() {
+            warn!("the leader was not asked in time to look again");
+        }
         election.give_back(term).await;
     }
     ended.cancel();
@@ -193,6 +196,7 @@ impl Process {
                 () = stop.cancelled() => break,
                 () = term.lost.cancelled() => break,
                 () = self.watches.woken.wait() => turns.touch(self.watches.woken.take()),
+                () = term.look_again.notified() => turns.touch(cluster.cache.namespaces()),
                 Some(done) = turns.jobs.join_next() => match done {
                     Ok((namespace, turn, took)) => {
                         self.metrics.reconciled(turn, took);
