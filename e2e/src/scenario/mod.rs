@@ -14,6 +14,7 @@ mod images;
 mod install;
 pub(crate) mod isolation;
 mod killed;
+mod leader;
 mod load;
 mod operator;
 mod outage;
@@ -81,6 +82,22 @@ const SCENARIOS: &[Scenario] = &[
         long: true,
         after: &[],
         run: images::reproducible,
+    },
+    Scenario {
+        name: "leader-paused",
+        proves: "an operator that is stopped in the middle of every kind of write does no harm when it goes on",
+        needs_node: false,
+        long: true,
+        after: &[],
+        run: leader::paused,
+    },
+    Scenario {
+        name: "leader-killed",
+        proves: "an operator that is killed in the middle of every kind of write is followed by another that finishes",
+        needs_node: false,
+        long: true,
+        after: &[],
+        run: leader::killed,
     },
     Scenario {
         name: "install",
