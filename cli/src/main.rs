@@ -31,7 +31,7 @@ struct Cli {
     #[arg(short, long, global = true, value_enum, default_value_t, env = "ACB_OUTPUT")]
     output: Output,
     /// What is logged to stderr: a tracing filter, such as `info` or `acb_operator=debug`.
-    #[arg(long, global = true, default_value = "warn", env = "ACB_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, default_value = "warn,kube_client=off", env = "ACB_LOG", value_name = "FILTER")]
     log: String,
     /// How it is logged.
     #[arg(long, global = true, value_enum, default_value_t, env = "ACB_LOG_FORMAT")]

@@ -3,10 +3,11 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr},
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output},
+    process::Command,
     time::Duration,
 };
 
@@ -59,7 +60,7 @@ fn asked(world: &mut World, folder: &Path, postgres: u16) -> Result<()> {
     }
     let [plans, ops] = free_ports(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
     let operator = operator(world, folder, postgres, plans, ops)?;
-    let result = leads(world, &operator).and_then(|()| check(world, folder, plans));
+    let result = leads(world, &operator).and_then(|()| check(world, plans));
     // It takes the Tenant down before it ends.
     let removed = world.kubectl.run(&["delete", "tenant", "asked", "--ignore-not-found", "--timeout=60s"]);
     operator.stop(Duration::from_secs(20));
@@ -91,23 +92,34 @@ fn leads(world: &World, operator: &Daemon) -> Result<()> {
     })
 }
 
-/// Posts a question as somebody, with kubectl: it shows what comes back, and fails as the API's clients do.
-fn ask(world: &World, plans: u16, folder: &Path, token: &Path, question: &str) -> Result<Output> {
-    let token = fs::read_to_string(token).map_err(at(token))?;
-    let (kubeconfig, file) = (folder.join("kubeconfig"), folder.join("question.json"));
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": format!("http://127.0.0.1:{plans}")}}],
-        "users": [{"name": "c", "user": {"token": token}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-    });
-    write_private(&kubeconfig, &config.to_string())?;
-    fs::write(&file, question).map_err(at(&file))?;
-    let mut command = Command::new(world.place.bin("kubectl"));
-    process::output(command.arg("--kubeconfig").arg(&kubeconfig).args(["create", "--raw", "/plan", "--filename"]).arg(&file))
+/// What the operator answered.
+struct Answer {
+    status: u16,
+    text: String,
 }
 
-fn check(world: &World, folder: &Path, plans: u16) -> Result<()> {
+/// Posts a question as somebody. kubectl sends no token without TLS, which here the port-forward would be.
+fn ask(plans: u16, token: &str, question: &str) -> Result<Answer> {
+    let local = at("the operator's port for plans");
+    let exchange = || {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, plans))?;
+        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        write!(
+            socket,
+            "POST /plan HTTP/1.1\r\nHost: acb\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{question}",
+            question.len()
+        )?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text: String = exchange().map_err(local)?;
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    let text = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    Ok(Answer { status, text })
+}
+
+fn check(world: &World, plans: u16) -> Result<()> {
     for name in ["planner", "stranger"] {
         account::make(world, name)?;
     }
@@ -123,48 +135,54 @@ fn check(world: &World, folder: &Path, plans: u16) -> Result<()> {
     });
     let question = json!({"objects": [tenant]}).to_string();
     let question = question.as_str();
-    let token = |name: &str, audience| account::token(world, NAMESPACE, name, audience);
+    let token = |name: &str, audience| {
+        let file = account::token(world, NAMESPACE, name, audience)?;
+        fs::read_to_string(&file).map_err(at(&file))
+    };
     let (planner, stranger) = (token("planner", None)?, token("stranger", None)?);
 
     let fresh = eventually(30, "the planner has its rights, and the leader its database", || {
-        let output = ask(world, plans, folder, &planner, question).map_err(|error| error.to_string())?;
-        if output.status.success() { Ok(output) } else { Err(said(&output)) }
+        let answer = ask(plans, &planner, question).map_err(|error| error.to_string())?;
+        if answer.status == 200 { Ok(answer.text) } else { Err(answer.text) }
     })?;
-    if !said(&fresh).contains("+ Deployment acbhub-asked/hub") || said(&fresh).contains(PASSWORD) {
-        return wrong(format!("a plan of what is new: {}", said(&fresh)));
+    if !fresh.contains("+ Deployment acbhub-asked/hub") || fresh.contains(PASSWORD) {
+        return wrong(format!("a plan of what is new: {fresh}"));
     }
     if world.kubectl.find(&["tenant", "asked"])?.is_some() {
         return wrong("a plan made the Tenant");
     }
     let bound = token("planner", Some(AUDIENCE))?;
-    let forged = folder.join("forged");
-    write_private(&forged, &format!("{}x", fs::read_to_string(&planner).map_err(at(&planner))?))?;
-    let elsewhere = token("stranger", Some("https://elsewhere.example"))?;
-    for (what, token, text, says) in [
-        ("a token for plans", &bound, question, None),
-        ("who has no right", &stranger, question, Some("may neither plan nor apply Tenant asked")),
-        ("a forged token", &forged, question, Some("Unauthorized")),
-        ("a token for something else", &elsewhere, question, Some("Unauthorized")),
-        ("no question", &planner, "{\"objects\": 7}", Some("not a question")),
-        ("no document", &planner, "{\"objects\": [{\"kind\": \"Pod\"}]}", Some("document 1 is no Tenant")),
+    let (forged, elsewhere) = (format!("{planner}x"), token("stranger", Some("https://elsewhere.example"))?);
+    for (what, token, text, status, says) in [
+        ("a token for plans", &bound, question, 200, "acbhub-asked"),
+        ("who has no right", &stranger, question, 403, "may neither plan nor apply Tenant asked"),
+        ("a forged token", &forged, question, 401, "not one that this cluster knows"),
+        ("a token for something else", &elsewhere, question, 401, "not one that this cluster knows"),
+        ("no question", &planner, "{\"objects\": 7}", 400, "not a question"),
+        ("no document", &planner, "{\"objects\": [{\"kind\": \"Pod\"}]}", 400, "document 1 is no Tenant"),
     ] {
-        let output = ask(world, plans, folder, token, text)?;
-        let right = says.map_or(output.status.success(), |says| !output.status.success() && said(&output).contains(says));
-        if !right {
-            return wrong(format!("{what}: wanted {says:?}: {}", said(&output)));
+        let answer = ask(plans, token, text)?;
+        if answer.status != status || !answer.text.contains(says) {
+            return wrong(format!("{what}: wanted {status} and {says:?}, and it was {} {}", answer.status, answer.text));
         }
     }
-    let replayed = account::kubeconfig(world, &bound)?;
-    let replay =
-        process::output(Command::new(world.place.bin("kubectl")).env("KUBECONFIG", replayed).args(["get", "--raw", "/apis"]))?;
-    if replay.status.success() || !said(&replay).contains("Unauthorized") {
-        return wrong(format!("the API server took a token for plans: {}", said(&replay)));
-    }
+    replay(world)?;
     world.kubectl.apply(&tenant.to_string())?;
     eventually(60, "nothing is left to do for what was applied", || {
-        let output = ask(world, plans, folder, &planner, question).map_err(|error| error.to_string())?;
-        let report: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        let answer = ask(plans, &planner, question).map_err(|error| error.to_string())?;
+        let report: Value = serde_json::from_str(&answer.text).map_err(|error| error.to_string())?;
         let steps = report["objects"][0]["steps"].as_array().map(Vec::len);
-        if steps == Some(0) { Ok(()) } else { Err(said(&output)) }
+        if steps == Some(0) { Ok(()) } else { Err(answer.text) }
     })
+}
+
+/// A token for plans is of no use to anyone who sees it.
+fn replay(world: &World) -> Result<()> {
+    let kubeconfig = account::kubeconfig(world, &account::token(world, NAMESPACE, "planner", Some(AUDIENCE))?)?;
+    let mut command = Command::new(world.place.bin("kubectl"));
+    let replayed = process::output(command.env("KUBECONFIG", kubeconfig).args(["get", "--raw", "/apis"]))?;
+    if !replayed.status.success() && said(&replayed).contains("Unauthorized") {
+        return Ok(());
+    }
+    wrong(format!("the API server took a token for plans: {}", said(&replayed)))
 }
