@@ -33,6 +33,9 @@ const RESYNC: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentStatus {
+    /// What a pod runs, as planned.
+    #[serde(default)]
+    pub revision: String,
     /// As planned.
     pub replicas: u32,
     /// Pods of the current revision that are ready.
@@ -171,19 +174,27 @@ impl Deployments {
     fn roll(&mut self, key: (String, String), workload: Arc<Workload>, kill: &CancellationToken) {
         let mut handles = self.pods.remove(&key).unwrap_or_default();
         let is_current = |handle: &Handle| handle.workload.revision == workload.revision && handle.slot < workload.replicas;
+        let replicas = usize::try_from(workload.replicas).unwrap_or(usize::MAX);
+        let ready = handles.iter().filter(|handle| is_current(handle) && handle.is_ready()).count();
+        // One of the old for each of the new that is ready: as many as there should be take traffic, all the time.
+        let mut old = handles.iter().filter(|handle| !is_current(handle) && handle.is_ready()).count();
+        for handle in &handles {
+            let is_surplus = handle.workload.revision == workload.revision && handle.slot >= workload.replicas;
+            let is_replaced = !is_current(handle) && handle.is_ready() && old + ready > replicas;
+            if is_surplus || is_replaced || (ready >= replicas && !is_current(handle)) {
+                old -= usize::from(is_replaced);
+                handle.stop.cancel();
+            }
+        }
+        // One more than there should be, as a Deployment's maxSurge has it: what each takes of a login's connections is counted for that.
+        let most = replicas.min((replicas + 1).saturating_sub(old).max(1));
+        let mut current = handles.iter().filter(|handle| is_current(handle)).count();
         for slot in 0..workload.replicas {
             let name = format!("{}-{}-{slot}", workload.name, workload.revision);
             // Also while one of that name is ending: it has the folder.
-            if !handles.iter().any(|handle| handle.name == name) {
+            if current < most && !handles.iter().any(|handle| handle.name == name) {
                 handles.push(self.start(name, slot, Arc::clone(&workload), kill));
-            }
-        }
-        let ready = handles.iter().filter(|handle| is_current(handle) && handle.is_ready()).count();
-        let all_ready = ready >= usize::try_from(workload.replicas).unwrap_or(usize::MAX);
-        for handle in &handles {
-            let surplus = handle.workload.revision == workload.revision && handle.slot >= workload.replicas;
-            if surplus || (all_ready && !is_current(handle)) {
-                handle.stop.cancel();
+                current += 1;
             }
         }
         self.pods.insert(key, handles);
@@ -231,6 +242,7 @@ impl Deployments {
                         handles.iter().filter(of).filter(|handle| !current || handle.is_ready()).count()
                     };
                     status.replicas = workload.replicas;
+                    status.revision.clone_from(&workload.revision);
                     status.ready = u32::try_from(count(true)).unwrap_or(u32::MAX);
                     status.outdated = u32::try_from(count(false)).unwrap_or(u32::MAX);
                 }
@@ -368,6 +380,28 @@ mod tests {
         assert_eq!(second.endpoints.of("acbhub-acme", "hub", "grpc").len(), 1);
         bench.end().await;
         assert!(pids(&second).into_iter().all(|pid| !alive(pid)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_roll_has_one_pod_more_than_there_should_be_and_never_one_less() {
+        let mut bench = Bench::start("/bin/sleep").await;
+        bench.store.apply(&deployment(3, "1000")).await.unwrap();
+        let first = bench.until(|hub| hub.ready == 3).await;
+        bench.store.apply(&deployment(3, "1001")).await.unwrap();
+        let mut running = bench.running.clone();
+        loop {
+            running.changed().await.unwrap();
+            let now = running.borrow_and_update().clone();
+            let hub = &now.deployments["acbhub-acme/hub"];
+            let taking = hub.pods.values().filter(|pod| pod.ready && pod.phase == Phase::Running).count();
+            assert!(taking <= 4, "{hub:?}");
+            assert!(now.endpoints.of("acbhub-acme", "hub", "grpc").len() >= 3, "{now:?}");
+            if hub.ready == 3 && hub.outdated == 0 {
+                break;
+            }
+        }
+        assert!(pids(&first).into_iter().all(|pid| !alive(pid)));
+        bench.end().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
