@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod denials;
+mod disk;
 mod effect;
 mod operator;
 mod schema;

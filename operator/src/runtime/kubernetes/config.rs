@@ -177,6 +177,15 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether the authorities of a server are others now than those that this process was started with: they are in what it plans.
+    pub(super) fn has_other_authorities(&self) -> bool {
+        // A file that is not there is one that is being replaced.
+        let differs = |path: &Path, known: Option<&str>| fs::read_to_string(path).is_ok_and(|now| Some(now.as_str()) != known);
+        let kafka = self.kafka.as_ref().and_then(|kafka| Some((kafka.options().ca_file.clone()?, kafka.authorities()?)));
+        differs(&self.postgres.join("ca.crt"), self.platform.postgres_authorities.as_deref())
+            || kafka.is_some_and(|(path, known)| differs(&path, Some(known)))
+    }
+
     /// How a tenant reaches PostgreSQL: its name and password are to be filled in.
     #[must_use]
     pub fn tenant_login(&self) -> PgConnectOptions {
@@ -240,6 +249,25 @@ mod tests {
         fs::write(folder.path().join("postgres/ca.crt"), "PEM").unwrap();
         let config = Config::load(&folder.path().join("config.yaml"), "acb-system").unwrap();
         assert_eq!(config.platform.postgres_authorities.as_deref(), Some("PEM"));
+    }
+
+    #[test]
+    fn other_authorities_are_noticed() {
+        let kafka = POSTGRES.replace("{kind: postgres}", "{kind: kafka, bootstrapServers: 'kafka:9093'}");
+        let folder = folder(&kafka);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = || rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        let files = ["postgres/ca.crt", "kafka/ca.crt"].map(|name| folder.path().join(name));
+        files.iter().for_each(|file| fs::write(file, pem()).unwrap());
+        for file in &files {
+            let config = Config::load(&folder.path().join("config.yaml"), "acb-system").unwrap();
+            assert!(!config.has_other_authorities());
+            let before = fs::read_to_string(file).unwrap();
+            fs::remove_file(file).unwrap();
+            assert!(!config.has_other_authorities(), "it is being replaced");
+            fs::write(file, format!("{before}{}", pem())).unwrap();
+            assert!(config.has_other_authorities(), "{}", file.display());
+        }
     }
 
     #[test]

@@ -115,3 +115,116 @@ impl Claim {
         self.pool.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::{fs, process::Command};
+
+    use acb_testbed::{Postgres, Version};
+    use async_trait::async_trait;
+    use tokio::time::{Instant as Clock, sleep};
+
+    use super::*;
+    use crate::{effect::SecretData, plan::SecretRef};
+
+    struct NoSecrets;
+
+    #[async_trait]
+    impl SecretReader for NoSecrets {
+        async fn read(&self, secret: &SecretRef) -> Result<SecretData, EffectError> {
+            Err(EffectError::MissingSecret(secret.clone()))
+        }
+    }
+
+    /// A configuration for a server, as the chart would mount it.
+    fn folder(server: &Postgres, ssl_mode: &str, password: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let options = server.operator_options();
+        let (host, port) = (options.get_host().to_owned(), options.get_port());
+        let config = format!(
+            "bus: {{kind: postgres}}\npostgres: {{host: {host}, port: {port}, database: acb, sslMode: {ssl_mode}}}\nhubImage: acb-hub:0\n"
+        );
+        fs::write(folder.path().join("config.yaml"), config).unwrap();
+        fs::create_dir(folder.path().join("postgres")).unwrap();
+        fs::write(folder.path().join("postgres/username"), "acb_operator").unwrap();
+        fs::write(folder.path().join("postgres/password"), password).unwrap();
+        folder
+    }
+
+    fn claim(folder: &tempfile::TempDir) -> Claim {
+        let config = Config::load(&folder.path().join("config.yaml"), "acb-system").unwrap();
+        Claim::new(Arc::new(config), "test", Arc::new(NoSecrets)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_is_named_and_mended_in_its_file() {
+        let server = Postgres::start(Version::Installed).await;
+        let folder = folder(&server, "prefer", "wrong");
+        let claim = claim(&folder);
+        let error = claim.database().await.unwrap_err();
+        assert!(!error.is_transient(), "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("PostgreSQL refused") && text.contains("password authentication failed"), "{text}");
+        assert!(!text.contains("wrong"), "no password is shown: {text}");
+
+        let known = server.operator_password();
+        fs::write(folder.path().join("postgres/password"), format!("{known}\n")).unwrap();
+        let deadline = Clock::now() + LOOK_EVERY * 3;
+        while let Err(error) = claim.database().await {
+            assert!(Clock::now() < deadline, "not taken up: {error}");
+            sleep(Duration::from_millis(200)).await;
+        }
+        claim.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_has_expired_is_named_and_a_good_one_heals() {
+        let files = tempfile::tempdir().unwrap();
+        fs::set_permissions(files.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let (certificate, key) = (files.path().join("server.crt"), files.path().join("server.key"));
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&authority_key).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_pem(&authority.pem(), authority_key).unwrap();
+        let server_key = rcgen::KeyPair::generate().unwrap();
+        let write = |days: i64| {
+            let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+            params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(9);
+            params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(days);
+            fs::write(&certificate, params.signed_by(&server_key, &issuer).unwrap().pem()).unwrap();
+        };
+        write(-1);
+        fs::write(&key, server_key.serialize_pem()).unwrap();
+        fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            // The server's key is its user's alone.
+            let id =
+                |flag: &str| String::from_utf8(Command::new("id").args([flag, "postgres"]).output().unwrap().stdout).unwrap();
+            let (user, group) = (id("-u").trim().parse().unwrap(), id("-g").trim().parse().unwrap());
+            std::os::unix::fs::chown(&key, Some(user), Some(group)).unwrap();
+        }
+        let text = |path: &std::path::Path| path.display().to_string();
+        let (certificate_file, key_file) = (text(&certificate), text(&key));
+        let settings = [("ssl", "on"), ("ssl_cert_file", certificate_file.as_str()), ("ssl_key_file", key_file.as_str())];
+        let server = Postgres::start_with(Version::Installed, false, &settings).await;
+
+        let folder = folder(&server, "verify-full", server.operator_password());
+        fs::write(folder.path().join("postgres/ca.crt"), authority.pem()).unwrap();
+        let claim = claim(&folder);
+        let error = claim.database().await.unwrap_err();
+        assert!(error.is_transient(), "time mends it, or someone elsewhere: {error}");
+        assert!(error.to_string().contains("PostgreSQL") && error.to_string().contains("xpired"), "{error}");
+
+        write(9);
+        sqlx::raw_sql("SELECT pg_reload_conf()").execute(&mut server.superuser().await).await.unwrap();
+        let deadline = Clock::now() + Duration::from_secs(30);
+        while let Err(error) = claim.database().await {
+            assert!(Clock::now() < deadline, "not healed: {error}");
+            sleep(Duration::from_millis(200)).await;
+        }
+        claim.close().await;
+    }
+}

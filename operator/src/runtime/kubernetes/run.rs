@@ -14,7 +14,7 @@ use kube_runtime::events::{Recorder, Reporter};
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{sleep_until, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -50,6 +50,9 @@ const WAITING: Duration = Duration::from_secs(5);
 /// What runs at the end is one step each, and has this long.
 const STEP_WITHIN: Duration = Duration::from_secs(15);
 
+/// The files of authorities are looked at this often.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// What a process is told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -84,12 +87,15 @@ pub enum StartError {
     },
 }
 
-/// Runs until `stop`; then it finishes the steps that are under way and gives the lease back.
+/// Runs until `stop`, or until a server has other authorities, which are taken up by starting over; then it finishes the steps that are
+/// under way and gives the lease back.
 ///
 /// # Errors
 /// What it could not start with.
 pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), StartError> {
     let config = Arc::new(Config::load(&options.config, &options.namespace)?);
+    let stop = stop.child_token();
+    tokio::spawn(look_at_authorities(Arc::clone(&config), stop.clone()));
     let client = connect().await?;
     let metrics = Metrics::default();
     let taken = |port| move |source| StartError::Port { port, source };
@@ -129,6 +135,16 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
     let _ = probes.await;
     info!("ended");
     Ok(())
+}
+
+/// Ends the process where it was started with authorities that are no longer those of its servers.
+async fn look_at_authorities(config: Arc<Config>, stop: CancellationToken) {
+    while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
+        if config.has_other_authorities() {
+            info!("PostgreSQL or Kafka has other authorities now: this process ends, to be started over with them");
+            stop.cancel();
+        }
+    }
 }
 
 async fn connect() -> Result<Client, StartError> {
