@@ -205,6 +205,9 @@ pub struct AgentStatus {
     /// The Secret that holds `api-key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret: Option<String>,
+    /// When that Secret was made, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_since: Option<String>,
     /// What holds, after the tier, the Tenant and every Quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<AgentEffective>,

@@ -26,6 +26,16 @@ pub struct Condition {
     pub message: String,
 }
 
+/// A credential that is in use, and since when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialStatus {
+    /// The Secret that it is in; the number at its end rises with each rotation.
+    pub secret: String,
+    /// When it was made, in RFC 3339.
+    pub since: String,
+}
+
 /// Limits. One that is unset is not limited here; the effective limit is the smallest that applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Condition, Limits, Resources, Retention, Toleration};
+use crate::common::{Condition, CredentialStatus, Limits, Resources, Retention, Toleration};
 
 /// An organisation or a team whose agents talk to each other and to no one else. The operator gives it topics, a database login,
 /// two namespaces and a hub of its own.
@@ -444,6 +444,9 @@ pub struct TenantStatus {
     /// How to reach its hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
+    /// What its hub logs in and signs with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<CredentialStatus>,
     /// Fields of the spec that are set, and that nothing acts on yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields_not_acted_on: Vec<String>,

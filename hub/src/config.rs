@@ -4,6 +4,7 @@ use std::{
     env, fmt, fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use acb_hub_api::tls::Certificate;
@@ -89,6 +90,8 @@ pub(crate) struct Config {
     pub(crate) postgres: PgConnectOptions,
     /// The tenant's login to Kafka, where the log is there.
     pub(crate) kafka: Option<KafkaSettings>,
+    /// The passwords that are being replaced.
+    pub(crate) replaced: ReplacedPasswords,
     dir: PathBuf,
 }
 
@@ -114,6 +117,8 @@ impl Config {
         };
         let postgres = postgres_options(&hub.postgres, &dir.join("postgres"), &path)?;
         let kafka = kafka_settings(&hub, &dir.join("kafka"))?;
+        let replaced = |store: &str| Replaced::read(&dir.join(store), &dir.join(format!("{store}-previous")));
+        let replaced = ReplacedPasswords { postgres: replaced("postgres")?, kafka: replaced("kafka")? };
         Ok(Self {
             tenant_id,
             replica: variable("ACB_POD_NAME", "hub-0"),
@@ -121,6 +126,7 @@ impl Config {
             operations: SocketAddr::new(pod_ip, parsed("ACB_OPS_PORT", "8080")?),
             postgres,
             kafka,
+            replaced,
             hub,
             dir,
         })
@@ -130,10 +136,18 @@ impl Config {
     pub(crate) fn keyring(&self) -> Result<Keyring, ConfigError> {
         let dir = self.dir.join("keys");
         let previous = dir.join("signing.previous.pub");
-        let previous = if previous.exists() { vec![text(&previous)?] } else { Vec::new() };
+        let previous = if previous.exists() && !self.has_previous_key_ended() { vec![text(&previous)?] } else { Vec::new() };
         let pem = text(&dir.join("signing.key"))?;
         Keyring::new(&pem, bytes(&dir.join("pepper"))?, bytes(&dir.join("refresh.key"))?, &previous)
             .map_err(|error| ConfigError::new(dir.display(), error))
+    }
+
+    /// Whether the time is over in which tokens of the key before are taken. Without a time it never is.
+    pub(crate) fn has_previous_key_ended(&self) -> bool {
+        let until = fs::read_to_string(self.dir.join("keys/signing.previous.until")).ok();
+        let until = until.and_then(|until| until.trim().parse::<u64>().ok());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        until.is_some_and(|until| until <= now)
     }
 
     /// The certificate chain and key, as they are now.
@@ -160,6 +174,38 @@ impl Config {
     pub(crate) fn reloaded(&self) -> [PathBuf; 2] {
         [self.dir.join("tls"), self.dir.join("keys")]
     }
+}
+
+/// A password, and the one that it takes the place of. A store takes one of a user, and the new one once every replica has it.
+#[derive(Clone)]
+pub(crate) struct Replaced {
+    pub(crate) new: String,
+    pub(crate) previous: String,
+}
+
+impl fmt::Debug for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replaced(…)")
+    }
+}
+
+impl Replaced {
+    /// `None` where there is none before.
+    fn read(new: &Path, previous: &Path) -> Result<Option<Self>, ConfigError> {
+        let previous = previous.join("password");
+        if !previous.exists() {
+            return Ok(None);
+        }
+        let line = |path: &Path| Ok(text(path)?.trim_end().to_owned());
+        Ok(Some(Self { new: line(&new.join("password"))?, previous: line(&previous)? }))
+    }
+}
+
+/// Of each store.
+#[derive(Debug)]
+pub(crate) struct ReplacedPasswords {
+    pub(crate) postgres: Option<Replaced>,
+    pub(crate) kafka: Option<Replaced>,
 }
 
 fn postgres_options(config: &PostgresConfig, secret: &Path, place: &Path) -> Result<PgConnectOptions, ConfigError> {

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, ConfigError},
+    passwords::{self, KafkaGate, PostgresGate},
     probe, reload,
 };
 
@@ -93,7 +94,9 @@ async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), H
     supervisor.spawn("reload", reload::watch(config.clone(), certificate.clone(), tokens.clone(), stop));
 
     let store = PgStore::new(config.postgres.clone()).timed(metrics.clone());
-    let bus = open_bus(&config, &store, &supervisor)?;
+    let log = open_log(&config, &store, &supervisor)?;
+    follow_passwords(&config, &store, &log, &supervisor);
+    let bus = log.bus;
     let directory = Directory::default();
     let refresher = Arc::new(Refresher::new(directory.clone(), Arc::new(store.clone())));
     let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor };
@@ -285,10 +288,37 @@ impl Parts {
     }
 }
 
-fn open_bus(config: &Config, store: &PgStore, supervisor: &Supervisor) -> Result<Arc<dyn Bus>, HubError> {
-    match &config.kafka {
-        None => Ok(Arc::new(PostgresBus::connect(&config.postgres, config.tenant_id, store.pool().clone(), supervisor))),
-        Some(kafka) => Ok(Arc::new(KafkaBus::connect(kafka).map_err(|error| ConfigError::new("the kafka Secret", error))?)),
+/// The log, and what of it is Kafka's alone.
+struct Log {
+    bus: Arc<dyn Bus>,
+    kafka: Option<Arc<KafkaBus>>,
+}
+
+fn open_log(config: &Config, store: &PgStore, supervisor: &Supervisor) -> Result<Log, HubError> {
+    let Some(settings) = &config.kafka else {
+        let bus = Arc::new(PostgresBus::connect(config.tenant_id, store.pool().clone(), supervisor));
+        return Ok(Log { bus, kafka: None });
+    };
+    let kafka = KafkaBus::connect(settings).map_err(|error| ConfigError::new("the kafka Secret", error))?;
+    let kafka = Arc::new(kafka);
+    Ok(Log { bus: Arc::clone(&kafka) as _, kafka: Some(kafka) })
+}
+
+/// While passwords are replaced, looks which one each store takes.
+fn follow_passwords(config: &Config, store: &PgStore, log: &Log, supervisor: &Supervisor) {
+    let until_stopped = |name, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let stop = supervisor.stop().clone();
+        supervisor.spawn(name, async move {
+            stop.run_until_cancelled(task).await;
+        });
+    };
+    if let Some(replaced) = config.replaced.postgres.clone() {
+        let gate = PostgresGate(store.pool().clone());
+        until_stopped("password.postgres", Box::pin(passwords::follow(gate, replaced)));
+    }
+    if let (Some(replaced), Some(kafka)) = (config.replaced.kafka.clone(), &log.kafka) {
+        let gate = KafkaGate(Arc::clone(kafka));
+        until_stopped("password.kafka", Box::pin(passwords::follow(gate, replaced)));
     }
 }
 

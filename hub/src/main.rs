@@ -3,6 +3,7 @@
 mod config;
 mod hub;
 mod logging;
+mod passwords;
 mod probe;
 mod reload;
 

@@ -13,13 +13,14 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// Looks until stopped. What can't be read leaves the old in place: half-written files are read again later.
 pub(crate) async fn watch(config: Arc<Config>, certificate: Certificate, tokens: Tokens, stop: CancellationToken) {
-    let mut seen = config.reloaded().map(state);
+    let look = || (config.reloaded().map(state), config.has_previous_key_ended());
+    let mut seen = look();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        let now = config.reloaded().map(state);
+        let now = look();
         if now == seen {
             continue;
         }

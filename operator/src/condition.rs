@@ -4,6 +4,9 @@ use std::fmt;
 
 use acb_crds::Condition;
 
+/// The condition that says what of the brokers' settings puts a tenant's data at risk.
+pub const KAFKA_AT_RISK: &str = "KafkaAtRisk";
+
 /// Why a condition is as it is. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -45,6 +48,8 @@ pub enum Reason {
     NotImplemented,
     /// Every field that is set is acted on.
     AllActedOn,
+    /// The brokers are set in a way that can lose data, or let others see it.
+    UnsafeSettings,
 }
 
 impl fmt::Display for Reason {
@@ -132,6 +137,18 @@ pub fn conditions(outcome: &Outcome, suspended: bool, not_acted_on: &[String]) -
         conditions.push(condition("FieldsNotActedOn", true, Reason::NotImplemented, &message));
     }
     conditions
+}
+
+/// What is said while the brokers' settings put data at risk. There only while it is true, and in the way of nothing.
+#[must_use]
+pub fn at_risk(risks: &[String]) -> Option<Condition> {
+    (!risks.is_empty()).then(|| Condition {
+        r#type: KAFKA_AT_RISK.to_owned(),
+        status: "True".to_owned(),
+        reason: Reason::UnsafeSettings.to_string(),
+        message: risks.join("; "),
+        ..Condition::default()
+    })
 }
 
 /// Gives new conditions their generation and times: a time moves only when the status of its condition does.

@@ -55,6 +55,13 @@ impl SecretRef {
     pub fn object_name(&self) -> String {
         format!("{}-{}", self.name, self.generation)
     }
+
+    /// The generation before it; `None` for the first.
+    #[must_use]
+    pub fn before(&self) -> Option<Self> {
+        let generation = self.generation.checked_sub(1).filter(|generation| *generation > 0)?;
+        Some(Self { generation, ..self.clone() })
+    }
 }
 
 impl fmt::Display for SecretRef {
@@ -81,6 +88,12 @@ pub enum SecretContent {
     },
     /// `signing.key`, `pepper`, `refresh.key`.
     HubKeys,
+    /// A new `signing.key`; `pepper` and `refresh.key` of the Secret before, and the public half of its key as `signing.previous.pub`,
+    /// which counts until `signing.previous.until`.
+    RotatedHubKeys {
+        /// The Secret before.
+        previous: SecretRef,
+    },
     /// `username` as given, and a random `password`; `ca.crt` where the server's authorities are given.
     Login {
         /// The user.
@@ -108,6 +121,9 @@ pub enum KubernetesStep {
         secret: SecretRef,
         /// How.
         content: SecretContent,
+        /// The request for a rotation that it answers; written on it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
     },
     /// Writes the certificate of an authority into a ConfigMap, as `ca.crt`: it is public, and made by the effect, so that the plan
     /// can't hold it.

@@ -114,6 +114,9 @@ impl fmt::Display for SecretContent {
             Self::CertificateAuthority { common_name } => write!(f, "certificate authority {common_name:?}"),
             Self::TlsLeaf { authority, names } => write!(f, "certificate by {authority} for {}", names.join(", ")),
             Self::HubKeys => f.write_str("the hub's keys"),
+            Self::RotatedHubKeys { previous } => {
+                write!(f, "the hub's keys: a new one to sign with, that of {previous} still checked for a while")
+            }
             Self::Login { username, authorities: None } => write!(f, "login of {username}"),
             Self::Login { username, authorities: Some(_) } => write!(f, "login of {username}, with the server's authorities"),
             Self::ApiKey => f.write_str("API key"),
@@ -136,7 +139,7 @@ impl fmt::Display for KubernetesStep {
                     _ => Ok(()),
                 }
             }
-            Self::EnsureSecret { secret, content } => write!(f, "+ Secret {secret} ({content})"),
+            Self::EnsureSecret { secret, content, .. } => write!(f, "+ Secret {secret} ({content})"),
             Self::PublishCertificate { namespace, name, authority } => {
                 write!(f, "+ ConfigMap {} (certificate of {authority})", place(namespace, name))
             }

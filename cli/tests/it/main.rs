@@ -8,5 +8,6 @@ mod isolation;
 mod kafka;
 mod login;
 mod messages;
+mod rotation;
 mod transfer;
 mod world;

@@ -57,6 +57,7 @@ impl fmt::Debug for KafkaSettings {
 
 /// The bus of one tenant.
 pub struct KafkaBus {
+    username: String,
     clients: Clients,
     metadata: Arc<Metadata>,
     lookup: Lookup,
@@ -73,12 +74,27 @@ impl KafkaBus {
         let clients = Clients::new(settings);
         let metadata = Arc::new(Metadata::new(settings)?);
         Ok(Self {
+            username: settings.username.clone(),
             lookup: Lookup::new(clients.clone()),
             writer: Writer::new(clients.clone())?,
             clients,
             metadata,
             queues: Mutex::default(),
         })
+    }
+
+    /// Whether the brokers take this password of the tenant's user now.
+    ///
+    /// # Errors
+    /// Where they do not say.
+    pub async fn is_taken(&self, password: &str) -> Result<bool, BusError> {
+        self.metadata.is_taken(&self.username, password).await
+    }
+
+    /// Logs in with this password from now on. What is connected stays connected.
+    pub async fn log_in_with(&self, password: &str) {
+        self.metadata.log_in_with(&self.username, password).await;
+        self.clients.log_in_with(password);
     }
 
     /// The queue of a topic that has this partition.

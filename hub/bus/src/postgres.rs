@@ -19,7 +19,7 @@ use acb_hub_core::{
     supervisor::Supervisor,
 };
 use async_trait::async_trait;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -46,15 +46,15 @@ pub(crate) struct Log {
 }
 
 impl PostgresBus {
-    /// A bus over the tenant's login. Connects when it is first used, and again whenever it must: `options` are for the two sessions of
-    /// its own, `pool` is for everything else.
+    /// A bus over the tenant's login, which is the pool's, also where that is given another. Connects when it is first used, and again
+    /// whenever it must; it has two sessions of its own beside the pool's.
     ///
     /// Must be called within a Tokio runtime.
     #[must_use]
-    pub fn connect(options: &PgConnectOptions, tenant: [u8; 10], pool: PgPool, supervisor: &Supervisor) -> Self {
+    pub fn connect(tenant: [u8; 10], pool: PgPool, supervisor: &Supervisor) -> Self {
         let stop = CancellationToken::new();
         let wake = Arc::new(Wake::new());
-        wake::spawn(&wake, options, tenant, &stop, supervisor);
+        wake::spawn(&wake, &pool, tenant, &stop, supervisor);
         let log = Log { pool, tenant, wake, stop: stop.clone() };
         Self { _stop: stop.drop_guard(), log, writers: Mutex::default(), supervisor: supervisor.clone() }
     }

@@ -1,18 +1,19 @@
 //! Reads the world of an Agent. What belongs to its whole tenancy is read once, for all of its Agents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use acb_crds::{
     Agent,
     names::{AgentName, TenantId, TenantName, objects},
 };
 use sqlx::PgPool;
+use time::OffsetDateTime;
 
-use super::{StoredApiKey, World};
+use super::{StoredApiKey, World, rotation};
 use crate::{
     effect::{
         EffectError,
-        kubernetes::{ObjectKey, Objects},
+        kubernetes::{ObjectKey, Objects, SecretDetails},
         postgres,
         postgres_observe::{self, ObservedTenant},
     },
@@ -30,6 +31,7 @@ pub struct Shared {
     /// Whether its tenant has adopted an earlier one's data.
     adopted: bool,
     secrets: BTreeSet<SecretRef>,
+    details: BTreeMap<SecretRef, SecretDetails>,
     observed: ObservedTenant,
 }
 
@@ -62,7 +64,9 @@ pub async fn fetch_shared(
     }
     let Some((name, id)) = &shared.tenant else { return Ok(shared) };
     for namespace in [namespace, &name.hub_namespace()] {
-        shared.secrets.extend(objects.list(namespace).await?.keys().filter_map(ObjectKey::secret_ref));
+        let found = objects.list(namespace).await?;
+        shared.details.extend(found.iter().filter_map(|(key, found)| Some((key.secret_ref()?, SecretDetails::of(found)))));
+        shared.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
     }
     shared.observed = postgres_observe::observe_tenant(pool, &id.hex()).await?;
     Ok(shared)
@@ -78,7 +82,8 @@ pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Res
         let uids: Vec<&str> = shared.tenancy.agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
         uid = agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &shared.observed.agents);
     }
-    Ok(World {
+    let (own, now) = (key_secrets(agent, shared), OffsetDateTime::now_utc());
+    let mut world = World {
         tenancy: shared.tenancy.clone(),
         tenant_id: shared.tenant_id(),
         id: Some(uid.clone()),
@@ -86,7 +91,26 @@ pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Res
         tenant_projected: shared.observed.tenant.is_some(),
         row: shared.observed.agents.get(&uid).cloned(),
         api_key: stored_key(agent, &uid, shared, objects).await?,
-    })
+        has_replaced_key: shared.observed.replaced_keys.contains(&uid),
+        ..World::default()
+    };
+    for (secret, details) in own.iter().filter_map(|secret| Some((secret, shared.details.get(secret)?))) {
+        world.made.insert(secret.clone(), details.made.clone());
+        world.asked.extend(details.asked.clone().map(|asked| (secret.clone(), asked)));
+    }
+    if let Some((newest, made)) = own.last().and_then(|newest| Some((newest.clone(), world.made.get(newest)?.clone()))) {
+        world.is_key_old = rotation::is_old(agent, &made, now);
+        let ended = rotation::has_overlap_ended(agent, &made, now);
+        world.ended_keys = own.into_iter().filter(|secret| ended && *secret != newest).collect();
+    }
+    Ok(world)
+}
+
+/// The Secrets with keys of an agent, the newest last.
+fn key_secrets(agent: &Agent, shared: &Shared) -> Vec<SecretRef> {
+    let Ok(name) = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default()) else { return Vec::new() };
+    let (namespace, name) = (agent.metadata.namespace.as_deref().unwrap_or_default(), name.api_key_secret());
+    shared.secrets.iter().filter(|secret| secret.namespace == namespace && secret.name == name).cloned().collect()
 }
 
 async fn stored_key(agent: &Agent, uid: &str, shared: &Shared, objects: &dyn Objects) -> Result<StoredApiKey, EffectError> {

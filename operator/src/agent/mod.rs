@@ -2,10 +2,11 @@
 
 pub mod fetch;
 pub mod plan;
+pub mod rotation;
 pub mod status;
 pub mod validate;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use acb_crds::names::TenantId;
 
@@ -25,6 +26,16 @@ pub struct World {
     pub id: Option<String>,
     /// Secrets that are there: its key, and its tenant's hub keys.
     pub secrets: BTreeSet<SecretRef>,
+    /// Whether its key is as old as its rotation policy allows.
+    pub is_key_old: bool,
+    /// Keys that were replaced and that no longer work.
+    pub ended_keys: BTreeSet<SecretRef>,
+    /// Whether a key that was replaced still works.
+    pub has_replaced_key: bool,
+    /// What the requests for rotations are that its keys answer.
+    pub asked: BTreeMap<SecretRef, String>,
+    /// When its keys were made, in RFC 3339.
+    pub made: BTreeMap<SecretRef, String>,
     /// Whether its tenant has a row in PostgreSQL.
     pub tenant_projected: bool,
     /// Its own row in PostgreSQL.

@@ -1,16 +1,13 @@
 //! A [`ValidatedAgent`] and the world become a plan.
 
-use acb_crds::{Retention, names::objects};
+use acb_crds::names::objects;
 use serde_json::json;
 
-use super::{StoredApiKey, World, validate::ValidatedAgent};
+use super::{StoredApiKey, World, rotation, validate::ValidatedAgent};
 use crate::{
-    plan::{AgentRow, ApiKeyRef, KubernetesStep, Plan, PostgresStep, SecretContent, Step},
+    plan::{AgentRow, ApiKeyRef, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step},
     tenant::newest,
 };
-
-/// The overlap of a rotation policy that names none: a day.
-const DEFAULT_OVERLAP_SECONDS: u64 = 24 * 60 * 60;
 
 /// What has to be there before an Agent can be provisioned. Empty where it is.
 #[must_use]
@@ -42,32 +39,18 @@ pub fn agent_row(agent: &ValidatedAgent) -> AgentRow {
     }
 }
 
-/// How long a replaced key still works. Without a rotation policy a new key is there because somebody removed the old one's Secret: that
-/// one must not live on.
-fn overlap_seconds(agent: &ValidatedAgent) -> u64 {
-    let rotation = agent.spec.credentials.as_ref().and_then(|credentials| credentials.rotation.as_ref());
-    rotation.map_or(0, |rotation| rotation.overlap.map_or(DEFAULT_OVERLAP_SECONDS, Retention::seconds))
-}
-
 /// What has to be done for this Agent. Empty, too, while it [waits](waits_for).
 #[must_use]
 pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
     let tenant_id = agent.tenant_id.hex();
-    let secret = newest(&world.secrets, &agent.namespace, &agent.name.api_key_secret());
+    let secret = rotation::secret(agent, world);
     let mut plan = Plan::default();
     if agent.deleting {
         if world.row.is_some() {
             plan.steps.push(Step::Postgres(PostgresStep::RemoveAgent { tenant_id, agent_id: agent.uid.clone() }));
         }
         let own = world.secrets.iter().filter(|known| known.namespace == secret.namespace && known.name == secret.name);
-        plan.steps.extend(own.map(|secret| {
-            Step::Kubernetes(KubernetesStep::Delete {
-                api_version: "v1".to_owned(),
-                kind: "Secret".to_owned(),
-                namespace: secret.namespace.clone(),
-                name: secret.object_name(),
-            })
-        }));
+        plan.steps.extend(own.map(removal));
         return plan;
     }
     if waits_for(agent, world).is_some() {
@@ -75,16 +58,31 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
     }
     let missing = !world.secrets.contains(&secret);
     if missing {
-        plan.steps
-            .push(Step::Kubernetes(KubernetesStep::EnsureSecret { secret: secret.clone(), content: SecretContent::ApiKey }));
+        let (content, asked) = (SecretContent::ApiKey, agent.rotate.clone());
+        plan.steps.push(Step::Kubernetes(KubernetesStep::EnsureSecret { secret: secret.clone(), content, asked }));
     }
     let row = agent_row(agent);
-    if missing || world.api_key != StoredApiKey::Current || world.row.as_ref() != Some(&row) {
+    let overlap_seconds = rotation::overlap_seconds(agent, world, &secret);
+    // Who removes the Secret of a key that was replaced wants that one to end now.
+    let is_cut_off = world.has_replaced_key && overlap_seconds == 0;
+    if missing || is_cut_off || world.api_key != StoredApiKey::Current || world.row.as_ref() != Some(&row) {
         let keys = newest(&world.secrets, &agent.tenant.hub_namespace(), objects::HUB_KEYS);
-        let api_key = Some(ApiKeyRef { secret, keys, overlap_seconds: overlap_seconds(agent) });
+        let api_key = Some(ApiKeyRef { secret, keys, overlap_seconds });
         plan.steps.push(Step::Postgres(PostgresStep::ProjectAgent { tenant_id, agent: row, api_key }));
     }
+    if plan.steps.is_empty() {
+        plan.steps.extend(world.ended_keys.iter().map(removal));
+    }
     plan
+}
+
+fn removal(secret: &SecretRef) -> Step {
+    Step::Kubernetes(KubernetesStep::Delete {
+        api_version: "v1".to_owned(),
+        kind: "Secret".to_owned(),
+        namespace: secret.namespace.clone(),
+        name: secret.object_name(),
+    })
 }
 
 /// What has to be done for an Agent that was provisioned, and that may no longer be: it is refused, and keeps its mailbox. `tenant_id`

@@ -2,7 +2,7 @@
 
 use acb_crds::{Agent, AgentStatus, agent::AgentEffective};
 
-use super::{World, validate::ValidatedAgent};
+use super::{World, rotation, validate::ValidatedAgent};
 use crate::{
     condition::{self, Outcome},
     tenant::newest,
@@ -23,9 +23,17 @@ pub fn status(agent: &Agent, validated: Option<&ValidatedAgent>, world: &World, 
         ..previous
     };
     if let Some(validated) = validated {
-        let secret = newest(&world.secrets, &validated.namespace, &validated.name.api_key_secret());
+        // One that is only planned is not there yet.
+        let is_done = *outcome == Outcome::Ready;
+        let there = newest(&world.secrets, &validated.namespace, &validated.name.api_key_secret());
+        let secret = if is_done { rotation::secret(validated, world) } else { there };
+        let name = Some(secret.object_name());
         status.tenant = Some(validated.tenant.to_string());
-        status.api_key_secret = Some(secret.object_name());
+        // The time of one that was made just now is this one, and stays.
+        let said = status.api_key_since.take().filter(|_| status.api_key_secret == name);
+        let made = world.made.get(&secret).filter(|made| !made.is_empty()).cloned();
+        status.api_key_since = said.or(made).or_else(|| is_done.then(|| now.to_owned()));
+        status.api_key_secret = name;
         status.effective = Some(AgentEffective { limits: validated.limits.clone() });
     }
     status

@@ -5,7 +5,7 @@ use acb_crds::{
     names::{AgentName, TenantId, TenantName},
 };
 
-use super::World;
+use super::{World, rotation};
 use crate::{
     condition::{Problem, Reason},
     platform::Platform,
@@ -32,6 +32,8 @@ pub struct ValidatedAgent {
     pub limits: Limits,
     /// Whether it is on its way out.
     pub deleting: bool,
+    /// The request for a rotation of its key, if there is one.
+    pub rotate: Option<String>,
     /// Fields that are set and that nothing acts on yet.
     pub not_acted_on: Vec<String>,
 }
@@ -88,6 +90,7 @@ pub fn validate(agent: &Agent, world: &World, platform: &Platform) -> Result<Val
         spec: agent.spec.clone(),
         limits: world.tenancy.agent_limits(tenant, agent, &allowance),
         not_acted_on: not_acted_on(agent),
+        rotate: rotation::asked(agent),
         name,
         uid: world.id.clone().unwrap_or(uid),
         namespace,
@@ -101,7 +104,6 @@ fn not_acted_on(agent: &Agent) -> Vec<String> {
         ("serviceAccount", credentials.service_account.is_some()),
         ("external", credentials.external.is_some()),
         ("clientCertificate", credentials.client_certificate.is_some()),
-        ("rotation", credentials.rotation.is_some()),
     ];
     fields.into_iter().filter(|(_, set)| *set).map(|(field, _)| format!("spec.credentials.{field}")).collect()
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     EffectError, SecretData,
-    kubernetes::{self, ObjectKey, Objects},
+    kubernetes::{self, ObjectKey, Objects, SecretDetails},
 };
 use crate::{
     difference,
@@ -44,14 +44,18 @@ pub(crate) async fn objects<F: Future<Output = ()>>(objects: &dyn Objects, names
     // A Secret is made once, and never shown by a list.
     let secret = SecretRef { namespace: namespace.to_owned(), name: "keys".into(), generation: 1 };
     assert!(matches!(objects.read(&secret).await, Err(EffectError::MissingSecret(missing)) if missing == secret));
-    let step = KubernetesStep::EnsureSecret { secret: secret.clone(), content: SecretContent::HubKeys };
+    let step =
+        KubernetesStep::EnsureSecret { secret: secret.clone(), content: SecretContent::HubKeys, asked: Some("now".into()) };
     kubernetes::apply(objects, &step).await.unwrap();
     let first = objects.read(&secret).await.unwrap();
     kubernetes::apply(objects, &step).await.unwrap();
-    objects.create_secret(&secret, SecretData::new().with("pepper", "other")).await.unwrap();
+    objects.create_secret(&secret, SecretData::new().with("pepper", "other"), None).await.unwrap();
     assert_eq!(objects.read(&secret).await.unwrap().get("pepper"), first.get("pepper"));
     let listed = objects.list(namespace).await.unwrap();
-    assert_eq!(listed.get(&ObjectKey::secret(&secret)).unwrap().get("data"), None);
+    let shown = listed.get(&ObjectKey::secret(&secret)).unwrap();
+    assert_eq!(shown.get("data"), None);
+    let details = SecretDetails::of(shown);
+    assert!(details.asked.as_deref() == Some("now") && !details.made.is_empty(), "{details:?}");
 
     // Deleted, both are gone; deleted again, that is no error.
     for key in [key, ObjectKey::secret(&secret)] {

@@ -16,6 +16,7 @@ use acb_kafka::{
 use super::{
     EffectError,
     kafka::{KafkaEffect, RESOURCE_TOPIC, SCRAM_SHA_512, Session, acls_of, check, configs, failed, text},
+    kafka_settings,
     postgres_observe::LoginState,
 };
 use crate::{plan::TopicSpec, tenant::ObservedKafka};
@@ -28,13 +29,14 @@ impl KafkaEffect {
     /// What could not be read.
     pub async fn observe(&self, username: &str, prefix: &str) -> Result<ObservedKafka, EffectError> {
         let mut session = Session::open(self).await?;
-        let partitions = partitions(session.connection(), prefix).await?;
+        let (partitions, brokers) = partitions(session.connection(), prefix).await?;
+        let risks = kafka_settings::risks(session.connection(), &brokers).await?;
         let (topics, misconfigured) = topics(session.connection(), partitions).await?;
         let has_user = has_user(session.connection(), username).await?;
         let held = session.acls(Some(&format!("User:{username}"))).await?;
         let acls = BTreeSet::from_iter(held) == acls_of(username, prefix);
         let quota = session.quota(username).await?;
-        Ok(ObservedKafka { topics, misconfigured, has_user, acls, quota, ..ObservedKafka::default() })
+        Ok(ObservedKafka { topics, misconfigured, has_user, acls, quota, risks, ..ObservedKafka::default() })
     }
 
     /// What becomes of logging in as a user.
@@ -47,13 +49,15 @@ impl KafkaEffect {
     }
 }
 
-/// How many partitions each topic of the prefix has. Kafka has no question for a prefix: it lists all, and the tenant's are taken.
-async fn partitions(connection: &mut Connection, prefix: &str) -> Result<BTreeMap<String, u32>, EffectError> {
+/// How many partitions each topic of the prefix has, and the ids of the brokers. Kafka has no question for a prefix: it lists all, and the
+/// tenant's are taken.
+async fn partitions(connection: &mut Connection, prefix: &str) -> Result<(BTreeMap<String, u32>, Vec<i32>), EffectError> {
     let answer = connection.send(&MetadataRequest::default().with_topics(None), 12).await.map_err(failed)?;
     let topics = answer.topics.iter().filter(|topic| topic.error_code == 0);
     let named = topics.filter_map(|topic| Some((topic.name.as_ref()?.0.to_string(), topic.partitions.len())));
     let own = named.filter(|(name, _)| name.starts_with(prefix));
-    Ok(own.map(|(name, count)| (name, u32::try_from(count).unwrap_or(u32::MAX))).collect())
+    let own = own.map(|(name, count)| (name, u32::try_from(count).unwrap_or(u32::MAX))).collect();
+    Ok((own, answer.brokers.iter().map(|broker| broker.node_id.0).collect()))
 }
 
 /// The topics as a plan would have them, and those that no plan would have as they are.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use acb_crds::names::annotations::ROTATE;
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -76,8 +77,8 @@ pub trait Objects: SecretReader {
     async fn apply(&self, object: &Value) -> Result<(), EffectError>;
     /// Removes an object; one that is not there is no error.
     async fn delete(&self, key: &ObjectKey) -> Result<(), EffectError>;
-    /// Makes a Secret. Never overwrites: where there is one, it stays as it is.
-    async fn create_secret(&self, secret: &SecretRef, data: SecretData) -> Result<(), EffectError>;
+    /// Makes a Secret, with the request for a rotation that it answers. Never overwrites: where there is one, it stays as it is.
+    async fn create_secret(&self, secret: &SecretRef, data: SecretData, asked: Option<&str>) -> Result<(), EffectError>;
 }
 
 /// What is in a Secret object.
@@ -90,28 +91,53 @@ pub(crate) fn secret_data(object: &Value) -> Option<SecretData> {
 }
 
 /// The object of a Secret that is about to be made.
-pub(crate) fn encoded(secret: &SecretRef, data: &SecretData) -> Value {
+pub(crate) fn encoded(secret: &SecretRef, data: &SecretData, asked: Option<&str>) -> Value {
     let data: BTreeMap<&str, String> = data.iter().map(|(key, value)| (key, BASE64_STANDARD.encode(value))).collect();
-    json!({
+    let mut object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
         "metadata": {
             "name": secret.object_name(), "namespace": secret.namespace,
             "labels": {"app.kubernetes.io/managed-by": "acb-operator"},
         },
         "data": data,
-    })
+    });
+    if let Some(asked) = asked {
+        object["metadata"]["annotations"] = json!({ROTATE: asked});
+    }
+    object
+}
+
+/// What the list of a namespace says of a Secret, beside its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretDetails {
+    /// When it was made, in RFC 3339; empty where that is not known.
+    pub made: String,
+    /// The request for a rotation that it answers.
+    pub asked: Option<String>,
+}
+
+impl SecretDetails {
+    /// Of an object of a list.
+    #[must_use]
+    pub fn of(object: &Value) -> Self {
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        Self {
+            made: text(object.pointer("/metadata/creationTimestamp")).unwrap_or_default(),
+            asked: text(object.pointer("/metadata/annotations").and_then(|annotations| annotations.get(ROTATE))),
+        }
+    }
 }
 
 /// Applies one step.
 pub async fn apply(objects: &dyn Objects, step: &KubernetesStep) -> Result<(), EffectError> {
     match step {
         KubernetesStep::Apply { object } => objects.apply(object).await,
-        KubernetesStep::EnsureSecret { secret, content } => {
+        KubernetesStep::EnsureSecret { secret, content, asked } => {
             if objects.get(&ObjectKey::secret(secret)).await?.is_some() {
                 return Ok(());
             }
             let data = secret::generate(content, objects).await?;
-            objects.create_secret(secret, data).await
+            objects.create_secret(secret, data, asked.as_deref()).await
         }
         KubernetesStep::PublishCertificate { namespace, name, authority } => {
             let ca = objects.read(authority).await?;

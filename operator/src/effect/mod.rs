@@ -8,6 +8,7 @@ pub mod kafka_access;
 pub mod kafka_announce;
 pub mod kafka_observe;
 mod kafka_quota;
+pub mod kafka_settings;
 pub mod kubernetes;
 pub mod postgres;
 pub mod postgres_observe;

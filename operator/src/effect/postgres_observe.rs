@@ -1,6 +1,6 @@
 //! Reads what PostgreSQL holds of a tenant, as the plain rows of the plan, so that the two can be compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool, Row as _,
@@ -25,6 +25,8 @@ pub struct ObservedTenant {
     pub agents: BTreeMap<String, AgentRow>,
     /// What is stored of the API keys of each agent, by UID. A key that was replaced and still works for a while is not among them.
     pub api_keys: BTreeMap<String, Vec<StoredKey>>,
+    /// The agents, by UID, of which a key that was replaced still works.
+    pub replaced_keys: BTreeSet<String>,
     /// Topics of the PostgreSQL bus, by name.
     pub topics: BTreeMap<String, TopicSpec>,
     /// Its login; `None` where there is none.
@@ -98,6 +100,12 @@ async fn read(operator: &PgPool, id: &[u8], tenant_id: &str) -> Result<ObservedT
     for (agent_id, prefix, hmac) in keys {
         observed.api_keys.entry(agent_id.to_string()).or_default().push(StoredKey { prefix, hmac });
     }
+    let replaced: Vec<Uuid> =
+        sqlx::query_scalar("SELECT DISTINCT agent_id FROM acb.api_key WHERE tenant_id = $1 AND expires_at > clock_timestamp()")
+            .bind(id)
+            .fetch_all(&mut *transaction)
+            .await?;
+    observed.replaced_keys = replaced.iter().map(Uuid::to_string).collect();
     let topics = sqlx::query(
         "SELECT topic, partitions, retention_seconds, cleanup, max_message_bytes FROM acb.bus_topic WHERE tenant_id = $1",
     )

@@ -21,6 +21,8 @@ const AUTHORITY_LIFE: Duration = Duration::days(3650);
 const LEAF_LIFE: Duration = Duration::days(90);
 /// A leaf of this age is replaced: there is a month for what goes wrong with that.
 const LEAF_REPLACED: Duration = Duration::days(60);
+/// Tokens of a key that was replaced are taken for so long: their hour, and what it takes until every replica signs with the new one.
+const PREVIOUS_KEY_LIFE: Duration = Duration::hours(2);
 /// Certificates are valid from a little earlier, for clocks that are behind ours.
 const CLOCK_SKEW: Duration = Duration::hours(1);
 /// DER of a PKCS#8 v1 Ed25519 key up to its 32 bytes (RFC 8410): the form that every library reads.
@@ -35,16 +37,22 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
             let ca = secrets.read(authority).await?;
             leaf(ca.text(authority, "ca.crt")?, ca.text(authority, "ca.key")?, names)
         }
-        SecretContent::HubKeys => {
-            let mut der = Zeroizing::new(Vec::with_capacity(48));
-            der.extend_from_slice(&ED25519_PKCS8_PREFIX);
-            der.extend_from_slice(random()?.as_slice());
-            let pem =
-                format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64_STANDARD.encode(der.as_slice()));
+        SecretContent::HubKeys => Ok(SecretData::new()
+            .with("signing.key", signing_key()?.as_bytes())
+            .with("pepper", random()?.as_slice())
+            .with("refresh.key", random()?.as_slice())),
+        SecretContent::RotatedHubKeys { previous } => {
+            let before = secrets.read(previous).await?;
+            let replaced = KeyPair::from_pkcs8_pem_and_sign_algo(before.text(previous, "signing.key")?, &rcgen::PKCS_ED25519);
+            let until = (OffsetDateTime::now_utc() + PREVIOUS_KEY_LIFE).unix_timestamp();
+            // Without the pepper every API key would have to be made anew; with another refresh key what a sender repeats would not be
+            // known as the same.
             Ok(SecretData::new()
-                .with("signing.key", pem)
-                .with("pepper", random()?.as_slice())
-                .with("refresh.key", random()?.as_slice()))
+                .with("signing.key", signing_key()?.as_bytes())
+                .with("signing.previous.pub", replaced.map_err(unmade)?.public_key_pem())
+                .with("signing.previous.until", until.to_string())
+                .with("pepper", before.bytes(previous, "pepper")?)
+                .with("refresh.key", before.bytes(previous, "refresh.key")?))
         }
         SecretContent::Login { username, authorities } => {
             let login = SecretData::new()
@@ -65,6 +73,15 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
 /// Whether a leaf that was made then (RFC 3339) is to be replaced. One of unknown age is not.
 pub(crate) fn is_leaf_old(made: &str, now: OffsetDateTime) -> bool {
     OffsetDateTime::parse(made, &Rfc3339).is_ok_and(|made| now - made >= LEAF_REPLACED)
+}
+
+/// A new Ed25519 key, as PEM.
+fn signing_key() -> Result<Zeroizing<String>, EffectError> {
+    let mut der = Zeroizing::new(Vec::with_capacity(48));
+    der.extend_from_slice(&ED25519_PKCS8_PREFIX);
+    der.extend_from_slice(random()?.as_slice());
+    let body = Zeroizing::new(BASE64_STANDARD.encode(der.as_slice()));
+    Ok(Zeroizing::new(format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", body.as_str())))
 }
 
 fn random() -> Result<Zeroizing<[u8; 32]>, EffectError> {
@@ -184,6 +201,21 @@ mod tests {
         let key = key.text(&reference(), "api-key").unwrap().to_owned();
         let parts: Vec<&str> = key.splitn(3, '_').collect();
         assert_eq!((parts[0], parts[1].len(), parts[2].len()), ("acb", 12, 43), "{key}");
+    }
+
+    #[tokio::test]
+    async fn keys_are_rotated_apart_from_what_outlives_them() {
+        let first = generate(&SecretContent::HubKeys, &One(SecretData::new())).await.unwrap();
+        let rotated = generate(&SecretContent::RotatedHubKeys { previous: reference() }, &One(first.clone())).await.unwrap();
+        for kept in ["pepper", "refresh.key"] {
+            assert_eq!(rotated.get(kept), first.get(kept));
+        }
+        assert_ne!(rotated.get("signing.key"), first.get("signing.key"));
+        let text = |data: &SecretData, key: &str| data.text(&reference(), key).unwrap().to_owned();
+        let replaced = KeyPair::from_pem(&text(&first, "signing.key")).unwrap();
+        assert_eq!(text(&rotated, "signing.previous.pub"), replaced.public_key_pem());
+        let left = text(&rotated, "signing.previous.until").parse::<i64>().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
+        assert!((7_100..=7_200).contains(&left), "{left}");
     }
 
     #[tokio::test]

@@ -2,7 +2,10 @@
 
 use acb_crds::Condition;
 
-use crate::plan::Plan;
+use crate::{
+    condition::KAFKA_AT_RISK,
+    plan::{KubernetesStep, Plan, Step},
+};
 
 /// What a note may have, so that every API takes it.
 const NOTE_BYTES: usize = 1000;
@@ -44,12 +47,31 @@ pub(crate) fn of_conditions(before: &[Condition], now: &[Condition]) -> Option<N
     Some(News { warning, reason: now_ready.reason.clone(), action: "Reconcile", note: short(&now_ready.message) })
 }
 
+/// That something began to put data at risk, or something else than before.
+pub(crate) fn of_risk(before: &[Condition], now: &[Condition]) -> Option<News> {
+    let risk = |conditions: &[Condition]| conditions.iter().find(|found| found.r#type == KAFKA_AT_RISK).cloned();
+    let risky = risk(now)?;
+    let is_known = risk(before).is_some_and(|known| known.message == risky.message);
+    (!is_known).then(|| News { warning: true, reason: risky.reason, action: "Check", note: short(&risky.message) })
+}
+
 /// What was done for a resource.
 pub(crate) fn of_plan(plan: &Plan) -> Option<News> {
     // On one line: what shows events shows the first.
     let lines: Vec<String> = plan.to_string().lines().map(|line| line.trim().to_owned()).collect();
     let note = short(&lines.join("; "));
     (!plan.steps.is_empty()).then(|| News { warning: false, reason: "Applied".to_owned(), action: "Apply", note })
+}
+
+/// Credentials that took the place of others.
+pub(crate) fn of_rotation(plan: &Plan) -> Option<News> {
+    let made = plan.steps.iter().filter_map(|step| match step {
+        Step::Kubernetes(KubernetesStep::EnsureSecret { secret, .. }) if secret.generation > 1 => Some(secret.object_name()),
+        _ => None,
+    });
+    let made: Vec<String> = made.collect();
+    let note = short(&format!("made anew: {}; what they replace is refused once nothing uses it any more", made.join(", ")));
+    (!made.is_empty()).then(|| News { warning: false, reason: "Rotated".to_owned(), action: "Rotate", note })
 }
 
 /// How a deletion ended.

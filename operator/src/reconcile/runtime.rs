@@ -50,6 +50,8 @@ pub(crate) trait Runtime: Send + Sync {
     fn is_refused(&self, object: &ObjectRef) -> bool;
     /// Whether what the plan runs is ready.
     fn hub(&self, tenant: &ValidatedTenant) -> Outcome;
+    /// Whether every replica of the hub is of the newest revision of its Deployment as it is now, and ready, and no other is left.
+    fn is_rolled_out(&self, tenant: &TenantName) -> bool;
     /// `host:port` of each way to the hub.
     fn endpoints(&self, tenant: &TenantName) -> Vec<String>;
     /// After so long a deletion ends, whatever is left behind; `None`: it is tried for ever.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use acb_crds::{
     Agent, Condition, Quota, Tenant,
+    names::TenantName,
     schema::{Kind, ObjectRef},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -115,19 +116,26 @@ impl Tenancies {
             self.runtime.hold(&object).await?;
         }
         let platform = self.runtime.platform();
+        let said = tenant.status.as_ref().map(|status| status.credentials.as_slice()).unwrap_or_default();
+        let (mut credentials, mut risks) = (Vec::new(), None);
         let (validated, outcome) = match self.fetch(tenant, tenancy, database).await {
             Err(error) => (None, failure(&error)),
             Ok((world, database)) => match tenant::validate::validate(tenant, &world, platform) {
                 Err(problems) => (None, Outcome::Stalled(problems)),
                 Ok(validated) => {
+                    risks = Some(world.kafka.as_ref().map(|kafka| kafka.risks.clone()).unwrap_or_default());
                     let opening = tenant::opening::opening(&validated, &world, platform);
                     let opens = opening.is_some();
+                    let secrets = tenant::hub::secrets(&validated, &world, platform);
                     let plan = opening.unwrap_or_else(|| tenant::plan::plan(&validated, &world, platform));
                     let outcome = match self.apply(&object, &plan, database).await {
                         Err(error) => failure(&error),
                         Ok(()) if opens => Outcome::Waiting("the operator's right to its namespaces".to_owned()),
                         Ok(()) if deleting => Outcome::Deleting("taken down".to_owned()),
-                        Ok(()) => self.runtime.hub(&validated),
+                        Ok(()) => {
+                            credentials = tenant::rotation::credentials(&secrets, &world, said, &super::now());
+                            self.runtime.hub(&validated)
+                        }
                     };
                     (Some(validated), outcome)
                 }
@@ -147,7 +155,8 @@ impl Tenancies {
                 tenant.status.as_ref().and_then(|status| status.endpoints.clone()).map(|known| known.grpc).unwrap_or_default()
             }
         };
-        let seen = tenant::status::Seen { endpoints, agents: i64::try_from(tenancy.agents.len()).unwrap_or(i64::MAX) };
+        let agents = i64::try_from(tenancy.agents.len()).unwrap_or(i64::MAX);
+        let seen = tenant::status::Seen { endpoints, agents, credentials, risks };
         let status = tenant::status::status(tenant, validated.as_ref(), &outcome, &seen, platform, &super::now());
         let before = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         self.save_status(&object, before, &status.conditions, &status).await?;
@@ -163,7 +172,10 @@ impl Tenancies {
         let database = database.map_err(Clone::clone)?;
         let kafka = self.runtime.kafka()?;
         let (objects, platform) = (self.runtime.objects(), self.runtime.platform());
-        let world = tenant::fetch::fetch(tenant, tenancy.clone(), objects, &database.reader, kafka.as_ref(), platform).await?;
+        let mut world =
+            tenant::fetch::fetch(tenant, tenancy.clone(), objects, &database.reader, kafka.as_ref(), platform).await?;
+        let name = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default());
+        world.rolled_out = name.is_ok_and(|name| self.runtime.is_rolled_out(&name));
         Ok((world, database))
     }
 
@@ -302,6 +314,9 @@ impl Tenancies {
             info!(%object, steps = plan.steps.len(), "applied");
             self.runtime.tell(object, news).await;
         }
+        if let Some(news) = news::of_rotation(plan) {
+            self.runtime.tell(object, news).await;
+        }
         Ok(())
     }
 
@@ -315,7 +330,7 @@ impl Tenancies {
         let status = serde_json::to_value(status)
             .map_err(|error| EffectError::refused("the operator", format!("the status of {object} is no JSON: {error}")))?;
         self.runtime.set_status(object, status).await?;
-        if let Some(news) = news::of_conditions(before, now) {
+        for news in [news::of_conditions(before, now), news::of_risk(before, now)].into_iter().flatten() {
             self.runtime.tell(object, news).await;
         }
         Ok(())

@@ -1,6 +1,9 @@
 //! Reads the world of a Tenant. The only reads before a decision about it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use acb_crds::{
     Tenant,
@@ -22,11 +25,13 @@ use crate::{
     effect::{
         EffectError,
         kafka::KafkaEffect,
-        kubernetes::{ObjectKey, Objects},
+        kafka_settings::OPEN_BY_DEFAULT,
+        kubernetes::{ObjectKey, Objects, SecretDetails},
         postgres::failed,
         postgres_observe::{self, LoginState},
         secret,
     },
+    plan::SecretRef,
     platform::Platform,
     tenancy::{self, Tenancy},
 };
@@ -76,6 +81,8 @@ pub async fn fetch(
             }
             found => found?,
         };
+        let secrets = found.iter().filter_map(|(key, found)| Some((key.secret_ref()?, SecretDetails::of(found))));
+        world.details.extend(secrets);
         world.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
         world.outdated.extend(found.iter().filter(|(_, found)| is_old_leaf(found)).filter_map(|(key, _)| key.secret_ref()));
         world.objects.extend(found.into_iter().filter(|(key, _)| key.kind != "Secret"));
@@ -84,17 +91,10 @@ pub async fn fetch(
     let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_POSTGRES);
     // Without a Secret nobody can log in.
     if world.secrets.contains(&secret) && world.postgres.login.is_some() {
-        let data = objects.read(&secret).await?;
-        if data.get("ca.crt") != platform.postgres_authorities.as_deref().map(str::as_bytes) {
-            // The server has another authority now; nobody can log in with what is not made yet.
-            world.outdated.insert(secret);
-        } else {
-            let options = postgres.tenants.clone().username(&id.login()).password(data.text(&secret, "password")?);
-            world.login = postgres_observe::login_state(&options).await;
-        }
-        if world.login == LoginState::Unknown {
-            return Err(EffectError::unavailable("PostgreSQL", format!("logging in as tenant {name} was not answered")));
-        }
+        let gate = Gate::Postgres(&postgres.tenants);
+        let tried = try_secrets(&mut world, &secret, id, objects, platform.postgres_authorities.as_deref(), &gate).await?;
+        (world.login, world.previous_login) = tried
+            .ok_or_else(|| EffectError::unavailable("PostgreSQL", format!("logging in as tenant {name} was not answered")))?;
     }
     world.retained = retained(&postgres.pool, &name, id).await?;
     if let Some(kafka) = kafka {
@@ -126,6 +126,52 @@ fn is_old_leaf(secret: &Value) -> bool {
     is_leaf && secret::is_leaf_old(text("/metadata/creationTimestamp"), OffsetDateTime::now_utc())
 }
 
+/// Where a tenant logs in.
+enum Gate<'a> {
+    Postgres(&'a PgConnectOptions),
+    /// And whether it let the tenant in where no ACL does.
+    Kafka(&'a KafkaEffect, &'a AtomicBool),
+}
+
+impl Gate<'_> {
+    async fn login(&self, user: &str, password: &str) -> LoginState {
+        match self {
+            Self::Postgres(server) => {
+                postgres_observe::login_state(&PgConnectOptions::clone(server).username(user).password(password)).await
+            }
+            Self::Kafka(brokers, is_open) => {
+                let (state, open) = brokers.try_login(user, password).await;
+                is_open.fetch_or(open, Ordering::Relaxed);
+                state
+            }
+        }
+    }
+}
+
+/// Logs in with the newest Secret, and where that is refused with the one before; `None`: not answered. A Secret with other authorities
+/// than the server's of now is outdated, whatever its password.
+async fn try_secrets(
+    world: &mut World,
+    secret: &SecretRef,
+    id: TenantId,
+    objects: &dyn Objects,
+    authorities: Option<&str>,
+    gate: &Gate<'_>,
+) -> Result<Option<(LoginState, LoginState)>, EffectError> {
+    let data = objects.read(secret).await?;
+    if data.get("ca.crt") != authorities.map(str::as_bytes) {
+        world.outdated.insert(secret.clone());
+    }
+    let user = id.login();
+    let newest = gate.login(&user, data.text(secret, "password")?).await;
+    let mut previous = LoginState::Refused;
+    if let Some(before) = secret.before().filter(|before| newest == LoginState::Refused && world.secrets.contains(before)) {
+        previous = gate.login(&user, objects.read(&before).await?.text(&before, "password")?).await;
+    }
+    let answered = ![newest, previous].contains(&LoginState::Unknown);
+    Ok(answered.then_some((newest, previous)))
+}
+
 async fn fetch_kafka(
     world: &mut World,
     name: &TenantName,
@@ -136,16 +182,14 @@ async fn fetch_kafka(
 ) -> Result<(), EffectError> {
     let mut observed = kafka.observe(&id.login(), &name.topic_prefix()).await?;
     let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_KAFKA);
-    if world.secrets.contains(&secret) {
-        let data = objects.read(&secret).await?;
-        if data.get("ca.crt") != platform.kafka_authorities.as_deref().map(str::as_bytes) {
-            // The brokers have other authorities now; nobody can log in with what is not made yet.
-            world.outdated.insert(secret);
-        } else if observed.has_user {
-            observed.user = kafka.login_state(&id.login(), data.text(&secret, "password")?).await;
-            if observed.user == LoginState::Unknown {
-                return Err(EffectError::unavailable("Kafka", format!("logging in as tenant {name} was not answered")));
-            }
+    if world.secrets.contains(&secret) && observed.has_user {
+        let is_open = AtomicBool::new(false);
+        let gate = Gate::Kafka(kafka, &is_open);
+        let tried = try_secrets(world, &secret, id, objects, platform.kafka_authorities.as_deref(), &gate).await?;
+        (observed.user, observed.previous) =
+            tried.ok_or_else(|| EffectError::unavailable("Kafka", format!("logging in as tenant {name} was not answered")))?;
+        if is_open.into_inner() {
+            observed.risks.push(OPEN_BY_DEFAULT.to_owned());
         }
     }
     // A tenant's row comes before its topics, and goes after them: topics without one are an earlier tenant's, unless it was asked for them.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{World, quantity::canonical, space::labels, validate::ValidatedTenant};
+use super::{World, quantity::canonical, rotation, space::labels, validate::ValidatedTenant};
 use crate::{
     effect::kubernetes::{AUTHORITY, ObjectKey},
     plan::SecretRef,
@@ -33,6 +33,14 @@ pub struct HubSecrets {
     pub postgres: SecretRef,
     /// The login to Kafka, where it is used.
     pub kafka: Option<SecretRef>,
+}
+
+impl HubSecrets {
+    /// Those that the hub itself is given.
+    #[must_use]
+    pub fn of_hub(&self) -> Vec<&SecretRef> {
+        [&self.tls, &self.keys, &self.postgres].into_iter().chain(&self.kafka).collect()
+    }
 }
 
 /// `hub.json`. A struct rather than JSON, so that its text is always the same.
@@ -72,16 +80,19 @@ fn annotation<'a>(found: &'a Value, name: &str) -> Option<&'a str> {
     found.pointer("/metadata/annotations").and_then(|annotations| annotations.get(name)).and_then(Value::as_str)
 }
 
-/// The newest generation of each Secret; the next where that no longer serves, or where the one that the Deployment was made with is gone:
+/// The newest generation of each Secret; the next where that no longer serves, where a rotation was asked for, or where the one that the Deployment was made with is gone:
 /// another of the same name would change what is in it without the hub's knowing.
 #[must_use]
 pub fn secrets(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> HubSecrets {
     let space = tenant.name.hub_namespace();
     let found = world.objects.get(&ObjectKey::new("apps/v1", "Deployment", &space, objects::HUB));
-    let volumes = found.and_then(|found| found.pointer("/spec/template/spec/volumes")).and_then(Value::as_array);
-    let mounted: Vec<&str> = volumes.into_iter().flatten().filter_map(|volume| volume["secret"]["secretName"].as_str()).collect();
+    let mounted = rotation::mounted(tenant, world);
     let next = |namespace: &str, name: &str, in_use: &[&str]| {
         let mut secret = world.secret(namespace, name);
+        // The authority is none of these: agents hold its certificate.
+        if namespace == space && rotation::is_asked(tenant, world, &secret) {
+            secret.generation += 1;
+        }
         let generation = |used: &&str| used.strip_prefix(name)?.strip_prefix('-')?.parse::<u64>().ok();
         let used = in_use.iter().filter_map(generation).max().unwrap_or_default();
         if used >= secret.generation && !world.secrets.contains(&SecretRef { generation: used, ..secret.clone() }) {
@@ -185,6 +196,13 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
     for (name, secret) in mounted {
         if let Some(secret) = secret {
             volumes.push(json!({"name": name, "secret": {"secretName": secret.object_name(), "defaultMode": 0o440}}));
+        }
+    }
+    // For as long as a store has not taken the new password. Afterwards they are empty, and nothing rolls for that.
+    for (name, secret) in [("postgres-previous", Some(&secrets.postgres)), ("kafka-previous", secrets.kafka.as_ref())] {
+        if let Some(before) = secret.and_then(SecretRef::before) {
+            let secret = json!({"secretName": before.object_name(), "defaultMode": 0o440, "optional": true});
+            volumes.push(json!({"name": name, "secret": secret}));
         }
     }
     let mounts: Vec<Value> = volumes

@@ -9,6 +9,7 @@ pub mod network;
 pub mod opening;
 pub mod plan;
 mod quantity;
+pub mod rotation;
 pub mod scaling;
 pub mod space;
 pub mod status;
@@ -20,7 +21,7 @@ use serde_json::Value;
 
 use crate::{
     effect::{
-        kubernetes::ObjectKey,
+        kubernetes::{ObjectKey, SecretDetails},
         postgres_observe::{LoginState, ObservedTenant},
     },
     plan::{KafkaQuota, SecretRef, TopicSpec},
@@ -38,14 +39,20 @@ pub struct World {
     pub objects: BTreeMap<ObjectKey, Value>,
     /// Secrets that are there.
     pub secrets: BTreeSet<SecretRef>,
+    /// What is known of them.
+    pub details: BTreeMap<SecretRef, SecretDetails>,
     /// Of those, what no longer serves: another generation is to take its place.
     pub outdated: BTreeSet<SecretRef>,
     /// Namespaces whose Secrets may not be read yet: what is in `secrets` is not all there is.
     pub closed: BTreeSet<String>,
     /// What PostgreSQL holds of it.
     pub postgres: ObservedTenant,
-    /// What became of logging in to PostgreSQL as the tenant.
+    /// What became of logging in to PostgreSQL as the tenant, with the newest Secret.
     pub login: LoginState,
+    /// The same with the Secret before it, where the newest was refused.
+    pub previous_login: LoginState,
+    /// Whether every replica of the hub is of the newest revision of its Deployment, and ready.
+    pub rolled_out: bool,
     /// What Kafka holds of it; `None` where the log is in PostgreSQL.
     pub kafka: Option<ObservedKafka>,
     /// Another tenant's data under the same name.
@@ -59,10 +66,13 @@ impl Default for World {
             identity: None,
             objects: BTreeMap::new(),
             secrets: BTreeSet::new(),
+            details: BTreeMap::new(),
             outdated: BTreeSet::new(),
             closed: BTreeSet::new(),
             postgres: ObservedTenant::default(),
             login: LoginState::Refused,
+            previous_login: LoginState::Refused,
+            rolled_out: false,
             kafka: None,
             retained: None,
         }
@@ -76,14 +86,18 @@ pub struct ObservedKafka {
     pub topics: BTreeMap<String, TopicSpec>,
     /// Of those, the ones with a setting that no plan gives them.
     pub misconfigured: BTreeSet<String>,
-    /// What became of logging in as the tenant.
+    /// What became of logging in as the tenant, with the newest Secret.
     pub user: LoginState,
+    /// The same with the Secret before it, where the newest was refused.
+    pub previous: LoginState,
     /// Whether there are credentials of the tenant's user at all.
     pub has_user: bool,
     /// Whether its ACLs are exactly those that it should have.
     pub acls: bool,
     /// What its user may take of each broker.
     pub quota: KafkaQuota,
+    /// What of the brokers' settings puts its data at risk.
+    pub risks: Vec<String>,
 }
 
 impl Default for ObservedKafka {
@@ -92,9 +106,11 @@ impl Default for ObservedKafka {
             topics: BTreeMap::new(),
             misconfigured: BTreeSet::new(),
             user: LoginState::Refused,
+            previous: LoginState::Refused,
             has_user: false,
             acls: false,
             quota: KafkaQuota::default(),
+            risks: Vec::new(),
         }
     }
 }

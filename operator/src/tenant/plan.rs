@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     World, access, bandwidth,
     hub::{self, HubSecrets},
-    network, scaling, space,
+    network, rotation, scaling, space,
     validate::ValidatedTenant,
 };
 use crate::{
@@ -67,6 +67,9 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     apply_marked(deployment, &mut steps);
     // The last: not every cluster knows the kind, and nothing else is to wait for it.
     optional(network::tls_route(tenant), hub_key(tenant, network::TLS_ROUTE), &mut steps);
+    if steps.is_empty() {
+        steps = rotation::remove_replaced(tenant, world, &secrets);
+    }
     Plan { steps }
 }
 
@@ -82,16 +85,23 @@ fn admins_key(tenant: &ValidatedTenant) -> ObjectKey {
 fn make_secrets(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform) -> Vec<Step> {
     let login = |authorities| SecretContent::Login { username: tenant.id.login(), authorities };
     let names = hub::tls_names(tenant, platform);
+    let keys = match secrets.keys.before().filter(|before| world.secrets.contains(before)) {
+        Some(previous) => SecretContent::RotatedHubKeys { previous },
+        None => SecretContent::HubKeys,
+    };
     let mut wanted = vec![
         (&secrets.authority, SecretContent::CertificateAuthority { common_name: format!("ACB tenant {}", tenant.name) }),
         (&secrets.tls, SecretContent::TlsLeaf { authority: secrets.authority.clone(), names }),
-        (&secrets.keys, SecretContent::HubKeys),
+        (&secrets.keys, keys),
         (&secrets.postgres, login(platform.postgres_authorities.clone())),
     ];
     wanted.extend(secrets.kafka.iter().map(|secret| (secret, login(platform.kafka_authorities.clone()))));
     let missing = wanted.into_iter().filter(|(secret, _)| !world.secrets.contains(secret));
     missing
-        .map(|(secret, content)| Step::Kubernetes(KubernetesStep::EnsureSecret { secret: SecretRef::clone(secret), content }))
+        .map(|(secret, content)| {
+            let asked = tenant.rotate.clone();
+            Step::Kubernetes(KubernetesStep::EnsureSecret { secret: SecretRef::clone(secret), content, asked })
+        })
         .collect()
 }
 
@@ -138,11 +148,13 @@ fn postgres(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platf
     }
     // A replica more than there should be is there during a rollout.
     let connection_limit = (tenant.max_replicas + 1) * 6;
-    let right = world
+    let is_right = world
         .postgres
         .login
         .is_some_and(|login| login.enabled && i64::from(login.connection_limit) == i64::from(connection_limit));
-    if !right || world.login != LoginState::Works {
+    let is_due = rotation::is_due(tenant, world, &secrets.postgres, world.login, world.previous_login);
+    let works = world.login == LoginState::Works && world.secrets.contains(&secrets.postgres);
+    if is_due || (works && !is_right) {
         add(PostgresStep::EnsureLogin { tenant_id, secret: secrets.postgres.clone(), connection_limit });
     }
 }
@@ -161,7 +173,7 @@ fn kafka(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform
     if observed.quota != quota {
         add(KafkaStep::EnsureQuota { username: tenant.id.login(), quota });
     }
-    if observed.user != LoginState::Works {
+    if rotation::is_due(tenant, world, secret, observed.user, observed.previous) {
         add(KafkaStep::EnsureUser { username: tenant.id.login(), secret: secret.clone() });
     }
     if !observed.acls {

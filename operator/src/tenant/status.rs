@@ -2,6 +2,7 @@
 
 use acb_crds::{
     Tenant, TenantStatus,
+    common::CredentialStatus,
     names::{TenantId, objects},
     tenant::{DeletionPolicy, Endpoints, Placement, TenantEffective},
 };
@@ -19,6 +20,10 @@ pub struct Seen {
     pub endpoints: Vec<String>,
     /// How many Agents there are.
     pub agents: i64,
+    /// What the hub logs in and signs with, as planned; empty where that was not decided.
+    pub credentials: Vec<CredentialStatus>,
+    /// What of the brokers' settings puts its data at risk; `None` where that was not looked at.
+    pub risks: Option<Vec<String>>,
 }
 
 /// The status after a reconcile. `now` is RFC 3339.
@@ -34,7 +39,11 @@ pub fn status(
     let previous = tenant.status.clone().unwrap_or_default();
     let not_acted_on = validated.map(|validated| validated.not_acted_on.clone()).unwrap_or_default();
     let suspended = validated.is_some_and(|validated| validated.suspended);
-    let conditions = condition::conditions(outcome, suspended, &not_acted_on);
+    let mut conditions = condition::conditions(outcome, suspended, &not_acted_on);
+    conditions.extend(match &seen.risks {
+        Some(risks) => condition::at_risk(risks),
+        None => previous.conditions.iter().find(|before| before.r#type == condition::KAFKA_AT_RISK).cloned(),
+    });
     let generation = tenant.metadata.generation;
     let mut status = TenantStatus {
         observed_generation: generation,
@@ -45,6 +54,9 @@ pub fn status(
         ..TenantStatus { conditions: Vec::new(), ..previous }
     };
     let Some(validated) = validated else { return status };
+    if !seen.credentials.is_empty() {
+        status.credentials.clone_from(&seen.credentials);
+    }
     status.tenant_id = Some(TenantId::hex(&validated.id));
     status.namespace = Some(validated.namespace.clone());
     status.hub_namespace = Some(validated.name.hub_namespace());

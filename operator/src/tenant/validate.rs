@@ -3,7 +3,10 @@
 
 use acb_crds::{
     Limits, Retention, Tenant, Tier,
-    names::{TenantId, TenantName, annotations::ADOPT},
+    names::{
+        TenantId, TenantName,
+        annotations::{ADOPT, ROTATE},
+    },
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
 use acb_hub_core::payload_schema;
@@ -80,6 +83,8 @@ pub struct ValidatedTenant {
     pub ceilings: QuotaCeilings,
     /// Days.
     pub audit_days: u32,
+    /// The request for a rotation of its hub's credentials, if there is one.
+    pub rotate: Option<String>,
     /// Fields that are set and that nothing acts on yet.
     pub not_acted_on: Vec<String>,
 }
@@ -177,6 +182,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     }
     Ok(ValidatedTenant {
         not_acted_on: not_acted_on(tenant),
+        rotate: tenant.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROTATE).cloned()),
         limits: world.tenancy.tenant_limits(tenant, &allowance),
         agent_limits: Tenancy::agent_base(tenant, &allowance),
         ceilings: allowance.quota_ceilings(),

@@ -9,7 +9,7 @@ use acb_crds::{
 use acb_operator::{
     agent,
     effect::{
-        kubernetes::{AUTHORITY, ObjectKey},
+        kubernetes::{AUTHORITY, ObjectKey, SecretDetails},
         postgres_observe::{LoginState, ObservedLogin},
     },
     plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, Step},
@@ -90,7 +90,17 @@ pub(crate) fn apply(world: &mut tenant::World, plan: &Plan) {
                 object["status"] = json!({"phase": "Active"});
                 world.objects.insert(ObjectKey::of(&object).unwrap(), object);
             }
-            Step::Kubernetes(KubernetesStep::EnsureSecret { secret, .. }) => {
+            Step::Kubernetes(KubernetesStep::EnsureSecret { secret, asked, .. }) => {
+                // Nobody has told a store of it yet.
+                match (secret.name.as_str(), &mut world.kafka) {
+                    ("hub-postgres", _) => {
+                        world.previous_login = std::mem::replace(&mut world.login, LoginState::Refused);
+                    }
+                    ("hub-kafka", Some(kafka)) => kafka.previous = std::mem::replace(&mut kafka.user, LoginState::Refused),
+                    _ => {}
+                }
+                world.rolled_out = false;
+                world.details.insert(secret.clone(), SecretDetails { made: String::new(), asked });
                 world.secrets.insert(secret);
             }
             Step::Kubernetes(KubernetesStep::PublishCertificate { namespace, name, authority }) => {
@@ -109,7 +119,7 @@ pub(crate) fn apply(world: &mut tenant::World, plan: &Plan) {
             Step::Postgres(PostgresStep::EnsureLogin { connection_limit, .. }) => {
                 let connection_limit = i32::try_from(connection_limit).unwrap();
                 world.postgres.login = Some(ObservedLogin { enabled: true, connection_limit });
-                world.login = LoginState::Works;
+                (world.login, world.previous_login) = (LoginState::Works, LoginState::Refused);
             }
             Step::Postgres(PostgresStep::DisableLogin { .. }) => {
                 world.postgres.login.as_mut().unwrap().enabled = false;
@@ -127,7 +137,9 @@ fn apply_kafka(kafka: &mut ObservedKafka, step: KafkaStep) {
         KafkaStep::EnsureTopic { topic } => {
             kafka.topics.insert(topic.name.clone(), topic);
         }
-        KafkaStep::EnsureUser { .. } => (kafka.user, kafka.has_user) = (LoginState::Works, true),
+        KafkaStep::EnsureUser { .. } => {
+            (kafka.user, kafka.previous, kafka.has_user) = (LoginState::Works, LoginState::Refused, true);
+        }
         KafkaStep::EnsureAcls { .. } => kafka.acls = true,
         KafkaStep::EnsureQuota { quota, .. } => kafka.quota = quota,
         KafkaStep::RemoveUser { .. } => {

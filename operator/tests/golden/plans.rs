@@ -1,7 +1,7 @@
 use acb_operator::{
     agent::{self, StoredApiKey},
     effect::{kubernetes::ObjectKey, postgres_observe::LoginState},
-    plan::{KubernetesStep, Plan, PostgresStep, Step},
+    plan::{KubernetesStep, Plan, PostgresStep, SecretRef, Step},
     platform::Platform,
     tenancy::Tenancy,
     tenant,
@@ -12,6 +12,13 @@ use crate::given::{
     agent_named, agent_text, agent_world, apply, converged, first, holds, kafka_platform, plan, platform, quota_text, sample,
     tenancy, tenant_text, world,
 };
+
+/// The same, once asked for a rotation.
+fn rotating(tenancy: &Tenancy, value: &str) -> acb_crds::Tenant {
+    let mut tenant = first(tenancy);
+    tenant.metadata.annotations = Some([("acb.dev/rotate".to_owned(), value.to_owned())].into());
+    tenant
+}
 
 fn position(plan: &Plan, what: &str) -> usize {
     plan.steps.iter().position(|step| step.to_string().contains(what)).unwrap_or_else(|| panic!("no {what} in\n{plan}"))
@@ -60,6 +67,60 @@ fn a_login_that_no_longer_serves_gets_its_next_generation() {
     assert_eq!(rotation.steps.len(), 3, "{rotation}");
     apply(&mut world, &rotation);
     assert_eq!(plan(&first(&tenancy), &world, &platform), Plan::default());
+}
+
+#[test]
+fn a_rotation_gives_every_replica_both_passwords_before_a_store_takes_the_new_one() {
+    let (tenancy, platform) = (sample("acme.yaml"), kafka_platform());
+    let mut world = converged(&tenancy, &platform);
+    world.rolled_out = true;
+    let asked = rotating(&tenancy, "2026-11-21");
+    let secrets = plan(&asked, &world, &platform);
+    holds("rotate-1-secrets", &secrets);
+    assert!(!secrets.to_string().contains("login acb_t") && !secrets.to_string().contains("kafka user"), "{secrets}");
+    for done in 0..=secrets.steps.len() {
+        let mut world = world.clone();
+        apply(&mut world, &Plan { steps: secrets.steps[..done].to_vec() });
+        let rest = plan(&asked, &world, &platform);
+        apply(&mut world, &rest);
+        assert_eq!(plan(&asked, &world, &platform), Plan::default(), "it waits for the replicas, after {done} steps");
+        assert!(world.secrets.iter().all(|secret| secret.generation <= 2));
+    }
+    apply(&mut world, &secrets);
+    assert_eq!(hub(&mut world)["spec"]["template"]["spec"]["volumes"].as_array().unwrap().len(), 7);
+    // Meanwhile someone asks once more: one after the other.
+    let again = rotating(&tenancy, "2026-11-22");
+    assert_eq!(plan(&again, &world, &platform), Plan::default());
+
+    world.rolled_out = true;
+    let stores = plan(&asked, &world, &platform);
+    holds("rotate-2-stores", &stores);
+    apply(&mut world, &stores);
+    let clean = plan(&asked, &world, &platform);
+    holds("rotate-3-clean", &clean);
+    apply(&mut world, &clean);
+    assert_eq!(plan(&asked, &world, &platform), Plan::default(), "once for each value");
+    assert_eq!(plan(&first(&tenancy), &world, &platform), Plan::default(), "nor for taking the annotation away");
+    let next = plan(&again, &world, &platform).to_string();
+    assert!(next.contains("hub-postgres-3") && next.contains("hub-kafka-3") && next.contains("hub-keys-3"), "{next}");
+}
+
+#[test]
+fn what_is_removed_by_hand_in_the_middle_of_a_rotation_never_locks_the_replicas_out() {
+    let (tenancy, platform) = (sample("acme.yaml"), kafka_platform());
+    let asked = rotating(&tenancy, "now");
+    for gone in [1, 2] {
+        let mut world = converged(&tenancy, &platform);
+        world.rolled_out = true;
+        let secrets = plan(&asked, &world, &platform);
+        apply(&mut world, &secrets);
+        world.secrets.retain(|secret| secret.name != "hub-postgres" || secret.generation != gone);
+        // As fetch would find it: the store has the first.
+        (world.login, world.previous_login) =
+            if gone == 1 { (LoginState::Refused, LoginState::Refused) } else { (LoginState::Works, LoginState::Refused) };
+        let rest = plan(&asked, &world, &platform).to_string();
+        assert!(rest.contains("+ postgres login"), "without {gone}: {rest}");
+    }
 }
 
 #[test]
@@ -291,7 +352,8 @@ fn agent_plan(tenancy: &Tenancy, name: &str, world: &agent::World, platform: &Pl
 fn apply_agent(world: &mut agent::World, plan: &Plan) {
     for step in &plan.steps {
         match step.clone() {
-            Step::Kubernetes(KubernetesStep::EnsureSecret { secret, .. }) => {
+            Step::Kubernetes(KubernetesStep::EnsureSecret { secret, asked, .. }) => {
+                world.asked.extend(asked.map(|asked| (secret.clone(), asked)));
                 world.secrets.insert(secret);
             }
             Step::Postgres(PostgresStep::ProjectAgent { agent, api_key, .. }) => {
@@ -323,7 +385,7 @@ fn an_agent_from_the_first_to_the_last_day() {
     let text = agent_plan(&suspended, "worker-a", &world, &platform).to_string();
     assert!(text.contains("agent worker-a (agent-full, suspended"), "{text}");
 
-    // Its Secret holds another key. The one before goes at once, but where a rotation was asked for.
+    // Its Secret holds another key. The one before goes at once where its Secret was removed.
     let mut stale = world.clone();
     stale.api_key = agent::StoredApiKey::Stale;
     let text = agent_plan(&stale.tenancy.clone(), "worker-a", &stale, &platform).to_string();
@@ -334,9 +396,38 @@ fn an_agent_from_the_first_to_the_last_day() {
             agent.spec.credentials =
                 Some(serde_json::from_str(&format!(r#"{{"apiKey": {{}}, "rotation": {rotation}}}"#)).unwrap());
         }
-        let text = agent_plan(&rotating, "worker-a", &stale, &platform).to_string();
-        assert!(text.contains(&format!("worker-a-api-key-1, the one before for {expected} s)")), "{text}");
+        // Its key is not old yet, and then it is.
+        assert_eq!(agent_plan(&rotating, "worker-a", &world, &platform), Plan::default());
+        let old = agent::World { is_key_old: true, ..world.clone() };
+        let rotation = agent_plan(&rotating, "worker-a", &old, &platform);
+        let text = rotation.to_string();
+        assert!(text.contains("+ Secret acb-acme/worker-a-api-key-2 (API key)"), "{text}");
+        assert!(text.contains(&format!("worker-a-api-key-2, the one before for {expected} s)")), "{text}");
+        let mut rotated = old;
+        apply_agent(&mut rotated, &rotation);
+        (rotated.is_key_old, rotated.has_replaced_key) = (false, true);
+        assert_eq!(agent_plan(&rotating, "worker-a", &rotated, &platform), Plan::default());
+        // The time of the one before is over.
+        let before = SecretRef { namespace: "acb-acme".into(), name: "worker-a-api-key".into(), generation: 1 };
+        let ended = agent::World { ended_keys: [before.clone()].into(), ..rotated.clone() };
+        let text = agent_plan(&rotating, "worker-a", &ended, &platform).to_string();
+        assert_eq!(text, "- Secret acb-acme/worker-a-api-key-1\n");
+        // Or somebody ends it: at once.
+        rotated.secrets.remove(&before);
+        let text = agent_plan(&rotating, "worker-a", &rotated, &platform).to_string();
+        assert!(text.contains("+ postgres agent worker-a") && !text.contains("the one before"), "{text}");
     }
+
+    // By hand: once for each value.
+    let mut asked = world.tenancy.clone();
+    for agent in &mut asked.agents {
+        agent.metadata.annotations = Some([("acb.dev/rotate".to_owned(), "now".to_owned())].into());
+    }
+    let by_hand = agent_plan(&asked, "worker-a", &world, &platform);
+    holds("agent-rotated", &by_hand);
+    let mut rotated = world.clone();
+    apply_agent(&mut rotated, &by_hand);
+    assert_eq!(agent_plan(&asked, "worker-a", &rotated, &platform), Plan::default());
 
     let mut gone = world.tenancy.clone();
     for agent in &mut gone.agents {

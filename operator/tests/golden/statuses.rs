@@ -14,7 +14,7 @@ fn a_status_changes_only_when_something_did() {
     let (given, platform) = (sample("acme.yaml"), platform());
     let mut tenant = first(&given);
     let validated = tenant::validate::validate(&tenant, &world(&given), &platform).unwrap();
-    let seen = Seen { endpoints: vec!["127.0.0.1:8443".into()], agents: 3 };
+    let seen = Seen { endpoints: vec!["127.0.0.1:8443".into()], agents: 3, ..Seen::default() };
     let status =
         |tenant: &_, outcome: &Outcome, now| tenant::status::status(tenant, Some(&validated), outcome, &seen, &platform, now);
     let ready = status(&tenant, &Outcome::Ready, FIRST);

@@ -11,7 +11,7 @@ use acb_kafka::{
 };
 use acb_operator::{
     effect::{kafka::KafkaEffect, kafka_announce::KafkaAnnouncer, postgres::GenerationAnnouncer, postgres_observe::LoginState},
-    plan::{KafkaQuota, KafkaStep, Plan, Step},
+    plan::{KafkaQuota, KafkaStep, Plan, SecretRef, Step},
     tenant::World,
 };
 use acb_testbed::{Kafka, KafkaListener};
@@ -44,7 +44,9 @@ impl Bench {
         let _turn = BROKERS.acquire().await.unwrap();
         let kafka = Kafka::start(KafkaListener::Plain).await;
         let effect = KafkaEffect::new(admin(&kafka), -1);
-        let world = world(&sample("acme.yaml"));
+        let mut world = world(&sample("acme.yaml"));
+        // What `Passwords` gives.
+        world.secrets.insert(SecretRef { namespace: "acbhub-acme".into(), name: "hub-kafka".into(), generation: 1 });
         let user = acb_crds::names::TenantId::from_uid(first(&world.tenancy).metadata.uid.as_deref().unwrap()).login();
         Self { kafka, effect, world, user, _turn }
     }
@@ -84,6 +86,31 @@ impl Bench {
         let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
         let mut connection = Connection::open(&admin(&self.kafka)).await.unwrap();
         assert_eq!(connection.send(&request, 1).await.unwrap().responses[0].error_code, 0);
+    }
+
+    /// A setting of the broker; `None`: as it was started.
+    async fn set_broker(&self, key: &str, value: Option<&str>) {
+        let operation = i8::from(value.is_none());
+        let config = AlterableConfig::default().with_name(text(key)).with_config_operation(operation).with_value(value.map(text));
+        let resource =
+            AlterConfigsResource::default().with_resource_type(4).with_resource_name(text("")).with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let mut connection = Connection::open(&admin(&self.kafka)).await.unwrap();
+        let answer = connection.send(&request, 1).await.unwrap();
+        assert_eq!(answer.responses[0].error_code, 0, "{answer:?}");
+    }
+
+    async fn until_risks(&mut self, wanted: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            self.observe().await;
+            let risks = &self.world.kafka.as_ref().unwrap().risks;
+            if risks.len() == wanted.len() && risks.iter().zip(wanted).all(|(risk, wanted)| risk.contains(wanted)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{risks:?}, and not {wanted:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn apply(&self, step: KafkaStep) {
@@ -129,7 +156,7 @@ async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
     bench.heals(&["acls of"]).await;
     bench.apply(KafkaStep::RemoveUser { username: user.clone() }).await;
     bench.heals(&["quota of", "kafka user", "acls of"]).await;
-    let elsewhere = acb_operator::plan::SecretRef { namespace: "elsewhere".into(), name: "hub-kafka".into(), generation: 1 };
+    let elsewhere = SecretRef { namespace: "elsewhere".into(), name: "hub-kafka".into(), generation: 1 };
     bench.apply(KafkaStep::EnsureUser { username: user.clone(), secret: elsewhere }).await;
     assert_eq!(bench.effect.login_state(&user, &password("acbhub-acme")).await, LoginState::Refused);
     bench.heals(&["kafka user"]).await;
@@ -146,6 +173,36 @@ async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
     assert_eq!(bench.world.kafka.as_ref().unwrap().topics["acb.acme.documents"].partitions, 6);
     bench.world.tenancy.tenants[0].spec.context_types[0].partitions = None;
     assert_eq!(bench.planned().await, []);
+}
+
+#[tokio::test]
+async fn what_the_brokers_are_set_to_is_judged_and_healed_of_itself() {
+    let mut bench = Bench::start().await;
+    let steps = bench.planned().await;
+    bench.effect.apply(&steps, &Passwords).await.unwrap();
+    bench.observe().await;
+    assert_eq!(bench.world.kafka.as_ref().unwrap().risks, Vec::<String>::new(), "the testbed's broker is set as it should be");
+    bench.set_broker("unclean.leader.election.enable", Some("true")).await;
+    bench.until_risks(&["unclean.leader.election.enable=true"]).await;
+    bench.set_broker("unclean.leader.election.enable", None).await;
+    bench.until_risks(&[]).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_lets_everyone_in_is_found_by_trying() {
+    let open = [("allow.everyone.if.no.acl.found", "true"), ("auto.create.topics.enable", "true")];
+    for (settings, is_open, risks) in [(&open[..], true, 1), (&[], false, 0)] {
+        let _turn = BROKERS.acquire().await.unwrap();
+        let kafka = Kafka::start_with(KafkaListener::Plain, settings).await;
+        let effect = KafkaEffect::new(admin(&kafka), -1);
+        effect.apply(&crate::tenant("acme"), &Passwords).await.unwrap();
+        assert_eq!(effect.try_login("acme", &password("acme")).await, (LoginState::Works, is_open));
+        assert_eq!(effect.try_login("acme", "wrong").await, (LoginState::Refused, false));
+        let observed = effect.observe("acme", "acb.acme.").await.unwrap();
+        assert_eq!(observed.risks.len(), risks, "{:?}", observed.risks);
+        assert!(observed.risks.iter().all(|risk| risk.starts_with("auto.create.topics.enable=true")), "{:?}", observed.risks);
+        assert_eq!(observed.topics.len(), 1, "trying makes no topic");
+    }
 }
 
 #[tokio::test]

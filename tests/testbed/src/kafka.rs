@@ -42,14 +42,24 @@ impl Kafka {
         Self::start_on(listener, Ipv4Addr::LOCALHOST.into()).await
     }
 
+    /// A fresh broker on loopback, with further settings, which come after its own.
+    pub async fn start_with(listener: KafkaListener, settings: &[(&str, &str)]) -> Self {
+        Self::prepare(listener, Ipv4Addr::LOCALHOST.into(), settings).await
+    }
+
     /// A fresh broker on an address of this machine, such as one that its pods can reach.
     pub async fn start_on(listener: KafkaListener, address: IpAddr) -> Self {
+        Self::prepare(listener, address, &[]).await
+    }
+
+    async fn prepare(listener: KafkaListener, address: IpAddr, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("acb-kafka-").tempdir().unwrap();
         let [port, controller] = free_ports([address, Ipv4Addr::LOCALHOST.into()]);
         let password = hex::encode(random::<16>());
         let ca = (listener == KafkaListener::Tls).then(|| certify(dir.path(), address));
         let mut kafka = Self { dir, listener, address, port, password, ca, keeper: None };
-        fs::write(kafka.properties(), kafka.configuration(controller)).unwrap();
+        let further: String = settings.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+        fs::write(kafka.properties(), kafka.configuration(controller) + &further).unwrap();
         kafka.format().await;
         kafka.launch().await;
         kafka

@@ -110,12 +110,14 @@ type Live = Closing<ThreadedProducer<Deliveries>>;
 /// The bus's one producer.
 pub(super) struct Writer {
     clients: Clients,
-    producer: Mutex<Arc<Live>>,
+    /// With the number of the password that it has.
+    producer: Mutex<(Arc<Live>, u64)>,
 }
 
 impl Writer {
     pub(super) fn new(clients: Clients) -> Result<Self, BusError> {
-        let producer = Mutex::new(start(&clients)?);
+        let serial = clients.serial();
+        let producer = Mutex::new((start(&clients)?, serial));
         Ok(Self { clients, producer })
     }
 
@@ -163,12 +165,16 @@ impl Writer {
 
     /// The producer, or a new one after an error that it can't go on from.
     fn live(&self) -> Result<Arc<Live>, BusError> {
-        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        let (producer, serial) = &mut *held;
         if let Some((code, reason)) = producer.get().and_then(|producer| producer.client().fatal_error()) {
             tracing::warn!(target: "acb::kafka", %code, reason, "the producer can't go on: a new one takes its place");
-            *producer = start(&self.clients)?;
+            (*serial, *producer) = (self.clients.serial(), start(&self.clients)?);
         }
-        Ok(Arc::clone(&producer))
+        if let Some(producer) = producer.get() {
+            self.clients.renew(producer.client(), serial)?;
+        }
+        Ok(Arc::clone(producer))
     }
 }
 

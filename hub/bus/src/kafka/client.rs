@@ -1,9 +1,15 @@
 //! How librdkafka is set up: connections, bounds, and what it says.
 
+use std::{
+    ffi::{CStr, CString},
+    sync::{Arc, PoisonError, RwLock},
+};
+
 use acb_hub_core::bus::{BusError, Logged, Record, TopicName};
 use bytes::Bytes;
 use rdkafka::{
     ClientConfig, ClientContext, Message, TopicPartitionList,
+    client::Client,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::KafkaError,
@@ -12,16 +18,25 @@ use rdkafka::{
 };
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 use super::KafkaSettings;
 
 /// The same at the topics: see the operator's Kafka effect.
 const MAX_MESSAGE_BYTES: &str = "2097152";
 
+/// The password of now. Its number rises with each that takes another's place.
+struct Login {
+    serial: u64,
+    password: Zeroizing<String>,
+}
+
 /// Makes the settings of each client.
 #[derive(Clone)]
 pub(super) struct Clients {
     base: ClientConfig,
+    username: String,
+    login: Arc<RwLock<Login>>,
     group: String,
     place: String,
 }
@@ -33,7 +48,6 @@ impl Clients {
             .set("client.id", "acb-hub")
             .set("sasl.mechanism", "SCRAM-SHA-512")
             .set("sasl.username", &settings.username)
-            .set("sasl.password", settings.password.as_str())
             .set("security.protocol", if settings.authorities.is_some() { "sasl_ssl" } else { "sasl_plaintext" })
             .set("allow.auto.create.topics", "false")
             .set("message.max.bytes", MAX_MESSAGE_BYTES)
@@ -47,11 +61,49 @@ impl Clients {
         if let Some(authorities) = &settings.authorities {
             base.set("ssl.ca.pem", authorities);
         }
-        Self { base, group: format!("acb.{}.hub", settings.tenant), place: settings.bootstrap_servers.clone() }
+        let login = Arc::new(RwLock::new(Login { serial: 0, password: settings.password.clone() }));
+        let (group, place) = (format!("acb.{}.hub", settings.tenant), settings.bootstrap_servers.clone());
+        Self { base, username: settings.username.clone(), login, group, place }
+    }
+
+    /// Connections that are made from now on log in with this password.
+    pub(super) fn log_in_with(&self, password: &str) {
+        let mut login = self.login.write().unwrap_or_else(PoisonError::into_inner);
+        *login = Login { serial: login.serial + 1, password: Zeroizing::new(password.to_owned()) };
+    }
+
+    fn with_login(&self) -> ClientConfig {
+        let mut config = self.base.clone();
+        config.set("sasl.password", self.login.read().unwrap_or_else(PoisonError::into_inner).password.as_str());
+        config
+    }
+
+    /// Gives a client that was made with an earlier password that of now: what it has open stays open. `serial` is the number of the
+    /// password that it has.
+    pub(super) fn renew<C: ClientContext>(&self, client: &Client<C>, serial: &mut u64) -> Result<(), BusError> {
+        let login = self.login.read().unwrap_or_else(PoisonError::into_inner);
+        if login.serial == *serial {
+            return Ok(());
+        }
+        let refused =
+            |why: String| BusError::Unavailable(format!("Kafka at {}: a new password was not taken: {why}", self.place));
+        let username = CString::new(self.username.as_str()).map_err(|error| refused(error.to_string()))?;
+        let mut password = Zeroizing::new(Vec::with_capacity(login.password.len() + 1));
+        password.extend_from_slice(login.password.as_bytes());
+        password.push(0);
+        let password = CStr::from_bytes_with_nul(&password).map_err(|_| refused("it holds a zero".to_owned()))?;
+        set_credentials(client, &username, password).map_err(refused)?;
+        *serial = login.serial;
+        Ok(())
+    }
+
+    /// The number of the password that clients which are made now have.
+    pub(super) fn serial(&self) -> u64 {
+        self.login.read().unwrap_or_else(PoisonError::into_inner).serial
     }
 
     pub(super) fn producer(&self) -> ClientConfig {
-        let mut config = self.base.clone();
+        let mut config = self.with_login();
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -80,7 +132,7 @@ impl Clients {
     }
 
     fn consumer(&self) -> ClientConfig {
-        let mut config = self.base.clone();
+        let mut config = self.with_login();
         config
             // Only because librdkafka wants one: nothing is ever committed.
             .set("group.id", &self.group)
@@ -98,6 +150,22 @@ impl Clients {
     pub(super) fn unavailable(&self, what: &str, error: &KafkaError) -> BusError {
         BusError::Unavailable(format!("Kafka at {} did not {what}: {error}", self.place))
     }
+}
+
+/// rdkafka has no safe call for this.
+#[allow(unsafe_code)]
+fn set_credentials<C: ClientContext>(client: &Client<C>, username: &CStr, password: &CStr) -> Result<(), String> {
+    use rdkafka::bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials};
+    // SAFETY: the client is alive for as long as it is borrowed, and both texts are copied before the call returns.
+    let error = unsafe { rd_kafka_sasl_set_credentials(client.native_ptr(), username.as_ptr(), password.as_ptr()) };
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the error is ours until it is destroyed, which is done once, after its text was copied.
+    let text = unsafe { CStr::from_ptr(rd_kafka_error_string(error)).to_string_lossy().into_owned() };
+    // SAFETY: as above.
+    unsafe { rd_kafka_error_destroy(error) };
+    Err(text)
 }
 
 /// What librdkafka says goes to the log. It names users and brokers, never passwords.
@@ -178,6 +246,11 @@ pub(super) fn logged(message: &BorrowedMessage<'_>) -> Logged {
 
 pub(super) fn log_time(millis: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// Whether a login was refused.
+pub(super) fn is_login(error: RDKafkaErrorCode) -> bool {
+    matches!(error, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
 }
 
 /// What reading goes on after, because librdkafka mends it by itself.

@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What one read brings at most; always at least one record.
 const READ_BYTES: usize = 4 * 1024 * 1024;
 
-type Reader = Closing<BaseConsumer<Context>>;
+/// With the number of the password that it has.
+type Reader = (Closing<BaseConsumer<Context>>, u64);
 
 pub(super) struct Lookup {
     clients: Clients,
@@ -94,12 +95,15 @@ impl Lookup {
         let clients = self.clients.clone();
         let task = tokio::task::spawn_blocking(move || {
             if reader.is_none() {
-                *reader = Some(Closing::new(clients.reader().create_with_context(Context)?));
+                let serial = clients.serial();
+                *reader = Some((Closing::new(clients.reader().create_with_context(Context)?), serial));
             }
-            match reader.as_ref().and_then(Closing::get) {
-                Some(reader) => question(reader),
-                None => Err(KafkaError::Canceled),
+            let Some((reader, serial)) = reader.as_mut() else { return Err(KafkaError::Canceled) };
+            let Some(reader) = reader.get() else { return Err(KafkaError::Canceled) };
+            if let Err(error) = clients.renew(reader.client(), serial) {
+                tracing::warn!(target: "acb::kafka", %error, "the lookups keep the password before");
             }
+            question(reader)
         });
         match task.await {
             Ok(answer) => answer.map_err(|error| self.clients.unavailable(what, &error)),
@@ -155,6 +159,8 @@ fn read(
             }
             Some(Err(KafkaError::PartitionEOF(at))) if at == partition.cast_signed() => break,
             Some(Err(KafkaError::MessageConsumption(code))) if client::passes(code) && Instant::now() < deadline => {}
+            // Of a password that has been replaced since, while nobody asked.
+            Some(Err(KafkaError::MessageConsumption(code))) if client::is_login(code) && Instant::now() < deadline => {}
             Some(Err(error)) if !matches!(error, KafkaError::PartitionEOF(_)) => return Err(error),
             Some(_) => {}
             None => return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)),

@@ -16,7 +16,7 @@ use super::KafkaSettings;
 const VERSION: i16 = 12;
 
 pub(super) struct Metadata {
-    settings: Settings,
+    settings: Mutex<Settings>,
     /// Kept between two questions; brokers close it when it is idle for long.
     connection: Mutex<Option<Connection>>,
 }
@@ -28,7 +28,7 @@ impl Metadata {
             Some(authorities) => login.with_tls(authorities.as_bytes()).map_err(|error| unavailable(&error))?,
             None => login,
         };
-        Ok(Self { settings: login, connection: Mutex::default() })
+        Ok(Self { settings: Mutex::new(login), connection: Mutex::default() })
     }
 
     pub(super) async fn topic(&self, topic: &TopicName) -> Result<TopicInfo, BusError> {
@@ -53,6 +53,22 @@ impl Metadata {
         Ok(TopicInfo { epoch, partitions })
     }
 
+    /// Whether the brokers take this password of a user now.
+    pub(super) async fn is_taken(&self, username: &str, password: &str) -> Result<bool, BusError> {
+        let settings = self.settings.lock().await.clone().with_login(username, password);
+        match Connection::open(&settings).await {
+            Ok(_) => Ok(true),
+            Err(Error::Login(..)) => Ok(false),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// Connections that are made from now on log in with this password.
+    pub(super) async fn log_in_with(&self, username: &str, password: &str) {
+        let mut settings = self.settings.lock().await;
+        *settings = settings.clone().with_login(username, password);
+    }
+
     async fn ask(&self, request: &MetadataRequest) -> Result<MetadataResponse, BusError> {
         let mut kept = self.connection.lock().await;
         // Taken out: if this is cancelled half-way, the answer must not be taken for another question's.
@@ -62,7 +78,8 @@ impl Metadata {
             *kept = Some(connection);
             return Ok(answer);
         }
-        let mut connection = Connection::open(&self.settings).await.map_err(|error| unavailable(&error))?;
+        let settings = self.settings.lock().await.clone();
+        let mut connection = Connection::open(&settings).await.map_err(|error| unavailable(&error))?;
         let answer = connection.send(request, VERSION).await.map_err(|error| unavailable(&error))?;
         *kept = Some(connection);
         Ok(answer)

@@ -30,6 +30,10 @@ struct Follower {
     /// Told once what is ready has been handed over.
     failed: Option<BusError>,
     look: tokio::time::Interval,
+    /// The number of the password that the consumer has.
+    serial: u64,
+    /// When it was given that.
+    renewed: Option<Instant>,
     consumer: Closing<StreamConsumer<Context>>,
 }
 
@@ -62,10 +66,12 @@ pub(super) fn follow(
         consumer.assign(&client::places(&topic, places)?)?;
         Ok(Closing::new(consumer))
     };
+    let serial = clients.serial();
     let consumer = start().map_err(|error: KafkaError| clients.unavailable("start a tail", &error))?;
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let follower = Follower { clients: clients.clone(), metadata, topic, info, ready, failed: None, look, consumer };
+    let follower =
+        Follower { clients: clients.clone(), metadata, topic, info, ready, failed: None, look, serial, renewed: None, consumer };
     Ok(Box::pin(stream::unfold(Some(follower), |follower| async move {
         let mut follower = follower?;
         match follower.next().await {
@@ -101,6 +107,7 @@ impl Follower {
             for message in taken {
                 match message {
                     Ok(logged) => self.take(logged),
+                    Err(error) if self.is_outdated(&error) => self.log_in_anew()?,
                     Err(error) => self.failed = self.failed.take().or(self.end(&error)),
                 }
             }
@@ -134,8 +141,26 @@ impl Follower {
         }
     }
 
+    /// Whether a login was refused because it was with a password that has been replaced since.
+    fn is_outdated(&self, error: &KafkaError) -> bool {
+        let refused = error.rdkafka_error_code().is_some_and(client::is_login);
+        // What was tried with the one before is told of a little later, too.
+        let late = self.renewed.is_some_and(|renewed| renewed.elapsed() < LOOK);
+        refused && (late || self.serial != self.clients.serial())
+    }
+
+    fn log_in_anew(&mut self) -> Result<(), BusError> {
+        let (before, Some(consumer)) = (self.serial, self.consumer.get()) else { return Ok(()) };
+        self.clients.renew(consumer.client(), &mut self.serial)?;
+        if self.serial != before {
+            self.renewed = Some(Instant::now());
+        }
+        Ok(())
+    }
+
     /// A topic that was made anew ends the tail; partitions that were added are followed from their beginning.
     async fn look_again(&mut self) -> Result<(), BusError> {
+        self.log_in_anew()?;
         let now = match self.metadata.topic(&self.topic).await {
             Ok(now) => now,
             Err(BusError::Unavailable(reason)) => {

@@ -146,29 +146,23 @@ impl Drop for Follow {
 }
 
 /// Starts the two sessions, which end with `stop`.
-pub(super) fn spawn(
-    wake: &Arc<Wake>,
-    options: &PgConnectOptions,
-    tenant: [u8; 10],
-    stop: &CancellationToken,
-    supervisor: &Supervisor,
-) {
+pub(super) fn spawn(wake: &Arc<Wake>, pool: &PgPool, tenant: [u8; 10], stop: &CancellationToken, supervisor: &Supervisor) {
     let digits: String = tenant.iter().map(|byte| format!("{byte:02x}")).collect();
     let channel = format!("acb_{digits}");
-    let listener = listen(Arc::clone(wake), options.clone(), tenant, channel.clone());
-    let notifier = notify(Arc::clone(wake), options.clone(), channel);
+    let listener = listen(Arc::clone(wake), pool.clone(), tenant, channel.clone());
+    let notifier = notify(Arc::clone(wake), pool.clone(), channel);
     let until = |task| stop.clone().run_until_cancelled_owned(task).map(drop);
     supervisor.spawn_until("bus.listener", stop.clone(), until(listener.boxed()));
     supervisor.spawn_until("bus.notifier", stop.clone(), until(notifier.boxed()));
 }
 
-async fn listen(wake: Arc<Wake>, options: PgConnectOptions, tenant: [u8; 10], channel: String) {
+async fn listen(wake: Arc<Wake>, shared: PgPool, tenant: [u8; 10], channel: String) {
     let mut pause = BACKOFF.0;
     loop {
         // A pool of one is the only way to a listener with options of its own. A new one each time, so that nothing of a broken session
         // is left.
-        let pool =
-            PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options.clone());
+        let options = PgConnectOptions::clone(&shared.connect_options());
+        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options);
         let started = Instant::now();
         let Err(error) = session(&wake, &pool, tenant, &channel).await;
         if started.elapsed() > BACKOFF.1 {
@@ -239,14 +233,12 @@ async fn ask(listener: &mut PgListener, tenant: [u8; 10], topics: &[String]) -> 
 }
 
 /// Sends one notification for however many commits there were since the last.
-async fn notify(wake: Arc<Wake>, options: PgConnectOptions, channel: String) {
-    // A notification is worth no flush to disk.
-    let options = options.options([("synchronous_commit", "off")]);
+async fn notify(wake: Arc<Wake>, shared: PgPool, channel: String) {
     let mut session: Option<PgConnection> = None;
     let mut pause = BACKOFF.0;
     loop {
         wake.committed.notified().await;
-        match send(&wake, &options, &channel, session.take()).await {
+        match send(&wake, &shared, &channel, session.take()).await {
             Ok(kept) => {
                 session = Some(kept);
                 pause = BACKOFF.0;
@@ -261,16 +253,13 @@ async fn notify(wake: Arc<Wake>, options: PgConnectOptions, channel: String) {
     }
 }
 
-async fn send(
-    wake: &Wake,
-    options: &PgConnectOptions,
-    channel: &str,
-    session: Option<PgConnection>,
-) -> Result<PgConnection, sqlx::Error> {
+async fn send(wake: &Wake, shared: &PgPool, channel: &str, session: Option<PgConnection>) -> Result<PgConnection, sqlx::Error> {
     let mut session = match session {
         Some(session) => session,
         None => {
-            let mut session = PgConnection::connect_with(options).await?;
+            // A notification is worth no flush to disk.
+            let options = PgConnectOptions::clone(&shared.connect_options()).options([("synchronous_commit", "off")]);
+            let mut session = PgConnection::connect_with(&options).await?;
             let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut session).await?;
             wake.notifier.store(pid.cast_unsigned(), Ordering::Relaxed);
             session

@@ -86,9 +86,9 @@ impl World {
     ) -> Replica {
         let options = self.tenant.connect_options();
         let supervisor = Supervisor::default();
-        let store = PgStore::new(options.clone());
+        let store = PgStore::new(options);
         let id = self.tenant.id_bytes().try_into().unwrap();
-        let bus: Arc<dyn Bus> = Arc::new(PostgresBus::connect(&options, id, store.pool().clone(), &supervisor));
+        let bus: Arc<dyn Bus> = Arc::new(PostgresBus::connect(id, store.pool().clone(), &supervisor));
         let directory = Directory::new(store.load().await.unwrap());
         let stores = change(PgContexts::new(&store).stores());
         let metrics = ContextMetrics::new(self.tenant.name());

@@ -20,7 +20,7 @@ async fn world() -> World {
     let id: [u8; 10] = tenant.id_bytes().try_into().unwrap();
     World::new(tenant.name(), move || {
         let store = PgStore::new(options.clone());
-        let bus = PostgresBus::connect(&options, id, store.pool().clone(), &Supervisor::default());
+        let bus = PostgresBus::connect(id, store.pool().clone(), &Supervisor::default());
         Ports { bus: Arc::new(bus), mailboxes: Arc::new(store.clone()), cursors: Arc::new(store) }
     })
 }

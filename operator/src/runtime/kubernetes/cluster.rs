@@ -161,6 +161,10 @@ impl Runtime for Cluster {
         hub::outcome(self.hub_object(&tenant.name, "apps/v1", "Deployment").as_deref())
     }
 
+    fn is_rolled_out(&self, tenant: &TenantName) -> bool {
+        hub::outcome(self.hub_object(tenant, "apps/v1", "Deployment").as_deref()) == Outcome::Ready
+    }
+
     fn endpoints(&self, tenant: &TenantName) -> Vec<String> {
         hub::endpoints(self.hub_object(tenant, "v1", "Service").as_deref())
     }

@@ -217,8 +217,8 @@ impl Objects for KubernetesObjects {
         }
     }
 
-    async fn create_secret(&self, secret: &SecretRef, data: SecretData) -> Result<(), EffectError> {
+    async fn create_secret(&self, secret: &SecretRef, data: SecretData, asked: Option<&str>) -> Result<(), EffectError> {
         self.fence.check(Duration::ZERO)?;
-        self.secrets.create(secret, &data).await
+        self.secrets.create(secret, &data, asked).await
     }
 }

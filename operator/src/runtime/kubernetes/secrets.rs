@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use acb_crds::names::annotations::ROTATE;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_client::api::{ListParams, PostParams};
 use serde_json::{Value, json};
@@ -39,14 +40,18 @@ struct Listed {
 pub(super) struct Listing {
     uid: String,
     made: String,
+    asked: Option<String>,
 }
 
 impl Listing {
     /// As an object without what is in it.
     pub(super) fn object(&self, namespace: &str, name: &str) -> Value {
+        let annotations: BTreeMap<&str, &String> = self.asked.iter().map(|asked| (ROTATE, asked)).collect();
         json!({
             "apiVersion": "v1", "kind": "Secret",
-            "metadata": {"name": name, "namespace": namespace, "uid": self.uid, "creationTimestamp": self.made},
+            "metadata": {
+                "name": name, "namespace": namespace, "uid": self.uid, "creationTimestamp": self.made, "annotations": annotations,
+            },
         })
     }
 }
@@ -77,6 +82,7 @@ fn listing(metadata: &ObjectMeta) -> Listing {
     Listing {
         uid: metadata.uid.clone().unwrap_or_default(),
         made: metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
+        asked: metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROTATE).cloned()),
     }
 }
 
@@ -151,9 +157,9 @@ impl Secrets {
     }
 
     /// Makes a Secret. Where there is one, it stays as it is.
-    pub(super) async fn create(&self, secret: &SecretRef, data: &SecretData) -> Result<(), EffectError> {
+    pub(super) async fn create(&self, secret: &SecretRef, data: &SecretData, asked: Option<&str>) -> Result<(), EffectError> {
         let key = ObjectKey::secret(secret);
-        let object = serde_json::from_value(encoded(secret, data))
+        let object = serde_json::from_value(encoded(secret, data, asked))
             .map_err(|error| EffectError::refused("the operator", format!("{key} is no object: {error}")))?;
         let api = self.api(&key.namespace)?;
         let options = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };

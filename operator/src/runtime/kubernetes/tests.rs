@@ -143,7 +143,7 @@ async fn without_the_lease_nothing_is_sent() {
     for result in [
         objects.apply(&wanted).await,
         objects.delete(&key).await,
-        objects.create_secret(&secret, SecretData::new()).await,
+        objects.create_secret(&secret, SecretData::new(), None).await,
         objects.set_status(&key, json!({"agents": 1})).await,
         objects.set_finalizer(&key, FINALIZER, true).await,
     ] {

@@ -183,8 +183,8 @@ impl Objects for ObjectStore {
         Ok(())
     }
 
-    async fn create_secret(&self, secret: &SecretRef, data: SecretData) -> Result<(), EffectError> {
-        let mut object = encoded(secret, &data);
+    async fn create_secret(&self, secret: &SecretRef, data: SecretData, asked: Option<&str>) -> Result<(), EffectError> {
+        let mut object = encoded(secret, &data, asked);
         object["metadata"]["creationTimestamp"] = now().into();
         {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -229,11 +229,11 @@ mod tests {
     async fn a_secret_is_made_once_and_is_private() {
         let (_folder, store) = store();
         let secret = SecretRef { namespace: "acbhub-acme".into(), name: "hub-keys".into(), generation: 1 };
-        let step = KubernetesStep::EnsureSecret { secret: secret.clone(), content: SecretContent::HubKeys };
+        let step = KubernetesStep::EnsureSecret { secret: secret.clone(), content: SecretContent::HubKeys, asked: None };
         kubernetes::apply(&store, &step).await.unwrap();
         let first = store.read(&secret).await.unwrap();
         kubernetes::apply(&store, &step).await.unwrap();
-        store.create_secret(&secret, SecretData::new().with("pepper", "other")).await.unwrap();
+        store.create_secret(&secret, SecretData::new().with("pepper", "other"), None).await.unwrap();
         assert_eq!(store.read(&secret).await.unwrap().get("pepper"), first.get("pepper"));
         let path = store.path(&ObjectKey::secret(&secret));
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -244,8 +244,8 @@ mod tests {
         let (_folder, store) = store();
         let secret = |name: &str| SecretRef { namespace: "acb-system".into(), name: name.into(), generation: 1 };
         let content = SecretContent::TlsLeaf { authority: secret("ca-acme"), names: vec![] };
-        let error =
-            kubernetes::apply(&store, &KubernetesStep::EnsureSecret { secret: secret("leaf"), content }).await.unwrap_err();
+        let step = KubernetesStep::EnsureSecret { secret: secret("leaf"), content, asked: None };
+        let error = kubernetes::apply(&store, &step).await.unwrap_err();
         assert!(error.is_transient() && matches!(error, EffectError::MissingSecret(_)), "{error}");
     }
 

@@ -109,6 +109,8 @@ pub struct Mount {
 pub enum VolumeSource {
     /// A Secret by name.
     Secret(String),
+    /// A Secret by name; nothing where it is not there.
+    OptionalSecret(String),
     /// A ConfigMap by name.
     ConfigMap(String),
     /// Nothing at first.
@@ -182,7 +184,12 @@ fn volumes(pod: &mut Fields) -> Result<BTreeMap<String, VolumeSource>, Unsupport
         let source = if let Some(mut secret) = volume.object("secret")? {
             // Files are the owner's alone here, whatever mode a cluster would give them.
             secret.ignore(&["defaultMode"]);
-            let source = VolumeSource::Secret(secret.required_text("secretName")?);
+            let name = secret.required_text("secretName")?;
+            let source = match secret.take("optional") {
+                None | Some(Value::Bool(false)) => VolumeSource::Secret(name),
+                Some(Value::Bool(true)) => VolumeSource::OptionalSecret(name),
+                Some(other) => return Err(secret.wrong("optional", format!("expected true or false, found {other}"))),
+            };
             secret.finish()?;
             source
         } else if let Some(mut config) = volume.object("configMap")? {

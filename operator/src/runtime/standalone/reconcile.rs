@@ -14,12 +14,19 @@ use super::{
     deployments::Running,
     everything::Everything,
     objects::ObjectStore,
+    pod::Workload,
     resources::{self, Resources},
     state::StateError,
 };
 use crate::{
     condition::{Outcome, Problem, Reason},
-    effect::{EffectError, kafka::KafkaEffect, kafka_access::KafkaAccess, kubernetes::Objects, postgres::PostgresEffect},
+    effect::{
+        EffectError,
+        kafka::KafkaEffect,
+        kafka_access::KafkaAccess,
+        kubernetes::{ObjectKey, Objects},
+        postgres::PostgresEffect,
+    },
     platform::Platform,
     reconcile::{
         deletion::Ending,
@@ -123,6 +130,16 @@ impl Runtime for Machine {
         let why = hub.pods.iter().find(|(_, pod)| !pod.ready && !pod.message.is_empty());
         let why = why.map(|(name, pod)| format!("; {name}: {}", pod.message)).unwrap_or_default();
         Outcome::Waiting(format!("the hub has {} of {} replicas ready{why}", hub.ready.min(tenant.replicas), tenant.replicas))
+    }
+
+    fn is_rolled_out(&self, tenant: &TenantName) -> bool {
+        let space = tenant.hub_namespace();
+        let found = self.store.read_object(&ObjectKey::new("apps/v1", "Deployment", &space, HUB)).ok().flatten();
+        let Some(planned) = found.and_then(|found| Workload::from_deployment(&found).ok()) else { return false };
+        let running = self.running.borrow();
+        // What runs is written down a moment after what was planned.
+        let hub = running.deployments.get(&format!("{space}/{HUB}")).filter(|hub| hub.revision == planned.revision);
+        hub.is_some_and(|hub| hub.is_ready() && hub.outdated == 0)
     }
 
     fn endpoints(&self, tenant: &TenantName) -> Vec<String> {

@@ -40,9 +40,13 @@ pub fn sync(store: &ObjectStore, namespace: &str, mount: &Mount, root: &Path) ->
     let folder = root.join(mount.path.trim_start_matches('/'));
     let (key, files) = match &mount.source {
         VolumeSource::Empty => return Ok(state::make_private(&folder)?),
-        VolumeSource::Secret(name) => {
+        VolumeSource::Secret(name) | VolumeSource::OptionalSecret(name) => {
             let key = ObjectKey::new("v1", "Secret", namespace, name);
-            let object = store.read_object(&key)?.ok_or_else(|| VolumeError::Missing(key.clone()))?;
+            let object = match store.read_object(&key)? {
+                Some(object) => object,
+                None if matches!(mount.source, VolumeSource::OptionalSecret(_)) => return Ok(publish(&folder, &Files::new())?),
+                None => return Err(VolumeError::Missing(key)),
+            };
             let files = secret_data(&object).map(|data| {
                 data.iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_vec()))).collect::<Files>()
             });

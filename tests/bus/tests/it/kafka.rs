@@ -181,6 +181,44 @@ async fn a_tail_outlives_a_killed_broker() {
     assert_eq!(texts(&take(&mut tail, 1).await), ["after"]);
 }
 
+/// The tenant's password is replaced, and every connection is lost: what was open goes on with the new one, and nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_goes_over_to_a_new_password() {
+    struct New;
+
+    #[async_trait]
+    impl SecretReader for New {
+        async fn read(&self, _: &SecretRef) -> Result<SecretData, EffectError> {
+            Ok(SecretData::new().with("password", "another one"))
+        }
+    }
+
+    let provider = disturbed().await;
+    let topic = provider.topic(1).await;
+    let bus = KafkaBus::connect(&provider.settings).unwrap();
+    append(&bus, &topic, 0, "before").await;
+    let mut tail = bus.tail(&topic, &[0]).await.unwrap();
+    assert_eq!(texts(&take(&mut tail, 1).await), ["before"]);
+    let old = provider.settings.password.clone();
+    assert!(bus.is_taken(&old).await.unwrap() && !bus.is_taken("another one").await.unwrap());
+
+    let secret = SecretRef { namespace: "n".into(), name: "hub-kafka".into(), generation: 2 };
+    let step = KafkaStep::EnsureUser { username: provider.settings.username.clone(), secret };
+    provider.effect.apply(&[step], &New).await.unwrap();
+    assert!(!bus.is_taken(&old).await.unwrap() && bus.is_taken("another one").await.unwrap());
+    // What is connected stays.
+    append(&bus, &topic, 0, "meanwhile").await;
+    assert_eq!(texts(&take(&mut tail, 1).await), ["meanwhile"]);
+
+    bus.log_in_with("another one").await;
+    provider.broker.lock().await.crash_and_restart().await;
+    append(&bus, &topic, 0, "after").await;
+    assert_eq!(texts(&take(&mut tail, 1).await), ["after"]);
+    assert_eq!(texts(&bus.read(&topic, 0, 0, 10).await.unwrap()), ["before", "meanwhile", "after"]);
+    let mut anew = bus.tail(&topic, &[0]).await.unwrap();
+    assert_eq!(take(&mut anew, 3).await.len(), 3);
+}
+
 /// Without a broker nothing is made up, and the error says where it was looked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_broker_is_named() {

@@ -31,8 +31,8 @@ async fn postgres() -> OnPostgres {
 impl OnPostgres {
     fn connect(&self) -> PostgresBus {
         let options = self.tenant.connect_options();
-        let pool = PgPoolOptions::new().max_connections(4).test_before_acquire(false).connect_lazy_with(options.clone());
-        PostgresBus::connect(&options, self.id(), pool, &Supervisor::default())
+        let pool = PgPoolOptions::new().max_connections(4).test_before_acquire(false).connect_lazy_with(options);
+        PostgresBus::connect(self.id(), pool, &Supervisor::default())
     }
 
     fn id(&self) -> [u8; 10] {
@@ -111,6 +111,30 @@ impl Provider for OnPostgres {
 }
 
 acb_bus_conformance::conformance!(postgres);
+
+/// The tenant's password is replaced, and every session is lost: what was open goes on with the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_goes_over_to_its_pools_new_password() {
+    let provider = postgres().await;
+    let topic = provider.topic(1).await;
+    let pool = PgPoolOptions::new().max_connections(4).connect_lazy_with(provider.tenant.connect_options());
+    let bus = PostgresBus::connect(provider.id(), pool.clone(), &Supervisor::default());
+    append(&bus, &topic, 0, "before").await;
+    let mut tail = bus.tail(&topic, &[0]).await.unwrap();
+    assert_eq!(texts(&take(&mut tail, 1).await), ["before"]);
+    let set = format!("ALTER ROLE {} PASSWORD 'another one'", provider.tenant.username());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut provider.server.superuser().await).await.unwrap();
+    pool.set_connect_options(provider.tenant.connect_options().password("another one"));
+    provider.end_sessions().await;
+    let deadline = Instant::now() + DEADLINE;
+    while bus.topic(&topic).await.is_err() {
+        assert!(Instant::now() < deadline, "the bus does not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    append(&bus, &topic, 0, "after").await;
+    assert_eq!(texts(&take(&mut tail, 1).await), ["after"]);
+    provider.listening(1).await;
+}
 
 /// A record that took its offset, and is committed late, is not passed by.
 #[tokio::test]

@@ -1,0 +1,59 @@
+//! When an agent's API key is replaced, and how long the one before still works. Pure.
+
+use acb_crds::{Agent, AgentSpec, Retention, agent::Rotation, names::annotations::ROTATE};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{World, validate::ValidatedAgent};
+use crate::{plan::SecretRef, tenant::newest};
+
+/// Where nothing else is said: a day.
+const DEFAULT_OVERLAP_SECONDS: u64 = 24 * 60 * 60;
+
+fn policy(spec: &AgentSpec) -> Option<&Rotation> {
+    spec.credentials.as_ref()?.rotation.as_ref()
+}
+
+/// How long a key that is replaced still works, by the spec.
+fn overlap(spec: &AgentSpec) -> u64 {
+    policy(spec).and_then(|rotation| rotation.overlap).map_or(DEFAULT_OVERLAP_SECONDS, Retention::seconds)
+}
+
+fn age(made: &str, now: OffsetDateTime) -> Option<Duration> {
+    Some(now - OffsetDateTime::parse(made, &Rfc3339).ok()?)
+}
+
+fn is_older(made: &str, now: OffsetDateTime, seconds: u64) -> bool {
+    let bound = Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
+    // One of unknown age is left alone.
+    age(made, now).is_some_and(|age| age >= bound)
+}
+
+/// Whether a key that was made then (RFC 3339) is to be replaced by the Agent's policy.
+pub(super) fn is_old(agent: &Agent, made: &str, now: OffsetDateTime) -> bool {
+    policy(&agent.spec).is_some_and(|rotation| is_older(made, now, rotation.every.seconds()))
+}
+
+/// Whether what a key that was made then replaced works no more.
+pub(super) fn has_overlap_ended(agent: &Agent, made: &str, now: OffsetDateTime) -> bool {
+    is_older(made, now, overlap(&agent.spec))
+}
+
+/// The Secret that the key is to be in: the newest that is there, or the next where that one is old, or does not answer what is asked for.
+#[must_use]
+pub fn secret(agent: &ValidatedAgent, world: &World) -> SecretRef {
+    let newest = newest(&world.secrets, &agent.namespace, &agent.name.api_key_secret());
+    let is_asked = agent.rotate.is_some() && world.asked.get(&newest) != agent.rotate.as_ref();
+    let next = world.secrets.contains(&newest) && (is_asked || world.is_key_old);
+    SecretRef { generation: newest.generation + u64::from(next), ..newest }
+}
+
+/// How long the key before the one in `secret` still works. Where its Secret is gone, somebody removed it: that one must not live on.
+pub(super) fn overlap_seconds(agent: &ValidatedAgent, world: &World, secret: &SecretRef) -> u64 {
+    let is_kept = secret.before().is_some_and(|before| world.secrets.contains(&before));
+    if is_kept { overlap(&agent.spec) } else { 0 }
+}
+
+/// The request that people make with an annotation.
+pub(super) fn asked(agent: &Agent) -> Option<String> {
+    agent.metadata.annotations.as_ref()?.get(ROTATE).cloned()
+}
