@@ -31,11 +31,12 @@ test: ## Format, lints, unit and golden tests, conformance suites, integration t
 charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
 	cargo test --locked -p acb-operator --test charts -- --include-ignored
 
-bench: ## Measures the figures of docs/figures.md, to target/bench/report.json.
-	@scripts/install-dependencies build kafka
+bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. OPERATOR=1: also the operator's, on a control plane that it makes.
+	@scripts/install-dependencies build kafka $(if $(OPERATOR),e2e)
 	@tests/testbed/kafka/fetch.sh
+	$(if $(OPERATOR),e2e/build)
 	cargo build --locked --release --workspace
-	target/release/acb-bench
+	target/release/acb-bench $(if $(OPERATOR),--also operator)
 
 release: ## Dry run of a release, to target/release-VERSION: binaries, images, charts, notes, checksums. Publishes nothing.
 	@scripts/install-dependencies build e2e

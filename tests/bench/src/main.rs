@@ -6,6 +6,7 @@ mod client;
 mod dev;
 mod hub;
 mod messages;
+mod operator;
 mod report;
 mod samples;
 mod streams;
@@ -40,9 +41,15 @@ struct Arguments {
     /// Runs of each measurement; the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Tenants of the operator, with ten agents each.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=900))]
+    tenants: u32,
     /// Measures only this. Can be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<Part>,
+    /// Measures this, too, which needs a cluster. Can be repeated.
+    #[arg(long, value_name = "NAME")]
+    also: Vec<Part>,
     /// Where the report and the logs go.
     #[arg(long, default_value = "target/bench")]
     target: PathBuf,
@@ -68,6 +75,10 @@ enum Part {
     Hub,
     /// `acb dev`: start, and a tenant added.
     Dev,
+    /// The operator with many tenants. Only where it is named: it needs a control plane.
+    Operator,
+    /// Tenants that get ready on a node. Only where it is named: it needs a cluster with the operator.
+    Ready,
 }
 
 /// How much to measure.
@@ -75,6 +86,7 @@ enum Part {
 struct Effort {
     samples: u32,
     runs: u32,
+    tenants: u32,
 }
 
 /// Why a figure could not be measured.
@@ -118,8 +130,9 @@ async fn main() -> ExitCode {
 async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let target = &arguments.target;
     fs::create_dir_all(target).map_err(|error| Failure(format!("{}: {error}", target.display())))?;
-    let effort = Effort { samples: arguments.samples, runs: arguments.runs };
-    let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let effort = Effort { samples: arguments.samples, runs: arguments.runs, tenants: arguments.tenants };
+    let named = |part: Part| arguments.only.contains(&part) || arguments.also.contains(&part);
+    let wanted = |part: Part| arguments.only.is_empty() || named(part);
     let mut report = Report::default();
     if cfg!(debug_assertions) {
         tell("a debug build: its figures say nothing of a release");
@@ -149,6 +162,12 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     }
     if wanted(Part::Dev) {
         dev::run(effort, &target.join("dev-samples.log"), &mut report).await?;
+    }
+    if named(Part::Operator) {
+        operator::run(effort, target, &mut report).await?;
+    }
+    if named(Part::Ready) {
+        operator::ready(effort, &mut report)?;
     }
     let path = target.join("report.json");
     report.write(&path)?;

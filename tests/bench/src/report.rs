@@ -12,7 +12,7 @@ pub(crate) struct Report {
     rows: Vec<Row>,
 }
 
-/// One figure. A goal is the most that it may be.
+/// One figure. A goal is the most that it may be, or the least where that is said.
 #[derive(Debug, Serialize)]
 struct Row {
     what: String,
@@ -24,6 +24,8 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<&'static str>,
     goal: Option<f64>,
+    #[serde(rename = "atLeast", skip_serializing_if = "std::ops::Not::not")]
+    at_least: bool,
     met: Option<bool>,
 }
 
@@ -38,6 +40,7 @@ impl Report {
             value: None,
             unit: None,
             goal: Some(goal),
+            at_least: false,
             met: Some(ratio <= goal),
         });
     }
@@ -48,6 +51,23 @@ impl Report {
         self.push(what.into(), None, value, unit, Some(goal));
     }
 
+    /// A figure that is to be `goal` at least.
+    pub(crate) fn at_least(&mut self, what: impl Into<String>, value: f64, unit: &'static str, goal: f64) {
+        let value = rounded(value);
+        let (met, at_least) = (Some(value >= goal), true);
+        let row = Row {
+            what: what.into(),
+            against: None,
+            ratio: None,
+            value: Some(value),
+            unit: Some(unit),
+            goal: Some(goal),
+            at_least,
+            met,
+        };
+        self.rows.push(row);
+    }
+
     /// A figure that stands beside others.
     pub(crate) fn beside(&mut self, what: impl Into<String>, against: Option<&str>, value: f64, unit: &'static str) {
         self.push(what.into(), against.map(str::to_owned), rounded(value), unit, None);
@@ -55,7 +75,7 @@ impl Report {
 
     fn push(&mut self, what: String, against: Option<String>, value: f64, unit: &'static str, goal: Option<f64>) {
         let met = goal.map(|goal| value <= goal);
-        self.rows.push(Row { what, against, ratio: None, value: Some(value), unit: Some(unit), goal, met });
+        self.rows.push(Row { what, against, ratio: None, value: Some(value), unit: Some(unit), goal, at_least: false, met });
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
@@ -90,7 +110,7 @@ impl Row {
             (None, None) => String::new(),
         };
         let met = self.met.map_or("", |met| if met { "yes" } else { "NO" });
-        let goal = self.goal.map_or_else(String::new, |goal| format!("≤ {goal}"));
+        let goal = self.goal.map_or_else(String::new, |goal| format!("{} {goal}", if self.at_least { "≥" } else { "≤" }));
         [self.what.clone(), self.against.clone().unwrap_or_default(), figure, goal, met.to_owned()]
     }
 }
@@ -119,6 +139,8 @@ mod tests {
         );
         assert_eq!(json["rows"][1]["met"], true);
         assert!(json["rows"][2]["met"].is_null());
+        report.at_least("topics", 49.0, "/s", 50.0);
+        assert_eq!(serde_json::to_value(&report).unwrap()["rows"][3]["met"], false);
         assert!(report.table().lines().nth(1).unwrap().ends_with("NO"));
     }
 }
