@@ -1,6 +1,6 @@
 //! Asks the operator what it would do. This command line has no credential for Kafka or PostgreSQL, and needs none.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use acb_operator::preview::{
     Report,
@@ -62,7 +62,7 @@ pub(crate) async fn ask(cluster: &Cluster, args: &PlannerArgs, question: &Questi
         Destination::Pod { namespace: args.operator_namespace.clone(), name: leader(cluster, &args.operator_namespace).await? };
     let forward = Forward::open(&cluster.client, to, PORT).await?;
     let request = http::Request::post(PATH).header(CONTENT_TYPE, "application/json").body(body).map_err(Failure::failed)?;
-    match through(&forward, auth)?.request::<Report>(request).await {
+    match through(forward.address(), auth)?.request::<Report>(request).await {
         Ok(report) => Ok(report),
         Err(error) => Err(match (&error, forward.failure()) {
             (Error::Api(_), _) | (_, None) => refused("the operator", &error),
@@ -72,8 +72,8 @@ pub(crate) async fn ask(cluster: &Cluster, args: &PlannerArgs, question: &Questi
 }
 
 /// A client like the cluster's, which puts its token on every request.
-fn through(forward: &Forward, auth: AuthInfo) -> Result<Client, Failure> {
-    let address = format!("http://{}", forward.address()).parse().map_err(Failure::failed)?;
+fn through(address: SocketAddr, auth: AuthInfo) -> Result<Client, Failure> {
+    let address = format!("http://{address}").parse().map_err(Failure::failed)?;
     let mut config = Config::new(address);
     config.auth_info = auth;
     config.read_timeout = Some(ANSWER_WITHIN);
@@ -129,4 +129,51 @@ async fn caller(cluster: &Cluster, args: &PlannerArgs) -> Result<AuthInfo, Failu
     let made = made.map_err(|error| refused(&format!("a token of ServiceAccount {account}"), &error))?;
     let token = made.status.map(|status| status.token).unwrap_or_default();
     Ok(AuthInfo { token: Some(token.into()), ..AuthInfo::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// One answer to whatever is asked, and what was asked.
+    async fn answered(status: &str, body: &str) -> (Result<Report, Failure>, String) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        let asked = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"}") {
+                assert_ne!(socket.read_buf(&mut asked).await.unwrap(), 0);
+            }
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(asked).unwrap()
+        });
+        let auth = AuthInfo { token: Some("t0ken".to_owned().into()), ..AuthInfo::default() };
+        let request = http::Request::post(PATH).body(serde_json::to_vec(&Question::default()).unwrap()).unwrap();
+        let report = through(address, auth).unwrap().request::<Report>(request).await;
+        (report.map_err(|error| refused("the operator", &error)), asked.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_callers_token_goes_with_the_question() {
+        let (report, asked) = answered("200 OK", r#"{"against": "cluster", "objects": []}"#).await;
+        assert!(!report.unwrap().has_changes());
+        assert!(asked.starts_with("POST /plan HTTP/1.1") && asked.contains("authorization: Bearer t0ken"), "{asked}");
+        assert!(asked.ends_with(r#"{"objects":[]}"#), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_the_operators_own() {
+        let body = r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
+            "message": "ed may neither plan nor apply Tenant acme", "metadata": {}}"#;
+        let (report, _) = answered("403 Forbidden", body).await;
+        let failure = report.unwrap_err();
+        assert!(failure.is_denial() && failure.to_string().contains("Tenant acme"), "{failure}");
+    }
 }
