@@ -300,7 +300,7 @@ impl Objects for ReadOnly<'_> {
         Err(refused())
     }
 
-    async fn create_secret(&self, _: &SecretRef, _: SecretData) -> Result<(), EffectError> {
+    async fn create_secret(&self, _: &SecretRef, _: SecretData, _: Option<&str>) -> Result<(), EffectError> {
         Err(refused())
     }
 }
