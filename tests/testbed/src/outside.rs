@@ -117,7 +117,7 @@ impl Objects for Outside {
         only_looks()
     }
 
-    async fn create_secret(&self, _: &SecretRef, _: SecretData) -> Result<(), EffectError> {
+    async fn create_secret(&self, _: &SecretRef, _: SecretData, _: Option<&str>) -> Result<(), EffectError> {
         only_looks()
     }
 }
