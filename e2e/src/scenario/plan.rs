@@ -1,6 +1,6 @@
 //! `plan`: a pull-request check asks the operator what a change would do, with an account that may apply nothing.
 
-use std::path::Path;
+use std::{path::Path, process::Output};
 
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ fn check(world: &World, folder: &Path) -> Result<()> {
 
     apply(world, folder)?;
     let converged = acb(world, &planner, &json_plan)?;
-    let report: Value = serde_json::from_slice(&converged.stdout)?;
+    let report = report(&converged)?;
     let empty = |object: &Value| object["steps"].as_array().is_some_and(Vec::is_empty);
     let objects = report["objects"].as_array().cloned().unwrap_or_default();
     if converged.status.code() != Some(0) || objects.len() != 2 || !objects.iter().all(empty) {
@@ -148,12 +148,17 @@ fn bound(world: &World, planner: &Path, plan: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What was printed as JSON, or all that was said where there is none.
+fn report(output: &Output) -> Result<Value> {
+    serde_json::from_slice(&output.stdout).or_else(|error| wrong(format!("{error}: {}", said(output))))
+}
+
 /// What would be refused is said, and not only by the operator's status.
 fn refused(world: &World, planner: &Path, folder: &Path, plan: &[&str]) -> Result<()> {
     let above = BRANCH.replace("contextTypes: [{name: notes}]", "contextTypes: [{name: notes}], limits: {maxAgents: 1000000}");
     std::fs::write(folder.join("planned.yaml"), above).map_err(at(folder))?;
     let output = acb(world, planner, plan)?;
-    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let report = report(&output)?;
     let reason = &report["objects"][0]["problems"][0]["reason"];
     if output.status.code() == Some(1) && reason == "AboveTier" {
         Ok(())
