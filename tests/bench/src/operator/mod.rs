@@ -235,6 +235,7 @@ async fn topics(stage: &mut Stage, report: &mut Report) -> Result<(), Failure> {
     report.at_least("topics created, ten tenants with a hundred each", rate, "/s", 50.0);
     stage.converge().await?;
     stage.cluster.run(&["delete", "tenants.acb.dev", "--all", "--timeout=300s"])?;
+    stage.nowhere.end_pods(&stage.cluster)?;
     // Until their namespaces are gone, others write.
     let gone = |cluster: &Cluster| {
         let left = cluster.run(&["get", "namespaces", "--selector=acb.dev/tenant", "--output=name"])?;

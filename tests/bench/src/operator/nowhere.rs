@@ -68,9 +68,14 @@ impl Nowhere {
         Ok(pods.len())
     }
 
-    pub(super) fn end(&self, cluster: &Cluster) -> Result<(), Failure> {
+    /// Takes away pods that were told to end: nobody else would.
+    pub(super) fn end_pods(&self, cluster: &Cluster) -> Result<(), Failure> {
         let selector = format!("--field-selector=spec.nodeName={NODE}");
-        cluster.run(&["delete", "pods", "--all-namespaces", &selector, "--force", "--grace-period=0"])?;
+        cluster.run(&["delete", "pods", "--all-namespaces", &selector, "--force", "--grace-period=0"]).map(drop)
+    }
+
+    pub(super) fn end(&self, cluster: &Cluster) -> Result<(), Failure> {
+        self.end_pods(cluster)?;
         cluster.run(&["delete", "node", NODE]).map(drop)
     }
 }
