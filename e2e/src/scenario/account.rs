@@ -58,7 +58,10 @@ pub(super) fn kubeconfig(world: &World, token: &Path) -> Result<PathBuf> {
     let token_text = std::fs::read_to_string(token).map_err(at(token))?;
     config["users"] = json!([{"name": "account", "user": {"token": token_text}}]);
     config["contexts"][0]["context"]["user"] = json!("account");
-    let file = token.with_extension("kubeconfig");
+    // Beside the token's whole name: of two tokens of one account each has its own.
+    let mut file = token.as_os_str().to_owned();
+    file.push(".kubeconfig");
+    let file = PathBuf::from(file);
     write_private(&file, &config.to_string())?;
     Ok(file)
 }
