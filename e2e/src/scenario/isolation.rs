@@ -75,12 +75,12 @@ fn secret(kubectl: &Kubectl, namespace: &str, name: &str) -> Result<BTreeMap<Str
     Ok(fields.into_iter().map(decode).collect())
 }
 
-fn field(secret: &BTreeMap<String, String>, name: &str) -> Result<String> {
+pub(super) fn field(secret: &BTreeMap<String, String>, name: &str) -> Result<String> {
     secret.get(name).cloned().ok_or_else(|| Error::Wrong(format!("a Secret of the hub has no {name}")))
 }
 
 /// The Secret that a volume of the hub holds.
-fn hub_secret(kubectl: &Kubectl, tenant: &str, volume: &str) -> Result<BTreeMap<String, String>> {
+pub(super) fn hub_secret(kubectl: &Kubectl, tenant: &str, volume: &str) -> Result<BTreeMap<String, String>> {
     let namespace = format!("acbhub-{tenant}");
     let hub = kubectl.get(&["--namespace", &namespace, "deployment", "hub"])?;
     let volumes = hub["spec"]["template"]["spec"]["volumes"].as_array().cloned().unwrap_or_default();

@@ -21,6 +21,7 @@ mod outage;
 mod plan;
 mod release;
 mod restore;
+mod rotate;
 mod runbook;
 mod tenant;
 
@@ -218,6 +219,14 @@ const SCENARIOS: &[Scenario] = &[
         long: true,
         after: &["tenant-ready"],
         run: release::rolling_upgrade,
+    },
+    Scenario {
+        name: "rotate",
+        proves: "credentials are replaced under load: no message is refused, and the old ones open nothing",
+        needs_node: true,
+        long: true,
+        after: &["tenant-ready"],
+        run: rotate::rotate,
     },
     Scenario {
         name: "operator-killed",
