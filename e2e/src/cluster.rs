@@ -9,7 +9,7 @@ use std::{
 use crate::{
     backends, control_plane, dns,
     error::{Result, wrong},
-    image, machine, network, node,
+    image, machine, network, node, owner,
     place::Place,
     say,
     state::State,
@@ -53,6 +53,7 @@ fn start(place: &Place, state: &mut State) -> Result<()> {
     let host = if whole {
         state.forwarding = Some(network::up()?);
         state.save()?;
+        owner::write(place)?;
         network::HOST
     } else {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
@@ -89,9 +90,11 @@ fn down_parts(place: &Place, state: &mut State) {
         state.daemons.push(kubelet);
     }
     state.stop_all();
-    if let Some(forwarding) = state.forwarding.take() {
+    let forwarding = state.forwarding.take();
+    // Also what a checkout left behind that is gone, or that was cut off.
+    if forwarding.is_some() || network::exists() && !owner::runs() {
         node::clean();
-        network::down(&forwarding);
+        network::down(forwarding.as_deref());
     }
     let _ = fs::remove_dir_all(place.run());
     let _ = fs::create_dir_all(place.run());

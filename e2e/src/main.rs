@@ -11,6 +11,7 @@ mod kubectl;
 mod machine;
 mod network;
 mod node;
+mod owner;
 mod place;
 mod process;
 mod report;

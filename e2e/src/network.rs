@@ -26,12 +26,15 @@ pub(crate) const API_SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
+/// Whether there is a bridge, whoever made it.
+pub(crate) fn exists() -> bool {
+    Path::new("/sys/class/net").join(BRIDGE).exists()
+}
+
 /// Makes the bridge and turns on forwarding. Answers with what forwarding was.
 pub(crate) fn up() -> Result<String> {
-    if Path::new("/sys/class/net").join(BRIDGE).exists() {
-        return wrong(format!(
-            "the interface {BRIDGE} exists: a cluster of another checkout? End it with its `make cluster-down`, or remove what is left: ip link delete {BRIDGE}"
-        ));
+    if exists() {
+        return wrong("a cluster of another checkout runs on this machine: end it with `make cluster-down` there");
     }
     let table = output(Command::new("nft").args(["list", "table", "ip", "kube-proxy"]))?;
     if table.status.success() {
@@ -52,14 +55,16 @@ pub(crate) fn up() -> Result<String> {
     Ok(forwarding.trim().to_owned())
 }
 
-/// Removes the bridge, kube-proxy's rules and the addresses that were given out.
-pub(crate) fn down(forwarding: &str) {
+/// Removes the bridge, kube-proxy's rules and the addresses that were given out. `forwarding` is what it was, where that is known.
+pub(crate) fn down(forwarding: Option<&str>) {
     // Each of these may be gone already.
     let _ = output(Command::new("ip").args(["link", "delete", BRIDGE]));
     for family in ["ip", "ip6"] {
         let _ = output(Command::new("nft").args(["delete", "table", family, "kube-proxy"]));
     }
-    let _ = fs::write(FORWARDING, forwarding);
+    if let Some(forwarding) = forwarding {
+        let _ = fs::write(FORWARDING, forwarding);
+    }
     for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with("acb-e2e-") {
             let _ = fs::remove_file(entry.path());
