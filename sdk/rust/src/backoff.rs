@@ -9,17 +9,19 @@ use crate::Error;
 const FIRST: Duration = Duration::from_millis(50);
 const MOST: Duration = Duration::from_secs(5);
 
-/// Exponential backoff with full jitter, within a time that progress renews.
+/// Exponential backoff with full jitter, within a time that progress renews. It runs from the first failure: what went well for long, and
+/// then breaks, has all of it.
 #[derive(Debug)]
 pub(crate) struct Patience {
     within: Duration,
-    until: Instant,
+    /// `None` while nothing failed.
+    until: Option<Instant>,
     next: Duration,
 }
 
 impl Patience {
     pub(crate) fn new(within: Duration) -> Self {
-        Self { within, until: Instant::now() + within, next: FIRST }
+        Self { within, until: None, next: FIRST }
     }
 
     /// Something succeeded: the full time again.
@@ -30,7 +32,8 @@ impl Patience {
     /// Waits before the next try, or gives the error back where the time is over.
     pub(crate) async fn wait(&mut self, error: Error) -> Result<(), Error> {
         let pause = self.next.mul_f64(0.5 + random_fraction() / 2.0);
-        if Instant::now() + pause > self.until {
+        let now = Instant::now();
+        if now + pause > *self.until.get_or_insert(now + self.within) {
             let tried = self.within.as_secs_f64();
             return Err(error.during(format_args!("gave up after {tried:.0} s")));
         }
@@ -70,5 +73,12 @@ mod tests {
         assert!(start.elapsed() <= Duration::from_secs(20));
         assert!((8..40).contains(&tries), "{tries}");
         assert_eq!(error.message(), "gave up after 20 s: refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_went_well_for_long_is_tried_again_all_the_same() {
+        let mut patience = Patience::new(Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        patience.wait(Error::Unavailable("refused".into())).await.unwrap();
     }
 }

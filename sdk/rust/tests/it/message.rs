@@ -41,6 +41,18 @@ async fn a_session_sends_again_what_was_not_acknowledged_in_order() {
 }
 
 #[tokio::test]
+async fn a_session_reconnects_also_when_it_is_older_than_it_may_take() {
+    let hub = Hub::start(2).await;
+    let client = hub.client().connect().await.unwrap();
+    let patience = Duration::from_secs(1);
+    let session = client.session().receive(false).reconnect_for(patience).open().await.unwrap();
+    // Its age is what matters.
+    tokio::time::sleep(patience + Duration::from_millis(100)).await;
+    hub.break_at(Break::Logged(0));
+    session.send(Message::to_agent("worker").topic("t")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_refused_message_says_why_and_the_session_goes_on() {
     let hub = Hub::start(1).await;
     let session = hub.client().connect().await.unwrap().session().receive(false).open().await.unwrap();
