@@ -1,6 +1,7 @@
 //! Charts, manifests and the pages about them, held against each other and against the code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod argo_cd;
 mod configuration;
 #[path = "../golden/given.rs"]
 #[allow(dead_code)]

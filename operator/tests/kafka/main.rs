@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod convergence;
+mod expired;
 mod fence;
 #[path = "../golden/given.rs"]
 #[allow(dead_code)]
