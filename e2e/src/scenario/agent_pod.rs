@@ -62,13 +62,16 @@ fn start_with(world: &World, tenant: &str, name: &str, access: &Access, argument
     apply(world, tenant, name, &access.secret, containers)
 }
 
-/// Starts an agent under load.
+/// Starts an agent under load, in the place of one that an earlier scenario may have left behind.
 pub(super) fn start_load(world: &World, tenant: &str, agent: &str, arguments: &[&str]) -> Result<AgentPod> {
     let access = access(world, tenant, agent)?;
     let mut all = vec!["--server", &access.server, "--ca", "/ca/ca.crt", "--api-key-file", "/key/api-key"];
     all.extend(arguments);
     let containers = json!({"containers": [container("agent", "acb-e2e-agent", &all)]});
-    apply(world, tenant, &format!("load-{agent}"), &access.secret, containers)
+    let name = format!("load-{agent}");
+    let namespace = format!("acb-{tenant}");
+    world.kubectl.run(&["--namespace", &namespace, "delete", "pod", &name, "--ignore-not-found", "--timeout=60s"])?;
+    apply(world, tenant, &name, &access.secret, containers)
 }
 
 fn container(name: &str, image: &str, arguments: &[&str]) -> Value {
@@ -156,7 +159,7 @@ fn wait_phase(world: &World, pod: &AgentPod, phase: &str, seconds: u64) -> Resul
         return Ok(());
     }
     let said = |container: &str| {
-        let logs = ["--namespace", &pod.namespace, "logs", &pod.name, "--container", container];
+        let logs = ["--namespace", &pod.namespace, "logs", &pod.name, "--container", container, "--tail=20"];
         world.kubectl.run(&logs).unwrap_or_default()
     };
     wrong(format!("pod {}/{} failed: {}{}", pod.namespace, pod.name, said("login"), said("agent")))

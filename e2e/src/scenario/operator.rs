@@ -16,22 +16,32 @@ pub(super) fn leader(world: &World) -> Result<String> {
 
 /// The pod that leads.
 pub(super) fn leader_pod(world: &World) -> Result<String> {
-    Ok(leader(world)?.split('_').next().unwrap_or_default().to_owned())
+    Ok(pod_of(&leader(world)?).to_owned())
+}
+
+fn pod_of(leader: &str) -> &str {
+    leader.split('_').next().unwrap_or_default()
 }
 
 /// Waits until every tenant was looked at again, with nothing left to be done.
 pub(super) fn resynced(world: &World) -> Result<()> {
     let tenants = world.kubectl.get(&["tenants"])?["items"].as_array().map_or(0, Vec::len);
-    let (pod, before) = eventually(90, "a leader counts", || {
-        let pod = leader_pod(world).map_err(|error| error.to_string())?;
-        let count = settled(world, &pod).map_err(|error| error.to_string())?;
-        Ok((pod, count))
-    })?;
     // Twice as many: one may come twice before another comes once.
-    let wanted = before + 2 * u64::try_from(tenants).unwrap_or_default();
-    eventually(120, "every tenant is looked at again", || {
-        let now = settled(world, &pod).map_err(|error| error.to_string())?;
-        if now >= wanted { Ok(()) } else { Err(format!("{now} reconciles of {wanted}")) }
+    let more = 2 * u64::try_from(tenants).unwrap_or_default();
+    let mut begun: Option<(String, u64)> = None;
+    eventually(150, "every tenant is looked at again", || {
+        let leader = leader(world).map_err(|error| error.to_string())?;
+        let now = settled(world, pod_of(&leader)).map_err(|error| error.to_string())?;
+        match &begun {
+            Some((known, before)) if *known == leader && now >= before + more => Ok(()),
+            Some((known, before)) if *known == leader => Err(format!("{now} reconciles of {}", before + more)),
+            // Another has just taken over, and counts for itself.
+            _ => {
+                let waits = format!("{leader} leads");
+                begun = Some((leader, now));
+                Err(waits)
+            }
+        }
     })
 }
 
