@@ -278,7 +278,17 @@ pub struct ApiKeyRef {
     pub secret: SecretRef,
     /// Holds `pepper`.
     pub keys: SecretRef,
-    /// How long the key that it replaces still works, from when it is projected. 0: not at all.
+    /// The key that it replaces, where that one still works. No other does.
+    pub before: Option<ReplacedKey>,
+}
+
+/// A key that still works for a while.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacedKey {
+    /// Holds `api-key`.
+    pub secret: SecretRef,
+    /// From when it is replaced.
     pub overlap_seconds: u64,
 }
 

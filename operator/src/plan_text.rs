@@ -5,7 +5,7 @@ use std::fmt;
 use acb_crds::Retention;
 use serde_json::Value;
 
-use crate::plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, Step, TopicSpec};
+use crate::plan::{ApiKeyRef, KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, Step, TopicSpec};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,10 +93,10 @@ impl fmt::Display for PostgresStep {
                     limits(&agent.limits)
                 )?;
                 match api_key {
-                    Some(key) if key.overlap_seconds > 0 => {
-                        write!(f, "; key in {}, the one before for {} s)", key.secret, key.overlap_seconds)
+                    Some(ApiKeyRef { secret, before: Some(before), .. }) => {
+                        write!(f, "; key in {secret}, the one before for {} s)", before.overlap_seconds)
                     }
-                    Some(key) => write!(f, "; key in {})", key.secret),
+                    Some(ApiKeyRef { secret, .. }) => write!(f, "; key in {secret})"),
                     None => f.write_str("; no key)"),
                 }
             }

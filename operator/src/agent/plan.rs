@@ -62,12 +62,12 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
         plan.steps.push(Step::Kubernetes(KubernetesStep::EnsureSecret { secret: secret.clone(), content, asked }));
     }
     let row = agent_row(agent);
-    let overlap_seconds = rotation::overlap_seconds(agent, world, &secret);
+    let before = rotation::before(agent, world, &secret);
     // Who removes the Secret of a key that was replaced wants that one to end now.
-    let is_cut_off = world.has_replaced_key && overlap_seconds == 0;
+    let is_cut_off = world.has_replaced_key && before.is_none();
     if missing || is_cut_off || world.api_key != StoredApiKey::Current || world.row.as_ref() != Some(&row) {
         let keys = newest(&world.secrets, &agent.tenant.hub_namespace(), objects::HUB_KEYS);
-        let api_key = Some(ApiKeyRef { secret, keys, overlap_seconds });
+        let api_key = Some(ApiKeyRef { secret, keys, before });
         plan.steps.push(Step::Postgres(PostgresStep::ProjectAgent { tenant_id, agent: row, api_key }));
     }
     if plan.steps.is_empty() {

@@ -4,7 +4,10 @@ use acb_crds::{Agent, AgentSpec, Retention, agent::Rotation, names::annotations:
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{World, validate::ValidatedAgent};
-use crate::{plan::SecretRef, tenant::newest};
+use crate::{
+    plan::{ReplacedKey, SecretRef},
+    tenant::newest,
+};
 
 /// Where nothing else is said: a day.
 const DEFAULT_OVERLAP_SECONDS: u64 = 24 * 60 * 60;
@@ -47,10 +50,10 @@ pub fn secret(agent: &ValidatedAgent, world: &World) -> SecretRef {
     SecretRef { generation: newest.generation + u64::from(next), ..newest }
 }
 
-/// How long the key before the one in `secret` still works. Where its Secret is gone, somebody removed it: that one must not live on.
-pub(super) fn overlap_seconds(agent: &ValidatedAgent, world: &World, secret: &SecretRef) -> u64 {
-    let is_kept = secret.before().is_some_and(|before| world.secrets.contains(&before));
-    if is_kept { overlap(&agent.spec) } else { 0 }
+/// The key before the one in `secret`, and how long it still works. Where its Secret is gone, somebody removed it: that one must not live on.
+pub(super) fn before(agent: &ValidatedAgent, world: &World, secret: &SecretRef) -> Option<ReplacedKey> {
+    let secret = secret.before().filter(|before| world.secrets.contains(before))?;
+    Some(ReplacedKey { secret, overlap_seconds: overlap(&agent.spec) })
 }
 
 /// The request that people make with an annotation.

@@ -165,22 +165,28 @@ impl PostgresEffect {
     async fn project_agent(&self, tenant_id: &str, agent: &AgentRow, api_key: Option<&ApiKeyRef>) -> Result<(), EffectError> {
         let id = tenant_bytes(tenant_id)?;
         let agent_id = agent_uuid(&agent.id)?;
-        let key = match api_key {
-            Some(reference) => Some(self.api_key(reference).await?),
-            None => None,
+        let (key, before) = match api_key {
+            Some(reference) => (Some(self.api_key(reference).await?), self.replaced_key(reference).await?),
+            None => (None, None),
         };
         let what = format!("agent {} of tenant {tenant_id}", agent.name);
         let changed = self
             .within(&what, async |connection| {
                 project_agent_row(connection, &id, agent_id, agent).await?;
                 project_groups(connection, &id, agent_id, &agent.groups).await?;
-                let overlap = api_key.map_or(0, |reference| reference.overlap_seconds);
-                project_key(connection, &id, agent_id, key.as_ref(), overlap).await?;
+                project_key(connection, &id, agent_id, key.as_ref(), before.as_ref()).await?;
                 bump(connection, &id).await
             })
             .await?;
         self.announce(changed).await;
         Ok(())
+    }
+
+    /// The prefix of the key that still works, and for how long, in seconds. What is no key has never worked.
+    async fn replaced_key(&self, reference: &ApiKeyRef) -> Result<Option<(String, u64)>, EffectError> {
+        let Some(before) = &reference.before else { return Ok(None) };
+        let key = self.secrets.read(&before.secret).await?;
+        Ok(key_prefix(key.text(&before.secret, "api-key")?).map(|prefix| (prefix.to_owned(), before.overlap_seconds)))
     }
 
     async fn api_key(&self, reference: &ApiKeyRef) -> Result<StoredKey, EffectError> {
@@ -316,13 +322,15 @@ impl std::fmt::Debug for StoredKey {
 #[must_use]
 pub fn stored_key(pepper: &[u8], key: &str) -> Option<StoredKey> {
     let key = key.trim();
-    let mut parts = key.splitn(3, '_');
-    let (Some("acb"), Some(prefix), Some(secret)) = (parts.next(), parts.next(), parts.next()) else { return None };
-    if prefix.is_empty() || secret.is_empty() {
-        return None;
-    }
+    let prefix = key_prefix(key)?;
     let mac = Hmac::<Sha256>::new_from_slice(pepper).ok()?.chain_update(key.as_bytes());
     Some(StoredKey { prefix: prefix.to_owned(), hmac: mac.finalize().into_bytes().to_vec() })
+}
+
+/// What comes before an API key's secret part. `None` where it is none.
+fn key_prefix(key: &str) -> Option<&str> {
+    let (prefix, secret) = key.trim().strip_prefix("acb_")?.split_once('_')?;
+    (!prefix.is_empty() && !secret.is_empty()).then_some(prefix)
 }
 
 async fn project_agent_row(
@@ -389,25 +397,23 @@ async fn project_groups(connection: &mut PgConnection, id: &[u8], agent_id: Uuid
     .map(drop)
 }
 
-/// The key without a deadline is the agent's; the newest of those that it replaced keeps working for the overlap, and never longer than
-/// an earlier projection said.
+/// The key without a deadline is the agent's; the one `before` keeps working for its seconds, and never longer than it was given once. Any
+/// other ends.
 async fn project_key(
     connection: &mut PgConnection,
     id: &[u8],
     agent_id: Uuid,
     key: Option<&StoredKey>,
-    overlap_seconds: u64,
+    before: Option<&(String, u64)>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "DELETE FROM acb.api_key WHERE tenant_id = $1 AND agent_id = $2 AND prefix IS DISTINCT FROM $3
-         AND ($3 IS NULL OR $4 = 0 OR expires_at <= clock_timestamp() OR prefix IS DISTINCT FROM
-              (SELECT prefix FROM acb.api_key WHERE tenant_id = $1 AND agent_id = $2 AND prefix <> $3
-               ORDER BY expires_at DESC NULLS FIRST, created_at DESC, prefix LIMIT 1))",
+         AND ($3 IS NULL OR prefix IS DISTINCT FROM $4 OR expires_at <= clock_timestamp())",
     )
     .bind(id)
     .bind(agent_id)
     .bind(key.map(|key| &key.prefix))
-    .bind(long(overlap_seconds))
+    .bind(before.map(|(prefix, _)| prefix))
     .execute(&mut *connection)
     .await?;
     let Some(key) = key else { return Ok(()) };
@@ -419,7 +425,7 @@ async fn project_key(
     .bind(agent_id)
     .bind(&key.prefix)
     // A century, and no overflow of what a date can say.
-    .bind(f64::from(u32::try_from(overlap_seconds).unwrap_or(u32::MAX)))
+    .bind(before.map_or(0.0, |(_, seconds)| f64::from(u32::try_from(*seconds).unwrap_or(u32::MAX))))
     .execute(&mut *connection)
     .await?;
     sqlx::query(

@@ -91,6 +91,15 @@ async fn a_replaced_key_overlaps(world: &World) {
         .unwrap();
     let prefix = |key: &str| stored_key(tenant.pepper(), key).unwrap().prefix;
     assert_eq!(prefixes, [prefix(&third.api_key), prefix(&second.api_key)]);
+    // The newest leaked, and its Secret was deleted: the next one takes its place, and the one before is that of the Secret that is left.
+    tenant.delete_key(&row, 3);
+    let next = tenant.project_key(&row, 3, 3600).await;
+    assert_ne!(next.api_key, third.api_key);
+    let prefixes: Vec<String> = sqlx::query_scalar("SELECT prefix FROM acb.api_key ORDER BY expires_at NULLS FIRST")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(prefixes, [prefix(&next.api_key), prefix(&second.api_key)]);
     // Without an overlap, and without a key, nothing of the old ones is left.
     tenant.project_key(&row, 4, 0).await;
     assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.api_key").await, 1);

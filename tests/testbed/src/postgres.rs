@@ -11,7 +11,7 @@ use acb_operator::{
     bootstrap::{self, LeaderEpoch, Server, claim_leadership},
     effect::{EffectError, SecretData, SecretReader, postgres::PostgresEffect},
     local_postgres::{LocalPostgres, LocalPostgresOptions},
-    plan::{AgentRow, ApiKeyRef, ContextTypeRow, PostgresStep, SecretRef, TenantRow, TopicSpec},
+    plan::{AgentRow, ApiKeyRef, ContextTypeRow, PostgresStep, ReplacedKey, SecretRef, TenantRow, TopicSpec},
 };
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection, PgPool,
@@ -269,6 +269,10 @@ impl Secrets {
         })
     }
 
+    fn holds(&self, secret: &SecretRef) -> bool {
+        self.data.lock().unwrap().contains_key(secret)
+    }
+
     fn ensure_text(&self, secret: &SecretRef, key: &str, make: impl FnOnce() -> String) -> String {
         String::from_utf8(self.ensure(secret, key, || make().into_bytes())).unwrap()
     }
@@ -436,9 +440,11 @@ impl TestTenant {
 
     /// Projects this row, with the API key of a generation of its Secret. The one before works for so long yet.
     pub async fn project_key(&self, row: &AgentRow, generation: u64, overlap_seconds: u64) -> TestAgent {
-        let secret = SecretRef { namespace: format!("acb-{}", self.name), name: format!("agent-{}", row.id), generation };
+        let secret = self.key_secret(row, generation);
         let api_key = self.secrets.ensure_text(&secret, "api-key", || format!("acb_{}_{}", random_hex(6), random_hex(32)));
-        let api_key_ref = ApiKeyRef { secret, keys: self.keys.clone(), overlap_seconds };
+        let before = secret.before().filter(|before| overlap_seconds > 0 && self.secrets.holds(before));
+        let before = before.map(|secret| ReplacedKey { secret, overlap_seconds });
+        let api_key_ref = ApiKeyRef { secret, keys: self.keys.clone(), before };
         self.apply(&PostgresStep::ProjectAgent {
             tenant_id: self.id_hex.clone(),
             agent: row.clone(),
@@ -446,6 +452,15 @@ impl TestTenant {
         })
         .await;
         TestAgent { id: row.id.parse().unwrap(), name: row.name.clone(), api_key }
+    }
+
+    /// Deletes the Secret of a generation of an agent's API key.
+    pub fn delete_key(&self, row: &AgentRow, generation: u64) {
+        self.secrets.data.lock().unwrap().remove(&self.key_secret(row, generation));
+    }
+
+    fn key_secret(&self, row: &AgentRow, generation: u64) -> SecretRef {
+        SecretRef { namespace: format!("acb-{}", self.name), name: format!("agent-{}", row.id), generation }
     }
 
     /// Removes an agent.
