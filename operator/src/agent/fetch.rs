@@ -59,7 +59,7 @@ pub async fn fetch_shared(
     });
     let mut shared = Shared { tenancy, ..Shared::default() };
     if let Some((tenant, name)) = named {
-        let identity = identify(&tenant, &shared.tenancy, pool).await?;
+        let identity = identify(&tenant, &shared.tenancy, objects, pool).await?;
         (shared.tenant, shared.adopted) = (Some((name, identity.id)), identity.adopted);
     }
     let Some((name, id)) = &shared.tenant else { return Ok(shared) };

@@ -8,6 +8,9 @@ use acb_crds::{
     names::{TenantId, annotations::ADOPT},
 };
 
+use serde_json::Value;
+
+use super::validate::{TENANT_UID_LABEL, adopted_id, label};
 use crate::plan::AgentRow;
 
 /// What a Tenant is called in every system.
@@ -33,19 +36,28 @@ pub fn asked(tenant: &Tenant) -> Option<&str> {
     tenant.metadata.annotations.as_ref()?.get(ADOPT).map(String::as_str)
 }
 
-/// The id that is asked for, where it is one.
+/// The id that is asked for: by the annotation or, where that was removed since, by what its hub's namespace says of this very Tenant. The
+/// operator alone writes there; what was granted once holds for as long as the Tenant is there, and until it is taken down.
 #[must_use]
-pub fn asked_id(tenant: &Tenant) -> Option<TenantId> {
+pub fn wanted(tenant: &Tenant, hub_namespace: Option<&Value>) -> Option<String> {
+    let recorded = || {
+        let namespace = hub_namespace.filter(|namespace| label(namespace, TENANT_UID_LABEL) == tenant.metadata.uid.as_deref())?;
+        Some(adopted_id(namespace)?.hex())
+    };
+    asked(tenant).map(str::to_owned).or_else(recorded)
+}
+
+fn asked_id(tenant: &Tenant) -> Option<TenantId> {
     TenantId::from_hex(asked(tenant)?)
 }
 
-/// Decides. `rows_of` is the name under which PostgreSQL holds the id that is asked for; `None`: it holds nothing of it.
+/// Decides about the id that is [`wanted`]. `rows_of` is the name under which PostgreSQL holds it; `None`: it holds nothing of it.
 #[must_use]
-pub fn identity(tenant: &Tenant, tenants: &[Tenant], rows_of: Option<&str>) -> Identity {
+pub fn identity(tenant: &Tenant, wanted: Option<&str>, tenants: &[Tenant], rows_of: Option<&str>) -> Identity {
     let own = own(tenant);
     let refuse = |why: String| Identity { id: own, adopted: false, refused: Some(why) };
-    let Some(text) = asked(tenant) else { return Identity { id: own, adopted: false, refused: None } };
-    let Some(id) = asked_id(tenant) else {
+    let Some(text) = wanted else { return Identity { id: own, adopted: false, refused: None } };
+    let Some(id) = TenantId::from_hex(text) else {
         return refuse(format!("{text:?} is no tenant id: use the 20 hex digits that the status of the stalled Tenant names"));
     };
     let name = tenant.metadata.name.as_deref().unwrap_or_default();
@@ -96,13 +108,13 @@ mod tests {
     fn an_earlier_tenants_data_is_taken_over_under_its_own_name_only() {
         let acme = tenant("acme", "a", Some(EARLIER));
         let all = [acme.clone(), tenant("globex", "g", None)];
-        let adopted = identity(&acme, &all, Some("acme"));
+        let adopted = identity(&acme, asked(&acme), &all, Some("acme"));
         assert_eq!((adopted.id.hex().as_str(), adopted.adopted, adopted.refused), (EARLIER, true, None));
-        let other = identity(&acme, &all, Some("globex"));
+        let other = identity(&acme, asked(&acme), &all, Some("globex"));
         assert_eq!((other.id, other.adopted), (own(&acme), false));
         assert!(other.refused.unwrap().contains("of tenant globex"));
         let plain = tenant("acme", "a", None);
-        assert_eq!(identity(&plain, &all, None), Identity { id: own(&plain), adopted: false, refused: None });
+        assert_eq!(identity(&plain, asked(&plain), &all, None), Identity { id: own(&plain), adopted: false, refused: None });
     }
 
     #[test]
@@ -110,21 +122,40 @@ mod tests {
         let globex = tenant("globex", "g", None);
         let thief = tenant("acme", "a", Some(&own(&globex).hex()));
         for rows_of in [None, Some("globex"), Some("acme")] {
-            let refused = identity(&thief, &[thief.clone(), globex.clone()], rows_of);
+            let refused = identity(&thief, asked(&thief), &[thief.clone(), globex.clone()], rows_of);
             assert_eq!((refused.id, refused.adopted), (own(&thief), false), "{rows_of:?}");
             assert!(refused.refused.is_some());
         }
         // Two ask for the same unknown id: neither may have it, whoever comes first.
         let (one, two) = (tenant("one", "1", Some(EARLIER)), tenant("two", "2", Some(EARLIER)));
         let all = [one.clone(), two.clone()];
-        assert!(!identity(&one, &all, None).adopted && !identity(&two, &all, None).adopted);
-        assert!(identity(&one, &all, Some("one")).adopted && !identity(&two, &all, Some("one")).adopted);
+        assert!(!identity(&one, asked(&one), &all, None).adopted && !identity(&two, asked(&two), &all, None).adopted);
+        assert!(
+            identity(&one, asked(&one), &all, Some("one")).adopted && !identity(&two, asked(&two), &all, Some("one")).adopted
+        );
+    }
+
+    #[test]
+    fn what_was_granted_holds_without_the_annotation_for_this_very_tenant_alone() {
+        let namespace = |uid: &str| {
+            let labels = json!({TENANT_UID_LABEL: uid});
+            json!({"metadata": {"name": "acbhub-acme", "labels": labels, "annotations": {"acb.dev/tenant-id": EARLIER}}})
+        };
+        let acme = tenant("acme", "a", None);
+        assert_eq!(wanted(&acme, Some(&namespace("a"))).as_deref(), Some(EARLIER));
+        assert_eq!(wanted(&acme, Some(&namespace("b"))), None);
+        assert_eq!(wanted(&acme, None), None);
+        let later = "99887766554433221100";
+        assert_eq!(wanted(&tenant("acme", "a", Some(later)), Some(&namespace("a"))).as_deref(), Some(later));
     }
 
     #[test]
     fn what_is_no_id_is_said() {
         for bad in ["", "x", "00112233445566778", "0011223344556677889G", "00112233445566778899 ", "AABBCCDDEEFF00112233"] {
-            let refused = identity(&tenant("acme", "a", Some(bad)), &[], None);
+            let refused = {
+                let tenant = tenant("acme", "a", Some(bad));
+                identity(&tenant, asked(&tenant), &[], None)
+            };
             assert!(!refused.adopted && refused.refused.unwrap().contains("20 hex digits"), "{bad}");
         }
     }

@@ -69,7 +69,7 @@ pub async fn fetch(
     let mut world = World { tenancy, ..World::default() };
     // One whose names don't parse is refused whatever the world is like.
     let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return Ok(world) };
-    let identity = identify(tenant, &world.tenancy, &postgres.pool).await?;
+    let identity = identify(tenant, &world.tenancy, objects, &postgres.pool).await?;
     let id = identity.id;
     world.identity = Some(identity);
     let space = tenancy::namespace(tenant).unwrap_or_default();
@@ -103,12 +103,15 @@ pub async fn fetch(
     Ok(world)
 }
 
-/// Whose data a Tenant has. PostgreSQL is asked only where the Tenant asks for more than its own.
+/// Whose data a Tenant has. PostgreSQL is asked only where that is not its own.
 ///
 /// # Errors
-/// What PostgreSQL answered.
-pub async fn identify(tenant: &Tenant, tenancy: &Tenancy, pool: &PgPool) -> Result<Identity, EffectError> {
-    let rows_of: Option<String> = match adoption::asked_id(tenant) {
+/// What could not be read.
+pub async fn identify(tenant: &Tenant, tenancy: &Tenancy, objects: &dyn Objects, pool: &PgPool) -> Result<Identity, EffectError> {
+    let space = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()).map(|name| name.hub_namespace());
+    let namespace = objects.get(&ObjectKey::new("v1", "Namespace", "", &space.unwrap_or_default())).await?;
+    let wanted = adoption::wanted(tenant, namespace.as_ref());
+    let rows_of: Option<String> = match wanted.as_deref().and_then(TenantId::from_hex) {
         None => None,
         Some(id) => sqlx::query_scalar("SELECT name FROM acb.tenant WHERE tenant_id = $1")
             .bind(&id.bytes()[..])
@@ -116,7 +119,7 @@ pub async fn identify(tenant: &Tenant, tenancy: &Tenancy, pool: &PgPool) -> Resu
             .await
             .map_err(|error| failed(&format!("looking for the data of id {id}"), &error))?,
     };
-    Ok(adoption::identity(tenant, &tenancy.tenants, rows_of.as_deref()))
+    Ok(adoption::identity(tenant, wanted.as_deref(), &tenancy.tenants, rows_of.as_deref()))
 }
 
 /// A hub's certificate that will not last much longer.

@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod hub;
 pub mod network;
 pub mod opening;
+mod orphan;
 pub mod plan;
 mod quantity;
 pub mod rotation;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     World, access, bandwidth,
     hub::{self, HubSecrets},
-    network, rotation, scaling, space,
+    network, orphan, rotation, scaling, space,
     validate::ValidatedTenant,
 };
 use crate::{
@@ -48,6 +48,8 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     }
     steps.extend(make_secrets(tenant, &secrets, world, platform));
     publish_authority(tenant, &secrets, world, &mut steps);
+    // Before a login that lets a hub in, which would let them in.
+    steps.extend(orphan::suspensions(tenant, world));
     postgres(tenant, &secrets, world, platform, &mut steps);
     kafka(tenant, &secrets, world, platform, &mut steps);
     let optional = |object: Option<Value>, key: ObjectKey, steps: &mut Vec<Step>| match object {

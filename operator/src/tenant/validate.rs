@@ -100,7 +100,10 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         .map_err(|error| invalid("metadata.name", error.to_string()))?;
     let uid = tenant.metadata.uid.clone().filter(|uid| !uid.is_empty());
     let uid = uid.ok_or_else(|| invalid("metadata.uid", "missing: the API server or the runtime sets it".into()))?;
-    let identity = world.identity.clone().unwrap_or_else(|| adoption::identity(tenant, &world.tenancy.tenants, None));
+    let identity = world
+        .identity
+        .clone()
+        .unwrap_or_else(|| adoption::identity(tenant, adoption::asked(tenant), &world.tenancy.tenants, None));
     let spec = &tenant.spec;
     let allowance = tier::allowance(spec.tier, &platform.tiers);
     let namespace = spec.namespace.clone().unwrap_or_else(|| name.namespace());
@@ -251,7 +254,7 @@ fn check_neighbours(tenant: &Tenant, world: &World, identity: &Identity, namespa
     }
 }
 
-fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+pub(super) fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.get("metadata")?.get("labels")?.get(key)?.as_str()
 }
 
@@ -261,7 +264,7 @@ fn served_id(namespace: &Value) -> Option<TenantId> {
     Some(adopted_id(namespace).unwrap_or_else(|| TenantId::from_uid(uid)))
 }
 
-fn adopted_id(namespace: &Value) -> Option<TenantId> {
+pub(super) fn adopted_id(namespace: &Value) -> Option<TenantId> {
     TenantId::from_hex(namespace.get("metadata")?.get("annotations")?.get(ADOPTED_ANNOTATION)?.as_str()?)
 }
 

@@ -446,6 +446,30 @@ fn an_agent_waits_for_its_tenant() {
 }
 
 #[test]
+fn an_agent_that_no_agent_stands_for_is_shut_out() {
+    let platform = platform();
+    let mut world = converged(&sample("acme.yaml"), &platform);
+    let tenant = first(&world.tenancy);
+    let worker = agent_named(&world.tenancy, "worker-a");
+    let known = agent_world(&world.tenancy, &platform);
+    let row = agent::plan::agent_row(&agent::validate::validate(&worker, &known, &platform).unwrap());
+    let id = row.id.clone();
+    world.postgres.agents.insert(id.clone(), row.clone());
+    world.postgres.api_keys.insert(id.clone(), Vec::new());
+    assert_eq!(plan(&tenant, &world, &platform), Plan::default());
+
+    // It was let go while its tenant was away, and the tenant is back.
+    world.tenancy.agents.retain(|agent| agent.metadata.uid != worker.metadata.uid);
+    world.postgres.login = None;
+    let shut_out = plan(&tenant, &world, &platform);
+    assert!(position(&shut_out, "postgres agent worker-a (agent-full, suspended") < position(&shut_out, "postgres login"));
+    assert!(shut_out.to_string().contains("; no key)"));
+    world.postgres.agents.insert(id.clone(), acb_operator::plan::AgentRow { suspended: true, ..row });
+    world.postgres.api_keys.remove(&id);
+    assert!(!plan(&tenant, &world, &platform).to_string().contains("worker-a"), "once");
+}
+
+#[test]
 fn a_quota_changes_the_tenant() {
     let platform = platform();
     let mut world = converged(&sample("globex.yaml"), &platform);
