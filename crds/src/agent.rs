@@ -128,13 +128,13 @@ pub struct Credentials {
     /// A key in the Secret that `status.apiKeySecret` names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKey>,
-    /// A Kubernetes ServiceAccount of the same namespace.
+    /// A Kubernetes ServiceAccount of the same namespace. Not acted on yet: without `apiKey` beside it the Agent is `Stalled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccount>,
-    /// A subject of one of the Tenant's OIDC issuers.
+    /// A subject of one of the Tenant's OIDC issuers. Not acted on yet: without `apiKey` beside it the Agent is `Stalled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalSubject>,
-    /// A client certificate.
+    /// A client certificate. Not acted on yet: without `apiKey` beside it the Agent is `Stalled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<ClientCertificate>,
     /// When keys are replaced.

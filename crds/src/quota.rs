@@ -104,7 +104,7 @@ pub struct QuotaStatus {
     /// What holds for them: the smallest of this, the Tenant's, the tier's and other Quotas' of the same agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Limits>,
-    /// What was used of it.
+    /// What was used of it. Not filled in yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Limits>,
     /// Fields of the spec that are set, and that nothing acts on yet.

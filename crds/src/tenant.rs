@@ -86,10 +86,10 @@ pub struct TenantSpec {
     /// Refuses all of the tenant's agents, and keeps everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// The record of who did what.
+    /// The record of who did what. Not acted on yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
-    /// Who else than ACB vouches for agents.
+    /// Who else than ACB vouches for agents. Not acted on yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
 }
