@@ -1,7 +1,10 @@
 //! Which resources belong together: a tenant, its namespace, its agents in order, its limits, its context types. Pure, and the same
 //! for all three kinds, so that none of them disagrees with another.
 
-use std::{cmp::Ordering, collections::BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use acb_crds::{
     Agent, Limits, Quota, Tenant,
@@ -10,7 +13,10 @@ use acb_crds::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::tier::Allowance;
+use crate::{
+    platform::Platform,
+    tier::{self, Allowance},
+};
 
 /// The resources that a decision about one of them looks at.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,10 +32,9 @@ pub struct Tenancy {
 /// The older first; of the same age by namespace and name.
 #[must_use]
 pub fn by_age(left: &ObjectMeta, right: &ObjectMeta) -> Ordering {
-    let key = |meta: &ObjectMeta| {
-        (meta.creation_timestamp.is_none(), meta.creation_timestamp.clone(), meta.namespace.clone(), meta.name.clone())
-    };
-    key(left).cmp(&key(right))
+    let newness = left.creation_timestamp.is_none().cmp(&right.creation_timestamp.is_none());
+    let newness = newness.then_with(|| left.creation_timestamp.cmp(&right.creation_timestamp));
+    newness.then_with(|| left.namespace.cmp(&right.namespace)).then_with(|| left.name.cmp(&right.name))
 }
 
 /// The namespace of a tenant's Agents and Quotas.
@@ -70,10 +75,15 @@ impl Tenancy {
         })
     }
 
+    /// The agents that count: those that are not on their way out.
+    pub fn staying(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.iter().filter(|agent| agent.metadata.deletion_timestamp.is_none())
+    }
+
     /// The agents that count, the older first.
     #[must_use]
     pub fn agents_by_age(&self) -> Vec<&Agent> {
-        let mut agents: Vec<&Agent> = self.agents.iter().filter(|agent| agent.metadata.deletion_timestamp.is_none()).collect();
+        let mut agents: Vec<&Agent> = self.staying().collect();
         agents.sort_by(|left, right| by_age(&left.metadata, &right.metadata));
         agents
     }
@@ -93,32 +103,40 @@ impl Tenancy {
         allowance.agent_default.overridden_by(&own).smallest(&allowance.agent_ceiling)
     }
 
-    /// Limits of an agent: the smallest that apply.
-    #[must_use]
-    pub fn agent_limits(&self, tenant: &Tenant, agent: &Agent, allowance: &Allowance) -> Limits {
-        let applying = self.quotas.iter().filter(|quota| quota.spec.agents().is_some_and(|selector| selects(selector, agent)));
-        let limits = applying.fold(Self::agent_base(tenant, allowance), |limits, quota| limits.smallest(&quota.spec.limits));
-        Limits { max_agents: None, ..limits }
+    /// Limits of each agent, in their order here: the smallest that apply.
+    fn agent_limits(&self, tenant: &Tenant, allowance: &Allowance) -> Vec<Limits> {
+        let base = Limits { max_agents: None, ..Self::agent_base(tenant, allowance) };
+        let mut limits = vec![base; self.agents.len()];
+        for quota in &self.quotas {
+            let Some(selector) = quota.spec.agents() else { continue };
+            let (is_selected, bound) = (selection(selector), Limits { max_agents: None, ..quota.spec.limits.clone() });
+            for (_, limits) in self.agents.iter().zip(&mut limits).filter(|(agent, _)| is_selected(agent)) {
+                *limits = limits.smallest(&bound);
+            }
+        }
+        limits
     }
 
-    /// The bound that leaves an agent out: how many are allowed, and by what. The older agents stay.
-    #[must_use]
-    pub fn crowded_out(&self, tenant: &Tenant, agent: &Agent, allowance: &Allowance) -> Option<(i64, String)> {
+    /// The agents that a bound leaves out, by name: how many are allowed, and by what. The older agents stay.
+    fn crowded_out<'a>(&'a self, tenant: &Tenant, allowance: &Allowance) -> BTreeMap<&'a str, (i64, String)> {
         let agents = self.agents_by_age();
-        let place = |members: &mut dyn Iterator<Item = &&Agent>| {
-            let place = members.enumerate().find(|(_, other)| other.metadata.name == agent.metadata.name).map(|(place, _)| place);
-            place.and_then(|place| i64::try_from(place).ok())
+        let mut left_out = BTreeMap::new();
+        let mut leave_out = |members: &mut dyn Iterator<Item = &&'a Agent>, most: i64, by: String| {
+            for agent in members.skip(usize::try_from(most).unwrap_or_default()) {
+                left_out.entry(name_of(agent)).or_insert_with(|| (most, by.clone()));
+            }
         };
-        if let (Some(most), Some(place)) = (self.tenant_limits(tenant, allowance).max_agents, place(&mut agents.iter()))
-            && place >= most
-        {
-            return Some((most, format!("tenant {}", tenant.metadata.name.as_deref().unwrap_or_default())));
+        if let Some(most) = self.tenant_limits(tenant, allowance).max_agents {
+            leave_out(&mut agents.iter(), most, format!("tenant {}", tenant.metadata.name.as_deref().unwrap_or_default()));
         }
-        self.quotas.iter().find_map(|quota| {
-            let (selector, most) = (quota.spec.agents()?, quota.spec.limits.max_agents?);
-            let place = place(&mut agents.iter().filter(|other| selects(selector, other)))?;
-            (place >= most).then(|| (most, format!("Quota {}", quota.metadata.name.as_deref().unwrap_or_default())))
-        })
+        for quota in &self.quotas {
+            if let (Some(selector), Some(most)) = (quota.spec.agents(), quota.spec.limits.max_agents) {
+                let is_selected = selection(selector);
+                let by = format!("Quota {}", quota.metadata.name.as_deref().unwrap_or_default());
+                leave_out(&mut agents.iter().filter(|agent| is_selected(agent)), most, by);
+            }
+        }
+        left_out
     }
 
     /// The context types that only agents name and that the tier has room for, in the order of the agents' age, and those that it
@@ -128,8 +146,8 @@ impl Tenancy {
         let listed: BTreeSet<&str> = tenant.spec.context_types.iter().map(|listed| listed.name.as_str()).collect();
         let room = allowance.context_types.saturating_sub(listed.len());
         let (mut granted, mut refused) = (Vec::new(), BTreeSet::new());
-        let agents = self.agents_by_age();
-        let counted = agents.iter().filter(|agent| self.crowded_out(tenant, agent, allowance).is_none());
+        let (agents, left_out) = (self.agents_by_age(), self.crowded_out(tenant, allowance));
+        let counted = agents.iter().filter(|agent| !left_out.contains_key(name_of(agent)));
         for name in counted.flat_map(|agent| &agent.spec.publishes) {
             let Ok(parsed) = ContextTypeName::parse(name) else { continue };
             if listed.contains(name.as_str()) || granted.contains(&parsed) {
@@ -145,13 +163,143 @@ impl Tenancy {
     }
 }
 
-/// Whether an agent meets everything that a selector sets.
-#[must_use]
-pub fn selects(selector: &Selector, agent: &Agent) -> bool {
-    let name = agent.metadata.name.clone().unwrap_or_default();
-    let labels = agent.metadata.labels.clone().unwrap_or_default();
-    selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && (selector.names.is_empty() || selector.names.contains(&name))
-        && (selector.groups.is_empty() || selector.groups.iter().any(|group| agent.spec.groups.contains(group)))
-        && (selector.types.is_empty() || agent.spec.r#type.as_ref().is_some_and(|kind| selector.types.contains(kind)))
+/// A tenancy, and what follows from the whole of it for each of its Agents and Quotas. It is worked out once, and shared: it takes a look
+/// at every Agent, which is too much to do again for every Agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Census {
+    tenancy: Tenancy,
+    owner: Option<Owner>,
+}
+
+/// The tenant that a namespace belongs to, and what it lets the Agents there have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owner {
+    namespace: String,
+    /// Of two that claim the namespace, the older.
+    pub tenant: Tenant,
+    /// What its tier gives.
+    pub allowance: Allowance,
+    /// Limits of the tenant as a whole.
+    pub limits: Limits,
+    /// Context types that only agents name and that the tier has no room for.
+    pub refused_types: BTreeSet<String>,
+    standings: BTreeMap<String, Standing>,
+}
+
+/// What holds for one Agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// The smallest limits that apply.
+    pub limits: Limits,
+    /// The bound that leaves it out: how many are allowed, and by what.
+    pub crowded_out: Option<(i64, String)>,
+}
+
+impl Census {
+    /// Works it out for a namespace, whose Agents and Quotas the tenancy has.
+    #[must_use]
+    pub fn of(namespace: &str, tenancy: Tenancy, platform: &Platform) -> Self {
+        let owner = tenancy.tenant_of(namespace).map(|tenant| {
+            let allowance = tier::allowance(tenant.spec.tier, &platform.tiers);
+            let mut left_out = tenancy.crowded_out(tenant, &allowance);
+            let standings = tenancy.agents.iter().zip(tenancy.agent_limits(tenant, &allowance)).map(|(agent, limits)| {
+                let name = name_of(agent);
+                (name.to_owned(), Standing { limits, crowded_out: left_out.remove(name) })
+            });
+            Owner {
+                namespace: namespace.to_owned(),
+                tenant: tenant.clone(),
+                limits: tenancy.tenant_limits(tenant, &allowance),
+                refused_types: tenancy.extra_types(tenant, &allowance).1,
+                standings: standings.collect(),
+                allowance,
+            }
+        });
+        Self { tenancy, owner }
+    }
+
+    /// What it was worked out from.
+    #[must_use]
+    pub fn tenancy(&self) -> &Tenancy {
+        &self.tenancy
+    }
+
+    /// The tenant that a namespace belongs to; `None`: none, or another namespace's census.
+    #[must_use]
+    pub fn owner(&self, namespace: &str) -> Option<&Owner> {
+        self.owner.as_ref().filter(|owner| owner.namespace == namespace)
+    }
+}
+
+impl Owner {
+    /// What holds for an Agent.
+    #[must_use]
+    pub fn standing(&self, agent: &Agent) -> Standing {
+        self.standings.get(name_of(agent)).cloned().unwrap_or_default()
+    }
+}
+
+fn name_of(agent: &Agent) -> &str {
+    agent.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Whether an agent meets everything that a selector sets: to be asked about many.
+pub fn selection(selector: &Selector) -> impl Fn(&Agent) -> bool {
+    let [names, groups, types]: [BTreeSet<&str>; 3] =
+        [&selector.names, &selector.groups, &selector.types].map(|values| values.iter().map(String::as_str).collect());
+    move |agent| {
+        let labels = agent.metadata.labels.as_ref();
+        selector.match_labels.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+            && (names.is_empty() || names.contains(name_of(agent)))
+            && (groups.is_empty() || agent.spec.groups.iter().any(|group| groups.contains(group.as_str())))
+            && (types.is_empty() || agent.spec.r#type.as_deref().is_some_and(|kind| types.contains(kind)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::platform::PlatformPostgres;
+
+    fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, age: u32, spec: &Value) -> T {
+        let metadata = json!({
+            "name": name, "namespace": "acb-acme", "uid": name, "labels": {"of": name},
+            "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", 59 - age),
+        });
+        serde_json::from_value(json!({"apiVersion": acb_crds::API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_census_says_of_each_agent_what_leaves_it_out_and_the_smallest_limits() {
+        let agent = |name: &str, age: u32, of: &str| object("Agent", name, age, &json!({"role": "observer", "type": of}));
+        let tenancy = Tenancy {
+            tenants: vec![object("Tenant", "acme", 0, &json!({"tier": "Free", "limits": {"maxAgents": 3}}))],
+            // By age: d, c, b, a.
+            agents: vec![agent("a", 1, "x"), agent("b", 2, "y"), agent("c", 3, "x"), agent("d", 4, "x")],
+            quotas: vec![
+                object("Quota", "few", 0, &json!({"selector": {"types": ["x"]}, "maxAgents": 1, "messagesPerMinute": 7})),
+                object("Quota", "slow", 0, &json!({"selector": {"matchLabels": {"of": "d"}}, "messagesPerMinute": 5})),
+            ],
+        };
+        let postgres = PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() };
+        let census = Census::of("acb-acme", tenancy, &Platform::new(postgres));
+        assert!(census.owner("acb-globex").is_none());
+        let owner = census.owner("acb-acme").unwrap();
+        let found = census.tenancy().agents.iter().map(|agent| {
+            let standing = owner.standing(agent);
+            (
+                standing.crowded_out.map_or_else(String::new, |(most, by)| format!("{most} by {by}")),
+                standing.limits.messages_per_minute,
+            )
+        });
+        let found: Vec<(String, Option<i64>)> = found.collect();
+        let expected = [("3 by tenant acme", Some(7)), ("", Some(1000)), ("1 by Quota few", Some(7)), ("", Some(5))]
+            .map(|(by, most)| (by.to_owned(), most));
+        assert_eq!(found, expected);
+    }
 }

@@ -1,6 +1,9 @@
 //! Reads the world of an Agent. What belongs to its whole tenancy is read once, for all of its Agents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use acb_crds::{
     Agent,
@@ -18,15 +21,14 @@ use crate::{
         postgres_observe::{self, ObservedTenant},
     },
     plan::SecretRef,
-    tenancy::Tenancy,
+    tenancy::Census,
     tenant::{adoption::agent_id, fetch::identify, newest},
 };
 
 /// What the Agents of a namespace have in common.
 #[derive(Clone, Debug, Default)]
 pub struct Shared {
-    /// Every Tenant, and the Agents and Quotas of the namespace.
-    pub tenancy: Tenancy,
+    census: Arc<Census>,
     tenant: Option<(TenantName, TenantId)>,
     /// Whether its tenant has adopted an earlier one's data.
     adopted: bool,
@@ -49,17 +51,17 @@ impl Shared {
 /// What could not be read.
 pub async fn fetch_shared(
     namespace: &str,
-    tenancy: Tenancy,
+    census: Arc<Census>,
     objects: &dyn Objects,
     pool: &PgPool,
 ) -> Result<Shared, EffectError> {
-    let named = tenancy.tenant_of(namespace).and_then(|tenant| {
-        let name = TenantName::parse(tenant.metadata.name.as_deref()?).ok()?;
-        Some((tenant.clone(), name))
+    let named = census.owner(namespace).and_then(|owner| {
+        let name = TenantName::parse(owner.tenant.metadata.name.as_deref()?).ok()?;
+        Some((owner.tenant.clone(), name))
     });
-    let mut shared = Shared { tenancy, ..Shared::default() };
+    let mut shared = Shared { census, ..Shared::default() };
     if let Some((tenant, name)) = named {
-        let identity = identify(&tenant, &shared.tenancy, objects, pool).await?;
+        let identity = identify(&tenant, shared.census.tenancy(), objects, pool).await?;
         (shared.tenant, shared.adopted) = (Some((name, identity.id)), identity.adopted);
     }
     let Some((name, id)) = &shared.tenant else { return Ok(shared) };
@@ -79,21 +81,21 @@ pub async fn fetch_shared(
 pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Result<World, EffectError> {
     let mut uid = agent.metadata.uid.clone().unwrap_or_default();
     if shared.adopted {
-        let uids: Vec<&str> = shared.tenancy.agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
+        let uids: Vec<&str> = shared.census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
         uid = agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &shared.observed.agents);
     }
     let (own, now) = (key_secrets(agent, shared), OffsetDateTime::now_utc());
     let mut world = World {
-        tenancy: shared.tenancy.clone(),
+        census: Arc::clone(&shared.census),
         tenant_id: shared.tenant_id(),
         id: Some(uid.clone()),
-        secrets: shared.secrets.clone(),
+        secrets: own.iter().cloned().chain(hub_keys(shared)).collect(),
         tenant_projected: shared.observed.tenant.is_some(),
         row: shared.observed.agents.get(&uid).cloned(),
-        api_key: stored_key(agent, &uid, shared, objects).await?,
         has_replaced_key: shared.observed.replaced_keys.contains(&uid),
         ..World::default()
     };
+    world.api_key = stored_key(agent, &uid, shared, &world.secrets, objects).await?;
     for (secret, details) in own.iter().filter_map(|secret| Some((secret, shared.details.get(secret)?))) {
         world.made.insert(secret.clone(), details.made.clone());
         world.asked.extend(details.asked.clone().map(|asked| (secret.clone(), asked)));
@@ -110,17 +112,35 @@ pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Res
 fn key_secrets(agent: &Agent, shared: &Shared) -> Vec<SecretRef> {
     let Ok(name) = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default()) else { return Vec::new() };
     let (namespace, name) = (agent.metadata.namespace.as_deref().unwrap_or_default(), name.api_key_secret());
-    shared.secrets.iter().filter(|secret| secret.namespace == namespace && secret.name == name).cloned().collect()
+    generations(&shared.secrets, namespace, &name)
 }
 
-async fn stored_key(agent: &Agent, uid: &str, shared: &Shared, objects: &dyn Objects) -> Result<StoredApiKey, EffectError> {
+/// The Secrets with the hub keys of its tenant.
+fn hub_keys(shared: &Shared) -> Vec<SecretRef> {
+    let tenant = shared.tenant.as_ref();
+    tenant.map(|(tenant, _)| generations(&shared.secrets, &tenant.hub_namespace(), objects::HUB_KEYS)).unwrap_or_default()
+}
+
+/// The Secrets of a name, the newest last. There are many others.
+fn generations(secrets: &BTreeSet<SecretRef>, namespace: &str, name: &str) -> Vec<SecretRef> {
+    let of = |generation| SecretRef { namespace: namespace.to_owned(), name: name.to_owned(), generation };
+    secrets.range(of(0)..=of(u64::MAX)).cloned().collect()
+}
+
+async fn stored_key(
+    agent: &Agent,
+    uid: &str,
+    shared: &Shared,
+    secrets: &BTreeSet<SecretRef>,
+    objects: &dyn Objects,
+) -> Result<StoredApiKey, EffectError> {
     let stored = shared.observed.api_keys.get(uid).map_or(&[][..], Vec::as_slice);
     let (false, Some((tenant, _))) = (stored.is_empty(), &shared.tenant) else { return Ok(StoredApiKey::Absent) };
     let Ok(name) = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default()) else { return Ok(StoredApiKey::Stale) };
     let namespace = agent.metadata.namespace.clone().unwrap_or_default();
-    let secret = newest(&shared.secrets, &namespace, &name.api_key_secret());
-    let keys = newest(&shared.secrets, &tenant.hub_namespace(), objects::HUB_KEYS);
-    if !shared.secrets.contains(&secret) || !shared.secrets.contains(&keys) {
+    let secret = newest(secrets, &namespace, &name.api_key_secret());
+    let keys = newest(secrets, &tenant.hub_namespace(), objects::HUB_KEYS);
+    if !secrets.contains(&secret) || !secrets.contains(&keys) {
         return Ok(StoredApiKey::Stale);
     }
     let (key, pepper) = (objects.read(&secret).await?, objects.read(&keys).await?);

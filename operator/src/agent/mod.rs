@@ -6,20 +6,23 @@ pub mod rotation;
 pub mod status;
 pub mod validate;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use acb_crds::names::TenantId;
 
 use crate::{
     plan::{AgentRow, SecretRef},
-    tenancy::Tenancy,
+    tenancy::Census,
 };
 
 /// What fetch read before anything is decided about an Agent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct World {
-    /// Every Tenant, and the Agents and Quotas in this one's namespace.
-    pub tenancy: Tenancy,
+    /// Of this one's namespace, and shared with the others there.
+    pub census: Arc<Census>,
     /// Its tenant's, as far as PostgreSQL was asked.
     pub tenant_id: Option<TenantId>,
     /// By which it is known: its UID, or that of the one whose place it takes in adopted data.

@@ -8,9 +8,7 @@ use acb_crds::{
 use super::{World, rotation};
 use crate::{
     condition::{Problem, Reason},
-    platform::Platform,
     tenant::adoption,
-    tier,
 };
 
 /// An Agent that can be provisioned.
@@ -43,36 +41,37 @@ pub struct ValidatedAgent {
 /// # Errors
 /// Everything that is wrong with it. One that was provisioned before is to be suspended then: see
 /// [`suspension`](super::plan::suspension).
-pub fn validate(agent: &Agent, world: &World, platform: &Platform) -> Result<ValidatedAgent, Vec<Problem>> {
+pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Problem>> {
     let invalid = |field: &str, message: String| vec![Problem::new(Reason::InvalidSpec, field, message)];
     let name = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default())
         .map_err(|error| invalid("metadata.name", error.to_string()))?;
     let uid = agent.metadata.uid.clone().filter(|uid| !uid.is_empty());
     let uid = uid.ok_or_else(|| invalid("metadata.uid", "missing: the API server or the runtime sets it".into()))?;
     let namespace = agent.metadata.namespace.clone().unwrap_or_default();
-    let Some(tenant) = world.tenancy.tenant_of(&namespace) else {
+    let Some(owner) = world.census.owner(&namespace) else {
         let message = format!(
             "namespace {namespace} is no tenant's: move the Agent to acb-<tenant>, or ask the platform team for a Tenant with this namespace"
         );
         return Err(vec![Problem::new(Reason::UnknownTenant, "metadata.namespace", message)]);
     };
+    let tenant = &owner.tenant;
     let tenant_name = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default())
         .map_err(|error| invalid("metadata.namespace", error.to_string()))?;
-    let allowance = tier::allowance(tenant.spec.tier, &platform.tiers);
+    let standing = owner.standing(agent);
     let deleting = agent.metadata.deletion_timestamp.is_some();
 
     let mut problems = Vec::new();
     if !deleting {
-        if let Some((most, by)) = world.tenancy.crowded_out(tenant, agent, &allowance) {
+        if let Some((most, by)) = &standing.crowded_out {
             let message =
                 format!("{by} allows {most} agents, and older ones take them all: remove one of them or raise the limit");
             problems.push(Problem::new(Reason::TooManyAgents, "metadata.name", message));
         }
-        let refused = world.tenancy.extra_types(tenant, &allowance).1;
-        for (index, name) in agent.spec.publishes.iter().enumerate().filter(|(_, name)| refused.contains(*name)) {
+        let refused = |name: &String| owner.refused_types.contains(name);
+        for (index, name) in agent.spec.publishes.iter().enumerate().filter(|(_, name)| refused(name)) {
             let message = format!(
                 "the Tenant does not list {name}, and its {} context types are all in use: use a listed one or ask the platform team",
-                allowance.context_types
+                owner.allowance.context_types
             );
             problems.push(Problem::new(Reason::TooManyContextTypes, format!("spec.publishes[{index}]"), message));
         }
@@ -88,7 +87,7 @@ pub fn validate(agent: &Agent, world: &World, platform: &Platform) -> Result<Val
         tenant_id: world.tenant_id.unwrap_or_else(|| adoption::own(tenant)),
         tenant: tenant_name,
         spec: agent.spec.clone(),
-        limits: world.tenancy.agent_limits(tenant, agent, &allowance),
+        limits: standing.limits,
         not_acted_on: not_acted_on(agent),
         rotate: rotation::asked(agent),
         name,

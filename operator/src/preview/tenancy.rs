@@ -1,9 +1,12 @@
 //! The decisions about one tenancy, as a reconcile makes them.
 
+use std::sync::Arc;
+
 use acb_crds::{
     Condition, Tenant,
     schema::{Kind, ObjectRef},
 };
+use tokio::task::yield_now;
 
 use super::Decision;
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
     platform::Platform,
     quota,
     reconcile::tenancies::reference,
-    tenancy::{self, Tenancy},
+    tenancy::{self, Census, Tenancy},
     tenant::{self, fetch::PostgresReader},
 };
 
@@ -42,10 +45,14 @@ fn is_stalled(conditions: Option<&[Condition]>) -> bool {
 /// What could not be read.
 pub(crate) async fn decide(
     namespace: &str,
-    tenancy: &Tenancy,
+    mut tenancy: Tenancy,
     sources: Option<&Sources<'_>>,
     platform: &Platform,
 ) -> Result<Vec<Decided>, EffectError> {
+    // One on its way out is an input of nothing any more, and has nothing of its own.
+    tenancy.quotas.retain(|quota| quota.metadata.deletion_timestamp.is_none());
+    let census = Arc::new(Census::of(namespace, tenancy, platform));
+    let tenancy = census.tenancy();
     let mut decided = Vec::new();
     // What the Tenant's plan makes is there when its Agents' turn comes.
     let mut before = Plan::default();
@@ -58,29 +65,29 @@ pub(crate) async fn decide(
         decided.push(Decided { object: reference(Kind::Tenant, &tenant.metadata), decision, was_stalled });
     }
     for quota in &tenancy.quotas {
-        // One on its way out is an input of nothing any more, and has nothing of its own.
-        if quota.metadata.deletion_timestamp.is_none() {
-            let decision = quota::validate::validate(quota, tenancy, platform).map(|_| Plan::default());
-            let was_stalled = is_stalled(quota.status.as_ref().map(|status| status.conditions.as_slice()));
-            decided.push(Decided { object: reference(Kind::Quota, &quota.metadata), decision, was_stalled });
-        }
+        yield_now().await;
+        let decision = quota::validate::validate(quota, &census).map(|_| Plan::default());
+        let was_stalled = is_stalled(quota.status.as_ref().map(|status| status.conditions.as_slice()));
+        decided.push(Decided { object: reference(Kind::Quota, &quota.metadata), decision, was_stalled });
     }
     if tenancy.agents.is_empty() {
         return Ok(decided);
     }
     let shared = match sources {
         Some(sources) => {
-            Some(agent::fetch::fetch_shared(namespace, tenancy.clone(), sources.objects, &sources.postgres.pool).await?)
+            Some(agent::fetch::fetch_shared(namespace, Arc::clone(&census), sources.objects, &sources.postgres.pool).await?)
         }
         None => None,
     };
     for agent in &tenancy.agents {
+        // As in a reconcile: others have a turn between two of thousands.
+        yield_now().await;
         let mut world = match (sources, &shared) {
             (Some(sources), Some(shared)) => agent::fetch::fetch(agent, shared, sources.objects).await?,
-            _ => agent::World { tenancy: tenancy.clone(), ..agent::World::default() },
+            _ => agent::World { census: Arc::clone(&census), ..agent::World::default() },
         };
         follow(&mut world, &before);
-        let decision = agent::validate::validate(agent, &world, platform).map(|validated| agent::plan::plan(&validated, &world));
+        let decision = agent::validate::validate(agent, &world).map(|validated| agent::plan::plan(&validated, &world));
         let was_stalled = is_stalled(agent.status.as_ref().map(|status| status.conditions.as_slice()));
         decided.push(Decided { object: reference(Kind::Agent, &agent.metadata), decision, was_stalled });
     }
@@ -93,8 +100,7 @@ async fn decide_tenant(
     sources: Option<&Sources<'_>>,
     platform: &Platform,
 ) -> Result<Decision, EffectError> {
-    let mut tenancy = tenancy.clone();
-    tenancy.quotas.retain(|quota| quota.metadata.deletion_timestamp.is_none());
+    let tenancy = tenancy.clone();
     let world = match sources {
         Some(sources) => {
             tenant::fetch::fetch(tenant, tenancy, sources.objects, sources.postgres, sources.kafka, platform).await?
@@ -123,6 +129,15 @@ fn follow(world: &mut agent::World, plan: &Plan) {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+    use std::{
+        sync::{
+            atomic::{AtomicUsize, Ordering},
+            mpsc,
+        },
+        thread,
+        time::Duration,
+    };
+
     use acb_crds::schema::load;
 
     use super::*;
@@ -141,7 +156,7 @@ mod tests {
         let given: Vec<_> = load(text, "given").into_iter().map(Result::unwrap).collect();
         let mut tenancy = Tenancy::default();
         overlay::lay(&mut tenancy, "acb-acme", &given);
-        decide("acb-acme", &tenancy, None, &platform()).await.unwrap()
+        decide("acb-acme", tenancy, None, &platform()).await.unwrap()
     }
 
     #[tokio::test]
@@ -158,5 +173,44 @@ mod tests {
         let decided = of(&format!("{TENANT}---\n{AGENT}---\n{}", AGENT.replace("name: a,", "name: b,"))).await;
         let refused = decided[2].decision.as_ref().unwrap_err();
         assert!(refused[0].message.contains("allows 1 agents"), "{refused:?}");
+    }
+
+    fn agents(count: usize) -> Tenancy {
+        let agent = AGENT.replace("role: observer", "role: agent-full, publishes: [a, b, c, d, e]");
+        let given: Vec<_> = load(&format!("{TENANT}---\n{agent}"), "given").into_iter().map(Result::unwrap).collect();
+        let mut tenancy = Tenancy::default();
+        overlay::lay(&mut tenancy, "acb-acme", &given);
+        let first = tenancy.agents[0].clone();
+        tenancy.agents.extend((1..count).map(|number| {
+            let mut agent = first.clone();
+            agent.metadata.name = Some(format!("a{number}"));
+            agent
+        }));
+        tenancy
+    }
+
+    #[test]
+    fn thousands_of_agents_take_no_longer_than_a_probe_waits() {
+        let (told, hears) = mpsc::channel();
+        thread::spawn(move || {
+            let decided = futures::executor::block_on(decide("acb-acme", agents(2_000), None, &platform()));
+            told.send(decided.unwrap().iter().filter(|decided| decided.decision.is_ok()).count())
+        });
+        let granted = hears.recv_timeout(Duration::from_secs(60)).expect("decided in time");
+        assert_eq!(granted, 2, "the Tenant, and the one Agent that it allows");
+    }
+
+    #[tokio::test]
+    async fn others_have_a_turn_between_two_agents() {
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&turns);
+        tokio::spawn(async move {
+            loop {
+                counting.fetch_add(1, Ordering::Relaxed);
+                yield_now().await;
+            }
+        });
+        decide("acb-acme", agents(50), None, &platform()).await.unwrap();
+        assert!(turns.load(Ordering::Relaxed) >= 50, "{turns:?}");
     }
 }

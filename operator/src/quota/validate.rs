@@ -4,10 +4,8 @@ use acb_crds::{Limits, Quota};
 
 use crate::{
     condition::{Problem, Reason},
-    platform::Platform,
-    tenancy::{Tenancy, selects},
+    tenancy::{Census, Tenancy, selection},
     tenant::validate::{above_tier, limits_not_acted_on},
-    tier,
 };
 
 /// A Quota that applies.
@@ -27,23 +25,24 @@ pub struct ValidatedQuota {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn validate(quota: &Quota, tenancy: &Tenancy, platform: &Platform) -> Result<ValidatedQuota, Vec<Problem>> {
+pub fn validate(quota: &Quota, census: &Census) -> Result<ValidatedQuota, Vec<Problem>> {
     let namespace = quota.metadata.namespace.clone().unwrap_or_default();
-    let Some(tenant) = tenancy.tenant_of(&namespace) else {
+    let Some(owner) = census.owner(&namespace) else {
         let message = format!(
             "namespace {namespace} is no tenant's: move the Quota to acb-<tenant>, or ask the platform team for a Tenant with this namespace"
         );
         return Err(vec![Problem::new(Reason::UnknownTenant, "metadata.namespace", message)]);
     };
-    let allowance = tier::allowance(tenant.spec.tier, &platform.tiers);
+    let (tenant, allowance, tenancy) = (&owner.tenant, &owner.allowance, census.tenancy());
     let limits = &quota.spec.limits;
     let ceilings = allowance.quota_ceilings();
     let (ceiling, agents, effective) = match quota.spec.agents() {
-        None => (ceilings.tenant, tenancy.agents_by_age().len(), tenancy.tenant_limits(tenant, &allowance)),
+        None => (ceilings.tenant, tenancy.staying().count(), owner.limits.clone()),
         Some(selector) => {
-            let selected: Vec<_> = tenancy.agents_by_age().into_iter().filter(|agent| selects(selector, agent)).collect();
-            let own = Tenancy::agent_base(tenant, &allowance).smallest(limits);
-            let effective = selected.iter().map(|agent| tenancy.agent_limits(tenant, agent, &allowance));
+            let is_selected = selection(selector);
+            let selected: Vec<_> = tenancy.staying().filter(|agent| is_selected(agent)).collect();
+            let own = Tenancy::agent_base(tenant, allowance).smallest(limits);
+            let effective = selected.iter().map(|agent| owner.standing(agent).limits);
             let effective = effective.fold(own, |all, limits| Limits { max_agents: all.max_agents, ..all.smallest(&limits) });
             (ceilings.agent, selected.len(), effective)
         }

@@ -11,6 +11,7 @@ use acb_crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use tokio::task::yield_now;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -25,7 +26,7 @@ use crate::{
     effect::{EffectError, kubernetes},
     plan::{KafkaStep, Plan, Step},
     quota,
-    tenancy::{self, Tenancy},
+    tenancy::{self, Census, Tenancy},
     tenant,
 };
 
@@ -90,18 +91,21 @@ impl Tenancies {
         let mut tenancy = everything.clone();
         tenancy.quotas.retain(|quota| !is_leaving(&quota.metadata));
         let mut turns = Vec::new();
+        let census = Arc::new(Census::of(namespace, tenancy, self.runtime.platform()));
+        let tenancy = census.tenancy();
         // On the way out agents go first, while their tenant is still known.
         let (leaving, staying): (Vec<_>, Vec<_>) = tenancy.agents.iter().partition(|agent| is_leaving(&agent.metadata));
-        turns.extend(self.agents(namespace, &leaving, &tenancy, database).await);
+        turns.extend(self.agents(namespace, &leaving, &census, database).await);
         for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
-            let result = self.tenant(tenant, &tenancy, database).await;
+            let result = self.tenant(tenant, tenancy, database).await;
             turns.push(self.fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }
         for quota in &everything.quotas {
-            let result = self.quota(quota, &tenancy).await;
+            let result = self.quota(quota, &census).await;
+            yield_now().await;
             turns.push(self.fell_through(&reference(Kind::Quota, &quota.metadata), result));
         }
-        turns.extend(self.agents(namespace, &staying, &tenancy, database).await);
+        turns.extend(self.agents(namespace, &staying, &census, database).await);
         let worst = [Turn::Failed, Turn::Waiting].into_iter().find(|turn| turns.contains(turn));
         worst.unwrap_or(Turn::Settled)
     }
@@ -179,13 +183,13 @@ impl Tenancies {
         Ok((world, database))
     }
 
-    async fn quota(&self, quota: &Quota, tenancy: &Tenancy) -> Result<Turn, EffectError> {
+    async fn quota(&self, quota: &Quota, census: &Census) -> Result<Turn, EffectError> {
         let object = reference(Kind::Quota, &quota.metadata);
         if is_leaving(&quota.metadata) {
             // It has nothing of its own that could be left behind.
             self.runtime.let_go(&object, &Ending::Removed).await?;
         } else if !self.runtime.is_refused(&object) {
-            let validated = quota::validate::validate(quota, tenancy, self.runtime.platform());
+            let validated = quota::validate::validate(quota, census);
             let status = quota::status::status(quota, &validated, &super::now());
             let before = quota.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
             self.save_status(&object, before, &status.conditions, &status).await?;
@@ -193,19 +197,21 @@ impl Tenancies {
         Ok(Turn::Settled)
     }
 
-    async fn agents(&self, namespace: &str, agents: &[&Agent], tenancy: &Tenancy, database: Reached<'_>) -> Vec<Turn> {
+    async fn agents(&self, namespace: &str, agents: &[&Agent], census: &Arc<Census>, database: Reached<'_>) -> Vec<Turn> {
         if agents.is_empty() {
             return Vec::new();
         }
         let shared = match database {
             Ok(database) => {
-                agent::fetch::fetch_shared(namespace, tenancy.clone(), self.runtime.objects(), &database.reader.pool).await
+                agent::fetch::fetch_shared(namespace, Arc::clone(census), self.runtime.objects(), &database.reader.pool).await
             }
             Err(error) => Err(error.clone()),
         };
         let shared = shared.as_ref().and_then(|shared| Ok((shared, database?)));
         let mut turns = Vec::new();
         for agent in agents {
+            // There may be thousands, and where nothing is to be waited for nobody else had a turn: not the probes, and not the lease.
+            yield_now().await;
             let object = reference(Kind::Agent, &agent.metadata);
             if !self.runtime.is_refused(&object) {
                 turns.push(self.fell_through(&object, self.agent(agent, &object, shared).await));
@@ -244,7 +250,7 @@ impl Tenancies {
                 return Ok(turn(&outcome));
             }
         };
-        let (validated, outcome) = match agent::validate::validate(agent, &world, self.runtime.platform()) {
+        let (validated, outcome) = match agent::validate::validate(agent, &world) {
             Err(problems) => {
                 // What was let in before, and may no longer be, is shut out.
                 let plan = tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();

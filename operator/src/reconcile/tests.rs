@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -195,4 +198,25 @@ async fn one_whose_status_can_not_be_written_holds_up_nobody() {
     let (turn, log) = Wood { stuck: Some(stuck), ..Wood::new(acme(None, None)) }.reconcile().await;
     assert_eq!(turn, Turn::Failed);
     assert!(log.contains(&"status Agent acb-acme/a: Retrying".to_owned()), "{log:?}");
+}
+
+#[tokio::test]
+async fn others_have_a_turn_between_two_agents() {
+    let mut tenancy = acme(None, None);
+    let first = tenancy.agents[0].clone();
+    tenancy.agents.extend((1..50).map(|number| {
+        let mut agent = first.clone();
+        agent.metadata.name = Some(format!("a{number}"));
+        agent
+    }));
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&turns);
+    tokio::spawn(async move {
+        loop {
+            counting.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    Wood::new(tenancy).reconcile().await;
+    assert!(turns.load(Ordering::Relaxed) >= 50, "{turns:?}");
 }

@@ -1,6 +1,6 @@
 //! Resources and worlds to decide about.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use acb_crds::{
     Agent, Quota, Tenant,
@@ -14,7 +14,7 @@ use acb_operator::{
     },
     plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, Step},
     platform::{Platform, PlatformBus, PlatformPostgres},
-    tenancy::Tenancy,
+    tenancy::{Census, Tenancy},
     tenant::{self, ObservedKafka},
 };
 use serde_json::{Value, json};
@@ -161,9 +161,14 @@ pub(crate) fn converged(tenancy: &Tenancy, platform: &Platform) -> tenant::World
 }
 
 /// What an agent's decisions see of a tenant that was provisioned.
+pub(crate) fn census(namespace: &str, tenancy: &Tenancy, platform: &Platform) -> Arc<Census> {
+    Arc::new(Census::of(namespace, tenancy.clone(), platform))
+}
+
 pub(crate) fn agent_world(tenancy: &Tenancy, platform: &Platform) -> agent::World {
     let world = converged(tenancy, platform);
-    agent::World { tenancy: tenancy.clone(), secrets: world.secrets, tenant_projected: true, ..agent::World::default() }
+    let census = census("acb-acme", tenancy, platform);
+    agent::World { census, secrets: world.secrets, tenant_projected: true, ..agent::World::default() }
 }
 
 /// Compares with a file; with `UPDATE_GOLDEN` writes it.

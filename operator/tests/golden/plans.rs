@@ -9,8 +9,8 @@ use acb_operator::{
 use serde_json::{Value, json};
 
 use crate::given::{
-    agent_named, agent_text, agent_world, apply, converged, first, holds, kafka_platform, plan, platform, quota_text, sample,
-    tenancy, tenant_text, world,
+    agent_named, agent_text, agent_world, apply, census, converged, first, holds, kafka_platform, plan, platform, quota_text,
+    sample, tenancy, tenant_text, world,
 };
 
 /// The same, once asked for a rotation.
@@ -343,9 +343,9 @@ fn a_type_that_an_agent_publishes_gets_a_topic() {
     assert_eq!(changed.steps.len(), 2, "{changed}");
 }
 
-fn agent_plan(tenancy: &Tenancy, name: &str, world: &agent::World, platform: &Platform) -> Plan {
+fn agent_plan(tenancy: &Tenancy, name: &str, world: &agent::World) -> Plan {
     let agent = agent_named(tenancy, name);
-    agent::plan::plan(&agent::validate::validate(&agent, world, platform).unwrap(), world)
+    agent::plan::plan(&agent::validate::validate(&agent, world).unwrap(), world)
 }
 
 /// What there is after an agent's plan was applied.
@@ -369,78 +369,80 @@ fn apply_agent(world: &mut agent::World, plan: &Plan) {
 fn an_agent_from_the_first_to_the_last_day() {
     let (tenancy, platform) = (sample("acme.yaml"), platform());
     let mut world = agent_world(&tenancy, &platform);
-    let fresh = agent_plan(&tenancy, "worker-a", &world, &platform);
+    let fresh = agent_plan(&tenancy, "worker-a", &world);
     holds("agent-fresh", &fresh);
     apply_agent(&mut world, &fresh);
-    assert_eq!(agent_plan(&tenancy, "worker-a", &world, &platform), Plan::default());
+    assert_eq!(agent_plan(&tenancy, "worker-a", &world), Plan::default());
 
     let mut changed = world.clone();
-    changed.tenancy.quotas[0].spec.limits.messages_per_minute = Some(60);
-    holds("agent-quota-changed", &agent_plan(&changed.tenancy.clone(), "worker-a", &changed, &platform));
+    let mut lowered = tenancy.clone();
+    lowered.quotas[0].spec.limits.messages_per_minute = Some(60);
+    changed.census = census("acb-acme", &lowered, &platform);
+    holds("agent-quota-changed", &agent_plan(&lowered, "worker-a", &changed));
 
-    let mut suspended = world.tenancy.clone();
+    let mut suspended = tenancy.clone();
     for agent in &mut suspended.agents {
         agent.spec.suspend = Some(true);
     }
-    let text = agent_plan(&suspended, "worker-a", &world, &platform).to_string();
+    let text = agent_plan(&suspended, "worker-a", &world).to_string();
     assert!(text.contains("agent worker-a (agent-full, suspended"), "{text}");
 
     // Its Secret holds another key. The one before goes at once where its Secret was removed.
     let mut stale = world.clone();
     stale.api_key = agent::StoredApiKey::Stale;
-    let text = agent_plan(&stale.tenancy.clone(), "worker-a", &stale, &platform).to_string();
+    let text = agent_plan(&tenancy, "worker-a", &stale).to_string();
     assert!(!text.contains("the one before"), "{text}");
     for (rotation, expected) in [(r#"{"every": "30d"}"#, 86_400), (r#"{"every": "30d", "overlap": "1h"}"#, 3600)] {
-        let mut rotating = world.tenancy.clone();
+        let mut rotating = tenancy.clone();
         for agent in &mut rotating.agents {
             agent.spec.credentials =
                 Some(serde_json::from_str(&format!(r#"{{"apiKey": {{}}, "rotation": {rotation}}}"#)).unwrap());
         }
         // Its key is not old yet, and then it is.
-        assert_eq!(agent_plan(&rotating, "worker-a", &world, &platform), Plan::default());
+        assert_eq!(agent_plan(&rotating, "worker-a", &world), Plan::default());
         let old = agent::World { is_key_old: true, ..world.clone() };
-        let rotation = agent_plan(&rotating, "worker-a", &old, &platform);
+        let rotation = agent_plan(&rotating, "worker-a", &old);
         let text = rotation.to_string();
         assert!(text.contains("+ Secret acb-acme/worker-a-api-key-2 (API key)"), "{text}");
         assert!(text.contains(&format!("worker-a-api-key-2, the one before for {expected} s)")), "{text}");
         let mut rotated = old;
         apply_agent(&mut rotated, &rotation);
         (rotated.is_key_old, rotated.has_replaced_key) = (false, true);
-        assert_eq!(agent_plan(&rotating, "worker-a", &rotated, &platform), Plan::default());
+        assert_eq!(agent_plan(&rotating, "worker-a", &rotated), Plan::default());
         // The time of the one before is over.
         let before = SecretRef { namespace: "acb-acme".into(), name: "worker-a-api-key".into(), generation: 1 };
         let ended = agent::World { ended_keys: [before.clone()].into(), ..rotated.clone() };
-        let text = agent_plan(&rotating, "worker-a", &ended, &platform).to_string();
+        let text = agent_plan(&rotating, "worker-a", &ended).to_string();
         assert_eq!(text, "- Secret acb-acme/worker-a-api-key-1\n");
         // Or somebody ends it: at once.
         rotated.secrets.remove(&before);
-        let text = agent_plan(&rotating, "worker-a", &rotated, &platform).to_string();
+        let text = agent_plan(&rotating, "worker-a", &rotated).to_string();
         assert!(text.contains("+ postgres agent worker-a") && !text.contains("the one before"), "{text}");
     }
 
     // By hand: once for each value.
-    let mut asked = world.tenancy.clone();
+    let mut asked = tenancy.clone();
     for agent in &mut asked.agents {
         agent.metadata.annotations = Some([("acb.dev/rotate".to_owned(), "now".to_owned())].into());
     }
-    let by_hand = agent_plan(&asked, "worker-a", &world, &platform);
+    let by_hand = agent_plan(&asked, "worker-a", &world);
     holds("agent-rotated", &by_hand);
     let mut rotated = world.clone();
     apply_agent(&mut rotated, &by_hand);
-    assert_eq!(agent_plan(&asked, "worker-a", &rotated, &platform), Plan::default());
+    assert_eq!(agent_plan(&asked, "worker-a", &rotated), Plan::default());
 
-    let mut gone = world.tenancy.clone();
+    let mut gone = tenancy.clone();
     for agent in &mut gone.agents {
         agent.metadata.deletion_timestamp = agent.metadata.creation_timestamp.clone();
     }
-    holds("agent-deleted", &agent_plan(&gone, "worker-a", &world, &platform));
+    holds("agent-deleted", &agent_plan(&gone, "worker-a", &world));
 }
 
 #[test]
 fn an_agent_waits_for_its_tenant() {
     let (tenancy, platform) = (sample("acme.yaml"), platform());
-    let world = agent::World { tenancy: tenancy.clone(), ..agent::World::default() };
-    let validated = agent::validate::validate(&agent_named(&tenancy, "worker-a"), &world, &platform).unwrap();
+    let world = agent::World { census: census("acb-acme", &tenancy, &platform), ..agent::World::default() };
+    let validated = agent::validate::validate(&agent_named(&tenancy, "worker-a"), &world).unwrap();
     assert_eq!(agent::plan::plan(&validated, &world), Plan::default());
     assert!(agent::plan::waits_for(&validated, &world).unwrap().contains("waiting for tenant acme"));
 }
@@ -452,7 +454,7 @@ fn an_agent_that_no_agent_stands_for_is_shut_out() {
     let tenant = first(&world.tenancy);
     let worker = agent_named(&world.tenancy, "worker-a");
     let known = agent_world(&world.tenancy, &platform);
-    let row = agent::plan::agent_row(&agent::validate::validate(&worker, &known, &platform).unwrap());
+    let row = agent::plan::agent_row(&agent::validate::validate(&worker, &known).unwrap());
     let id = row.id.clone();
     world.postgres.agents.insert(id.clone(), row.clone());
     world.postgres.api_keys.insert(id.clone(), Vec::new());

@@ -4,13 +4,14 @@ use acb_operator::{
     effect::kubernetes::ObjectKey,
     plan::{Plan, TopicSpec},
     quota,
+    tenancy::Tenancy,
     tenant::{self, RetainedData},
 };
 use serde_json::json;
 
 use crate::given::{
-    agent_named, agent_text, agent_world, apply, converged, kafka_platform, plan, platform, quota_named, quota_text, tenancy,
-    tenant_text, world,
+    agent_named, agent_text, agent_world, apply, census, converged, kafka_platform, plan, platform, quota_named, quota_text,
+    tenancy, tenant_text, world,
 };
 
 /// What is wrong with the last Tenant of a text.
@@ -196,8 +197,8 @@ fn a_schema_that_no_hub_can_use() {
 #[test]
 fn an_agent_of_no_tenant() {
     let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-nobody", "lost", "{role: observer}")));
-    let world = agent::World { tenancy: given.clone(), ..agent::World::default() };
-    let problems = agent::validate::validate(&given.agents[0], &world, &platform()).unwrap_err();
+    let world = agent::World { census: census("acb-nobody", &given, &platform()), ..agent::World::default() };
+    let problems = agent::validate::validate(&given.agents[0], &world).unwrap_err();
     assert_eq!(problems[0].reason, Reason::UnknownTenant);
     assert!(problems[0].message.contains("move the Agent to acb-<tenant>"));
 }
@@ -210,7 +211,7 @@ fn agents_beyond_the_limit_are_the_younger_ones() {
     }
     let given = tenancy(&text);
     let mut world = agent_world(&given, &platform());
-    let check = |name: &str, world: &agent::World| agent::validate::validate(&agent_named(&given, name), world, &platform());
+    let check = |name: &str, world: &agent::World| agent::validate::validate(&agent_named(&given, name), world);
     for name in ["z", "y", "x"] {
         assert!(check(name, &world).is_ok());
     }
@@ -218,7 +219,8 @@ fn agents_beyond_the_limit_are_the_younger_ones() {
 
     // One that was provisioned before a limit was lowered is refused, and refused once.
     let row = agent::plan::agent_row(&check("x", &world).unwrap());
-    world.tenancy.quotas = tenancy(&quota_text("acb-acme", "few", "{maxAgents: 2}")).quotas;
+    let few = Tenancy { quotas: tenancy(&quota_text("acb-acme", "few", "{maxAgents: 2}")).quotas, ..given.clone() };
+    world.census = census("acb-acme", &few, &platform());
     assert_eq!(check("x", &world).unwrap_err()[0].reason, Reason::TooManyAgents);
     (world.row, world.api_key) = (Some(row.clone()), StoredApiKey::Current);
     let suspension = agent::plan::suspension("00112233445566778899", &world);
@@ -237,8 +239,8 @@ fn a_published_type_beyond_the_allowance() {
         + &agent_text("acb-acme", "two", "{role: admin, publishes: [x, z]}");
     let given = tenancy(&text);
     let world = agent_world(&given, &platform());
-    assert!(agent::validate::validate(&agent_named(&given, "one"), &world, &platform()).is_ok());
-    let problems = agent::validate::validate(&agent_named(&given, "two"), &world, &platform()).unwrap_err();
+    assert!(agent::validate::validate(&agent_named(&given, "one"), &world).is_ok());
+    let problems = agent::validate::validate(&agent_named(&given, "two"), &world).unwrap_err();
     assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::TooManyContextTypes, "spec.publishes[1]"));
 }
 
@@ -247,7 +249,7 @@ fn a_credential_that_nothing_checks_yet() {
     let text = tenant_text("acme", "{tier: Free}")
         + &agent_text("acb-acme", "one", "{role: admin, credentials: {serviceAccount: {name: x}}}");
     let given = tenancy(&text);
-    let problems = agent::validate::validate(&given.agents[0], &agent_world(&given, &platform()), &platform()).unwrap_err();
+    let problems = agent::validate::validate(&given.agents[0], &agent_world(&given, &platform())).unwrap_err();
     assert_eq!(problems[0].reason, Reason::CredentialNotSupported);
 }
 
@@ -259,9 +261,9 @@ fn a_quota_above_the_tier_or_of_no_tenant() {
         + &quota_text("acb-nobody", "lost", "{maxAgents: 1}")
         + &quota_text("acb-acme", "good", "{selector: {types: [x]}, messagesPerMinute: 10}");
     let given = tenancy(&text);
-    let reason = |name: &str| {
-        quota::validate::validate(&quota_named(&given, name), &given, &platform()).map_err(|problems| problems[0].reason)
-    };
+    let census = census("acb-acme", &given, &platform());
+    let reason =
+        |name: &str| quota::validate::validate(&quota_named(&given, name), &census).map_err(|problems| problems[0].reason);
     assert_eq!(reason("whole").unwrap_err(), Reason::AboveTier);
     assert_eq!(reason("each").unwrap_err(), Reason::AboveTier);
     assert_eq!(reason("lost").unwrap_err(), Reason::UnknownTenant);

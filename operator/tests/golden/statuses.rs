@@ -4,7 +4,7 @@ use acb_operator::{
     tenant::{self, status::Seen},
 };
 
-use crate::given::{first, platform, sample, tenancy, tenant_text, world};
+use crate::given::{census, first, platform, sample, tenancy, tenant_text, world};
 
 const FIRST: &str = "2025-01-01T00:00:00Z";
 const LATER: &str = "2025-01-02T00:00:00Z";
@@ -51,7 +51,7 @@ fn fields_that_nothing_acts_on_are_named() {
 #[test]
 fn a_quota_shows_what_holds() {
     let given = sample("acme.yaml");
-    let validated = quota::validate::validate(&given.quotas[0], &given, &platform());
+    let validated = quota::validate::validate(&given.quotas[0], &census("acb-acme", &given, &platform()));
     let status = quota::status::status(&given.quotas[0], &validated, FIRST);
     let effective = status.effective.unwrap();
     assert_eq!((status.agents, effective.messages_per_minute, effective.concurrent_streams), (Some(2), Some(600), Some(4)));

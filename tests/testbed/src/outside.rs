@@ -1,7 +1,7 @@
 //! A cluster as somebody sees it who is no operator: what a pass over every tenancy would still do. Nothing, where all has converged: the
 //! plan knows every object, row, topic and right, and that each Secret is the one that Kafka and PostgreSQL hold.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use acb_operator::{
     agent,
@@ -11,7 +11,7 @@ use acb_operator::{
     },
     plan::SecretRef,
     runtime::kubernetes::config::Config,
-    tenancy::{self, Tenancy},
+    tenancy::{self, Census, Tenancy},
     tenant::{
         self,
         fetch::{PostgresReader, fetch},
@@ -73,11 +73,12 @@ impl Outside {
             let validated = tenant::validate::validate(tenant, &world, platform).map_err(|why| format!("{name}: {why:?}"))?;
             let plan = tenant::plan::plan(&validated, &world, platform);
             lines.extend(plan.steps.iter().map(|step| format!("{name}: {step}")));
-            let shared = agent::fetch::fetch_shared(&space, tenancy, self, &postgres.pool).await.map_err(failed)?;
-            for agent in &shared.tenancy.agents {
+            let census = Arc::new(Census::of(&space, tenancy, platform));
+            let shared = agent::fetch::fetch_shared(&space, Arc::clone(&census), self, &postgres.pool).await.map_err(failed)?;
+            for agent in &census.tenancy().agents {
                 let name = format!("{name}/{}", agent.metadata.name.as_deref().unwrap_or_default());
                 let world = agent::fetch::fetch(agent, &shared, self).await.map_err(failed)?;
-                let validated = agent::validate::validate(agent, &world, platform).map_err(|why| format!("{name}: {why:?}"))?;
+                let validated = agent::validate::validate(agent, &world).map_err(|why| format!("{name}: {why:?}"))?;
                 lines.extend(agent::plan::waits_for(&validated, &world));
                 lines.extend(agent::plan::plan(&validated, &world).steps.iter().map(|step| format!("{name}: {step}")));
             }

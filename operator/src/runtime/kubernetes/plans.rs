@@ -265,7 +265,7 @@ async fn read(cluster: &Cluster, namespace: &str, given: &[Resource]) -> Result<
     let kafka = cluster.kafka()?.map(|kafka| kafka.fenced(ended, Duration::ZERO));
     let objects = ReadOnly(cluster.objects());
     let sources = Sources { objects: &objects, postgres: &database.reader, kafka: kafka.as_ref() };
-    decide(namespace, &tenancy, Some(&sources), cluster.platform()).await
+    decide(namespace, tenancy, Some(&sources), cluster.platform()).await
 }
 
 /// Objects that can't be changed.

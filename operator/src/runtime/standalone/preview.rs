@@ -66,8 +66,8 @@ pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Report, 
         _ => None,
     };
     let mut here: BTreeSet<ObjectRef> = loaded.errors.iter().filter_map(|refused| refused.object.clone()).collect();
-    for (namespace, tenancy) in &tenancies {
-        for decided in decide(namespace, tenancy, sources.as_ref(), &platform).await? {
+    for (namespace, tenancy) in tenancies {
+        for decided in decide(&namespace, tenancy, sources.as_ref(), &platform).await? {
             here.insert(decided.object.clone());
             report.objects.push(Planned { also: false, found: Found::from(&decided.decision), object: decided.object });
         }
