@@ -129,8 +129,17 @@ pub(super) fn retained(world: &mut World) -> Result<()> {
     let old = sql(world, "SELECT encode(tenant_id, 'hex') FROM acb.tenant WHERE name = 'globex'")?;
     tenant::apply_sample(world, "globex")?;
     operator::says(world, &["tenant/globex"], "RetainedData", &old, 60)?;
+    // These go while nobody knows whose they were.
+    kubectl.run(&["--namespace", "acb-globex", "delete", "agents.acb.dev", "--all", "--timeout=60s"])?;
     // docs/day-two.md, "Take it over".
     kubectl.run(&["annotate", "tenant", "globex", &format!("acb.dev/adopt={old}")])?;
+    world.kubectl.wait_for("Ready", &["tenant/globex"], 120)?;
+    let of_it = format!("WHERE tenant_id = decode('{old}', 'hex')");
+    let (agents, keys) =
+        (count(world, &format!("acb.agent {of_it} AND NOT suspended"))?, count(world, &format!("acb.api_key {of_it}"))?);
+    if agents > 0 || keys > 0 {
+        return wrong(format!("{agents} agents that nobody has, and {keys} of their keys, came back with the data"));
+    }
     let is_there = |world: &World| -> Result<()> {
         world.kubectl.wait_for("Ready", &["tenant/globex"], 120)?;
         tenant::apply_sample(world, "globex")?;
@@ -141,6 +150,8 @@ pub(super) fn retained(world: &mut World) -> Result<()> {
     if tenant_id(world, "globex")? != old {
         return wrong("the adopted tenant has another id than its data");
     }
+    // What was granted holds, and is what is removed.
+    kubectl.run(&["annotate", "tenant", "globex", "acb.dev/adopt-"])?;
     // "Remove it".
     kubectl.run(&["patch", "tenant", "globex", "--type=merge", "--patch", r#"{"spec":{"deletionPolicy":"Delete"}}"#])?;
     kubectl.run(&["delete", "tenant", "globex", "--timeout=180s"])?;

@@ -90,7 +90,8 @@ fn an_earlier_tenants_data_is_taken_over_where_it_is_asked_for() {
         let annotations = adopt.map(|id| ("acb.dev/adopt".to_owned(), id.to_owned()));
         tenant.metadata.annotations = Some(annotations.into_iter().collect());
         world.tenancy.tenants = vec![tenant.clone()];
-        world.identity = Some(tenant::adoption::identity(&tenant, tenant::adoption::asked(&tenant), &world.tenancy.tenants, Some("acme")));
+        world.identity =
+            Some(tenant::adoption::identity(&tenant, tenant::adoption::asked(&tenant), &world.tenancy.tenants, Some("acme")));
         tenant
     };
     let second = "00000000-0000-4000-8000-00000000000a";
