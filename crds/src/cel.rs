@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use ::cel::{Context, Program, Value as Cel};
 use serde_json::Value;
 
-use crate::schema::Violation;
+use crate::schema::{Violation, Violations};
 
 /// Words that CEL keeps for itself. Kubernetes writes a field of such a name as `__name__`.
 const RESERVED: [&str; 21] = [
@@ -103,7 +103,7 @@ impl Rules {
     }
 
     /// Evaluates all rules; those over `oldSelf` only where there is an old value.
-    pub(crate) fn evaluate(&self, value: &Value, old: Option<&Value>, path: &str, found: &mut Vec<Violation>) {
+    pub(crate) fn evaluate(&self, value: &Value, old: Option<&Value>, path: &str, found: &mut Violations) {
         if value.is_null() {
             return;
         }
@@ -131,6 +131,9 @@ impl Rules {
         }
         let Some(items) = &self.items else { return };
         for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+            if found.is_full() {
+                return;
+            }
             let old = old.and_then(Value::as_array).and_then(|old| old.iter().find(|old| self.same(old, item)));
             items.evaluate(item, old, &format!("{path}[{index}]"), found);
         }

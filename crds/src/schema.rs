@@ -13,6 +13,9 @@ use crate::{API_VERSION, Agent, Quota, Tenant, cel::Rules};
 /// The most bytes of a file of resources.
 pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
 
+/// The most violations that are told of one document: who writes as many as fit into one must not be told of each.
+pub const MAX_VIOLATIONS: usize = 100;
+
 /// A resource of one of the kinds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resource {
@@ -139,6 +142,39 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+    }
+}
+
+/// What is wrong with a document, as far as it is told.
+#[derive(Debug, Default)]
+pub(crate) struct Violations {
+    told: Vec<Violation>,
+    is_more: bool,
+}
+
+impl Violations {
+    pub(crate) fn push(&mut self, violation: Violation) {
+        if self.told.len() < MAX_VIOLATIONS {
+            self.told.push(violation);
+        } else {
+            self.is_more = true;
+        }
+    }
+
+    /// Whether nothing more is told, so that nothing more need be looked for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_more
+    }
+
+    fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    fn into_told(mut self) -> Vec<Violation> {
+        if self.is_more {
+            self.told.push(Violation::new("", format!("there is more than these {MAX_VIOLATIONS}: mend them, and check again")));
+        }
+        self.told
     }
 }
 
@@ -275,14 +311,17 @@ pub fn check(value: &Value, old: Option<&Value>) -> Result<Resource, Vec<Violati
             format!("unknown kind {:?} of {:?}: use Tenant, Agent or Quota of {API_VERSION}", clip(kind), clip(api_version));
         return Err(one("kind", message));
     };
-    let mut violations = Vec::new();
+    let mut violations = Violations::default();
     check_metadata(kind, fields.get("metadata"), &mut violations);
     let mut document: Map<String, Value> = fields.clone();
     document.remove("status");
     let document = Value::Object(document);
     let checker = checker(kind).map_err(|error| one("", format!("the schema of {kind} is broken, which is a bug: {error}")))?;
     for error in checker.validator.iter_errors(&document) {
-        violations.extend(explain(&error, &checker.schema));
+        if violations.is_full() {
+            break;
+        }
+        explain(&error, &checker.schema, &mut violations);
     }
     unique(&document, &checker.schema, "", &mut violations);
     // A rule may take the types that the schema promises for granted.
@@ -290,7 +329,7 @@ pub fn check(value: &Value, old: Option<&Value>) -> Result<Resource, Vec<Violati
         checker.rules.evaluate(&document, old, "", &mut violations);
     }
     if !violations.is_empty() {
-        return Err(violations);
+        return Err(violations.into_told());
     }
     let typed = match kind {
         Kind::Tenant => serde_json::from_value(document).map(|tenant| Resource::Tenant(Box::new(tenant))),
@@ -316,12 +355,15 @@ const METADATA: [&str; 13] = [
     "deletionGracePeriodSeconds",
 ];
 
-fn check_metadata(kind: Kind, metadata: Option<&Value>, violations: &mut Vec<Violation>) {
+fn check_metadata(kind: Kind, metadata: Option<&Value>, violations: &mut Violations) {
     let Some(metadata) = metadata.and_then(Value::as_object) else {
         violations.push(Violation::new("metadata", "missing: set metadata.name"));
         return;
     };
     for field in metadata.keys().filter(|field| !METADATA.contains(&field.as_str())) {
+        if violations.is_full() {
+            return;
+        }
         violations.push(Violation::new("metadata", format!("unknown field {:?}: remove it", clip(field))));
     }
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -395,7 +437,7 @@ fn make_strict(schema: &mut Value) {
 }
 
 /// Lists that are maps or sets, which only an API server knows to check.
-fn unique(value: &Value, schema: &Value, path: &str, violations: &mut Vec<Violation>) {
+fn unique(value: &Value, schema: &Value, path: &str, violations: &mut Violations) {
     for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         if let Some(value) = value.get(name) {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -418,6 +460,9 @@ fn unique(value: &Value, schema: &Value, path: &str, violations: &mut Vec<Violat
             "set" => item.to_string(),
             _ => return,
         };
+        if violations.is_full() {
+            return;
+        }
         if let Some(first) = seen.insert(key.clone(), index) {
             let message = format!("{} is already at {path}[{first}]: remove or rename one of them", clip(&key));
             violations.push(Violation::new(format!("{path}[{index}]"), message));
@@ -434,20 +479,20 @@ fn clip(text: &str) -> String {
     }
 }
 
-fn explain(error: &ValidationError<'_>, schema: &Value) -> Vec<Violation> {
+fn explain(error: &ValidationError<'_>, schema: &Value, violations: &mut Violations) {
     let (path, place) = locate(error.instance_path().as_str(), schema);
     let given = clip(&error.instance().to_string());
     let message = match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             let known = place.and_then(|place| place.get("properties")).and_then(Value::as_object);
             let known: Vec<&str> = known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-            return unexpected
-                .iter()
-                .map(|field| {
-                    let message = format!("unknown field {:?}: remove it; known here are {}", clip(field), known.join(", "));
-                    Violation::new(path.clone(), message)
-                })
-                .collect();
+            let known = known.join(", ");
+            // One more than are told, so that it is known that there are more.
+            for field in unexpected.iter().take(MAX_VIOLATIONS + 1) {
+                let message = format!("unknown field {:?}: remove it; known here are {known}", clip(field));
+                violations.push(Violation::new(path.clone(), message));
+            }
+            return;
         }
         ValidationErrorKind::Required { property } => format!("field {property} is missing: set it"),
         ValidationErrorKind::Enum { options } => {
@@ -461,7 +506,7 @@ fn explain(error: &ValidationError<'_>, schema: &Value) -> Vec<Violation> {
         ValidationErrorKind::MaxItems { limit } => format!("more than {limit} items: remove some"),
         _ => clip(&error.to_string()),
     };
-    vec![Violation::new(path, message)]
+    violations.push(Violation::new(path, message));
 }
 
 /// A JSON pointer as people write it, and the schema at that place.

@@ -140,6 +140,23 @@ fn deep_and_large_input_is_refused() {
     assert!(refusal(bomb).contains("file.yaml"));
 }
 
+#[test]
+fn only_so_much_is_told_of_one_document() {
+    let many = |item: &str| vec![item; 2_000].join(", ");
+    let fields: Vec<String> = (0..2_000).map(|number| format!("f{number}: 1")).collect();
+    for text in [
+        agent(&format!("  {{role: observer, capabilities: [{}]}}", many("1"))),
+        agent(&format!("  {{role: observer, {}}}", fields.join(", "))),
+        agent("  role: observer\n").replace("  name: worker\n", &format!("  name: worker\n  {}\n", fields.join("\n  "))),
+        tenant(&format!("  {{tier: Free, contextTypes: [{}]}}", many("{name: a}"))),
+    ] {
+        let loaded = load(&text, "f.yaml");
+        let violations = &loaded[0].as_ref().unwrap_err().violations;
+        assert_eq!(violations.len(), schema::MAX_VIOLATIONS + 1, "{}", &text[..200]);
+        assert!(violations.last().unwrap().message.contains("more than these 100"), "{:?}", violations.last());
+    }
+}
+
 /// Text that is near to a resource.
 fn near() -> impl Strategy<Value = String> {
     let parts = [
