@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use acb_operator::{
     plan::{KubernetesStep, Step},
     preview::question,
+    tenant::network::MONITORING_LABEL,
 };
 use serde_json::Value;
 
@@ -127,6 +128,15 @@ fn who_plans_is_let_in_where_the_operator_listens() {
     let way: Vec<String> = rules("Role", "acb-planner").iter().map(|rule| row("", rule)).collect();
     let wanted = ["|  | `coordination.k8s.io` | leases (`acb-operator`) | get |", "|  | core | pods/portforward | get, create |"];
     assert_eq!(way, wanted, "a way to the operator, and no further");
+}
+
+#[test]
+fn only_who_monitors_is_let_in_to_the_operator() {
+    let manifests = manifests();
+    let policy = manifests.iter().find(|object| object["kind"] == "NetworkPolicy").unwrap();
+    let from = serde_json::json!([{"namespaceSelector": {"matchLabels": {MONITORING_LABEL: "true"}}}]);
+    assert_eq!(policy["spec"]["ingress"], serde_json::json!([{"from": from, "ports": [{"port": "ops", "protocol": "TCP"}]}]));
+    assert_eq!(policy["spec"]["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
 }
 
 #[test]
