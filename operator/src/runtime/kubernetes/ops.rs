@@ -4,6 +4,7 @@ use std::{
     future::ready,
     io,
     net::{Ipv4Addr, SocketAddr},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Metrics,
-    server::{self, Answer},
+    server::{self, Answer, Bounds},
 };
 
 /// More than a kubelet and a few scrapers need.
-const CONNECTIONS: usize = 64;
+const BOUNDS: Bounds = Bounds { connections: 64, exchange: Duration::from_secs(10) };
 
 /// What is missing before the operator can do its work; empty: ready. A process that stands by is ready.
 pub type Missing = watch::Receiver<Vec<String>>;
@@ -65,7 +66,7 @@ pub async fn serve(listener: TcpListener, missing: Missing, metrics: Metrics, st
     let handle = move |request: http::Request<hyper::body::Incoming>| {
         ready(route(request.method(), request.uri().path(), &missing, &metrics))
     };
-    server::serve(listener, CONNECTIONS, stop, handle).await;
+    server::serve(listener, BOUNDS, stop, handle).await;
 }
 
 #[cfg(test)]

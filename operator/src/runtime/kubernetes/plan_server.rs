@@ -16,16 +16,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     plans::{Plans, Refusal},
-    server::{self, Answer},
+    server::{self, Answer, Bounds},
 };
 use crate::preview::{
     Report,
     question::{MAX_BYTES, PATH, Question},
 };
 
-const CONNECTIONS: usize = 8;
 /// From the headers to the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// The exchange has as much again as a client needs to ask, and to take the answer.
+const BOUNDS: Bounds = Bounds { connections: 8, exchange: Duration::from_secs(150) };
 
 /// Listens where only this machine, which is the pod, can connect.
 pub(super) async fn listen(port: u16) -> io::Result<TcpListener> {
@@ -44,7 +45,7 @@ pub(super) async fn serve(listener: TcpListener, plans: Arc<Plans>, stop: Cancel
             }
         }
     };
-    server::serve(listener, CONNECTIONS, stop, handle).await;
+    server::serve(listener, BOUNDS, stop, handle).await;
 }
 
 async fn answer(plans: &Plans, request: Request<Incoming>) -> Result<Report, Refusal> {
