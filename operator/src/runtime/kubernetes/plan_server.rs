@@ -53,14 +53,15 @@ async fn answer(plans: &Plans, request: Request<Incoming>) -> Result<Report, Ref
     if (&parts.method, parts.uri.path()) != (&Method::POST, PATH) {
         return Err(Refusal::Malformed(format!("there is POST {PATH}, and nothing else")));
     }
-    let token = bearer(&parts.headers)?.to_owned();
+    // Nothing is read of those who are not known.
+    let asker = plans.admit(bearer(&parts.headers)?).await?;
     let body = Limited::new(body, MAX_BYTES).collect().await;
     let body = body.map_err(|error| {
         Refusal::Malformed(format!("the question can't be read, or has more than {MAX_BYTES} bytes: {error}"))
     })?;
     let question: Question =
         serde_json::from_slice(&body.to_bytes()).map_err(|error| Refusal::Malformed(format!("not a question: {error}")))?;
-    plans.answer(&token, &question).await
+    plans.answer(&asker, &question).await
 }
 
 /// The token that the request carries.

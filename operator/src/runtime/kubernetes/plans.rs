@@ -92,6 +92,12 @@ pub(super) struct Plans {
     busy: Mutex<BTreeMap<String, Arc<AsyncMutex<()>>>>,
 }
 
+/// Someone who is known, and the leader that they ask.
+pub(super) struct Asker {
+    cluster: Arc<Cluster>,
+    caller: Caller,
+}
+
 /// A document that was asked about.
 struct Asked {
     object: ObjectRef,
@@ -104,21 +110,30 @@ impl Plans {
         Self { leading, callers: Callers::new(requests), busy: Mutex::default() }
     }
 
-    /// Answers one question.
+    /// Lets someone ask.
     ///
     /// # Errors
-    /// Why it is not answered.
-    pub(super) async fn answer(&self, token: &str, question: &Question) -> Result<Report, Refusal> {
+    /// Why they may not, or not here.
+    pub(super) async fn admit(&self, token: &str) -> Result<Asker, Refusal> {
         let leader = self.leading.borrow().clone();
         let cluster =
             leader.ok_or_else(|| Refusal::Unavailable("this replica of the operator does not lead: ask the leader".into()))?;
         let unknown = "the token is not one that this cluster knows, or it ran out";
         let caller = self.callers.identify(token).await?.ok_or(Refusal::Unauthenticated(unknown))?;
+        Ok(Asker { cluster, caller })
+    }
+
+    /// Answers one question.
+    ///
+    /// # Errors
+    /// Why it is not answered.
+    pub(super) async fn answer(&self, asker: &Asker, question: &Question) -> Result<Report, Refusal> {
+        let Asker { cluster, caller } = asker;
         tokio::select! {
             biased;
             // A leader that ends waits for nobody's plan.
             () = cluster.closing.cancelled() => Err(Refusal::Unavailable("this replica of the operator is ending: ask again".into())),
-            report = self.plan(&cluster, &caller, question) => report,
+            report = self.plan(cluster, caller, question) => report,
         }
     }
 

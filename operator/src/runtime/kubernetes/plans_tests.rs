@@ -14,7 +14,11 @@ use http_body_util::BodyExt as _;
 use kube_client::{Client, client::Body};
 use kube_runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +29,7 @@ use super::{
     database::Claim,
     metrics::Metrics,
     objects::KubernetesObjects,
+    plan_server,
     plans::{Plans, Refusal},
     requests::Requests,
 };
@@ -129,7 +134,7 @@ impl World {
     }
 
     async fn ask(&self, token: &str, objects: &[Value]) -> Result<Report, Refusal> {
-        self.plans.answer(token, &Question { objects: objects.to_vec() }).await
+        self.plans.answer(&self.plans.admit(token).await?, &Question { objects: objects.to_vec() }).await
     }
 
     /// Puts an object into the cluster.
@@ -225,7 +230,7 @@ async fn who_does_not_lead_or_is_ending_says_so() {
     let (client, sent) = api();
     let (_leading, leader) = watch::channel(None);
     let plans = Plans::new(Requests::new(client, Metrics::default()), leader);
-    let standby = plans.answer("ed", &Question::default()).await.unwrap_err();
+    let standby = plans.admit("ed").await.err().unwrap();
     assert!(matches!(&standby, Refusal::Unavailable(why) if why.contains("does not lead")), "{standby:?}");
     assert!(sent.lock().unwrap().is_empty(), "nobody's token goes further than it must");
 }
@@ -275,4 +280,18 @@ async fn a_change_that_the_api_server_would_refuse_is_refused() {
     assert!(problems[0].message.contains("only grow"), "{problems:?}");
     assert!(text(found(&report, "Tenant globex")).contains("acbhub-globex"));
     assert!(report.has_refusals() && report.has_changes());
+}
+
+#[tokio::test]
+async fn nothing_is_read_of_who_is_not_known() {
+    let world = World::new(1);
+    let listener = plan_server::listen(0).await.unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    tokio::spawn(plan_server::serve(listener, Arc::new(world.plans), CancellationToken::new()));
+    let head = "POST /plan HTTP/1.1\r\nhost: a\r\nauthorization: Bearer nobody\r\ncontent-length: 1000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 12];
+    let read = stream.read_exact(&mut answer);
+    tokio::time::timeout(Duration::from_secs(20), read).await.expect("it does not wait for the question").unwrap();
+    assert_eq!(answer, b"HTTP/1.1 401");
 }
