@@ -2,6 +2,7 @@
 //! [`Runtime`](runtime::Runtime).
 
 pub(crate) mod deletion;
+pub(crate) mod jobs;
 pub(crate) mod news;
 pub(crate) mod runtime;
 pub(crate) mod schedule;

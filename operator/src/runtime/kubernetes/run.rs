@@ -13,7 +13,6 @@ use kube_client::Client;
 use kube_runtime::events::{Recorder, Reporter};
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,6 +36,7 @@ use crate::{
     effect::{EffectError, SecretReader},
     reconcile::{
         jitter,
+        jobs::Jobs,
         runtime::Runtime as _,
         schedule::{Schedule, Turn, Waits},
         tenancies::{Tenancies, with_conditions},
@@ -197,7 +197,7 @@ impl Process {
             tenancies: Arc::new(Tenancies { runtime: Arc::clone(&cluster) as _ }),
             cluster: Arc::clone(&cluster),
             schedule: Schedule::new(self.config.concurrency, waits),
-            jobs: JoinSet::new(),
+            jobs: Jobs::default(),
             fresh: cluster.cache.namespaces(),
         };
         self.watches.woken.take();
@@ -213,13 +213,10 @@ impl Process {
                 () = term.lost.cancelled() => break,
                 () = self.watches.woken.wait() => turns.touch(self.watches.woken.take()),
                 () = term.look_again.notified() => turns.touch(cluster.cache.namespaces()),
-                Some(done) = turns.jobs.join_next() => match done {
-                    Ok((namespace, turn, took)) => {
-                        self.metrics.reconciled(turn, took);
-                        turns.finish(&namespace, turn);
-                    }
-                    Err(error) => error!(%error, "a reconcile broke off"),
-                },
+                Some(ended) = turns.jobs.next() => {
+                    self.metrics.reconciled(ended.turn, ended.took);
+                    turns.finish(&ended.namespace, ended.turn);
+                }
                 () = sleep_until(due.into()) => {}
             }
         }
@@ -227,7 +224,7 @@ impl Process {
         closing.cancel();
         self.leading.send_replace(None);
         self.metrics.leads(false);
-        let ending = async { while turns.jobs.join_next().await.is_some() {} };
+        let ending = async { while turns.jobs.next().await.is_some() {} };
         if timeout(STEP_WITHIN, ending).await.is_err() {
             warn!("a step did not end in time, and is broken off");
             turns.jobs.shutdown().await;
@@ -259,7 +256,7 @@ struct Turns {
     cluster: Arc<Cluster>,
     tenancies: Arc<Tenancies>,
     schedule: Schedule<String>,
-    jobs: JoinSet<(String, Turn, Duration)>,
+    jobs: Jobs,
     /// Namespaces that this leader has not passed over yet.
     fresh: BTreeSet<String>,
 }
@@ -276,11 +273,7 @@ impl Turns {
     fn start(&mut self) {
         for namespace in self.schedule.start_due(Instant::now()) {
             let tenancies = Arc::clone(&self.tenancies);
-            self.jobs.spawn(async move {
-                let begun = Instant::now();
-                let turn = tenancies.reconcile(&namespace).await;
-                (namespace, turn, begun.elapsed())
-            });
+            self.jobs.spawn(namespace.clone(), async move { tenancies.reconcile(&namespace).await });
         }
     }
 
