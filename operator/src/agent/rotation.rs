@@ -47,7 +47,7 @@ pub fn secret(agent: &ValidatedAgent, world: &World) -> SecretRef {
     let newest = newest(&world.secrets, &agent.namespace, &agent.name.api_key_secret());
     let is_asked = agent.rotate.is_some() && world.asked.get(&newest) != agent.rotate.as_ref();
     let next = world.secrets.contains(&newest) && (is_asked || world.is_key_old);
-    SecretRef { generation: newest.generation + u64::from(next), ..newest }
+    SecretRef { generation: newest.generation.saturating_add(u64::from(next)), ..newest }
 }
 
 /// The key before the one in `secret`, and how long it still works. Where its Secret is gone, somebody removed it: that one must not live on.

@@ -472,6 +472,16 @@ fn an_agent_that_no_agent_stands_for_is_shut_out() {
 }
 
 #[test]
+fn a_key_of_the_last_generation_there_is_stays() {
+    let (tenancy, platform) = (sample("acme.yaml"), platform());
+    let mut world = agent_world(&tenancy, &platform);
+    world.secrets.insert(SecretRef { namespace: "acb-acme".into(), name: "worker-a-api-key".into(), generation: u64::MAX });
+    world.is_key_old = true;
+    let steps = agent_plan(&tenancy, "worker-a", &world).to_string();
+    assert!(steps.contains("+ postgres agent worker-a") && !steps.contains("+ Secret"), "{steps}");
+}
+
+#[test]
 fn a_quota_changes_the_tenant() {
     let platform = platform();
     let mut world = converged(&sample("globex.yaml"), &platform);
