@@ -22,7 +22,7 @@ use std::{io::Write as _, net::IpAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{cluster::Extent, error::Result, place::Place};
+use crate::{cluster::Extent, error::Result, kubectl::Kubectl, place::Place};
 
 /// A real Kubernetes cluster on one machine, and what users do with ACB on it.
 #[derive(Debug, Parser)]
@@ -97,7 +97,14 @@ fn run(command: Command) -> Result<ExitCode> {
             }
             say(&format!("\nexport KUBECONFIG={}", place.kubeconfig("admin").display()));
             say(&format!("export PATH={}:$PATH", place.bin("").display()));
-            say("kubectl get nodes\nmake cluster-down        # ends it");
+            if state.lacks.is_empty() {
+                let values = scenario::install::prepare(&place, &Kubectl::admin(&place))?;
+                say("helm install acb-crds charts/acb-crds --namespace acb-system");
+                say(&format!("helm install acb charts/acb --namespace acb-system --values {}", values.display()));
+                say("kubectl rollout status deployment/acb-operator --namespace acb-system");
+                say("# and on with docs/install.md, \"The first tenant\"");
+            }
+            say("\nmake cluster-down        # ends it");
         }
         Command::Down => cluster::down(&place)?,
         Command::Run { all, control_plane, scenario } => return scenario::run(&place, all, extent(control_plane), &scenario),

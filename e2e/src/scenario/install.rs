@@ -1,12 +1,15 @@
 //! The charts, installed as the guide says.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use super::World;
 use crate::{
     backends::Backends,
     error::{Result, wrong},
-    place::write_private,
+    kubectl::Kubectl,
+    place::{Place, write_private},
     process::eventually,
 };
 
@@ -17,9 +20,7 @@ const RESYNC_SECONDS: u32 = 10;
 
 pub(super) fn run(world: &mut World) -> Result<()> {
     let kubectl = &world.kubectl;
-    let backends = Backends::read(&world.place)?;
-    kubectl.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}).to_string())?;
-    kubectl.apply(&secrets(&backends).to_string())?;
+    prepare(&world.place, kubectl)?;
     helm(world, &[])?;
     kubectl.wait_for("Available", &["--namespace", SYSTEM, "deployment/acb-operator"], 120)?;
     eventually(30, "a leader holds the lease", || {
@@ -31,11 +32,19 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     })
 }
 
+/// What comes before the charts: the operator's namespace, its Secrets, and the values, whose file it answers with.
+pub(crate) fn prepare(place: &Place, kubectl: &Kubectl) -> Result<PathBuf> {
+    let backends = Backends::read(place)?;
+    kubectl.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}).to_string())?;
+    kubectl.apply(&secrets(&backends).to_string())?;
+    let file = place.run().join("values.yaml");
+    write_private(&file, &serde_json::to_string_pretty(&values(&backends))?)?;
+    Ok(file)
+}
+
 /// `helm upgrade --install` of both charts, with further values as `key=value`.
 pub(super) fn helm(world: &World, further: &[&str]) -> Result<()> {
-    let backends = Backends::read(&world.place)?;
-    let file = world.place.run().join("values.yaml");
-    write_private(&file, &values(&backends).to_string())?;
+    let values = world.place.run().join("values.yaml").display().to_string();
     let chart = |name: &str| world.place.root.join("charts").join(name).display().to_string();
     world.kubectl.helm(&[
         "upgrade",
@@ -48,7 +57,6 @@ pub(super) fn helm(world: &World, further: &[&str]) -> Result<()> {
         "--timeout",
         "60s",
     ])?;
-    let values = file.display().to_string();
     let chart = chart("acb");
     let mut arguments =
         vec!["upgrade", "--install", "acb", &chart, "--namespace", SYSTEM, "--values", &values, "--wait", "--timeout", "180s"];

@@ -11,7 +11,7 @@ mod drift;
 mod hand;
 mod hostile;
 mod images;
-mod install;
+pub(crate) mod install;
 pub(crate) mod isolation;
 mod killed;
 mod leader;
