@@ -20,7 +20,7 @@ use super::{
 };
 use crate::preview::{
     Report,
-    question::{MAX_BYTES, PATH, Question},
+    question::{MAX_BYTES, MAX_PARTS, PATH, Question, count_parts},
 };
 
 /// From the headers to the answer.
@@ -59,8 +59,14 @@ async fn answer(plans: &Plans, request: Request<Incoming>) -> Result<Report, Ref
     let body = body.map_err(|error| {
         Refusal::Malformed(format!("the question can't be read, or has more than {MAX_BYTES} bytes: {error}"))
     })?;
+    let body = body.to_bytes();
+    if count_parts(&body) > MAX_PARTS {
+        let message = format!("a plan is made for at most {MAX_PARTS} lists, maps and items: plan fewer objects at a time");
+        return Err(Refusal::Malformed(message));
+    }
+    let _room = plans.room().await?;
     let question: Question =
-        serde_json::from_slice(&body.to_bytes()).map_err(|error| Refusal::Malformed(format!("not a question: {error}")))?;
+        serde_json::from_slice(&body).map_err(|error| Refusal::Malformed(format!("not a question: {error}")))?;
     plans.answer(&asker, &question).await
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,7 +13,10 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 use http::StatusCode;
 use serde_json::Value;
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit, watch},
+    task::yield_now,
+};
 use tracing::info;
 
 use super::{
@@ -30,7 +34,7 @@ use crate::{
     plan::SecretRef,
     preview::{
         Against, Found, Planned, Report, overlay,
-        question::{MAX_OBJECTS, Question, VERB},
+        question::{MAX_ANSWER_BYTES, MAX_OBJECTS, Question, VERB},
         tenancy::{Decided, Sources, decide},
     },
     reconcile::runtime::Runtime as _,
@@ -39,6 +43,10 @@ use crate::{
 
 /// So many reviews are asked for at a time.
 const REVIEWS: usize = 8;
+/// So many plans are made at a time: each takes its share of the operator's memory.
+const AT_A_TIME: usize = 2;
+/// So many problems of documents are told in one answer; then only the first of each document.
+const PROBLEMS: usize = 1_000;
 /// So many objects are named in a refusal.
 const NAMED: usize = 10;
 
@@ -90,6 +98,7 @@ pub(super) struct Plans {
     callers: Callers,
     /// One plan at a time for a tenancy: who comes meanwhile waits.
     busy: Mutex<BTreeMap<String, Arc<AsyncMutex<()>>>>,
+    room: Semaphore,
 }
 
 /// Someone who is known, and the leader that they ask.
@@ -107,7 +116,7 @@ struct Asked {
 
 impl Plans {
     pub(super) fn new(requests: Requests, leading: Leading) -> Self {
-        Self { leading, callers: Callers::new(requests), busy: Mutex::default() }
+        Self { leading, callers: Callers::new(requests), busy: Mutex::default(), room: Semaphore::new(AT_A_TIME) }
     }
 
     /// Lets someone ask.
@@ -121,6 +130,14 @@ impl Plans {
         let unknown = "the token is not one that this cluster knows, or it ran out";
         let caller = self.callers.identify(token).await?.ok_or(Refusal::Unauthenticated(unknown))?;
         Ok(Asker { cluster, caller })
+    }
+
+    /// Waits until there is room for one more question in memory.
+    ///
+    /// # Errors
+    /// Never, as long as this process runs.
+    pub(super) async fn room(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        self.room.acquire().await.map_err(|_| Refusal::Unavailable("this replica of the operator is ending: ask again".into()))
     }
 
     /// Answers one question.
@@ -140,17 +157,33 @@ impl Plans {
     async fn plan(&self, cluster: &Cluster, caller: &Caller, question: &Question) -> Result<Report, Refusal> {
         let objects = named(&question.objects)?;
         self.authorize(cluster, caller, &objects).await?;
-        let asked: Vec<Asked> =
-            objects.into_iter().zip(&question.objects).map(|(object, document)| check(cluster, object, document)).collect();
+        let (mut asked, mut told) = (Vec::new(), 0);
+        for (object, document) in objects.into_iter().zip(&question.objects) {
+            yield_now().await;
+            let mut one = check(cluster, object, document);
+            if let Err(problems) = &mut one.checked {
+                if told + problems.len() > PROBLEMS {
+                    problems.truncate(1);
+                }
+                told += problems.len();
+            }
+            asked.push(one);
+        }
         let given: Vec<Resource> = asked.iter().filter_map(|asked| asked.checked.as_ref().ok()).cloned().collect();
         let mut report = Report { against: Against::Cluster, ..Report::default() };
-        let mut also = Vec::new();
+        let asked_about: BTreeSet<ObjectRef> = given.iter().map(Resource::object).collect();
+        let (mut also, mut size) = (Vec::new(), Size(0));
         for namespace in given.iter().filter_map(namespace).collect::<BTreeSet<String>>() {
             for decided in self.decide(cluster, &namespace, &given).await? {
+                if !asked_about.contains(&decided.object) && !is_news(&decided) {
+                    continue;
+                }
+                yield_now().await;
                 let found = Found::from(&decided.decision);
-                if given.iter().any(|given| given.object() == decided.object) {
+                size.add(&found)?;
+                if asked_about.contains(&decided.object) {
                     report.objects.push(Planned { object: decided.object, also: false, found });
-                } else if is_news(&decided) {
+                } else {
                     also.push(Planned { object: decided.object, also: true, found });
                 }
             }
@@ -221,6 +254,32 @@ impl Plans {
             veiled.push(planned);
         }
         Ok(veiled)
+    }
+}
+
+/// How many bytes an answer has so far.
+struct Size(usize);
+
+impl Size {
+    /// # Errors
+    /// Where it has too many.
+    fn add(&mut self, found: &Found) -> Result<(), Refusal> {
+        let too_much = |_| {
+            let message = format!("the answer has more than {MAX_ANSWER_BYTES} bytes: plan fewer objects at a time");
+            Refusal::Malformed(message)
+        };
+        serde_json::to_writer(self, found).map_err(too_much)
+    }
+}
+
+impl io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        if self.0 > MAX_ANSWER_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -317,5 +376,22 @@ impl Objects for ReadOnly<'_> {
 
     async fn create_secret(&self, _: &SecretRef, _: SecretData, _: Option<&str>) -> Result<(), EffectError> {
         Err(refused())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn an_answer_has_a_bound() {
+        let (mut size, found) = (Size(0), Found::Plan { steps: Vec::new(), text: vec!["x".repeat(MAX_ANSWER_BYTES / 4)] });
+        for _ in 0..3 {
+            size.add(&found).unwrap();
+        }
+        let refusal = size.add(&found).unwrap_err();
+        assert!(matches!(&refusal, Refusal::Malformed(why) if why.contains("fewer objects")), "{refusal:?}");
     }
 }

@@ -295,3 +295,40 @@ async fn nothing_is_read_of_who_is_not_known() {
     tokio::time::timeout(Duration::from_secs(20), read).await.expect("it does not wait for the question").unwrap();
     assert_eq!(answer, b"HTTP/1.1 401");
 }
+
+/// The answer to a question that is sent over HTTP.
+async fn posted(world: World, body: &str) -> String {
+    let listener = plan_server::listen(0).await.unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    tokio::spawn(plan_server::serve(listener, Arc::new(world.plans), CancellationToken::new()));
+    let head = format!("POST /plan HTTP/1.1\r\nhost: a\r\nauthorization: Bearer ed\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(60), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_question_that_is_small_in_text_alone_is_refused() {
+    let body = format!("{{\"objects\": [{}]}}", vec![r#"{"":0}"#; 200_000].join(","));
+    let answer = posted(World::new(1), &body).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("at most 50000 lists"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_problems_of_a_question_have_a_bound() {
+    let world = World::new(1);
+    let wrong = json!({"role": "observer", "capabilities": vec![1; 300]});
+    let objects: Vec<Value> = (0..40).map(|number| agent("acb-acme", &format!("a{number}"), &wrong)).collect();
+    let report = world.ask("ed", &objects).await.unwrap();
+    let problems: Vec<usize> = report
+        .objects
+        .iter()
+        .map(|planned| match &planned.found {
+            Found::Refused { problems } => problems.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(problems.len(), 40);
+    assert!(problems.iter().all(|problems| *problems > 0) && problems.iter().sum::<usize>() <= 1_040, "{problems:?}");
+}
