@@ -119,8 +119,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
-        sync::Notify,
-        time::sleep,
+        sync::{Notify, Semaphore},
     };
 
     use super::*;
@@ -128,22 +127,29 @@ mod tests {
     const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     const SLOW: &str = "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n";
 
-    /// Whoever asks for `/slow` waits until that is released.
-    async fn server(bounds: Bounds) -> (SocketAddr, Arc<Notify>) {
+    /// Who asks for `/slow` has arrived, and then waits to be released.
+    struct Slow {
+        released: Notify,
+        arrived: Semaphore,
+    }
+
+    async fn server(bounds: Bounds) -> (SocketAddr, Arc<Slow>) {
         let listener = listen((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let (address, released) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
-        let release = Arc::clone(&released);
+        let slow = Arc::new(Slow { released: Notify::new(), arrived: Semaphore::new(0) });
+        let (address, slows) = (listener.local_addr().unwrap(), Arc::clone(&slow));
         let handle = move |request: Request<Incoming>| {
-            let release = Arc::clone(&release);
+            let slow = Arc::clone(&slows);
             async move {
                 if request.uri().path() == "/slow" {
-                    release.notified().await;
+                    let released = slow.released.notified();
+                    slow.arrived.add_permits(1);
+                    released.await;
                 }
                 Response::new(Full::new(Bytes::from_static(b"answered")))
             }
         };
         tokio::spawn(serve(listener, bounds, CancellationToken::new(), handle));
-        (address, released)
+        (address, slow)
     }
 
     fn bounds(exchange: Duration) -> Bounds {
@@ -153,8 +159,6 @@ mod tests {
     async fn connect(address: SocketAddr, says: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(says.as_bytes()).await.unwrap();
-        // It is accepted, and what it says is read, before the next one comes.
-        sleep(Duration::from_millis(50)).await;
         stream
     }
 
@@ -180,10 +184,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_is_worked_on_is_not_broken_off() {
-        let (address, released) = server(bounds(Duration::from_secs(60))).await;
+        let (address, slow) = server(bounds(Duration::from_secs(60))).await;
         let (mut one, mut other) = (connect(address, SLOW).await, connect(address, SLOW).await);
+        let _both = timeout(Duration::from_secs(4), slow.arrived.acquire_many(2)).await.unwrap().unwrap();
         assert_eq!(heard(&mut connect(address, REQUEST).await).await, "", "hung up on");
-        released.notify_waiters();
+        slow.released.notify_waiters();
         for stream in [&mut one, &mut other] {
             assert!(heard(stream).await.ends_with("answered"));
         }
