@@ -91,8 +91,13 @@ fn removal(secret: &SecretRef) -> Step {
 pub fn suspension(tenant_id: &str, world: &World) -> Plan {
     let mut plan = Plan::default();
     if let Some(row) = world.row.as_ref().filter(|row| !row.suspended || world.api_key != StoredApiKey::Absent) {
-        let agent = AgentRow { suspended: true, ..row.clone() };
-        plan.steps.push(Step::Postgres(PostgresStep::ProjectAgent { tenant_id: tenant_id.to_owned(), agent, api_key: None }));
+        plan.steps.push(shut_out(tenant_id, row));
     }
     plan
+}
+
+/// Refuses an agent and forgets its keys; its mailbox stays.
+pub(crate) fn shut_out(tenant_id: &str, row: &AgentRow) -> Step {
+    let agent = AgentRow { suspended: true, ..row.clone() };
+    Step::Postgres(PostgresStep::ProjectAgent { tenant_id: tenant_id.to_owned(), agent, api_key: None })
 }

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 
 use super::{World, adoption, validate::ValidatedTenant};
-use crate::plan::{AgentRow, PostgresStep, Step};
+use crate::{
+    agent::plan::shut_out,
+    plan::{AgentRow, Step},
+};
 
 pub(super) fn suspensions(tenant: &ValidatedTenant, world: &World) -> Vec<Step> {
     let (rows, agents) = (&world.postgres.agents, &world.tenancy.agents);
@@ -19,10 +22,5 @@ pub(super) fn suspensions(tenant: &ValidatedTenant, world: &World) -> Vec<Step> 
     let is_let_in =
         |row: &AgentRow| !row.suspended || observed.api_keys.contains_key(&row.id) || observed.replaced_keys.contains(&row.id);
     let orphans = rows.values().filter(|row| !known.contains(&row.id) && is_let_in(row));
-    orphans
-        .map(|row| {
-            let agent = AgentRow { suspended: true, ..row.clone() };
-            Step::Postgres(PostgresStep::ProjectAgent { tenant_id: tenant.id.hex(), agent, api_key: None })
-        })
-        .collect()
+    orphans.map(|row| shut_out(&tenant.id.hex(), row)).collect()
 }
