@@ -22,6 +22,7 @@ use crate::{
     error::{Result, at, wrong},
     place::{Place, SOCKETS},
     process::Daemon,
+    say,
     state::State,
 };
 
@@ -43,6 +44,8 @@ pub(crate) struct Backends {
     pub(crate) kafka_ca: String,
     pub(crate) kafka_user: String,
     pub(crate) kafka_password: String,
+    kafka_log: PathBuf,
+    postgres_log: PathBuf,
 }
 
 /// What may befall them.
@@ -88,6 +91,16 @@ pub(crate) fn start(place: &Place, state: &mut State, host: IpAddr) -> Result<()
     let program = std::env::current_exe().map_err(at("acb-e2e"))?;
     let daemon: Daemon = state.start("backends", Command::new(program).args(["backends", "--host", &host.to_string()]))?;
     daemon.wait(120, || path(place).exists())
+}
+
+/// Keeps what both said beside the daemons' logs.
+pub(crate) fn keep_logs(place: &Place) {
+    let Ok(backends) = Backends::read(place) else { return };
+    for (from, name) in [(backends.kafka_log, "kafka.log"), (backends.postgres_log, "postgres.log")] {
+        if let Err(error) = fs::copy(&from, place.logs().join(name)) {
+            say(&format!("{}: {error}", from.display()));
+        }
+    }
 }
 
 fn socket() -> PathBuf {

@@ -100,9 +100,10 @@ fn down_parts(place: &Place, state: &mut State) {
     let _ = fs::create_dir_all(place.run());
 }
 
-/// Keeps what pods wrote beside the daemons' logs.
+/// Keeps what pods, PostgreSQL and Kafka wrote beside the daemons' logs.
 pub(crate) fn keep_logs(place: &Place, state: &State) {
     if state.forwarding.is_some() {
         node::keep_logs(place);
+        backends::keep_logs(place);
     }
 }

@@ -92,6 +92,10 @@ impl Postgres {
         self.start().await
     }
 
+    pub(super) fn log(&self) -> PathBuf {
+        self.options.state_dir.join("postgres.log")
+    }
+
     fn kept_port(&self) -> Option<u16> {
         fs::read_to_string(self.options.state_dir.join("port")).ok()?.trim().parse().ok()
     }

@@ -41,6 +41,8 @@ pub(crate) async fn serve(place: &Place, host: IpAddr) -> Result<()> {
         kafka_ca: kafka.ca_pem().unwrap_or_default().to_owned(),
         kafka_user: Kafka::ADMIN.to_owned(),
         kafka_password: kafka.admin_password().to_owned(),
+        kafka_log: kafka.log(),
+        postgres_log: postgres.log(),
     };
     let listener = listen(&socket())?;
     // Whole when it is there.

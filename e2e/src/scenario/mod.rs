@@ -386,9 +386,22 @@ pub(crate) fn run(place: &Place, all: bool, extent: Extent, named: &[String]) ->
     if !left_up {
         cluster::down(place)?;
     }
+    // Again, and short: what ends a long output is what is read first.
+    for row in &report.scenarios {
+        if let (Status::Failed, Some(message)) = (row.status, &row.message) {
+            say(&format!("failed   {:<18} {}", row.name, in_short(message)));
+        }
+    }
     let passed = report.count(Status::Passed);
     say(&format!("{passed} passed, {failed} failed, {} not run", report.count(Status::NotRun)));
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The beginning of a message, in one line.
+fn in_short(message: &str) -> String {
+    const SHORT: usize = 240;
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= SHORT { line } else { line.chars().take(SHORT).collect::<String>() + " …" }
 }
 
 fn run_one(world: &mut World, scenario: &Scenario, before: &Report) -> Row {
@@ -411,6 +424,13 @@ fn run_one(world: &mut World, scenario: &Scenario, before: &Report) -> Row {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_at_a_letter() {
+        assert_eq!(in_short("two\n  lines"), "two lines");
+        let cut = in_short(&"ä".repeat(500));
+        assert_eq!((cut.chars().count(), cut.ends_with("ä …")), (242, true));
+    }
 
     #[test]
     fn a_scenario_builds_on_earlier_ones_only() {

@@ -8,7 +8,14 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 
-use super::{World, hand::sql, install::SYSTEM, load, load::Load, operator};
+use super::{
+    World,
+    hand::{observe_kafka, sql},
+    install::SYSTEM,
+    load,
+    load::Load,
+    operator,
+};
 use crate::{
     backends::{self, Backends, Order},
     error::{Result, wrong},
@@ -22,21 +29,23 @@ const STEADY: u64 = 3000;
 
 /// `kafka-down`.
 pub(super) fn kafka(world: &mut World) -> Result<()> {
-    away(world, (Order::StopKafka, Order::StartKafka), "Kafka")
+    // First that it is back, from outside of the cluster: what fails after that is ACB's.
+    away(world, (Order::StopKafka, Order::StartKafka), "Kafka", || observe_kafka(world, load::TENANT).map(drop))
 }
 
 /// `postgres-down`.
 pub(super) fn postgres(world: &mut World) -> Result<()> {
-    away(world, (Order::StopPostgres, Order::StartPostgres), "PostgreSQL")
+    away(world, (Order::StopPostgres, Order::StartPostgres), "PostgreSQL", || sql(world, "SELECT 1").map(drop))
 }
 
-fn away(world: &World, (stop, start): (Order, Order), system: &str) -> Result<()> {
+fn away(world: &World, (stop, start): (Order, Order), system: &str, is_back: impl Fn() -> Result<()>) -> Result<()> {
     let load = Load::start(world)?;
     let hubs = load::hubs(world)?;
     backends::order(stop)?;
     let named = operator::says(world, &[&tenant()], "Retrying", system, 120);
     // Also where it was not named: later scenarios need it.
     backends::order(start)?;
+    eventually(30, &format!("{system} answers its superuser"), || is_back().map_err(|error| error.to_string()))?;
     named?;
     world.kubectl.wait_for("Ready", &[&tenant()], 120)?;
     load.flows(world)?;

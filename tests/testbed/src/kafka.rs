@@ -105,6 +105,11 @@ impl Kafka {
         self.ca.as_deref()
     }
 
+    /// What it says, in all of its lives.
+    pub fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
     /// Ends the broker as a crash would (SIGKILL), and starts it again on the same port and data.
     pub async fn crash_and_restart(&mut self) {
         self.kill();
@@ -129,7 +134,9 @@ impl Kafka {
 
     /// Starts it again after [`kill`](Self::kill).
     pub async fn launch(&mut self) {
-        let log = fs::File::create(self.dir.path().join("log")).unwrap();
+        let path = self.log();
+        let before = fs::read(&path).map_or(0, |log| log.len());
+        let log = fs::File::options().create(true).append(true).open(&path).unwrap();
         // Ends the broker when this process ends, however it ends: then the pipe closes.
         let script = r#""$@" & echo $! > pid; cat; kill -KILL $!; wait $! 2>/dev/null; exit 0"#;
         let java = java();
@@ -144,7 +151,8 @@ impl Kafka {
         self.keeper = Some(keeper.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            let log = fs::read(&path).unwrap_or_default();
+            let log = String::from_utf8_lossy(log.get(before..).unwrap_or_default());
             if log.contains("Kafka Server started") {
                 return;
             }
