@@ -210,7 +210,7 @@ pub struct Hub {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 50))]
     pub max_replicas: Option<u32>,
-    /// Of each replica.
+    /// Of each replica. Where nothing is given: requests of `100m` and `64Mi`, and a limit of `1Gi` of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// As in a PodSpec.

@@ -238,10 +238,11 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
             "capabilities": {"drop": ["ALL"]},
         },
     });
-    // An autoscaler measures against what is requested: there is always something.
+    // An autoscaler measures against what is requested: there is always something. The limit is more than a hub's queues hold when all
+    // of them are full, and keeps one tenant's hub from taking the memory of the node's others.
     container["resources"] = match &tenant.hub.resources {
         Some(given) => resources(given),
-        None => json!({"requests": {"cpu": "100m", "memory": "64Mi"}}),
+        None => json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}),
     };
     let mut pod = json!({
         "serviceAccountName": objects::HUB,
