@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     PgStore,
     fault::fault,
-    number::{from_offset, from_partition, to_offset, to_partition},
+    number::{from_epoch, from_partition, to_offset, to_partition},
 };
 
 #[async_trait]
@@ -46,14 +46,14 @@ impl CursorStore for PgStore {
         let cursors: Vec<(i32, i64, Vec<i64>)> =
             sqlx::query_as("SELECT partition, watermark, exceptions FROM acb.cursor WHERE agent_id = $1 AND epoch = $2")
                 .bind(agent.0)
-                .bind(from_offset(epoch))
+                .bind(from_epoch(epoch))
                 .fetch_all(&mut *transaction)
                 .await
                 .map_err(failed)?;
         let attempts: Vec<(i32, i64, i32)> =
             sqlx::query_as(r#"SELECT partition, "offset", attempts FROM acb.delivery WHERE agent_id = $1 AND epoch = $2"#)
                 .bind(agent.0)
-                .bind(from_offset(epoch))
+                .bind(from_epoch(epoch))
                 .fetch_all(&mut *transaction)
                 .await
                 .map_err(failed)?;
@@ -116,7 +116,7 @@ impl CursorStore for PgStore {
             "SELECT agent_id, watermark, exceptions FROM acb.cursor WHERE agent_id = ANY($1) AND epoch = $2 AND partition = $3",
         )
         .bind(agents.iter().map(|agent| agent.0).collect::<Vec<_>>())
-        .bind(from_offset(epoch))
+        .bind(from_epoch(epoch))
         .bind(from_partition(partition))
         .fetch_all(self.pool())
         .await
@@ -145,7 +145,7 @@ async fn write(connection: &mut PgConnection, epoch: Epoch, flushes: &[&CursorFl
             closing.push(agent);
         }
     }
-    let epoch = from_offset(epoch);
+    let epoch = from_epoch(epoch);
     if !cursors.is_empty() {
         sqlx::query(
             "INSERT INTO acb.cursor (tenant_id, agent_id, epoch, partition, watermark, exceptions)

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use crate::{
     PgStore,
     fault::fault,
-    number::{from_offset, from_partition, to_offset, to_partition},
+    number::{from_epoch, from_offset, from_partition, to_offset, to_partition},
 };
 
 type Row = (String, i32, i64, OffsetDateTime, OffsetDateTime);
@@ -29,7 +29,7 @@ impl MailboxStore for PgStore {
              SELECT acb.current_tenant(), $1, partition, 0 FROM generate_series(0, $2 - 1) AS partition
              ON CONFLICT DO NOTHING",
         )
-        .bind(from_offset(epoch))
+        .bind(from_epoch(epoch))
         .bind(from_partition(partitions))
         .execute(self.pool())
         .await
@@ -37,7 +37,7 @@ impl MailboxStore for PgStore {
         let rows: Vec<(i64,)> = sqlx::query_as(
             "SELECT next_offset FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition < $2 ORDER BY partition",
         )
-        .bind(from_offset(epoch))
+        .bind(from_epoch(epoch))
         .bind(from_partition(partitions))
         .fetch_all(self.pool())
         .await
@@ -54,7 +54,7 @@ impl MailboxStore for PgStore {
             "SELECT partition, next_offset FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition = ANY($2)
              ORDER BY partition FOR UPDATE",
         )
-        .bind(from_offset(epoch))
+        .bind(from_epoch(epoch))
         .bind(&partitions)
         .fetch_all(&mut *transaction)
         .await
@@ -92,7 +92,7 @@ impl MailboxStore for PgStore {
                ORDER BY "offset" LIMIT $6"#,
         )
         .bind(addresses)
-        .bind(from_offset(epoch))
+        .bind(from_epoch(epoch))
         .bind(from_partition(partition))
         .bind(from_offset(range.start))
         .bind(from_offset(range.end))
@@ -122,7 +122,7 @@ impl MailboxStore for PgStore {
                RETURNING m.address, m.partition, m."offset", m.log_time, m.expires_at"#,
         )
         .bind(now)
-        .bind(from_offset(epoch))
+        .bind(from_epoch(epoch))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .bind(lease.as_secs_f64())
         .fetch_all(self.pool())
@@ -150,7 +150,7 @@ impl MailboxStore for PgStore {
                       EXISTS (SELECT FROM claimed)"#,
         )
         .bind(address.to_text())
-        .bind(from_offset(epoch))
+        .bind(from_epoch(epoch))
         .bind(from_partition(partition))
         .bind(from_offset(offset))
         .bind(lease.as_secs_f64())
@@ -173,7 +173,7 @@ impl MailboxStore for PgStore {
             r#"DELETE FROM acb.mailbox AS m USING unnest($2::text[], $3::int[], $4::bigint[]) AS gone (address, partition, "offset")
                WHERE m.epoch = $1 AND m.address = gone.address AND m.partition = gone.partition AND m."offset" = gone."offset""#,
         )
-        .bind(from_offset(epoch))
+        .bind(from_epoch(epoch))
         .bind(addresses)
         .bind(partitions)
         .bind(offsets)
@@ -191,7 +191,7 @@ async fn write(connection: &mut PgConnection, epoch: Epoch, won: &[&Advance]) ->
         r#"UPDATE acb.mailbox_checkpoint AS c SET next_offset = a.next_offset
            FROM unnest($2::int[], $3::bigint[]) AS a (partition, next_offset) WHERE c.epoch = $1 AND c.partition = a.partition"#,
     )
-    .bind(from_offset(epoch))
+    .bind(from_epoch(epoch))
     .bind(partitions)
     .bind(to)
     .execute(&mut *connection)
@@ -207,7 +207,7 @@ async fn write(connection: &mut PgConnection, epoch: Epoch, won: &[&Advance]) ->
                 AS r (address, partition, "offset", log_time, expires_at)
            ON CONFLICT DO NOTHING"#,
     )
-    .bind(from_offset(epoch))
+    .bind(from_epoch(epoch))
     .bind(rows.iter().map(|row| row.address.to_text()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| from_partition(row.partition)).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| from_offset(row.offset)).collect::<Vec<_>>())

@@ -1,4 +1,6 @@
-//! Offsets and partitions as PostgreSQL's signed numbers.
+//! Offsets, partitions and epochs as PostgreSQL's signed numbers.
+
+use acb_hub_core::bus::Epoch;
 
 pub(crate) fn from_offset(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)
@@ -6,6 +8,11 @@ pub(crate) fn from_offset(offset: u64) -> i64 {
 
 pub(crate) fn to_offset(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+/// Epochs have all 64 bits and no order: each must stay itself, so that half of them are negative numbers.
+pub(crate) fn from_epoch(epoch: Epoch) -> i64 {
+    epoch.cast_signed()
 }
 
 pub(crate) fn from_partition(partition: u32) -> i32 {

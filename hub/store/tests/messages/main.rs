@@ -1,6 +1,7 @@
 //! The message service over PostgreSQL, as the tenant's own login: two replicas, each with its own pool and its own bus connections.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod epochs;
 #[path = "../../../core/tests/messages/scenarios.rs"]
 mod scenarios;
 #[path = "../../../core/tests/messages/world.rs"]

@@ -1,0 +1,60 @@
+//! Two lives of one log whose epochs are large numbers, as every other random one is, have nothing in common.
+
+use std::time::Duration;
+
+use acb_hub_core::{
+    agent::AgentId,
+    bus::{Epoch, Offset},
+    cursor::CursorState,
+    mailbox::{Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _},
+};
+use acb_hub_store::PgStore;
+use acb_testbed::Postgres;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+const BEFORE: Epoch = u64::MAX - 7;
+const AFTER: Epoch = (1 << 63) + 7;
+const LEASE: Duration = Duration::from_secs(60);
+
+fn expired(agent: AgentId, offset: Offset) -> IndexEntry {
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
+    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, offset, log_time: now, expires_at: now }
+}
+
+#[tokio::test]
+async fn a_log_that_was_made_again_inherits_nothing() {
+    let store = PgStore::new(Postgres::shared().await.fresh_tenant("acme").await.connect_options());
+    let agent = AgentId(Uuid::new_v4());
+    let row = expired(agent, 3);
+    let addresses = [row.address.clone()];
+    let advance = Advance { partition: 0, from: 0, to: 9, rows: vec![row.clone()] };
+    assert_eq!(store.checkpoints(BEFORE, 1).await.unwrap(), [0]);
+    assert_eq!(store.index(BEFORE, vec![advance]).await.unwrap(), [9]);
+    let session = store.open(BEFORE, agent, "r").await.unwrap();
+    let acknowledged = CursorState { watermark: 3, exceptions: vec![5] };
+    let attempts = Attempts { partition: 0, offset: 3, attempts: 2 };
+    let flush = CursorFlush {
+        agent,
+        session_epoch: session.session_epoch,
+        cursors: vec![(0, acknowledged.clone())],
+        attempts: vec![attempts],
+        closing: true,
+    };
+    assert!(store.flush(BEFORE, vec![flush]).await.unwrap().is_empty());
+
+    assert_eq!(store.checkpoints(AFTER, 1).await.unwrap(), [0]);
+    let session = store.open(AFTER, agent, "r").await.unwrap();
+    assert!(session.cursors.is_empty() && session.attempts.is_empty(), "{session:?}");
+    assert!(store.cursors(AFTER, &[agent], 0).await.unwrap().is_empty());
+    assert!(store.entries(AFTER, &addresses, 0, 0..9, 10).await.unwrap().is_empty());
+    assert!(store.claim_expired(AFTER, OffsetDateTime::now_utc(), LEASE, 10).await.unwrap().is_empty());
+    assert_eq!(store.claim(AFTER, &row.address, 0, 3, LEASE).await.unwrap(), Claim::Gone);
+    store.remove(AFTER, std::slice::from_ref(&row)).await.unwrap();
+
+    // And what was there is there still.
+    assert_eq!(store.checkpoints(BEFORE, 1).await.unwrap(), [9]);
+    let session = store.open(BEFORE, agent, "r").await.unwrap();
+    assert_eq!((session.cursors, session.attempts), (vec![(0, acknowledged)], vec![attempts]));
+    assert_eq!(store.entries(BEFORE, &addresses, 0, 0..9, 10).await.unwrap(), [row]);
+}
