@@ -62,9 +62,11 @@ impl Cursor {
     }
 
     /// Takes an acknowledgement, of an outstanding message or of one that an older session of the agent delivered and whose turn
-    /// did not come yet. Whether it changed anything.
+    /// did not come yet. Whether it changed anything. What is outstanding may become an exception: there is room for the latter only
+    /// beside it.
     pub fn acknowledge(&mut self, offset: Offset, known_below: Offset) -> bool {
-        let ahead = offset >= self.considered && offset < known_below && self.acknowledged.len() < MAX_EXCEPTIONS;
+        let room = self.acknowledged.len() + self.outstanding.len() < MAX_EXCEPTIONS;
+        let ahead = offset >= self.considered && offset < known_below && room;
         if !self.outstanding.remove(&offset) && !ahead {
             return false;
         }
@@ -145,7 +147,42 @@ mod tests {
         assert!(!cursor.full());
     }
 
+    #[test]
+    fn acknowledgements_ahead_of_their_turn_keep_the_bound() {
+        let mut cursor = Cursor::default();
+        let end = 3 * MAX_EXCEPTIONS as Offset;
+        for offset in 0..=500 {
+            assert!(cursor.consider(offset));
+        }
+        for offset in 501..end {
+            cursor.acknowledge(offset, end);
+        }
+        for offset in 1..=500 {
+            assert!(cursor.acknowledge(offset, end));
+            assert!(cursor.state().exceptions.len() <= MAX_EXCEPTIONS);
+        }
+        assert_eq!(cursor.state().watermark, 0);
+        assert!(cursor.acknowledge(0, end));
+        assert!(!cursor.full());
+    }
+
     proptest! {
+        #[test]
+        fn the_exceptions_keep_their_bound(turns in proptest::collection::vec((any::<bool>(), 0u64..4000, 1u64..900), 0..40)) {
+            let mut cursor = Cursor::default();
+            for (deliver, from, count) in turns {
+                for step in 0..count {
+                    if !deliver {
+                        cursor.acknowledge(from + step, 5000);
+                    } else if !cursor.full() {
+                        let next = cursor.considered();
+                        cursor.consider(next);
+                    }
+                }
+                prop_assert!(cursor.state().exceptions.len() <= MAX_EXCEPTIONS);
+            }
+        }
+
         #[test]
         fn nothing_unacknowledged_is_below_the_watermark(acks in proptest::collection::vec(0u64..60, 0..80), for_me in proptest::collection::btree_set(0u64..60, 0..40)) {
             let mut cursor = Cursor::default();

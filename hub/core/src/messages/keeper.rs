@@ -1,5 +1,5 @@
 //! Writes what all sessions of this replica acknowledged, in one transaction per round, and learns from it which of them a newer session
-//! has ended.
+//! has ended. Where the store refuses what one of them has to write, the others are written without it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,6 +13,7 @@ use crate::{
     agent::AgentId,
     bus::Partition,
     cursor::CursorState,
+    fault::Code,
     mailbox::{Attempts, CursorFlush},
     session::DeliveryId,
 };
@@ -106,17 +107,24 @@ impl Slots {
         if slots.is_empty() {
             return;
         }
-        let flushes: Vec<CursorFlush> = slots.iter().map(|slot| slot.take(false)).collect();
-        match inner.cursors.flush(inner.epoch, flushes.clone()).await {
-            Ok(superseded) => {
-                for slot in slots.iter().filter(|slot| superseded.contains(&(slot.agent, slot.session_epoch))) {
-                    slot.replaced.cancel();
+        let mut groups = vec![slots.into_iter().map(|slot| (slot.take(false), slot)).collect::<Vec<_>>()];
+        while let Some(mut group) = groups.pop() {
+            match inner.cursors.flush(inner.epoch, group.iter().map(|(flush, _)| flush.clone()).collect()).await {
+                Ok(superseded) => {
+                    for (_, slot) in group.iter().filter(|(_, slot)| superseded.contains(&(slot.agent, slot.session_epoch))) {
+                        slot.replaced.cancel();
+                    }
                 }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "acknowledgements can't be written, trying again");
-                for (slot, flush) in slots.iter().zip(flushes) {
-                    slot.put_back(flush);
+                // By halves: who it is about is found in a few steps, and the others are written meanwhile.
+                Err(error) if error.code != Code::Unavailable && group.len() > 1 => {
+                    groups.push(group.split_off(group.len() / 2));
+                    groups.push(group);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, sessions = group.len(), "acknowledgements can't be written, trying again");
+                    for (flush, slot) in group {
+                        slot.put_back(flush);
+                    }
                 }
             }
         }

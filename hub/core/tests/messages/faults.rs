@@ -1,13 +1,19 @@
 //! Ports that fail in ways that no port should, and a log that stands still.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use acb_hub_core::{
+    agent::AgentId,
     bus::{AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
-    fault::Fault,
-    mailbox::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
-    message::OutgoingMessage,
-    session::MessagesConfig,
+    cursor::CursorState,
+    fault::{Code, Fault},
+    mailbox::{Advance, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+    message::{Address, OutgoingMessage},
+    session::{MessagesConfig, SessionEvent},
 };
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -16,7 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     model::{ModelBus, ModelStore},
-    world::{PATIENCE, Ports, World, to},
+    world::{PATIENCE, Ports, World, delivery, event, to},
 };
 
 /// An index whose writing panics.
@@ -92,6 +98,62 @@ async fn a_replica_that_is_stopped_has_not_failed() {
     replica.drain().await;
     drop(replica);
     tokio::time::timeout(Duration::from_millis(300), world.supervisor.failed()).await.unwrap_err();
+}
+
+/// Cursors that refuse one agent's, as a constraint of the store would.
+struct Refusing {
+    store: Arc<ModelStore>,
+    refused: Arc<OnceLock<AgentId>>,
+}
+
+#[async_trait]
+impl CursorStore for Refusing {
+    async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault> {
+        self.store.open(epoch, agent, replica).await
+    }
+
+    async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
+        if flushes.iter().any(|flush| Some(&flush.agent) == self.refused.get() && !flush.cursors.is_empty()) {
+            return Err(Fault::new(Code::Internal, "STORE_FAILED", "a constraint is violated"));
+        }
+        self.store.flush(epoch, flushes).await
+    }
+
+    async fn cursors(
+        &self,
+        epoch: Epoch,
+        agents: &[AgentId],
+        partition: Partition,
+    ) -> Result<Vec<(AgentId, CursorState)>, Fault> {
+        self.store.cursors(epoch, agents, partition).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_session_that_the_store_refuses_holds_up_no_other() {
+    let (bus, store) = (Arc::new(ModelBus::new("acme", 2)), Arc::new(ModelStore::default()));
+    let refused = Arc::new(OnceLock::new());
+    let cursors = Arc::new(Refusing { store: store.clone(), refused: refused.clone() });
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: cursors.clone() });
+    refused.set(world.agent("d").id).unwrap();
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let mut sessions = Vec::new();
+    for agent in ["b", "c", "d"] {
+        sessions.push(world.receive(&left, agent).await);
+    }
+    left.send(&world.agent("a"), OutgoingMessage::new(Address::All, "t", "to all")).await.unwrap();
+    let mut got = Vec::new();
+    for session in &mut sessions {
+        let delivery = delivery(session).await;
+        session.input.ack(vec![delivery.id]).await.unwrap();
+        got.push(delivery);
+    }
+    // That of `d` is refused from now on, round after round.
+    for agent in ["b", "c"] {
+        world.acknowledged(agent, &got[..1]).await;
+    }
+    let _newer = world.receive(&right, "b").await;
+    assert_eq!(event(&mut sessions[0]).await, SessionEvent::Replaced);
 }
 
 /// A log whose tail shows nothing of what comes to its last partition; or that never says that it took anything.
