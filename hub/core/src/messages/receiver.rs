@@ -358,6 +358,9 @@ impl Receiver {
 
     /// Has a message delivered that its partition's cursor has passed. Its count of deliveries keeps it until it is acknowledged.
     fn deliver_late(&mut self, id: DeliveryId) {
+        if !self.cursors.get_mut(id.partition as usize).is_some_and(|cursor| cursor.reconsider(id.offset)) {
+            return;
+        }
         self.attempts.insert(id, 1);
         self.slot.unwritten().attempts.insert(id, 1);
         self.expect_ack(id, 0, Duration::ZERO);
@@ -495,11 +498,12 @@ impl Receiver {
         self.held.len() < before
     }
 
-    /// What the next session must flag as delivered before.
+    /// What the next session must flag as delivered before. A late message that was not delivered yet has no other trace: it counts as
+    /// delivered once.
     fn push_outstanding(&self) {
         let mut unwritten = self.slot.unwritten();
         for (id, outstanding) in &self.outstanding {
-            unwritten.attempts.insert(*id, outstanding.attempt);
+            unwritten.attempts.insert(*id, outstanding.attempt.max(1));
         }
     }
 

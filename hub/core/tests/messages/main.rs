@@ -10,9 +10,13 @@ mod world;
 
 use std::sync::Arc;
 
-use acb_hub_core::bus::{Bus as _, Record, TopicName};
+use acb_hub_core::{
+    bus::{Bus as _, Record, TopicName},
+    message::{Address, OutgoingMessage},
+    session::MessagesConfig,
+};
 use model::{ModelBus, ModelStore};
-use world::{Ports, World, delivery, text, to};
+use world::{Ports, World, deliveries, delivery, eventually, text, to};
 
 fn world() -> World {
     world_on(Arc::new(ModelBus::new("acme", 4)))
@@ -35,6 +39,36 @@ async fn sessions_open_where_the_log_forgot_what_was_never_indexed() {
     let mut inbox = world.receive(&replica, "b").await;
     replica.send(&world.agent("a"), to("b", "here")).await.unwrap();
     assert_eq!(text(&delivery(&mut inbox).await), "here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_message_that_found_no_room_is_there_for_the_next_session() {
+    let (bus, store) = (Arc::new(ModelBus::new("acme", 4)), Arc::new(ModelStore::default()));
+    let rows = store.clone();
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    // One message that is not read fills the session's queue.
+    let config = MessagesConfig { session_bytes: 1, ..world.config.clone() };
+    let world = World { config, ..world };
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    let inbox = world.receive(&left, "d").await;
+    let mut member = world.receive(&right, "b").await;
+    let joined_at = time::OffsetDateTime::now_utc();
+    right.send(&a, OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "missed")).await.unwrap();
+    right.send(&a, to("d", "unread")).await.unwrap();
+    let missed = delivery(&mut member).await;
+    // The cursor has passed it.
+    world.acknowledged("d", std::slice::from_ref(&missed)).await;
+    world.join("d", "pair", joined_at);
+    eventually(async || rows.attempts(world.agent("d").id, missed.id) == Some(1)).await;
+    drop(inbox);
+    left.drain().await;
+
+    let mut inbox = world.receive(&right, "d").await;
+    let mut got: Vec<(String, bool)> =
+        deliveries(&mut inbox, 2).await.iter().map(|delivery| (text(delivery), delivery.redelivered)).collect();
+    got.sort();
+    assert_eq!(got, [("missed".to_owned(), true), ("unread".to_owned(), true)]);
 }
 
 macro_rules! on_the_model {
@@ -63,5 +97,6 @@ on_the_model!(
     a_restarted_replica_still_knows_what_was_sent,
     a_full_cursor_holds_its_partition_back_until_it_is_released,
     who_joins_a_group_gets_what_was_logged_before_the_hub_knew,
+    an_acknowledged_late_message_does_not_come_again,
     large_messages_are_caught_up_in_order,
 );

@@ -19,6 +19,7 @@ use acb_hub_core::{
     cursor::CursorState,
     fault::Fault,
     mailbox::{Advance, Attempts, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+    session::DeliveryId,
 };
 use async_trait::async_trait;
 use futures::stream;
@@ -182,6 +183,10 @@ pub(crate) struct ModelStore {
 impl ModelStore {
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap()
+    }
+
+    pub(crate) fn attempts(&self, agent: AgentId, id: DeliveryId) -> Option<u32> {
+        self.rows().attempts.get(&(agent, id.partition, id.offset)).copied()
     }
 }
 

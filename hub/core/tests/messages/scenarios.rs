@@ -416,6 +416,30 @@ pub(crate) async fn who_joins_a_group_gets_what_was_logged_before_the_hub_knew(w
     assert!(silent(&mut inbox).await);
 }
 
+/// The cursor has looked beyond the message, and waits for an older one.
+pub(crate) async fn an_acknowledged_late_message_does_not_come_again(world: &World) {
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let mut inbox = world.receive(&replica, "d").await;
+    replica.send(&a, to("d", "oldest")).await.unwrap();
+    let joined_at = time::OffsetDateTime::now_utc();
+    replica.send(&a, OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "missed")).await.unwrap();
+    replica.send(&a, to("d", "newest")).await.unwrap();
+    let got = deliveries(&mut inbox, 2).await;
+    inbox.input.ack(vec![got[1].id]).await.unwrap();
+    world.acknowledged("d", &got[1..]).await;
+
+    world.join("d", "pair", joined_at);
+    let late = delivery(&mut inbox).await;
+    assert_eq!((text(&late), late.redelivered, late.attempt), ("missed".to_owned(), true, 1));
+    inbox.input.ack(vec![late.id]).await.unwrap();
+    world.acknowledged("d", &[late]).await;
+    let mut inbox = world.receive(&replica, "d").await;
+    let again = delivery(&mut inbox).await;
+    assert_eq!((again.id, again.redelivered), (got[0].id, true));
+    assert!(silent(&mut inbox).await);
+}
+
 async fn event_of(events: &mut acb_hub_core::session::SessionEvents) -> SessionEvent {
     tokio::time::timeout(PATIENCE, events.next()).await.expect("an event in time").expect("the session lives")
 }

@@ -52,5 +52,6 @@ on_postgres!(
     a_restarted_replica_still_knows_what_was_sent,
     a_full_cursor_holds_its_partition_back_until_it_is_released,
     who_joins_a_group_gets_what_was_logged_before_the_hub_knew,
+    an_acknowledged_late_message_does_not_come_again,
     large_messages_are_caught_up_in_order,
 );
