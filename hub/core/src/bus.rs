@@ -170,7 +170,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Follows every partition, from one offset each. An offset below what is retained starts at the oldest.
     async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError>;
 
-    /// Up to `limit` records from `offset` on; empty at the end.
+    /// Up to `limit` records from `offset` on; empty at the end. Right after a change of who leads a partition its end may be told as
+    /// earlier than it is: a record that is not shown is gone only where a later one is, or where [`bounds`](Self::bounds) say so.
     async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError>;
 
     /// What each partition holds now.

@@ -29,6 +29,9 @@ pub trait Provider: Send + Sync {
     /// Cuts every connection without a warning. When it returns, new ones can be made.
     async fn interrupt(&self);
 
+    /// Retention: a partition forgets everything below `first`.
+    async fn forget(&self, topic: &TopicName, partition: Partition, first: Offset);
+
     /// Holds appends to a topic up, until released.
     async fn stall(&self, topic: &TopicName) -> Stall;
 }
@@ -71,7 +74,10 @@ macro_rules! conformance {
                 a_large_record_harms_no_other, an_unknown_topic_is_an_error, an_unknown_partition_is_an_error,
                 acknowledged_is_readable, the_queue_is_bounded,
             }
-            reading::{bounds_tell_what_is_held, offsets_are_found_by_time, reads_are_limited, log_time_never_falls}
+            reading::{
+                bounds_tell_what_is_held, bounds_tell_what_is_forgotten, offsets_are_found_by_time, reads_are_limited,
+                log_time_never_falls,
+            }
             following::{
                 a_tail_starts_anywhere, a_tail_resumes, two_tails_see_the_same, a_tail_follows_other_replicas,
                 a_late_commit_is_not_skipped, a_tail_waits_at_the_end,

@@ -21,6 +21,24 @@ pub async fn bounds_tell_what_is_held(provider: &dyn Provider) {
     assert_ne!(bus.topic(&other).await.unwrap().epoch, info.epoch, "a log that is made anew has another epoch");
 }
 
+/// A record that is gone has bounds above it, or a later record is shown in its stead; one that is not there yet has neither.
+pub async fn bounds_tell_what_is_forgotten(provider: &dyn Provider) {
+    let (topic, bus) = (provider.topic(2).await, provider.bus().await);
+    for number in 0..5 {
+        for partition in 0..2 {
+            append(&*bus, &topic, partition, number.to_string()).await;
+        }
+    }
+    assert!(bus.read(&topic, 0, 5, 10).await.unwrap().is_empty());
+    provider.forget(&topic, 0, 3).await;
+    provider.forget(&topic, 1, 5).await;
+    for bus in [bus, provider.bus().await] {
+        assert_eq!(texts(&bus.read(&topic, 0, 1, 10).await.unwrap()), ["3", "4"]);
+        assert!(bus.read(&topic, 1, 4, 10).await.unwrap().is_empty());
+        assert_eq!(bus.bounds(&topic).await.unwrap(), [Bounds { first: 3, next: 5 }, Bounds { first: 5, next: 5 }]);
+    }
+}
+
 /// The first offset at or after a time: of all, of some, of none.
 pub async fn offsets_are_found_by_time(provider: &dyn Provider) {
     let (topic, bus) = (provider.topic(2).await, provider.bus().await);

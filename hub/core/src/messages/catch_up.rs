@@ -146,11 +146,17 @@ pub(super) async fn page(
     Ok(Page { partition, messages, upto })
 }
 
-/// One message of the log.
+/// One message of the log. `None`: the log forgot it.
 pub(super) async fn one(inner: &Inner, partition: Partition, offset: Offset) -> Result<Option<LoggedMessage>, Fault> {
-    Ok(fetch(inner, partition, &[offset]).await?.get(&offset).and_then(decode))
+    Ok(record(inner, partition, offset).await?.as_ref().and_then(decode))
 }
 
+/// One record of the log. `None`: the log forgot it.
+pub(super) async fn record(inner: &Inner, partition: Partition, offset: Offset) -> Result<Option<Logged>, Fault> {
+    Ok(fetch(inner, partition, &[offset]).await?.remove(&offset))
+}
+
+/// The records at these offsets, without those that the log forgot.
 async fn fetch(inner: &Inner, partition: Partition, wanted: &[Offset]) -> Result<BTreeMap<Offset, Logged>, Fault> {
     let mut records = BTreeMap::new();
     for (index, &offset) in wanted.iter().enumerate() {
@@ -160,6 +166,14 @@ async fn fetch(inner: &Inner, partition: Partition, wanted: &[Offset]) -> Result
         let end = wanted[index..].iter().take_while(|next| **next < offset + SPAN).last().map_or(offset + 1, |last| last + 1);
         let limit = usize::try_from(end - offset).unwrap_or(1);
         let read = inner.bus.read(&inner.topic, partition, offset, limit).await.map_err(bus_fault)?;
+        // The log may not show its end for a moment. What is taken for forgotten then is lost.
+        if read.is_empty() {
+            let bounds = inner.bus.bounds(&inner.topic).await.map_err(bus_fault)?;
+            if bounds.get(partition as usize).is_none_or(|bounds| bounds.first <= offset) {
+                let message = format!("{} does not show partition {partition} at {offset}, where it has a message", inner.topic);
+                return Err(Fault::unavailable("LOG_UNAVAILABLE", message));
+            }
+        }
         records.extend(read.into_iter().filter(|logged| wanted.contains(&logged.offset)).map(|logged| (logged.offset, logged)));
     }
     Ok(records)

@@ -41,10 +41,8 @@ async fn put(inner: &Inner, logged: &LoggedMessage, recipient: Option<AgentId>, 
 }
 
 async fn try_put(inner: &Inner, logged: &LoggedMessage, recipient: Option<AgentId>, reason: Reason) -> Result<(), String> {
-    let records = inner.bus.read(&inner.topic, logged.partition, logged.offset, 1).await.map_err(|error| error.to_string())?;
-    let Some(source) = records.into_iter().find(|record| record.offset == logged.offset) else {
-        return Ok(());
-    };
+    let source = catch_up::record(inner, logged.partition, logged.offset).await.map_err(|fault| fault.to_string())?;
+    let Some(source) = source else { return Ok(()) };
     let text = match reason {
         Reason::Expired => "expired".to_owned(),
         Reason::Attempts(attempts) => format!("not acknowledged after {attempts} deliveries"),

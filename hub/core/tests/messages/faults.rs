@@ -2,7 +2,10 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     model::{ModelBus, ModelStore},
-    world::{PATIENCE, Ports, World, delivery, event, to},
+    world::{PATIENCE, Ports, World, delivery, event, text, to},
 };
 
 /// An index whose writing panics.
@@ -229,4 +232,91 @@ async fn what_waits_for_a_silent_log_is_bounded_by_its_bytes() {
         let reason = tokio::time::timeout(PATIENCE, outcomes.recv()).await.expect("answered in time");
         assert_eq!(reason, Some("LOG_UNKNOWN"));
     }
+}
+
+/// A log that shows nothing to some of its readers, as right after a change of who leads a partition. The lowest bit is for the next.
+struct Behind {
+    log: ModelBus,
+    hidden: AtomicU64,
+}
+
+#[async_trait]
+impl Bus for Behind {
+    async fn topic(&self, topic: &TopicName) -> Result<TopicInfo, BusError> {
+        self.log.topic(topic).await
+    }
+
+    async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
+        self.log.append(topic, partition, record).await
+    }
+
+    async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
+        self.log.tail(topic, from).await
+    }
+
+    async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        if topic.as_str().ends_with(".messages") {
+            let hidden = self.hidden.load(Ordering::SeqCst);
+            self.hidden.store(hidden >> 1, Ordering::SeqCst);
+            if hidden & 1 == 1 {
+                return Ok(Vec::new());
+            }
+        }
+        self.log.read(topic, partition, offset, limit).await
+    }
+
+    async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        self.log.bounds(topic).await
+    }
+
+    async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
+        self.log.offsets_at(topic, time).await
+    }
+}
+
+fn behind() -> (Arc<Behind>, World) {
+    let bus = Arc::new(Behind { log: ModelBus::new("acme", 2), hidden: AtomicU64::new(0) });
+    let (log, store) = (bus.clone(), Arc::new(ModelStore::default()));
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    (log, world)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_the_log_does_not_show_yet_waits_in_its_mailbox() {
+    let (log, world) = behind();
+    let replica = world.replica("only").await;
+    replica.send(&world.agent("a"), to("b", "hello")).await.unwrap();
+    log.hidden.store(0b11, Ordering::SeqCst);
+    let mut inbox = world.receive(&replica, "b").await;
+    assert_eq!(text(&delivery(&mut inbox).await), "hello");
+    assert_eq!(log.hidden.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_the_log_does_not_show_yet_is_delivered_again_and_buried() {
+    let (log, world) = behind();
+    let config = MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 2, ..world.config.clone() };
+    let world = World { config, ..world };
+    let replica = world.replica("only").await;
+    let mut inbox = world.receive(&replica, "b").await;
+    // Of the reads for the second delivery, the third, and the dead letter, the first is in vain each.
+    log.hidden.store(0b10101, Ordering::SeqCst);
+    let message = OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "poison");
+    replica.send(&world.agent("a"), message).await.unwrap();
+    for attempt in 1..=2 {
+        assert_eq!(delivery(&mut inbox).await.attempt, attempt);
+    }
+    crate::world::eventually(async || world.dead_letters().await.len() == 1).await;
+    assert_eq!(log.hidden.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_goes_on_behind_what_the_log_forgot() {
+    let (log, world) = behind();
+    let replica = world.replica("only").await;
+    replica.send(&world.agent("a"), to("b", "forgotten")).await.unwrap();
+    log.log.forget("acme");
+    let mut inbox = world.receive(&replica, "b").await;
+    replica.send(&world.agent("a"), to("b", "here")).await.unwrap();
+    assert_eq!(text(&delivery(&mut inbox).await), "here");
 }

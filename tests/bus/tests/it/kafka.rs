@@ -4,8 +4,17 @@ use std::{sync::Arc, time::Instant};
 
 use acb_bus_conformance::{DEADLINE, Provider, Stall, append, record, take, texts};
 use acb_hub_bus::{KafkaBus, KafkaSettings};
-use acb_hub_core::bus::{AppendError, Bus, BusError, TopicName};
-use acb_kafka::Settings;
+use acb_hub_core::bus::{AppendError, Bus, BusError, Offset, Partition, TopicName};
+use acb_kafka::{
+    Connection, Settings,
+    kafka_protocol::{
+        messages::{
+            DeleteRecordsRequest, TopicName as KafkaTopic,
+            delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+        },
+        protocol::StrBytes,
+    },
+};
 use acb_operator::{
     effect::{EffectError, SecretData, SecretReader, kafka::KafkaEffect},
     plan::{KafkaStep, SecretRef, TopicSpec},
@@ -24,6 +33,7 @@ struct OnKafka {
     /// Held by a test that stops the broker: no other uses it meanwhile.
     _alone: Option<OwnedMutexGuard<()>>,
     effect: KafkaEffect,
+    admin: Settings,
     settings: KafkaSettings,
 }
 
@@ -72,7 +82,7 @@ impl OnKafka {
         let admin = Settings::new(&servers, Kafka::ADMIN, &password);
         let admin = authorities.as_ref().map_or(admin.clone(), |ca| admin.with_tls(ca.as_bytes()).unwrap());
         let tenant = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-        let effect = KafkaEffect::new(admin, 1);
+        let effect = KafkaEffect::new(admin.clone(), 1);
         let secret = SecretRef { namespace: tenant.clone(), name: "hub-kafka".into(), generation: 1 };
         let user = [
             KafkaStep::EnsureUser { username: tenant.clone(), secret },
@@ -86,7 +96,7 @@ impl OnKafka {
             password: "the tenant's".to_owned().into(),
             authorities,
         };
-        Self { broker, _alone: alone, effect, settings }
+        Self { broker, _alone: alone, effect, admin, settings }
     }
 
     async fn ensure(&self, topic: &TopicName, partitions: u32) {
@@ -122,6 +132,16 @@ impl Provider for OnKafka {
         self.broker.lock().await.crash_and_restart().await;
     }
 
+    async fn forget(&self, topic: &TopicName, partition: Partition, first: Offset) {
+        let partition =
+            DeleteRecordsPartition::default().with_partition_index(partition.cast_signed()).with_offset(first.cast_signed());
+        let name = KafkaTopic(StrBytes::from_string(topic.to_string()));
+        let topic = DeleteRecordsTopic::default().with_name(name).with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
+        let answer = Connection::open(&self.admin).await.unwrap().send(&request, 2).await.unwrap();
+        assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+    }
+
     async fn stall(&self, _: &TopicName) -> Stall {
         assert!(self._alone.is_some(), "others use this broker");
         let paused = Paused(self.broker.clone().lock_owned().await);
@@ -142,7 +162,9 @@ acb_bus_conformance::conformance! { kafka:
         a_large_record_harms_no_other, an_unknown_topic_is_an_error, an_unknown_partition_is_an_error,
         acknowledged_is_readable,
     }
-    reading::{bounds_tell_what_is_held, offsets_are_found_by_time, reads_are_limited, log_time_never_falls}
+    reading::{
+        bounds_tell_what_is_held, bounds_tell_what_is_forgotten, offsets_are_found_by_time, reads_are_limited, log_time_never_falls,
+    }
     following::{a_tail_starts_anywhere, a_tail_resumes, two_tails_see_the_same, a_tail_follows_other_replicas, a_tail_waits_at_the_end}
 }
 

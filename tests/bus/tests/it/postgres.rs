@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use acb_bus_conformance::{DEADLINE, Provider, Stall, append, record, take, texts};
 use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
-    bus::{Bounds, Bus, BusError, TopicName},
+    bus::{Bounds, Bus, BusError, Offset, Partition, TopicName},
     supervisor::Supervisor,
 };
 use acb_testbed::{Postgres, TestTenant};
@@ -85,6 +85,21 @@ impl Provider for OnPostgres {
 
     async fn interrupt(&self) {
         self.end_sessions().await;
+    }
+
+    async fn forget(&self, topic: &TopicName, partition: Partition, first: Offset) {
+        sqlx::query(
+            r#"UPDATE acb.bus_record SET log_time = log_time - interval '10 years'
+               WHERE tenant_id = $1 AND topic = $2 AND partition = $3 AND "offset" < $4"#,
+        )
+        .bind(&self.id()[..])
+        .bind(topic.as_str())
+        .bind(partition.cast_signed())
+        .bind(first.cast_signed())
+        .execute(&mut self.server.superuser().await)
+        .await
+        .unwrap();
+        self.connect().prune().await.unwrap();
     }
 
     /// Another writer, which has taken what it needs and not committed.
