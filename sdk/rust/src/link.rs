@@ -78,6 +78,9 @@ pub(crate) struct Driver {
     pending_bytes: usize,
     /// How many of `pending` were sent on the current connection.
     written: usize,
+    /// The number of a message that the hub refused on the current connection. It fails what was written behind that, until it has seen
+    /// the number again.
+    refused: Option<u64>,
     next_sequence: u64,
     renewed: bool,
 }
@@ -110,6 +113,7 @@ impl Driver {
             pending: VecDeque::new(),
             pending_bytes: 0,
             written: 0,
+            refused: None,
             next_sequence: 1,
             renewed: false,
         }
@@ -188,6 +192,7 @@ impl Driver {
         self.replica.send_replace(opened.replica);
         self.inbox.forget_acks();
         self.written = 0;
+        self.refused = None;
         Ok(Stream { line, out, inbound })
     }
 
@@ -196,7 +201,7 @@ impl Driver {
         let mut held: Option<Received> = None;
         loop {
             let room = self.pending.len() < MOST_PENDING && self.pending_bytes < MOST_PENDING_BYTES;
-            let to_write = self.written < self.pending.len() || self.inbox.has_acks();
+            let to_write = self.has_frame();
             let event = tokio::select! {
                 frame = stream.inbound.message(), if held.is_none() => Event::Frame(frame),
                 permit = self.deliveries.reserve(), if held.is_some() => permit.map_or(Event::Unwanted, |_| Event::Deliverable),
@@ -257,19 +262,26 @@ impl Driver {
     /// Hands over what is left to be said, closes this side, and listens until the hub has closed the other.
     async fn finish(&mut self, stream: Stream) -> Ended {
         let Stream { out, mut inbound, .. } = stream;
-        while let Some(frame) = self.next_frame() {
-            if out.send(request(frame)).await.is_err() {
-                return Ended::Unwanted;
+        while self.has_frame() || !self.pending.is_empty() {
+            let to_write = self.has_frame();
+            tokio::select! {
+                frame = inbound.message() => match frame {
+                    Ok(Some(SessionResponse { frame: Some(In::Sent(sent)) })) => {
+                        if self.settle(sent).is_err() {
+                            return Ended::Unwanted;
+                        }
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => return Ended::Unwanted,
+                },
+                permit = out.reserve(), if to_write => match permit.ok().zip(self.next_frame()) {
+                    Some((permit, frame)) => permit.send(request(frame)),
+                    None => return Ended::Unwanted,
+                },
             }
         }
         drop(out);
-        while let Ok(Some(SessionResponse { frame })) = inbound.message().await {
-            if let Some(In::Sent(sent)) = frame
-                && self.settle(sent).is_err()
-            {
-                break;
-            }
-        }
+        while let Ok(Some(_)) = inbound.message().await {}
         Ended::Unwanted
     }
 
@@ -280,10 +292,17 @@ impl Driver {
         self.next_sequence += 1;
     }
 
+    fn has_frame(&self) -> bool {
+        self.inbox.has_acks() || (self.refused.is_none() && self.written < self.pending.len())
+    }
+
     fn next_frame(&mut self) -> Option<Out> {
         let delivery_ids = self.inbox.take_acks();
         if !delivery_ids.is_empty() {
             return Some(Out::Ack(Ack { delivery_ids }));
+        }
+        if self.refused.is_some() {
+            return None;
         }
         let pending = self.pending.get(self.written)?;
         self.written += 1;
@@ -295,6 +314,8 @@ impl Driver {
         let Some(index) = self.pending.iter().position(|pending| pending.sequence == sent.sequence) else {
             return Ok(());
         };
+        // The hub answers in order: nothing that is on its way comes after this.
+        let last = index + 1 == self.written;
         let outcome = match sent.outcome {
             Some(Outcome::Accepted(accepted)) => Ok(accepted),
             Some(Outcome::Failed(failed)) if failed.code == Code::Unavailable as i32 => {
@@ -303,11 +324,24 @@ impl Driver {
             Some(Outcome::Failed(failed)) => Err(Error::refused(Code::from(failed.code), failed.reason, failed.message)),
             None => Err(Error::refused(Code::Internal, "", "the hub answered without an outcome")),
         };
-        if let Some(pending) = self.pending.remove(index) {
+        // Not in the log, and for no reason of its own: it is sent again below, and its caller has nothing to mend.
+        let aborted = self.refused.is_some() && outcome.as_ref().is_err_and(|error| error.code() == Code::Aborted);
+        if outcome.is_err() {
+            self.refused.get_or_insert(sent.sequence);
+        }
+        if !aborted && let Some(pending) = self.pending.remove(index) {
             self.pending_bytes -= pending.bytes;
             self.written = self.written.saturating_sub(1);
             // A caller that dropped its receipt does not want to know.
             let _ = pending.command.outcome.send(outcome);
+        }
+        if last && let Some(refused) = self.refused.take() {
+            self.written = 0;
+            self.next_sequence = refused;
+            for pending in &mut self.pending {
+                pending.sequence = self.next_sequence;
+                self.next_sequence += 1;
+            }
         }
         Ok(())
     }

@@ -222,7 +222,8 @@ impl Sender {
 
     /// Sends without waiting for what was sent before. Waits only where too much is outstanding (256 messages or 16 MiB).
     ///
-    /// Where the hub refuses a message, what was sent behind it fails with [`Code::Aborted`](crate::Code::Aborted).
+    /// Where the hub refuses a message, that one alone fails. What was sent behind it is sent all the same, in order: wait for the outcome
+    /// where the next message makes no sense without the last.
     pub async fn enqueue(&self, message: Message) -> Result<Receipt, Error> {
         let (outcome, receipt) = oneshot::channel();
         let command = Command { message: message.build()?, outcome };

@@ -221,6 +221,12 @@ impl Replica {
     async fn converse(self, mut inbound: Streaming<SessionRequest>, out: mpsc::Sender<Result<SessionResponse, Status>>) {
         use session_response::{Delivery, Frame, Opened, Sent, sent::Outcome};
         let say = async |frame| drop(out.send(Ok(SessionResponse { frame: Some(frame) })).await);
+        let failure = |code: tonic::Code, reason: &str| {
+            let (reason, message) = (reason.to_owned(), "no".to_owned());
+            Outcome::Failed(session_response::Failure { code: code.into(), reason, message })
+        };
+        // What follows a failed message fails, until its number comes again.
+        let mut failed = None;
         while let Ok(Some(SessionRequest { frame: Some(frame) })) = inbound.message().await {
             match frame {
                 session_request::Frame::Open(_) => {
@@ -234,10 +240,13 @@ impl Replica {
                 }
                 session_request::Frame::Send(send) => {
                     let refused = send.message.as_ref().is_some_and(|message| message.topic == "refused");
-                    let outcome = if refused {
-                        let (reason, message) = ("RECIPIENT_NOT_FOUND".to_owned(), "no such agent".to_owned());
-                        Outcome::Failed(session_response::Failure { code: 5, reason, message })
+                    let outcome = if failed.is_some_and(|at| send.sequence > at) {
+                        failure(tonic::Code::Aborted, "EARLIER_MESSAGE_FAILED")
+                    } else if refused {
+                        failed = Some(send.sequence);
+                        failure(tonic::Code::NotFound, "RECIPIENT_NOT_FOUND")
                     } else {
+                        failed = None;
                         Outcome::Accepted(self.log(send.message.unwrap()).await)
                     };
                     say(Frame::Sent(Sent { sequence: send.sequence, outcome: Some(outcome) })).await;

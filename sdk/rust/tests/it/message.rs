@@ -61,6 +61,28 @@ async fn a_refused_message_says_why_and_the_session_goes_on() {
     session.send(Message::to_agent("worker").topic("t")).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_was_sent_behind_a_refused_message_arrives_in_order() {
+    let hub = Hub::start(2).await;
+    let session = hub.client().connect().await.unwrap().session().receive(false).open().await.unwrap();
+    // Also where the connection breaks in the midst of it.
+    hub.break_at(Break::Logged(150));
+    let sender = session.sender();
+    let refused = |number: u32| number % 7 == 3;
+    let mut receipts = Vec::new();
+    for number in 0..300 {
+        let topic = if refused(number) { "refused".to_owned() } else { number.to_string() };
+        receipts.push(sender.enqueue(Message::to_agent("worker").topic(topic)).await.unwrap());
+    }
+    for (number, receipt) in (0..).zip(receipts) {
+        let code = receipt.await.map_err(|error| error.code()).err();
+        assert_eq!(code, refused(number).then_some(Code::NotFound), "{number}");
+    }
+    let topics: Vec<String> = hub.state().log.iter().map(|message| message.topic.clone()).collect();
+    let expected: Vec<String> = (0..300).filter(|number| !refused(*number)).map(|number| number.to_string()).collect();
+    assert_eq!(topics, expected);
+}
+
 fn mail(id: &str, topic: &str, payload: &str) -> acb_proto::v1::Message {
     acb_proto::v1::Message { id: id.into(), topic: topic.into(), payload: payload.to_owned().into(), ..Default::default() }
 }

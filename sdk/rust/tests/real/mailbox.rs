@@ -49,6 +49,22 @@ async fn one_that_acknowledges_all_but_the_first_is_held_back_and_then_gets_the_
 }
 
 #[tokio::test]
+async fn a_refused_message_stops_nothing_that_is_sent_behind_it() {
+    let session = client("acme", "eager").await.session().receive(false).open().await.unwrap();
+    let sender = session.sender();
+    let mut receipts = Vec::new();
+    for recipient in ["eager", "nobody", "eager", "nobody", "eager"] {
+        receipts.push((recipient, sender.enqueue(Message::to_agent(recipient).topic("t")).await.unwrap()));
+    }
+    for (recipient, receipt) in receipts {
+        let code = timeout(LONG, receipt).await.unwrap().map_err(|error| error.code()).err();
+        assert_eq!(code, (recipient == "nobody").then_some(Code::NotFound));
+    }
+    timeout(LONG, session.send(Message::to_agent("eager").topic("t"))).await.unwrap().unwrap();
+    session.close().await;
+}
+
+#[tokio::test]
 async fn a_newer_session_of_the_agent_ends_the_older() {
     let client = client("acme", "poet").await;
     let mut older = client.session().open().await.unwrap();
