@@ -262,6 +262,10 @@ impl Driver {
     /// Hands over what is left to be said, closes this side, and listens until the hub has closed the other.
     async fn finish(&mut self, stream: Stream) -> Ended {
         let Stream { out, mut inbound, .. } = stream;
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            self.accept(command);
+        }
         while self.has_frame() || !self.pending.is_empty() {
             let to_write = self.has_frame();
             tokio::select! {

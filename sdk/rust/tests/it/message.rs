@@ -129,6 +129,26 @@ async fn a_closed_session_leaves_no_acknowledgement_behind() {
 }
 
 #[tokio::test]
+async fn a_closed_session_leaves_nothing_unsent() {
+    let hub = Hub::start(1).await;
+    for _ in 0..20 {
+        hub.state().log.clear();
+        let session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+        let sender = session.sender();
+        let mut receipts = Vec::new();
+        for topic in ["one", "refused", "two", "three"] {
+            receipts.push(sender.enqueue(Message::to_agent("worker").topic(topic)).await.unwrap());
+        }
+        session.close().await;
+        let topics: Vec<String> = hub.state().log.iter().map(|message| message.topic.clone()).collect();
+        assert_eq!(topics, ["one", "two", "three"]);
+        for (index, receipt) in receipts.into_iter().enumerate() {
+            assert_eq!(receipt.await.is_ok(), index != 1);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_subscription_goes_on_after_its_last_position() {
     let hub = Hub::start(2).await;
     hub.break_at(Break::Told(4));
