@@ -47,6 +47,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 const DRAIN_BROKEN: Duration = Duration::from_secs(5);
 /// Between two looks for a part that is missing.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long a record of the PostgreSQL log may outlive its topic's retention.
+const PRUNE_EVERY: Duration = Duration::from_secs(5 * 60);
 
 const POSTGRES: &str = "postgres";
 const SCHEMA: &str = "schema";
@@ -297,6 +299,10 @@ struct Log {
 fn open_log(config: &Config, store: &PgStore, supervisor: &Supervisor) -> Result<Log, HubError> {
     let Some(settings) = &config.kafka else {
         let bus = Arc::new(PostgresBus::connect(config.tenant_id, store.pool().clone(), supervisor));
+        let (pruned, stop) = (Arc::clone(&bus), supervisor.stop().clone());
+        supervisor.spawn("bus.retention", async move {
+            stop.run_until_cancelled(pruned.keep_pruned(PRUNE_EVERY)).await;
+        });
         return Ok(Log { bus, kafka: None });
     };
     let kafka = KafkaBus::connect(settings).map_err(|error| ConfigError::new("the kafka Secret", error))?;
@@ -432,6 +438,35 @@ mod tests {
             }
         };
         timeout(DEADLINE, refused).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hub_forgets_what_its_log_keeps_no_longer() {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let mut superuser = Postgres::shared().await.superuser().await;
+        let id = tenant.id_bytes();
+        sqlx::query(
+            r#"WITH old AS (UPDATE acb.bus_partition SET next_offset = next_offset + 1
+                            WHERE tenant_id = $1 AND topic LIKE '%.sys.messages' RETURNING topic, partition, next_offset - 1 AS at)
+               INSERT INTO acb.bus_record (tenant_id, topic, partition, "offset", log_time)
+               SELECT $1, topic, partition, at, now() - interval '8 days' FROM old"#,
+        )
+        .bind(&id[..])
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+        let dir = TempDir::new().unwrap();
+        let config = config(&dir, &tenant, None);
+        let gone = async {
+            let count = "SELECT count(*) FROM acb.bus_record WHERE tenant_id = $1";
+            while sqlx::query_scalar::<_, i64>(count).bind(&id[..]).fetch_one(&mut superuser).await.unwrap() > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            ended = supervised(config, Supervisor::default()) => panic!("the hub ended: {ended:?}"),
+            gone = timeout(DEADLINE, gone) => gone.unwrap(),
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,15 +12,18 @@ mod wake;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use acb_hub_core::{
     bus::{AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
+    refresh::jittered,
     supervisor::Supervisor,
 };
 use async_trait::async_trait;
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::size;
@@ -65,6 +68,18 @@ impl PostgresBus {
     /// Where PostgreSQL does not answer; what was removed until then stays removed.
     pub async fn prune(&self) -> Result<u64, BusError> {
         retention::prune(&self.log).await
+    }
+
+    /// Prunes again and again, about this often, for as long as it is polled. Replicas that do so at once don't hurt each other.
+    pub async fn keep_pruned(&self, every: Duration) {
+        loop {
+            match self.prune().await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "the log forgot records that are older than their topics keep them"),
+                Err(error) => tracing::warn!(%error, "the log was not pruned, trying again later"),
+            }
+            sleep(jittered(every)).await;
+        }
     }
 
     async fn writer(&self, topic: &TopicName) -> Result<Writer, BusError> {

@@ -9,7 +9,8 @@ const STEP: i64 = 1000;
 
 pub(super) async fn prune(log: &Log) -> Result<u64, BusError> {
     let failed = |error| unavailable("prune the log", &error);
-    // Both numbers from one snapshot: with a `next_offset` read later, a record committed in between would go too.
+    // Both numbers from one snapshot: with a `next_offset` read later, a record committed in between would go too. As on Kafka, a topic
+    // that is compacted forgets nothing for its age.
     let cuts: Vec<(String, i32, i64)> = sqlx::query_as(
         r#"SELECT p.topic, p.partition, coalesce((
                SELECT min(r."offset") FROM acb.bus_record r
@@ -17,7 +18,7 @@ pub(super) async fn prune(log: &Log) -> Result<u64, BusError> {
                  AND r.log_time >= now() - make_interval(secs => t.retention_seconds)
            ), p.next_offset)
            FROM acb.bus_partition p JOIN acb.bus_topic t USING (tenant_id, topic)
-           WHERE p.tenant_id = $1"#,
+           WHERE p.tenant_id = $1 AND t.cleanup = 'delete'"#,
     )
     .bind(&log.tenant[..])
     .fetch_all(&log.pool)

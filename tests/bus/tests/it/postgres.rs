@@ -270,6 +270,43 @@ async fn retention_moves_the_first_offset() {
     assert_eq!(append(&bus, &topic, 1, "next").await, 5);
 }
 
+/// Replicas forget what is old without being asked to, all at once, and only where the topic is not compacted instead.
+#[tokio::test]
+async fn what_is_older_than_its_topic_keeps_it_goes_by_itself() {
+    let provider = postgres().await;
+    let (deleted, compacted) = (provider.topic(2).await, provider.topic(1).await);
+    let mut superuser = provider.server.superuser().await;
+    for (topic, cleanup) in [(&deleted, "delete"), (&compacted, "compact")] {
+        sqlx::query("UPDATE acb.bus_topic SET retention_seconds = 1, cleanup = $3 WHERE tenant_id = $1 AND topic = $2")
+            .bind(&provider.id()[..])
+            .bind(topic.as_str())
+            .bind(cleanup)
+            .execute(&mut superuser)
+            .await
+            .unwrap();
+    }
+    let (one, other) = (provider.connect(), provider.connect());
+    for number in 0..100 {
+        append(&one, &deleted, number % 2, number.to_string()).await;
+        append(&one, &compacted, 0, number.to_string()).await;
+    }
+    let every = Duration::from_millis(20);
+    let gone = async {
+        while one.bounds(&deleted).await.unwrap() != [Bounds { first: 50, next: 50 }; 2] {
+            tokio::time::sleep(every).await;
+        }
+    };
+    tokio::select! {
+        () = one.keep_pruned(every) => {}
+        () = other.keep_pruned(every) => {}
+        gone = timeout(DEADLINE, gone) => gone.expect("in time"),
+    }
+    assert_eq!(one.bounds(&compacted).await.unwrap(), [Bounds { first: 0, next: 100 }]);
+    assert_eq!(append(&one, &deleted, 0, "next").await, 50);
+    let mut tail = other.tail(&deleted, &[0, 50]).await.unwrap();
+    assert_eq!(texts(&take(&mut tail, 1).await), ["next"]);
+}
+
 /// A topic that is removed, or made anew, ends its tails: old offsets mean nothing there.
 #[tokio::test]
 async fn a_topic_made_anew_ends_its_tails() {
