@@ -272,13 +272,13 @@ impl Messages {
         let (messages, message_queue) = mpsc::channel(SESSION_MESSAGES);
         let (events, event_queue) = mpsc::channel(SESSION_EVENTS);
         let ended = CancellationToken::new();
-        let mut acks = None;
+        let mut words = None;
         let mut receiving = None;
         if options.receive {
             let opened = inner.cursors.open(inner.epoch, agent.id, &inner.config.replica).await?;
-            let (ack_sender, ack_queue) = mpsc::channel(64);
-            acks = Some(ack_sender);
-            receiving = Some(receiver::Receiver::new(inner.clone(), agent.clone(), opened, window, events.clone(), ack_queue));
+            let (word_sender, word_queue) = mpsc::channel(64);
+            words = Some(word_sender);
+            receiving = Some(receiver::Receiver::new(inner.clone(), agent.clone(), opened, window, events.clone(), word_queue));
         }
         let open = OpenSession::new(inner.clone());
         let draining = sender::announce_drain(inner.clone(), events.clone(), ended.clone());
@@ -300,7 +300,7 @@ impl Messages {
         });
         Ok(Session {
             id: Uuid::now_v7(),
-            input: SessionInput { messages, acks, bytes: inner.bytes.queue(inner.config.session_bytes) },
+            input: SessionInput { messages, words, bytes: inner.bytes.queue(inner.config.session_bytes) },
             events: SessionEvents { events: event_queue },
         })
     }

@@ -109,11 +109,18 @@ pub(crate) struct NumberedMessage {
     pub(crate) room: Room,
 }
 
+/// What an agent says of deliveries.
+#[derive(Debug)]
+pub(crate) enum Word {
+    Acknowledged(Vec<DeliveryId>),
+    InProgress(Vec<DeliveryId>),
+}
+
 /// The half that sends and acknowledges.
 #[derive(Debug)]
 pub struct SessionInput {
     pub(crate) messages: mpsc::Sender<NumberedMessage>,
-    pub(crate) acks: Option<mpsc::Sender<Vec<DeliveryId>>>,
+    pub(crate) words: Option<mpsc::Sender<Word>>,
     pub(crate) bytes: Queue,
 }
 
@@ -138,10 +145,23 @@ impl SessionInput {
     /// # Errors
     /// Where the session is over, or does not receive.
     pub async fn ack(&self, deliveries: Vec<DeliveryId>) -> Result<(), Fault> {
-        let Some(acks) = &self.acks else {
+        self.say(Word::Acknowledged(deliveries)).await
+    }
+
+    /// Says that the agent is still at work on what it was now given again. Such a delivery does not count as an attempt, and
+    /// the next one is put off. Unknown ones are ignored.
+    ///
+    /// # Errors
+    /// Where the session is over, or does not receive.
+    pub async fn in_progress(&self, deliveries: Vec<DeliveryId>) -> Result<(), Fault> {
+        self.say(Word::InProgress(deliveries)).await
+    }
+
+    async fn say(&self, word: Word) -> Result<(), Fault> {
+        let Some(words) = &self.words else {
             return Err(Fault::invalid("SESSION_DOES_NOT_RECEIVE", "open the session with `receive` to acknowledge messages"));
         };
-        acks.send(deliveries).await.map_err(|_| over())
+        words.send(word).await.map_err(|_| over())
     }
 }
 

@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 
 use crate::seen::Seen;
 
+/// Deliveries that one frame names at most.
+const MOST_NAMED: usize = 1000;
 /// How many handled messages are remembered, to drop their redeliveries.
 const REMEMBERED: usize = 10_000;
 
@@ -19,6 +21,8 @@ struct State {
     handled: Seen,
     /// Delivery ids to acknowledge on the current connection.
     acks: Vec<String>,
+    /// What came again on the current connection while it is with the application.
+    in_progress: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new() -> Arc<Self> {
-        let state = State { open: HashMap::new(), handled: Seen::new(REMEMBERED), acks: Vec::new() };
+        let state = State { open: HashMap::new(), handled: Seen::new(REMEMBERED), acks: Vec::new(), in_progress: Vec::new() };
         Arc::new(Self { state: Mutex::new(state), wake: Notify::new() })
     }
 
@@ -43,22 +47,32 @@ impl Inbox {
         }
         // With a new connection the same message has a new delivery id, and only that can be acknowledged.
         if state.open.insert(message_id.to_owned(), delivery_id.to_owned()).is_some() {
+            state.in_progress.push(delivery_id.to_owned());
+            self.wake.notify_one();
             return None;
         }
         Some(Ticket { inbox: self.clone(), message_id: message_id.to_owned() })
     }
 
     /// Delivery ids of an earlier connection mean nothing to the next.
-    pub(crate) fn forget_acks(&self) {
-        self.lock().acks.clear();
+    pub(crate) fn forget_deliveries(&self) {
+        let mut state = self.lock();
+        state.acks.clear();
+        state.in_progress.clear();
     }
 
     pub(crate) fn take_acks(&self) -> Vec<String> {
-        std::mem::take(&mut self.lock().acks)
+        some_of(&mut self.lock().acks)
     }
 
-    pub(crate) fn has_acks(&self) -> bool {
-        !self.lock().acks.is_empty()
+    pub(crate) fn take_in_progress(&self) -> Vec<String> {
+        some_of(&mut self.lock().in_progress)
+    }
+
+    /// Whether there is anything to tell the hub of its deliveries.
+    pub(crate) fn has_news(&self) -> bool {
+        let state = self.lock();
+        !state.acks.is_empty() || !state.in_progress.is_empty()
     }
 
     pub(crate) async fn woken(&self) {
@@ -68,6 +82,10 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn some_of(ids: &mut Vec<String>) -> Vec<String> {
+    ids.drain(..ids.len().min(MOST_NAMED)).collect()
 }
 
 /// The right to acknowledge one message. Dropped, the message may be delivered again.
@@ -111,8 +129,9 @@ mod tests {
     fn a_message_in_hand_is_acknowledged_by_its_latest_delivery() {
         let inbox = Inbox::new();
         let ticket = inbox.admit("m", "d1").unwrap();
-        inbox.forget_acks();
+        inbox.forget_deliveries();
         assert!(inbox.admit("m", "d2").is_none());
+        assert_eq!(inbox.take_in_progress(), ["d2"]);
         ticket.ack();
         assert_eq!(inbox.take_acks(), ["d2"]);
     }

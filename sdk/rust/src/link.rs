@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
 use acb_proto::v1::{
     OutgoingMessage, SessionRequest, SessionResponse,
-    session_request::{Ack, Frame as Out, Open, Send},
+    session_request::{Ack, Frame as Out, InProgress, Open, Send},
     session_response::{Delivery, Frame as In, Sent, sent::Outcome},
 };
 use prost::Message as _;
@@ -190,7 +190,7 @@ impl Driver {
         self.renewed = false;
         self.client.name_replica(&opened.replica);
         self.replica.send_replace(opened.replica);
-        self.inbox.forget_acks();
+        self.inbox.forget_deliveries();
         self.written = 0;
         self.refused = None;
         Ok(Stream { line, out, inbound })
@@ -297,13 +297,17 @@ impl Driver {
     }
 
     fn has_frame(&self) -> bool {
-        self.inbox.has_acks() || (self.refused.is_none() && self.written < self.pending.len())
+        self.inbox.has_news() || (self.refused.is_none() && self.written < self.pending.len())
     }
 
     fn next_frame(&mut self) -> Option<Out> {
         let delivery_ids = self.inbox.take_acks();
         if !delivery_ids.is_empty() {
             return Some(Out::Ack(Ack { delivery_ids }));
+        }
+        let delivery_ids = self.inbox.take_in_progress();
+        if !delivery_ids.is_empty() {
+            return Some(Out::InProgress(InProgress { delivery_ids }));
         }
         if self.refused.is_some() {
             return None;

@@ -226,7 +226,7 @@ impl Service {
                     let outcome = Outcome::Accepted(SendMessageResponse { message_id, deduplicated: false });
                     give(out, Frame::Sent(Sent { sequence, outcome: Some(outcome) })).await;
                 }
-                Some(session_request::Frame::Ack(_)) | None => {}
+                Some(session_request::Frame::Ack(_) | session_request::Frame::InProgress(_)) | None => {}
             }
         }
         Ok(())

@@ -168,24 +168,29 @@ async fn take(mut frames: Streaming<SessionRequest>, input: SessionInput, may_se
                 input.send(sequence, message).await.map_err(to_status)?;
             }
             Some(Frame::Ack(session_request::Ack { delivery_ids })) => {
-                if delivery_ids.len() > MAX_ACKS_PER_FRAME {
-                    return Err(to_status(Fault::invalid(
-                        "TOO_MANY_ACKS",
-                        format!("one frame acknowledges at most {MAX_ACKS_PER_FRAME} deliveries"),
-                    )));
-                }
-                let ids: Vec<DeliveryId> =
-                    delivery_ids.iter().map(|id| id.parse()).collect::<Result<_, _>>().map_err(to_status)?;
-                input.ack(ids).await.map_err(to_status)?;
+                input.ack(deliveries(&delivery_ids).map_err(to_status)?).await.map_err(to_status)?;
+            }
+            Some(Frame::InProgress(session_request::InProgress { delivery_ids })) => {
+                input.in_progress(deliveries(&delivery_ids).map_err(to_status)?).await.map_err(to_status)?;
             }
             Some(Frame::Open(_)) | None => {
-                return Err(to_status(Fault::invalid("FRAME_UNEXPECTED", "after `Open` a session takes `Send` and `Ack`")));
+                return Err(to_status(Fault::invalid(
+                    "FRAME_UNEXPECTED",
+                    "after `Open` a session takes `Send`, `Ack` and `InProgress`",
+                )));
             }
         }
     }
     // Without its input the session takes no more: the events end after the last outcome, and the stream with them.
     drop(input);
     std::future::pending().await
+}
+
+fn deliveries(ids: &[String]) -> Result<Vec<DeliveryId>, Fault> {
+    if ids.len() > MAX_ACKS_PER_FRAME {
+        return Err(Fault::invalid("TOO_MANY_ACKS", format!("one frame names at most {MAX_ACKS_PER_FRAME} deliveries")));
+    }
+    ids.iter().map(|id| id.parse()).collect()
 }
 
 async fn give(mut events: SessionEvents, out: &mpsc::Sender<Outgoing>) {

@@ -32,7 +32,7 @@ use crate::{
     directory::Snapshot,
     fault::Fault,
     mailbox::{Attempts, OpenedMailbox},
-    session::{Delivery, DeliveryId, Queued, SessionEvent},
+    session::{Delivery, DeliveryId, Queued, SessionEvent, Word},
 };
 
 /// How long a takeover may take until the older session is surely over.
@@ -68,6 +68,8 @@ type Place<'a> = (Permit<'a, Queued>, Room);
 struct Outstanding {
     due: Instant,
     attempt: u32,
+    /// Whether the last delivery was one of several, and the agent has not said since that it is still at work on an earlier one.
+    again: bool,
 }
 
 /// Why a session ends.
@@ -88,7 +90,7 @@ pub(super) struct Receiver {
     /// Of what waits in `events`, and of what was read ahead of it.
     bytes: Queue,
     page_bytes: Queue,
-    acks: mpsc::Receiver<Vec<DeliveryId>>,
+    words: mpsc::Receiver<Word>,
     window: usize,
     cursors: Vec<Cursor>,
     /// Deliveries before this session, where they are known.
@@ -116,7 +118,7 @@ impl Receiver {
         opened: OpenedMailbox,
         window: usize,
         events: mpsc::Sender<Queued>,
-        acks: mpsc::Receiver<Vec<DeliveryId>>,
+        words: mpsc::Receiver<Word>,
     ) -> Self {
         let mut cursors = vec![Cursor::default(); inner.partitions as usize];
         for (partition, state) in &opened.cursors {
@@ -140,7 +142,7 @@ impl Receiver {
             session_epoch: opened.session_epoch,
             slot,
             events,
-            acks,
+            words,
             window,
             cursors,
             attempts,
@@ -179,10 +181,8 @@ impl Receiver {
             }
             End::Closed => {
                 // What the agent said before it went.
-                while let Ok(acks) = self.acks.try_recv() {
-                    for id in acks {
-                        self.acknowledge(id);
-                    }
+                while let Ok(word) = self.words.try_recv() {
+                    self.hear(word);
                 }
                 self.push();
                 self.push_outstanding();
@@ -218,12 +218,10 @@ impl Receiver {
                     let _full = events.send_timeout(SessionEvent::Draining.into(), DRAIN).await;
                 }
                 () = &mut drained, if draining => return End::Closed,
-                acks = self.acks.recv() => match acks {
+                word = self.words.recv() => match word {
                     None => return End::Closed,
-                    Some(acks) => {
-                        for id in acks {
-                            self.acknowledge(id);
-                        }
+                    Some(word) => {
+                        self.hear(word);
                         if self.released() {
                             self.live = None;
                             self.ready.clear();
@@ -455,17 +453,21 @@ impl Receiver {
         true
     }
 
-    fn hand_over(&self, id: DeliveryId, logged: &LoggedMessage, attempt: u32, redelivered: bool, (place, room): Place<'_>) {
+    fn hand_over(&mut self, id: DeliveryId, logged: &LoggedMessage, attempt: u32, redelivered: bool, (place, room): Place<'_>) {
         let took = OffsetDateTime::now_utc() - logged.message.accepted_at;
         self.inner.metrics.received(&self.agent.name, logged.message.payload.len());
         self.inner.metrics.latency("deliver", took.try_into().unwrap_or_default());
+        if let Some(outstanding) = self.outstanding.get_mut(&id) {
+            outstanding.again = redelivered;
+        }
         let event = SessionEvent::Delivery(Delivery { id, message: logged.message.clone(), redelivered, attempt });
         place.send(Queued { event, room: Some(room) });
     }
 
     fn expect_ack(&mut self, id: DeliveryId, attempt: u32, within: Duration) {
         let due = Instant::now() + within;
-        if let Some(before) = self.outstanding.insert(id, Outstanding { due, attempt }) {
+        let again = self.outstanding.get(&id).is_some_and(|outstanding| outstanding.again);
+        if let Some(before) = self.outstanding.insert(id, Outstanding { due, attempt, again }) {
             self.due.remove(&(before.due, id));
         }
         self.due.insert((due, id));
@@ -474,6 +476,26 @@ impl Receiver {
     fn postpone(&mut self, id: DeliveryId, by: Duration) {
         let attempt = self.outstanding.get(&id).map_or(1, |outstanding| outstanding.attempt);
         self.expect_ack(id, attempt, by);
+    }
+
+    fn hear(&mut self, word: Word) {
+        match word {
+            Word::Acknowledged(ids) => ids.into_iter().for_each(|id| self.acknowledge(id)),
+            Word::InProgress(ids) => ids.into_iter().for_each(|id| self.go_on_with(id)),
+        }
+    }
+
+    /// The agent is still at work on it: the delivery that said so was no attempt.
+    fn go_on_with(&mut self, id: DeliveryId) {
+        let Some(outstanding) = self.outstanding.get_mut(&id) else { return };
+        if std::mem::take(&mut outstanding.again) {
+            outstanding.attempt = outstanding.attempt.saturating_sub(1).max(1);
+            if let Some(known) = self.attempts.get_mut(&id) {
+                *known = outstanding.attempt;
+                self.slot.unwritten().attempts.insert(id, *known);
+            }
+        }
+        self.postpone(id, self.inner.config.redeliver_after);
     }
 
     fn acknowledge(&mut self, id: DeliveryId) {

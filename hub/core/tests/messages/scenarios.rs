@@ -215,6 +215,32 @@ pub(crate) async fn what_nobody_acknowledges_goes_to_the_dead_letters(world: &Wo
     assert!(silent(&mut c).await);
 }
 
+pub(crate) async fn what_an_agent_is_still_at_work_on_is_no_dead_letter(world: &World) {
+    let config = MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 3, ..world.config.clone() };
+    let world = &World { config, ..world.clone() };
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let mut inbox = world.receive(&replica, "b").await;
+    replica.send(&a, to("b", "long work")).await.unwrap();
+    assert_eq!(delivery(&mut inbox).await.attempt, 1);
+    for _ in 0..8 {
+        let again = delivery(&mut inbox).await;
+        assert_eq!((again.redelivered, again.attempt), (true, 2));
+        // Twice said is once said.
+        inbox.input.in_progress(vec![again.id, again.id]).await.unwrap();
+    }
+    drop(inbox);
+    // Until the last of it is written.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Another session counts on from what was not taken back.
+    let mut inbox = world.receive(&replica, "b").await;
+    let got = deliveries(&mut inbox, 2).await;
+    let flags: Vec<(bool, u32)> = got.iter().map(|delivery| (delivery.redelivered, delivery.attempt)).collect();
+    assert_eq!(flags, [(true, 2), (true, 3)]);
+    assert!(world.dead_letters().await.is_empty());
+    eventually(async || world.dead_letters().await.len() == 1).await;
+}
+
 /// Two replicas sweep at the same time, and a session holds one of the messages, unacknowledged and unwritten.
 pub(crate) async fn what_expires_is_buried_once(world: &World) {
     let config = MessagesConfig {

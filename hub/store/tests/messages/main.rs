@@ -44,6 +44,7 @@ on_postgres!(
     a_reply_finds_its_caller_on_another_replica,
     a_repeated_request_gets_the_same_reply_on_any_replica,
     what_nobody_acknowledges_goes_to_the_dead_letters,
+    what_an_agent_is_still_at_work_on_is_no_dead_letter,
     what_expires_is_buried_once,
     a_failed_message_aborts_what_was_pipelined_behind_it,
     a_drained_session_leaves_a_clean_mailbox,

@@ -46,6 +46,7 @@ pub struct State {
     pub log: Vec<OutgoingMessage>,
     pub mailbox: Vec<Message>,
     pub acked: HashSet<String>,
+    pub in_progress: Vec<String>,
     pub upload: BTreeMap<u32, Vec<u8>>,
     pub upload_size: u64,
     pub context: Option<Context>,
@@ -218,8 +219,19 @@ impl Replica {
         SendMessageResponse { message_id: format!("m{index}"), deduplicated }
     }
 
+    /// Delivers what is not acknowledged.
+    async fn deliver(&self, attempt: u32, out: &mpsc::Sender<Result<SessionResponse, Status>>) {
+        let mail = self.state().mailbox.clone();
+        for message in mail.into_iter().filter(|message| !self.state().acked.contains(&message.id)) {
+            let delivery_id = format!("{}/{}", self.name, message.id);
+            let delivery = session_response::Delivery { delivery_id, message: Some(message), redelivered: attempt > 1, attempt };
+            let frame = Some(session_response::Frame::Delivery(delivery));
+            let _ = out.send(Ok(SessionResponse { frame })).await;
+        }
+    }
+
     async fn converse(self, mut inbound: Streaming<SessionRequest>, out: mpsc::Sender<Result<SessionResponse, Status>>) {
-        use session_response::{Delivery, Frame, Opened, Sent, sent::Outcome};
+        use session_response::{Frame, Opened, Sent, sent::Outcome};
         let say = async |frame| drop(out.send(Ok(SessionResponse { frame: Some(frame) })).await);
         let failure = |code: tonic::Code, reason: &str| {
             let (reason, message) = (reason.to_owned(), "no".to_owned());
@@ -231,15 +243,11 @@ impl Replica {
             match frame {
                 session_request::Frame::Open(_) => {
                     say(Frame::Opened(Opened { session_id: "s".into(), replica: self.name.clone() })).await;
-                    let mail = self.state().mailbox.clone();
-                    for message in mail.into_iter().filter(|message| !self.state().acked.contains(&message.id)) {
-                        let delivery_id = format!("{}/{}", self.name, message.id);
-                        say(Frame::Delivery(Delivery { delivery_id, message: Some(message), redelivered: false, attempt: 1 }))
-                            .await;
-                    }
+                    self.deliver(1, &out).await;
                 }
                 session_request::Frame::Send(send) => {
-                    let refused = send.message.as_ref().is_some_and(|message| message.topic == "refused");
+                    let has_topic = |topic| send.message.as_ref().is_some_and(|message| message.topic == topic);
+                    let (refused, again) = (has_topic("refused"), has_topic("again"));
                     let outcome = if failed.is_some_and(|at| send.sequence > at) {
                         failure(tonic::Code::Aborted, "EARLIER_MESSAGE_FAILED")
                     } else if refused {
@@ -250,6 +258,9 @@ impl Replica {
                         Outcome::Accepted(self.log(send.message.unwrap()).await)
                     };
                     say(Frame::Sent(Sent { sequence: send.sequence, outcome: Some(outcome) })).await;
+                    if again {
+                        self.deliver(2, &out).await;
+                    }
                 }
                 session_request::Frame::Ack(ack) => {
                     self.at(Break::Acked).await;
@@ -259,6 +270,7 @@ impl Replica {
                         self.state().acked.insert(message.to_owned());
                     }
                 }
+                session_request::Frame::InProgress(in_progress) => self.state().in_progress.extend(in_progress.delivery_ids),
             }
         }
     }

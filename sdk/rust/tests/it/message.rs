@@ -119,6 +119,24 @@ async fn a_failed_handler_and_a_wrong_payload_are_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn what_comes_again_while_it_is_in_hand_is_said_to_be_in_progress() {
+    let hub = Hub::start(1).await;
+    hub.state().mailbox = vec![mail("a", "t", "1"), mail("b", "t", "2")];
+    let mut session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+    let (first, second) = (session.next().await.unwrap(), session.next().await.unwrap());
+    drop(second);
+    session.send(Message::to_agent("worker").topic("again")).await.unwrap();
+    let second = session.next().await.unwrap();
+    assert_eq!((second.message().id.as_str(), second.attempt()), ("b", 2));
+    hub.until("it is said", |state| state.in_progress == ["hub-0/a"]).await;
+    first.ack();
+    second.ack();
+    hub.until("both are acknowledged", |state| state.acked.len() == 2).await;
+    session.send(Message::to_agent("worker").topic("again")).await.unwrap();
+    assert_eq!(hub.state().in_progress.len(), 1);
+}
+
+#[tokio::test]
 async fn a_closed_session_leaves_no_acknowledgement_behind() {
     let hub = Hub::start(1).await;
     hub.state().mailbox = vec![mail("a", "t", "1")];
