@@ -92,16 +92,16 @@ impl Janitor {
 
     async fn clean(&mut self, upload_lifetime: Duration) -> Result<(), Fault> {
         let mut after = None;
-        // Of those that failed before: what is not found again is gone.
+        // Of those that failed, now or before: what is not found again is gone.
         let mut seen = HashSet::new();
         let mut unanswered = 0;
         loop {
             let expired = self.contexts.stores.contexts.expired(after, BATCH).await?;
             for context in &expired {
+                unanswered = self.remove(context, unanswered).await?;
                 if self.stubborn.waiting.contains_key(&context.id) {
                     seen.insert(context.id);
                 }
-                unanswered = self.remove(context, unanswered).await?;
             }
             match expired.last() {
                 Some(last) if expired.len() == BATCH as usize => after = last.expires_at.map(|at| (at, last.id)),

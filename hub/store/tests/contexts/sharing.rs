@@ -1,7 +1,10 @@
 //! Create, update, delete, expiry, idempotency and the outbox.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -143,8 +146,8 @@ async fn payloads_meet_the_schema_of_their_type() {
     assert_eq!(reason(stream(&" ".repeat(1024 * 1024 + 1)).await), "PAYLOAD_NOT_CHECKABLE");
 }
 
-/// A store that deletes all contexts but one.
-struct Stuck(Arc<dyn ContextStore>, Arc<OnceLock<ContextId>>);
+/// A store that deletes all contexts but one, and counts how often it was to delete that.
+struct Stuck(Arc<dyn ContextStore>, Arc<OnceLock<ContextId>>, Arc<AtomicU32>);
 
 #[async_trait]
 impl ContextStore for Stuck {
@@ -162,6 +165,7 @@ impl ContextStore for Stuck {
 
     async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault> {
         if self.1.get() == Some(&id) {
+            self.2.fetch_add(1, Ordering::Relaxed);
             return Err(Fault::new(Code::Internal, "STORE_FAILED", "this one can't be deleted"));
         }
         self.0.delete(id, version, event).await
@@ -189,10 +193,10 @@ async fn one_that_can_not_be_deleted_holds_up_no_other() {
     let world = World::new().await;
     let alice = world.agent("alice", &[]).await;
     let config = ContextConfig { expiry_poll: Duration::from_millis(100), ..ContextConfig::default() };
-    let stuck = Arc::new(OnceLock::new());
+    let (stuck, tries) = (Arc::new(OnceLock::new()), Arc::new(AtomicU32::new(0)));
     let one = world
         .replica_on(config, true, |stores| {
-            let contexts: Arc<dyn ContextStore> = Arc::new(Stuck(stores.contexts.clone(), stuck.clone()));
+            let contexts: Arc<dyn ContextStore> = Arc::new(Stuck(stores.contexts.clone(), stuck.clone(), tries.clone()));
             ContextStores { contexts, ..stores }
         })
         .await;
@@ -224,6 +228,9 @@ async fn one_that_can_not_be_deleted_holds_up_no_other() {
         }
     };
     tokio::time::timeout(DEADLINE, left).await.expect("all but one are deleted");
+    // A few rounds more.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(tries.load(Ordering::Relaxed), 1, "it is tried again only after a while");
 }
 
 #[tokio::test(flavor = "multi_thread")]
