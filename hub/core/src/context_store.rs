@@ -77,6 +77,6 @@ pub trait Claim: Send {
 /// Keeps unlogged changes.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Claims some. `None` where nothing is unclaimed.
-    async fn claim(&self) -> Result<Option<Box<dyn Claim>>, Fault>;
+    /// Claims some, of other contexts than these. `None` where nothing of those is unclaimed.
+    async fn claim(&self, passed_over: &[ContextId]) -> Result<Option<Box<dyn Claim>>, Fault>;
 }

@@ -379,6 +379,8 @@ impl Contexts {
             bell: self.bell.clone(),
             poll: self.config.relay_poll,
             shapes: HashMap::new(),
+            refusing: HashMap::new(),
+            passed_over: HashMap::new(),
         }
     }
 }

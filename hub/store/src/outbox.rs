@@ -20,6 +20,7 @@ const HEADS: &str = "
     SELECT context_id, sequence FROM acb.context_outbox AS head
     WHERE NOT EXISTS (SELECT 1 FROM acb.context_outbox AS earlier
                       WHERE earlier.context_id = head.context_id AND earlier.sequence < head.sequence)
+      AND context_id <> ALL ($1)
     ORDER BY sequence LIMIT 16 FOR UPDATE SKIP LOCKED";
 
 const CHANGES: &str = "
@@ -32,10 +33,12 @@ struct PgClaim {
 
 #[async_trait]
 impl Outbox for PgContexts {
-    async fn claim(&self) -> Result<Option<Box<dyn Claim>>, Fault> {
+    async fn claim(&self, passed_over: &[ContextId]) -> Result<Option<Box<dyn Claim>>, Fault> {
         let _timed = self.timer.start("outbox.claim");
         let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
-        let heads = sqlx::query(HEADS).fetch_all(&mut *transaction).await.map_err(|error| fault(QUERY, error))?;
+        let passed_over: Vec<Uuid> = passed_over.iter().map(|context| context.0).collect();
+        let heads =
+            sqlx::query(HEADS).bind(passed_over).fetch_all(&mut *transaction).await.map_err(|error| fault(QUERY, error))?;
         let contexts: Result<Vec<Uuid>, _> = heads.iter().map(|row| row.try_get("context_id")).collect();
         let contexts = contexts.map_err(|error| fault(QUERY, error))?;
         if contexts.is_empty() {

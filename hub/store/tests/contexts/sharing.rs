@@ -253,7 +253,7 @@ async fn a_change_survives_a_crash_before_the_log_has_it() {
     let dying = world.replica_with(ContextConfig::default(), false).await;
     drop(two);
     let repeated = dying.share(alice, "repeated", Access::public()).await;
-    let claim = dying.stores.outbox.claim().await.unwrap().unwrap();
+    let claim = dying.stores.outbox.claim(&[]).await.unwrap().unwrap();
     let record = acb_hub_core::context_event::record(claim.changes()[0].event.clone()).unwrap();
     let topic = TopicName::context(world.tenant.name(), "notes");
     let partition = acb_hub_core::message::partition_of(repeated.id.0, 2);
@@ -277,19 +277,55 @@ async fn a_change_survives_a_crash_before_the_log_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_that_the_log_does_not_take_hold_up_no_others() {
+    let world = World::new().await;
+    world.tenant.context_type("lost", 1).await;
+    let alice = world.agent("alice", &[]).await;
+    let publishes = || vec!["notes".to_owned(), "lost".to_owned()];
+    world.change(alice, "alice", |row| row.publishes = publishes()).await;
+    let idle = world.replica_with(ContextConfig::default(), false).await;
+    for number in 0..40 {
+        let mut lost = new(&number.to_string(), Access::public());
+        lost.description.kind = "lost".into();
+        idle.contexts.create(&idle.agent(alice), lost).await.unwrap();
+    }
+    idle.share(alice, "behind them", Access::public()).await;
+    // Its type is still there.
+    let topic = TopicName::context(world.tenant.name(), "lost");
+    sqlx::query("DELETE FROM acb.bus_topic WHERE tenant_id = $1 AND topic = $2")
+        .bind(world.tenant.id_bytes().as_slice())
+        .bind(topic.as_str())
+        .execute(&mut acb_testbed::Postgres::shared().await.superuser().await)
+        .await
+        .unwrap();
+    let works = world.replica().await;
+    let mut events = works.contexts.subscribe(&works.agent(alice), "notes", &From::Start).await.unwrap();
+    assert_eq!(brief(&mut events).await, "subscribed");
+    assert_eq!(brief(&mut events).await, "Created 1 behind them");
+
+    world.tenant.ensure_topic("lost", 1).await;
+    let all = async {
+        while works.bus.bounds(&topic).await.unwrap()[0].next < 40 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, all).await.expect("in the end they are taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_claimed_context_is_nobody_elses() {
     let world = World::new().await;
     let alice = world.agent("alice", &[]).await;
     let one = world.replica_with(ContextConfig::default(), false).await;
     let first = one.share(alice, "first", Access::public()).await;
-    let held = one.stores.outbox.claim().await.unwrap().unwrap();
+    let held = one.stores.outbox.claim(&[]).await.unwrap().unwrap();
     one.contexts.update(&one.agent(alice), update(&first, "second")).await.unwrap();
-    assert!(one.stores.outbox.claim().await.unwrap().is_none(), "a later change must not overtake a claimed one");
+    assert!(one.stores.outbox.claim(&[]).await.unwrap().is_none(), "a later change must not overtake a claimed one");
     let other = one.share(alice, "other", Access::public()).await;
-    let second = one.stores.outbox.claim().await.unwrap().unwrap();
+    let second = one.stores.outbox.claim(&[]).await.unwrap().unwrap();
     assert_eq!(second.changes().iter().map(|change| change.context).collect::<Vec<_>>(), [other.id]);
     let sequences: Vec<_> = held.changes().iter().map(|change| change.sequence).collect();
     held.done(&sequences).await.unwrap();
-    let third = one.stores.outbox.claim().await.unwrap().unwrap();
+    let third = one.stores.outbox.claim(&[]).await.unwrap().unwrap();
     assert_eq!(third.changes().iter().map(|change| change.context).collect::<Vec<_>>(), [first.id]);
 }
