@@ -6,7 +6,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use acb_hub_bus::KafkaBus;
 use acb_hub_core::refresh::jittered;
-use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgConnectOptions};
+use acb_hub_store::pool::Pool;
+use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 
 use crate::config::Replaced;
@@ -65,7 +66,7 @@ fn shown(error: impl fmt::Display) -> String {
 }
 
 /// PostgreSQL.
-pub(crate) struct PostgresGate(pub(crate) PgPool);
+pub(crate) struct PostgresGate(pub(crate) Pool);
 
 impl PostgresGate {
     fn with(&self, password: &str) -> PgConnectOptions {

@@ -20,8 +20,8 @@ use acb_hub_core::{
     refresh::jittered,
     supervisor::Supervisor,
 };
+use acb_hub_store::pool::Pool;
 use async_trait::async_trait;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,7 +42,7 @@ pub struct PostgresBus {
 /// What every part of the bus needs: whose log, where, and how it learns of changes.
 #[derive(Clone)]
 pub(crate) struct Log {
-    pool: PgPool,
+    pool: Pool,
     tenant: [u8; 10],
     wake: Arc<Wake>,
     stop: CancellationToken,
@@ -54,7 +54,7 @@ impl PostgresBus {
     ///
     /// Must be called within a Tokio runtime.
     #[must_use]
-    pub fn connect(tenant: [u8; 10], pool: PgPool, supervisor: &Supervisor) -> Self {
+    pub fn connect(tenant: [u8; 10], pool: Pool, supervisor: &Supervisor) -> Self {
         let stop = CancellationToken::new();
         let wake = Arc::new(Wake::new());
         wake::spawn(&wake, &pool, tenant, &stop, supervisor);

@@ -26,7 +26,7 @@ impl ChunkStore for PgContexts {
         let mut connection = self.pool.acquire().await.map_err(|error| fault(QUERY, error))?;
         let index = i32::try_from(chunk.index).unwrap_or(i32::MAX);
         let put = sqlx::query(SQL).bind(upload.0).bind(index).bind(&chunk.sha256[..]).bind(&chunk.data[..]);
-        match put.execute(&mut *connection).await {
+        match put.execute(&mut connection).await {
             Ok(done) if done.rows_affected() > 0 => return Ok(Put::Stored),
             Ok(_) => {}
             Err(error) if is_missing_parent(&error) => return Ok(Put::NoUpload),
@@ -36,7 +36,7 @@ impl ChunkStore for PgContexts {
             .bind(upload.0)
             .bind(index)
             .bind(&chunk.sha256[..])
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await
             .map_err(|error| fault(QUERY, error))?;
         match same.map(|row| row.try_get("same")).transpose().map_err(|error| fault(QUERY, error))? {

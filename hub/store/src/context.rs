@@ -12,18 +12,23 @@ use acb_hub_core::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow, types::Json};
+use sqlx::{Row as _, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PgStore, fault::fault, query_timer::QueryTimer};
+use crate::{
+    PgStore,
+    fault::fault,
+    pool::{Pool, Session},
+    query_timer::QueryTimer,
+};
 
 const QUERY: &str = "a query of contexts";
 
 /// Contexts, uploads, chunks and the outbox of the tenant whose login the pool uses.
 #[derive(Clone, Debug)]
 pub struct PgContexts {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Pool,
     pub(crate) timer: QueryTimer,
 }
 
@@ -64,7 +69,7 @@ const INSERT: &str = "
 
 /// Makes a context and its event. False where its idempotency key is taken.
 pub(crate) async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     context: &Context,
     idempotency_key: Option<&str>,
     event: &Bytes,
@@ -141,7 +146,7 @@ impl ContextStore for PgContexts {
         if insert(&mut connection, context, idempotency_key, &event).await.map_err(|error| fault(QUERY, error))? {
             return Ok(Created::New);
         }
-        let first = sqlx::query(GET_BY_KEY).bind(context.creator.0).bind(idempotency_key).fetch_optional(&mut *connection);
+        let first = sqlx::query(GET_BY_KEY).bind(context.creator.0).bind(idempotency_key).fetch_optional(&mut connection);
         match first.await.map_err(|error| fault(QUERY, error))? {
             Some(row) => Ok(Created::Before(Box::new(read(&row)?))),
             None => Err(Fault::new(Code::Aborted, "CONTEXT_BUSY", "the first context with this key was just deleted: try again")),
@@ -253,7 +258,7 @@ impl ContextStore for PgContexts {
     }
 }
 
-async fn remove_upload(connection: &mut PgConnection, upload: Option<Uuid>) -> Result<(), Fault> {
+async fn remove_upload(connection: &mut Session, upload: Option<Uuid>) -> Result<(), Fault> {
     if let Some(upload) = upload {
         let gone = sqlx::query("DELETE FROM acb.upload WHERE upload_id = $1").bind(upload).execute(connection).await;
         gone.map_err(|error| fault(QUERY, error))?;

@@ -11,13 +11,14 @@ use acb_hub_core::{
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use sqlx::{PgConnection, types::Json};
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
     PgStore,
     fault::fault,
     number::{from_epoch, from_partition, to_offset, to_partition},
+    pool::Session,
 };
 
 #[async_trait]
@@ -125,7 +126,7 @@ impl CursorStore for PgStore {
     }
 }
 
-async fn write(connection: &mut PgConnection, epoch: Epoch, flushes: &[&CursorFlush]) -> Result<(), sqlx::Error> {
+async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush]) -> Result<(), sqlx::Error> {
     let mut cursors: Vec<Value> = Vec::new();
     let mut deliveries: Vec<Value> = Vec::new();
     let mut done: Vec<Value> = Vec::new();

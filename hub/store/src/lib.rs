@@ -11,6 +11,7 @@ mod mailbox;
 pub mod migrations;
 mod number;
 mod outbox;
+pub mod pool;
 pub mod presence;
 mod query_timer;
 pub mod schema;
@@ -19,16 +20,14 @@ mod upload;
 use std::{sync::Arc, time::Duration};
 
 use acb_hub_core::metrics::Metrics;
+use pool::Pool;
 use query_timer::QueryTimer;
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// The tenant's rows in PostgreSQL. Clones share one pool.
 #[derive(Clone, Debug)]
 pub struct PgStore {
-    pool: PgPool,
+    pool: Pool,
     timer: QueryTimer,
 }
 
@@ -42,7 +41,7 @@ impl PgStore {
             .idle_timeout(Duration::from_secs(60))
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(options);
-        Self { pool, timer: QueryTimer::default() }
+        Self { pool: pool.into(), timer: QueryTimer::default() }
     }
 
     /// Tells how long its queries take.
@@ -51,9 +50,15 @@ impl PgStore {
         Self { timer: QueryTimer(Some(metrics)), ..self }
     }
 
+    /// With another bound on how long PostgreSQL may take for an answer.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { pool: self.pool.patient(patience), ..self }
+    }
+
     /// The pool, for the ports in this crate and the bus.
     #[must_use]
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &Pool {
         &self.pool
     }
 }

@@ -8,13 +8,13 @@ use acb_hub_core::{
     mailbox::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
 };
 use async_trait::async_trait;
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::{
     PgStore,
     fault::fault,
     number::{from_epoch, from_offset, from_partition, to_offset, to_partition},
+    pool::Session,
 };
 
 type Row = (String, i32, i64, OffsetDateTime, OffsetDateTime);
@@ -184,7 +184,7 @@ impl MailboxStore for PgStore {
     }
 }
 
-async fn write(connection: &mut PgConnection, epoch: Epoch, won: &[&Advance]) -> Result<(), sqlx::Error> {
+async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Result<(), sqlx::Error> {
     let partitions: Vec<i32> = won.iter().map(|advance| from_partition(advance.partition)).collect();
     let to: Vec<i64> = won.iter().map(|advance| from_offset(advance.to)).collect();
     sqlx::query(

@@ -7,10 +7,10 @@ use acb_hub_core::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::{Postgres, Row as _, Transaction, postgres::PgRow};
+use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::{context::PgContexts, fault::fault};
+use crate::{context::PgContexts, fault::fault, pool::Transaction};
 
 const QUERY: &str = "a query of the outbox of contexts";
 
@@ -27,7 +27,7 @@ const CHANGES: &str = "
     SELECT sequence, context_id, type, event FROM acb.context_outbox WHERE context_id = ANY ($1) ORDER BY sequence LIMIT 32";
 
 struct PgClaim {
-    transaction: Transaction<'static, Postgres>,
+    transaction: Transaction,
     changes: Vec<Unlogged>,
 }
 

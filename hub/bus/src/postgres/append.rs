@@ -13,7 +13,7 @@ use acb_hub_core::{
     bus::{AppendError, Appended, Offset, Partition, Pending, Record, TopicName},
     supervisor::Supervisor,
 };
-use sqlx::{PgConnection, Postgres, pool::PoolConnection};
+use acb_hub_store::pool::Session;
 use time::OffsetDateTime;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -94,7 +94,7 @@ impl Writer {
 
 /// A session that was lost while it may have been committing.
 #[derive(Clone, Copy)]
-struct Session {
+struct Lost {
     pid: i32,
     seen_at: OffsetDateTime,
 }
@@ -102,7 +102,7 @@ struct Session {
 struct Appender {
     log: Log,
     topic: TopicName,
-    doubtful: Option<Session>,
+    doubtful: Option<Lost>,
 }
 
 /// By partition: the first offset that a batch took, and when.
@@ -186,11 +186,11 @@ impl Appender {
         let (pid, seen_at) = match timeout(Duration::from_secs(5), identify(&mut session)).await {
             Ok(Ok(identity)) => identity,
             Ok(Err(error)) => {
-                drop(session.detach());
+                session.close();
                 return Err(later(error));
             }
             Err(_) => {
-                drop(session.detach());
+                session.close();
                 return Err(Failure::Later("PostgreSQL does not answer".into()));
             }
         };
@@ -204,19 +204,19 @@ impl Appender {
             Ok(Err(error @ (sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_)))) => {
                 Err(Failure::Refused(error.to_string()))
             }
-            Ok(Err(error)) => Err(self.doubt(session, Session { pid, seen_at }, &error.to_string())),
-            Err(_) => Err(self.doubt(session, Session { pid, seen_at }, "no answer in time")),
+            Ok(Err(error)) => Err(self.doubt(session, Lost { pid, seen_at }, &error.to_string())),
+            Err(_) => Err(self.doubt(session, Lost { pid, seen_at }, "no answer in time")),
         }
     }
 
-    fn doubt(&mut self, session: PoolConnection<Postgres>, lost: Session, reason: &str) -> Failure {
-        drop(session.detach());
+    fn doubt(&mut self, mut session: Session, lost: Lost, reason: &str) -> Failure {
+        session.close();
         self.doubtful = Some(lost);
         Failure::Unknown(format!("the append's answer was lost: {reason}"))
     }
 
     /// What is appended next must not overtake what a lost session may still be about to commit: that session is ended first.
-    async fn end_doubtful(&mut self, session: &mut PgConnection) -> Result<(), Failure> {
+    async fn end_doubtful(&mut self, session: &mut Session) -> Result<(), Failure> {
         let Some(lost) = self.doubtful else { return Ok(()) };
         let ended: Result<Option<bool>, _> = sqlx::query_scalar(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
@@ -242,16 +242,11 @@ fn cut_off(code: Option<&str>) -> bool {
     code.is_none_or(|code| code.starts_with("08") || code.starts_with("57P") || code.starts_with("58"))
 }
 
-async fn identify(session: &mut PgConnection) -> Result<(i32, OffsetDateTime), sqlx::Error> {
+async fn identify(session: &mut Session) -> Result<(i32, OffsetDateTime), sqlx::Error> {
     sqlx::query_as("SELECT pg_backend_pid(), clock_timestamp()").fetch_one(session).await
 }
 
-async fn insert(
-    session: &mut PgConnection,
-    tenant: &[u8; 10],
-    topic: &TopicName,
-    batch: &[Entry],
-) -> Result<Places, sqlx::Error> {
+async fn insert(session: &mut Session, tenant: &[u8; 10], topic: &TopicName, batch: &[Entry]) -> Result<Places, sqlx::Error> {
     let mut counts: BTreeMap<i32, i64> = BTreeMap::new();
     let mut partitions = Vec::with_capacity(batch.len());
     let mut places = Vec::with_capacity(batch.len());

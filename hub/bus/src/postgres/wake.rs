@@ -14,6 +14,7 @@ use acb_hub_core::{
     bus::{Epoch, Offset, TopicName},
     supervisor::Supervisor,
 };
+use acb_hub_store::pool::Pool;
 use futures::FutureExt;
 use sqlx::{
     Connection, PgConnection, PgPool, Row,
@@ -21,7 +22,7 @@ use sqlx::{
 };
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,8 @@ const POLL: Duration = Duration::from_millis(200);
 /// Hints that showed nothing new: how many at once, and how many a second after that.
 const HINT_BURST: f64 = 32.0;
 const HINT_RATE: f64 = 200.0;
+/// How long an answer may take, which is never much: a server that is silent for longer is asked in another session.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -146,7 +149,7 @@ impl Drop for Follow {
 }
 
 /// Starts the two sessions, which end with `stop`.
-pub(super) fn spawn(wake: &Arc<Wake>, pool: &PgPool, tenant: [u8; 10], stop: &CancellationToken, supervisor: &Supervisor) {
+pub(super) fn spawn(wake: &Arc<Wake>, pool: &Pool, tenant: [u8; 10], stop: &CancellationToken, supervisor: &Supervisor) {
     let digits: String = tenant.iter().map(|byte| format!("{byte:02x}")).collect();
     let channel = format!("acb_{digits}");
     let listener = listen(Arc::clone(wake), pool.clone(), tenant, channel.clone());
@@ -156,7 +159,7 @@ pub(super) fn spawn(wake: &Arc<Wake>, pool: &PgPool, tenant: [u8; 10], stop: &Ca
     supervisor.spawn_until("bus.notifier", stop.clone(), until(notifier.boxed()));
 }
 
-async fn listen(wake: Arc<Wake>, shared: PgPool, tenant: [u8; 10], channel: String) {
+async fn listen(wake: Arc<Wake>, shared: Pool, tenant: [u8; 10], channel: String) {
     let mut pause = BACKOFF.0;
     loop {
         // A pool of one is the only way to a listener with options of its own. A new one each time, so that nothing of a broken session
@@ -177,21 +180,23 @@ async fn listen(wake: Arc<Wake>, shared: PgPool, tenant: [u8; 10], channel: Stri
 async fn session(wake: &Wake, pool: &PgPool, tenant: [u8; 10], channel: &str) -> Result<std::convert::Infallible, sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.eager_reconnect(false);
-    listener.listen(channel).await?;
+    in_time(listener.listen(channel)).await?;
     let mut hints = Meter::new();
     let mut hinted = false;
     loop {
         let topics = wake.topics();
         if !topics.is_empty() {
-            let answer = tokio::time::timeout(Duration::from_secs(10), ask(&mut listener, tenant, &topics))
-                .await
-                .map_err(|_| sqlx::Error::PoolTimedOut)??;
+            let answer = in_time(ask(&mut listener, tenant, &topics)).await?;
             if !wake.answered(&topics, answer) && hinted {
                 hints.spend();
             }
         }
         hinted = wait(wake, &mut listener, &mut hints).await?;
     }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(PATIENCE, answer).await.map_err(|_| sqlx::Error::PoolTimedOut)?
 }
 
 /// Until there is a hint that may be followed, or the poll's time has come. True for a hint.
@@ -233,12 +238,12 @@ async fn ask(listener: &mut PgListener, tenant: [u8; 10], topics: &[String]) -> 
 }
 
 /// Sends one notification for however many commits there were since the last.
-async fn notify(wake: Arc<Wake>, shared: PgPool, channel: String) {
+async fn notify(wake: Arc<Wake>, shared: Pool, channel: String) {
     let mut session: Option<PgConnection> = None;
     let mut pause = BACKOFF.0;
     loop {
         wake.committed.notified().await;
-        match send(&wake, &shared, &channel, session.take()).await {
+        match in_time(send(&wake, &shared, &channel, session.take())).await {
             Ok(kept) => {
                 session = Some(kept);
                 pause = BACKOFF.0;
@@ -253,7 +258,7 @@ async fn notify(wake: Arc<Wake>, shared: PgPool, channel: String) {
     }
 }
 
-async fn send(wake: &Wake, shared: &PgPool, channel: &str, session: Option<PgConnection>) -> Result<PgConnection, sqlx::Error> {
+async fn send(wake: &Wake, shared: &Pool, channel: &str, session: Option<PgConnection>) -> Result<PgConnection, sqlx::Error> {
     let mut session = match session {
         Some(session) => session,
         None => {

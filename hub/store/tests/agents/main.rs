@@ -3,4 +3,5 @@
 
 mod credentials;
 mod registering;
+mod silence;
 mod world;

@@ -32,7 +32,7 @@ impl OnPostgres {
     fn connect(&self) -> PostgresBus {
         let options = self.tenant.connect_options();
         let pool = PgPoolOptions::new().max_connections(4).test_before_acquire(false).connect_lazy_with(options);
-        PostgresBus::connect(self.id(), pool, &Supervisor::default())
+        PostgresBus::connect(self.id(), pool.into(), &Supervisor::default())
     }
 
     fn id(&self) -> [u8; 10] {
@@ -133,7 +133,7 @@ async fn a_bus_goes_over_to_its_pools_new_password() {
     let provider = postgres().await;
     let topic = provider.topic(1).await;
     let pool = PgPoolOptions::new().max_connections(4).connect_lazy_with(provider.tenant.connect_options());
-    let bus = PostgresBus::connect(provider.id(), pool.clone(), &Supervisor::default());
+    let bus = PostgresBus::connect(provider.id(), pool.clone().into(), &Supervisor::default());
     append(&bus, &topic, 0, "before").await;
     let mut tail = bus.tail(&topic, &[0]).await.unwrap();
     assert_eq!(texts(&take(&mut tail, 1).await), ["before"]);
