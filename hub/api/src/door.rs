@@ -108,7 +108,16 @@ impl Pass {
         let span = tracing::Span::current();
         span.record("method", operation);
         let authorization = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+        let asks_too_much = |caller: &Option<Caller>| caller.is_none() && peer.as_ref().is_some_and(Peer::asks_too_much);
         let caller = match self.door.admit(rule, authorization).await {
+            Ok(caller) if asks_too_much(&caller) => Err(Fault::new(
+                Code::ResourceExhausted,
+                "TOO_MANY_CALLS",
+                "this connection has as many calls open as one may on which nobody has shown a token: try again when some have ended",
+            )),
+            other => other,
+        };
+        let caller = match caller {
             Ok(caller) => caller,
             Err(fault) => {
                 audit(operation, "refused", fault.reason, address);

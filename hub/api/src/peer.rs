@@ -9,6 +9,9 @@ use std::{
     },
 };
 
+/// Calls that are open at one time on a connection that has not shown who it is: logins, mostly, of those who share it.
+const MAX_UNPROVEN_CALLS: usize = 32;
+
 /// How many connections of each source are unproven.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
@@ -100,6 +103,11 @@ impl Peer {
         self.0.open.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether it has more calls open than one may that has not shown who it is.
+    pub(crate) fn asks_too_much(&self) -> bool {
+        !self.proven() && self.0.open.load(Ordering::Relaxed) > MAX_UNPROVEN_CALLS
+    }
+
     /// A call began.
     pub(crate) fn call(&self) -> OpenCall {
         self.0.open.fetch_add(1, Ordering::Relaxed);
@@ -160,6 +168,20 @@ mod tests {
         drop((first, second, third));
         assert!(sources.connect(at("10.0.0.1:5")).is_some());
         assert!(lock(&sources.unproven).is_empty());
+    }
+
+    #[test]
+    fn who_is_unproven_has_few_calls_open() {
+        let peer = Sources::new(1).connect(at("10.0.0.1:1")).unwrap();
+        let mut calls: Vec<_> = (0..MAX_UNPROVEN_CALLS).map(|_| peer.call()).collect();
+        assert!(!peer.asks_too_much());
+        calls.push(peer.call());
+        assert!(peer.asks_too_much());
+        calls.pop();
+        assert!(!peer.asks_too_much());
+        calls.push(peer.call());
+        peer.admit();
+        assert!(!peer.asks_too_much());
     }
 
     #[test]

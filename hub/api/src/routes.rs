@@ -14,7 +14,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     grpc::{agent::Agents, auth::Auth, context::ContextGate, message::MessageGate, stream::StreamGate},
-    status::MAX_REQUEST_BYTES,
+    status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };
 
 /// What answers agents.
@@ -68,10 +68,10 @@ impl Services {
         };
         let mut routes = Routes::builder();
         routes
-            .add_service(health)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .add_service(AuthServiceServer::new(self.auth).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(health.max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
+            .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
+            .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
+            .add_service(AuthServiceServer::new(self.auth).max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
             .add_service(AgentRegistryServer::new(self.agents).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(MessageServiceServer::new(self.messages).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(ContextServiceServer::new(self.contexts).max_decoding_message_size(MAX_REQUEST_BYTES))

@@ -13,6 +13,9 @@ pub const ERROR_DOMAIN: &str = "acb.dev";
 /// The most that a request message takes on the wire: above it, it is not read.
 pub const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
 
+/// The same for a method that anybody may call: a credential or a name, and a stranger decides how many of them the hub reads at one time.
+pub const MAX_PUBLIC_REQUEST_BYTES: usize = 16 * 1024;
+
 /// What the caller sees of a fault.
 #[must_use]
 pub fn to_status(fault: Fault) -> Status {
@@ -44,7 +47,10 @@ fn library_fault(status: &Status) -> Option<Fault> {
         (Code::OutOfRange, message) if message.contains("message length too large") => Some(Fault::new(
             fault::Code::ResourceExhausted,
             "REQUEST_TOO_LARGE",
-            format!("a request takes at most {MAX_REQUEST_BYTES} bytes: stream larger payloads with StreamService"),
+            format!(
+                "this method's request takes at most {}: stream larger payloads with StreamService",
+                message.rsplit_once("the limit is: ").map_or("less", |(_, limit)| limit)
+            ),
         )),
         (Code::Internal, message) if message.contains("failed to decode Protobuf") => Some(Fault::invalid(
             "REQUEST_MALFORMED",

@@ -75,6 +75,43 @@ async fn an_oversize_request_is_not_read() {
 }
 
 #[tokio::test]
+async fn what_anybody_may_call_takes_little() {
+    const TOO_MUCH: usize = 16 * 1024 - 1;
+    let hub = Hub::start().await;
+    // A message whose field 1 is a text of this length, up to 2^14.
+    let message = |length: usize| {
+        let length_bytes = [u8::try_from(length & 0x7f).unwrap() | 0x80, u8::try_from(length >> 7).unwrap()];
+        [&[0x0a][..], &length_bytes, &b"x".repeat(length)].concat()
+    };
+    let ask = async |path: &str, payload: usize| {
+        let response = post(&hub, path, "", &message(payload), 0).await.unwrap();
+        let told = tonic::Status::from_header_map(response.headers());
+        let body = response.into_body().collect().await.unwrap();
+        let ended = body.trailers().and_then(tonic::Status::from_header_map);
+        (told.or(ended).unwrap(), body.to_bytes().len())
+    };
+    for (path, usual) in [
+        ("/acb.v1.AuthService/ExchangeToken", Code::Unauthenticated),
+        ("/acb.v1.AuthService/RefreshToken", Code::Unauthenticated),
+        ("/acb.v1.AuthService/RevokeToken", Code::Ok),
+        ("/grpc.health.v1.Health/Check", Code::NotFound),
+    ] {
+        let (status, _) = ask(path, TOO_MUCH).await;
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "REQUEST_TOO_LARGE"), "{path}");
+        assert!(status.message().contains("16384 bytes"), "{}", status.message());
+        assert_eq!(ask(path, 200).await.0.code(), usual, "{path}");
+    }
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        // Its own answer would be an error, too; a request that is too large gets none, and the stream ends.
+        let (status, bytes) = ask(&path, TOO_MUCH).await;
+        assert_eq!((status.code(), bytes), (Code::Ok, 0), "{path}");
+        assert_ne!(ask(&path, 200).await.0.code(), Code::Ok);
+    }
+    goes_on(&hub).await;
+}
+
+#[tokio::test]
 async fn tls_below_1_3_is_refused() {
     let hub = Hub::start().await;
     hub.tls(&[&rustls::version::TLS12]).await.unwrap_err();
