@@ -8,6 +8,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use time::{Duration, OffsetDateTime};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::{
@@ -28,6 +29,10 @@ pub const MAX_FAMILIES: u32 = 64;
 pub const MAX_FAMILY_TOKENS: u32 = 336;
 /// Longer credentials are not looked at.
 const MAX_CREDENTIAL_BYTES: usize = 256;
+/// Credentials that are looked at in the store at one time. Anybody may present one: the store's other sessions are for those who are known.
+const AT_ONE_TIME: usize = 2;
+/// Credentials that wait for their turn: as many agents as may come back at once after an outage, and then some.
+const WAITING: usize = 256;
 
 /// HMAC-SHA-256 of a whole API key (`acb_<prefix>_<secret>`) under the tenant's pepper: what the operator projects.
 #[must_use]
@@ -176,6 +181,7 @@ pub struct Authority {
     tokens: Tokens,
     store: Arc<dyn CredentialStore>,
     directory: Arc<Refresher>,
+    turns: Arc<Turns>,
 }
 
 impl fmt::Debug for Authority {
@@ -187,7 +193,7 @@ impl fmt::Debug for Authority {
 impl Authority {
     /// The authority of one tenant.
     pub fn new(tokens: Tokens, store: Arc<dyn CredentialStore>, directory: Arc<Refresher>) -> Self {
-        Self { tokens, store, directory }
+        Self { tokens, store, directory, turns: Arc::default() }
     }
 
     /// The tenant's name.
@@ -205,6 +211,7 @@ impl Authority {
     /// Tokens for an API key. Every failure looks the same.
     pub async fn exchange(&self, api_key: &str) -> Result<Grant, Fault> {
         let prefix = key_prefix(api_key).ok_or_else(refused)?;
+        let _turn = self.turns.next().await?;
         let stored = self.store.api_key(prefix).await?;
         let now = OffsetDateTime::now_utc();
         // The same work for an unknown prefix.
@@ -229,6 +236,7 @@ impl Authority {
         }
         // Derived, so that every replica gives the same successor, and none stores it.
         let successor = format_token(&keyed(self.tokens.keyring().refresh(), refresh_token.as_bytes()));
+        let _turn = self.turns.next().await?;
         match self.store.rotate_refresh(hash(refresh_token), hash(&successor)).await? {
             Rotation::Successor { agent, key, expires_at } => {
                 let snapshot = self.directory.current().await?;
@@ -252,6 +260,7 @@ impl Authority {
         if refresh_token.len() > MAX_CREDENTIAL_BYTES {
             return Ok(());
         }
+        let _turn = self.turns.next().await?;
         self.store.revoke_refresh(hash(refresh_token)).await
     }
 
@@ -274,6 +283,35 @@ impl Authority {
             agent: agent.id,
             agent_name: agent.name.clone(),
         })
+    }
+}
+
+/// Who may ask the store about a credential, one after the other.
+#[derive(Debug)]
+struct Turns {
+    places: Semaphore,
+    turns: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { places: Semaphore::new(AT_ONE_TIME + WAITING), turns: Semaphore::new(AT_ONE_TIME) }
+    }
+}
+
+impl Turns {
+    /// Waits for one's turn, which ends when what is returned is dropped.
+    async fn next(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Fault> {
+        let busy = || {
+            Fault::new(
+                Code::ResourceExhausted,
+                "TOO_MANY_LOGINS",
+                "as many credentials wait to be looked at as this replica takes: try again in a few seconds",
+            )
+        };
+        let place = self.places.try_acquire().map_err(|_| busy())?;
+        let turn = self.turns.acquire().await.map_err(|_| busy())?;
+        Ok((turn, place))
     }
 }
 
@@ -325,7 +363,84 @@ fn refused() -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::JoinSet;
+
     use super::*;
+    use crate::{
+        directory::{Directory, DirectoryStore},
+        token::tests::keyring,
+    };
+
+    /// Answers nobody until it is let, and knows no credential.
+    struct Slow {
+        may_answer: Semaphore,
+        asked: AtomicUsize,
+    }
+
+    impl Slow {
+        async fn answer<T>(&self, answer: T) -> Result<T, Fault> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let _permit = self.may_answer.acquire().await.unwrap();
+            Ok(answer)
+        }
+    }
+
+    #[async_trait]
+    impl CredentialStore for Slow {
+        async fn api_key(&self, _: &str) -> Result<Option<StoredKey>, Fault> {
+            self.answer(None).await
+        }
+        async fn insert_refresh(&self, _: TokenHash, _: &NewFamily) -> Result<(), Fault> {
+            self.answer(()).await
+        }
+        async fn rotate_refresh(&self, _: TokenHash, _: TokenHash) -> Result<Rotation, Fault> {
+            self.answer(Rotation::Refused).await
+        }
+        async fn revoke_refresh(&self, _: TokenHash) -> Result<(), Fault> {
+            self.answer(()).await
+        }
+    }
+
+    #[async_trait]
+    impl DirectoryStore for Slow {
+        async fn generation(&self) -> Result<u64, Fault> {
+            Ok(1)
+        }
+        async fn load(&self) -> Result<Snapshot, Fault> {
+            Ok(Snapshot::new(1, Vec::new(), Vec::new()))
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_ask_the_store_two_at_a_time_and_a_crowd_is_told_to_come_later() {
+        let store = Arc::new(Slow { may_answer: Semaphore::new(0), asked: AtomicUsize::new(0) });
+        let refresher = Arc::new(Refresher::new(Directory::default(), store.clone()));
+        let authority = Authority::new(Tokens::new("acme", "0011", keyring(1)), store.clone(), refresher);
+        let mut calls = JoinSet::new();
+        for number in 0..AT_ONE_TIME + WAITING + 10 {
+            let authority = authority.clone();
+            calls.spawn(async move {
+                let answer = match number % 3 {
+                    0 => authority.exchange("acb_a_b").await.map(drop),
+                    1 => authority.refresh("acbr_x").await.map(drop),
+                    _ => authority.revoke("acbr_x").await,
+                };
+                answer.map_or_else(|fault| fault.reason, |()| "fine")
+            });
+        }
+        for _ in 0..10 {
+            assert_eq!(calls.join_next().await.unwrap().unwrap(), "TOO_MANY_LOGINS");
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(store.asked.load(Ordering::SeqCst), AT_ONE_TIME);
+        store.may_answer.add_permits(1);
+        while let Some(answer) = calls.join_next().await {
+            assert!(["CREDENTIAL_REFUSED", "fine"].contains(&answer.unwrap()));
+        }
+        assert_eq!(store.asked.load(Ordering::SeqCst), AT_ONE_TIME + WAITING);
+    }
 
     fn stored() -> StoredRefresh {
         StoredRefresh {

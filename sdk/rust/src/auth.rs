@@ -52,6 +52,16 @@ pub(crate) enum Denied {
     Refused(Error),
 }
 
+impl Denied {
+    /// Whether the same may be answered otherwise later.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Refused(error) => error.is_retryable(),
+        }
+    }
+}
+
 struct Held {
     tokens: Tokens,
     bearer: Bearer,
@@ -90,7 +100,7 @@ impl Auth {
             }
             Err(denied) => match &*held {
                 // A token that still holds is better than none.
-                Some(current) if Instant::now() < current.ends_at && matches!(denied, Denied::Broken(_)) => {
+                Some(current) if Instant::now() < current.ends_at && denied.may_pass() => {
                     Ok((current.bearer.clone(), current.serial))
                 }
                 _ => Err(denied),
