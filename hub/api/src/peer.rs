@@ -24,12 +24,13 @@ impl Sources {
         Self { unproven: Arc::default(), limit }
     }
 
-    /// A connection from this address. `None` where its source has as many unproven ones as it may.
-    pub(crate) fn connect(&self, address: SocketAddr) -> Option<Peer> {
+    /// A connection from this address, where the hub takes so many more. `None` where its source has as many unproven ones as it may: the
+    /// fewer places are left, the fewer of them a source gets, so that however many crowd in, one that has none yet finds a place.
+    pub(crate) fn connect(&self, address: SocketAddr, free: usize) -> Option<Peer> {
         let source = source(address.ip());
         let mut unproven = lock(&self.unproven);
         let count = unproven.entry(source).or_default();
-        if *count >= self.limit {
+        if *count >= self.limit || *count > free {
             return None;
         }
         *count += 1;
@@ -158,21 +159,21 @@ mod tests {
     #[test]
     fn a_source_has_few_unproven_connections_and_any_number_of_proven_ones() {
         let sources = Sources::new(2);
-        let first = sources.connect(at("10.0.0.1:1")).unwrap();
-        let second = sources.connect(at("10.0.0.1:2")).unwrap();
-        assert!(sources.connect(at("[::ffff:10.0.0.1]:3")).is_none());
-        assert!(sources.connect(at("10.0.0.2:1")).is_some());
+        let first = sources.connect(at("10.0.0.1:1"), 9).unwrap();
+        let second = sources.connect(at("10.0.0.1:2"), 9).unwrap();
+        assert!(sources.connect(at("[::ffff:10.0.0.1]:3"), 9).is_none());
+        assert!(sources.connect(at("10.0.0.2:1"), 9).is_some());
         first.admit();
-        let third = sources.connect(at("10.0.0.1:3")).unwrap();
-        assert!(sources.connect(at("10.0.0.1:4")).is_none());
+        let third = sources.connect(at("10.0.0.1:3"), 9).unwrap();
+        assert!(sources.connect(at("10.0.0.1:4"), 9).is_none());
         drop((first, second, third));
-        assert!(sources.connect(at("10.0.0.1:5")).is_some());
+        assert!(sources.connect(at("10.0.0.1:5"), 9).is_some());
         assert!(lock(&sources.unproven).is_empty());
     }
 
     #[test]
     fn who_is_unproven_has_few_calls_open() {
-        let peer = Sources::new(1).connect(at("10.0.0.1:1")).unwrap();
+        let peer = Sources::new(1).connect(at("10.0.0.1:1"), 9).unwrap();
         let mut calls: Vec<_> = (0..MAX_UNPROVEN_CALLS).map(|_| peer.call()).collect();
         assert!(!peer.asks_too_much());
         calls.push(peer.call());
@@ -185,16 +186,39 @@ mod tests {
     }
 
     #[test]
+    fn however_few_sources_crowd_in_another_one_finds_a_place() {
+        const ALL: usize = 4096;
+        let sources = Sources::new(1024);
+        let mut held = Vec::new();
+        for port in 0..2000 {
+            for crowd in 1..=5 {
+                held.extend(sources.connect(SocketAddr::from(([10, 0, 0, crowd], port)), ALL - held.len()));
+            }
+        }
+        let left = ALL - held.len();
+        assert!(left > ALL / 8, "{left}");
+        let newcomers = (1..=100).map(|last| at(&format!("10.0.1.{last}:1")));
+        held.extend(newcomers.map(|newcomer| sources.connect(newcomer, left).unwrap()));
+        // Who alone comes gets all that a source may, and who is proven is not counted.
+        drop(held);
+        let many: Vec<_> =
+            (0..1024).map(|port| sources.connect(SocketAddr::from(([10, 0, 0, 1], port)), 3072).unwrap()).collect();
+        assert!(sources.connect(at("10.0.0.1:5000"), 3072).is_none());
+        many.iter().for_each(Peer::admit);
+        assert!(sources.connect(at("10.0.0.1:5000"), 0).is_some());
+    }
+
+    #[test]
     fn a_network_is_one_source() {
         let sources = Sources::new(1);
-        let _first = sources.connect(at("[2001:db8::1]:1")).unwrap();
-        assert!(sources.connect(at("[2001:db8::2]:1")).is_none());
-        assert!(sources.connect(at("[2001:db8:0:1::1]:1")).is_some());
+        let _first = sources.connect(at("[2001:db8::1]:1"), 9).unwrap();
+        assert!(sources.connect(at("[2001:db8::2]:1"), 9).is_none());
+        assert!(sources.connect(at("[2001:db8:0:1::1]:1"), 9).is_some());
     }
 
     #[test]
     fn who_lost_its_rights_is_unproven_unless_somebody_else_calls() {
-        let peer = Sources::new(1).connect(at("10.0.0.1:1")).unwrap();
+        let peer = Sources::new(1).connect(at("10.0.0.1:1"), 9).unwrap();
         peer.admit();
         peer.admit();
         peer.doubt();

@@ -38,7 +38,8 @@ pub struct ConnectionLimits {
     pub handshakes: usize,
     /// From the TCP connection to the end of the TLS handshake.
     pub greeting: Duration,
-    /// Connections from one address on which no caller has been proven; at the bound a new one is closed at once.
+    /// Connections from one address on which no caller has been proven, and no more than there are places left; at the bound a new one is
+    /// closed at once.
     pub unproven_per_source: usize,
     /// How long such a connection may last, from the handshake on; a call that is open prolongs it.
     pub unproven: Duration,
@@ -141,11 +142,12 @@ async fn accept_all(
                 continue;
             }
         };
+        let free = connections.available_permits();
         let Ok(permit) = connections.clone().try_acquire_owned() else {
             tracing::warn!(%address, limit = limits.connections, "connection closed: the hub has as many as it takes");
             continue;
         };
-        let Some(peer) = sources.connect(address) else {
+        let Some(peer) = sources.connect(address, free) else {
             tracing::warn!(%address, limit = limits.unproven_per_source, "connection closed: its source has as many without a caller as it may");
             continue;
         };
