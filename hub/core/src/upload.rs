@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::{
@@ -218,6 +219,7 @@ impl Uploads {
         self.contexts.stores.uploads.touch(upload.id).await?;
         let stored = self.contexts.stores.chunks.stored(upload.id).await?;
         let next = stored.next();
+        let gone = CancellationToken::new();
         Ok(UploadSession {
             uploads: self.clone(),
             agent: agent.clone(),
@@ -226,6 +228,8 @@ impl Uploads {
             touched: Instant::now(),
             memory: self.memory.queue(WINDOW * CHUNK_BYTES as usize),
             pending: FuturesUnordered::new(),
+            gone: gone.clone(),
+            _gone_with_this: gone.drop_guard(),
             stored,
             upload,
         })
@@ -255,6 +259,9 @@ pub struct UploadSession {
     touched: Instant,
     memory: Queue,
     pending: FuturesUnordered<JoinHandle<(u32, Result<Put, Fault>)>>,
+    /// Nobody waits for its chunks any more.
+    gone: CancellationToken,
+    _gone_with_this: DropGuard,
 }
 
 impl UploadSession {
@@ -308,12 +315,14 @@ impl UploadSession {
         self.uploads.metrics.streamed(&self.agent.name, "in", chunk.data.len());
         let (operations, chunks) = (self.uploads.operations.clone(), self.uploads.contexts.stores.chunks.clone());
         let (id, index) = (self.upload.id, chunk.index);
-        // Spawned: a chunk that is half-way to the store gets there even where the connection breaks.
+        let gone = self.gone.clone();
+        // Spawned: a chunk that is half-way to the store gets there even where the connection breaks. One that waits for its turn is
+        // forgotten then, or a sender that comes again and again would leave more and more of them.
         self.pending.push(tokio::spawn(async move {
             let _room = room;
-            match operations.acquire_owned().await {
-                Ok(_permit) => (index, chunks.put(id, &chunk).await),
-                Err(_) => (index, Err(stopping())),
+            match gone.run_until_cancelled(operations.acquire_owned()).await {
+                Some(Ok(_permit)) => (index, chunks.put(id, &chunk).await),
+                Some(Err(_)) | None => (index, Err(stopping())),
             }
         }));
         Ok(())

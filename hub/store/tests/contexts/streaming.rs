@@ -1,17 +1,26 @@
 //! Uploads and downloads, over two replicas.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use acb_hub_core::{
-    chunk::{CHUNK_BYTES, Chunk},
+    chunk::{CHUNK_BYTES, Chunk, ChunkStore, Put, Stored},
     context::{Access, Payload, Scope},
-    contexts::ContextConfig,
+    contexts::{ContextConfig, ContextStores},
+    fault::Fault,
     subscription::From,
     upload::{StartUpload, UploadId, UploadSession},
 };
 use acb_testbed::{Postgres, Version};
+use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tokio::{sync::Semaphore, time::sleep};
 use uuid::Uuid;
 
 use crate::world::{DEADLINE, Replica, World, access, brief, describe, reason};
@@ -76,6 +85,84 @@ async fn download(
         bytes.extend_from_slice(&chunk.data);
     }
     bytes
+}
+
+/// Writes when it is let, and no sooner.
+struct Slow {
+    chunks: Arc<dyn ChunkStore>,
+    may_write: Semaphore,
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl ChunkStore for Slow {
+    async fn put(&self, upload: UploadId, chunk: &Chunk) -> Result<Put, Fault> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let _permit = self.may_write.acquire().await.unwrap();
+        self.chunks.put(upload, chunk).await
+    }
+    async fn get(&self, upload: UploadId, index: u32) -> Result<Option<Chunk>, Fault> {
+        self.chunks.get(upload, index).await
+    }
+    async fn stored(&self, upload: UploadId) -> Result<Stored, Fault> {
+        self.chunks.stored(upload).await
+    }
+}
+
+/// Bytes, and a handle that lives as long as they do.
+struct Counted(Bytes, #[expect(dead_code, reason = "it counts")] Arc<()>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_store_is_forgotten_with_its_stream_and_what_is_being_written_is_not() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let mut slow = None;
+    let config = ContextConfig { chunk_operations: 1, ..ContextConfig::default() };
+    let replica = world.replica_on(config, false, |stores| {
+        let chunks = stores.chunks.clone();
+        let chunks = slow.insert(Arc::new(Slow { chunks, may_write: Semaphore::new(0), asked: AtomicUsize::new(0) })).clone();
+        ContextStores { chunks, ..stores }
+    });
+    let (replica, slow) = (replica.await, slow.unwrap());
+    let agent = replica.agent(alice);
+    let until = async |what: &str, is: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !is() {
+            assert!(begun.elapsed() < DEADLINE, "not in time: {what}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+
+    let (file, first, second) = (File::of(3 * CHUNK_BYTES as usize), id(), id());
+    let mut writing = replica.uploads.start(&agent, file.start(first, Access::public())).await.unwrap();
+    assert_eq!(put(&mut writing, file.chunk(0)).await, "fine");
+    until("a write", &|| slow.asked.load(Ordering::SeqCst) == 1).await;
+
+    let held = Arc::new(());
+    for _ in 0..50 {
+        let mut session = replica.uploads.start(&agent, file.start(second, Access::public())).await.unwrap();
+        let mut chunk = file.chunk(0);
+        chunk.data = Bytes::from_owner(Counted(chunk.data, held.clone()));
+        assert_eq!(put(&mut session, chunk).await, "fine");
+    }
+    drop(writing);
+    until("nothing waits", &|| Arc::strong_count(&held) == 1).await;
+    assert_eq!(slow.asked.load(Ordering::SeqCst), 1);
+
+    slow.may_write.add_permits(1);
+    let mut session = replica.uploads.resume(&agent, second).await.unwrap();
+    assert_eq!(session.progress().stored.next(), 0);
+    for index in 0..3 {
+        assert_eq!(put(&mut session, file.chunk(index)).await, "fine");
+    }
+    session.finish(file.sha256()).await.unwrap();
+    assert_eq!(replica.uploads.progress(&agent, first).await.unwrap().stored.next(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
