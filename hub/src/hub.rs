@@ -125,7 +125,7 @@ impl Parts {
     async fn serve(self, listener: TcpListener, certificate: &Certificate, terminated: Terminated) -> Result<(), HubError> {
         tokio::pin!(terminated);
         let messages = tokio::select! {
-            messages = self.wait() => messages,
+            messages = self.wait() => messages?,
             // Nobody was served yet: there is nothing to drain.
             () = &mut terminated => return Ok(()),
             ended = self.supervisor.failed() => return Err(ended.into()),
@@ -202,7 +202,7 @@ impl Parts {
     }
 
     /// Looks for every part until it is there, and says which one is waited for.
-    async fn wait(&self) -> Messages {
+    async fn wait(&self) -> Result<Messages, HubError> {
         let place = self.place();
         self.until(POSTGRES, &place, async || self.store.ping().await).await;
         self.until(SCHEMA, &place, async || self.store.check_schema().await).await;
@@ -229,8 +229,10 @@ impl Parts {
             .await
         };
         let messages = self.until(LOG, &place, start).await;
-        self.caught_up(&messages).await;
-        messages
+        tokio::select! {
+            () = self.caught_up(&messages) => Ok(messages),
+            () = messages.stopped() => Err(HubError::LogRemade),
+        }
     }
 
     /// Messages are delivered in order only by a replica that has read its window of the log.
@@ -467,6 +469,34 @@ mod tests {
             ended = supervised(config, Supervisor::default()) => panic!("the hub ended: {ended:?}"),
             gone = timeout(DEADLINE, gone) => gone.unwrap(),
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hub_ends_where_its_log_is_made_anew_before_it_has_read_it() {
+        let postgres = Postgres::shared().await;
+        let tenant = postgres.fresh_tenant("acme").await;
+        let dir = TempDir::new().unwrap();
+        let config = config(&dir, &tenant, None);
+        let topic = format!("acb.{}.sys.messages", tenant.name());
+        let mut superuser = postgres.superuser().await;
+        let mut change = async |set: &'static str| {
+            let change = sqlx::query(set).bind(tenant.id_bytes().to_vec()).bind(topic.clone());
+            assert_ne!(change.execute(&mut superuser).await.unwrap().rows_affected(), 0);
+        };
+        // What it never reads to the end: records that are not there, behind one that is too young to be pruned.
+        change(
+            r#"WITH gap AS (UPDATE acb.bus_partition SET next_offset = 5 WHERE tenant_id = $1 AND topic = $2 RETURNING partition)
+               INSERT INTO acb.bus_record (tenant_id, topic, partition, "offset", log_time) SELECT $1, $2, partition, 0, now() FROM gap"#,
+        )
+        .await;
+        let meanwhile = async {
+            until(&config, "records to read").await;
+            change("UPDATE acb.bus_topic SET epoch = epoch + 1 WHERE tenant_id = $1 AND topic = $2").await;
+        };
+        let hub = timeout(DEADLINE, supervised(config.clone(), Supervisor::default()));
+        let (outcome, ()) = tokio::join!(hub, meanwhile);
+        let outcome = outcome.expect("it ends").unwrap_err();
+        assert!(matches!(outcome, HubError::LogRemade), "{outcome}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
