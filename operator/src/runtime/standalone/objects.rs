@@ -65,10 +65,8 @@ impl ObjectStore {
     pub fn of_kind(&self, kind: &str) -> Result<Vec<Value>, StateError> {
         let mut objects = Vec::new();
         for namespace in entries(&self.folder.join(file_name(kind)))? {
-            for file in entries(&namespace)? {
-                if file.extension().is_some_and(|extension| extension == "json") {
-                    objects.extend(state::read_json::<Value>(&file)?);
-                }
+            for file in object_files(&namespace)? {
+                objects.extend(state::read_json::<Value>(&file)?);
             }
         }
         Ok(objects)
@@ -102,6 +100,13 @@ impl ObjectStore {
     pub(crate) fn announce(&self) {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
+}
+
+/// Only what is whole: beside it may be what is being written, or what a run that was killed left of that.
+fn object_files(folder: &Path) -> Result<Vec<PathBuf>, StateError> {
+    let mut files = entries(folder)?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    Ok(files)
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, StateError> {
@@ -143,7 +148,7 @@ impl Objects for ObjectStore {
     async fn list(&self, namespace: &str) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
         let mut objects = BTreeMap::new();
         for kind in entries(&self.folder)? {
-            for file in entries(&kind.join(file_name(namespace)))? {
+            for file in object_files(&kind.join(file_name(namespace)))? {
                 let Some(mut object) = state::read_json::<Value>(&file)? else { continue };
                 let Some(key) = ObjectKey::of(&object) else { continue };
                 if key.kind == "Secret"
@@ -263,6 +268,28 @@ mod tests {
         store.delete(&ObjectKey::of(&object).unwrap()).await.unwrap();
         store.delete(&ObjectKey::of(&object).unwrap()).await.unwrap();
         assert_eq!(store.of_kind("ConfigMap").unwrap(), Vec::<Value>::new());
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_run_left_half_written_is_no_object() {
+        let (folder, store) = store();
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}});
+        store.apply(&object).await.unwrap();
+        let key = ObjectKey::of(&object).unwrap();
+        let mut ghost = object.clone();
+        ghost["metadata"]["name"] = json!("ghost");
+        let left = [store.path(&key).with_extension("1.0.tmp"), store.path(&key).with_file_name("ghost.1.1.tmp")];
+        std::fs::write(&left[0], "{").unwrap();
+        std::fs::write(&left[1], ghost.to_string()).unwrap();
+        assert_eq!(store.list("n").await.unwrap().into_keys().collect::<Vec<_>>(), [key.clone()]);
+        assert_eq!(store.of_kind("ConfigMap").unwrap(), [object]);
+
+        // Whoever only looks may look while they are written.
+        let state = StateDir::open(folder.path()).unwrap();
+        assert!(left.iter().all(|file| file.exists()));
+        let _lock = state.lock().unwrap();
+        assert!(!left.iter().any(|file| file.exists()));
+        assert!(store.path(&key).exists());
     }
 
     #[test]

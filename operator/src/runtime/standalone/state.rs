@@ -45,6 +45,9 @@ impl StateError {
     }
 }
 
+/// Of a file that is being written.
+const ASIDE_EXTENSION: &str = "tmp";
+
 /// A state folder. [`StateDir::lock`] gives the right to write in it.
 #[derive(Clone, Debug)]
 pub struct StateDir {
@@ -96,7 +99,8 @@ impl StateDir {
         &self.root
     }
 
-    /// Takes the folder for this process, or says who has it.
+    /// Takes the folder for this process, or says who has it. What a run that was killed left half written is removed: without the
+    /// lock it might be another's that is still at it.
     pub fn lock(&self) -> Result<StateLock, StateError> {
         let path = self.root.join("lock");
         let mut options = OpenOptions::new();
@@ -115,6 +119,8 @@ impl StateDir {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(StateError::io(&path))?;
+        let trees = ["objects", "access"].map(|folder| self.root.join(folder));
+        remove_aside(&self.root, &|folder| trees.iter().any(|tree| folder.starts_with(tree)))?;
         Ok(StateLock { _file: file })
     }
 
@@ -139,13 +145,28 @@ pub fn make_private(path: &Path) -> Result<(), StateError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StateError::io(path))
 }
 
+/// Removes what [`write`] left aside in a folder, and in those folders below it that are `entered`.
+fn remove_aside(folder: &Path, entered: &impl Fn(&Path) -> bool) -> Result<(), StateError> {
+    for entry in fs::read_dir(folder).map_err(StateError::io(folder))? {
+        let entry = entry.map_err(StateError::io(folder))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(StateError::io(folder))?);
+        if kind.is_dir() && entered(&path) {
+            remove_aside(&path, entered)?;
+        } else if kind.is_file() && path.extension().is_some_and(|extension| extension == ASIDE_EXTENSION) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a private file: aside, then renamed into place.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     static ASIDE: AtomicU64 = AtomicU64::new(0);
     if let Some(parent) = path.parent() {
         make_private(parent)?;
     }
-    let aside = path.with_extension(format!("{}.{}.tmp", std::process::id(), ASIDE.fetch_add(1, Ordering::Relaxed)));
+    let aside =
+        path.with_extension(format!("{}.{}.{ASIDE_EXTENSION}", std::process::id(), ASIDE.fetch_add(1, Ordering::Relaxed)));
     let result = OpenOptions::new()
         .write(true)
         .create_new(true)
