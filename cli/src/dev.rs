@@ -20,7 +20,10 @@ use acb_operator::{
         state::{self, StateDir, StateError},
     },
 };
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -40,10 +43,10 @@ pub(crate) struct DevArgs {
     #[command(flatten)]
     state: State,
     /// The hub's program [default: acb-hub beside acb].
-    #[arg(long, value_name = "FILE", env = "ACB_HUB_BIN")]
+    #[arg(long, value_name = "FILE", env = "ACB_HUB_BIN", value_parser = absolute())]
     hub: Option<PathBuf>,
     /// Folder with initdb and postgres, 15 or later [default: the newest that is installed].
-    #[arg(long, value_name = "DIR", env = "ACB_POSTGRES_BIN")]
+    #[arg(long, value_name = "DIR", env = "ACB_POSTGRES_BIN", value_parser = absolute())]
     postgres_bin: Option<PathBuf>,
     /// Keep the log on this Kafka, HOST:PORT with commas [default: the log is in PostgreSQL].
     #[arg(long, value_name = "SERVERS", env = "ACB_KAFKA_BOOTSTRAP_SERVERS", requires_all = ["kafka_username", "kafka_password_file"])]
@@ -52,10 +55,10 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "NAME", requires = "kafka_bootstrap_servers")]
     kafka_username: Option<String>,
     /// File with that user's password. Read again whenever it is needed.
-    #[arg(long, value_name = "FILE", requires = "kafka_bootstrap_servers")]
+    #[arg(long, value_name = "FILE", requires = "kafka_bootstrap_servers", value_parser = absolute())]
     kafka_password_file: Option<PathBuf>,
     /// PEM file with the authorities of the brokers' certificates [default: no TLS].
-    #[arg(long, value_name = "FILE", requires = "kafka_bootstrap_servers")]
+    #[arg(long, value_name = "FILE", requires = "kafka_bootstrap_servers", value_parser = absolute())]
     kafka_ca_file: Option<PathBuf>,
     /// Replication factor of topics; -1: the cluster's default.
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
@@ -63,6 +66,11 @@ pub(crate) struct DevArgs {
     /// Written once every tenant of the folder is ready: JSON, how each is reached; removed at the end [default: none].
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+}
+
+/// A path that also holds elsewhere: programs start in folders of their own, and `acb plan` finds Kafka's files by what is kept.
+fn absolute() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(std::path::absolute)
 }
 
 impl DevArgs {
@@ -267,4 +275,23 @@ impl View {
 fn qualified(kind: Kind, object: &Value) -> String {
     let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
     if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_named_from_here_is_found_from_elsewhere() {
+        let given = "dev -f yaml --hub target/acb-hub --postgres-bin bin --kafka-bootstrap-servers a:1 --kafka-username u \
+                     --kafka-password-file password --kafka-ca-file ../ca.crt";
+        let command = DevArgs::augment_args(clap::Command::new("dev"));
+        let args = DevArgs::from_arg_matches(&command.get_matches_from(given.split_whitespace())).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!((args.hub.clone(), args.postgres_bin.clone()), (Some(here.join("target/acb-hub")), Some(here.join("bin"))));
+        let kafka = args.kafka().unwrap();
+        assert_eq!((kafka.password_file, kafka.ca_file), (here.join("password"), Some(here.join("../ca.crt"))));
+    }
 }
