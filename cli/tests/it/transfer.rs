@@ -150,6 +150,9 @@ async fn a_push_that_is_stopped_goes_on_in_another_process() {
     // Resumed when it is whole, it is the same context.
     let again = world.json(&[&PUSH[..], &["--resume", &id]].concat()).await;
     assert_eq!(again["contextId"], pushed["contextId"]);
+    fs::write(world.path("model.bin"), vec![7_u8; 20 * MIB]).unwrap();
+    world.run(&[&PUSH[..], &["--resume", &id]].concat()).await.fails(1, &[&id, "PAYLOAD_CHECKSUM_MISMATCH"]);
+    fill(&world.path("model.bin"), 20 * MIB);
     // Another agent's upload is none of one's own.
     world.log_in("sender", &world.servers()).await;
     let foreign = ["push", "-c", "sender", "model.bin", "--type", "documents", "--resume", &id];

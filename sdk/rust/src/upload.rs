@@ -234,16 +234,15 @@ impl<R: AsyncRead + AsyncSeek + Unpin + Send> Run<R> {
             Ok(Err(status)) => return Err(Broke::Status(line, status)),
             Err(_) => return Err(Broke::Connection(line, "the hub did not answer the stream in time".to_owned())),
         };
-        let progress = match answer.and_then(|answer| answer.frame) {
+        let mut progress = match answer.and_then(|answer| answer.frame) {
             Some(In::Progress(progress)) => progress,
             Some(In::Context(context)) => return Ok(context),
             None => return Err(Broke::Connection(line, "the hub closed the stream at once".to_owned())),
         };
         self.begin(&progress)?;
         if !progress.context_id.is_empty() {
-            // It was finished, and only the answer was lost.
-            self.hash_up_to(progress.chunk_count, &progress).await?;
-            return Ok(self.client.context(&progress.context_id).await?);
+            // It was finished, and only the answer was lost. The hub says again what became of it, if that is what is here.
+            progress.next_chunk = progress.chunk_count;
         }
         self.hash_up_to(progress.next_chunk, &progress).await?;
         self.send_chunks(line, &out, &mut inbound, progress).await

@@ -368,6 +368,11 @@ impl Replica {
                     say(Out::Progress(self.progress())).await;
                 }
                 In::Finish(finish) => {
+                    let finished = self.state().context.clone();
+                    if finished.is_some_and(|context| context.checksum != finish.sha256) {
+                        drop(out.send(Err(Status::data_loss("the SHA-256 is not what is stored"))).await);
+                        return;
+                    }
                     let context = {
                         let mut state = self.state();
                         let (size, chunk_count) = (state.upload_size, state.upload.len() as u32);

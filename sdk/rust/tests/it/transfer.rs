@@ -53,6 +53,20 @@ async fn an_upload_whose_last_answer_was_lost_is_not_made_again() {
 }
 
 #[tokio::test]
+async fn a_finished_upload_is_not_taken_for_that_of_another_file() {
+    let hub = Hub::start(1).await;
+    let client = hub.client().connect().await.unwrap();
+    let context = upload(&client).await.context;
+    let again = client.upload("documents", Cursor::new(payload()), payload().len() as u64).upload_id("u").send().await.unwrap();
+    assert_eq!(again.context, context);
+    let other = vec![7; payload().len()];
+    let size = other.len() as u64;
+    let error = client.upload("documents", Cursor::new(other), size).upload_id("u").send().await.unwrap_err();
+    assert_eq!(error.code(), Code::DataLoss, "{error}");
+    assert_eq!(hub.state().context.as_ref(), Some(&context));
+}
+
+#[tokio::test]
 async fn an_upload_goes_on_in_another_process_under_its_id() {
     let hub = Hub::start(2).await;
     hub.break_at(Break::Stored(5));
