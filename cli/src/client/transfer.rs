@@ -1,7 +1,9 @@
 //! Files into contexts, and contexts into files.
 
 use std::{
+    fs::Permissions,
     io::IsTerminal as _,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -114,15 +116,10 @@ impl Pull {
                 PathBuf::from(safe_name(context.metadata.get("filename"), &self.context_id))
             }
         };
-        self.guard(&file)?;
+        let replaced = self.guard(&file)?;
         let name = file.display().to_string();
         let part = Part::beside(&file);
-        let mut writer = tokio::fs::File::options()
-            .write(true)
-            .create_new(true)
-            .open(&part.0)
-            .await
-            .map_err(|error| payload::local(&part.0.display().to_string(), &error))?;
+        let mut writer = part.create(replaced).await.map_err(|error| payload::local(&part.0.display().to_string(), &error))?;
         let (bar, started) = (bar(output), Instant::now());
         let shown = bar.clone();
         let mut stop = Stop::listen()?;
@@ -155,12 +152,19 @@ impl Pull {
         }
     }
 
-    fn guard(&self, file: &Path) -> Result<(), Failure> {
+    /// Whether something may be put there; gives the mode of the file that this would replace.
+    fn guard(&self, file: &Path) -> Result<Option<u32>, Failure> {
+        // Of what a link leads to: it would be the link that is replaced, and what is written was meant for its target.
+        let there = file.metadata().ok();
+        if there.as_ref().is_some_and(|facts| !facts.is_file()) {
+            let message = format!("{} is not a regular file: give another name with --file", file.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
         if !self.force && file.symlink_metadata().is_ok() {
             let message = format!("{} exists: give another name with --file, or --force to replace it", file.display());
             return Err(Failure::new(Exit::Usage, message));
         }
-        Ok(())
+        Ok(there.map(|facts| facts.permissions().mode() & 0o777))
     }
 }
 
@@ -171,6 +175,17 @@ impl Part {
     fn beside(file: &Path) -> Self {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("acb");
         Self(file.with_file_name(format!(".{name}.{}.part", uuid::Uuid::new_v4().simple())))
+    }
+
+    /// With this mode; never open to more, not even for a moment.
+    async fn create(&self, mode: Option<u32>) -> std::io::Result<tokio::fs::File> {
+        let mut options = tokio::fs::File::options();
+        options.write(true).create_new(true);
+        let Some(mode) = mode else { return options.open(&self.0).await };
+        let file = options.mode(mode).open(&self.0).await?;
+        // The umask may have taken something away.
+        file.set_permissions(Permissions::from_mode(mode)).await?;
+        Ok(file)
     }
 }
 

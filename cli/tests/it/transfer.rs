@@ -1,6 +1,6 @@
 //! `share`, `push`, `pull`, `watch --contexts`: what is kept, and how it gets there and back.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use acb_testbed::Gate;
 use rustix::process::Signal;
@@ -48,7 +48,23 @@ async fn what_is_shared_is_watched_and_pulled() {
     assert_eq!((&pulled["bytes"], &pulled["sha256"]), (&json!(7), &shared["sha256"]));
     assert_eq!(fs::read_to_string(world.path("copy.md")).unwrap(), "# Plan\n");
     world.run(&pull).await.fails(2, &["--force"]);
-    world.run(&[&pull[..], &["--force"]].concat()).await.ok();
+    // What is replaced stays as private as it was.
+    let mode = |name| fs::metadata(world.path(name)).unwrap().permissions().mode() & 0o7777;
+    for before in [0o600, 0o660] {
+        fs::set_permissions(world.path("copy.md"), fs::Permissions::from_mode(before)).unwrap();
+        world.run(&[&pull[..], &["--force"]].concat()).await.ok();
+        assert_eq!(mode("copy.md"), before);
+    }
+
+    // A device is not replaced by a file, nor is a link to one.
+    std::os::unix::fs::symlink("/dev/null", world.path("null")).unwrap();
+    for force in [&[][..], &["--force"]] {
+        for target in ["null", "."] {
+            let into = [&["pull", "-c", "reader", id, "-f", target], force].concat();
+            world.run(&into).await.fails(2, &[target, "not a regular file"]);
+        }
+    }
+    assert!(world.path("null").is_symlink());
 }
 
 #[tokio::test]
