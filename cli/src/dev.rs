@@ -27,12 +27,16 @@ use clap::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use crate::{
     output::{self, Exit, Failure, Output},
     standalone::{State, ready_condition, text},
     stop::Stop,
 };
+
+/// After a file could not be written.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Args, Debug)]
@@ -101,6 +105,10 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     let walls = if options.kafka.is_some() { "Kafka's, PostgreSQL's and the hub's" } else { "PostgreSQL's and the hub's" };
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
     tokio::spawn(signals(Stop::listen()?, stop.clone(), kill.clone()));
+    // One that a killed run left tells of what is no more. That of a run that holds the state is not touched: this one won't start.
+    if let (Some(file), None) = (&args.ready_file, StateDir::existing(&options.state).ok().and_then(|state| state.holder())) {
+        state::remove(file).map_err(Failure::failed)?;
+    }
     say(output, &format!("Starting: resources from {}, state in {}", args.file.display(), args.state.path().display()))?;
     let standalone = tokio::select! {
         started = Standalone::start(options) => started.map_err(|error| match error {
@@ -122,6 +130,7 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
         told: BTreeMap::new(),
         access: BTreeMap::new(),
         all_ready: false,
+        unwritten: false,
     };
     let viewer = tokio::spawn(view.follow(stop.clone()));
     let stopped = stop.clone();
@@ -130,12 +139,12 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
         let _ = say(output, "Ending: hubs drain, then PostgreSQL stops (Ctrl-C again: at once)");
     });
     standalone.run(stop, kill).await;
-    let result = viewer.await.map_err(Failure::failed)?;
+    let viewed = viewer.await.map_err(Failure::failed);
     if let Some(file) = &args.ready_file {
         state::remove(file).map_err(Failure::failed)?;
     }
-    say(output, "Ended; nothing is left running.")?;
-    result
+    viewed??;
+    say(output, "Ended; nothing is left running.")
 }
 
 async fn signals(mut asked: Stop, stop: CancellationToken, kill: CancellationToken) {
@@ -153,7 +162,27 @@ fn say(output: Output, message: &str) -> Result<(), Failure> {
     }
 }
 
-/// Tells people what changes.
+/// Why a look was not finished.
+enum Trouble {
+    /// Nobody reads any more.
+    Stdout(Failure),
+    /// A full disk, say: it may go better the next time.
+    Files(StateError),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Stdout(failure)
+    }
+}
+
+impl From<StateError> for Trouble {
+    fn from(error: StateError) -> Self {
+        Self::Files(error)
+    }
+}
+
+/// Tells people what changes, and writes down how tenants are reached.
 struct View {
     store: Arc<ObjectStore>,
     state: StateDir,
@@ -165,15 +194,28 @@ struct View {
     told: BTreeMap<String, String>,
     access: BTreeMap<String, Access>,
     all_ready: bool,
+    /// All are ready, and the file that says so is not written yet.
+    unwritten: bool,
 }
 
 impl View {
     async fn follow(mut self, stop: CancellationToken) -> Result<(), Failure> {
         let mut changes = self.store.changes();
         loop {
-            self.look()?;
+            let troubled = match self.look() {
+                Ok(()) => false,
+                Err(Trouble::Files(error)) => {
+                    error!(%error, "how tenants are reached is not written down; trying again");
+                    true
+                }
+                Err(Trouble::Stdout(failure)) => {
+                    stop.cancel();
+                    return Err(failure);
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(AGAIN), if troubled => {}
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return Ok(());
@@ -190,11 +232,11 @@ impl View {
         }
     }
 
-    fn look(&mut self) -> Result<(), Failure> {
+    fn look(&mut self) -> Result<(), Trouble> {
         let mut seen = BTreeMap::new();
         let mut tenants = Vec::new();
         for kind in Kind::ALL {
-            for object in self.store.of_kind(kind.as_str()).map_err(Failure::failed)? {
+            for object in self.store.of_kind(kind.as_str())? {
                 let name = qualified(kind, &object);
                 let condition = ready_condition(&object).cloned().unwrap_or_default();
                 if kind == Kind::Tenant {
@@ -212,16 +254,19 @@ impl View {
             self.told.remove(&name);
             say(self.output, &format!("{:>7.1}s  {name:<32} removed", self.begun.elapsed().as_secs_f64()))?;
         }
-        let access = access::export(&self.state, &self.store).map_err(Failure::failed)?;
+        let access = access::export(&self.state, &self.store)?;
         let ready = !tenants.is_empty() && tenants.iter().all(|ready| *ready);
+        let becomes_ready = ready && !self.all_ready;
         let reachable = access != self.access && access.values().all(|access| !access.server.is_empty());
-        if ready && (reachable || !self.all_ready) {
-            self.explain(&access)?;
-        }
-        if let (Some(file), true) = (&self.ready_file, ready && !self.all_ready) {
-            state::write_json(file, &access).map_err(Failure::failed)?;
-        }
         (self.access, self.all_ready) = (access, ready);
+        self.unwritten = ready && (self.unwritten || becomes_ready);
+        if ready && (reachable || becomes_ready) {
+            self.explain(&self.access)?;
+        }
+        if let (Some(file), true) = (&self.ready_file, self.unwritten) {
+            state::write_json(file, &self.access)?;
+            self.unwritten = false;
+        }
         Ok(())
     }
 
