@@ -42,10 +42,14 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Args, Debug)]
 pub(crate) struct DevArgs {
     /// Folder of YAML files (Tenants, Agents, Quotas), or one file. Watched: what you save is applied.
+    /// What is gone from it for a few seconds is taken down, and its data with it where its deletion policy says so.
     #[arg(short, long, value_name = "DIR")]
     file: PathBuf,
     #[command(flatten)]
     state: State,
+    /// Go on with another folder of YAML than the state is from: what is not in it is taken down.
+    #[arg(long)]
+    replace: bool,
     /// The hub's program [default: acb-hub beside acb].
     #[arg(long, value_name = "FILE", env = "ACB_HUB_BIN", value_parser = absolute())]
     hub: Option<PathBuf>,
@@ -97,6 +101,7 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     programs.named.extend(args.hub.clone().map(|hub| ("acb-hub".to_owned(), hub)));
     let options = StandaloneOptions {
         resources: args.file.clone(),
+        replace: args.replace,
         state: args.state.path(),
         programs,
         postgres_bin: args.postgres_bin.clone(),

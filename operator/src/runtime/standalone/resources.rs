@@ -6,7 +6,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use acb_crds::schema::{self, Kind, LoadError, ObjectRef, Violation};
@@ -18,6 +19,8 @@ use super::{
 };
 use crate::{effect::kubernetes::ObjectKey, reconcile::now};
 
+/// A document has to be missing for so long before its object is deleted: who writes a file may empty it first.
+const MISSING: Duration = Duration::from_secs(3);
 /// Says from which file an object is.
 const SOURCE: &str = "acb.dev/source";
 
@@ -26,6 +29,8 @@ const SOURCE: &str = "acb.dev/source";
 pub struct Resources {
     folder: PathBuf,
     store: Arc<ObjectStore>,
+    /// Objects whose documents the last look did not find, and since when.
+    missing: Mutex<BTreeMap<ObjectRef, Instant>>,
 }
 
 /// What a look at the folder found.
@@ -37,6 +42,8 @@ pub struct Found {
     pub refused: BTreeMap<ObjectRef, Vec<Violation>>,
     /// Documents that name no object.
     pub nameless: Vec<LoadError>,
+    /// When to look again, whatever happens: something is missing, and it may not be for long.
+    pub again: Option<Instant>,
 }
 
 /// The key of a resource's object.
@@ -49,31 +56,41 @@ impl Resources {
     /// Those of a folder, or of one file.
     #[must_use]
     pub fn new(folder: &Path, store: Arc<ObjectStore>) -> Self {
-        Self { folder: folder.to_owned(), store }
+        Self { folder: folder.to_owned(), store, missing: Mutex::default() }
     }
 
     /// The files that hold resources: `*.yaml` and `*.yml`, not hidden, in the order of their names.
     pub fn read_files(folder: &Path) -> Result<Vec<(String, String)>, StateError> {
+        let files = Self::read_each(folder)?.into_iter();
+        files.map(|(name, path, text)| Ok((name, text.map_err(StateError::io(&path))?))).collect()
+    }
+
+    /// The same, each with what became of reading it.
+    fn read_each(folder: &Path) -> Result<Vec<(String, PathBuf, io::Result<String>)>, StateError> {
         let mut paths: Vec<PathBuf> = if folder.is_file() {
             vec![folder.to_owned()]
         } else {
-            let entries = fs::read_dir(folder).map_err(StateError::io(folder))?;
+            let entries =
+                fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(StateError::io(folder))?;
             let is_resource = |path: &PathBuf| {
                 let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
                 let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-                yaml && !hidden && path.is_file()
+                yaml && !hidden
             };
-            entries.flatten().map(|entry| entry.path()).filter(is_resource).collect()
+            entries.into_iter().map(|entry| entry.path()).filter(is_resource).collect()
         };
         paths.sort();
         let mut files = Vec::new();
         for path in paths {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            match fs::read(&path) {
-                Ok(bytes) => files.push((name, String::from_utf8_lossy(&bytes).into_owned())),
-                // Removed since it was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(StateError::Io { path, source }),
+            let text = match fs::metadata(&path) {
+                Ok(facts) if !facts.is_file() => continue,
+                Ok(_) => fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+                Err(error) => Err(error),
+            };
+            // Otherwise it was removed since it was listed, or is a link to nothing.
+            if !text.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                files.push((name, path, text));
             }
         }
         Ok(files)
@@ -81,10 +98,25 @@ impl Resources {
 
     /// Brings the objects up to date with the folder.
     pub fn sync(&self) -> Result<Found, StateError> {
-        let loaded = schema::collect(&Self::read_files(&self.folder)?);
+        self.sync_at(Instant::now())
+    }
+
+    fn sync_at(&self, now: Instant) -> Result<Found, StateError> {
+        let mut files = Vec::new();
+        let mut failed = Vec::new();
+        for (source, _, text) in Self::read_each(&self.folder)? {
+            match text {
+                Ok(text) => files.push((source, text)),
+                Err(error) => {
+                    let violations = vec![Violation { path: String::new(), message: error.to_string() }];
+                    failed.push(LoadError { source, object: None, violations });
+                }
+            }
+        }
+        let loaded = schema::collect(&files);
         let mut found = Found::default();
         let mut unreadable = BTreeMap::new();
-        for error in loaded.errors {
+        for error in loaded.errors.into_iter().chain(failed) {
             match &error.object {
                 Some(object) => found.refused.entry(object.clone()).or_default().extend(error.violations),
                 None => {
@@ -104,22 +136,31 @@ impl Resources {
                 self.write(&object, &source, value, &mut found)?;
             }
         }
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *missing);
         for (object, stored) in self.stored()? {
             if written.contains(&object) || found.refused.contains_key(&object) {
                 continue;
             }
             let source = stored.pointer("/metadata/annotations").and_then(|all| all.get(SOURCE)).and_then(Value::as_str);
-            // A file that can't be read as YAML takes nothing away: it is being edited, or broken by a slip.
+            // A file that can't be read, or not as YAML, takes nothing away: it is being edited, or broken by a slip.
             if let Some(violations) = source.and_then(|source| unreadable.get(source)) {
                 found.refused.insert(object, violations.clone());
             } else if stored.get("spec").is_none() {
                 // Nothing of it was ever good, so there is nothing to take down.
                 self.finish_deletion(&object, true)?;
             } else if !is_deleted(&stored) {
-                self.mark_deleted(&object, stored)?;
-                found.changed.insert(object);
+                let since = *before.get(&object).unwrap_or(&now);
+                if now.duration_since(since) >= MISSING {
+                    self.mark_deleted(&object, stored)?;
+                    found.changed.insert(object);
+                } else {
+                    found.again = Some(found.again.map_or(since + MISSING, |again| again.min(since + MISSING)));
+                    missing.insert(object, since);
+                }
             }
         }
+        drop(missing);
         for object in found.refused.keys() {
             if self.store.read_object(&key(object))?.is_none() {
                 // Nothing of it was ever good: the object is there to carry its status.
@@ -257,6 +298,11 @@ mod tests {
             self.resources.sync().unwrap()
         }
 
+        /// Long after.
+        fn sync_later(&self) -> Found {
+            self.resources.sync_at(Instant::now() + MISSING).unwrap()
+        }
+
         fn acme(&self) -> Option<Value> {
             self.resources.store.read_object(&key(&acme())).unwrap()
         }
@@ -305,9 +351,40 @@ mod tests {
     fn a_removed_document_is_a_deletion() {
         let bench = Bench::new();
         bench.sync(ACME);
-        assert!(bench.sync("").changed.contains(&acme()));
+        let found = bench.sync("");
+        assert!(found.changed.is_empty() && found.again.is_some(), "{found:?}");
+        assert!(bench.sync_later().changed.contains(&acme()));
         assert!(is_deleted(&bench.acme().unwrap()));
         bench.sync(ACME);
         assert!(!is_deleted(&bench.acme().unwrap()), "written again, it stays");
+    }
+
+    #[test]
+    fn what_is_missing_for_a_moment_stays() {
+        let bench = Bench::new();
+        bench.sync(ACME);
+        bench.sync("");
+        bench.sync(ACME);
+        fs::remove_file(bench.yaml.join("a.yaml")).unwrap();
+        assert!(bench.sync_later().changed.is_empty(), "it was there in between, and is missed for the first time");
+        assert!(!is_deleted(&bench.acme().unwrap()));
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_takes_nothing_away() {
+        let bench = Bench::new();
+        bench.sync(ACME);
+        let (file, good) = (bench.yaml.join("a.yaml"), bench.acme().unwrap());
+        fs::remove_file(&file).unwrap();
+        // A link to itself: what fails for everybody, root too.
+        std::os::unix::fs::symlink("a.yaml", &file).unwrap();
+        fs::write(bench.yaml.join("b.yaml"), ACME.replace("acme", "globex")).unwrap();
+        for found in [bench.resources.sync().unwrap(), bench.sync_later()] {
+            assert!(found.refused.contains_key(&acme()) && found.nameless.len() == 1, "{found:?}");
+            assert_eq!(bench.acme().unwrap(), good);
+        }
+        let other = ObjectRef { name: "globex".into(), ..acme() };
+        assert!(bench.resources.store.read_object(&key(&other)).unwrap().is_some(), "and holds up no other");
+        assert!(Resources::read_files(&bench.yaml).is_err());
     }
 }

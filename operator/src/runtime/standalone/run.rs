@@ -55,6 +55,8 @@ const AT_A_TIME: usize = 4;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// What hubs are told of the platform; `acb plan` reads it, too.
 pub(super) const PLATFORM: &str = "platform.json";
+/// Which folder the state is from.
+const RESOURCES: &str = "resources.json";
 /// How Kafka is reached, without a password; `acb plan` reads it, too.
 pub(super) const KAFKA: &str = "kafka.json";
 const WAITS: Waits = Waits { resync: Duration::from_secs(60), waiting: Duration::from_millis(500) };
@@ -66,6 +68,8 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct StandaloneOptions {
     /// A folder of YAML, or one file.
     pub resources: PathBuf,
+    /// Whether they may be other ones than those that the state is from.
+    pub replace: bool,
     /// Where everything is kept.
     pub state: PathBuf,
     /// Where `acb-hub` is.
@@ -117,6 +121,20 @@ pub enum StandaloneError {
         /// Where their log was last.
         bootstrap_servers: String,
     },
+    /// The state folder is from other resources.
+    #[error(
+        "the tenants in {} are from {known}: with {given} those that are not in it would be taken down; give another folder with \
+         --state, or --replace where that is meant",
+        path.display()
+    )]
+    OtherResources {
+        /// The folder.
+        path: PathBuf,
+        /// What was given last.
+        known: String,
+        /// What was given now.
+        given: String,
+    },
     /// No random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -146,6 +164,7 @@ impl Standalone {
         let state = StateDir::open(&options.state)?;
         let lock = state.lock()?;
         check_bus(&state, kafka.is_some())?;
+        let resources = check_resources(&state, &options)?;
         let store = Arc::new(ObjectStore::open(&state)?);
         let deployments = Deployments::open(&state, Arc::clone(&store), options.programs.clone()).await?;
         let mut server_options = LocalPostgresOptions::new(state.root().join("postgres"));
@@ -159,6 +178,7 @@ impl Standalone {
                     state::write_json(&state.root().join(KAFKA), kafka.options())?;
                 }
                 state::write_json(&state.root().join(PLATFORM), &(&platform.postgres, &platform.bus))?;
+                state::write_json(&state.root().join(RESOURCES), &resources)?;
                 Ok(Self { options, state, store, deployments, server, reader, postgres, kafka, platform, _lock: lock })
             }
             Err(error) => {
@@ -235,6 +255,7 @@ impl Standalone {
             schedule: Schedule::new(AT_A_TIME, WAITS),
             state,
             nameless: Vec::new(),
+            again: None,
         };
         reconciler.run(&options.resources, stop).await;
         // The task ends by itself, now that `stop` was given.
@@ -255,6 +276,18 @@ fn check_bus(state: &StateDir, has_kafka: bool) -> Result<(), StandaloneError> {
             Err(StandaloneError::LogOnKafka { path, bootstrap_servers })
         }
         _ => Ok(()),
+    }
+}
+
+/// What another folder does not have would be deleted: nobody should come to that by an option that was forgotten. Gives what is given.
+fn check_resources(state: &StateDir, options: &StandaloneOptions) -> Result<String, StandaloneError> {
+    let given = options.resources.canonicalize().map_err(StateError::io(&options.resources))?.to_string_lossy().into_owned();
+    // A state of before this was written down is taken as it is.
+    match state::read_json::<String>(&state.root().join(RESOURCES))? {
+        Some(known) if known != given && !options.replace => {
+            Err(StandaloneError::OtherResources { path: state.root().to_owned(), known, given })
+        }
+        _ => Ok(given),
     }
 }
 
@@ -281,6 +314,8 @@ struct Loop {
     state: StateDir,
     /// What was said about documents without a name, so that it is said once.
     nameless: Vec<String>,
+    /// When it is looked whether what was missing still is.
+    again: Option<Instant>,
 }
 
 impl Loop {
@@ -300,7 +335,9 @@ impl Loop {
                 });
             }
             // Far away where nothing is due: something else will wake us.
-            let due = self.schedule.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let far = Instant::now() + Duration::from_secs(3600);
+            let due = self.schedule.next_due().unwrap_or(far);
+            let again = self.again.unwrap_or(far);
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(()) = edited.recv() => {
@@ -310,6 +347,7 @@ impl Loop {
                     self.look();
                 }
                 _ = look.tick() => self.look(),
+                () = sleep_until(again.into()) => self.look(),
                 Ok(()) = self.running.changed() => self.hubs_changed(),
                 Some(done) = jobs.join_next() => match done {
                     Ok((namespace, turn)) => self.schedule.finish(&namespace, turn, Instant::now(), jitter()),
@@ -327,9 +365,12 @@ impl Loop {
             Ok(found) => found,
             Err(error) => {
                 warn!(%error, "the resources can't be read");
+                // The next look may be far away, but not this one again and again.
+                self.again = None;
                 return;
             }
         };
+        self.again = found.again;
         let messages: Vec<String> = found.nameless.iter().map(ToString::to_string).collect();
         if messages != self.nameless {
             messages.iter().for_each(|message| error!("{message}"));
@@ -406,6 +447,31 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
+
+    #[test]
+    fn a_state_folder_keeps_its_resources() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&folder.path().join("state")).unwrap();
+        let options = |resources: &str, replace| {
+            let resources = folder.path().join(resources);
+            std::fs::create_dir_all(&resources).unwrap();
+            StandaloneOptions {
+                resources,
+                replace,
+                state: state.root().to_owned(),
+                programs: Programs::default(),
+                postgres_bin: None,
+                kafka: None,
+            }
+        };
+        let first = check_resources(&state, &options("a", false)).unwrap();
+        check_resources(&state, &options("b", false)).expect("a state of before says nothing");
+        state::write_json(&state.root().join(RESOURCES), &first).unwrap();
+        assert_eq!(check_resources(&state, &options("b/../a", false)).unwrap(), first);
+        let error = check_resources(&state, &options("b", false)).unwrap_err().to_string();
+        assert!(error.contains(&first) && error.contains("--state") && error.contains("--replace"), "{error}");
+        assert_ne!(check_resources(&state, &options("b", true)).unwrap(), first);
+    }
 
     #[test]
     fn a_state_folder_keeps_its_kind_of_bus() {
