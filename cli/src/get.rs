@@ -46,6 +46,9 @@ pub(crate) async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
         (args.cluster.place().open().await?.list(args.kind, args.namespace.as_deref()).await?, None)
     } else {
         let (items, running) = standalone(args)?;
+        if !running {
+            output::note(output, "acb dev is not running: this is what it saw last");
+        }
         (items, Some(running))
     };
     let is_wanted = |object: &Value| {

@@ -79,6 +79,16 @@ pub(crate) fn line(text: impl fmt::Display) -> Result<(), Failure> {
     writeln!(std::io::stdout().lock(), "{text}").map_err(Failure::failed)
 }
 
+/// Something to know beside the result, on stderr: what reads stdout is not disturbed.
+pub(crate) fn note(output: Output, message: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // Nothing can be done about a closed stderr.
+    let _ = match output {
+        Output::Table => writeln!(stderr, "{message}"),
+        Output::Json => writeln!(stderr, "{}", serde_json::json!({"message": message})),
+    };
+}
+
 /// A JSON document on stdout, indented.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(serde_json::to_string_pretty(value).map_err(Failure::failed)?)

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -45,6 +46,9 @@ impl StateError {
     }
 }
 
+/// How often, and how long, somebody who only looks is waited for.
+const HOLDER_LOOKS: u32 = 10;
+const HOLDER_LOOK: Duration = Duration::from_millis(20);
 /// Of a file that is being written.
 const ASIDE_EXTENSION: &str = "tmp";
 
@@ -106,7 +110,16 @@ impl StateDir {
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(StateError::io(&path))?;
-        match file.try_lock() {
+        let mut tried = file.try_lock();
+        // Whoever only looks who has it has it for a moment.
+        for _ in 0..HOLDER_LOOKS {
+            if !matches!(tried, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            std::thread::sleep(HOLDER_LOOK);
+            tried = file.try_lock();
+        }
+        match tried {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -124,12 +137,15 @@ impl StateDir {
         Ok(StateLock { _file: file })
     }
 
-    /// The process that holds the folder, if one does. Only to say so: the lock is what counts.
+    /// The process that holds the folder, if one does.
     #[must_use]
     pub fn holder(&self) -> Option<String> {
-        let holder = fs::read_to_string(self.root.join("lock")).ok()?.trim().to_owned();
-        let pid = holder.parse().ok().and_then(rustix::process::Pid::from_raw)?;
-        rustix::process::test_kill_process(pid).is_ok().then_some(holder)
+        let mut file = File::open(self.root.join("lock")).ok()?;
+        // What the file says outlives the process, whose id another may have by now: the lock is what counts.
+        let Err(TryLockError::WouldBlock) = file.try_lock_shared() else { return None };
+        let mut holder = String::new();
+        file.read_to_string(&mut holder).ok()?;
+        Some(holder.trim().to_owned())
     }
 
     /// A private folder in it, made where it is missing.
@@ -246,7 +262,16 @@ mod tests {
         }
         assert_eq!(state.holder(), Some(std::process::id().to_string()));
         drop(first);
-        state.lock().unwrap();
+        // This process lives, and wrote its id there; but it does not hold the folder any more.
+        assert_eq!(state.holder(), None);
+        let looking = File::open(state.root().join("lock")).unwrap();
+        looking.lock_shared().unwrap();
+        let looked = std::thread::spawn(move || {
+            std::thread::sleep(HOLDER_LOOK);
+            drop(looking);
+        });
+        let _second = state.lock().expect("who only looks is waited for");
+        looked.join().unwrap();
     }
 
     #[test]
