@@ -143,12 +143,13 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
         stopped.cancelled().await;
         let _ = say(output, "Ending: hubs drain, then PostgreSQL stops (Ctrl-C again: at once)");
     });
-    standalone.run(stop, kill).await;
+    let served = standalone.run(stop, kill).await.map_err(|error| Failure::new(Exit::Unavailable, error));
     let viewed = viewer.await.map_err(Failure::failed);
     if let Some(file) = &args.ready_file {
         state::remove(file).map_err(Failure::failed)?;
     }
     viewed??;
+    served?;
     say(output, "Ended; nothing is left running.")
 }
 

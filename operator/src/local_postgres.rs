@@ -10,7 +10,7 @@ use std::{
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -25,6 +25,8 @@ use crate::local_postgres_binaries::{Binaries, Unprivileged};
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
+/// Between two looks at whether it still runs.
+const WATCH: Duration = Duration::from_millis(500);
 /// A socket's path must fit `sockaddr_un`.
 const SOCKET_PATH_LIMIT: usize = 90;
 
@@ -243,6 +245,20 @@ impl LocalPostgres {
         &self.superuser
     }
 
+    /// Resolves once the server ended although nobody stopped it, with its last words.
+    pub async fn ended(&mut self) -> LocalPostgresError {
+        loop {
+            if let Some(status) = self.exit_status() {
+                return self.failed(format!("ended with {status}"));
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    }
+
+    fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|(child, _)| child.try_wait().ok().flatten())
+    }
+
     /// Ends every session and the server, and waits for it.
     pub async fn stop(mut self) {
         if let Some(child) = self.child.take() {
@@ -253,9 +269,7 @@ impl LocalPostgres {
     async fn wait_ready(&mut self) -> Result<(), LocalPostgresError> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            if let Some((child, _)) = &mut self.child
-                && let Ok(Some(status)) = child.try_wait()
-            {
+            if let Some(status) = self.exit_status() {
                 return Err(self.failed(format!("ended with {status}")));
             }
             let attempt = tokio::time::timeout(Duration::from_secs(5), PgConnection::connect_with(&self.superuser)).await;
@@ -508,6 +522,19 @@ mod tests {
             tokio::time::sleep(POLL).await;
         }
         assert!(!state.exists());
+    }
+
+    #[tokio::test]
+    async fn says_when_it_ended_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let mut server = LocalPostgres::start(options(&dir.path().join("pg"))).await.unwrap();
+        let early = tokio::time::timeout(2 * WATCH, server.ended()).await;
+        assert!(early.is_err(), "{early:?}");
+        signal(server.pid().unwrap(), Signal::INT);
+        let error = tokio::time::timeout(Duration::from_secs(30), server.ended()).await.unwrap().to_string();
+        assert!(error.contains("ended with") && error.contains("database system is shut down"), "{error}");
+        server.stop().await;
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 use std::{
     fs::{self, Permissions},
+    io::{BufRead as _, BufReader},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -21,8 +22,7 @@ impl Dev {
     fn start(folder: tempfile::TempDir) -> Self {
         // PostgreSQL's own user has to pass through.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        let acb = PathBuf::from(env!("CARGO_BIN_EXE_acb"));
-        let hub = acb.with_file_name("acb-hub");
+        let hub = Path::new(env!("CARGO_BIN_EXE_acb")).with_file_name("acb-hub");
         assert!(hub.is_file(), "{} is missing: cargo build -p acb-hub", hub.display());
         let yaml = folder.path().join("yaml");
         if !yaml.exists() {
@@ -34,17 +34,15 @@ impl Dev {
             }
         }
         let log = fs::File::create(folder.path().join("dev.log")).unwrap();
-        let child = Command::new(acb)
-            .args(["dev", "-f"])
-            .arg(&yaml)
-            .arg("--state")
-            .arg(folder.path().join("state"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = Self::command(folder.path(), "yaml").stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Self { child, folder }
+    }
+
+    fn command(folder: &Path, yaml: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acb"));
+        command.args(["dev", "-f"]).arg(folder.join(yaml)).arg("--state").arg(folder.join("state"));
+        command.arg("--ready-file").arg(folder.join("ready.json")).stdin(Stdio::null());
+        command
     }
 
     fn get(&self, what: &[&str]) -> (i32, Value) {
@@ -136,13 +134,10 @@ fn two_tenants_from_samples_and_one_more() {
     }
     assert_eq!(dev.get(&["tenant", "nobody"]).0, 3);
 
-    let second = Command::new(env!("CARGO_BIN_EXE_acb"))
-        .args(["dev", "-f"])
-        .arg(dev.folder.path().join("yaml"))
-        .arg("--state")
-        .arg(dev.folder.path().join("state"))
-        .output()
-        .unwrap();
+    let ready = dev.folder.path().join("ready.json");
+    dev.until("the ready file", |_| ready.is_file().then_some(()));
+    let second = Dev::command(dev.folder.path(), "yaml").output().unwrap();
+    assert!(ready.is_file(), "that of the one that runs");
     assert_eq!(second.status.code(), Some(5));
     assert!(String::from_utf8_lossy(&second.stderr).contains(&dev.child.id().to_string()));
 
@@ -181,4 +176,47 @@ fn two_tenants_from_samples_and_one_more() {
         assert!(Instant::now() < deadline, "a hub outlives acb dev");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn what_fails_around_it_is_said_and_ends_it_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (access, ready) = (folder.path().join("state/access.json"), folder.path().join("ready.json"));
+    // What can't be written: there is a folder of that name.
+    for name in ["yaml", "other", "state/access.json"] {
+        fs::create_dir_all(folder.path().join(name)).unwrap();
+    }
+    fs::write(&ready, "of a run that was killed").unwrap();
+    let mut dev = Dev::start(folder);
+    let log = |dev: &Dev| fs::read_to_string(dev.folder.path().join("dev.log")).unwrap();
+    dev.until("the error", |dev| log(dev).contains("not written down").then_some(()));
+    assert!(!ready.exists());
+    fs::remove_dir(&access).unwrap();
+    dev.until("another try", |_| access.is_file().then_some(()));
+
+    // PostgreSQL dies.
+    let postmaster = dev.folder.path().join("state/postgres/data/postmaster.pid");
+    let pid = fs::read_to_string(&postmaster).unwrap().lines().next().unwrap().parse().unwrap();
+    signal(pid, rustix::process::Signal::KILL);
+    dev.until_ended();
+    assert_eq!(dev.child.wait().unwrap().code(), Some(5), "{}", log(&dev));
+    assert!(log(&dev).contains("error: PostgreSQL ended with signal: 9"), "{}", log(&dev));
+    let state = dev.folder.path().join("state");
+    let get = Command::new(env!("CARGO_BIN_EXE_acb")).args(["get", "tenants", "--state"]).arg(&state).output().unwrap();
+    assert!(get.status.success() && String::from_utf8_lossy(&get.stderr).contains("acb dev is not running"), "{get:?}");
+
+    // The state is not another folder's.
+    let other = Dev::command(dev.folder.path(), "other").output().unwrap();
+    assert_eq!(other.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("--replace"), "{other:?}");
+
+    // Nobody reads any more what it says.
+    dev.child = Dev::command(dev.folder.path(), "yaml").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(dev.child.stdout.take().unwrap()).lines();
+    lines.find(|line| line.as_ref().unwrap().contains("Walls")).unwrap().unwrap();
+    drop(lines);
+    fs::write(dev.folder.path().join("yaml/initech.yaml"), TENANT.replace("Starter", "Golden")).unwrap();
+    dev.until_ended();
+    assert_eq!(dev.child.wait().unwrap().code(), Some(1));
+    assert!(!postmaster.exists(), "PostgreSQL was stopped");
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -236,9 +237,10 @@ impl Standalone {
         &self.state
     }
 
-    /// Runs until `stop`; then ends hubs within their grace period (at once with `kill`) and PostgreSQL after them.
-    pub async fn run(self, stop: CancellationToken, kill: CancellationToken) {
-        let Self { options, state, store, deployments, server, reader, postgres, kafka, platform, _lock: lock } = self;
+    /// Runs until `stop`; then ends hubs within their grace period (at once with `kill`) and PostgreSQL after them. Where PostgreSQL
+    /// ends by itself, all else does, and that is the error.
+    pub async fn run(self, stop: CancellationToken, kill: CancellationToken) -> Result<(), LocalPostgresError> {
+        let Self { options, state, store, deployments, mut server, reader, postgres, kafka, platform, _lock: lock } = self;
         let running = deployments.running();
         let hubs = tokio::spawn(deployments.run(stop.clone(), kill));
         let resources = Resources::new(&options.resources, Arc::clone(&store));
@@ -257,12 +259,22 @@ impl Standalone {
             nameless: Vec::new(),
             again: None,
         };
-        reconciler.run(&options.resources, stop).await;
+        let mut reconciling = pin!(reconciler.run(&options.resources, stop.clone()));
+        let served = tokio::select! {
+            () = &mut reconciling => Ok(()),
+            error = server.ended() => {
+                error!("PostgreSQL ended: all else does, too");
+                stop.cancel();
+                reconciling.await;
+                Err(error)
+            }
+        };
         // The task ends by itself, now that `stop` was given.
         let _ = hubs.await;
         pool.close().await;
         server.stop().await;
         drop(lock);
+        served
     }
 }
 
