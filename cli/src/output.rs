@@ -1,8 +1,9 @@
 //! How commands answer: a table or JSON on stdout, errors on stderr, and an exit code that scripts can tell apart.
 
-use std::{fmt, io::Write, process::ExitCode};
+use std::{fmt, io::Write, os::fd::AsFd as _, process::ExitCode};
 
 use serde::Serialize;
+use tokio::{io::Interest, net::unix::pipe::Sender};
 
 /// Where results are printed as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -77,6 +78,18 @@ impl fmt::Display for Failure {
 /// A line on stdout. A reader that went away (`| head`) ends the command as a failure, not as a crash.
 pub(crate) fn line(text: impl fmt::Display) -> Result<(), Failure> {
     writeln!(std::io::stdout().lock(), "{text}").map_err(Failure::failed)
+}
+
+/// Resolves once nobody reads stdout any more: what waits long for its next line would not notice before it prints that.
+pub(crate) async fn unread() -> Failure {
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+    // A file can't be watched, and is never unread. What is watched is not written to here, so it may block as it does.
+    if let Ok(stdout) = stdout.and_then(Sender::from_owned_fd_unchecked)
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return Failure::failed(std::io::Error::from(rustix::io::Errno::PIPE));
+    }
+    std::future::pending().await
 }
 
 /// Something to know beside the result, on stderr: what reads stdout is not disturbed.

@@ -1,5 +1,7 @@
 //! What comes in, as it comes.
 
+use std::pin::pin;
+
 use acb_proto::v1;
 use acb_sdk::{Client, Since, context_event::Kind};
 use serde_json::json;
@@ -42,8 +44,13 @@ impl Watch {
         let mut mailbox = Mailbox::open(client).await?;
         let is_wanted = |message: &v1::Message| self.topic.as_ref().is_none_or(|topic| *topic == message.topic);
         let mut left = self.count.unwrap_or(u64::MAX);
+        let mut unread = pin!(output::unread());
         while left > 0 {
-            let Some(received) = mailbox.next(is_wanted).await? else { break };
+            let received = tokio::select! {
+                received = mailbox.next(is_wanted) => received?,
+                failure = &mut unread => return Err(failure),
+            };
+            let Some(received) = received else { break };
             let message = received.message();
             match output {
                 Output::Json => output::line(payload::message(message))?,
@@ -63,10 +70,12 @@ impl Watch {
         let mut stop = Stop::listen()?;
         let mut subscription = client.subscribe(context_type, since).await.map_err(|error| refused(&object, &error))?;
         let mut left = self.count.unwrap_or(u64::MAX);
+        let mut unread = pin!(output::unread());
         while left > 0 {
             let event = tokio::select! {
                 event = subscription.next() => event.map_err(|error| refused(&object, &error))?,
                 () = stop.asked() => break,
+                failure = &mut unread => return Err(failure),
             };
             let what = match event.kind() {
                 Kind::Created => "created",

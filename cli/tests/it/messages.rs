@@ -73,7 +73,12 @@ async fn a_topic_chooses_and_leaves_the_rest_in_the_mailbox() {
     rest.end().await.ok();
     assert_eq!(status().await, "offline");
     world.run(&["send", "-c", "sender", "inbox-by-topic", "four", "--topic", "b"]).await.ok();
-    assert_eq!(world.run(&watch(&["--count", "1"])).await.ok().stdout, "sender  b  four\n");
+    let mut cut_off = world.start(&watch(&[]));
+    assert_eq!(cut_off.line().await, "sender  b  four");
+    // It does not take a further message to find out that nobody reads any more.
+    cut_off.unread().await.fails(1, &["Broken pipe"]);
+    let contexts = world.start(&["watch", "-c", "sender", "--contexts", "documents"]);
+    contexts.unread().await.fails(1, &["Broken pipe"]);
 }
 
 #[tokio::test]

@@ -193,6 +193,15 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// As `head -1` leaves it: nobody reads any more.
+    pub(crate) async fn unread(self) -> Ended {
+        drop(self.lines);
+        let ending = timeout(LONG, self.child.wait_with_output()).await;
+        let output = ending.unwrap_or_else(|_| panic!("acb {:?} does not end", self.arguments)).unwrap();
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        Ended::new(&arguments, output.status, &output.stdout, &output.stderr)
+    }
+
     pub(crate) async fn end(mut self) -> Ended {
         let mut stdout = Vec::new();
         let reading = async {
