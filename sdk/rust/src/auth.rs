@@ -182,3 +182,16 @@ fn hold(response: TokenResponse, serial: u64) -> Result<Held, Error> {
         serial,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_at_the_hub_passes_and_a_bad_credential_does_not() {
+        let denied = |code| Denied::Refused(Error::refused(code, "", "no"));
+        assert!(denied(Code::ResourceExhausted).may_pass());
+        assert!(!denied(Code::Unauthenticated).may_pass());
+        assert!(Denied::Broken(Error::Unavailable("gone".to_owned())).may_pass());
+    }
+}

@@ -52,6 +52,8 @@ pub struct State {
     pub context: Option<Context>,
     pub valid: HashSet<String>,
     pub exchanges: usize,
+    /// Logins that are refused because there are too many.
+    pub crowd: usize,
     pub refreshes: usize,
     pub subscriptions: Vec<subscribe_request::From>,
 }
@@ -182,7 +184,13 @@ impl auth_service_server::AuthService for Replica {
     async fn exchange_token(&self, request: Request<ExchangeTokenRequest>) -> Result<Response<TokenResponse>, Status> {
         match request.into_inner().credential {
             Some(exchange_token_request::Credential::ApiKey(key)) if key == KEY => {
-                self.state().exchanges += 1;
+                let mut state = self.state();
+                state.exchanges += 1;
+                if state.crowd > 0 {
+                    state.crowd -= 1;
+                    return Err(Status::resource_exhausted("too many logins"));
+                }
+                drop(state);
                 Ok(self.tokens())
             }
             _ => Err(Status::unauthenticated("the key is not known")),

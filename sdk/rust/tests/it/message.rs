@@ -192,6 +192,14 @@ async fn a_token_that_is_no_longer_taken_is_renewed_once() {
 }
 
 #[tokio::test]
+async fn who_finds_a_crowd_at_the_login_tries_again() {
+    let hub = Hub::start(1).await;
+    hub.state().crowd = 2;
+    hub.client().connect().await.unwrap();
+    assert_eq!(hub.state().exchanges, 3);
+}
+
+#[tokio::test]
 async fn a_wrong_key_is_refused_at_once() {
     let hub = Hub::start(1).await;
     let error = hub.client().api_key("acb_model_wrong".parse().unwrap()).connect().await.unwrap_err();
