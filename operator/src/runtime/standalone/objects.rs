@@ -281,7 +281,7 @@ mod tests {
         let left = [store.path(&key).with_extension("1.0.tmp"), store.path(&key).with_file_name("ghost.1.1.tmp")];
         std::fs::write(&left[0], "{").unwrap();
         std::fs::write(&left[1], ghost.to_string()).unwrap();
-        assert_eq!(store.list("n").await.unwrap().into_keys().collect::<Vec<_>>(), [key.clone()]);
+        assert_eq!(store.list("n").await.unwrap().into_keys().collect::<Vec<_>>(), std::slice::from_ref(&key));
         assert_eq!(store.of_kind("ConfigMap").unwrap(), [object]);
 
         // Whoever only looks may look while they are written.
