@@ -20,7 +20,7 @@ use acb_hub_core::{
     refresh::jittered,
     supervisor::Supervisor,
 };
-use acb_hub_store::pool::Pool;
+use acb_hub_pool::Pool;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 use tokio::time::sleep;

@@ -10,18 +10,14 @@ use acb_hub_core::{
     payload_schema::SchemaRef,
     upload::UploadId,
 };
+use acb_hub_pool::{Pool, Session};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{Row as _, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{
-    PgStore,
-    fault::fault,
-    pool::{Pool, Session},
-    query_timer::QueryTimer,
-};
+use crate::{PgStore, fault::fault, query_timer::QueryTimer};
 
 const QUERY: &str = "a query of contexts";
 

@@ -9,6 +9,7 @@ use acb_hub_core::{
     fault::Fault,
     mailbox::{Attempts, CursorFlush, CursorStore, OpenedMailbox},
 };
+use acb_hub_pool::Session;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -18,7 +19,6 @@ use crate::{
     PgStore,
     fault::fault,
     number::{from_epoch, from_partition, to_offset, to_partition},
-    pool::Session,
 };
 
 #[async_trait]

@@ -11,7 +11,6 @@ mod mailbox;
 pub mod migrations;
 mod number;
 mod outbox;
-pub mod pool;
 pub mod presence;
 mod query_timer;
 pub mod schema;
@@ -20,7 +19,7 @@ mod upload;
 use std::{sync::Arc, time::Duration};
 
 use acb_hub_core::metrics::Metrics;
-use pool::Pool;
+use acb_hub_pool::Pool;
 use query_timer::QueryTimer;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 

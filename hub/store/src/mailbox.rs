@@ -7,6 +7,7 @@ use acb_hub_core::{
     fault::Fault,
     mailbox::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
 };
+use acb_hub_pool::Session;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
@@ -14,7 +15,6 @@ use crate::{
     PgStore,
     fault::fault,
     number::{from_epoch, from_offset, from_partition, to_offset, to_partition},
-    pool::Session,
 };
 
 type Row = (String, i32, i64, OffsetDateTime, OffsetDateTime);

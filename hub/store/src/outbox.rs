@@ -5,12 +5,13 @@ use acb_hub_core::{
     context_store::{Claim, Outbox, Unlogged},
     fault::Fault,
 };
+use acb_hub_pool::Transaction;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::{context::PgContexts, fault::fault, pool::Transaction};
+use crate::{context::PgContexts, fault::fault};
 
 const QUERY: &str = "a query of the outbox of contexts";
 

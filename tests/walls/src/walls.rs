@@ -12,6 +12,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("acb-crds", &["tokio", "sqlx", "rdkafka", "kafka-protocol", "tonic", "hyper", "rustls"]),
     ("acb-hub-core", &["tonic", "sqlx", "rdkafka", "kafka-protocol", "kube", "kube-core", "k8s-openapi", "hyper", "rustls"]),
     ("acb-hub-api", &["sqlx", "rdkafka", "kafka-protocol", "acb-hub-bus", "acb-hub-store"]),
+    ("acb-hub-pool", &["tonic", "rdkafka", "acb-proto", "acb-hub-core", "acb-hub-api", "acb-hub-bus", "acb-hub-store"]),
     ("acb-hub-bus", &["tonic", "acb-proto", "acb-hub-api", "acb-hub-store"]),
     ("acb-hub-store", &["tonic", "rdkafka", "acb-proto", "acb-hub-api", "acb-hub-bus"]),
     ("acb-operator", &["tonic", "acb-proto", "acb-sdk", "acb-hub-api", "acb-hub-bus"]),
@@ -21,7 +22,7 @@ const WALLS: &[(&str, &[&str])] = &[
 ];
 
 /// Neither the hub nor its parts know who deploys them, or on what.
-const HUB: [&str; 5] = ["acb-hub", "acb-hub-core", "acb-hub-api", "acb-hub-bus", "acb-hub-store"];
+const HUB: [&str; 6] = ["acb-hub", "acb-hub-core", "acb-hub-pool", "acb-hub-api", "acb-hub-bus", "acb-hub-store"];
 
 fn breaches(graph: &Graph) -> Vec<String> {
     let hub =

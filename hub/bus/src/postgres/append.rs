@@ -13,7 +13,7 @@ use acb_hub_core::{
     bus::{AppendError, Appended, Offset, Partition, Pending, Record, TopicName},
     supervisor::Supervisor,
 };
-use acb_hub_store::pool::Session;
+use acb_hub_pool::Session;
 use time::OffsetDateTime;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},

@@ -14,7 +14,7 @@ use acb_hub_core::{
     bus::{Epoch, Offset, TopicName},
     supervisor::Supervisor,
 };
-use acb_hub_store::pool::Pool;
+use acb_hub_pool::Pool;
 use futures::FutureExt;
 use sqlx::{
     Connection, PgConnection, PgPool, Row,
