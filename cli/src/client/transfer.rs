@@ -27,7 +27,7 @@ pub(crate) struct Push {
     file: PathBuf,
     #[command(flatten)]
     description: Description,
-    /// Goes on with the upload of this id, which an earlier push of the same file named when it ended.
+    /// Goes on with the upload of this id, which an earlier push of the same file, with the same options, named when it ended.
     #[arg(long, value_name = "UPLOAD_ID")]
     resume: Option<String>,
 }

@@ -69,6 +69,24 @@ pub struct Upload {
     pub context: Option<ContextId>,
 }
 
+impl Upload {
+    /// The first thing, named, in which the request for this upload differs from a later one with its id.
+    fn differs_in(&self, other: &Self) -> Option<&'static str> {
+        let (ours, theirs) = (&self.description, &other.description);
+        // As exact as it is stored.
+        let millis = |description: &Description| description.ttl.map(|ttl| ttl.as_millis().max(1));
+        let same = [
+            ("size", self.layout.size == other.layout.size),
+            ("type", ours.kind == theirs.kind),
+            ("access", ours.access == theirs.access),
+            ("time to live", millis(ours) == millis(theirs)),
+            ("content type", ours.content_type == theirs.content_type),
+            ("metadata", ours.metadata == theirs.metadata),
+        ];
+        same.into_iter().find_map(|(what, same)| (!same).then_some(what))
+    }
+}
+
 /// What finishing found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finished {
@@ -156,11 +174,12 @@ impl Uploads {
         if upload.agent != agent.id {
             return Err(upload_not_found(upload.id));
         }
-        if (upload.layout.size, &upload.description.kind) != (start.size, &wanted.description.kind) {
+        // What was asked for first is what the context would be. Nobody should learn of that by who can read it.
+        if let Some(other) = upload.differs_in(&wanted) {
             return Err(Fault::new(
                 Code::AlreadyExists,
                 "UPLOAD_ID_REUSED",
-                format!("upload {} has another type or size: choose a new id", upload.id),
+                format!("upload {} was begun with another {other}: give the same, or choose a new id", upload.id),
             ));
         }
         self.session(agent, upload).await

@@ -227,6 +227,11 @@ async fn what_is_wrong_is_refused_and_the_upload_stays() {
     assert_eq!(reason(one.uploads.start(&one.agent(bob), file.start(upload, Access::public())).await), "UPLOAD_NOT_FOUND");
     let other_size = StartUpload { size: 7, ..file.start(upload, Access::public()) };
     assert_eq!(reason(one.uploads.start(&agent, other_size).await), "UPLOAD_ID_REUSED");
+    let mut other_life = file.start(upload, Access::public());
+    other_life.description.ttl = Some(Duration::from_secs(3600));
+    assert_eq!(reason(one.uploads.start(&agent, other_life).await), "UPLOAD_ID_REUSED");
+    let private = Access { scope: Scope::Private, ..Access::public() };
+    assert_eq!(reason(one.uploads.start(&agent, file.start(upload, private)).await), "UPLOAD_ID_REUSED");
     let too_large = StartUpload { size: 100 * 1024 * 1024 + 1, ..file.start(id(), Access::public()) };
     assert_eq!(reason(one.uploads.start(&agent, too_large).await), "UPLOAD_SIZE_INVALID");
 
