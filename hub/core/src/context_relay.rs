@@ -22,6 +22,7 @@ use crate::{
     directory::Directory,
     fault::Fault,
     message::partition_of,
+    retries::Retries,
 };
 
 /// How long the shape of a topic is taken for current.
@@ -44,7 +45,12 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const MAX_PASSED_OVER: usize = 10_000;
 
 /// A partition of the topic of a type; without its number the topic.
-type Place = (String, Option<Partition>);
+pub(crate) type Place = (String, Option<Partition>);
+
+/// As a relay begins: there are none.
+pub(crate) fn refusals() -> Retries<Place> {
+    Retries::new(RETRY, MAX_PASSED_OVER)
+}
 
 /// The relay of one replica.
 pub(crate) struct Relay {
@@ -57,9 +63,8 @@ pub(crate) struct Relay {
     /// How often to look for what another replica left behind.
     pub(crate) poll: Duration,
     pub(crate) shapes: HashMap<String, (u32, Instant)>,
-    /// Places that refused lately: the pause before the next try, and when that is. One try, and not one for each context, shows
-    /// whether they still do.
-    pub(crate) refusing: HashMap<Place, (Duration, Instant)>,
+    /// Places that refused lately. One try, and not one for each context, shows whether they still do.
+    pub(crate) refusing: Retries<Place>,
     /// Contexts whose changes belong there, and until when they are passed over: they hold up no others.
     pub(crate) passed_over: HashMap<ContextId, Instant>,
 }
@@ -141,7 +146,7 @@ impl Relay {
                 let place = (change.kind.clone(), Some(partition));
                 match outcome {
                     Outcome::Settled => {
-                        self.refusing.remove(&place);
+                        self.refusing.forget(&place);
                         settled.push(change.sequence);
                     }
                     Outcome::Stays(error) => {
@@ -165,7 +170,7 @@ impl Relay {
             None => match timeout_at(by, self.bus.topic(&topic)).await {
                 Ok(Ok(info)) => {
                     self.shapes.insert(change.kind.clone(), (info.partitions, Instant::now()));
-                    self.refusing.remove(&whole);
+                    self.refusing.forget(&whole);
                     info.partitions
                 }
                 Ok(Err(BusError::NoSuchTopic(_))) if !self.directory.snapshot().context_types.contains_key(&change.kind) => {
@@ -189,26 +194,15 @@ impl Relay {
 
     /// An error where a place has refused lately: the context is passed over until that is tried again.
     fn is_tried_again(&mut self, place: &Place, context: ContextId) -> Result<(), String> {
-        match self.refusing.get(place) {
-            Some((_, until)) if Instant::now() < *until => {
-                self.passed_over.insert(context, *until);
-                Err(format!("the topic of {} refused changes a moment ago", place.0))
-            }
-            _ => Ok(()),
-        }
+        let Some(until) = self.refusing.waits(place, Instant::now()) else { return Ok(()) };
+        self.passed_over.insert(context, until);
+        Err(format!("the topic of {} refused changes a moment ago", place.0))
     }
 
     fn refused(&mut self, place: Place, context: ContextId) {
         let now = Instant::now();
-        let until = match self.refusing.get(&place) {
-            // Of the same wave.
-            Some((_, until)) if now < *until => *until,
-            before => {
-                let pause = before.map_or(RETRY.0, |(pause, _)| (*pause * 2).min(RETRY.1));
-                self.refusing.insert(place, (pause, now + pause));
-                now + pause
-            }
-        };
+        // It may have refused another change of the same wave.
+        let until = self.refusing.waits(&place, now).unwrap_or_else(|| self.refusing.failed(place, now));
         self.passed_over.insert(context, until);
     }
 
@@ -341,7 +335,7 @@ mod tests {
             bell: Arc::default(),
             poll: Duration::from_secs(5),
             shapes: HashMap::new(),
-            refusing: HashMap::new(),
+            refusing: refusals(),
             passed_over: HashMap::new(),
         };
         relay.drain().await.unwrap_err();

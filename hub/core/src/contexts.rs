@@ -20,7 +20,7 @@ use crate::{
     },
     context_event::{self, Change},
     context_metrics::ContextMetrics,
-    context_relay::Relay,
+    context_relay::{self, Relay},
     context_store::{ContextStore, Created, ListFilter, Outbox},
     context_tail::{ContextTail, WindowSize},
     directory::{ContextType, Directory},
@@ -379,7 +379,7 @@ impl Contexts {
             bell: self.bell.clone(),
             poll: self.config.relay_poll,
             shapes: HashMap::new(),
-            refusing: HashMap::new(),
+            refusing: context_relay::refusals(),
             passed_over: HashMap::new(),
         }
     }

@@ -1,11 +1,7 @@
 //! Deletes what has expired. Every replica does; a deletion that another one did first finds nothing to delete. One that fails holds up
 //! no other: it is tried again later, and later still where it fails again.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +12,7 @@ use crate::{
     context_metrics::ContextMetrics,
     contexts::Contexts,
     fault::{Code, Fault},
+    retries::Retries,
 };
 
 /// Contexts deleted between two questions.
@@ -37,37 +34,14 @@ pub(crate) struct Janitor {
     pub(crate) contexts: Arc<Contexts>,
     pub(crate) metrics: ContextMetrics,
     pub(crate) every: Duration,
-    stubborn: Stubborn,
-}
-
-/// What could not be deleted, and when to try again.
-#[derive(Debug, Default)]
-struct Stubborn {
-    waiting: HashMap<ContextId, (Duration, Instant)>,
-}
-
-impl Stubborn {
-    fn waits(&self, id: ContextId, now: Instant) -> bool {
-        self.waiting.get(&id).is_some_and(|(_, due)| now < *due)
-    }
-
-    fn failed(&mut self, id: ContextId, now: Instant) {
-        let pause = self.waiting.get(&id).map_or(RETRY.0, |(pause, _)| (*pause * 2).min(RETRY.1));
-        if self.waiting.len() < MAX_REMEMBERED || self.waiting.contains_key(&id) {
-            self.waiting.insert(id, (pause, now + pause));
-        }
-    }
-
-    /// Forgets what is not among the expired any more.
-    fn keep(&mut self, expired: &HashSet<ContextId>) {
-        self.waiting.retain(|id, _| expired.contains(id));
-    }
+    /// What could not be deleted.
+    stubborn: Retries<ContextId>,
 }
 
 impl Janitor {
     pub(crate) fn new(contexts: Arc<Contexts>, metrics: ContextMetrics) -> Self {
         let every = contexts.config().expiry_poll;
-        Self { contexts, metrics, every, stubborn: Stubborn::default() }
+        Self { contexts, metrics, every, stubborn: Retries::new(RETRY, MAX_REMEMBERED) }
     }
 
     pub(crate) async fn run(mut self, upload_lifetime: Duration, cancellation: CancellationToken) {
@@ -99,7 +73,7 @@ impl Janitor {
             let expired = self.contexts.stores.contexts.expired(after, BATCH).await?;
             for context in &expired {
                 unanswered = self.remove(context, unanswered).await?;
-                if self.stubborn.waiting.contains_key(&context.id) {
+                if self.stubborn.knows(&context.id) {
                     seen.insert(context.id);
                 }
             }
@@ -118,7 +92,7 @@ impl Janitor {
 
     /// Deletes one, unless it failed lately. Gives up the round where the store has not answered for several in a row.
     async fn remove(&mut self, context: &Context, unanswered: u32) -> Result<u32, Fault> {
-        if self.stubborn.waits(context.id, Instant::now()) {
+        if self.stubborn.waits(&context.id, Instant::now()).is_some() {
             return Ok(unanswered);
         }
         let Err(fault) = self.contexts.remove(context).await else { return Ok(0) };
@@ -131,30 +105,5 @@ impl Janitor {
         warn!(context = %context.id, %fault, "an expired context can't be deleted, trying again later");
         self.stubborn.failed(context.id, Instant::now());
         Ok(0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn what_fails_again_waits_longer_and_is_forgotten_once_it_is_gone() {
-        let (mut stubborn, id, now) = (Stubborn::default(), ContextId(Uuid::nil()), Instant::now());
-        assert!(!stubborn.waits(id, now));
-        stubborn.failed(id, now);
-        assert!(stubborn.waits(id, now + RETRY.0 / 2) && !stubborn.waits(id, now + RETRY.0));
-        stubborn.failed(id, now);
-        assert!(stubborn.waits(id, now + RETRY.0) && !stubborn.waits(id, now + RETRY.0 * 2));
-        for _ in 0..20 {
-            stubborn.failed(id, now);
-        }
-        assert!(!stubborn.waits(id, now + RETRY.1));
-        stubborn.keep(&HashSet::from([id]));
-        assert!(stubborn.waits(id, now));
-        stubborn.keep(&HashSet::new());
-        assert!(!stubborn.waits(id, now));
     }
 }

@@ -31,6 +31,7 @@ pub mod readiness;
 pub mod refresh;
 pub mod registry;
 pub mod request;
+mod retries;
 pub mod sequencer;
 pub mod session;
 pub mod subscription;
