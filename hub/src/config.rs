@@ -9,7 +9,7 @@ use std::{
 
 use acb_hub_api::tls::Certificate;
 use acb_hub_bus::KafkaSettings;
-use acb_hub_core::token::Keyring;
+use acb_hub_core::door::keyring::Keyring;
 use serde::Deserialize;
 use sqlx::{
     ConnectOptions as _,

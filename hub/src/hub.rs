@@ -11,21 +11,21 @@ use acb_hub_api::{
 };
 use acb_hub_bus::{KafkaBus, PostgresBus};
 use acb_hub_core::{
-    bus::{Bus, TopicName},
-    contexts::{ContextConfig, Contexts},
-    credential::Authority,
-    directory::Directory,
-    door::Door,
+    contexts::{catalog::Contexts, parts::ContextConfig, upload::Uploads},
+    directory::{
+        presence::Registry,
+        refresher::{Refresher, jittered},
+        snapshot::Directory,
+    },
+    door::{access_token::Tokens, admission::Door, authority::Authority},
     fault::Fault,
-    messages::Messages,
+    kit::{
+        readiness::Readiness,
+        supervisor::{Supervisor, TaskEnded},
+    },
+    log::bus::{Bus, TopicName},
+    messages::{config::MessagesConfig, request_id::RequestKey, service::Messages},
     metrics::Metrics,
-    readiness::Readiness,
-    refresh::{Refresher, jittered},
-    registry::Registry,
-    session::MessagesConfig,
-    supervisor::{Supervisor, TaskEnded},
-    token::Tokens,
-    upload::Uploads,
 };
 use acb_hub_store::{PgStore, context::PgContexts};
 use tokio::{
@@ -214,7 +214,7 @@ impl Parts {
         let place = self.log_place();
         let store = Arc::new(self.store.clone());
         let start = async || {
-            let request_key = self.tokens.keyring().request_key();
+            let request_key = RequestKey::new(self.tokens.keyring().request_secret());
             let config = MessagesConfig::new(&self.config.hub.tenant, &self.config.replica, request_key);
             let directory = self.refresher.directory().clone();
             Messages::start(
@@ -265,7 +265,7 @@ impl Parts {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
         let directory = self.refresher.directory();
-        let uploads = Uploads::new(contexts.clone(), self.metrics.contexts());
+        let uploads = Uploads::new(&contexts, self.metrics.contexts());
         Services {
             auth: Auth::new(Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())),
             agents: Agents::new(tenant, Registry::new(directory.clone(), store)),

@@ -5,7 +5,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use acb_hub_bus::KafkaBus;
-use acb_hub_core::refresh::jittered;
+use acb_hub_core::directory::refresher::jittered;
 use acb_hub_pool::Pool;
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};

@@ -4,12 +4,12 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use acb_hub_core::{
-    bus::{Bus, TopicName},
-    contexts::Contexts,
-    messages::Messages,
+    contexts::catalog::Contexts,
+    directory::refresher::jittered,
+    kit::readiness::{Pulse, Readiness},
+    log::bus::{Bus, TopicName},
+    messages::service::Messages,
     metrics::Metrics,
-    readiness::{Pulse, Readiness},
-    refresh::jittered,
 };
 use acb_hub_store::{PgStore, schema::OUT_OF_RANGE};
 use tokio::time::{Instant, sleep, timeout};

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration, time::SystemTime};
 
 use acb_hub_api::tls::Certificate;
-use acb_hub_core::token::Tokens;
+use acb_hub_core::door::access_token::Tokens;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;

@@ -9,12 +9,13 @@ use std::{
 };
 
 use acb_hub_core::{
-    access::{Rule, rule},
-    door::Door,
+    directory::{caller::Caller, refresher::Connected},
+    door::{
+        admission::Door,
+        rules::{Rule, rule},
+    },
     fault::{Code, Fault},
-    identity::Caller,
     metrics::Metrics,
-    refresh::Connected,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;

@@ -13,10 +13,9 @@ use std::{
 };
 
 use acb_hub_core::{
-    access::Rule,
-    door::Door,
+    directory::caller::Caller,
+    door::{admission::Door, rules::Rule},
     fault::{Code, Fault},
-    identity::Caller,
 };
 use bytes::Bytes;
 use futures::task::AtomicWaker;

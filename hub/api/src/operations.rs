@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use acb_hub_core::{metrics::Metrics, readiness::Readiness};
+use acb_hub_core::{kit::readiness::Readiness, metrics::Metrics};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;

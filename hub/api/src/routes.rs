@@ -1,6 +1,6 @@
 //! Every service of the hub as one set of routes. What is added here must be in core's table of methods, or the door refuses it.
 
-use acb_hub_core::readiness::Readiness;
+use acb_hub_core::kit::readiness::Readiness;
 use acb_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
@@ -82,7 +82,7 @@ impl Services {
 
 #[cfg(test)]
 mod tests {
-    use acb_hub_core::access::{Access, RULES};
+    use acb_hub_core::door::rules::{Access, RULES};
     use prost::Message as _;
     use prost_types::FileDescriptorSet;
 

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use acb_hub_core::{door::Door, metrics::Metrics};
+use acb_hub_core::{door::admission::Door, metrics::Metrics};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use acb_hub_core::supervisor::Supervisor;
+use acb_hub_core::kit::supervisor::Supervisor;
 use futures::Stream;
 use rustls::{
     ServerConfig,

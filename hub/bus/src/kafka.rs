@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use acb_hub_core::bus::{
+use acb_hub_core::log::bus::{
     AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName,
 };
 use async_trait::async_trait;

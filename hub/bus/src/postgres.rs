@@ -16,9 +16,9 @@ use std::{
 };
 
 use acb_hub_core::{
-    bus::{AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
-    refresh::jittered,
-    supervisor::Supervisor,
+    directory::refresher::jittered,
+    kit::supervisor::Supervisor,
+    log::bus::{AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
 };
 use acb_hub_pool::Pool;
 use async_trait::async_trait;

@@ -1,6 +1,6 @@
 //! How large a record may be, on either bus.
 
-use acb_hub_core::bus::{AppendError, Record, TopicName};
+use acb_hub_core::log::bus::{AppendError, Record, TopicName};
 
 /// The most that key, headers and value of a record may have together. Topics and Kafka clients take 2 MiB; the rest is room for
 /// what Kafka's batch adds, so that a record near the limit never fails the others of its batch.

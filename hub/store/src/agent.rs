@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use acb_hub_core::{
-    agent::{Agent, AgentId, Role},
-    directory::{ContextType, DirectoryStore, KnownKey, Membership, Snapshot},
+    directory::{
+        agent::{Agent, AgentId, Role},
+        membership::Membership,
+        schema::PayloadSchema,
+        snapshot::{ContextType, DirectoryStore, KnownKey, Snapshot},
+    },
     fault::{Code, Fault},
-    payload_schema::PayloadSchema,
 };
 use async_trait::async_trait;
 use sqlx::{Row as _, postgres::PgRow, types::Json};

@@ -1,9 +1,12 @@
 //! Chunks as rows.
 
 use acb_hub_core::{
-    chunk::{Chunk, ChunkStore, Put, Stored},
+    contexts::{
+        chunk::{Chunk, Stored},
+        context::UploadId,
+        ports::{ChunkStore, Put},
+    },
     fault::Fault,
-    upload::UploadId,
 };
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use acb_hub_core::{
-    agent::AgentId,
-    context::{Access, Context, ContextId, Payload, Viewer},
-    context_store::{ContextStore, Created, Expiry, ListFilter},
+    contexts::{
+        audience::{Access, Viewer},
+        context::{Context, ContextId, Payload, UploadId},
+        ports::{ContextStore, Created, Expiry, ListFilter},
+    },
+    directory::{agent::AgentId, schema::SchemaRef},
     fault::{Code, Fault},
-    payload_schema::SchemaRef,
-    upload::UploadId,
 };
 use acb_hub_pool::{Pool, Session};
 use async_trait::async_trait;
@@ -37,9 +38,9 @@ impl PgContexts {
 
     /// All ports of the context service.
     #[must_use]
-    pub fn stores(self) -> acb_hub_core::contexts::ContextStores {
+    pub fn stores(self) -> acb_hub_core::contexts::parts::ContextStores {
         let this = std::sync::Arc::new(self);
-        acb_hub_core::contexts::ContextStores {
+        acb_hub_core::contexts::parts::ContextStores {
             contexts: this.clone(),
             outbox: this.clone(),
             uploads: this.clone(),

@@ -1,10 +1,13 @@
 //! API keys and refresh tokens.
 
 use acb_hub_core::{
-    agent::AgentId,
-    credential::{
-        CredentialStore, Judgement, MAX_FAMILIES, MAX_FAMILY_TOKENS, NewFamily, REFRESH_TOKEN_LIFE, Rotation, StoredKey,
-        StoredRefresh, TokenHash,
+    directory::agent::AgentId,
+    door::{
+        api_key::StoredKey,
+        ports::CredentialStore,
+        refresh_token::{
+            Judgement, MAX_FAMILIES, MAX_FAMILY_TOKENS, NewFamily, REFRESH_TOKEN_LIFE, Rotation, StoredRefresh, TokenHash,
+        },
     },
     fault::{Code, Fault},
 };

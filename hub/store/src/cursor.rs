@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use acb_hub_core::{
-    agent::AgentId,
-    bus::{Epoch, Partition},
-    cursor::CursorState,
+    directory::agent::AgentId,
     fault::Fault,
-    mailbox::{Attempts, CursorFlush, CursorStore, OpenedMailbox},
+    log::bus::{Epoch, Partition},
+    messages::{
+        cursor::CursorState,
+        ports::{Attempts, CursorFlush, CursorStore, OpenedMailbox},
+    },
 };
 use acb_hub_pool::Session;
 use async_trait::async_trait;

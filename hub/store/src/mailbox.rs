@@ -3,9 +3,9 @@
 use std::{ops::Range, time::Duration};
 
 use acb_hub_core::{
-    bus::{Epoch, Offset, Partition},
     fault::Fault,
-    mailbox::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
+    log::bus::{Epoch, Offset, Partition},
+    messages::ports::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
 };
 use acb_hub_pool::Session;
 use async_trait::async_trait;

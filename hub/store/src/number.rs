@@ -1,6 +1,6 @@
 //! Offsets, partitions and epochs as PostgreSQL's signed numbers.
 
-use acb_hub_core::bus::Epoch;
+use acb_hub_core::log::bus::Epoch;
 
 pub(crate) fn from_offset(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)

@@ -1,8 +1,10 @@
 //! Changes of contexts that the log may not have yet.
 
 use acb_hub_core::{
-    context::ContextId,
-    context_store::{Claim, Outbox, Unlogged},
+    contexts::{
+        context::ContextId,
+        ports::{Claim, Outbox, Unlogged},
+    },
     fault::Fault,
 };
 use acb_hub_pool::Transaction;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use acb_hub_core::{
-    agent::AgentId,
+    directory::{
+        agent::AgentId,
+        presence::{Presence, PresenceStore, RegisteredRow, Registration},
+    },
     fault::{Code, Fault},
-    registry::{Presence, PresenceStore, RegisteredRow, Registration},
 };
 use async_trait::async_trait;
 use sqlx::{Row as _, postgres::PgRow, types::Json};

@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use acb_hub_core::{
-    agent::AgentId,
-    chunk::Layout,
-    context::{Access, Context, ContextId, Description},
+    contexts::{
+        audience::Access,
+        chunk::Layout,
+        context::{Context, ContextId, Description, UploadId},
+        ports::{Finished, Upload, UploadStore},
+    },
+    directory::agent::AgentId,
     fault::Fault,
-    upload::{Finished, Upload, UploadId, UploadStore},
 };
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use acb_hub_api::tls::{Certificate, Connection, ConnectionLimits, accept};
-use acb_hub_core::supervisor::Supervisor;
+use acb_hub_core::kit::supervisor::Supervisor;
 use acb_proto::v1::{
     SessionRequest, SessionResponse,
     message_service_client::MessageServiceClient,

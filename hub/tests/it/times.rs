@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
-    bus::{Bus as _, TopicName},
-    envelope::Envelope,
-    supervisor::Supervisor,
+    kit::supervisor::Supervisor,
+    log::bus::{Bus as _, TopicName},
+    messages::envelope::Envelope,
 };
 use acb_proto::v1::{
     AgentStatus, GetAgentRequest, HeartbeatRequest, SessionRequest, SubscribeRequest,

@@ -9,7 +9,7 @@ use acb_crds::{
     },
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
-use acb_hub_core::payload_schema;
+use acb_hub_core::directory::schema;
 use serde_json::Value;
 
 use super::{
@@ -144,7 +144,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let mut context_types = Vec::new();
     for (index, listed) in spec.context_types.iter().enumerate() {
         // By what hubs compile it with: they would refuse every payload of the type.
-        if let Some(why) = listed.schema.as_ref().and_then(|listed| payload_schema::compile(&listed.schema).err()) {
+        if let Some(why) = listed.schema.as_ref().and_then(|listed| schema::compile(&listed.schema).err()) {
             let field = format!("spec.contextTypes[{index}].schema.schema");
             let message =
                 format!("no JSON Schema that can be used ({why}): correct it; references to other documents are not followed");

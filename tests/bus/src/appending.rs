@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use acb_hub_core::bus::{AppendError, Appended, BusError, Record, TopicName};
+use acb_hub_core::log::bus::{AppendError, Appended, BusError, Record, TopicName};
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 

@@ -8,7 +8,7 @@ pub mod reading;
 
 use std::{sync::Arc, time::Duration};
 
-use acb_hub_core::bus::{Appended, Bus, Logged, Offset, Partition, Record, Tail, TopicName};
+use acb_hub_core::log::bus::{Appended, Bus, Logged, Offset, Partition, Record, Tail, TopicName};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use acb_hub_core::bus::{AppendError, Appended};
+use acb_hub_core::log::bus::{AppendError, Appended};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout};
 
@@ -82,7 +82,7 @@ pub async fn appends_wait_for_the_log(provider: &dyn Provider) {
     assert_eq!(append(&*bus, &topic, 0, "after").await, 2);
 }
 
-async fn append_again(provider: &dyn Provider, topic: &acb_hub_core::bus::TopicName) {
+async fn append_again(provider: &dyn Provider, topic: &acb_hub_core::log::bus::TopicName) {
     let bus = provider.bus().await;
     let deadline = Instant::now() + DEADLINE * 2;
     loop {
@@ -95,7 +95,7 @@ async fn append_again(provider: &dyn Provider, topic: &acb_hub_core::bus::TopicN
     }
 }
 
-async fn reader_end(reader: &dyn acb_hub_core::bus::Bus, topic: &acb_hub_core::bus::TopicName) -> u64 {
+async fn reader_end(reader: &dyn acb_hub_core::log::bus::Bus, topic: &acb_hub_core::log::bus::TopicName) -> u64 {
     let deadline = Instant::now() + DEADLINE;
     loop {
         match reader.bounds(topic).await {

@@ -1,6 +1,6 @@
 //! Looking into the log.
 
-use acb_hub_core::bus::Bounds;
+use acb_hub_core::log::bus::Bounds;
 use time::Duration;
 
 use crate::{Provider, append, texts};

@@ -1,6 +1,6 @@
 //! `AgentRegistry`.
 
-use acb_hub_core::registry::{self, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry};
+use acb_hub_core::directory::presence::{self, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry};
 use acb_proto::v1::{
     Agent, AgentStatus, DiscoverRequest, DiscoverResponse, GetAgentRequest, HeartbeatRequest, HeartbeatResponse,
     ListAgentsRequest, ListAgentsResponse, RegisterRequest, RegisterResponse, UnregisterRequest, UnregisterResponse,
@@ -30,9 +30,9 @@ impl Agents {
 
     fn agent(&self, listed: &Listed) -> Agent {
         let status = match listed.status(OffsetDateTime::now_utc()) {
-            registry::Status::Online => AgentStatus::Online,
-            registry::Status::Offline => AgentStatus::Offline,
-            registry::Status::Unknown => AgentStatus::Unknown,
+            presence::Status::Online => AgentStatus::Online,
+            presence::Status::Offline => AgentStatus::Offline,
+            presence::Status::Unknown => AgentStatus::Unknown,
         };
         let agent = &listed.agent;
         Agent {

@@ -1,7 +1,7 @@
 //! `AuthService`.
 
 use acb_hub_core::{
-    credential::{Authority, Grant},
+    door::authority::{Authority, Grant},
     fault::Fault,
 };
 use acb_proto::v1::{

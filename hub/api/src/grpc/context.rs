@@ -3,12 +3,15 @@
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use acb_hub_core::{
-    chunk::{CHUNK_BYTES, Layout},
-    context::{self, Access, ContextId, Description, Payload},
-    context_event::Change,
-    contexts::{ContextUpdate, Contexts, NewContext},
+    contexts::{
+        audience::{self, Access},
+        catalog::{ContextUpdate, Contexts, NewContext},
+        change::Change,
+        chunk::{CHUNK_BYTES, Layout},
+        context::{self, ContextId, Description, Payload},
+        subscription::{From as Beginning, Notice, Position},
+    },
     fault::Fault,
-    subscription::{From as Beginning, Notice, Position},
 };
 use acb_proto::v1::{
     self, Context, ContextEvent, CreateContextRequest, DeleteContextRequest, DeleteContextResponse, GetContextRequest,
@@ -197,10 +200,10 @@ pub(crate) fn wire(context: context::Context) -> Context {
         checksum: bytes::Bytes::copy_from_slice(&context.sha256),
         access: Some(v1::Access {
             scope: match context.access.scope {
-                context::Scope::Public => v1::Scope::Public,
-                context::Scope::Private => v1::Scope::Private,
-                context::Scope::Group => v1::Scope::Group,
-                context::Scope::Shared => v1::Scope::Shared,
+                audience::Scope::Public => v1::Scope::Public,
+                audience::Scope::Private => v1::Scope::Private,
+                audience::Scope::Group => v1::Scope::Group,
+                audience::Scope::Shared => v1::Scope::Shared,
             }
             .into(),
             groups: context.access.groups,
@@ -219,10 +222,10 @@ pub(crate) fn description(
 ) -> Result<Description, Fault> {
     let access = access.unwrap_or_default();
     let scope = match v1::Scope::try_from(access.scope) {
-        Ok(v1::Scope::Unspecified | v1::Scope::Public) => context::Scope::Public,
-        Ok(v1::Scope::Private) => context::Scope::Private,
-        Ok(v1::Scope::Group) => context::Scope::Group,
-        Ok(v1::Scope::Shared) => context::Scope::Shared,
+        Ok(v1::Scope::Unspecified | v1::Scope::Public) => audience::Scope::Public,
+        Ok(v1::Scope::Private) => audience::Scope::Private,
+        Ok(v1::Scope::Group) => audience::Scope::Group,
+        Ok(v1::Scope::Shared) => audience::Scope::Shared,
         // Read as public, an unknown scope of a newer client would show what it meant to hide.
         Err(_) => return Err(Fault::invalid("ACCESS_INVALID", format!("unknown scope {}", access.scope))),
     };

@@ -3,11 +3,14 @@
 use std::{pin::Pin, time::Duration};
 
 use acb_hub_core::{
-    agent::Permission,
+    directory::agent::Permission,
     fault::{Code, Fault},
-    message::{self, MessageType, OutgoingMessage},
-    messages::Messages,
-    session::{DeliveryId, Room, SessionEvent, SessionEvents, SessionInput, SessionOptions},
+    messages::{
+        delivery::DeliveryId,
+        message::{self, MessageType, OutgoingMessage},
+        service::Messages,
+        session::{Room, SessionEvent, SessionEvents, SessionInput, SessionOptions},
+    },
 };
 use acb_proto::v1::{
     self, Address, RequestAddress, RequestRequest, RequestResponse, SendMessageRequest, SendMessageResponse, SessionRequest,

@@ -7,8 +7,8 @@ pub mod message;
 pub mod stream;
 
 use acb_hub_core::{
+    directory::caller::Caller,
     fault::{Code, Fault},
-    identity::Caller,
 };
 use prost_types::Timestamp;
 use time::OffsetDateTime;

@@ -3,11 +3,13 @@
 use std::{pin::Pin, time::Duration};
 
 use acb_hub_core::{
-    agent::Agent,
-    chunk,
-    context::{self, ContextId},
+    contexts::{
+        chunk,
+        context::{self, ContextId, UploadId},
+        upload::{Chunks, Progress, StartUpload, UploadSession, Uploads},
+    },
+    directory::agent::Agent,
     fault::{Code, Fault},
-    upload::{Chunks, Progress, StartUpload, UploadId, UploadSession, Uploads},
 };
 use acb_proto::v1::{
     Chunk, GetStreamProgressRequest, ReceiveContextRequest, ReceiveContextResponse, StreamContextRequest, StreamContextResponse,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use acb_hub_core::bus::{AppendError, Appended, BusError, Partition, Pending, Record, TopicName};
+use acb_hub_core::log::bus::{AppendError, Appended, BusError, Partition, Pending, Record, TopicName};
 use rdkafka::{
     ClientContext, Message, Timestamp,
     config::RDKafkaLogLevel,

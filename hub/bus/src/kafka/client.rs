@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use acb_hub_core::bus::{BusError, Logged, Record, TopicName};
+use acb_hub_core::log::bus::{BusError, Logged, Record, TopicName};
 use bytes::Bytes;
 use rdkafka::{
     ClientConfig, ClientContext, Message, TopicPartitionList,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acb_hub_core::bus::{Bounds, BusError, Logged, Offset, Partition, TopicName};
+use acb_hub_core::log::bus::{Bounds, BusError, Logged, Offset, Partition, TopicName};
 use rdkafka::{
     Offset as Place,
     consumer::{BaseConsumer, Consumer},

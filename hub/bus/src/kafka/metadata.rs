@@ -1,6 +1,6 @@
 //! What a topic is: how many partitions it has, and which life of it this is.
 
-use acb_hub_core::bus::{BusError, TopicInfo, TopicName};
+use acb_hub_core::log::bus::{BusError, TopicInfo, TopicName};
 use acb_kafka::{
     Connection, Error, ResponseError, Settings,
     kafka_protocol::{

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use acb_hub_core::bus::{Batch, Bounds, BusError, Logged, Offset, Tail, TopicInfo, TopicName};
+use acb_hub_core::log::bus::{Batch, Bounds, BusError, Logged, Offset, Tail, TopicInfo, TopicName};
 use futures::{FutureExt, stream};
 use rdkafka::{
     Offset as Place,

@@ -10,8 +10,8 @@ use std::{
 };
 
 use acb_hub_core::{
-    bus::{AppendError, Appended, Offset, Partition, Pending, Record, TopicName},
-    supervisor::Supervisor,
+    kit::supervisor::Supervisor,
+    log::bus::{AppendError, Appended, Offset, Partition, Pending, Record, TopicName},
 };
 use acb_hub_pool::Session;
 use time::OffsetDateTime;

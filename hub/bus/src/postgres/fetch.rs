@@ -1,6 +1,6 @@
 //! Reading the log: shapes, bounds and runs of records.
 
-use acb_hub_core::bus::{Bounds, BusError, Epoch, Logged, Offset, Partition, Record, TopicInfo, TopicName};
+use acb_hub_core::log::bus::{Bounds, BusError, Epoch, Logged, Offset, Partition, Record, TopicInfo, TopicName};
 use bytes::Bytes;
 use sqlx::{Row, postgres::PgRow};
 use time::OffsetDateTime;

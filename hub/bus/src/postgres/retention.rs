@@ -1,6 +1,6 @@
 //! Forgetting what is older than its topic's retention.
 
-use acb_hub_core::bus::BusError;
+use acb_hub_core::log::bus::BusError;
 
 use super::{Log, unavailable};
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use acb_hub_core::bus::{Batch, BusError, Epoch, Offset, Partition, Tail, TopicName};
+use acb_hub_core::log::bus::{Batch, BusError, Epoch, Offset, Partition, Tail, TopicName};
 use futures::stream;
 use tokio::sync::watch;
 

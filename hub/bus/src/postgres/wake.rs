@@ -11,8 +11,8 @@ use std::{
 };
 
 use acb_hub_core::{
-    bus::{Epoch, Offset, TopicName},
-    supervisor::Supervisor,
+    kit::supervisor::Supervisor,
+    log::bus::{Epoch, Offset, TopicName},
 };
 use acb_hub_pool::Pool;
 use futures::FutureExt;

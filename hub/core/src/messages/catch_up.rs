@@ -3,17 +3,16 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use super::{
-    Inner, bus_fault,
-    reader::{LoggedMessage, Waiting},
+    envelope::Envelope,
+    logged::{LoggedMessage, Waiting},
+    parts::Parts,
+    ports::{IndexEntry, MailboxAddress},
 };
 use crate::{
-    agent::AgentId,
-    budget::Queue,
-    bus::{Logged, Offset, Partition},
-    directory::{Membership, Snapshot},
-    envelope::Envelope,
+    directory::{agent::AgentId, membership::Membership, snapshot::Snapshot},
     fault::Fault,
-    mailbox::{IndexEntry, MailboxAddress},
+    kit::budget::Queue,
+    log::bus::{Logged, Offset, Partition},
 };
 
 /// Rows of one page: their messages are in memory together.
@@ -35,9 +34,9 @@ pub(super) struct Page {
 }
 
 /// Waits until the index covers everything below `positions`.
-pub(super) async fn indexed(inner: &Inner, positions: &[Offset]) {
-    let mut checkpoints = inner.checkpoints.clone();
-    inner.nudge.notify_one();
+pub(super) async fn indexed(parts: &Parts, positions: &[Offset]) {
+    let mut checkpoints = parts.index.checkpoints.clone();
+    parts.index.wanted.notify_one();
     // Ends early only where the indexer is gone, and with it this replica.
     let _stopped = checkpoints
         .wait_for(|checkpoints| checkpoints.iter().zip(positions).all(|(checkpoint, position)| checkpoint >= position))
@@ -54,7 +53,7 @@ pub(super) struct LateJoin {
 
 /// What to look at again below `considered`, since `agent` joined a group that `known` does not say.
 pub(super) async fn late_joins(
-    inner: &Inner,
+    parts: &Parts,
     agent: AgentId,
     known: &Snapshot,
     snapshot: &Snapshot,
@@ -62,7 +61,7 @@ pub(super) async fn late_joins(
 ) -> Result<Vec<LateJoin>, Fault> {
     let mut joins = Vec::new();
     for membership in snapshot.joins_since(known).filter(|membership| membership.agent == agent) {
-        let starts = inner.bus.offsets_at(&inner.topic, membership.joined_at).await.map_err(bus_fault)?;
+        let starts = parts.log.bus.offsets_at(&parts.log.topic, membership.joined_at).await?;
         for ((partition, start), end) in (0..).zip(starts).zip(considered) {
             if start < *end {
                 joins.push(LateJoin { membership: membership.clone(), partition, range: start..*end });
@@ -73,11 +72,11 @@ pub(super) async fn late_joins(
 }
 
 /// The next messages that were missed, and what is left to look at.
-pub(super) async fn missed(inner: &Inner, mut join: LateJoin) -> Result<(Vec<Offset>, Option<LateJoin>), Fault> {
+pub(super) async fn missed(parts: &Parts, mut join: LateJoin) -> Result<(Vec<Offset>, Option<LateJoin>), Fault> {
     let group = [MailboxAddress::Group(join.membership.group.clone())];
-    let rows = inner.mailboxes.entries(inner.epoch, &group, join.partition, join.range.clone(), PAGE).await?;
+    let rows = parts.index.store.entries(parts.log.epoch, &group, join.partition, join.range.clone(), PAGE).await?;
     let mut offsets: Vec<Offset> = rows.iter().filter(|row| join.membership.covers(row.log_time)).map(|row| row.offset).collect();
-    let records = fetch(inner, join.partition, &offsets).await?;
+    let records = fetch(parts, join.partition, &offsets).await?;
     offsets.retain(|offset| {
         records.get(offset).and_then(decode).is_some_and(|logged| logged.message.from_id != join.membership.agent)
     });
@@ -99,7 +98,7 @@ impl LateJoin {
 
 /// The next messages for `agent` in `range`, as `snapshot` says.
 pub(super) async fn page(
-    inner: &Inner,
+    parts: &Parts,
     snapshot: &Snapshot,
     agent: AgentId,
     partition: Partition,
@@ -111,13 +110,13 @@ pub(super) async fn page(
     addresses.extend(snapshot.memberships_of(agent).map(|membership| MailboxAddress::Group(membership.group.clone())));
     addresses.sort();
     addresses.dedup();
-    let rows = inner.mailboxes.entries(inner.epoch, &addresses, partition, range, PAGE).await?;
+    let rows = parts.index.store.entries(parts.log.epoch, &addresses, partition, range, PAGE).await?;
     let mut upto = if rows.len() < PAGE { to } else { rows.last().map_or(to, |row| row.offset + 1) };
     let wanted: Vec<Offset> = rows.iter().filter(|row| is_for(snapshot, agent, row)).map(|row| row.offset).collect();
     let mut messages = Vec::with_capacity(wanted.len());
     let mut bytes = 0;
     'runs: for run in wanted.chunks(RUN) {
-        let records = fetch(inner, partition, run).await?;
+        let records = fetch(parts, partition, run).await?;
         for &offset in run {
             match records.get(&offset).and_then(decode) {
                 Some(logged) if logged.message.from_id == agent && !is_direct(&rows, offset) => {}
@@ -147,17 +146,17 @@ pub(super) async fn page(
 }
 
 /// One message of the log. `None`: the log forgot it.
-pub(super) async fn one(inner: &Inner, partition: Partition, offset: Offset) -> Result<Option<LoggedMessage>, Fault> {
-    Ok(record(inner, partition, offset).await?.as_ref().and_then(decode))
+pub(super) async fn one(parts: &Parts, partition: Partition, offset: Offset) -> Result<Option<LoggedMessage>, Fault> {
+    Ok(record(parts, partition, offset).await?.as_ref().and_then(decode))
 }
 
 /// One record of the log. `None`: the log forgot it.
-pub(super) async fn record(inner: &Inner, partition: Partition, offset: Offset) -> Result<Option<Logged>, Fault> {
-    Ok(fetch(inner, partition, &[offset]).await?.remove(&offset))
+pub(super) async fn record(parts: &Parts, partition: Partition, offset: Offset) -> Result<Option<Logged>, Fault> {
+    Ok(fetch(parts, partition, &[offset]).await?.remove(&offset))
 }
 
 /// The records at these offsets, without those that the log forgot.
-async fn fetch(inner: &Inner, partition: Partition, wanted: &[Offset]) -> Result<BTreeMap<Offset, Logged>, Fault> {
+async fn fetch(parts: &Parts, partition: Partition, wanted: &[Offset]) -> Result<BTreeMap<Offset, Logged>, Fault> {
     let mut records = BTreeMap::new();
     for (index, &offset) in wanted.iter().enumerate() {
         if records.contains_key(&offset) {
@@ -165,12 +164,13 @@ async fn fetch(inner: &Inner, partition: Partition, wanted: &[Offset]) -> Result
         }
         let end = wanted[index..].iter().take_while(|next| **next < offset + SPAN).last().map_or(offset + 1, |last| last + 1);
         let limit = usize::try_from(end - offset).unwrap_or(1);
-        let read = inner.bus.read(&inner.topic, partition, offset, limit).await.map_err(bus_fault)?;
+        let read = parts.log.bus.read(&parts.log.topic, partition, offset, limit).await?;
         // The log may not show its end for a moment. What is taken for forgotten then is lost.
         if read.is_empty() {
-            let bounds = inner.bus.bounds(&inner.topic).await.map_err(bus_fault)?;
+            let bounds = parts.log.bus.bounds(&parts.log.topic).await?;
             if bounds.get(partition as usize).is_none_or(|bounds| bounds.first <= offset) {
-                let message = format!("{} does not show partition {partition} at {offset}, where it has a message", inner.topic);
+                let message =
+                    format!("{} does not show partition {partition} at {offset}, where it has a message", parts.log.topic);
                 return Err(Fault::unavailable("LOG_UNAVAILABLE", message));
             }
         }

@@ -1,15 +1,15 @@
 //! Writes the mailbox index behind the log. Every replica tries; whoever moves the checkpoint first has written the rows, and the
 //! others drop theirs.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 
-use super::Inner;
-use crate::{
-    bus::{Offset, Partition},
-    mailbox::{Advance, IndexEntry},
+use super::{
+    parts::Parts,
+    ports::{Advance, IndexEntry},
 };
+use crate::log::bus::{Offset, Partition};
 
 /// Rows that wait in memory. At the bound the reader waits, and with it every sender: better than to forget.
 pub(super) const MAX_WAITING: usize = 100_000;
@@ -50,7 +50,7 @@ impl Behind {
 }
 
 pub(super) async fn run(
-    inner: Arc<Inner>,
+    parts: Parts,
     mut work: mpsc::Receiver<IndexWork>,
     from: Vec<Offset>,
     published: watch::Sender<Vec<Offset>>,
@@ -63,15 +63,15 @@ pub(super) async fn run(
         let idle = partitions.iter().all(|partition| partition.next <= partition.checkpoint);
         if idle {
             tokio::select! {
-                () = inner.stop.cancelled() => return,
+                () = parts.lifecycle.stop.cancelled() => return,
                 count = work.recv_many(&mut batch, MAX_BATCH) => if count == 0 { return },
             }
             take(&mut partitions, &mut batch);
             // Gathers what comes at about the same time, unless somebody waits for it.
             tokio::select! {
-                () = inner.stop.cancelled() => return,
-                () = inner.nudge.notified() => {}
-                () = tokio::time::sleep(inner.config.index_every) => {}
+                () = parts.lifecycle.stop.cancelled() => return,
+                () = parts.index.wanted.notified() => {}
+                () = tokio::time::sleep(parts.config.index_every) => {}
             }
         }
         while waiting + batch.len() < MAX_WAITING {
@@ -83,7 +83,7 @@ pub(super) async fn run(
         take(&mut partitions, &mut batch);
         let advances: Vec<Advance> = (0..).zip(&partitions).filter_map(|(partition, behind)| behind.advance(partition)).collect();
         let named: Vec<Partition> = advances.iter().map(|advance| advance.partition).collect();
-        match inner.mailboxes.index(inner.epoch, advances).await {
+        match parts.index.store.index(parts.log.epoch, advances).await {
             Ok(checkpoints) => {
                 for (partition, checkpoint) in named.into_iter().zip(checkpoints) {
                     if let Some(behind) = partitions.get_mut(partition as usize) {
@@ -95,7 +95,7 @@ pub(super) async fn run(
             Err(error) => {
                 tracing::warn!(%error, "the mailbox index can't be written, trying again");
                 tokio::select! {
-                    () = inner.stop.cancelled() => return,
+                    () = parts.lifecycle.stop.cancelled() => return,
                     () = tokio::time::sleep(Duration::from_millis(250)) => {}
                 }
             }

@@ -1,81 +1,33 @@
 //! The one task that follows the messages log: puts records in order, judges them, and hands messages to whom they are for.
 //! What it decides hangs on the log alone, so that every replica decides the same.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use super::{Inner, indexer::IndexWork, sender::REQUEST};
-use crate::{
-    agent::AgentId,
-    budget::{Queue, Room},
-    bus::{Batch, BusError, Offset, Partition},
+use super::{
     dedup::{DedupKey, DedupWindow, Verdict},
-    directory::Snapshot,
     envelope::Envelope,
-    mailbox::{IndexEntry, MailboxAddress},
+    indexer::IndexWork,
+    logged::{Attached, Command, Live, LoggedMessage, REQUEST, Seen, Waiting},
     message::{Address, Message},
-    request::Place,
-    sequencer::Sequencer,
+    parts::Parts,
+    ports::{IndexEntry, MailboxAddress},
+    replies::LogPlace,
+};
+use crate::{
+    directory::{agent::AgentId, snapshot::Snapshot},
+    kit::budget::Queue,
+    log::{
+        bus::{Batch, BusError, Offset, Partition},
+        sequencer::Sequencer,
+    },
 };
 
 /// Messages that wait in memory for one session; at this bound or that of their bytes the session goes back to the index.
 const LIVE_MESSAGES: usize = 256;
-
-/// A message and its place in the log.
-#[derive(Clone, Debug)]
-pub(super) struct LoggedMessage {
-    pub(super) partition: Partition,
-    pub(super) offset: Offset,
-    pub(super) log_time: OffsetDateTime,
-    pub(super) message: Arc<Message>,
-}
-
-/// What became of an own append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    Judged(Verdict),
-    /// It reached the log too late, and every reader dropped it.
-    Stale,
-}
-
-/// Messages for one session, as they come. Closed by the reader where the session falls behind.
-#[derive(Debug)]
-pub(super) struct Live {
-    messages: mpsc::Receiver<Waiting>,
-}
-
-/// A message with the room that it takes.
-pub(super) type Waiting = (Arc<LoggedMessage>, Option<Room>);
-
-impl Live {
-    pub(super) async fn next(&mut self) -> Option<Waiting> {
-        self.messages.recv().await
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Attached {
-    /// Everything from here on comes live.
-    pub(super) positions: Vec<Offset>,
-    /// Says who is in which group, for what comes live.
-    pub(super) snapshot: Arc<Snapshot>,
-    pub(super) live: Live,
-}
-
-#[derive(Debug)]
-pub(super) enum Command {
-    /// An own append was acknowledged.
-    Own { partition: Partition, offset: Offset, log_time: OffsetDateTime, envelope: Arc<Envelope> },
-    /// A session wants to receive; answered with `None` where the agent has a newer one.
-    Attach { agent: AgentId, session_epoch: u64, answer: oneshot::Sender<Option<Attached>> },
-}
 
 #[derive(Debug)]
 struct Route {
@@ -94,7 +46,7 @@ impl Route {
 type Entry = (OffsetDateTime, Option<Arc<Envelope>>);
 
 pub(super) struct Reader {
-    pub(super) inner: Arc<Inner>,
+    pub(super) parts: Parts,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) batches: mpsc::Receiver<Batch>,
     pub(super) index: mpsc::Sender<IndexWork>,
@@ -112,7 +64,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(
-        inner: Arc<Inner>,
+        parts: Parts,
         commands: mpsc::Receiver<Command>,
         batches: mpsc::Receiver<Batch>,
         index: mpsc::Sender<IndexWork>,
@@ -120,15 +72,15 @@ impl Reader {
         caught_up_at: Vec<Offset>,
         from: &[Offset],
     ) -> Self {
-        let window = time::Duration::try_from(inner.config.dedup_window).unwrap_or(time::Duration::minutes(10));
+        let window = time::Duration::try_from(parts.config.dedup_window).unwrap_or(time::Duration::minutes(10));
         // The bound is per partition, since only the records of one partition have one order.
-        let keys = inner.config.dedup_keys / from.len().max(1);
+        let keys = parts.config.dedup_keys / from.len().max(1);
         let sequencers = from.iter().map(|offset| Sequencer::new(*offset)).collect();
         let windows = from.iter().map(|_| DedupWindow::new(window, keys)).collect();
-        let mut snapshots = inner.directory.changes();
+        let mut snapshots = parts.directory.changes();
         let snapshot = snapshots.borrow_and_update().clone();
         Self {
-            inner,
+            parts,
             commands,
             batches,
             index,
@@ -143,7 +95,7 @@ impl Reader {
     }
 
     pub(super) async fn run(mut self) {
-        let stop = self.inner.stop.clone();
+        let stop = self.parts.lifecycle.stop.clone();
         self.check_caught_up();
         loop {
             tokio::select! {
@@ -180,7 +132,7 @@ impl Reader {
     /// From here on messages go to whom the newest snapshot says. A session whose agent joined a group goes back to the index: it
     /// missed what was logged between the join and now.
     fn follow_directory(&mut self) {
-        let snapshot = self.inner.directory.snapshot();
+        let snapshot = self.parts.directory.snapshot();
         if Arc::ptr_eq(&snapshot, &self.snapshot) {
             return;
         }
@@ -226,9 +178,8 @@ impl Reader {
                 return;
             }
         }
-        if let (Some(sequencer), Some(read)) = (self.sequencers.get(partition as usize), self.inner.read.get(partition as usize))
-        {
-            read.store(sequencer.position(), Ordering::Relaxed);
+        if let Some(sequencer) = self.sequencers.get(partition as usize) {
+            self.parts.log.read_to(partition, sequencer.position());
         }
     }
 
@@ -241,8 +192,8 @@ impl Reader {
         envelope: &Envelope,
     ) -> Option<IndexEntry> {
         let message = &envelope.message;
-        if log_time - message.accepted_at > self.inner.config.max_append_delay {
-            self.inner.waiting.resolve(message.id, Seen::Stale);
+        if log_time - message.accepted_at > self.parts.config.max_append_delay {
+            self.parts.waiters.appends.resolve(message.id, Seen::Stale);
             return None;
         }
         let verdict = if message.idempotency_key.is_empty() {
@@ -258,10 +209,10 @@ impl Reader {
             && !message.idempotency_key.is_empty()
             && let Some(Address::Request { request_id, .. }) = &message.reply_to
         {
-            self.inner.replies().asked(*request_id, log_time);
+            self.parts.waiters.replies().asked(*request_id, log_time);
         }
         let row = if verdict == Verdict::First { self.deliver(partition, offset, log_time, message) } else { None };
-        self.inner.waiting.resolve(message.id, Seen::Judged(verdict));
+        self.parts.waiters.appends.resolve(message.id, Seen::Judged(verdict));
         row
     }
 
@@ -273,8 +224,8 @@ impl Reader {
         message: &Message,
     ) -> Option<IndexEntry> {
         if let Address::Request { request_id, .. } = &message.to {
-            self.inner.replies().answered(*request_id, Place { partition, offset }, log_time);
-            self.inner.requests.resolve(*request_id, message);
+            self.parts.waiters.replies().answered(*request_id, LogPlace { partition, offset }, log_time);
+            self.parts.waiters.requests.resolve(*request_id, message);
         }
         let address = MailboxAddress::of(message)?;
         if !self.routes.is_empty() {
@@ -316,7 +267,7 @@ impl Reader {
             return None;
         }
         let (messages, receiver) = mpsc::channel(LIVE_MESSAGES);
-        let bytes = self.inner.bytes.queue(self.inner.config.session_bytes);
+        let bytes = self.parts.memory.sessions.queue(self.parts.config.session_bytes);
         self.routes.insert(agent, Route { session_epoch, messages, bytes });
         let positions = self.sequencers.iter().map(Sequencer::position).collect();
         Some(Attached { positions, snapshot: self.snapshot.clone(), live: Live { messages: receiver } })
@@ -332,30 +283,30 @@ impl Reader {
             self.caught_up_at = Vec::new();
         }
         let waits = (missing > 0).then(|| format!("the messages log: {missing} records to read"));
-        self.inner.status.send_replace(waits);
+        self.parts.lifecycle.waits_for.send_replace(waits);
     }
 }
 
 /// Follows the tail, and follows it again from the last position where it broke.
-pub(super) async fn pump(inner: Arc<Inner>, mut from: Vec<Offset>, batches: mpsc::Sender<Batch>) {
+pub(super) async fn pump(parts: Parts, mut from: Vec<Offset>, batches: mpsc::Sender<Batch>) {
     let mut pause = Duration::from_millis(50);
     loop {
         let error = tokio::select! {
-            () = inner.stop.cancelled() => return,
-            error = follow(&inner, &mut from, &batches, &mut pause) => error,
+            () = parts.lifecycle.stop.cancelled() => return,
+            error = follow(&parts, &mut from, &batches, &mut pause) => error,
         };
         let Some(error) = error else { return };
-        tracing::warn!(%error, topic = %inner.topic, "the tail broke, following it again");
+        tracing::warn!(%error, topic = %parts.log.topic, "the tail broke, following it again");
         tokio::select! {
-            () = inner.stop.cancelled() => return,
+            () = parts.lifecycle.stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
         pause = (pause * 2).min(Duration::from_secs(5));
-        match inner.bus.topic(&inner.topic).await {
-            Ok(info) if info.epoch != inner.epoch => {
-                tracing::error!(topic = %inner.topic, "the log was made again: its offsets mean nothing here");
-                inner.status.send_replace(Some("a restart: the messages log was made again".to_owned()));
-                inner.stop.cancel();
+        match parts.log.bus.topic(&parts.log.topic).await {
+            Ok(info) if info.epoch != parts.log.epoch => {
+                tracing::error!(topic = %parts.log.topic, "the log was made again: its offsets mean nothing here");
+                parts.lifecycle.waits_for.send_replace(Some("a restart: the messages log was made again".to_owned()));
+                parts.lifecycle.stop.cancel();
                 return;
             }
             Ok(_) | Err(_) => {}
@@ -363,8 +314,8 @@ pub(super) async fn pump(inner: Arc<Inner>, mut from: Vec<Offset>, batches: mpsc
     }
 }
 
-async fn follow(inner: &Inner, from: &mut [Offset], batches: &mpsc::Sender<Batch>, pause: &mut Duration) -> Option<BusError> {
-    let mut tail = match inner.bus.tail(&inner.topic, from).await {
+async fn follow(parts: &Parts, from: &mut [Offset], batches: &mpsc::Sender<Batch>, pause: &mut Duration) -> Option<BusError> {
+    let mut tail = match parts.log.bus.tail(&parts.log.topic, from).await {
         Ok(tail) => tail,
         Err(error) => return Some(error),
     };

@@ -18,27 +18,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Inner,
+    acknowledgements::OpenMailbox,
     catch_up::{self, LateJoin, Page},
-    dead_letter::{self, Burial, Reason},
-    keeper::Slot,
-    reader::{Attached, Command, Live, LoggedMessage, Waiting},
+    cursor::Cursor,
+    dead_letters::{self, Burial, Reason},
+    delivery::{Delivery, DeliveryId},
+    logged::{Attached, Command, Live, LoggedMessage, Waiting},
+    parts::{DRAIN, Parts},
+    ports::{Attempts, OpenedMailbox},
+    session::{Queued, SessionEvent, Word},
 };
 use crate::{
-    agent::Agent,
-    budget::{Queue, Room},
-    bus::{Offset, Partition},
-    cursor::Cursor,
-    directory::Snapshot,
+    directory::{agent::Agent, snapshot::Snapshot},
     fault::Fault,
-    mailbox::{Attempts, OpenedMailbox},
-    session::{Delivery, DeliveryId, Queued, SessionEvent, Word},
+    kit::budget::{Queue, Room},
+    log::bus::{Offset, Partition},
 };
 
 /// How long a takeover may take until the older session is surely over.
 const TAKEOVER: time::Duration = time::Duration::seconds(2);
-/// How long a session may go on acknowledging after `Draining`.
-pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 enum Done {
     Attached(Option<(Attached, Vec<LateJoin>)>),
@@ -63,7 +61,7 @@ impl Ready {
 }
 
 /// A place in the queue for the agent, and room for the bytes.
-type Place<'a> = (Permit<'a, Queued>, Room);
+type Slot<'a> = (Permit<'a, Queued>, Room);
 
 struct Outstanding {
     due: Instant,
@@ -82,10 +80,10 @@ enum End {
 }
 
 pub(super) struct Receiver {
-    inner: Arc<Inner>,
+    parts: Parts,
     agent: Arc<Agent>,
     session_epoch: u64,
-    slot: Arc<Slot>,
+    mailbox: Arc<OpenMailbox>,
     events: mpsc::Sender<Queued>,
     /// Of what waits in `events`, and of what was read ahead of it.
     bytes: Queue,
@@ -113,14 +111,14 @@ pub(super) struct Receiver {
 
 impl Receiver {
     pub(super) fn new(
-        inner: Arc<Inner>,
+        parts: Parts,
         agent: Arc<Agent>,
         opened: OpenedMailbox,
         window: usize,
         events: mpsc::Sender<Queued>,
         words: mpsc::Receiver<Word>,
     ) -> Self {
-        let mut cursors = vec![Cursor::default(); inner.partitions as usize];
+        let mut cursors = vec![Cursor::default(); parts.log.partitions as usize];
         for (partition, state) in &opened.cursors {
             if let Some(cursor) = cursors.get_mut(*partition as usize) {
                 *cursor = Cursor::resume(state);
@@ -131,16 +129,16 @@ impl Receiver {
             .iter()
             .map(|row| (DeliveryId { partition: row.partition, offset: row.offset }, row.attempts))
             .collect();
-        let slot = Slot::new(agent.id, opened.session_epoch);
-        inner.slots.add(&slot);
+        let mailbox = OpenMailbox::new(agent.id, opened.session_epoch);
+        parts.acknowledgements.add(&mailbox);
         let mut receiver = Self {
             targets: vec![0; cursors.len()],
-            bytes: inner.bytes.queue(inner.config.session_bytes),
-            page_bytes: inner.bytes.queue(inner.config.session_bytes),
-            inner,
+            bytes: parts.memory.sessions.queue(parts.config.session_bytes),
+            page_bytes: parts.memory.sessions.queue(parts.config.session_bytes),
+            parts,
             agent,
             session_epoch: opened.session_epoch,
-            slot,
+            mailbox,
             events,
             words,
             window,
@@ -168,14 +166,14 @@ impl Receiver {
     }
 
     pub(super) async fn run(mut self, ended: CancellationToken) {
-        self.inner.metrics.active_agents(1);
+        self.parts.metrics.active_agents(1);
         let end = self.serve().await;
-        self.inner.metrics.active_agents(-1);
+        self.parts.metrics.active_agents(-1);
         ended.cancel();
         match end {
-            End::Stopped => self.inner.slots.close(&self.inner, &self.slot, false).await,
+            End::Stopped => self.parts.acknowledgements.close(&self.mailbox, false).await,
             End::Replaced => {
-                self.inner.slots.close(&self.inner, &self.slot, false).await;
+                self.parts.acknowledgements.close(&self.mailbox, false).await;
                 // An agent that does not read learns it from the end of the stream.
                 let _gone = self.events.send_timeout(SessionEvent::Replaced.into(), Duration::from_secs(1)).await;
             }
@@ -186,20 +184,20 @@ impl Receiver {
                 }
                 self.push();
                 self.push_outstanding();
-                self.inner.slots.close(&self.inner, &self.slot, true).await;
+                self.parts.acknowledgements.close(&self.mailbox, true).await;
             }
         }
     }
 
     async fn serve(&mut self) -> End {
         let mut work: Option<BoxFuture<'static, Done>> = Some(self.attach(Duration::ZERO));
-        let mut flush = tokio::time::interval(self.inner.config.flush_every);
+        let mut flush = tokio::time::interval(self.parts.config.flush_every);
         let mut draining = false;
         let drained = sleep(Duration::MAX);
         tokio::pin!(drained);
-        let inner = self.inner.clone();
+        let parts = self.parts.clone();
         let events = self.events.clone();
-        let replaced = self.slot.replaced.clone();
+        let replaced = self.mailbox.replaced.clone();
         loop {
             if work.is_none() && self.ready.is_empty() && self.live.is_none() {
                 work = Some(self.attach(Duration::ZERO));
@@ -209,10 +207,10 @@ impl Receiver {
             let next_due = self.due.first().map(|(due, _)| *due);
             tokio::select! {
                 biased;
-                () = inner.stop.cancelled() => return End::Stopped,
+                () = parts.lifecycle.stop.cancelled() => return End::Stopped,
                 () = replaced.cancelled() => return End::Replaced,
                 () = events.closed() => return End::Closed,
-                () = inner.draining.cancelled(), if !draining => {
+                () = parts.lifecycle.draining.cancelled(), if !draining => {
                     draining = true;
                     drained.as_mut().reset(Instant::now() + DRAIN);
                     let _full = events.send_timeout(SessionEvent::Draining.into(), DRAIN).await;
@@ -283,20 +281,20 @@ impl Receiver {
     }
 
     fn attach(&self, after: Duration) -> BoxFuture<'static, Done> {
-        let (inner, agent, session_epoch) = (self.inner.clone(), self.agent.id, self.session_epoch);
+        let (parts, agent, session_epoch) = (self.parts.clone(), self.agent.id, self.session_epoch);
         let known = self.snapshot.clone();
         let considered: Vec<Offset> = self.cursors.iter().map(Cursor::considered).collect();
         async move {
             sleep(after).await;
             let (answer, attached) = oneshot::channel();
-            if inner.reader.send(Command::Attach { agent, session_epoch, answer }).await.is_err() {
+            if parts.reader.send(Command::Attach { agent, session_epoch, answer }).await.is_err() {
                 return Done::Broken(Fault::unavailable("STOPPING", "the hub stops"));
             }
             match attached.await {
                 Ok(Some(attached)) => {
-                    catch_up::indexed(&inner, &attached.positions).await;
+                    catch_up::indexed(&parts, &attached.positions).await;
                     let known = known.as_ref().unwrap_or(&attached.snapshot);
-                    match catch_up::late_joins(&inner, agent, known, &attached.snapshot, &considered).await {
+                    match catch_up::late_joins(&parts, agent, known, &attached.snapshot, &considered).await {
                         Ok(late) => Done::Attached(Some((attached, late))),
                         Err(fault) => Done::Broken(fault),
                     }
@@ -311,10 +309,10 @@ impl Receiver {
     /// Reads on where a partition is not caught up. `None`: all are, or are held back.
     fn next_page(&self) -> Option<BoxFuture<'static, Done>> {
         if let Some(join) = self.late.front().filter(|_| self.outstanding.len() < self.window) {
-            let (inner, join) = (self.inner.clone(), join.clone());
+            let (parts, join) = (self.parts.clone(), join.clone());
             let read = async move {
                 let partition = join.partition();
-                match catch_up::missed(&inner, join).await {
+                match catch_up::missed(&parts, join).await {
                     Ok((offsets, rest)) => Done::Missed(partition, offsets, rest),
                     Err(fault) => Done::Broken(fault),
                 }
@@ -327,10 +325,10 @@ impl Receiver {
             .zip(&self.targets)
             .map(|((partition, cursor), target)| (partition, cursor, *target))
             .find(|(partition, cursor, target)| cursor.considered() < *target && !self.held.contains(partition))?;
-        let (inner, agent, from) = (self.inner.clone(), self.agent.id, cursor.considered());
+        let (parts, agent, from) = (self.parts.clone(), self.agent.id, cursor.considered());
         let room = self.page_bytes.clone();
         let read = async move {
-            match catch_up::page(&inner, &snapshot, agent, partition, from..target, &room).await {
+            match catch_up::page(&parts, &snapshot, agent, partition, from..target, &room).await {
                 Ok(page) => Done::Page(page),
                 Err(fault) => Done::Broken(fault),
             }
@@ -338,7 +336,7 @@ impl Receiver {
         Some(read.boxed())
     }
 
-    async fn deliver_next(&mut self, place: Place<'_>) {
+    async fn deliver_next(&mut self, place: Slot<'_>) {
         match self.ready.pop_front() {
             None => {}
             Some(Ready::SkipTo(partition, upto)) => {
@@ -360,23 +358,23 @@ impl Receiver {
             return;
         }
         self.attempts.insert(id, 1);
-        self.slot.unwritten().attempts.insert(id, 1);
+        self.mailbox.unwritten().attempts.insert(id, 1);
         self.expect_ack(id, 0, Duration::ZERO);
     }
 
     /// Deliveries of what is for the agent no more, such as what expired meanwhile.
     fn forget_attempts(&mut self, partition: Partition, below: Offset) {
-        let (outstanding, slot) = (&self.outstanding, &self.slot);
+        let (outstanding, mailbox) = (&self.outstanding, &self.mailbox);
         self.attempts.retain(|id, _| {
             let keep = id.partition != partition || id.offset >= below || outstanding.contains_key(id);
             if !keep {
-                slot.unwritten().attempts.insert(*id, 0);
+                mailbox.unwritten().attempts.insert(*id, 0);
             }
             keep
         });
     }
 
-    async fn deliver(&mut self, logged: Arc<LoggedMessage>, place: Place<'_>) {
+    async fn deliver(&mut self, logged: Arc<LoggedMessage>, place: Slot<'_>) {
         let id = DeliveryId { partition: logged.partition, offset: logged.offset };
         if self.held.contains(&id.partition) {
             return;
@@ -396,7 +394,7 @@ impl Receiver {
         let began = self.began_at.as_ref().and_then(|began| began.get(id.partition as usize)).copied().unwrap_or(0);
         let unsure = !self.clean && (id.offset < began || logged.log_time < self.opened_at + TAKEOVER);
         let attempt = known.unwrap_or(u32::from(unsure)) + 1;
-        self.expect_ack(id, attempt, self.inner.config.redeliver_after);
+        self.expect_ack(id, attempt, self.parts.config.redeliver_after);
         if !self.bury(id, &logged, attempt).await {
             self.hand_over(id, &logged, attempt, known.is_some() || unsure, place);
         }
@@ -413,7 +411,7 @@ impl Receiver {
                 self.postpone(id, Duration::from_millis(500));
                 continue;
             };
-            match catch_up::one(&self.inner, id.partition, id.offset).await {
+            match catch_up::one(&self.parts, id.partition, id.offset).await {
                 Ok(Some(logged)) => {
                     let Some(room) = bytes.take(logged.message.cost()) else {
                         self.postpone(id, Duration::from_millis(500));
@@ -422,8 +420,8 @@ impl Receiver {
                     let attempt = self.outstanding.get(&id).map_or(1, |outstanding| outstanding.attempt) + 1;
                     if !self.bury(id, &logged, attempt).await {
                         self.attempts.insert(id, attempt);
-                        self.slot.unwritten().attempts.insert(id, attempt);
-                        self.expect_ack(id, attempt, self.inner.config.redeliver_after);
+                        self.mailbox.unwritten().attempts.insert(id, attempt);
+                        self.expect_ack(id, attempt, self.parts.config.redeliver_after);
                         self.hand_over(id, &logged, attempt, true, (place, room));
                     }
                 }
@@ -441,22 +439,22 @@ impl Receiver {
     async fn bury(&mut self, id: DeliveryId, logged: &LoggedMessage, attempt: u32) -> bool {
         let reason = if logged.message.expires_at <= OffsetDateTime::now_utc() {
             Reason::Expired
-        } else if attempt > self.inner.config.max_attempts {
+        } else if attempt > self.parts.config.max_attempts {
             Reason::Attempts(attempt - 1)
         } else {
             return false;
         };
-        match dead_letter::bury(&self.inner, logged, self.agent.id, reason).await {
+        match dead_letters::bury(&self.parts, logged, self.agent.id, reason).await {
             Burial::Done => self.acknowledge(id),
             Burial::Later => self.postpone(id, Duration::from_secs(1)),
         }
         true
     }
 
-    fn hand_over(&mut self, id: DeliveryId, logged: &LoggedMessage, attempt: u32, redelivered: bool, (place, room): Place<'_>) {
+    fn hand_over(&mut self, id: DeliveryId, logged: &LoggedMessage, attempt: u32, redelivered: bool, (place, room): Slot<'_>) {
         let took = OffsetDateTime::now_utc() - logged.message.accepted_at;
-        self.inner.metrics.received(&self.agent.name, logged.message.payload.len());
-        self.inner.metrics.latency("deliver", took.try_into().unwrap_or_default());
+        self.parts.metrics.received(&self.agent.name, logged.message.payload.len());
+        self.parts.metrics.latency("deliver", took.try_into().unwrap_or_default());
         if let Some(outstanding) = self.outstanding.get_mut(&id) {
             outstanding.again = redelivered;
         }
@@ -492,10 +490,10 @@ impl Receiver {
             outstanding.attempt = outstanding.attempt.saturating_sub(1).max(1);
             if let Some(known) = self.attempts.get_mut(&id) {
                 *known = outstanding.attempt;
-                self.slot.unwritten().attempts.insert(id, *known);
+                self.mailbox.unwritten().attempts.insert(id, *known);
             }
         }
-        self.postpone(id, self.inner.config.redeliver_after);
+        self.postpone(id, self.parts.config.redeliver_after);
     }
 
     fn acknowledge(&mut self, id: DeliveryId) {
@@ -508,7 +506,7 @@ impl Receiver {
             self.due.remove(&(outstanding.due, id));
         }
         if self.attempts.remove(&id).is_some() {
-            self.slot.unwritten().attempts.insert(id, 0);
+            self.mailbox.unwritten().attempts.insert(id, 0);
         }
     }
 
@@ -523,7 +521,7 @@ impl Receiver {
     /// What the next session must flag as delivered before. A late message that was not delivered yet has no other trace: it counts as
     /// delivered once.
     fn push_outstanding(&self) {
-        let mut unwritten = self.slot.unwritten();
+        let mut unwritten = self.mailbox.unwritten();
         for (id, outstanding) in &self.outstanding {
             unwritten.attempts.insert(*id, outstanding.attempt.max(1));
         }
@@ -531,7 +529,7 @@ impl Receiver {
 
     /// Hands what changed to the keeper.
     fn push(&mut self) {
-        let mut unwritten = self.slot.unwritten();
+        let mut unwritten = self.mailbox.unwritten();
         for partition in self.dirty.drain() {
             if let Some(cursor) = self.cursors.get(partition as usize) {
                 unwritten.cursors.insert(partition, cursor.state());

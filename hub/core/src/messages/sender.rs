@@ -8,45 +8,46 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Inner,
-    reader::{Command, Seen},
-    receiver::DRAIN,
-};
-use crate::{
-    agent::{Agent, AgentId},
-    bus::{AppendError, Appended},
     dedup::Verdict,
-    directory::Snapshot,
-    envelope::{Envelope, to_micros},
-    fault::{Code, Fault},
-    message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, partition_of, too_large},
+    envelope::Envelope,
+    logged::{Command, REQUEST, SEND, Seen},
+    message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, too_large},
+    parts::{DRAIN, Parts},
     session::{NumberedMessage, Queued, SessionEvent},
 };
-
-/// The methods that idempotency keys are apart by.
-pub(super) const SEND: &str = "send";
-pub(super) const REQUEST: &str = "request";
+use crate::{
+    directory::{
+        agent::{Agent, AgentId},
+        snapshot::Snapshot,
+    },
+    fault::{Code, Fault},
+    kit::clock::truncated,
+    log::{
+        bus::{AppendError, Appended},
+        partition::partition_of,
+    },
+};
 
 /// Appends that wait to be seen, of all senders.
 const MAX_WAITING: usize = 10_000;
 
 /// Sends one message and waits until it was seen in order.
-pub(super) async fn send(inner: &Inner, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Receipt, Fault> {
+pub(super) async fn send(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Receipt, Fault> {
     let began = Instant::now();
     let kind = message.kind.as_str();
     let bytes = message.payload.len();
-    let receipt = append(inner, seal(inner, from, message, method)?).await?;
-    inner.metrics.message(kind);
-    inner.metrics.sent(&from.name, bytes);
-    inner.metrics.latency("send", began.elapsed());
+    let receipt = append(parts, seal(parts, from, message, method)?).await?;
+    parts.metrics.message(kind);
+    parts.metrics.sent(&from.name, bytes);
+    parts.metrics.latency("send", began.elapsed());
     Ok(receipt)
 }
 
 /// Checks a message and makes its envelope.
-fn seal(inner: &Inner, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Envelope, Fault> {
-    let now = to_micros(OffsetDateTime::now_utc());
+fn seal(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Envelope, Fault> {
+    let now = truncated(OffsetDateTime::now_utc());
     message.validate(now)?;
-    let snapshot = inner.directory.snapshot();
+    let snapshot = parts.directory.snapshot();
     let to_id = recipient(&snapshot, &message.to)?;
     if let Some(address) = &message.reply_to {
         recipient(&snapshot, address)?;
@@ -76,7 +77,7 @@ fn seal(inner: &Inner, from: &Agent, message: OutgoingMessage, method: &str) -> 
         metadata: message.metadata,
         accepted_at: now,
         sent_at: now,
-        expires_at: message.expires_at.map_or(latest, |at| to_micros(at.min(latest))),
+        expires_at: message.expires_at.map_or(latest, |at| truncated(at.min(latest))),
         // W3C: what can't be read is dropped, and the trace starts anew.
         tracestate: if traced && message.tracestate.len() <= 512 { message.tracestate } else { String::new() },
         traceparent: if traced { message.traceparent } else { String::new() },
@@ -109,29 +110,29 @@ fn is_traceparent(text: &str) -> bool {
         if hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2) && *version != "ff")
 }
 
-async fn append(inner: &Inner, envelope: Envelope) -> Result<Receipt, Fault> {
+async fn append(parts: &Parts, envelope: Envelope) -> Result<Receipt, Fault> {
     let record = envelope.record();
     let size = record.value.as_ref().map_or(0, bytes::Bytes::len);
     if size > MAX_ENVELOPE_BYTES {
         return Err(too_large(size));
     }
     let id = envelope.message.id;
-    let partition = partition_of(envelope.message.from_id.0, inner.partitions);
-    let mut ticket = inner.waiting.wait(id, MAX_WAITING).ok_or_else(too_many)?;
-    let seen = tokio::time::timeout(inner.config.append_timeout, async {
-        let pending = inner.bus.append(&inner.topic, partition, record).await.map_err(append_fault)?;
+    let partition = partition_of(envelope.message.from_id.0, parts.log.partitions);
+    let mut waiter = parts.waiters.appends.wait(id, MAX_WAITING).ok_or_else(too_many)?;
+    let seen = tokio::time::timeout(parts.config.append_timeout, async {
+        let pending = parts.log.bus.append(&parts.log.topic, partition, record).await.map_err(append_fault)?;
         match pending.await {
             Ok(Appended::At { offset, log_time }) => {
                 let own = Command::Own { partition, offset, log_time, envelope: Arc::new(envelope) };
-                // Where the reader is gone the ticket below says so.
-                let _gone = inner.reader.send(own).await;
-                Ok(ticket.answered().await)
+                // Where the reader is gone the waiter below says so.
+                let _gone = parts.reader.send(own).await;
+                Ok(waiter.answered().await)
             }
-            Ok(Appended::Unknown) => Ok(ticket.answered().await),
+            Ok(Appended::Unknown) => Ok(waiter.answered().await),
             Err(AppendError::Unknown(why)) => {
                 // It may be there all the same: the tail would show it soon.
-                let grace = inner.config.append_timeout.min(std::time::Duration::from_secs(2));
-                match tokio::time::timeout(grace, ticket.answered()).await {
+                let grace = parts.config.append_timeout.min(std::time::Duration::from_secs(2));
+                match tokio::time::timeout(grace, waiter.answered()).await {
                     Ok(seen) => Ok(seen),
                     Err(_) => Err(append_fault(AppendError::Unknown(why))),
                 }
@@ -139,7 +140,7 @@ async fn append(inner: &Inner, envelope: Envelope) -> Result<Receipt, Fault> {
             Err(error) => Err(append_fault(error)),
         }
     });
-    let stopped = inner.stop.cancelled();
+    let stopped = parts.lifecycle.stop.cancelled();
     let seen = tokio::select! {
         seen = seen => seen.map_err(|_| append_fault(AppendError::Unknown("the log did not answer in time".to_owned())))??,
         () = stopped => return Err(append_fault(AppendError::Unknown("the hub stops".to_owned()))),
@@ -179,7 +180,7 @@ fn append_fault(error: AppendError) -> Fault {
 
 /// Sends what a session was given, one after another, so that nothing passes a message that failed.
 pub(super) async fn serve(
-    inner: Arc<Inner>,
+    parts: Parts,
     agent: Arc<Agent>,
     mut messages: mpsc::Receiver<NumberedMessage>,
     events: mpsc::Sender<Queued>,
@@ -188,7 +189,7 @@ pub(super) async fn serve(
     let mut failed = None;
     loop {
         let next = tokio::select! {
-            () = inner.stop.cancelled() => return,
+            () = parts.lifecycle.stop.cancelled() => return,
             // What was taken is still sent.
             () = ended.cancelled(), if !messages.is_closed() => {
                 messages.close();
@@ -203,7 +204,7 @@ pub(super) async fn serve(
                 "EARLIER_MESSAGE_FAILED",
                 format!("message {at} of this session failed: send {at} again, the same or another, and then what follows it"),
             )),
-            _ => send(&inner, &agent, message, SEND).await,
+            _ => send(&parts, &agent, message, SEND).await,
         };
         if outcome.is_ok() {
             failed = None;
@@ -217,8 +218,8 @@ pub(super) async fn serve(
 }
 
 /// For a session that only sends: says that the hub is about to stop, and ends it a little later.
-pub(super) async fn announce_drain(inner: Arc<Inner>, events: mpsc::Sender<Queued>, ended: CancellationToken) {
-    inner.draining.cancelled().await;
+pub(super) async fn announce_drain(parts: Parts, events: mpsc::Sender<Queued>, ended: CancellationToken) {
+    parts.lifecycle.draining.cancelled().await;
     let _full = events.send_timeout(SessionEvent::Draining.into(), DRAIN).await;
     tokio::time::sleep(DRAIN).await;
     ended.cancel();

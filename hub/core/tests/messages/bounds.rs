@@ -1,8 +1,9 @@
 //! What waits for agents that don't read is bounded, and costs the others nothing.
 
-use acb_hub_core::{
+use acb_hub_core::messages::{
+    config::MessagesConfig,
     message::{Address, OutgoingMessage},
-    session::{MessagesConfig, SessionEvent},
+    session::SessionEvent,
 };
 use bytes::Bytes;
 

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use acb_hub_core::{
-    messages::Messages,
+use acb_hub_core::messages::{
+    service::Messages,
     session::{SessionEvent, SessionOptions},
 };
 use tokio::task::JoinHandle;

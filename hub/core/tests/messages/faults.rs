@@ -10,13 +10,18 @@ use std::{
 };
 
 use acb_hub_core::{
-    agent::AgentId,
-    bus::{AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
-    cursor::CursorState,
+    directory::agent::AgentId,
     fault::{Code, Fault},
-    mailbox::{Advance, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
-    message::{Address, OutgoingMessage},
-    session::{MessagesConfig, SessionEvent},
+    log::bus::{
+        AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName,
+    },
+    messages::{
+        config::MessagesConfig,
+        cursor::CursorState,
+        message::{Address, OutgoingMessage},
+        ports::{Advance, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+        session::SessionEvent,
+    },
 };
 use async_trait::async_trait;
 use futures::StreamExt as _;

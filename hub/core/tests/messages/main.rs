@@ -11,9 +11,11 @@ mod world;
 use std::sync::Arc;
 
 use acb_hub_core::{
-    bus::{Bus as _, Record, TopicName},
-    message::{Address, OutgoingMessage},
-    session::MessagesConfig,
+    log::bus::{Bus as _, Record, TopicName},
+    messages::{
+        config::MessagesConfig,
+        message::{Address, OutgoingMessage},
+    },
 };
 use model::{ModelBus, ModelStore};
 use world::{Ports, World, deliveries, delivery, eventually, text, to};

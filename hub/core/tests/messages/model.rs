@@ -11,15 +11,17 @@ use std::{
 };
 
 use acb_hub_core::{
-    agent::AgentId,
-    bus::{
+    directory::agent::AgentId,
+    fault::Fault,
+    log::bus::{
         AppendError, Appended, Batch, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo,
         TopicName,
     },
-    cursor::CursorState,
-    fault::Fault,
-    mailbox::{Advance, Attempts, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
-    session::DeliveryId,
+    messages::{
+        cursor::CursorState,
+        delivery::DeliveryId,
+        ports::{Advance, Attempts, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+    },
 };
 use async_trait::async_trait;
 use futures::stream;

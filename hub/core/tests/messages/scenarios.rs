@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use acb_hub_core::{
     fault::Code,
-    message::{Address, MAX_ENVELOPE_BYTES, OutgoingMessage},
-    session::{MessagesConfig, SessionEvent, SessionOptions},
+    messages::{
+        config::MessagesConfig,
+        message::{Address, MAX_ENVELOPE_BYTES, OutgoingMessage},
+        session::{SessionEvent, SessionOptions},
+    },
 };
 
 use super::world::{PATIENCE, World, deliveries, delivery, event, eventually, keyed, silent, text, to};
@@ -274,7 +277,7 @@ pub(crate) async fn what_expires_is_buried_once(world: &World) {
         () = reading => panic!("the session ended"),
         () = buried => {}
     }
-    let source = |logged: &acb_hub_core::bus::Logged| {
+    let source = |logged: &acb_hub_core::log::bus::Logged| {
         let header = logged.record.headers.iter().find(|(name, _)| name == "acb-source").unwrap();
         String::from_utf8(header.1.to_vec()).unwrap()
     };
@@ -466,6 +469,6 @@ pub(crate) async fn an_acknowledged_late_message_does_not_come_again(world: &Wor
     assert!(silent(&mut inbox).await);
 }
 
-async fn event_of(events: &mut acb_hub_core::session::SessionEvents) -> SessionEvent {
+async fn event_of(events: &mut acb_hub_core::messages::session::SessionEvents) -> SessionEvent {
     tokio::time::timeout(PATIENCE, events.next()).await.expect("an event in time").expect("the session lives")
 }

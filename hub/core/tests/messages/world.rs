@@ -3,16 +3,23 @@
 use std::{sync::Arc, time::Duration};
 
 use acb_hub_core::{
-    agent::{Agent, AgentId, Role},
-    bus::{Bus, Logged, TopicName},
-    directory::{Directory, Membership, Snapshot},
-    mailbox::{CursorStore, MailboxStore},
-    message::{Address, OutgoingMessage},
-    messages::Messages,
+    directory::{
+        agent::{Agent, AgentId, Role},
+        membership::Membership,
+        snapshot::{Directory, Snapshot},
+    },
+    kit::supervisor::Supervisor,
+    log::bus::{Bus, Logged, TopicName},
+    messages::{
+        config::MessagesConfig,
+        delivery::Delivery,
+        message::{Address, OutgoingMessage},
+        ports::{CursorStore, MailboxStore},
+        request_id::RequestKey,
+        service::Messages,
+        session::{Session, SessionEvent, SessionOptions},
+    },
     metrics::Metrics,
-    request::RequestKey,
-    session::{Delivery, MessagesConfig, Session, SessionEvent, SessionOptions},
-    supervisor::Supervisor,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 //! What ends with an API key, and what does not.
 
-use acb_hub_core::credential::{MAX_FAMILIES, MAX_FAMILY_TOKENS};
+use acb_hub_core::door::refresh_token::{MAX_FAMILIES, MAX_FAMILY_TOKENS};
 
 use crate::world::{World, reason};
 

@@ -1,6 +1,6 @@
 //! Agents that other agents register, where the tenant's registration is open.
 
-use acb_hub_core::registry::{Criteria, Page, Registration};
+use acb_hub_core::directory::presence::{Criteria, Page, Registration};
 
 use crate::world::{World, reason};
 
@@ -17,7 +17,7 @@ async fn an_agent_registers_others_and_only_its_own() {
     };
     let observer = {
         let grant = world.authority.exchange(&observer.api_key).await.unwrap();
-        let read = acb_hub_core::access::rule("/acb.v1.AgentRegistry/GetAgent").unwrap();
+        let read = acb_hub_core::door::rules::rule("/acb.v1.AgentRegistry/GetAgent").unwrap();
         world.door.admit(read, Some(&format!("Bearer {}", grant.access_token))).await.unwrap().unwrap()
     };
     let (alice, bob) = (caller(&alice.api_key).await, caller(&bob.api_key).await);

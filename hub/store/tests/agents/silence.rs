@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use acb_hub_core::{agent::AgentId, fault::Code, registry::PresenceStore as _};
+use acb_hub_core::{
+    directory::{agent::AgentId, presence::PresenceStore as _},
+    fault::Code,
+};
 use acb_hub_store::PgStore;
 use acb_testbed::{Gate, Postgres, TestTenant};
 use sqlx::PgConnection;

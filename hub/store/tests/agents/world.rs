@@ -3,15 +3,9 @@
 use std::sync::Arc;
 
 use acb_hub_core::{
-    access::rule,
-    credential::Authority,
-    directory::Directory,
-    door::Door,
+    directory::{caller::Caller, presence::Registry, refresher::Refresher, snapshot::Directory},
+    door::{access_token::Tokens, admission::Door, authority::Authority, keyring::Keyring, rules::rule},
     fault::Fault,
-    identity::Caller,
-    refresh::Refresher,
-    registry::Registry,
-    token::{Keyring, Tokens},
 };
 use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};

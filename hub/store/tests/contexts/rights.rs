@@ -1,12 +1,10 @@
 //! What lasts ends with the right to it: subscriptions, uploads, and changes of contexts that were made before.
 
 use acb_hub_core::{
-    bus::TopicName,
-    chunk::Chunk,
-    context::Access,
-    contexts::ContextUpdate,
-    subscription::From,
-    upload::{StartUpload, UploadId},
+    contexts::{
+        audience::Access, catalog::ContextUpdate, chunk::Chunk, context::UploadId, subscription::From, upload::StartUpload,
+    },
+    log::bus::TopicName,
 };
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};

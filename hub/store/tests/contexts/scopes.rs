@@ -1,7 +1,8 @@
 //! Who sees what: by id, in lists and in subscriptions.
 
-use acb_hub_core::{
-    context::{Access, ContextId, Scope, Viewer},
+use acb_hub_core::contexts::{
+    audience::{Access, Scope, Viewer},
+    context::ContextId,
     subscription::From,
 };
 

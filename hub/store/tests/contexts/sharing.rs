@@ -9,16 +9,19 @@ use std::{
 };
 
 use acb_hub_core::{
-    agent::AgentId,
-    bus::TopicName,
-    chunk::Chunk,
-    context::{Access, Context, ContextId, Payload, Viewer},
-    context_store::{ContextStore, Created, Expiry, ListFilter},
-    contexts::{ContextConfig, ContextStores, ContextUpdate, NewContext},
+    contexts::{
+        audience::{Access, Viewer},
+        catalog::{ContextUpdate, NewContext},
+        chunk::Chunk,
+        context::{Context, ContextId, Payload, UploadId},
+        parts::{ContextConfig, ContextStores},
+        ports::{ContextStore, Created, Expiry, ListFilter},
+        subscription::From,
+        upload::StartUpload,
+    },
+    directory::{agent::AgentId, schema::SchemaRef},
     fault::{Code, Fault},
-    payload_schema::SchemaRef,
-    subscription::From,
-    upload::{StartUpload, UploadId},
+    log::bus::TopicName,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,7 +29,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::world::{DEADLINE, World, brief, describe, new, reason};
 
-fn update(context: &acb_hub_core::context::Context, payload: &str) -> ContextUpdate {
+fn update(context: &acb_hub_core::contexts::context::Context, payload: &str) -> ContextUpdate {
     ContextUpdate {
         id: context.id,
         version: context.version,
@@ -254,9 +257,9 @@ async fn a_change_survives_a_crash_before_the_log_has_it() {
     drop(two);
     let repeated = dying.share(alice, "repeated", Access::public()).await;
     let claim = dying.stores.outbox.claim(&[]).await.unwrap().unwrap();
-    let record = acb_hub_core::context_event::record(claim.changes()[0].event.clone()).unwrap();
+    let record = acb_hub_core::contexts::change::record(claim.changes()[0].event.clone()).unwrap();
     let topic = TopicName::context(world.tenant.name(), "notes");
-    let partition = acb_hub_core::message::partition_of(repeated.id.0, 2);
+    let partition = acb_hub_core::log::partition::partition_of(repeated.id.0, 2);
     dying.bus.append(&topic, partition, record).await.unwrap().await.unwrap();
     drop(claim);
     let three = world.replica().await;

@@ -9,12 +9,16 @@ use std::{
 };
 
 use acb_hub_core::{
-    chunk::{CHUNK_BYTES, Chunk, ChunkStore, Put, Stored},
-    context::{Access, Payload, Scope},
-    contexts::{ContextConfig, ContextStores},
+    contexts::{
+        audience::{Access, Scope},
+        chunk::{CHUNK_BYTES, Chunk, Stored},
+        context::{Payload, UploadId},
+        parts::{ContextConfig, ContextStores},
+        ports::{ChunkStore, Put},
+        subscription::From,
+        upload::{StartUpload, UploadSession},
+    },
     fault::Fault,
-    subscription::From,
-    upload::{StartUpload, UploadId, UploadSession},
 };
 use acb_testbed::{Postgres, Version};
 use async_trait::async_trait;
@@ -72,8 +76,8 @@ async fn settle(session: &mut UploadSession) {
 
 async fn download(
     replica: &Replica,
-    agent: acb_hub_core::agent::AgentId,
-    id: acb_hub_core::context::ContextId,
+    agent: acb_hub_core::directory::agent::AgentId,
+    id: acb_hub_core::contexts::context::ContextId,
     from: u32,
 ) -> Vec<u8> {
     let (_, mut chunks) = replica.uploads.receive(&replica.agent(agent), id, from).await.unwrap();
@@ -263,7 +267,7 @@ async fn a_download_is_for_those_who_see_the_context() {
     assert_eq!(reason(one.uploads.receive(&one.agent(bob), context.id, 0).await), "CONTEXT_NOT_FOUND");
     assert_eq!(download(&one, alice, context.id, 0).await, file.0);
     // A new version inline takes the place of the chunks.
-    let update = acb_hub_core::contexts::ContextUpdate {
+    let update = acb_hub_core::contexts::catalog::ContextUpdate {
         id: context.id,
         version: 1,
         payload: "short".into(),

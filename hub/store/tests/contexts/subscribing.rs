@@ -1,8 +1,8 @@
 //! Where a subscription begins, and what becomes of a slow one.
 
-use acb_hub_core::{
-    context::Access,
-    contexts::ContextConfig,
+use acb_hub_core::contexts::{
+    audience::Access,
+    parts::ContextConfig,
     subscription::{From, Notice, Position, Subscription},
 };
 
@@ -12,7 +12,9 @@ async fn payload_and_position(events: &mut Subscription) -> (String, Option<Posi
     match next(events).await.unwrap() {
         Notice::Subscribed { .. } => (String::new(), None),
         Notice::Change { position, event } => match event.context.payload {
-            acb_hub_core::context::Payload::Inline(payload) => (String::from_utf8(payload.to_vec()).unwrap(), Some(position)),
+            acb_hub_core::contexts::context::Payload::Inline(payload) => {
+                (String::from_utf8(payload.to_vec()).unwrap(), Some(position))
+            }
             other => panic!("{other:?}"),
         },
     }

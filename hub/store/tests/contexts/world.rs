@@ -4,16 +4,22 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
-    agent::{Agent, AgentId},
-    bus::Bus,
-    context::{Access, Context, Description, Scope},
-    context_metrics::ContextMetrics,
-    contexts::{ContextConfig, ContextStores, Contexts, NewContext},
-    directory::{Directory, DirectoryStore as _},
+    contexts::{
+        audience::{Access, Scope},
+        catalog::{Contexts, NewContext},
+        context::{Context, Description},
+        parts::{ContextConfig, ContextStores},
+        subscription::{Notice, Subscription},
+        upload::Uploads,
+    },
+    directory::{
+        agent::{Agent, AgentId},
+        snapshot::{Directory, DirectoryStore as _},
+    },
     fault::Fault,
-    subscription::{Notice, Subscription},
-    supervisor::Supervisor,
-    upload::Uploads,
+    kit::supervisor::Supervisor,
+    log::bus::Bus,
+    metrics::contexts::ContextMetrics,
 };
 use acb_hub_store::{PgStore, context::PgContexts};
 use acb_testbed::{AgentRow, Postgres, TestTenant};
@@ -98,7 +104,7 @@ impl World {
         } else {
             Contexts::idle(bus.clone(), stores.clone(), directory.clone(), name, config, &supervisor)
         };
-        let uploads = Uploads::new(contexts.clone(), metrics);
+        let uploads = Uploads::new(&contexts, metrics);
         Replica { contexts, uploads, stores, bus, directory, store, _stop: supervisor.stop().clone().drop_guard() }
     }
 }
@@ -141,7 +147,7 @@ pub(crate) async fn next(subscription: &mut Subscription) -> Result<Notice, Faul
 
 /// The next notice in short: what, which version, and the inline payload.
 pub(crate) async fn brief(subscription: &mut Subscription) -> String {
-    use acb_hub_core::context::Payload;
+    use acb_hub_core::contexts::context::Payload;
     match next(subscription).await.unwrap() {
         Notice::Subscribed { .. } => "subscribed".into(),
         Notice::Change { event, .. } => {

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use acb_hub_core::{
-    agent::AgentId,
-    bus::{Epoch, Offset},
-    cursor::CursorState,
-    mailbox::{Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _},
+    directory::agent::AgentId,
+    log::bus::{Epoch, Offset},
+    messages::{
+        cursor::CursorState,
+        ports::{Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _},
+    },
 };
 use acb_hub_store::PgStore;
 use acb_testbed::Postgres;

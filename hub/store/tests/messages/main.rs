@@ -10,7 +10,7 @@ mod world;
 use std::sync::Arc;
 
 use acb_hub_bus::PostgresBus;
-use acb_hub_core::supervisor::Supervisor;
+use acb_hub_core::kit::supervisor::Supervisor;
 use acb_hub_store::PgStore;
 use acb_testbed::Postgres;
 use world::{Ports, World};

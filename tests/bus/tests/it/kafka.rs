@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use acb_bus_conformance::{DEADLINE, Provider, Stall, append, record, take, texts};
 use acb_hub_bus::{KafkaBus, KafkaSettings};
-use acb_hub_core::bus::{AppendError, Bus, BusError, Offset, Partition, TopicName};
+use acb_hub_core::log::bus::{AppendError, Bus, BusError, Offset, Partition, TopicName};
 use acb_kafka::{
     Connection, Settings,
     kafka_protocol::{

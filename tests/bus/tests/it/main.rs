@@ -4,7 +4,7 @@
 mod kafka;
 mod postgres;
 
-use acb_hub_core::bus::{Bus, TopicName};
+use acb_hub_core::log::bus::{Bus, TopicName};
 use futures::StreamExt;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ async fn measure(here: &dyn Bus, there: &dyn Bus, topic: &TopicName) {
     for number in 0..1100_u32 {
         let at = Instant::now();
         let pending = here.append(topic, number % 8, acb_bus_conformance::record(vec![7; 1024])).await.unwrap();
-        let seen = async |tail: &mut acb_hub_core::bus::Tail| {
+        let seen = async |tail: &mut acb_hub_core::log::bus::Tail| {
             while tail.next().await.unwrap().unwrap().records.is_empty() {}
             at.elapsed()
         };

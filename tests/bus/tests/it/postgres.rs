@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use acb_bus_conformance::{DEADLINE, Provider, Stall, append, record, take, texts};
 use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
-    bus::{Bounds, Bus, BusError, Offset, Partition, TopicName},
-    supervisor::Supervisor,
+    kit::supervisor::Supervisor,
+    log::bus::{Bounds, Bus, BusError, Offset, Partition, TopicName},
 };
 use acb_testbed::{Postgres, TestTenant};
 use async_trait::async_trait;

@@ -1,0 +1,349 @@
+//! The context service: shares, updates, finds and deletes contexts, and tells their changes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Mutex, Notify};
+
+use super::{
+    audience::{Viewer, may_follow, may_publish},
+    change::{self, Change},
+    context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, validate_labels, validate_ttl},
+    expiry::ExpirySweep,
+    parts::{ContextConfig, ContextStores, Parts},
+    ports::{Created, ListFilter},
+    relay::{self, Relay},
+    schema_check::SchemaChecks,
+    subscription::{From, Subscriber, Subscription},
+    tail::{ContextTail, WindowSize},
+};
+use crate::{
+    directory::{
+        agent::{Agent, Role},
+        snapshot::{ContextType, Directory},
+    },
+    fault::{Code, Fault},
+    kit::{clock::now, labels, supervisor::Supervisor},
+    log::bus::{Bounds, Bus, BusError, TopicName},
+    metrics::contexts::ContextMetrics,
+};
+
+/// Entries of a page where nothing is said, and at most.
+const PAGE: (u32, u32) = (100, 1000);
+
+/// How often a change is tried again that another one came before, where the caller named no version.
+const RETRIES: usize = 10;
+
+/// What a caller gives to share a context.
+#[derive(Clone, Debug)]
+pub struct NewContext {
+    /// All but the payload.
+    pub description: Description,
+    /// The payload.
+    pub payload: Bytes,
+    /// A repeated create with the same key finds the first context. May be empty.
+    pub idempotency_key: String,
+}
+
+/// What a caller gives to update one. It replaces what was there; the expiry stays where no time to live is given.
+#[derive(Clone, Debug)]
+pub struct ContextUpdate {
+    /// Which one.
+    pub id: ContextId,
+    /// The version that the caller read.
+    pub version: u64,
+    /// The new payload.
+    pub payload: Bytes,
+    /// The new metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// The new media type.
+    pub content_type: String,
+    /// From now on.
+    pub ttl: Option<Duration>,
+}
+
+/// A page of contexts, without payloads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextPage {
+    /// In the order of their ids, which is that of their making.
+    pub contexts: Vec<Context>,
+    /// Empty on the last page.
+    pub next_page_token: String,
+}
+
+/// The contexts of one tenant, at one replica.
+pub struct Contexts {
+    parts: Arc<Parts>,
+    bus: Arc<dyn Bus>,
+    tenant: String,
+    tails: Mutex<HashMap<String, Weak<ContextTail>>>,
+    supervisor: Supervisor,
+}
+
+impl Contexts {
+    /// Starts the service and its background work, which ends with the hub.
+    #[must_use]
+    pub fn start(
+        bus: Arc<dyn Bus>,
+        stores: ContextStores,
+        directory: Directory,
+        tenant: impl Into<String>,
+        config: ContextConfig,
+        metrics: ContextMetrics,
+        supervisor: &Supervisor,
+    ) -> Arc<Self> {
+        let tenant = tenant.into();
+        let contexts = Self::idle(bus, stores, directory, tenant, config, supervisor);
+        let stop = supervisor.stop();
+        supervisor.spawn("contexts.relay", contexts.relay().run(stop.clone()));
+        let expiry = ExpirySweep::new(contexts.parts.clone(), metrics);
+        supervisor.spawn("contexts.expiry", expiry.run(contexts.parts.config.upload_lifetime, stop.clone()));
+        contexts
+    }
+
+    /// The service without its background work: its changes wait for a replica that relays.
+    #[must_use]
+    pub fn idle(
+        bus: Arc<dyn Bus>,
+        stores: ContextStores,
+        directory: Directory,
+        tenant: impl Into<String>,
+        config: ContextConfig,
+        supervisor: &Supervisor,
+    ) -> Arc<Self> {
+        let (schemas, committed) = (SchemaChecks::default(), Arc::new(Notify::new()));
+        Arc::new(Self {
+            parts: Arc::new(Parts { stores, directory, schemas, config, committed }),
+            bus,
+            tenant: tenant.into(),
+            tails: Mutex::new(HashMap::new()),
+            supervisor: supervisor.clone(),
+        })
+    }
+
+    pub(crate) fn parts(&self) -> &Arc<Parts> {
+        &self.parts
+    }
+
+    /// Shares a context.
+    pub async fn create(&self, creator: &Agent, new: NewContext) -> Result<Context, Fault> {
+        let snapshot = self.parts.directory.snapshot();
+        let kind = snapshot.context_types.get(&new.description.kind);
+        new.description.validate(creator, kind.is_some())?;
+        check_payload(&new.payload, kind)?;
+        let key = Some(new.idempotency_key.as_str()).filter(|key| !key.is_empty());
+        labels::check_name("IDEMPOTENCY_KEY_INVALID", "the idempotency key", &new.idempotency_key)?;
+        let schema = self.parts.schemas.check(&snapshot, &new.description.kind, &new.payload).await?;
+        let size = new.payload.len() as u64;
+        let sha256 = Sha256::digest(&new.payload).into();
+        let context = new.description.context(creator, schema, Payload::Inline(new.payload), size, sha256);
+        let event = change::encode(Change::Created, &context)?;
+        for _ in 0..RETRIES {
+            match (self.parts.stores.contexts.create(&context, key, event.clone()).await?, key) {
+                (Created::New, _) => {
+                    self.parts.committed.notify_one();
+                    return Ok(context);
+                }
+                (Created::Before(first), Some(key)) if first.expired(now()) => {
+                    // It holds its key until it is deleted.
+                    if let Some(expired) = self.parts.stores.contexts.expired_with_key(creator.id, key).await? {
+                        self.parts.remove(&expired).await?;
+                    }
+                }
+                (Created::Before(first), _) => return same(*first, &context),
+            }
+        }
+        Err(busy(context.id))
+    }
+
+    /// A context that the caller may see.
+    pub async fn get(&self, caller: &Agent, id: ContextId) -> Result<Context, Fault> {
+        self.parts.get(caller, id).await
+    }
+
+    /// Makes a new version.
+    pub async fn update(&self, caller: &Agent, update: ContextUpdate) -> Result<Context, Fault> {
+        validate_ttl(update.ttl)?;
+        validate_labels(&update.metadata, &update.content_type)?;
+        let old = self.owned(caller, update.id).await?;
+        let snapshot = self.parts.directory.snapshot();
+        let kind = snapshot.context_types.get(&old.kind);
+        may_publish(caller, &old.kind, kind.is_some())?;
+        check_payload(&update.payload, kind)?;
+        let conflict = || {
+            Fault::new(
+                Code::Aborted,
+                "CONTEXT_VERSION_CONFLICT",
+                format!("context {} is not at version {} any more: read it again, then update", update.id, update.version),
+            )
+        };
+        if old.version != update.version {
+            return Err(conflict());
+        }
+        let schema = self.parts.schemas.check(&snapshot, &old.kind, &update.payload).await?;
+        let time = now();
+        let context = Context {
+            version: old.version + 1,
+            metadata: update.metadata,
+            content_type: update.content_type,
+            schema,
+            size: update.payload.len() as u64,
+            sha256: Sha256::digest(&update.payload).into(),
+            payload: Payload::Inline(update.payload),
+            updated_at: time,
+            expires_at: update.ttl.map_or(old.expires_at, |ttl| Some(time + ttl)),
+            ..old
+        };
+        let event = change::encode(Change::Updated, &context)?;
+        if !self.parts.stores.contexts.update(&context, event).await? {
+            return Err(conflict());
+        }
+        self.parts.committed.notify_one();
+        Ok(context)
+    }
+
+    /// Deletes one, with its chunks.
+    pub async fn delete(&self, caller: &Agent, id: ContextId) -> Result<(), Fault> {
+        for _ in 0..RETRIES {
+            let context = self.owned(caller, id).await?;
+            if self.parts.remove(&context).await? {
+                return Ok(());
+            }
+        }
+        Err(busy(id))
+    }
+
+    /// Contexts that the caller may see. `page_size` 0 is the default.
+    pub async fn list(&self, caller: &Agent, kind: &str, page_size: u32, page_token: &str) -> Result<ContextPage, Fault> {
+        let after = match page_token {
+            "" => None,
+            token => Some(ContextId::parse(token).map_err(|_| {
+                Fault::invalid("PAGE_TOKEN_INVALID", "the page token is none of this list's: start again without one")
+            })?),
+        };
+        if kind.contains('\0') {
+            return Err(Fault::invalid("CONTEXT_TYPE_INVALID", "a context type's name has no NUL"));
+        }
+        let limit = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) };
+        let viewer = Viewer::of(caller);
+        let filter = ListFilter { kind: Some(kind).filter(|kind| !kind.is_empty()), after };
+        let mut contexts = self.parts.stores.contexts.list(&viewer, filter, limit + 1).await?;
+        let more = contexts.len() > limit as usize;
+        contexts.truncate(limit as usize);
+        let last = contexts.last().filter(|_| more).map(|context| context.id.to_string());
+        // The query has filtered already; what slipped through it must not be seen all the same.
+        contexts.retain(|context| context.seen_by(&viewer));
+        Ok(ContextPage { contexts, next_page_token: last.unwrap_or_default() })
+    }
+
+    /// Follows the changes of one type.
+    pub async fn subscribe(&self, caller: &Agent, kind: &str, from: &From) -> Result<Subscription, Fault> {
+        may_follow(caller, kind, self.parts.directory.snapshot().context_types.contains_key(kind))?;
+        let tail = self.tail(kind).await?;
+        let cancellation = self.supervisor.stop().clone();
+        let subscriber = Subscriber { directory: self.parts.directory.clone(), agent: caller.id, kind: kind.to_owned() };
+        Subscription::open(self.bus.clone(), tail, subscriber, from, cancellation).await
+    }
+
+    /// How many types are followed now.
+    pub async fn tails(&self) -> usize {
+        self.tails.lock().await.values().filter(|tail| tail.strong_count() > 0).count()
+    }
+
+    /// The topic of each type that is followed, and how many of its records this replica has not read yet.
+    ///
+    /// # Errors
+    /// Where the bus does not answer.
+    pub async fn lags(&self) -> Result<Vec<(TopicName, u64)>, BusError> {
+        let tails: Vec<_> = self.tails.lock().await.values().filter_map(Weak::upgrade).filter(|tail| !tail.ended()).collect();
+        let mut lags = Vec::with_capacity(tails.len());
+        for tail in tails {
+            match self.bus.bounds(&tail.topic).await {
+                Ok(bounds) => lags.push((tail.topic.clone(), Bounds::unread(&bounds, tail.read().into_iter()))),
+                // Its tail is about to find out, too.
+                Err(BusError::NoSuchTopic(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lags)
+    }
+
+    /// The one tail of a type, started for its first subscriber.
+    async fn tail(&self, kind: &str) -> Result<Arc<ContextTail>, Fault> {
+        let mut tails = self.tails.lock().await;
+        tails.retain(|_, tail| tail.strong_count() > 0);
+        if let Some(tail) = tails.get(kind).and_then(Weak::upgrade).filter(|tail| !tail.ended()) {
+            return Ok(tail);
+        }
+        let size = WindowSize { events: self.parts.config.window_events, bytes: self.parts.config.window_bytes };
+        let topic = TopicName::context(&self.tenant, kind);
+        let tail = ContextTail::start(self.bus.clone(), topic, size, &self.supervisor).await.map_err(Fault::from)?;
+        let tail = Arc::new(tail);
+        tails.insert(kind.to_owned(), Arc::downgrade(&tail));
+        Ok(tail)
+    }
+
+    /// A context that the caller may change. Not found where it may not even see it.
+    async fn owned(&self, caller: &Agent, id: ContextId) -> Result<Context, Fault> {
+        let context = self.parts.get(caller, id).await?;
+        if context.creator != caller.id && caller.role != Role::Admin {
+            return Err(Fault::new(
+                Code::PermissionDenied,
+                "CONTEXT_NOT_OWNED",
+                format!("context {id} is {}'s: only its creator or an admin may change it", context.creator_name),
+            ));
+        }
+        Ok(context)
+    }
+
+    fn relay(&self) -> Relay {
+        Relay {
+            tenant: self.tenant.clone(),
+            bus: self.bus.clone(),
+            outbox: self.parts.stores.outbox.clone(),
+            directory: self.parts.directory.clone(),
+            committed: self.parts.committed.clone(),
+            poll: self.parts.config.relay_poll,
+            shapes: HashMap::new(),
+            refusing: relay::refusals(),
+            passed_over: HashMap::new(),
+        }
+    }
+}
+
+fn check_payload(payload: &Bytes, kind: Option<&ContextType>) -> Result<(), Fault> {
+    let limit = kind.map_or(MAX_INLINE_BYTES, |kind| kind.max_bytes.min(MAX_INLINE_BYTES));
+    if payload.len() > limit {
+        return Err(Fault::new(
+            Code::ResourceExhausted,
+            "CONTEXT_TOO_LARGE",
+            format!("the payload has {} bytes, and at most {limit} are taken inline: stream it instead", payload.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// What a repeated create finds. A first version tells whether it was the same request; a later one no longer does.
+fn same(first: Context, again: &Context) -> Result<Context, Fault> {
+    let differs = first.kind != again.kind
+        || first.access != again.access
+        || (first.version == 1
+            && (first.sha256 != again.sha256 || first.metadata != again.metadata || first.content_type != again.content_type));
+    if differs {
+        return Err(Fault::new(
+            Code::AlreadyExists,
+            "IDEMPOTENCY_KEY_REUSED",
+            format!("context {} was made with this idempotency key and another content: use a new key", first.id),
+        ));
+    }
+    Ok(first)
+}
+
+fn busy(id: ContextId) -> Fault {
+    Fault::new(Code::Aborted, "CONTEXT_BUSY", format!("context {id} changes all the time: try again"))
+}

@@ -1,0 +1,329 @@
+//! What the log holds about contexts.
+//!
+//! A record of topic `acb.<tenant>.<context-type>` has the context id as its key (16 bytes) and a [`ContextChange`] as its value. A
+//! deletion is a tombstone, so that compaction may forget the context: its change is in header [`DELETED`] instead.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    audience::{Access, Scope},
+    context::{Context, ContextId, MAX_INLINE_BYTES, Payload, UploadId},
+};
+use crate::{
+    directory::{agent::AgentId, schema::SchemaRef},
+    fault::{Code, Fault},
+    kit::clock::{from_micros, to_micros},
+    log::bus::Record,
+};
+
+/// The header of a tombstone that holds the [`ContextChange`] of a deletion.
+pub const DELETED: &str = "acb-deleted";
+
+/// One change of one context, as the log holds it. Field numbers are forever.
+///
+/// ```proto
+/// message ContextChange {
+///   uint32 kind = 1;              // 1 created, 2 updated, 3 deleted
+///   bytes id = 2;                 // 16 bytes
+///   string type = 3;
+///   bytes creator = 4;            // 16 bytes
+///   string creator_name = 5;
+///   uint64 version = 6;           // a deletion's is one more than the last version's
+///   string scope = 7;             // public, private, group, shared
+///   repeated string groups = 8;
+///   repeated string agents = 9;
+///   map<string, string> metadata = 10;
+///   string content_type = 11;
+///   optional bytes payload = 12;  // inline
+///   bytes upload = 13;            // or in the chunks of this upload, 16 bytes
+///   uint64 size = 14;
+///   bytes sha256 = 15;            // 32 bytes
+///   int64 created_at = 16;        // microseconds since 1970
+///   int64 updated_at = 17;
+///   optional int64 expires_at = 18;
+///   string schema_id = 19;        // the JSON Schema that the payload met; both empty without one
+///   string schema_version = 20;
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ContextChange {
+    /// What happened: see [`Change`].
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    /// To which context.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: Bytes,
+    /// Its type.
+    #[prost(string, tag = "3")]
+    pub context_type: String,
+    /// Its creator's UID.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub creator: Bytes,
+    /// Its creator's name.
+    #[prost(string, tag = "5")]
+    pub creator_name: String,
+    /// One more at each change.
+    #[prost(uint64, tag = "6")]
+    pub version: u64,
+    /// Who may see it.
+    #[prost(string, tag = "7")]
+    pub scope: String,
+    /// Which groups.
+    #[prost(string, repeated, tag = "8")]
+    pub groups: Vec<String>,
+    /// Which agents.
+    #[prost(string, repeated, tag = "9")]
+    pub agents: Vec<String>,
+    /// Anything else.
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub metadata: BTreeMap<String, String>,
+    /// Media type.
+    #[prost(string, tag = "11")]
+    pub content_type: String,
+    /// The payload, where inline.
+    #[prost(bytes = "bytes", optional, tag = "12")]
+    pub payload: Option<Bytes>,
+    /// Or where its chunks are.
+    #[prost(bytes = "bytes", tag = "13")]
+    pub upload: Bytes,
+    /// Bytes of the payload.
+    #[prost(uint64, tag = "14")]
+    pub size: u64,
+    /// SHA-256 of the payload.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub sha256: Bytes,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "16")]
+    pub created_at: i64,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "17")]
+    pub updated_at: i64,
+    /// Microseconds since 1970.
+    #[prost(int64, optional, tag = "18")]
+    pub expires_at: Option<i64>,
+    /// Which JSON Schema the payload met.
+    #[prost(string, tag = "19")]
+    pub schema_id: String,
+    /// In which version.
+    #[prost(string, tag = "20")]
+    pub schema_version: String,
+}
+
+/// What happened to a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was made.
+    Created,
+    /// It has a new version.
+    Updated,
+    /// It was deleted, or expired.
+    Deleted,
+}
+
+impl Change {
+    fn number(self) -> u32 {
+        match self {
+            Self::Created => 1,
+            Self::Updated => 2,
+            Self::Deleted => 3,
+        }
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        [Self::Created, Self::Updated, Self::Deleted].into_iter().find(|change| change.number() == number)
+    }
+}
+
+/// A change, decoded. For a deletion the context is what it last was, without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub change: Change,
+    /// The context after it.
+    pub context: Context,
+}
+
+/// The log's form of a change, for the outbox. Refuses one that the log would not take.
+pub fn encode(change: Change, context: &Context) -> Result<Bytes, Fault> {
+    let deleted = change == Change::Deleted;
+    let message = ContextChange {
+        kind: change.number(),
+        id: Bytes::copy_from_slice(context.id.0.as_bytes()),
+        context_type: context.kind.clone(),
+        creator: Bytes::copy_from_slice(context.creator.0.as_bytes()),
+        creator_name: context.creator_name.clone(),
+        version: context.version,
+        scope: context.access.scope.as_str().to_owned(),
+        groups: context.access.groups.clone(),
+        agents: context.access.agents.clone(),
+        metadata: if deleted { BTreeMap::new() } else { context.metadata.clone() },
+        content_type: context.content_type.clone(),
+        payload: match &context.payload {
+            Payload::Inline(payload) if !deleted => Some(payload.clone()),
+            _ => None,
+        },
+        upload: match context.payload {
+            Payload::Chunks(upload) if !deleted => Bytes::copy_from_slice(upload.0.as_bytes()),
+            _ => Bytes::new(),
+        },
+        size: context.size,
+        sha256: Bytes::copy_from_slice(&context.sha256),
+        created_at: to_micros(context.created_at),
+        updated_at: to_micros(context.updated_at),
+        expires_at: context.expires_at.map(to_micros),
+        schema_id: context.schema.as_ref().map(|schema| schema.id.clone()).unwrap_or_default(),
+        schema_version: context.schema.as_ref().map(|schema| schema.version.clone()).unwrap_or_default(),
+    };
+    let size = message.encoded_len();
+    if size > MAX_INLINE_BYTES {
+        return Err(Fault::new(
+            Code::ResourceExhausted,
+            "CONTEXT_TOO_LARGE",
+            format!("the context has {size} bytes with its envelope, and at most {MAX_INLINE_BYTES} fit: stream it instead"),
+        ));
+    }
+    Ok(message.encode_to_vec().into())
+}
+
+/// The record that carries an encoded change.
+pub fn record(event: Bytes) -> Result<Record, Fault> {
+    let change = ContextChange::decode(event.clone()).map_err(damaged)?;
+    let deleted = change.kind == Change::Deleted.number();
+    Ok(Record {
+        key: Some(change.id),
+        headers: if deleted { vec![(DELETED.to_owned(), event.clone())] } else { Vec::new() },
+        value: (!deleted).then_some(event),
+    })
+}
+
+/// The same change without its payload: for a topic that does not take so large a record. Readers get the payload by the id.
+pub fn without_payload(event: Bytes) -> Result<Bytes, Fault> {
+    let mut change = ContextChange::decode(event).map_err(damaged)?;
+    change.payload = None;
+    Ok(change.encode_to_vec().into())
+}
+
+/// What a record says. `None` for one that is no change of a context.
+pub fn decode(record: &Record) -> Result<Option<Event>, Fault> {
+    let value = match &record.value {
+        Some(value) => value,
+        None => match record.headers.iter().find(|(name, _)| name == DELETED) {
+            Some((_, value)) => value,
+            None => return Ok(None),
+        },
+    };
+    let change = ContextChange::decode(value.clone()).map_err(damaged)?;
+    let kind = Change::from_number(change.kind).ok_or_else(|| damaged("unknown kind of change"))?;
+    Ok(Some(Event {
+        change: kind,
+        context: Context {
+            id: ContextId(uuid(&change.id)?),
+            kind: change.context_type,
+            creator: AgentId(uuid(&change.creator)?),
+            creator_name: change.creator_name,
+            access: Access {
+                scope: change.scope.parse::<Scope>().map_err(damaged)?,
+                groups: change.groups,
+                agents: change.agents,
+            },
+            metadata: change.metadata,
+            version: change.version,
+            content_type: change.content_type,
+            // A schema's id is never empty.
+            schema: (!change.schema_id.is_empty()).then_some(SchemaRef { id: change.schema_id, version: change.schema_version }),
+            payload: match (change.payload, change.upload.is_empty()) {
+                (Some(payload), _) => Payload::Inline(payload),
+                (None, false) => Payload::Chunks(UploadId(uuid(&change.upload)?)),
+                (None, true) => Payload::Unread,
+            },
+            size: change.size,
+            sha256: change.sha256.as_ref().try_into().map_err(damaged)?,
+            created_at: date(change.created_at)?,
+            updated_at: date(change.updated_at)?,
+            expires_at: change.expires_at.map(date).transpose()?,
+        },
+    }))
+}
+
+fn damaged(why: impl std::fmt::Display) -> Fault {
+    Fault::new(Code::DataLoss, "CONTEXT_RECORD_DAMAGED", format!("a record of the log is no change of a context: {why}"))
+}
+
+fn uuid(bytes: &[u8]) -> Result<Uuid, Fault> {
+    Uuid::from_slice(bytes).map_err(damaged)
+}
+
+fn date(micros: i64) -> Result<OffsetDateTime, Fault> {
+    from_micros(micros).ok_or_else(|| damaged("a time beyond what a date can say"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::kit::clock::now;
+
+    pub(crate) fn context(payload: Payload) -> Context {
+        Context {
+            id: ContextId(Uuid::now_v7()),
+            kind: "notes".into(),
+            creator: AgentId(Uuid::now_v7()),
+            creator_name: "writer".into(),
+            access: Access { scope: Scope::Group, groups: vec!["red".into()], agents: Vec::new() },
+            metadata: BTreeMap::from([("a".into(), "b".into())]),
+            version: 3,
+            content_type: "text/plain".into(),
+            schema: Some(SchemaRef { id: "note".into(), version: "3".into() }),
+            payload,
+            size: 5,
+            sha256: [7; 32],
+            created_at: now(),
+            updated_at: now(),
+            expires_at: Some(now()),
+        }
+    }
+
+    #[test]
+    fn a_change_survives_the_log() {
+        for payload in [
+            Payload::Inline(Bytes::from_static(b"hello")),
+            Payload::Inline(Bytes::new()),
+            Payload::Chunks(UploadId(Uuid::now_v7())),
+        ] {
+            for change in [Change::Created, Change::Updated] {
+                let context = context(payload.clone());
+                let record = record(encode(change, &context).unwrap()).unwrap();
+                assert_eq!(record.key.as_deref(), Some(context.id.0.as_bytes().as_slice()));
+                assert!(record.headers.is_empty());
+                assert_eq!(decode(&record).unwrap(), Some(Event { change, context }));
+            }
+        }
+    }
+
+    #[test]
+    fn a_deletion_is_a_tombstone_that_still_says_who_may_know() {
+        let context = context(Payload::Inline(Bytes::from_static(b"hello")));
+        let record = record(encode(Change::Deleted, &context).unwrap()).unwrap();
+        assert_eq!(record.value, None);
+        let event = decode(&record).unwrap().unwrap();
+        assert_eq!((event.change, event.context.id, event.context.access), (Change::Deleted, context.id, context.access));
+        assert_eq!((event.context.payload, event.context.metadata.len()), (Payload::Unread, 0));
+        assert_eq!(decode(&Record { headers: Vec::new(), ..record }).unwrap(), None, "a bare tombstone says nothing");
+    }
+
+    #[test]
+    fn what_is_damaged_or_too_large_is_refused() {
+        let reason = |result: Result<Bytes, Fault>| result.map(|_| ()).map_err(|fault| fault.reason);
+        let large = context(Payload::Inline(vec![0; MAX_INLINE_BYTES].into()));
+        assert_eq!(reason(encode(Change::Created, &large)), Err("CONTEXT_TOO_LARGE"));
+        let garbage = Record { value: Some(Bytes::from_static(b"\xff\xff\xff")), ..Record::default() };
+        assert_eq!(decode(&garbage).map_err(|fault| fault.reason), Err("CONTEXT_RECORD_DAMAGED"));
+        let small = encode(Change::Created, &context(Payload::Inline(Bytes::from_static(b"hello")))).unwrap();
+        let stripped = decode(&record(without_payload(small).unwrap()).unwrap()).unwrap().unwrap();
+        assert_eq!((stripped.context.payload, stripped.context.size), (Payload::Unread, 5));
+    }
+}

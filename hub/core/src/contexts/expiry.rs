@@ -1,0 +1,111 @@
+//! Deletes what has expired. Every replica does; a deletion that another one did first finds nothing to delete. One that fails holds up
+//! no other: it is tried again later, and later still where it fails again.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    context::{Context, ContextId},
+    parts::Parts,
+};
+use crate::{
+    fault::{Code, Fault},
+    kit::retries::Retries,
+    metrics::contexts::ContextMetrics,
+};
+
+/// Contexts deleted between two questions.
+const BATCH: u32 = 100;
+
+/// Deletions in a row that fail since the store does not answer, after which it is left alone until the next round.
+const GIVE_UP: u32 = 3;
+
+/// The first pause before a failed deletion is tried again, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
+
+/// Failed deletions that are remembered. Further ones are tried again at each round.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// How often the stored bytes are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
+
+pub(crate) struct ExpirySweep {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) metrics: ContextMetrics,
+    pub(crate) every: Duration,
+    /// What could not be deleted.
+    failed: Retries<ContextId>,
+}
+
+impl ExpirySweep {
+    pub(crate) fn new(parts: Arc<Parts>, metrics: ContextMetrics) -> Self {
+        let every = parts.config.expiry_poll;
+        Self { parts, metrics, every, failed: Retries::new(RETRY, MAX_REMEMBERED) }
+    }
+
+    pub(crate) async fn run(mut self, upload_lifetime: Duration, cancellation: CancellationToken) {
+        let mut counted: Option<Instant> = None;
+        loop {
+            if let Err(fault) = self.clean(upload_lifetime).await {
+                warn!(%fault, "what has expired stays for now, unseen");
+            }
+            if counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
+                match self.parts.stores.contexts.stored_bytes().await {
+                    Ok(bytes) => self.metrics.stored(bytes),
+                    Err(fault) => warn!(%fault, "stored bytes were not counted"),
+                }
+                counted = Some(Instant::now());
+            }
+            tokio::select! {
+                () = cancellation.cancelled() => return,
+                () = tokio::time::sleep(self.every) => {}
+            }
+        }
+    }
+
+    async fn clean(&mut self, upload_lifetime: Duration) -> Result<(), Fault> {
+        let mut after = None;
+        // Of those that failed, now or before: what is not found again is gone.
+        let mut seen = HashSet::new();
+        let mut unanswered = 0;
+        loop {
+            let expired = self.parts.stores.contexts.expired(after, BATCH).await?;
+            for context in &expired {
+                unanswered = self.remove(context, unanswered).await?;
+                if self.failed.knows(&context.id) {
+                    seen.insert(context.id);
+                }
+            }
+            match expired.last() {
+                Some(last) if expired.len() == BATCH as usize => after = last.expires_at.map(|at| (at, last.id)),
+                _ => break,
+            }
+        }
+        self.failed.keep(&seen);
+        let abandoned = self.parts.stores.uploads.remove_abandoned(upload_lifetime).await?;
+        if abandoned > 0 {
+            info!(abandoned, "abandoned uploads removed");
+        }
+        Ok(())
+    }
+
+    /// Deletes one, unless it failed lately. Gives up the round where the store has not answered for several in a row.
+    async fn remove(&mut self, context: &Context, unanswered: u32) -> Result<u32, Fault> {
+        if self.failed.waits(&context.id, Instant::now()).is_some() {
+            return Ok(unanswered);
+        }
+        let Err(fault) = self.parts.remove(context).await else { return Ok(0) };
+        if fault.code == Code::Unavailable {
+            if unanswered + 1 >= GIVE_UP {
+                return Err(fault);
+            }
+            return Ok(unanswered + 1);
+        }
+        warn!(context = %context.id, %fault, "an expired context can't be deleted, trying again later");
+        self.failed.failed(context.id, Instant::now());
+        Ok(0)
+    }
+}

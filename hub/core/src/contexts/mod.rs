@@ -1,0 +1,15 @@
+//! Contexts: shared, updated, streamed, followed, and deleted when they expire.
+
+pub mod audience;
+pub mod catalog;
+pub mod change;
+pub mod chunk;
+pub mod context;
+mod expiry;
+pub mod parts;
+pub mod ports;
+mod relay;
+mod schema_check;
+pub mod subscription;
+mod tail;
+pub mod upload;

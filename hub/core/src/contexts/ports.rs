@@ -1,0 +1,169 @@
+//! The ports that keep contexts and their unlogged changes.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+use super::{
+    audience::Viewer,
+    chunk::{Chunk, Layout, Stored},
+    context::{Context, ContextId, Description, UploadId},
+};
+use crate::{directory::agent::AgentId, fault::Fault};
+
+/// What a create found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is made.
+    New,
+    /// The creator has made it before, with the same idempotency key.
+    Before(Box<Context>),
+}
+
+/// Keeps contexts. Each change is written in one transaction with its event for the outbox, and is durable before the call resolves.
+#[async_trait]
+pub trait ContextStore: Send + Sync + 'static {
+    /// Makes one.
+    async fn create(&self, context: &Context, idempotency_key: Option<&str>, event: Bytes) -> Result<Created, Fault>;
+    /// One that has not expired, with its payload.
+    async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault>;
+    /// Replaces version `context.version - 1` with this one. False where that is not the current one any more.
+    async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault>;
+    /// Removes this version, expired or not. False where it is not the current one any more.
+    async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault>;
+    /// Those that the viewer sees, unexpired, without payloads, in the order of their ids.
+    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault>;
+    /// Some that have expired, without payloads, in the order of their expiry, `after` a place of that order.
+    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault>;
+    /// The expired one that holds an idempotency key.
+    async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
+    /// Bytes of all payloads.
+    async fn stored_bytes(&self) -> Result<u64, Fault>;
+}
+
+/// A place in the order of expiry.
+pub type Expiry = (OffsetDateTime, ContextId);
+
+/// Which contexts to list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListFilter<'a> {
+    /// Of this type.
+    pub kind: Option<&'a str>,
+    /// After this one.
+    pub after: Option<ContextId>,
+}
+
+/// A change that the log may not have yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unlogged {
+    /// Its place among the changes of its context.
+    pub sequence: i64,
+    /// Of which context.
+    pub context: ContextId,
+    /// Of which type.
+    pub kind: String,
+    /// As encoded by [`context_event`](crate::contexts::change).
+    pub event: Bytes,
+}
+
+/// Some unlogged changes, claimed: while this lives no other replica gets a change of these contexts. Dropping it gives them back.
+#[async_trait]
+pub trait Claim: Send {
+    /// The changes, in the order in which they must be logged for each context: for each the oldest that there is, without a gap.
+    fn changes(&self) -> &[Unlogged];
+    /// Forgets what the log has.
+    async fn done(self: Box<Self>, sequences: &[i64]) -> Result<(), Fault>;
+}
+
+/// Keeps unlogged changes.
+#[async_trait]
+pub trait Outbox: Send + Sync + 'static {
+    /// Claims some, of other contexts than these. `None` where nothing of those is unclaimed.
+    async fn claim(&self, passed_over: &[ContextId]) -> Result<Option<Box<dyn Claim>>, Fault>;
+}
+
+/// A payload on its way in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Its id.
+    pub id: UploadId,
+    /// Whose it is.
+    pub agent: AgentId,
+    /// What the context will be.
+    pub description: Description,
+    /// How it is cut.
+    pub layout: Layout,
+    /// Set once it is finished.
+    pub context: Option<ContextId>,
+}
+
+impl Upload {
+    /// The first thing, named, in which the request for this upload differs from a later one with its id.
+    pub(crate) fn differs_in(&self, other: &Self) -> Option<&'static str> {
+        let (ours, theirs) = (&self.description, &other.description);
+        // As exact as it is stored.
+        let millis = |description: &Description| description.ttl.map(|ttl| ttl.as_millis().max(1));
+        let same = [
+            ("size", self.layout.size == other.layout.size),
+            ("type", ours.kind == theirs.kind),
+            ("access", ours.access == theirs.access),
+            ("time to live", millis(ours) == millis(theirs)),
+            ("content type", ours.content_type == theirs.content_type),
+            ("metadata", ours.metadata == theirs.metadata),
+        ];
+        same.into_iter().find_map(|(what, same)| (!same).then_some(what))
+    }
+}
+
+/// What finishing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// The context is made.
+    New,
+    /// It was made before.
+    Before(ContextId),
+    /// The upload is gone.
+    NoUpload,
+}
+
+/// Keeps uploads.
+#[async_trait]
+pub trait UploadStore: Send + Sync + 'static {
+    /// Makes one, unless there is one with its id already (of whoever): then that one is returned.
+    async fn begin(&self, upload: &Upload) -> Result<Upload, Fault>;
+    /// Finds one.
+    async fn find(&self, id: UploadId) -> Result<Option<Upload>, Fault>;
+    /// Takes note that it is not abandoned.
+    async fn touch(&self, id: UploadId) -> Result<(), Fault>;
+    /// Makes the context of an upload, and its event, in one transaction.
+    async fn finish(&self, id: UploadId, context: &Context, event: Bytes) -> Result<Finished, Fault>;
+    /// Removes unfinished ones that were not touched for this long, and says how many.
+    async fn remove_abandoned(&self, untouched: Duration) -> Result<u64, Fault>;
+}
+
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is stored, by this call or by an earlier one with the same content.
+    Stored,
+    /// Another content is stored under this index.
+    Differs,
+    /// There is no such upload (any more).
+    NoUpload,
+}
+
+/// Keeps chunks: rows now, objects where the platform has them.
+///
+/// - A chunk is durable before [`put`](Self::put) resolves, and never changes after.
+/// - Chunks go when their upload goes.
+#[async_trait]
+pub trait ChunkStore: Send + Sync + 'static {
+    /// Stores one. The caller has verified its checksum.
+    async fn put(&self, upload: UploadId, chunk: &Chunk) -> Result<Put, Fault>;
+    /// Reads one.
+    async fn get(&self, upload: UploadId, index: u32) -> Result<Option<Chunk>, Fault>;
+    /// Which there are.
+    async fn stored(&self, upload: UploadId) -> Result<Stored, Fault>;
+}

@@ -1,0 +1,457 @@
+//! The newest changes of one context type, read from the log once for all subscribers of a hub.
+//!
+//! A bounded window in memory: a subscriber that falls out of it goes back to reading the log at its own position, so that it holds up
+//! nobody and is never buffered for.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
+use tracing::{debug, warn};
+
+use super::{
+    change::{self, Event},
+    context::{ContextId, Payload},
+};
+use crate::{
+    fault::{Code, Fault},
+    kit::supervisor::Supervisor,
+    log::bus::{Batch, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
+};
+
+/// How often the shape of the topic is looked at.
+const SHAPE_CHECK: Duration = Duration::from_secs(10);
+
+/// The longest wait before the log is tried again.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// Bytes that an event costs beside its payload, roughly.
+const EVENT_OVERHEAD: usize = 512;
+
+/// A change with its place in the log.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) partition: Partition,
+    pub(crate) offset: Offset,
+    pub(crate) event: Event,
+}
+
+impl Placed {
+    /// `None` for what is no change of a context: it is passed over, since no repetition would mend it.
+    pub(crate) fn decode(logged: &Logged) -> Option<Self> {
+        match change::decode(&logged.record) {
+            Ok(Some(event)) => Some(Self { partition: logged.partition, offset: logged.offset, event }),
+            Ok(None) => None,
+            Err(fault) => {
+                warn!(partition = logged.partition, offset = logged.offset, %fault, "passed over");
+                None
+            }
+        }
+    }
+
+    fn cost(&self) -> usize {
+        EVENT_OVERHEAD + if let Payload::Inline(payload) = &self.event.context.payload { payload.len() } else { 0 }
+    }
+}
+
+/// Tells repeats: the log has a change again where its acknowledgement was lost. Versions of a context only rise.
+#[derive(Debug)]
+pub(crate) struct Versions {
+    seen: HashMap<ContextId, u64>,
+    order: VecDeque<ContextId>,
+    capacity: usize,
+}
+
+impl Versions {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { seen: HashMap::new(), order: VecDeque::new(), capacity }
+    }
+
+    /// Whether this version is new. Forgets the context that came first when it is full.
+    pub(crate) fn advance(&mut self, id: ContextId, version: u64) -> bool {
+        if let Some(last) = self.seen.get_mut(&id) {
+            let new = version > *last;
+            *last = version.max(*last);
+            return new;
+        }
+        if self.order.len() >= self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        self.seen.insert(id, version);
+        self.order.push_back(id);
+        true
+    }
+}
+
+/// How large the window may grow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowSize {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What a subscriber finds at its place.
+pub(crate) enum Found {
+    /// These, in order. Never empty.
+    Events(Vec<Arc<Placed>>),
+    /// Nothing yet.
+    Nothing,
+    /// The window begins after its place: it reads the log up to these positions.
+    Behind(Vec<Offset>),
+    /// The topic is not what it was.
+    Ended(Fault),
+}
+
+/// Where a subscriber is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// The next offset of each partition.
+    pub(crate) next: Vec<Offset>,
+    /// The next event of the window, while it is in there.
+    sequence: Option<u64>,
+}
+
+impl Place {
+    pub(crate) fn at(next: Vec<Offset>) -> Self {
+        Self { next, sequence: None }
+    }
+
+    /// Takes note of what was read from the log. The place in the window is looked up again.
+    pub(crate) fn passed(&mut self, partition: Partition, next: Offset) {
+        self.sequence = None;
+        if let Some(place) = self.next.get_mut(partition as usize) {
+            *place = next.max(*place);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Window {
+    info: TopicInfo,
+    size: WindowSize,
+    events: VecDeque<Arc<Placed>>,
+    bytes: usize,
+    /// Number of the first event.
+    first: u64,
+    /// For each partition the offset from which on the window has everything.
+    start: Vec<Offset>,
+    /// How far the log was read.
+    read: Vec<Offset>,
+    ended: Option<Fault>,
+}
+
+impl Window {
+    fn push(&mut self, placed: Placed) {
+        self.bytes += placed.cost();
+        self.events.push_back(Arc::new(placed));
+        while self.events.len() > self.size.events || self.bytes > self.size.bytes {
+            let Some(gone) = self.events.pop_front() else { break };
+            self.bytes -= gone.cost();
+            self.first += 1;
+            if let Some(start) = self.start.get_mut(gone.partition as usize) {
+                *start = gone.offset + 1;
+            }
+        }
+    }
+
+    fn find(&self, place: &mut Place, limit: usize) -> Found {
+        if let Some(fault) = &self.ended {
+            return Found::Ended(fault.clone());
+        }
+        // Partitions that the topic has got since begin at their beginning.
+        place.next.resize(self.start.len().max(place.next.len()), 0);
+        let mut sequence = match place.sequence {
+            Some(sequence) if sequence >= self.first => sequence,
+            _ if place.next.iter().zip(&self.start).all(|(next, start)| next >= start) => self.first,
+            _ => {
+                place.sequence = None;
+                return Found::Behind(self.start.clone());
+            }
+        };
+        let mut found = Vec::new();
+        let skip = usize::try_from(sequence - self.first).unwrap_or(usize::MAX);
+        for placed in self.events.iter().skip(skip) {
+            if found.len() == limit {
+                break;
+            }
+            sequence += 1;
+            if let Some(next) = place.next.get_mut(placed.partition as usize)
+                && placed.offset >= *next
+            {
+                *next = placed.offset + 1;
+                found.push(placed.clone());
+            }
+        }
+        place.sequence = Some(sequence);
+        if found.is_empty() { Found::Nothing } else { Found::Events(found) }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    window: Mutex<Window>,
+    changed: watch::Sender<()>,
+}
+
+impl Shared {
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shared tail of one context type. Ends when its last subscriber drops it.
+#[derive(Debug)]
+pub(crate) struct ContextTail {
+    pub(crate) topic: TopicName,
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+impl ContextTail {
+    /// Starts at the end of the log.
+    pub(crate) async fn start(
+        bus: Arc<dyn Bus>,
+        topic: TopicName,
+        size: WindowSize,
+        supervisor: &Supervisor,
+    ) -> Result<Self, BusError> {
+        let info = bus.topic(&topic).await?;
+        let start: Vec<Offset> = bus.bounds(&topic).await?.iter().map(|bounds| bounds.next).collect();
+        let shared = Arc::new(Shared {
+            window: Mutex::new(Window {
+                info,
+                size,
+                events: VecDeque::new(),
+                bytes: 0,
+                first: 0,
+                start: start.clone(),
+                read: start.clone(),
+                ended: None,
+            }),
+            changed: watch::Sender::new(()),
+        });
+        let cancellation = supervisor.stop().child_token();
+        let follower =
+            Follower { bus, topic: topic.clone(), shared: shared.clone(), next: start, versions: Versions::new(65_536) };
+        let stop = cancellation.clone();
+        supervisor.spawn_finite("contexts.tail", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = follower.run() => {}
+            }
+        });
+        Ok(Self { topic, shared, _stop: cancellation.drop_guard() })
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.shared.window().info.epoch
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.shared.window().ended.is_some()
+    }
+
+    /// How far the log was read.
+    pub(crate) fn read(&self) -> Vec<Offset> {
+        self.shared.window().read.clone()
+    }
+
+    pub(crate) fn find(&self, place: &mut Place, limit: usize) -> Found {
+        self.shared.window().find(place, limit)
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changed.subscribe()
+    }
+}
+
+struct Follower {
+    bus: Arc<dyn Bus>,
+    topic: TopicName,
+    shared: Arc<Shared>,
+    next: Vec<Offset>,
+    versions: Versions,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let mut backoff = Duration::from_millis(50);
+        loop {
+            match self.follow().await {
+                Ok(Some(fault)) => {
+                    self.shared.window().ended = Some(fault);
+                    self.shared.changed.send_replace(());
+                    return;
+                }
+                Ok(None) => backoff = Duration::from_millis(50),
+                Err(error) => {
+                    warn!(topic = %self.topic, %error, "subscribers wait for the log");
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                }
+            }
+        }
+    }
+
+    /// Until the topic's shape changes (`None`), is no longer the same topic (a fault), or can't be read.
+    async fn follow(&mut self) -> Result<Option<Fault>, BusError> {
+        if let Some(fault) = self.check_shape().await? {
+            return Ok(Some(fault));
+        }
+        let mut tail = self.bus.tail(&self.topic, &self.next).await?;
+        let mut check = tokio::time::interval_at(tokio::time::Instant::now() + SHAPE_CHECK, SHAPE_CHECK);
+        loop {
+            tokio::select! {
+                batch = tail.next() => match batch {
+                    Some(batch) => self.take(batch?),
+                    None => return Err(BusError::Unavailable(format!("the tail of {} ended", self.topic))),
+                },
+                _ = check.tick() => {
+                    let before = self.next.len();
+                    if let Some(fault) = self.check_shape().await? {
+                        return Ok(Some(fault));
+                    }
+                    if self.next.len() != before {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn check_shape(&mut self) -> Result<Option<Fault>, BusError> {
+        let info = match self.bus.topic(&self.topic).await {
+            Ok(info) => info,
+            Err(BusError::NoSuchTopic(topic)) => {
+                return Ok(Some(Fault::new(
+                    Code::Aborted,
+                    "CONTEXT_TYPE_GONE",
+                    format!("{topic} is gone: the Tenant does not list its type"),
+                )));
+            }
+            Err(error) => return Err(error),
+        };
+        let mut window = self.shared.window();
+        if info.epoch != window.info.epoch {
+            return Ok(Some(epoch_changed(&self.topic)));
+        }
+        let partitions = info.partitions as usize;
+        if partitions > self.next.len() {
+            debug!(topic = %self.topic, partitions, "the topic has more partitions");
+            self.next.resize(partitions, 0);
+            window.start.resize(partitions, 0);
+        }
+        window.info = info;
+        Ok(None)
+    }
+
+    fn take(&mut self, batch: Batch) {
+        let Some(next) = self.next.get_mut(batch.partition as usize) else { return };
+        {
+            let mut window = self.shared.window();
+            for logged in batch.records.iter().filter(|logged| logged.offset >= *next) {
+                if let Some(placed) = Placed::decode(logged)
+                    && self.versions.advance(placed.event.context.id, placed.event.context.version)
+                {
+                    window.push(placed);
+                }
+            }
+        }
+        *next = batch.next.max(*next);
+        self.shared.window().read.clone_from(&self.next);
+        self.shared.changed.send_replace(());
+    }
+}
+
+/// What a subscriber hears whose positions mean nothing any more.
+pub(crate) fn epoch_changed(topic: &TopicName) -> Fault {
+    Fault::new(
+        Code::OutOfRange,
+        "LOG_EPOCH_CHANGED",
+        format!(
+            "{topic} was made anew, and positions of its earlier life mean nothing: list the contexts, then subscribe from now"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contexts::change::{Change, tests::context};
+
+    fn placed(partition: Partition, offset: Offset) -> Placed {
+        Placed { partition, offset, event: Event { change: Change::Created, context: context(Payload::Unread) } }
+    }
+
+    fn window(events: usize, start: Vec<Offset>) -> Window {
+        let info = TopicInfo { epoch: 1, partitions: 2 };
+        let size = WindowSize { events, bytes: usize::MAX };
+        Window { info, size, events: VecDeque::new(), bytes: 0, first: 0, read: start.clone(), start, ended: None }
+    }
+
+    fn offsets(found: Found) -> Option<Vec<(Partition, Offset)>> {
+        match found {
+            Found::Events(events) => Some(events.iter().map(|placed| (placed.partition, placed.offset)).collect()),
+            Found::Nothing => Some(Vec::new()),
+            Found::Behind(_) | Found::Ended(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_subscriber_sees_everything_from_its_place_on_once() {
+        let mut window = window(100, vec![5, 7]);
+        let mut place = Place::at(vec![6, 7]);
+        for (partition, offset) in [(0, 5), (1, 7), (0, 6), (1, 8)] {
+            window.push(placed(partition, offset));
+        }
+        assert_eq!(offsets(window.find(&mut place, 2)), Some(vec![(1, 7), (0, 6)]));
+        assert_eq!(offsets(window.find(&mut place, 2)), Some(vec![(1, 8)]));
+        assert_eq!(offsets(window.find(&mut place, 2)), Some(vec![]));
+        window.push(placed(0, 7));
+        assert_eq!(offsets(window.find(&mut place, 2)), Some(vec![(0, 7)]));
+        assert_eq!(place.next, [8, 9]);
+    }
+
+    #[test]
+    fn a_slow_one_is_sent_to_the_log_and_comes_back() {
+        let mut window = window(2, vec![0, 0]);
+        let mut place = Place::at(vec![0, 0]);
+        for offset in 0..4 {
+            window.push(placed(0, offset));
+        }
+        let Found::Behind(start) = window.find(&mut place, 10) else { panic!("it is behind") };
+        assert_eq!(start, [2, 0]);
+        place.passed(0, 2);
+        assert_eq!(offsets(window.find(&mut place, 10)), Some(vec![(0, 2), (0, 3)]));
+    }
+
+    #[test]
+    fn the_window_is_bounded_by_bytes_too() {
+        let mut window = window(100, vec![0, 0]);
+        window.size.bytes = 3 * EVENT_OVERHEAD;
+        for offset in 0..10 {
+            window.push(placed(1, offset));
+        }
+        assert_eq!((window.events.len(), window.first, window.start[1]), (3, 7, 7));
+    }
+
+    #[test]
+    fn repeats_are_told_and_memory_is_bounded() {
+        let mut versions = Versions::new(2);
+        let ids: Vec<_> = (0..3).map(|_| context(Payload::Unread).id).collect();
+        assert!(versions.advance(ids[0], 1));
+        assert!(!versions.advance(ids[0], 1));
+        assert!(versions.advance(ids[0], 3));
+        assert!(!versions.advance(ids[0], 2));
+        assert!(versions.advance(ids[1], 1));
+        assert!(versions.advance(ids[2], 1));
+        assert_eq!((versions.seen.len(), versions.order.len()), (2, 2));
+    }
+}

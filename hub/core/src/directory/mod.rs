@@ -1,0 +1,9 @@
+//! Who is in the tenant, and what types of contexts it has.
+
+pub mod agent;
+pub mod caller;
+pub mod membership;
+pub mod presence;
+pub mod refresher;
+pub mod schema;
+pub mod snapshot;

@@ -1,0 +1,411 @@
+//! Who is in the tenant and who was seen: registration, heartbeats, discovery.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use time::{Duration, OffsetDateTime};
+
+use super::{
+    agent::{Agent, AgentId, Permission},
+    caller::Caller,
+    snapshot::Directory,
+};
+use crate::fault::{Code, Fault};
+
+/// Without a heartbeat for this long, an agent's status is unknown.
+pub const SILENCE: Duration = Duration::seconds(90);
+/// What hubs ask agents for: three may be lost.
+pub const HEARTBEAT_SECONDS: u32 = 30;
+
+const DEFAULT_PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
+/// A tenant holds this many agents that others registered.
+const MAX_REGISTERED: usize = 1000;
+const MAX_CRITERIA: usize = 32;
+
+/// Whether an agent is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Seen within [`SILENCE`].
+    Online,
+    /// It said goodbye, or was never seen.
+    Offline,
+    /// It fell silent.
+    Unknown,
+}
+
+/// When an agent was last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Whether it is there, as it last said.
+    pub online: bool,
+    /// When it last said anything.
+    pub last_seen_at: OffsetDateTime,
+}
+
+impl Presence {
+    /// What that means now.
+    #[must_use]
+    pub fn status(&self, now: OffsetDateTime) -> Status {
+        match self.online {
+            false => Status::Offline,
+            true if now - self.last_seen_at <= SILENCE => Status::Online,
+            true => Status::Unknown,
+        }
+    }
+}
+
+/// What a registration says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Registration {
+    /// Empty: the caller itself.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// Anything else.
+    pub metadata: BTreeMap<String, String>,
+    /// Where it is.
+    pub location: String,
+}
+
+/// Where presence and registered agents are kept.
+#[async_trait]
+pub trait PresenceStore: Send + Sync + 'static {
+    /// Notes that an agent is there, or said goodbye.
+    async fn note(&self, agent: AgentId, online: bool) -> Result<(), Fault>;
+    /// Who was seen.
+    async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault>;
+    /// Every agent that another one registered.
+    async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault>;
+    /// Adds or replaces one, by name. ALREADY_EXISTS where another agent registered that name.
+    async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault>;
+    /// Removes what `by` registered under this name, and its presence; whether there was one.
+    async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault>;
+}
+
+/// A stored registration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegisteredRow {
+    /// Made by the store.
+    pub id: AgentId,
+    /// What was said.
+    pub registration: Registration,
+    /// Who said it.
+    pub by: AgentId,
+    /// When.
+    pub created_at: OffsetDateTime,
+}
+
+/// What an agent is, and whether it is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// The agent.
+    pub agent: Arc<Agent>,
+    /// When it was seen; `None`: never.
+    pub presence: Option<Presence>,
+}
+
+impl Listed {
+    /// Its status now.
+    #[must_use]
+    pub fn status(&self, now: OffsetDateTime) -> Status {
+        self.presence.map_or(Status::Offline, |presence| presence.status(now))
+    }
+}
+
+/// What agents are looked for by. All of it must match.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Criteria {
+    /// Empty: any.
+    pub kind: String,
+    /// All of these.
+    pub capabilities: Vec<String>,
+    /// All of these entries.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Criteria {
+    fn match_agent(&self, agent: &Agent) -> bool {
+        (self.kind.is_empty() || self.kind == agent.kind)
+            && self.capabilities.iter().all(|wanted| agent.capabilities.contains(wanted))
+            && self.metadata.iter().all(|(key, value)| agent.metadata.get(key) == Some(value))
+    }
+}
+
+/// One page of a list, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// 0: the default.
+    pub size: u32,
+    /// The last name of the page before; empty: the first page.
+    pub after: String,
+}
+
+/// The agents of one tenant.
+#[derive(Clone)]
+pub struct Registry {
+    directory: Directory,
+    store: Arc<dyn PresenceStore>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Over this directory.
+    pub fn new(directory: Directory, store: Arc<dyn PresenceStore>) -> Self {
+        Self { directory, store }
+    }
+
+    /// Announces the caller, or registers another agent of its role.
+    pub async fn register(&self, caller: &Caller, registration: Registration) -> Result<Listed, Fault> {
+        if registration.name.is_empty() || registration.name == caller.agent.name {
+            return self.announce(caller, &registration).await;
+        }
+        caller.require(Permission::RegisterOthers)?;
+        let snapshot = self.directory.snapshot();
+        if !snapshot.open_registration {
+            return Err(Fault::new(
+                Code::FailedPrecondition,
+                "REGISTRATION_DECLARED",
+                "this tenant only has agents with an Agent resource: apply one, or set the Tenant's spec.registration to Open",
+            ));
+        }
+        check_name(&registration.name)?;
+        check_size(&registration)?;
+        if snapshot.agent_named(&registration.name).is_some() {
+            return Err(Fault::new(
+                Code::AlreadyExists,
+                "AGENT_EXISTS",
+                format!("there is an Agent resource {}: choose another name", registration.name),
+            ));
+        }
+        let known = self.store.registered().await?;
+        if known.len() >= MAX_REGISTERED && !known.iter().any(|row| row.registration.name == registration.name) {
+            return Err(Fault::new(
+                Code::ResourceExhausted,
+                "TOO_MANY_REGISTERED",
+                format!("{MAX_REGISTERED} agents are registered by others: unregister some"),
+            ));
+        }
+        let row = self.store.register(caller.agent.id, &registration).await?;
+        self.store.note(row.id, true).await?;
+        Ok(Listed { agent: Arc::new(as_agent(row, &caller.agent)), presence: Some(seen_now()) })
+    }
+
+    async fn announce(&self, caller: &Caller, registration: &Registration) -> Result<Listed, Fault> {
+        // What the resource says stands: a caller that says otherwise must hear it, not believe that it was taken.
+        let agent = &caller.agent;
+        let differs = (!registration.kind.is_empty() && registration.kind != agent.kind)
+            || (!registration.location.is_empty() && registration.location != agent.location)
+            || registration.capabilities.iter().any(|capability| !agent.capabilities.contains(capability))
+            || registration.metadata.iter().any(|(key, value)| agent.metadata.get(key) != Some(value));
+        if differs {
+            return Err(Fault::new(
+                Code::FailedPrecondition,
+                "AGENT_IS_DECLARED",
+                format!(
+                    "agent {} is described by its Agent resource: change it there, and register without a description",
+                    agent.name
+                ),
+            ));
+        }
+        self.store.note(agent.id, true).await?;
+        Ok(Listed { agent: agent.clone(), presence: Some(seen_now()) })
+    }
+
+    /// Takes the caller, or one that it registered, offline.
+    pub async fn unregister(&self, caller: &Caller, name: &str) -> Result<(), Fault> {
+        if name.is_empty() || name == caller.agent.name {
+            return self.store.note(caller.agent.id, false).await;
+        }
+        caller.require(Permission::RegisterOthers)?;
+        if check_name(name).is_ok() && self.store.unregister(caller.agent.id, name).await? {
+            Ok(())
+        } else {
+            Err(no_such_agent(name))
+        }
+    }
+
+    /// The caller lives.
+    pub async fn heartbeat(&self, caller: &Caller) -> Result<(), Fault> {
+        self.store.note(caller.agent.id, true).await
+    }
+
+    /// One agent by name.
+    pub async fn get(&self, name: &str) -> Result<Listed, Fault> {
+        let all = self.everyone().await?;
+        all.into_iter().find(|listed| listed.agent.name == name).ok_or_else(|| no_such_agent(name))
+    }
+
+    /// One page of those who match, and where the next one begins (`None`: this is the last).
+    pub async fn list(&self, criteria: &Criteria, page: &Page) -> Result<(Vec<Listed>, Option<String>), Fault> {
+        if page.size > MAX_PAGE {
+            return Err(Fault::invalid("PAGE_TOO_LARGE", format!("a page has at most {MAX_PAGE} entries")));
+        }
+        if criteria.capabilities.len() + criteria.metadata.len() > MAX_CRITERIA {
+            return Err(Fault::invalid(
+                "TOO_MANY_CRITERIA",
+                format!("at most {MAX_CRITERIA} capabilities and metadata entries can be asked for"),
+            ));
+        }
+        let size = if page.size == 0 { DEFAULT_PAGE } else { page.size } as usize;
+        let mut all = self.everyone().await?;
+        all.retain(|listed| listed.agent.name > page.after && criteria.match_agent(&listed.agent));
+        all.sort_by(|a, b| a.agent.name.cmp(&b.agent.name));
+        let next = (all.len() > size).then(|| all[size - 1].agent.name.clone());
+        all.truncate(size);
+        Ok((all, next))
+    }
+
+    async fn everyone(&self) -> Result<Vec<Listed>, Fault> {
+        let snapshot = self.directory.snapshot();
+        let presence = self.store.presence().await?;
+        let mut agents: Vec<Arc<Agent>> = snapshot.agents().cloned().collect();
+        for row in self.store.registered().await? {
+            if snapshot.agent_named(&row.registration.name).is_none()
+                && let Some(by) = snapshot.agent(row.by)
+            {
+                agents.push(Arc::new(as_agent(row, by)));
+            }
+        }
+        Ok(agents.into_iter().map(|agent| Listed { presence: presence.get(&agent.id).copied(), agent }).collect())
+    }
+}
+
+fn seen_now() -> Presence {
+    Presence { online: true, last_seen_at: OffsetDateTime::now_utc() }
+}
+
+fn as_agent(row: RegisteredRow, by: &Agent) -> Agent {
+    let Registration { name, kind, capabilities, metadata, location } = row.registration;
+    Agent {
+        id: row.id,
+        name,
+        kind,
+        capabilities,
+        groups: Vec::new(),
+        location,
+        metadata,
+        role: by.role,
+        publishes: Vec::new(),
+        subscribes: Vec::new(),
+        suspended: by.suspended,
+        created_at: row.created_at,
+    }
+}
+
+fn no_such_agent(name: &str) -> Fault {
+    Fault::not_found("AGENT_NOT_FOUND", format!("this tenant has no agent {name:?}: ListAgents shows all"))
+}
+
+/// As Kubernetes names objects.
+fn check_name(name: &str) -> Result<(), Fault> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let fits = name.len() <= 63 && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-');
+    if fits {
+        return Ok(());
+    }
+    Err(Fault::invalid("AGENT_NAME_INVALID", "a name has at most 63 lower-case letters, digits and inner hyphens"))
+}
+
+fn check_size(registration: &Registration) -> Result<(), Fault> {
+    let texts = registration.capabilities.iter().chain(registration.metadata.keys()).chain(registration.metadata.values());
+    let texts: Vec<&String> = texts.chain([&registration.kind, &registration.location]).collect();
+    if texts.iter().any(|text| text.contains('\0')) {
+        return Err(Fault::invalid("REGISTRATION_INVALID", "type, capabilities, metadata and location take no NUL"));
+    }
+    if texts.iter().map(|text| text.len()).sum::<usize>() > 16 * 1024 {
+        return Err(Fault::invalid(
+            "REGISTRATION_TOO_LARGE",
+            "type, capabilities, metadata and location take at most 16 KiB together",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One agent at a time may be registered.
+    #[derive(Default)]
+    struct Model(std::sync::Mutex<Option<RegisteredRow>>);
+
+    #[async_trait]
+    impl PresenceStore for Model {
+        async fn note(&self, _: AgentId, _: bool) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault> {
+            Ok(HashMap::new())
+        }
+
+        async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {
+            Ok(self.0.lock().unwrap().iter().cloned().collect())
+        }
+
+        async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault> {
+            let id = AgentId(uuid::Uuid::from_u128(50));
+            let row = RegisteredRow { id, registration: registration.clone(), by, created_at: OffsetDateTime::UNIX_EPOCH };
+            *self.0.lock().unwrap() = Some(row.clone());
+            Ok(row)
+        }
+
+        async fn unregister(&self, _: AgentId, _: &str) -> Result<bool, Fault> {
+            Ok(self.0.lock().unwrap().take().is_some())
+        }
+    }
+
+    #[tokio::test]
+    async fn others_are_registered_by_who_may_and_where_registration_is_open() {
+        use crate::{
+            directory::{agent::Role, snapshot::Snapshot},
+            door::access_token::tests::agent,
+        };
+        let outcome = async |role: Role, open: bool| {
+            let caller = Caller { agent: Arc::new(agent(role)), expires_at: OffsetDateTime::now_utc(), key: None };
+            let mut snapshot = Snapshot::new(1, vec![agent(role)], Vec::new());
+            snapshot.open_registration = open;
+            let registry = Registry::new(Directory::new(snapshot), Arc::new(Model::default()));
+            let registration = Registration { name: "helper".to_owned(), ..Registration::default() };
+            match registry.register(&caller, registration).await {
+                Ok(made) => {
+                    assert_eq!(made.agent.role, role, "of its own role");
+                    assert_eq!(registry.get("helper").await.unwrap().agent.id, made.agent.id);
+                    registry.unregister(&caller, "helper").await.unwrap();
+                    registry.get("helper").await.map_or_else(|fault| fault.reason, |_| "still there")
+                }
+                Err(fault) => fault.reason,
+            }
+        };
+        for role in [Role::Admin, Role::Full, Role::Producer, Role::Consumer] {
+            assert_eq!(outcome(role, true).await, "AGENT_NOT_FOUND", "{role:?}: made, and removed again");
+            assert_eq!(outcome(role, false).await, "REGISTRATION_DECLARED", "{role:?}");
+        }
+        for open in [true, false] {
+            assert_eq!(outcome(Role::Observer, open).await, "ROLE_LACKS_PERMISSION");
+        }
+    }
+
+    #[test]
+    fn a_registration_must_fit_the_store() {
+        let check = |kind: &str| check_size(&Registration { kind: kind.to_owned(), ..Registration::default() });
+        assert_eq!(check("worker"), Ok(()));
+        assert_eq!(check("a\0b").map_err(|fault| fault.reason), Err("REGISTRATION_INVALID"));
+        assert_eq!(check(&"x".repeat(17_000)).map_err(|fault| fault.reason), Err("REGISTRATION_TOO_LARGE"));
+        for bad in ["a\0b", "-a", "a-", "A", &"a".repeat(64)] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

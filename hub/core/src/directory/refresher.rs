@@ -1,0 +1,245 @@
+//! Keeps the directory current: a tail of the control topic says when it changed, a poll stands behind it, and whoever must not
+//! decide by old facts reads the generation first.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use tokio::{sync::Mutex, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::snapshot::{Directory, DirectoryStore, Snapshot};
+use crate::{
+    fault::Fault,
+    log::bus::{Bus, BusError, TopicName},
+};
+
+/// The poll with agents connected, and without.
+const POLL_BUSY: Duration = Duration::from_secs(4);
+const POLL_IDLE: Duration = Duration::from_secs(60);
+/// After a failure: the log or PostgreSQL does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long the store is not asked again for a generation that it did not have: a database that was restored has an older one than
+/// tokens that were issued before say, and those must not cost a query each.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Reloads the directory when its generation rose.
+pub struct Refresher {
+    directory: Directory,
+    store: Arc<dyn DirectoryStore>,
+    loading: Mutex<()>,
+    /// The lowest generation that the store was asked for and did not have, and when.
+    unmet: Mutex<Option<(u64, Instant)>>,
+    loaded: AtomicBool,
+    connected: Arc<AtomicUsize>,
+}
+
+/// One call that is open.
+#[derive(Debug)]
+pub struct Connected(Arc<AtomicUsize>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Refresher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Refresher").field("generation", &self.directory.snapshot().generation).finish_non_exhaustive()
+    }
+}
+
+impl Refresher {
+    /// For a directory that was not loaded yet.
+    #[must_use]
+    pub fn new(directory: Directory, store: Arc<dyn DirectoryStore>) -> Self {
+        Self {
+            directory,
+            store,
+            loading: Mutex::new(()),
+            unmet: Mutex::new(None),
+            loaded: AtomicBool::new(false),
+            connected: Arc::default(),
+        }
+    }
+
+    /// The directory that is kept current.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Whether it was ever loaded.
+    #[must_use]
+    pub fn loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
+    }
+
+    /// Someone is connected while this lives.
+    pub(crate) fn connect(&self) -> Connected {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        Connected(self.connected.clone())
+    }
+
+    /// The snapshot, after reading the generation: for token exchanges and new sessions.
+    pub async fn current(&self) -> Result<Arc<Snapshot>, Fault> {
+        let generation = self.store.generation().await?;
+        self.load(generation).await
+    }
+
+    /// A snapshot of this generation or a later one, where the store has it: what a token says, it says of the time of its issue. One
+    /// that it does not have is asked for once a second.
+    pub async fn at_least(&self, generation: u64) -> Result<Arc<Snapshot>, Fault> {
+        if !self.is_older(generation) {
+            return Ok(self.directory.snapshot());
+        }
+        let mut unmet = self.unmet.lock().await;
+        let recent = unmet.filter(|(_, asked)| self.loaded() && asked.elapsed() < ASK_AGAIN);
+        if !self.is_older(generation) || recent.is_some_and(|(lowest, _)| lowest <= generation) {
+            return Ok(self.directory.snapshot());
+        }
+        let snapshot = self.current().await?;
+        if snapshot.generation < generation {
+            *unmet = Some((generation, Instant::now()));
+        }
+        Ok(snapshot)
+    }
+
+    async fn load(&self, generation: u64) -> Result<Arc<Snapshot>, Fault> {
+        if !self.is_older(generation) {
+            return Ok(self.directory.snapshot());
+        }
+        let _one_at_a_time = self.loading.lock().await;
+        if self.is_older(generation) {
+            let snapshot = self.store.load().await?;
+            tracing::info!(generation = snapshot.generation, agents = snapshot.agents().count(), "directory loaded");
+            self.directory.replace(snapshot);
+            self.loaded.store(true, Ordering::Release);
+        }
+        Ok(self.directory.snapshot())
+    }
+
+    fn is_older(&self, generation: u64) -> bool {
+        !self.loaded() || self.directory.snapshot().generation < generation
+    }
+
+    /// Follows the control topic and polls, until stopped.
+    pub async fn run(&self, bus: Arc<dyn Bus>, control: TopicName, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.poll() => {}
+            () = self.follow(bus, control) => {}
+        }
+    }
+
+    async fn poll(&self) {
+        let mut idle = Duration::ZERO;
+        loop {
+            let pause = jittered(POLL_BUSY);
+            tokio::time::sleep(pause).await;
+            idle += pause;
+            // Asking nobody costs nothing: whoever connects in between is known at the next turn.
+            if self.connected.load(Ordering::Relaxed) == 0 && idle < POLL_IDLE {
+                continue;
+            }
+            idle = Duration::ZERO;
+            if let Err(fault) = self.current().await {
+                tracing::warn!(%fault, "directory not refreshed");
+            }
+        }
+    }
+
+    async fn follow(&self, bus: Arc<dyn Bus>, control: TopicName) {
+        loop {
+            if let Err(error) = self.follow_once(&*bus, &control).await {
+                tracing::warn!(%error, topic = %control, "control topic not followed, trying again");
+            }
+            tokio::time::sleep(jittered(RETRY)).await;
+        }
+    }
+
+    /// The record itself is only a hint: what it announces is read from the store.
+    async fn follow_once(&self, bus: &dyn Bus, control: &TopicName) -> Result<(), BusError> {
+        let ends: Vec<_> = bus.bounds(control).await?.into_iter().map(|bounds| bounds.next).collect();
+        let mut tail = bus.tail(control, &ends).await?;
+        // What was announced between the load at start and the tail's first position.
+        let mut announced = true;
+        loop {
+            if announced && let Err(fault) = self.current().await {
+                tracing::warn!(%fault, "directory not refreshed");
+            }
+            match tail.next().await {
+                Some(batch) => announced = !batch?.records.is_empty(),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Between 3/4 and 5/4 of the period, so that hubs don't ask at the same moment.
+#[must_use]
+pub fn jittered(period: Duration) -> Duration {
+    let mut byte = [128_u8];
+    // Without randomness the period is kept as it is.
+    let _ = getrandom::fill(&mut byte);
+    period.mul_f64(0.75 + f64::from(byte[0]) / 510.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Counts what it is asked.
+    #[derive(Default)]
+    struct Counting {
+        generation: AtomicUsize,
+        asked: AtomicUsize,
+        loads: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl DirectoryStore for Counting {
+        async fn generation(&self) -> Result<u64, Fault> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            Ok(self.generation.load(Ordering::Relaxed) as u64)
+        }
+
+        async fn load(&self) -> Result<Snapshot, Fault> {
+            self.loads.fetch_add(1, Ordering::Relaxed);
+            Ok(Snapshot::new(self.generation.load(Ordering::Relaxed) as u64, Vec::new(), Vec::new()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_generation_that_the_store_lacks_is_asked_for_once_a_second() {
+        let store = Arc::new(Counting { generation: AtomicUsize::new(5), ..Counting::default() });
+        let refresher = Refresher::new(Directory::default(), store.clone());
+        let asked = || store.asked.load(Ordering::Relaxed);
+        let began = Instant::now();
+        for _ in 0..1000 {
+            assert_eq!(refresher.at_least(90).await.unwrap().generation, 5);
+        }
+        // However slow this machine is.
+        let most = 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
+        assert!(asked() <= most, "{} questions", asked());
+        assert_eq!(store.loads.load(Ordering::Relaxed), 1);
+        // What another replica issued a token for meanwhile is there at once.
+        store.generation.store(6, Ordering::Relaxed);
+        assert_eq!(refresher.at_least(6).await.unwrap().generation, 6);
+        let before = asked();
+        while asked() == before {
+            assert!(began.elapsed() < Duration::from_secs(20), "never asked again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            refresher.at_least(90).await.unwrap();
+        }
+        assert_eq!(store.loads.load(Ordering::Relaxed), 2, "the generation alone is cheap");
+    }
+}

@@ -1,0 +1,172 @@
+//! Who is in the tenant: a snapshot of what the operator projected, replaced as a whole when its generation rises.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::{
+    agent::{Agent, AgentId},
+    membership::Membership,
+    schema::PayloadSchema,
+};
+use crate::fault::{Code, Fault};
+
+/// A context type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContextType {
+    /// The most that a payload may have inline.
+    pub max_bytes: usize,
+    /// What payloads must meet.
+    pub schema: Option<Arc<PayloadSchema>>,
+}
+
+/// An API key that is there, by what is no secret of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownKey {
+    /// Whose it is.
+    pub agent: AgentId,
+    /// Until when; `None`: until it is removed.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// Everything that was projected for the tenant, at one generation.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Rises with every change.
+    pub generation: u64,
+    /// Whether the whole tenant is refused.
+    pub suspended: bool,
+    /// Whether agents may register others.
+    pub open_registration: bool,
+    /// Its context types, by name.
+    pub context_types: HashMap<String, ContextType>,
+    /// Its API keys, by prefix.
+    pub api_keys: HashMap<String, KnownKey>,
+    agents: HashMap<AgentId, Arc<Agent>>,
+    by_name: HashMap<String, AgentId>,
+    members: HashMap<String, Vec<Membership>>,
+}
+
+impl Snapshot {
+    /// A snapshot of these agents and memberships.
+    #[must_use]
+    pub fn new(generation: u64, agents: Vec<Agent>, memberships: Vec<Membership>) -> Self {
+        let mut snapshot = Self { generation, ..Self::default() };
+        for agent in agents {
+            snapshot.by_name.insert(agent.name.clone(), agent.id);
+            snapshot.agents.insert(agent.id, Arc::new(agent));
+        }
+        for membership in memberships {
+            snapshot.members.entry(membership.group.clone()).or_default().push(membership);
+        }
+        snapshot
+    }
+
+    /// By UID.
+    #[must_use]
+    pub fn agent(&self, id: AgentId) -> Option<&Arc<Agent>> {
+        self.agents.get(&id)
+    }
+
+    /// An agent that may act now. What lasts asks again: its agent may have been removed or suspended since it began.
+    pub fn acting(&self, id: AgentId) -> Result<&Arc<Agent>, Fault> {
+        self.agent(id).filter(|agent| !agent.suspended && !self.suspended).ok_or_else(|| {
+            let why = "the agent was removed or suspended: ask the tenant's administrator";
+            Fault::new(Code::Unauthenticated, "AGENT_GONE", why)
+        })
+    }
+
+    /// Whether this API key is the agent's, and valid.
+    #[must_use]
+    pub fn key_lives(&self, agent: AgentId, prefix: &str, now: OffsetDateTime) -> bool {
+        let key = self.api_keys.get(prefix);
+        key.is_some_and(|key| key.agent == agent && key.expires_at.is_none_or(|at| now < at))
+    }
+
+    /// By name.
+    #[must_use]
+    pub fn agent_named(&self, name: &str) -> Option<&Arc<Agent>> {
+        self.agents.get(self.by_name.get(name)?)
+    }
+
+    /// Everyone, in no order.
+    pub fn agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.agents.values()
+    }
+
+    /// Whether the group has ever had a member.
+    #[must_use]
+    pub fn has_group(&self, group: &str) -> bool {
+        self.members.contains_key(group)
+    }
+
+    /// Every membership of an agent, past ones too.
+    pub fn memberships_of(&self, agent: AgentId) -> impl Iterator<Item = &Membership> {
+        self.members.values().flatten().filter(move |membership| membership.agent == agent)
+    }
+
+    /// Memberships that an older snapshot does not know.
+    pub fn joins_since<'a>(&'a self, older: &'a Snapshot) -> impl Iterator<Item = &'a Membership> {
+        self.members.iter().flat_map(|(group, members)| {
+            let known: HashSet<_> = older.memberships(group).iter().map(|member| (member.agent, member.joined_at)).collect();
+            members.iter().filter(move |member| !known.contains(&(member.agent, member.joined_at)))
+        })
+    }
+
+    /// Every membership of a group, past ones too.
+    #[must_use]
+    pub fn memberships(&self, group: &str) -> &[Membership] {
+        self.members.get(group).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Reads what was projected.
+#[async_trait]
+pub trait DirectoryStore: Send + Sync + 'static {
+    /// The current generation alone: cheap.
+    async fn generation(&self) -> Result<u64, Fault>;
+    /// Everything.
+    async fn load(&self) -> Result<Snapshot, Fault>;
+}
+
+/// The current snapshot, shared by everything that decides.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    current: Arc<watch::Sender<Arc<Snapshot>>>,
+}
+
+impl Directory {
+    /// A directory that starts with this snapshot.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { current: Arc::new(watch::Sender::new(Arc::new(snapshot))) }
+    }
+
+    /// The snapshot to decide one request by.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.borrow().clone()
+    }
+
+    /// Sees every later snapshot, or at least the last.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.current.subscribe()
+    }
+
+    /// Replaces it, unless it is older.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.current.send_if_modified(|current| {
+            let newer = snapshot.generation >= current.generation;
+            if newer {
+                *current = Arc::new(snapshot);
+            }
+            newer
+        });
+    }
+}

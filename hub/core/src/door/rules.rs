@@ -1,0 +1,73 @@
+//! What each method needs. The one table: a method that is not here does not exist for callers.
+
+use crate::directory::agent::Permission;
+
+/// Who may call a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone who can connect, without a token.
+    Public,
+    /// A proven agent whose role allows at least one of these.
+    AnyOf(&'static [Permission]),
+}
+
+/// One method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The gRPC path, such as `/acb.v1.AgentRegistry/Heartbeat`.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// Whether every call leaves an audit record. Refusals always do.
+    pub audited: bool,
+    /// Whether the directory's generation is read first: for calls that last, and so must not begin by old facts.
+    pub fresh: bool,
+}
+
+const fn public(path: &'static str, audited: bool) -> Rule {
+    Rule { path, access: Access::Public, audited, fresh: false }
+}
+
+const fn needs(path: &'static str, any_of: &'static [Permission], audited: bool) -> Rule {
+    Rule { path, access: Access::AnyOf(any_of), audited, fresh: false }
+}
+
+/// Every method of the hub. That a message was sent, the log itself records.
+pub const RULES: &[Rule] = {
+    use Permission::{Discover, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, Send};
+    &[
+        // Without a token: what hands tokens out, and what probes and tools need before they have one.
+        public("/acb.v1.AuthService/ExchangeToken", true),
+        public("/acb.v1.AuthService/RefreshToken", true),
+        public("/acb.v1.AuthService/RevokeToken", true),
+        public("/acb.v1.AuthService/GetJwks", false),
+        public("/grpc.health.v1.Health/Check", false),
+        public("/grpc.health.v1.Health/Watch", false),
+        public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", false),
+        public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", false),
+        needs("/acb.v1.AgentRegistry/Register", &[Presence], true),
+        needs("/acb.v1.AgentRegistry/Unregister", &[Presence], true),
+        needs("/acb.v1.AgentRegistry/Heartbeat", &[Presence], false),
+        needs("/acb.v1.AgentRegistry/Discover", &[Discover], false),
+        needs("/acb.v1.AgentRegistry/GetAgent", &[Discover], false),
+        needs("/acb.v1.AgentRegistry/ListAgents", &[Discover], false),
+        needs("/acb.v1.MessageService/SendMessage", &[Send], false),
+        needs("/acb.v1.MessageService/Request", &[Send], false),
+        Rule { fresh: true, ..needs("/acb.v1.MessageService/Session", &[Send, Receive], false) },
+        needs("/acb.v1.ContextService/CreateContext", &[PublishContext], true),
+        needs("/acb.v1.ContextService/GetContext", &[ReadContext], true),
+        needs("/acb.v1.ContextService/UpdateContext", &[PublishContext], true),
+        needs("/acb.v1.ContextService/DeleteContext", &[PublishContext], true),
+        needs("/acb.v1.ContextService/ListContexts", &[ReadContext], true),
+        needs("/acb.v1.ContextService/Subscribe", &[ReadContext], true),
+        needs("/acb.v1.StreamService/StreamContext", &[PublishContext], true),
+        needs("/acb.v1.StreamService/ReceiveContext", &[ReadContext], true),
+        needs("/acb.v1.StreamService/GetStreamProgress", &[ReadOwnStream], false),
+    ]
+};
+
+/// The rule of a method.
+#[must_use]
+pub fn rule(path: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.path == path)
+}

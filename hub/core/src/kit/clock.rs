@@ -1,0 +1,41 @@
+//! Times, as exactly as every store and the log keep them: in microseconds.
+
+use time::OffsetDateTime;
+
+/// The time, as exactly as every store keeps it.
+#[must_use]
+pub fn now() -> OffsetDateTime {
+    truncated(OffsetDateTime::now_utc())
+}
+
+/// A time without what is finer than a microsecond, so that it is the same before and after it was stored.
+#[must_use]
+pub fn truncated(time: OffsetDateTime) -> OffsetDateTime {
+    time.replace_microsecond(time.microsecond()).unwrap_or(time)
+}
+
+/// Microseconds since 1970.
+#[must_use]
+pub fn to_micros(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX)
+}
+
+/// The time that is this many microseconds after 1970. `None` beyond what a date can say.
+#[must_use]
+pub fn from_micros(micros: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_the_same_after_it_was_stored() {
+        let time = OffsetDateTime::UNIX_EPOCH + time::Duration::nanoseconds(1_234_567_891);
+        assert_eq!(from_micros(to_micros(time)), Some(truncated(time)));
+        let before = OffsetDateTime::UNIX_EPOCH - time::Duration::nanoseconds(1500);
+        assert_eq!(from_micros(to_micros(before)), Some(truncated(before)), "also before 1970");
+        assert_eq!(from_micros(i64::MAX), None);
+    }
+}

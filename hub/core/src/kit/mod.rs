@@ -1,0 +1,9 @@
+//! What any server could use. Knows no noun of ACB.
+
+pub mod budget;
+pub mod clock;
+pub mod hmac;
+pub mod labels;
+pub mod readiness;
+pub(crate) mod retries;
+pub mod supervisor;

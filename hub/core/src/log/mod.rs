@@ -1,0 +1,5 @@
+//! The bus port, and what follows from the order of a log alone.
+
+pub mod bus;
+pub mod partition;
+pub mod sequencer;

@@ -1,0 +1,196 @@
+//! Which records of one partition are messages, and which repeat one.
+//!
+//! A record is a repetition where one with the same key was logged within the window before it, whether that one was itself a repetition
+//! or not. So the verdict hangs on no more than one window of the log, and a replica that starts and reads that much comes to
+//! the same verdicts as one that has run for years. One partition holds all records of a sender, so each decides alone.
+
+use std::collections::{HashMap, VecDeque};
+
+use sha2::{Digest, Sha256};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::directory::agent::AgentId;
+
+/// A key, hashed: (sender, method, idempotency key).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DedupKey([u8; 16]);
+
+impl DedupKey {
+    /// The key of a request.
+    #[must_use]
+    pub fn new(sender: AgentId, method: &str, idempotency_key: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(sender.0.as_bytes());
+        hash.update([u8::try_from(method.len()).unwrap_or(u8::MAX)]);
+        hash.update(method.as_bytes());
+        hash.update(idempotency_key.as_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.finalize()[..16]);
+        Self(key)
+    }
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A message.
+    First,
+    /// A repetition of the message with this id.
+    Repeated(Uuid),
+    /// The key of the message with this id, on another request.
+    Conflict(Uuid),
+}
+
+#[derive(Debug)]
+struct Known {
+    last: u64,
+    id: Uuid,
+    digest: [u8; 16],
+}
+
+/// The keys that were seen lately, in the order of the log.
+#[derive(Debug)]
+pub struct DedupWindow {
+    window: Duration,
+    limit: usize,
+    sequence: u64,
+    known: HashMap<DedupKey, Known>,
+    order: VecDeque<(u64, OffsetDateTime, DedupKey)>,
+}
+
+impl DedupWindow {
+    /// A window of this much log time, and of at most this many keys.
+    #[must_use]
+    pub fn new(window: Duration, limit: usize) -> Self {
+        Self { window, limit: limit.max(1), sequence: 0, known: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// Judges the next record of the partition.
+    pub fn see(&mut self, key: DedupKey, digest: &[u8; 32], id: Uuid, log_time: OffsetDateTime) -> Verdict {
+        self.forget(log_time);
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest[..16]);
+        self.sequence += 1;
+        self.order.push_back((self.sequence, log_time, key));
+        let verdict = match self.known.get_mut(&key) {
+            Some(known) => {
+                known.last = self.sequence;
+                if known.digest == short { Verdict::Repeated(known.id) } else { Verdict::Conflict(known.id) }
+            }
+            None => {
+                self.known.insert(key, Known { last: self.sequence, id, digest: short });
+                Verdict::First
+            }
+        };
+        while self.known.len() > self.limit {
+            self.forget_oldest();
+        }
+        // Superseded places of keys that were repeated often: bounded by twice the keys.
+        if self.order.len() > 2 * self.known.len() + 16 {
+            let known = &self.known;
+            self.order.retain(|(sequence, _, key)| known.get(key).is_some_and(|known| known.last == *sequence));
+        }
+        verdict
+    }
+
+    /// How many keys are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    fn forget(&mut self, now: OffsetDateTime) {
+        while self.order.front().is_some_and(|(_, time, _)| *time < now - self.window) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((sequence, _, key)) = self.order.pop_front()
+            && self.known.get(&key).is_some_and(|known| known.last == sequence)
+        {
+            self.known.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds)
+    }
+
+    fn key(name: &str) -> DedupKey {
+        DedupKey::new(AgentId(Uuid::from_u128(1)), "send", name)
+    }
+
+    #[test]
+    fn the_first_is_the_message_within_the_window() {
+        let mut window = DedupWindow::new(Duration::seconds(600), 10);
+        let id = Uuid::from_u128;
+        assert_eq!(window.see(key("a"), &[1; 32], id(1), at(0)), Verdict::First);
+        assert_eq!(window.see(key("a"), &[1; 32], id(2), at(600)), Verdict::Repeated(id(1)));
+        assert_eq!(window.see(key("a"), &[2; 32], id(3), at(601)), Verdict::Conflict(id(1)));
+        assert_eq!(window.see(key("a"), &[1; 32], id(4), at(1202)), Verdict::First);
+    }
+
+    #[test]
+    fn keys_of_other_senders_and_methods_are_others() {
+        let other = DedupKey::new(AgentId(Uuid::from_u128(2)), "send", "a");
+        assert_ne!(key("a"), other);
+        assert_ne!(key("a"), DedupKey::new(AgentId(Uuid::from_u128(1)), "request", "a"));
+    }
+
+    #[test]
+    fn the_oldest_key_goes_first() {
+        let mut window = DedupWindow::new(Duration::seconds(600), 2);
+        for (name, id) in [("a", 1), ("b", 2), ("a", 3), ("c", 4)] {
+            window.see(key(name), &[0; 32], Uuid::from_u128(id), at(0));
+        }
+        assert_eq!(window.len(), 2);
+        assert_eq!(window.see(key("a"), &[0; 32], Uuid::from_u128(5), at(0)), Verdict::Repeated(Uuid::from_u128(1)));
+        assert_eq!(window.see(key("b"), &[0; 32], Uuid::from_u128(6), at(0)), Verdict::First);
+    }
+
+    proptest! {
+        #[test]
+        fn a_rebuilt_window_judges_as_the_old_one(
+            log in proptest::collection::vec((0u8..6, 0i64..40), 1..150),
+            restart in 0usize..150,
+        ) {
+            let mut time = 0;
+            let log: Vec<(DedupKey, OffsetDateTime, Uuid)> = log
+                .into_iter()
+                .enumerate()
+                .map(|(index, (name, pause))| {
+                    time += pause;
+                    (key(&name.to_string()), at(time), Uuid::from_u128(index as u128))
+                })
+                .collect();
+            let restart = restart.min(log.len() - 1);
+            let mut old = DedupWindow::new(Duration::seconds(100), 4);
+            let verdicts: Vec<bool> =
+                log.iter().map(|(key, time, id)| old.see(*key, &[0; 32], *id, *time) == Verdict::First).collect();
+            let mut new = DedupWindow::new(Duration::seconds(100), 4);
+            for (index, (key, time, id)) in log.iter().enumerate() {
+                if *time >= log[restart].1 - Duration::seconds(100) {
+                    let first = new.see(*key, &[0; 32], *id, *time) == Verdict::First;
+                    if index >= restart {
+                        prop_assert_eq!(first, verdicts[index]);
+                    }
+                }
+            }
+        }
+    }
+}

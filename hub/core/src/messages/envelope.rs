@@ -1,0 +1,297 @@
+//! How a message stands in the log.
+//!
+//! The value of a record of `acb.<tenant>.sys.messages` is a protobuf message, version 1:
+//!
+//! | field | | |
+//! |---|---|---|
+//! | 1 | `uint32 version` | 1; a reader that does not know the version skips the record |
+//! | 2 | `bytes id` | UUIDv7, 16 bytes |
+//! | 3, 4 | `bytes from_id`, `string from` | the sender's UID and name |
+//! | 5, 6 | `Destination to`, `Destination reply_to` | below |
+//! | 7–11 | `string topic`, `uint32 type`, `string content_type`, `bytes payload`, `string context_id` | type: 1 event, 2 command, 3 query, 4 response |
+//! | 12–14 | `string idempotency_key`, `bytes digest`, `string method` | the key with what it covers; the digest is SHA-256 of the request |
+//! | 15, 16 | `string correlation_id`, `map<string, string> metadata` | |
+//! | 17–19 | `int64 accepted_at`, `sent_at`, `expires_at` | microseconds since 1970 |
+//! | 20–22 | `string traceparent`, `tracestate`, `bytes replayed_from` | |
+//!
+//! `Destination`: `1 uint32 kind` (1 agent, 2 group, 3 all, 4 waiting request), `2 string name`, `3 bytes id` (the agent's UID),
+//! `4 bytes request_id`. Fields are only ever added.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::message::{Address, Message, MessageType};
+use crate::{
+    directory::agent::AgentId,
+    kit::clock::{from_micros, to_micros},
+    log::bus::Record,
+};
+
+const VERSION: u32 = 1;
+
+/// A message with what readers of the log decide by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// What the recipient gets.
+    pub message: Message,
+    /// SHA-256 of the request.
+    pub digest: [u8; 32],
+    /// The method that it was sent by: `send` or `request`.
+    pub method: String,
+}
+
+/// Why a record can't be read as a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Not protobuf.
+    #[error("the record is no envelope: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// From a newer hub.
+    #[error("the envelope has version {0}, and this hub reads version {VERSION}")]
+    Version(u32),
+    /// A field does not hold what it must.
+    #[error("the envelope's field {0} is invalid")]
+    Field(&'static str),
+}
+
+impl Envelope {
+    /// The value of the record.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let message = &self.message;
+        let wire = WireEnvelope {
+            version: VERSION,
+            id: Bytes::copy_from_slice(message.id.as_bytes()),
+            from_id: Bytes::copy_from_slice(message.from_id.0.as_bytes()),
+            from: message.from.clone(),
+            to: Some(encode_address(&message.to, message.to_id)),
+            reply_to: message.reply_to.as_ref().map(|address| encode_address(address, None)),
+            topic: message.topic.clone(),
+            kind: message.kind as u32 + 1,
+            content_type: message.content_type.clone(),
+            payload: message.payload.clone(),
+            context_id: message.context_id.clone(),
+            idempotency_key: message.idempotency_key.clone(),
+            digest: Bytes::copy_from_slice(&self.digest),
+            method: self.method.clone(),
+            correlation_id: message.correlation_id.clone(),
+            metadata: message.metadata.clone(),
+            accepted_at: to_micros(message.accepted_at),
+            sent_at: to_micros(message.sent_at),
+            expires_at: to_micros(message.expires_at),
+            traceparent: message.traceparent.clone(),
+            tracestate: message.tracestate.clone(),
+            replayed_from: message.replayed_from.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
+        };
+        wire.encode_to_vec().into()
+    }
+
+    /// Reads the value of a record.
+    ///
+    /// # Errors
+    /// Where it is none that this version reads.
+    pub fn decode(value: &Bytes) -> Result<Self, EnvelopeError> {
+        let wire = WireEnvelope::decode(value.clone())?;
+        if wire.version != VERSION {
+            return Err(EnvelopeError::Version(wire.version));
+        }
+        let (to, to_id) = decode_address(wire.to.as_ref().ok_or(EnvelopeError::Field("to"))?)?;
+        let message = Message {
+            id: uuid(&wire.id, "id")?,
+            from_id: AgentId(uuid(&wire.from_id, "from_id")?),
+            from: wire.from,
+            to,
+            to_id,
+            topic: wire.topic,
+            kind: match wire.kind {
+                1 => MessageType::Event,
+                2 => MessageType::Command,
+                3 => MessageType::Query,
+                4 => MessageType::Response,
+                _ => return Err(EnvelopeError::Field("type")),
+            },
+            content_type: wire.content_type,
+            payload: wire.payload,
+            context_id: wire.context_id,
+            idempotency_key: wire.idempotency_key,
+            correlation_id: wire.correlation_id,
+            reply_to: wire.reply_to.as_ref().map(decode_address).transpose()?.map(|(address, _)| address),
+            metadata: wire.metadata,
+            accepted_at: time(wire.accepted_at, "accepted_at")?,
+            sent_at: time(wire.sent_at, "sent_at")?,
+            expires_at: time(wire.expires_at, "expires_at")?,
+            traceparent: wire.traceparent,
+            tracestate: wire.tracestate,
+            replayed_from: if wire.replayed_from.is_empty() { None } else { Some(uuid(&wire.replayed_from, "replayed_from")?) },
+        };
+        let digest = wire.digest.as_ref().try_into().map_err(|_| EnvelopeError::Field("digest"))?;
+        Ok(Self { message, digest, method: wire.method })
+    }
+
+    /// The record: the envelope, and the headers that a reader wants without decoding it.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        let message = &self.message;
+        let mut headers = vec![
+            ("acb-sender".to_owned(), Bytes::from(message.from.clone())),
+            ("acb-type".to_owned(), Bytes::from_static(message.kind.as_str().as_bytes())),
+        ];
+        if !message.traceparent.is_empty() {
+            headers.push(("traceparent".to_owned(), Bytes::from(message.traceparent.clone())));
+        }
+        if !message.tracestate.is_empty() {
+            headers.push(("tracestate".to_owned(), Bytes::from(message.tracestate.clone())));
+        }
+        Record { key: Some(Bytes::copy_from_slice(message.from_id.0.as_bytes())), headers, value: Some(self.encode()) }
+    }
+}
+
+fn time(micros: i64, field: &'static str) -> Result<OffsetDateTime, EnvelopeError> {
+    from_micros(micros).ok_or(EnvelopeError::Field(field))
+}
+
+fn uuid(bytes: &Bytes, field: &'static str) -> Result<Uuid, EnvelopeError> {
+    Uuid::from_slice(bytes).map_err(|_| EnvelopeError::Field(field))
+}
+
+fn encode_address(address: &Address, id: Option<AgentId>) -> WireDestination {
+    let id = id.map(|id| Bytes::copy_from_slice(id.0.as_bytes())).unwrap_or_default();
+    let (kind, name, request_id) = match address {
+        Address::Agent(name) => (1, name.clone(), Bytes::new()),
+        Address::Group(name) => (2, name.clone(), Bytes::new()),
+        Address::All => (3, String::new(), Bytes::new()),
+        Address::Request { agent, request_id } => (4, agent.clone(), Bytes::copy_from_slice(request_id.as_bytes())),
+    };
+    WireDestination { kind, name, id, request_id }
+}
+
+fn decode_address(wire: &WireDestination) -> Result<(Address, Option<AgentId>), EnvelopeError> {
+    let id = if wire.id.is_empty() { None } else { Some(AgentId(uuid(&wire.id, "to.id")?)) };
+    let address = match wire.kind {
+        1 => Address::Agent(wire.name.clone()),
+        2 => Address::Group(wire.name.clone()),
+        3 => Address::All,
+        4 => Address::Request { agent: wire.name.clone(), request_id: uuid(&wire.request_id, "to.request_id")? },
+        _ => return Err(EnvelopeError::Field("to.kind")),
+    };
+    Ok((address, id))
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireDestination {
+    #[prost(uint32, tag = "1")]
+    kind: u32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    id: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    request_id: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireEnvelope {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    id: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    from_id: Bytes,
+    #[prost(string, tag = "4")]
+    from: String,
+    #[prost(message, optional, tag = "5")]
+    to: Option<WireDestination>,
+    #[prost(message, optional, tag = "6")]
+    reply_to: Option<WireDestination>,
+    #[prost(string, tag = "7")]
+    topic: String,
+    #[prost(uint32, tag = "8")]
+    kind: u32,
+    #[prost(string, tag = "9")]
+    content_type: String,
+    #[prost(bytes = "bytes", tag = "10")]
+    payload: Bytes,
+    #[prost(string, tag = "11")]
+    context_id: String,
+    #[prost(string, tag = "12")]
+    idempotency_key: String,
+    #[prost(bytes = "bytes", tag = "13")]
+    digest: Bytes,
+    #[prost(string, tag = "14")]
+    method: String,
+    #[prost(string, tag = "15")]
+    correlation_id: String,
+    #[prost(btree_map = "string, string", tag = "16")]
+    metadata: BTreeMap<String, String>,
+    #[prost(int64, tag = "17")]
+    accepted_at: i64,
+    #[prost(int64, tag = "18")]
+    sent_at: i64,
+    #[prost(int64, tag = "19")]
+    expires_at: i64,
+    #[prost(string, tag = "20")]
+    traceparent: String,
+    #[prost(string, tag = "21")]
+    tracestate: String,
+    #[prost(bytes = "bytes", tag = "22")]
+    replayed_from: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::kit::clock::truncated;
+
+    fn envelope() -> Envelope {
+        let now = truncated(OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000));
+        Envelope {
+            message: Message {
+                id: Uuid::from_u128(1),
+                from_id: AgentId(Uuid::from_u128(2)),
+                from: "scout".to_owned(),
+                to: Address::Agent("worker".to_owned()),
+                to_id: Some(AgentId(Uuid::from_u128(3))),
+                topic: "work.new".to_owned(),
+                kind: MessageType::Command,
+                content_type: "application/json".to_owned(),
+                payload: Bytes::from_static(b"{}"),
+                context_id: String::new(),
+                idempotency_key: "k".to_owned(),
+                correlation_id: "c".to_owned(),
+                reply_to: Some(Address::Request { agent: "scout".to_owned(), request_id: Uuid::from_u128(4) }),
+                metadata: BTreeMap::from([("priority".to_owned(), "high".to_owned())]),
+                accepted_at: now,
+                sent_at: now,
+                expires_at: now + time::Duration::days(6),
+                traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+                tracestate: String::new(),
+                replayed_from: Some(Uuid::from_u128(5)),
+            },
+            digest: [7; 32],
+            method: "send".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let envelope = envelope();
+        assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
+        let names: Vec<String> = envelope.record().headers.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["acb-sender", "acb-type", "traceparent"]);
+    }
+
+    #[test]
+    fn other_versions_and_noise_are_refused() {
+        let newer = WireEnvelope { version: 2, ..WireEnvelope::default() };
+        assert_eq!(Envelope::decode(&newer.encode_to_vec().into()), Err(EnvelopeError::Version(2)));
+        assert!(matches!(Envelope::decode(&Bytes::from_static(b"\xff\xff")), Err(EnvelopeError::Malformed(_))));
+        let empty = WireEnvelope { version: 1, ..WireEnvelope::default() };
+        assert_eq!(Envelope::decode(&empty.encode_to_vec().into()), Err(EnvelopeError::Field("to")));
+    }
+}

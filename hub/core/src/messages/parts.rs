@@ -1,0 +1,147 @@
+//! What the tasks of the message service share. Each task holds the parts that it needs.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    acknowledgements::Acknowledgements,
+    config::MessagesConfig,
+    logged::{Command, Seen},
+    message::Message,
+    pending::Pending,
+    ports::{CursorStore, MailboxStore},
+    replies::Replies,
+};
+use crate::{
+    directory::snapshot::Directory,
+    fault::Fault,
+    kit::budget::{Budget, Queue},
+    log::bus::{Bus, Epoch, Offset, Partition, TopicName},
+    metrics::Metrics,
+};
+
+/// How long a session may go on acknowledging after `Draining`.
+pub(super) const DRAIN: Duration = Duration::from_secs(2);
+
+/// The messages log.
+pub(super) struct Log {
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) topic: TopicName,
+    pub(super) dead_letters: TopicName,
+    pub(super) epoch: Epoch,
+    pub(super) partitions: u32,
+    /// How far it was read, by partition.
+    read: Vec<AtomicU64>,
+}
+
+impl Log {
+    pub(super) fn new(bus: Arc<dyn Bus>, topic: TopicName, dead_letters: TopicName, epoch: Epoch, from: &[Offset]) -> Self {
+        let partitions = u32::try_from(from.len()).unwrap_or(u32::MAX);
+        Self { bus, topic, dead_letters, epoch, partitions, read: from.iter().map(|offset| AtomicU64::new(*offset)).collect() }
+    }
+
+    /// Everything below this offset was read.
+    pub(super) fn read_to(&self, partition: Partition, offset: Offset) {
+        if let Some(read) = self.read.get(partition as usize) {
+            read.store(offset, Ordering::Relaxed);
+        }
+    }
+
+    /// How far it was read, by partition.
+    pub(super) fn read(&self) -> impl Iterator<Item = Offset> {
+        self.read.iter().map(|read| read.load(Ordering::Relaxed))
+    }
+}
+
+/// The index over the log.
+pub(super) struct Index {
+    pub(super) store: Arc<dyn MailboxStore>,
+    /// How far it goes, as this replica knows.
+    pub(super) checkpoints: watch::Receiver<Vec<Offset>>,
+    /// Somebody waits for it.
+    pub(super) wanted: Notify,
+}
+
+/// Who waits in this replica for what the log will show.
+pub(super) struct Waiters {
+    /// Senders, for their append to be seen.
+    pub(super) appends: Pending<Seen>,
+    /// Callers, for the reply to their request.
+    pub(super) requests: Pending<Message>,
+    replies: Mutex<Replies>,
+}
+
+impl Waiters {
+    pub(super) fn new(replies: Replies) -> Self {
+        Self { appends: Pending::default(), requests: Pending::default(), replies: Mutex::new(replies) }
+    }
+
+    pub(super) fn replies(&self) -> MutexGuard<'_, Replies> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bounds of what waits in memory.
+pub(super) struct Memory {
+    /// Of all queues of all sessions.
+    pub(super) sessions: Budget,
+    /// Of messages that are sent one at a time.
+    pub(super) sending: Queue,
+}
+
+/// Where the service is in its life.
+pub(super) struct Lifecycle {
+    /// What it waits for before it can serve; `None`: ready.
+    pub(super) waits_for: watch::Sender<Option<String>>,
+    /// Open sessions.
+    pub(super) sessions: watch::Sender<usize>,
+    pub(super) draining: CancellationToken,
+    pub(super) stop: CancellationToken,
+}
+
+impl Lifecycle {
+    pub(super) fn new() -> Self {
+        Self {
+            waits_for: watch::Sender::new(Some("the messages log".to_owned())),
+            sessions: watch::Sender::new(0),
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+/// All of them.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) config: Arc<MessagesConfig>,
+    pub(super) log: Arc<Log>,
+    pub(super) index: Arc<Index>,
+    pub(super) cursors: Arc<dyn CursorStore>,
+    pub(super) acknowledgements: Arc<Acknowledgements>,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) directory: Directory,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) reader: mpsc::Sender<Command>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages").field("topic", &self.log.topic).finish_non_exhaustive()
+    }
+}
+
+/// What a caller hears whose replica ends.
+pub(super) fn stopping() -> Fault {
+    Fault::unavailable("STOPPING", "this hub replica stops: connect again, to any replica")
+}

@@ -1,0 +1,197 @@
+//! The mailbox port: an index over the messages log, and what each agent has acknowledged. Both are derived from the log and could be
+//! made again from it, so nothing here is asked before a message is durable.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+
+use super::{
+    cursor::CursorState,
+    message::{Address, Message},
+};
+use crate::{
+    directory::agent::AgentId,
+    fault::Fault,
+    log::bus::{Epoch, Offset, Partition},
+};
+
+/// Whose mailbox: `a:<agent id>`, `g:<group>` or `*`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MailboxAddress {
+    /// One agent's.
+    Agent(AgentId),
+    /// A group's: one row for all of its members.
+    Group(String),
+    /// Everyone's.
+    All,
+}
+
+impl MailboxAddress {
+    /// Where a message is kept. `None` for one that goes to a waiting caller, or to nobody.
+    #[must_use]
+    pub fn of(message: &Message) -> Option<Self> {
+        match &message.to {
+            Address::Agent(_) => message.to_id.map(Self::Agent),
+            Address::Group(group) => Some(Self::Group(group.clone())),
+            Address::All => Some(Self::All),
+            Address::Request { .. } => None,
+        }
+    }
+
+    /// As stored.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Agent(id) => format!("a:{id}"),
+            Self::Group(name) => format!("g:{name}"),
+            Self::All => "*".to_owned(),
+        }
+    }
+
+    /// From what was stored.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_at_checked(2) {
+            Some(("a:", id)) => id.parse().ok().map(|id| Self::Agent(AgentId(id))),
+            Some(("g:", name)) => Some(Self::Group(name.to_owned())),
+            _ => (text == "*").then_some(Self::All),
+        }
+    }
+}
+
+/// One row of the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Whose.
+    pub address: MailboxAddress,
+    /// Where the message is.
+    pub partition: Partition,
+    /// Where the message is.
+    pub offset: Offset,
+    /// When the log took it.
+    pub log_time: OffsetDateTime,
+    /// When it goes to the dead letters.
+    pub expires_at: OffsetDateTime,
+}
+
+/// What claiming one row found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the caller's to bury, for as long as it asked.
+    Claimed,
+    /// Somebody else buries it now.
+    Held,
+    /// There is no such row: it is buried, or not indexed yet.
+    Gone,
+}
+
+/// Moves the checkpoint of one partition, together with the rows in `from..to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// Which.
+    pub partition: Partition,
+    /// Where the checkpoint must be now.
+    pub from: Offset,
+    /// Where it goes.
+    pub to: Offset,
+    /// What is in between.
+    pub rows: Vec<IndexEntry>,
+}
+
+/// The index.
+#[async_trait]
+pub trait MailboxStore: Send + Sync + 'static {
+    /// How far the index goes, for each partition; 0 where nothing was indexed yet.
+    async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault>;
+
+    /// Applies each advance whose checkpoint is still at `from`, drops the others, and answers with all checkpoints that were named,
+    /// in their order. Rows and checkpoint change together.
+    async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault>;
+
+    /// Rows of these addresses in one partition with `from <= offset < to`, by offset, at most `limit`. One offset has one row.
+    async fn entries(
+        &self,
+        epoch: Epoch,
+        addresses: &[MailboxAddress],
+        partition: Partition,
+        range: std::ops::Range<Offset>,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault>;
+
+    /// Claims rows that expired before `now` and that nobody else holds, at most `limit`: for `lease` no other claim gets them.
+    async fn claim_expired(
+        &self,
+        epoch: Epoch,
+        now: OffsetDateTime,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<IndexEntry>, Fault>;
+
+    /// Claims one row, expired or not.
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        address: &MailboxAddress,
+        partition: Partition,
+        offset: Offset,
+        lease: Duration,
+    ) -> Result<Claim, Fault>;
+
+    /// Removes rows.
+    async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault>;
+}
+
+/// How often a message was delivered to one agent without being acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempts {
+    /// Where the message is.
+    pub partition: Partition,
+    /// Where the message is.
+    pub offset: Offset,
+    /// How often; 0 removes the row.
+    pub attempts: u32,
+}
+
+/// What a new receiving session starts from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenedMailbox {
+    /// This session's number: every older one of the agent is over.
+    pub session_epoch: u64,
+    /// Whether the session before said what it had delivered. If not, anything may have been.
+    pub clean: bool,
+    /// What was acknowledged; partitions without a cursor are missing.
+    pub cursors: Vec<(Partition, CursorState)>,
+    /// Unacknowledged messages that were delivered before.
+    pub attempts: Vec<Attempts>,
+}
+
+/// What one session has to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CursorFlush {
+    /// Whose.
+    pub agent: AgentId,
+    /// Which session: a write of an older one is refused.
+    pub session_epoch: u64,
+    /// Changed cursors; may be empty, where only the session's life is asked.
+    pub cursors: Vec<(Partition, CursorState)>,
+    /// Changed counts of deliveries.
+    pub attempts: Vec<Attempts>,
+    /// The session ends with this, and has said everything.
+    pub closing: bool,
+}
+
+/// What each agent has acknowledged.
+#[async_trait]
+pub trait CursorStore: Send + Sync + 'static {
+    /// Begins a receiving session of the agent, which ends any older one.
+    async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault>;
+
+    /// Writes what sessions changed, in one transaction, and answers with those (agent and session epoch) that are no longer the
+    /// newest: nothing of theirs was written.
+    async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault>;
+
+    /// The cursors of one partition, of those of the agents that have one.
+    async fn cursors(&self, epoch: Epoch, agents: &[AgentId], partition: Partition)
+    -> Result<Vec<(AgentId, CursorState)>, Fault>;
+}

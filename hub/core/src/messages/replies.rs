@@ -1,0 +1,132 @@
+//! Requests that wait for a reply: how they are named, and which of them were answered.
+
+use std::collections::{HashMap, VecDeque};
+
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::log::bus::{Offset, Partition};
+
+/// Where the first reply to a request is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogPlace {
+    pub(crate) partition: Partition,
+    pub(crate) offset: Offset,
+}
+
+/// Clocks of the log's partitions may differ by this much.
+const SKEW: Duration = Duration::seconds(5);
+
+/// Which of the last requests were answered, and where: what a repeated request gets. Follows from the log alone, so that a replica that
+/// starts reads it again with its window. Request and reply are in different partitions, and may be seen in any order.
+#[derive(Debug)]
+pub(crate) struct Replies {
+    asked: Recent<(OffsetDateTime, Option<LogPlace>)>,
+    /// Replies whose request was not seen, or never was made: kept apart, so that they crowd out nothing.
+    early: Recent<(OffsetDateTime, LogPlace)>,
+}
+
+impl Replies {
+    /// Of requests within this much log time, and of at most so many.
+    pub(crate) fn new(window: Duration, limit: usize) -> Self {
+        Self { asked: Recent::new(window, limit), early: Recent::new(window, limit) }
+    }
+
+    /// A request was logged. Where its key left the window and is used anew, the reply to the one before is not this one's.
+    pub(crate) fn asked(&mut self, id: Uuid, log_time: OffsetDateTime) {
+        let early = self.early.remove(id).filter(|(replied, _)| *replied >= log_time - SKEW);
+        self.asked.insert(id, log_time, (log_time, early.map(|(_, place)| place)));
+    }
+
+    /// A reply was logged. The first one that is seen is the reply.
+    pub(crate) fn answered(&mut self, id: Uuid, place: LogPlace, log_time: OffsetDateTime) {
+        match self.asked.get_mut(id) {
+            Some((asked, reply)) if log_time >= *asked - SKEW => {
+                reply.get_or_insert(place);
+            }
+            Some(_) => {}
+            None if self.early.get_mut(id).is_some() => {}
+            None => self.early.insert(id, log_time, (log_time, place)),
+        }
+    }
+
+    /// Where the reply is.
+    pub(crate) fn reply(&mut self, id: Uuid) -> Option<LogPlace> {
+        self.asked.get_mut(id).and_then(|(_, reply)| *reply)
+    }
+}
+
+/// What was seen lately, by id.
+#[derive(Debug)]
+struct Recent<T> {
+    window: Duration,
+    limit: usize,
+    turn: u64,
+    known: HashMap<Uuid, (u64, T)>,
+    order: VecDeque<(u64, OffsetDateTime, Uuid)>,
+}
+
+impl<T> Recent<T> {
+    fn new(window: Duration, limit: usize) -> Self {
+        Self { window, limit: limit.max(1), turn: 0, known: HashMap::new(), order: VecDeque::new() }
+    }
+
+    fn get_mut(&mut self, id: Uuid) -> Option<&mut T> {
+        self.known.get_mut(&id).map(|(_, value)| value)
+    }
+
+    fn remove(&mut self, id: Uuid) -> Option<T> {
+        self.known.remove(&id).map(|(_, value)| value)
+    }
+
+    fn insert(&mut self, id: Uuid, now: OffsetDateTime, value: T) {
+        self.turn += 1;
+        self.known.insert(id, (self.turn, value));
+        self.order.push_back((self.turn, now, id));
+        // Places of what was removed or replaced are passed over: there are no more of them than entries that came after.
+        while self.order.len() > self.limit || self.order.front().is_some_and(|(_, time, _)| *time < now - self.window) {
+            let Some((turn, _, id)) = self.order.pop_front() else { break };
+            if self.known.get(&id).is_some_and(|(known, _)| *known == turn) {
+                self.known.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reply_to_what_was_asked_is_known_for_a_while() {
+        let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds);
+        let place = |offset| LogPlace { partition: 0, offset };
+        let id = Uuid::from_u128;
+        let mut replies = Replies::new(Duration::seconds(60), 2);
+        replies.asked(id(1), at(0));
+        replies.answered(id(1), place(2), at(1));
+        replies.answered(id(1), place(3), at(1));
+        assert_eq!(replies.reply(id(1)), Some(place(2)));
+        // Its partition was read first.
+        replies.answered(id(2), place(4), at(60));
+        assert_eq!(replies.reply(id(2)), None);
+        replies.asked(id(2), at(60));
+        assert_eq!((replies.reply(id(1)), replies.reply(id(2))), (Some(place(2)), Some(place(4))));
+        // What nobody asked for crowds out nothing.
+        for other in 100..200 {
+            replies.answered(id(other), place(9), at(60));
+        }
+        assert_eq!(replies.reply(id(2)), Some(place(4)));
+        assert_eq!((replies.early.known.len(), replies.early.order.len()), (2, 2));
+        replies.asked(id(3), at(60));
+        assert_eq!(replies.reply(id(1)), None, "two are known at the most");
+        replies.answered(id(3), place(5), at(60));
+        replies.asked(id(4), at(121));
+        assert_eq!((replies.reply(id(3)), replies.asked.order.len(), replies.asked.known.len()), (None, 1, 1));
+        replies.answered(id(4), place(6), at(50));
+        assert_eq!(replies.reply(id(4)), None, "to an earlier request with this key");
+        replies.answered(id(4), place(7), at(122));
+        replies.asked(id(4), at(130));
+        assert_eq!(replies.reply(id(4)), None, "asked anew");
+    }
+}

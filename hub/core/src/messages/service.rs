@@ -1,0 +1,343 @@
+//! The message service of one replica: what a hub does with the messages log.
+//!
+//! One task reads the log ([`reader`](super::reader)) and is the only one that judges; another writes the mailbox index behind it ([`indexer`](super::indexer)); a third
+//! writes acknowledgements ([`acknowledgements`](super::acknowledgements)). Each session has a task that sends ([`sender`](super::sender)) and, if it receives, one that receives
+//! ([`receiver`](super::receiver)). Nothing is handed on before the log has it durably.
+
+use std::{sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use super::{
+    acknowledgements::Acknowledgements,
+    catch_up,
+    config::MessagesConfig,
+    dead_letters, indexer,
+    logged::{REQUEST, SEND},
+    message::{Address, Message, OutgoingMessage, Receipt},
+    parts::{Index, Lifecycle, Log, Memory, Parts, Waiters, stopping},
+    ports::{CursorStore, MailboxStore},
+    reader::{self, Reader},
+    receiver::Receiver,
+    replies::{LogPlace, Replies},
+    sender,
+    session::{Session, SessionEvents, SessionInput, SessionOptions},
+};
+use crate::{
+    directory::{agent::Agent, snapshot::Directory},
+    fault::{Code, Fault},
+    kit::{
+        budget::{Budget, Room},
+        supervisor::Supervisor,
+    },
+    log::bus::{Bounds, Bus, BusError, Offset, Partition, TopicName},
+    metrics::Metrics,
+};
+
+/// Calls that wait for a reply.
+const MAX_REQUESTS: usize = 10_000;
+/// Requests of the tenant whose reply can be asked for again.
+const MAX_REPLIES: usize = 65_536;
+/// The longest that a call may wait for a reply.
+const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Events that wait for one session's agent to read them.
+const SESSION_EVENTS: usize = 64;
+/// Messages that wait in one session to be sent.
+const SESSION_MESSAGES: usize = 64;
+/// The most unacknowledged messages of a session.
+const MAX_UNACKNOWLEDGED: u32 = 1000;
+
+/// The message service of one replica. Clones share it; it stops, as if it crashed, when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    parts: Parts,
+    _stop: Arc<DropGuard>,
+}
+
+impl Messages {
+    /// Reads epoch and checkpoints, and starts the tasks.
+    ///
+    /// # Errors
+    /// Where bus or store do not answer: trying again may help.
+    pub async fn start(
+        bus: Arc<dyn Bus>,
+        mailboxes: Arc<dyn MailboxStore>,
+        cursors: Arc<dyn CursorStore>,
+        directory: Directory,
+        metrics: Arc<Metrics>,
+        config: MessagesConfig,
+        supervisor: &Supervisor,
+    ) -> Result<Self, Fault> {
+        let topic = TopicName::system(&config.tenant, "messages");
+        let info = bus.topic(&topic).await?;
+        let mut indexed = mailboxes.checkpoints(info.epoch, info.partitions).await?;
+        let bounds = bus.bounds(&topic).await?;
+        for (checkpoint, bounds) in indexed.iter_mut().zip(&bounds) {
+            *checkpoint = (*checkpoint).min(bounds.next);
+        }
+        for (partition, records) in forgotten(&indexed, &bounds) {
+            tracing::warn!(
+                %topic,
+                partition,
+                records,
+                "the log forgot records before any hub had read them: messages that nobody has received are lost"
+            );
+        }
+        let from = window_start(&*bus, &topic, &indexed, &bounds, &config).await?;
+        let caught_up_at = bounds.iter().map(|bounds| bounds.next).collect();
+
+        let (commands, command_queue) = mpsc::channel(1024);
+        let (batches, batch_queue) = mpsc::channel(16);
+        let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
+        let (published, checkpoints) = watch::channel(indexed.clone());
+        let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
+        let log = Log::new(bus, topic, TopicName::system(&config.tenant, "dlq"), info.epoch, &from);
+        let replies = Replies::new(dedup_window, MAX_REPLIES);
+        let parts = Parts {
+            acknowledgements: Arc::new(Acknowledgements::new(cursors.clone(), info.epoch)),
+            index: Arc::new(Index { store: mailboxes, checkpoints, wanted: Notify::new() }),
+            waiters: Arc::new(Waiters::new(replies)),
+            memory: Arc::new(Memory {
+                sessions: Budget::new(config.replica_bytes),
+                sending: Budget::new(usize::MAX).queue(config.sending_bytes),
+            }),
+            lifecycle: Arc::new(Lifecycle::new()),
+            log: Arc::new(log),
+            config: Arc::new(config),
+            cursors,
+            directory,
+            metrics,
+            reader: commands,
+        };
+        let reader = Reader::new(parts.clone(), command_queue, batch_queue, index, indexed.clone(), caught_up_at, &from);
+        let until = || parts.lifecycle.stop.clone();
+        supervisor.spawn_until("messages.reader", until(), reader.run());
+        supervisor.spawn_until("messages.pump", until(), reader::pump(parts.clone(), from, batches));
+        supervisor.spawn_until("messages.indexer", until(), indexer::run(parts.clone(), index_queue, indexed, published));
+        let (acknowledgements, every, stop) = (parts.acknowledgements.clone(), parts.config.flush_every, until());
+        supervisor.spawn_until("messages.acknowledgements", until(), async move { acknowledgements.run(every, stop).await });
+        supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
+        let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
+        Ok(Self { parts, _stop: stop })
+    }
+
+    /// What the service waits for before it can serve; `None`: ready.
+    #[must_use]
+    pub fn waiting_for(&self) -> watch::Receiver<Option<String>> {
+        self.parts.lifecycle.waits_for.subscribe()
+    }
+
+    /// The log's topic, and how many of its records this replica has not read yet.
+    ///
+    /// # Errors
+    /// Where the bus does not answer.
+    pub async fn lag(&self) -> Result<(TopicName, u64), BusError> {
+        let parts = &self.parts;
+        let bounds = parts.log.bus.bounds(&parts.log.topic).await?;
+        Ok((parts.log.topic.clone(), Bounds::unread(&bounds, parts.log.read())))
+    }
+
+    /// Bytes of messages that wait in the queues of its sessions.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.parts.memory.sessions.used()
+    }
+
+    /// Sends one message: answers once it is durable and was seen in order.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, `RECIPIENT_NOT_FOUND`, `IDEMPOTENCY_KEY_REUSED`, or where the log does not take it.
+    pub async fn send(&self, from: &Agent, message: OutgoingMessage) -> Result<Receipt, Fault> {
+        self.ready()?;
+        let _room = self.room(&message)?;
+        sender::send(&self.parts, from, message, SEND).await
+    }
+
+    /// Sends a query and waits for its reply; a later one is dropped. The same query again, within the deduplication window, gets the same
+    /// reply, on any replica. A zero `timeout` stands for 30 s; the most is 5 min.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and `DEADLINE_EXCEEDED`.
+    pub async fn request(&self, from: &Agent, mut message: OutgoingMessage, timeout: Duration) -> Result<Message, Fault> {
+        self.ready()?;
+        let began = tokio::time::Instant::now();
+        let timeout = if timeout.is_zero() { Duration::from_secs(30) } else { timeout.min(MAX_REQUEST_TIMEOUT) };
+        let request_id = self.parts.config.request_key.id(from.id, &message.idempotency_key);
+        message.reply_to = Some(Address::Request { agent: from.name.clone(), request_id });
+        let Some(mut waiter) = self.parts.waiters.requests.wait(request_id, MAX_REQUESTS) else {
+            return Err(Fault::new(
+                Code::ResourceExhausted,
+                "TOO_MANY_REQUESTS",
+                "too many calls wait for replies: ask fewer at once",
+            ));
+        };
+        let exchange = async {
+            let room = self.room(&message)?;
+            let receipt = sender::send(&self.parts, from, message, REQUEST).await?;
+            drop(room);
+            let reply = self.parts.waiters.replies().reply(request_id).filter(|_| receipt.deduplicated);
+            if let Some(LogPlace { partition, offset }) = reply
+                && let Some(reply) = catch_up::one(&self.parts, partition, offset).await?
+            {
+                return Ok((*reply.message).clone());
+            }
+            waiter.answered().await.ok_or_else(|| {
+                Fault::new(Code::Aborted, "REQUEST_REPEATED", "the same request was sent again, and its reply goes there")
+            })
+        };
+        let reply = tokio::select! {
+            reply = tokio::time::timeout(timeout, exchange) => reply.map_err(|_| {
+                let why = format!("no reply within {timeout:?}: ask again, or send with reply_to yourself and take the reply later");
+                Fault::new(Code::DeadlineExceeded, "NO_REPLY", why)
+            })??,
+            () = self.parts.lifecycle.stop.cancelled() => return Err(stopping()),
+        };
+        self.parts.metrics.latency("request", began.elapsed());
+        Ok(reply)
+    }
+
+    /// Opens a session of an agent. One that receives ends any older one that does, on any replica.
+    ///
+    /// # Errors
+    /// Where the hub is not ready or drains, or the store does not answer.
+    pub async fn open_session(&self, agent: Arc<Agent>, options: SessionOptions) -> Result<Session, Fault> {
+        self.ready()?;
+        if options.max_unacknowledged > MAX_UNACKNOWLEDGED {
+            let rule = format!("max_unacknowledged is 1 to {MAX_UNACKNOWLEDGED}, or 0 for 100");
+            return Err(Fault::invalid("MAX_UNACKNOWLEDGED_INVALID", rule));
+        }
+        let window = if options.max_unacknowledged == 0 { 100 } else { options.max_unacknowledged as usize };
+        let parts = &self.parts;
+        let (messages, message_queue) = mpsc::channel(SESSION_MESSAGES);
+        let (events, event_queue) = mpsc::channel(SESSION_EVENTS);
+        let ended = CancellationToken::new();
+        let mut words = None;
+        let mut receiving = None;
+        if options.receive {
+            let opened = parts.cursors.open(parts.log.epoch, agent.id, &parts.config.replica).await?;
+            let (word_sender, word_queue) = mpsc::channel(64);
+            words = Some(word_sender);
+            receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, window, events.clone(), word_queue));
+        }
+        let open = OpenSession::new(parts.clone());
+        let draining = sender::announce_drain(parts.clone(), events.clone(), ended.clone());
+        let sending = sender::serve(parts.clone(), agent, message_queue, events, ended.clone());
+        tokio::spawn(async move {
+            match receiving {
+                Some(receiving) => {
+                    tokio::join!(sending, receiving.run(ended));
+                }
+                None => {
+                    let mut sending = std::pin::pin!(sending);
+                    tokio::select! {
+                        () = &mut sending => {}
+                        () = draining => sending.await,
+                    }
+                }
+            }
+            drop(open);
+        });
+        Ok(Session {
+            id: Uuid::now_v7(),
+            input: SessionInput { messages, words, bytes: parts.memory.sessions.queue(parts.config.session_bytes) },
+            events: SessionEvents { events: event_queue },
+        })
+    }
+
+    /// Says `Draining` to every session, lets them acknowledge a little longer, writes what they did and ends them. New ones are
+    /// refused. Returns once the last has ended, or after 10 s.
+    pub async fn drain(&self) {
+        self.parts.lifecycle.draining.cancel();
+        let mut sessions = self.parts.lifecycle.sessions.subscribe();
+        if tokio::time::timeout(Duration::from_secs(10), sessions.wait_for(|open| *open == 0)).await.is_err() {
+            tracing::warn!("sessions were still open at the end of the drain");
+        }
+        self.parts.lifecycle.stop.cancel();
+    }
+
+    /// Stops at once, as if it crashed: nothing more is written or delivered.
+    pub fn stop(&self) {
+        self.parts.lifecycle.stop.cancel();
+    }
+
+    /// Resolves when this replica can't go on with its log, because that was made anew: all that it remembers of it means nothing.
+    pub async fn stopped(&self) {
+        self.parts.lifecycle.stop.cancelled().await;
+    }
+
+    /// For a message that nothing else makes wait: its caller hears at once that there is none.
+    fn room(&self, message: &OutgoingMessage) -> Result<Room, Fault> {
+        self.parts.memory.sending.take(message.cost()).ok_or_else(sender::too_many)
+    }
+
+    fn ready(&self) -> Result<(), Fault> {
+        if self.parts.lifecycle.stop.is_cancelled() || self.parts.lifecycle.draining.is_cancelled() {
+            return Err(stopping());
+        }
+        match &*self.parts.lifecycle.waits_for.borrow() {
+            None => Ok(()),
+            Some(waits) => Err(Fault::unavailable("NOT_READY", format!("the hub waits for {waits}: try again shortly"))),
+        }
+    }
+}
+
+/// Counts a session for as long as it lives.
+struct OpenSession(Parts);
+
+impl OpenSession {
+    fn new(parts: Parts) -> Self {
+        parts.lifecycle.sessions.send_modify(|open| *open += 1);
+        Self(parts)
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.lifecycle.sessions.send_modify(|open| *open -= 1);
+    }
+}
+
+/// From where to read so that the deduplication windows are whole at the first record that is not indexed yet.
+async fn window_start(
+    bus: &dyn Bus,
+    topic: &TopicName,
+    indexed: &[Offset],
+    bounds: &[Bounds],
+    config: &MessagesConfig,
+) -> Result<Vec<Offset>, BusError> {
+    let mut since = OffsetDateTime::now_utc();
+    for ((partition, checkpoint), bounds) in (0..).zip(indexed).zip(bounds) {
+        if *checkpoint < bounds.next
+            && let Some(first) = bus.read(topic, partition, (*checkpoint).max(bounds.first), 1).await?.first()
+        {
+            since = since.min(first.log_time);
+        }
+    }
+    let starts = bus.offsets_at(topic, since - config.dedup_window).await?;
+    Ok(starts.iter().zip(indexed).map(|(start, checkpoint)| *start.min(checkpoint)).collect())
+}
+
+/// What the log forgot before anybody indexed it: how many records, for each partition that lost any.
+fn forgotten(indexed: &[Offset], bounds: &[Bounds]) -> Vec<(Partition, u64)> {
+    let lost = (0..).zip(indexed.iter().zip(bounds));
+    lost.filter_map(|(partition, (checkpoint, bounds))| {
+        let count = bounds.first.checked_sub(*checkpoint).filter(|count| *count > 0)?;
+        Some((partition, count))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_log_forgot_unread_is_counted() {
+        let bounds = [Bounds { first: 7, next: 9 }, Bounds { first: 3, next: 9 }, Bounds { first: 0, next: 0 }];
+        assert_eq!(forgotten(&[5, 3, 0], &bounds), [(0, 2)]);
+        assert_eq!(forgotten(&[8, 9, 0], &bounds), []);
+    }
+}

@@ -1,0 +1,162 @@
+//! What a session of one agent takes and gives. The work is done by the tasks behind it.
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{
+    delivery::{Delivery, DeliveryId},
+    message::{OutgoingMessage, Receipt},
+};
+use crate::{fault::Fault, kit::budget::Queue, log::bus::Partition};
+
+pub use crate::kit::budget::Room;
+
+/// How a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Whether to receive. A session that only sends takes nothing from the mailbox and ends no other session.
+    pub receive: bool,
+    /// How many unacknowledged messages may be outstanding: 1 to 1,000; 0 stands for 100.
+    pub max_unacknowledged: u32,
+}
+
+/// What a session gives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionEvent {
+    /// What became of a message that was sent on this session.
+    Sent {
+        /// The caller's number.
+        sequence: u64,
+        /// The receipt, or why not.
+        outcome: Result<Receipt, Fault>,
+    },
+    /// A message.
+    Delivery(Delivery),
+    /// The mailbox of one partition is held back until older messages are acknowledged.
+    HeldBack {
+        /// Which.
+        partition: Partition,
+        /// How many messages wait for their acknowledgement.
+        unacknowledged: u32,
+    },
+    /// A newer session of the agent ended this one. The last event.
+    Replaced,
+    /// The hub is about to stop: reconnect, to any replica.
+    Draining,
+    /// The session can't go on. The last event.
+    Failed(Fault),
+}
+
+/// A session: what goes in, and what comes out. Dropping either half ends it.
+#[derive(Debug)]
+pub struct Session {
+    /// Its name.
+    pub id: Uuid,
+    /// What the agent sends.
+    pub input: SessionInput,
+    /// What the agent gets.
+    pub events: SessionEvents,
+}
+
+/// A message with the caller's number for it.
+#[derive(Debug)]
+pub(crate) struct NumberedMessage {
+    pub(crate) sequence: u64,
+    pub(crate) message: OutgoingMessage,
+    /// Held until it was sent.
+    pub(crate) room: Room,
+}
+
+/// What an agent says of deliveries.
+#[derive(Debug)]
+pub(crate) enum Word {
+    Acknowledged(Vec<DeliveryId>),
+    InProgress(Vec<DeliveryId>),
+}
+
+/// The half that sends and acknowledges.
+#[derive(Debug)]
+pub struct SessionInput {
+    pub(crate) messages: mpsc::Sender<NumberedMessage>,
+    pub(crate) words: Option<mpsc::Sender<Word>>,
+    pub(crate) bytes: Queue,
+}
+
+impl SessionInput {
+    /// Sends a message behind those before it, and waits for room to do so (64 messages, 8 MiB); what became of it is a [`SessionEvent::Sent`].
+    ///
+    /// When one fails, everything with a higher number fails with `ABORTED` until that number is sent again, with the same message
+    /// or another: only then is it known that the sender saw the failure.
+    ///
+    /// # Errors
+    /// Where the session is over.
+    pub async fn send(&self, sequence: u64, message: OutgoingMessage) -> Result<(), Fault> {
+        let room = tokio::select! {
+            room = self.bytes.wait(message.cost()) => room,
+            () = self.messages.closed() => return Err(over()),
+        };
+        self.messages.send(NumberedMessage { sequence, message, room }).await.map_err(|_| over())
+    }
+
+    /// Acknowledges deliveries. Unknown ones are ignored.
+    ///
+    /// # Errors
+    /// Where the session is over, or does not receive.
+    pub async fn ack(&self, deliveries: Vec<DeliveryId>) -> Result<(), Fault> {
+        self.say(Word::Acknowledged(deliveries)).await
+    }
+
+    /// Says that the agent is still at work on what it was now given again. Such a delivery does not count as an attempt, and
+    /// the next one is put off. Unknown ones are ignored.
+    ///
+    /// # Errors
+    /// Where the session is over, or does not receive.
+    pub async fn in_progress(&self, deliveries: Vec<DeliveryId>) -> Result<(), Fault> {
+        self.say(Word::InProgress(deliveries)).await
+    }
+
+    async fn say(&self, word: Word) -> Result<(), Fault> {
+        let Some(words) = &self.words else {
+            return Err(Fault::invalid("SESSION_DOES_NOT_RECEIVE", "open the session with `receive` to acknowledge messages"));
+        };
+        words.send(word).await.map_err(|_| over())
+    }
+}
+
+/// The half that gives events.
+#[derive(Debug)]
+pub struct SessionEvents {
+    pub(crate) events: mpsc::Receiver<Queued>,
+}
+
+/// An event on its way, with the room that it takes.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) event: SessionEvent,
+    pub(crate) room: Option<Room>,
+}
+
+impl From<SessionEvent> for Queued {
+    /// One without a payload.
+    fn from(event: SessionEvent) -> Self {
+        Self { event, room: None }
+    }
+}
+
+impl SessionEvents {
+    /// The next event; `None` once the session is over.
+    pub async fn next(&mut self) -> Option<SessionEvent> {
+        self.take().await.map(|(event, _)| event)
+    }
+
+    /// The same, with the room that it takes in memory: whoever keeps the event for longer keeps that as long. While 8 MiB of a session
+    /// wait for its agent (less where all sessions of the replica hold much), the session gives nothing more: what is
+    /// for the agent stays in the log.
+    pub async fn take(&mut self) -> Option<(SessionEvent, Option<Room>)> {
+        self.events.recv().await.map(|queued| (queued.event, queued.room))
+    }
+}
+
+pub(crate) fn over() -> Fault {
+    Fault::new(crate::fault::Code::Aborted, "SESSION_OVER", "the session is over: open a new one")
+}

@@ -1,0 +1,170 @@
+//! What a hub counts, under the names that operators of the platform were promised.
+
+pub mod contexts;
+
+use std::{sync::Mutex, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::metrics::contexts::ContextMetrics;
+
+/// Seconds: from half a millisecond to half a minute.
+const LATENCY_BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Tenant {
+    tenant_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Messages {
+    r#type: &'static str,
+    tenant_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    r#type: String,
+    operation: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgentLabel {
+    agent_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Topic {
+    topic: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Query {
+    query: &'static str,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Counters of one tenant's hub. People and metrics see the tenant's name.
+#[derive(Debug)]
+pub struct Metrics {
+    tenant: String,
+    registry: Mutex<Registry>,
+    messages: Family<Messages, Counter>,
+    latency: Histograms<Operation>,
+    active: Family<Tenant, Gauge>,
+    errors: Family<ErrorLabels, Counter>,
+    sent: Family<AgentLabel, Counter>,
+    received: Family<AgentLabel, Counter>,
+    contexts: ContextMetrics,
+    lag: Family<Topic, Gauge>,
+    queries: Histograms<Query>,
+}
+
+impl Metrics {
+    /// Counters at zero.
+    #[must_use]
+    pub fn new(tenant: impl Into<String>) -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(LATENCY_BUCKETS);
+        let tenant = tenant.into();
+        let metrics = Self {
+            contexts: ContextMetrics::new(tenant.clone()),
+            tenant,
+            registry: Mutex::default(),
+            messages: Family::default(),
+            latency: Family::new_with_constructor(histogram),
+            active: Family::default(),
+            errors: Family::default(),
+            sent: Family::default(),
+            received: Family::default(),
+            lag: Family::default(),
+            queries: Family::new_with_constructor(histogram),
+        };
+        {
+            let mut registry = metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            registry.register("acb_messages", "Messages accepted by this replica", metrics.messages.clone());
+            registry.register("acb_message_latency_seconds", "How long message operations took", metrics.latency.clone());
+            registry.register("acb_active_agents", "Agents with a receiving session on this replica", metrics.active.clone());
+            registry.register("acb_errors", "Requests that failed", metrics.errors.clone());
+            registry.register("acb_agent_messages_sent", "Messages accepted from an agent", metrics.sent.clone());
+            registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
+            metrics.contexts.register(&mut registry);
+            registry.register("acb_kafka_lag", "Records that this replica has not read yet", metrics.lag.clone());
+            registry.register("acb_db_query_duration_seconds", "How long queries took", metrics.queries.clone());
+        }
+        metrics
+    }
+
+    /// A message was accepted: `kind` is its type in lower case.
+    pub fn message(&self, kind: &'static str) {
+        self.messages.get_or_create(&Messages { r#type: kind, tenant_id: self.tenant.clone() }).inc();
+    }
+
+    /// How long an operation such as `send` took.
+    pub fn latency(&self, operation: &str, took: Duration) {
+        self.latency.get_or_create(&Operation { operation: operation.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// A receiving session began (`+1`) or ended (`-1`).
+    pub fn active_agents(&self, change: i64) {
+        self.active.get_or_create(&Tenant { tenant_id: self.tenant.clone() }).inc_by(change);
+    }
+
+    /// What is counted about contexts, in the same scrape.
+    #[must_use]
+    pub fn contexts(&self) -> ContextMetrics {
+        self.contexts.clone()
+    }
+
+    /// A request failed: `kind` is the code in lower case.
+    pub fn error(&self, operation: &str, kind: &str) {
+        self.errors.get_or_create(&ErrorLabels { r#type: kind.to_owned(), operation: operation.to_owned() }).inc();
+    }
+
+    /// A message with this payload was accepted from an agent.
+    pub fn sent(&self, agent: &str, bytes: usize) {
+        self.sent.get_or_create(&AgentLabel { agent_id: agent.to_owned() }).inc();
+        self.contexts.streamed(agent, "in", bytes);
+    }
+
+    /// A message with this payload was delivered to an agent.
+    pub fn received(&self, agent: &str, bytes: usize) {
+        self.received.get_or_create(&AgentLabel { agent_id: agent.to_owned() }).inc();
+        self.contexts.streamed(agent, "out", bytes);
+    }
+
+    /// How far this replica's tail is behind.
+    pub fn lag(&self, topic: &str, records: u64) {
+        self.lag.get_or_create(&Topic { topic: topic.to_owned() }).set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// A topic is followed no more.
+    pub fn not_followed(&self, topic: &str) {
+        self.lag.remove(&Topic { topic: topic.to_owned() });
+    }
+
+    /// How long a query took.
+    pub fn query(&self, query: &'static str, took: Duration) {
+        self.queries.get_or_create(&Query { query }).observe(took.as_secs_f64());
+    }
+
+    /// The OpenMetrics text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if encode(&mut text, &registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+}
