@@ -11,11 +11,13 @@ help: ## Lists the commands.
 
 build: ## Builds everything, for tests and for the demo.
 	@scripts/install-dependencies build
+	@scripts/crates
 	cargo build --locked --workspace --all-targets
 
 demo: ## Runs the main job: two tenants, their hubs and agents, a stream, the attacks. KAFKA=1: over Kafka.
 	@scripts/install-dependencies build $(if $(KAFKA),kafka)
 	@$(if $(KAFKA),tests/testbed/kafka/fetch.sh)
+	@scripts/crates
 	cargo build --locked --workspace
 	target/debug/acb-demo $(if $(KAFKA),--kafka)
 
@@ -23,28 +25,33 @@ test: ## Format, lints, unit and golden tests, conformance suites, integration t
 	@scripts/install-dependencies build kafka test
 	@tests/testbed/kafka/fetch.sh
 	@scripts/postgres17
+	@scripts/crates
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	cargo build --locked --workspace
 	cargo test --locked --workspace
 
 charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
+	@scripts/crates
 	cargo test --locked -p acb-operator --test charts -- --include-ignored
 
 bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. OPERATOR=1: also the operator's, on a control plane that it makes.
 	@scripts/install-dependencies build kafka $(if $(OPERATOR),e2e)
 	@tests/testbed/kafka/fetch.sh
 	$(if $(OPERATOR),e2e/build)
+	@scripts/crates
 	cargo build --locked --release --workspace
 	target/release/acb-bench $(if $(OPERATOR),--also operator)
 
 release: ## Dry run of a release, to target/release-VERSION: binaries, images, charts, notes, checksums. Publishes nothing.
 	@scripts/install-dependencies build e2e
+	@scripts/crates
 	cargo build --locked --release --workspace
 	scripts/release
 
 images: ## Makes the container images of operator, hub and command line, to target/images.
 	@scripts/install-dependencies build e2e
+	@scripts/crates
 	cargo build --locked --workspace
 	images/build
 
@@ -54,6 +61,7 @@ cluster-parts:
 	@tests/testbed/kafka/fetch.sh
 	@scripts/postgres17
 	e2e/build
+	@scripts/crates
 	cargo build --locked --workspace
 	@# Without a node nothing would run them.
 	if target/debug/acb-e2e lacks; then images/build; fi
