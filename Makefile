@@ -26,10 +26,7 @@ test: ## Format, lints, unit and golden tests, conformance suites, integration t
 	@tests/testbed/kafka/fetch.sh
 	@scripts/postgres17
 	@scripts/crates
-	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	cargo build --locked --workspace
-	cargo test --locked --workspace
+	@scripts/test
 
 charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
 	@scripts/crates
