@@ -6,46 +6,59 @@
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
 
+# Programs are picked, not packages: that gives each crate the features it has in the whole workspace, and so it is built once.
+BUILD := cargo build --locked --workspace
+
+# What ships. Each program costs its own optimisation of everything that is linked into it.
+RELEASE := cargo build --locked --release -p acb -p acb-hub -p acb-operator
+
 help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 build: ## Builds everything, for tests and for the demo.
 	@scripts/install-dependencies build
-	cargo build --locked --workspace --all-targets
+	@scripts/crates
+	$(BUILD) --all-targets
 
 demo: ## Runs the main job: two tenants, their hubs and agents, a stream, the attacks. KAFKA=1: over Kafka.
 	@scripts/install-dependencies build $(if $(KAFKA),kafka)
 	@$(if $(KAFKA),tests/testbed/kafka/fetch.sh)
-	cargo build --locked --workspace
+	@scripts/crates
+	$(BUILD) --bin acb --bin acb-hub --bin acb-demo
 	target/debug/acb-demo $(if $(KAFKA),--kafka)
 
 test: ## Format, lints, unit and golden tests, conformance suites, integration tests on a real PostgreSQL and a real Kafka.
 	@scripts/install-dependencies build kafka test
 	@tests/testbed/kafka/fetch.sh
 	@scripts/postgres17
-	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	cargo build --locked --workspace
-	cargo test --locked --workspace
+	@scripts/crates
+	@scripts/test
 
 charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
-	cargo test --locked -p acb-operator --test charts -- --include-ignored
+	@scripts/crates
+	cargo test --locked --workspace --test charts -- --include-ignored
 
 bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. OPERATOR=1: also the operator's, on a control plane that it makes.
 	@scripts/install-dependencies build kafka $(if $(OPERATOR),e2e)
 	@tests/testbed/kafka/fetch.sh
 	$(if $(OPERATOR),e2e/build)
-	cargo build --locked --release --workspace
+	@scripts/crates
+	@# The bare server is in acb-bench: to be measured against the hub it is built as the hub is.
+	$(RELEASE) -p acb-bench
+	@# It only makes the cluster.
+	$(if $(OPERATOR),$(BUILD) --bin acb-e2e)
 	target/release/acb-bench $(if $(OPERATOR),--also operator)
 
 release: ## Dry run of a release, to target/release-VERSION: binaries, images, charts, notes, checksums. Publishes nothing.
 	@scripts/install-dependencies build e2e
-	cargo build --locked --release --workspace
+	@scripts/crates
+	$(RELEASE)
 	scripts/release
 
 images: ## Makes the container images of operator, hub and command line, to target/images.
 	@scripts/install-dependencies build e2e
-	cargo build --locked --workspace
+	@scripts/crates
+	$(BUILD) --bin acb --bin acb-hub --bin acb-operator --bin acb-e2e-agent
 	images/build
 
 # Everything that a cluster is made of.
@@ -54,7 +67,8 @@ cluster-parts:
 	@tests/testbed/kafka/fetch.sh
 	@scripts/postgres17
 	e2e/build
-	cargo build --locked --workspace
+	@scripts/crates
+	$(BUILD) --bin acb --bin acb-hub --bin acb-operator --bin acb-e2e --bin acb-e2e-agent
 	@# Without a node nothing would run them.
 	if target/debug/acb-e2e lacks; then images/build; fi
 .PHONY: cluster-parts

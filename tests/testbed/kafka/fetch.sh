@@ -12,7 +12,9 @@ mkdir -p "$base"
 part=$(mktemp -d "$base/lib.XXXXXX")
 trap 'rm -rf "$part"' EXIT
 chmod 755 "$part"
-mvn --batch-mode --quiet --file "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$part"
+# A failed transfer is remembered in Maven's repository: without --update-snapshots another try asks nobody.
+"$here/../../../scripts/download" "Kafka's jars" \
+    mvn --batch-mode --quiet --update-snapshots --file "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$part"
 touch "$part/.4.3.1"
 rm -rf "$base/lib"
 mv "$part" "$base/lib"

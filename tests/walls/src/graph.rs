@@ -1,4 +1,4 @@
-//! What each crate is built with, by `cargo metadata`. Dependencies of tests and of build scripts are not looked at.
+//! What each crate is built with on this platform, by `cargo metadata`. Dependencies of tests and of build scripts are not looked at.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,19 +17,17 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Of the workspace that this crate is in, as Cargo.lock has it.
+    /// Of the workspace that this crate is in, as Cargo.lock has it, on this platform.
+    ///
+    /// The graph of all platforms names crates that no build here has downloaded: without a network it can't be had on a fresh machine.
     ///
     /// # Errors
     /// Where cargo fails, or says what can't be read.
     pub fn of_workspace() -> Result<Self, Problem> {
-        let output = Command::new(env!("CARGO"))
-            .args(["metadata", "--offline", "--locked", "--format-version", "1"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into());
-        }
-        let metadata: Metadata = serde_json::from_slice(&output.stdout)?;
+        let version = cargo(&["-vV"])?;
+        let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("cargo -vV names no host")?;
+        let metadata = cargo(&["metadata", "--offline", "--locked", "--format-version", "1", "--filter-platform", host])?;
+        let metadata: Metadata = serde_json::from_str(&metadata)?;
         let names: BTreeMap<&str, &str> =
             metadata.packages.iter().map(|package| (package.id.as_str(), package.name.as_str())).collect();
         let mut graph = Self::default();
@@ -86,6 +84,15 @@ impl Graph {
         }
         None
     }
+}
+
+/// What the cargo that built this crate answers.
+pub(crate) fn cargo(arguments: &[&str]) -> Result<String, Problem> {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 #[derive(Deserialize)]

@@ -62,6 +62,15 @@ fn every_crate_behind_a_wall_exists() {
     }
 }
 
+/// A fresh machine has downloaded the crates of its own platform alone. A graph with others fails there.
+#[cfg(not(windows))]
+#[test]
+fn no_crate_of_another_platform_is_asked_for() {
+    let graph = Graph::of_workspace().unwrap();
+    assert!(graph.knows("rustix"));
+    assert!(!graph.knows("windows-sys"));
+}
+
 #[test]
 fn a_breach_is_found_and_its_way_shown() {
     let graph = Graph::from_edges([("acb-hub-core", "helper"), ("helper", "io"), ("io", "sqlx"), ("helper", "sqlx")]);
