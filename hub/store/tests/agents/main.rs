@@ -3,5 +3,6 @@
 
 mod credentials;
 mod registering;
+mod sessions;
 mod silence;
 mod world;
