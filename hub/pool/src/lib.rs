@@ -6,8 +6,10 @@
 
 mod pool;
 mod session;
+mod timestamp;
 mod transaction;
 
 pub use pool::{Limits, Pool};
 pub use session::Session;
+pub use timestamp::Timestamp;
 pub use transaction::Transaction;

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use acb_hub_core::{
-    agent::{Agent, AgentId, Role},
+    agent::{Agent, AgentId},
     directory::{ContextType, DirectoryStore, KnownKey, Membership, Snapshot},
-    fault::{Code, Fault},
+    fault::Fault,
     payload_schema::PayloadSchema,
 };
 use async_trait::async_trait;
@@ -13,24 +13,24 @@ use sqlx::{Row as _, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PgStore, fault::fault};
+use crate::PgStore;
 
 type TypeRow = (String, i32, Option<Json<PayloadSchema>>);
 
 #[async_trait]
 impl DirectoryStore for PgStore {
     async fn generation(&self) -> Result<u64, Fault> {
-        let _timed = self.timer.start("tenant.generation");
+        let query = self.timer.start("tenant.generation");
         let generation: Option<i64> = sqlx::query_scalar("SELECT generation FROM acb.tenant")
             .fetch_optional(self.pool())
             .await
-            .map_err(|error| fault("tenant.generation", error))?;
+            .map_err(|error| query.fault(error))?;
         Ok(generation.ok_or_else(not_projected)?.cast_unsigned())
     }
 
     async fn load(&self) -> Result<Snapshot, Fault> {
-        let _timed = self.timer.start("directory.load");
-        let failed = |error| fault("directory.load", error);
+        let query = self.timer.start("directory.load");
+        let failed = |error| query.fault(error);
         // One snapshot for all reads: rows of a later generation must not come under an older number.
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -69,7 +69,7 @@ impl DirectoryStore for PgStore {
         transaction.rollback().await.map_err(failed)?;
 
         let generation: i64 = tenant.try_get("generation").map_err(failed)?;
-        let agents = agents.iter().map(agent).collect::<Result<_, _>>()?;
+        let agents = agents.iter().map(agent).collect::<Result<_, _>>().map_err(failed)?;
         let memberships = memberships.iter().map(membership).collect::<Result<_, _>>().map_err(failed)?;
         let mut snapshot = Snapshot::new(generation.cast_unsigned(), agents, memberships);
         snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
@@ -94,28 +94,21 @@ fn not_projected() -> Fault {
     )
 }
 
-fn agent(row: &PgRow) -> Result<Agent, Fault> {
-    let read = || -> Result<(Agent, String), sqlx::Error> {
-        let agent = Agent {
-            id: AgentId(row.try_get("agent_id")?),
-            name: row.try_get("name")?,
-            kind: row.try_get("type")?,
-            capabilities: row.try_get("capabilities")?,
-            groups: row.try_get("groups")?,
-            location: row.try_get("location")?,
-            metadata: row.try_get::<Json<BTreeMap<String, String>>, _>("metadata")?.0,
-            // The least, until the text is read below.
-            role: Role::Observer,
-            publishes: row.try_get("publishes")?,
-            subscribes: row.try_get("subscribes")?,
-            suspended: row.try_get("suspended")?,
-            created_at: row.try_get("created_at")?,
-        };
-        Ok((agent, row.try_get("role")?))
-    };
-    let (mut agent, role) = read().map_err(|error| fault("directory.load", error))?;
-    agent.role = role.parse().map_err(|problem: String| Fault::new(Code::Internal, "DIRECTORY_DAMAGED", problem))?;
-    Ok(agent)
+fn agent(row: &PgRow) -> Result<Agent, sqlx::Error> {
+    Ok(Agent {
+        id: AgentId(row.try_get("agent_id")?),
+        name: row.try_get("name")?,
+        kind: row.try_get("type")?,
+        capabilities: row.try_get("capabilities")?,
+        groups: row.try_get("groups")?,
+        location: row.try_get("location")?,
+        metadata: row.try_get::<Json<BTreeMap<String, String>>, _>("metadata")?.0,
+        role: row.try_get::<&str, _>("role")?.parse().map_err(|problem: String| sqlx::Error::Decode(problem.into()))?,
+        publishes: row.try_get("publishes")?,
+        subscribes: row.try_get("subscribes")?,
+        suspended: row.try_get("suspended")?,
+        created_at: row.try_get("created_at")?,
+    })
 }
 
 fn membership(row: &PgRow) -> Result<Membership, sqlx::Error> {

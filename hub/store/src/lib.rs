@@ -6,7 +6,7 @@ mod chunk;
 pub mod context;
 pub mod credential;
 mod cursor;
-mod fault;
+pub mod fault;
 mod mailbox;
 pub mod migrations;
 mod number;
