@@ -8,7 +8,7 @@ use acb_hub_core::{
     },
     fault::{Code, Fault},
 };
-use acb_hub_pool::Timestamp;
+use acb_hub_pool::{Session, Timestamp};
 use async_trait::async_trait;
 use sqlx::Row as _;
 use time::OffsetDateTime;
@@ -74,6 +74,7 @@ impl CredentialStore for PgStore {
         let query = self.timer.start("credential.rotate_refresh");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
+        lock_family(&mut transaction, hash).await.map_err(failed)?;
         let row = sqlx::query(
             "SELECT family, agent_id, key_prefix, expires_at, used_at, revoked, clock_timestamp() AS now,
                     EXISTS (SELECT FROM acb.api_key AS k WHERE k.prefix = r.key_prefix AND k.agent_id = r.agent_id
@@ -109,14 +110,14 @@ impl CredentialStore for PgStore {
                     .execute(&mut *transaction)
                     .await
                     .map_err(failed)?;
+                // Later than its predecessor, whatever the server's clock does: the oldest token of a family is its lock.
                 sqlx::query(
                     "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, issued_at, expires_at)
-                     VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6)",
+                     SELECT acb.current_tenant(), $1, family, agent_id, key_prefix, greatest($3, issued_at + interval '1 microsecond'), $4
+                     FROM acb.refresh_token WHERE token_hash = $2",
                 )
                 .bind(successor.as_slice())
-                .bind(stored.family)
-                .bind(stored.agent.0)
-                .bind(&key)
+                .bind(hash.as_slice())
                 .bind(now)
                 .bind(expires_at)
                 .execute(&mut *transaction)
@@ -162,13 +163,29 @@ impl CredentialStore for PgStore {
 
     async fn revoke_refresh(&self, hash: TokenHash) -> Result<(), Fault> {
         let query = self.timer.start("credential.revoke_refresh");
+        let failed = |error| query.fault(error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        lock_family(&mut transaction, hash).await.map_err(failed)?;
         sqlx::query(
             "UPDATE acb.refresh_token SET revoked = true WHERE family = (SELECT family FROM acb.refresh_token WHERE token_hash = $1)",
         )
         .bind(hash.as_slice())
-        .execute(self.pool())
+        .execute(&mut *transaction)
         .await
-        .map_err(|error| query.fault(error))?;
-        Ok(())
+        .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
     }
+}
+
+/// Until the end of the transaction nobody else changes the family that the token is of. The lock is on its oldest token, which every
+/// token of the family leads to. A statement of its own: only the next one sees what another transaction did before the lock was free.
+async fn lock_family(connection: &mut Session, hash: TokenHash) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "SELECT FROM acb.refresh_token WHERE family = (SELECT family FROM acb.refresh_token WHERE token_hash = $1)
+         ORDER BY issued_at, token_hash LIMIT 1 FOR UPDATE",
+    )
+    .bind(hash.as_slice())
+    .execute(connection)
+    .await?;
+    Ok(())
 }
