@@ -26,17 +26,20 @@ impl CursorStore for PgStore {
         let query = self.timer.start("cursor.open");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
-        let before: Option<(bool,)> = sqlx::query_as("SELECT receiving FROM acb.presence WHERE agent_id = $1 FOR UPDATE")
+        // Made first, so that there is a row to lock: of two first sessions at once, one waits here and then sees the other.
+        sqlx::query("INSERT INTO acb.presence (tenant_id, agent_id) VALUES (acb.current_tenant(), $1) ON CONFLICT DO NOTHING")
             .bind(agent.0)
-            .fetch_optional(&mut *transaction)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let (receiving,): (bool,) = sqlx::query_as("SELECT receiving FROM acb.presence WHERE agent_id = $1 FOR UPDATE")
+            .bind(agent.0)
+            .fetch_one(&mut *transaction)
             .await
             .map_err(failed)?;
         let (session_epoch,): (i64,) = sqlx::query_as(
-            "INSERT INTO acb.presence AS p (tenant_id, agent_id, online, session_epoch, receiving, replica)
-             VALUES (acb.current_tenant(), $1, true, 1, true, $2)
-             ON CONFLICT (tenant_id, agent_id) DO UPDATE SET online = true, last_seen_at = now(),
-                 session_epoch = p.session_epoch + 1, receiving = true, replica = excluded.replica
-             RETURNING session_epoch",
+            "UPDATE acb.presence SET online = true, last_seen_at = now(), session_epoch = session_epoch + 1, receiving = true, replica = $2
+             WHERE agent_id = $1 RETURNING session_epoch",
         )
         .bind(agent.0)
         .bind(replica)
@@ -60,7 +63,7 @@ impl CursorStore for PgStore {
         transaction.commit().await.map_err(failed)?;
         Ok(OpenedMailbox {
             session_epoch: unsigned(session_epoch),
-            clean: !before.is_some_and(|(receiving,)| receiving),
+            clean: !receiving,
             cursors: cursors
                 .into_iter()
                 .map(|(partition, watermark, exceptions)| (to_partition(partition), state(watermark, exceptions)))
