@@ -14,6 +14,10 @@ use uuid::Uuid;
 
 use crate::PgStore;
 
+const REGISTERED: &str =
+    "SELECT agent_id, name, type, capabilities, location, metadata, registered_by, created_at FROM acb.registered_agent";
+const REGISTERED_AS: &str = "SELECT agent_id, name, type, capabilities, location, metadata, registered_by, created_at FROM acb.registered_agent WHERE name = $1";
+
 #[async_trait]
 impl PresenceStore for PgStore {
     async fn note(&self, agent: AgentId, online: bool) -> Result<(), Fault> {
@@ -30,10 +34,11 @@ impl PresenceStore for PgStore {
         Ok(())
     }
 
-    async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault> {
+    async fn presence(&self, agents: &[AgentId]) -> Result<HashMap<AgentId, Presence>, Fault> {
         let query = self.timer.start("presence.list");
         let rows: Vec<(Uuid, bool, Timestamp)> =
-            sqlx::query_as("SELECT agent_id, online, last_seen_at FROM acb.presence")
+            sqlx::query_as("SELECT agent_id, online, last_seen_at FROM acb.presence WHERE agent_id = ANY ($1)")
+                .bind(agents.iter().map(|agent| agent.0).collect::<Vec<_>>())
                 .fetch_all(self.pool())
                 .await
                 .map_err(|error| query.fault(error))?;
@@ -46,15 +51,15 @@ impl PresenceStore for PgStore {
     async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {
         let query = self.timer.start("registered_agent.list");
         let failed = |error| query.fault(error);
-        sqlx::query(
-            "SELECT agent_id, name, type, capabilities, location, metadata, registered_by, created_at FROM acb.registered_agent",
-        )
-        .fetch_all(self.pool())
-        .await
-        .map_err(failed)?
-        .iter()
-        .map(|row| registered(row).map_err(failed))
-        .collect()
+        let rows = sqlx::query(REGISTERED).fetch_all(self.pool()).await.map_err(failed)?;
+        rows.iter().map(|row| registered(row).map_err(failed)).collect()
+    }
+
+    async fn registered_as(&self, name: &str) -> Result<Option<RegisteredRow>, Fault> {
+        let query = self.timer.start("registered_agent.get");
+        let failed = |error| query.fault(error);
+        let row = sqlx::query(REGISTERED_AS).bind(name).fetch_optional(self.pool()).await.map_err(failed)?;
+        row.map(|row| registered(&row).map_err(failed)).transpose()
     }
 
     async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault> {
