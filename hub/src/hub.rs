@@ -180,6 +180,8 @@ impl Parts {
         let (store, bus, readiness) = (self.store.clone(), self.bus.clone(), self.readiness.clone());
         let topic = TopicName::system(&self.config.hub.tenant, "messages");
         self.until_stopped("probe.postgres", probe::postgres(store, readiness.clone(), part(POSTGRES, self.place()), SCHEMA));
+        let directory = probe::directory(self.refresher.clone(), readiness.clone(), part(DIRECTORY, self.place()));
+        self.until_stopped("probe.directory", directory);
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
         self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));
     }

@@ -9,7 +9,7 @@ use acb_hub_core::{
     messages::Messages,
     metrics::Metrics,
     readiness::{Pulse, Readiness},
-    refresh::jittered,
+    refresh::{Refresher, jittered},
 };
 use acb_hub_store::{PgStore, schema::OUT_OF_RANGE};
 use tokio::time::{Instant, sleep, timeout};
@@ -64,6 +64,20 @@ pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, s
             Some(Err(_)) | None => {}
         }
         part.judge(&readiness, &mut pulse, answer);
+    }
+}
+
+/// Watches whether the directory can be brought up to date. PostgreSQL may answer while what is in it can't be read.
+pub(crate) async fn directory(refresher: Arc<Refresher>, readiness: Readiness, part: Part) {
+    loop {
+        sleep(jittered(EVERY)).await;
+        match refresher.stale() {
+            Some((age, why)) if age >= SILENCE => {
+                let what = "agents, suspensions and keys can't be brought up to date";
+                readiness.waiting(part.name, format!("{}: {what}: {why}", part.place));
+            }
+            Some(_) | None => readiness.ready(part.name),
+        }
     }
 }
 

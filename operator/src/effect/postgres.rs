@@ -383,6 +383,12 @@ async fn project_groups(connection: &mut PgConnection, id: &[u8], agent_id: Uuid
     .bind(groups)
     .execute(&mut *connection)
     .await?;
+    // No message lives as long, so that nobody asks who was a member then.
+    sqlx::query("DELETE FROM acb.group_member WHERE tenant_id = $1 AND agent_id = $2 AND left_at < now() - interval '30 days'")
+        .bind(id)
+        .bind(agent_id)
+        .execute(&mut *connection)
+        .await?;
     sqlx::query(
         "INSERT INTO acb.group_member (tenant_id, group_name, agent_id, joined_at)
          SELECT DISTINCT $1::bytea, wanted, $2, clock_timestamp() FROM unnest($3::text[]) AS wanted
