@@ -6,3 +6,7 @@ CREATE INDEX registered_agent_by ON acb.registered_agent (tenant_id, registered_
 
 -- What the removal of abandoned uploads looks at: not those that became a context.
 CREATE INDEX upload_unfinished ON acb.upload (tenant_id, touched_at) WHERE context_id IS NULL;
+
+-- Rows of an earlier life of the log have expired long ago, and must not stand before those that are due.
+CREATE INDEX mailbox_due ON acb.mailbox (tenant_id, epoch, expires_at);
+DROP INDEX acb.mailbox_expiry;

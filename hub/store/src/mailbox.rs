@@ -181,7 +181,45 @@ impl MailboxStore for PgStore {
         .map_err(|error| query.fault(error))?;
         Ok(())
     }
+
+    async fn remove_other_epochs(&self, epoch: Epoch, limit: usize) -> Result<u64, Fault> {
+        let query = self.timer.start("mailbox.remove_other_epochs");
+        let failed = |error| query.fault(error);
+        // Whoever keeps anything of an epoch has made its checkpoints first; they go last.
+        let other: Option<i64> = sqlx::query_scalar("SELECT epoch FROM acb.mailbox_checkpoint WHERE epoch <> $1 LIMIT 1")
+            .bind(from_epoch(epoch))
+            .fetch_optional(self.pool())
+            .await
+            .map_err(failed)?;
+        let Some(other) = other else { return Ok(0) };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut removed = 0;
+        for sql in REMOVE_OF_EPOCH {
+            let gone = sqlx::query(sql).bind(other).bind(limit).execute(self.pool()).await.map_err(failed)?;
+            removed += gone.rows_affected();
+        }
+        if removed == 0 {
+            let checkpoints = sqlx::query("DELETE FROM acb.mailbox_checkpoint WHERE epoch = $1").bind(other);
+            removed = checkpoints.execute(self.pool()).await.map_err(failed)?.rows_affected();
+        }
+        Ok(removed)
+    }
 }
+
+/// By its rows' places, since only the index of the mailboxes can be asked for an epoch. What another replica removes right now is passed over.
+macro_rules! remove_of_epoch {
+    ($table:literal) => {
+        concat!(
+            "DELETE FROM acb.",
+            $table,
+            " WHERE ctid = ANY (ARRAY(SELECT ctid FROM acb.",
+            $table,
+            " WHERE epoch = $1 LIMIT $2 FOR UPDATE SKIP LOCKED))"
+        )
+    };
+}
+
+const REMOVE_OF_EPOCH: [&str; 3] = [remove_of_epoch!("mailbox"), remove_of_epoch!("cursor"), remove_of_epoch!("delivery")];
 
 async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Result<(), sqlx::Error> {
     let partitions: Vec<i32> = won.iter().map(|advance| from_partition(advance.partition)).collect();

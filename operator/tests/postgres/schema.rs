@@ -89,6 +89,8 @@ async fn every_policy_uses_an_index(world: &World) {
 const SWEEPS: &[(&str, &[&str])] = &[
     ("acb.upload WHERE context_id IS NULL AND touched_at < now()", &["touched_at"]),
     ("acb.context WHERE expires_at <= now() ORDER BY expires_at", &["expires_at"]),
+    ("acb.mailbox WHERE epoch = 1 AND expires_at <= now() ORDER BY expires_at", &["epoch", "expires_at"]),
+    ("acb.mailbox WHERE epoch = 1", &["epoch"]),
     ("acb.refresh_token WHERE expires_at < now()", &["expires_at"]),
 ];
 

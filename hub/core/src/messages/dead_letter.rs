@@ -19,6 +19,8 @@ use crate::{
 
 /// Rows of one round.
 const SWEEP: usize = 100;
+/// Rows of an earlier life of the log that are removed by one statement: short enough that nobody notices.
+const FORGET: usize = 5000;
 /// How long a row is held by who buries it. Where that replica dies, the next one does after this.
 const CLAIM: Duration = Duration::from_secs(300);
 
@@ -103,11 +105,14 @@ fn is_indexed(inner: &Inner, partition: Partition, offset: Offset) -> bool {
 
 /// Looks for expired rows until stopped.
 pub(super) async fn sweep(inner: Arc<Inner>) {
+    // Only an earlier life of the log has left rows of another epoch, so that none come after the last one is gone.
+    let mut earlier = true;
     loop {
         tokio::select! {
             () = inner.stop.cancelled() => return,
             () = tokio::time::sleep(inner.config.sweep_every) => {}
         }
+        earlier = earlier && forget_earlier_lives(&inner).await;
         // Claimed rows are not found again, so that a full round is followed by the next at once.
         while !inner.stop.is_cancelled() {
             let claimed_at = Instant::now();
@@ -119,6 +124,22 @@ pub(super) async fn sweep(inner: Arc<Inner>) {
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Removes rows of the log's earlier lives, some with each sweep. Whether there may be more.
+async fn forget_earlier_lives(inner: &Inner) -> bool {
+    // The log is asked first: a replica that was left behind on an earlier life would remove what belongs to the present one.
+    match inner.bus.topic(&inner.topic).await {
+        Ok(info) if info.epoch == inner.epoch => {}
+        Ok(_) | Err(_) => return true,
+    }
+    match inner.mailboxes.remove_other_epochs(inner.epoch, FORGET).await {
+        Ok(removed) => removed > 0,
+        Err(error) => {
+            tracing::warn!(%error, "rows of an earlier life of the log can't be removed yet");
+            true
         }
     }
 }
