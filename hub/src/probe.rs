@@ -11,7 +11,7 @@ use acb_hub_core::{
     readiness::{Pulse, Readiness},
     refresh::{Refresher, jittered},
 };
-use acb_hub_store::{PgStore, schema::OUT_OF_RANGE};
+use acb_hub_store::{PgStore, fault::READ_ONLY, login::UNSAFE, schema::OUT_OF_RANGE};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Between two questions.
@@ -48,12 +48,17 @@ impl Part {
     }
 }
 
-/// Watches PostgreSQL, and whether its schema is still one that this hub works with.
-pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, schema: &'static str) {
+/// Watches PostgreSQL, and whether its schema is still one that this hub works with. Ends where the hub must not serve any longer, with
+/// the reason.
+pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, schema: &'static str) -> String {
     let mut pulse = Pulse::new(Instant::now(), SILENCE);
     loop {
         sleep(jittered(EVERY)).await;
-        let answer = timeout(PATIENCE, store.check_schema()).await.ok();
+        let check = async {
+            store.check_login().await?;
+            store.check_schema().await
+        };
+        let answer = timeout(PATIENCE, check).await.ok();
         match &answer {
             Some(Ok(())) => readiness.ready(schema),
             Some(Err(fault)) if fault.reason == OUT_OF_RANGE => {
@@ -61,6 +66,12 @@ pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, s
                 part.judge(&readiness, &mut pulse, Some(Ok::<_, String>(())));
                 continue;
             }
+            // It answers, so that there is nothing to wait for: it says that nothing will work.
+            Some(Err(fault)) if fault.reason == READ_ONLY => {
+                readiness.waiting(part.name, format!("{}: {}", part.place, fault.message));
+                continue;
+            }
+            Some(Err(fault)) if fault.reason == UNSAFE => return fault.message.clone(),
             Some(Err(_)) | None => {}
         }
         part.judge(&readiness, &mut pulse, answer);

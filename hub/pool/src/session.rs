@@ -78,6 +78,8 @@ impl Session {
 fn ends_the_connection(error: &Error) -> bool {
     match error {
         Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::WorkerCrashed => true,
+        // Another connection may lead to a server that takes writes: the next one after a failover, or after the setting is undone.
+        Error::Database(error) if error.code().as_deref() == Some("25006") => true,
         Error::Database(error) => {
             let error = error.try_downcast_ref::<PgDatabaseError>();
             error.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))

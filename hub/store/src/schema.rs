@@ -13,12 +13,6 @@ pub const OUT_OF_RANGE: &str = "SCHEMA_OUT_OF_RANGE";
 pub const SUPPORTED: RangeInclusive<u32> = LATEST..=LATEST + 2;
 
 impl PgStore {
-    /// Whether PostgreSQL answers to the tenant's login.
-    pub async fn ping(&self) -> Result<(), Fault> {
-        let query = self.timer.start("login");
-        sqlx::query("SELECT 1").execute(self.pool()).await.map(drop).map_err(|error| query.fault(error))
-    }
-
     /// Whether this hub works with the schema that is there.
     pub async fn check_schema(&self) -> Result<(), Fault> {
         let query = self.timer.start("schema.version");
