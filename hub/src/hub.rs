@@ -1,6 +1,6 @@
 //! A hub's life: look for its parts, serve, drain.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use acb_hub_api::{
     grpc::{agent::Agents, auth::Auth, context::ContextGate, message::MessageGate, stream::StreamGate},
@@ -31,6 +31,7 @@ use acb_hub_store::{PgStore, context::PgContexts};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::oneshot,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,9 @@ pub(crate) enum HubError {
     /// The log is not the one that it was started on.
     #[error("the messages log was made anew: this hub ends, to be started over on the new one")]
     LogRemade,
+    /// A login that would show agents what is other tenants'.
+    #[error("{0}")]
+    LoginUnsafe(String),
 }
 
 /// Runs until the process is told to end.
@@ -144,7 +148,7 @@ impl Parts {
         self.readiness.ready(SERVING);
         let readiness = self.readiness.clone();
         self.until_stopped("health", async move { health.follow(readiness).await });
-        self.watch(&messages, &contexts);
+        let login_unsafe = self.watch(&messages, &contexts);
         let failed = tokio::select! {
             // First, since what follows may only be its consequence.
             biased;
@@ -152,6 +156,8 @@ impl Parts {
             () = &mut terminated => None,
             // Started over, it reads the new log from its beginning.
             () = messages.stopped() => return Err(HubError::LogRemade),
+            // At once: whoever is connected must not see anything more.
+            Ok(why) = login_unsafe => return Err(HubError::LoginUnsafe(why)),
             ended = &mut server => {
                 let error = ended.err().unwrap_or_else(|| io::Error::other("it accepts no more"));
                 return Err(HubError::Io("the gRPC server ended".to_owned(), error));
@@ -174,14 +180,23 @@ impl Parts {
         }
     }
 
-    /// What is asked for as long as the hub serves.
-    fn watch(&self, messages: &Messages, contexts: &Arc<Contexts>) {
+    /// What is asked for as long as the hub serves. Tells why it must not, where its login is none to serve with.
+    fn watch(&self, messages: &Messages, contexts: &Arc<Contexts>) -> oneshot::Receiver<String> {
         let part = |name, place| probe::Part { name, place };
         let (store, bus, readiness) = (self.store.clone(), self.bus.clone(), self.readiness.clone());
         let topic = TopicName::system(&self.config.hub.tenant, "messages");
-        self.until_stopped("probe.postgres", probe::postgres(store, readiness.clone(), part(POSTGRES, self.place()), SCHEMA));
+        let (tell, login_unsafe) = oneshot::channel();
+        let postgres = probe::postgres(store, readiness.clone(), part(POSTGRES, self.place()), SCHEMA);
+        self.until_stopped("probe.postgres", async move {
+            // Nobody listens to a hub that ends for another reason.
+            let _ = tell.send(postgres.await);
+            future::pending().await
+        });
+        let directory = probe::directory(self.refresher.clone(), readiness.clone(), part(DIRECTORY, self.place()));
+        self.until_stopped("probe.directory", directory);
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
         self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));
+        login_unsafe
     }
 
     /// A task that ends with the hub, and itself never does.
@@ -204,7 +219,7 @@ impl Parts {
     /// Looks for every part until it is there, and says which one is waited for.
     async fn wait(&self) -> Result<Messages, HubError> {
         let place = self.place();
-        self.until(POSTGRES, &place, async || self.store.ping().await).await;
+        self.until(POSTGRES, &place, async || self.store.check_login().await).await;
         self.until(SCHEMA, &place, async || self.store.check_schema().await).await;
         self.until(DIRECTORY, &place, async || self.refresher.current().await.map(drop)).await;
         let (bus, control) = (self.bus.clone(), TopicName::system(&self.config.hub.tenant, "control"));

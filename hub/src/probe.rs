@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use acb_hub_core::{
     contexts::catalog::Contexts,
-    directory::refresher::jittered,
+    directory::refresher::{Refresher, jittered},
     kit::readiness::{Pulse, Readiness},
     log::bus::{Bus, TopicName},
     messages::service::Messages,
     metrics::Metrics,
 };
-use acb_hub_store::{PgStore, schema::OUT_OF_RANGE};
+use acb_hub_store::{PgStore, fault::READ_ONLY, login::UNSAFE, schema::OUT_OF_RANGE};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Between two questions.
@@ -48,12 +48,17 @@ impl Part {
     }
 }
 
-/// Watches PostgreSQL, and whether its schema is still one that this hub works with.
-pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, schema: &'static str) {
+/// Watches PostgreSQL, and whether its schema is still one that this hub works with. Ends where the hub must not serve any longer, with
+/// the reason.
+pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, schema: &'static str) -> String {
     let mut pulse = Pulse::new(Instant::now(), SILENCE);
     loop {
         sleep(jittered(EVERY)).await;
-        let answer = timeout(PATIENCE, store.check_schema()).await.ok();
+        let check = async {
+            store.check_login().await?;
+            store.check_schema().await
+        };
+        let answer = timeout(PATIENCE, check).await.ok();
         match &answer {
             Some(Ok(())) => readiness.ready(schema),
             Some(Err(fault)) if fault.reason == OUT_OF_RANGE => {
@@ -61,9 +66,29 @@ pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, s
                 part.judge(&readiness, &mut pulse, Some(Ok::<_, String>(())));
                 continue;
             }
+            // It answers, so that there is nothing to wait for: it says that nothing will work.
+            Some(Err(fault)) if fault.reason == READ_ONLY => {
+                readiness.waiting(part.name, format!("{}: {}", part.place, fault.message));
+                continue;
+            }
+            Some(Err(fault)) if fault.reason == UNSAFE => return fault.message.clone(),
             Some(Err(_)) | None => {}
         }
         part.judge(&readiness, &mut pulse, answer);
+    }
+}
+
+/// Watches whether the directory can be brought up to date. PostgreSQL may answer while what is in it can't be read.
+pub(crate) async fn directory(refresher: Arc<Refresher>, readiness: Readiness, part: Part) {
+    loop {
+        sleep(jittered(EVERY)).await;
+        match refresher.stale() {
+            Some((age, why)) if age >= SILENCE => {
+                let what = "agents, suspensions and keys can't be brought up to date";
+                readiness.waiting(part.name, format!("{}: {what}: {why}", part.place));
+            }
+            Some(_) | None => readiness.ready(part.name),
+        }
     }
 }
 

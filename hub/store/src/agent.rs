@@ -4,36 +4,39 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use acb_hub_core::{
     directory::{
-        agent::{Agent, AgentId, Role},
+        agent::{Agent, AgentId},
         membership::Membership,
         schema::PayloadSchema,
         snapshot::{ContextType, DirectoryStore, KnownKey, Snapshot},
     },
-    fault::{Code, Fault},
+    fault::Fault,
+    messages::message::MAX_LIFETIME,
 };
+use acb_hub_pool::Timestamp;
 use async_trait::async_trait;
 use sqlx::{Row as _, postgres::PgRow, types::Json};
-use time::OffsetDateTime;
+use time::Duration;
 use uuid::Uuid;
 
-use crate::{PgStore, fault::fault};
+use crate::PgStore;
 
-type TypeRow = (String, i32, Option<Json<PayloadSchema>>);
+/// A membership that ended longer ago covers no message that still lives; a day more, for clocks that differ.
+const MEMBERSHIP_MATTERS: Duration = MAX_LIFETIME.saturating_add(Duration::DAY);
 
 #[async_trait]
 impl DirectoryStore for PgStore {
     async fn generation(&self) -> Result<u64, Fault> {
-        let _timed = self.timer.start("tenant.generation");
+        let query = self.timer.start("tenant.generation");
         let generation: Option<i64> = sqlx::query_scalar("SELECT generation FROM acb.tenant")
             .fetch_optional(self.pool())
             .await
-            .map_err(|error| fault("tenant.generation", error))?;
+            .map_err(|error| query.fault(error))?;
         Ok(generation.ok_or_else(not_projected)?.cast_unsigned())
     }
 
     async fn load(&self) -> Result<Snapshot, Fault> {
-        let _timed = self.timer.start("directory.load");
-        let failed = |error| fault("directory.load", error);
+        let query = self.timer.start("directory.load");
+        let failed = |error| query.fault(error);
         // One snapshot for all reads: rows of a later generation must not come under an older number.
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -45,49 +48,62 @@ impl DirectoryStore for PgStore {
             .await
             .map_err(failed)?
             .ok_or_else(not_projected)?;
-        let types: Vec<TypeRow> = sqlx::query_as("SELECT name, max_message_bytes, schema FROM acb.context_type")
+        let types = sqlx::query("SELECT name, max_message_bytes, schema FROM acb.context_type")
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
         let agents = sqlx::query(
             "SELECT a.agent_id, a.name, a.type, a.capabilities, a.location, a.metadata, a.role, a.publishes, a.subscribes, a.suspended,
-                    a.created_at,
-                    ARRAY(SELECT m.group_name FROM acb.group_member m
-                          WHERE m.tenant_id = a.tenant_id AND m.agent_id = a.agent_id AND m.left_at IS NULL
-                          ORDER BY m.group_name) AS groups
-             FROM acb.agent a",
+                    a.created_at, coalesce(m.groups, '{}') AS groups
+             FROM acb.agent a
+             LEFT JOIN (SELECT tenant_id, agent_id, array_agg(group_name ORDER BY group_name) AS groups FROM acb.group_member
+                        WHERE left_at IS NULL GROUP BY tenant_id, agent_id) m USING (tenant_id, agent_id)",
         )
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
-        let memberships = sqlx::query("SELECT group_name, agent_id, joined_at, left_at FROM acb.group_member")
+        // Who left a group before every message that still lives was sent, is owed nothing by it.
+        let memberships = sqlx::query(
+            "SELECT group_name, agent_id, joined_at, left_at FROM acb.group_member
+             WHERE left_at IS NULL OR left_at > now() - make_interval(secs => $1)",
+        )
+        .bind(MEMBERSHIP_MATTERS.as_seconds_f64())
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        let keys = sqlx::query("SELECT prefix, agent_id, expires_at FROM acb.api_key")
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
-        let keys: Vec<(String, Uuid, Option<OffsetDateTime>)> =
-            sqlx::query_as("SELECT prefix, agent_id, expires_at FROM acb.api_key")
-                .fetch_all(&mut *transaction)
-                .await
-                .map_err(failed)?;
         transaction.rollback().await.map_err(failed)?;
 
         let generation: i64 = tenant.try_get("generation").map_err(failed)?;
-        let agents = agents.iter().map(agent).collect::<Result<_, _>>()?;
-        let memberships = memberships.iter().map(membership).collect::<Result<_, _>>().map_err(failed)?;
-        let mut snapshot = Snapshot::new(generation.cast_unsigned(), agents, memberships);
+        let mut snapshot = Snapshot::new(
+            generation.cast_unsigned(),
+            readable("an agent", &agents, agent),
+            readable("a membership", &memberships, membership),
+        );
         snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
         snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
-        snapshot.context_types = types
-            .into_iter()
-            .map(|(name, bytes, schema)| {
-                let schema = schema.map(|Json(schema)| Arc::new(schema));
-                (name, ContextType { max_bytes: usize::try_from(bytes).unwrap_or_default(), schema })
-            })
-            .collect();
-        let known = |agent, expires_at| KnownKey { agent: AgentId(agent), expires_at };
-        snapshot.api_keys = keys.into_iter().map(|(prefix, agent, expires_at)| (prefix, known(agent, expires_at))).collect();
+        snapshot.context_types = readable("a context type", &types, context_type).into_iter().collect();
+        snapshot.api_keys = readable("an API key", &keys, api_key).into_iter().collect();
         Ok(snapshot)
     }
+}
+
+/// The rows that can be read. One that can't is left out and named in the log: its agent, type or key is refused, as if it were not there.
+/// Were the whole directory refused instead, nobody's suspension and no removed key would hold any more.
+fn readable<T>(what: &str, rows: &[PgRow], read: impl Fn(&PgRow) -> Result<T, sqlx::Error>) -> Vec<T> {
+    let read = |row: &PgRow| {
+        let name = || row.try_get::<String, _>(0).or_else(|_| row.try_get::<Uuid, _>(0).map(|id| id.to_string()));
+        read(row)
+            .inspect_err(|error| {
+                let row = name().unwrap_or_default();
+                tracing::error!(what, row, %error, "a row of the directory can't be read and is left out");
+            })
+            .ok()
+    };
+    rows.iter().filter_map(read).collect()
 }
 
 fn not_projected() -> Fault {
@@ -97,35 +113,43 @@ fn not_projected() -> Fault {
     )
 }
 
-fn agent(row: &PgRow) -> Result<Agent, Fault> {
-    let read = || -> Result<(Agent, String), sqlx::Error> {
-        let agent = Agent {
-            id: AgentId(row.try_get("agent_id")?),
-            name: row.try_get("name")?,
-            kind: row.try_get("type")?,
-            capabilities: row.try_get("capabilities")?,
-            groups: row.try_get("groups")?,
-            location: row.try_get("location")?,
-            metadata: row.try_get::<Json<BTreeMap<String, String>>, _>("metadata")?.0,
-            // The least, until the text is read below.
-            role: Role::Observer,
-            publishes: row.try_get("publishes")?,
-            subscribes: row.try_get("subscribes")?,
-            suspended: row.try_get("suspended")?,
-            created_at: row.try_get("created_at")?,
-        };
-        Ok((agent, row.try_get("role")?))
-    };
-    let (mut agent, role) = read().map_err(|error| fault("directory.load", error))?;
-    agent.role = role.parse().map_err(|problem: String| Fault::new(Code::Internal, "DIRECTORY_DAMAGED", problem))?;
-    Ok(agent)
+fn agent(row: &PgRow) -> Result<Agent, sqlx::Error> {
+    Ok(Agent {
+        id: AgentId(row.try_get("agent_id")?),
+        name: row.try_get("name")?,
+        kind: row.try_get("type")?,
+        capabilities: row.try_get("capabilities")?,
+        groups: row.try_get("groups")?,
+        location: row.try_get("location")?,
+        metadata: row.try_get::<Json<BTreeMap<String, String>>, _>("metadata")?.0,
+        role: row.try_get::<&str, _>("role")?.parse().map_err(|problem: String| sqlx::Error::Decode(problem.into()))?,
+        publishes: row.try_get("publishes")?,
+        subscribes: row.try_get("subscribes")?,
+        suspended: row.try_get("suspended")?,
+        created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
+    })
 }
 
 fn membership(row: &PgRow) -> Result<Membership, sqlx::Error> {
     Ok(Membership {
         group: row.try_get("group_name")?,
         agent: AgentId(row.try_get("agent_id")?),
-        joined_at: row.try_get("joined_at")?,
-        left_at: row.try_get("left_at")?,
+        joined_at: row.try_get::<Timestamp, _>("joined_at")?.into(),
+        left_at: row.try_get::<Option<Timestamp>, _>("left_at")?.map(Into::into),
     })
+}
+
+fn context_type(row: &PgRow) -> Result<(String, ContextType), sqlx::Error> {
+    let bytes: i32 = row.try_get("max_message_bytes")?;
+    let schema: Option<Json<PayloadSchema>> = row.try_get("schema")?;
+    let context_type = ContextType {
+        max_bytes: usize::try_from(bytes).unwrap_or_default(),
+        schema: schema.map(|Json(schema)| Arc::new(schema)),
+    };
+    Ok((row.try_get("name")?, context_type))
+}
+
+fn api_key(row: &PgRow) -> Result<(String, KnownKey), sqlx::Error> {
+    let expires_at = row.try_get::<Option<Timestamp>, _>("expires_at")?.map(Into::into);
+    Ok((row.try_get("prefix")?, KnownKey { agent: AgentId(row.try_get("agent_id")?), expires_at }))
 }

@@ -11,16 +11,17 @@ use acb_hub_core::{
     directory::{agent::AgentId, schema::SchemaRef},
     fault::{Code, Fault},
 };
-use acb_hub_pool::{Pool, Session};
+use acb_hub_pool::{Pool, Session, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{Row as _, postgres::PgRow, types::Json};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PgStore, fault::fault, query_timer::QueryTimer};
-
-const QUERY: &str = "a query of contexts";
+use crate::{
+    PgStore,
+    number::{signed, unsigned},
+    query_timer::QueryTimer,
+};
 
 /// Contexts, uploads, chunks and the outbox of the tenant whose login the pool uses.
 #[derive(Clone, Debug)]
@@ -138,26 +139,26 @@ const LIST_TYPE: &str = select!(
 #[async_trait]
 impl ContextStore for PgContexts {
     async fn create(&self, context: &Context, idempotency_key: Option<&str>, event: Bytes) -> Result<Created, Fault> {
-        let _timed = self.timer.start("context.create");
-        let mut connection = self.pool.acquire().await.map_err(|error| fault(QUERY, error))?;
-        if insert(&mut connection, context, idempotency_key, &event).await.map_err(|error| fault(QUERY, error))? {
+        let query = self.timer.start("context.create");
+        let mut connection = self.pool.acquire().await.map_err(|error| query.fault(error))?;
+        if insert(&mut connection, context, idempotency_key, &event).await.map_err(|error| query.fault(error))? {
             return Ok(Created::New);
         }
         let first = sqlx::query(GET_BY_KEY).bind(context.creator.0).bind(idempotency_key).fetch_optional(&mut connection);
-        match first.await.map_err(|error| fault(QUERY, error))? {
-            Some(row) => Ok(Created::Before(Box::new(read(&row)?))),
+        match first.await.map_err(|error| query.fault(error))? {
+            Some(row) => Ok(Created::Before(Box::new(decode(&row).map_err(|error| query.fault(error))?))),
             None => Err(Fault::new(Code::Aborted, "CONTEXT_BUSY", "the first context with this key was just deleted: try again")),
         }
     }
 
     async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault> {
-        let _timed = self.timer.start("context.get");
-        let row = sqlx::query(GET).bind(id.0).fetch_optional(&self.pool).await.map_err(|error| fault(QUERY, error))?;
-        row.map(|row| read(&row)).transpose()
+        let query = self.timer.start("context.get");
+        let row = sqlx::query(GET).bind(id.0).fetch_optional(&self.pool).await.map_err(|error| query.fault(error))?;
+        row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
     }
 
     async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
-        let _timed = self.timer.start("context.update");
+        let query = self.timer.start("context.update");
         const SQL: &str = "
             WITH old AS (
                 SELECT upload_id FROM acb.context WHERE context_id = $1 AND version = $2),
@@ -171,7 +172,7 @@ impl ContextStore for PgContexts {
                 SELECT tenant_id, context_id, type, $10 FROM changed RETURNING context_id)
             SELECT old.upload_id FROM logged LEFT JOIN old ON true";
         let (payload, _) = split(&context.payload);
-        let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
+        let mut transaction = self.pool.begin().await.map_err(|error| query.fault(error))?;
         let changed = sqlx::query(SQL)
             .bind(context.id.0)
             .bind(signed(context.version) - 1)
@@ -187,17 +188,17 @@ impl ContextStore for PgContexts {
             .bind(context.schema.as_ref().map(|schema| &schema.version))
             .fetch_optional(&mut *transaction)
             .await
-            .map_err(|error| fault(QUERY, error))?;
+            .map_err(|error| query.fault(error))?;
         if let Some(row) = &changed {
-            let upload: Option<Uuid> = row.try_get("upload_id").map_err(|error| fault(QUERY, error))?;
-            remove_upload(&mut transaction, upload).await?;
+            let upload: Option<Uuid> = row.try_get("upload_id").map_err(|error| query.fault(error))?;
+            remove_upload(&mut transaction, upload).await.map_err(|error| query.fault(error))?;
         }
-        transaction.commit().await.map_err(|error| fault(QUERY, error))?;
+        transaction.commit().await.map_err(|error| query.fault(error))?;
         Ok(changed.is_some())
     }
 
     async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault> {
-        let _timed = self.timer.start("context.delete");
+        let query = self.timer.start("context.delete");
         const SQL: &str = "
             WITH gone AS (
                 DELETE FROM acb.context WHERE context_id = $1 AND version = $2 RETURNING tenant_id, context_id, type, upload_id),
@@ -205,20 +206,20 @@ impl ContextStore for PgContexts {
                 INSERT INTO acb.context_outbox (tenant_id, context_id, type, event)
                 SELECT tenant_id, context_id, type, $3 FROM gone RETURNING context_id)
             SELECT gone.upload_id FROM gone, logged";
-        let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
+        let mut transaction = self.pool.begin().await.map_err(|error| query.fault(error))?;
         let gone = sqlx::query(SQL).bind(id.0).bind(signed(version)).bind(&event[..]).fetch_optional(&mut *transaction);
-        let gone = gone.await.map_err(|error| fault(QUERY, error))?;
+        let gone = gone.await.map_err(|error| query.fault(error))?;
         if let Some(row) = &gone {
-            let upload: Option<Uuid> = row.try_get("upload_id").map_err(|error| fault(QUERY, error))?;
-            remove_upload(&mut transaction, upload).await?;
+            let upload: Option<Uuid> = row.try_get("upload_id").map_err(|error| query.fault(error))?;
+            remove_upload(&mut transaction, upload).await.map_err(|error| query.fault(error))?;
         }
-        transaction.commit().await.map_err(|error| fault(QUERY, error))?;
+        transaction.commit().await.map_err(|error| query.fault(error))?;
         Ok(gone.is_some())
     }
 
     async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault> {
-        let _timed = self.timer.start("context.list");
-        let query = sqlx::query(if filter.kind.is_some() { LIST_TYPE } else { LIST })
+        let query = self.timer.start("context.list");
+        let select = sqlx::query(if filter.kind.is_some() { LIST_TYPE } else { LIST })
             .bind(filter.after.map_or(Uuid::nil(), |id| id.0))
             .bind(viewer.all)
             .bind(viewer.agent.0)
@@ -227,38 +228,40 @@ impl ContextStore for PgContexts {
             .bind(&viewer.groups)
             .bind(&viewer.name)
             .bind(i64::from(limit));
-        let query = match filter.kind {
-            Some(kind) => query.bind(kind),
-            None => query,
+        let select = match filter.kind {
+            Some(kind) => select.bind(kind),
+            None => select,
         };
-        query.fetch_all(&self.pool).await.map_err(|error| fault(QUERY, error))?.iter().map(read).collect()
+        let rows = select.fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
+        rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| query.fault(error))
     }
 
     async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
-        let _timed = self.timer.start("context.expired");
+        let query = self.timer.start("context.expired");
         let (at, id) = after.unzip();
         let rows = sqlx::query(EXPIRED).bind(at).bind(id.map_or(Uuid::nil(), |id| id.0)).bind(i64::from(limit));
-        rows.fetch_all(&self.pool).await.map_err(|error| fault(QUERY, error))?.iter().map(read).collect()
+        let rows = rows.fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
+        rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| query.fault(error))
     }
 
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
-        let _timed = self.timer.start("context.expired_with_key");
+        let query = self.timer.start("context.expired_with_key");
         let row = sqlx::query(EXPIRED_BY_KEY).bind(creator.0).bind(idempotency_key).fetch_optional(&self.pool);
-        row.await.map_err(|error| fault(QUERY, error))?.map(|row| read(&row)).transpose()
+        let row = row.await.map_err(|error| query.fault(error))?;
+        row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
     }
 
     async fn stored_bytes(&self) -> Result<u64, Fault> {
-        let _timed = self.timer.start("context.stored_bytes");
+        let query = self.timer.start("context.stored_bytes");
         let row = sqlx::query("SELECT coalesce(sum(size), 0)::bigint AS bytes FROM acb.context").fetch_one(&self.pool).await;
-        let bytes: i64 = row.and_then(|row| row.try_get("bytes")).map_err(|error| fault(QUERY, error))?;
+        let bytes: i64 = row.and_then(|row| row.try_get("bytes")).map_err(|error| query.fault(error))?;
         Ok(unsigned(bytes))
     }
 }
 
-async fn remove_upload(connection: &mut Session, upload: Option<Uuid>) -> Result<(), Fault> {
+async fn remove_upload(connection: &mut Session, upload: Option<Uuid>) -> Result<(), sqlx::Error> {
     if let Some(upload) = upload {
-        let gone = sqlx::query("DELETE FROM acb.upload WHERE upload_id = $1").bind(upload).execute(connection).await;
-        gone.map_err(|error| fault(QUERY, error))?;
+        sqlx::query("DELETE FROM acb.upload WHERE upload_id = $1").bind(upload).execute(connection).await?;
     }
     Ok(())
 }
@@ -269,10 +272,6 @@ fn split(payload: &Payload) -> (Option<&[u8]>, Option<Uuid>) {
         Payload::Chunks(upload) => (None, Some(upload.0)),
         Payload::Unread => (None, None),
     }
-}
-
-fn read(row: &PgRow) -> Result<Context, Fault> {
-    decode(row).map_err(|error| fault(QUERY, error))
 }
 
 fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
@@ -301,16 +300,8 @@ fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
         },
         size: unsigned(row.try_get("size")?),
         sha256: sha256.try_into().map_err(|_| wrong("sha256 has another length than 32".into()))?,
-        created_at: row.try_get::<OffsetDateTime, _>("created_at")?,
-        updated_at: row.try_get::<OffsetDateTime, _>("updated_at")?,
-        expires_at: row.try_get::<Option<OffsetDateTime>, _>("expires_at")?,
+        created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
+        updated_at: row.try_get::<Timestamp, _>("updated_at")?.into(),
+        expires_at: row.try_get::<Option<Timestamp>, _>("expires_at")?.map(Into::into),
     })
-}
-
-pub(crate) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

@@ -11,35 +11,36 @@ use acb_hub_core::{
     },
     fault::{Code, Fault},
 };
+use acb_hub_pool::{Session, Timestamp};
 use async_trait::async_trait;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PgStore, fault::fault};
+use crate::PgStore;
 
 #[async_trait]
 impl CredentialStore for PgStore {
     async fn api_key(&self, prefix: &str) -> Result<Option<StoredKey>, Fault> {
-        let _timed = self.timer.start("credential.api_key");
-        let row: Option<(Uuid, Vec<u8>, Option<OffsetDateTime>)> =
+        let query = self.timer.start("credential.api_key");
+        let row: Option<(Uuid, Vec<u8>, Option<Timestamp>)> =
             sqlx::query_as("SELECT agent_id, hmac, expires_at FROM acb.api_key WHERE prefix = $1")
                 .bind(prefix)
                 .fetch_optional(self.pool())
                 .await
-                .map_err(|error| fault("api_key.get", error))?;
+                .map_err(|error| query.fault(error))?;
         row.map(|(agent, hmac, expires_at)| {
             let hmac = hmac
                 .try_into()
                 .map_err(|_| Fault::new(Code::Internal, "CREDENTIAL_DAMAGED", "a stored key has the wrong length"))?;
-            Ok(StoredKey { agent: AgentId(agent), hmac, expires_at })
+            Ok(StoredKey { agent: AgentId(agent), hmac, expires_at: expires_at.map(Into::into) })
         })
         .transpose()
     }
 
     async fn insert_refresh(&self, hash: TokenHash, family: &NewFamily) -> Result<(), Fault> {
-        let _timed = self.timer.start("credential.insert_refresh");
-        let failed = |error| fault("refresh_token.insert", error);
+        let query = self.timer.start("credential.insert_refresh");
+        let failed = |error| query.fault(error);
         // Each exchange forgets a few more than it adds, so that the table is bounded by what is still valid.
         sqlx::query(
             "DELETE FROM acb.refresh_token WHERE (tenant_id, token_hash) IN
@@ -73,9 +74,10 @@ impl CredentialStore for PgStore {
     }
 
     async fn rotate_refresh(&self, hash: TokenHash, successor: TokenHash) -> Result<Rotation, Fault> {
-        let _timed = self.timer.start("credential.rotate_refresh");
-        let failed = |error| fault("refresh_token.rotate", error);
+        let query = self.timer.start("credential.rotate_refresh");
+        let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
+        lock_family(&mut transaction, hash).await.map_err(failed)?;
         let row = sqlx::query(
             "SELECT family, agent_id, key_prefix, expires_at, used_at, revoked, clock_timestamp() AS now,
                     EXISTS (SELECT FROM acb.api_key AS k WHERE k.prefix = r.key_prefix AND k.agent_id = r.agent_id
@@ -91,12 +93,12 @@ impl CredentialStore for PgStore {
             let stored = StoredRefresh {
                 family: row.try_get("family")?,
                 agent: AgentId(row.try_get("agent_id")?),
-                expires_at: row.try_get("expires_at")?,
-                used_at: row.try_get("used_at")?,
+                expires_at: row.try_get::<Timestamp, _>("expires_at")?.into(),
+                used_at: row.try_get::<Option<Timestamp>, _>("used_at")?.map(Into::into),
                 revoked: row.try_get("revoked")?,
                 key_lives: row.try_get("key_lives")?,
             };
-            Ok((stored, row.try_get("key_prefix")?, row.try_get("now")?))
+            Ok((stored, row.try_get("key_prefix")?, row.try_get::<Timestamp, _>("now")?.into()))
         };
         let (stored, key, now) = read().map_err(failed)?;
         let key = key.unwrap_or_default();
@@ -111,14 +113,14 @@ impl CredentialStore for PgStore {
                     .execute(&mut *transaction)
                     .await
                     .map_err(failed)?;
+                // Later than its predecessor, whatever the server's clock does: the oldest token of a family is its lock.
                 sqlx::query(
                     "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, issued_at, expires_at)
-                     VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6)",
+                     SELECT acb.current_tenant(), $1, family, agent_id, key_prefix, greatest($3, issued_at + interval '1 microsecond'), $4
+                     FROM acb.refresh_token WHERE token_hash = $2",
                 )
                 .bind(successor.as_slice())
-                .bind(stored.family)
-                .bind(stored.agent.0)
-                .bind(&key)
+                .bind(hash.as_slice())
                 .bind(now)
                 .bind(expires_at)
                 .execute(&mut *transaction)
@@ -137,13 +139,17 @@ impl CredentialStore for PgStore {
             }
             Judgement::Repeat => {
                 // Missing where the key that derives successors was rotated in between.
-                let expires_at: Option<OffsetDateTime> =
+                let expires_at: Option<Timestamp> =
                     sqlx::query_scalar("SELECT expires_at FROM acb.refresh_token WHERE token_hash = $1 AND NOT revoked")
                         .bind(successor.as_slice())
                         .fetch_optional(&mut *transaction)
                         .await
                         .map_err(failed)?;
-                expires_at.map_or(Rotation::Refused, |expires_at| Rotation::Successor { agent: stored.agent, key, expires_at })
+                expires_at.map_or(Rotation::Refused, |expires_at| Rotation::Successor {
+                    agent: stored.agent,
+                    key,
+                    expires_at: expires_at.into(),
+                })
             }
             Judgement::Revoke => {
                 sqlx::query("UPDATE acb.refresh_token SET revoked = true WHERE family = $1")
@@ -159,14 +165,30 @@ impl CredentialStore for PgStore {
     }
 
     async fn revoke_refresh(&self, hash: TokenHash) -> Result<(), Fault> {
-        let _timed = self.timer.start("credential.revoke_refresh");
+        let query = self.timer.start("credential.revoke_refresh");
+        let failed = |error| query.fault(error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        lock_family(&mut transaction, hash).await.map_err(failed)?;
         sqlx::query(
             "UPDATE acb.refresh_token SET revoked = true WHERE family = (SELECT family FROM acb.refresh_token WHERE token_hash = $1)",
         )
         .bind(hash.as_slice())
-        .execute(self.pool())
+        .execute(&mut *transaction)
         .await
-        .map_err(|error| fault("refresh_token.revoke", error))?;
-        Ok(())
+        .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
     }
+}
+
+/// Until the end of the transaction nobody else changes the family that the token is of. The lock is on its oldest token, which every
+/// token of the family leads to. A statement of its own: only the next one sees what another transaction did before the lock was free.
+async fn lock_family(connection: &mut Session, hash: TokenHash) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "SELECT FROM acb.refresh_token WHERE family = (SELECT family FROM acb.refresh_token WHERE token_hash = $1)
+         ORDER BY issued_at, token_hash LIMIT 1 FOR UPDATE",
+    )
+    .bind(hash.as_slice())
+    .execute(connection)
+    .await?;
+    Ok(())
 }

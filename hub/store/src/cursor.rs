@@ -19,27 +19,29 @@ use uuid::Uuid;
 
 use crate::{
     PgStore,
-    fault::fault,
-    number::{from_epoch, from_partition, to_offset, to_partition},
+    number::{from_epoch, from_partition, to_partition, unsigned},
 };
 
 #[async_trait]
 impl CursorStore for PgStore {
     async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault> {
-        let _timed = self.timer.start("cursor.open");
-        let failed = |error| fault("cursor.open", error);
+        let query = self.timer.start("cursor.open");
+        let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
-        let before: Option<(bool,)> = sqlx::query_as("SELECT receiving FROM acb.presence WHERE agent_id = $1 FOR UPDATE")
+        // Made first, so that there is a row to lock: of two first sessions at once, one waits here and then sees the other.
+        sqlx::query("INSERT INTO acb.presence (tenant_id, agent_id) VALUES (acb.current_tenant(), $1) ON CONFLICT DO NOTHING")
             .bind(agent.0)
-            .fetch_optional(&mut *transaction)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let (receiving,): (bool,) = sqlx::query_as("SELECT receiving FROM acb.presence WHERE agent_id = $1 FOR UPDATE")
+            .bind(agent.0)
+            .fetch_one(&mut *transaction)
             .await
             .map_err(failed)?;
         let (session_epoch,): (i64,) = sqlx::query_as(
-            "INSERT INTO acb.presence AS p (tenant_id, agent_id, online, session_epoch, receiving, replica)
-             VALUES (acb.current_tenant(), $1, true, 1, true, $2)
-             ON CONFLICT (tenant_id, agent_id) DO UPDATE SET online = true, last_seen_at = now(),
-                 session_epoch = p.session_epoch + 1, receiving = true, replica = excluded.replica
-             RETURNING session_epoch",
+            "UPDATE acb.presence SET online = true, last_seen_at = now(), session_epoch = session_epoch + 1, receiving = true, replica = $2
+             WHERE agent_id = $1 RETURNING session_epoch",
         )
         .bind(agent.0)
         .bind(replica)
@@ -62,8 +64,8 @@ impl CursorStore for PgStore {
                 .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(OpenedMailbox {
-            session_epoch: to_offset(session_epoch),
-            clean: !before.is_some_and(|(receiving,)| receiving),
+            session_epoch: unsigned(session_epoch),
+            clean: !receiving,
             cursors: cursors
                 .into_iter()
                 .map(|(partition, watermark, exceptions)| (to_partition(partition), state(watermark, exceptions)))
@@ -72,7 +74,7 @@ impl CursorStore for PgStore {
                 .into_iter()
                 .map(|(partition, offset, attempts)| Attempts {
                     partition: to_partition(partition),
-                    offset: to_offset(offset),
+                    offset: unsigned(offset),
                     attempts: u32::try_from(attempts).unwrap_or(0),
                 })
                 .collect(),
@@ -80,8 +82,8 @@ impl CursorStore for PgStore {
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
-        let _timed = self.timer.start("cursor.flush");
-        let failed = |error| fault("cursor.flush", error);
+        let query = self.timer.start("cursor.flush");
+        let failed = |error| query.fault(error);
         let writes = |flush: &CursorFlush| flush.closing || !flush.cursors.is_empty() || !flush.attempts.is_empty();
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let mut newest: HashMap<Uuid, u64> = HashMap::new();
@@ -98,7 +100,7 @@ impl CursorStore for PgStore {
                 let agents: Vec<Uuid> = agents.iter().map(|flush| flush.agent.0).collect();
                 let rows: Vec<(Uuid, i64)> =
                     sqlx::query_as(query).bind(agents).fetch_all(&mut *transaction).await.map_err(failed)?;
-                newest.extend(rows.into_iter().map(|(agent, session_epoch)| (agent, to_offset(session_epoch))));
+                newest.extend(rows.into_iter().map(|(agent, session_epoch)| (agent, unsigned(session_epoch))));
             }
         }
         let (current, superseded): (Vec<&CursorFlush>, Vec<&CursorFlush>) =
@@ -114,7 +116,7 @@ impl CursorStore for PgStore {
         agents: &[AgentId],
         partition: Partition,
     ) -> Result<Vec<(AgentId, CursorState)>, Fault> {
-        let _timed = self.timer.start("cursor.cursors");
+        let query = self.timer.start("cursor.cursors");
         let rows: Vec<(Uuid, i64, Vec<i64>)> = sqlx::query_as(
             "SELECT agent_id, watermark, exceptions FROM acb.cursor WHERE agent_id = ANY($1) AND epoch = $2 AND partition = $3",
         )
@@ -123,7 +125,7 @@ impl CursorStore for PgStore {
         .bind(from_partition(partition))
         .fetch_all(self.pool())
         .await
-        .map_err(|error| fault("cursor.list", error))?;
+        .map_err(|error| query.fault(error))?;
         Ok(rows.into_iter().map(|(agent, watermark, exceptions)| (AgentId(agent), state(watermark, exceptions))).collect())
     }
 }
@@ -195,7 +197,7 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
 }
 
 fn state(watermark: i64, exceptions: Vec<i64>) -> CursorState {
-    let mut exceptions: Vec<u64> = exceptions.into_iter().map(to_offset).collect();
+    let mut exceptions: Vec<u64> = exceptions.into_iter().map(unsigned).collect();
     exceptions.sort_unstable();
-    CursorState { watermark: to_offset(watermark), exceptions }
+    CursorState { watermark: unsigned(watermark), exceptions }
 }

@@ -6,7 +6,8 @@ mod chunk;
 pub mod context;
 pub mod credential;
 mod cursor;
-mod fault;
+pub mod fault;
+pub mod login;
 mod mailbox;
 pub mod migrations;
 mod number;
@@ -19,9 +20,9 @@ mod upload;
 use std::{sync::Arc, time::Duration};
 
 use acb_hub_core::metrics::Metrics;
-use acb_hub_pool::Pool;
+use acb_hub_pool::{Limits, Pool};
 use query_timer::QueryTimer;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 
 /// The tenant's rows in PostgreSQL. Clones share one pool.
 #[derive(Clone, Debug)]
@@ -34,13 +35,7 @@ impl PgStore {
     /// Connects when first asked. None to four connections; idle ones are closed, since an idle tenant should cost PostgreSQL nothing.
     #[must_use]
     pub fn new(options: PgConnectOptions) -> Self {
-        let pool = PgPoolOptions::new()
-            .min_connections(0)
-            .max_connections(4)
-            .idle_timeout(Duration::from_secs(60))
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_lazy_with(options);
-        Self { pool: pool.into(), timer: QueryTimer::default() }
+        Self { pool: Pool::new(options, Limits::default()), timer: QueryTimer::default() }
     }
 
     /// Tells how long its queries take.

@@ -7,23 +7,22 @@ use acb_hub_core::{
     log::bus::{Epoch, Offset, Partition},
     messages::ports::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
 };
-use acb_hub_pool::Session;
+use acb_hub_pool::{Session, Timestamp};
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use crate::{
     PgStore,
-    fault::fault,
-    number::{from_epoch, from_offset, from_partition, to_offset, to_partition},
+    number::{from_epoch, from_partition, signed, to_partition, unsigned},
 };
 
-type Row = (String, i32, i64, OffsetDateTime, OffsetDateTime);
+type Row = (String, i32, i64, Timestamp, Timestamp);
 
 #[async_trait]
 impl MailboxStore for PgStore {
     async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
-        let _timed = self.timer.start("mailbox.checkpoints");
-        let failed = |error| fault("mailbox.checkpoints", error);
+        let query = self.timer.start("mailbox.checkpoints");
+        let failed = |error| query.fault(error);
         sqlx::query(
             "INSERT INTO acb.mailbox_checkpoint (tenant_id, epoch, partition, next_offset)
              SELECT acb.current_tenant(), $1, partition, 0 FROM generate_series(0, $2 - 1) AS partition
@@ -42,12 +41,12 @@ impl MailboxStore for PgStore {
         .fetch_all(self.pool())
         .await
         .map_err(failed)?;
-        Ok(rows.into_iter().map(|(next,)| to_offset(next)).collect())
+        Ok(rows.into_iter().map(|(next,)| unsigned(next)).collect())
     }
 
     async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
-        let _timed = self.timer.start("mailbox.index");
-        let failed = |error| fault("mailbox.index", error);
+        let query = self.timer.start("mailbox.index");
+        let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let partitions: Vec<i32> = advances.iter().map(|advance| from_partition(advance.partition)).collect();
         let now: Vec<(i32, i64)> = sqlx::query_as(
@@ -60,7 +59,7 @@ impl MailboxStore for PgStore {
         .await
         .map_err(failed)?;
         let checkpoint = |partition: Partition| {
-            now.iter().find(|(known, _)| to_partition(*known) == partition).map_or(0, |(_, next)| to_offset(*next))
+            now.iter().find(|(known, _)| to_partition(*known) == partition).map_or(0, |(_, next)| unsigned(*next))
         };
         let won: Vec<&Advance> = advances.iter().filter(|advance| checkpoint(advance.partition) == advance.from).collect();
         if !won.is_empty() {
@@ -84,7 +83,7 @@ impl MailboxStore for PgStore {
         range: Range<Offset>,
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
-        let _timed = self.timer.start("mailbox.entries");
+        let query = self.timer.start("mailbox.entries");
         let addresses: Vec<String> = addresses.iter().map(MailboxAddress::to_text).collect();
         let rows: Vec<Row> = sqlx::query_as(
             r#"SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
@@ -94,12 +93,12 @@ impl MailboxStore for PgStore {
         .bind(addresses)
         .bind(from_epoch(epoch))
         .bind(from_partition(partition))
-        .bind(from_offset(range.start))
-        .bind(from_offset(range.end))
+        .bind(signed(range.start))
+        .bind(signed(range.end))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(self.pool())
         .await
-        .map_err(|error| fault("mailbox.entries", error))?;
+        .map_err(|error| query.fault(error))?;
         Ok(rows.into_iter().filter_map(entry).collect())
     }
 
@@ -110,7 +109,7 @@ impl MailboxStore for PgStore {
         lease: Duration,
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
-        let _timed = self.timer.start("mailbox.claim_expired");
+        let query = self.timer.start("mailbox.claim_expired");
         // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed afterwards.
         let rows: Vec<Row> = sqlx::query_as(
             r#"WITH due AS (
@@ -127,7 +126,7 @@ impl MailboxStore for PgStore {
         .bind(lease.as_secs_f64())
         .fetch_all(self.pool())
         .await
-        .map_err(|error| fault("mailbox.claim_expired", error))?;
+        .map_err(|error| query.fault(error))?;
         Ok(rows.into_iter().filter_map(entry).collect())
     }
 
@@ -139,7 +138,7 @@ impl MailboxStore for PgStore {
         offset: Offset,
         lease: Duration,
     ) -> Result<Claim, Fault> {
-        let _timed = self.timer.start("mailbox.claim");
+        let query = self.timer.start("mailbox.claim");
         let (there, claimed): (bool, bool) = sqlx::query_as(
             r#"WITH claimed AS (
                    UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $5)
@@ -152,11 +151,11 @@ impl MailboxStore for PgStore {
         .bind(address.to_text())
         .bind(from_epoch(epoch))
         .bind(from_partition(partition))
-        .bind(from_offset(offset))
+        .bind(signed(offset))
         .bind(lease.as_secs_f64())
         .fetch_one(self.pool())
         .await
-        .map_err(|error| fault("mailbox.claim", error))?;
+        .map_err(|error| query.fault(error))?;
         Ok(match (there, claimed) {
             (_, true) => Claim::Claimed,
             (true, false) => Claim::Held,
@@ -165,10 +164,10 @@ impl MailboxStore for PgStore {
     }
 
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {
-        let _timed = self.timer.start("mailbox.remove");
+        let query = self.timer.start("mailbox.remove");
         let addresses: Vec<String> = rows.iter().map(|row| row.address.to_text()).collect();
         let partitions: Vec<i32> = rows.iter().map(|row| from_partition(row.partition)).collect();
-        let offsets: Vec<i64> = rows.iter().map(|row| from_offset(row.offset)).collect();
+        let offsets: Vec<i64> = rows.iter().map(|row| signed(row.offset)).collect();
         sqlx::query(
             r#"DELETE FROM acb.mailbox AS m USING unnest($2::text[], $3::int[], $4::bigint[]) AS gone (address, partition, "offset")
                WHERE m.epoch = $1 AND m.address = gone.address AND m.partition = gone.partition AND m."offset" = gone."offset""#,
@@ -179,14 +178,52 @@ impl MailboxStore for PgStore {
         .bind(offsets)
         .execute(self.pool())
         .await
-        .map_err(|error| fault("mailbox.remove", error))?;
+        .map_err(|error| query.fault(error))?;
         Ok(())
+    }
+
+    async fn remove_other_epochs(&self, epoch: Epoch, limit: usize) -> Result<u64, Fault> {
+        let query = self.timer.start("mailbox.remove_other_epochs");
+        let failed = |error| query.fault(error);
+        // Whoever keeps anything of an epoch has made its checkpoints first; they go last.
+        let other: Option<i64> = sqlx::query_scalar("SELECT epoch FROM acb.mailbox_checkpoint WHERE epoch <> $1 LIMIT 1")
+            .bind(from_epoch(epoch))
+            .fetch_optional(self.pool())
+            .await
+            .map_err(failed)?;
+        let Some(other) = other else { return Ok(0) };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut removed = 0;
+        for sql in REMOVE_OF_EPOCH {
+            let gone = sqlx::query(sql).bind(other).bind(limit).execute(self.pool()).await.map_err(failed)?;
+            removed += gone.rows_affected();
+        }
+        if removed == 0 {
+            let checkpoints = sqlx::query("DELETE FROM acb.mailbox_checkpoint WHERE epoch = $1").bind(other);
+            removed = checkpoints.execute(self.pool()).await.map_err(failed)?.rows_affected();
+        }
+        Ok(removed)
     }
 }
 
+/// By its rows' places, since only the index of the mailboxes can be asked for an epoch. What another replica removes right now is passed over.
+macro_rules! remove_of_epoch {
+    ($table:literal) => {
+        concat!(
+            "DELETE FROM acb.",
+            $table,
+            " WHERE ctid = ANY (ARRAY(SELECT ctid FROM acb.",
+            $table,
+            " WHERE epoch = $1 LIMIT $2 FOR UPDATE SKIP LOCKED))"
+        )
+    };
+}
+
+const REMOVE_OF_EPOCH: [&str; 3] = [remove_of_epoch!("mailbox"), remove_of_epoch!("cursor"), remove_of_epoch!("delivery")];
+
 async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Result<(), sqlx::Error> {
     let partitions: Vec<i32> = won.iter().map(|advance| from_partition(advance.partition)).collect();
-    let to: Vec<i64> = won.iter().map(|advance| from_offset(advance.to)).collect();
+    let to: Vec<i64> = won.iter().map(|advance| signed(advance.to)).collect();
     sqlx::query(
         r#"UPDATE acb.mailbox_checkpoint AS c SET next_offset = a.next_offset
            FROM unnest($2::int[], $3::bigint[]) AS a (partition, next_offset) WHERE c.epoch = $1 AND c.partition = a.partition"#,
@@ -210,7 +247,7 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
     .bind(from_epoch(epoch))
     .bind(rows.iter().map(|row| row.address.to_text()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| from_partition(row.partition)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| from_offset(row.offset)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| signed(row.offset)).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.log_time).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.expires_at).collect::<Vec<_>>())
     .execute(&mut *connection)
@@ -220,5 +257,11 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
 
 fn entry((address, partition, offset, log_time, expires_at): Row) -> Option<IndexEntry> {
     let address = MailboxAddress::parse(&address)?;
-    Some(IndexEntry { address, partition: to_partition(partition), offset: to_offset(offset), log_time, expires_at })
+    Some(IndexEntry {
+        address,
+        partition: to_partition(partition),
+        offset: unsigned(offset),
+        log_time: log_time.into(),
+        expires_at: expires_at.into(),
+    })
 }

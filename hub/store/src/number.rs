@@ -1,12 +1,13 @@
-//! Offsets, partitions and epochs as PostgreSQL's signed numbers.
+//! Unsigned numbers as PostgreSQL's signed ones.
 
 use acb_hub_core::log::bus::Epoch;
 
-pub(crate) fn from_offset(offset: u64) -> i64 {
-    i64::try_from(offset).unwrap_or(i64::MAX)
+/// Offsets, versions, sizes and numbers of sessions, which never come near the end.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn to_offset(number: i64) -> u64 {
+pub(crate) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 

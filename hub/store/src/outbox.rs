@@ -13,9 +13,7 @@ use bytes::Bytes;
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::{context::PgContexts, fault::fault};
-
-const QUERY: &str = "a query of the outbox of contexts";
+use crate::{context::PgContexts, query_timer::QueryTimer};
 
 // Only the oldest change of a context can be locked, and whoever holds it has all of that context: so no replica can take a change
 // while another one still relays an earlier one. A lock passed over is a change that someone else relays.
@@ -31,27 +29,27 @@ const CHANGES: &str = "
 
 struct PgClaim {
     transaction: Transaction,
+    timer: QueryTimer,
     changes: Vec<Unlogged>,
 }
 
 #[async_trait]
 impl Outbox for PgContexts {
     async fn claim(&self, passed_over: &[ContextId]) -> Result<Option<Box<dyn Claim>>, Fault> {
-        let _timed = self.timer.start("outbox.claim");
-        let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
+        let query = self.timer.start("outbox.claim");
+        let mut transaction = self.pool.begin().await.map_err(|error| query.fault(error))?;
         let passed_over: Vec<Uuid> = passed_over.iter().map(|context| context.0).collect();
         let heads =
-            sqlx::query(HEADS).bind(passed_over).fetch_all(&mut *transaction).await.map_err(|error| fault(QUERY, error))?;
+            sqlx::query(HEADS).bind(passed_over).fetch_all(&mut *transaction).await.map_err(|error| query.fault(error))?;
         let contexts: Result<Vec<Uuid>, _> = heads.iter().map(|row| row.try_get("context_id")).collect();
-        let contexts = contexts.map_err(|error| fault(QUERY, error))?;
+        let contexts = contexts.map_err(|error| query.fault(error))?;
         if contexts.is_empty() {
-            transaction.rollback().await.map_err(|error| fault(QUERY, error))?;
+            transaction.rollback().await.map_err(|error| query.fault(error))?;
             return Ok(None);
         }
-        let rows =
-            sqlx::query(CHANGES).bind(&contexts).fetch_all(&mut *transaction).await.map_err(|error| fault(QUERY, error))?;
-        let changes = rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| fault(QUERY, error))?;
-        Ok(Some(Box::new(PgClaim { transaction, changes })))
+        let rows = sqlx::query(CHANGES).bind(&contexts).fetch_all(&mut *transaction).await.map_err(|error| query.fault(error))?;
+        let changes = rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| query.fault(error))?;
+        Ok(Some(Box::new(PgClaim { transaction, timer: self.timer.clone(), changes })))
     }
 }
 
@@ -71,9 +69,11 @@ impl Claim for PgClaim {
         &self.changes
     }
 
-    async fn done(mut self: Box<Self>, sequences: &[i64]) -> Result<(), Fault> {
+    async fn done(self: Box<Self>, sequences: &[i64]) -> Result<(), Fault> {
+        let Self { mut transaction, timer, .. } = *self;
+        let query = timer.start("outbox.done");
         let removed = sqlx::query("DELETE FROM acb.context_outbox WHERE sequence = ANY ($1)").bind(sequences);
-        removed.execute(&mut *self.transaction).await.map_err(|error| fault(QUERY, error))?;
-        self.transaction.commit().await.map_err(|error| fault(QUERY, error))
+        removed.execute(&mut *transaction).await.map_err(|error| query.fault(error))?;
+        transaction.commit().await.map_err(|error| query.fault(error))
     }
 }

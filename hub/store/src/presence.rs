@@ -9,17 +9,21 @@ use acb_hub_core::{
     },
     fault::{Code, Fault},
 };
+use acb_hub_pool::Timestamp;
 use async_trait::async_trait;
 use sqlx::{Row as _, postgres::PgRow, types::Json};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PgStore, fault::fault};
+use crate::PgStore;
+
+const REGISTERED: &str =
+    "SELECT agent_id, name, type, capabilities, location, metadata, registered_by, created_at FROM acb.registered_agent";
+const REGISTERED_AS: &str = "SELECT agent_id, name, type, capabilities, location, metadata, registered_by, created_at FROM acb.registered_agent WHERE name = $1";
 
 #[async_trait]
 impl PresenceStore for PgStore {
     async fn note(&self, agent: AgentId, online: bool) -> Result<(), Fault> {
-        let _timed = self.timer.start("presence.note");
+        let query = self.timer.start("presence.note");
         sqlx::query(
             "INSERT INTO acb.presence (tenant_id, agent_id, online) VALUES (acb.current_tenant(), $1, $2)
              ON CONFLICT (tenant_id, agent_id) DO UPDATE SET online = excluded.online, last_seen_at = now()",
@@ -28,36 +32,41 @@ impl PresenceStore for PgStore {
         .bind(online)
         .execute(self.pool())
         .await
-        .map_err(|error| fault("presence.note", error))?;
+        .map_err(|error| query.fault(error))?;
         Ok(())
     }
 
-    async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault> {
-        let _timed = self.timer.start("presence.list");
-        let rows: Vec<(Uuid, bool, OffsetDateTime)> = sqlx::query_as("SELECT agent_id, online, last_seen_at FROM acb.presence")
-            .fetch_all(self.pool())
-            .await
-            .map_err(|error| fault("presence.list", error))?;
-        Ok(rows.into_iter().map(|(agent, online, last_seen_at)| (AgentId(agent), Presence { online, last_seen_at })).collect())
+    async fn presence(&self, agents: &[AgentId]) -> Result<HashMap<AgentId, Presence>, Fault> {
+        let query = self.timer.start("presence.list");
+        let rows: Vec<(Uuid, bool, Timestamp)> =
+            sqlx::query_as("SELECT agent_id, online, last_seen_at FROM acb.presence WHERE agent_id = ANY ($1)")
+                .bind(agents.iter().map(|agent| agent.0).collect::<Vec<_>>())
+                .fetch_all(self.pool())
+                .await
+                .map_err(|error| query.fault(error))?;
+        Ok(rows
+            .into_iter()
+            .map(|(agent, online, last_seen_at)| (AgentId(agent), Presence { online, last_seen_at: last_seen_at.into() }))
+            .collect())
     }
 
     async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {
-        let _timed = self.timer.start("registered_agent.list");
-        let failed = |error| fault("registered_agent.list", error);
-        sqlx::query(
-            "SELECT agent_id, name, type, capabilities, location, metadata, registered_by, created_at FROM acb.registered_agent",
-        )
-        .fetch_all(self.pool())
-        .await
-        .map_err(failed)?
-        .iter()
-        .map(|row| registered(row).map_err(failed))
-        .collect()
+        let query = self.timer.start("registered_agent.list");
+        let failed = |error| query.fault(error);
+        let rows = sqlx::query(REGISTERED).fetch_all(self.pool()).await.map_err(failed)?;
+        rows.iter().map(|row| registered(row).map_err(failed)).collect()
+    }
+
+    async fn registered_as(&self, name: &str) -> Result<Option<RegisteredRow>, Fault> {
+        let query = self.timer.start("registered_agent.get");
+        let failed = |error| query.fault(error);
+        let row = sqlx::query(REGISTERED_AS).bind(name).fetch_optional(self.pool()).await.map_err(failed)?;
+        row.map(|row| registered(&row).map_err(failed)).transpose()
     }
 
     async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault> {
-        let _timed = self.timer.start("registered_agent.put");
-        let failed = |error| fault("registered_agent.put", error);
+        let query = self.timer.start("registered_agent.put");
+        let failed = |error| query.fault(error);
         let row = sqlx::query(
             "INSERT INTO acb.registered_agent AS r (tenant_id, agent_id, name, type, capabilities, location, metadata, registered_by)
              VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7)
@@ -87,7 +96,7 @@ impl PresenceStore for PgStore {
     }
 
     async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault> {
-        let _timed = self.timer.start("registered_agent.delete");
+        let query = self.timer.start("registered_agent.delete");
         let gone: Option<(Uuid,)> = sqlx::query_as(
             "WITH gone AS (DELETE FROM acb.registered_agent WHERE registered_by = $1 AND name = $2 RETURNING agent_id),
                   unseen AS (DELETE FROM acb.presence WHERE agent_id IN (SELECT agent_id FROM gone))
@@ -97,7 +106,7 @@ impl PresenceStore for PgStore {
         .bind(name)
         .fetch_optional(self.pool())
         .await
-        .map_err(|error| fault("registered_agent.delete", error))?;
+        .map_err(|error| query.fault(error))?;
         Ok(gone.is_some())
     }
 }
@@ -113,6 +122,6 @@ fn registered(row: &PgRow) -> Result<RegisteredRow, sqlx::Error> {
             location: row.try_get("location")?,
         },
         by: AgentId(row.try_get("registered_by")?),
-        created_at: row.try_get("created_at")?,
+        created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
     })
 }

@@ -23,6 +23,13 @@ pub(crate) struct Running<'a> {
     since: Instant,
 }
 
+impl Running<'_> {
+    /// What was asked.
+    pub(crate) fn name(&self) -> &'static str {
+        self.query
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if let Some(metrics) = self.metrics {

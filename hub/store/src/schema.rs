@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use acb_hub_core::fault::{Code, Fault};
 
-use crate::{PgStore, fault::fault, migrations::LATEST};
+use crate::{PgStore, migrations::LATEST};
 
 /// The reason where the schema is of another version.
 pub const OUT_OF_RANGE: &str = "SCHEMA_OUT_OF_RANGE";
@@ -13,19 +13,13 @@ pub const OUT_OF_RANGE: &str = "SCHEMA_OUT_OF_RANGE";
 pub const SUPPORTED: RangeInclusive<u32> = LATEST..=LATEST + 2;
 
 impl PgStore {
-    /// Whether PostgreSQL answers to the tenant's login.
-    pub async fn ping(&self) -> Result<(), Fault> {
-        let _timed = self.timer.start("login");
-        sqlx::query("SELECT 1").execute(self.pool()).await.map(drop).map_err(|error| fault("login", error))
-    }
-
     /// Whether this hub works with the schema that is there.
     pub async fn check_schema(&self) -> Result<(), Fault> {
-        let _timed = self.timer.start("schema.version");
+        let query = self.timer.start("schema.version");
         let version: Option<i32> = sqlx::query_scalar("SELECT version FROM acb.schema_version")
             .fetch_optional(self.pool())
             .await
-            .map_err(|error| fault("schema.version", error))?;
+            .map_err(|error| query.fault(error))?;
         let version = version.unwrap_or_default().cast_unsigned();
         if SUPPORTED.contains(&version) {
             return Ok(());

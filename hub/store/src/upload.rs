@@ -19,11 +19,9 @@ use sqlx::{Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    context::{PgContexts, insert, signed, unsigned},
-    fault::fault,
+    context::{PgContexts, insert},
+    number::{signed, unsigned},
 };
-
-const QUERY: &str = "a query of uploads";
 
 /// Column `request`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,7 +64,7 @@ impl Request {
 #[async_trait]
 impl UploadStore for PgContexts {
     async fn begin(&self, upload: &Upload) -> Result<Upload, Fault> {
-        let _timed = self.timer.start("upload.begin");
+        let query = self.timer.start("upload.begin");
         const SQL: &str = "
             INSERT INTO acb.upload (tenant_id, upload_id, agent_id, request, size, chunk_size)
             VALUES (acb.current_tenant(), $1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
@@ -78,7 +76,7 @@ impl UploadStore for PgContexts {
             .bind(i32::try_from(upload.layout.chunk_size).unwrap_or(i32::MAX))
             .execute(&self.pool)
             .await
-            .map_err(|error| fault(QUERY, error))?;
+            .map_err(|error| query.fault(error))?;
         if made.rows_affected() > 0 {
             return Ok(upload.clone());
         }
@@ -87,47 +85,47 @@ impl UploadStore for PgContexts {
     }
 
     async fn find(&self, id: UploadId) -> Result<Option<Upload>, Fault> {
-        let _timed = self.timer.start("upload.find");
+        let query = self.timer.start("upload.find");
         let row = sqlx::query("SELECT agent_id, request, size, chunk_size, context_id FROM acb.upload WHERE upload_id = $1")
             .bind(id.0)
             .fetch_optional(&self.pool)
             .await
-            .map_err(|error| fault(QUERY, error))?;
-        row.map(|row| decode(id, &row)).transpose().map_err(|error| fault(QUERY, error))
+            .map_err(|error| query.fault(error))?;
+        row.map(|row| decode(id, &row)).transpose().map_err(|error| query.fault(error))
     }
 
     async fn touch(&self, id: UploadId) -> Result<(), Fault> {
-        let _timed = self.timer.start("upload.touch");
+        let query = self.timer.start("upload.touch");
         let touched = sqlx::query("UPDATE acb.upload SET touched_at = now() WHERE upload_id = $1").bind(id.0).execute(&self.pool);
-        touched.await.map_err(|error| fault(QUERY, error))?;
+        touched.await.map_err(|error| query.fault(error))?;
         Ok(())
     }
 
     async fn finish(&self, id: UploadId, context: &Context, event: Bytes) -> Result<Finished, Fault> {
-        let _timed = self.timer.start("upload.finish");
-        let mut transaction = self.pool.begin().await.map_err(|error| fault(QUERY, error))?;
+        let query = self.timer.start("upload.finish");
+        let mut transaction = self.pool.begin().await.map_err(|error| query.fault(error))?;
         let row = sqlx::query("SELECT context_id FROM acb.upload WHERE upload_id = $1 FOR UPDATE").bind(id.0);
-        let Some(row) = row.fetch_optional(&mut *transaction).await.map_err(|error| fault(QUERY, error))? else {
+        let Some(row) = row.fetch_optional(&mut *transaction).await.map_err(|error| query.fault(error))? else {
             return Ok(Finished::NoUpload);
         };
-        if let Some(first) = row.try_get::<Option<Uuid>, _>("context_id").map_err(|error| fault(QUERY, error))? {
+        if let Some(first) = row.try_get::<Option<Uuid>, _>("context_id").map_err(|error| query.fault(error))? {
             return Ok(Finished::Before(ContextId(first)));
         }
-        insert(&mut transaction, context, None, &event).await.map_err(|error| fault(QUERY, error))?;
+        insert(&mut transaction, context, None, &event).await.map_err(|error| query.fault(error))?;
         let update = sqlx::query("UPDATE acb.upload SET context_id = $2 WHERE upload_id = $1").bind(id.0).bind(context.id.0);
-        update.execute(&mut *transaction).await.map_err(|error| fault(QUERY, error))?;
-        transaction.commit().await.map_err(|error| fault(QUERY, error))?;
+        update.execute(&mut *transaction).await.map_err(|error| query.fault(error))?;
+        transaction.commit().await.map_err(|error| query.fault(error))?;
         Ok(Finished::New)
     }
 
     async fn remove_abandoned(&self, untouched: Duration) -> Result<u64, Fault> {
-        let _timed = self.timer.start("upload.remove_abandoned");
+        let query = self.timer.start("upload.remove_abandoned");
         let removed =
             sqlx::query("DELETE FROM acb.upload WHERE context_id IS NULL AND touched_at < now() - make_interval(secs => $1)")
                 .bind(untouched.as_secs_f64())
                 .execute(&self.pool)
                 .await
-                .map_err(|error| fault(QUERY, error))?;
+                .map_err(|error| query.fault(error))?;
         Ok(removed.rows_affected())
     }
 }

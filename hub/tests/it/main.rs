@@ -8,6 +8,7 @@ mod kafka;
 mod lifecycle;
 mod messages;
 mod outage;
+mod postgres;
 mod registry;
 mod reload;
 mod times;

@@ -8,6 +8,7 @@ use acb_hub_core::{
     log::bus::{Bus as _, TopicName},
     messages::envelope::Envelope,
 };
+use acb_hub_pool::{Limits, Pool};
 use acb_proto::v1::{
     AgentStatus, GetAgentRequest, HeartbeatRequest, SessionRequest, SubscribeRequest,
     context_service_client::ContextServiceClient,
@@ -16,7 +17,6 @@ use acb_proto::v1::{
     session_response,
 };
 use acb_testbed::Postgres;
-use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -66,7 +66,7 @@ async fn a_message_that_took_more_than_five_minutes_to_the_log_is_dropped_by_its
 
     // As a hub would have appended it that was paused between accepting and appending.
     let (options, id) = (hub.tenant.connect_options(), hub.tenant.id_bytes().try_into().unwrap());
-    let bus = PostgresBus::connect(id, PgPool::connect_lazy_with(options).into(), &Supervisor::default());
+    let bus = PostgresBus::connect(id, Pool::new(options, Limits::default()), &Supervisor::default());
     let topic = TopicName::system(hub.tenant.name(), "messages");
     let mut logged = None;
     for partition in 0..8 {

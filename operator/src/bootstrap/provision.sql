@@ -50,6 +50,8 @@ CREATE OR REPLACE FUNCTION acb_provision.ensure_login(mine bigint, id text, veri
 AS $$
 DECLARE
     login text := acb_provision.login_name(id);
+    attribute text;
+    held name;
 BEGIN
     PERFORM acb_provision.check_epoch(mine);
     IF verifier !~ '^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$' THEN
@@ -61,6 +63,30 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = login) THEN
         EXECUTE format('CREATE ROLE %I INHERIT', login);
     END IF;
+    -- What lets a login see more than its tenant is taken away again where this role may: on 15 CREATEROLE, CREATEDB and memberships, from
+    -- 16 on CREATEROLE. Whoever calls this looks at what is left.
+    FOR attribute IN
+        SELECT a.name FROM pg_catalog.pg_roles AS r, LATERAL (VALUES
+            (r.rolsuper, 'NOSUPERUSER'), (r.rolbypassrls, 'NOBYPASSRLS'), (r.rolreplication, 'NOREPLICATION'),
+            (r.rolcreaterole, 'NOCREATEROLE'), (r.rolcreatedb, 'NOCREATEDB')) AS a (held, name)
+        WHERE r.rolname = login AND a.held
+    LOOP
+        BEGIN
+            EXECUTE format('ALTER ROLE %I %s', login, attribute);
+        EXCEPTION WHEN insufficient_privilege THEN
+            NULL;
+        END;
+    END LOOP;
+    FOR held IN
+        SELECT r.rolname FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid
+        WHERE m.member = login::regrole AND r.rolname <> 'acb_tenant'
+    LOOP
+        BEGIN
+            EXECUTE format('REVOKE %I FROM %I', held, login);
+        EXCEPTION WHEN insufficient_privilege THEN
+            NULL;
+        END;
+    END LOOP;
     EXECUTE format('ALTER ROLE %I LOGIN CONNECTION LIMIT %s PASSWORD %L', login, connections, verifier);
     IF current_setting('server_version_num')::int >= 160000 THEN
         EXECUTE format('GRANT acb_tenant TO %I WITH INHERIT TRUE, SET FALSE, ADMIN FALSE', login);

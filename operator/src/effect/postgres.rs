@@ -9,7 +9,7 @@ use sha2::Sha256;
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
-use super::{EffectError, SecretReader};
+use super::{EffectError, SecretReader, postgres_observe};
 use crate::{
     bootstrap::{LeaderEpoch, scram_verifier},
     plan::{AgentRow, ApiKeyRef, PostgresStep, SecretRef, TenantRow, TopicSpec},
@@ -101,15 +101,29 @@ impl PostgresEffect {
         let data = self.secrets.read(secret).await?;
         let verifier =
             scram_verifier(data.text(secret, "password")?).map_err(|error| EffectError::unavailable("randomness", error))?;
-        sqlx::query("SELECT acb_provision.ensure_login($1, $2, $3, $4)")
+        let what = format!("login of tenant {tenant_id}");
+        let mut connection = self.pool.acquire().await.map_err(|error| failed(&what, &error))?;
+        let ensured = sqlx::query("SELECT acb_provision.ensure_login($1, $2, $3, $4)")
             .bind(self.epoch.0)
             .bind(tenant_id)
             .bind(verifier)
             .bind(whole(connection_limit))
-            .execute(&self.pool)
-            .await
-            .map_err(|error| failed(&format!("login of tenant {tenant_id}"), &error))?;
-        Ok(())
+            .execute(&mut *connection)
+            .await;
+        // A login with more than it needs is named also where that is why it could not be altered.
+        let login = format!("acb_t_{tenant_id}");
+        let left = postgres_observe::excess(&mut connection, &login).await.map_err(|error| failed(&what, &error))?;
+        if !left.is_none() {
+            let has = [left.attributes.as_slice(), left.roles.as_slice()].concat().join(", ");
+            let remedy = left.remedy(&login);
+            return Err(EffectError::refused(
+                SYSTEM,
+                format!(
+                    "the login {login} has {has}, which may show its hub other tenants' rows. A superuser has to run: {remedy}"
+                ),
+            ));
+        }
+        ensured.map(drop).map_err(|error| failed(&what, &error))
     }
 
     async fn project_tenant(&self, tenant_id: &str, tenant: &TenantRow) -> Result<(), EffectError> {
@@ -383,6 +397,12 @@ async fn project_groups(connection: &mut PgConnection, id: &[u8], agent_id: Uuid
     .bind(groups)
     .execute(&mut *connection)
     .await?;
+    // No message lives as long, so that nobody asks who was a member then.
+    sqlx::query("DELETE FROM acb.group_member WHERE tenant_id = $1 AND agent_id = $2 AND left_at < now() - interval '30 days'")
+        .bind(id)
+        .bind(agent_id)
+        .execute(&mut *connection)
+        .await?;
     sqlx::query(
         "INSERT INTO acb.group_member (tenant_id, group_name, agent_id, joined_at)
          SELECT DISTINCT $1::bytea, wanted, $2, clock_timestamp() FROM unnest($3::text[]) AS wanted
@@ -491,20 +511,32 @@ pub(crate) fn failed(what: &str, error: &sqlx::Error) -> EffectError {
     if code.as_deref() == Some(ANOTHER_LEADS) {
         return EffectError::unavailable(SYSTEM, format!("{what}: another operator leads on this database"));
     }
-    let refused = code.is_some_and(|code| {
-        let class = code.get(..2).unwrap_or_default();
-        !matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
-    });
-    if refused {
+    if code.is_some_and(|code| is_clear(&code)) {
         EffectError::refused(SYSTEM, format!("{what}: {error}"))
     } else {
         EffectError::unavailable(SYSTEM, format!("{what}: {error}"))
     }
 }
 
+/// Whether an SQLSTATE is a no that stays one. A server that takes no writes (25006) is a standby after a failover.
+fn is_clear(code: &str) -> bool {
+    let class = code.get(..2).unwrap_or_default();
+    code != "25006" && !matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_standby_is_waited_for_and_a_clear_no_is_not() {
+        for passing in ["08006", "25006", "40001", "40P01", "53300", "55P03", "57P03", "58030"] {
+            assert!(!is_clear(passing), "{passing}");
+        }
+        for clear in ["42501", "23505", "28P01", "25001", "3D000"] {
+            assert!(is_clear(clear), "{clear}");
+        }
+    }
 
     #[test]
     fn an_api_key_is_known_by_its_prefix_and_stored_as_a_hmac() {

@@ -40,6 +40,56 @@ pub struct ObservedLogin {
     pub enabled: bool,
     /// Its connection limit; -1 is none.
     pub connection_limit: i32,
+    /// Whether it has attributes or memberships that no tenant's login needs: some let it see other tenants' rows.
+    pub excess: bool,
+}
+
+/// What a tenant's login has and does not need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Excess {
+    /// Such as `BYPASSRLS`.
+    pub attributes: Vec<String>,
+    /// Roles that it is a member of, also by way of others.
+    pub roles: Vec<String>,
+}
+
+impl Excess {
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.attributes.is_empty() && self.roles.is_empty()
+    }
+
+    /// The statements that take it away.
+    #[must_use]
+    pub fn remedy(&self, login: &str) -> String {
+        let mut statements = Vec::new();
+        if !self.attributes.is_empty() {
+            let without: Vec<String> = self.attributes.iter().map(|attribute| format!("NO{attribute}")).collect();
+            statements.push(format!("ALTER ROLE {login} {};", without.join(" ")));
+        }
+        if !self.roles.is_empty() {
+            statements.push(format!("REVOKE {} FROM {login};", self.roles.join(", ")));
+        }
+        statements.join(" ")
+    }
+}
+
+/// What a login has beyond what a tenant needs. A superuser is a member of every role, so that naming those says nothing.
+pub(super) async fn excess(connection: &mut PgConnection, login: &str) -> Result<Excess, sqlx::Error> {
+    let row: Option<(Vec<String>, Vec<String>)> = sqlx::query_as(
+        "SELECT array_remove(ARRAY[CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
+                                   CASE WHEN rolreplication THEN 'REPLICATION' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
+                                   CASE WHEN rolcreatedb THEN 'CREATEDB' END], NULL),
+                ARRAY(SELECT quote_ident(r.rolname) FROM pg_catalog.pg_roles AS r
+                      WHERE NOT l.rolsuper AND r.rolname NOT IN (l.rolname, 'acb_tenant') AND pg_has_role(l.oid, r.oid, 'MEMBER')
+                      ORDER BY 1)
+         FROM pg_catalog.pg_roles AS l WHERE rolname = $1",
+    )
+    .bind(login)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(attributes, roles)| Excess { attributes, roles }).unwrap_or_default())
 }
 
 /// What became of logging in with a password: no store gives one back.
@@ -113,12 +163,14 @@ async fn read(operator: &PgPool, id: &[u8], tenant_id: &str) -> Result<ObservedT
     .fetch_all(&mut *transaction)
     .await?;
     observed.topics = topics.iter().map(topic_spec).collect::<Result<_, _>>()?;
+    let name = format!("acb_t_{tenant_id}");
     let login: Option<(bool, i32)> =
         sqlx::query_as("SELECT rolcanlogin, rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = $1")
-            .bind(format!("acb_t_{tenant_id}"))
+            .bind(&name)
             .fetch_optional(&mut *transaction)
             .await?;
-    observed.login = login.map(|(enabled, connection_limit)| ObservedLogin { enabled, connection_limit });
+    let excess = !excess(&mut transaction, &name).await?.is_none();
+    observed.login = login.map(|(enabled, connection_limit)| ObservedLogin { enabled, connection_limit, excess });
     transaction.commit().await?;
     Ok(observed)
 }

@@ -153,7 +153,7 @@ fn postgres(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platf
     let is_right = world
         .postgres
         .login
-        .is_some_and(|login| login.enabled && i64::from(login.connection_limit) == i64::from(connection_limit));
+        .is_some_and(|login| login.enabled && !login.excess && i64::from(login.connection_limit) == i64::from(connection_limit));
     let is_due = rotation::is_due(tenant, world, &secrets.postgres, world.login, world.previous_login);
     let works = world.login == LoginState::Works && world.secrets.contains(&secrets.postgres);
     if is_due || (works && !is_right) {

@@ -118,7 +118,7 @@ pub(crate) fn apply(world: &mut tenant::World, plan: &Plan) {
             }
             Step::Postgres(PostgresStep::EnsureLogin { connection_limit, .. }) => {
                 let connection_limit = i32::try_from(connection_limit).unwrap();
-                world.postgres.login = Some(ObservedLogin { enabled: true, connection_limit });
+                world.postgres.login = Some(ObservedLogin { enabled: true, connection_limit, excess: false });
                 (world.login, world.previous_login) = (LoginState::Works, LoginState::Refused);
             }
             Step::Postgres(PostgresStep::DisableLogin { .. }) => {

@@ -120,6 +120,13 @@ async fn memberships_are_intervals(world: &World) {
     assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.group_member").await, 2);
     assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.group_member WHERE left_at IS NULL").await, 1);
     assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.group_member WHERE left_at < joined_at").await, 0);
+    // One that ended before every message that still lives is forgotten.
+    let mut superuser = world.pg.superuser().await;
+    let old = "UPDATE acb.group_member SET joined_at = joined_at - interval '40 days', left_at = left_at - interval '40 days'
+               WHERE tenant_id = decode($1, 'hex') AND left_at IS NOT NULL";
+    sqlx::query(old).bind(tenant.id_hex()).execute(&mut superuser).await.unwrap();
+    tenant.project(&row).await;
+    assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.group_member").await, 1);
 
     // Made again under the same name: a new UID, and the old one is gone.
     let new = tenant.agent("alice").await;

@@ -5,6 +5,7 @@
 mod denials;
 mod disk;
 mod effect;
+mod excess;
 mod operator;
 mod schema;
 mod walls;

@@ -4,7 +4,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::world::World;
 
-crate::on_each_version!(every_table_is_walled, every_policy_uses_an_index, migrations_run_once);
+crate::on_each_version!(every_table_is_walled, every_policy_uses_an_index, every_sweep_uses_an_index, migrations_run_once);
 
 /// Each of these lists what breaks a rule, and must be empty.
 const RULES: &[(&str, &str)] = &[
@@ -33,6 +33,12 @@ const RULES: &[(&str, &str)] = &[
         "foreign keys without tenant_id",
         "SELECT conname::text FROM pg_constraint k WHERE contype = 'f' AND connamespace = 'acb'::regnamespace
          AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND attname = 'tenant_id')",
+    ),
+    (
+        "foreign keys without an index that leads with their columns",
+        "SELECT conname::text FROM pg_constraint k WHERE contype = 'f' AND connamespace = 'acb'::regnamespace
+         AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = k.conrelid
+                         AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)",
     ),
     (
         "views that do not run as who asks",
@@ -76,6 +82,26 @@ async fn every_policy_uses_an_index(world: &World) {
         let plan: Vec<String> =
             sqlx::query_scalar(AssertSqlSafe(format!("EXPLAIN SELECT * FROM {table}"))).fetch_all(&mut acme).await.unwrap();
         assert!(plan.iter().any(|line| line.contains("Index Cond") && line.contains("tenant_id")), "{table}: {plan:#?}");
+    }
+}
+
+/// What hubs look for again and again: each names the columns that its index must narrow.
+const SWEEPS: &[(&str, &[&str])] = &[
+    ("acb.upload WHERE context_id IS NULL AND touched_at < now()", &["touched_at"]),
+    ("acb.context WHERE expires_at <= now() ORDER BY expires_at", &["expires_at"]),
+    ("acb.mailbox WHERE epoch = 1 AND expires_at <= now() ORDER BY expires_at", &["epoch", "expires_at"]),
+    ("acb.mailbox WHERE epoch = 1", &["epoch"]),
+    ("acb.refresh_token WHERE expires_at < now()", &["expires_at"]),
+];
+
+async fn every_sweep_uses_an_index(world: &World) {
+    let mut acme = world.acme.connect().await;
+    sqlx::raw_sql("SET enable_seqscan = off").execute(&mut acme).await.unwrap();
+    for (sweep, columns) in SWEEPS {
+        let plan: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(format!("EXPLAIN SELECT FROM {sweep}"))).fetch_all(&mut acme).await.unwrap();
+        let narrows = |line: &String| line.contains("Index Cond") && columns.iter().all(|column| line.contains(column));
+        assert!(plan.iter().any(narrows), "{sweep}: {plan:#?}");
     }
 }
 

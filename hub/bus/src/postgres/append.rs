@@ -13,7 +13,7 @@ use acb_hub_core::{
     kit::supervisor::Supervisor,
     log::bus::{AppendError, Appended, Offset, Partition, Pending, Record, TopicName},
 };
-use acb_hub_pool::Session;
+use acb_hub_pool::{Session, Timestamp};
 use time::OffsetDateTime;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -260,7 +260,7 @@ async fn insert(session: &mut Session, tenant: &[u8; 10], topic: &TopicName, bat
     let keys: Vec<Option<&[u8]>> = batch.iter().map(|entry| entry.record.key.as_deref()).collect();
     let values: Vec<Option<&[u8]>> = batch.iter().map(|entry| entry.record.value.as_deref()).collect();
     let headers: Vec<String> = batch.iter().map(|entry| array_of(&entry.record)).collect();
-    let bases: Vec<(i32, i64, OffsetDateTime, Option<String>)> = sqlx::query_as(APPEND)
+    let bases: Vec<(i32, i64, Timestamp, Option<String>)> = sqlx::query_as(APPEND)
         .bind(&tenant[..])
         .bind(topic.as_str())
         .bind(counts.keys().copied().collect::<Vec<_>>())
@@ -274,7 +274,7 @@ async fn insert(session: &mut Session, tenant: &[u8; 10], topic: &TopicName, bat
         .await?;
     Ok(bases
         .into_iter()
-        .map(|(partition, base, log_time, _)| (partition.cast_unsigned(), (base.cast_unsigned(), log_time)))
+        .map(|(partition, base, log_time, _)| (partition.cast_unsigned(), (base.cast_unsigned(), log_time.into())))
         .collect())
 }
 

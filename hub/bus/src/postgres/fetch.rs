@@ -1,6 +1,7 @@
 //! Reading the log: shapes, bounds and runs of records.
 
 use acb_hub_core::log::bus::{Bounds, BusError, Epoch, Logged, Offset, Partition, Record, TopicInfo, TopicName};
+use acb_hub_pool::Timestamp;
 use bytes::Bytes;
 use sqlx::{Row, postgres::PgRow};
 use time::OffsetDateTime;
@@ -112,7 +113,7 @@ fn logged(row: &PgRow) -> Result<Logged, sqlx::Error> {
     let key: Option<Vec<u8>> = row.try_get(2)?;
     let pairs: Vec<Vec<u8>> = row.try_get(3)?;
     let value: Option<Vec<u8>> = row.try_get(4)?;
-    let log_time: OffsetDateTime = row.try_get(5)?;
+    let log_time: Timestamp = row.try_get(5)?;
     let mut pairs = pairs.into_iter();
     let mut headers = Vec::with_capacity(pairs.len() / 2);
     while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
@@ -121,7 +122,7 @@ fn logged(row: &PgRow) -> Result<Logged, sqlx::Error> {
     Ok(Logged {
         partition: partition.cast_unsigned(),
         offset: offset.cast_unsigned(),
-        log_time,
+        log_time: log_time.into(),
         record: Record { key: key.map(Bytes::from), headers, value: value.map(Bytes::from) },
     })
 }

@@ -79,10 +79,12 @@ pub struct Registration {
 pub trait PresenceStore: Send + Sync + 'static {
     /// Notes that an agent is there, or said goodbye.
     async fn note(&self, agent: AgentId, online: bool) -> Result<(), Fault>;
-    /// Who was seen.
-    async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault>;
+    /// Those of the agents who were ever seen.
+    async fn presence(&self, agents: &[AgentId]) -> Result<HashMap<AgentId, Presence>, Fault>;
     /// Every agent that another one registered.
     async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault>;
+    /// The one that was registered under this name.
+    async fn registered_as(&self, name: &str) -> Result<Option<RegisteredRow>, Fault>;
     /// Adds or replaces one, by name. ALREADY_EXISTS where another agent registered that name.
     async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault>;
     /// Removes what `by` registered under this name, and its presence; whether there was one.
@@ -243,8 +245,18 @@ impl Registry {
 
     /// One agent by name.
     pub async fn get(&self, name: &str) -> Result<Listed, Fault> {
-        let all = self.everyone().await?;
-        all.into_iter().find(|listed| listed.agent.name == name).ok_or_else(|| no_such_agent(name))
+        let snapshot = self.directory.snapshot();
+        let agent = match snapshot.agent_named(name) {
+            Some(agent) => agent.clone(),
+            None if check_name(name).is_err() => return Err(no_such_agent(name)),
+            None => {
+                let row = self.store.registered_as(name).await?.ok_or_else(|| no_such_agent(name))?;
+                let by = snapshot.agent(row.by).ok_or_else(|| no_such_agent(name))?;
+                Arc::new(as_agent(row, by))
+            }
+        };
+        let presence = self.store.presence(&[agent.id]).await?.remove(&agent.id);
+        Ok(Listed { agent, presence })
     }
 
     /// One page of those who match, and where the next one begins (`None`: this is the last).
@@ -259,17 +271,18 @@ impl Registry {
             ));
         }
         let size = if page.size == 0 { DEFAULT_PAGE } else { page.size } as usize;
-        let mut all = self.everyone().await?;
-        all.retain(|listed| listed.agent.name > page.after && criteria.match_agent(&listed.agent));
-        all.sort_by(|a, b| a.agent.name.cmp(&b.agent.name));
-        let next = (all.len() > size).then(|| all[size - 1].agent.name.clone());
-        all.truncate(size);
-        Ok((all, next))
+        let mut agents = self.everyone().await?;
+        agents.retain(|agent| agent.name > page.after && criteria.match_agent(agent));
+        agents.sort_by(|a, b| a.name.cmp(&b.name));
+        let next = (agents.len() > size).then(|| agents[size - 1].name.clone());
+        agents.truncate(size);
+        let ids: Vec<AgentId> = agents.iter().map(|agent| agent.id).collect();
+        let presence = self.store.presence(&ids).await?;
+        Ok((agents.into_iter().map(|agent| Listed { presence: presence.get(&agent.id).copied(), agent }).collect(), next))
     }
 
-    async fn everyone(&self) -> Result<Vec<Listed>, Fault> {
+    async fn everyone(&self) -> Result<Vec<Arc<Agent>>, Fault> {
         let snapshot = self.directory.snapshot();
-        let presence = self.store.presence().await?;
         let mut agents: Vec<Arc<Agent>> = snapshot.agents().cloned().collect();
         for row in self.store.registered().await? {
             if snapshot.agent_named(&row.registration.name).is_none()
@@ -278,7 +291,7 @@ impl Registry {
                 agents.push(Arc::new(as_agent(row, by)));
             }
         }
-        Ok(agents.into_iter().map(|agent| Listed { presence: presence.get(&agent.id).copied(), agent }).collect())
+        Ok(agents)
     }
 }
 
@@ -347,12 +360,16 @@ mod tests {
             Ok(())
         }
 
-        async fn presence(&self) -> Result<HashMap<AgentId, Presence>, Fault> {
+        async fn presence(&self, _: &[AgentId]) -> Result<HashMap<AgentId, Presence>, Fault> {
             Ok(HashMap::new())
         }
 
         async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {
             Ok(self.0.lock().unwrap().iter().cloned().collect())
+        }
+
+        async fn registered_as(&self, name: &str) -> Result<Option<RegisteredRow>, Fault> {
+            Ok(self.0.lock().unwrap().clone().filter(|row| row.registration.name == name))
         }
 
         async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault> {

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -36,6 +36,8 @@ pub struct Refresher {
     /// The lowest generation that the store was asked for and did not have, and when.
     unmet: Mutex<Option<(u64, Instant)>>,
     loaded: AtomicBool,
+    /// Since when the store has not answered, or could not be read, and why.
+    failing: std::sync::Mutex<Option<(Instant, String)>>,
     connected: Arc<AtomicUsize>,
 }
 
@@ -65,6 +67,7 @@ impl Refresher {
             loading: Mutex::new(()),
             unmet: Mutex::new(None),
             loaded: AtomicBool::new(false),
+            failing: std::sync::Mutex::default(),
             connected: Arc::default(),
         }
     }
@@ -89,8 +92,27 @@ impl Refresher {
 
     /// The snapshot, after reading the generation: for token exchanges and new sessions.
     pub async fn current(&self) -> Result<Arc<Snapshot>, Fault> {
-        let generation = self.store.generation().await?;
-        self.load(generation).await
+        let loaded = match self.store.generation().await {
+            Ok(generation) => self.load(generation).await,
+            Err(fault) => Err(fault),
+        };
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match &loaded {
+            Ok(_) => *failing = None,
+            Err(fault) => {
+                let since = failing.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+                *failing = Some((since, fault.message.clone()));
+            }
+        }
+        loaded
+    }
+
+    /// For how long no attempt to bring the directory up to date has worked, and why the last one did not. Suspensions and removed keys of
+    /// that time are not known here.
+    #[must_use]
+    pub fn stale(&self) -> Option<(Duration, String)> {
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.as_ref().map(|(since, why)| (since.elapsed(), why.clone()))
     }
 
     /// A snapshot of this generation or a later one, where the store has it: what a token says, it says of the time of its issue. One
@@ -145,7 +167,7 @@ impl Refresher {
             tokio::time::sleep(pause).await;
             idle += pause;
             // Asking nobody costs nothing: whoever connects in between is known at the next turn.
-            if self.connected.load(Ordering::Relaxed) == 0 && idle < POLL_IDLE {
+            if self.connected.load(Ordering::Relaxed) == 0 && idle < POLL_IDLE && self.stale().is_none() {
                 continue;
             }
             idle = Duration::ZERO;
@@ -241,5 +263,42 @@ mod tests {
             refresher.at_least(90).await.unwrap();
         }
         assert_eq!(store.loads.load(Ordering::Relaxed), 2, "the generation alone is cheap");
+    }
+
+    /// Answers, and can't be read, while it is damaged.
+    #[derive(Default)]
+    struct Damaged(AtomicBool);
+
+    #[async_trait]
+    impl DirectoryStore for Damaged {
+        async fn generation(&self) -> Result<u64, Fault> {
+            Ok(if self.0.load(Ordering::Relaxed) { 2 } else { 1 })
+        }
+
+        async fn load(&self) -> Result<Snapshot, Fault> {
+            match self.0.load(Ordering::Relaxed) {
+                true => Err(Fault::unavailable("DAMAGED", "it can't be read")),
+                false => Ok(Snapshot::new(1, Vec::new(), Vec::new())),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_can_not_be_brought_up_to_date_says_since_when_and_why() {
+        let store = Arc::new(Damaged::default());
+        let refresher = Refresher::new(Directory::default(), store.clone());
+        refresher.current().await.unwrap();
+        assert_eq!(refresher.stale(), None);
+        store.0.store(true, Ordering::Relaxed);
+        refresher.current().await.unwrap_err();
+        let (first, why) = refresher.stale().unwrap();
+        assert_eq!(why, "it can't be read");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        refresher.current().await.unwrap_err();
+        let (age, _) = refresher.stale().unwrap();
+        assert!(age >= first + Duration::from_millis(20), "from the first failure on: {age:?}");
+        store.0.store(false, Ordering::Relaxed);
+        refresher.current().await.unwrap();
+        assert_eq!(refresher.stale(), None);
     }
 }

@@ -99,7 +99,7 @@ impl Snapshot {
         self.agents.values()
     }
 
-    /// Whether the group has ever had a member.
+    /// Whether the group has a member, or had one while a message that still lives may have been sent to it.
     #[must_use]
     pub fn has_group(&self, group: &str) -> bool {
         self.members.contains_key(group)

@@ -16,7 +16,7 @@ use super::{
     ports::{Claim, IndexEntry, MailboxAddress},
 };
 use crate::{
-    directory::agent::AgentId,
+    directory::snapshot::agent::AgentId,
     log::{
         bus::{Offset, Partition, Record},
         partition::partition_of,
@@ -25,6 +25,8 @@ use crate::{
 
 /// Rows of one round.
 const SWEEP: usize = 100;
+/// Rows of an earlier life of the log that are removed by one statement: short enough that nobody notices.
+const FORGET: usize = 5000;
 /// How long a row is held by who buries it. Where that replica dies, the next one does after this.
 const CLAIM: Duration = Duration::from_secs(300);
 
@@ -109,11 +111,14 @@ fn is_indexed(parts: &Parts, partition: Partition, offset: Offset) -> bool {
 
 /// Looks for expired rows until stopped.
 pub(super) async fn sweep(parts: Parts) {
+    // Only an earlier life of the log has left rows of another epoch, so that none come after the last one is gone.
+    let mut earlier = true;
     loop {
         tokio::select! {
             () = parts.lifecycle.stop.cancelled() => return,
             () = tokio::time::sleep(parts.config.sweep_every) => {}
         }
+        earlier = earlier && forget_earlier_lives(&parts).await;
         // Claimed rows are not found again, so that a full round is followed by the next at once.
         while !parts.lifecycle.stop.is_cancelled() {
             let claimed_at = Instant::now();
@@ -125,6 +130,22 @@ pub(super) async fn sweep(parts: Parts) {
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Removes rows of the log's earlier lives, some with each sweep. Whether there may be more.
+async fn forget_earlier_lives(parts: &Parts) -> bool {
+    // The log is asked first: a replica that was left behind on an earlier life would remove what belongs to the present one.
+    match parts.log.bus.topic(&parts.log.topic).await {
+        Ok(info) if info.epoch == parts.log.epoch => {}
+        Ok(_) | Err(_) => return true,
+    }
+    match parts.index.store.remove_other_epochs(parts.log.epoch, FORGET).await {
+        Ok(removed) => removed > 0,
+        Err(error) => {
+            tracing::warn!(%error, "rows of an earlier life of the log can't be removed yet");
+            true
         }
     }
 }

@@ -140,6 +140,10 @@ pub trait MailboxStore: Send + Sync + 'static {
 
     /// Removes rows.
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault>;
+
+    /// Removes what is kept of other epochs, cursors and attempts too: at most `limit` rows of each kind. Answers with how many went; 0 where
+    /// nothing is left.
+    async fn remove_other_epochs(&self, epoch: Epoch, limit: usize) -> Result<u64, Fault>;
 }
 
 /// How often a message was delivered to one agent without being acknowledged.

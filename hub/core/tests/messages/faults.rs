@@ -81,6 +81,10 @@ impl MailboxStore for Panicking {
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {
         self.0.remove(epoch, rows).await
     }
+
+    async fn remove_other_epochs(&self, epoch: Epoch, limit: usize) -> Result<u64, Fault> {
+        self.0.remove_other_epochs(epoch, limit).await
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

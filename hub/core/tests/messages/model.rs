@@ -269,6 +269,11 @@ impl MailboxStore for ModelStore {
         }
         Ok(())
     }
+
+    /// It keeps one epoch.
+    async fn remove_other_epochs(&self, _epoch: Epoch, _limit: usize) -> Result<u64, Fault> {
+        Ok(0)
+    }
 }
 
 #[async_trait]

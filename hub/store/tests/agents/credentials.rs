@@ -2,6 +2,9 @@
 
 use acb_hub_core::door::refresh_token::{MAX_FAMILIES, MAX_FAMILY_TOKENS};
 
+use acb_testbed::Postgres;
+use sqlx::Connection as _;
+
 use crate::world::{World, reason};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +40,7 @@ async fn a_rotation_with_overlap_drops_nobody() {
     let new = world.authority.exchange(&second.api_key).await.unwrap();
     assert_eq!(caller.agent.id, world.admit(&new.access_token).await.unwrap().agent.id);
     // The overlap is over.
-    let mut superuser = acb_testbed::Postgres::shared().await.superuser().await;
+    let mut superuser = Postgres::shared().await.superuser().await;
     let prefix = first.api_key.split('_').nth(1).unwrap();
     let moved =
         sqlx::query("UPDATE acb.api_key SET expires_at = now() WHERE prefix = $1 AND expires_at IS NOT NULL").bind(prefix);
@@ -73,4 +76,29 @@ async fn an_agent_has_so_many_families_and_a_family_so_many_tokens() {
     let count: i64 = sqlx::query_scalar(tokens).bind(alice.id).fetch_one(&mut connection).await.unwrap();
     assert_eq!(count, i64::from(MAX_FAMILY_TOKENS));
     world.authority.refresh(&others).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_family_is_revoked_with_the_successor_that_is_made_at_that_moment() {
+    let world = World::new().await;
+    let alice = world.tenant.agent("alice").await;
+    let first = world.authority.exchange(&alice.api_key).await.unwrap().refresh_token;
+    let second = world.authority.refresh(&first).await.unwrap().refresh_token;
+    // The thief's exchange has made its successor, and waits with it: a new token refers to the tenant's row.
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let mut held = superuser.begin().await.unwrap();
+    let lock = sqlx::query("SELECT FROM acb.tenant WHERE tenant_id = $1 FOR UPDATE").bind(world.tenant.id_bytes().to_vec());
+    lock.execute(&mut *held).await.unwrap();
+    let authority = world.authority.clone();
+    let exchanged = second.clone();
+    let exchange = tokio::spawn(async move { authority.refresh(&exchanged).await });
+    world.waiting(1).await;
+    let authority = world.authority.clone();
+    let revoke = tokio::spawn(async move { authority.revoke(&first).await });
+    world.waiting(2).await;
+    held.rollback().await.unwrap();
+    let third = exchange.await.unwrap().unwrap().refresh_token;
+    revoke.await.unwrap().unwrap();
+    assert_eq!(reason(world.authority.refresh(&third).await), "CREDENTIAL_REFUSED");
+    assert_eq!(reason(world.authority.refresh(&second).await), "CREDENTIAL_REFUSED");
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod credentials;
+mod damage;
 mod registering;
+mod sessions;
 mod silence;
 mod world;

@@ -1,6 +1,6 @@
 //! A tenant with what proves its agents.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use acb_hub_core::{
     directory::{caller::Caller, presence::Registry, refresher::Refresher, snapshot::Directory},
@@ -9,6 +9,7 @@ use acb_hub_core::{
 };
 use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};
+use tokio::time::{Instant, sleep};
 
 pub(crate) struct World {
     pub(crate) tenant: TestTenant,
@@ -33,6 +34,21 @@ impl World {
             door: Door::new(tokens, refresher),
             registry: Registry::new(directory, store),
             tenant,
+        }
+    }
+
+    /// Until so many of the tenant's sessions wait for a lock.
+    pub(crate) async fn waiting(&self, count: i64) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND wait_event_type = 'Lock'";
+        let mut superuser = Postgres::shared().await.superuser().await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let now: i64 = sqlx::query_scalar(waiting).bind(self.tenant.username()).fetch_one(&mut superuser).await.unwrap();
+            if now == count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{now} sessions wait for a lock instead of {count}");
+            sleep(Duration::from_millis(20)).await;
         }
     }
 

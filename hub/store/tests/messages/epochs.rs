@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acb_hub_core::{
     directory::agent::AgentId,
-    log::bus::{Epoch, Offset},
+    log::bus::{Epoch, Offset, TopicName},
     messages::{
         cursor::CursorState,
         ports::{Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _},
@@ -14,6 +14,11 @@ use acb_hub_store::PgStore;
 use acb_testbed::Postgres;
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::{
+    world::{eventually, to},
+    world_of,
+};
 
 const BEFORE: Epoch = u64::MAX - 7;
 const AFTER: Epoch = (1 << 63) + 7;
@@ -59,4 +64,38 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     let session = store.open(BEFORE, agent, "r").await.unwrap();
     assert_eq!((session.cursors, session.attempts), (vec![(0, acknowledged)], vec![attempts]));
     assert_eq!(store.entries(BEFORE, &addresses, 0, 0..9, 10).await.unwrap(), [row]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_removes_what_is_kept_of_an_earlier_life_of_its_log() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (world, store) = (world_of(&tenant), PgStore::new(tenant.connect_options()));
+    let agent = world.agent("b").id;
+    // Not expired: nothing but its epoch is against it.
+    let rows: Vec<IndexEntry> = (0..30)
+        .map(|offset| IndexEntry { expires_at: OffsetDateTime::now_utc() + Duration::from_secs(3600), ..expired(agent, offset) })
+        .collect();
+    store.checkpoints(BEFORE, 1).await.unwrap();
+    store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 30, rows }]).await.unwrap();
+    let session = store.open(BEFORE, agent, "r").await.unwrap();
+    let attempts = (0..30).map(|offset| Attempts { partition: 0, offset, attempts: 1 }).collect();
+    let cursors = vec![(0, CursorState { watermark: 3, exceptions: vec![5] })];
+    let flush = CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing: true };
+    store.flush(BEFORE, vec![flush]).await.unwrap();
+
+    // In sets, and nothing of its own.
+    let own = world.bus.topic(&TopicName::system(tenant.name(), "messages")).await.unwrap().epoch;
+    assert_eq!(store.remove_other_epochs(BEFORE, 1).await.unwrap(), 0);
+    assert_eq!(store.remove_other_epochs(own, 10).await.unwrap(), 21, "ten rows, ten attempts, a cursor");
+
+    let replica = world.replica("only").await;
+    replica.send(&world.agent("a"), to("b", "kept")).await.unwrap();
+    let kinds = "SELECT count(*) FROM (SELECT epoch FROM acb.mailbox UNION ALL SELECT epoch FROM acb.cursor UNION ALL
+                 SELECT epoch FROM acb.delivery UNION ALL SELECT epoch FROM acb.mailbox_checkpoint) AS kept WHERE epoch = $1";
+    let kept = async |epoch: Epoch| {
+        let count: i64 = sqlx::query_scalar(kinds).bind(epoch.cast_signed()).fetch_one(store.pool()).await.unwrap();
+        count
+    };
+    eventually(async || kept(BEFORE).await == 0).await;
+    eventually(async || kept(own).await == 9).await;
 }

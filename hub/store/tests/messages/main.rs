@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod epochs;
+mod opening;
 #[path = "../../../core/tests/messages/scenarios.rs"]
 mod scenarios;
 #[path = "../../../core/tests/messages/world.rs"]
@@ -12,11 +13,14 @@ use std::sync::Arc;
 use acb_hub_bus::PostgresBus;
 use acb_hub_core::kit::supervisor::Supervisor;
 use acb_hub_store::PgStore;
-use acb_testbed::Postgres;
+use acb_testbed::{Postgres, TestTenant};
 use world::{Ports, World};
 
 async fn world() -> World {
-    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    world_of(&Postgres::shared().await.fresh_tenant("acme").await)
+}
+
+fn world_of(tenant: &TestTenant) -> World {
     let options = tenant.connect_options();
     let id: [u8; 10] = tenant.id_bytes().try_into().unwrap();
     World::new(tenant.name(), move || {

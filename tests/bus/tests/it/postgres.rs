@@ -8,10 +8,11 @@ use acb_hub_core::{
     kit::supervisor::Supervisor,
     log::bus::{Bounds, Bus, BusError, Offset, Partition, TopicName},
 };
+use acb_hub_pool::{Limits, Pool};
 use acb_testbed::{Postgres, TestTenant};
 use async_trait::async_trait;
 use futures::StreamExt;
-use sqlx::{Connection, postgres::PgPoolOptions};
+use sqlx::Connection;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
@@ -30,9 +31,8 @@ async fn postgres() -> OnPostgres {
 
 impl OnPostgres {
     fn connect(&self) -> PostgresBus {
-        let options = self.tenant.connect_options();
-        let pool = PgPoolOptions::new().max_connections(4).test_before_acquire(false).connect_lazy_with(options);
-        PostgresBus::connect(self.id(), pool.into(), &Supervisor::default())
+        let pool = Pool::new(self.tenant.connect_options(), Limits::default());
+        PostgresBus::connect(self.id(), pool, &Supervisor::default())
     }
 
     fn id(&self) -> [u8; 10] {
@@ -132,8 +132,8 @@ acb_bus_conformance::conformance!(postgres);
 async fn a_bus_goes_over_to_its_pools_new_password() {
     let provider = postgres().await;
     let topic = provider.topic(1).await;
-    let pool = PgPoolOptions::new().max_connections(4).connect_lazy_with(provider.tenant.connect_options());
-    let bus = PostgresBus::connect(provider.id(), pool.clone().into(), &Supervisor::default());
+    let pool = Pool::new(provider.tenant.connect_options(), Limits::default());
+    let bus = PostgresBus::connect(provider.id(), pool.clone(), &Supervisor::default());
     append(&bus, &topic, 0, "before").await;
     let mut tail = bus.tail(&topic, &[0]).await.unwrap();
     assert_eq!(texts(&take(&mut tail, 1).await), ["before"]);

@@ -1,0 +1,63 @@
+//! Times as PostgreSQL has them: `infinity`, and years that the clock's type has no room for, are times there.
+
+use sqlx::{
+    Decode, Postgres, Type,
+    error::BoxDynError,
+    postgres::{PgTypeInfo, PgValueRef},
+};
+use time::{Duration, OffsetDateTime, macros::datetime};
+
+/// Where PostgreSQL counts microseconds from.
+const EPOCH: OffsetDateTime = datetime!(2000-01-01 0:00 UTC);
+/// What `-infinity` and everything before it is read as.
+const EARLIEST: OffsetDateTime = datetime!(0001-01-01 0:00 UTC);
+/// What `infinity` and everything after it is read as: never, and still with room to add to it.
+const LATEST: OffsetDateTime = datetime!(9000-01-01 0:00 UTC);
+
+/// A `timestamptz`. sqlx's own decoding panics where the value has no place in the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(OffsetDateTime);
+
+impl Timestamp {
+    fn from_micros(micros: i64) -> Self {
+        let bound = if micros < 0 { EARLIEST } else { LATEST };
+        Self(EPOCH.checked_add(Duration::microseconds(micros)).map_or(bound, |time| time.clamp(EARLIEST, LATEST)))
+    }
+}
+
+impl From<Timestamp> for OffsetDateTime {
+    fn from(timestamp: Timestamp) -> Self {
+        timestamp.0
+    }
+}
+
+impl Type<Postgres> for Timestamp {
+    fn type_info() -> PgTypeInfo {
+        <OffsetDateTime as Type<Postgres>>::type_info()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Timestamp {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let bytes: [u8; 8] = value.as_bytes()?.try_into()?;
+        Ok(Self::from_micros(i64::from_be_bytes(bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_a_time_that_can_be_added_to() {
+        for micros in [i64::MIN, i64::MIN + 1, -i64::MAX / 2, i64::MAX / 2, i64::MAX - 1, i64::MAX] {
+            let time = OffsetDateTime::from(Timestamp::from_micros(micros));
+            assert_eq!(time, if micros < 0 { EARLIEST } else { LATEST }, "{micros}");
+        }
+        assert_eq!(OffsetDateTime::from(Timestamp::from_micros(0)), EPOCH);
+        assert_eq!(OffsetDateTime::from(Timestamp::from_micros(-1)), EPOCH - Duration::MICROSECOND);
+        assert!(
+            LATEST.checked_add(Duration::days(365 * 900)).is_some() && EARLIEST.checked_sub(Duration::days(365 * 900)).is_some()
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! Two replicas that open the first session of an agent at the same moment.
+
+use acb_hub_core::{directory::agent::AgentId, messages::ports::CursorStore as _};
+use acb_hub_store::PgStore;
+use acb_testbed::Postgres;
+use sqlx::Connection as _;
+use tokio::time::{Duration, Instant, sleep};
+use uuid::Uuid;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_first_sessions_at_once_the_later_one_is_not_clean() {
+    let postgres = Postgres::shared().await;
+    let tenant = postgres.fresh_tenant("acme").await;
+    let agent = AgentId(Uuid::new_v4());
+    // Both are held at the tenant's row, which a new row of presence refers to.
+    let mut superuser = postgres.superuser().await;
+    let mut held = superuser.begin().await.unwrap();
+    let lock = sqlx::query("SELECT FROM acb.tenant WHERE tenant_id = $1 FOR UPDATE").bind(tenant.id_bytes().to_vec());
+    lock.execute(&mut *held).await.unwrap();
+    let open = |replica: &'static str| {
+        let store = PgStore::new(tenant.connect_options());
+        tokio::spawn(async move { store.open(7, agent, replica).await.unwrap() })
+    };
+    let (one, other) = (open("one"), open("other"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND wait_event_type = 'Lock'";
+    let mut look = postgres.superuser().await;
+    loop {
+        let count: i64 = sqlx::query_scalar(waiting).bind(tenant.username()).fetch_one(&mut look).await.unwrap();
+        if count == 2 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{count} sessions wait");
+        sleep(Duration::from_millis(20)).await;
+    }
+    held.rollback().await.unwrap();
+    let mut opened = [one.await.unwrap(), other.await.unwrap()];
+    opened.sort_by_key(|opened| opened.session_epoch);
+    assert_eq!(opened.map(|opened| (opened.session_epoch, opened.clean)), [(1, true), (2, false)]);
+}
