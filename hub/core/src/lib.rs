@@ -26,6 +26,7 @@ pub mod mailbox;
 pub mod message;
 pub mod messages;
 pub mod metrics;
+mod page;
 pub mod payload_schema;
 pub mod readiness;
 pub mod refresh;

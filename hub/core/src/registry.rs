@@ -14,6 +14,7 @@ use crate::{
     directory::Directory,
     fault::{Code, Fault},
     identity::Caller,
+    page,
 };
 
 /// Without a heartbeat for this long, an agent's status is unknown.
@@ -21,8 +22,6 @@ pub const SILENCE: Duration = Duration::seconds(90);
 /// What hubs ask agents for: three may be lost.
 pub const HEARTBEAT_SECONDS: u32 = 30;
 
-const DEFAULT_PAGE: u32 = 100;
-const MAX_PAGE: u32 = 1000;
 /// A tenant holds this many agents that others registered.
 const MAX_REGISTERED: usize = 1000;
 const MAX_CRITERIA: usize = 32;
@@ -249,21 +248,17 @@ impl Registry {
 
     /// One page of those who match, and where the next one begins (`None`: this is the last).
     pub async fn list(&self, criteria: &Criteria, page: &Page) -> Result<(Vec<Listed>, Option<String>), Fault> {
-        if page.size > MAX_PAGE {
-            return Err(Fault::invalid("PAGE_TOO_LARGE", format!("a page has at most {MAX_PAGE} entries")));
-        }
         if criteria.capabilities.len() + criteria.metadata.len() > MAX_CRITERIA {
             return Err(Fault::invalid(
                 "TOO_MANY_CRITERIA",
                 format!("at most {MAX_CRITERIA} capabilities and metadata entries can be asked for"),
             ));
         }
-        let size = if page.size == 0 { DEFAULT_PAGE } else { page.size } as usize;
         let mut all = self.everyone().await?;
         all.retain(|listed| listed.agent.name > page.after && criteria.match_agent(&listed.agent));
         all.sort_by(|a, b| a.agent.name.cmp(&b.agent.name));
-        let next = (all.len() > size).then(|| all[size - 1].agent.name.clone());
-        all.truncate(size);
+        let more = page::cut(&mut all, page::size(page.size), |listed| bytes(&listed.agent));
+        let next = all.last().filter(|_| more).map(|last| last.agent.name.clone());
         Ok((all, next))
     }
 
@@ -280,6 +275,11 @@ impl Registry {
         }
         Ok(agents.into_iter().map(|agent| Listed { presence: presence.get(&agent.id).copied(), agent }).collect())
     }
+}
+
+fn bytes(agent: &Agent) -> usize {
+    let lists = agent.capabilities.iter().chain(&agent.groups).chain(agent.metadata.keys()).chain(agent.metadata.values());
+    page::bytes(lists.chain([&agent.kind, &agent.location]))
 }
 
 fn seen_now() -> Presence {
@@ -393,6 +393,29 @@ mod tests {
         for open in [true, false] {
             assert_eq!(outcome(Role::Observer, open).await, "ROLE_LACKS_PERMISSION");
         }
+    }
+
+    #[tokio::test]
+    async fn large_agents_are_listed_all_and_no_page_is_larger_than_clients_take() {
+        use crate::{agent::Role, directory::Snapshot, token::tests::agent};
+        let mut agents = Vec::new();
+        for number in 0..7_u128 {
+            let mut large = agent(Role::Full);
+            large.id = AgentId(uuid::Uuid::from_u128(number));
+            large.name = format!("agent-{number}");
+            large.metadata = [("note".to_owned(), "x".repeat(400_000))].into();
+            agents.push(large);
+        }
+        let registry = Registry::new(Directory::new(Snapshot::new(1, agents, Vec::new())), Arc::new(Model::default()));
+        let (mut names, mut after) = (Vec::new(), Some(String::new()));
+        while let Some(last) = after {
+            let page = Page { size: 5000, after: last };
+            let (listed, next) = registry.list(&Criteria::default(), &page).await.unwrap();
+            assert!(listed.len() <= 2);
+            names.extend(listed.iter().map(|listed| listed.agent.name.clone()));
+            after = next;
+        }
+        assert_eq!(names, (0..7).map(|number| format!("agent-{number}")).collect::<Vec<_>>());
     }
 
     #[test]
