@@ -181,6 +181,7 @@ impl Parts {
         let topic = TopicName::system(&self.config.hub.tenant, "messages");
         self.until_stopped("probe.postgres", probe::postgres(store, readiness.clone(), part(POSTGRES, self.place()), SCHEMA));
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
+        self.until_stopped("metrics.agents", probe::forget(self.refresher.directory().clone(), self.metrics.clone()));
         self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));
     }
 
