@@ -28,11 +28,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, Permission},
     budget::{Budget, Queue, Room},
     bus::{Bounds, Bus, BusError, Epoch, Offset, Partition, TopicName},
     directory::Directory,
     fault::{Code, Fault},
+    identity::lacks,
     mailbox::{CursorStore, MailboxStore},
     message::{Address, Message, OutgoingMessage, Receipt},
     metrics::Metrics,
@@ -260,8 +261,11 @@ impl Messages {
     /// Opens a session of an agent. One that receives ends any older one that does, on any replica.
     ///
     /// # Errors
-    /// Where the hub is not ready or drains, or the store does not answer.
+    /// Where the agent may not receive and would, where the hub is not ready or drains, or where the store does not answer.
     pub async fn open_session(&self, agent: Arc<Agent>, options: SessionOptions) -> Result<Session, Fault> {
+        if options.receive && !agent.role.allows(Permission::Receive) {
+            return Err(lacks(&agent, &[Permission::Receive]));
+        }
         self.ready()?;
         if options.max_unacknowledged > MAX_UNACKNOWLEDGED {
             let rule = format!("max_unacknowledged is 1 to {MAX_UNACKNOWLEDGED}, or 0 for 100");
@@ -282,7 +286,7 @@ impl Messages {
         }
         let open = OpenSession::new(inner.clone());
         let draining = sender::announce_drain(inner.clone(), events.clone(), ended.clone());
-        let sending = sender::serve(inner.clone(), agent, message_queue, events, ended.clone());
+        let sending = sender::serve(inner.clone(), agent.clone(), message_queue, events, ended.clone());
         tokio::spawn(async move {
             match receiving {
                 Some(receiving) => {
@@ -300,7 +304,7 @@ impl Messages {
         });
         Ok(Session {
             id: Uuid::now_v7(),
-            input: SessionInput { messages, words, bytes: inner.bytes.queue(inner.config.session_bytes) },
+            input: SessionInput { agent, messages, words, bytes: inner.bytes.queue(inner.config.session_bytes) },
             events: SessionEvents { events: event_queue },
         })
     }
@@ -399,7 +403,7 @@ fn bus_fault(error: BusError) -> Fault {
 }
 
 fn stopping() -> Fault {
-    Fault::unavailable("STOPPING", "this hub replica stops: connect again, to any replica")
+    Fault::unavailable("HUB_STOPPING", "this hub replica stops: connect again, to any replica")
 }
 
 #[cfg(test)]

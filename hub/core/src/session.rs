@@ -6,9 +6,11 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
+    agent::{Agent, Permission},
     budget::Queue,
     bus::{Offset, Partition},
     fault::Fault,
+    identity::lacks,
     message::{Message, OutgoingMessage, Receipt},
     request::RequestKey,
 };
@@ -119,6 +121,7 @@ pub(crate) enum Word {
 /// The half that sends and acknowledges.
 #[derive(Debug)]
 pub struct SessionInput {
+    pub(crate) agent: Arc<Agent>,
     pub(crate) messages: mpsc::Sender<NumberedMessage>,
     pub(crate) words: Option<mpsc::Sender<Word>>,
     pub(crate) bytes: Queue,
@@ -131,8 +134,11 @@ impl SessionInput {
     /// or another: only then is it known that the sender saw the failure.
     ///
     /// # Errors
-    /// Where the session is over.
+    /// Where the agent may not send, or the session is over.
     pub async fn send(&self, sequence: u64, message: OutgoingMessage) -> Result<(), Fault> {
+        if !self.agent.role.allows(Permission::Send) {
+            return Err(lacks(&self.agent, &[Permission::Send]));
+        }
         let room = tokio::select! {
             room = self.bytes.wait(message.cost()) => room,
             () = self.messages.closed() => return Err(over()),
