@@ -12,6 +12,7 @@ use crate::{
     identity::lacks,
     message::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES},
     payload_schema::SchemaRef,
+    quoted::quoted,
     upload::UploadId,
 };
 
@@ -33,7 +34,7 @@ impl ContextId {
     pub fn parse(text: &str) -> Result<Self, Fault> {
         Uuid::parse_str(text)
             .map(Self)
-            .map_err(|_| Fault::invalid("CONTEXT_ID_INVALID", format!("context id {:.80} is not a UUID", format!("{text:?}"))))
+            .map_err(|_| Fault::invalid("CONTEXT_ID_INVALID", format!("context id {} is not a UUID", quoted(text))))
     }
 }
 
@@ -133,7 +134,7 @@ pub fn may_publish(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fa
         return Err(Fault::new(
             Code::PermissionDenied,
             "CONTEXT_TYPE_NOT_PUBLISHED",
-            format!("agent {} does not publish {kind:?}: add it to the Agent's publishes", agent.name),
+            format!("agent {} does not publish {}: add it to the Agent's publishes", agent.name, quoted(kind)),
         ));
     }
     Ok(())
@@ -148,7 +149,7 @@ pub fn may_follow(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fau
         return Err(Fault::new(
             Code::PermissionDenied,
             "CONTEXT_TYPE_NOT_SUBSCRIBED",
-            format!("agent {} does not subscribe to {kind:?}: add it to the Agent's subscribes", agent.name),
+            format!("agent {} does not subscribe to {}: add it to the Agent's subscribes", agent.name, quoted(kind)),
         ));
     }
     if known_type { Ok(()) } else { Err(unknown_type(kind)) }
@@ -158,7 +159,7 @@ fn unknown_type(kind: &str) -> Fault {
     Fault::new(
         Code::FailedPrecondition,
         "CONTEXT_TYPE_UNKNOWN",
-        format!("the tenant has no context type {kind:?}: add it to the Tenant's contextTypes"),
+        format!("the tenant has no context type {}: add it to the Tenant's contextTypes", quoted(kind)),
     )
 }
 

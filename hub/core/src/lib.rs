@@ -28,6 +28,7 @@ pub mod messages;
 pub mod metrics;
 mod page;
 pub mod payload_schema;
+pub mod quoted;
 pub mod readiness;
 pub mod refresh;
 pub mod registry;

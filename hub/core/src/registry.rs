@@ -15,6 +15,7 @@ use crate::{
     fault::{Code, Fault},
     identity::Caller,
     page,
+    quoted::quoted,
 };
 
 /// Without a heartbeat for this long, an agent's status is unknown.
@@ -305,7 +306,7 @@ fn as_agent(row: RegisteredRow, by: &Agent) -> Agent {
 }
 
 fn no_such_agent(name: &str) -> Fault {
-    Fault::not_found("AGENT_NOT_FOUND", format!("this tenant has no agent {name:?}: ListAgents shows all"))
+    Fault::not_found("AGENT_NOT_FOUND", format!("this tenant has no agent {}: ListAgents shows all", quoted(name)))
 }
 
 /// As Kubernetes names objects.

@@ -20,6 +20,7 @@ use crate::{
     envelope::{Envelope, to_micros},
     fault::{Code, Fault},
     message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, partition_of, too_large},
+    quoted::quoted,
     session::{NumberedMessage, Queued, SessionEvent},
 };
 
@@ -97,8 +98,7 @@ fn recipient(snapshot: &Snapshot, address: &Address) -> Result<Option<AgentId>, 
 }
 
 fn unknown(what: &str, name: &str) -> Fault {
-    let name: String = name.chars().filter(|character| !character.is_control()).take(80).collect();
-    Fault::not_found("RECIPIENT_NOT_FOUND", format!("there is no {what} {name:?}: see AgentRegistry.ListAgents"))
+    Fault::not_found("RECIPIENT_NOT_FOUND", format!("there is no {what} {}: see AgentRegistry.ListAgents", quoted(name)))
 }
 
 fn is_traceparent(text: &str) -> bool {
