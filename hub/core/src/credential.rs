@@ -167,6 +167,8 @@ pub struct Grant {
     pub agent: AgentId,
     /// For whom.
     pub agent_name: String,
+    /// The prefix of the API key that it came from.
+    pub key: String,
 }
 
 impl fmt::Debug for Grant {
@@ -282,6 +284,7 @@ impl Authority {
             refresh_expires_at,
             agent: agent.id,
             agent_name: agent.name.clone(),
+            key: key.to_owned(),
         })
     }
 }
@@ -315,8 +318,9 @@ impl Turns {
     }
 }
 
-/// `acb_<prefix>_<secret>`.
-fn key_prefix(api_key: &str) -> Option<&str> {
+/// What is no secret of an API key `acb_<prefix>_<secret>`. `None` where it is none.
+#[must_use]
+pub fn key_prefix(api_key: &str) -> Option<&str> {
     if api_key.len() > MAX_CREDENTIAL_BYTES {
         return None;
     }

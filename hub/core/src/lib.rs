@@ -3,7 +3,7 @@
 
 pub mod access;
 pub mod agent;
-mod budget;
+pub mod budget;
 pub mod bus;
 pub mod chunk;
 pub mod context;

@@ -1,6 +1,7 @@
 //! The hub as its users meet it: a real process, over TLS, with a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
+mod audit;
 mod bad_input;
 mod connections;
 mod hub;
@@ -10,5 +11,6 @@ mod messages;
 mod outage;
 mod registry;
 mod reload;
+mod requests;
 mod times;
 mod tokens;
