@@ -195,6 +195,7 @@ impl Parts {
         let directory = probe::directory(self.refresher.clone(), readiness.clone(), part(DIRECTORY, self.place()));
         self.until_stopped("probe.directory", directory);
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
+        self.until_stopped("metrics.agents", probe::forget(self.refresher.directory().clone(), self.metrics.clone()));
         self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));
         login_unsafe
     }

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use acb_hub_core::{
     contexts::catalog::Contexts,
-    directory::refresher::{Refresher, jittered},
+    directory::{
+        refresher::{Refresher, jittered},
+        snapshot::Directory,
+    },
     kit::readiness::{Pulse, Readiness},
     log::bus::{Bus, TopicName},
     messages::service::Messages,
@@ -99,6 +102,18 @@ pub(crate) async fn log(bus: Arc<dyn Bus>, topic: TopicName, readiness: Readines
         sleep(jittered(EVERY)).await;
         let answer = timeout(PATIENCE, bus.topic(&topic)).await.ok();
         part.judge(&readiness, &mut pulse, answer.map(|answer| answer.map(drop)));
+    }
+}
+
+/// How often agents that are gone are looked for in the metrics.
+const FORGET: Duration = Duration::from_secs(60);
+
+/// Removes from the metrics what is counted for agents that are gone. Again and again: their last calls end after they are removed.
+pub(crate) async fn forget(directory: Directory, metrics: Arc<Metrics>) {
+    loop {
+        sleep(FORGET).await;
+        let snapshot = directory.snapshot();
+        metrics.forget_agents(|agent| snapshot.agent_named(agent).is_none());
     }
 }
 

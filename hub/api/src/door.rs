@@ -2,33 +2,33 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use acb_hub_core::{
-    directory::{caller::Caller, refresher::Connected},
+    directory::caller::Caller,
     door::{
         admission::Door,
         rules::{Rule, rule},
     },
     fault::{Code, Fault},
     metrics::Metrics,
+    quoted::quoted,
 };
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
 use tonic::{Status, body::Body};
 use tower::Service;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::{
-    open_calls::{Admitted, OpenCalls, access_ended},
-    peer::{OpenCall, Peer},
+    answer::{Answer, Lasting, settle},
+    open_calls::{OpenCalls, access_ended},
+    peer::Peer,
+    request_body::{RequestBodies, RequestBody},
     status::{code_name, explain, to_status},
+    trail::{Call, Record, Trail},
 };
 
 /// Everything that the server serves, behind the door.
@@ -38,12 +38,13 @@ pub struct Guarded<S> {
     door: Door,
     metrics: Arc<Metrics>,
     calls: OpenCalls,
+    bodies: RequestBodies,
 }
 
 impl<S> Guarded<S> {
     /// Puts the door before the services.
     pub fn new(inner: S, door: Door, metrics: Arc<Metrics>) -> Self {
-        Self { inner, door, metrics, calls: OpenCalls::default() }
+        Self { inner, door, metrics, calls: OpenCalls::default(), bodies: RequestBodies::default() }
     }
 
     /// Ends calls whose callers lost their rights, for as long as it is polled.
@@ -77,7 +78,12 @@ where
             agent = tracing::field::Empty,
             correlation_id = correlation(request.headers()),
         );
-        let pass = Pass { door: self.door.clone(), metrics: self.metrics.clone(), calls: self.calls.clone() };
+        let pass = Pass {
+            door: self.door.clone(),
+            metrics: self.metrics.clone(),
+            calls: self.calls.clone(),
+            bodies: self.bodies.clone(),
+        };
         Box::pin(pass.handle(inner, request).instrument(span))
     }
 }
@@ -87,6 +93,7 @@ struct Pass {
     door: Door,
     metrics: Arc<Metrics>,
     calls: OpenCalls,
+    bodies: RequestBodies,
 }
 
 impl Pass {
@@ -95,7 +102,6 @@ impl Pass {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
         let peer = request.extensions().get::<Peer>().cloned();
-        let address = peer.as_ref().map(Peer::address);
         let open = peer.as_ref().map(Peer::call);
         let Some(rule) = rule(request.uri().path()) else {
             self.metrics.error("unknown", "unimplemented");
@@ -105,35 +111,32 @@ impl Pass {
                 "the hub has no such method: see its reflection service",
             )));
         };
-        let operation = operation(rule);
-        let span = tracing::Span::current();
-        span.record("method", operation);
-        let authorization = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
-        let asks_too_much = |caller: &Option<Caller>| caller.is_none() && peer.as_ref().is_some_and(Peer::asks_too_much);
-        let caller = match self.door.admit(rule, authorization).await {
-            Ok(caller) if asks_too_much(&caller) => Err(Fault::new(
-                Code::ResourceExhausted,
-                "TOO_MANY_CALLS",
-                "this connection has as many calls open as one may on which nobody has shown a token: try again when some have ended",
-            )),
-            other => other,
-        };
-        let caller = match caller {
-            Ok(caller) => caller,
+        let span = Span::current();
+        span.record("method", rule.method());
+        let (address, trail, metrics) = (peer.as_ref().map(Peer::address), Trail::default(), self.metrics.clone());
+        let record = Record::new(Call { span: span.clone(), rule, address, trail: trail.clone(), metrics });
+        let (caller, body) = match self.admit(rule, request.headers(), peer.as_ref()).await {
+            Ok(admitted) => admitted,
             Err(fault) => {
-                audit(operation, "refused", fault.reason, address);
-                self.metrics.error(operation, code_name(fault.code as i32));
+                record.refused(code_name(fault.code as i32), fault.reason);
                 return Ok(refusal(fault));
             }
         };
         // What a caller says about itself must not pass for what the door proved.
-        request.extensions_mut().remove::<Caller>();
+        let extensions = request.extensions_mut();
+        extensions.remove::<Caller>();
+        extensions.insert(trail.clone());
+        extensions.insert(body.held());
         let admitted = caller.map(|caller| {
             span.record("agent", caller.agent.name.as_str());
+            if let Some(key) = &caller.key {
+                trail.key(key);
+            }
             let admitted = self.calls.enter(rule, &caller, peer);
             request.extensions_mut().insert(caller);
             admitted
         });
+        let request = request.map(|incoming| body.guard(incoming));
         let response = match &admitted {
             None => inner.call(request).await?,
             Some(admitted) => tokio::select! {
@@ -141,33 +144,60 @@ impl Pass {
                 () = admitted.ended() => refusal(access_ended()),
             },
         };
+        body.held().release();
         let response = explain(response);
-        let failure = Status::from_header_map(response.headers()).filter(|status| status.code() != tonic::Code::Ok);
-        if let Some(status) = &failure {
-            self.metrics.error(operation, code_name(status.code() as i32));
+        let status = Status::from_header_map(response.headers());
+        let record = if rule.answers_many && status.is_none() {
+            record.begun();
+            Some(record)
+        } else {
+            settle(record, status.as_ref());
+            None
+        };
+        let connected = admitted.is_some().then(|| self.door.connected());
+        let lasting = Lasting { _connected: connected, _open: open, _body: body };
+        Ok(response.map(|body| Body::new(Answer { body, admitted, record, ended: false, _lasting: lasting })))
+    }
+
+    /// The proven caller, where the method needs one, and what the call may read.
+    async fn admit(&self, rule: &Rule, headers: &HeaderMap, peer: Option<&Peer>) -> Result<(Option<Caller>, RequestBody), Fault> {
+        let authorization = headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+        let caller = self.door.admit(rule, authorization).await?;
+        if caller.is_none() && peer.is_some_and(Peer::asks_too_much) {
+            return Err(Fault::new(
+                Code::ResourceExhausted,
+                "TOO_MANY_CALLS",
+                "this connection has as many calls open as one may on which nobody has shown a token: try again when some have ended",
+            ));
         }
-        if rule.audited {
-            let outcome = failure.as_ref().map_or("done", |status| code_name(status.code() as i32));
-            audit(operation, outcome, "", address);
-        }
-        let Some(admitted) = admitted else { return Ok(response) };
-        let connected = self.door.connected();
-        Ok(response.map(|body| Body::new(Watched { body, admitted, _connected: connected, _open: open, ended: false })))
+        legible(headers)?;
+        let body = self.bodies.open(rule, caller.as_ref(), peer)?;
+        Ok((caller, body))
     }
 }
 
-/// The method, for people.
-pub(crate) fn operation(rule: &Rule) -> &'static str {
-    rule.path.rsplit('/').next().unwrap_or(rule.path)
+/// Whether the hub can read what comes: it takes nothing compressed, which could be a thousand times larger than what was counted.
+fn legible(headers: &HeaderMap) -> Result<(), Fault> {
+    match headers.get(ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(Fault::new(
+            Code::Unimplemented,
+            "ENCODING_UNSUPPORTED",
+            format!(
+                "the hub does not read {ENCODING} {}: send without compression",
+                quoted(&String::from_utf8_lossy(encoding.as_bytes()))
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
-/// The audit record; tenant, agent and correlation id come from the span.
-fn audit(method: &'static str, outcome: &'static str, reason: &'static str, peer: Option<SocketAddr>) {
-    tracing::info!(target: "acb::audit", method, outcome, reason, peer = peer.map(tracing::field::display));
-}
+const ENCODING: &str = "grpc-encoding";
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 fn refusal(fault: Fault) -> Response<Body> {
-    to_status(fault).into_http()
+    let mut response = to_status(fault).into_http();
+    response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    response
 }
 
 /// What ties log lines of several hubs and agents together: the trace, or what the caller calls it.
@@ -175,40 +205,4 @@ fn correlation(headers: &HeaderMap) -> Option<&str> {
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(|text| text.split('-').nth(1));
     let named = headers.get("x-correlation-id").and_then(|value| value.to_str().ok());
     traceparent.or(named).map(|text| text.get(..64).unwrap_or(text))
-}
-
-/// A response that ends once its caller is no longer admitted: for streams, which outlive suspensions and tokens.
-struct Watched {
-    body: Body,
-    admitted: Admitted,
-    _connected: Connected,
-    _open: Option<OpenCall>,
-    ended: bool,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        if this.admitted.poll_ended(cx) {
-            this.ended = true;
-            let mut trailers = HeaderMap::new();
-            let told = to_status(access_ended()).add_header(&mut trailers);
-            return Poll::Ready(told.ok().map(|()| Ok(Frame::trailers(trailers))));
-        }
-        Pin::new(&mut this.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

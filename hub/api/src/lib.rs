@@ -1,11 +1,14 @@
 //! The hub's face: gRPC over TLS 1.3 behind one door, and the operations endpoints. It translates and calls core; it never decides.
 
+mod answer;
 pub mod door;
 pub mod grpc;
 mod open_calls;
 pub mod operations;
 pub mod peer;
+mod request_body;
 pub mod routes;
 pub mod server;
 pub mod status;
 pub mod tls;
+pub mod trail;

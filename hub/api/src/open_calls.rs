@@ -23,7 +23,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use time::OffsetDateTime;
 use tonic::{Status, body::Body};
 
-use crate::{door::operation, peer::Peer, status::to_status};
+use crate::{peer::Peer, status::to_status};
 
 /// How soon a call ends after its caller lost the right to it.
 const RECHECK: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ impl OpenCalls {
                 lost.cloned().collect()
             };
             for Call { rule, caller, ending } in lost {
-                let (tenant, agent, method) = (door.tenant(), &caller.agent.name, operation(rule));
+                let (tenant, agent, method) = (door.tenant(), &caller.agent.name, rule.method());
                 tracing::info!(target: "acb::audit", tenant, agent, method, outcome = "ended", reason = "ACCESS_ENDED");
                 ending.end();
             }

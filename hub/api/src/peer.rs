@@ -12,12 +12,23 @@ use std::{
 /// Calls that are open at one time on a connection that has not shown who it is: logins, mostly, of those who share it.
 const MAX_UNPROVEN_CALLS: usize = 32;
 
-/// How many connections of each source are unproven.
+/// The unproven connections of each source.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
-    unproven: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    unproven: Unproven,
     limit: usize,
 }
+
+type Unproven = Arc<Mutex<HashMap<IpAddr, Crowd>>>;
+
+#[derive(Debug, Default)]
+struct Crowd {
+    connections: usize,
+    turn: Turn,
+}
+
+/// Where the handshakes of one source stand in line: one at a time, so that sources take turns, however many handshakes each of them begins.
+pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
 
 impl Sources {
     pub(crate) fn new(limit: usize) -> Self {
@@ -29,14 +40,16 @@ impl Sources {
     pub(crate) fn connect(&self, address: SocketAddr, free: usize) -> Option<Peer> {
         let source = source(address.ip());
         let mut unproven = lock(&self.unproven);
-        let count = unproven.entry(source).or_default();
-        if *count >= self.limit || *count > free {
+        let crowd = unproven.entry(source).or_default();
+        if crowd.connections >= self.limit || crowd.connections > free {
             return None;
         }
-        *count += 1;
+        crowd.connections += 1;
+        let turn = crowd.turn.clone();
         let place = Place { unproven: self.unproven.clone(), source };
         Some(Peer(Arc::new(State {
             address,
+            turn,
             proven: AtomicBool::new(false),
             admitted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -46,7 +59,7 @@ impl Sources {
 }
 
 /// Who has one IPv6 address has the rest of its network's.
-fn source(ip: IpAddr) -> IpAddr {
+pub(crate) fn source(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
         ip => ip,
@@ -56,16 +69,16 @@ fn source(ip: IpAddr) -> IpAddr {
 /// One of its source's unproven connections.
 #[derive(Debug)]
 struct Place {
-    unproven: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    unproven: Unproven,
     source: IpAddr,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut unproven = lock(&self.unproven);
-        if let Some(count) = unproven.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(crowd) = unproven.get_mut(&self.source) {
+            crowd.connections -= 1;
+            if crowd.connections == 0 {
                 unproven.remove(&self.source);
             }
         }
@@ -79,6 +92,7 @@ pub struct Peer(Arc<State>);
 #[derive(Debug)]
 struct State {
     address: SocketAddr,
+    turn: Turn,
     proven: AtomicBool,
     /// Open calls of proven callers.
     admitted: AtomicUsize,
@@ -92,6 +106,21 @@ impl Peer {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    /// The one who answers for it: its address, or its network's.
+    pub(crate) fn source(&self) -> IpAddr {
+        source(self.0.address.ip())
+    }
+
+    /// Its source's line for handshakes.
+    pub(crate) fn turn(&self) -> Turn {
+        self.0.turn.clone()
+    }
+
+    /// Tells it from all other connections that are there now.
+    pub(crate) fn number(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
     }
 
     /// Whether it has shown who it is, and nothing since has taken that back.

@@ -100,7 +100,8 @@ mod tests {
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ];
 
-    fn methods() -> Vec<String> {
+    /// Each method, whether it takes many requests, and whether it gives many answers.
+    fn methods() -> Vec<(String, bool, bool)> {
         let sets = [
             FILE_DESCRIPTOR_SET,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -111,9 +112,10 @@ mod tests {
         for set in sets {
             for file in FileDescriptorSet::decode(set).unwrap().file {
                 for service in &file.service {
-                    methods.extend(
-                        service.method.iter().map(|method| format!("/{}.{}/{}", file.package(), service.name(), method.name())),
-                    );
+                    methods.extend(service.method.iter().map(|method| {
+                        let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                        (path, method.client_streaming(), method.server_streaming())
+                    }));
                 }
             }
         }
@@ -123,7 +125,7 @@ mod tests {
 
     #[test]
     fn every_method_has_a_rule_and_every_rule_a_method() {
-        let mut rules: Vec<_> = RULES.iter().map(|rule| rule.path).collect();
+        let mut rules: Vec<_> = RULES.iter().map(|rule| (rule.path.to_owned(), rule.asks_many, rule.answers_many)).collect();
         rules.sort_unstable();
         assert_eq!(methods(), rules);
     }

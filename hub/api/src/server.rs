@@ -12,9 +12,10 @@ use crate::{door::Guarded, tls::Connection};
 /// More than any header of ours, and little enough that many don't hurt.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const MAX_STREAMS_PER_CONNECTION: u32 = 256;
-/// One chunk of a stream in flight, with room for the next.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// What a peer may send ahead of who reads it, on one call and on all calls of a connection. It lies in memory before anybody has counted it, so it
+/// is small; who reads goes on reading while a message is incomplete, so that a large message needs no larger window.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// A peer that is gone without a word is noticed within the sum.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use acb_hub_core::fault::{self, Fault};
-use http::Response;
+use http::{HeaderMap, Response};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -16,24 +16,51 @@ pub const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
 /// The same for a method that anybody may call: a credential or a name, and a stranger decides how many of them the hub reads at one time.
 pub const MAX_PUBLIC_REQUEST_BYTES: usize = 16 * 1024;
 
+/// The most that a message takes. It is in the headers twice, each time encoded; over 16 KiB of headers a client reads nothing at all.
+const MAX_MESSAGE_BYTES: usize = 2500;
+
 /// What the caller sees of a fault.
 #[must_use]
-pub fn to_status(fault: Fault) -> Status {
+pub fn to_status(mut fault: Fault) -> Status {
+    clip(&mut fault.message);
     let details = ErrorDetails::with_error_info(fault.reason, ERROR_DOMAIN, HashMap::new());
     Status::with_error_details(Code::from(fault.code as i32), fault.message, details)
 }
 
+fn clip(message: &mut String) {
+    if message.len() > MAX_MESSAGE_BYTES {
+        let end = (0..=MAX_MESSAGE_BYTES).rev().find(|end| message.is_char_boundary(*end)).unwrap_or_default();
+        message.truncate(end);
+        message.push('…');
+    }
+}
+
 /// Gives failures of the gRPC library, which has none, a stable reason and something to do.
 pub(crate) fn explain(response: Response<Body>) -> Response<Body> {
-    let bare = response.headers().contains_key("grpc-status") && !response.headers().contains_key("grpc-status-details-bin");
-    if !bare {
-        return response;
+    better(response.headers()).map_or(response, Status::into_http)
+}
+
+/// The same at the end of a stream.
+pub(crate) fn explain_trailers(trailers: HeaderMap) -> HeaderMap {
+    let Some(status) = better(&trailers) else { return trailers };
+    let mut told = HeaderMap::new();
+    if status.add_header(&mut told).is_ok() { told } else { trailers }
+}
+
+/// What is to be said instead of a failure.
+fn better(headers: &HeaderMap) -> Option<Status> {
+    let status = Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)?;
+    if !headers.contains_key("grpc-status-details-bin")
+        && let Some(fault) = library_fault(&status)
+    {
+        return Some(to_status(fault));
     }
-    let Some(status) = Status::from_header_map(response.headers()) else { return response };
-    match library_fault(&status) {
-        Some(fault) => to_status(fault).into_http(),
-        None => response,
+    if status.message().len() <= MAX_MESSAGE_BYTES {
+        return None;
     }
+    let mut message = status.message().to_owned();
+    clip(&mut message);
+    Some(Status::new(status.code(), message))
 }
 
 /// The same for a request stream, whose failures a handler sees.
@@ -68,6 +95,11 @@ fn library_fault(status: &Status) -> Option<Fault> {
     }
 }
 
+/// The stable reason of a failure; none of one that the gRPC library made.
+pub(crate) fn reason(status: &Status) -> String {
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
+
 /// The code as a metric's label.
 pub(crate) fn code_name(code: i32) -> &'static str {
     match Code::from(code) {
@@ -88,5 +120,32 @@ pub(crate) fn code_name(code: i32) -> &'static str {
         Code::Unavailable => "unavailable",
         Code::DataLoss => "data_loss",
         Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As HTTP/2 counts them.
+    fn size(headers: &HeaderMap) -> usize {
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+    }
+
+    #[test]
+    fn no_failure_is_larger_than_what_clients_take() {
+        for text in ["x", "%", "\u{202e}", "ü"] {
+            let long = text.repeat(20_000);
+            let ours = to_status(Fault::invalid("TOO_LONG", long.clone()));
+            assert_eq!(reason(&ours), "TOO_LONG");
+            assert!(size(ours.into_http::<Body>().headers()) < 14 * 1024, "{text}");
+            let foreign = explain(Status::not_found(long.clone()).into_http());
+            assert!(size(foreign.headers()) < 14 * 1024, "{text}");
+            let mut trailers = HeaderMap::new();
+            Status::not_found(long).add_header(&mut trailers).unwrap();
+            let trailers = explain_trailers(trailers);
+            assert!(size(&trailers) < 14 * 1024, "{text}");
+            assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::NotFound);
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Connections: TLS 1.3 and nothing older, and a bound on everything that an unproven peer can hold.
 
 use std::{
+    collections::BTreeMap,
     io,
+    net::SocketAddr,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{self, Arc, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,34 +14,32 @@ use acb_hub_core::kit::supervisor::Supervisor;
 use futures::Stream;
 use rustls::{
     ServerConfig,
-    server::{ClientHello, ResolvesServerCert},
+    server::{Acceptor, ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, Sleep, sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::peer::{Peer, Sources};
+use crate::peer::{Peer, Sources, source};
 
 /// Bounds on connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Open connections; at the bound a new one is closed at once.
+    /// Open connections; at the bound a new one takes the place of one whose handshake is not done, or is closed at once where there is none.
     pub connections: usize,
-    /// Handshakes at one time; at the bound a new one waits its turn, within its time.
-    pub handshakes: usize,
     /// From the TCP connection to the end of the TLS handshake.
     pub greeting: Duration,
-    /// Connections from one address on which no caller has been proven, and no more than there are places left; at the bound a new one is
-    /// closed at once.
+    /// Connections from one address on which no caller has been proven, and no more than there are places left; at the bound it is the same,
+    /// among those of the address.
     pub unproven_per_source: usize,
     /// How long such a connection may last, from the handshake on; a call that is open prolongs it.
     pub unproven: Duration,
@@ -51,7 +51,6 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: 4096,
-            handshakes: 64,
             greeting: Duration::from_secs(10),
             // Many agents may come from behind one address, and all at once after an outage.
             unproven_per_source: 1024,
@@ -113,26 +112,28 @@ pub fn accept(
     stop: CancellationToken,
     supervisor: &Supervisor,
 ) -> io::Result<impl Stream<Item = io::Result<Connection>> + use<>> {
-    let acceptor = TlsAcceptor::from(Arc::new(certificate.server_config()?));
+    let config = Arc::new(certificate.server_config()?);
     // One waiting connection is enough: the server takes them as fast as they come.
     let (ready, incoming) = mpsc::channel(16);
     let accepting = stop.clone();
     supervisor.spawn_until("acceptor", stop, async move {
-        accepting.run_until_cancelled(accept_all(listener, acceptor, limits, ready)).await;
+        accepting.run_until_cancelled(accept_all(listener, config, limits, ready)).await;
     });
     Ok(ReceiverStream::new(incoming))
 }
 
 async fn accept_all(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     limits: ConnectionLimits,
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let connections = Arc::new(Semaphore::new(limits.connections));
-    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-    let sources = Sources::new(limits.unproven_per_source);
-    loop {
+    let places = Places {
+        connections: Arc::new(Semaphore::new(limits.connections)),
+        sources: Sources::new(limits.unproven_per_source),
+        greetings: Greetings::default(),
+    };
+    for number in 0_u64.. {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -142,19 +143,26 @@ async fn accept_all(
                 continue;
             }
         };
-        let free = connections.available_permits();
-        let Ok(permit) = connections.clone().try_acquire_owned() else {
-            tracing::warn!(%address, limit = limits.connections, "connection closed: the hub has as many as it takes");
-            continue;
+        let place = match places.find(address) {
+            Ok(place) => place,
+            Err(why) => {
+                tracing::warn!(%address, "connection closed: {why}");
+                continue;
+            }
         };
-        let Some(peer) = sources.connect(address, free) else {
-            tracing::warn!(%address, limit = limits.unproven_per_source, "connection closed: its source has as many without a caller as it may");
-            continue;
-        };
-        let (acceptor, handshakes, ready) = (acceptor.clone(), handshakes.clone(), ready.clone());
+        let turn = place.peer.turn();
+        let evicted = places.greetings.begin(number, place);
+        let (config, greetings, ready) = (config.clone(), places.greetings.clone(), ready.clone());
         tokio::spawn(async move {
-            match timeout(limits.greeting, handshake(stream, &acceptor, &handshakes)).await {
+            let greeted = tokio::select! {
+                greeted = timeout(limits.greeting, greet(stream, config, &turn)) => greeted,
+                _ = evicted => return tracing::debug!(%address, "connection closed: a newer one took its place before it had greeted"),
+            };
+            let place = greetings.end(number);
+            match greeted {
                 Ok(Ok(stream)) => {
+                    // Without a place it was evicted at this moment.
+                    let Some(Place { peer, permit }) = place else { return };
                     let connection = Connection { stream, peer, limits, unproven: None, preface: PREFACE_BYTES, _permit: permit };
                     // Fails only when the server is gone.
                     let _ = ready.send(Ok(connection)).await;
@@ -166,10 +174,86 @@ async fn accept_all(
     }
 }
 
-async fn handshake(stream: TcpStream, acceptor: &TlsAcceptor, handshakes: &Semaphore) -> io::Result<TlsStream<TcpStream>> {
-    let _turn = handshakes.acquire().await.map_err(io::Error::other)?;
+/// The handshake. What the peer has not sent yet is waited for without a turn; a turn is for our own work, so that one who says nothing keeps
+/// nobody waiting.
+async fn greet(stream: TcpStream, config: Arc<ServerConfig>, turn: &Mutex<()>) -> io::Result<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
-    acceptor.accept(stream).await
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let (answered, handshake) = {
+        let _turn = turn.lock().await;
+        let mut handshake = hello.into_stream(config);
+        let answered = futures::poll!(&mut handshake);
+        // The next turn is another source's, where one has a handshake to do.
+        tokio::task::yield_now().await;
+        (answered, handshake)
+    };
+    match answered {
+        Poll::Ready(done) => done,
+        Poll::Pending => handshake.await,
+    }
+}
+
+/// Where connections find room.
+struct Places {
+    connections: Arc<Semaphore>,
+    sources: Sources,
+    greetings: Greetings,
+}
+
+/// What a connection takes: one of all, and one of its source's.
+struct Place {
+    peer: Peer,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Places {
+    /// Room for one from this address. At a bound it takes the place of the oldest one that has not greeted: a client greets as soon as it is
+    /// connected, so that this one is most likely nobody's.
+    fn find(&self, address: SocketAddr) -> Result<Place, &'static str> {
+        if self.connections.available_permits() == 0 {
+            self.greetings.evict(|_| true);
+        }
+        let free = self.connections.available_permits();
+        let permit = self.connections.clone().try_acquire_owned().map_err(|_| "the hub has as many as it takes")?;
+        let peer = self.sources.connect(address, free).or_else(|| {
+            let source = source(address.ip());
+            self.greetings.evict(|peer| peer.source() == source);
+            self.sources.connect(address, free + 1)
+        });
+        let peer = peer.ok_or("its source has as many without a caller as it may")?;
+        Ok(Place { peer, permit })
+    }
+}
+
+/// Connections whose handshake is not done, by age.
+#[derive(Clone, Default)]
+struct Greetings(Arc<sync::Mutex<BTreeMap<u64, (Place, oneshot::Sender<()>)>>>);
+
+impl Greetings {
+    /// What is returned resolves when it is evicted.
+    fn begin(&self, number: u64, place: Place) -> oneshot::Receiver<()> {
+        let (evict, evicted) = oneshot::channel();
+        self.lock().insert(number, (place, evict));
+        evicted
+    }
+
+    /// Its place, where it still has it.
+    fn end(&self, number: u64) -> Option<Place> {
+        self.lock().remove(&number).map(|(place, _)| place)
+    }
+
+    /// Frees the place of the oldest of these.
+    fn evict(&self, of: impl Fn(&Peer) -> bool) {
+        let mut greetings = self.lock();
+        let oldest = greetings.iter().find(|(_, (place, _))| of(&place.peer)).map(|(number, _)| *number);
+        if let Some(oldest) = oldest {
+            greetings.remove(&oldest);
+        }
+    }
+
+    fn lock(&self) -> sync::MutexGuard<'_, BTreeMap<u64, (Place, oneshot::Sender<()>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// `PRI * HTTP/2.0…`: before it is complete the server waits without a timeout of its own.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use acb_proto::v1::{GetJwksRequest, HeartbeatRequest, RevokeTokenRequest};
+use acb_proto::v1::{
+    CreateContextRequest, GetAgentRequest, GetJwksRequest, HeartbeatRequest, RevokeTokenRequest, SubscribeRequest,
+    UnregisterRequest, context_service_client::ContextServiceClient,
+};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -36,6 +39,55 @@ pub async fn post(
         request = request.header(format!("x-{header}"), "x".repeat(1000));
     }
     sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await
+}
+
+/// What a caller may write long, and what then comes back.
+#[tokio::test]
+async fn long_names_are_answered_with_what_is_wrong_with_them() {
+    let hub = Hub::start().await;
+    let (_, token) = hub.agent("alice", "agent-full").await;
+    let long = "\u{202e}x".repeat(4000);
+    let status = hub.agents().get_agent(with(&token, GetAgentRequest { name: long.clone() })).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "AGENT_NOT_FOUND"));
+    assert!(status.message().len() < 300 && !status.message().contains('\u{202e}'), "{}", status.message());
+    let status = hub.agents().unregister(with(&token, UnregisterRequest { name: long.clone() })).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "AGENT_NOT_FOUND"));
+    let mut contexts = ContextServiceClient::new(hub.channel());
+    let create = CreateContextRequest { r#type: long.clone(), ..CreateContextRequest::default() };
+    let status = contexts.create_context(with(&token, create)).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "CONTEXT_TYPE_UNKNOWN"));
+    let subscribe = SubscribeRequest { r#type: long, from: None };
+    let status = contexts.subscribe(with(&token, subscribe)).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "CONTEXT_TYPE_NOT_SUBSCRIBED"));
+    goes_on(&hub).await;
+}
+
+#[tokio::test]
+async fn a_compressed_request_hears_that_it_is_compressed() {
+    let hub = Hub::start().await;
+    let (_, token) = hub.agent("alice", "agent-full").await;
+    for (encoding, code) in [("gzip", Code::Unimplemented), ("identity", Code::Ok)] {
+        let stream = hub.tls(&[&rustls::version::TLS13]).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("https://localhost/acb.v1.AgentRegistry/Heartbeat")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-encoding", encoding)
+            .header("authorization", format!("Bearer {token}"))
+            .body(Full::new(Bytes::from_static(&[0; 5])))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let Some(status) = tonic::Status::from_header_map(response.headers()) else {
+            assert_eq!(code, Code::Ok);
+            continue;
+        };
+        assert_eq!((status.code(), reason(&status).as_str()), (code, "ENCODING_UNSUPPORTED"));
+        assert!(status.message().contains("gzip"), "{}", status.message());
+        assert_eq!(response.headers()["grpc-accept-encoding"], "identity");
+    }
+    goes_on(&hub).await;
 }
 
 async fn goes_on(hub: &Hub) {

@@ -19,12 +19,13 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, KeyPair};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{
-    io::AsyncReadExt as _,
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{Mutex, mpsc},
     task::JoinHandle,
 };
 use tokio_rustls::TlsConnector;
@@ -63,16 +64,25 @@ impl Door {
     }
 
     async fn tls(&self) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        self.tls_from([127, 0, 0, 1]).await
+    }
+
+    async fn tls_from(&self, address: [u8; 4]) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(self.address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((address, 0)))?;
+        let stream = socket.connect(self.address).await?;
+        TlsConnector::from(Arc::new(client(roots))).connect(ServerName::try_from("localhost").unwrap(), stream).await
     }
+}
+
+fn client(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 impl Drop for Door {
@@ -97,17 +107,92 @@ async fn at_the_bound_of_connections_a_new_one_is_closed_and_an_ended_one_makes_
     }
 }
 
-#[tokio::test]
-async fn at_the_bound_of_handshakes_others_wait_their_turn_and_no_longer_than_their_time() {
-    let limits = ConnectionLimits { handshakes: 1, greeting: Duration::from_secs(1), ..ConnectionLimits::default() };
-    let door = Door::open(limits).await;
-    // It connects and says nothing.
-    let mut silent = TcpStream::connect(door.address).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+/// One flood at a time: each takes most of the files that this process may have open.
+static FLOOD: Mutex<()> = Mutex::const_new(());
+
+/// Silent connections, each from the address that its number gives: so many, or fewer where the process may not have as many files.
+async fn silent(door: &Door, count: u16, from: impl Fn(u16) -> [u8; 4]) -> Vec<TcpStream> {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).unwrap();
+    // Both ends are in this process, and other tests are, too.
+    let most = files.current.map_or(u16::MAX, |files| u16::try_from(files.saturating_sub(2000) / 2).unwrap_or(u16::MAX));
+    let mut held = Vec::new();
+    for number in 0..count.min(most) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from(number), 0))).unwrap();
+        held.push(socket.connect(door.address).await.unwrap());
+    }
+    held
+}
+
+/// A flood from one address, and one where each comes from another.
+const FLOODS: [fn(u16) -> [u8; 4]; 2] = [
+    |_| [127, 0, 0, 2],
+    |number| {
+        let [high, low] = number.to_be_bytes();
+        [127, 1, high, low]
+    },
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_however_many_stop_no_login() {
+    let _alone = FLOOD.lock().await;
+    for from in FLOODS {
+        let door = Door::open(ConnectionLimits::default()).await;
+        let _held = silent(&door, 10_000, from).await;
+        let began = Instant::now();
+        for last in 1..=5 {
+            // The second one is the address that the flood came from.
+            door.tls_from([127, 0, 0, last]).await.unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "a client gives up: {:?}", began.elapsed());
+    }
+}
+
+/// What a client sends first.
+async fn hello() -> Vec<u8> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = tokio::spawn(async move {
+        let stream = TcpStream::connect(address).await.unwrap();
+        TlsConnector::from(Arc::new(client(RootCertStore::empty())))
+            .connect(ServerName::try_from("localhost").unwrap(), stream)
+            .await
+    });
+    let mut hello = vec![0; 4096];
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let read = stream.read(&mut hello).await.unwrap();
+    client.abort();
+    hello.truncate(read);
+    hello
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_do_handshakes_that_stop_in_the_middle() {
+    let _alone = FLOOD.lock().await;
+    let door = Door::open(ConnectionLimits::default()).await;
+    let hello = hello().await;
+    // More than one address may have.
+    let mut held = silent(&door, 2000, FLOODS[0]).await;
+    for stream in &mut held {
+        // Those that had to make room are closed already.
+        let _ = stream.write_all(&hello).await;
+    }
     let began = Instant::now();
-    door.tls().await.unwrap();
-    assert!(began.elapsed() >= Duration::from_millis(300), "the silent one had its turn: {:?}", began.elapsed());
-    assert_eq!(silent.read(&mut [0; 16]).await.unwrap_or(0), 0);
+    for last in 1..=5 {
+        door.tls_from([127, 0, 0, last]).await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "a client gives up: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_silent_connection_ends_in_its_time() {
+    let limits = ConnectionLimits { greeting: Duration::from_secs(1), ..ConnectionLimits::default() };
+    let door = Door::open(limits).await;
+    let mut silent = TcpStream::connect(door.address).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(10), silent.read(&mut [0; 16])).await.expect("closed in time");
+    assert_eq!(read.unwrap_or(0), 0);
 }
 
 type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;

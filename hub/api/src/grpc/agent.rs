@@ -1,6 +1,6 @@
 //! `AgentRegistry`.
 
-use acb_hub_core::directory::presence::{self, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry};
+use acb_hub_core::directory::presence::{self as directory, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry};
 use acb_proto::v1::{
     Agent, AgentStatus, DiscoverRequest, DiscoverResponse, GetAgentRequest, HeartbeatRequest, HeartbeatResponse,
     ListAgentsRequest, ListAgentsResponse, RegisterRequest, RegisterResponse, UnregisterRequest, UnregisterResponse,
@@ -10,8 +10,9 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    grpc::{caller, timestamp},
+    grpc::{caller::caller, timestamp::timestamp},
     status::to_status,
+    trail::Trail,
 };
 
 /// Who is in the tenant.
@@ -61,16 +62,19 @@ impl Agents {
 #[tonic::async_trait]
 impl AgentRegistry for Agents {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let RegisterRequest { name, r#type, capabilities, metadata, location } = request.into_inner();
         let registration = Registration { name, kind: r#type, capabilities, metadata: metadata.into_iter().collect(), location };
         let listed = self.registry.register(&caller, registration).await.map_err(to_status)?;
+        trail.object("agent", &listed.agent.name);
         Ok(Response::new(RegisterResponse { agent: Some(self.agent(&listed)) }))
     }
 
     async fn unregister(&self, request: Request<UnregisterRequest>) -> Result<Response<UnregisterResponse>, Status> {
-        let caller = caller(&request)?;
-        self.registry.unregister(&caller, &request.into_inner().name).await.map_err(to_status)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let name = request.into_inner().name;
+        self.registry.unregister(&caller, &name).await.map_err(to_status)?;
+        trail.object("agent", if name.is_empty() { &caller.agent.name } else { &name });
         Ok(Response::new(UnregisterResponse {}))
     }
 

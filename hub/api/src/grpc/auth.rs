@@ -1,7 +1,10 @@
 //! `AuthService`.
 
 use acb_hub_core::{
-    door::authority::{Authority, Grant},
+    door::{
+        api_key::key_prefix,
+        authority::{Authority, Grant},
+    },
     fault::Fault,
 };
 use acb_proto::v1::{
@@ -10,7 +13,7 @@ use acb_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{grpc::timestamp, status::to_status};
+use crate::{grpc::timestamp::timestamp, status::to_status, trail::Trail};
 
 /// Exchanges credentials for tokens.
 #[derive(Clone, Debug)]
@@ -25,7 +28,9 @@ impl Auth {
         Self { authority }
     }
 
-    fn response(&self, grant: Grant) -> Response<TokenResponse> {
+    fn response(&self, trail: &Trail, grant: Grant) -> Response<TokenResponse> {
+        trail.agent(&grant.agent_name);
+        trail.key(&grant.key);
         Response::new(TokenResponse {
             access_token: grant.access_token,
             access_token_expires_at: Some(timestamp(grant.access_expires_at)),
@@ -41,14 +46,21 @@ impl Auth {
 #[tonic::async_trait]
 impl AuthService for Auth {
     async fn exchange_token(&self, request: Request<ExchangeTokenRequest>) -> Result<Response<TokenResponse>, Status> {
+        let trail = Trail::of(request.extensions());
         match request.into_inner().credential {
-            Some(Credential::ApiKey(key)) => Ok(self.response(self.authority.exchange(&key).await.map_err(to_status)?)),
+            Some(Credential::ApiKey(key)) => {
+                if let Some(prefix) = key_prefix(&key) {
+                    trail.key(prefix);
+                }
+                Ok(self.response(&trail, self.authority.exchange(&key).await.map_err(to_status)?))
+            }
             None => Err(to_status(Fault::invalid("CREDENTIAL_MISSING", "the request has no credential: set api_key"))),
         }
     }
 
     async fn refresh_token(&self, request: Request<RefreshTokenRequest>) -> Result<Response<TokenResponse>, Status> {
-        Ok(self.response(self.authority.refresh(&request.into_inner().refresh_token).await.map_err(to_status)?))
+        let trail = Trail::of(request.extensions());
+        Ok(self.response(&trail, self.authority.refresh(&request.into_inner().refresh_token).await.map_err(to_status)?))
     }
 
     async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Result<Response<RevokeTokenResponse>, Status> {

@@ -4,11 +4,11 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use acb_hub_core::{
     contexts::{
-        audience::{self, Access},
+        audience::{self as contexts, Access},
         catalog::{ContextUpdate, Contexts, NewContext},
         change::Change,
         chunk::{CHUNK_BYTES, Layout},
-        context::{self, ContextId, Description, Payload},
+        context::{self as contexts, ContextId, Description, Payload},
         subscription::{From as Beginning, Notice, Position},
     },
     fault::Fault,
@@ -24,9 +24,13 @@ use futures::{Stream, stream};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    grpc::{caller, timestamp},
+    grpc::{caller::caller, timestamp::timestamp},
     status::to_status,
+    trail::Trail,
 };
+
+/// What a record calls the object.
+pub(crate) const CONTEXT: &str = "context";
 
 /// Contexts.
 #[derive(Clone)]
@@ -45,7 +49,7 @@ impl ContextGate {
 #[tonic::async_trait]
 impl ContextService for ContextGate {
     async fn create_context(&self, request: Request<CreateContextRequest>) -> Result<Response<Context>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let request = request.into_inner();
         let new = NewContext {
             description: description(request.r#type, request.metadata, request.content_type, request.ttl, request.access)
@@ -54,20 +58,24 @@ impl ContextService for ContextGate {
             idempotency_key: request.idempotency_key,
         };
         let context = self.contexts.create(&caller.agent, new).await.map_err(to_status)?;
+        trail.object(CONTEXT, context.id);
         Ok(Response::new(without_payload(context)))
     }
 
     async fn get_context(&self, request: Request<GetContextRequest>) -> Result<Response<Context>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let id = ContextId::parse(&request.into_inner().id).map_err(to_status)?;
+        trail.object(CONTEXT, id);
         Ok(Response::new(wire(self.contexts.get(&caller.agent, id).await.map_err(to_status)?)))
     }
 
     async fn update_context(&self, request: Request<UpdateContextRequest>) -> Result<Response<Context>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let request = request.into_inner();
+        let id = ContextId::parse(&request.id).map_err(to_status)?;
+        trail.object(CONTEXT, id);
         let update = ContextUpdate {
-            id: ContextId::parse(&request.id).map_err(to_status)?,
+            id,
             version: request.version,
             payload: request.payload,
             metadata: request.metadata.into_iter().collect(),
@@ -79,8 +87,9 @@ impl ContextService for ContextGate {
     }
 
     async fn delete_context(&self, request: Request<DeleteContextRequest>) -> Result<Response<DeleteContextResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let id = ContextId::parse(&request.into_inner().id).map_err(to_status)?;
+        trail.object(CONTEXT, id);
         self.contexts.delete(&caller.agent, id).await.map_err(to_status)?;
         Ok(Response::new(DeleteContextResponse {}))
     }
@@ -98,9 +107,10 @@ impl ContextService for ContextGate {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<ContextEvent, Status>> + Send>>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let SubscribeRequest { r#type, from } = request.into_inner();
         let subscription = self.contexts.subscribe(&caller.agent, &r#type, &beginning(from)).await.map_err(to_status)?;
+        trail.object("type", &r#type);
         // Events are made as the peer takes them: what it does not take stays in the log.
         let events = stream::unfold(Some(subscription), |subscription| async {
             let mut subscription = subscription?;

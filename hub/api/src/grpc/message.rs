@@ -3,11 +3,10 @@
 use std::{pin::Pin, time::Duration};
 
 use acb_hub_core::{
-    directory::agent::Permission,
     fault::{Code, Fault},
     messages::{
         delivery::DeliveryId,
-        message::{self, MessageType, OutgoingMessage},
+        message::{self as messages, MessageType, OutgoingMessage},
         service::Messages,
         session::{Room, SessionEvent, SessionEvents, SessionInput, SessionOptions},
     },
@@ -29,7 +28,8 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use uuid::Uuid;
 
 use crate::{
-    grpc::{caller, timestamp},
+    grpc::{caller::caller, timestamp::timestamp},
+    request_body::Held,
     status::{explain_status, to_status},
 };
 
@@ -69,6 +69,7 @@ impl MessageService for MessageGate {
     async fn request(&self, request: Request<RequestRequest>) -> Result<Response<RequestResponse>, Status> {
         let caller = caller(&request)?;
         let trace = Trace::of(request.metadata());
+        let held = request.extensions().get::<Held>().cloned().unwrap_or_default();
         let RequestRequest { message, timeout } = request.into_inner();
         let timeout = match timeout {
             None => DEFAULT_TIMEOUT,
@@ -79,6 +80,8 @@ impl MessageService for MessageGate {
             }
         };
         let message = outgoing(message, &trace).map_err(to_status)?;
+        // Core counts the message until it is sent; the wait for its reply holds nothing.
+        held.release();
         let reply = self.messages.request(&caller.agent, message, timeout).await.map_err(to_status)?;
         Ok(Response::new(RequestResponse { reply: Some(wire_message(&reply)) }))
     }
@@ -94,9 +97,6 @@ impl MessageService for MessageGate {
         let task = tokio::spawn(async move {
             let session = async {
                 let options = opened(timeout(OPEN_WITHIN, frames.message()).await)?;
-                if options.receive {
-                    caller.require(Permission::Receive).map_err(to_status)?;
-                }
                 gate.messages.open_session(caller.agent.clone(), options).await.map_err(to_status)
             };
             match session.await {
@@ -106,10 +106,9 @@ impl MessageService for MessageGate {
                     if out.send((Ok(frame(session_response::Frame::Opened(opened))), None)).await.is_err() {
                         return;
                     }
-                    let may_send = caller.agent.role.allows(Permission::Send);
                     tokio::select! {
                         // What the peer did wrong ends the session; that it is done sending does not.
-                        Err(status) = take(frames, session.input, may_send, trace) => drop(out.send((Err(status), None)).await),
+                        Err(status) = take(frames, session.input, trace) => drop(out.send((Err(status), None)).await),
                         () = give(session.events, &out) => {}
                     }
                 }
@@ -156,17 +155,10 @@ fn opened(first: Result<Result<Option<SessionRequest>, Status>, tokio::time::err
 }
 
 /// Brings the peer's frames to the session. When the peer has said that it is done, the session settles what came, and ends.
-async fn take(mut frames: Streaming<SessionRequest>, input: SessionInput, may_send: bool, trace: Trace) -> Result<(), Status> {
+async fn take(mut frames: Streaming<SessionRequest>, input: SessionInput, trace: Trace) -> Result<(), Status> {
     while let Some(request) = frames.message().await.map_err(explain_status)? {
         match request.frame {
             Some(Frame::Send(session_request::Send { sequence, message })) => {
-                if !may_send {
-                    return Err(to_status(Fault::new(
-                        Code::PermissionDenied,
-                        "ROLE_LACKS_PERMISSION",
-                        "the agent's role does not allow sending: give it another role in its Agent resource",
-                    )));
-                }
                 let message = outgoing(message, &trace).map_err(to_status)?;
                 input.send(sequence, message).await.map_err(to_status)?;
             }

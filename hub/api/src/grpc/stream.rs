@@ -3,9 +3,9 @@
 use std::{pin::Pin, time::Duration};
 
 use acb_hub_core::{
-    contexts::{
+    contexts::catalog::{
         chunk,
-        context::{self, ContextId, UploadId},
+        context::{self as contexts, ContextId, UploadId},
         upload::{Chunks, Progress, StartUpload, UploadSession, Uploads},
     },
     directory::agent::Agent,
@@ -29,10 +29,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     grpc::{
-        caller,
-        context::{description, wire},
+        caller::caller,
+        context::{CONTEXT, description, wire},
     },
     status::{explain_status, to_status},
+    trail::Trail,
 };
 
 /// Answers on their way to the peer.
@@ -66,6 +67,7 @@ impl StreamGate {
         agent: &Agent,
         frames: &mut Streaming<StreamContextRequest>,
         answers: &Answers,
+        trail: &Trail,
     ) -> Result<Option<context::Context>, Status> {
         let Some(first) = frame(frames, Instant::now() + FIRST_FRAME).await? else { return Ok(None) };
         let mut session = match first {
@@ -78,6 +80,7 @@ impl StreamGate {
             }
         }
         .map_err(to_status)?;
+        trail.object("upload", session.progress().upload);
         if !self.tell(answers, session.progress()).await {
             return Ok(None);
         }
@@ -157,18 +160,19 @@ impl StreamService for StreamGate {
         &self,
         request: Request<Streaming<StreamContextRequest>>,
     ) -> Result<Response<Self::StreamContextStream>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let (gate, mut frames) = (self.clone(), request.into_inner());
         let (answers, stream) = mpsc::channel(ANSWERS);
         // The answer's headers go out before the first frame comes: many clients wait for them before they send it.
         tokio::spawn(async move {
             let end = tokio::select! {
-                end = gate.take(&caller.agent, &mut frames, &answers) => end,
+                end = gate.take(&caller.agent, &mut frames, &answers, &trail) => end,
                 () = answers.closed() => return,
             };
             let last = match end {
                 Ok(None) => return,
                 Ok(Some(context)) => {
+                    trail.object(CONTEXT, context.id);
                     Ok(StreamContextResponse { frame: Some(stream_context_response::Frame::Context(wire(context))) })
                 }
                 Err(status) => Err(status),
@@ -184,9 +188,10 @@ impl StreamService for StreamGate {
         &self,
         request: Request<ReceiveContextRequest>,
     ) -> Result<Response<Self::ReceiveContextStream>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let ReceiveContextRequest { context_id, from_chunk } = request.into_inner();
         let id = ContextId::parse(&context_id).map_err(to_status)?;
+        trail.object(CONTEXT, id);
         let (context, chunks) = self.uploads.receive(&caller.agent, id, from_chunk).await.map_err(to_status)?;
         let mut head = wire(context.clone());
         // It comes as a chunk.

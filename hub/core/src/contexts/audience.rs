@@ -8,6 +8,7 @@ use crate::{
         caller::lacks,
     },
     fault::{Code, Fault},
+    kit::quoted::quoted,
 };
 
 /// The most groups or agents that one context can be shared with.
@@ -103,7 +104,7 @@ pub fn may_publish(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fa
         return Err(Fault::new(
             Code::PermissionDenied,
             "CONTEXT_TYPE_NOT_PUBLISHED",
-            format!("agent {} does not publish {kind:?}: add it to the Agent's publishes", agent.name),
+            format!("agent {} does not publish {}: add it to the Agent's publishes", agent.name, quoted(kind)),
         ));
     }
     Ok(())
@@ -118,7 +119,7 @@ pub fn may_follow(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fau
         return Err(Fault::new(
             Code::PermissionDenied,
             "CONTEXT_TYPE_NOT_SUBSCRIBED",
-            format!("agent {} does not subscribe to {kind:?}: add it to the Agent's subscribes", agent.name),
+            format!("agent {} does not subscribe to {}: add it to the Agent's subscribes", agent.name, quoted(kind)),
         ));
     }
     if known_type { Ok(()) } else { Err(unknown_type(kind)) }
@@ -128,7 +129,7 @@ fn unknown_type(kind: &str) -> Fault {
     Fault::new(
         Code::FailedPrecondition,
         "CONTEXT_TYPE_UNKNOWN",
-        format!("the tenant has no context type {kind:?}: add it to the Tenant's contextTypes"),
+        format!("the tenant has no context type {}: add it to the Tenant's contextTypes", quoted(kind)),
     )
 }
 

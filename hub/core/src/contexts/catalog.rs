@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Notify};
 
 use super::{
-    audience::{Viewer, may_follow, may_publish},
+    audience::{Access, Viewer, may_follow, may_publish},
     change::{self, Change},
     context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, validate_labels, validate_ttl},
     expiry::ExpirySweep,
@@ -28,13 +28,13 @@ use crate::{
         snapshot::{ContextType, Directory},
     },
     fault::{Code, Fault},
-    kit::{clock::now, labels, supervisor::Supervisor},
+    kit::{clock::now, labels, page, supervisor::Supervisor},
     log::bus::{Bounds, Bus, BusError, TopicName},
     metrics::contexts::ContextMetrics,
 };
 
-/// Entries of a page where nothing is said, and at most.
-const PAGE: (u32, u32) = (100, 1000);
+/// How many contexts a list reads at a time.
+const LIST_STEP: usize = 64;
 
 /// How often a change is tried again that another one came before, where the caller named no version.
 const RETRIES: usize = 10;
@@ -229,12 +229,25 @@ impl Contexts {
         if kind.contains('\0') {
             return Err(Fault::invalid("CONTEXT_TYPE_INVALID", "a context type's name has no NUL"));
         }
-        let limit = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) };
         let viewer = Viewer::of(caller);
-        let filter = ListFilter { kind: Some(kind).filter(|kind| !kind.is_empty()), after };
-        let mut contexts = self.parts.stores.contexts.list(&viewer, filter, limit + 1).await?;
-        let more = contexts.len() > limit as usize;
-        contexts.truncate(limit as usize);
+        let size = page::size(page_size);
+        let kind = Some(kind).filter(|kind| !kind.is_empty());
+        let mut contexts: Vec<Context> = Vec::new();
+        // In steps: contexts may be large, and a page that ends by its bytes must not have read a thousand of them.
+        let more = loop {
+            let after = contexts.last().map(|context| context.id).or(after);
+            let step = (size + 1 - contexts.len()).min(LIST_STEP);
+            let limit = u32::try_from(step).unwrap_or(u32::MAX);
+            let read = self.parts.stores.contexts.list(&viewer, ListFilter { kind, after }, limit).await?;
+            let is_last = read.len() < step;
+            contexts.extend(read);
+            if page::cut(&mut contexts, size, bytes) {
+                break true;
+            }
+            if is_last {
+                break false;
+            }
+        };
         let last = contexts.last().filter(|_| more).map(|context| context.id.to_string());
         // The query has filtered already; what slipped through it must not be seen all the same.
         contexts.retain(|context| context.seen_by(&viewer));
@@ -314,6 +327,12 @@ impl Contexts {
             passed_over: HashMap::new(),
         }
     }
+}
+
+fn bytes(context: &Context) -> usize {
+    let Access { groups, agents, .. } = &context.access;
+    let lists = groups.iter().chain(agents).chain(context.metadata.keys()).chain(context.metadata.values());
+    page::bytes(lists.chain([&context.kind, &context.creator_name, &context.content_type]))
 }
 
 fn check_payload(payload: &Bytes, kind: Option<&ContextType>) -> Result<(), Fault> {

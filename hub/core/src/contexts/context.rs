@@ -13,7 +13,7 @@ use crate::{
         schema::SchemaRef,
     },
     fault::Fault,
-    kit::{clock::now, labels::check_metadata},
+    kit::{clock::now, labels::check_metadata, quoted::quoted},
 };
 
 /// The most that a context may have inline, with its envelope.
@@ -31,7 +31,7 @@ impl ContextId {
     pub fn parse(text: &str) -> Result<Self, Fault> {
         Uuid::parse_str(text)
             .map(Self)
-            .map_err(|_| Fault::invalid("CONTEXT_ID_INVALID", format!("context id {:.80} is not a UUID", format!("{text:?}"))))
+            .map_err(|_| Fault::invalid("CONTEXT_ID_INVALID", format!("context id {} is not a UUID", quoted(text))))
     }
 }
 

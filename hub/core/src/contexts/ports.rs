@@ -64,7 +64,7 @@ pub struct Unlogged {
     pub context: ContextId,
     /// Of which type.
     pub kind: String,
-    /// As encoded by [`context_event`](crate::contexts::change).
+    /// As encoded by [`context_event`](crate::contexts::catalog::change).
     pub event: Bytes,
 }
 

@@ -14,15 +14,16 @@ use super::{
     caller::Caller,
     snapshot::Directory,
 };
-use crate::fault::{Code, Fault};
+use crate::{
+    fault::{Code, Fault},
+    kit::{page, quoted::quoted},
+};
 
 /// Without a heartbeat for this long, an agent's status is unknown.
 pub const SILENCE: Duration = Duration::seconds(90);
 /// What hubs ask agents for: three may be lost.
 pub const HEARTBEAT_SECONDS: u32 = 30;
 
-const DEFAULT_PAGE: u32 = 100;
-const MAX_PAGE: u32 = 1000;
 /// A tenant holds this many agents that others registered.
 const MAX_REGISTERED: usize = 1000;
 const MAX_CRITERIA: usize = 32;
@@ -261,21 +262,17 @@ impl Registry {
 
     /// One page of those who match, and where the next one begins (`None`: this is the last).
     pub async fn list(&self, criteria: &Criteria, page: &Page) -> Result<(Vec<Listed>, Option<String>), Fault> {
-        if page.size > MAX_PAGE {
-            return Err(Fault::invalid("PAGE_TOO_LARGE", format!("a page has at most {MAX_PAGE} entries")));
-        }
         if criteria.capabilities.len() + criteria.metadata.len() > MAX_CRITERIA {
             return Err(Fault::invalid(
                 "TOO_MANY_CRITERIA",
                 format!("at most {MAX_CRITERIA} capabilities and metadata entries can be asked for"),
             ));
         }
-        let size = if page.size == 0 { DEFAULT_PAGE } else { page.size } as usize;
         let mut agents = self.everyone().await?;
         agents.retain(|agent| agent.name > page.after && criteria.match_agent(agent));
         agents.sort_by(|a, b| a.name.cmp(&b.name));
-        let next = (agents.len() > size).then(|| agents[size - 1].name.clone());
-        agents.truncate(size);
+        let more = page::cut(&mut agents, page::size(page.size), |agent| bytes(agent));
+        let next = agents.last().filter(|_| more).map(|last| last.name.clone());
         let ids: Vec<AgentId> = agents.iter().map(|agent| agent.id).collect();
         let presence = self.store.presence(&ids).await?;
         Ok((agents.into_iter().map(|agent| Listed { presence: presence.get(&agent.id).copied(), agent }).collect(), next))
@@ -293,6 +290,11 @@ impl Registry {
         }
         Ok(agents)
     }
+}
+
+fn bytes(agent: &Agent) -> usize {
+    let lists = agent.capabilities.iter().chain(&agent.groups).chain(agent.metadata.keys()).chain(agent.metadata.values());
+    page::bytes(lists.chain([&agent.kind, &agent.location]))
 }
 
 fn seen_now() -> Presence {
@@ -318,7 +320,7 @@ fn as_agent(row: RegisteredRow, by: &Agent) -> Agent {
 }
 
 fn no_such_agent(name: &str) -> Fault {
-    Fault::not_found("AGENT_NOT_FOUND", format!("this tenant has no agent {name:?}: ListAgents shows all"))
+    Fault::not_found("AGENT_NOT_FOUND", format!("this tenant has no agent {}: ListAgents shows all", quoted(name)))
 }
 
 /// As Kubernetes names objects.
@@ -413,6 +415,32 @@ mod tests {
         for open in [true, false] {
             assert_eq!(outcome(Role::Observer, open).await, "ROLE_LACKS_PERMISSION");
         }
+    }
+
+    #[tokio::test]
+    async fn large_agents_are_listed_all_and_no_page_is_larger_than_clients_take() {
+        use crate::{
+            directory::{agent::Role, snapshot::Snapshot},
+            door::access_token::tests::agent,
+        };
+        let mut agents = Vec::new();
+        for number in 0..7_u128 {
+            let mut large = agent(Role::Full);
+            large.id = AgentId(uuid::Uuid::from_u128(number));
+            large.name = format!("agent-{number}");
+            large.metadata = [("note".to_owned(), "x".repeat(400_000))].into();
+            agents.push(large);
+        }
+        let registry = Registry::new(Directory::new(Snapshot::new(1, agents, Vec::new())), Arc::new(Model::default()));
+        let (mut names, mut after) = (Vec::new(), Some(String::new()));
+        while let Some(last) = after {
+            let page = Page { size: 5000, after: last };
+            let (listed, next) = registry.list(&Criteria::default(), &page).await.unwrap();
+            assert!(listed.len() <= 2);
+            names.extend(listed.iter().map(|listed| listed.agent.name.clone()));
+            after = next;
+        }
+        assert_eq!(names, (0..7).map(|number| format!("agent-{number}")).collect::<Vec<_>>());
     }
 
     #[test]

@@ -24,8 +24,9 @@ pub struct StoredKey {
     pub expires_at: Option<OffsetDateTime>,
 }
 
-/// `acb_<prefix>_<secret>`.
-pub(crate) fn key_prefix(api_key: &str) -> Option<&str> {
+/// What is no secret of an API key `acb_<prefix>_<secret>`. `None` where it is none.
+#[must_use]
+pub fn key_prefix(api_key: &str) -> Option<&str> {
     if api_key.len() > MAX_CREDENTIAL_BYTES {
         return None;
     }

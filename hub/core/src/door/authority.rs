@@ -34,6 +34,8 @@ pub struct Grant {
     pub agent: AgentId,
     /// For whom.
     pub agent_name: String,
+    /// The prefix of the API key that it came from.
+    pub key: String,
 }
 
 impl fmt::Debug for Grant {
@@ -149,6 +151,7 @@ impl Authority {
             refresh_expires_at,
             agent: agent.id,
             agent_name: agent.name.clone(),
+            key: key.to_owned(),
         })
     }
 }

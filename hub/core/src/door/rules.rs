@@ -22,14 +22,36 @@ pub struct Rule {
     pub audited: bool,
     /// Whether the directory's generation is read first: for calls that last, and so must not begin by old facts.
     pub fresh: bool,
+    /// Whether a call takes any number of requests, and not just one.
+    pub asks_many: bool,
+    /// Whether a call gives any number of answers: it has begun long before it is known what became of it.
+    pub answers_many: bool,
+}
+
+impl Rule {
+    /// The method's name, for people.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        self.path.rsplit('/').next().unwrap_or(self.path)
+    }
+
+    /// The same, of a method that takes any number of requests.
+    const fn asks_many(self) -> Self {
+        Self { asks_many: true, ..self }
+    }
+
+    /// The same, of a method that gives any number of answers.
+    const fn answers_many(self) -> Self {
+        Self { answers_many: true, ..self }
+    }
 }
 
 const fn public(path: &'static str, audited: bool) -> Rule {
-    Rule { path, access: Access::Public, audited, fresh: false }
+    Rule { path, access: Access::Public, audited, fresh: false, asks_many: false, answers_many: false }
 }
 
 const fn needs(path: &'static str, any_of: &'static [Permission], audited: bool) -> Rule {
-    Rule { path, access: Access::AnyOf(any_of), audited, fresh: false }
+    Rule { path, access: Access::AnyOf(any_of), audited, fresh: false, asks_many: false, answers_many: false }
 }
 
 /// Every method of the hub. That a message was sent, the log itself records.
@@ -42,9 +64,9 @@ pub const RULES: &[Rule] = {
         public("/acb.v1.AuthService/RevokeToken", true),
         public("/acb.v1.AuthService/GetJwks", false),
         public("/grpc.health.v1.Health/Check", false),
-        public("/grpc.health.v1.Health/Watch", false),
-        public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", false),
-        public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", false),
+        public("/grpc.health.v1.Health/Watch", false).answers_many(),
+        public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", false).asks_many().answers_many(),
+        public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", false).asks_many().answers_many(),
         needs("/acb.v1.AgentRegistry/Register", &[Presence], true),
         needs("/acb.v1.AgentRegistry/Unregister", &[Presence], true),
         needs("/acb.v1.AgentRegistry/Heartbeat", &[Presence], false),
@@ -53,15 +75,15 @@ pub const RULES: &[Rule] = {
         needs("/acb.v1.AgentRegistry/ListAgents", &[Discover], false),
         needs("/acb.v1.MessageService/SendMessage", &[Send], false),
         needs("/acb.v1.MessageService/Request", &[Send], false),
-        Rule { fresh: true, ..needs("/acb.v1.MessageService/Session", &[Send, Receive], false) },
+        Rule { fresh: true, ..needs("/acb.v1.MessageService/Session", &[Send, Receive], true).asks_many().answers_many() },
         needs("/acb.v1.ContextService/CreateContext", &[PublishContext], true),
         needs("/acb.v1.ContextService/GetContext", &[ReadContext], true),
         needs("/acb.v1.ContextService/UpdateContext", &[PublishContext], true),
         needs("/acb.v1.ContextService/DeleteContext", &[PublishContext], true),
         needs("/acb.v1.ContextService/ListContexts", &[ReadContext], true),
-        needs("/acb.v1.ContextService/Subscribe", &[ReadContext], true),
-        needs("/acb.v1.StreamService/StreamContext", &[PublishContext], true),
-        needs("/acb.v1.StreamService/ReceiveContext", &[ReadContext], true),
+        needs("/acb.v1.ContextService/Subscribe", &[ReadContext], true).answers_many(),
+        needs("/acb.v1.StreamService/StreamContext", &[PublishContext], true).asks_many().answers_many(),
+        needs("/acb.v1.StreamService/ReceiveContext", &[ReadContext], true).answers_many(),
         needs("/acb.v1.StreamService/GetStreamProgress", &[ReadOwnStream], false),
     ]
 };

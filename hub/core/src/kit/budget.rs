@@ -3,6 +3,8 @@
 //! A queue takes no more than its own bound, and never more than what all of them have left: `n` queues whose readers are slow hold at most
 //! `n / (n + 1)` of the whole, and the rest is there for the others. An empty queue takes one item whatever its size and whatever is
 //! left, so that nobody ever waits for somebody else: the whole may be overshot by one item for each.
+//!
+//! A share is stricter: it takes nothing that does not fit, not even its first item. It may have to wait for others, and the whole stays whole.
 
 use std::sync::{
     Arc,
@@ -13,27 +15,41 @@ use tokio::sync::Notify;
 
 /// What the queues of one replica may hold together. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Whole>);
+pub struct Budget(Arc<Whole>);
 
 #[derive(Debug)]
 struct Whole {
     used: AtomicUsize,
     limit: usize,
+    freed: Notify,
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self(Arc::new(Whole { used: AtomicUsize::new(0), limit }))
+    /// Of so many bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Whole { used: AtomicUsize::new(0), limit, freed: Notify::new() }))
     }
 
     /// What they hold.
-    pub(crate) fn used(&self) -> usize {
+    #[must_use]
+    pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
     /// A queue that holds at most `limit`.
     pub(crate) fn queue(&self, limit: usize) -> Queue {
-        Queue(Arc::new(Account { whole: self.0.clone(), used: AtomicUsize::new(0), limit, freed: Notify::new() }))
+        self.account(limit, false)
+    }
+
+    /// A share of at most `limit`: not even its first item may overshoot.
+    #[must_use]
+    pub fn share(&self, limit: usize) -> Queue {
+        self.account(limit, true)
+    }
+
+    fn account(&self, limit: usize, strict: bool) -> Queue {
+        Queue(Arc::new(Account { whole: self.0.clone(), used: AtomicUsize::new(0), limit, strict, freed: Notify::new() }))
     }
 }
 
@@ -42,12 +58,13 @@ struct Account {
     whole: Arc<Whole>,
     used: AtomicUsize,
     limit: usize,
+    strict: bool,
     freed: Notify,
 }
 
 /// The bytes of one queue. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Queue(Arc<Account>);
+pub struct Queue(Arc<Account>);
 
 impl Queue {
     /// Whether so many bytes would be taken now.
@@ -57,7 +74,7 @@ impl Queue {
 
     fn fits_beside(&self, used: usize, bytes: usize) -> bool {
         let left = self.0.whole.limit.saturating_sub(self.0.whole.used.load(Ordering::Relaxed));
-        used == 0 || bytes == 0 || used.saturating_add(bytes) <= self.0.limit.min(left)
+        (used == 0 && !self.0.strict) || bytes == 0 || used.saturating_add(bytes) <= self.0.limit.min(left)
     }
 
     /// Room for so many bytes. `None` where there is none.
@@ -69,10 +86,11 @@ impl Queue {
         Some(Room { queue: self.clone(), bytes })
     }
 
-    /// Waits for room. It comes with what this queue lets go of.
-    pub(crate) async fn wait(&self, bytes: usize) -> Room {
+    /// Waits for room. It comes with what this queue lets go of; that of a share comes with what anybody lets go of.
+    pub async fn wait(&self, bytes: usize) -> Room {
+        let freed = if self.0.strict { &self.0.whole.freed } else { &self.0.freed };
         loop {
-            let mut freed = std::pin::pin!(self.0.freed.notified());
+            let mut freed = std::pin::pin!(freed.notified());
             freed.as_mut().enable();
             if let Some(room) = self.take(bytes) {
                 return room;
@@ -95,6 +113,7 @@ impl Drop for Room {
         account.whole.used.fetch_sub(self.bytes, Ordering::Relaxed);
         account.used.fetch_sub(self.bytes, Ordering::Relaxed);
         account.freed.notify_waiters();
+        account.whole.freed.notify_waiters();
     }
 }
 
@@ -142,6 +161,20 @@ mod tests {
         assert!(fill(&late).len() > 1);
         drop(held);
         assert_eq!(used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_share_never_overshoots_and_waits_for_others() {
+        let budget = Budget::new(100);
+        let (first, second) = (budget.share(80), budget.share(80));
+        assert!(first.take(81).is_none(), "though it is empty");
+        let large = first.take(60).unwrap();
+        assert!(second.take(50).is_none());
+        let waiting = tokio::spawn(async move { second.wait(50).await });
+        tokio::task::yield_now().await;
+        drop(large);
+        let _room = timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+        assert_eq!(budget.used(), 50);
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@ pub mod budget;
 pub mod clock;
 pub mod hmac;
 pub mod labels;
+pub(crate) mod page;
+pub mod quoted;
 pub mod readiness;
 pub(crate) mod retries;
 pub mod supervisor;

@@ -16,7 +16,7 @@ use super::{
     ports::{Claim, IndexEntry, MailboxAddress},
 };
 use crate::{
-    directory::snapshot::agent::AgentId,
+    directory::agent::AgentId,
     log::{
         bus::{Offset, Partition, Record},
         partition::partition_of,

@@ -143,5 +143,5 @@ impl fmt::Debug for Parts {
 
 /// What a caller hears whose replica ends.
 pub(super) fn stopping() -> Fault {
-    Fault::unavailable("STOPPING", "this hub replica stops: connect again, to any replica")
+    Fault::unavailable("HUB_STOPPING", "this hub replica stops: connect again, to any replica")
 }

@@ -288,7 +288,7 @@ impl Receiver {
             sleep(after).await;
             let (answer, attached) = oneshot::channel();
             if parts.reader.send(Command::Attach { agent, session_epoch, answer }).await.is_err() {
-                return Done::Broken(Fault::unavailable("STOPPING", "the hub stops"));
+                return Done::Broken(Fault::unavailable("HUB_STOPPING", "the hub stops"));
             }
             match attached.await {
                 Ok(Some(attached)) => {
@@ -300,7 +300,7 @@ impl Receiver {
                     }
                 }
                 Ok(None) => Done::Attached(None),
-                Err(_) => Done::Broken(Fault::unavailable("STOPPING", "the hub stops")),
+                Err(_) => Done::Broken(Fault::unavailable("HUB_STOPPING", "the hub stops")),
             }
         }
         .boxed()

@@ -21,7 +21,7 @@ use crate::{
         snapshot::Snapshot,
     },
     fault::{Code, Fault},
-    kit::clock::truncated,
+    kit::{clock::truncated, quoted::quoted},
     log::{
         bus::{AppendError, Appended},
         partition::partition_of,
@@ -98,8 +98,7 @@ fn recipient(snapshot: &Snapshot, address: &Address) -> Result<Option<AgentId>, 
 }
 
 fn unknown(what: &str, name: &str) -> Fault {
-    let name: String = name.chars().filter(|character| !character.is_control()).take(80).collect();
-    Fault::not_found("RECIPIENT_NOT_FOUND", format!("there is no {what} {name:?}: see AgentRegistry.ListAgents"))
+    Fault::not_found("RECIPIENT_NOT_FOUND", format!("there is no {what} {}: see AgentRegistry.ListAgents", quoted(name)))
 }
 
 fn is_traceparent(text: &str) -> bool {

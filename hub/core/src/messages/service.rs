@@ -27,7 +27,11 @@ use super::{
     session::{Session, SessionEvents, SessionInput, SessionOptions},
 };
 use crate::{
-    directory::{agent::Agent, snapshot::Directory},
+    directory::{
+        agent::{Agent, Permission},
+        caller::lacks,
+        snapshot::Directory,
+    },
     fault::{Code, Fault},
     kit::{
         budget::{Budget, Room},
@@ -202,8 +206,11 @@ impl Messages {
     /// Opens a session of an agent. One that receives ends any older one that does, on any replica.
     ///
     /// # Errors
-    /// Where the hub is not ready or drains, or the store does not answer.
+    /// Where the agent may not receive and would, where the hub is not ready or drains, or where the store does not answer.
     pub async fn open_session(&self, agent: Arc<Agent>, options: SessionOptions) -> Result<Session, Fault> {
+        if options.receive && !agent.role.allows(Permission::Receive) {
+            return Err(lacks(&agent, &[Permission::Receive]));
+        }
         self.ready()?;
         if options.max_unacknowledged > MAX_UNACKNOWLEDGED {
             let rule = format!("max_unacknowledged is 1 to {MAX_UNACKNOWLEDGED}, or 0 for 100");
@@ -224,7 +231,7 @@ impl Messages {
         }
         let open = OpenSession::new(parts.clone());
         let draining = sender::announce_drain(parts.clone(), events.clone(), ended.clone());
-        let sending = sender::serve(parts.clone(), agent, message_queue, events, ended.clone());
+        let sending = sender::serve(parts.clone(), agent.clone(), message_queue, events, ended.clone());
         tokio::spawn(async move {
             match receiving {
                 Some(receiving) => {
@@ -242,7 +249,7 @@ impl Messages {
         });
         Ok(Session {
             id: Uuid::now_v7(),
-            input: SessionInput { messages, words, bytes: parts.memory.sessions.queue(parts.config.session_bytes) },
+            input: SessionInput { agent, messages, words, bytes: parts.memory.sessions.queue(parts.config.session_bytes) },
             events: SessionEvents { events: event_queue },
         })
     }

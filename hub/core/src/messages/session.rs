@@ -1,5 +1,7 @@
 //! What a session of one agent takes and gives. The work is done by the tasks behind it.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -7,7 +9,15 @@ use super::{
     delivery::{Delivery, DeliveryId},
     message::{OutgoingMessage, Receipt},
 };
-use crate::{fault::Fault, kit::budget::Queue, log::bus::Partition};
+use crate::{
+    directory::{
+        agent::{Agent, Permission},
+        caller::lacks,
+    },
+    fault::Fault,
+    kit::budget::Queue,
+    log::bus::Partition,
+};
 
 pub use crate::kit::budget::Room;
 
@@ -77,6 +87,7 @@ pub(crate) enum Word {
 /// The half that sends and acknowledges.
 #[derive(Debug)]
 pub struct SessionInput {
+    pub(crate) agent: Arc<Agent>,
     pub(crate) messages: mpsc::Sender<NumberedMessage>,
     pub(crate) words: Option<mpsc::Sender<Word>>,
     pub(crate) bytes: Queue,
@@ -89,8 +100,11 @@ impl SessionInput {
     /// or another: only then is it known that the sender saw the failure.
     ///
     /// # Errors
-    /// Where the session is over.
+    /// Where the agent may not send, or the session is over.
     pub async fn send(&self, sequence: u64, message: OutgoingMessage) -> Result<(), Fault> {
+        if !self.agent.role.allows(Permission::Send) {
+            return Err(lacks(&self.agent, &[Permission::Send]));
+        }
         let room = tokio::select! {
             room = self.bytes.wait(message.cost()) => room,
             () = self.messages.closed() => return Err(over()),

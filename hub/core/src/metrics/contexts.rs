@@ -1,6 +1,9 @@
 //! What a hub counts about contexts.
 
-use std::sync::atomic::AtomicU64;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -31,13 +34,18 @@ pub struct ContextMetrics {
     storage: Family<TenantLabels, Gauge<u64, AtomicU64>>,
     // A gauge only because a counter's name would end in `_total`: it never falls.
     bandwidth: Family<BandwidthLabels, Gauge<u64, AtomicU64>>,
+    agents: Arc<Mutex<HashSet<String>>>,
 }
+
+/// Directions: from an agent, and to it.
+pub(crate) const IN: &str = "in";
+pub(crate) const OUT: &str = "out";
 
 impl ContextMetrics {
     /// At zero.
     #[must_use]
     pub fn new(tenant: impl Into<String>) -> Self {
-        Self { tenant: tenant.into(), storage: Family::default(), bandwidth: Family::default() }
+        Self { tenant: tenant.into(), storage: Family::default(), bandwidth: Family::default(), agents: Arc::default() }
     }
 
     /// Makes them visible in a registry.
@@ -54,7 +62,28 @@ impl ContextMetrics {
         self.storage.get_or_create(&TenantLabels { tenant_id: self.tenant.clone() }).set(bytes);
     }
 
+    /// Removes what is counted for an agent.
+    pub(crate) fn forget(&self, agent: &str) {
+        for direction in [IN, OUT] {
+            self.bandwidth.remove(&BandwidthLabels { agent_id: agent.to_owned(), direction });
+        }
+        self.lock().remove(agent);
+    }
+
+    /// Whom anything is counted for.
+    pub(crate) fn agents(&self) -> Vec<String> {
+        self.lock().iter().cloned().collect()
+    }
+
     pub(crate) fn streamed(&self, agent: &str, direction: &'static str, bytes: usize) {
-        self.bandwidth.get_or_create(&BandwidthLabels { agent_id: agent.to_owned(), direction }).inc_by(bytes as u64);
+        let labels = BandwidthLabels { agent_id: agent.to_owned(), direction };
+        if self.bandwidth.get(&labels).is_none() {
+            self.lock().insert(agent.to_owned());
+        }
+        self.bandwidth.get_or_create(&labels).inc_by(bytes as u64);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::metrics::contexts::ContextMetrics;
+use self::contexts::{ContextMetrics, IN, OUT};
 
 /// Seconds: from half a millisecond to half a minute.
 const LATENCY_BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -133,13 +133,23 @@ impl Metrics {
     /// A message with this payload was accepted from an agent.
     pub fn sent(&self, agent: &str, bytes: usize) {
         self.sent.get_or_create(&AgentLabel { agent_id: agent.to_owned() }).inc();
-        self.contexts.streamed(agent, "in", bytes);
+        self.contexts.streamed(agent, IN, bytes);
     }
 
     /// A message with this payload was delivered to an agent.
     pub fn received(&self, agent: &str, bytes: usize) {
         self.received.get_or_create(&AgentLabel { agent_id: agent.to_owned() }).inc();
-        self.contexts.streamed(agent, "out", bytes);
+        self.contexts.streamed(agent, OUT, bytes);
+    }
+
+    /// Removes what is counted for agents that are gone: each that ever was would stay in every scrape.
+    pub fn forget_agents(&self, is_gone: impl Fn(&str) -> bool) {
+        for agent in self.contexts.agents().into_iter().filter(|agent| is_gone(agent)) {
+            let label = AgentLabel { agent_id: agent };
+            self.sent.remove(&label);
+            self.received.remove(&label);
+            self.contexts.forget(&label.agent_id);
+        }
     }
 
     /// How far this replica's tail is behind.
@@ -166,5 +176,27 @@ impl Metrics {
             text.clear();
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_that_are_gone_are_in_no_scrape() {
+        let metrics = Metrics::new("acme");
+        for agent in ["alice", "bob"] {
+            metrics.sent(agent, 1);
+            metrics.received(agent, 1);
+        }
+        metrics.contexts().streamed("carol", IN, 1);
+        metrics.forget_agents(|agent| agent != "bob");
+        let text = metrics.render();
+        assert!(!text.contains("alice") && !text.contains("carol") && text.contains("bob"), "{text}");
+        // Its session may have ended after it.
+        metrics.received("alice", 1);
+        metrics.forget_agents(|agent| agent == "alice");
+        assert!(!metrics.render().contains("alice"));
     }
 }

@@ -317,7 +317,7 @@ pub(crate) async fn a_drained_session_leaves_a_clean_mailbox(world: &World) {
         drop(inbox);
     };
     tokio::join!(left.drain(), goodbye);
-    assert_eq!(left.send(&a, to("b", "three")).await.unwrap_err().reason, "STOPPING");
+    assert_eq!(left.send(&a, to("b", "three")).await.unwrap_err().reason, "HUB_STOPPING");
     right.send(&a, to("b", "three")).await.unwrap();
     let mut inbox = world.receive(&right, "b").await;
     let got = deliveries(&mut inbox, 2).await;

@@ -6,7 +6,29 @@ use acb_hub_core::contexts::{
     subscription::From,
 };
 
-use crate::world::{World, access, brief, reason};
+use crate::world::{World, access, brief, new, reason};
+
+/// Clients take answers of 4 MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_ends_by_bytes_too_and_none_is_lost() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let one = world.replica().await;
+    let mut made = Vec::new();
+    for _ in 0..150 {
+        let mut large = new("x", Access::public());
+        large.description.metadata.insert("note".to_owned(), "x".repeat(16_000));
+        made.push(one.contexts.create(&one.agent(alice), large).await.unwrap().id);
+    }
+    let (mut listed, mut pages, mut token) = (Vec::new(), 0, String::new());
+    while pages == 0 || !token.is_empty() {
+        let page = one.contexts.list(&one.agent(alice), "notes", u32::MAX, &token).await.unwrap();
+        assert!(page.contexts.len() < 70, "{}", page.contexts.len());
+        listed.extend(page.contexts.iter().map(|context| context.id));
+        (pages, token) = (pages + 1, page.next_page_token);
+    }
+    assert_eq!((listed, pages), (made, 3));
+}
 
 /// The query and the decision agree for every agent and every scope, and paging neither leaks nor loses.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,477 @@
+//! Request bodies. A message is read only where there is room for all of it: for its caller, and for all callers together. One that stops coming
+//! is given up. The services get whole messages, and so hold no memory for what was announced and never sent.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use acb_hub_core::{
+    directory::{agent::AgentId, caller::Caller},
+    door::rules::Rule,
+    fault::{Code, Fault},
+    kit::budget::{Budget, Queue, Room},
+};
+use bytes::Bytes;
+use futures::stream;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::{Status, body::Body};
+
+use crate::{
+    peer::Peer,
+    status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES, to_status},
+};
+
+const MIB: usize = 1024 * 1024;
+/// What the requests of all agents hold at one time, and of one of them.
+const AGENTS: usize = 64 * MIB;
+const AGENT: usize = 16 * MIB;
+/// The same of those who call without a token, by where they call from. Apart from the agents', whom strangers must not crowd out.
+const STRANGERS: usize = 4 * MIB;
+const STRANGER: usize = MIB;
+/// Connections with open calls of one agent: on each of them HTTP/2 holds a window.
+const CONNECTIONS: usize = 64;
+
+/// How long a message waits for room.
+const WAIT: Duration = Duration::from_secs(5);
+/// How long nothing may come of a message that has begun.
+const STALL: Duration = Duration::from_secs(20);
+/// How long a message may take: enough for the largest one over a slow line.
+const WHOLE: Duration = Duration::from_secs(300);
+/// The same for one of a stranger.
+const WHOLE_PUBLIC: Duration = Duration::from_secs(10);
+
+/// A compression flag and the message's length.
+const HEADER: usize = 5;
+
+/// The request bodies of one server. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestBodies(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    agents: Budget,
+    strangers: Budget,
+    accounts: Mutex<HashMap<Who, Account>>,
+}
+
+/// Whose share a request counts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Agent(AgentId),
+    Source(IpAddr),
+}
+
+#[derive(Debug)]
+struct Account {
+    share: Queue,
+    /// Open calls on each of its connections.
+    calls: HashMap<usize, usize>,
+}
+
+impl Default for RequestBodies {
+    fn default() -> Self {
+        let (agents, strangers) = (Budget::new(AGENTS), Budget::new(STRANGERS));
+        Self(Arc::new(Shared { agents, strangers, accounts: Mutex::default() }))
+    }
+}
+
+impl RequestBodies {
+    /// A call of this caller, or of anybody at that peer.
+    pub(crate) fn open(&self, rule: &Rule, caller: Option<&Caller>, peer: Option<&Peer>) -> Result<RequestBody, Fault> {
+        let who = match caller {
+            Some(caller) => Who::Agent(caller.agent.id),
+            None => Who::Source(peer.map_or(Ipv4Addr::UNSPECIFIED.into(), Peer::source)),
+        };
+        let connection = peer.map(Peer::number).unwrap_or_default();
+        let mut accounts = self.0.lock();
+        let account = accounts.entry(who).or_insert_with(|| {
+            let share = match who {
+                Who::Agent(_) => self.0.agents.share(AGENT),
+                Who::Source(_) => self.0.strangers.share(STRANGER),
+            };
+            Account { share, calls: HashMap::new() }
+        });
+        let known = account.calls.len();
+        if matches!(who, Who::Agent(_)) && known >= CONNECTIONS && !account.calls.contains_key(&connection) {
+            return Err(Fault::new(
+                Code::ResourceExhausted,
+                "TOO_MANY_CONNECTIONS",
+                format!("the agent has calls open on {known} connections to this replica: end some, or call over one of them"),
+            ));
+        }
+        *account.calls.entry(connection).or_default() += 1;
+        let call = Arc::new(Call { shared: self.0.clone(), who, connection, share: account.share.clone() });
+        Ok(RequestBody { call, public: caller.is_none(), many: rule.asks_many, held: Held::default() })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Who, Account>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One open call of an account.
+#[derive(Debug)]
+struct Call {
+    shared: Arc<Shared>,
+    who: Who,
+    connection: usize,
+    share: Queue,
+}
+
+impl Call {
+    /// Waits for room, for a while.
+    async fn room(&self, bytes: usize) -> Result<Room, Status> {
+        timeout(WAIT, self.share.wait(bytes)).await.map_err(|_| {
+            let whose = match self.who {
+                Who::Agent(_) => "this agent",
+                Who::Source(_) => "this address",
+            };
+            let why = format!(
+                "requests of {whose}, or of all callers, hold as many bytes as they may on this replica: try again when some have ended"
+            );
+            to_status(Fault::new(Code::ResourceExhausted, "TOO_MANY_REQUEST_BYTES", why))
+        })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut accounts = self.shared.lock();
+        let Some(account) = accounts.get_mut(&self.who) else { return };
+        if let Some(calls) = account.calls.get_mut(&self.connection) {
+            *calls -= 1;
+            if *calls == 0 {
+                account.calls.remove(&self.connection);
+            }
+        }
+        if account.calls.is_empty() {
+            accounts.remove(&self.who);
+        }
+    }
+}
+
+/// The room of the message that a handler has. It comes with the request; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held(Arc<Mutex<Option<Room>>>);
+
+impl Held {
+    fn hold(&self, room: Room) {
+        *self.lock() = Some(room);
+    }
+
+    /// The handler is done with the message, or has handed it on to who counts it.
+    pub(crate) fn release(&self) {
+        drop(self.lock().take());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Room>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one call may read. Where the method takes one message, its room is held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    call: Arc<Call>,
+    public: bool,
+    many: bool,
+    held: Held,
+}
+
+impl RequestBody {
+    /// The body, as the services may read it.
+    pub(crate) fn guard(&self, body: Body) -> Body {
+        let reader = Reader {
+            body,
+            ahead: Bytes::new(),
+            call: self.call.clone(),
+            largest: if self.public { MAX_PUBLIC_REQUEST_BYTES } else { MAX_REQUEST_BYTES },
+            within: if self.public { WHOLE_PUBLIC } else { WHOLE },
+            many: self.many,
+            begun: Instant::now(),
+            messages: 0,
+            held: self.held.clone(),
+        };
+        Body::new(StreamBody::new(stream::unfold(Some(reader), |reader| async {
+            let mut reader = reader?;
+            match reader.next().await {
+                Ok(Some(frame)) => Some((Ok(frame), Some(reader))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        })))
+    }
+
+    /// What the handler holds.
+    pub(crate) fn held(&self) -> Held {
+        self.held.clone()
+    }
+}
+
+struct Reader {
+    body: Body,
+    /// What came with the message before.
+    ahead: Bytes,
+    call: Arc<Call>,
+    largest: usize,
+    within: Duration,
+    many: bool,
+    /// When the message began; that of a method with one message begins with the call.
+    begun: Instant,
+    messages: usize,
+    held: Held,
+}
+
+impl Reader {
+    /// The next message, with its header; or what comes after the last one.
+    async fn next(&mut self) -> Result<Option<Frame<Bytes>>, Status> {
+        if self.many {
+            // Who asks for the next message has handed on the one before.
+            self.held.release();
+        }
+        let mut message = std::mem::take(&mut self.ahead);
+        // Clients end a body with an empty frame.
+        while message.is_empty() {
+            match self.frame(!self.many).await? {
+                None => return Ok(None),
+                Some(frame) => match frame.into_data() {
+                    Ok(data) => message = data,
+                    Err(trailers) => return Ok(Some(trailers)),
+                },
+            }
+        }
+        if self.many {
+            self.begun = Instant::now();
+        }
+        if !self.many && self.messages > 0 {
+            return Err(to_status(Fault::invalid(
+                "REQUEST_MALFORMED",
+                "this method takes one request message: send no second one",
+            )));
+        }
+        // A header in pieces is rare, and small.
+        let mut whole = Vec::new();
+        while whole.len() + message.len() < HEADER {
+            whole.extend_from_slice(&message);
+            message = match self.data().await? {
+                Some(data) => data,
+                None => return Ok(Some(Frame::data(whole.into()))),
+            };
+        }
+        let mut header = whole.iter().chain(message.iter()).skip(1).copied();
+        let length: [u8; 4] = std::array::from_fn(|_| header.next().unwrap_or_default());
+        let size = HEADER.saturating_add(usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX));
+        if size > HEADER + self.largest {
+            // The service refuses it by its header.
+            whole.extend_from_slice(&message);
+            return Ok(Some(Frame::data(whole.into())));
+        }
+        let room = self.call.room(size).await?;
+        while whole.len() + message.len() < size {
+            append(&mut whole, &message, size);
+            message = match self.data().await? {
+                Some(data) => data,
+                // The service says what is wrong with it.
+                None => return Ok(Some(Frame::data(whole.into()))),
+            };
+        }
+        let last = message.split_to(size - whole.len());
+        self.ahead = message;
+        let message = if whole.is_empty() {
+            last
+        } else {
+            append(&mut whole, &last, size);
+            whole.into()
+        };
+        self.messages += 1;
+        self.held.hold(room);
+        Ok(Some(Frame::data(message)))
+    }
+
+    /// More of a message. `None` where the body ends.
+    async fn data(&mut self) -> Result<Option<Bytes>, Status> {
+        Ok(self.frame(true).await?.and_then(|frame| frame.into_data().ok()))
+    }
+
+    /// What comes next. In time, where it is due.
+    async fn frame(&mut self, due: bool) -> Result<Option<Frame<Bytes>>, Status> {
+        let frame = if due {
+            let stalled = |_| {
+                let why = "the request stopped coming, or came too slowly: send it again";
+                to_status(Fault::new(Code::DeadlineExceeded, "REQUEST_STALLED", why))
+            };
+            let until = (Instant::now() + STALL).min(self.begun + self.within);
+            timeout_at(until, self.body.frame()).await.map_err(stalled)?
+        } else {
+            self.body.frame().await
+        };
+        frame.transpose()
+    }
+}
+
+/// Grows by what has come, and never beyond what was announced.
+fn append(whole: &mut Vec<u8>, more: &[u8], size: usize) {
+    let needed = whole.len() + more.len();
+    if needed > whole.capacity() {
+        let capacity = needed.max(whole.capacity() * 2).min(size);
+        whole.reserve_exact(capacity - whole.len());
+    }
+    whole.extend_from_slice(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use acb_hub_core::door::rules::rule;
+    use futures::StreamExt as _;
+    use http_body_util::Full;
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::*;
+
+    const UNARY: &str = "/acb.v1.AuthService/RefreshToken";
+    const STREAM: &str = "/acb.v1.StreamService/StreamContext";
+
+    fn open(bodies: &RequestBodies, path: &str, public: bool) -> RequestBody {
+        let mut body = bodies.open(rule(path).unwrap(), None, None).unwrap();
+        body.public = public;
+        body
+    }
+
+    fn message(size: usize) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend(u32::try_from(size).unwrap().to_be_bytes());
+        bytes.resize(HEADER + size, 7);
+        bytes
+    }
+
+    async fn read(body: &mut Body) -> Result<Option<Bytes>, Status> {
+        body.frame().await.transpose().map(|frame| frame.and_then(|frame| frame.into_data().ok()))
+    }
+
+    /// A body to which the test adds what it likes, when it likes.
+    fn slow() -> (mpsc::Sender<Vec<u8>>, Body) {
+        let (pieces, body) = mpsc::channel::<Vec<u8>>(16);
+        let frames = ReceiverStream::new(body).map(|piece| Ok::<_, Status>(Frame::data(Bytes::from(piece))));
+        (pieces, Body::new(StreamBody::new(frames)))
+    }
+
+    #[tokio::test]
+    async fn messages_come_whole_however_they_were_cut() {
+        let bodies = RequestBodies::default();
+        let all: Vec<u8> = [0, 1, 4000, 70_000].into_iter().flat_map(message).collect();
+        for cut in [1, 4, 5, 6, 1000, all.len()] {
+            let frames =
+                all.chunks(cut).map(|piece| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(piece)))).collect::<Vec<_>>();
+            let call = open(&bodies, STREAM, false);
+            let mut body = call.guard(Body::new(StreamBody::new(stream::iter(frames))));
+            for size in [0, 1, 4000, 70_000] {
+                assert_eq!(read(&mut body).await.unwrap().unwrap(), message(size), "in pieces of {cut}");
+                assert_eq!(bodies.0.strangers.used(), HEADER + size);
+            }
+            assert!(read(&mut body).await.unwrap().is_none());
+            assert_eq!(bodies.0.strangers.used(), 0);
+        }
+        assert!(bodies.0.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_announced_and_never_comes_ends_in_time() {
+        let bodies = RequestBodies::default();
+        for (path, piece, public, within) in [
+            (UNARY, Vec::new(), false, STALL),
+            (UNARY, message(MIB / 2)[..HEADER].to_vec(), false, STALL),
+            (UNARY, message(1000)[..HEADER].to_vec(), true, WHOLE_PUBLIC),
+            // All of it came, and the end did not.
+            (UNARY, message(9), false, STALL),
+            (STREAM, message(MIB / 2)[..100].to_vec(), false, STALL),
+        ] {
+            let (pieces, body) = slow();
+            pieces.send(piece.clone()).await.unwrap();
+            let call = open(&bodies, path, public);
+            let mut body = call.guard(body);
+            let began = Instant::now();
+            let ended = loop {
+                match read(&mut body).await {
+                    Ok(Some(_)) => {}
+                    other => break other,
+                }
+            };
+            assert_eq!(ended.unwrap_err().code(), tonic::Code::DeadlineExceeded, "{path} {}", piece.len());
+            assert!(began.elapsed() <= within + Duration::from_millis(10), "{:?}", began.elapsed());
+            drop((call, body));
+            assert_eq!(bodies.0.strangers.used(), 0);
+        }
+        // By drops it comes to an end, too.
+        let (pieces, body) = slow();
+        let mut body = open(&bodies, UNARY, false).guard(body);
+        let drops = tokio::spawn(async move {
+            for piece in message(MIB / 2) {
+                tokio::time::sleep(STALL / 2).await;
+                if pieces.send(vec![piece]).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let began = Instant::now();
+        assert_eq!(read(&mut body).await.unwrap_err().code(), tonic::Code::DeadlineExceeded);
+        assert!(began.elapsed() <= WHOLE + Duration::from_millis(10));
+        drop(body);
+        drops.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_its_messages_a_stream_may_be_silent() {
+        let (pieces, body) = slow();
+        let mut body = open(&RequestBodies::default(), STREAM, false).guard(body);
+        for _ in 0..3 {
+            pieces.send(message(10)).await.unwrap();
+            assert!(read(&mut body).await.unwrap().is_some());
+            assert!(timeout(10 * WHOLE, read(&mut body)).await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_caller_holds_its_share_and_no_more() {
+        let bodies = RequestBodies::default();
+        let size = MAX_PUBLIC_REQUEST_BYTES;
+        let call = || {
+            let call = open(&bodies, UNARY, true);
+            let body = call.guard(Body::new(Full::new(Bytes::from(message(size)))));
+            (call, body)
+        };
+        let mut held = Vec::new();
+        let refused = loop {
+            let (call, mut body) = call();
+            match read(&mut body).await {
+                Ok(_) => held.push((call, body)),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!((refused.code(), held.len()), (tonic::Code::ResourceExhausted, STRANGER / (HEADER + size)));
+        assert!(refused.message().contains("try again"));
+        assert!(bodies.0.strangers.used() <= STRANGER);
+        // The body is read, and the handler works with the message still.
+        held.iter_mut().for_each(|(_, body)| *body = Body::empty());
+        let (next, mut waits) = call();
+        let next_one = tokio::spawn(async move { (read(&mut waits).await, next) });
+        tokio::time::sleep(WAIT / 2).await;
+        held[0].0.held().release();
+        next_one.await.unwrap().0.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_method_with_one_message_takes_no_second_one() {
+        let bodies = RequestBodies::default();
+        let mut body = open(&bodies, UNARY, false).guard(Body::new(Full::new(Bytes::from([message(3), message(3)].concat()))));
+        assert_eq!(read(&mut body).await.unwrap().unwrap(), message(3));
+        assert_eq!(read(&mut body).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    }
+}
