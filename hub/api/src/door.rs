@@ -13,8 +13,8 @@ use acb_hub_core::{
         rules::{Rule, rule},
     },
     fault::{Code, Fault},
+    kit::quoted::quoted,
     metrics::Metrics,
-    quoted::quoted,
 };
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};

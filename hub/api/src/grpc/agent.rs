@@ -1,6 +1,6 @@
 //! `AgentRegistry`.
 
-use acb_hub_core::directory::presence::{self as directory, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry};
+use acb_hub_core::directory::presence::{self, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry};
 use acb_proto::v1::{
     Agent, AgentStatus, DiscoverRequest, DiscoverResponse, GetAgentRequest, HeartbeatRequest, HeartbeatResponse,
     ListAgentsRequest, ListAgentsResponse, RegisterRequest, RegisterResponse, UnregisterRequest, UnregisterResponse,

@@ -4,11 +4,11 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
 use acb_hub_core::{
     contexts::{
-        audience::{self as contexts, Access},
+        audience::{self, Access},
         catalog::{ContextUpdate, Contexts, NewContext},
         change::Change,
         chunk::{CHUNK_BYTES, Layout},
-        context::{self as contexts, ContextId, Description, Payload},
+        context::{self, ContextId, Description, Payload},
         subscription::{From as Beginning, Notice, Position},
     },
     fault::Fault,

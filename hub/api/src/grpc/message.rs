@@ -6,7 +6,7 @@ use acb_hub_core::{
     fault::{Code, Fault},
     messages::{
         delivery::DeliveryId,
-        message::{self as messages, MessageType, OutgoingMessage},
+        message::{self, MessageType, OutgoingMessage},
         service::Messages,
         session::{Room, SessionEvent, SessionEvents, SessionInput, SessionOptions},
     },

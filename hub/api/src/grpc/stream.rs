@@ -3,9 +3,9 @@
 use std::{pin::Pin, time::Duration};
 
 use acb_hub_core::{
-    contexts::catalog::{
+    contexts::{
         chunk,
-        context::{self as contexts, ContextId, UploadId},
+        context::{self, ContextId, UploadId},
         upload::{Chunks, Progress, StartUpload, UploadSession, Uploads},
     },
     directory::agent::Agent,
