@@ -6,19 +6,22 @@
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
 
+# Programs are picked, not packages: that gives each crate the features it has in the whole workspace, and so it is built once.
+BUILD := cargo build --locked --workspace
+
 help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 build: ## Builds everything, for tests and for the demo.
 	@scripts/install-dependencies build
 	@scripts/crates
-	cargo build --locked --workspace --all-targets
+	$(BUILD) --all-targets
 
 demo: ## Runs the main job: two tenants, their hubs and agents, a stream, the attacks. KAFKA=1: over Kafka.
 	@scripts/install-dependencies build $(if $(KAFKA),kafka)
 	@$(if $(KAFKA),tests/testbed/kafka/fetch.sh)
 	@scripts/crates
-	cargo build --locked --workspace
+	$(BUILD) --bin acb --bin acb-hub --bin acb-demo
 	target/debug/acb-demo $(if $(KAFKA),--kafka)
 
 test: ## Format, lints, unit and golden tests, conformance suites, integration tests on a real PostgreSQL and a real Kafka.
@@ -30,7 +33,7 @@ test: ## Format, lints, unit and golden tests, conformance suites, integration t
 
 charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
 	@scripts/crates
-	cargo test --locked -p acb-operator --test charts -- --include-ignored
+	cargo test --locked --workspace --test charts -- --include-ignored
 
 bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. OPERATOR=1: also the operator's, on a control plane that it makes.
 	@scripts/install-dependencies build kafka $(if $(OPERATOR),e2e)
@@ -49,7 +52,7 @@ release: ## Dry run of a release, to target/release-VERSION: binaries, images, c
 images: ## Makes the container images of operator, hub and command line, to target/images.
 	@scripts/install-dependencies build e2e
 	@scripts/crates
-	cargo build --locked --workspace
+	$(BUILD) --bin acb --bin acb-hub --bin acb-operator --bin acb-e2e-agent
 	images/build
 
 # Everything that a cluster is made of.
@@ -59,7 +62,7 @@ cluster-parts:
 	@scripts/postgres17
 	e2e/build
 	@scripts/crates
-	cargo build --locked --workspace
+	$(BUILD) --bin acb --bin acb-hub --bin acb-operator --bin acb-e2e --bin acb-e2e-agent
 	@# Without a node nothing would run them.
 	if target/debug/acb-e2e lacks; then images/build; fi
 .PHONY: cluster-parts

@@ -87,7 +87,7 @@ impl Graph {
 }
 
 /// What the cargo that built this crate answers.
-fn cargo(arguments: &[&str]) -> Result<String, Problem> {
+pub(crate) fn cargo(arguments: &[&str]) -> Result<String, Problem> {
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());

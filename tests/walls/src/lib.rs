@@ -3,6 +3,8 @@
 pub mod graph;
 
 #[cfg(test)]
+mod features;
+#[cfg(test)]
 mod scripts;
 #[cfg(test)]
 mod walls;
