@@ -49,7 +49,7 @@ impl Cluster {
         if let Some(kubeconfig) = std::env::var_os("KUBECONFIG") {
             return Ok(Self { kubeconfig: kubeconfig.into(), kubectl, ends_with: None });
         }
-        let e2e = std::env::current_exe()?.with_file_name("acb-e2e");
+        let e2e = std::path::absolute("target/debug/acb-e2e")?;
         tell("bringing up a control plane");
         output(Command::new(&e2e).args(["up", "--control-plane"]), "")?;
         Ok(Self { kubeconfig: std::path::absolute(OWN_KUBECONFIG)?, kubectl, ends_with: Some(e2e) })
