@@ -1,7 +1,7 @@
 //! Each crate is built once for programs and tests.
 //!
 //! Where a dependency of tests adds a feature to a crate, `cargo build` and `cargo test` build that crate and all that stand on it
-//! twice. For tokio that was half the workspace, and some minutes. The Cargo.toml of this crate names such features for both.
+//! twice. On tokio stands every crate that does I/O. The Cargo.toml of this crate names such features for both.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
