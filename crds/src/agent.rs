@@ -59,7 +59,7 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub location: Option<String>,
-    /// Anything else that others may look for.
+    /// Anything else that others may look for, at most 16 KiB together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
     pub metadata: BTreeMap<String, String>,

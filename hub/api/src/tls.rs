@@ -227,31 +227,37 @@ impl Places {
 
 /// Connections whose handshake is not done, by age.
 #[derive(Clone, Default)]
-struct Greetings(Arc<sync::Mutex<BTreeMap<u64, (Place, oneshot::Sender<()>)>>>);
+struct Greetings(Arc<sync::Mutex<BTreeMap<u64, Greeting>>>);
+
+struct Greeting {
+    place: Place,
+    /// Dropped, it tells the one who waits for the peer.
+    _evict: oneshot::Sender<()>,
+}
 
 impl Greetings {
     /// What is returned resolves when it is evicted.
     fn begin(&self, number: u64, place: Place) -> oneshot::Receiver<()> {
         let (evict, evicted) = oneshot::channel();
-        self.lock().insert(number, (place, evict));
+        self.lock().insert(number, Greeting { place, _evict: evict });
         evicted
     }
 
     /// Its place, where it still has it.
     fn end(&self, number: u64) -> Option<Place> {
-        self.lock().remove(&number).map(|(place, _)| place)
+        self.lock().remove(&number).map(|greeting| greeting.place)
     }
 
     /// Frees the place of the oldest of these.
     fn evict(&self, of: impl Fn(&Peer) -> bool) {
         let mut greetings = self.lock();
-        let oldest = greetings.iter().find(|(_, (place, _))| of(&place.peer)).map(|(number, _)| *number);
+        let oldest = greetings.iter().find(|(_, greeting)| of(&greeting.place.peer)).map(|(number, _)| *number);
         if let Some(oldest) = oldest {
             greetings.remove(&oldest);
         }
     }
 
-    fn lock(&self) -> sync::MutexGuard<'_, BTreeMap<u64, (Place, oneshot::Sender<()>)>> {
+    fn lock(&self) -> sync::MutexGuard<'_, BTreeMap<u64, Greeting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,6 +11,9 @@ use crate::{
     tenant::adoption,
 };
 
+/// Bytes of all metadata names and values, as at a registration: every list of agents has them.
+const MAX_METADATA_BYTES: usize = 16 * 1024;
+
 /// An Agent that can be provisioned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidatedAgent {
@@ -74,6 +77,13 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
                 owner.allowance.context_types
             );
             problems.push(Problem::new(Reason::TooManyContextTypes, format!("spec.publishes[{index}]"), message));
+        }
+        let bytes: usize = agent.spec.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > MAX_METADATA_BYTES {
+            let message = format!(
+                "its names and values have {bytes} bytes together, and may have {MAX_METADATA_BYTES}: keep what others look for, and share the rest as a context"
+            );
+            problems.push(Problem::new(Reason::InvalidSpec, "spec.metadata", message));
         }
         if agent.spec.credentials.as_ref().is_some_and(|credentials| credentials.api_key.is_none()) {
             let message = "only API keys are checked yet: add apiKey, or leave credentials out".to_owned();

@@ -255,6 +255,18 @@ fn a_credential_that_nothing_checks_yet() {
 }
 
 #[test]
+fn metadata_that_no_list_could_hold() {
+    let problems = |bytes: usize| {
+        let spec = format!("{{role: admin, metadata: {{note: {}}}}}", "x".repeat(bytes));
+        let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-acme", "one", &spec)));
+        agent::validate::validate(&given.agents[0], &agent_world(&given, &platform())).err().unwrap_or_default()
+    };
+    assert_eq!(problems(16 * 1024 - 4), []);
+    let problems = problems(16 * 1024 - 3);
+    assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::InvalidSpec, "spec.metadata"));
+}
+
+#[test]
 fn a_quota_above_the_tier_or_of_no_tenant() {
     let text = tenant_text("acme", "{tier: Free}")
         + &quota_text("acb-acme", "whole", "{storageBytes: 2000000000}")

@@ -5,6 +5,7 @@ mod bounds;
 mod campaign;
 mod faults;
 mod model;
+mod rights;
 mod scenarios;
 mod world;
 
