@@ -34,8 +34,7 @@ pub fn shown(arrows: &Arrows, circle: &BTreeSet<PathBuf>) -> String {
 }
 
 /// What a file uses, and what that uses, and so on. The file itself is among them only where a way leads back to it.
-#[must_use]
-pub fn reached(arrows: &Arrows, file: &Path) -> BTreeSet<PathBuf> {
+fn reached(arrows: &Arrows, file: &Path) -> BTreeSet<PathBuf> {
     let mut reached = BTreeSet::new();
     let mut pending = vec![file];
     while let Some(file) = pending.pop() {

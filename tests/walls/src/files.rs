@@ -1,47 +1,24 @@
 //! The walls between the files of each crate.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use crate::{
     arrows::Arrows,
-    circles::{circles, reached, shown},
+    circles::{circles, shown},
     modules::{Disk, Modules},
     rooms::Rooms,
     workspace,
 };
 
 /// Packages whose files are not held to this yet.
-const PENDING: &[&str] = &[
-    "acb-hub-core",
-    "acb-hub-api",
-    "acb-crds",
-    "acb-operator",
-    "acb-hub-bus",
-    "acb-sdk",
-    "acb",
-    "acb-demo",
-    "acb-bench",
-    "acb-e2e",
-];
+const PENDING: &[&str] = &["acb-hub-core", "acb-hub-api"];
 
 /// The lowest floor first. A room may use the rooms of the floors below its own, and no other.
 const ROOMS: &[Rooms] = &[Rooms {
     package: "acb-hub-core",
     floors: &[&["fault"], &["kit"], &["metrics"], &["log"], &["directory"], &["door", "messages", "contexts"]],
 }];
-
-/// An arrow that closes a circle and is still there, and why. None is added.
-struct Remaining {
-    from: &'static str,
-    to: &'static str,
-    why: &'static str,
-}
-
-const REMAINING: &[Remaining] = &[];
 
 /// A library or a program, its files by their paths in the repository.
 struct Sources {
@@ -69,50 +46,14 @@ fn held() -> Vec<Sources> {
     all().into_iter().filter(|sources| !PENDING.contains(&sources.package.as_str())).collect()
 }
 
-fn without(mut arrows: Arrows, remaining: &[(&str, &str)]) -> Arrows {
-    for (from, to) in remaining {
-        if let Some(used) = arrows.all.get_mut(Path::new(from)) {
-            used.remove(Path::new(to));
-        }
-    }
-    arrows
-}
-
-/// The listed arrows that close no circle any more when all the others on the list are gone.
-fn needless<'a>(arrows: &[&Arrows], listed: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let needed = |entry: &(&str, &str)| {
-        let others: Vec<_> = listed.iter().filter(|other| *other != entry).copied().collect();
-        arrows.iter().any(|arrows| {
-            let (from, to) = (PathBuf::from(entry.0), PathBuf::from(entry.1));
-            arrows.all.get(&from).is_some_and(|used| used.contains_key(&to))
-                && reached(&without((*arrows).clone(), &others), &to).contains(&from)
-        })
-    };
-    listed.iter().filter(|entry| !needed(entry)).copied().collect()
-}
-
-fn listed() -> Vec<(&'static str, &'static str)> {
-    REMAINING.iter().map(|remaining| (remaining.from, remaining.to)).collect()
-}
-
 #[test]
 fn no_files_use_each_other_in_a_circle() {
     let mut found = Vec::new();
     for sources in held() {
-        let arrows = without(sources.arrows, &listed());
-        found.extend(circles(&arrows).iter().map(|circle| format!("{}: {}", sources.package, shown(&arrows, circle))));
+        let circles = circles(&sources.arrows);
+        found.extend(circles.iter().map(|circle| format!("{}: {}", sources.package, shown(&sources.arrows, circle))));
     }
     assert!(found.is_empty(), "move what is used to a file that both can use:\n{}", found.join("\n"));
-}
-
-#[test]
-fn what_remains_of_the_circles_is_needed() {
-    let held = held();
-    let arrows: Vec<&Arrows> = held.iter().map(|sources| &sources.arrows).collect();
-    let needless = needless(&arrows, &listed());
-    let lines = REMAINING.iter().filter(|remaining| needless.contains(&(remaining.from, remaining.to)));
-    let lines: Vec<String> = lines.map(|line| format!("{} → {} ({})", line.from, line.to, line.why)).collect();
-    assert!(lines.is_empty(), "these close no circle any more, take them off the list:\n{}", lines.join("\n"));
 }
 
 #[test]
@@ -138,13 +79,4 @@ fn every_crate_is_read() {
             sources.flat_map(|sources| &sources.modules.all).map(|module| module.file.as_path()).collect();
         assert!(files.contains(Path::new(file)), "{package} is read without {file}");
     }
-}
-
-#[test]
-fn a_listed_arrow_that_closes_no_circle_is_found() {
-    let mut arrows = Arrows::default();
-    for (from, to) in [("a", "b"), ("b", "a"), ("b", "c")] {
-        arrows.all.entry(from.into()).or_default().entry(to.into()).or_default().insert("x".to_owned());
-    }
-    assert_eq!(needless(&[&arrows], &[("b", "a"), ("b", "c"), ("c", "a")]), [("b", "c"), ("c", "a")]);
 }

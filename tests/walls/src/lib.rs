@@ -3,9 +3,11 @@
 pub mod arrows;
 pub mod circles;
 pub mod graph;
+pub mod items;
 pub mod modules;
 pub mod paths;
 pub mod rooms;
+pub mod tokens;
 pub mod workspace;
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use syn::visit::Visit;
-
 use crate::{
     graph::Problem,
-    paths::{self, Glob, Import, Paths, Segments},
+    items::{Declared, Item, items},
+    paths::{Glob, Import, Paths, Segments},
+    tokens::{self, Tree},
 };
 
 /// Where texts come from: the disk, or a test.
@@ -68,7 +68,7 @@ impl Modules {
     /// From the first file on. A module that is built for tests alone is not among them.
     ///
     /// # Errors
-    /// Where a file is missing or is no Rust.
+    /// Where a file is missing or its brackets don't match.
     pub fn read(texts: &dyn Texts, root: &Path) -> Result<Self, Problem> {
         let mut modules = Self::default();
         let folder = root.parent().unwrap_or(Path::new("")).to_owned();
@@ -85,48 +85,54 @@ impl Modules {
         parent: Option<usize>,
     ) -> Result<usize, Problem> {
         let text = texts.text(file)?.ok_or_else(|| format!("{} is not there", file.display()))?;
-        let syntax = syn::parse_file(&text).map_err(|fault| format!("{}: {fault}", file.display()))?;
-        self.read_items(texts, &syntax.items, file, folder, path, parent)
+        let trees = tokens::read(&text).map_err(|problem| format!("{}: {problem}", file.display()))?;
+        self.read_items(texts, &trees, file, folder, path, parent)
     }
 
     fn read_items(
         &mut self,
         texts: &dyn Texts,
-        items: &[syn::Item],
+        trees: &[Tree],
         file: &Path,
         folder: &Path,
         path: Segments,
         parent: Option<usize>,
     ) -> Result<usize, Problem> {
+        let mut items = items(trees);
+        items.retain(|item| !item.is_for_tests);
         let mut found = Paths::default();
-        items.iter().for_each(|item| found.visit_item(item));
-        let shipped = || items.iter().filter(|item| !paths::is_for_tests(paths::attributes(item)));
+        for item in &items {
+            match item.used() {
+                Some(used) => found.add_use(used, item.is_visible),
+                // A module has paths of its own.
+                None if item.declared().is_some() => {}
+                None => found.add_code(item.trees),
+            }
+        }
         let index = self.all.len();
         self.all.push(Module {
             path: path.clone(),
             file: file.to_owned(),
             parent,
             children: BTreeMap::new(),
-            items: shipped().filter_map(paths::name).collect(),
+            items: items.iter().filter_map(Item::name).map(str::to_owned).collect(),
             imports: found.imports,
             globs: found.globs,
             used: found.used,
         });
-        for item in shipped() {
-            let syn::Item::Mod(declared) = item else { continue };
-            let name = declared.ident.to_string();
-            let path: Segments = path.iter().chain([&name]).cloned().collect();
-            let folder = folder.join(&name);
-            let child = match &declared.content {
-                Some((_, items)) => self.read_items(texts, items, file, &folder, path, Some(index))?,
-                None => {
+        for (name, declared) in items.iter().filter_map(Item::declared) {
+            let path: Segments = path.iter().map(String::as_str).chain([name]).map(str::to_owned).collect();
+            let folder = folder.join(name);
+            let child = match declared {
+                Declared::Braces(trees) => self.read_items(texts, trees, file, &folder, path, Some(index))?,
+                Declared::File => {
                     let flat = folder.with_extension("rs");
                     let file = if texts.text(&flat)?.is_some() { flat } else { folder.join("mod.rs") };
                     self.read_file(texts, &file, &folder, path, Some(index))?
                 }
             };
             if let Some(module) = self.all.get_mut(index) {
-                module.children.insert(name, child);
+                module.children.insert(name.to_owned(), child);
             }
         }
         Ok(index)

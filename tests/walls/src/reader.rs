@@ -95,6 +95,9 @@ fn paths_in_code_count_wherever_they_are() {
         "#[serde(with = \"crate::b::B\")] struct S;",
         "struct S { #[arg(value_parser = crate::b::B::parse)] s: u8 }",
         "mod inner { use super::super::b::B; }",
+        "const fn f() { '\\''; b'{'; \"\\\"{\"; b\"\\\\\"; 'a: loop {} let r#use = 0..super::b::B; 1.0.b::B }",
+        "static mut S: [u8; 2] = { 1 }; const _: () = {}; extern \"C\" {} unsafe impl S for [u8; N] {} use super::b::B;",
+        "fn f() -> impl Send + use<'_> { X::<{ super::b::B }>::c(|x| x.y) }",
     ] {
         assert_eq!(of(text), ["src/b.rs (crate::b::B)"], "{text}");
     }
@@ -113,6 +116,8 @@ fn what_names_nothing_of_the_crate_is_no_arrow() {
         "fn f() { json!({ \"a\": x.b::c }); }",
         "struct S; fn f() { self::S; Self::S; }",
         "use hex::hex; fn f() { hex(); }",
+        "struct S { #[cfg(test)] s: Map<crate::b::B, crate::b::B>, t: u8 }",
+        "fn f() { #[cfg(test)] crate::b::d(); let _ = r#\"crate::b::B\"#; /* crate::b::B /* */ crate::b::B */ }",
     ] {
         assert_eq!(of(text), [""; 0], "{text}");
     }
