@@ -10,11 +10,11 @@ use acb_crds::{
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
 use acb_hub_core::payload_schema;
-use serde_json::Value;
 
 use super::{
     World,
     adoption::{self, Identity},
+    namespace::{TENANT_LABEL, TENANT_UID_LABEL, adopted_id, label, served_id},
 };
 use crate::{
     condition::{Problem, Reason},
@@ -24,13 +24,6 @@ use crate::{
     tenancy::Tenancy,
     tier::{self, QuotaCeilings},
 };
-
-/// The label of a namespace that serves a tenant. Only the platform may set it.
-pub const TENANT_LABEL: &str = "acb.dev/tenant";
-/// The UID of the Tenant that a namespace serves.
-pub const TENANT_UID_LABEL: &str = "acb.dev/tenant-uid";
-/// The annotation of a namespace with the id whose data its tenant adopted.
-pub const ADOPTED_ANNOTATION: &str = "acb.dev/tenant-id";
 
 const PARTITIONS: u32 = 4;
 const RETENTION: Retention = Retention::from_days(7);
@@ -252,20 +245,6 @@ fn check_neighbours(tenant: &Tenant, world: &World, identity: &Identity, namespa
             problems.push(Problem::new(Reason::RetainedData, field, message));
         }
     }
-}
-
-pub(super) fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
-    object.get("metadata")?.get("labels")?.get(key)?.as_str()
-}
-
-/// The id of the tenant that a namespace serves.
-fn served_id(namespace: &Value) -> Option<TenantId> {
-    let uid = label(namespace, TENANT_UID_LABEL).filter(|uid| !uid.is_empty())?;
-    Some(adopted_id(namespace).unwrap_or_else(|| TenantId::from_uid(uid)))
-}
-
-pub(super) fn adopted_id(namespace: &Value) -> Option<TenantId> {
-    TenantId::from_hex(namespace.get("metadata")?.get("annotations")?.get(ADOPTED_ANNOTATION)?.as_str()?)
 }
 
 /// The limits that a tier does not allow.
