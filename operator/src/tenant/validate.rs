@@ -9,7 +9,7 @@ use acb_crds::{
     },
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
-use acb_hub_core::payload_schema;
+use acb_hub_core::{json_keywords, json_schema::JsonSchema};
 
 use super::{
     World,
@@ -137,7 +137,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let mut context_types = Vec::new();
     for (index, listed) in spec.context_types.iter().enumerate() {
         // By what hubs compile it with: they would refuse every payload of the type.
-        if let Some(why) = listed.schema.as_ref().and_then(|listed| payload_schema::compile(&listed.schema).err()) {
+        if let Some(why) = listed.schema.as_ref().and_then(|listed| JsonSchema::compile(&listed.schema).err()) {
             let field = format!("spec.contextTypes[{index}].schema.schema");
             let message =
                 format!("no JSON Schema that can be used ({why}): correct it; references to other documents are not followed");
@@ -303,6 +303,10 @@ fn not_acted_on(tenant: &Tenant) -> Vec<String> {
         if set {
             fields.push(field.to_owned());
         }
+    }
+    for (index, listed) in spec.context_types.iter().enumerate() {
+        let ignored = listed.schema.iter().flat_map(|listed| json_keywords::ignored(&listed.schema));
+        fields.extend(ignored.map(|place| format!("spec.contextTypes[{index}].schema.schema: {place}")));
     }
     fields
 }
