@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use ::cel::{Context, Program, Value as Cel};
 use serde_json::Value;
 
-use crate::schema::{Violation, Violations};
+use crate::violation::{Violation, Violations};
 
 /// Words that CEL keeps for itself. Kubernetes writes a field of such a name as `__name__`.
 const RESERVED: [&str; 21] = [

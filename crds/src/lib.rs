@@ -8,6 +8,7 @@ pub mod names;
 pub mod quota;
 pub mod schema;
 pub mod tenant;
+mod violation;
 
 pub use agent::{Agent, AgentSpec, AgentStatus};
 pub use common::{Condition, Limits, Retention};

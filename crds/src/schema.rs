@@ -8,13 +8,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::core::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use crate::{API_VERSION, Agent, Quota, Tenant, cel::Rules};
+pub use crate::violation::{MAX_VIOLATIONS, Violation};
+use crate::{API_VERSION, Agent, Quota, Tenant, cel::Rules, violation::Violations};
 
 /// The most bytes of a file of resources.
 pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
-
-/// The most violations that are told of one document: who writes as many as fit into one must not be told of each.
-pub const MAX_VIOLATIONS: usize = 100;
 
 /// A resource of one of the kinds.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,60 +119,6 @@ impl Resource {
             Self::Agent(agent) => serde_json::to_value(agent),
             Self::Quota(quota) => serde_json::to_value(quota),
         }
-    }
-}
-
-/// What is wrong at one place of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Such as `spec.contextTypes[0].name`; empty: the document.
-    pub path: String,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl Violation {
-    pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
-    }
-}
-
-/// What is wrong with a document, as far as it is told.
-#[derive(Debug, Default)]
-pub(crate) struct Violations {
-    told: Vec<Violation>,
-    is_more: bool,
-}
-
-impl Violations {
-    pub(crate) fn push(&mut self, violation: Violation) {
-        if self.told.len() < MAX_VIOLATIONS {
-            self.told.push(violation);
-        } else {
-            self.is_more = true;
-        }
-    }
-
-    /// Whether nothing more is told, so that nothing more need be looked for.
-    pub(crate) fn is_full(&self) -> bool {
-        self.is_more
-    }
-
-    fn is_empty(&self) -> bool {
-        self.told.is_empty()
-    }
-
-    fn into_told(mut self) -> Vec<Violation> {
-        if self.is_more {
-            self.told.push(Violation::new("", format!("there is more than these {MAX_VIOLATIONS}: mend them, and check again")));
-        }
-        self.told
     }
 }
 

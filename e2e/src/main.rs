@@ -11,10 +11,12 @@ mod kubectl;
 mod machine;
 mod network;
 mod node;
+mod output;
 mod owner;
 mod place;
 mod process;
 mod report;
+mod runtime;
 mod scenario;
 mod state;
 
@@ -22,7 +24,7 @@ use std::{io::Write as _, net::IpAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{cluster::Extent, error::Result, kubectl::Kubectl, place::Place};
+use crate::{cluster::Extent, error::Result, kubectl::Kubectl, output::say, place::Place, runtime::runtime};
 
 /// A real Kubernetes cluster on one machine, and what users do with ACB on it.
 #[derive(Debug, Parser)]
@@ -66,11 +68,6 @@ enum Command {
         #[arg(long)]
         host: IpAddr,
     },
-}
-
-/// Prints a line. Who closed our output reads it no more.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn main() -> ExitCode {
@@ -118,8 +115,4 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Backends { host } => runtime()?.block_on(backends::serve(&place, host))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Runtime::new().map_err(error::at("a runtime"))
 }

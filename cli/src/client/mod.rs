@@ -8,14 +8,15 @@ mod mailbox;
 mod payload;
 mod profile;
 mod program;
+mod refusal;
 mod reply;
 mod session;
+mod target;
 mod transfer;
 mod watch;
 
-use acb_sdk::{Client, Code, Error};
-
-use crate::output::{Exit, Failure, Output};
+use self::{refusal::refused, target::Target};
+use crate::output::{Failure, Output};
 
 /// The commands that speak to a tenant's hub.
 #[derive(Debug, clap::Subcommand)]
@@ -47,22 +48,6 @@ pub(crate) enum Command {
     Pull(transfer::Pull),
 }
 
-/// Which hub, as whom.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Target {
-    /// The context to use; default: the current one, see `acb contexts list`.
-    #[arg(short, long, env = "ACB_CONTEXT")]
-    context: Option<String>,
-}
-
-impl Target {
-    async fn connect(&self) -> Result<Client, Failure> {
-        let profiles = profile::Profiles::load()?;
-        let profile = profiles.choose(self.context.as_deref())?;
-        profile.connect(&format!("context {:?}", profile.name)).await
-    }
-}
-
 /// Runs one.
 pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
@@ -78,19 +63,4 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Push(push) => push.run(output).await,
         Command::Pull(pull) => pull.run(output).await,
     }
-}
-
-/// The failure that an error of the SDK is: for which object, what failed, and what to do.
-fn refused(object: &str, error: &Error) -> Failure {
-    let (exit, advice) = match error.code() {
-        _ if matches!(error, Error::Untrusted(_)) => (Exit::Denied, "; give the CA of this tenant with `acb login --ca`"),
-        Code::NotFound => (Exit::NotFound, ""),
-        Code::Unauthenticated => (Exit::Denied, "; get a new API key and run `acb login` again"),
-        Code::PermissionDenied => (Exit::Denied, "; the agent's role or context types do not allow it, see its Agent resource"),
-        Code::Unavailable => (Exit::Unavailable, "; is the hub running? `acb contexts list` shows its address"),
-        Code::DeadlineExceeded => (Exit::Unavailable, "; try again, or give it more time"),
-        _ if matches!(error, Error::Usage(_) | Error::Payload(_)) => (Exit::Usage, ""),
-        _ => (Exit::Failed, ""),
-    };
-    Failure::new(exit, format_args!("{object}: {error}{advice}"))
 }

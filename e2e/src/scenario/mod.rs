@@ -24,9 +24,11 @@ mod restore;
 mod rotate;
 mod runbook;
 mod tenant;
+mod world;
 
 use std::{process::ExitCode, time::Instant};
 
+use self::world::World;
 use crate::{
     cluster::{self, Extent},
     error::{Error, Result},
@@ -325,13 +327,6 @@ const SCENARIOS: &[Scenario] = &[
         run: release::operator_first,
     },
 ];
-
-/// What a scenario acts on.
-struct World {
-    place: Place,
-    state: State,
-    kubectl: Kubectl,
-}
 
 /// Names them.
 pub(crate) fn list() {

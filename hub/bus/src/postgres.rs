@@ -5,6 +5,7 @@
 
 mod append;
 mod fetch;
+mod log;
 mod retention;
 mod tail;
 mod wake;
@@ -28,6 +29,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::size;
 use append::Writer;
+use log::Log;
 use wake::Wake;
 
 /// The bus of one tenant.
@@ -37,15 +39,6 @@ pub struct PostgresBus {
     log: Log,
     writers: Mutex<HashMap<TopicName, Writer>>,
     supervisor: Supervisor,
-}
-
-/// What every part of the bus needs: whose log, where, and how it learns of changes.
-#[derive(Clone)]
-pub(crate) struct Log {
-    pool: Pool,
-    tenant: [u8; 10],
-    wake: Arc<Wake>,
-    stop: CancellationToken,
 }
 
 impl PostgresBus {
@@ -124,9 +117,4 @@ impl Bus for PostgresBus {
     async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
         fetch::offsets_at(&self.log, topic, time).await
     }
-}
-
-/// The message that a caller of the bus sees: never more than what failed, and why.
-fn unavailable(what: &str, error: &sqlx::Error) -> BusError {
-    BusError::Unavailable(format!("PostgreSQL did not {what}: {error}"))
 }

@@ -21,4 +21,5 @@ pub mod fault;
 pub mod kit;
 pub mod log;
 pub mod messages;
+mod metered;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! When an agent's API key is replaced, and how long the one before still works. Pure.
 
-use acb_crds::{Agent, AgentSpec, Retention, agent::Rotation, names::annotations::ROTATE};
+use acb_crds::{Agent, AgentSpec, Retention, agent::Rotation};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{World, validate::ValidatedAgent};
@@ -54,9 +54,4 @@ pub fn secret(agent: &ValidatedAgent, world: &World) -> SecretRef {
 pub(super) fn before(agent: &ValidatedAgent, world: &World, secret: &SecretRef) -> Option<ReplacedKey> {
     let secret = secret.before().filter(|before| world.secrets.contains(before))?;
     Some(ReplacedKey { secret, overlap_seconds: overlap(&agent.spec) })
-}
-
-/// The request that people make with an annotation.
-pub(super) fn asked(agent: &Agent) -> Option<String> {
-    agent.metadata.annotations.as_ref()?.get(ROTATE).cloned()
 }

@@ -2,10 +2,10 @@
 
 use acb_crds::{
     Agent, Limits,
-    names::{AgentName, TenantId, TenantName},
+    names::{AgentName, TenantId, TenantName, annotations::ROTATE},
 };
 
-use super::{World, rotation};
+use super::World;
 use crate::{
     condition::{Problem, Reason},
     tenant::adoption,
@@ -99,7 +99,7 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
         spec: agent.spec.clone(),
         limits: standing.limits,
         not_acted_on: not_acted_on(agent),
-        rotate: rotation::asked(agent),
+        rotate: agent.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROTATE).cloned()),
         name,
         uid: world.id.clone().unwrap_or(uid),
         namespace,

@@ -10,7 +10,7 @@ use acb_crds::{
 
 use serde_json::Value;
 
-use super::validate::{TENANT_UID_LABEL, adopted_id, label};
+use super::namespace::{TENANT_UID_LABEL, adopted_id, label};
 use crate::plan::AgentRow;
 
 /// What a Tenant is called in every system.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{World, quantity::canonical, rotation, space::labels, validate::ValidatedTenant};
+use super::{World, hub_secrets::HubSecrets, quantity::canonical, rotation, space::labels, validate::ValidatedTenant};
 use crate::{
     effect::kubernetes::{AUTHORITY, ObjectKey},
     plan::SecretRef,
@@ -19,29 +19,6 @@ pub const OPS_PORT: u16 = 8080;
 
 /// The annotation of the Deployment with a digest of what that certificate was made for: names and authority.
 const TLS_FOR: &str = "acb.dev/tls-for";
-
-/// The Secrets of one tenant, by name and generation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HubSecrets {
-    /// In the operator's namespace.
-    pub authority: SecretRef,
-    /// The hub's leaf.
-    pub tls: SecretRef,
-    /// Signing key, pepper, key of refresh tokens.
-    pub keys: SecretRef,
-    /// The login to PostgreSQL.
-    pub postgres: SecretRef,
-    /// The login to Kafka, where it is used.
-    pub kafka: Option<SecretRef>,
-}
-
-impl HubSecrets {
-    /// Those that the hub itself is given.
-    #[must_use]
-    pub fn of_hub(&self) -> Vec<&SecretRef> {
-        [&self.tls, &self.keys, &self.postgres].into_iter().chain(&self.kafka).collect()
-    }
-}
 
 /// `hub.json`. A struct rather than JSON, so that its text is always the same.
 #[derive(Serialize)]

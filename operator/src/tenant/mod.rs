@@ -5,6 +5,8 @@ pub mod adoption;
 pub mod bandwidth;
 pub mod fetch;
 pub mod hub;
+pub mod hub_secrets;
+pub mod namespace;
 pub mod network;
 pub mod opening;
 mod orphan;

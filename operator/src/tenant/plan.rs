@@ -6,10 +6,7 @@ use acb_crds::tenant::DeletionPolicy;
 use serde_json::{Value, json};
 
 use super::{
-    World, access, bandwidth,
-    hub::{self, HubSecrets},
-    network, orphan, rotation, scaling, space,
-    validate::ValidatedTenant,
+    World, access, bandwidth, hub, hub_secrets::HubSecrets, network, orphan, rotation, scaling, space, validate::ValidatedTenant,
 };
 use crate::{
     difference,

@@ -5,7 +5,7 @@
 use acb_crds::{common::CredentialStatus, names::objects};
 use serde_json::Value;
 
-use super::{World, hub::HubSecrets, validate::ValidatedTenant};
+use super::{World, hub_secrets::HubSecrets, validate::ValidatedTenant};
 use crate::{
     effect::{kubernetes::ObjectKey, postgres_observe::LoginState},
     plan::{KubernetesStep, SecretRef, Step},

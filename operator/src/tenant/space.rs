@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::validate::{ADOPTED_ANNOTATION, TENANT_LABEL, TENANT_UID_LABEL, ValidatedTenant};
+use super::{
+    namespace::{ADOPTED_ANNOTATION, TENANT_LABEL, TENANT_UID_LABEL},
+    validate::ValidatedTenant,
+};
 
 /// The annotations with what a Quota may say at most: followed by `tenant-` or `agent-`, and the limit's field. The chart's admission
 /// policy reads them, and denies where they are missing.

@@ -9,12 +9,13 @@ use acb_crds::{
     },
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
-use acb_hub_core::directory::schema;
+use acb_hub_core::kit::{json_keywords, json_schema::JsonSchema};
 use serde_json::Value;
 
 use super::{
     World,
     adoption::{self, Identity},
+    namespace::{TENANT_LABEL, TENANT_UID_LABEL, adopted_id, label, served_id},
 };
 use crate::{
     condition::{Problem, Reason},
@@ -24,13 +25,6 @@ use crate::{
     tenancy::Tenancy,
     tier::{self, QuotaCeilings},
 };
-
-/// The label of a namespace that serves a tenant. Only the platform may set it.
-pub const TENANT_LABEL: &str = "acb.dev/tenant";
-/// The UID of the Tenant that a namespace serves.
-pub const TENANT_UID_LABEL: &str = "acb.dev/tenant-uid";
-/// The annotation of a namespace with the id whose data its tenant adopted.
-pub const ADOPTED_ANNOTATION: &str = "acb.dev/tenant-id";
 
 const PARTITIONS: u32 = 4;
 const RETENTION: Retention = Retention::from_days(7);
@@ -144,7 +138,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let mut context_types = Vec::new();
     for (index, listed) in spec.context_types.iter().enumerate() {
         // By what hubs compile it with: they would refuse every payload of the type.
-        if let Some(why) = listed.schema.as_ref().and_then(|listed| schema::compile(&listed.schema).err()) {
+        if let Some(why) = listed.schema.as_ref().and_then(|listed| JsonSchema::compile(&listed.schema).err()) {
             let field = format!("spec.contextTypes[{index}].schema.schema");
             let message =
                 format!("no JSON Schema that can be used ({why}): correct it; references to other documents are not followed");
@@ -254,20 +248,6 @@ fn check_neighbours(tenant: &Tenant, world: &World, identity: &Identity, namespa
     }
 }
 
-pub(super) fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
-    object.get("metadata")?.get("labels")?.get(key)?.as_str()
-}
-
-/// The id of the tenant that a namespace serves.
-fn served_id(namespace: &Value) -> Option<TenantId> {
-    let uid = label(namespace, TENANT_UID_LABEL).filter(|uid| !uid.is_empty())?;
-    Some(adopted_id(namespace).unwrap_or_else(|| TenantId::from_uid(uid)))
-}
-
-pub(super) fn adopted_id(namespace: &Value) -> Option<TenantId> {
-    TenantId::from_hex(namespace.get("metadata")?.get("annotations")?.get(ADOPTED_ANNOTATION)?.as_str()?)
-}
-
 /// The limits that a tier does not allow.
 pub(crate) fn above_tier(prefix: &str, limits: &Limits, ceiling: &Limits, tier: Tier) -> Vec<Problem> {
     let above = limits.above(ceiling).into_iter();
@@ -324,6 +304,10 @@ fn not_acted_on(tenant: &Tenant) -> Vec<String> {
         if set {
             fields.push(field.to_owned());
         }
+    }
+    for (index, listed) in spec.context_types.iter().enumerate() {
+        let ignored = listed.schema.iter().flat_map(|listed| json_keywords::ignored(&listed.schema));
+        fields.extend(ignored.map(|place| format!("spec.contextTypes[{index}].schema.schema: {place}")));
     }
     fields
 }

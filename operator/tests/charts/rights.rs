@@ -153,6 +153,6 @@ fn the_admission_policy_reads_the_annotations_that_the_plan_writes() {
     for (field, _) in acb_crds::Limits::default().entries() {
         assert!(ceiling.contains(&format!("'{field}'")), "{field} has no ceiling");
     }
-    let label = format!("'{}'", acb_operator::tenant::validate::TENANT_LABEL);
+    let label = format!("'{}'", acb_operator::tenant::namespace::TENANT_LABEL);
     assert!(of("acb-tenant-namespace").contains(&label) && of("acb-operator-bounds").contains(&label));
 }

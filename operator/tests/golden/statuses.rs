@@ -49,6 +49,22 @@ fn fields_that_nothing_acts_on_are_named() {
 }
 
 #[test]
+fn what_no_hub_acts_on_in_a_json_schema_is_named() {
+    let given = tenancy(&tenant_text(
+        "acme",
+        "{tier: Professional, contextTypes: [{name: notes, schema: {id: note, version: '1', schema: {requird: [id], properties: {at: {format: datetime}}}}}]}",
+    ));
+    let validated = tenant::validate::validate(&first(&given), &world(&given), &platform()).unwrap();
+    assert_eq!(
+        validated.not_acted_on,
+        [
+            "spec.contextTypes[0].schema.schema: /properties/at/format (there is no such format)",
+            "spec.contextTypes[0].schema.schema: /requird (there is no such keyword)",
+        ]
+    );
+}
+
+#[test]
 fn a_quota_shows_what_holds() {
     let given = sample("acme.yaml");
     let validated = quota::validate::validate(&given.quotas[0], &census("acb-acme", &given, &platform()));

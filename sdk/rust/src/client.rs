@@ -7,9 +7,8 @@ use std::{
 };
 
 use acb_proto::v1::{
-    RequestRequest, SendMessageRequest, SendMessageResponse, agent_registry_client::AgentRegistryClient,
-    context_service_client::ContextServiceClient, message_service_client::MessageServiceClient,
-    stream_service_client::StreamServiceClient,
+    agent_registry_client::AgentRegistryClient, context_service_client::ContextServiceClient,
+    message_service_client::MessageServiceClient, stream_service_client::StreamServiceClient,
 };
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
@@ -20,12 +19,10 @@ use crate::{
     backoff::Patience,
     credential::{ApiKey, Credential},
     error::broke,
-    message::{Message, Received},
     replica::Replicas,
 };
 
 const ATTEMPT: Duration = Duration::from_secs(15);
-const REPLY_SLACK: Duration = Duration::from_secs(5);
 
 type Service = InterceptedService<Channel, Bearer>;
 
@@ -206,63 +203,6 @@ impl Client {
     #[must_use]
     pub fn replica(&self) -> Option<String> {
         self.inner.replica.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Sends one message and waits until it is durable. It is tried again on other replicas under the same idempotency key, so that it is
-    /// in the log once.
-    ///
-    /// ```no_run
-    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
-    /// use acb_sdk::Message;
-    ///
-    /// #[derive(serde::Serialize)]
-    /// struct Task { document: String }
-    ///
-    /// let task = Task { document: "readme".to_owned() };
-    /// let sent = client.send(Message::to_group("workers").topic("task").json(&task)).await?;
-    /// println!("{}", sent.message_id);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn send(&self, message: Message) -> Result<SendMessageResponse, Error> {
-        let message = Some(message.build()?);
-        self.call("send", Retry::Always, ATTEMPT, |line| {
-            let request = SendMessageRequest { message: message.clone() };
-            async move { line.messages().send_message(request).await }
-        })
-        .await
-    }
-
-    /// Sends a query and waits for its reply, at most for `within` (up to 5 minutes).
-    ///
-    /// ```no_run
-    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
-    /// use acb_sdk::Message;
-    /// use std::time::Duration;
-    ///
-    /// let question = Message::to_agent("librarian").topic("lookup").text("isolation");
-    /// let answer: Vec<String> = client.request(question, Duration::from_secs(10)).await?.json()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn request(&self, message: Message, within: Duration) -> Result<Received, Error> {
-        let message = Some(message.build_query()?);
-        let until = tokio::time::Instant::now() + within;
-        let response = self
-            .call("request", Retry::Always, within + REPLY_SLACK, |line| {
-                let left = until.saturating_duration_since(tokio::time::Instant::now());
-                let request = RequestRequest { message: message.clone(), timeout: crate::wire::duration(left) };
-                async move { line.messages().request(request).await }
-            })
-            .await?;
-        let reply =
-            response.reply.ok_or_else(|| Error::refused(Code::Internal, "", "request: the hub answered without a reply"))?;
-        Ok(Received::detached(reply, self.clone()))
-    }
-
-    /// Answers a received message: to its `reply_to`, or else to its sender.
-    pub async fn reply(&self, to: &Received, answer: Message) -> Result<SendMessageResponse, Error> {
-        self.send(answer.answering(to.message())).await
     }
 
     pub(crate) fn patience(&self) -> Patience {

@@ -3,40 +3,13 @@
 use std::collections::HashMap;
 
 use acb_proto::v1::{
-    Access, Context, CreateContextRequest, DeleteContextRequest, GetContextRequest, ListContextsRequest, Scope as WireScope,
-    UpdateContextRequest,
+    Context, CreateContextRequest, DeleteContextRequest, GetContextRequest, ListContextsRequest, UpdateContextRequest,
 };
 use bytes::Bytes;
 use futures::Stream;
 use serde::Serialize;
 
 use crate::{Client, Error, client::Retry, message::JSON, page, sharing::Sharing};
-
-/// Who may read a context.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Scope {
-    /// All agents of the tenant.
-    #[default]
-    Public,
-    /// Its creator.
-    Private,
-    /// The members of these groups.
-    Groups(Vec<String>),
-    /// These agents, by name.
-    Agents(Vec<String>),
-}
-
-impl From<Scope> for Access {
-    fn from(scope: Scope) -> Self {
-        let (scope, groups, agents) = match scope {
-            Scope::Public => (WireScope::Public, vec![], vec![]),
-            Scope::Private => (WireScope::Private, vec![], vec![]),
-            Scope::Groups(groups) => (WireScope::Group, groups, vec![]),
-            Scope::Agents(agents) => (WireScope::Shared, vec![], agents),
-        };
-        Self { scope: scope.into(), groups, agents }
-    }
-}
 
 /// Gathers how a small payload is shared; see [`Client::share`].
 pub type Share = Sharing<Inline>;

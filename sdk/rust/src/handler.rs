@@ -5,7 +5,10 @@ use std::{collections::HashMap, fmt};
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
-use crate::{message::Received, session::BoxError};
+use crate::message::Received;
+
+/// What a handler may fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 type Handler = Box<dyn Fn(Received) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 

@@ -32,14 +32,15 @@ pub use acb_proto::v1::{
 };
 pub use agent::{Criteria, Heartbeats, Registration};
 pub use client::{Builder, Client};
-pub use context::{Inline, Scope, Share};
+pub use context::{Inline, Share};
 pub use credential::{ApiKey, Identity, Tokens};
 pub use download::{Download, Downloaded};
 pub use error::{Code, Error};
+pub use handler::BoxError;
 pub use message::{FAILURE, JSON, Message, Received};
 pub use replica::channel;
-pub use session::{BoxError, Receipt, Sender, Session, SessionBuilder};
-pub use sharing::Sharing;
+pub use session::{Receipt, Sender, Session, SessionBuilder};
+pub use sharing::{Scope, Sharing};
 pub use subscription::{Since, Subscription};
 pub use transfer::{Progress, Resumption};
 pub use upload::{Streamed, Upload, Uploaded};

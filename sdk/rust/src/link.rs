@@ -1,6 +1,10 @@
 //! What drives a session: one connection after another, and what has to outlive each of them.
 
-use std::{collections::VecDeque, sync::PoisonError, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use acb_proto::v1::{
     OutgoingMessage, SessionRequest, SessionResponse,
@@ -22,11 +26,13 @@ use crate::{
     error::broke,
     inbox::Inbox,
     message::Received,
-    session::End,
 };
 
 const MOST_PENDING: usize = 256;
 const MOST_PENDING_BYTES: usize = 16 << 20;
+
+/// Why the session ended, once it did.
+pub(crate) type End = Arc<Mutex<Option<Error>>>;
 
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -65,7 +71,7 @@ type Queues = (mpsc::Receiver<Command>, mpsc::Sender<Received>, watch::Sender<St
 
 pub(crate) struct Driver {
     client: Client,
-    inbox: std::sync::Arc<Inbox>,
+    inbox: Arc<Inbox>,
     receive: bool,
     max_unacknowledged: u32,
     reconnect_for: Duration,
@@ -95,7 +101,7 @@ struct Stream {
 impl Driver {
     pub(crate) fn new(
         client: Client,
-        inbox: std::sync::Arc<Inbox>,
+        inbox: Arc<Inbox>,
         (receive, max_unacknowledged): (bool, u32),
         reconnect_for: Duration,
         (commands, deliveries, replica, end): Queues,

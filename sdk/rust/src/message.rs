@@ -2,18 +2,21 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use acb_proto::v1::{self, Address, MessageType, OutgoingMessage, address};
+use acb_proto::v1::{self, Address, MessageType, OutgoingMessage, RequestRequest, SendMessageRequest, address};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use tonic::Code;
 use uuid::Uuid;
 
-use crate::{Client, Error, SendMessageResponse, inbox::Ticket};
+use crate::{Client, Error, SendMessageResponse, client::Retry, inbox::Ticket, wire};
 
 /// The content type of payloads made with [`Message::json`].
 pub const JSON: &str = "application/json";
 
 /// The metadata entry in which an answer says that there is none, and why.
 pub const FAILURE: &str = "acb-failure";
+/// How much longer than the hub the client waits for a reply.
+const REPLY_SLACK: Duration = Duration::from_secs(5);
 /// The most of a reason that is sent, in bytes. All metadata of a message may have 16 KiB.
 const MOST_OF_REASON: usize = 4096;
 
@@ -275,6 +278,65 @@ impl Received {
 impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Received").field("message", &self.message).field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Sends one message and waits until it is durable. It is tried again on other replicas under the same idempotency key, so that it is
+    /// in the log once.
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
+    /// use acb_sdk::Message;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Task { document: String }
+    ///
+    /// let task = Task { document: "readme".to_owned() };
+    /// let sent = client.send(Message::to_group("workers").topic("task").json(&task)).await?;
+    /// println!("{}", sent.message_id);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send(&self, message: Message) -> Result<SendMessageResponse, Error> {
+        let message = Some(message.build()?);
+        self.call("send", Retry::Always, Self::ATTEMPT, |line| {
+            let request = SendMessageRequest { message: message.clone() };
+            async move { line.messages().send_message(request).await }
+        })
+        .await
+    }
+
+    /// Sends a query and waits for its reply, at most for `within` (up to 5 minutes).
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
+    /// use acb_sdk::Message;
+    /// use std::time::Duration;
+    ///
+    /// let question = Message::to_agent("librarian").topic("lookup").text("isolation");
+    /// let answer: Vec<String> = client.request(question, Duration::from_secs(10)).await?.json()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn request(&self, message: Message, within: Duration) -> Result<Received, Error> {
+        let message = Some(message.build_query()?);
+        let until = tokio::time::Instant::now() + within;
+        let response = self
+            .call("request", Retry::Always, within + REPLY_SLACK, |line| {
+                let left = until.saturating_duration_since(tokio::time::Instant::now());
+                let request = RequestRequest { message: message.clone(), timeout: wire::duration(left) };
+                async move { line.messages().request(request).await }
+            })
+            .await?;
+        let reply =
+            response.reply.ok_or_else(|| Error::refused(Code::Internal, "", "request: the hub answered without a reply"))?;
+        Ok(Received::detached(reply, self.clone()))
+    }
+
+    /// Answers a received message: to its `reply_to`, or else to its sender.
+    pub async fn reply(&self, to: &Received, answer: Message) -> Result<SendMessageResponse, Error> {
+        self.send(answer.answering(to.message())).await
     }
 }
 

@@ -15,9 +15,9 @@ use tokio::{
 
 use crate::{
     Client, Error, SendMessageResponse,
-    handler::Handlers,
+    handler::{BoxError, Handlers},
     inbox::Inbox,
-    link::{Command, Driver},
+    link::{Command, Driver, End},
     message::{Message, Received},
 };
 
@@ -83,9 +83,6 @@ impl SessionBuilder {
         })
     }
 }
-
-/// Why the session ended, once it did.
-pub(crate) type End = Arc<Mutex<Option<Error>>>;
 
 fn ended(end: &End) -> Error {
     let error = end.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -203,9 +200,6 @@ impl Session {
         }
     }
 }
-
-/// What a handler may fail with.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sends on a [`Session`], in order.
 #[derive(Clone, Debug)]

@@ -2,7 +2,35 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::{Client, Scope};
+use acb_proto::v1::{Access, Scope as WireScope};
+
+use crate::Client;
+
+/// Who may read a context.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All agents of the tenant.
+    #[default]
+    Public,
+    /// Its creator.
+    Private,
+    /// The members of these groups.
+    Groups(Vec<String>),
+    /// These agents, by name.
+    Agents(Vec<String>),
+}
+
+impl From<Scope> for Access {
+    fn from(scope: Scope) -> Self {
+        let (scope, groups, agents) = match scope {
+            Scope::Public => (WireScope::Public, vec![], vec![]),
+            Scope::Private => (WireScope::Private, vec![], vec![]),
+            Scope::Groups(groups) => (WireScope::Group, groups, vec![]),
+            Scope::Agents(agents) => (WireScope::Shared, vec![], agents),
+        };
+        Self { scope: scope.into(), groups, agents }
+    }
+}
 
 /// What is said about a payload when it is shared.
 #[derive(Clone, Debug, Default)]

@@ -4,15 +4,19 @@ mod bare;
 mod broker;
 mod client;
 mod dev;
+mod effort;
+mod failure;
 mod hub;
 mod messages;
 mod operator;
+mod output;
 mod report;
 mod samples;
 mod streams;
+mod tenant;
 
 use std::{
-    fmt, fs,
+    fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -24,12 +28,13 @@ use acb_testbed::{
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::report::Report;
-
-/// The tenant of `resources/bench.yaml`.
-const TENANT: &str = "bench";
-const SENDER: &str = "sender";
-const RECEIVER: &str = "receiver";
+use crate::{
+    effort::Effort,
+    failure::Failure,
+    output::tell,
+    report::Report,
+    tenant::{RECEIVER, SENDER, TENANT},
+};
 
 /// Measures ACB on this machine.
 #[derive(Debug, Parser)]
@@ -79,35 +84,6 @@ enum Part {
     Operator,
     /// Tenants that get ready on a node. Only where it is named: it needs a cluster with the operator.
     Ready,
-}
-
-/// How much to measure.
-#[derive(Clone, Copy, Debug)]
-struct Effort {
-    samples: u32,
-    runs: u32,
-    tenants: u32,
-}
-
-/// Why a figure could not be measured.
-#[derive(Debug)]
-struct Failure(String);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Says what happens. A closed stdout is no reason to stop.
-fn tell(line: impl fmt::Display) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 // The same number of threads as a hub has, so that what serves is compared, and not how much of the machine it takes.

@@ -4,14 +4,15 @@
 mod attacks;
 mod documents;
 mod event;
+mod failure;
 mod latency;
+mod output;
 mod report;
 mod stage;
 mod stream;
 
 use std::{
-    fmt, fs,
-    io::{self, Write as _},
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -20,6 +21,8 @@ use clap::Parser;
 
 use crate::{
     event::{Event, Recorder},
+    failure::Failure,
+    output::tell,
     report::Report,
     stage::Stage,
 };
@@ -34,33 +37,6 @@ struct Arguments {
     /// Where the record and the report go.
     #[arg(long, default_value = "target/demo")]
     target: PathBuf,
-}
-
-/// Why the demo can't go on.
-#[derive(Debug)]
-struct Failure(String);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<acb_sdk::Error> for Failure {
-    fn from(error: acb_sdk::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<acb_testbed::standalone::StandaloneError> for Failure {
-    fn from(error: acb_testbed::standalone::StandaloneError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Says what happens. A closed stdout is no reason to stop.
-fn tell(line: impl fmt::Display) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 #[tokio::main]

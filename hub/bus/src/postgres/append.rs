@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::Log;
+use super::log::Log;
 
 /// What waits in a topic's queue at most.
 const QUEUE_RECORDS: usize = 4096;

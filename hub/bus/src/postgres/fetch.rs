@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sqlx::{Row, postgres::PgRow};
 use time::OffsetDateTime;
 
-use super::{Log, unavailable};
+use super::log::{Log, unavailable};
 
 /// What a fetch takes from one partition at most, beside its first record: a reader's memory is bounded by this, times partitions.
 const FETCH_BYTES: i64 = 1024 * 1024;

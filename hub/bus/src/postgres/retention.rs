@@ -2,7 +2,7 @@
 
 use acb_hub_core::log::bus::BusError;
 
-use super::{Log, unavailable};
+use super::log::{Log, unavailable};
 
 /// Rows removed by one statement: short enough that nobody notices.
 const STEP: i64 = 1000;

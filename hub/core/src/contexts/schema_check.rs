@@ -1,45 +1,41 @@
 //! The JSON Schema that payloads of a context type must meet.
 //!
-//! A schema never makes the hub ask anybody: a `$ref` to elsewhere is an error. Its patterns run in linear time, so that no payload can make
-//! one run for ever.
+//! A few are checked at a time, and a few wait for that.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
-use jsonschema::Validator;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::context::MAX_INLINE_BYTES;
-use crate::{
-    directory::{
-        schema::{PayloadSchema, SchemaRef, at, compile},
-        snapshot::Snapshot,
-    },
-    fault::{Code, Fault},
-};
+use crate::{directory::{schema::{PayloadSchema, SchemaRef}, snapshot::Snapshot}, fault::{Code, Fault}, kit::{json_schema::{Checked, JsonSchema, MAX_LOOKS}}};
 
-/// Violations that one answer names.
-const MAX_VIOLATIONS: usize = 5;
 /// Payloads that are checked at the same time: parsed, one takes a multiple of its size.
 const MAX_CHECKS: usize = 2;
+/// Payloads that are checked or wait for it. Each is held in memory for as long.
+const MAX_PENDING: usize = 16;
 
 /// By type, with what it was compiled from.
-type Compiled = HashMap<String, (Arc<PayloadSchema>, Arc<Validator>)>;
+type Compiled = HashMap<String, (Arc<PayloadSchema>, Arc<JsonSchema>)>;
 
 /// Checks payloads. A schema is compiled once, for as long as the type has it: there are no more of them than types.
 #[derive(Debug)]
 pub(crate) struct SchemaChecks {
     compiled: Mutex<Compiled>,
+    pending: Semaphore,
     checks: Semaphore,
 }
 
 impl Default for SchemaChecks {
     fn default() -> Self {
-        Self { compiled: Mutex::default(), checks: Semaphore::new(MAX_CHECKS) }
+        Self { compiled: Mutex::default(), pending: Semaphore::new(MAX_PENDING), checks: Semaphore::new(MAX_CHECKS) }
     }
 }
 
@@ -47,34 +43,41 @@ impl SchemaChecks {
     /// Whether a payload of this type meets the type's schema, where it has one: which one that is.
     pub(crate) async fn check(&self, snapshot: &Snapshot, kind: &str, payload: &Bytes) -> Result<Option<SchemaRef>, Fault> {
         let Some(schema) = schema_of(snapshot, kind) else { return Ok(None) };
-        let validator = self.validator(snapshot, kind, schema)?;
+        let compiled = self.compiled(snapshot, kind, schema)?;
         let stopping = |_| Fault::unavailable("HUB_STOPPING", "this replica stops: try again on another one");
+        let _pending = self.pending.try_acquire().map_err(|_| {
+            let message = format!("{MAX_PENDING} payloads are being checked against their schemas: try again later");
+            Fault::new(Code::ResourceExhausted, "PAYLOAD_CHECKS_BUSY", message)
+        })?;
         let _permit = self.checks.acquire().await.map_err(|_| stopping(()))?;
         let met = SchemaRef { id: schema.id.clone(), version: schema.version.clone() };
         let (payload, schema) = (payload.clone(), schema.clone());
-        let checked = tokio::task::spawn_blocking(move || violations(&validator, &schema, &payload));
+        // A check on a thread of its own goes on when nobody waits for it any more, unless it is told.
+        let stop = Stop::default();
+        let stopped = Arc::clone(&stop.0);
+        let checked = tokio::task::spawn_blocking(move || check(&compiled, &schema, &payload, &stopped));
         checked.await.map_err(|_| stopping(()))??;
         Ok(Some(met))
     }
 
-    fn validator(&self, snapshot: &Snapshot, kind: &str, schema: &Arc<PayloadSchema>) -> Result<Arc<Validator>, Fault> {
+    fn compiled(&self, snapshot: &Snapshot, kind: &str, schema: &Arc<PayloadSchema>) -> Result<Arc<JsonSchema>, Fault> {
         let mut compiled = self.lock();
-        if let Some((known, validator)) = compiled.get_mut(kind)
+        if let Some((known, usable)) = compiled.get_mut(kind)
             && (Arc::ptr_eq(known, schema) || known == schema)
         {
             // Of this snapshot, so that the next look compares no more than a pointer.
             known.clone_from(schema);
-            return Ok(validator.clone());
+            return Ok(usable.clone());
         }
-        let validator = compile(&schema.schema).map_err(|why| {
+        let usable = JsonSchema::compile(&schema.schema).map_err(|why| {
             let what = format!("JSON Schema {schema} of context type {kind:?} can't be used ({why})");
             let message = format!("{what}: correct it in the Tenant's contextTypes");
             Fault::new(Code::FailedPrecondition, "CONTEXT_TYPE_SCHEMA_INVALID", message)
         })?;
-        let validator = Arc::new(validator);
+        let usable = Arc::new(usable);
         compiled.retain(|kind, _| schema_of(snapshot, kind).is_some());
-        compiled.insert(kind.to_owned(), (schema.clone(), validator.clone()));
-        Ok(validator)
+        compiled.insert(kind.to_owned(), (schema.clone(), usable.clone()));
+        Ok(usable)
     }
 
     fn lock(&self) -> MutexGuard<'_, Compiled> {
@@ -99,7 +102,17 @@ fn schema_of<'a>(snapshot: &'a Snapshot, kind: &str) -> Option<&'a Arc<PayloadSc
     snapshot.context_types.get(kind)?.schema.as_ref()
 }
 
-fn violations(validator: &Validator, schema: &PayloadSchema, payload: &[u8]) -> Result<(), Fault> {
+/// Stops a check when it is dropped.
+#[derive(Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn check(compiled: &JsonSchema, schema: &PayloadSchema, payload: &[u8], stopped: &Arc<AtomicBool>) -> Result<(), Fault> {
     let value: Value = serde_json::from_slice(payload).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         Fault::invalid(
@@ -107,23 +120,20 @@ fn violations(validator: &Validator, schema: &PayloadSchema, payload: &[u8]) -> 
             format!("the payload must meet JSON Schema {schema}, and is not JSON ({place}): send one UTF-8 JSON text"),
         )
     })?;
-    // Masked: what is in a payload is for its readers, not for logs.
-    let mut errors = validator.iter_errors(&value);
-    let mut named: Vec<String> = errors
-        .by_ref()
-        .take(MAX_VIOLATIONS)
-        .map(|error| at(&error.instance_path().to_string(), &error.masked().to_string()))
-        .collect();
-    if named.is_empty() {
-        return Ok(());
+    match compiled.check(&value, stopped) {
+        Checked::Meets => Ok(()),
+        Checked::Violates(mut named, is_more) => {
+            named.extend(is_more.then(|| "and more".to_owned()));
+            let message = format!("the payload does not meet JSON Schema {schema}: {}", named.join("; "));
+            Err(Fault::invalid("PAYLOAD_VIOLATES_SCHEMA", message))
+        }
+        Checked::TooCostly => {
+            let message = format!(
+                "to check this payload against JSON Schema {schema} takes more than {MAX_LOOKS} looks at its values: send less in one payload, or have fewer alternatives (anyOf, oneOf, $ref) in the schema"
+            );
+            Err(Fault::new(Code::FailedPrecondition, "PAYLOAD_CHECK_TOO_COSTLY", message))
+        }
     }
-    if errors.next().is_some() {
-        named.push("and more".to_owned());
-    }
-    Err(Fault::invalid(
-        "PAYLOAD_VIOLATES_SCHEMA",
-        format!("the payload does not meet JSON Schema {schema}: {}", named.join("; ")),
-    ))
 }
 
 #[cfg(test)]
@@ -188,7 +198,7 @@ mod tests {
             json!({"pattern": "("}),
             json!({"pattern": "(?=a)b"}),
         ] {
-            assert!(compile(&bad).is_err(), "{bad}");
+            assert!(JsonSchema::compile(&bad).is_err(), "{bad}");
             let why = outcome(&schemas, &snapshot(bad.clone()), "notes", "{}").await;
             assert!(why.starts_with("CONTEXT_TYPE_SCHEMA_INVALID"), "{bad}: {why}");
         }
@@ -196,6 +206,35 @@ mod tests {
         let slow = snapshot(json!({"pattern": "^(a+)+$"}));
         let payload = format!("\"{}!\"", "a".repeat(100_000));
         assert!(outcome(&schemas, &slow, "notes", &payload).await.starts_with("PAYLOAD_VIOLATES_SCHEMA"));
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait_for_a_check() {
+        let (schemas, note) = (Schemas::default(), snapshot(json!({})));
+        let held = schemas.checks.acquire_many(MAX_CHECKS as u32).await.unwrap();
+        let mut waiting: Vec<_> = (0..MAX_PENDING).map(|_| Box::pin(outcome(&schemas, &note, "notes", "1"))).collect();
+        for check in &mut waiting {
+            assert!(futures::poll!(check).is_pending());
+        }
+        assert!(outcome(&schemas, &note, "notes", "1").await.starts_with("PAYLOAD_CHECKS_BUSY"));
+        assert_eq!(outcome(&schemas, &note, "free", "1").await, "free");
+        drop((waiting, held));
+        assert_eq!(outcome(&schemas, &note, "notes", "1").await, "note 3");
+    }
+
+    #[tokio::test]
+    async fn a_check_that_nobody_waits_for_any_more_leaves_its_place() {
+        let schemas = Schemas::default();
+        let slow = snapshot(json!({
+            "$ref": "#/$defs/0",
+            "$defs": (0..30).map(|level| (level.to_string(), json!({"anyOf": vec![json!({"$ref": format!("#/$defs/{}", level + 1)}); 2]})))
+                .chain([("30".to_owned(), json!({"type": "string"}))]).collect::<serde_json::Map<_, _>>(),
+        }));
+        for _ in 0..2 * MAX_PENDING {
+            let mut check = Box::pin(outcome(&schemas, &slow, "notes", "1"));
+            assert!(futures::poll!(&mut check).is_pending());
+        }
+        assert!(outcome(&schemas, &slow, "notes", "1").await.starts_with("PAYLOAD_CHECK_TOO_COSTLY"));
     }
 
     #[test]

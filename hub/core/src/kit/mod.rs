@@ -3,7 +3,10 @@
 pub mod budget;
 pub mod clock;
 pub mod hmac;
+pub mod json_keywords;
+pub mod json_schema;
 pub mod labels;
+mod metered;
 pub(crate) mod page;
 pub mod quoted;
 pub mod readiness;

@@ -22,7 +22,7 @@ use crate::{
         kubernetes::{ObjectKey, Objects},
     },
     plan::SecretRef,
-    tenant::validate::TENANT_LABEL,
+    tenant::namespace::TENANT_LABEL,
 };
 
 /// Objects of one leader's term.

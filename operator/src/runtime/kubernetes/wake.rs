@@ -13,7 +13,7 @@ use acb_crds::{
 use serde_json::Value;
 
 use super::cache::{Change, resource_of};
-use crate::{tenancy, tenant::validate::TENANT_LABEL};
+use crate::{tenancy, tenant::namespace::TENANT_LABEL};
 
 /// The namespaces of the tenancies to look at.
 pub(super) fn wakes(change: &Change, tenants: &[Tenant]) -> BTreeSet<String> {
