@@ -307,6 +307,43 @@ async fn what_is_older_than_its_topic_keeps_it_goes_by_itself() {
     assert_eq!(texts(&take(&mut tail, 1).await), ["next"]);
 }
 
+/// A topic that is kept for ages, and one that PostgreSQL does not prune: the others are pruned all the same.
+#[tokio::test]
+async fn a_topic_that_is_not_pruned_stops_no_other() {
+    let provider = postgres().await;
+    let topics = [provider.topic(1).await, provider.topic(1).await, provider.topic(1).await];
+    let [ages, broken, _] = &topics;
+    let bus = provider.connect();
+    let mut superuser = provider.server.superuser().await;
+    for topic in &topics {
+        append(&bus, topic, 0, "old").await;
+    }
+    let old = "UPDATE acb.bus_record SET log_time = log_time - interval '10 years' WHERE tenant_id = $1";
+    sqlx::query(old).bind(&provider.id()[..]).execute(&mut superuser).await.unwrap();
+    // As a resource could once say: 9999999d.
+    sqlx::query("UPDATE acb.bus_topic SET retention_seconds = 863999913600 WHERE tenant_id = $1 AND topic = $2")
+        .bind(&provider.id()[..])
+        .bind(ages.as_str())
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    let refuse = format!(
+        "CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this one'; END$$;
+         CREATE TRIGGER refuse BEFORE DELETE ON acb.bus_record FOR EACH ROW WHEN (old.topic = '{broken}')
+         EXECUTE FUNCTION pg_temp.refuse()"
+    );
+    // Gone with its session.
+    sqlx::raw_sql(sqlx::AssertSqlSafe(refuse)).execute(&mut superuser).await.unwrap();
+    let error = bus.prune().await.unwrap_err();
+    assert!(error.to_string().contains(broken.as_str()) && error.to_string().contains("not this one"), "{error}");
+    let mut held = Vec::new();
+    for topic in &topics {
+        held.push(bus.read(topic, 0, 0, 10).await.unwrap().len());
+    }
+    assert_eq!(held, [1, 1, 0]);
+    drop(superuser);
+}
+
 /// A topic that is removed, or made anew, ends its tails: old offsets mean nothing there.
 #[tokio::test]
 async fn a_topic_made_anew_ends_its_tails() {
