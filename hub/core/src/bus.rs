@@ -167,16 +167,28 @@ pub trait Bus: Send + Sync + 'static {
     /// Takes a record into a bounded queue (waiting for room in it), and hands back what resolves when the record is in the log.
     async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError>;
 
-    /// Follows every partition, from one offset each. An offset below what is retained starts at the oldest.
+    /// Follows every partition, from one offset each. An offset below what is retained starts at the oldest; one beyond the end is an
+    /// error, of this call or of the tail. A partition that can't be read for now holds up no other: it is followed once it can.
     async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError>;
 
     /// Up to `limit` records from `offset` on; empty at the end. Right after a change of who leads a partition its end may be told as
     /// earlier than it is: a record that is not shown is gone only where a later one is, or where [`bounds`](Self::bounds) say so.
     async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError>;
 
-    /// What each partition holds now.
+    /// What each partition holds now. Fails where one of them does not say.
     async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError>;
 
-    /// For each partition the first offset whose log time is at or after `time`; its `next` where there is none.
+    /// The same for whoever can do with some: each partition with an answer of its own. They fail together unless the bus says otherwise.
+    async fn bounds_each(&self, topic: &TopicName) -> Result<Vec<Result<Bounds, BusError>>, BusError> {
+        Ok(self.bounds(topic).await?.into_iter().map(Ok).collect())
+    }
+
+    /// For each partition the first offset whose log time is at or after `time`; its `next` where there is none. Fails where one of them
+    /// does not say.
     async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError>;
+
+    /// The same, each partition with an answer of its own.
+    async fn offsets_at_each(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Result<Offset, BusError>>, BusError> {
+        Ok(self.offsets_at(topic, time).await?.into_iter().map(Ok).collect())
+    }
 }

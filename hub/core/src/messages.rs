@@ -11,9 +11,11 @@ mod keeper;
 mod reader;
 mod receiver;
 mod sender;
+mod start;
 mod waiting;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -22,15 +24,17 @@ use std::{
     time::Duration,
 };
 
-use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use reader::Late;
+use start::Start;
+
 use crate::{
     agent::Agent,
     budget::{Budget, Queue, Room},
-    bus::{Bounds, Bus, BusError, Epoch, Offset, Partition, TopicName},
+    bus::{Bounds, Bus, BusError, Epoch, Offset, TopicName},
     directory::Directory,
     fault::{Code, Fault},
     mailbox::{CursorStore, MailboxStore},
@@ -123,20 +127,27 @@ impl Messages {
         let topic = TopicName::system(&config.tenant, "messages");
         let info = bus.topic(&topic).await.map_err(bus_fault)?;
         let mut indexed = mailboxes.checkpoints(info.epoch, info.partitions).await?;
-        let bounds = bus.bounds(&topic).await.map_err(bus_fault)?;
-        for (checkpoint, bounds) in indexed.iter_mut().zip(&bounds) {
-            *checkpoint = (*checkpoint).min(bounds.next);
+        // Of partitions that can't be read now nothing is known. The others are served meanwhile.
+        let (mut from, mut caught_up_at) = (vec![0; indexed.len()], vec![0; indexed.len()]);
+        let mut late = Late { partitions: BTreeSet::new(), indexed: indexed.clone() };
+        let starts = start::find(&*bus, &topic, &indexed, config.dedup_window).await.map_err(bus_fault)?;
+        if let Some(Err(error)) = starts.iter().find(|_| starts.iter().all(Result::is_err)) {
+            return Err(bus_fault(error.clone()));
         }
-        for (partition, records) in forgotten(&indexed, &bounds) {
-            tracing::warn!(
-                %topic,
-                partition,
-                records,
-                "the log forgot records before any hub had read them: messages that nobody has received are lost"
-            );
+        let places = from.iter_mut().zip(&mut caught_up_at).zip(&mut indexed);
+        for ((partition, start), ((from, end), checkpoint)) in (0..).zip(starts).zip(places) {
+            match start {
+                Ok(Start { from: first, bounds }) => {
+                    *checkpoint = (*checkpoint).min(bounds.next);
+                    start::tell_forgotten(&topic, partition, *checkpoint, bounds);
+                    (*from, *end) = (first.min(*checkpoint), bounds.next);
+                }
+                Err(error) => {
+                    tracing::warn!(%topic, partition, %error, "a partition can't be read: its senders wait, the others are served");
+                    late.partitions.insert(partition);
+                }
+            }
         }
-        let from = window_start(&*bus, &topic, &indexed, &bounds, &config).await.map_err(bus_fault)?;
-        let caught_up_at = bounds.iter().map(|bounds| bounds.next).collect();
 
         let (commands, command_queue) = mpsc::channel(1024);
         let (batches, batch_queue) = mpsc::channel(16);
@@ -173,7 +184,7 @@ impl Messages {
         let reader = reader::Reader::new(inner.clone(), command_queue, batch_queue, index, indexed.clone(), caught_up_at, &from);
         let until = || inner.stop.clone();
         supervisor.spawn_until("messages.reader", until(), reader.run());
-        supervisor.spawn_until("messages.pump", until(), reader::pump(inner.clone(), from, batches));
+        supervisor.spawn_until("messages.pump", until(), reader::pump(inner.clone(), from, late, batches));
         supervisor.spawn_until("messages.indexer", until(), indexer::run(inner.clone(), index_queue, indexed, published));
         supervisor.spawn_until("messages.keeper", until(), keeper::run(inner.clone()));
         supervisor.spawn_until("messages.sweep", until(), dead_letter::sweep(inner.clone()));
@@ -193,7 +204,7 @@ impl Messages {
     /// Where the bus does not answer.
     pub async fn lag(&self) -> Result<(TopicName, u64), BusError> {
         let inner = &self.inner;
-        let bounds = inner.bus.bounds(&inner.topic).await?;
+        let bounds = inner.bus.bounds_each(&inner.topic).await?;
         let read = inner.read.iter().map(|read| read.load(Ordering::Relaxed));
         Ok((inner.topic.clone(), unread(&bounds, read)))
     }
@@ -342,10 +353,11 @@ impl Messages {
     }
 }
 
-/// Records between a reader's positions and the ends of the log.
-pub(crate) fn unread(bounds: &[Bounds], read: impl Iterator<Item = Offset>) -> u64 {
+/// Records between a reader's positions and the ends of the log, as far as that says where it ends.
+pub(crate) fn unread(bounds: &[Result<Bounds, BusError>], read: impl Iterator<Item = Offset>) -> u64 {
+    let known = bounds.iter().zip(read).filter_map(|(bounds, read)| Some((bounds.as_ref().ok()?, read)));
     // What the log no longer holds can't be read any more.
-    bounds.iter().zip(read).map(|(bounds, read)| bounds.next.saturating_sub(read.max(bounds.first))).sum()
+    known.map(|(bounds, read)| bounds.next.saturating_sub(read.max(bounds.first))).sum()
 }
 
 /// Counts a session for as long as it lives.
@@ -364,52 +376,10 @@ impl Drop for OpenSession {
     }
 }
 
-/// From where to read so that the deduplication windows are whole at the first record that is not indexed yet.
-async fn window_start(
-    bus: &dyn Bus,
-    topic: &TopicName,
-    indexed: &[Offset],
-    bounds: &[Bounds],
-    config: &MessagesConfig,
-) -> Result<Vec<Offset>, BusError> {
-    let mut since = OffsetDateTime::now_utc();
-    for ((partition, checkpoint), bounds) in (0..).zip(indexed).zip(bounds) {
-        if *checkpoint < bounds.next
-            && let Some(first) = bus.read(topic, partition, (*checkpoint).max(bounds.first), 1).await?.first()
-        {
-            since = since.min(first.log_time);
-        }
-    }
-    let starts = bus.offsets_at(topic, since - config.dedup_window).await?;
-    Ok(starts.iter().zip(indexed).map(|(start, checkpoint)| *start.min(checkpoint)).collect())
-}
-
-/// What the log forgot before anybody indexed it: how many records, for each partition that lost any.
-fn forgotten(indexed: &[Offset], bounds: &[Bounds]) -> Vec<(Partition, u64)> {
-    let lost = (0..).zip(indexed.iter().zip(bounds));
-    lost.filter_map(|(partition, (checkpoint, bounds))| {
-        let count = bounds.first.checked_sub(*checkpoint).filter(|count| *count > 0)?;
-        Some((partition, count))
-    })
-    .collect()
-}
-
 fn bus_fault(error: BusError) -> Fault {
     Fault::unavailable("LOG_UNAVAILABLE", error.to_string())
 }
 
 fn stopping() -> Fault {
     Fault::unavailable("STOPPING", "this hub replica stops: connect again, to any replica")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_log_forgot_unread_is_counted() {
-        let bounds = [Bounds { first: 7, next: 9 }, Bounds { first: 3, next: 9 }, Bounds { first: 0, next: 0 }];
-        assert_eq!(forgotten(&[5, 3, 0], &bounds), [(0, 2)]);
-        assert_eq!(forgotten(&[8, 9, 0], &bounds), []);
-    }
 }

@@ -62,8 +62,10 @@ pub(super) async fn late_joins(
 ) -> Result<Vec<LateJoin>, Fault> {
     let mut joins = Vec::new();
     for membership in snapshot.joins_since(known).filter(|membership| membership.agent == agent) {
-        let starts = inner.bus.offsets_at(&inner.topic, membership.joined_at).await.map_err(bus_fault)?;
+        let starts = inner.bus.offsets_at_each(&inner.topic, membership.joined_at).await.map_err(bus_fault)?;
         for ((partition, start), end) in (0..).zip(starts).zip(considered) {
+            // Where a partition does not say, all of it: what was logged before the join is not for this member.
+            let start = start.unwrap_or_default();
             if start < *end {
                 joins.push(LateJoin { membership: membership.clone(), partition, range: start..*end });
             }
@@ -168,8 +170,9 @@ async fn fetch(inner: &Inner, partition: Partition, wanted: &[Offset]) -> Result
         let read = inner.bus.read(&inner.topic, partition, offset, limit).await.map_err(bus_fault)?;
         // The log may not show its end for a moment. What is taken for forgotten then is lost.
         if read.is_empty() {
-            let bounds = inner.bus.bounds(&inner.topic).await.map_err(bus_fault)?;
-            if bounds.get(partition as usize).is_none_or(|bounds| bounds.first <= offset) {
+            let bounds = inner.bus.bounds_each(&inner.topic).await.map_err(bus_fault)?;
+            if bounds.get(partition as usize).and_then(|bounds| bounds.as_ref().ok()).is_none_or(|bounds| bounds.first <= offset)
+            {
                 let message = format!("{} does not show partition {partition} at {offset}, where it has a message", inner.topic);
                 return Err(Fault::unavailable("LOG_UNAVAILABLE", message));
             }

@@ -2,7 +2,7 @@
 //! What it decides hangs on the log alone, so that every replica decides the same.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,7 +11,12 @@ use futures::StreamExt;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Inner, indexer::IndexWork, sender::REQUEST};
+use super::{
+    Inner,
+    indexer::IndexWork,
+    sender::REQUEST,
+    start::{self, Start},
+};
 use crate::{
     agent::AgentId,
     budget::{Queue, Room},
@@ -277,7 +282,9 @@ impl Reader {
             self.inner.requests.resolve(*request_id, message);
         }
         let address = MailboxAddress::of(message)?;
-        if !self.routes.is_empty() {
+        // What was indexed before, each session finds in the index.
+        let live = self.indexed.get(partition as usize).is_some_and(|indexed| offset >= *indexed);
+        if live && !self.routes.is_empty() {
             let logged = Arc::new(LoggedMessage { partition, offset, log_time, message: Arc::new(message.clone()) });
             self.fan_out(&address, &logged);
         }
@@ -318,7 +325,9 @@ impl Reader {
         let (messages, receiver) = mpsc::channel(LIVE_MESSAGES);
         let bytes = self.inner.bytes.queue(self.inner.config.session_bytes);
         self.routes.insert(agent, Route { session_epoch, messages, bytes });
-        let positions = self.sequencers.iter().map(Sequencer::position).collect();
+        // A partition that is late may still be read below what was indexed before.
+        let position = |(sequencer, indexed): (&Sequencer<Entry>, &Offset)| sequencer.position().max(*indexed);
+        let positions = self.sequencers.iter().zip(&self.indexed).map(position).collect();
         Some(Attached { positions, snapshot: self.snapshot.clone(), live: Live { messages: receiver } })
     }
 
@@ -336,13 +345,30 @@ impl Reader {
     }
 }
 
-/// Follows the tail, and follows it again from the last position where it broke.
-pub(super) async fn pump(inner: Arc<Inner>, mut from: Vec<Offset>, batches: mpsc::Sender<Batch>) {
+/// Partitions whose start is not known yet: nothing of them is handed on.
+pub(super) struct Late {
+    pub(super) partitions: BTreeSet<Partition>,
+    /// How far each partition was indexed at the start.
+    pub(super) indexed: Vec<Offset>,
+}
+
+/// Follows the tail, and follows it again from the last position where it broke, or where the start of a late partition became known.
+pub(super) async fn pump(inner: Arc<Inner>, mut from: Vec<Offset>, mut late: Late, batches: mpsc::Sender<Batch>) {
     let mut pause = Duration::from_millis(50);
     loop {
         let error = tokio::select! {
             () = inner.stop.cancelled() => return,
-            error = follow(&inner, &mut from, &batches, &mut pause) => error,
+            error = follow(&inner, &mut from, &late, &batches, &mut pause) => error,
+            found = start::find_late(&*inner.bus, &inner.topic, &late.indexed, inner.config.dedup_window, &late.partitions),
+                if !late.partitions.is_empty() =>
+            {
+                for (partition, start) in found {
+                    if !begin(&inner, &mut from, &mut late, partition, start, &batches).await {
+                        return;
+                    }
+                }
+                continue;
+            }
         };
         let Some(error) = error else { return };
         tracing::warn!(%error, topic = %inner.topic, "the tail broke, following it again");
@@ -363,21 +389,52 @@ pub(super) async fn pump(inner: Arc<Inner>, mut from: Vec<Offset>, batches: mpsc
     }
 }
 
-async fn follow(inner: &Inner, from: &mut [Offset], batches: &mpsc::Sender<Batch>, pause: &mut Duration) -> Option<BusError> {
+/// A late partition is read from its start on. False where this replica can't go on.
+async fn begin(
+    inner: &Inner,
+    from: &mut [Offset],
+    late: &mut Late,
+    partition: Partition,
+    start: Start,
+    batches: &mpsc::Sender<Batch>,
+) -> bool {
+    let index = partition as usize;
+    let (Some(next), Some(&indexed)) = (from.get_mut(index), late.indexed.get(index)) else { return false };
+    if indexed > start.bounds.next {
+        tracing::error!(topic = %inner.topic, partition, "the log ends before what was indexed of it");
+        inner.status.send_replace(Some("a restart: the messages log has lost records".to_owned()));
+        inner.stop.cancel();
+        return false;
+    }
+    tracing::info!(topic = %inner.topic, partition, "a partition can be read again");
+    start::tell_forgotten(&inner.topic, partition, indexed, start.bounds);
+    *next = start.from;
+    late.partitions.remove(&partition);
+    batches.send(Batch { partition, records: Vec::new(), next: start.from }).await.is_ok()
+}
+
+async fn follow(
+    inner: &Inner,
+    from: &mut [Offset],
+    late: &Late,
+    batches: &mpsc::Sender<Batch>,
+    pause: &mut Duration,
+) -> Option<BusError> {
     let mut tail = match inner.bus.tail(&inner.topic, from).await {
         Ok(tail) => tail,
         Err(error) => return Some(error),
     };
     loop {
         match tail.next().await {
+            Some(Ok(batch)) if late.partitions.contains(&batch.partition) => {}
             Some(Ok(batch)) => {
                 *pause = Duration::from_millis(50);
+                // The position moves only with a batch that is handed on: this may be cancelled while it waits for room.
+                let Ok(room) = batches.reserve().await else { return None };
                 if let Some(next) = from.get_mut(batch.partition as usize) {
                     *next = batch.next;
                 }
-                if batches.send(batch).await.is_err() {
-                    return None;
-                }
+                room.send(batch);
             }
             Some(Err(error)) => return Some(error),
             None => return Some(BusError::Unavailable("the tail ended".to_owned())),
