@@ -150,7 +150,8 @@ impl Messages {
         }
 
         let (commands, command_queue) = mpsc::channel(1024);
-        let (batches, batch_queue) = mpsc::channel(16);
+        // Each of about a mebibyte at most.
+        let (batches, batch_queue) = mpsc::channel(4);
         let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
         let (published, checkpoints) = watch::channel(indexed.clone());
         let dead_letters = TopicName::system(&config.tenant, "dlq");

@@ -16,9 +16,11 @@ use super::{
     lookup::Lookup,
     metadata::Metadata,
 };
+use crate::record_bytes;
 
-/// Records that are taken over at once.
+/// Records that are taken over at once, and their bytes; always at least one record.
 const TAKEN: usize = 256;
+const TAKEN_BYTES: usize = 1024 * 1024;
 /// How often a tail looks whether the topic is still the same, and has more partitions.
 const LOOK: Duration = Duration::from_secs(10);
 /// A tail that loses its place again so soon ends: whoever follows it pauses before the next.
@@ -113,11 +115,16 @@ impl Follower {
                     continue;
                 }
             };
+            let bytes_of = |message: &Result<Logged, _>| message.as_ref().map_or(0, |logged| record_bytes(&logged.record));
+            let mut bytes = bytes_of(&first);
             let mut taken = vec![first];
             while taken.len() < TAKEN
+                && bytes < TAKEN_BYTES
                 && let Some(message) = consumer.recv().now_or_never()
             {
-                taken.push(message.map(|message| client::logged(&message)));
+                let message = message.map(|message| client::logged(&message));
+                bytes += bytes_of(&message);
+                taken.push(message);
             }
             for message in taken {
                 match message {

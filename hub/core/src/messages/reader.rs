@@ -162,7 +162,8 @@ impl Reader {
                         self.follow_directory();
                         let mut ordered = Vec::new();
                         if let Some(sequencer) = self.sequencers.get_mut(partition as usize) {
-                            sequencer.own(offset, (log_time, Some(envelope)), &mut ordered);
+                            let bytes = envelope.message.cost();
+                            sequencer.own(offset, (log_time, Some(envelope)), bytes, &mut ordered);
                         }
                         self.handle(partition, ordered).await;
                     }
