@@ -4,6 +4,7 @@
 //! "look now": forged, flooded or lost ones cost at most a poll's wait.
 
 mod append;
+mod compaction;
 mod fetch;
 mod retention;
 mod tail;
@@ -63,7 +64,8 @@ impl PostgresBus {
         Self { _stop: stop.drop_guard(), log, writers: Mutex::default(), supervisor: supervisor.clone() }
     }
 
-    /// Removes what is older than its topic's retention, and tells how many records went. A topic that fails holds up no other. Any replica may call it at any time.
+    /// Removes what is older than its topic's retention, save the last of each key where the topic is compacted, and tells how many records
+    /// went. A topic that fails holds up no other. Any replica may call it at any time.
     ///
     /// # Errors
     /// Where PostgreSQL does not answer, or refuses it for a topic; what was removed stays removed.

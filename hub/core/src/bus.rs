@@ -155,7 +155,8 @@ pub type Tail = Pin<Box<dyn Stream<Item = Result<Batch, BusError>> + Send>>;
 
 /// An ordered, durable, partitioned log.
 ///
-/// - Records of one partition have dense, rising offsets; every reader sees the same records at the same offsets.
+/// - Records of one partition have dense, rising offsets; every reader sees the same records at the same offsets. Where the topic is
+///   compacted, what was outdated leaves holes, and never the last offset.
 /// - A record is durable before its append resolves, and is seen by no reader before it is durable.
 /// - Appends to one partition whose calls to [`append`](Self::append) returned in an order are logged in that order, if they are logged.
 /// - Nothing is created by naming it: an unknown topic is an error.

@@ -1,25 +1,29 @@
-//! Forgetting what is older than its topic's retention. Each topic for itself: one that fails holds up no other.
+//! Forgetting what is older than its topic's retention, or compacting it. Each topic for itself: one that fails holds up no other.
 
 use acb_hub_core::bus::BusError;
 
-use super::{Log, unavailable};
+use super::{Log, compaction::compact_topic, unavailable};
 
 /// Rows removed by one statement: short enough that nobody notices.
-const STEP: i64 = 1000;
+pub(super) const STEP: usize = 1000;
 /// The longest retention that is counted with, a hundred years. PostgreSQL has no time that is much longer ago than its first day.
-const LONGEST_SECONDS: i64 = 100 * 365 * 86_400;
+pub(super) const LONGEST_SECONDS: i64 = 100 * 365 * 86_400;
 
 pub(super) async fn prune(log: &Log) -> Result<u64, BusError> {
-    // As on Kafka, a topic that is compacted forgets nothing for its age.
-    let topics: Vec<String> =
-        sqlx::query_scalar("SELECT topic FROM acb.bus_topic WHERE tenant_id = $1 AND cleanup = 'delete' ORDER BY topic")
+    let topics: Vec<(String, bool)> =
+        sqlx::query_as("SELECT topic, cleanup = 'compact' FROM acb.bus_topic WHERE tenant_id = $1 ORDER BY topic")
             .bind(&log.tenant[..])
             .fetch_all(&log.pool)
             .await
             .map_err(|error| unavailable("prune the log", &error))?;
     let (mut removed, mut failed) = (0, None);
-    for topic in topics {
-        match prune_topic(log, &topic, &mut removed).await {
+    for (topic, is_compacted) in topics {
+        let pruned = if is_compacted {
+            compact_topic(log, &topic, &mut removed).await
+        } else {
+            prune_topic(log, &topic, &mut removed).await
+        };
+        match pruned {
             Ok(()) => {}
             Err(error @ sqlx::Error::Database(_)) => {
                 tracing::warn!(topic, %error, "a topic was not pruned, the others are");
@@ -71,12 +75,12 @@ async fn prune_topic(log: &Log, topic: &str, removed: &mut u64) -> Result<(), sq
             .bind(topic)
             .bind(partition)
             .bind(cut)
-            .bind(STEP)
+            .bind(i64::try_from(STEP).unwrap_or(i64::MAX))
             .execute(&log.pool)
             .await?
             .rows_affected();
             *removed += step;
-            if step < STEP.cast_unsigned() {
+            if step < STEP as u64 {
                 break;
             }
         }

@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use acb_bus_conformance::{DEADLINE, Provider, Stall, append, record, take, texts};
 use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
-    bus::{Bounds, Bus, BusError, Offset, Partition, TopicName},
+    bus::{Bounds, Bus, BusError, Logged, Offset, Partition, Record, TopicName},
     supervisor::Supervisor,
 };
 use acb_testbed::{Postgres, TestTenant};
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use sqlx::{Connection, postgres::PgPoolOptions};
 use tokio::{
@@ -342,6 +343,63 @@ async fn a_topic_that_is_not_pruned_stops_no_other() {
     }
     assert_eq!(held, [1, 1, 0]);
     drop(superuser);
+}
+
+/// Of what is old a compacted topic keeps the last of each key, without what was deleted; a reader passes over the holes.
+#[tokio::test]
+async fn a_compacted_topic_keeps_the_last_of_each_key() {
+    let provider = postgres().await;
+    let (topic, bus) = (provider.topic(2).await, provider.connect());
+    let mut superuser = provider.server.superuser().await;
+    sqlx::query("UPDATE acb.bus_topic SET cleanup = 'compact' WHERE tenant_id = $1 AND topic = $2")
+        .bind(&provider.id()[..])
+        .bind(topic.as_str())
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    let keyed = |key: Option<&'static str>, value: Option<&'static str>| Record {
+        key: key.map(|key| Bytes::from_static(key.as_bytes())),
+        value: value.map(|value| Bytes::from_static(value.as_bytes())),
+        ..Record::default()
+    };
+    let records = [
+        (Some("a"), Some("a0")),
+        (Some("b"), Some("b1")),
+        (None, Some("none2")),
+        (Some("a"), Some("a3")),
+        (Some("b"), None),
+        (Some("c"), Some("c5")),
+        // From here on they are young.
+        (Some("a"), Some("a6")),
+        (Some("c"), None),
+        (Some("c"), Some("c8")),
+    ];
+    for (key, value) in records {
+        bus.append(&topic, 0, keyed(key, value)).await.unwrap().await.unwrap();
+    }
+    bus.append(&topic, 1, keyed(Some("only"), None)).await.unwrap().await.unwrap();
+    let mut early = bus.tail(&topic, &[0, 0]).await.unwrap();
+    assert_eq!(take(&mut early, 10).await.len(), 10);
+    assert_eq!(bus.prune().await.unwrap(), 0);
+    sqlx::query(r#"UPDATE acb.bus_record SET log_time = log_time - interval '10 years' WHERE tenant_id = $1 AND topic = $2 AND "offset" < 6"#)
+        .bind(&provider.id()[..])
+        .bind(topic.as_str())
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    assert_eq!(bus.prune().await.unwrap(), 5);
+    assert_eq!(bus.prune().await.unwrap(), 0);
+    let left = |records: &[Logged]| records.iter().map(|record| (record.partition, record.offset)).collect::<Vec<_>>();
+    let mut tail = bus.tail(&topic, &[0, 0]).await.unwrap();
+    let mut all = left(&take(&mut tail, 5).await);
+    all.sort_unstable();
+    assert_eq!(all, [(0, 2), (0, 6), (0, 7), (0, 8), (1, 0)]);
+    assert_eq!(left(&bus.read(&topic, 0, 3, 1).await.unwrap()), [(0, 6)]);
+    assert_eq!(bus.bounds(&topic).await.unwrap(), [Bounds { first: 0, next: 9 }, Bounds { first: 0, next: 1 }]);
+    assert_eq!(append(&bus, &topic, 0, "next").await, 9);
+    for tail in [&mut early, &mut tail] {
+        assert_eq!(texts(&take(tail, 1).await), ["next"]);
+    }
 }
 
 /// The bus appends over a session of its own: it needs none of the pool, and one that was lost while nothing was appended costs nothing.
