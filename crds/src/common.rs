@@ -118,14 +118,14 @@ impl Limits {
     }
 }
 
-/// How long something is kept: a whole number and a unit, such as `7d`, `12h`, `30m` or `90s`.
+/// How long something is kept: a whole number and a unit, such as `7d`, `12h`, `30m` or `90s`. Up to `9999d`, which every store holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Retention {
     seconds: u64,
 }
 
 /// What a [`Retention`] matches.
-pub const RETENTION_PATTERN: &str = "^[1-9][0-9]{0,6}[smhd]$";
+pub const RETENTION_PATTERN: &str = "^([1-9][0-9]{0,6}[sm]|[1-9][0-9]{0,4}h|[1-9][0-9]{0,3}d)$";
 
 impl Retention {
     /// This many seconds.
@@ -152,16 +152,19 @@ impl std::str::FromStr for Retention {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let refuse = || format!("{text:?} is no duration: write a whole number and a unit, such as 7d, 12h, 30m or 90s");
-        let unit = match text.bytes().last() {
-            Some(b's') => 1,
-            Some(b'm') => 60,
-            Some(b'h') => 3_600,
-            Some(b'd') => 86_400,
+        let (unit, most) = match text.bytes().last() {
+            Some(b's') => (1, 7),
+            Some(b'm') => (60, 7),
+            Some(b'h') => (3_600, 5),
+            Some(b'd') => (86_400, 4),
             _ => return Err(refuse()),
         };
         let digits = &text[..text.len() - 1];
-        if digits.is_empty() || digits.len() > 7 || digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        if digits.is_empty() || digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(refuse());
+        }
+        if digits.len() > most {
+            return Err(format!("{text:?} is too long: the most are 9999d, 99999h, 9999999m and 9999999s"));
         }
         let number: u64 = digits.parse().map_err(|_| refuse())?;
         Ok(Self { seconds: number * unit })

@@ -136,7 +136,7 @@ pub struct ContextType {
     #[schemars(range(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self >= oldSelf").message("partitions can only grow: make a new context type for fewer"))]
     pub partitions: Option<u32>,
-    /// How long the log keeps changes: `7d` where unset.
+    /// How long the log keeps changes: `7d` where unset, `9999d` at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
     /// `delete` (the default) drops what is older than the retention; `compact` keeps the last change of each context.

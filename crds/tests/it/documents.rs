@@ -55,6 +55,10 @@ fn refusals_say_where_and_what_to_do() {
             tenant("  tier: Free\n  contextTypes: [{name: a, retention: 0d}]\n"),
             r#"spec.contextTypes[0].retention: "0d" does not match"#,
         ),
+        (
+            tenant("  tier: Free\n  contextTypes: [{name: a, retention: 9999999d}]\n"),
+            r#"spec.contextTypes[0].retention: "9999999d" does not match"#,
+        ),
         (tenant("  tier: Free\n  audit: {retentionDays: 30}\n"), "spec.audit.retentionDays: 30 is less than 90"),
         (tenant("  tier: Free\n  namespace: kube-system\n"), "spec.namespace: this namespace belongs to Kubernetes"),
         (

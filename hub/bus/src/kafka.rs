@@ -1,4 +1,4 @@
-//! The bus on Kafka: one producer, one consumer for looking things up, and one for each tail.
+//! The bus on Kafka: one producer, a few consumers for looking things up, and one for each tail.
 //!
 //! Partitions are assigned, never divided among the members of a group: every replica reads all. What librdkafka has no call for
 //! (topic ids) is asked over a connection of its own.
@@ -33,7 +33,7 @@ pub struct KafkaBus {
     username: String,
     clients: Clients,
     metadata: Arc<Metadata>,
-    lookup: Lookup,
+    lookup: Arc<Lookup>,
     writer: Writer,
     queues: Mutex<HashMap<TopicName, Queue>>,
 }
@@ -48,7 +48,7 @@ impl KafkaBus {
         let metadata = Arc::new(Metadata::new(settings)?);
         Ok(Self {
             username: settings.username.clone(),
-            lookup: Lookup::new(clients.clone()),
+            lookup: Arc::new(Lookup::new(clients.clone(), Arc::clone(&metadata))),
             writer: Writer::new(clients.clone())?,
             clients,
             metadata,
@@ -105,25 +105,26 @@ impl Bus for KafkaBus {
 
     async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
         let info = self.metadata.topic(topic).await?;
-        let bounds = self.lookup.bounds(topic, info.partitions).await?;
-        tail::follow(&self.clients, Arc::clone(&self.metadata), topic.clone(), info, &bounds, from)
+        tail::follow(&self.clients, Arc::clone(&self.metadata), Arc::clone(&self.lookup), topic.clone(), info, from)
     }
 
     async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
-        let info = self.metadata.topic(topic).await?;
-        if partition >= info.partitions || limit == 0 {
-            return Ok(Vec::new());
-        }
         self.lookup.read(topic, partition, offset, limit).await
     }
 
     async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
-        let info = self.metadata.topic(topic).await?;
-        self.lookup.bounds(topic, info.partitions).await
+        self.bounds_each(topic).await?.into_iter().collect()
+    }
+
+    async fn bounds_each(&self, topic: &TopicName) -> Result<Vec<Result<Bounds, BusError>>, BusError> {
+        self.lookup.bounds(topic).await
     }
 
     async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
-        let info = self.metadata.topic(topic).await?;
-        self.lookup.offsets_at(topic, info.partitions, time).await
+        self.offsets_at_each(topic, time).await?.into_iter().collect()
+    }
+
+    async fn offsets_at_each(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Result<Offset, BusError>>, BusError> {
+        self.lookup.offsets_at(topic, time).await
     }
 }

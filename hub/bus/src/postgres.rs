@@ -1,12 +1,14 @@
 //! The bus on PostgreSQL: a row per record, and a row per partition whose lock makes offsets dense.
 //!
-//! Sessions: appends and reads borrow from the hub's pool, one listens (and polls behind that), one notifies. A notification only says
+//! Sessions: one appends, reads borrow from the hub's pool, one listens (and polls behind that), one notifies. A notification only says
 //! "look now": forged, flooded or lost ones cost at most a poll's wait.
 
 mod append;
+mod compaction;
 mod fetch;
 mod log;
 mod retention;
+mod session;
 mod tail;
 mod wake;
 
@@ -30,6 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::size;
 use append::Writer;
 use log::Log;
+use session::Own;
 use wake::Wake;
 
 /// The bus of one tenant.
@@ -43,7 +46,7 @@ pub struct PostgresBus {
 
 impl PostgresBus {
     /// A bus over the tenant's login, which is the pool's, also where that is given another. Connects when it is first used, and again
-    /// whenever it must; it has two sessions of its own beside the pool's.
+    /// whenever it must; it has three sessions of its own beside the pool's.
     ///
     /// Must be called within a Tokio runtime.
     #[must_use]
@@ -51,14 +54,15 @@ impl PostgresBus {
         let stop = CancellationToken::new();
         let wake = Arc::new(Wake::new());
         wake::spawn(&wake, &pool, tenant, &stop, supervisor);
-        let log = Log { pool, tenant, wake, stop: stop.clone() };
+        let log = Log { pool, tenant, own: Arc::new(Own::default()), wake, stop: stop.clone() };
         Self { _stop: stop.drop_guard(), log, writers: Mutex::default(), supervisor: supervisor.clone() }
     }
 
-    /// Removes what is older than its topic's retention, and tells how many records went. Any replica may call it at any time.
+    /// Removes what is older than its topic's retention, save the last of each key where the topic is compacted, and tells how many records
+    /// went. A topic that fails holds up no other. Any replica may call it at any time.
     ///
     /// # Errors
-    /// Where PostgreSQL does not answer; what was removed until then stays removed.
+    /// Where PostgreSQL does not answer, or refuses it for a topic; what was removed stays removed.
     pub async fn prune(&self) -> Result<u64, BusError> {
         retention::prune(&self.log).await
     }

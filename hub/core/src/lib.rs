@@ -21,5 +21,4 @@ pub mod fault;
 pub mod kit;
 pub mod log;
 pub mod messages;
-mod metered;
 pub mod metrics;

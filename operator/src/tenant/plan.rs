@@ -146,7 +146,7 @@ fn postgres(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platf
         }
     }
     // A replica more than there should be is there during a rollout.
-    let connection_limit = (tenant.max_replicas + 1) * 6;
+    let connection_limit = (tenant.max_replicas + 1) * 7;
     let is_right = world
         .postgres
         .login

@@ -10,7 +10,6 @@ use acb_crds::{
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
 use acb_hub_core::kit::{json_keywords, json_schema::JsonSchema};
-use serde_json::Value;
 
 use super::{
     World,

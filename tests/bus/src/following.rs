@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use acb_hub_core::log::bus::BusError;
 use futures::StreamExt;
 use tokio::time::timeout;
 
@@ -125,4 +126,36 @@ pub async fn a_tail_waits_at_the_end(provider: &dyn Provider) {
     assert!(batches <= 4, "{batches} empty batches");
     append(&*bus, &topic, 1, "new").await;
     assert_eq!(texts(&take(&mut tail, 1).await), ["new"]);
+}
+
+/// From below what is retained a tail starts at the oldest, and says so; of a partition that holds nothing any more, too.
+pub async fn a_tail_passes_over_what_is_forgotten(provider: &dyn Provider) {
+    let (topic, bus) = (provider.topic(3).await, provider.bus().await);
+    for number in 0..15 {
+        append(&*bus, &topic, number % 3, number.to_string()).await;
+    }
+    provider.forget(&topic, 0, 3).await;
+    provider.forget(&topic, 1, 5).await;
+    let mut tail = bus.tail(&topic, &[1, 0, 4]).await.unwrap();
+    let (mut next, mut values) = ([0; 3], Vec::new());
+    while next != [5, 5, 5] {
+        let batch = timeout(DEADLINE, tail.next()).await.expect("in time").unwrap().unwrap();
+        next[batch.partition as usize] = batch.next;
+        values.extend(texts(&batch.records));
+    }
+    values.sort();
+    assert_eq!(values, ["12", "14", "9"]);
+    append(&*bus, &topic, 1, "next").await;
+    assert_eq!(texts(&take(&mut tail, 1).await), ["next"]);
+}
+
+/// What a reader has seen and the log has not is lost: nothing is followed as if it were not.
+pub async fn a_tail_does_not_start_past_the_end(provider: &dyn Provider) {
+    let (topic, bus) = (provider.topic(2).await, provider.bus().await);
+    append(&*bus, &topic, 0, "only").await;
+    let error = match bus.tail(&topic, &[1, 7]).await {
+        Ok(mut tail) => timeout(DEADLINE, tail.next()).await.expect("in time").unwrap().expect_err("past the end"),
+        Err(error) => error,
+    };
+    assert!(matches!(&error, BusError::Unavailable(reason) if reason.contains("has lost records")), "{error}");
 }

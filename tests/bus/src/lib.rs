@@ -80,7 +80,8 @@ macro_rules! conformance {
             }
             following::{
                 a_tail_starts_anywhere, a_tail_resumes, two_tails_see_the_same, a_tail_follows_other_replicas,
-                a_late_commit_is_not_skipped, a_tail_waits_at_the_end,
+                a_late_commit_is_not_skipped, a_tail_waits_at_the_end, a_tail_passes_over_what_is_forgotten,
+                a_tail_does_not_start_past_the_end,
             }
             outage::{a_cut_connection_loses_nothing, appends_wait_for_the_log}
         }

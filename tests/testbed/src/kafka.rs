@@ -32,6 +32,9 @@ pub struct Kafka {
     listener: KafkaListener,
     address: IpAddr,
     port: u16,
+    /// The cluster's id, and the port of its only controller.
+    cluster: String,
+    controller: u16,
     password: String,
     ca: Option<String>,
     /// Its standard input holds the broker's life.
@@ -62,19 +65,44 @@ impl Kafka {
         let [port, controller] = free_ports([address, Ipv4Addr::LOCALHOST.into()]);
         let password = hex::encode(random::<16>());
         let ca = (listener == KafkaListener::Tls).then(|| certify(dir.path(), address));
-        let mut kafka = Self { dir, listener, address, port, password, ca, keeper: None };
+        let cluster = base64_id(random::<16>());
+        let mut kafka = Self { dir, listener, address, port, cluster, controller, password, ca, keeper: None };
         let further: String = settings.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
-        fs::write(kafka.properties(), kafka.configuration(controller) + &further).unwrap();
+        fs::write(kafka.properties(), kafka.configuration() + &further).unwrap();
         kafka.format().await;
+        kafka.launch().await;
+        kafka
+    }
+
+    /// A second broker of the same cluster, number 2, which controls nothing. Only without TLS.
+    pub async fn join(&self) -> Self {
+        assert!(self.ca.is_none(), "its certificate would need the first one's authority");
+        let dir = tempfile::Builder::new().prefix("acb-kafka-").tempdir().unwrap();
+        let [port] = free_ports([self.address]);
+        let (listener, address, controller) = (self.listener, self.address, self.controller);
+        let (cluster, password) = (self.cluster.clone(), self.password.clone());
+        let mut kafka = Self { dir, listener, address, port, cluster, controller, password, ca: None, keeper: None };
+        let only_broker = kafka
+            .configuration()
+            .replace("process.roles=broker,controller", "process.roles=broker")
+            .replace("node.id=1", "node.id=2")
+            .replace(&format!(",CONTROLLER://127.0.0.1:{controller}"), "");
+        fs::write(kafka.properties(), only_broker).unwrap();
+        // The users are in the cluster's log.
+        kafka.format_with(&[]).await;
         kafka.launch().await;
         kafka
     }
 
     /// An empty broker of a cluster of its own.
     async fn format(&self) {
-        let cluster = base64_id(random::<16>());
         let scram = |name: &str, password: &str| format!("SCRAM-SHA-512=[name={name},password={password}]");
         let users = [scram(Self::ADMIN, &self.password), scram(FIRST_USER, &hex::encode(random::<16>()))];
+        self.format_with(&users).await;
+    }
+
+    async fn format_with(&self, users: &[String]) {
+        let (cluster, users) = (self.cluster.clone(), users.to_vec());
         let properties = self.properties();
         let format = tokio::task::spawn_blocking(move || {
             java()
@@ -194,8 +222,9 @@ impl Kafka {
         self.dir.path().join("server.properties")
     }
 
-    fn configuration(&self, controller: u16) -> String {
-        let (address, port, password, dir) = (self.address, self.port, &self.password, self.dir.path().display());
+    fn configuration(&self) -> String {
+        let (address, port, controller, password) = (self.address, self.port, self.controller, &self.password);
+        let dir = self.dir.path().display();
         let protocol = if self.ca.is_some() { "SASL_SSL" } else { "SASL_PLAINTEXT" };
         let tls = if self.ca.is_some() {
             format!(

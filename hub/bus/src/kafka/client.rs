@@ -253,6 +253,18 @@ pub(super) fn is_login(error: RDKafkaErrorCode) -> bool {
     matches!(error, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
 }
 
+/// Whether a client asked by what it knew of a partition's leader before that changed: it hears of the change by itself.
+pub(super) fn is_outdated(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let outdated = |code| {
+        matches!(
+            code,
+            Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch
+        )
+    };
+    error.rdkafka_error_code().is_some_and(outdated)
+}
+
 /// What reading goes on after, because librdkafka mends it by itself.
 pub(super) fn passes(error: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;

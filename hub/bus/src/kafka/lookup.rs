@@ -1,63 +1,82 @@
-//! Looking into the log: bounds, offsets by time, and records from an offset on. One question at a time, over one consumer, which is
-//! made when it is first needed.
+//! Looking into the log: bounds, offsets by time, and records from an offset on. A few questions at a time for each broker, so that one
+//! that does not answer holds up only what it leads.
 
 use std::{
-    sync::Arc,
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use acb_hub_core::log::bus::{Bounds, BusError, Logged, Offset, Partition, TopicName};
+use futures::future::join_all;
 use rdkafka::{
     Offset as Place,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use time::OffsetDateTime;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
-use super::client::{self, Clients, Closing, Context};
+use super::{
+    client::{self, Clients, Closing, Context},
+    metadata::{Broker, Metadata, Shape},
+};
 use crate::record_bytes;
 
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reader may take to hear of a change of leader, and how often it is asked meanwhile.
+const HEARD: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(50));
 /// What one read brings at most; always at least one record.
 const READ_BYTES: usize = 4 * 1024 * 1024;
+/// Questions to one broker at a time. Each has a consumer, with threads and buffers of its own.
+const AT_A_TIME: usize = 3;
 
-/// With the number of the password that it has.
+/// A consumer, with the number of the password that it has.
 type Reader = (Closing<BaseConsumer<Context>>, u64);
+
+/// The consumers that ask one broker.
+struct Readers {
+    turns: Arc<Semaphore>,
+    /// Made when they are first needed.
+    idle: Mutex<Vec<Reader>>,
+}
 
 pub(super) struct Lookup {
     clients: Clients,
-    reader: Arc<Mutex<Option<Reader>>>,
+    metadata: Arc<Metadata>,
+    readers: Mutex<HashMap<Broker, Arc<Readers>>>,
 }
 
+/// By partition, each with an answer of its own.
+type Answers<T> = Vec<Result<T, BusError>>;
+
 impl Lookup {
-    pub(super) fn new(clients: Clients) -> Self {
-        Self { clients, reader: Arc::default() }
+    pub(super) fn new(clients: Clients, metadata: Arc<Metadata>) -> Self {
+        Self { clients, metadata, readers: Mutex::default() }
     }
 
-    pub(super) async fn bounds(&self, topic: &TopicName, partitions: u32) -> Result<Vec<Bounds>, BusError> {
-        let topic = topic.clone();
-        self.ask("tell its bounds", move |reader| bounds(reader, &topic, partitions)).await
+    pub(super) async fn bounds(&self, topic: &TopicName) -> Result<Answers<Bounds>, BusError> {
+        let find = |reader: &BaseConsumer<Context>, topic: &TopicName, partitions: &[Partition]| {
+            let first = list(reader, topic, partitions, Place::Beginning)?;
+            let next = list(reader, topic, partitions, Place::End)?;
+            let bounds = |(first, next): (Listed, Listed)| Ok(Bounds { first: told(first?)?, next: told(next?)? });
+            Ok(first.into_iter().zip(next).map(bounds).collect())
+        };
+        self.ask_each(topic, "tell its bounds", find).await
     }
 
-    pub(super) async fn offsets_at(
-        &self,
-        topic: &TopicName,
-        partitions: u32,
-        time: OffsetDateTime,
-    ) -> Result<Vec<Offset>, BusError> {
-        let topic = topic.clone();
+    pub(super) async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Answers<Offset>, BusError> {
         // Kafka's time has milliseconds: the first of them that is not before `time`.
         let nanos = time.unix_timestamp_nanos();
         let millis = i64::try_from(nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) > 0)).unwrap_or(i64::MAX);
-        let find = move |reader: &BaseConsumer<Context>| {
+        let find = move |reader: &BaseConsumer<Context>, topic: &TopicName, partitions: &[Partition]| {
             // The ends first: what is appended meanwhile lies behind them.
-            let ends = list(reader, &topic, partitions, Place::End)?;
-            let found = list(reader, &topic, partitions, Place::Offset(millis.max(0)))?;
-            Ok(found.into_iter().zip(ends).map(|(found, end)| found.or(end).unwrap_or_default()).collect())
+            let ends = list(reader, topic, partitions, Place::End)?;
+            let found = list(reader, topic, partitions, Place::Offset(millis.max(0)))?;
+            Ok(found.into_iter().zip(ends).map(|(found, end)| told(found?.or(end?))).collect())
         };
-        self.ask("find offsets by time", find).await
+        self.ask_each(topic, "find offsets by time", find).await
     }
 
     pub(super) async fn read(
@@ -67,75 +86,162 @@ impl Lookup {
         offset: Offset,
         limit: usize,
     ) -> Result<Vec<Logged>, BusError> {
-        let topic = topic.clone();
+        let shape = self.metadata.shape_with(topic, partition).await?;
+        if partition >= shape.info.partitions || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let Some(leader) = shape.leaders.get(partition as usize).copied().flatten() else {
+            return Err(leaderless(topic, partition));
+        };
+        let name = topic.clone();
         let read = move |reader: &BaseConsumer<Context>| {
-            let read = read(reader, &topic, partition, offset, limit);
+            let topic = &name;
+            let read = read(reader, topic, partition, offset, limit);
             reader.unassign()?;
             if !read.as_ref().is_err_and(|error| error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)) {
                 return read;
             }
-            let first = list(reader, &topic, partition + 1, Place::Beginning)?.pop().flatten().unwrap_or_default();
+            let first = list(reader, topic, &[partition], Place::Beginning)?.pop().transpose()?.flatten();
+            let first = told(first)?;
             if offset >= first {
                 return Ok(Vec::new());
             }
-            let read = self::read(reader, &topic, partition, first, limit);
+            let read = self::read(reader, topic, partition, first, limit);
             reader.unassign()?;
             read
         };
-        self.ask("read", read).await
-    }
-
-    /// Asks on a thread that may wait.
-    async fn ask<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
-    ) -> Result<T, BusError> {
-        let mut reader = Arc::clone(&self.reader).lock_owned().await;
-        let clients = self.clients.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            if reader.is_none() {
-                let serial = clients.serial();
-                *reader = Some((Closing::new(clients.reader().create_with_context(Context)?), serial));
-            }
-            let Some((reader, serial)) = reader.as_mut() else { return Err(KafkaError::Canceled) };
-            let Some(reader) = reader.get() else { return Err(KafkaError::Canceled) };
-            if let Err(error) = clients.renew(reader.client(), serial) {
-                tracing::warn!(target: "acb::kafka", %error, "the lookups keep the password before");
-            }
-            question(reader)
-        });
-        match task.await {
-            Ok(answer) => answer.map_err(|error| self.clients.unavailable(what, &error)),
-            Err(_) => Err(BusError::Unavailable("the bus is closed".into())),
+        match self.ask(leader, read).await {
+            Ok(records) => Ok(records),
+            Err(error) => Err(self.gone(topic).await.unwrap_or_else(|| self.clients.unavailable("read", &error))),
         }
     }
+
+    /// Asks each broker for what it leads, all at the same time.
+    async fn ask_each<T: Send + 'static>(
+        &self,
+        topic: &TopicName,
+        what: &'static str,
+        question: impl Fn(&BaseConsumer<Context>, &TopicName, &[Partition]) -> Result<Vec<Result<T, KafkaError>>, KafkaError>
+        + Copy
+        + Send
+        + 'static,
+    ) -> Result<Answers<T>, BusError> {
+        let Shape { leaders, .. } = self.metadata.shape(topic).await?;
+        let mut led: BTreeMap<Broker, Vec<Partition>> = BTreeMap::new();
+        for (partition, leader) in (0..).zip(&leaders) {
+            if let Some(leader) = leader {
+                led.entry(*leader).or_default().push(partition);
+            }
+        }
+        let asked = led.into_iter().map(async |(leader, partitions)| {
+            let (name, of) = (topic.clone(), partitions.clone());
+            (partitions, self.ask(leader, move |reader| question(reader, &name, &of)).await)
+        });
+        let mut answers: Vec<Option<Result<T, KafkaError>>> = leaders.iter().map(|_| None).collect();
+        for (partitions, found) in join_all(asked).await {
+            let found = found.unwrap_or_else(|error| partitions.iter().map(|_| Err(error.clone())).collect());
+            for (partition, found) in partitions.into_iter().zip(found) {
+                if let Some(answer) = answers.get_mut(partition as usize) {
+                    *answer = Some(found);
+                }
+            }
+        }
+        if answers.iter().flatten().any(Result::is_err)
+            && let Some(gone) = self.gone(topic).await
+        {
+            return Err(gone);
+        }
+        let told = |(partition, answer): (Partition, Option<Result<T, KafkaError>>)| match answer {
+            Some(answer) => answer.map_err(|error| self.clients.unavailable(what, &error)),
+            None => Err(leaderless(topic, partition)),
+        };
+        Ok((0..).zip(answers).map(told).collect())
+    }
+
+    /// After a question that failed: what was known of the topic may be outdated, and the topic may be gone.
+    async fn gone(&self, topic: &TopicName) -> Option<BusError> {
+        self.metadata.forget(topic);
+        self.metadata.shape(topic).await.err().filter(|error| matches!(error, BusError::NoSuchTopic(_)))
+    }
+
+    /// Asks one broker, on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &self,
+        leader: Broker,
+        question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let readers = self.readers_of(leader);
+        let Ok(turn) = Arc::clone(&readers.turns).acquire_owned().await else { return Err(KafkaError::Canceled) };
+        let clients = self.clients.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = idle().pop();
+            let (reader, mut serial) = match kept {
+                Some(reader) => reader,
+                None => {
+                    let serial = clients.serial();
+                    (Closing::new(clients.reader().create_with_context(Context)?), serial)
+                }
+            };
+            let Some(consumer) = reader.get() else { return Err(KafkaError::Canceled) };
+            if let Err(error) = clients.renew(consumer.client(), &mut serial) {
+                tracing::warn!(target: "acb::kafka", %error, "the lookups keep the password before");
+            }
+            let answer = question(consumer);
+            idle().push((reader, serial));
+            answer
+        });
+        task.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    fn readers_of(&self, leader: Broker) -> Arc<Readers> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = || Arc::new(Readers { turns: Arc::new(Semaphore::new(AT_A_TIME)), idle: Mutex::default() });
+        Arc::clone(readers.entry(leader).or_insert_with(none))
+    }
 }
 
-fn bounds(reader: &BaseConsumer<Context>, topic: &TopicName, partitions: u32) -> Result<Vec<Bounds>, KafkaError> {
-    let first = list(reader, topic, partitions, Place::Beginning)?;
-    let next = list(reader, topic, partitions, Place::End)?;
-    let bounds = first.into_iter().zip(next);
-    Ok(bounds.map(|(first, next)| Bounds { first: first.unwrap_or_default(), next: next.unwrap_or_default() }).collect())
+fn leaderless(topic: &TopicName, partition: Partition) -> BusError {
+    BusError::Unavailable(format!("partition {partition} of {topic} has no leader: its broker is away"))
 }
 
-/// An offset of each partition: the first, the next, or (at a number) the first at or after that time, where there is one.
+/// An offset of one partition, where there is one.
+type Listed = Result<Option<Offset>, KafkaError>;
+
+fn told(offset: Option<Offset>) -> Result<Offset, KafkaError> {
+    offset.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::OffsetNotAvailable))
+}
+
+/// An offset of each of these partitions: the first, the next, or (at a number) the first at or after that time, where there is one.
 fn list(
     reader: &BaseConsumer<Context>,
     topic: &TopicName,
-    partitions: u32,
+    partitions: &[Partition],
     at: Place,
-) -> Result<Vec<Option<Offset>>, KafkaError> {
-    let asked = client::places(topic, (0..partitions).map(|partition| (partition, at)))?;
-    let mut offsets = vec![None; partitions as usize];
-    for found in reader.offsets_for_times(asked, PATIENCE)?.elements() {
-        found.error()?;
-        if let (Place::Offset(offset), Some(slot)) = (found.offset(), offsets.get_mut(found.partition().cast_unsigned() as usize))
-        {
-            *slot = u64::try_from(offset).ok();
+) -> Result<Vec<Listed>, KafkaError> {
+    let asked = client::places(topic, partitions.iter().map(|partition| (*partition, at)))?;
+    let deadline = Instant::now() + HEARD.0;
+    let found = loop {
+        let found = reader.offsets_for_times(asked.clone(), PATIENCE);
+        let is_outdated = match &found {
+            Ok(found) => found.elements().iter().any(|found| found.error().is_err_and(|error| client::is_outdated(&error))),
+            Err(error) => client::is_outdated(error),
+        };
+        if !is_outdated || Instant::now() > deadline {
+            break found?;
         }
-    }
-    Ok(offsets)
+        std::thread::sleep(HEARD.1);
+    };
+    let offset = |partition: &Partition| {
+        let Some(found) = found.find_partition(topic.as_str(), partition.cast_signed()) else { return Ok(None) };
+        found.error()?;
+        match found.offset() {
+            Place::Offset(offset) => Ok(u64::try_from(offset).ok()),
+            _ => Ok(None),
+        }
+    };
+    Ok(partitions.iter().map(offset).collect())
 }
 
 fn read(

@@ -2,10 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use acb_hub_core::log::bus::{Batch, Bounds, BusError, Logged, Offset, Tail, TopicInfo, TopicName};
+use acb_hub_core::log::bus::{Batch, BusError, Logged, Offset, Partition, Tail, TopicInfo, TopicName};
 use futures::{FutureExt, stream};
 use rdkafka::{
-    Offset as Place,
+    Offset as Place, TopicPartitionList,
     consumer::{Consumer, StreamConsumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -13,19 +13,27 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{
     client::{self, Clients, Closing, Context},
+    lookup::Lookup,
     metadata::Metadata,
 };
+use crate::record_bytes;
 
-/// Records that are taken over at once.
+/// Records that are taken over at once, and their bytes; always at least one record.
 const TAKEN: usize = 256;
+const TAKEN_BYTES: usize = 1024 * 1024;
 /// How often a tail looks whether the topic is still the same, and has more partitions.
 const LOOK: Duration = Duration::from_secs(10);
+/// A tail that loses its place again so soon ends: whoever follows it pauses before the next.
+const REPLACED: Duration = Duration::from_secs(1);
 
 struct Follower {
     clients: Clients,
     metadata: Arc<Metadata>,
+    lookup: Arc<Lookup>,
     topic: TopicName,
     info: TopicInfo,
+    /// The next offset of each partition.
+    positions: Vec<Offset>,
     ready: VecDeque<Batch>,
     /// Told once what is ready has been handed over.
     failed: Option<BusError>,
@@ -34,44 +42,49 @@ struct Follower {
     serial: u64,
     /// When it was given that.
     renewed: Option<Instant>,
+    /// The log holds nothing at a position.
+    is_misplaced: bool,
+    replaced: Option<Instant>,
     consumer: Closing<StreamConsumer<Context>>,
 }
 
+/// Starts without asking what the partitions hold, which only their leaders know: one without a leader is followed when it has one.
 pub(super) fn follow(
     clients: &Clients,
     metadata: Arc<Metadata>,
+    lookup: Arc<Lookup>,
     topic: TopicName,
     info: TopicInfo,
-    bounds: &[Bounds],
     from: &[Offset],
 ) -> Result<Tail, BusError> {
-    let mut ready = VecDeque::new();
-    let mut places = Vec::with_capacity(bounds.len());
-    for (partition, bounds) in (0_u32..).zip(bounds) {
-        // A partition that was added since starts at its beginning.
-        let from = from.get(partition as usize).copied().unwrap_or_default();
-        if from > bounds.next {
-            return Err(BusError::Unavailable(format!(
-                "{topic} ends at offset {} of partition {partition}, before {from}: the log has lost records, rebuild what was derived from it",
-                bounds.next
-            )));
-        }
-        if from < bounds.first {
-            ready.push_back(Batch { partition, records: Vec::new(), next: bounds.first });
-        }
-        places.push((partition, Place::Offset(i64::try_from(from.max(bounds.first)).unwrap_or(i64::MAX))));
-    }
+    // A partition that was added since starts at its beginning.
+    let positions: Vec<Offset> =
+        (0..info.partitions as usize).map(|index| from.get(index).copied().unwrap_or_default()).collect();
     let start = || {
         let consumer: StreamConsumer<Context> = clients.follower().create_with_context(Context)?;
-        consumer.assign(&client::places(&topic, places)?)?;
+        consumer.assign(&places(&topic, &positions)?)?;
         Ok(Closing::new(consumer))
     };
     let serial = clients.serial();
     let consumer = start().map_err(|error: KafkaError| clients.unavailable("start a tail", &error))?;
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let follower =
-        Follower { clients: clients.clone(), metadata, topic, info, ready, failed: None, look, serial, renewed: None, consumer };
+    let follower = Follower {
+        clients: clients.clone(),
+        metadata,
+        lookup,
+        topic,
+        info,
+        positions,
+        ready: VecDeque::new(),
+        failed: None,
+        look,
+        serial,
+        renewed: None,
+        is_misplaced: false,
+        replaced: None,
+        consumer,
+    };
     Ok(Box::pin(stream::unfold(Some(follower), |follower| async move {
         let mut follower = follower?;
         match follower.next().await {
@@ -90,6 +103,10 @@ impl Follower {
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
+            if self.is_misplaced {
+                self.find_places().await?;
+                continue;
+            }
             let Some(consumer) = self.consumer.get() else { return Err(BusError::Unavailable("the bus is closed".into())) };
             let first = tokio::select! {
                 message = consumer.recv() => message.map(|message| client::logged(&message)),
@@ -98,16 +115,24 @@ impl Follower {
                     continue;
                 }
             };
+            let bytes_of = |message: &Result<Logged, _>| message.as_ref().map_or(0, |logged| record_bytes(&logged.record));
+            let mut bytes = bytes_of(&first);
             let mut taken = vec![first];
             while taken.len() < TAKEN
+                && bytes < TAKEN_BYTES
                 && let Some(message) = consumer.recv().now_or_never()
             {
-                taken.push(message.map(|message| client::logged(&message)));
+                let message = message.map(|message| client::logged(&message));
+                bytes += bytes_of(&message);
+                taken.push(message);
             }
             for message in taken {
                 match message {
                     Ok(logged) => self.take(logged),
                     Err(error) if self.is_outdated(&error) => self.log_in_anew()?,
+                    Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
+                        self.is_misplaced = true;
+                    }
                     Err(error) => self.failed = self.failed.take().or(self.end(&error)),
                 }
             }
@@ -116,6 +141,9 @@ impl Follower {
 
     fn take(&mut self, logged: Logged) {
         let (partition, next) = (logged.partition, logged.offset + 1);
+        if let Some(position) = self.positions.get_mut(partition as usize) {
+            *position = next;
+        }
         match self.ready.back_mut() {
             Some(batch) if batch.partition == partition => {
                 batch.records.push(logged);
@@ -123,6 +151,35 @@ impl Follower {
             }
             _ => self.ready.push_back(Batch { partition, records: vec![logged], next }),
         }
+    }
+
+    /// The log holds nothing at the position of some partition; librdkafka does not say of which. What retention has taken is passed
+    /// over, and a position beyond the end is an error. A partition that does not tell its bounds is tried again as it is.
+    async fn find_places(&mut self) -> Result<(), BusError> {
+        self.is_misplaced = false;
+        if self.replaced.is_some_and(|replaced| replaced.elapsed() < REPLACED) {
+            return Err(BusError::Unavailable(format!("{} holds nothing where it is followed", self.topic)));
+        }
+        let bounds = self.lookup.bounds(&self.topic).await?;
+        for ((partition, position), bounds) in (0..).zip(&mut self.positions).zip(bounds) {
+            let Ok(bounds) = bounds else { continue };
+            if *position > bounds.next {
+                return Err(BusError::Unavailable(format!(
+                    "{} ends at offset {} of partition {partition}, before {position}: the log has lost records, rebuild what was derived from it",
+                    self.topic, bounds.next
+                )));
+            }
+            if *position < bounds.first {
+                *position = bounds.first;
+                self.ready.push_back(Batch { partition, records: Vec::new(), next: bounds.first });
+            }
+        }
+        if let Some(consumer) = self.consumer.get() {
+            let assign = places(&self.topic, &self.positions).and_then(|places| consumer.assign(&places));
+            assign.map_err(|error| self.clients.unavailable("go on with a tail", &error))?;
+        }
+        self.replaced = Some(Instant::now());
+        Ok(())
     }
 
     /// What an error ends the tail with, if it does.
@@ -178,8 +235,14 @@ impl Follower {
             let added = (self.info.partitions..now.partitions).map(|partition| (partition, Place::Offset(0)));
             let assign = client::places(&self.topic, added).and_then(|added| consumer.incremental_assign(&added));
             assign.map_err(|error| self.clients.unavailable("follow an added partition", &error))?;
+            self.positions.resize(now.partitions as usize, 0);
             self.info = now;
         }
         Ok(())
     }
+}
+
+fn places(topic: &TopicName, positions: &[Offset]) -> Result<TopicPartitionList, KafkaError> {
+    let place = |offset: &Offset| Place::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
+    client::places(topic, (0..).zip(positions).map(|(partition, offset): (Partition, _)| (partition, place(offset))))
 }

@@ -13,14 +13,18 @@ use acb_hub_core::{
     kit::supervisor::Supervisor,
     log::bus::{AppendError, Appended, Offset, Partition, Pending, Record, TopicName},
 };
-use acb_hub_pool::{Session, Timestamp};
+use acb_hub_pool::Timestamp;
+use sqlx::{Executor, Postgres};
 use time::OffsetDateTime;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, sleep, timeout},
 };
 
-use super::log::Log;
+use super::{
+    log::Log,
+    session::{Identity, Kept, identify},
+};
 
 /// What waits in a topic's queue at most.
 const QUEUE_RECORDS: usize = 4096;
@@ -30,6 +34,8 @@ const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How long a record may take, as Kafka's `message.timeout.ms`.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to come by a session that answers.
+const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The partitions are locked in their order first, or two replicas could deadlock. `log_time` never falls, whatever the clock does.
 /// The last column makes the commit durable for a login whose own setting says otherwise.
@@ -92,17 +98,11 @@ impl Writer {
     }
 }
 
-/// A session that was lost while it may have been committing.
-#[derive(Clone, Copy)]
-struct Lost {
-    pid: i32,
-    seen_at: OffsetDateTime,
-}
-
 struct Appender {
     log: Log,
     topic: TopicName,
-    doubtful: Option<Lost>,
+    /// A session that was lost while it may have been committing.
+    doubtful: Option<Identity>,
 }
 
 /// By partition: the first offset that a batch took, and when.
@@ -177,64 +177,90 @@ impl Appender {
     }
 
     async fn attempt(&mut self, batch: &[Entry]) -> Result<Places, Failure> {
-        let later = |error: sqlx::Error| Failure::Later(format!("PostgreSQL does not answer: {error}"));
-        let mut session = timeout(Duration::from_secs(5), self.log.pool.acquire())
-            .await
-            .map_err(|_| Failure::Later("PostgreSQL does not answer: no session became free".into()))?
-            .map_err(later)?;
-        // Shows that the session lives, before anything is sent whose answer could be lost; and says which one it is.
-        let (pid, seen_at) = match timeout(Duration::from_secs(5), identify(&mut session)).await {
-            Ok(Ok(identity)) => identity,
-            Ok(Err(error)) => {
-                session.close();
-                return Err(later(error));
-            }
-            Err(_) => {
-                session.close();
-                return Err(Failure::Later("PostgreSQL does not answer".into()));
-            }
-        };
-        self.end_doubtful(&mut session).await?;
-        match timeout(PATIENCE, insert(&mut session, &self.log.tenant, &self.topic, batch)).await {
-            Ok(Ok(bases)) => Ok(bases),
-            Ok(Err(sqlx::Error::Database(error))) if !cut_off(error.code().as_deref()) => Err(match error.code().as_deref() {
-                Some("40001" | "40P01" | "55P03") => Failure::Later(error.to_string()),
-                _ => Failure::Refused(format!("PostgreSQL refused the append: {error}")),
-            }),
-            Ok(Err(error @ (sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_)))) => {
-                Err(Failure::Refused(error.to_string()))
-            }
-            Ok(Err(error)) => Err(self.doubt(session, Lost { pid, seen_at }, &error.to_string())),
-            Err(_) => Err(self.doubt(session, Lost { pid, seen_at }, "no answer in time")),
+        let Some(mut own) = self.log.own.try_take() else { return self.attempt_borrowed(batch).await };
+        // Taken out: put back only where it is of use.
+        let mut kept = in_time(Kept::of(own.take(), &self.log.pool)).await?;
+        let answer = self.append(&mut kept.connection, kept.identity, batch).await;
+        if matches!(answer, Ok(_) | Err(Failure::Refused(_))) {
+            *own = Some(Kept { used: Instant::now(), ..kept });
         }
+        answer
     }
 
-    fn doubt(&mut self, mut session: Session, lost: Lost, reason: &str) -> Failure {
-        session.close();
-        self.doubtful = Some(lost);
-        Failure::Unknown(format!("the append's answer was lost: {reason}"))
+    async fn attempt_borrowed(&mut self, batch: &[Entry]) -> Result<Places, Failure> {
+        let mut session = in_time(self.log.pool.acquire()).await?;
+        let answer = match in_time(identify(&mut session)).await {
+            Ok(identity) => self.append(&mut session, identity, batch).await,
+            Err(failure) => {
+                session.close();
+                return Err(failure);
+            }
+        };
+        if matches!(answer, Err(Failure::Unknown(_))) {
+            session.close();
+        }
+        answer
+    }
+
+    /// Appends over a session, which is of no use any more where it is not known what came of that.
+    async fn append<S>(&mut self, session: &mut S, identity: Identity, batch: &[Entry]) -> Result<Places, Failure>
+    where
+        for<'c> &'c mut S: Executor<'c, Database = Postgres>,
+    {
+        self.end_doubtful(session).await?;
+        let reason = match timeout(PATIENCE, insert(session, &self.log.tenant, &self.topic, batch)).await {
+            Ok(Ok(bases)) => return Ok(bases),
+            Ok(Err(sqlx::Error::Database(error))) if !cut_off(error.code().as_deref()) => {
+                return Err(match error.code().as_deref() {
+                    Some("40001" | "40P01" | "55P03") => Failure::Later(error.to_string()),
+                    _ => Failure::Refused(format!("PostgreSQL refused the append: {error}")),
+                });
+            }
+            Ok(Err(error @ (sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_)))) => {
+                return Err(Failure::Refused(error.to_string()));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        self.doubtful = Some(identity);
+        Err(Failure::Unknown(format!("the append's answer was lost: {reason}")))
     }
 
     /// What is appended next must not overtake what a lost session may still be about to commit: that session is ended first.
-    async fn end_doubtful(&mut self, session: &mut Session) -> Result<(), Failure> {
+    async fn end_doubtful<S>(&mut self, session: &mut S) -> Result<(), Failure>
+    where
+        for<'c> &'c mut S: Executor<'c, Database = Postgres>,
+    {
         let Some(lost) = self.doubtful else { return Ok(()) };
-        let ended: Result<Option<bool>, _> = sqlx::query_scalar(
+        let end = sqlx::query_scalar(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
              WHERE pid = $1 AND usename = session_user AND backend_start <= $2",
-        )
-        .bind(lost.pid)
-        .bind(lost.seen_at)
-        .fetch_optional(session)
-        .await;
+        );
+        let ended: Option<bool> = timeout(PATIENCE, end.bind(lost.pid).bind(lost.seen_at).fetch_optional(session))
+            .await
+            .map_err(|_| silent())?
+            .map_err(|error| unanswered(&error))?;
         match ended {
-            Ok(None | Some(true)) => {
+            None | Some(true) => {
                 self.doubtful = None;
                 Ok(())
             }
-            Ok(Some(false)) => Err(Failure::Later("a lost session of this hub is still there".into())),
-            Err(error) => Err(Failure::Later(format!("PostgreSQL does not answer: {error}"))),
+            Some(false) => Err(Failure::Later("a lost session of this hub is still there".into())),
         }
     }
+}
+
+/// Comes by a session. Nothing was appended where that fails.
+async fn in_time<T>(session: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failure> {
+    timeout(SESSION_PATIENCE, session).await.map_err(|_| silent())?.map_err(|error| unanswered(&error))
+}
+
+fn silent() -> Failure {
+    Failure::Later("PostgreSQL does not answer".into())
+}
+
+fn unanswered(error: &sqlx::Error) -> Failure {
+    Failure::Later(format!("PostgreSQL does not answer: {error}"))
 }
 
 /// Whether the server ended the session: then the commit may have been made.
@@ -242,11 +268,12 @@ fn cut_off(code: Option<&str>) -> bool {
     code.is_none_or(|code| code.starts_with("08") || code.starts_with("57P") || code.starts_with("58"))
 }
 
-async fn identify(session: &mut Session) -> Result<(i32, OffsetDateTime), sqlx::Error> {
-    sqlx::query_as("SELECT pg_backend_pid(), clock_timestamp()").fetch_one(session).await
-}
-
-async fn insert(session: &mut Session, tenant: &[u8; 10], topic: &TopicName, batch: &[Entry]) -> Result<Places, sqlx::Error> {
+async fn insert(
+    session: impl Executor<'_, Database = Postgres>,
+    tenant: &[u8; 10],
+    topic: &TopicName,
+    batch: &[Entry],
+) -> Result<Places, sqlx::Error> {
     let mut counts: BTreeMap<i32, i64> = BTreeMap::new();
     let mut partitions = Vec::with_capacity(batch.len());
     let mut places = Vec::with_capacity(batch.len());

@@ -1,44 +1,67 @@
-//! Forgetting what is older than its topic's retention.
+//! Forgetting what is older than its topic's retention, or compacting it. Each topic for itself: one that fails holds up no other.
 
 use acb_hub_core::log::bus::BusError;
 
-use super::log::{Log, unavailable};
-
-/// Rows removed by one statement: short enough that nobody notices.
-const STEP: i64 = 1000;
+use super::{
+    compaction::{LONGEST_SECONDS, STEP, compact_topic},
+    log::{Log, unavailable},
+};
 
 pub(super) async fn prune(log: &Log) -> Result<u64, BusError> {
-    let failed = |error| unavailable("prune the log", &error);
-    // Both numbers from one snapshot: with a `next_offset` read later, a record committed in between would go too. As on Kafka, a topic
-    // that is compacted forgets nothing for its age.
-    let cuts: Vec<(String, i32, i64)> = sqlx::query_as(
-        r#"SELECT p.topic, p.partition, coalesce((
+    let topics: Vec<(String, bool)> =
+        sqlx::query_as("SELECT topic, cleanup = 'compact' FROM acb.bus_topic WHERE tenant_id = $1 ORDER BY topic")
+            .bind(&log.tenant[..])
+            .fetch_all(&log.pool)
+            .await
+            .map_err(|error| unavailable("prune the log", &error))?;
+    let (mut removed, mut failed) = (0, None);
+    for (topic, is_compacted) in topics {
+        let pruned = if is_compacted {
+            compact_topic(log, &topic, &mut removed).await
+        } else {
+            prune_topic(log, &topic, &mut removed).await
+        };
+        match pruned {
+            Ok(()) => {}
+            Err(error @ sqlx::Error::Database(_)) => {
+                tracing::warn!(topic, %error, "a topic was not pruned, the others are");
+                failed = Some(unavailable(&format!("prune {topic}"), &error));
+            }
+            // There is no session for any topic.
+            Err(error) => return Err(unavailable("prune the log", &error)),
+        }
+    }
+    failed.map_or(Ok(removed), Err)
+}
+
+async fn prune_topic(log: &Log, topic: &str, removed: &mut u64) -> Result<(), sqlx::Error> {
+    // Both numbers from one snapshot: with a `next_offset` read later, a record committed in between would go too.
+    let cuts: Vec<(i32, i64)> = sqlx::query_as(
+        r#"SELECT p.partition, coalesce((
                SELECT min(r."offset") FROM acb.bus_record r
-               WHERE r.tenant_id = $1 AND r.topic = p.topic AND r.partition = p.partition
-                 AND r.log_time >= now() - make_interval(secs => t.retention_seconds)
+               WHERE r.tenant_id = $1 AND r.topic = $2 AND r.partition = p.partition
+                 AND r.log_time >= now() - make_interval(secs => least(t.retention_seconds, $3))
            ), p.next_offset)
            FROM acb.bus_partition p JOIN acb.bus_topic t USING (tenant_id, topic)
-           WHERE p.tenant_id = $1 AND t.cleanup = 'delete'"#,
+           WHERE p.tenant_id = $1 AND p.topic = $2 AND t.cleanup = 'delete'"#,
     )
     .bind(&log.tenant[..])
+    .bind(topic)
+    .bind(LONGEST_SECONDS)
     .fetch_all(&log.pool)
-    .await
-    .map_err(failed)?;
-
-    let mut removed = 0;
-    for (topic, partition, cut) in cuts {
+    .await?;
+    for (partition, cut) in cuts {
         // The bound moves first: what is below it is gone for readers, whenever its rows go.
         sqlx::query(
             "UPDATE acb.bus_partition SET first_offset = $4
              WHERE tenant_id = $1 AND topic = $2 AND partition = $3 AND first_offset < $4",
         )
         .bind(&log.tenant[..])
-        .bind(&topic)
+        .bind(topic)
         .bind(partition)
         .bind(cut)
         .execute(&log.pool)
-        .await
-        .map_err(failed)?;
+        .await?;
         loop {
             let step = sqlx::query(
                 r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic = $2 AND partition = $3 AND "offset" = ANY (ARRAY(
@@ -47,19 +70,18 @@ pub(super) async fn prune(log: &Log) -> Result<u64, BusError> {
                        ORDER BY "offset" LIMIT $5))"#,
             )
             .bind(&log.tenant[..])
-            .bind(&topic)
+            .bind(topic)
             .bind(partition)
             .bind(cut)
-            .bind(STEP)
+            .bind(i64::try_from(STEP).unwrap_or(i64::MAX))
             .execute(&log.pool)
-            .await
-            .map_err(failed)?
+            .await?
             .rows_affected();
-            removed += step;
-            if step < STEP.cast_unsigned() {
+            *removed += step;
+            if step < STEP as u64 {
                 break;
             }
         }
     }
-    Ok(removed)
+    Ok(())
 }

@@ -276,7 +276,7 @@ impl Contexts {
         let tails: Vec<_> = self.tails.lock().await.values().filter_map(Weak::upgrade).filter(|tail| !tail.ended()).collect();
         let mut lags = Vec::with_capacity(tails.len());
         for tail in tails {
-            match self.bus.bounds(&tail.topic).await {
+            match self.bus.bounds_each(&tail.topic).await {
                 Ok(bounds) => lags.push((tail.topic.clone(), Bounds::unread(&bounds, tail.read().into_iter()))),
                 // Its tail is about to find out, too.
                 Err(BusError::NoSuchTopic(_)) => {}

@@ -15,7 +15,14 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::context::MAX_INLINE_BYTES;
-use crate::{directory::{schema::{PayloadSchema, SchemaRef}, snapshot::Snapshot}, fault::{Code, Fault}, kit::{json_schema::{Checked, JsonSchema, MAX_LOOKS}}};
+use crate::{
+    directory::{
+        schema::{PayloadSchema, SchemaRef},
+        snapshot::Snapshot,
+    },
+    fault::{Code, Fault},
+    kit::json_schema::{Checked, JsonSchema, MAX_LOOKS},
+};
 
 /// Payloads that are checked at the same time: parsed, one takes a multiple of its size.
 const MAX_CHECKS: usize = 2;

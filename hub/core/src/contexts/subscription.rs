@@ -183,8 +183,9 @@ impl Subscription {
             let records = self.bus.read(&topic, partition, next, LOG_BATCH).await.map_err(Fault::from)?;
             if records.first().is_none_or(|first| first.offset != next) {
                 // A hole: compaction makes them, and so does retention, which would be a loss.
-                let bounds = self.bus.bounds(&topic).await.map_err(Fault::from)?;
-                if bounds.get(partition as usize).is_some_and(|bounds| bounds.first > next) {
+                let bounds = self.bus.bounds_each(&topic).await?;
+                let bounds = bounds.into_iter().nth(partition as usize).transpose()?;
+                if bounds.is_some_and(|bounds| bounds.first > next) {
                     return Err(expired(&topic, partition, next));
                 }
             }

@@ -3,7 +3,6 @@
 use jsonschema::Draft;
 use serde_json::{Map, Value};
 
-
 /// Keywords of a schema that are named as ignored.
 const MAX_IGNORED: usize = 20;
 

@@ -9,7 +9,10 @@ use std::{
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::{Value, json};
 
-use super::{json_keywords::is_of_schemas, metered::{LooksLeft, Metered, Seen, counted}};
+use super::{
+    json_keywords::is_of_schemas,
+    metered::{LooksLeft, Metered, Seen, counted},
+};
 
 /// Looks at values that one check may take: the largest payload (1 MiB) of small numbers is looked at some 20 times as a whole, and it takes about a second.
 pub(crate) const MAX_LOOKS: u64 = 10_000_000;

@@ -19,7 +19,6 @@ use jsonschema::{
 };
 use serde_json::{Map, Number, Value};
 
-
 /// Bytes of a text that count as one look.
 const BYTES_PER_LOOK: usize = 64;
 

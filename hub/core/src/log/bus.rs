@@ -103,11 +103,12 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Records between a reader's positions and the ends of the log.
+    /// Records between a reader's positions and the ends of the log, as far as that says where it ends.
     #[must_use]
-    pub fn unread(bounds: &[Self], read: impl Iterator<Item = Offset>) -> u64 {
+    pub fn unread(bounds: &[Result<Self, BusError>], read: impl Iterator<Item = Offset>) -> u64 {
+        let known = bounds.iter().zip(read).filter_map(|(bounds, read)| Some((bounds.as_ref().ok()?, read)));
         // What the log no longer holds can't be read any more.
-        bounds.iter().zip(read).map(|(bounds, read)| bounds.next.saturating_sub(read.max(bounds.first))).sum()
+        known.map(|(bounds, read)| bounds.next.saturating_sub(read.max(bounds.first))).sum()
     }
 }
 
@@ -175,7 +176,8 @@ pub type Tail = Pin<Box<dyn Stream<Item = Result<Batch, BusError>> + Send>>;
 
 /// An ordered, durable, partitioned log.
 ///
-/// - Records of one partition have dense, rising offsets; every reader sees the same records at the same offsets.
+/// - Records of one partition have dense, rising offsets; every reader sees the same records at the same offsets. Where the topic is
+///   compacted, what was outdated leaves holes, and never the last offset.
 /// - A record is durable before its append resolves, and is seen by no reader before it is durable.
 /// - Appends to one partition whose calls to [`append`](Self::append) returned in an order are logged in that order, if they are logged.
 /// - Nothing is created by naming it: an unknown topic is an error.
@@ -187,16 +189,28 @@ pub trait Bus: Send + Sync + 'static {
     /// Takes a record into a bounded queue (waiting for room in it), and hands back what resolves when the record is in the log.
     async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError>;
 
-    /// Follows every partition, from one offset each. An offset below what is retained starts at the oldest.
+    /// Follows every partition, from one offset each. An offset below what is retained starts at the oldest; one beyond the end is an
+    /// error, of this call or of the tail. A partition that can't be read for now holds up no other: it is followed once it can.
     async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError>;
 
     /// Up to `limit` records from `offset` on; empty at the end. Right after a change of who leads a partition its end may be told as
     /// earlier than it is: a record that is not shown is gone only where a later one is, or where [`bounds`](Self::bounds) say so.
     async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError>;
 
-    /// What each partition holds now.
+    /// What each partition holds now. Fails where one of them does not say.
     async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError>;
 
-    /// For each partition the first offset whose log time is at or after `time`; its `next` where there is none.
+    /// The same for whoever can do with some: each partition with an answer of its own. They fail together unless the bus says otherwise.
+    async fn bounds_each(&self, topic: &TopicName) -> Result<Vec<Result<Bounds, BusError>>, BusError> {
+        Ok(self.bounds(topic).await?.into_iter().map(Ok).collect())
+    }
+
+    /// For each partition the first offset whose log time is at or after `time`; its `next` where there is none. Fails where one of them
+    /// does not say.
     async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError>;
+
+    /// The same, each partition with an answer of its own.
+    async fn offsets_at_each(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Result<Offset, BusError>>, BusError> {
+        Ok(self.offsets_at(topic, time).await?.into_iter().map(Ok).collect())
+    }
 }

@@ -7,21 +7,24 @@ use std::collections::BTreeMap;
 
 use super::bus::Offset;
 
-/// The most own appends that are kept; one more waits for the tail, which shows it anyway.
+/// The most own appends that are kept, and the most of their bytes; one more waits for the tail, which shows it anyway.
 const MAX_EARLY: usize = 1024;
+const MAX_EARLY_BYTES: usize = 1024 * 1024;
 
 /// Puts the records of one partition into one order, each exactly once.
 #[derive(Debug)]
 pub struct Sequencer<T> {
     position: Offset,
-    early: BTreeMap<Offset, T>,
+    /// Each with its bytes.
+    early: BTreeMap<Offset, (T, usize)>,
+    early_bytes: usize,
 }
 
 impl<T> Sequencer<T> {
     /// Starts at this offset: everything below counts as seen.
     #[must_use]
     pub fn new(position: Offset) -> Self {
-        Self { position, early: BTreeMap::new() }
+        Self { position, early: BTreeMap::new(), early_bytes: 0 }
     }
 
     /// The next offset to hand on.
@@ -30,10 +33,13 @@ impl<T> Sequencer<T> {
         self.position
     }
 
-    /// An own append was acknowledged at `offset`. Hands on what is now in order.
-    pub fn own(&mut self, offset: Offset, record: T, out: &mut Vec<(Offset, T)>) {
-        if offset >= self.position && (self.early.len() < MAX_EARLY || offset == self.position) {
-            self.early.insert(offset, record);
+    /// An own append of so many bytes was acknowledged at `offset`. Hands on what is now in order.
+    pub fn own(&mut self, offset: Offset, record: T, bytes: usize, out: &mut Vec<(Offset, T)>) {
+        let fits = self.early.len() < MAX_EARLY && self.early_bytes + bytes <= MAX_EARLY_BYTES;
+        if offset == self.position || (offset > self.position && fits) {
+            self.forget(offset);
+            self.early.insert(offset, (record, bytes));
+            self.early_bytes += bytes;
             self.release(out);
         }
     }
@@ -42,7 +48,7 @@ impl<T> Sequencer<T> {
     pub fn tail(&mut self, records: impl IntoIterator<Item = (Offset, T)>, next: Offset, out: &mut Vec<(Offset, T)>) {
         for (offset, record) in records {
             if offset >= self.position {
-                self.early.remove(&offset);
+                self.forget(offset);
                 self.position = offset + 1;
                 out.push((offset, record));
                 self.release(out);
@@ -54,13 +60,20 @@ impl<T> Sequencer<T> {
         self.release(out);
     }
 
+    fn forget(&mut self, offset: Offset) {
+        if let Some((_, bytes)) = self.early.remove(&offset) {
+            self.early_bytes -= bytes;
+        }
+    }
+
     fn release(&mut self, out: &mut Vec<(Offset, T)>) {
         while let Some(entry) = self.early.first_entry() {
             let offset = *entry.key();
             if offset > self.position {
                 break;
             }
-            let record = entry.remove();
+            let (record, bytes) = entry.remove();
+            self.early_bytes -= bytes;
             if offset == self.position {
                 self.position += 1;
                 out.push((offset, record));
@@ -92,7 +105,7 @@ mod tests {
                 sequencer.tail(records, tailed as u64, &mut out);
             } else if !acks.is_empty() {
                 let ack = acks.remove(step % acks.len());
-                sequencer.own(ack, ack, &mut out);
+                sequencer.own(ack, ack, 1, &mut out);
             }
         }
         out
@@ -122,7 +135,7 @@ mod tests {
                     sequencer.tail([(tail, ())], tail + 1, &mut out);
                     tail += 1;
                 } else if let Some(offset) = own.next() {
-                    sequencer.own(offset, (), &mut out);
+                    sequencer.own(offset, (), 1, &mut out);
                 }
             }
             while tail < 4 {
@@ -137,12 +150,31 @@ mod tests {
     fn an_own_append_above_a_gap_waits() {
         let mut sequencer = Sequencer::new(5);
         let mut out = Vec::new();
-        sequencer.own(6, 'b', &mut out);
+        sequencer.own(6, 'b', 1, &mut out);
         assert!(out.is_empty());
         sequencer.tail([(5, 'a')], 6, &mut out);
         assert_eq!(out, [(5, 'a'), (6, 'b')]);
         sequencer.tail([(6, 'b'), (7, 'c')], 8, &mut out);
         assert_eq!(out, [(5, 'a'), (6, 'b'), (7, 'c')]);
+    }
+
+    #[test]
+    fn own_appends_above_a_gap_are_bounded_by_their_bytes() {
+        let mut sequencer = Sequencer::new(0);
+        let mut out = Vec::new();
+        for offset in 1..=4 {
+            sequencer.own(offset, 'o', MAX_EARLY_BYTES / 2, &mut out);
+        }
+        assert_eq!((sequencer.early.len(), out.len()), (2, 0));
+        // What closes the gap is taken, however large; and what had no room comes with the tail.
+        sequencer.own(0, 'o', MAX_EARLY_BYTES, &mut out);
+        assert_eq!((sequencer.position(), sequencer.early_bytes), (3, 0));
+        sequencer.tail([(3, 't'), (4, 't')], 5, &mut out);
+        assert_eq!(out, [(0, 'o'), (1, 'o'), (2, 'o'), (3, 't'), (4, 't')]);
+        // The tail shows what is kept.
+        sequencer.own(6, 'o', 10, &mut out);
+        sequencer.tail([(5, 't'), (6, 't')], 7, &mut out);
+        assert_eq!((sequencer.position(), sequencer.early_bytes), (7, 0));
     }
 
     #[test]

@@ -61,8 +61,10 @@ pub(super) async fn late_joins(
 ) -> Result<Vec<LateJoin>, Fault> {
     let mut joins = Vec::new();
     for membership in snapshot.joins_since(known).filter(|membership| membership.agent == agent) {
-        let starts = parts.log.bus.offsets_at(&parts.log.topic, membership.joined_at).await?;
+        let starts = parts.log.bus.offsets_at_each(&parts.log.topic, membership.joined_at).await?;
         for ((partition, start), end) in (0..).zip(starts).zip(considered) {
+            // Where a partition does not say, all of it: what was logged before the join is not for this member.
+            let start = start.unwrap_or_default();
             if start < *end {
                 joins.push(LateJoin { membership: membership.clone(), partition, range: start..*end });
             }
@@ -167,8 +169,9 @@ async fn fetch(parts: &Parts, partition: Partition, wanted: &[Offset]) -> Result
         let read = parts.log.bus.read(&parts.log.topic, partition, offset, limit).await?;
         // The log may not show its end for a moment. What is taken for forgotten then is lost.
         if read.is_empty() {
-            let bounds = parts.log.bus.bounds(&parts.log.topic).await?;
-            if bounds.get(partition as usize).is_none_or(|bounds| bounds.first <= offset) {
+            let bounds = parts.log.bus.bounds_each(&parts.log.topic).await?;
+            if bounds.get(partition as usize).and_then(|bounds| bounds.as_ref().ok()).is_none_or(|bounds| bounds.first <= offset)
+            {
                 let message =
                     format!("{} does not show partition {partition} at {offset}, where it has a message", parts.log.topic);
                 return Err(Fault::unavailable("LOG_UNAVAILABLE", message));

@@ -21,3 +21,4 @@ pub mod request_id;
 mod sender;
 pub mod service;
 pub mod session;
+mod start;

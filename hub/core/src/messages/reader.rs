@@ -1,7 +1,11 @@
 //! The one task that follows the messages log: puts records in order, judges them, and hands messages to whom they are for.
 //! What it decides hangs on the log alone, so that every replica decides the same.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use time::OffsetDateTime;
@@ -16,6 +20,7 @@ use super::{
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
     replies::LogPlace,
+    start::{self, Start},
 };
 use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
@@ -109,7 +114,8 @@ impl Reader {
                         self.follow_directory();
                         let mut ordered = Vec::new();
                         if let Some(sequencer) = self.sequencers.get_mut(partition as usize) {
-                            sequencer.own(offset, (log_time, Some(envelope)), &mut ordered);
+                            let bytes = envelope.message.cost();
+                            sequencer.own(offset, (log_time, Some(envelope)), bytes, &mut ordered);
                         }
                         self.handle(partition, ordered).await;
                     }
@@ -228,7 +234,9 @@ impl Reader {
             self.parts.waiters.requests.resolve(*request_id, message);
         }
         let address = MailboxAddress::of(message)?;
-        if !self.routes.is_empty() {
+        // What was indexed before, each session finds in the index.
+        let live = self.indexed.get(partition as usize).is_some_and(|indexed| offset >= *indexed);
+        if live && !self.routes.is_empty() {
             let logged = Arc::new(LoggedMessage { partition, offset, log_time, message: Arc::new(message.clone()) });
             self.fan_out(&address, &logged);
         }
@@ -269,7 +277,9 @@ impl Reader {
         let (messages, receiver) = mpsc::channel(LIVE_MESSAGES);
         let bytes = self.parts.memory.sessions.queue(self.parts.config.session_bytes);
         self.routes.insert(agent, Route { session_epoch, messages, bytes });
-        let positions = self.sequencers.iter().map(Sequencer::position).collect();
+        // A partition that is late may still be read below what was indexed before.
+        let position = |(sequencer, indexed): (&Sequencer<Entry>, &Offset)| sequencer.position().max(*indexed);
+        let positions = self.sequencers.iter().zip(&self.indexed).map(position).collect();
         Some(Attached { positions, snapshot: self.snapshot.clone(), live: Live { messages: receiver } })
     }
 
@@ -287,13 +297,30 @@ impl Reader {
     }
 }
 
-/// Follows the tail, and follows it again from the last position where it broke.
-pub(super) async fn pump(parts: Parts, mut from: Vec<Offset>, batches: mpsc::Sender<Batch>) {
+/// Partitions whose start is not known yet: nothing of them is handed on.
+pub(super) struct Late {
+    pub(super) partitions: BTreeSet<Partition>,
+    /// How far each partition was indexed at the start.
+    pub(super) indexed: Vec<Offset>,
+}
+
+/// Follows the tail, and follows it again from the last position where it broke, or where the start of a late partition became known.
+pub(super) async fn pump(parts: Parts, mut from: Vec<Offset>, mut late: Late, batches: mpsc::Sender<Batch>) {
     let mut pause = Duration::from_millis(50);
     loop {
         let error = tokio::select! {
             () = parts.lifecycle.stop.cancelled() => return,
-            error = follow(&parts, &mut from, &batches, &mut pause) => error,
+            error = follow(&parts, &mut from, &late, &batches, &mut pause) => error,
+            found = start::find_late(&*parts.log.bus, &parts.log.topic, &late.indexed, parts.config.dedup_window, &late.partitions),
+                if !late.partitions.is_empty() =>
+            {
+                for (partition, start) in found {
+                    if !begin(&parts, &mut from, &mut late, partition, start, &batches).await {
+                        return;
+                    }
+                }
+                continue;
+            }
         };
         let Some(error) = error else { return };
         tracing::warn!(%error, topic = %parts.log.topic, "the tail broke, following it again");
@@ -314,21 +341,52 @@ pub(super) async fn pump(parts: Parts, mut from: Vec<Offset>, batches: mpsc::Sen
     }
 }
 
-async fn follow(parts: &Parts, from: &mut [Offset], batches: &mpsc::Sender<Batch>, pause: &mut Duration) -> Option<BusError> {
+/// A late partition is read from its start on. False where this replica can't go on.
+async fn begin(
+    parts: &Parts,
+    from: &mut [Offset],
+    late: &mut Late,
+    partition: Partition,
+    start: Start,
+    batches: &mpsc::Sender<Batch>,
+) -> bool {
+    let index = partition as usize;
+    let (Some(next), Some(&indexed)) = (from.get_mut(index), late.indexed.get(index)) else { return false };
+    if indexed > start.bounds.next {
+        tracing::error!(topic = %parts.log.topic, partition, "the log ends before what was indexed of it");
+        parts.lifecycle.waits_for.send_replace(Some("a restart: the messages log has lost records".to_owned()));
+        parts.lifecycle.stop.cancel();
+        return false;
+    }
+    tracing::info!(topic = %parts.log.topic, partition, "a partition can be read again");
+    start::tell_forgotten(&parts.log.topic, partition, indexed, start.bounds);
+    *next = start.from;
+    late.partitions.remove(&partition);
+    batches.send(Batch { partition, records: Vec::new(), next: start.from }).await.is_ok()
+}
+
+async fn follow(
+    parts: &Parts,
+    from: &mut [Offset],
+    late: &Late,
+    batches: &mpsc::Sender<Batch>,
+    pause: &mut Duration,
+) -> Option<BusError> {
     let mut tail = match parts.log.bus.tail(&parts.log.topic, from).await {
         Ok(tail) => tail,
         Err(error) => return Some(error),
     };
     loop {
         match tail.next().await {
+            Some(Ok(batch)) if late.partitions.contains(&batch.partition) => {}
             Some(Ok(batch)) => {
                 *pause = Duration::from_millis(50);
+                // The position moves only with a batch that is handed on: this may be cancelled while it waits for room.
+                let Ok(room) = batches.reserve().await else { return None };
                 if let Some(next) = from.get_mut(batch.partition as usize) {
                     *next = batch.next;
                 }
-                if batches.send(batch).await.is_err() {
-                    return None;
-                }
+                room.send(batch);
             }
             Some(Err(error)) => return Some(error),
             None => return Some(BusError::Unavailable("the tail ended".to_owned())),

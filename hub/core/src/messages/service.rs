@@ -4,9 +4,8 @@
 //! writes acknowledgements ([`acknowledgements`](super::acknowledgements)). Each session has a task that sends ([`sender`](super::sender)) and, if it receives, one that receives
 //! ([`receiver`](super::receiver)). Nothing is handed on before the log has it durably.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -20,11 +19,12 @@ use super::{
     message::{Address, Message, OutgoingMessage, Receipt},
     parts::{Index, Lifecycle, Log, Memory, Parts, Waiters, stopping},
     ports::{CursorStore, MailboxStore},
-    reader::{self, Reader},
+    reader::{self, Late, Reader},
     receiver::Receiver,
     replies::{LogPlace, Replies},
     sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
+    start::{self, Start},
 };
 use crate::{
     directory::{
@@ -37,7 +37,7 @@ use crate::{
         budget::{Budget, Room},
         supervisor::Supervisor,
     },
-    log::bus::{Bounds, Bus, BusError, Offset, Partition, TopicName},
+    log::bus::{Bounds, Bus, BusError, TopicName},
     metrics::Metrics,
 };
 
@@ -78,23 +78,31 @@ impl Messages {
         let topic = TopicName::system(&config.tenant, "messages");
         let info = bus.topic(&topic).await?;
         let mut indexed = mailboxes.checkpoints(info.epoch, info.partitions).await?;
-        let bounds = bus.bounds(&topic).await?;
-        for (checkpoint, bounds) in indexed.iter_mut().zip(&bounds) {
-            *checkpoint = (*checkpoint).min(bounds.next);
+        // Of partitions that can't be read now nothing is known. The others are served meanwhile.
+        let (mut from, mut caught_up_at) = (vec![0; indexed.len()], vec![0; indexed.len()]);
+        let mut late = Late { partitions: BTreeSet::new(), indexed: indexed.clone() };
+        let starts = start::find(&*bus, &topic, &indexed, config.dedup_window).await?;
+        if let Some(Err(error)) = starts.iter().find(|_| starts.iter().all(Result::is_err)) {
+            return Err(error.clone().into());
         }
-        for (partition, records) in forgotten(&indexed, &bounds) {
-            tracing::warn!(
-                %topic,
-                partition,
-                records,
-                "the log forgot records before any hub had read them: messages that nobody has received are lost"
-            );
+        let places = from.iter_mut().zip(&mut caught_up_at).zip(&mut indexed);
+        for ((partition, start), ((from, end), checkpoint)) in (0..).zip(starts).zip(places) {
+            match start {
+                Ok(Start { from: first, bounds }) => {
+                    *checkpoint = (*checkpoint).min(bounds.next);
+                    start::tell_forgotten(&topic, partition, *checkpoint, bounds);
+                    (*from, *end) = (first.min(*checkpoint), bounds.next);
+                }
+                Err(error) => {
+                    tracing::warn!(%topic, partition, %error, "a partition can't be read: its senders wait, the others are served");
+                    late.partitions.insert(partition);
+                }
+            }
         }
-        let from = window_start(&*bus, &topic, &indexed, &bounds, &config).await?;
-        let caught_up_at = bounds.iter().map(|bounds| bounds.next).collect();
 
         let (commands, command_queue) = mpsc::channel(1024);
-        let (batches, batch_queue) = mpsc::channel(16);
+        // Each of about a mebibyte at most.
+        let (batches, batch_queue) = mpsc::channel(4);
         let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
         let (published, checkpoints) = watch::channel(indexed.clone());
         let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
@@ -119,7 +127,7 @@ impl Messages {
         let reader = Reader::new(parts.clone(), command_queue, batch_queue, index, indexed.clone(), caught_up_at, &from);
         let until = || parts.lifecycle.stop.clone();
         supervisor.spawn_until("messages.reader", until(), reader.run());
-        supervisor.spawn_until("messages.pump", until(), reader::pump(parts.clone(), from, batches));
+        supervisor.spawn_until("messages.pump", until(), reader::pump(parts.clone(), from, late, batches));
         supervisor.spawn_until("messages.indexer", until(), indexer::run(parts.clone(), index_queue, indexed, published));
         let (acknowledgements, every, stop) = (parts.acknowledgements.clone(), parts.config.flush_every, until());
         supervisor.spawn_until("messages.acknowledgements", until(), async move { acknowledgements.run(every, stop).await });
@@ -140,7 +148,7 @@ impl Messages {
     /// Where the bus does not answer.
     pub async fn lag(&self) -> Result<(TopicName, u64), BusError> {
         let parts = &self.parts;
-        let bounds = parts.log.bus.bounds(&parts.log.topic).await?;
+        let bounds = parts.log.bus.bounds_each(&parts.log.topic).await?;
         Ok((parts.log.topic.clone(), Bounds::unread(&bounds, parts.log.read())))
     }
 
@@ -304,47 +312,5 @@ impl OpenSession {
 impl Drop for OpenSession {
     fn drop(&mut self) {
         self.0.lifecycle.sessions.send_modify(|open| *open -= 1);
-    }
-}
-
-/// From where to read so that the deduplication windows are whole at the first record that is not indexed yet.
-async fn window_start(
-    bus: &dyn Bus,
-    topic: &TopicName,
-    indexed: &[Offset],
-    bounds: &[Bounds],
-    config: &MessagesConfig,
-) -> Result<Vec<Offset>, BusError> {
-    let mut since = OffsetDateTime::now_utc();
-    for ((partition, checkpoint), bounds) in (0..).zip(indexed).zip(bounds) {
-        if *checkpoint < bounds.next
-            && let Some(first) = bus.read(topic, partition, (*checkpoint).max(bounds.first), 1).await?.first()
-        {
-            since = since.min(first.log_time);
-        }
-    }
-    let starts = bus.offsets_at(topic, since - config.dedup_window).await?;
-    Ok(starts.iter().zip(indexed).map(|(start, checkpoint)| *start.min(checkpoint)).collect())
-}
-
-/// What the log forgot before anybody indexed it: how many records, for each partition that lost any.
-fn forgotten(indexed: &[Offset], bounds: &[Bounds]) -> Vec<(Partition, u64)> {
-    let lost = (0..).zip(indexed.iter().zip(bounds));
-    lost.filter_map(|(partition, (checkpoint, bounds))| {
-        let count = bounds.first.checked_sub(*checkpoint).filter(|count| *count > 0)?;
-        Some((partition, count))
-    })
-    .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_log_forgot_unread_is_counted() {
-        let bounds = [Bounds { first: 7, next: 9 }, Bounds { first: 3, next: 9 }, Bounds { first: 0, next: 0 }];
-        assert_eq!(forgotten(&[5, 3, 0], &bounds), [(0, 2)]);
-        assert_eq!(forgotten(&[8, 9, 0], &bounds), []);
     }
 }

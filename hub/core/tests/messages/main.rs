@@ -4,6 +4,7 @@
 mod bounds;
 mod campaign;
 mod faults;
+mod leaderless;
 mod model;
 mod rights;
 mod scenarios;

@@ -1,15 +1,19 @@
 //! The bus on Kafka.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use acb_bus_conformance::{DEADLINE, Provider, Stall, append, record, take, texts};
 use acb_hub_bus::{KafkaBus, KafkaSettings};
-use acb_hub_core::log::bus::{AppendError, Bus, BusError, Offset, Partition, TopicName};
+use acb_hub_core::log::bus::{AppendError, Bounds, Bus, BusError, Offset, Partition, TopicName};
 use acb_kafka::{
     Connection, Settings,
     kafka_protocol::{
         messages::{
-            DeleteRecordsRequest, TopicName as KafkaTopic,
+            BrokerId, CreateTopicsRequest, DeleteRecordsRequest, TopicName as KafkaTopic,
+            create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
             delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         },
         protocol::StrBytes,
@@ -165,7 +169,10 @@ acb_bus_conformance::conformance! { kafka:
     reading::{
         bounds_tell_what_is_held, bounds_tell_what_is_forgotten, offsets_are_found_by_time, reads_are_limited, log_time_never_falls,
     }
-    following::{a_tail_starts_anywhere, a_tail_resumes, two_tails_see_the_same, a_tail_follows_other_replicas, a_tail_waits_at_the_end}
+    following::{
+        a_tail_starts_anywhere, a_tail_resumes, two_tails_see_the_same, a_tail_follows_other_replicas, a_tail_waits_at_the_end,
+        a_tail_passes_over_what_is_forgotten, a_tail_does_not_start_past_the_end,
+    }
 }
 
 acb_bus_conformance::conformance! { disturbed:
@@ -201,6 +208,72 @@ async fn a_tail_outlives_a_killed_broker() {
     assert_eq!(texts(&take(&mut tail, 1).await), ["meanwhile"]);
     assert_eq!(append(&*bus, &topic, 0, "after").await, 1);
     assert_eq!(texts(&take(&mut tail, 1).await), ["after"]);
+}
+
+/// Of two brokers one goes away: what the other leads is read, told and followed as before, and nobody waits for the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_without_a_leader_holds_up_no_other() {
+    let settings = [("broker.session.timeout.ms", "3000"), ("broker.heartbeat.interval.ms", "500")];
+    let first = Kafka::start_with(KafkaListener::Plain, &settings).await;
+    let mut second = first.join().await;
+    let provider = OnKafka::on(Arc::new(Mutex::new(first)), None).await;
+    let topic = TopicName::context(&provider.settings.tenant, "split");
+    let on = |partition, broker| {
+        CreatableReplicaAssignment::default().with_partition_index(partition).with_broker_ids(vec![BrokerId(broker)])
+    };
+    // As the operator has it.
+    let log_time = CreatableTopicConfig::default()
+        .with_name(StrBytes::from_static_str("message.timestamp.type"))
+        .with_value(Some(StrBytes::from_static_str("LogAppendTime")));
+    let split = CreatableTopic::default()
+        .with_configs(vec![log_time])
+        .with_name(KafkaTopic(StrBytes::from_string(topic.to_string())))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_assignments(vec![on(0, 1), on(1, 2)]);
+    let request = CreateTopicsRequest::default().with_topics(vec![split]).with_timeout_ms(10_000);
+    let answer = Connection::open(&provider.admin).await.unwrap().send(&request, 7).await.unwrap();
+    assert_eq!(answer.topics[0].error_code, 0, "{:?}", answer.topics[0].error_message);
+
+    let bus = provider.bus().await;
+    for partition in 0..2 {
+        append(&*bus, &topic, partition, format!("{partition}.before")).await;
+    }
+    let mut before = bus.tail(&topic, &[0, 0]).await.unwrap();
+    assert_eq!(take(&mut before, 2).await.len(), 2);
+    second.kill();
+    let deadline = Instant::now() + DEADLINE * 2;
+    let bounds = loop {
+        let bounds = bus.bounds_each(&topic).await.unwrap();
+        if matches!(&bounds[1], Err(BusError::Unavailable(reason)) if reason.contains("has no leader")) {
+            break bounds;
+        }
+        assert!(Instant::now() < deadline, "{bounds:?}");
+    };
+    assert_eq!(bounds[0], Ok(Bounds { first: 0, next: 1 }));
+    // A replica that starts now, too.
+    for bus in [bus.clone(), provider.bus().await] {
+        let began = Instant::now();
+        let reads = (0..40).map(|number| bus.read(&topic, u32::from(number % 2 == 0), 0, 1));
+        for (number, read) in futures::future::join_all(reads).await.into_iter().enumerate() {
+            assert_eq!(read.is_ok(), number % 2 == 1, "{read:?}");
+        }
+        assert!(bus.bounds(&topic).await.is_err(), "not all of them say");
+        let found = bus.offsets_at_each(&topic, time::OffsetDateTime::UNIX_EPOCH).await.unwrap();
+        assert!(found[0] == Ok(0) && found[1].is_err(), "{found:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "somebody waited: {:?}", began.elapsed());
+    }
+    let mut meanwhile = bus.tail(&topic, &[0, 0]).await.unwrap();
+    append(&*bus, &topic, 0, "0.meanwhile").await;
+    assert_eq!(texts(&take(&mut before, 1).await), ["0.meanwhile"]);
+    assert_eq!(texts(&take(&mut meanwhile, 2).await), ["0.before", "0.meanwhile"]);
+
+    second.launch().await;
+    assert_eq!(texts(&take(&mut meanwhile, 1).await), ["1.before"]);
+    append(&*bus, &topic, 1, "1.after").await;
+    assert_eq!(texts(&take(&mut before, 1).await), ["1.after"]);
+    assert_eq!(texts(&take(&mut meanwhile, 1).await), ["1.after"]);
+    assert_eq!(bus.bounds(&topic).await.unwrap()[1], Bounds { first: 0, next: 2 });
 }
 
 /// The tenant's password is replaced, and every connection is lost: what was open goes on with the new one, and nothing is lost.
@@ -285,6 +358,30 @@ async fn a_tail_sees_its_topic_change() {
     let ended = timeout(DEADLINE, tail.next()).await.expect("in time").unwrap();
     assert!(ended.is_err(), "{ended:?}");
     assert!(tail.next().await.is_none());
+}
+
+/// What was told of a topic a moment ago does not outlive it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_anew_is_not_taken_for_the_one_before() {
+    let provider = kafka().await;
+    let (topic, bus) = (provider.topic(1).await, provider.bus().await);
+    append(&*bus, &topic, 0, "old").await;
+    let before = bus.topic(&topic).await.unwrap();
+    assert_eq!(texts(&bus.read(&topic, 0, 0, 1).await.unwrap()), ["old"]);
+    provider.remove(&topic).await;
+    let none = BusError::NoSuchTopic(topic.clone());
+    assert_eq!(bus.read(&topic, 0, 0, 1).await.unwrap_err(), none);
+    assert_eq!(bus.bounds_each(&topic).await.unwrap_err(), none);
+    provider.ensure(&topic, 1).await;
+    assert_ne!(bus.topic(&topic).await.unwrap().epoch, before.epoch);
+    append(&*provider.bus().await, &topic, 0, "new").await;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match bus.read(&topic, 0, 0, 1).await {
+            Ok(read) if !read.is_empty() => break assert_eq!(texts(&read), ["new"]),
+            waiting => assert!(Instant::now() < deadline, "{waiting:?}"),
+        }
+    }
 }
 
 /// Not a test of speed: it tells what it measured.

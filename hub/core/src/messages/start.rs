@@ -1,0 +1,99 @@
+//! From where a replica reads the messages log: so far back that the deduplication windows are whole at the first record that is not
+//! indexed yet.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use time::OffsetDateTime;
+
+use crate::log::bus::{Bounds, Bus, BusError, Offset, Partition, TopicName};
+
+/// Between attempts to find the start of a partition that could not be read.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The start of one partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) from: Offset,
+    pub(super) bounds: Bounds,
+}
+
+/// The start of each partition; an error for one that can't be read now. What the others decide does not hang on it: a key is compared
+/// within its partition, and a late reply is one that nobody waits for any more.
+pub(super) async fn find(
+    bus: &dyn Bus,
+    topic: &TopicName,
+    indexed: &[Offset],
+    window: Duration,
+) -> Result<Vec<Result<Start, BusError>>, BusError> {
+    let mut since = OffsetDateTime::now_utc();
+    let mut partitions = bus.bounds_each(topic).await?;
+    for ((partition, checkpoint), answer) in (0..).zip(indexed).zip(&mut partitions) {
+        if let Ok(bounds) = answer
+            && *checkpoint < bounds.next
+        {
+            match bus.read(topic, partition, (*checkpoint).max(bounds.first), 1).await {
+                Ok(records) => since = records.first().map_or(since, |first| since.min(first.log_time)),
+                Err(error) => *answer = Err(error),
+            }
+        }
+    }
+    let starts = bus.offsets_at_each(topic, since - window).await?;
+    let start = |((bounds, start), checkpoint): ((_, Result<Offset, _>), &Offset)| {
+        let bounds: Bounds = bounds?;
+        Ok(Start { from: start?.min(*checkpoint), bounds })
+    };
+    Ok(partitions.into_iter().zip(starts).zip(indexed).map(start).collect())
+}
+
+/// Waits until the start of at least one of these partitions is known.
+pub(super) async fn find_late(
+    bus: &dyn Bus,
+    topic: &TopicName,
+    indexed: &[Offset],
+    window: Duration,
+    late: &BTreeSet<Partition>,
+) -> Vec<(Partition, Start)> {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        match find(bus, topic, indexed, window).await {
+            Ok(starts) => {
+                let known = (0..).zip(starts).filter(|(partition, _)| late.contains(partition));
+                let known: Vec<_> = known.filter_map(|(partition, start)| Some((partition, start.ok()?))).collect();
+                if !known.is_empty() {
+                    return known;
+                }
+            }
+            Err(error) => tracing::debug!(%topic, %error, "partitions of the messages log still can't be read"),
+        }
+    }
+}
+
+/// Says what the log forgot before anybody had indexed it.
+pub(super) fn tell_forgotten(topic: &TopicName, partition: Partition, checkpoint: Offset, bounds: Bounds) {
+    let records = forgotten(checkpoint, bounds);
+    if records > 0 {
+        tracing::warn!(
+            %topic,
+            partition,
+            records,
+            "the log forgot records before any hub had read them: messages that nobody has received are lost"
+        );
+    }
+}
+
+fn forgotten(checkpoint: Offset, bounds: Bounds) -> u64 {
+    bounds.first.saturating_sub(checkpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_log_forgot_unread_is_counted() {
+        assert_eq!(forgotten(5, Bounds { first: 7, next: 9 }), 2);
+        assert_eq!(forgotten(8, Bounds { first: 7, next: 9 }), 0);
+        assert_eq!(forgotten(3, Bounds { first: 3, next: 9 }), 0);
+        assert_eq!(forgotten(0, Bounds { first: 0, next: 0 }), 0);
+    }
+}

@@ -1,0 +1,141 @@
+//! A log of which one partition can't be used for a while, as on Kafka where the broker that leads it is away.
+
+use std::sync::{Arc, Mutex};
+
+use acb_hub_core::log::{
+    bus::{AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
+    partition::partition_of,
+};
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use time::OffsetDateTime;
+
+use crate::{
+    model::{ModelBus, ModelStore},
+    world::{Ports, World, deliveries, delivery, keyed, silent, text, to},
+};
+
+struct Leaderless {
+    log: ModelBus,
+    away: Mutex<Option<Partition>>,
+}
+
+impl Leaderless {
+    fn is_away(&self, topic: &TopicName, partition: Partition) -> bool {
+        topic.as_str().ends_with(".messages") && *self.away.lock().unwrap() == Some(partition)
+    }
+
+    fn each<T>(&self, topic: &TopicName, answers: Vec<T>) -> Vec<Result<T, BusError>> {
+        let answer = |(partition, answer)| if self.is_away(topic, partition) { Err(leaderless()) } else { Ok(answer) };
+        (0..).zip(answers).map(answer).collect()
+    }
+}
+
+fn leaderless() -> BusError {
+    BusError::Unavailable("no leader".to_owned())
+}
+
+#[async_trait]
+impl Bus for Leaderless {
+    async fn topic(&self, topic: &TopicName) -> Result<TopicInfo, BusError> {
+        self.log.topic(topic).await
+    }
+
+    async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
+        if self.is_away(topic, partition) {
+            return Err(AppendError::Refused("no leader".to_owned()));
+        }
+        self.log.append(topic, partition, record).await
+    }
+
+    async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
+        let away = *self.away.lock().unwrap();
+        let tail = self.log.tail(topic, from).await?;
+        Ok(tail.filter(move |batch| std::future::ready(batch.as_ref().is_ok_and(|batch| Some(batch.partition) != away))).boxed())
+    }
+
+    async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        if self.is_away(topic, partition) {
+            return Err(leaderless());
+        }
+        self.log.read(topic, partition, offset, limit).await
+    }
+
+    async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        self.bounds_each(topic).await?.into_iter().collect()
+    }
+
+    async fn bounds_each(&self, topic: &TopicName) -> Result<Vec<Result<Bounds, BusError>>, BusError> {
+        Ok(self.each(topic, self.log.bounds(topic).await?))
+    }
+
+    async fn offsets_at(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
+        self.offsets_at_each(topic, time).await?.into_iter().collect()
+    }
+
+    async fn offsets_at_each(&self, topic: &TopicName, time: OffsetDateTime) -> Result<Vec<Result<Offset, BusError>>, BusError> {
+        Ok(self.each(topic, self.log.offsets_at(topic, time).await?))
+    }
+}
+
+/// The agents are others in each world, and with them their partitions.
+fn world() -> (Arc<Leaderless>, World) {
+    loop {
+        let bus = Arc::new(Leaderless { log: ModelBus::new("acme", 4), away: Mutex::default() });
+        let (log, store) = (bus.clone(), Arc::new(ModelStore::default()));
+        let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+        let partition = |name: &str| partition_of(world.agent(name).id.0, 4);
+        if partition("a") != partition("c") {
+            return (log, world);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_starts_and_serves_the_others() {
+    let (log, world) = world();
+    let (a, c) = (world.agent("a"), world.agent("c"));
+    let before = world.replica("before").await;
+    before.send(&a, keyed("d", "once", "key")).await.unwrap();
+    before.send(&c, to("b", "indexed")).await.unwrap();
+    before.drain().await;
+    drop(before);
+
+    *log.away.lock().unwrap() = Some(partition_of(a.id.0, 4));
+    let after = world.replica("after").await;
+    let mut inbox = world.receive(&after, "b").await;
+    after.send(&c, to("b", "live")).await.unwrap();
+    let got: Vec<_> = deliveries(&mut inbox, 2).await.iter().map(text).collect();
+    assert_eq!(got, ["indexed", "live"]);
+    assert_eq!(after.send(&a, to("b", "refused")).await.unwrap_err().reason, "LOG_REFUSED");
+    assert_eq!(after.lag().await.unwrap().1, 0);
+
+    // Read again, it is whole: what was sent before is still known, and nothing comes twice.
+    *log.away.lock().unwrap() = None;
+    assert!(after.send(&a, keyed("d", "once", "key")).await.unwrap().deduplicated);
+    after.send(&a, to("b", "again")).await.unwrap();
+    assert_eq!(text(&delivery(&mut inbox).await), "again");
+    let mut other = world.receive(&after, "d").await;
+    assert_eq!(text(&delivery(&mut other).await), "once");
+    assert!(silent(&mut other).await && silent(&mut inbox).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_without_any_leader_is_no_start() {
+    let log = Leaderless { log: ModelBus::new("acme", 1), away: Mutex::new(Some(0)) };
+    let (bus, store) = (Arc::new(log), Arc::new(ModelStore::default()));
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let Ports { bus, mailboxes, cursors } = (world.connect)();
+    let metrics = Arc::new(acb_hub_core::metrics::Metrics::new("acme"));
+    let directory = world.directory.clone();
+    let start = acb_hub_core::messages::service::Messages::start(
+        bus,
+        mailboxes,
+        cursors,
+        directory,
+        metrics,
+        world.config.clone(),
+        &world.supervisor,
+    );
+    assert_eq!(start.await.unwrap_err().reason, "LOG_UNAVAILABLE");
+}
