@@ -7,17 +7,19 @@ use crate::{PgStore, fault::read_only};
 /// The reason where row-level security does not hold the login.
 pub const UNSAFE: &str = "LOGIN_UNSAFE";
 
-// A superuser is a member of every role, so that naming them says nothing. Who may replicate reads the tables' files; who may make roles
-// may join others on PostgreSQL 15. The last column asks the wall itself, whatever has broken it.
+// Who may replicate reads the tables' files; who may make roles may join others on PostgreSQL 15. Memberships are followed from the login
+// on: a look at each role would cost every hub as much as there are tenants. The last column asks the wall itself, whatever has broken it.
 const LOGIN: &str = "
-    SELECT session_user::text, current_setting('transaction_read_only')::boolean,
+    WITH RECURSIVE login AS (SELECT * FROM pg_catalog.pg_roles WHERE rolname = session_user),
+    held (role) AS (
+        SELECT m.roleid FROM pg_catalog.pg_auth_members AS m JOIN login ON m.member = login.oid
+        UNION SELECT m.roleid FROM pg_catalog.pg_auth_members AS m JOIN held ON m.member = held.role)
+    SELECT rolname::text, current_setting('transaction_read_only')::boolean,
            array_remove(ARRAY[CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
                               CASE WHEN rolreplication THEN 'REPLICATION' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END], NULL),
-           ARRAY(SELECT r.rolname::text FROM pg_catalog.pg_roles AS r
-                 WHERE NOT login.rolsuper AND r.rolname NOT IN (session_user, 'acb_tenant') AND pg_has_role(session_user, r.oid, 'MEMBER')
-                 ORDER BY 1),
+           ARRAY(SELECT role::regrole::text FROM held WHERE role::regrole::text <> 'acb_tenant' ORDER BY 1),
            EXISTS (SELECT FROM acb.tenant WHERE tenant_id <> acb.current_tenant())
-    FROM pg_catalog.pg_roles AS login WHERE rolname = session_user";
+    FROM login";
 
 impl PgStore {
     /// Whether PostgreSQL answers to the tenant's login and takes writes, and whether row-level security holds the login.

@@ -75,16 +75,18 @@ impl Excess {
     }
 }
 
-/// What a login has beyond what a tenant needs. A superuser is a member of every role, so that naming those says nothing.
+/// What a login has beyond what a tenant needs.
 pub(super) async fn excess(connection: &mut PgConnection, login: &str) -> Result<Excess, sqlx::Error> {
     let row: Option<(Vec<String>, Vec<String>)> = sqlx::query_as(
-        "SELECT array_remove(ARRAY[CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
+        "WITH RECURSIVE login AS (SELECT * FROM pg_catalog.pg_roles WHERE rolname = $1),
+         held (role) AS (
+             SELECT m.roleid FROM pg_catalog.pg_auth_members AS m JOIN login ON m.member = login.oid
+             UNION SELECT m.roleid FROM pg_catalog.pg_auth_members AS m JOIN held ON m.member = held.role)
+         SELECT array_remove(ARRAY[CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
                                    CASE WHEN rolreplication THEN 'REPLICATION' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
                                    CASE WHEN rolcreatedb THEN 'CREATEDB' END], NULL),
-                ARRAY(SELECT quote_ident(r.rolname) FROM pg_catalog.pg_roles AS r
-                      WHERE NOT l.rolsuper AND r.rolname NOT IN (l.rolname, 'acb_tenant') AND pg_has_role(l.oid, r.oid, 'MEMBER')
-                      ORDER BY 1)
-         FROM pg_catalog.pg_roles AS l WHERE rolname = $1",
+                ARRAY(SELECT role::regrole::text FROM held WHERE role::regrole::text <> 'acb_tenant' ORDER BY 1)
+         FROM login",
     )
     .bind(login)
     .fetch_optional(connection)
