@@ -217,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_wait_for_a_check() {
-        let (schemas, note) = (Schemas::default(), snapshot(json!({})));
+        let (schemas, note) = (SchemaChecks::default(), snapshot(json!({})));
         let held = schemas.checks.acquire_many(MAX_CHECKS as u32).await.unwrap();
         let mut waiting: Vec<_> = (0..MAX_PENDING).map(|_| Box::pin(outcome(&schemas, &note, "notes", "1"))).collect();
         for check in &mut waiting {
@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_check_that_nobody_waits_for_any_more_leaves_its_place() {
-        let schemas = Schemas::default();
+        let schemas = SchemaChecks::default();
         let slow = snapshot(json!({
             "$ref": "#/$defs/0",
             "$defs": (0..30).map(|level| (level.to_string(), json!({"anyOf": vec![json!({"$ref": format!("#/$defs/{}", level + 1)}); 2]})))

@@ -407,8 +407,8 @@ async fn a_compacted_topic_keeps_the_last_of_each_key() {
 async fn appends_have_a_session_of_their_own() {
     let provider = postgres().await;
     let (topic, other) = (provider.topic(1).await, provider.topic(1).await);
-    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(provider.tenant.connect_options());
-    let bus = PostgresBus::connect(provider.id(), pool.clone().into(), &Supervisor::default());
+    let pool = Pool::new(provider.tenant.connect_options(), Limits { connections: 1, ..Limits::default() });
+    let bus = PostgresBus::connect(provider.id(), pool.clone(), &Supervisor::default());
     append(&bus, &topic, 0, "0").await;
     append(&bus, &other, 0, "0").await;
     let held = pool.acquire().await.unwrap();
