@@ -75,7 +75,7 @@ impl CursorStore for PgStore {
                 .map(|(partition, offset, attempts)| Attempts {
                     partition: to_partition(partition),
                     offset: unsigned(offset),
-                    attempts: u32::try_from(attempts).unwrap_or(0),
+                    attempts: Some(u32::try_from(attempts).unwrap_or(0)),
                 })
                 .collect(),
         })
@@ -144,7 +144,7 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
         }
         for row in &flush.attempts {
             let value = json!({"agent_id": agent, "partition": row.partition, "offset": row.offset, "attempts": row.attempts});
-            if row.attempts == 0 { done.push(value) } else { deliveries.push(value) }
+            if row.attempts.is_none() { done.push(value) } else { deliveries.push(value) }
         }
         if flush.closing {
             closing.push(agent);

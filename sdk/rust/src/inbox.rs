@@ -21,6 +21,8 @@ struct State {
     handled: Seen,
     /// Delivery ids to acknowledge on the current connection.
     acks: Vec<String>,
+    /// What the application began with on the current connection, where it may have been delivered before.
+    started: Vec<String>,
     /// What came again on the current connection while it is with the application.
     in_progress: Vec<String>,
 }
@@ -33,7 +35,13 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new() -> Arc<Self> {
-        let state = State { open: HashMap::new(), handled: Seen::new(REMEMBERED), acks: Vec::new(), in_progress: Vec::new() };
+        let state = State {
+            open: HashMap::new(),
+            handled: Seen::new(REMEMBERED),
+            acks: Vec::new(),
+            started: Vec::new(),
+            in_progress: Vec::new(),
+        };
         Arc::new(Self { state: Mutex::new(state), wake: Notify::new() })
     }
 
@@ -45,7 +53,7 @@ impl Inbox {
             self.wake.notify_one();
             return None;
         }
-        // With a new connection the same message has a new delivery id, and only that can be acknowledged.
+        // Where the log was made anew the same message has a new delivery id, and only that can be acknowledged.
         if state.open.insert(message_id.to_owned(), delivery_id.to_owned()).is_some() {
             state.in_progress.push(delivery_id.to_owned());
             self.wake.notify_one();
@@ -58,11 +66,16 @@ impl Inbox {
     pub(crate) fn forget_deliveries(&self) {
         let mut state = self.lock();
         state.acks.clear();
+        state.started.clear();
         state.in_progress.clear();
     }
 
     pub(crate) fn take_acks(&self) -> Vec<String> {
         some_of(&mut self.lock().acks)
+    }
+
+    pub(crate) fn take_started(&self) -> Vec<String> {
+        some_of(&mut self.lock().started)
     }
 
     pub(crate) fn take_in_progress(&self) -> Vec<String> {
@@ -72,7 +85,7 @@ impl Inbox {
     /// Whether there is anything to tell the hub of its deliveries.
     pub(crate) fn has_news(&self) -> bool {
         let state = self.lock();
-        !state.acks.is_empty() || !state.in_progress.is_empty()
+        !state.acks.is_empty() || !state.started.is_empty() || !state.in_progress.is_empty()
     }
 
     pub(crate) async fn woken(&self) {
@@ -96,6 +109,15 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// The application begins with a message that may have been delivered before: from now on that counts as an attempt.
+    pub(crate) fn start(&self) {
+        let mut state = self.inbox.lock();
+        if let Some(delivery_id) = state.open.get(&self.message_id).cloned() {
+            state.started.push(delivery_id);
+        }
+        self.inbox.wake.notify_one();
+    }
+
     pub(crate) fn ack(self) {
         let mut state = self.inbox.lock();
         if let Some(delivery_id) = state.open.remove(&self.message_id) {
@@ -134,6 +156,19 @@ mod tests {
         assert_eq!(inbox.take_in_progress(), ["d2"]);
         ticket.ack();
         assert_eq!(inbox.take_acks(), ["d2"]);
+    }
+
+    #[test]
+    fn what_is_begun_is_told_by_its_latest_delivery() {
+        let inbox = Inbox::new();
+        let ticket = inbox.admit("m", "d1").unwrap();
+        assert!(!inbox.has_news());
+        ticket.start();
+        assert!(inbox.has_news());
+        assert_eq!(inbox.take_started(), ["d1"]);
+        ticket.start();
+        inbox.forget_deliveries();
+        assert!(inbox.take_started().is_empty(), "of an earlier connection");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use acb_proto::v1::{
     OutgoingMessage, SessionRequest, SessionResponse,
-    session_request::{Ack, Frame as Out, InProgress, Open, Send},
+    session_request::{Ack, Frame as Out, InProgress, Open, Send, Started},
     session_response::{Delivery, Frame as In, Sent, sent::Outcome},
 };
 use prost::Message as _;
@@ -310,6 +310,10 @@ impl Driver {
         let delivery_ids = self.inbox.take_acks();
         if !delivery_ids.is_empty() {
             return Some(Out::Ack(Ack { delivery_ids }));
+        }
+        let delivery_ids = self.inbox.take_started();
+        if !delivery_ids.is_empty() {
+            return Some(Out::Started(Started { delivery_ids }));
         }
         let delivery_ids = self.inbox.take_in_progress();
         if !delivery_ids.is_empty() {

@@ -215,6 +215,14 @@ impl Received {
         }
     }
 
+    /// The application begins with it. The hub counts that where the message may have been delivered before, so that one which ends its agent
+    /// again and again goes to the dead letters.
+    pub(crate) fn start(&self) {
+        if let Some(ticket) = self.ticket.as_ref().filter(|_| self.redelivered) {
+            ticket.start();
+        }
+    }
+
     /// A message that did not come through a mailbox.
     pub(crate) fn detached(message: v1::Message, client: Client) -> Self {
         Self { message: Arc::new(message), redelivered: false, attempt: 1, ticket: None, client }

@@ -155,7 +155,10 @@ impl Session {
     /// The next message, for those who want no handlers. An error is the end of the session.
     pub async fn next(&mut self) -> Result<Received, Error> {
         match self.deliveries.recv().await {
-            Some(received) => Ok(received),
+            Some(received) => {
+                received.start();
+                Ok(received)
+            }
             None => Err(ended(&self.end)),
         }
     }

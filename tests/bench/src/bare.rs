@@ -226,7 +226,10 @@ impl Service {
                     let outcome = Outcome::Accepted(SendMessageResponse { message_id, deduplicated: false });
                     give(out, Frame::Sent(Sent { sequence, outcome: Some(outcome) })).await;
                 }
-                Some(session_request::Frame::Ack(_) | session_request::Frame::InProgress(_)) | None => {}
+                Some(
+                    session_request::Frame::Ack(_) | session_request::Frame::Started(_) | session_request::Frame::InProgress(_),
+                )
+                | None => {}
             }
         }
         Ok(())

@@ -168,10 +168,13 @@ async fn take(mut frames: Streaming<SessionRequest>, input: SessionInput, trace:
             Some(Frame::InProgress(session_request::InProgress { delivery_ids })) => {
                 input.in_progress(deliveries(&delivery_ids).map_err(to_status)?).await.map_err(to_status)?;
             }
+            Some(Frame::Started(session_request::Started { delivery_ids })) => {
+                input.started(deliveries(&delivery_ids).map_err(to_status)?).await.map_err(to_status)?;
+            }
             Some(Frame::Open(_)) | None => {
                 return Err(to_status(Fault::invalid(
                     "FRAME_UNEXPECTED",
-                    "after `Open` a session takes `Send`, `Ack` and `InProgress`",
+                    "after `Open` a session takes `Send`, `Ack`, `Started` and `InProgress`",
                 )));
             }
         }

@@ -11,20 +11,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cursor::CursorState,
-    delivery::DeliveryId,
     ports::{Attempts, CursorFlush, CursorStore},
 };
 use crate::{
     directory::agent::AgentId,
     fault::Code,
-    log::bus::{Epoch, Partition},
+    log::{
+        bus::{Epoch, Partition},
+        partition::LogPlace,
+    },
 };
 
 /// What one session has to write, since it last was.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     pub(super) cursors: BTreeMap<Partition, CursorState>,
-    pub(super) attempts: HashMap<DeliveryId, u32>,
+    pub(super) attempts: HashMap<LogPlace, Option<u32>>,
 }
 
 /// One receiving session.
@@ -68,7 +70,7 @@ impl OpenMailbox {
             unwritten.cursors.entry(partition).or_insert(state);
         }
         for Attempts { partition, offset, attempts } in flush.attempts {
-            unwritten.attempts.entry(DeliveryId { partition, offset }).or_insert(attempts);
+            unwritten.attempts.entry(LogPlace { partition, offset }).or_insert(attempts);
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct MessagesConfig {
     pub session_bytes: usize,
     /// And in the queues of all sessions together.
     pub replica_bytes: usize,
+    /// Bytes that all sessions together keep of what was delivered, so that to deliver it again reads nothing.
+    pub kept_bytes: usize,
     /// Bytes of messages outside of sessions that are on their way into the log; beyond that `TOO_MANY_SENDS`.
     pub sending_bytes: usize,
     /// How long a message's way into the log may take before its sender is told that it is not known.
@@ -57,6 +59,7 @@ impl MessagesConfig {
             sweep_every: Duration::from_secs(30),
             session_bytes: 8 * 1024 * 1024,
             replica_bytes: 64 * 1024 * 1024,
+            kept_bytes: 16 * 1024 * 1024,
             sending_bytes: 64 * 1024 * 1024,
             append_timeout: Duration::from_secs(35),
         }

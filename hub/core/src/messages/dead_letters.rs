@@ -53,7 +53,7 @@ async fn try_put(parts: &Parts, logged: &LoggedMessage, recipient: Option<AgentI
     let Some(source) = source else { return Ok(()) };
     let text = match reason {
         Reason::Expired => "expired".to_owned(),
-        Reason::Attempts(attempts) => format!("not acknowledged after {attempts} deliveries"),
+        Reason::Attempts(attempts) => format!("not acknowledged after {attempts} attempts"),
     };
     let mut headers = source.record.headers;
     headers.push(("acb-reason".to_owned(), Bytes::from(text)));

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use super::message::Message;
 use crate::{
     fault::Fault,
-    log::bus::{Offset, Partition},
+    log::{bus::Epoch, partition::LogPlace},
 };
 
-/// Names a delivery within the agent's mailbox: it stays the same when the message is delivered again.
+/// Names a delivery within the agent's mailbox, in one life of the log. It stays the same when the message is delivered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId {
+    /// The life of the log: after that was made anew the same place is another message.
+    pub epoch: Epoch,
     /// Where the message is.
-    pub partition: Partition,
-    /// Where the message is.
-    pub offset: Offset,
+    pub place: LogPlace,
 }
 
 impl std::fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.partition, self.offset)
+        write!(f, "{:x}-{}-{}", self.epoch, self.place.partition, self.place.offset)
     }
 }
 
@@ -27,9 +27,13 @@ impl std::str::FromStr for DeliveryId {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        text.split_once('-')
-            .and_then(|(partition, offset)| Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? }))
-            .ok_or_else(|| Fault::invalid("DELIVERY_ID_INVALID", "acknowledge with the delivery_id of a delivery"))
+        let parse = || {
+            let (epoch, rest) = text.split_once('-')?;
+            let (partition, offset) = rest.split_once('-')?;
+            let place = LogPlace { partition: partition.parse().ok()?, offset: offset.parse().ok()? };
+            Some(Self { epoch: Epoch::from_str_radix(epoch, 16).ok()?, place })
+        };
+        parse().ok_or_else(|| Fault::invalid("DELIVERY_ID_INVALID", "acknowledge with the delivery_id of a delivery"))
     }
 }
 
@@ -42,6 +46,20 @@ pub struct Delivery {
     pub message: Arc<Message>,
     /// Whether it may have been delivered before. Such are outside of the order.
     pub redelivered: bool,
-    /// Which delivery of the message it is, from 1.
+    /// Which attempt at the message it is, from 1. What was handed back before the agent had begun with it was none.
     pub attempt: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_its_text_and_nothing_else_is_one() {
+        let id = DeliveryId { epoch: u64::MAX, place: LogPlace { partition: 7, offset: 12 } };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "-", "--", "7-12", "x-7-12", "1-7-12-3", "1-7-", "1-4294967296-1", "10000000000000000-1-1", "1-+1-1\n"] {
+            assert_eq!(bad.parse::<DeliveryId>().map_err(|fault| fault.reason), Err("DELIVERY_ID_INVALID"), "{bad:?}");
+        }
+    }
 }

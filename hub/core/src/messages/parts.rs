@@ -94,6 +94,8 @@ impl Waiters {
 pub(super) struct Memory {
     /// Of all queues of all sessions.
     pub(super) sessions: Budget,
+    /// Of all that sessions keep for its next delivery.
+    pub(super) kept: Budget,
     /// Of messages that are sent one at a time.
     pub(super) sending: Queue,
 }

@@ -146,15 +146,15 @@ pub trait MailboxStore: Send + Sync + 'static {
     async fn remove_other_epochs(&self, epoch: Epoch, limit: usize) -> Result<u64, Fault>;
 }
 
-/// How often a message was delivered to one agent without being acknowledged.
+/// How often one agent has tried a message that was delivered to it and is not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempts {
     /// Where the message is.
     pub partition: Partition,
     /// Where the message is.
     pub offset: Offset,
-    /// How often; 0 removes the row.
-    pub attempts: u32,
+    /// How often an attempt at it failed. `None`: the message is done with, and the row goes.
+    pub attempts: Option<u32>,
 }
 
 /// What a new receiving session starts from.

@@ -19,7 +19,6 @@ use super::{
     message::{Address, Message},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
-    replies::LogPlace,
     start::{self, Start},
 };
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
     kit::budget::Queue,
     log::{
         bus::{Batch, BusError, Offset, Partition},
+        partition::LogPlace,
         sequencer::Sequencer,
     },
 };

@@ -5,14 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::log::bus::{Offset, Partition};
-
-/// Where the first reply to a request is in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LogPlace {
-    pub(crate) partition: Partition,
-    pub(crate) offset: Offset,
-}
+use crate::log::partition::LogPlace;
 
 /// Clocks of the log's partitions may differ by this much.
 const SKEW: Duration = Duration::seconds(5);

@@ -21,7 +21,7 @@ use super::{
     ports::{CursorStore, MailboxStore},
     reader::{self, Late, Reader},
     receiver::Receiver,
-    replies::{LogPlace, Replies},
+    replies::Replies,
     sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
@@ -37,7 +37,10 @@ use crate::{
         budget::{Budget, Room},
         supervisor::Supervisor,
     },
-    log::bus::{Bounds, Bus, BusError, TopicName},
+    log::{
+        bus::{Bounds, Bus, BusError, TopicName},
+        partition::LogPlace,
+    },
     metrics::Metrics,
 };
 
@@ -114,6 +117,7 @@ impl Messages {
             waiters: Arc::new(Waiters::new(replies)),
             memory: Arc::new(Memory {
                 sessions: Budget::new(config.replica_bytes),
+                kept: Budget::new(config.kept_bytes),
                 sending: Budget::new(usize::MAX).queue(config.sending_bytes),
             }),
             lifecycle: Arc::new(Lifecycle::new()),
@@ -229,13 +233,13 @@ impl Messages {
         let (messages, message_queue) = mpsc::channel(SESSION_MESSAGES);
         let (events, event_queue) = mpsc::channel(SESSION_EVENTS);
         let ended = CancellationToken::new();
-        let mut words = None;
+        let mut feedback = None;
         let mut receiving = None;
         if options.receive {
             let opened = parts.cursors.open(parts.log.epoch, agent.id, &parts.config.replica).await?;
-            let (word_sender, word_queue) = mpsc::channel(64);
-            words = Some(word_sender);
-            receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, window, events.clone(), word_queue));
+            let (feedback_sender, feedback_queue) = mpsc::channel(64);
+            feedback = Some(feedback_sender);
+            receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, window, events.clone(), feedback_queue));
         }
         let open = OpenSession::new(parts.clone());
         let draining = sender::announce_drain(parts.clone(), events.clone(), ended.clone());
@@ -257,7 +261,7 @@ impl Messages {
         });
         Ok(Session {
             id: Uuid::now_v7(),
-            input: SessionInput { agent, messages, words, bytes: parts.memory.sessions.queue(parts.config.session_bytes) },
+            input: SessionInput { agent, messages, feedback, bytes: parts.memory.sessions.queue(parts.config.session_bytes) },
             events: SessionEvents { events: event_queue },
         })
     }

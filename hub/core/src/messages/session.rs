@@ -77,10 +77,11 @@ pub(crate) struct NumberedMessage {
     pub(crate) room: Room,
 }
 
-/// What an agent says of deliveries.
+/// What an agent says of its deliveries.
 #[derive(Debug)]
-pub(crate) enum Word {
+pub(crate) enum Feedback {
     Acknowledged(Vec<DeliveryId>),
+    Started(Vec<DeliveryId>),
     InProgress(Vec<DeliveryId>),
 }
 
@@ -89,7 +90,7 @@ pub(crate) enum Word {
 pub struct SessionInput {
     pub(crate) agent: Arc<Agent>,
     pub(crate) messages: mpsc::Sender<NumberedMessage>,
-    pub(crate) words: Option<mpsc::Sender<Word>>,
+    pub(crate) feedback: Option<mpsc::Sender<Feedback>>,
     pub(crate) bytes: Queue,
 }
 
@@ -117,7 +118,16 @@ impl SessionInput {
     /// # Errors
     /// Where the session is over, or does not receive.
     pub async fn ack(&self, deliveries: Vec<DeliveryId>) -> Result<(), Fault> {
-        self.say(Word::Acknowledged(deliveries)).await
+        self.say(Feedback::Acknowledged(deliveries)).await
+    }
+
+    /// Says that the agent begins with deliveries. Each counts as an attempt from now on, also where the session ends before it is
+    /// acknowledged. Unknown ones are ignored.
+    ///
+    /// # Errors
+    /// Where the session is over, or does not receive.
+    pub async fn started(&self, deliveries: Vec<DeliveryId>) -> Result<(), Fault> {
+        self.say(Feedback::Started(deliveries)).await
     }
 
     /// Says that the agent is still at work on what it was now given again. Such a delivery does not count as an attempt, and
@@ -126,14 +136,14 @@ impl SessionInput {
     /// # Errors
     /// Where the session is over, or does not receive.
     pub async fn in_progress(&self, deliveries: Vec<DeliveryId>) -> Result<(), Fault> {
-        self.say(Word::InProgress(deliveries)).await
+        self.say(Feedback::InProgress(deliveries)).await
     }
 
-    async fn say(&self, word: Word) -> Result<(), Fault> {
-        let Some(words) = &self.words else {
+    async fn say(&self, feedback: Feedback) -> Result<(), Fault> {
+        let Some(queue) = &self.feedback else {
             return Err(Fault::invalid("SESSION_DOES_NOT_RECEIVE", "open the session with `receive` to acknowledge messages"));
         };
-        words.send(word).await.map_err(|_| over())
+        queue.send(feedback).await.map_err(|_| over())
     }
 }
 

@@ -188,7 +188,7 @@ impl ModelStore {
     }
 
     pub(crate) fn attempts(&self, agent: AgentId, id: DeliveryId) -> Option<u32> {
-        self.rows().attempts.get(&(agent, id.partition, id.offset)).copied()
+        self.rows().attempts.get(&(agent, id.place.partition, id.place.offset)).copied()
     }
 }
 
@@ -294,7 +294,7 @@ impl CursorStore for ModelStore {
                 .map(|((_, partition, offset), attempts)| Attempts {
                     partition: *partition,
                     offset: *offset,
-                    attempts: *attempts,
+                    attempts: Some(*attempts),
                 })
                 .collect(),
         })
@@ -313,10 +313,9 @@ impl CursorStore for ModelStore {
             }
             for row in flush.attempts {
                 let key = (flush.agent, row.partition, row.offset);
-                if row.attempts == 0 {
-                    rows.attempts.remove(&key)
-                } else {
-                    rows.attempts.insert(key, row.attempts)
+                match row.attempts {
+                    Some(attempts) => rows.attempts.insert(key, attempts),
+                    None => rows.attempts.remove(&key),
                 };
             }
             if flush.closing {

@@ -112,8 +112,8 @@ impl World {
         let agent = self.agent(agent).id;
         eventually(async || {
             for delivery in deliveries {
-                let cursors = self.cursors.cursors(epoch, &[agent], delivery.id.partition).await.unwrap();
-                if !cursors.iter().any(|(_, cursor)| cursor.acknowledged(delivery.id.offset)) {
+                let cursors = self.cursors.cursors(epoch, &[agent], delivery.id.place.partition).await.unwrap();
+                if !cursors.iter().any(|(_, cursor)| cursor.acknowledged(delivery.id.place.offset)) {
                     return false;
                 }
             }

@@ -40,7 +40,7 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     assert_eq!(store.index(BEFORE, vec![advance]).await.unwrap(), [9]);
     let session = store.open(BEFORE, agent, "r").await.unwrap();
     let acknowledged = CursorState { watermark: 3, exceptions: vec![5] };
-    let attempts = Attempts { partition: 0, offset: 3, attempts: 2 };
+    let attempts = Attempts { partition: 0, offset: 3, attempts: Some(2) };
     let flush = CursorFlush {
         agent,
         session_epoch: session.session_epoch,
@@ -78,7 +78,7 @@ async fn a_hub_removes_what_is_kept_of_an_earlier_life_of_its_log() {
     store.checkpoints(BEFORE, 1).await.unwrap();
     store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 30, rows }]).await.unwrap();
     let session = store.open(BEFORE, agent, "r").await.unwrap();
-    let attempts = (0..30).map(|offset| Attempts { partition: 0, offset, attempts: 1 }).collect();
+    let attempts = (0..30).map(|offset| Attempts { partition: 0, offset, attempts: Some(1) }).collect();
     let cursors = vec![(0, CursorState { watermark: 3, exceptions: vec![5] })];
     let flush = CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing: true };
     store.flush(BEFORE, vec![flush]).await.unwrap();

@@ -46,6 +46,7 @@ pub struct State {
     pub log: Vec<OutgoingMessage>,
     pub mailbox: Vec<Message>,
     pub acked: HashSet<String>,
+    pub started: Vec<String>,
     pub in_progress: Vec<String>,
     pub upload: BTreeMap<u32, Vec<u8>>,
     pub upload_size: u64,
@@ -278,6 +279,7 @@ impl Replica {
                         self.state().acked.insert(message.to_owned());
                     }
                 }
+                session_request::Frame::Started(started) => self.state().started.extend(started.delivery_ids),
                 session_request::Frame::InProgress(in_progress) => self.state().in_progress.extend(in_progress.delivery_ids),
             }
         }

@@ -129,6 +129,8 @@ async fn what_comes_again_while_it_is_in_hand_is_said_to_be_in_progress() {
     let second = session.next().await.unwrap();
     assert_eq!((second.message().id.as_str(), second.attempt()), ("b", 2));
     hub.until("it is said", |state| state.in_progress == ["hub-0/a"]).await;
+    // What came for the first time is not: that would be a frame for each message.
+    hub.until("its beginning is said", |state| state.started == ["hub-0/b"]).await;
     first.ack();
     second.ack();
     hub.until("both are acknowledged", |state| state.acked.len() == 2).await;

@@ -1,0 +1,504 @@
+//! The receiving half of one session: index catch-up, then live, and back where it falls behind; acknowledgements; redelivery.
+//!
+//! The loop awaits nothing but events. What it has to do to the log or the store is done one step at a time beside it, so that the agent is
+//! heard and the session ends at once whatever does not answer.
+
+mod outstanding;
+mod progress;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::{FutureExt, future::BoxFuture};
+use time::OffsetDateTime;
+use tokio::{
+    sync::{
+        mpsc::{self, Permit},
+        oneshot,
+    },
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    outstanding::{Due, Outstanding},
+    progress::{Considered, Progress},
+};
+use super::{
+    acknowledgements::OpenMailbox,
+    catch_up::{self, LateJoin, Page},
+    dead_letters::{self, Burial, Reason},
+    delivery::{Delivery, DeliveryId},
+    logged::{Attached, Command, Live, LoggedMessage, Waiting},
+    parts::{DRAIN, Parts},
+    ports::OpenedMailbox,
+    session::{Feedback, Queued, SessionEvent},
+};
+use crate::{
+    directory::{agent::Agent, snapshot::Snapshot},
+    fault::Fault,
+    kit::budget::{Queue, Room},
+    log::{
+        bus::{Offset, Partition},
+        partition::LogPlace,
+    },
+};
+
+/// The pause before what failed is tried again: a partition that can't be read, a message that can't be delivered again or buried yet.
+const RETRY: Duration = Duration::from_secs(1);
+/// The pause before a delivery for which the agent has left no room is tried again.
+const NO_ROOM: Duration = Duration::from_millis(500);
+/// The longest that a new session waits before it is given again what failed in earlier ones.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// What catching up came to.
+enum CaughtUp {
+    Attached(Option<(Attached, Vec<LateJoin>)>),
+    Page(Page),
+    Missed(Partition, Vec<Offset>, Option<LateJoin>),
+    Unreadable(Partition, Fault),
+    Broken(Fault),
+}
+
+/// What came of a message that was due.
+enum Settled {
+    /// It is to be delivered.
+    Deliver(Arc<LoggedMessage>),
+    /// It is among the dead letters, or the log forgot it.
+    Gone,
+    /// Nothing yet: it is tried again.
+    Later,
+}
+
+enum Ready {
+    Message(Waiting),
+    SkipTo(Partition, Offset),
+}
+
+impl Ready {
+    /// Bytes that it takes of what waits for the agent.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Message((logged, _)) => logged.message.cost(),
+            Self::SkipTo(..) => 0,
+        }
+    }
+}
+
+/// A slot in the queue for the agent, and room for the bytes.
+type Slot<'a> = (Permit<'a, Queued>, Room);
+
+/// Why a session ends.
+enum End {
+    /// The agent went, or the hub drains.
+    Closed,
+    Replaced,
+    /// As after a crash: nothing is written.
+    Stopped,
+}
+
+pub(super) struct Receiver {
+    parts: Parts,
+    agent: Arc<Agent>,
+    session_epoch: u64,
+    mailbox: Arc<OpenMailbox>,
+    events: mpsc::Sender<Queued>,
+    /// Of what waits in `events`, and of what was read ahead of it.
+    bytes: Queue,
+    page_bytes: Queue,
+    /// Of what is kept for its next delivery.
+    kept_bytes: Queue,
+    feedback: mpsc::Receiver<Feedback>,
+    window: usize,
+    progress: Progress,
+    outstanding: Outstanding,
+    ready: VecDeque<Ready>,
+    live: Option<Live>,
+    /// Everything that was considered was judged by this one.
+    snapshot: Option<Arc<Snapshot>>,
+    late: VecDeque<LateJoin>,
+    /// Partitions that could not be read, and when they are tried again.
+    unreadable: VecDeque<(Instant, Partition)>,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        parts: Parts,
+        agent: Arc<Agent>,
+        opened: OpenedMailbox,
+        window: usize,
+        events: mpsc::Sender<Queued>,
+        feedback: mpsc::Receiver<Feedback>,
+    ) -> Self {
+        let mailbox = OpenMailbox::new(agent.id, opened.session_epoch);
+        parts.acknowledgements.add(&mailbox);
+        let progress = Progress::new(&opened, parts.log.partitions, OffsetDateTime::now_utc());
+        let mut outstanding = Outstanding::default();
+        for (place, attempts) in progress.late() {
+            outstanding.take(place, attempts, Instant::now() + backoff(attempts), None);
+        }
+        Self {
+            bytes: parts.memory.sessions.queue(parts.config.session_bytes),
+            page_bytes: parts.memory.sessions.queue(parts.config.session_bytes),
+            kept_bytes: parts.memory.kept.queue(parts.config.session_bytes),
+            parts,
+            agent,
+            session_epoch: opened.session_epoch,
+            mailbox,
+            events,
+            feedback,
+            window,
+            progress,
+            outstanding,
+            ready: VecDeque::new(),
+            live: None,
+            snapshot: None,
+            late: VecDeque::new(),
+            unreadable: VecDeque::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, ended: CancellationToken) {
+        self.parts.metrics.active_agents(1);
+        let end = self.serve().await;
+        self.parts.metrics.active_agents(-1);
+        ended.cancel();
+        match end {
+            End::Stopped => self.parts.acknowledgements.close(&self.mailbox, false).await,
+            End::Replaced => {
+                self.parts.acknowledgements.close(&self.mailbox, false).await;
+                // An agent that does not read learns it from the end of the stream.
+                let _gone = self.events.send_timeout(SessionEvent::Replaced.into(), Duration::from_secs(1)).await;
+            }
+            End::Closed => {
+                // What the agent said before it went.
+                while let Ok(feedback) = self.feedback.try_recv() {
+                    self.hear(feedback);
+                }
+                // The next session flags it as delivered before.
+                for (place, attempts) in self.outstanding.handed_back() {
+                    self.progress.count(place, attempts);
+                }
+                self.push();
+                self.parts.acknowledgements.close(&self.mailbox, true).await;
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut catching_up: Option<BoxFuture<'static, CaughtUp>> = Some(self.attach(Duration::ZERO));
+        let mut settling: Option<(LogPlace, BoxFuture<'static, Settled>)> = None;
+        let mut flush = tokio::time::interval(self.parts.config.flush_every);
+        let (mut draining, mut announce) = (false, false);
+        let drained = sleep(Duration::MAX);
+        tokio::pin!(drained);
+        let parts = self.parts.clone();
+        let events = self.events.clone();
+        let replaced = self.mailbox.replaced.clone();
+        loop {
+            if self.progress.take_released() || (catching_up.is_none() && self.ready.is_empty() && self.live.is_none()) {
+                self.live = None;
+                self.ready.clear();
+                catching_up = Some(self.attach(Duration::ZERO));
+            }
+            if settling.is_none()
+                && !draining
+                && let Some(due) = self.outstanding.overdue(Instant::now())
+            {
+                settling = Some((due.place, settle(parts.clone(), self.agent.clone(), due).boxed()));
+            }
+            let room = self.outstanding.len() < self.window && !draining;
+            let (bytes, cost) = (self.bytes.clone(), self.ready.front().map_or(0, Ready::cost));
+            let next_due = self.outstanding.next_due().filter(|_| settling.is_none() && !draining);
+            let next_try = self.unreadable.front().map(|(at, _)| *at);
+            tokio::select! {
+                biased;
+                () = parts.lifecycle.stop.cancelled() => return End::Stopped,
+                () = replaced.cancelled() => return End::Replaced,
+                () = events.closed() => return End::Closed,
+                () = parts.lifecycle.draining.cancelled(), if !draining => {
+                    (draining, announce) = (true, true);
+                    drained.as_mut().reset(Instant::now() + DRAIN);
+                }
+                () = &mut drained, if draining => return End::Closed,
+                feedback = self.feedback.recv() => match feedback {
+                    None => return End::Closed,
+                    Some(feedback) => self.hear(feedback),
+                },
+                _ = flush.tick() => self.push(),
+                permit = events.reserve(), if announce => match permit {
+                    Ok(permit) => {
+                        permit.send(SessionEvent::Draining.into());
+                        announce = false;
+                    }
+                    Err(_) => return End::Closed,
+                },
+                settled = async { match &mut settling { Some((_, step)) => step.await, None => std::future::pending().await } } => {
+                    if let Some((place, _)) = settling.take() {
+                        self.settled(place, settled);
+                    }
+                }
+                // What is due is seen at the top of the loop.
+                () = sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() => {}
+                () = sleep_until(next_try.unwrap_or_else(Instant::now)), if next_try.is_some() => {
+                    if let Some((_, partition)) = self.unreadable.pop_front() {
+                        self.progress.try_again(partition);
+                    }
+                }
+                (room, permit) = async { (bytes.wait(cost).await, events.reserve().await) }, if room && !self.ready.is_empty() => {
+                    match permit {
+                        Ok(permit) => self.deliver_next((permit, room)),
+                        Err(_) => return End::Closed,
+                    }
+                }
+                caught_up = async { match &mut catching_up { Some(step) => step.await, None => std::future::pending().await } },
+                    if self.ready.is_empty() => match caught_up {
+                        CaughtUp::Attached(None) => return End::Replaced,
+                        other => catching_up = self.caught_up(other),
+                    },
+                message = async { match &mut self.live { Some(live) => live.next().await, None => std::future::pending().await } },
+                    if room && self.ready.is_empty() && catching_up.is_none() => match message {
+                        Some(message) => self.ready.push_back(Ready::Message(message)),
+                        // The reader let go: too far behind, or a newer session.
+                        None => self.live = None,
+                    },
+            }
+            if catching_up.is_none() && self.ready.is_empty() && self.live.is_some() {
+                catching_up = self.next_page();
+            }
+        }
+    }
+
+    fn attach(&self, after: Duration) -> BoxFuture<'static, CaughtUp> {
+        let (parts, agent, session_epoch) = (self.parts.clone(), self.agent.id, self.session_epoch);
+        let known = self.snapshot.clone();
+        let considered = self.progress.considered();
+        async move {
+            sleep(after).await;
+            let stopping = || CaughtUp::Broken(Fault::unavailable("HUB_STOPPING", "the hub stops"));
+            let (answer, attached) = oneshot::channel();
+            if parts.reader.send(Command::Attach { agent, session_epoch, answer }).await.is_err() {
+                return stopping();
+            }
+            match attached.await {
+                Ok(Some(attached)) => {
+                    catch_up::indexed(&parts, &attached.positions).await;
+                    let known = known.as_ref().unwrap_or(&attached.snapshot);
+                    match catch_up::late_joins(&parts, agent, known, &attached.snapshot, &considered).await {
+                        Ok(late) => CaughtUp::Attached(Some((attached, late))),
+                        Err(fault) => CaughtUp::Broken(fault),
+                    }
+                }
+                Ok(None) => CaughtUp::Attached(None),
+                Err(_) => stopping(),
+            }
+        }
+        .boxed()
+    }
+
+    /// Takes what catching up came to, and says what comes next of it.
+    fn caught_up(&mut self, caught_up: CaughtUp) -> Option<BoxFuture<'static, CaughtUp>> {
+        match caught_up {
+            CaughtUp::Attached(None) => {}
+            CaughtUp::Attached(Some((attached, late))) => {
+                self.late.extend(late);
+                self.snapshot = Some(attached.snapshot);
+                self.progress.attached(attached.positions);
+                self.live = Some(attached.live);
+                return self.next_page();
+            }
+            CaughtUp::Page(page) => {
+                self.ready.extend(page.messages.into_iter().map(Ready::Message));
+                self.ready.push_back(Ready::SkipTo(page.partition, page.upto));
+            }
+            CaughtUp::Missed(partition, offsets, rest) => {
+                self.late.pop_front();
+                self.late.extend(rest);
+                for offset in offsets {
+                    let place = LogPlace { partition, offset };
+                    if self.progress.reconsider(place) {
+                        self.outstanding.take(place, 0, Instant::now(), None);
+                    }
+                }
+            }
+            // The others are read meanwhile. What comes live in this one would hide what was not read, and waits with it.
+            CaughtUp::Unreadable(partition, fault) => {
+                tracing::warn!(agent = %self.agent.name, partition, %fault, "a part of a mailbox can't be read, trying again");
+                self.progress.hold(partition);
+                self.unreadable.push_back((Instant::now() + RETRY, partition));
+            }
+            CaughtUp::Broken(fault) => {
+                tracing::warn!(agent = %self.agent.name, %fault, "a mailbox can't be read, trying again");
+                self.live = None;
+                return Some(self.attach(Duration::from_millis(250)));
+            }
+        }
+        None
+    }
+
+    /// Reads on where a partition is not caught up. `None`: all are, or are held back.
+    fn next_page(&self) -> Option<BoxFuture<'static, CaughtUp>> {
+        let parts = self.parts.clone();
+        if let Some(join) = self.late.front().filter(|_| self.outstanding.len() < self.window) {
+            let join = join.clone();
+            let read = async move {
+                let partition = join.partition();
+                match catch_up::missed(&parts, join).await {
+                    Ok((offsets, rest)) => CaughtUp::Missed(partition, offsets, rest),
+                    Err(fault) => CaughtUp::Broken(fault),
+                }
+            };
+            return Some(read.boxed());
+        }
+        let snapshot = self.snapshot.clone()?;
+        let (partition, range) = self.progress.unread()?;
+        let (agent, room) = (self.agent.id, self.page_bytes.clone());
+        let read = async move {
+            match catch_up::page(&parts, &snapshot, agent, partition, range, &room).await {
+                Ok(page) => CaughtUp::Page(page),
+                Err(fault) => CaughtUp::Unreadable(partition, fault),
+            }
+        };
+        Some(read.boxed())
+    }
+
+    fn deliver_next(&mut self, slot: Slot<'_>) {
+        match self.ready.pop_front() {
+            None => {}
+            Some(Ready::SkipTo(partition, upto)) => {
+                let outstanding = &self.outstanding;
+                self.progress.skip_to(partition, upto, |place| outstanding.contains(place));
+            }
+            Some(Ready::Message((logged, _room))) => self.deliver(&logged, slot),
+        }
+    }
+
+    fn deliver(&mut self, logged: &Arc<LoggedMessage>, slot: Slot<'_>) {
+        let place = LogPlace { partition: logged.partition, offset: logged.offset };
+        let (attempts, delivered_before) = match self.progress.consider(place, logged.log_time) {
+            Considered::Deliver { attempts, delivered_before } => (attempts, delivered_before),
+            Considered::Pass => return,
+            Considered::HoldBack { unacknowledged } => {
+                let unacknowledged = u32::try_from(unacknowledged).unwrap_or(u32::MAX);
+                return slot.0.send(SessionEvent::HeldBack { partition: place.partition, unacknowledged }.into());
+            }
+        };
+        let kept = self.kept_bytes.take(logged.message.cost()).map(|room| (logged.clone(), room));
+        self.outstanding.take(place, attempts, Instant::now() + backoff(attempts), kept);
+        // The rest is settled when it is due: at once, or after a pause where it failed before.
+        if attempts == 0 && given_up(&self.parts, logged, attempts).is_none() {
+            self.hand_over(place, logged, delivered_before, slot);
+        }
+    }
+
+    /// Takes what came of a message that was due.
+    fn settled(&mut self, place: LogPlace, settled: Settled) {
+        let now = Instant::now();
+        match settled {
+            // It was acknowledged meanwhile.
+            _ if !self.outstanding.contains(place) => {}
+            Settled::Gone => self.acknowledge(place),
+            Settled::Later => self.outstanding.postpone(place, now + RETRY),
+            Settled::Deliver(logged) => {
+                let events = self.events.clone();
+                let slot = events.try_reserve().ok().zip(self.bytes.take(logged.message.cost()));
+                match slot {
+                    Some(slot) => self.hand_over(place, &logged, true, slot),
+                    None => self.outstanding.postpone(place, now + NO_ROOM),
+                }
+                if let Some(room) = self.kept_bytes.take(logged.message.cost()) {
+                    self.outstanding.keep(place, (logged, room));
+                }
+            }
+        }
+    }
+
+    fn hand_over(&mut self, place: LogPlace, logged: &LoggedMessage, redelivered: bool, (permit, room): Slot<'_>) {
+        let due = Instant::now() + self.parts.config.redeliver_after;
+        if let Some(attempts) = self.outstanding.hand_over(place, due) {
+            self.progress.count(place, attempts);
+        }
+        let took = OffsetDateTime::now_utc() - logged.message.accepted_at;
+        self.parts.metrics.received(&self.agent.name, logged.message.payload.len());
+        self.parts.metrics.latency("deliver", took.try_into().unwrap_or_default());
+        let id = DeliveryId { epoch: self.parts.log.epoch, place };
+        let attempt = self.outstanding.attempts(place).saturating_add(1);
+        let event = SessionEvent::Delivery(Delivery { id, message: logged.message.clone(), redelivered, attempt });
+        permit.send(Queued { event, room: Some(room) });
+    }
+
+    /// What an agent says of deliveries in another life of the log means nothing in this one.
+    fn hear(&mut self, feedback: Feedback) {
+        let epoch = self.parts.log.epoch;
+        let places = |ids: Vec<DeliveryId>| ids.into_iter().filter(move |id| id.epoch == epoch).map(|id| id.place);
+        match feedback {
+            Feedback::Acknowledged(ids) => places(ids).for_each(|place| self.acknowledge(place)),
+            Feedback::Started(ids) => {
+                for place in places(ids) {
+                    if let Some(attempts) = self.outstanding.start(place) {
+                        self.progress.count(place, attempts);
+                    }
+                }
+            }
+            Feedback::InProgress(ids) => {
+                let due = Instant::now() + self.parts.config.redeliver_after;
+                for place in places(ids) {
+                    if let Some(attempts) = self.outstanding.in_progress(place, due) {
+                        self.progress.count(place, attempts);
+                    }
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, place: LogPlace) {
+        self.outstanding.remove(place);
+        self.progress.acknowledge(place);
+    }
+
+    /// Hands what changed to the writer of acknowledgements.
+    fn push(&mut self) {
+        let (cursors, attempts) = self.progress.take_changes();
+        let mut unwritten = self.mailbox.unwritten();
+        unwritten.cursors.extend(cursors);
+        unwritten.attempts.extend(attempts);
+    }
+}
+
+/// Finds out what is to become of a message that is due.
+async fn settle(parts: Parts, agent: Arc<Agent>, due: Due) -> Settled {
+    let Due { place: LogPlace { partition, offset }, attempts, message } = due;
+    let logged = match message {
+        Some(logged) => logged,
+        None => match catch_up::one(&parts, partition, offset).await {
+            Ok(Some(logged)) => Arc::new(logged),
+            // The log forgot it: there is nothing left to deliver.
+            Ok(None) => return Settled::Gone,
+            Err(fault) => {
+                tracing::warn!(agent = %agent.name, %fault, "a message can't be delivered again yet");
+                return Settled::Later;
+            }
+        },
+    };
+    let Some(reason) = given_up(&parts, &logged, attempts) else { return Settled::Deliver(logged) };
+    match dead_letters::bury(&parts, &logged, agent.id, reason).await {
+        Burial::Done => Settled::Gone,
+        Burial::Later => Settled::Later,
+    }
+}
+
+/// Why a message is to be delivered no more: it expired, or was tried too often.
+fn given_up(parts: &Parts, logged: &LoggedMessage, attempts: u32) -> Option<Reason> {
+    if logged.message.expires_at <= OffsetDateTime::now_utc() {
+        return Some(Reason::Expired);
+    }
+    (attempts >= parts.config.max_attempts).then_some(Reason::Attempts(attempts))
+}
+
+/// How long a new session waits before it is given again what was tried so often before: an agent that fails at once and starts anew must not
+/// use up all attempts within seconds.
+fn backoff(attempts: u32) -> Duration {
+    match attempts.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => Duration::from_secs(1_u64.checked_shl(doublings).unwrap_or(u64::MAX)).min(MAX_BACKOFF),
+    }
+}

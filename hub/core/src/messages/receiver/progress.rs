@@ -1,0 +1,297 @@
+//! How far a session has got in the mailbox of its agent: what was considered, what is held back, and what is to be written. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
+    ops::Range,
+};
+
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    log::{
+        bus::{Offset, Partition},
+        partition::LogPlace,
+    },
+    messages::{
+        cursor::{Cursor, CursorState},
+        ports::OpenedMailbox,
+    },
+};
+
+/// How long a takeover may take until the older session is surely over.
+const TAKEOVER: Duration = Duration::seconds(2);
+
+/// What is to be done with a message that is for the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Considered {
+    /// Deliver it. It was tried so often before; `delivered_before` where it may have been.
+    Deliver { attempts: u32, delivered_before: bool },
+    /// It was considered before, or its partition is held back: it is read again once that is free.
+    Pass,
+    /// As many as a cursor can hold are not acknowledged: from here on the partition is held back.
+    HoldBack { unacknowledged: usize },
+}
+
+/// The cursors of one session.
+#[derive(Debug)]
+pub(super) struct Progress {
+    cursors: Vec<Cursor>,
+    /// Attempts of earlier sessions, where they are known.
+    attempts: HashMap<LogPlace, u32>,
+    /// Whether the session before said what it had delivered.
+    clean: bool,
+    opened_at: OffsetDateTime,
+    /// Where the log ended when the session began.
+    began_at: Option<Vec<Offset>>,
+    targets: Vec<Offset>,
+    held: BTreeSet<Partition>,
+    /// A partition that was held back is free again.
+    released: bool,
+    changed: BTreeSet<Partition>,
+    /// Counts of attempts that changed; `None`: the message is done with.
+    counted: HashMap<LogPlace, Option<u32>>,
+}
+
+impl Progress {
+    pub(super) fn new(opened: &OpenedMailbox, partitions: u32, opened_at: OffsetDateTime) -> Self {
+        let mut cursors = vec![Cursor::default(); partitions as usize];
+        for (partition, state) in &opened.cursors {
+            if let Some(cursor) = cursors.get_mut(*partition as usize) {
+                *cursor = Cursor::resume(state);
+            }
+        }
+        let attempts = opened
+            .attempts
+            .iter()
+            .map(|row| (LogPlace { partition: row.partition, offset: row.offset }, row.attempts.unwrap_or(0)))
+            .collect();
+        Self {
+            targets: vec![0; cursors.len()],
+            cursors,
+            attempts,
+            clean: opened.clean,
+            opened_at,
+            began_at: None,
+            held: BTreeSet::new(),
+            released: false,
+            changed: BTreeSet::new(),
+            counted: HashMap::new(),
+        }
+    }
+
+    /// What came too late for a cursor is remembered by its attempts alone: it is delivered again at once.
+    pub(super) fn late(&self) -> Vec<(LogPlace, u32)> {
+        let late = self.attempts.iter().filter(|(place, _)| {
+            self.cursors.get(place.partition as usize).is_some_and(|cursor| place.offset < cursor.considered())
+        });
+        late.map(|(place, attempts)| (*place, *attempts)).collect()
+    }
+
+    /// Everything from these positions on comes live; what is below is read from the index.
+    pub(super) fn attached(&mut self, positions: Vec<Offset>) {
+        self.began_at.get_or_insert_with(|| positions.clone());
+        self.targets = positions;
+    }
+
+    pub(super) fn considered(&self) -> Vec<Offset> {
+        self.cursors.iter().map(Cursor::considered).collect()
+    }
+
+    /// The next part that is to be read from the index. `None`: all was, or is held back.
+    pub(super) fn unread(&self) -> Option<(Partition, Range<Offset>)> {
+        let partitions = (0..).zip(&self.cursors).zip(&self.targets);
+        partitions
+            .map(|((partition, cursor), target)| (partition, cursor.considered()..*target))
+            .find(|(partition, range)| range.start < range.end && !self.held.contains(partition))
+    }
+
+    pub(super) fn consider(&mut self, place: LogPlace, log_time: OffsetDateTime) -> Considered {
+        if self.held.contains(&place.partition) {
+            return Considered::Pass;
+        }
+        let known_below = self.known_below(place.partition);
+        let Some(cursor) = self.cursors.get_mut(place.partition as usize) else { return Considered::Pass };
+        if cursor.full() {
+            self.held.insert(place.partition);
+            return Considered::HoldBack { unacknowledged: cursor.outstanding() };
+        }
+        if !cursor.consider(place.offset) {
+            return Considered::Pass;
+        }
+        self.changed.insert(place.partition);
+        let known = self.attempts.get(&place).copied();
+        let unsure = !self.clean && (place.offset < known_below || log_time < self.opened_at + TAKEOVER);
+        Considered::Deliver { attempts: known.unwrap_or(0), delivered_before: known.is_some() || unsure }
+    }
+
+    /// Looks again at a message that was passed before its agent joined the group. Whether it is to be delivered. Its count of attempts keeps
+    /// it until it is acknowledged: no cursor does.
+    pub(super) fn reconsider(&mut self, place: LogPlace) -> bool {
+        if !self.cursors.get_mut(place.partition as usize).is_some_and(|cursor| cursor.reconsider(place.offset)) {
+            return false;
+        }
+        self.count(place, 0);
+        true
+    }
+
+    /// Nothing below `upto` is for the agent but what was considered. `in_hand` says what is not done with yet.
+    pub(super) fn skip_to(&mut self, partition: Partition, upto: Offset, in_hand: impl Fn(LogPlace) -> bool) {
+        if self.held.contains(&partition) {
+            return;
+        }
+        let Some(cursor) = self.cursors.get_mut(partition as usize) else { return };
+        cursor.skip_to(upto);
+        self.changed.insert(partition);
+        // Attempts of what is for the agent no more, such as what expired meanwhile.
+        let counted = &mut self.counted;
+        self.attempts.retain(|place, _| {
+            let keep = place.partition != partition || place.offset >= upto || in_hand(*place);
+            if !keep {
+                counted.insert(*place, None);
+            }
+            keep
+        });
+    }
+
+    /// Takes note of attempts.
+    pub(super) fn count(&mut self, place: LogPlace, attempts: u32) {
+        self.attempts.insert(place, attempts);
+        self.counted.insert(place, Some(attempts));
+    }
+
+    /// A message is done with, however that came. What it blocked is free again.
+    pub(super) fn acknowledge(&mut self, place: LogPlace) {
+        let known_below = self.known_below(place.partition);
+        let Some(cursor) = self.cursors.get_mut(place.partition as usize) else { return };
+        if cursor.acknowledge(place.offset, known_below) {
+            self.changed.insert(place.partition);
+        }
+        if !cursor.full() && self.held.remove(&place.partition) {
+            self.released = true;
+        }
+        if self.attempts.remove(&place).is_some() {
+            self.counted.insert(place, None);
+        }
+    }
+
+    /// Holds a partition back that can't be read now.
+    pub(super) fn hold(&mut self, partition: Partition) {
+        self.held.insert(partition);
+    }
+
+    /// Tries a partition again that could not be read.
+    pub(super) fn try_again(&mut self, partition: Partition) {
+        let full = self.cursors.get(partition as usize).is_some_and(Cursor::full);
+        self.released |= !full && self.held.remove(&partition);
+    }
+
+    /// Whether a partition has become free since this was last asked.
+    pub(super) fn take_released(&mut self) -> bool {
+        mem::take(&mut self.released)
+    }
+
+    /// What changed since this was last asked.
+    pub(super) fn take_changes(&mut self) -> (BTreeMap<Partition, CursorState>, HashMap<LogPlace, Option<u32>>) {
+        let changed = mem::take(&mut self.changed);
+        let states = changed.into_iter().filter_map(|partition| Some((partition, self.cursors.get(partition as usize)?.state())));
+        (states.collect(), mem::take(&mut self.counted))
+    }
+
+    fn known_below(&self, partition: Partition) -> Offset {
+        self.began_at.as_ref().and_then(|began| began.get(partition as usize)).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{cursor::MAX_EXCEPTIONS, ports::Attempts};
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn opened(attempts: Vec<Attempts>, clean: bool) -> OpenedMailbox {
+        OpenedMailbox { session_epoch: 1, clean, cursors: Vec::new(), attempts }
+    }
+
+    fn place(offset: Offset) -> LogPlace {
+        LogPlace { partition: 0, offset }
+    }
+
+    #[test]
+    fn a_partition_is_free_again_however_the_blocking_message_went() {
+        let mut progress = Progress::new(&opened(Vec::new(), true), 1, NOW);
+        progress.attached(vec![5000]);
+        let mut delivered = Vec::new();
+        let held_at = (0..5000).find(|offset| match progress.consider(place(*offset), NOW) {
+            Considered::Deliver { .. } => {
+                delivered.push(*offset);
+                // All but the first are acknowledged.
+                if *offset > 0 {
+                    progress.acknowledge(place(*offset));
+                }
+                false
+            }
+            Considered::HoldBack { unacknowledged } => unacknowledged == 1,
+            Considered::Pass => false,
+        });
+        let bound = MAX_EXCEPTIONS as u64 + 1;
+        assert_eq!(held_at, Some(bound));
+        assert_eq!(progress.consider(place(4000), NOW), Considered::Pass, "read again later");
+        assert_eq!(progress.unread(), None);
+        // As after its burial: nobody has said anything.
+        progress.acknowledge(place(0));
+        assert!(progress.take_released());
+        assert!(!progress.take_released(), "told once");
+        assert_eq!(progress.unread(), Some((0, bound..5000)));
+    }
+
+    #[test]
+    fn a_partition_that_can_not_be_read_holds_up_no_other() {
+        let mut progress = Progress::new(&opened(Vec::new(), true), 2, NOW);
+        progress.attached(vec![10, 10]);
+        assert_eq!(progress.unread(), Some((0, 0..10)));
+        progress.hold(0);
+        assert_eq!(progress.unread(), Some((1, 0..10)));
+        // What comes live in it is passed: it would hide what was not read yet.
+        assert_eq!(progress.consider(place(12), NOW), Considered::Pass);
+        progress.try_again(0);
+        assert!(progress.take_released());
+        assert_eq!(progress.unread(), Some((0, 0..10)));
+    }
+
+    #[test]
+    fn what_may_have_been_delivered_is_flagged_and_counts_what_was_counted() {
+        let row = Attempts { partition: 0, offset: 3, attempts: Some(2) };
+        let flags = |clean| {
+            let mut progress = Progress::new(&opened(vec![row], clean), 1, NOW);
+            progress.attached(vec![5]);
+            [1, 3, 7].map(|offset| match progress.consider(place(offset), NOW + Duration::minutes(1)) {
+                Considered::Deliver { attempts, delivered_before } => (attempts, delivered_before),
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(flags(true), [(0, false), (2, true), (0, false)]);
+        assert_eq!(flags(false), [(0, true), (2, true), (0, false)], "the session before said nothing");
+    }
+
+    #[test]
+    fn what_is_written_follows_what_was_done() {
+        let rows = vec![
+            Attempts { partition: 0, offset: 1, attempts: Some(4) },
+            Attempts { partition: 0, offset: 2, attempts: Some(0) },
+        ];
+        let mut progress = Progress::new(&opened(rows, true), 1, NOW);
+        progress.attached(vec![9]);
+        progress.consider(place(2), NOW);
+        progress.count(place(2), 1);
+        progress.skip_to(0, 9, |other| other == place(2));
+        let (cursors, counted) = progress.take_changes();
+        assert_eq!(cursors[&0].watermark, 2);
+        assert_eq!(counted, HashMap::from([(place(1), None), (place(2), Some(1))]));
+        progress.acknowledge(place(2));
+        let (cursors, counted) = progress.take_changes();
+        assert_eq!((cursors[&0].watermark, counted), (9, HashMap::from([(place(2), None)])));
+        assert_eq!(progress.take_changes(), Default::default());
+    }
+}
