@@ -114,19 +114,22 @@ impl CursorStore for PgStore {
         &self,
         epoch: Epoch,
         agents: &[AgentId],
-        partition: Partition,
-    ) -> Result<Vec<(AgentId, CursorState)>, Fault> {
+        partitions: &[Partition],
+    ) -> Result<Vec<(AgentId, Partition, CursorState)>, Fault> {
         let query = self.timer.start("cursor.cursors");
-        let rows: Vec<(Uuid, i64, Vec<i64>)> = sqlx::query_as(
-            "SELECT agent_id, watermark, exceptions FROM acb.cursor WHERE agent_id = ANY($1) AND epoch = $2 AND partition = $3",
+        let rows: Vec<(Uuid, i32, i64, Vec<i64>)> = sqlx::query_as(
+            "SELECT agent_id, partition, watermark, exceptions FROM acb.cursor
+             WHERE agent_id = ANY($1) AND epoch = $2 AND partition = ANY($3)",
         )
         .bind(agents.iter().map(|agent| agent.0).collect::<Vec<_>>())
         .bind(from_epoch(epoch))
-        .bind(from_partition(partition))
+        .bind(partitions.iter().copied().map(from_partition).collect::<Vec<_>>())
         .fetch_all(self.pool())
         .await
         .map_err(|error| query.fault(error))?;
-        Ok(rows.into_iter().map(|(agent, watermark, exceptions)| (AgentId(agent), state(watermark, exceptions))).collect())
+        let cursor =
+            |(agent, partition, watermark, exceptions)| (AgentId(agent), to_partition(partition), state(watermark, exceptions));
+        Ok(rows.into_iter().map(cursor).collect())
     }
 }
 

@@ -5,11 +5,12 @@ use std::{ops::Range, time::Duration};
 use acb_hub_core::{
     fault::Fault,
     log::bus::{Epoch, Offset, Partition},
-    messages::ports::{Advance, Claim, IndexEntry, MailboxAddress, MailboxStore},
+    messages::ports::{Acknowledged, Advance, Claim, Expired, IndexEntry, MailboxAddress, MailboxStore},
 };
 use acb_hub_pool::{Session, Timestamp};
 use async_trait::async_trait;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{
     PgStore,
@@ -17,6 +18,8 @@ use crate::{
 };
 
 type Row = (String, i32, i64, Timestamp, Timestamp);
+/// Whether it was taken, and the row.
+type ExpiredRow = (bool, String, i32, i64, Timestamp, Timestamp);
 
 #[async_trait]
 impl MailboxStore for PgStore {
@@ -79,55 +82,75 @@ impl MailboxStore for PgStore {
         &self,
         epoch: Epoch,
         addresses: &[MailboxAddress],
-        partition: Partition,
-        range: Range<Offset>,
+        ranges: &[(Partition, Range<Offset>)],
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
         let query = self.timer.start("mailbox.entries");
-        let addresses: Vec<String> = addresses.iter().map(MailboxAddress::to_text).collect();
+        // The rows of one address lie in the order of the primary key. At most `limit` of each are merged, however many there are.
         let rows: Vec<Row> = sqlx::query_as(
-            r#"SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
-               WHERE address = ANY($1) AND epoch = $2 AND partition = $3 AND "offset" >= $4 AND "offset" < $5
-               ORDER BY "offset" LIMIT $6"#,
+            r#"SELECT e.address, e.partition, e."offset", e.log_time, e.expires_at
+               FROM unnest($3::int[], $4::bigint[], $5::bigint[]) AS r (partition, first, next)
+               CROSS JOIN LATERAL (
+                   SELECT m.* FROM unnest($1::text[]) AS a (address)
+                   CROSS JOIN LATERAL (
+                       SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
+                       WHERE address = a.address AND epoch = $2 AND partition = r.partition
+                         AND "offset" >= r.first AND "offset" < r.next
+                       ORDER BY "offset" LIMIT $6) AS m
+                   ORDER BY m."offset" LIMIT $6) AS e
+               ORDER BY e.partition, e."offset""#,
         )
-        .bind(addresses)
+        .bind(addresses.iter().map(MailboxAddress::to_text).collect::<Vec<_>>())
         .bind(from_epoch(epoch))
-        .bind(from_partition(partition))
-        .bind(signed(range.start))
-        .bind(signed(range.end))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(ranges.iter().map(|(partition, _)| from_partition(*partition)).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|(_, range)| signed(range.start)).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|(_, range)| signed(range.end)).collect::<Vec<_>>())
+        .bind(to_limit(limit))
         .fetch_all(self.pool())
         .await
         .map_err(|error| query.fault(error))?;
         Ok(rows.into_iter().filter_map(entry).collect())
     }
 
-    async fn claim_expired(
-        &self,
-        epoch: Epoch,
-        now: OffsetDateTime,
-        lease: Duration,
-        limit: usize,
-    ) -> Result<Vec<IndexEntry>, Fault> {
+    async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
         let query = self.timer.start("mailbox.claim_expired");
-        // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed afterwards.
-        let rows: Vec<Row> = sqlx::query_as(
-            r#"WITH due AS (
-                   SELECT address, epoch, partition, "offset" FROM acb.mailbox
+        // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed or gone afterwards. One snapshot
+        // judges all of them: a row is either removed or claimed.
+        let rows: Vec<ExpiredRow> = sqlx::query_as(
+            r#"WITH due AS MATERIALIZED (
+                   SELECT ctid, address, partition, "offset", log_time, expires_at FROM acb.mailbox
                    WHERE expires_at <= $1 AND epoch = $2 AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
-                   ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-               UPDATE acb.mailbox AS m SET claimed_until = clock_timestamp() + make_interval(secs => $4) FROM due
-               WHERE m.address = due.address AND m.epoch = due.epoch AND m.partition = due.partition AND m."offset" = due."offset"
-               RETURNING m.address, m.partition, m."offset", m.log_time, m.expires_at"#,
+                   ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED),
+               judged AS MATERIALIZED (
+                   SELECT due.*, c.agent_id IS NOT NULL AS taken FROM due
+                   LEFT JOIN acb.cursor AS c
+                     ON c.agent_id = CASE WHEN due.address LIKE 'a:%' THEN substr(due.address, 3)::uuid END
+                    AND c.epoch = $2 AND c.partition = due.partition
+                    AND (due."offset" < c.watermark OR due."offset" = ANY (c.exceptions))),
+               removed AS (DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE taken))),
+               claimed AS (
+                   UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $4)
+                   WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE NOT taken)))
+               SELECT taken, address, partition, "offset", log_time, expires_at FROM judged ORDER BY partition, "offset""#,
         )
         .bind(now)
         .bind(from_epoch(epoch))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(to_limit(limit))
         .bind(lease.as_secs_f64())
         .fetch_all(self.pool())
         .await
         .map_err(|error| query.fault(error))?;
-        Ok(rows.into_iter().filter_map(entry).collect())
+        let mut expired = Expired::default();
+        for (taken, address, partition, offset, log_time, expires_at) in rows {
+            let at = OffsetDateTime::from(expires_at);
+            expired.oldest = Some(expired.oldest.map_or(at, |oldest| oldest.min(at)));
+            if taken {
+                expired.removed += 1;
+            } else {
+                expired.claimed.extend(entry((address, partition, offset, log_time, expires_at)));
+            }
+        }
+        Ok(expired)
     }
 
     async fn claim(
@@ -163,11 +186,53 @@ impl MailboxStore for PgStore {
         })
     }
 
+    async fn release(&self, epoch: Epoch, rows: &[IndexEntry], rest: Duration) -> Result<(), Fault> {
+        let query = self.timer.start("mailbox.release");
+        let (addresses, partitions, offsets) = keys(rows);
+        sqlx::query(
+            r#"UPDATE acb.mailbox AS m SET claimed_until = clock_timestamp() + make_interval(secs => $5)
+               FROM unnest($2::text[], $3::int[], $4::bigint[]) AS held (address, partition, "offset")
+               WHERE m.epoch = $1 AND m.address = held.address AND m.partition = held.partition AND m."offset" = held."offset""#,
+        )
+        .bind(from_epoch(epoch))
+        .bind(addresses)
+        .bind(partitions)
+        .bind(offsets)
+        .bind(rest.as_secs_f64())
+        .execute(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        Ok(())
+    }
+
+    async fn remove_acknowledged(&self, epoch: Epoch, ranges: &[Acknowledged], limit: usize) -> Result<u64, Fault> {
+        let query = self.timer.start("mailbox.remove_acknowledged");
+        // What another replica holds right now is passed over: it removes it, or the sweep does.
+        let removed = sqlx::query(
+            r#"DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(
+                   SELECT m.ctid FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS r (address, partition, first, next)
+                   CROSS JOIN LATERAL (
+                       SELECT ctid FROM acb.mailbox
+                       WHERE address = r.address AND epoch = $1 AND partition = r.partition
+                         AND "offset" >= r.first AND "offset" < r.next
+                       ORDER BY "offset" LIMIT $6 FOR UPDATE SKIP LOCKED) AS m
+                   LIMIT $6))"#,
+        )
+        .bind(from_epoch(epoch))
+        .bind(ranges.iter().map(|range| MailboxAddress::Agent(range.agent).to_text()).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|range| from_partition(range.partition)).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|range| signed(range.range.start)).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|range| signed(range.range.end)).collect::<Vec<_>>())
+        .bind(to_limit(limit))
+        .execute(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        Ok(removed.rows_affected())
+    }
+
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {
         let query = self.timer.start("mailbox.remove");
-        let addresses: Vec<String> = rows.iter().map(|row| row.address.to_text()).collect();
-        let partitions: Vec<i32> = rows.iter().map(|row| from_partition(row.partition)).collect();
-        let offsets: Vec<i64> = rows.iter().map(|row| signed(row.offset)).collect();
+        let (addresses, partitions, offsets) = keys(rows);
         sqlx::query(
             r#"DELETE FROM acb.mailbox AS m USING unnest($2::text[], $3::int[], $4::bigint[]) AS gone (address, partition, "offset")
                WHERE m.epoch = $1 AND m.address = gone.address AND m.partition = gone.partition AND m."offset" = gone."offset""#,
@@ -192,7 +257,7 @@ impl MailboxStore for PgStore {
             .await
             .map_err(failed)?;
         let Some(other) = other else { return Ok(0) };
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = to_limit(limit);
         let mut removed = 0;
         for sql in REMOVE_OF_EPOCH {
             let gone = sqlx::query(sql).bind(other).bind(limit).execute(self.pool()).await.map_err(failed)?;
@@ -237,22 +302,43 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
     if rows.is_empty() {
         return Ok(());
     }
+    let (addresses, partitions, offsets) = keys(rows.iter().copied());
+    let agent = |row: &&IndexEntry| match &row.address {
+        MailboxAddress::Agent(agent) => Some(agent.0),
+        MailboxAddress::Group(_) | MailboxAddress::All => None,
+    };
+    let agents: Vec<Option<Uuid>> = rows.iter().map(agent).collect();
+    // What was acknowledged before it came here needs no row. A watermark never goes back.
     sqlx::query(
         r#"INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, "offset", log_time, expires_at)
            SELECT acb.current_tenant(), r.address, $1, r.partition, r."offset", r.log_time, r.expires_at
-           FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::timestamptz[])
-                AS r (address, partition, "offset", log_time, expires_at)
+           FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::uuid[])
+                AS r (address, partition, "offset", log_time, expires_at, agent_id)
+           WHERE NOT EXISTS (
+               SELECT FROM acb.cursor AS c
+               WHERE c.agent_id = r.agent_id AND c.epoch = $1 AND c.partition = r.partition AND c.watermark > r."offset")
            ON CONFLICT DO NOTHING"#,
     )
     .bind(from_epoch(epoch))
-    .bind(rows.iter().map(|row| row.address.to_text()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| from_partition(row.partition)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| signed(row.offset)).collect::<Vec<_>>())
+    .bind(addresses)
+    .bind(partitions)
+    .bind(offsets)
     .bind(rows.iter().map(|row| row.log_time).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.expires_at).collect::<Vec<_>>())
+    .bind(agents)
     .execute(&mut *connection)
     .await?;
     Ok(())
+}
+
+/// The columns of the rows' key, without the epoch.
+fn keys<'a>(rows: impl IntoIterator<Item = &'a IndexEntry>) -> (Vec<String>, Vec<i32>, Vec<i64>) {
+    let key = |row: &IndexEntry| (row.address.to_text(), from_partition(row.partition), signed(row.offset));
+    rows.into_iter().map(key).collect()
+}
+
+fn to_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 fn entry((address, partition, offset, log_time, expires_at): Row) -> Option<IndexEntry> {

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cursor::CursorState,
     ports::{Attempts, CursorFlush, CursorStore},
+    trimmer::Trimmer,
 };
 use crate::{
     directory::agent::AgentId,
     fault::Code,
     log::{
-        bus::{Epoch, Partition},
+        bus::{Epoch, Offset, Partition},
         partition::LogPlace,
     },
 };
@@ -35,13 +36,21 @@ pub(super) struct OpenMailbox {
     agent: AgentId,
     session_epoch: u64,
     unwritten: Mutex<Unwritten>,
+    /// The watermarks that were written: the index rows below them are removed, or are about to be.
+    written: Mutex<BTreeMap<Partition, Offset>>,
     /// A newer session took over.
     pub(super) replaced: CancellationToken,
 }
 
 impl OpenMailbox {
     pub(super) fn new(agent: AgentId, session_epoch: u64) -> Arc<Self> {
-        Arc::new(Self { agent, session_epoch, unwritten: Mutex::default(), replaced: CancellationToken::new() })
+        Arc::new(Self {
+            agent,
+            session_epoch,
+            unwritten: Mutex::default(),
+            written: Mutex::default(),
+            replaced: CancellationToken::new(),
+        })
     }
 
     pub(super) fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
@@ -60,6 +69,18 @@ impl OpenMailbox {
                 .map(|(id, attempts)| Attempts { partition: id.partition, offset: id.offset, attempts })
                 .collect(),
             closing,
+        }
+    }
+
+    /// Hands on what was written, so that its index rows are removed. A session's first write begins at the log's start: an earlier
+    /// session may have left rows.
+    fn trim(&self, flush: &CursorFlush, trimmer: &Trimmer) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        for (partition, CursorState { watermark, .. }) in &flush.cursors {
+            let from = written.get(partition).copied().unwrap_or(0);
+            if trimmer.add(self.agent, *partition, from..*watermark) {
+                written.insert(*partition, *watermark);
+            }
         }
     }
 
@@ -82,12 +103,13 @@ pub(super) struct Acknowledgements {
     mailboxes: Mutex<HashMap<(AgentId, u64), Arc<OpenMailbox>>>,
     /// One write at a time: a late one must not undo a newer one.
     writing: tokio::sync::Mutex<()>,
+    trimmer: Arc<Trimmer>,
 }
 
 impl Acknowledgements {
     /// Of no session yet.
-    pub(super) fn new(store: Arc<dyn CursorStore>, epoch: Epoch) -> Self {
-        Self { store, epoch, mailboxes: Mutex::default(), writing: tokio::sync::Mutex::default() }
+    pub(super) fn new(store: Arc<dyn CursorStore>, epoch: Epoch, trimmer: Arc<Trimmer>) -> Self {
+        Self { store, epoch, mailboxes: Mutex::default(), writing: tokio::sync::Mutex::default(), trimmer }
     }
 
     /// Adds a session, and ends older ones of the agent on this replica at once.
@@ -105,8 +127,13 @@ impl Acknowledgements {
         self.lock().remove(&(mailbox.agent, mailbox.session_epoch));
         if write {
             let _turn = self.writing.lock().await;
-            if let Err(error) = self.store.flush(self.epoch, vec![mailbox.take(true)]).await {
-                tracing::warn!(%error, agent = %mailbox.agent, "the last acknowledgements of a session were not written");
+            let flush = mailbox.take(true);
+            match self.store.flush(self.epoch, vec![flush.clone()]).await {
+                Ok(superseded) if superseded.is_empty() => mailbox.trim(&flush, &self.trimmer),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, agent = %mailbox.agent, "the last acknowledgements of a session were not written");
+                }
             }
         }
     }
@@ -121,10 +148,12 @@ impl Acknowledgements {
         while let Some(mut group) = groups.pop() {
             match self.store.flush(self.epoch, group.iter().map(|(flush, _)| flush.clone()).collect()).await {
                 Ok(superseded) => {
-                    for (_, mailbox) in
-                        group.iter().filter(|(_, mailbox)| superseded.contains(&(mailbox.agent, mailbox.session_epoch)))
-                    {
-                        mailbox.replaced.cancel();
+                    for (flush, mailbox) in &group {
+                        if superseded.contains(&(mailbox.agent, mailbox.session_epoch)) {
+                            mailbox.replaced.cancel();
+                        } else {
+                            mailbox.trim(flush, &self.trimmer);
+                        }
                     }
                 }
                 // By halves: who it is about is found in a few steps, and the others are written meanwhile.

@@ -76,7 +76,7 @@ pub(super) async fn late_joins(
 /// The next messages that were missed, and what is left to look at.
 pub(super) async fn missed(parts: &Parts, mut join: LateJoin) -> Result<(Vec<Offset>, Option<LateJoin>), Fault> {
     let group = [MailboxAddress::Group(join.membership.group.clone())];
-    let rows = parts.index.store.entries(parts.log.epoch, &group, join.partition, join.range.clone(), PAGE).await?;
+    let rows = parts.index.store.entries(parts.log.epoch, &group, &[(join.partition, join.range.clone())], PAGE).await?;
     let mut offsets: Vec<Offset> = rows.iter().filter(|row| join.membership.covers(row.log_time)).map(|row| row.offset).collect();
     let records = fetch(parts, join.partition, &offsets).await?;
     offsets.retain(|offset| {
@@ -98,7 +98,7 @@ impl LateJoin {
     }
 }
 
-/// The next messages for `agent` in `range`, as `snapshot` says.
+/// The next messages for `agent` in `range` of one partition, as `snapshot` says.
 pub(super) async fn page(
     parts: &Parts,
     snapshot: &Snapshot,
@@ -107,44 +107,96 @@ pub(super) async fn page(
     range: Range<Offset>,
     room: &Queue,
 ) -> Result<Page, Fault> {
-    let to = range.end;
+    let from = range.start;
+    let mut pages = pages(parts, snapshot, agent, &[(partition, range)], room).await?;
+    Ok(pages.pop().unwrap_or(Page { partition, messages: Vec::new(), upto: from }))
+}
+
+/// The next messages for `agent` in these ranges, as `snapshot` says, with one question to the index. All of them together are bounded as one
+/// page is: a partition that has no page was not reached. Where one can't be read, the others are; an error where none could.
+pub(super) async fn pages(
+    parts: &Parts,
+    snapshot: &Snapshot,
+    agent: AgentId,
+    ranges: &[(Partition, Range<Offset>)],
+    room: &Queue,
+) -> Result<Vec<Page>, Fault> {
     let mut addresses = vec![MailboxAddress::Agent(agent), MailboxAddress::All];
     addresses.extend(snapshot.memberships_of(agent).map(|membership| MailboxAddress::Group(membership.group.clone())));
     addresses.sort();
     addresses.dedup();
-    let rows = parts.index.store.entries(parts.log.epoch, &addresses, partition, range, PAGE).await?;
-    let mut upto = if rows.len() < PAGE { to } else { rows.last().map_or(to, |row| row.offset + 1) };
-    let wanted: Vec<Offset> = rows.iter().filter(|row| is_for(snapshot, agent, row)).map(|row| row.offset).collect();
-    let mut messages = Vec::with_capacity(wanted.len());
-    let mut bytes = 0;
-    'runs: for run in wanted.chunks(RUN) {
-        let records = fetch(parts, partition, run).await?;
-        for &offset in run {
-            match records.get(&offset).and_then(decode) {
-                Some(logged) if logged.message.from_id == agent && !is_direct(&rows, offset) => {}
-                Some(logged) => {
-                    let size = logged.message.cost();
-                    let room = room.take(size);
-                    // The first is always taken: there is none before it that could make room.
-                    if room.is_none() && !messages.is_empty() {
-                        upto = offset;
-                        break 'runs;
-                    }
-                    bytes += size;
-                    messages.push((Arc::new(logged), room));
-                }
-                None => tracing::warn!(partition, offset, %agent, "the log no longer holds a message of the mailbox"),
-            }
+    let rows = parts.index.store.entries(parts.log.epoch, &addresses, ranges, PAGE).await?;
+    let mut reading = Reading { parts, agent, room, messages: 0, bytes: 0, full: false };
+    let mut pages = Vec::with_capacity(ranges.len());
+    let mut failed = None;
+    for (partition, range) in ranges {
+        let rows: Vec<&IndexEntry> = rows.iter().filter(|row| row.partition == *partition).collect();
+        let upto = rows.last().filter(|_| rows.len() >= PAGE).map_or(range.end, |last| last.offset + 1);
+        let wanted: Vec<&IndexEntry> = rows.into_iter().filter(|row| is_for(snapshot, agent, row)).collect();
+        if reading.full && !wanted.is_empty() {
+            continue;
         }
-        if bytes >= PAGE_BYTES
-            && let (Some(end), Some(last)) = (run.last(), wanted.last())
-            && end < last
-        {
-            upto = end + 1;
-            break;
+        match reading.page(*partition, &wanted, upto).await {
+            Ok(page) => pages.push(page),
+            Err(fault) => failed = Some(fault),
         }
     }
-    Ok(Page { partition, messages, upto })
+    match failed {
+        Some(fault) if pages.is_empty() => Err(fault),
+        Some(_) | None => Ok(pages),
+    }
+}
+
+/// What one agent's pages hold together.
+struct Reading<'a> {
+    parts: &'a Parts,
+    agent: AgentId,
+    room: &'a Queue,
+    messages: usize,
+    bytes: usize,
+    full: bool,
+}
+
+impl Reading<'_> {
+    /// The messages of these rows of one partition, up to what there is room for.
+    async fn page(&mut self, partition: Partition, wanted: &[&IndexEntry], mut upto: Offset) -> Result<Page, Fault> {
+        let mut messages = Vec::with_capacity(wanted.len());
+        'runs: for (index, run) in wanted.chunks(RUN).enumerate() {
+            if self.full {
+                upto = wanted.get(index * RUN).map_or(upto, |row| row.offset);
+                break;
+            }
+            let offsets: Vec<Offset> = run.iter().map(|row| row.offset).collect();
+            let records = fetch(self.parts, partition, &offsets).await?;
+            for row in run {
+                let is_direct = matches!(row.address, MailboxAddress::Agent(_));
+                match records.get(&row.offset).and_then(decode) {
+                    Some(logged) if logged.message.from_id == self.agent && !is_direct => {}
+                    Some(logged) => {
+                        let size = logged.message.cost();
+                        let room = self.room.take(size);
+                        // The first is always taken: there is none before it that could make room.
+                        if room.is_none() && self.messages > 0 {
+                            self.full = true;
+                            upto = row.offset;
+                            break 'runs;
+                        }
+                        self.bytes += size;
+                        self.messages += 1;
+                        messages.push((Arc::new(logged), room));
+                    }
+                    None => {
+                        tracing::warn!(partition, offset = row.offset, agent = %self.agent, "the log no longer holds a message of the mailbox");
+                        if is_direct {
+                            self.parts.metrics.forgotten();
+                        }
+                    }
+                }
+            }
+            self.full = self.bytes >= PAGE_BYTES || self.messages >= PAGE;
+        }
+        Ok(Page { partition, messages, upto })
+    }
 }
 
 /// One message of the log. `None`: the log forgot it.
@@ -158,7 +210,7 @@ pub(super) async fn record(parts: &Parts, partition: Partition, offset: Offset) 
 }
 
 /// The records at these offsets, without those that the log forgot.
-async fn fetch(parts: &Parts, partition: Partition, wanted: &[Offset]) -> Result<BTreeMap<Offset, Logged>, Fault> {
+pub(super) async fn fetch(parts: &Parts, partition: Partition, wanted: &[Offset]) -> Result<BTreeMap<Offset, Logged>, Fault> {
     let mut records = BTreeMap::new();
     for (index, &offset) in wanted.iter().enumerate() {
         if records.contains_key(&offset) {
@@ -182,7 +234,8 @@ async fn fetch(parts: &Parts, partition: Partition, wanted: &[Offset]) -> Result
     Ok(records)
 }
 
-fn decode(logged: &Logged) -> Option<LoggedMessage> {
+/// What a record says. `None` for one that is no message.
+pub(super) fn decode(logged: &Logged) -> Option<LoggedMessage> {
     let envelope = Envelope::decode(logged.record.value.as_ref()?).ok()?;
     Some(LoggedMessage {
         partition: logged.partition,
@@ -190,10 +243,6 @@ fn decode(logged: &Logged) -> Option<LoggedMessage> {
         log_time: logged.log_time,
         message: Arc::new(envelope.message),
     })
-}
-
-fn is_direct(rows: &[IndexEntry], offset: Offset) -> bool {
-    rows.iter().any(|row| row.offset == offset && matches!(row.address, MailboxAddress::Agent(_)))
 }
 
 /// Whether a row of one of its addresses is for the agent: it was there when the log took the message.

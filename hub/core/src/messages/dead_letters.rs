@@ -1,30 +1,43 @@
-//! The dead letters: messages that nobody took. What expires in a mailbox without a session is found by a sweep of the index.
+//! The dead letters: messages that nobody took. What expires in a mailbox without a session is found by a sweep of the index, in sets.
 //!
-//! Nothing is buried twice by replicas that live: a row of the index is claimed first, in one statement. It is removed after the log has
-//! the dead letter, so that a replica which dies in between loses none; such a one may be there twice, with the same `acb-source`.
+//! Two replicas that live never bury the same message: a row of the index is claimed first, in one statement. It is removed after the log
+//! has the dead letter, so that a replica which dies in between loses none. The next one buries what the dead one had not removed again:
+//! a few messages may be there twice, with the same `acb-source`.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures::{StreamExt as _, future::join_all, stream};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{
     catch_up,
+    cursor::CursorState,
     logged::LoggedMessage,
     parts::Parts,
     ports::{Claim, IndexEntry, MailboxAddress},
 };
 use crate::{
-    directory::agent::AgentId,
+    directory::{agent::AgentId, snapshot::Snapshot},
+    fault::Fault,
     log::{
-        bus::{Offset, Partition, Record},
+        bus::{Logged, Offset, Partition, Record},
         partition::partition_of,
     },
 };
 
-/// Rows of one round.
-const SWEEP: usize = 100;
+/// Rows of one look for what expired.
+const SWEEP: usize = 2000;
+/// Dead letters that are in the log before their rows are removed, in one statement.
+const BURIALS: usize = 128;
+/// Messages that are read together.
+const RUN: usize = 4;
+/// Runs at the same time: as many times [`RUN`] appends are on their way.
+const RUNS: usize = 4;
 /// Rows of an earlier life of the log that are removed by one statement: short enough that nobody notices.
 const FORGET: usize = 5000;
 /// How long a row is held by who buries it. Where that replica dies, the next one does after this.
@@ -37,41 +50,92 @@ pub(super) enum Reason {
     Attempts(u32),
 }
 
-/// Puts a message into the dead letters, durably. Whether that worked.
-async fn put(parts: &Parts, logged: &LoggedMessage, recipient: Option<AgentId>, reason: Reason) -> bool {
-    match try_put(parts, logged, recipient, reason).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(message = %logged.message.id, %error, "a message can't be put into the dead letters yet");
-            false
+/// Which recipients of a message to a group or to all acknowledged it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takers {
+    Nobody,
+    One(AgentId),
+    Several,
+}
+
+impl Takers {
+    fn of(snapshot: &Snapshot, cursors: &Cursors, row: &IndexEntry) -> Self {
+        let acknowledged =
+            |agent: &AgentId| cursors.get(&(*agent, row.partition)).is_some_and(|cursor| cursor.acknowledged(row.offset));
+        let mut takers = recipients(snapshot, row).into_iter().filter(acknowledged);
+        match takers.next() {
+            None => Self::Nobody,
+            Some(first) if takers.next().is_none() => Self::One(first),
+            Some(_) => Self::Several,
+        }
+    }
+
+    /// A message is taken once anybody but its sender acknowledged it. The sender's own cursor passes it without a delivery.
+    fn took(self, sender: AgentId) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::One(agent) => agent != sender,
+            Self::Several => true,
         }
     }
 }
 
-async fn try_put(parts: &Parts, logged: &LoggedMessage, recipient: Option<AgentId>, reason: Reason) -> Result<(), String> {
-    let source = catch_up::record(parts, logged.partition, logged.offset).await.map_err(|fault| fault.to_string())?;
-    let Some(source) = source else { return Ok(()) };
+type Cursors = HashMap<(AgentId, Partition), CursorState>;
+
+/// For whom a message to a group or to all is. Nobody where it is for one agent: the store says whether that one took it.
+fn recipients(snapshot: &Snapshot, row: &IndexEntry) -> BTreeSet<AgentId> {
+    let members: Vec<AgentId> = match &row.address {
+        MailboxAddress::Agent(_) => Vec::new(),
+        MailboxAddress::Group(group) => snapshot.memberships(group).iter().map(|membership| membership.agent).collect(),
+        MailboxAddress::All => snapshot.agents().map(|agent| agent.id).collect(),
+    };
+    members.into_iter().filter(|agent| catch_up::is_for(snapshot, *agent, row)).collect()
+}
+
+/// The cursors of all for whom these rows are, with one question.
+async fn cursors(parts: &Parts, snapshot: &Snapshot, rows: &[IndexEntry]) -> Result<Cursors, Fault> {
+    let mut agents = BTreeSet::new();
+    let mut partitions = BTreeSet::new();
+    for row in rows {
+        let recipients = recipients(snapshot, row);
+        if !recipients.is_empty() {
+            partitions.insert(row.partition);
+            agents.extend(recipients);
+        }
+    }
+    if agents.is_empty() {
+        return Ok(Cursors::new());
+    }
+    let (agents, partitions): (Vec<_>, Vec<_>) = (agents.into_iter().collect(), partitions.into_iter().collect());
+    let cursors = parts.cursors.cursors(parts.log.epoch, &agents, &partitions).await?;
+    Ok(cursors.into_iter().map(|(agent, partition, cursor)| ((agent, partition), cursor)).collect())
+}
+
+/// Puts a message into the dead letters, durably.
+async fn put(parts: &Parts, source: Logged, sender: AgentId, recipient: Option<AgentId>, reason: Reason) -> Result<(), Fault> {
     let text = match reason {
         Reason::Expired => "expired".to_owned(),
         Reason::Attempts(attempts) => format!("not acknowledged after {attempts} attempts"),
     };
     let mut headers = source.record.headers;
     headers.push(("acb-reason".to_owned(), Bytes::from(text)));
-    headers.push(("acb-source".to_owned(), Bytes::from(format!("{}-{}", logged.partition, logged.offset))));
+    headers.push(("acb-source".to_owned(), Bytes::from(format!("{}-{}", source.partition, source.offset))));
     if let Some(recipient) = recipient {
         headers.push(("acb-recipient".to_owned(), Bytes::from(recipient.to_string())));
     }
     let record = Record { headers, ..source.record };
-    let info = parts.log.bus.topic(&parts.log.dead_letters).await.map_err(|error| error.to_string())?;
-    let partition = partition_of(logged.message.from_id.0, info.partitions);
-    let pending = parts.log.bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| error.to_string())?;
-    pending.await.map(|_| ()).map_err(|error| error.to_string())
+    let info = parts.log.bus.topic(&parts.log.dead_letters).await?;
+    let partition = partition_of(sender.0, info.partitions);
+    let failed =
+        |error: &dyn std::fmt::Display| Fault::unavailable("LOG_UNAVAILABLE", format!("no dead letter was written: {error}"));
+    let pending = parts.log.bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| failed(&error))?;
+    pending.await.map(|_| ()).map_err(|error| failed(&error))
 }
 
 /// What became of a message that a session gives up on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Burial {
-    /// It is among the dead letters, by this call or by another.
+    /// It is among the dead letters, by this call or by another, or somebody took it.
     Done,
     /// Somebody else is about to, or it can't be done now: ask again.
     Later,
@@ -79,28 +143,76 @@ pub(super) enum Burial {
 
 /// Buries a message that a session of `recipient` has in hand.
 pub(super) async fn bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Burial {
+    match try_bury(parts, logged, recipient, reason).await {
+        Ok(burial) => burial,
+        Err(error) => {
+            tracing::warn!(message = %logged.message.id, %error, "a message can't be put into the dead letters yet");
+            Burial::Later
+        }
+    }
+}
+
+async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<Burial, Fault> {
     // A row of one agent's mailbox is there until its message is done with, and so is one that expired for everybody. What one member of
     // a group did not take the others may still: that row is not the session's to claim.
     let address = MailboxAddress::of(&logged.message)
         .filter(|address| reason == Reason::Expired || matches!(address, MailboxAddress::Agent(_)));
     let Some(address) = address else {
-        return if put(parts, logged, Some(recipient), reason).await { Burial::Done } else { Burial::Later };
+        bury_one(parts, logged, recipient, reason).await?;
+        return Ok(Burial::Done);
     };
     let (partition, offset) = (logged.partition, logged.offset);
-    match parts.index.store.claim(parts.log.epoch, &address, partition, offset, CLAIM).await {
-        Ok(Claim::Claimed) if put(parts, logged, Some(recipient), reason).await => {
-            let row = IndexEntry { address, partition, offset, log_time: logged.log_time, expires_at: logged.message.expires_at };
-            if let Err(error) = parts.index.store.remove(parts.log.epoch, &[row]).await {
-                tracing::warn!(%error, "the row of a buried message can't be removed");
-            }
-            Burial::Done
+    match parts.index.store.claim(parts.log.epoch, &address, partition, offset, CLAIM).await? {
+        Claim::Claimed => {}
+        Claim::Gone if is_indexed(parts, partition, offset) => return Ok(Burial::Done),
+        Claim::Held | Claim::Gone => return Ok(Burial::Later),
+    }
+    let row = [IndexEntry { address, partition, offset, log_time: logged.log_time, expires_at: logged.message.expires_at }];
+    let snapshot = parts.directory.snapshot();
+    let buried = async {
+        let cursors = cursors(parts, &snapshot, &row).await?;
+        let taken = row.iter().any(|row| Takers::of(&snapshot, &cursors, row).took(logged.message.from_id));
+        if taken { Ok(()) } else { bury_one(parts, logged, recipient, reason).await }
+    };
+    if let Err(error) = buried.await {
+        release(parts, &row, Duration::ZERO).await;
+        return Err(error);
+    }
+    remove(parts, &row).await;
+    Ok(Burial::Done)
+}
+
+/// Puts a message that a session has in hand into the dead letters.
+async fn bury_one(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<(), Fault> {
+    match catch_up::record(parts, logged.partition, logged.offset).await? {
+        Some(source) => put(parts, source, logged.message.from_id, Some(recipient), reason).await,
+        None => {
+            forgotten(parts, logged.partition, logged.offset);
+            Ok(())
         }
-        Ok(Claim::Gone) if is_indexed(parts, partition, offset) => Burial::Done,
-        Ok(Claim::Claimed | Claim::Held | Claim::Gone) => Burial::Later,
-        Err(error) => {
-            tracing::warn!(message = %logged.message.id, %error, "a message can't be claimed for the dead letters yet");
-            Burial::Later
-        }
+    }
+}
+
+fn forgotten(parts: &Parts, partition: Partition, offset: Offset) {
+    tracing::warn!(partition, offset, "the log forgot a message before it was a dead letter");
+    parts.metrics.forgotten();
+}
+
+/// Removes the rows of what is done with. Where that fails they are looked at again after their claim.
+async fn remove(parts: &Parts, rows: &[IndexEntry]) {
+    if !rows.is_empty()
+        && let Err(error) = parts.index.store.remove(parts.log.epoch, rows).await
+    {
+        tracing::warn!(%error, rows = rows.len(), "rows of the mailbox index can't be removed");
+    }
+}
+
+/// Gives up claims, so that whoever tries next need not wait for their end.
+async fn release(parts: &Parts, rows: &[IndexEntry], rest: Duration) {
+    if !rows.is_empty()
+        && let Err(error) = parts.index.store.release(parts.log.epoch, rows, rest).await
+    {
+        tracing::warn!(%error, rows = rows.len(), "claims of messages that could not be buried are still held");
     }
 }
 
@@ -119,19 +231,29 @@ pub(super) async fn sweep(parts: Parts) {
             () = tokio::time::sleep(parts.config.sweep_every) => {}
         }
         earlier = earlier && forget_earlier_lives(&parts).await;
-        // Claimed rows are not found again, so that a full round is followed by the next at once.
-        while !parts.lifecycle.stop.is_cancelled() {
-            let claimed_at = Instant::now();
-            match parts.index.store.claim_expired(parts.log.epoch, OffsetDateTime::now_utc(), CLAIM, SWEEP).await {
-                Ok(rows) if rows.is_empty() => break,
-                Ok(rows) => bury_rows(&parts, rows, claimed_at).await,
-                Err(error) => {
-                    tracing::warn!(%error, "expired messages can't be looked for");
-                    break;
-                }
-            }
+        if let Err(error) = sweep_expired(&parts).await {
+            tracing::warn!(%error, "expired messages can't be swept");
         }
     }
+}
+
+/// Removes and buries what has expired by now. What can't be buried is for the next sweep.
+async fn sweep_expired(parts: &Parts) -> Result<(), Fault> {
+    let mut lag = None;
+    // Claimed rows are not found again, so that a full look is followed by the next at once.
+    while !parts.lifecycle.stop.is_cancelled() {
+        let (claimed_at, now) = (Instant::now(), OffsetDateTime::now_utc());
+        let expired = parts.index.store.claim_expired(parts.log.epoch, now, CLAIM, SWEEP).await?;
+        let Some(oldest) = expired.oldest else { break };
+        let behind = Duration::try_from(now - oldest).unwrap_or_default();
+        lag = Some(behind);
+        parts.metrics.sweep_lag(behind);
+        bury_rows(parts, expired.claimed, claimed_at).await?;
+    }
+    if lag.is_none() {
+        parts.metrics.sweep_lag(Duration::ZERO);
+    }
+    Ok(())
 }
 
 /// Removes rows of the log's earlier lives, some with each sweep. Whether there may be more.
@@ -150,50 +272,89 @@ async fn forget_earlier_lives(parts: &Parts) -> bool {
     }
 }
 
-async fn bury_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) {
-    for row in rows {
-        // Long before the claim ends: what is begun must be done by then. The rest is claimed again after it.
-        if claimed_at.elapsed() > CLAIM / 2 {
-            return;
+async fn bury_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) -> Result<(), Fault> {
+    let snapshot = parts.directory.snapshot();
+    let cursors = match cursors(parts, &snapshot, &rows).await {
+        Ok(cursors) => cursors,
+        Err(error) => {
+            release(parts, &rows, Duration::ZERO).await;
+            return Err(error);
         }
-        let done = match taken(parts, &row).await {
-            Ok(true) => true,
-            Ok(false) => {
-                let recipient = match &row.address {
-                    MailboxAddress::Agent(agent) => Some(*agent),
-                    MailboxAddress::Group(_) | MailboxAddress::All => None,
-                };
-                match catch_up::one(parts, row.partition, row.offset).await {
-                    Ok(Some(logged)) => put(parts, &logged, recipient, Reason::Expired).await,
-                    // The log forgot it.
-                    Ok(None) => true,
-                    Err(error) => {
-                        tracing::warn!(%error, "an expired message can't be read");
-                        false
-                    }
+    };
+    let judged = rows.into_iter().map(|row| (Takers::of(&snapshot, &cursors, &row), row));
+    let (taken, rest): (Vec<_>, Vec<_>) = judged.partition(|(takers, _)| *takers == Takers::Several);
+    remove(parts, &taken.into_iter().map(|(_, row)| row).collect::<Vec<_>>()).await;
+    let mut batches = rest.chunks(BURIALS);
+    while let Some(batch) = batches.next() {
+        // Long before the claim ends: what is begun must be done by then.
+        if claimed_at.elapsed() > CLAIM / 2 {
+            let left: Vec<IndexEntry> = batch.iter().chain(batches.flatten()).map(|(_, row)| row.clone()).collect();
+            release(parts, &left, Duration::ZERO).await;
+            return Ok(());
+        }
+        let runs: Vec<_> = runs(batch).into_iter().map(|run| bury_run(parts, run)).collect();
+        let outcomes: Vec<_> = stream::iter(runs).buffer_unordered(RUNS).concat().await;
+        let mut failed = Vec::new();
+        let mut why = None;
+        let mut done = Vec::with_capacity(batch.len());
+        for (row, outcome) in outcomes {
+            match outcome {
+                Ok(()) => done.push(row),
+                Err(error) => {
+                    failed.push(row);
+                    why = Some(error);
                 }
             }
-            Err(error) => {
-                tracing::warn!(%error, "cursors can't be read");
-                false
-            }
-        };
-        // One by one: a replica that dies here has one message at the most in the dead letters whose row is still there.
-        if done && let Err(error) = parts.index.store.remove(parts.log.epoch, &[row]).await {
-            tracing::warn!(%error, "an expired row can't be removed");
         }
+        remove(parts, &done).await;
+        // This sweep passes over them: one partition that can't be read must not keep it from the others.
+        release(parts, &failed, parts.config.sweep_every).await;
+        if let Some(error) = why {
+            tracing::warn!(%error, rows = failed.len(), "expired messages can't be put into the dead letters yet");
+        }
+    }
+    Ok(())
+}
+
+/// Rows of one partition each, which are read together.
+fn runs(rows: &[(Takers, IndexEntry)]) -> Vec<Vec<(Takers, IndexEntry)>> {
+    let of_one_partition = rows.chunk_by(|(_, row), (_, next)| row.partition == next.partition);
+    of_one_partition.flat_map(|rows| rows.chunks(RUN)).map(<[_]>::to_vec).collect()
+}
+
+/// Buries a few messages of one partition.
+async fn bury_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEntry, Result<(), Fault>)> {
+    let Some((_, first)) = run.first() else { return Vec::new() };
+    let offsets: Vec<Offset> = run.iter().map(|(_, row)| row.offset).collect();
+    match catch_up::fetch(parts, first.partition, &offsets).await {
+        Ok(mut records) => {
+            let burials: Vec<_> = run
+                .into_iter()
+                .map(|(takers, row)| {
+                    let record = records.remove(&row.offset);
+                    bury_row(parts, takers, row, record)
+                })
+                .collect();
+            join_all(burials).await
+        }
+        Err(error) => run.into_iter().map(|(_, row)| (row, Err(error.clone()))).collect(),
     }
 }
 
-/// Whether anybody acknowledged the message.
-async fn taken(parts: &Parts, row: &IndexEntry) -> Result<bool, crate::fault::Fault> {
-    let snapshot = parts.directory.snapshot();
-    let recipients: Vec<AgentId> = match &row.address {
-        MailboxAddress::Agent(agent) => vec![*agent],
-        MailboxAddress::Group(_) | MailboxAddress::All => {
-            snapshot.agents().map(|agent| agent.id).filter(|agent| catch_up::is_for(&snapshot, *agent, row)).collect()
-        }
+async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, record: Option<Logged>) -> (IndexEntry, Result<(), Fault>) {
+    let Some(record) = record else {
+        forgotten(parts, row.partition, row.offset);
+        return (row, Ok(()));
     };
-    let cursors = parts.cursors.cursors(parts.log.epoch, &recipients, row.partition).await?;
-    Ok(cursors.iter().any(|(_, cursor)| cursor.acknowledged(row.offset)))
+    let recipient = match &row.address {
+        MailboxAddress::Agent(agent) => Some(*agent),
+        MailboxAddress::Group(_) | MailboxAddress::All => None,
+    };
+    let outcome = match catch_up::decode(&record) {
+        Some(logged) if !takers.took(logged.message.from_id) => {
+            put(parts, record, logged.message.from_id, recipient, Reason::Expired).await
+        }
+        Some(_) | None => Ok(()),
+    };
+    (row, outcome)
 }

@@ -22,3 +22,4 @@ mod sender;
 pub mod service;
 pub mod session;
 mod start;
+mod trimmer;

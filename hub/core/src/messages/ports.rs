@@ -1,7 +1,7 @@
 //! The mailbox port: an index over the messages log, and what each agent has acknowledged. Both are derived from the log and could be
 //! made again from it, so nothing here is asked before a message is durable.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -86,6 +86,28 @@ pub enum Claim {
     Gone,
 }
 
+/// What one look for expired rows found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// When the oldest of the rows that were looked at expired.
+    pub oldest: Option<OffsetDateTime>,
+    /// Rows of one agent's mailbox that the agent had acknowledged: they are removed.
+    pub removed: u64,
+    /// The others: they are the caller's to bury.
+    pub claimed: Vec<IndexEntry>,
+}
+
+/// Rows of one agent's mailbox in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Whose.
+    pub agent: AgentId,
+    /// Where the messages are.
+    pub partition: Partition,
+    /// All that the agent has acknowledged.
+    pub range: Range<Offset>,
+}
+
 /// Moves the checkpoint of one partition, together with the rows in `from..to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
@@ -106,27 +128,23 @@ pub trait MailboxStore: Send + Sync + 'static {
     async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault>;
 
     /// Applies each advance whose checkpoint is still at `from`, drops the others, and answers with all checkpoints that were named,
-    /// in their order. Rows and checkpoint change together.
+    /// in their order. Rows and checkpoint change together. A row of one agent's mailbox that lies below the agent's watermark may be left
+    /// out: its message is acknowledged.
     async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault>;
 
-    /// Rows of these addresses in one partition with `from <= offset < to`, by offset, at most `limit`. One offset has one row.
+    /// Rows of these addresses in these ranges, by partition and offset: of each range the first `limit`. One offset has one row, and one
+    /// partition has one range.
     async fn entries(
         &self,
         epoch: Epoch,
         addresses: &[MailboxAddress],
-        partition: Partition,
-        range: std::ops::Range<Offset>,
+        ranges: &[(Partition, Range<Offset>)],
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault>;
 
-    /// Claims rows that expired before `now` and that nobody else holds, at most `limit`: for `lease` no other claim gets them.
-    async fn claim_expired(
-        &self,
-        epoch: Epoch,
-        now: OffsetDateTime,
-        lease: Duration,
-        limit: usize,
-    ) -> Result<Vec<IndexEntry>, Fault>;
+    /// Takes the oldest rows that expired before `now` and that nobody else holds, at most `limit`. Removes those of one agent's mailbox
+    /// that the agent acknowledged, and claims the others: for `lease` no other claim gets them.
+    async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault>;
 
     /// Claims one row, expired or not.
     async fn claim(
@@ -137,6 +155,12 @@ pub trait MailboxStore: Send + Sync + 'static {
         offset: Offset,
         lease: Duration,
     ) -> Result<Claim, Fault>;
+
+    /// Shortens the claims of these rows: they can be claimed again after `rest`.
+    async fn release(&self, epoch: Epoch, rows: &[IndexEntry], rest: Duration) -> Result<(), Fault>;
+
+    /// Removes the rows in these ranges, at most `limit`. Answers with how many went; less than `limit` where none is left.
+    async fn remove_acknowledged(&self, epoch: Epoch, ranges: &[Acknowledged], limit: usize) -> Result<u64, Fault>;
 
     /// Removes rows.
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault>;
@@ -195,7 +219,11 @@ pub trait CursorStore: Send + Sync + 'static {
     /// newest: nothing of theirs was written.
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault>;
 
-    /// The cursors of one partition, of those of the agents that have one.
-    async fn cursors(&self, epoch: Epoch, agents: &[AgentId], partition: Partition)
-    -> Result<Vec<(AgentId, CursorState)>, Fault>;
+    /// The cursors of these agents in these partitions, where there are any.
+    async fn cursors(
+        &self,
+        epoch: Epoch,
+        agents: &[AgentId],
+        partitions: &[Partition],
+    ) -> Result<Vec<(AgentId, Partition, CursorState)>, Fault>;
 }

@@ -1,7 +1,7 @@
 //! The message service of one replica: what a hub does with the messages log.
 //!
 //! One task reads the log ([`reader`](super::reader)) and is the only one that judges; another writes the mailbox index behind it ([`indexer`](super::indexer)); a third
-//! writes acknowledgements ([`acknowledgements`](super::acknowledgements)). Each session has a task that sends ([`sender`](super::sender)) and, if it receives, one that receives
+//! writes acknowledgements ([`acknowledgements`](super::acknowledgements)), and a fourth removes the index rows of what was acknowledged ([`trimmer`](super::trimmer)). Each session has a task that sends ([`sender`](super::sender)) and, if it receives, one that receives
 //! ([`receiver`](super::receiver)). Nothing is handed on before the log has it durably.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -25,6 +25,7 @@ use super::{
     sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
+    trimmer::Trimmer,
 };
 use crate::{
     directory::{
@@ -111,8 +112,9 @@ impl Messages {
         let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
         let log = Log::new(bus, topic, TopicName::system(&config.tenant, "dlq"), info.epoch, &from);
         let replies = Replies::new(dedup_window, MAX_REPLIES);
+        let trimmer = Arc::new(Trimmer::new(mailboxes.clone(), info.epoch, checkpoints.clone()));
         let parts = Parts {
-            acknowledgements: Arc::new(Acknowledgements::new(cursors.clone(), info.epoch)),
+            acknowledgements: Arc::new(Acknowledgements::new(cursors.clone(), info.epoch, trimmer.clone())),
             index: Arc::new(Index { store: mailboxes, checkpoints, wanted: Notify::new() }),
             waiters: Arc::new(Waiters::new(replies)),
             memory: Arc::new(Memory {
@@ -135,6 +137,8 @@ impl Messages {
         supervisor.spawn_until("messages.indexer", until(), indexer::run(parts.clone(), index_queue, indexed, published));
         let (acknowledgements, every, stop) = (parts.acknowledgements.clone(), parts.config.flush_every, until());
         supervisor.spawn_until("messages.acknowledgements", until(), async move { acknowledgements.run(every, stop).await });
+        let (every, stop) = (parts.config.flush_every, until());
+        supervisor.spawn_until("messages.trimmer", until(), async move { trimmer.run(every, stop).await });
         supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
         Ok(Self { parts, _stop: stop })

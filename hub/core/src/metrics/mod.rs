@@ -68,6 +68,8 @@ pub struct Metrics {
     contexts: ContextMetrics,
     lag: Family<Topic, Gauge>,
     queries: Histograms<Query>,
+    forgotten: Family<Tenant, Counter>,
+    sweep_lag: Family<Tenant, Gauge>,
 }
 
 impl Metrics {
@@ -88,6 +90,8 @@ impl Metrics {
             received: Family::default(),
             lag: Family::default(),
             queries: Family::new_with_constructor(histogram),
+            forgotten: Family::default(),
+            sweep_lag: Family::default(),
         };
         {
             let mut registry = metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -100,6 +104,10 @@ impl Metrics {
             metrics.contexts.register(&mut registry);
             registry.register("acb_kafka_lag", "Records that this replica has not read yet", metrics.lag.clone());
             registry.register("acb_db_query_duration_seconds", "How long queries took", metrics.queries.clone());
+            let help = "Messages that the log forgot before anybody had taken them, and that are no dead letters";
+            registry.register("acb_messages_forgotten", help, metrics.forgotten.clone());
+            let help = "Seconds since the oldest message expired that this replica found in a mailbox, at its last look";
+            registry.register("acb_mailbox_sweep_lag_seconds", help, metrics.sweep_lag.clone());
         }
         metrics
     }
@@ -165,6 +173,17 @@ impl Metrics {
     /// How long a query took.
     pub fn query(&self, query: &'static str, took: Duration) {
         self.queries.get_or_create(&Query { query }).observe(took.as_secs_f64());
+    }
+
+    /// The log forgot a message that nobody had taken.
+    pub fn forgotten(&self) {
+        self.forgotten.get_or_create(&Tenant { tenant_id: self.tenant.clone() }).inc();
+    }
+
+    /// How long ago the oldest message expired that is still in a mailbox.
+    pub fn sweep_lag(&self, lag: Duration) {
+        let seconds = i64::try_from(lag.as_secs()).unwrap_or(i64::MAX);
+        self.sweep_lag.get_or_create(&Tenant { tenant_id: self.tenant.clone() }).set(seconds);
     }
 
     /// The OpenMetrics text.

@@ -19,7 +19,10 @@ use acb_hub_core::{
         config::MessagesConfig,
         cursor::CursorState,
         message::{Address, OutgoingMessage},
-        ports::{Advance, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+        ports::{
+            Acknowledged, Advance, Claim, CursorFlush, CursorStore, Expired, IndexEntry, MailboxAddress, MailboxStore,
+            OpenedMailbox,
+        },
         session::SessionEvent,
     },
 };
@@ -50,20 +53,13 @@ impl MailboxStore for Panicking {
         &self,
         epoch: Epoch,
         addresses: &[MailboxAddress],
-        partition: Partition,
-        range: Range<Offset>,
+        ranges: &[(Partition, Range<Offset>)],
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
-        self.0.entries(epoch, addresses, partition, range, limit).await
+        self.0.entries(epoch, addresses, ranges, limit).await
     }
 
-    async fn claim_expired(
-        &self,
-        epoch: Epoch,
-        now: OffsetDateTime,
-        lease: Duration,
-        limit: usize,
-    ) -> Result<Vec<IndexEntry>, Fault> {
+    async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
         self.0.claim_expired(epoch, now, lease, limit).await
     }
 
@@ -76,6 +72,14 @@ impl MailboxStore for Panicking {
         lease: Duration,
     ) -> Result<Claim, Fault> {
         self.0.claim(epoch, address, partition, offset, lease).await
+    }
+
+    async fn release(&self, epoch: Epoch, rows: &[IndexEntry], rest: Duration) -> Result<(), Fault> {
+        self.0.release(epoch, rows, rest).await
+    }
+
+    async fn remove_acknowledged(&self, epoch: Epoch, ranges: &[Acknowledged], limit: usize) -> Result<u64, Fault> {
+        self.0.remove_acknowledged(epoch, ranges, limit).await
     }
 
     async fn remove(&self, epoch: Epoch, rows: &[IndexEntry]) -> Result<(), Fault> {
@@ -135,9 +139,9 @@ impl CursorStore for Refusing {
         &self,
         epoch: Epoch,
         agents: &[AgentId],
-        partition: Partition,
-    ) -> Result<Vec<(AgentId, CursorState)>, Fault> {
-        self.store.cursors(epoch, agents, partition).await
+        partitions: &[Partition],
+    ) -> Result<Vec<(AgentId, Partition, CursorState)>, Fault> {
+        self.store.cursors(epoch, agents, partitions).await
     }
 }
 
@@ -303,6 +307,16 @@ async fn a_message_that_the_log_does_not_show_yet_waits_in_its_mailbox() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_the_log_does_not_show_yet_is_delivered_again_and_buried() {
+    delivered_again_and_buried(Address::Group("pair".to_owned())).await;
+}
+
+/// Its row was claimed for the dead letter that could not be written at first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burial_that_failed_is_tried_again_soon() {
+    delivered_again_and_buried(Address::Agent("b".to_owned())).await;
+}
+
+async fn delivered_again_and_buried(to: Address) {
     let (log, world) = behind();
     let config = MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 2, ..world.config.clone() };
     let world = World { config, ..world };
@@ -310,8 +324,7 @@ async fn a_message_that_the_log_does_not_show_yet_is_delivered_again_and_buried(
     let mut inbox = world.receive(&replica, "b").await;
     // What was delivered is kept. It is read for the dead letter, the first time in vain.
     log.hidden.store(0b1, Ordering::SeqCst);
-    let message = OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "poison");
-    replica.send(&world.agent("a"), message).await.unwrap();
+    replica.send(&world.agent("a"), OutgoingMessage::new(to, "t", "poison")).await.unwrap();
     for attempt in 1..=2 {
         assert_eq!(delivery(&mut inbox).await.attempt, attempt);
     }

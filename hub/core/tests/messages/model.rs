@@ -20,7 +20,10 @@ use acb_hub_core::{
     messages::{
         cursor::CursorState,
         delivery::DeliveryId,
-        ports::{Advance, Attempts, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+        ports::{
+            Acknowledged, Advance, Attempts, Claim, CursorFlush, CursorStore, Expired, IndexEntry, MailboxAddress, MailboxStore,
+            OpenedMailbox,
+        },
     },
 };
 use async_trait::async_trait;
@@ -207,7 +210,15 @@ impl MailboxStore for ModelStore {
             let partition = advance.partition as usize;
             if rows.checkpoints[partition] == advance.from {
                 rows.checkpoints[partition] = advance.to;
-                rows.index.extend(advance.rows.into_iter().map(|row| ((row.partition, row.offset), row)));
+                for row in advance.rows {
+                    let passed = match row.address {
+                        MailboxAddress::Agent(agent) => rows.cursors.get(&(agent, row.partition)),
+                        MailboxAddress::Group(_) | MailboxAddress::All => None,
+                    };
+                    if passed.is_none_or(|cursor| row.offset >= cursor.watermark) {
+                        rows.index.insert((row.partition, row.offset), row);
+                    }
+                }
             }
             checkpoints.push(rows.checkpoints[partition]);
         }
@@ -218,29 +229,36 @@ impl MailboxStore for ModelStore {
         &self,
         _epoch: Epoch,
         addresses: &[MailboxAddress],
-        partition: Partition,
-        range: Range<Offset>,
+        ranges: &[(Partition, Range<Offset>)],
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
         let rows = self.rows();
-        let found = rows.index.range((partition, range.start)..(partition, range.end)).map(|(_, row)| row);
-        Ok(found.filter(|row| addresses.contains(&row.address)).take(limit).cloned().collect())
+        let of = |(partition, range): &(Partition, Range<Offset>)| {
+            let found = rows.index.range((*partition, range.start)..(*partition, range.end)).map(|(_, row)| row);
+            found.filter(|row| addresses.contains(&row.address)).take(limit).cloned().collect::<Vec<_>>()
+        };
+        Ok(ranges.iter().flat_map(of).collect())
     }
 
-    async fn claim_expired(
-        &self,
-        _epoch: Epoch,
-        now: OffsetDateTime,
-        lease: Duration,
-        limit: usize,
-    ) -> Result<Vec<IndexEntry>, Fault> {
+    async fn claim_expired(&self, _epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
         let mut rows = self.rows();
         let free = rows.index.values().filter(|row| row.expires_at <= now && !rows.is_claimed(row.partition, row.offset));
         let due: Vec<IndexEntry> = free.take(limit).cloned().collect();
-        for row in &due {
-            rows.claims.insert((row.partition, row.offset), Instant::now() + lease);
+        let mut expired = Expired { oldest: due.iter().map(|row| row.expires_at).min(), ..Expired::default() };
+        for row in due {
+            let taken = match row.address {
+                MailboxAddress::Agent(agent) => rows.cursors.get(&(agent, row.partition)),
+                MailboxAddress::Group(_) | MailboxAddress::All => None,
+            };
+            if taken.is_some_and(|cursor| cursor.acknowledged(row.offset)) {
+                rows.index.remove(&(row.partition, row.offset));
+                expired.removed += 1;
+            } else {
+                rows.claims.insert((row.partition, row.offset), Instant::now() + lease);
+                expired.claimed.push(row);
+            }
         }
-        Ok(due)
+        Ok(expired)
     }
 
     async fn claim(
@@ -260,6 +278,26 @@ impl MailboxStore for ModelStore {
         }
         rows.claims.insert((partition, offset), Instant::now() + lease);
         Ok(Claim::Claimed)
+    }
+
+    async fn release(&self, _epoch: Epoch, held: &[IndexEntry], rest: Duration) -> Result<(), Fault> {
+        let mut rows = self.rows();
+        for row in held {
+            rows.claims.insert((row.partition, row.offset), Instant::now() + rest);
+        }
+        Ok(())
+    }
+
+    async fn remove_acknowledged(&self, _epoch: Epoch, ranges: &[Acknowledged], _limit: usize) -> Result<u64, Fault> {
+        let mut rows = self.rows();
+        let before = rows.index.len();
+        for Acknowledged { agent, partition, range } in ranges {
+            let acknowledged = |row: &IndexEntry| {
+                row.address == MailboxAddress::Agent(*agent) && row.partition == *partition && range.contains(&row.offset)
+            };
+            rows.index.retain(|_, row| !acknowledged(row));
+        }
+        Ok((before - rows.index.len()) as u64)
     }
 
     async fn remove(&self, _epoch: Epoch, gone: &[IndexEntry]) -> Result<(), Fault> {
@@ -329,9 +367,11 @@ impl CursorStore for ModelStore {
         &self,
         _epoch: Epoch,
         agents: &[AgentId],
-        partition: Partition,
-    ) -> Result<Vec<(AgentId, CursorState)>, Fault> {
+        partitions: &[Partition],
+    ) -> Result<Vec<(AgentId, Partition, CursorState)>, Fault> {
         let rows = self.rows();
-        Ok(agents.iter().filter_map(|agent| Some((*agent, rows.cursors.get(&(*agent, partition))?.clone()))).collect())
+        let cursor =
+            |agent: &AgentId, partition: &Partition| Some((*agent, *partition, rows.cursors.get(&(*agent, *partition))?.clone()));
+        Ok(agents.iter().flat_map(|agent| partitions.iter().filter_map(move |partition| cursor(agent, partition))).collect())
     }
 }

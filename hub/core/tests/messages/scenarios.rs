@@ -6,7 +6,9 @@ use acb_hub_core::{
     fault::Code,
     messages::{
         config::MessagesConfig,
+        envelope::Envelope,
         message::{Address, MAX_ENVELOPE_BYTES, OutgoingMessage},
+        ports::MailboxAddress,
         session::{SessionEvent, SessionOptions},
     },
 };
@@ -286,6 +288,86 @@ pub(crate) async fn what_expires_is_buried_once(world: &World) {
     let buried = sources.len();
     sources.dedup();
     assert_eq!((buried, sources.len()), (40, 40));
+}
+
+/// Of two replicas either may write the index, and either may remove from it.
+pub(crate) async fn what_is_acknowledged_has_no_row_a_moment_later(world: &World) {
+    const MESSAGES: u64 = 5000;
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let options = SessionOptions { receive: false, max_unacknowledged: 0 };
+    let mut outbox = left.open_session(world.agent("a"), options).await.unwrap();
+    let mut inbox = world.receive(&right, "b").await;
+    for number in 0..10 {
+        left.send(&world.agent("a"), to("c", &number.to_string())).await.unwrap();
+    }
+    let sent = async {
+        for number in 0..MESSAGES {
+            outbox.input.send(number, to("b", "")).await.unwrap();
+        }
+    };
+    let receipts = async {
+        for _ in 0..MESSAGES {
+            event_of(&mut outbox.events).await;
+        }
+    };
+    let taken = async {
+        for _ in 0..MESSAGES {
+            let got = delivery(&mut inbox).await;
+            inbox.input.ack(vec![got.id]).await.unwrap();
+        }
+    };
+    tokio::join!(sent, receipts, taken);
+    let acknowledged_at = tokio::time::Instant::now();
+    eventually(async || world.rows("b").await == 0).await;
+    assert!(acknowledged_at.elapsed() < Duration::from_secs(2), "{:?}", acknowledged_at.elapsed());
+    // What nobody took is there still.
+    assert_eq!(world.rows("c").await, 10);
+    let mut c = world.receive(&left, "c").await;
+    assert_eq!(
+        deliveries(&mut c, 10).await.iter().map(text).collect::<Vec<_>>(),
+        (0..10).map(|n| n.to_string()).collect::<Vec<_>>()
+    );
+}
+
+/// A message to a group or to all is taken once anybody but its sender acknowledged it, whoever finds that it has expired.
+pub(crate) async fn one_rule_says_who_took_a_group_message(world: &World) {
+    let config = MessagesConfig { sweep_every: Duration::from_millis(100), ..world.config.clone() };
+    let world = &World { config, ..world.clone() };
+    let replica = world.replica("only").await;
+    let soon = time::OffsetDateTime::now_utc() + Duration::from_millis(2500);
+    let expiring =
+        |to: Address, text: &str| OutgoingMessage { expires_at: Some(soon), ..OutgoingMessage::new(to, "t", text.to_owned()) };
+    let pair = || Address::Group("pair".to_owned());
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    // Its sender's cursor passes it.
+    replica.send(&b, expiring(pair(), "from a member")).await.unwrap();
+    replica.send(&b, expiring(Address::All, "to all, and nobody came")).await.unwrap();
+    let mut sender = world.receive(&replica, "b").await;
+    assert!(silent(&mut sender).await);
+    drop(sender);
+    replica.send(&a, expiring(pair(), "nobody came")).await.unwrap();
+    replica.send(&a, expiring(pair(), "taken")).await.unwrap();
+    let mut member = world.receive(&replica, "c").await;
+    let got = deliveries(&mut member, 4).await;
+    let taken: Vec<_> = got.iter().filter(|delivery| text(delivery) == "taken").cloned().collect();
+    member.input.ack(taken.iter().map(|delivery| delivery.id).collect()).await.unwrap();
+    world.acknowledged("c", &taken).await;
+    drop(member);
+    // This session finds some of them expired.
+    while time::OffsetDateTime::now_utc() < soon {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut late = world.receive(&replica, "b").await;
+    assert!(silent(&mut late).await);
+    eventually(async || world.dead_letters().await.len() >= 3).await;
+    eventually(async || world.all_rows(&[MailboxAddress::Group("pair".to_owned()), MailboxAddress::All]).await == 0).await;
+    let mut buried: Vec<String> = Vec::new();
+    for logged in world.dead_letters().await {
+        let envelope = Envelope::decode(logged.record.value.as_ref().unwrap()).unwrap();
+        buried.push(String::from_utf8(envelope.message.payload.to_vec()).unwrap());
+    }
+    buried.sort();
+    assert_eq!(buried, ["from a member", "nobody came", "to all, and nobody came"]);
 }
 
 pub(crate) async fn a_failed_message_aborts_what_was_pipelined_behind_it(world: &World) {

@@ -9,12 +9,12 @@ use acb_hub_core::{
         snapshot::{Directory, Snapshot},
     },
     kit::supervisor::Supervisor,
-    log::bus::{Bus, Logged, TopicName},
+    log::bus::{Bus, Logged, Offset, TopicName},
     messages::{
         config::MessagesConfig,
         delivery::Delivery,
         message::{Address, OutgoingMessage},
-        ports::{CursorStore, MailboxStore},
+        ports::{CursorStore, MailboxAddress, MailboxStore},
         request_id::RequestKey,
         service::Messages,
         session::{Session, SessionEvent, SessionOptions},
@@ -39,6 +39,7 @@ pub(crate) struct World {
     pub(crate) tenant: String,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) cursors: Arc<dyn CursorStore>,
+    pub(crate) mailboxes: Arc<dyn MailboxStore>,
     /// Every replica has ports of its own.
     pub(crate) connect: Arc<dyn Fn() -> Ports + Send + Sync>,
     pub(crate) directory: Directory,
@@ -49,7 +50,7 @@ pub(crate) struct World {
 impl World {
     /// Agents `a` to `d`; `b` and `c` are in group `pair`, and `d` left it yesterday.
     pub(crate) fn new(tenant: &str, connect: impl Fn() -> Ports + Send + Sync + 'static) -> Self {
-        let Ports { bus, cursors, .. } = connect();
+        let Ports { bus, cursors, mailboxes } = connect();
         let now = OffsetDateTime::now_utc();
         let born = now - time::Duration::days(2);
         let agents: Vec<Agent> = ["a", "b", "c", "d"].into_iter().map(|name| agent(name, born)).collect();
@@ -67,6 +68,7 @@ impl World {
             tenant: tenant.to_owned(),
             bus,
             cursors,
+            mailboxes,
             connect: Arc::new(connect),
             directory,
             config,
@@ -112,14 +114,25 @@ impl World {
         let agent = self.agent(agent).id;
         eventually(async || {
             for delivery in deliveries {
-                let cursors = self.cursors.cursors(epoch, &[agent], delivery.id.place.partition).await.unwrap();
-                if !cursors.iter().any(|(_, cursor)| cursor.acknowledged(delivery.id.place.offset)) {
+                let cursors = self.cursors.cursors(epoch, &[agent], &[delivery.id.place.partition]).await.unwrap();
+                if !cursors.iter().any(|(_, _, cursor)| cursor.acknowledged(delivery.id.place.offset)) {
                     return false;
                 }
             }
             true
         })
         .await;
+    }
+
+    /// Rows of the index for one agent alone.
+    pub(crate) async fn rows(&self, agent: &str) -> usize {
+        self.all_rows(&[MailboxAddress::Agent(self.agent(agent).id)]).await
+    }
+
+    pub(crate) async fn all_rows(&self, addresses: &[MailboxAddress]) -> usize {
+        let info = self.bus.topic(&TopicName::system(&self.tenant, "messages")).await.unwrap();
+        let ranges: Vec<_> = (0..info.partitions).map(|partition| (partition, 0..Offset::MAX)).collect();
+        self.mailboxes.entries(info.epoch, addresses, &ranges, 10_000).await.unwrap().len()
     }
 
     pub(crate) async fn dead_letters(&self) -> Vec<Logged> {

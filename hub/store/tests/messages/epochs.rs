@@ -53,9 +53,9 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     assert_eq!(store.checkpoints(AFTER, 1).await.unwrap(), [0]);
     let session = store.open(AFTER, agent, "r").await.unwrap();
     assert!(session.cursors.is_empty() && session.attempts.is_empty(), "{session:?}");
-    assert!(store.cursors(AFTER, &[agent], 0).await.unwrap().is_empty());
-    assert!(store.entries(AFTER, &addresses, 0, 0..9, 10).await.unwrap().is_empty());
-    assert!(store.claim_expired(AFTER, OffsetDateTime::now_utc(), LEASE, 10).await.unwrap().is_empty());
+    assert!(store.cursors(AFTER, &[agent], &[0]).await.unwrap().is_empty());
+    assert!(store.entries(AFTER, &addresses, &[(0, 0..9)], 10).await.unwrap().is_empty());
+    assert!(store.claim_expired(AFTER, OffsetDateTime::now_utc(), LEASE, 10).await.unwrap().claimed.is_empty());
     assert_eq!(store.claim(AFTER, &row.address, 0, 3, LEASE).await.unwrap(), Claim::Gone);
     store.remove(AFTER, std::slice::from_ref(&row)).await.unwrap();
 
@@ -63,7 +63,7 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     assert_eq!(store.checkpoints(BEFORE, 1).await.unwrap(), [9]);
     let session = store.open(BEFORE, agent, "r").await.unwrap();
     assert_eq!((session.cursors, session.attempts), (vec![(0, acknowledged)], vec![attempts]));
-    assert_eq!(store.entries(BEFORE, &addresses, 0, 0..9, 10).await.unwrap(), [row]);
+    assert_eq!(store.entries(BEFORE, &addresses, &[(0, 0..9)], 10).await.unwrap(), [row]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
