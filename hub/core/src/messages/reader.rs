@@ -15,6 +15,7 @@ use super::{
     dedup::{DedupKey, DedupWindow, Verdict},
     envelope::Envelope,
     indexer::IndexWork,
+    life,
     logged::{Attached, Command, Live, LoggedMessage, REQUEST, Seen, Waiting},
     message::{Address, Message},
     parts::Parts,
@@ -114,6 +115,10 @@ impl Reader {
                         self.follow_directory();
                         let mut ordered = Vec::new();
                         if let Some(sequencer) = self.sequencers.get_mut(partition as usize) {
+                            // Another record was read at this offset: that one is lost, and its offset was given out again.
+                            if offset < sequencer.position() && self.parts.waiters.appends.is_awaited(envelope.message.id) {
+                                return life::end(&self.parts, life::CUT);
+                            }
                             let bytes = envelope.message.cost();
                             sequencer.own(offset, (log_time, Some(envelope)), bytes, &mut ordered);
                         }
@@ -330,11 +335,8 @@ pub(super) async fn pump(parts: Parts, mut from: Vec<Offset>, mut late: Late, ba
         }
         pause = (pause * 2).min(Duration::from_secs(5));
         match parts.log.bus.topic(&parts.log.topic).await {
-            Ok(info) if info.epoch != parts.log.epoch => {
-                tracing::error!(topic = %parts.log.topic, "the log was made again: its offsets mean nothing here");
-                parts.lifecycle.waits_for.send_replace(Some("a restart: the messages log was made again".to_owned()));
-                parts.lifecycle.stop.cancel();
-                return;
+            Ok(info) if info.epoch != parts.log.made => {
+                return life::end(&parts, life::MADE_ANEW);
             }
             Ok(_) | Err(_) => {}
         }
@@ -353,9 +355,7 @@ async fn begin(
     let index = partition as usize;
     let (Some(next), Some(&indexed)) = (from.get_mut(index), late.indexed.get(index)) else { return false };
     if indexed > start.bounds.next {
-        tracing::error!(topic = %parts.log.topic, partition, "the log ends before what was indexed of it");
-        parts.lifecycle.waits_for.send_replace(Some("a restart: the messages log has lost records".to_owned()));
-        parts.lifecycle.stop.cancel();
+        life::end(parts, life::CUT);
         return false;
     }
     tracing::info!(topic = %parts.log.topic, partition, "a partition can be read again");

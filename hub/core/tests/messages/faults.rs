@@ -19,7 +19,9 @@ use acb_hub_core::{
         config::MessagesConfig,
         cursor::CursorState,
         message::{Address, OutgoingMessage},
-        ports::{Advance, Claim, CursorFlush, CursorStore, IndexEntry, MailboxAddress, MailboxStore, OpenedMailbox},
+        ports::{
+            Advance, Claim, CursorFlush, CursorStore, IndexEntry, LogLives, MailboxAddress, MailboxStore, Moved, OpenedMailbox,
+        },
         session::SessionEvent,
     },
 };
@@ -37,12 +39,27 @@ use crate::{
 struct Panicking(ModelStore);
 
 #[async_trait]
+impl LogLives for Panicking {
+    async fn epoch(&self, log: Epoch) -> Result<Epoch, Fault> {
+        self.0.epoch(log).await
+    }
+
+    async fn reached(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+        self.0.reached(epoch, partitions).await
+    }
+
+    async fn cut(&self, ended: Epoch, epoch: Epoch, ends: &[(Partition, Offset)]) -> Result<bool, Fault> {
+        self.0.cut(ended, epoch, ends).await
+    }
+}
+
+#[async_trait]
 impl MailboxStore for Panicking {
     async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
         self.0.checkpoints(epoch, partitions).await
     }
 
-    async fn index(&self, _: Epoch, _: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
+    async fn index(&self, _: Epoch, _: Vec<Advance>) -> Result<Vec<Moved>, Fault> {
         panic!("the index is on fire");
     }
 
