@@ -31,7 +31,7 @@ use acb_hub_store::{PgStore, context::PgContexts};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -196,6 +196,7 @@ impl Parts {
         self.until_stopped("probe.directory", directory);
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
         self.until_stopped("metrics.agents", probe::forget(self.refresher.directory().clone(), self.metrics.clone()));
+        self.until_stopped("readiness", follow(messages.waiting_for(), self.readiness.clone()));
         self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));
         login_unsafe
     }
@@ -306,6 +307,16 @@ impl Parts {
             pause = (pause * 2).min(longest);
         }
     }
+}
+
+/// A hub that has served may have to wait again: for a newer one, where that writes what it can't read.
+async fn follow(mut waiting: watch::Receiver<Option<String>>, readiness: Readiness) {
+    while waiting.changed().await.is_ok() {
+        if let Some(what) = waiting.borrow_and_update().clone() {
+            readiness.waiting(SERVING, what);
+        }
+    }
+    future::pending().await
 }
 
 /// The log, and what of it is Kafka's alone.

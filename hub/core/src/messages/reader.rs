@@ -27,7 +27,7 @@ use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
     kit::budget::Queue,
     log::{
-        bus::{Batch, BusError, Offset, Partition},
+        bus::{Batch, BusError, Logged, Offset, Partition},
         sequencer::Sequencer,
     },
 };
@@ -61,6 +61,8 @@ pub(super) struct Reader {
     /// Where the log ended at the start: caught up from there on.
     pub(super) caught_up_at: Vec<Offset>,
     sequencers: Vec<Sequencer<Entry>>,
+    /// Partitions that have a record of a newer hub next.
+    halted: BTreeSet<Partition>,
     windows: Vec<DedupWindow>,
     routes: HashMap<AgentId, Route>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -93,6 +95,7 @@ impl Reader {
             indexed,
             caught_up_at,
             sequencers,
+            halted: BTreeSet::new(),
             windows,
             routes: HashMap::new(),
             snapshots,
@@ -153,7 +156,11 @@ impl Reader {
         self.snapshot = snapshot;
     }
 
-    async fn take(&mut self, batch: Batch) {
+    async fn take(&mut self, mut batch: Batch) {
+        if self.halted.contains(&batch.partition) {
+            return;
+        }
+        self.halt_at_newer(&mut batch);
         let mut ordered = Vec::new();
         let Some(sequencer) = self.sequencers.get_mut(batch.partition as usize) else { return };
         let position = sequencer.position();
@@ -179,6 +186,24 @@ impl Reader {
             return;
         }
         self.check_caught_up();
+    }
+
+    /// Reads no further than to a record that only a newer hub can read. It may be a message: a replica that skipped it would index past it, and whom
+    /// it is for would never get it.
+    fn halt_at_newer(&mut self, batch: &mut Batch) {
+        let newer = |logged: &Logged| logged.record.value.as_ref().and_then(Envelope::newer);
+        let Some(at) = batch.records.iter().position(|logged| newer(logged).is_some()) else { return };
+        batch.next = batch.records[at].offset;
+        batch.records.truncate(at);
+        self.halted.insert(batch.partition);
+        tracing::error!(
+            topic = %self.parts.log.topic,
+            partition = batch.partition,
+            offset = batch.next,
+            "a newer hub wrote this record, and this replica can't read it: it reads no further"
+        );
+        // Agents go to replicas that can.
+        self.parts.lifecycle.draining.cancel();
     }
 
     async fn handle(&mut self, partition: Partition, ordered: Vec<(Offset, Entry)>) {
@@ -289,6 +314,11 @@ impl Reader {
     }
 
     fn check_caught_up(&mut self) {
+        if !self.halted.is_empty() {
+            let waits = "a newer hub: this replica can't read what that one writes";
+            self.parts.lifecycle.waits_for.send_replace(Some(waits.to_owned()));
+            return;
+        }
         if self.caught_up_at.is_empty() {
             return;
         }
