@@ -31,7 +31,7 @@ use acb_hub_store::{PgStore, context::PgContexts};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -69,9 +69,9 @@ pub(crate) enum HubError {
     /// A task that must not end.
     #[error(transparent)]
     Task(#[from] TaskEnded),
-    /// The log is not the one that it was started on.
-    #[error("the messages log was made anew: this hub ends, to be started over on the new one")]
-    LogRemade,
+    /// Log or store are not what it remembers of them.
+    #[error("the hub waits for {0}")]
+    StartOver(String),
     /// A login that would show agents what is other tenants'.
     #[error("{0}")]
     LoginUnsafe(String),
@@ -154,8 +154,8 @@ impl Parts {
             biased;
             ended = self.supervisor.failed() => Some(ended),
             () = &mut terminated => None,
-            // Started over, it reads the new log from its beginning.
-            () = messages.stopped() => return Err(HubError::LogRemade),
+            // Started over, it reads what is there now.
+            why = messages.stopped() => return Err(HubError::StartOver(why)),
             // At once: whoever is connected must not see anything more.
             Ok(why) = login_unsafe => return Err(HubError::LoginUnsafe(why)),
             ended = &mut server => {
@@ -196,6 +196,7 @@ impl Parts {
         self.until_stopped("probe.directory", directory);
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
         self.until_stopped("metrics.agents", probe::forget(self.refresher.directory().clone(), self.metrics.clone()));
+        self.until_stopped("readiness", follow(messages.waiting_for(), self.readiness.clone()));
         self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));
         login_unsafe
     }
@@ -247,7 +248,7 @@ impl Parts {
         let messages = self.until(LOG, &place, start).await;
         tokio::select! {
             () = self.caught_up(&messages) => Ok(messages),
-            () = messages.stopped() => Err(HubError::LogRemade),
+            why = messages.stopped() => Err(HubError::StartOver(why)),
         }
     }
 
@@ -306,6 +307,16 @@ impl Parts {
             pause = (pause * 2).min(longest);
         }
     }
+}
+
+/// A hub that has served may have to wait again: for a newer one, where that writes what it can't read.
+async fn follow(mut waiting: watch::Receiver<Option<String>>, readiness: Readiness) {
+    while waiting.changed().await.is_ok() {
+        if let Some(what) = waiting.borrow_and_update().clone() {
+            readiness.waiting(SERVING, what);
+        }
+    }
+    future::pending().await
 }
 
 /// The log, and what of it is Kafka's alone.
@@ -512,7 +523,7 @@ mod tests {
         let hub = timeout(DEADLINE, supervised(config.clone(), Supervisor::default()));
         let (outcome, ()) = tokio::join!(hub, meanwhile);
         let outcome = outcome.expect("it ends").unwrap_err();
-        assert!(matches!(outcome, HubError::LogRemade), "{outcome}");
+        assert_eq!(outcome.to_string(), "the hub waits for a restart: the messages log was made again");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

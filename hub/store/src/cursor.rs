@@ -159,6 +159,7 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
             "INSERT INTO acb.cursor (tenant_id, agent_id, epoch, partition, watermark, exceptions)
              SELECT acb.current_tenant(), agent_id, $1, partition, watermark, exceptions
              FROM jsonb_to_recordset($2) AS x (agent_id uuid, partition int, watermark bigint, exceptions bigint[])
+             WHERE NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)
              ON CONFLICT (tenant_id, agent_id, epoch, partition)
              DO UPDATE SET watermark = excluded.watermark, exceptions = excluded.exceptions",
         )
@@ -172,6 +173,7 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
             r#"INSERT INTO acb.delivery (tenant_id, agent_id, epoch, partition, "offset", attempts)
                SELECT acb.current_tenant(), agent_id, $1, partition, "offset", attempts
                FROM jsonb_to_recordset($2) AS x (agent_id uuid, partition int, "offset" bigint, attempts int)
+               WHERE NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)
                ON CONFLICT (tenant_id, agent_id, epoch, partition, "offset") DO UPDATE SET attempts = excluded.attempts"#,
         )
         .bind(epoch)

@@ -7,6 +7,7 @@ pub mod context;
 pub mod credential;
 mod cursor;
 pub mod fault;
+mod life;
 pub mod login;
 mod mailbox;
 pub mod migrations;

@@ -1,11 +1,11 @@
 //! The index over the messages log.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use acb_hub_core::{
     fault::Fault,
     log::bus::{Epoch, Offset, Partition},
-    messages::ports::{Acknowledged, Advance, Claim, Expired, IndexEntry, MailboxAddress, MailboxStore},
+    messages::ports::{Acknowledged, Advance, Claim, Expired, IndexEntry, MailboxAddress, MailboxStore, Moved, index_went_back},
 };
 use acb_hub_pool::{Session, Timestamp};
 use async_trait::async_trait;
@@ -17,6 +17,8 @@ use crate::{
     number::{from_epoch, from_partition, signed, to_partition, unsigned},
 };
 
+/// Whether the index goes as far as was asked for, and a row, where there is one.
+type Reached = (bool, Option<String>, Option<i32>, Option<i64>, Option<Timestamp>, Option<Timestamp>);
 type Row = (String, i32, i64, Timestamp, Timestamp);
 /// Whether it was taken, and the row.
 type ExpiredRow = (bool, String, i32, i64, Timestamp, Timestamp);
@@ -29,6 +31,7 @@ impl MailboxStore for PgStore {
         sqlx::query(
             "INSERT INTO acb.mailbox_checkpoint (tenant_id, epoch, partition, next_offset)
              SELECT acb.current_tenant(), $1, partition, 0 FROM generate_series(0, $2 - 1) AS partition
+             WHERE NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)
              ON CONFLICT DO NOTHING",
         )
         .bind(from_epoch(epoch))
@@ -47,12 +50,12 @@ impl MailboxStore for PgStore {
         Ok(rows.into_iter().map(|(next,)| unsigned(next)).collect())
     }
 
-    async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
+    async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Moved>, Fault> {
         let query = self.timer.start("mailbox.index");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let partitions: Vec<i32> = advances.iter().map(|advance| from_partition(advance.partition)).collect();
-        let now: Vec<(i32, i64)> = sqlx::query_as(
+        let now: HashMap<i32, i64> = sqlx::query_as(
             "SELECT partition, next_offset FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition = ANY($2)
              ORDER BY partition FOR UPDATE",
         )
@@ -60,22 +63,20 @@ impl MailboxStore for PgStore {
         .bind(&partitions)
         .fetch_all(&mut *transaction)
         .await
-        .map_err(failed)?;
-        let checkpoint = |partition: Partition| {
-            now.iter().find(|(known, _)| to_partition(*known) == partition).map_or(0, |(_, next)| unsigned(*next))
+        .map_err(failed)?
+        .into_iter()
+        .collect();
+        let moved = |advance: &Advance| match now.get(&from_partition(advance.partition)) {
+            Some(next) if unsigned(*next) == advance.from => Moved::Won,
+            Some(next) => Moved::Lost(unsigned(*next)),
+            None => Moved::Gone,
         };
-        let won: Vec<&Advance> = advances.iter().filter(|advance| checkpoint(advance.partition) == advance.from).collect();
+        let won: Vec<&Advance> = advances.iter().filter(|advance| moved(advance) == Moved::Won).collect();
         if !won.is_empty() {
             write(&mut transaction, epoch, &won).await.map_err(failed)?;
         }
         transaction.commit().await.map_err(failed)?;
-        Ok(advances
-            .iter()
-            .map(|advance| {
-                let before = checkpoint(advance.partition);
-                if before == advance.from { advance.to } else { before }
-            })
-            .collect())
+        Ok(advances.iter().map(moved).collect())
     }
 
     async fn entries(
@@ -87,18 +88,19 @@ impl MailboxStore for PgStore {
     ) -> Result<Vec<IndexEntry>, Fault> {
         let query = self.timer.start("mailbox.entries");
         // The rows of one address lie in the order of the primary key. At most `limit` of each are merged, however many there are.
-        let rows: Vec<Row> = sqlx::query_as(
-            r#"SELECT e.address, e.partition, e."offset", e.log_time, e.expires_at
+        let rows: Vec<Reached> = sqlx::query_as(
+            r#"SELECT coalesce(c.next_offset, 0) >= r.next, e.address, e.partition, e."offset", e.log_time, e.expires_at
                FROM unnest($3::int[], $4::bigint[], $5::bigint[]) AS r (partition, first, next)
-               CROSS JOIN LATERAL (
+               LEFT JOIN acb.mailbox_checkpoint AS c ON c.epoch = $2 AND c.partition = r.partition
+               LEFT JOIN LATERAL (
                    SELECT m.* FROM unnest($1::text[]) AS a (address)
                    CROSS JOIN LATERAL (
                        SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
                        WHERE address = a.address AND epoch = $2 AND partition = r.partition
                          AND "offset" >= r.first AND "offset" < r.next
                        ORDER BY "offset" LIMIT $6) AS m
-                   ORDER BY m."offset" LIMIT $6) AS e
-               ORDER BY e.partition, e."offset""#,
+                   ORDER BY m."offset" LIMIT $6) AS e ON true
+               ORDER BY r.partition, e."offset""#,
         )
         .bind(addresses.iter().map(MailboxAddress::to_text).collect::<Vec<_>>())
         .bind(from_epoch(epoch))
@@ -109,7 +111,11 @@ impl MailboxStore for PgStore {
         .fetch_all(self.pool())
         .await
         .map_err(|error| query.fault(error))?;
-        Ok(rows.into_iter().filter_map(entry).collect())
+        if rows.iter().any(|(reached, ..)| !reached) {
+            return Err(index_went_back());
+        }
+        let row = |(_, address, partition, offset, logged, expires)| entry((address?, partition?, offset?, logged?, expires?));
+        Ok(rows.into_iter().filter_map(row).collect())
     }
 
     async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
@@ -260,18 +266,23 @@ impl MailboxStore for PgStore {
         let limit = to_limit(limit);
         let mut removed = 0;
         for sql in REMOVE_OF_EPOCH {
-            let gone = sqlx::query(sql).bind(other).bind(limit).execute(self.pool()).await.map_err(failed)?;
+            let gone =
+                sqlx::query(sql).bind(other).bind(limit).bind(from_epoch(epoch)).execute(self.pool()).await.map_err(failed)?;
             removed += gone.rows_affected();
         }
         if removed == 0 {
-            let checkpoints = sqlx::query("DELETE FROM acb.mailbox_checkpoint WHERE epoch = $1").bind(other);
+            let checkpoints = sqlx::query(
+                "DELETE FROM acb.mailbox_checkpoint WHERE epoch = $1 AND NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $2)",
+            )
+            .bind(other)
+            .bind(from_epoch(epoch));
             removed = checkpoints.execute(self.pool()).await.map_err(failed)?.rows_affected();
         }
         Ok(removed)
     }
 }
 
-/// By its rows' places, since only the index of the mailboxes can be asked for an epoch. What another replica removes right now is passed over.
+/// Nothing for a replica whose own epoch has ended: it does not know which one is the present. By its rows' places, since only the index of the mailboxes can be asked for an epoch. What another replica removes right now is passed over.
 macro_rules! remove_of_epoch {
     ($table:literal) => {
         concat!(
@@ -279,7 +290,7 @@ macro_rules! remove_of_epoch {
             $table,
             " WHERE ctid = ANY (ARRAY(SELECT ctid FROM acb.",
             $table,
-            " WHERE epoch = $1 LIMIT $2 FOR UPDATE SKIP LOCKED))"
+            " WHERE epoch = $1 AND NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $3) LIMIT $2 FOR UPDATE SKIP LOCKED))"
         )
     };
 }

@@ -229,7 +229,13 @@ pub(super) async fn fetch(parts: &Parts, partition: Partition, wanted: &[Offset]
                 return Err(Fault::unavailable("LOG_UNAVAILABLE", message));
             }
         }
-        records.extend(read.into_iter().filter(|logged| wanted.contains(&logged.offset)).map(|logged| (logged.offset, logged)));
+        let read: Vec<Logged> = read.into_iter().filter(|logged| wanted.contains(&logged.offset)).collect();
+        // What this hub can't read is not forgotten: a newer one delivers it.
+        if let Some(newer) = read.iter().find(|logged| logged.record.value.as_ref().and_then(Envelope::newer).is_some()) {
+            let message = format!("the record {partition}-{} is of a newer hub: use that one", newer.offset);
+            return Err(Fault::unavailable("RECORD_NEWER", message));
+        }
+        records.extend(read.into_iter().map(|logged| (logged.offset, logged)));
     }
     Ok(records)
 }

@@ -37,6 +37,10 @@ pub struct MessagesConfig {
     pub kept_bytes: usize,
     /// Bytes of messages outside of sessions that are on their way into the log; beyond that `TOO_MANY_SENDS`.
     pub sending_bytes: usize,
+    /// How often store and log are asked whether they are still what this replica remembers.
+    pub look_every: Duration,
+    /// How long a log must end before what was read of it until that counts as a loss: who leads a partition anew may say too early an end.
+    pub cut_after: Duration,
     /// How long a message's way into the log may take before its sender is told that it is not known.
     pub append_timeout: Duration,
 }
@@ -61,6 +65,8 @@ impl MessagesConfig {
             replica_bytes: 64 * 1024 * 1024,
             kept_bytes: 16 * 1024 * 1024,
             sending_bytes: 64 * 1024 * 1024,
+            look_every: Duration::from_secs(5),
+            cut_after: Duration::from_secs(30),
             append_timeout: Duration::from_secs(35),
         }
     }

@@ -260,7 +260,7 @@ async fn sweep_expired(parts: &Parts) -> Result<(), Fault> {
 async fn forget_earlier_lives(parts: &Parts) -> bool {
     // The log is asked first: a replica that was left behind on an earlier life would remove what belongs to the present one.
     match parts.log.bus.topic(&parts.log.topic).await {
-        Ok(info) if info.epoch == parts.log.epoch => {}
+        Ok(info) if info.epoch == parts.log.made => {}
         Ok(_) | Err(_) => return true,
     }
     match parts.index.store.remove_other_epochs(parts.log.epoch, FORGET).await {

@@ -4,7 +4,7 @@
 //!
 //! | field | | |
 //! |---|---|---|
-//! | 1 | `uint32 version` | 1; a reader that does not know the version skips the record |
+//! | 1 | `uint32 version` | 1; a reader that meets a higher one reads no further, since what it can't read may be a message; this field keeps its number in every version |
 //! | 2 | `bytes id` | UUIDv7, 16 bytes |
 //! | 3, 4 | `bytes from_id`, `string from` | the sender's UID and name |
 //! | 5, 6 | `Destination to`, `Destination reply_to` | below |
@@ -95,6 +95,10 @@ impl Envelope {
     /// # Errors
     /// Where it is none that this version reads.
     pub fn decode(value: &Bytes) -> Result<Self, EnvelopeError> {
+        // First, and alone: a newer version may use the other fields differently.
+        if let Some(version) = Self::newer(value) {
+            return Err(EnvelopeError::Version(version));
+        }
         let wire = WireEnvelope::decode(value.clone())?;
         if wire.version != VERSION {
             return Err(EnvelopeError::Version(wire.version));
@@ -130,6 +134,13 @@ impl Envelope {
         };
         let digest = wire.digest.as_ref().try_into().map_err(|_| EnvelopeError::Field("digest"))?;
         Ok(Self { message, digest, method: wire.method })
+    }
+
+    /// The version of a record that only a newer hub can read.
+    #[must_use]
+    pub fn newer(value: &Bytes) -> Option<u32> {
+        let wire = WireVersion::decode(value.clone()).ok()?;
+        (wire.version > VERSION).then_some(wire.version)
     }
 
     /// The record: the envelope, and the headers that a reader wants without decoding it.
@@ -179,6 +190,12 @@ fn decode_address(wire: &WireDestination) -> Result<(Address, Option<AgentId>), 
         _ => return Err(EnvelopeError::Field("to.kind")),
     };
     Ok((address, id))
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireVersion {
+    #[prost(uint32, tag = "1")]
+    version: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -290,6 +307,10 @@ mod tests {
     fn other_versions_and_noise_are_refused() {
         let newer = WireEnvelope { version: 2, ..WireEnvelope::default() };
         assert_eq!(Envelope::decode(&newer.encode_to_vec().into()), Err(EnvelopeError::Version(2)));
+        // Its second field is a number.
+        let otherwise = Bytes::from_static(&[8, 3, 16, 1]);
+        assert_eq!(Envelope::decode(&otherwise), Err(EnvelopeError::Version(3)));
+        assert_eq!((Envelope::newer(&otherwise), Envelope::newer(&envelope().encode())), (Some(3), None));
         assert!(matches!(Envelope::decode(&Bytes::from_static(b"\xff\xff")), Err(EnvelopeError::Malformed(_))));
         let empty = WireEnvelope { version: 1, ..WireEnvelope::default() };
         assert_eq!(Envelope::decode(&empty.encode_to_vec().into()), Err(EnvelopeError::Field("to")));

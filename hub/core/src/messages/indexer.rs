@@ -6,8 +6,9 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    life,
     parts::Parts,
-    ports::{Advance, IndexEntry},
+    ports::{Advance, IndexEntry, Moved},
 };
 use crate::log::bus::{Offset, Partition};
 
@@ -24,6 +25,7 @@ pub(super) struct IndexWork {
     pub(super) row: Option<IndexEntry>,
 }
 
+/// What one partition's index lacks. All rows from the checkpoint on are in memory, and none below it: they can't be written twice.
 #[derive(Debug, Default)]
 struct Behind {
     checkpoint: Offset,
@@ -41,11 +43,18 @@ impl Behind {
         Some(Advance { partition, from: self.checkpoint, to, rows })
     }
 
-    fn moved(&mut self, checkpoint: Offset) {
+    /// False where the index no longer has what is not in memory any more: rows that nobody else will write.
+    fn moved(&mut self, advance: (Offset, Moved)) -> bool {
+        let checkpoint = match advance {
+            (to, Moved::Won) => to,
+            (_, Moved::Lost(at)) if at >= self.checkpoint => at,
+            (_, Moved::Lost(_) | Moved::Gone) => return false,
+        };
         self.checkpoint = checkpoint;
         while self.rows.front().is_some_and(|row| row.offset < checkpoint) {
             self.rows.pop_front();
         }
+        true
     }
 }
 
@@ -82,12 +91,14 @@ pub(super) async fn run(
         }
         take(&mut partitions, &mut batch);
         let advances: Vec<Advance> = (0..).zip(&partitions).filter_map(|(partition, behind)| behind.advance(partition)).collect();
-        let named: Vec<Partition> = advances.iter().map(|advance| advance.partition).collect();
+        let named: Vec<(Partition, Offset)> = advances.iter().map(|advance| (advance.partition, advance.to)).collect();
         match parts.index.store.index(parts.log.epoch, advances).await {
-            Ok(checkpoints) => {
-                for (partition, checkpoint) in named.into_iter().zip(checkpoints) {
-                    if let Some(behind) = partitions.get_mut(partition as usize) {
-                        behind.moved(checkpoint);
+            Ok(moved) => {
+                for ((partition, to), moved) in named.into_iter().zip(moved) {
+                    if let Some(behind) = partitions.get_mut(partition as usize)
+                        && !behind.moved((to, moved))
+                    {
+                        return life::end(&parts, life::WENT_BACK);
                     }
                 }
                 published.send_replace(partitions.iter().map(|partition| partition.checkpoint).collect());

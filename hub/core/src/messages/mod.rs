@@ -9,6 +9,7 @@ pub mod dedup;
 pub mod delivery;
 pub mod envelope;
 mod indexer;
+mod life;
 mod logged;
 pub mod message;
 mod parts;

@@ -37,6 +37,9 @@ pub(super) struct Log {
     pub(super) bus: Arc<dyn Bus>,
     pub(super) topic: TopicName,
     pub(super) dead_letters: TopicName,
+    /// What the log says of itself.
+    pub(super) made: Epoch,
+    /// What rows about it carry: another one where the log was cut short.
     pub(super) epoch: Epoch,
     pub(super) partitions: u32,
     /// How far it was read, by partition.
@@ -44,9 +47,11 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(bus: Arc<dyn Bus>, topic: TopicName, dead_letters: TopicName, epoch: Epoch, from: &[Offset]) -> Self {
+    pub(super) fn new(bus: Arc<dyn Bus>, tenant: &str, (made, epoch): (Epoch, Epoch), from: &[Offset]) -> Self {
         let partitions = u32::try_from(from.len()).unwrap_or(u32::MAX);
-        Self { bus, topic, dead_letters, epoch, partitions, read: from.iter().map(|offset| AtomicU64::new(*offset)).collect() }
+        let (topic, dead_letters) = (TopicName::system(tenant, "messages"), TopicName::system(tenant, "dlq"));
+        let read = from.iter().map(|offset| AtomicU64::new(*offset)).collect();
+        Self { bus, topic, dead_letters, made, epoch, partitions, read }
     }
 
     /// Everything below this offset was read.

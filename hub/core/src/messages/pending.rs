@@ -55,6 +55,11 @@ impl<T> Pending<T> {
         Some(Waiter { pending: self, id, turn, answer })
     }
 
+    /// Whether somebody waits for the answer to `id`.
+    pub(super) fn is_awaited(&self, id: Uuid) -> bool {
+        self.lock().places.contains_key(&id)
+    }
+
     fn answer(&self, id: Uuid, answer: T) {
         if let Some((_, sender)) = self.lock().places.remove(&id) {
             // Whoever waited may be gone; then nobody wants the answer.

@@ -121,19 +121,46 @@ pub struct Advance {
     pub rows: Vec<IndexEntry>,
 }
 
+/// What became of an [`Advance`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It was applied: the checkpoint is at its `to`.
+    Won,
+    /// The checkpoint was here and not at its `from`: nothing was written.
+    Lost(Offset),
+    /// There is no such checkpoint any more: the epoch has ended. Nothing was written.
+    Gone,
+}
+
+/// Which life of the log the rows belong to. A log that was made anew has another epoch; its rows begin anew. A log that lost its last records
+/// has the same epoch: then its rows move to an epoch that only the store knows.
+#[async_trait]
+pub trait LogLives: Send + Sync + 'static {
+    /// The epoch that the rows of this log carry: the log's own, until it was cut short.
+    async fn epoch(&self, log: Epoch) -> Result<Epoch, Fault>;
+
+    /// For each partition the offset above everything that rows of this epoch speak of: checkpoints, cursors and attempts.
+    async fn reached(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault>;
+
+    /// Moves all rows of the epoch `ended` to `epoch`, without what lies at or beyond the ends of these partitions. At once or not at all; false
+    /// where `ended` has ended before. From then on nobody can write rows of it.
+    async fn cut(&self, ended: Epoch, epoch: Epoch, ends: &[(Partition, Offset)]) -> Result<bool, Fault>;
+}
+
 /// The index.
 #[async_trait]
-pub trait MailboxStore: Send + Sync + 'static {
+pub trait MailboxStore: LogLives {
     /// How far the index goes, for each partition; 0 where nothing was indexed yet.
     async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault>;
 
-    /// Applies each advance whose checkpoint is still at `from`, drops the others, and answers with all checkpoints that were named,
-    /// in their order. Rows and checkpoint change together. A row of one agent's mailbox that lies below the agent's watermark may be left
-    /// out: its message is acknowledged.
-    async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault>;
+    /// Applies each advance whose checkpoint is still at `from`, drops the others, and says for each which it was, in their order. Rows and
+    /// checkpoint change together. A row of one agent's mailbox that lies below the agent's watermark may be left out: its message is
+    /// acknowledged.
+    async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Moved>, Fault>;
 
     /// Rows of these addresses in these ranges, by partition and offset: of each range the first `limit`. One offset has one row, and one
-    /// partition has one range.
+    /// partition has one range. Fails with [`index_went_back`] where the index does not go as far as the end of a range: rows that are missing
+    /// are no messages that are not there.
     async fn entries(
         &self,
         epoch: Epoch,
@@ -168,6 +195,12 @@ pub trait MailboxStore: Send + Sync + 'static {
     /// Removes what is kept of other epochs, cursors and attempts too: at most `limit` rows of each kind. Answers with how many went; 0 where
     /// nothing is left.
     async fn remove_other_epochs(&self, epoch: Epoch, limit: usize) -> Result<u64, Fault>;
+}
+
+/// The index ends before what it is asked for, because PostgreSQL went back or the epoch has ended.
+#[must_use]
+pub fn index_went_back() -> Fault {
+    Fault::unavailable("INDEX_WENT_BACK", "the mailbox index is behind what this hub has seen of it: try again shortly")
 }
 
 /// How often one agent has tried a message that was delivered to it and is not acknowledged.

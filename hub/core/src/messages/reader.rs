@@ -15,6 +15,7 @@ use super::{
     dedup::{DedupKey, DedupWindow, Verdict},
     envelope::Envelope,
     indexer::IndexWork,
+    life,
     logged::{Attached, Command, Live, LoggedMessage, REQUEST, Seen, Waiting},
     message::{Address, Message},
     parts::Parts,
@@ -25,7 +26,7 @@ use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
     kit::budget::Queue,
     log::{
-        bus::{Batch, BusError, Offset, Partition},
+        bus::{Batch, BusError, Logged, Offset, Partition},
         partition::LogPlace,
         sequencer::Sequencer,
     },
@@ -60,6 +61,8 @@ pub(super) struct Reader {
     /// Where the log ended at the start: caught up from there on.
     pub(super) caught_up_at: Vec<Offset>,
     sequencers: Vec<Sequencer<Entry>>,
+    /// Partitions that have a record of a newer hub next.
+    halted: BTreeSet<Partition>,
     windows: Vec<DedupWindow>,
     routes: HashMap<AgentId, Route>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -92,6 +95,7 @@ impl Reader {
             indexed,
             caught_up_at,
             sequencers,
+            halted: BTreeSet::new(),
             windows,
             routes: HashMap::new(),
             snapshots,
@@ -114,6 +118,10 @@ impl Reader {
                         self.follow_directory();
                         let mut ordered = Vec::new();
                         if let Some(sequencer) = self.sequencers.get_mut(partition as usize) {
+                            // Another record was read at this offset: that one is lost, and its offset was given out again.
+                            if offset < sequencer.position() && self.parts.waiters.appends.is_awaited(envelope.message.id) {
+                                return life::end(&self.parts, life::CUT);
+                            }
                             let bytes = envelope.message.cost();
                             sequencer.own(offset, (log_time, Some(envelope)), bytes, &mut ordered);
                         }
@@ -148,7 +156,11 @@ impl Reader {
         self.snapshot = snapshot;
     }
 
-    async fn take(&mut self, batch: Batch) {
+    async fn take(&mut self, mut batch: Batch) {
+        if self.halted.contains(&batch.partition) {
+            return;
+        }
+        self.halt_at_newer(&mut batch);
         let mut ordered = Vec::new();
         let Some(sequencer) = self.sequencers.get_mut(batch.partition as usize) else { return };
         let position = sequencer.position();
@@ -174,6 +186,24 @@ impl Reader {
             return;
         }
         self.check_caught_up();
+    }
+
+    /// Reads no further than to a record that only a newer hub can read. It may be a message: a replica that skipped it would index past it, and whom
+    /// it is for would never get it.
+    fn halt_at_newer(&mut self, batch: &mut Batch) {
+        let newer = |logged: &Logged| logged.record.value.as_ref().and_then(Envelope::newer);
+        let Some(at) = batch.records.iter().position(|logged| newer(logged).is_some()) else { return };
+        batch.next = batch.records[at].offset;
+        batch.records.truncate(at);
+        self.halted.insert(batch.partition);
+        tracing::error!(
+            topic = %self.parts.log.topic,
+            partition = batch.partition,
+            offset = batch.next,
+            "a newer hub wrote this record, and this replica can't read it: it reads no further"
+        );
+        // Agents go to replicas that can.
+        self.parts.lifecycle.draining.cancel();
     }
 
     async fn handle(&mut self, partition: Partition, ordered: Vec<(Offset, Entry)>) {
@@ -284,6 +314,11 @@ impl Reader {
     }
 
     fn check_caught_up(&mut self) {
+        if !self.halted.is_empty() {
+            let waits = "a newer hub: this replica can't read what that one writes";
+            self.parts.lifecycle.waits_for.send_replace(Some(waits.to_owned()));
+            return;
+        }
         if self.caught_up_at.is_empty() {
             return;
         }
@@ -330,11 +365,8 @@ pub(super) async fn pump(parts: Parts, mut from: Vec<Offset>, mut late: Late, ba
         }
         pause = (pause * 2).min(Duration::from_secs(5));
         match parts.log.bus.topic(&parts.log.topic).await {
-            Ok(info) if info.epoch != parts.log.epoch => {
-                tracing::error!(topic = %parts.log.topic, "the log was made again: its offsets mean nothing here");
-                parts.lifecycle.waits_for.send_replace(Some("a restart: the messages log was made again".to_owned()));
-                parts.lifecycle.stop.cancel();
-                return;
+            Ok(info) if info.epoch != parts.log.made => {
+                return life::end(&parts, life::MADE_ANEW);
             }
             Ok(_) | Err(_) => {}
         }
@@ -353,9 +385,7 @@ async fn begin(
     let index = partition as usize;
     let (Some(next), Some(&indexed)) = (from.get_mut(index), late.indexed.get(index)) else { return false };
     if indexed > start.bounds.next {
-        tracing::error!(topic = %parts.log.topic, partition, "the log ends before what was indexed of it");
-        parts.lifecycle.waits_for.send_replace(Some("a restart: the messages log has lost records".to_owned()));
-        parts.lifecycle.stop.cancel();
+        life::end(parts, life::CUT);
         return false;
     }
     tracing::info!(topic = %parts.log.topic, partition, "a partition can be read again");

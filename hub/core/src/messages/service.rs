@@ -15,6 +15,7 @@ use super::{
     catch_up,
     config::MessagesConfig,
     dead_letters, indexer,
+    life::{self, Life},
     logged::{REQUEST, SEND},
     message::{Address, Message, OutgoingMessage, Receipt},
     parts::{Index, Lifecycle, Log, Memory, Parts, Waiters, stopping},
@@ -81,7 +82,7 @@ impl Messages {
     ) -> Result<Self, Fault> {
         let topic = TopicName::system(&config.tenant, "messages");
         let info = bus.topic(&topic).await?;
-        let mut indexed = mailboxes.checkpoints(info.epoch, info.partitions).await?;
+        let Life { epoch, indexed } = life::begin(&bus, &*mailboxes, &topic, info, config.cut_after).await?;
         // Of partitions that can't be read now nothing is known. The others are served meanwhile.
         let (mut from, mut caught_up_at) = (vec![0; indexed.len()], vec![0; indexed.len()]);
         let mut late = Late { partitions: BTreeSet::new(), indexed: indexed.clone() };
@@ -89,11 +90,10 @@ impl Messages {
         if let Some(Err(error)) = starts.iter().find(|_| starts.iter().all(Result::is_err)) {
             return Err(error.clone().into());
         }
-        let places = from.iter_mut().zip(&mut caught_up_at).zip(&mut indexed);
+        let places = from.iter_mut().zip(&mut caught_up_at).zip(&indexed);
         for ((partition, start), ((from, end), checkpoint)) in (0..).zip(starts).zip(places) {
             match start {
                 Ok(Start { from: first, bounds }) => {
-                    *checkpoint = (*checkpoint).min(bounds.next);
                     start::tell_forgotten(&topic, partition, *checkpoint, bounds);
                     (*from, *end) = (first.min(*checkpoint), bounds.next);
                 }
@@ -110,11 +110,11 @@ impl Messages {
         let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
         let (published, checkpoints) = watch::channel(indexed.clone());
         let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
-        let log = Log::new(bus, topic, TopicName::system(&config.tenant, "dlq"), info.epoch, &from);
+        let log = Log::new(bus, &config.tenant, (info.epoch, epoch), &from);
         let replies = Replies::new(dedup_window, MAX_REPLIES);
-        let trimmer = Arc::new(Trimmer::new(mailboxes.clone(), info.epoch, checkpoints.clone()));
+        let trimmer = Arc::new(Trimmer::new(mailboxes.clone(), epoch, checkpoints.clone()));
         let parts = Parts {
-            acknowledgements: Arc::new(Acknowledgements::new(cursors.clone(), info.epoch, trimmer.clone())),
+            acknowledgements: Arc::new(Acknowledgements::new(cursors.clone(), epoch, trimmer.clone())),
             index: Arc::new(Index { store: mailboxes, checkpoints, wanted: Notify::new() }),
             waiters: Arc::new(Waiters::new(replies)),
             memory: Arc::new(Memory {
@@ -139,6 +139,7 @@ impl Messages {
         supervisor.spawn_until("messages.acknowledgements", until(), async move { acknowledgements.run(every, stop).await });
         let (every, stop) = (parts.config.flush_every, until());
         supervisor.spawn_until("messages.trimmer", until(), async move { trimmer.run(every, stop).await });
+        supervisor.spawn_until("messages.life", until(), life::watch(parts.clone()));
         supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
         Ok(Self { parts, _stop: stop })
@@ -286,9 +287,10 @@ impl Messages {
         self.parts.lifecycle.stop.cancel();
     }
 
-    /// Resolves when this replica can't go on with its log, because that was made anew: all that it remembers of it means nothing.
-    pub async fn stopped(&self) {
+    /// Resolves when this replica can't go on, because log or store are not what it remembers of them. Says what it waits for: to be started over.
+    pub async fn stopped(&self) -> String {
         self.parts.lifecycle.stop.cancelled().await;
+        self.parts.lifecycle.waits_for.borrow().clone().unwrap_or_else(|| "a restart".to_owned())
     }
 
     /// For a message that nothing else makes wait: its caller hears at once that there is none.

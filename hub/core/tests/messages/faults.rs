@@ -12,17 +12,21 @@ use std::{
 use acb_hub_core::{
     directory::agent::AgentId,
     fault::{Code, Fault},
-    log::bus::{
-        AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName,
+    log::{
+        bus::{
+            AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName,
+        },
+        partition::partition_of,
     },
     messages::{
         config::MessagesConfig,
         cursor::CursorState,
         message::{Address, OutgoingMessage},
         ports::{
-            Acknowledged, Advance, Claim, CursorFlush, CursorStore, Expired, IndexEntry, MailboxAddress, MailboxStore,
-            OpenedMailbox,
+            Acknowledged, Advance, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LogLives, MailboxAddress, MailboxStore,
+            Moved, OpenedMailbox,
         },
+        service::Messages,
         session::SessionEvent,
     },
 };
@@ -40,12 +44,27 @@ use crate::{
 struct Panicking(ModelStore);
 
 #[async_trait]
+impl LogLives for Panicking {
+    async fn epoch(&self, log: Epoch) -> Result<Epoch, Fault> {
+        self.0.epoch(log).await
+    }
+
+    async fn reached(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+        self.0.reached(epoch, partitions).await
+    }
+
+    async fn cut(&self, ended: Epoch, epoch: Epoch, ends: &[(Partition, Offset)]) -> Result<bool, Fault> {
+        self.0.cut(ended, epoch, ends).await
+    }
+}
+
+#[async_trait]
 impl MailboxStore for Panicking {
     async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
         self.0.checkpoints(epoch, partitions).await
     }
 
-    async fn index(&self, _: Epoch, _: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
+    async fn index(&self, _: Epoch, _: Vec<Advance>) -> Result<Vec<Moved>, Fault> {
         panic!("the index is on fire");
     }
 
@@ -341,4 +360,38 @@ async fn a_mailbox_goes_on_behind_what_the_log_forgot() {
     let mut inbox = world.receive(&replica, "b").await;
     replica.send(&world.agent("a"), to("b", "here")).await.unwrap();
     assert_eq!(text(&delivery(&mut inbox).await), "here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_a_newer_hub_is_waited_for_and_not_skipped() {
+    let (bus, store) = (Arc::new(ModelBus::new("acme", 4)), Arc::new(ModelStore::default()));
+    let (log, rows) = (bus.clone(), store.clone());
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let (replica, a) = (world.replica("old").await, world.agent("a"));
+    let partition = partition_of(a.id.0, 4);
+    let topic = TopicName::system("acme", "messages");
+    let append = async |value: &'static [u8]| {
+        let record = Record { value: Some(value.into()), ..Record::default() };
+        log.append(&topic, partition, record).await.unwrap().await.unwrap();
+    };
+    // What is no envelope is skipped, and only that.
+    append(b"\xff\xff").await;
+    replica.send(&a, to("b", "read")).await.unwrap();
+    crate::world::eventually(async || rows.checkpoints_now()[partition as usize] == 2).await;
+    let mut session = world.receive(&replica, "c").await;
+    append(&[8, 2]).await;
+    append(b"\xff\xff").await;
+    let mut waits = replica.waiting_for();
+    let newer = |waits: &Option<String>| waits.as_deref() == Some("a newer hub: this replica can't read what that one writes");
+    tokio::time::timeout(PATIENCE, waits.wait_for(newer)).await.expect("it waits").unwrap();
+    assert_eq!(event(&mut session).await, SessionEvent::Draining);
+    assert_eq!(replica.send(&a, to("b", "refused")).await.unwrap_err().reason, "HUB_STOPPING");
+    // One that starts does not get past it either.
+    let Ports { bus, mailboxes, cursors } = (world.connect)();
+    let (metrics, directory) = (Arc::new(acb_hub_core::metrics::Metrics::new("acme")), world.directory.clone());
+    let config = world.config.clone();
+    let starting = Messages::start(bus, mailboxes, cursors, directory, metrics, config, &world.supervisor).await.unwrap();
+    tokio::time::timeout(PATIENCE, starting.waiting_for().wait_for(newer)).await.expect("it waits").unwrap();
+    tokio::time::sleep(5 * world.config.index_every).await;
+    assert_eq!(rows.checkpoints_now()[partition as usize], 2, "nobody has indexed past it");
 }

@@ -5,6 +5,7 @@ mod bounds;
 mod campaign;
 mod faults;
 mod leaderless;
+mod lives;
 mod model;
 mod rights;
 mod scenarios;
@@ -73,6 +74,41 @@ async fn a_late_message_that_found_no_room_is_there_for_the_next_session() {
         deliveries(&mut inbox, 2).await.iter().map(|delivery| (text(delivery), delivery.redelivered)).collect();
     got.sort();
     assert_eq!(got, [("missed".to_owned(), true), ("unread".to_owned(), true)]);
+}
+
+fn world_and_ports() -> (World, Arc<ModelBus>, Arc<ModelStore>) {
+    let (bus, store) = (Arc::new(ModelBus::new("acme", 4)), Arc::new(ModelStore::default()));
+    let (log, rows) = (bus.clone(), store.clone());
+    (World::new("acme", move || Ports { bus: log.clone(), mailboxes: rows.clone(), cursors: rows.clone() }), bus, store)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_goes_back_loses_nothing() {
+    let (world, _, store) = world_and_ports();
+    let (copy, harm) = (async || store.copy(), async |copy: ModelStore| store.go_back(&copy));
+    let indexed = async || store.checkpoints_now().into_iter().sum();
+    lives::a_store_that_goes_back_loses_nothing(&world, copy, harm, indexed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole() {
+    let (world, _, store) = world_and_ports();
+    let (copy, harm) = (async || store.copy(), async |copy: ModelStore| store.go_back(&copy));
+    let indexed = async || store.checkpoints_now().into_iter().sum();
+    lives::a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole(&world, copy, harm, indexed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_lost_its_end_has_another_life() {
+    let (world, bus, store) = world_and_ports();
+    let indexed = async || store.checkpoints_now().into_iter().sum();
+    lives::a_log_that_lost_its_end_has_another_life(&world, async |left| bus.cut("acme", left as usize), indexed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offset_that_is_given_out_again_ends_the_replica() {
+    let (world, bus, _) = world_and_ports();
+    lives::an_offset_that_is_given_out_again_ends_the_replica(&world, async |left| bus.cut("acme", left as usize)).await;
 }
 
 macro_rules! on_the_model {

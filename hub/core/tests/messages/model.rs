@@ -21,8 +21,8 @@ use acb_hub_core::{
         cursor::CursorState,
         delivery::DeliveryId,
         ports::{
-            Acknowledged, Advance, Attempts, Claim, CursorFlush, CursorStore, Expired, IndexEntry, MailboxAddress, MailboxStore,
-            OpenedMailbox,
+            Acknowledged, Advance, Attempts, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LogLives, MailboxAddress,
+            MailboxStore, Moved, OpenedMailbox, index_went_back,
         },
     },
 };
@@ -54,6 +54,13 @@ impl ModelBus {
             appends: AtomicU64::new(0),
             first: Arc::new(Mutex::new(vec![0; partitions])),
         }
+    }
+
+    /// The last records of every partition are lost, as with a disk: this many of its messages are left.
+    pub(crate) fn cut(&self, tenant: &str, left: usize) {
+        let topic = TopicName::system(tenant, "messages");
+        self.with(&topic, |partitions| partitions.iter_mut().for_each(|log| log.truncate(left))).unwrap();
+        self.changed.send_modify(|version| *version += 1);
     }
 
     /// Retention: every message so far is gone.
@@ -115,6 +122,10 @@ impl Bus for ModelBus {
                     for step in 0..count {
                         let partition = (turn + step) % count;
                         let first = first.lock().unwrap()[partition];
+                        if next[partition] > topics.lock().unwrap()[&topic][partition].len() as Offset {
+                            let error = BusError::Unavailable("the log has lost records".to_owned());
+                            return Some((Err(error), (next, changed, turn)));
+                        }
                         if next[partition] < first {
                             next[partition] = first;
                             let batch = Batch { partition: partition as Partition, next: first, records: Vec::new() };
@@ -163,8 +174,10 @@ impl Bus for ModelBus {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Rows {
+    /// Which one ended, and which one came after it.
+    cuts: HashMap<Epoch, Epoch>,
     checkpoints: Vec<Offset>,
     index: BTreeMap<(Partition, Offset), IndexEntry>,
     sessions: HashMap<AgentId, (u64, bool)>,
@@ -174,6 +187,13 @@ struct Rows {
 }
 
 impl Rows {
+    fn present(&self, mut epoch: Epoch) -> Epoch {
+        while let Some(next) = self.cuts.get(&epoch) {
+            epoch = *next;
+        }
+        epoch
+    }
+
     fn is_claimed(&self, partition: Partition, offset: Offset) -> bool {
         self.claims.get(&(partition, offset)).is_some_and(|until| Instant::now() < *until)
     }
@@ -190,8 +210,65 @@ impl ModelStore {
         self.rows.lock().unwrap()
     }
 
+    pub(crate) fn checkpoints_now(&self) -> Vec<Offset> {
+        self.rows().checkpoints.clone()
+    }
+
+    /// A copy, as a backup or a standby has it.
+    pub(crate) fn copy(&self) -> Self {
+        Self { rows: Mutex::new(self.rows().clone()) }
+    }
+
+    /// PostgreSQL goes back to what it was when this copy was made.
+    pub(crate) fn go_back(&self, copy: &Self) {
+        *self.rows() = copy.rows().clone();
+    }
+
     pub(crate) fn attempts(&self, agent: AgentId, id: DeliveryId) -> Option<u32> {
         self.rows().attempts.get(&(agent, id.place.partition, id.place.offset)).copied()
+    }
+}
+
+#[async_trait]
+impl LogLives for ModelStore {
+    async fn epoch(&self, log: Epoch) -> Result<Epoch, Fault> {
+        Ok(self.rows().present(log))
+    }
+
+    async fn reached(&self, _epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+        let rows = self.rows();
+        let mut reached = rows.checkpoints.clone();
+        reached.resize(partitions as usize, 0);
+        let cursors = rows
+            .cursors
+            .iter()
+            .map(|((_, partition), state)| (*partition, state.exceptions.last().map_or(0, |last| last + 1).max(state.watermark)));
+        let attempts = rows.attempts.keys().map(|(_, partition, offset)| (*partition, offset + 1));
+        for (partition, next) in cursors.chain(attempts) {
+            reached[partition as usize] = reached[partition as usize].max(next);
+        }
+        Ok(reached)
+    }
+
+    async fn cut(&self, ended: Epoch, epoch: Epoch, ends: &[(Partition, Offset)]) -> Result<bool, Fault> {
+        let mut rows = self.rows();
+        if rows.cuts.contains_key(&ended) {
+            return Ok(false);
+        }
+        rows.cuts.insert(ended, epoch);
+        for (partition, end) in ends {
+            let checkpoint = &mut rows.checkpoints[*partition as usize];
+            *checkpoint = (*checkpoint).min(*end);
+            rows.index.retain(|(of, offset), _| of != partition || offset < end);
+            rows.attempts.retain(|(_, of, offset), _| of != partition || offset < end);
+            for ((_, of), state) in &mut rows.cursors {
+                if of == partition {
+                    state.watermark = state.watermark.min(*end);
+                    state.exceptions.retain(|offset| offset < end);
+                }
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -203,12 +280,14 @@ impl MailboxStore for ModelStore {
         Ok(rows.checkpoints.clone())
     }
 
-    async fn index(&self, _epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Offset>, Fault> {
+    async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Moved>, Fault> {
         let mut rows = self.rows();
-        let mut checkpoints = Vec::new();
+        let mut moved = Vec::new();
         for advance in advances {
             let partition = advance.partition as usize;
-            if rows.checkpoints[partition] == advance.from {
+            if rows.cuts.contains_key(&epoch) {
+                moved.push(Moved::Gone);
+            } else if rows.checkpoints[partition] == advance.from {
                 rows.checkpoints[partition] = advance.to;
                 for row in advance.rows {
                     let passed = match row.address {
@@ -219,20 +298,26 @@ impl MailboxStore for ModelStore {
                         rows.index.insert((row.partition, row.offset), row);
                     }
                 }
+                moved.push(Moved::Won);
+            } else {
+                moved.push(Moved::Lost(rows.checkpoints[partition]));
             }
-            checkpoints.push(rows.checkpoints[partition]);
         }
-        Ok(checkpoints)
+        Ok(moved)
     }
 
     async fn entries(
         &self,
-        _epoch: Epoch,
+        epoch: Epoch,
         addresses: &[MailboxAddress],
         ranges: &[(Partition, Range<Offset>)],
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
         let rows = self.rows();
+        let reaches = |(partition, range): &(Partition, Range<Offset>)| rows.checkpoints[*partition as usize] >= range.end;
+        if rows.cuts.contains_key(&epoch) || !ranges.iter().all(reaches) {
+            return Err(index_went_back());
+        }
         let of = |(partition, range): &(Partition, Range<Offset>)| {
             let found = rows.index.range((*partition, range.start)..(*partition, range.end)).map(|(_, row)| row);
             found.filter(|row| addresses.contains(&row.address)).take(limit).cloned().collect::<Vec<_>>()
@@ -338,12 +423,15 @@ impl CursorStore for ModelStore {
         })
     }
 
-    async fn flush(&self, _epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
+    async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
         let mut rows = self.rows();
         let mut superseded = Vec::new();
         for flush in flushes {
             if rows.sessions.get(&flush.agent).map(|session| session.0) != Some(flush.session_epoch) {
                 superseded.push((flush.agent, flush.session_epoch));
+                continue;
+            }
+            if rows.cuts.contains_key(&epoch) {
                 continue;
             }
             for (partition, state) in flush.cursors {

@@ -9,9 +9,13 @@ use acb_hub_core::{
         snapshot::{Directory, Snapshot},
     },
     kit::supervisor::Supervisor,
-    log::bus::{Bus, Logged, Offset, TopicName},
+    log::{
+        bus::{Bus, Logged, TopicName},
+        partition::partition_of,
+    },
     messages::{
         config::MessagesConfig,
+        cursor::CursorState,
         delivery::Delivery,
         message::{Address, OutgoingMessage},
         ports::{CursorStore, MailboxAddress, MailboxStore},
@@ -62,6 +66,8 @@ impl World {
             flush_every: Duration::from_millis(50),
             index_every: Duration::from_millis(10),
             sweep_every: Duration::from_millis(200),
+            look_every: Duration::from_millis(100),
+            cut_after: Duration::from_millis(500),
             ..MessagesConfig::new(tenant, "r", RequestKey::new([7; 32]))
         };
         Self {
@@ -129,10 +135,20 @@ impl World {
         self.all_rows(&[MailboxAddress::Agent(self.agent(agent).id)]).await
     }
 
+    /// Rows of the index, as far as it goes.
     pub(crate) async fn all_rows(&self, addresses: &[MailboxAddress]) -> usize {
         let info = self.bus.topic(&TopicName::system(&self.tenant, "messages")).await.unwrap();
-        let ranges: Vec<_> = (0..info.partitions).map(|partition| (partition, 0..Offset::MAX)).collect();
+        let ends = self.mailboxes.checkpoints(info.epoch, info.partitions).await.unwrap();
+        let ranges: Vec<_> = (0..).zip(ends).map(|(partition, end)| (partition, 0..end)).collect();
         self.mailboxes.entries(info.epoch, addresses, &ranges, 10_000).await.unwrap().len()
+    }
+
+    /// What an agent has acknowledged of the messages from `a`.
+    pub(crate) async fn cursor(&self, agent: &str) -> Option<CursorState> {
+        let info = self.bus.topic(&TopicName::system(&self.tenant, "messages")).await.unwrap();
+        let partition = partition_of(self.agent("a").id.0, info.partitions);
+        let cursors = self.cursors.cursors(info.epoch, &[self.agent(agent).id], &[partition]).await.unwrap();
+        cursors.into_iter().next().map(|(_, _, cursor)| cursor)
     }
 
     pub(crate) async fn dead_letters(&self) -> Vec<Logged> {

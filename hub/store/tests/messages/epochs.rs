@@ -7,7 +7,10 @@ use acb_hub_core::{
     log::bus::{Epoch, Offset, TopicName},
     messages::{
         cursor::CursorState,
-        ports::{Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _},
+        ports::{
+            Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, LogLives as _, MailboxAddress,
+            MailboxStore as _, Moved, index_went_back,
+        },
     },
 };
 use acb_hub_store::PgStore;
@@ -37,7 +40,9 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     let addresses = [row.address.clone()];
     let advance = Advance { partition: 0, from: 0, to: 9, rows: vec![row.clone()] };
     assert_eq!(store.checkpoints(BEFORE, 1).await.unwrap(), [0]);
-    assert_eq!(store.index(BEFORE, vec![advance]).await.unwrap(), [9]);
+    assert_eq!(store.index(BEFORE, vec![advance.clone()]).await.unwrap(), [Moved::Won]);
+    assert_eq!(store.index(BEFORE, vec![advance.clone()]).await.unwrap(), [Moved::Lost(9)]);
+    assert_eq!(store.index(AFTER, vec![advance]).await.unwrap(), [Moved::Gone]);
     let session = store.open(BEFORE, agent, "r").await.unwrap();
     let acknowledged = CursorState { watermark: 3, exceptions: vec![5] };
     let attempts = Attempts { partition: 0, offset: 3, attempts: Some(2) };
@@ -54,7 +59,8 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     let session = store.open(AFTER, agent, "r").await.unwrap();
     assert!(session.cursors.is_empty() && session.attempts.is_empty(), "{session:?}");
     assert!(store.cursors(AFTER, &[agent], &[0]).await.unwrap().is_empty());
-    assert!(store.entries(AFTER, &addresses, &[(0, 0..9)], 10).await.unwrap().is_empty());
+    assert!(store.entries(AFTER, &addresses, &[(0, 0..0)], 10).await.unwrap().is_empty());
+    assert_eq!(store.entries(AFTER, &addresses, &[(0, 0..9)], 10).await.unwrap_err(), index_went_back());
     assert!(store.claim_expired(AFTER, OffsetDateTime::now_utc(), LEASE, 10).await.unwrap().claimed.is_empty());
     assert_eq!(store.claim(AFTER, &row.address, 0, 3, LEASE).await.unwrap(), Claim::Gone);
     store.remove(AFTER, std::slice::from_ref(&row)).await.unwrap();
@@ -98,4 +104,49 @@ async fn a_hub_removes_what_is_kept_of_an_earlier_life_of_its_log() {
     };
     eventually(async || kept(BEFORE).await == 0).await;
     eventually(async || kept(own).await == 9).await;
+}
+
+#[tokio::test]
+async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
+    let store = PgStore::new(Postgres::shared().await.fresh_tenant("acme").await.connect_options());
+    let agent = AgentId(Uuid::new_v4());
+    let rows: Vec<IndexEntry> = (0..9).map(|offset| expired(agent, offset)).collect();
+    let addresses = [rows[0].address.clone()];
+    store.checkpoints(BEFORE, 2).await.unwrap();
+    store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 9, rows: rows.clone() }]).await.unwrap();
+    let session = store.open(BEFORE, agent, "r").await.unwrap();
+    let attempts = |offset| Attempts { partition: 0, offset, attempts: 2 };
+    let flush =
+        |cursors, attempts, closing| CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing };
+    let cursors =
+        vec![(0, CursorState { watermark: 3, exceptions: vec![5, 9] }), (1, CursorState { watermark: 7, exceptions: vec![] })];
+    store.flush(BEFORE, vec![flush(cursors, vec![attempts(4), attempts(10)], false)]).await.unwrap();
+    assert_eq!(store.epoch(BEFORE).await.unwrap(), BEFORE);
+    assert_eq!(store.reached(BEFORE, 2).await.unwrap(), [11, 7]);
+
+    // The end of the second partition is not known.
+    assert!(store.cut(BEFORE, AFTER, &[(0, 6)]).await.unwrap());
+    assert!(!store.cut(BEFORE, 5, &[(0, 0)]).await.unwrap(), "once");
+    assert_eq!((store.epoch(BEFORE).await.unwrap(), store.epoch(AFTER).await.unwrap()), (AFTER, AFTER));
+    assert_eq!(store.checkpoints(AFTER, 2).await.unwrap(), [6, 0]);
+    assert_eq!(store.reached(AFTER, 2).await.unwrap(), [6, 7]);
+    assert_eq!(store.entries(AFTER, &addresses, 0, 0..6, 10).await.unwrap(), rows[..6]);
+
+    // A replica that still lives in the earlier epoch does no harm.
+    assert_eq!(store.index(BEFORE, vec![Advance { partition: 0, from: 9, to: 10, rows: vec![] }]).await.unwrap(), [Moved::Gone]);
+    assert_eq!(store.entries(BEFORE, &addresses, 0, 0..6, 10).await.unwrap_err(), index_went_back());
+    assert!(store.checkpoints(BEFORE, 2).await.unwrap().is_empty());
+    assert_eq!(store.remove_other_epochs(BEFORE, 100).await.unwrap(), 0);
+    store
+        .flush(BEFORE, vec![flush(vec![(0, CursorState { watermark: 9, exceptions: vec![] })], vec![attempts(4)], true)])
+        .await
+        .unwrap();
+    assert!(store.cursors(BEFORE, &[agent], 0).await.unwrap().is_empty());
+    let session = store.open(AFTER, agent, "r").await.unwrap();
+    let cursors = [(0, CursorState { watermark: 3, exceptions: vec![5] }), (1, CursorState { watermark: 7, exceptions: vec![] })];
+    assert_eq!((session.cursors.as_slice(), session.attempts.as_slice()), (&cursors[..], &[attempts(4)][..]));
+
+    // And again.
+    assert!(store.cut(AFTER, 5, &[(0, 2), (1, 0)]).await.unwrap());
+    assert_eq!((store.epoch(BEFORE).await.unwrap(), store.reached(5, 2).await.unwrap()), (5, vec![2, 0]));
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod epochs;
+mod lives;
 mod mailboxes;
 mod opening;
 #[path = "../../../core/tests/messages/scenarios.rs"]

@@ -1,0 +1,87 @@
+//! PostgreSQL that goes back to what it was, and a log in it that loses its last records.
+
+use acb_testbed::{Postgres, TestTenant};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
+use uuid::Uuid;
+
+#[path = "../../../core/tests/messages/lives.rs"]
+mod shared;
+
+use crate::world_of;
+
+const TABLES: [&str; 6] = ["mailbox", "mailbox_checkpoint", "cursor", "delivery", "presence", "log_cut"];
+
+/// The rows of the tenant that a backup would hold, by a name of their own.
+async fn copy(tenant: &TestTenant) -> String {
+    let name = Uuid::new_v4().simple().to_string();
+    let mut superuser = Postgres::shared().await.superuser().await;
+    for table in TABLES {
+        let copy =
+            format!("CREATE TABLE public.copy_{table}_{name} AS SELECT * FROM acb.{table} WHERE tenant_id = {}", id(tenant));
+        superuser.execute(AssertSqlSafe(copy)).await.unwrap();
+    }
+    name
+}
+
+/// In one step, as a server that is another one.
+async fn go_back(tenant: &TestTenant, name: String) {
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let tables = TABLES.map(|table| {
+        let gone = format!("DELETE FROM acb.{table} WHERE tenant_id = {}", id(tenant));
+        let copy = format!("public.copy_{table}_{name}");
+        format!("{gone}; INSERT INTO acb.{table} SELECT * FROM {copy}; DROP TABLE {copy};")
+    });
+    superuser.execute(AssertSqlSafe(tables.concat())).await.unwrap();
+}
+
+/// The records of the messages log from this offset on are lost.
+async fn cut(tenant: &TestTenant, left: u64) {
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let which = format!("tenant_id = {} AND topic LIKE '%.sys.messages'", id(tenant));
+    let cut = format!(
+        r#"DELETE FROM acb.bus_record WHERE {which} AND "offset" >= {left};
+           UPDATE acb.bus_partition SET next_offset = {left} WHERE {which} AND next_offset > {left};"#
+    );
+    superuser.execute(AssertSqlSafe(cut)).await.unwrap();
+}
+
+async fn indexed(tenant: &TestTenant) -> u64 {
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let sum =
+        format!("SELECT coalesce(sum(next_offset), 0)::bigint FROM acb.mailbox_checkpoint WHERE tenant_id = {}", id(tenant));
+    superuser.fetch_one(AssertSqlSafe(sum)).await.unwrap().get::<i64, _>(0).cast_unsigned()
+}
+
+fn id(tenant: &TestTenant) -> String {
+    let hex: String = tenant.id_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(r"'\x{hex}'::bytea")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_that_goes_back_loses_nothing() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (copy, harm, indexed) =
+        (async || copy(&tenant).await, async |name| go_back(&tenant, name).await, async || indexed(&tenant).await);
+    shared::a_store_that_goes_back_loses_nothing(&world_of(&tenant), copy, harm, indexed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_after_postgres_went_back_moves_no_checkpoint_over_a_hole() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (copy, harm, indexed) =
+        (async || copy(&tenant).await, async |name| go_back(&tenant, name).await, async || indexed(&tenant).await);
+    shared::a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole(&world_of(&tenant), copy, harm, indexed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_lost_its_end_has_another_life() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (cut, indexed) = (async |left| cut(&tenant, left).await, async || indexed(&tenant).await);
+    shared::a_log_that_lost_its_end_has_another_life(&world_of(&tenant), cut, indexed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offset_that_is_given_out_again_ends_the_replica() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    shared::an_offset_that_is_given_out_again_ends_the_replica(&world_of(&tenant), async |left| cut(&tenant, left).await).await;
+}
