@@ -180,12 +180,22 @@ impl Uploads {
 
     fn get_chunk(&self, upload: UploadId, index: u32) -> Reading {
         let (operations, chunks) = (self.operations.clone(), self.parts.stores.chunks.clone());
-        // Spawned, so that it goes on while its reader sends the chunk before it.
+        let gone = CancellationToken::new();
+        let waits = gone.clone();
+        // Spawned, so that the read goes on while its reader sends the chunk before it. A read whose reader left gives up its place in the
+        // queue. Otherwise downloads that are opened and cancelled would hold up all others.
         let task = tokio::spawn(async move {
-            let _permit = operations.acquire_owned().await.map_err(|_| stopping())?;
-            chunks.get(upload, index).await
+            match waits.run_until_cancelled(operations.acquire_owned()).await {
+                Some(Ok(_permit)) => chunks.get(upload, index).await,
+                Some(Err(_)) | None => Err(stopping()),
+            }
         });
-        async move { task.await.map_err(|_| stopping())? }.boxed()
+        let gone = gone.drop_guard();
+        async move {
+            let _gone = gone;
+            task.await.map_err(|_| stopping())?
+        }
+        .boxed()
     }
 }
 
