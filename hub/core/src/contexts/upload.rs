@@ -93,7 +93,7 @@ impl Uploads {
         let wanted = Upload { id: start.id, agent: agent.id, description: start.description, layout, context: None };
         // What can't become a context must be known now, not after a hundred chunks.
         let draft = wanted.description.clone().context(agent, None, Payload::Chunks(wanted.id), start.size, [0; 32]);
-        change::encode(Change::Created, &draft)?;
+        change::encode(Change::Created, &draft, None)?;
         let upload = self.parts.stores.uploads.begin(&wanted).await?;
         if upload.agent != agent.id {
             return Err(upload_not_found(upload.id));
@@ -127,7 +127,7 @@ impl Uploads {
 
     /// A context and its chunks, from one on.
     pub async fn receive(&self, agent: &Agent, id: ContextId, from_chunk: u32) -> Result<(Context, Chunks), Fault> {
-        let context = self.parts.get(agent, id).await?;
+        let (context, room) = self.parts.get_whole(agent, id).await?;
         let layout = Layout { size: context.size, chunk_size: CHUNK_BYTES };
         if from_chunk > layout.count() {
             return Err(Fault::new(
@@ -144,6 +144,7 @@ impl Uploads {
             next: from_chunk,
             count: layout.count(),
             memory: self.memory.queue(READ_AHEAD * CHUNK_BYTES as usize),
+            _room: room,
             ahead: VecDeque::new(),
         };
         Ok((context, chunks))
@@ -339,7 +340,7 @@ impl UploadSession {
         };
         let payload = Payload::Chunks(id);
         let context = self.upload.description.clone().context(&self.agent, schema, payload, self.upload.layout.size, whole);
-        let event = change::encode(Change::Created, &context)?;
+        let event = change::encode(Change::Created, &context, None)?;
         match self.uploads.parts.stores.uploads.finish(id, &context, event).await? {
             Finished::New => {
                 self.uploads.parts.committed.notify_one();
@@ -385,6 +386,8 @@ pub struct Chunks {
     next: u32,
     count: u32,
     memory: Queue,
+    /// Of an inline payload.
+    _room: Option<Room>,
     ahead: VecDeque<(Option<Room>, Reading)>,
 }
 
