@@ -81,7 +81,7 @@ impl Watch {
                 Kind::Created => "created",
                 Kind::Updated => "updated",
                 Kind::Deleted => "deleted",
-                Kind::Subscribed | Kind::Unspecified => continue,
+                Kind::Subscribed | Kind::Bookmark | Kind::Unspecified => continue,
             };
             let context = event.context.unwrap_or_default();
             match output {

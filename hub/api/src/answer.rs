@@ -2,10 +2,11 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use acb_hub_core::{directory::refresher::Connected, fault::Fault};
+use acb_hub_core::{directory::refresher::Connected, fault::Fault, kit::budget::Room};
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -34,6 +35,17 @@ pub(crate) struct Lasting {
     pub(crate) _connected: Option<Connected>,
     pub(crate) _open: Option<OpenCall>,
     pub(crate) _body: RequestBody,
+    pub(crate) _room: Option<AnswerRoom>,
+}
+
+/// The room of what an answer holds. It comes with the answer, and is given back when the peer has taken that.
+#[derive(Clone, Debug)]
+pub(crate) struct AnswerRoom(#[expect(dead_code, reason = "it is held")] Arc<Room>);
+
+impl AnswerRoom {
+    pub(crate) fn new(room: Room) -> Self {
+        Self(Arc::new(room))
+    }
 }
 
 /// Writes what became of a call.

@@ -145,7 +145,8 @@ impl Pass {
             },
         };
         body.held().release();
-        let response = explain(response);
+        let mut response = explain(response);
+        let room = response.extensions_mut().remove();
         let status = Status::from_header_map(response.headers());
         let record = if rule.answers_many && status.is_none() {
             record.begun();
@@ -155,7 +156,7 @@ impl Pass {
             None
         };
         let connected = admitted.is_some().then(|| self.door.connected());
-        let lasting = Lasting { _connected: connected, _open: open, _body: body };
+        let lasting = Lasting { _connected: connected, _open: open, _body: body, _room: room };
         Ok(response.map(|body| Body::new(Answer { body, admitted, record, ended: false, _lasting: lasting })))
     }
 

@@ -111,8 +111,8 @@ macro_rules! select {
     };
 }
 
-const GET: &str = select!("payload", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > now())");
-const GET_BY_KEY: &str = select!("payload", "WHERE creator = $1 AND idempotency_key = $2");
+const GET: &str = select!("NULL::bytea", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > now())");
+const GET_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2");
 const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= now()");
 const EXPIRED: &str = select!(
     "NULL::bytea",
@@ -155,6 +155,14 @@ impl ContextStore for PgContexts {
         let query = self.timer.start("context.get");
         let row = sqlx::query(GET).bind(id.0).fetch_optional(&self.pool).await.map_err(|error| query.fault(error))?;
         row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
+    }
+
+    async fn payload(&self, id: ContextId, version: u64) -> Result<Option<Bytes>, Fault> {
+        let query = self.timer.start("context.payload");
+        let row = sqlx::query("SELECT payload FROM acb.context WHERE context_id = $1 AND version = $2 AND payload IS NOT NULL");
+        let row = row.bind(id.0).bind(signed(version)).fetch_optional(&self.pool).await.map_err(|error| query.fault(error))?;
+        let payload = row.map(|row| Ok(Bytes::copy_from_slice(row.try_get("payload")?)));
+        payload.transpose().map_err(|error: sqlx::Error| query.fault(error))
     }
 
     async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {

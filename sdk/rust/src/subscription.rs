@@ -80,7 +80,8 @@ impl Subscription {
                 Ok(Some(event)) => {
                     self.patience.renew();
                     self.note(&event);
-                    if event.kind() != context_event::Kind::Subscribed {
+                    // The two that only say where the subscription stands.
+                    if !matches!(event.kind(), context_event::Kind::Subscribed | context_event::Kind::Bookmark) {
                         return Ok(event);
                     }
                 }

@@ -24,6 +24,7 @@ use futures::{Stream, stream};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    answer::AnswerRoom,
     grpc::{caller::caller, timestamp::timestamp},
     status::to_status,
     trail::Trail,
@@ -66,7 +67,12 @@ impl ContextService for ContextGate {
         let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
         let id = ContextId::parse(&request.into_inner().id).map_err(to_status)?;
         trail.object(CONTEXT, id);
-        Ok(Response::new(wire(self.contexts.get(&caller.agent, id).await.map_err(to_status)?)))
+        let (context, room) = self.contexts.get(&caller.agent, id).await.map_err(to_status)?;
+        let mut response = Response::new(wire(context));
+        if let Some(room) = room {
+            response.extensions_mut().insert(AnswerRoom::new(room));
+        }
+        Ok(response)
     }
 
     async fn update_context(&self, request: Request<UpdateContextRequest>) -> Result<Response<Context>, Status> {
@@ -140,13 +146,15 @@ fn wire_position(position: Position) -> v1::Position {
 }
 
 fn event(notice: Notice) -> ContextEvent {
+    let stands = |kind: Kind, after: Vec<Position>| ContextEvent {
+        kind: kind.into(),
+        context: None,
+        position: None,
+        positions: after.into_iter().map(wire_position).collect(),
+    };
     match notice {
-        Notice::Subscribed { after } => ContextEvent {
-            kind: Kind::Subscribed.into(),
-            context: None,
-            position: None,
-            positions: after.into_iter().map(wire_position).collect(),
-        },
+        Notice::Subscribed { after } => stands(Kind::Subscribed, after),
+        Notice::Bookmark { after } => stands(Kind::Bookmark, after),
         Notice::Change { position, event } => {
             let (kind, context) = match event.change {
                 Change::Created => (Kind::Created, wire(event.context)),

@@ -2,24 +2,23 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, Notify};
+use tokio::time::Instant;
 
 use super::{
     audience::{Access, Viewer, may_follow, may_publish},
     change::{self, Change},
     context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, validate_labels, validate_ttl},
     expiry::ExpirySweep,
-    parts::{ContextConfig, ContextStores, Parts},
+    parts::{ContextConfig, ContextStores, Parts, RETRIES, busy},
     ports::{Created, ListFilter},
     relay::{self, Relay},
-    schema_check::SchemaChecks,
-    subscription::{From, Subscriber, Subscription},
+    subscription::{From, Source, Subscriber, Subscription},
     tail::{ContextTail, WindowSize},
 };
 use crate::{
@@ -28,7 +27,7 @@ use crate::{
         snapshot::{ContextType, Directory},
     },
     fault::{Code, Fault},
-    kit::{clock::now, labels, page, supervisor::Supervisor},
+    kit::{budget::Room, clock::now, labels, page, supervisor::Supervisor},
     log::bus::{Bounds, Bus, BusError, TopicName},
     metrics::contexts::ContextMetrics,
 };
@@ -36,8 +35,8 @@ use crate::{
 /// How many contexts a list reads at a time.
 const LIST_STEP: usize = 64;
 
-/// How often a change is tried again that another one came before, where the caller named no version.
-const RETRIES: usize = 10;
+/// How long the ends of a log are taken for current, where only its lag is asked for.
+const ENDS_AGE: Duration = Duration::from_secs(10);
 
 /// What a caller gives to share a context.
 #[derive(Clone, Debug)]
@@ -76,12 +75,20 @@ pub struct ContextPage {
     pub next_page_token: String,
 }
 
+/// What the partitions of a topic held, and when.
+#[derive(Clone)]
+struct Ends {
+    at: Instant,
+    bounds: Vec<Result<Bounds, BusError>>,
+}
+
 /// The contexts of one tenant, at one replica.
 pub struct Contexts {
     parts: Arc<Parts>,
     bus: Arc<dyn Bus>,
     tenant: String,
     tails: Mutex<HashMap<String, Weak<ContextTail>>>,
+    ends: Mutex<HashMap<TopicName, Ends>>,
     supervisor: Supervisor,
 }
 
@@ -116,12 +123,12 @@ impl Contexts {
         config: ContextConfig,
         supervisor: &Supervisor,
     ) -> Arc<Self> {
-        let (schemas, committed) = (SchemaChecks::default(), Arc::new(Notify::new()));
         Arc::new(Self {
-            parts: Arc::new(Parts { stores, directory, schemas, config, committed }),
+            parts: Arc::new(Parts::new(stores, directory, config)),
             bus,
             tenant: tenant.into(),
-            tails: Mutex::new(HashMap::new()),
+            tails: Mutex::default(),
+            ends: Mutex::default(),
             supervisor: supervisor.clone(),
         })
     }
@@ -138,11 +145,13 @@ impl Contexts {
         check_payload(&new.payload, kind)?;
         let key = Some(new.idempotency_key.as_str()).filter(|key| !key.is_empty());
         labels::check_name("IDEMPOTENCY_KEY_INVALID", "the idempotency key", &new.idempotency_key)?;
+        // The payload itself counts as the body of its request; this is for the event, which has it again.
+        let _room = self.parts.room(creator.id, new.payload.len()).await?;
         let schema = self.parts.schemas.check(&snapshot, &new.description.kind, &new.payload).await?;
         let size = new.payload.len() as u64;
         let sha256 = Sha256::digest(&new.payload).into();
         let context = new.description.context(creator, schema, Payload::Inline(new.payload), size, sha256);
-        let event = change::encode(Change::Created, &context)?;
+        let event = change::encode(Change::Created, &context, None)?;
         for _ in 0..RETRIES {
             match (self.parts.stores.contexts.create(&context, key, event.clone()).await?, key) {
                 (Created::New, _) => {
@@ -161,9 +170,9 @@ impl Contexts {
         Err(busy(context.id))
     }
 
-    /// A context that the caller may see.
-    pub async fn get(&self, caller: &Agent, id: ContextId) -> Result<Context, Fault> {
-        self.parts.get(caller, id).await
+    /// A context that the caller may see, and the room that its payload takes, to be held for as long.
+    pub async fn get(&self, caller: &Agent, id: ContextId) -> Result<(Context, Option<Room>), Fault> {
+        self.parts.get_whole(caller, id).await
     }
 
     /// Makes a new version.
@@ -185,6 +194,7 @@ impl Contexts {
         if old.version != update.version {
             return Err(conflict());
         }
+        let _room = self.parts.room(caller.id, update.payload.len()).await?;
         let schema = self.parts.schemas.check(&snapshot, &old.kind, &update.payload).await?;
         let time = now();
         let context = Context {
@@ -197,9 +207,9 @@ impl Contexts {
             payload: Payload::Inline(update.payload),
             updated_at: time,
             expires_at: update.ttl.map_or(old.expires_at, |ttl| Some(time + ttl)),
-            ..old
+            ..old.clone()
         };
-        let event = change::encode(Change::Updated, &context)?;
+        let event = change::encode(Change::Updated, &context, Some(&old))?;
         if !self.parts.stores.contexts.update(&context, event).await? {
             return Err(conflict());
         }
@@ -258,47 +268,74 @@ impl Contexts {
     pub async fn subscribe(&self, caller: &Agent, kind: &str, from: &From) -> Result<Subscription, Fault> {
         may_follow(caller, kind, self.parts.directory.snapshot().context_types.contains_key(kind))?;
         let tail = self.tail(kind).await?;
-        let cancellation = self.supervisor.stop().clone();
-        let subscriber = Subscriber { directory: self.parts.directory.clone(), agent: caller.id, kind: kind.to_owned() };
-        Subscription::open(self.bus.clone(), tail, subscriber, from, cancellation).await
+        let source = Source {
+            bus: self.bus.clone(),
+            tail,
+            reads: self.parts.reads.clone(),
+            bookmark_every: self.parts.config.bookmark_every,
+            cancellation: self.supervisor.stop().clone(),
+        };
+        Subscription::open(source, Subscriber::new(self.parts.directory.clone(), caller.id, kind), from).await
     }
 
     /// How many types are followed now.
-    pub async fn tails(&self) -> usize {
-        self.tails.lock().await.values().filter(|tail| tail.strong_count() > 0).count()
+    #[must_use]
+    pub fn tails(&self) -> usize {
+        self.lock().values().filter(|tail| tail.strong_count() > 0).count()
     }
 
-    /// The topic of each type that is followed, and how many of its records this replica has not read yet.
+    /// The topic of each type that is followed, and how many of its records this replica has not read yet, as of a few seconds ago.
     ///
     /// # Errors
     /// Where the bus does not answer.
     pub async fn lags(&self) -> Result<Vec<(TopicName, u64)>, BusError> {
-        let tails: Vec<_> = self.tails.lock().await.values().filter_map(Weak::upgrade).filter(|tail| !tail.ended()).collect();
+        let tails: Vec<_> = self.lock().values().filter_map(Weak::upgrade).filter(|tail| !tail.ended()).collect();
         let mut lags = Vec::with_capacity(tails.len());
+        let mut ends = HashMap::with_capacity(tails.len());
         for tail in tails {
-            match self.bus.bounds_each(&tail.topic).await {
-                Ok(bounds) => lags.push((tail.topic.clone(), Bounds::unread(&bounds, tail.read().into_iter()))),
-                // Its tail is about to find out, too.
-                Err(BusError::NoSuchTopic(_)) => {}
-                Err(error) => return Err(error),
-            }
+            let known = self.ends().get(&tail.topic).filter(|ends| ends.at.elapsed() < ENDS_AGE).cloned();
+            let known = match known {
+                Some(known) => known,
+                None => match self.bus.bounds_each(&tail.topic).await {
+                    Ok(bounds) => Ends { at: Instant::now(), bounds },
+                    // Its tail is about to find out, too.
+                    Err(BusError::NoSuchTopic(_)) => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            lags.push((tail.topic.clone(), Bounds::unread(&known.bounds, tail.read().into_iter())));
+            ends.insert(tail.topic.clone(), known);
         }
+        *self.ends() = ends;
         Ok(lags)
+    }
+
+    fn ends(&self) -> MutexGuard<'_, HashMap<TopicName, Ends>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one tail of a type, started for its first subscriber.
     async fn tail(&self, kind: &str) -> Result<Arc<ContextTail>, Fault> {
-        let mut tails = self.tails.lock().await;
-        tails.retain(|_, tail| tail.strong_count() > 0);
-        if let Some(tail) = tails.get(kind).and_then(Weak::upgrade).filter(|tail| !tail.ended()) {
+        if let Some(tail) = self.lock().get(kind).and_then(living) {
             return Ok(tail);
         }
+        // Without the lock: a topic that does not answer must not hold up subscriptions to others.
         let size = WindowSize { events: self.parts.config.window_events, bytes: self.parts.config.window_bytes };
         let topic = TopicName::context(&self.tenant, kind);
         let tail = ContextTail::start(self.bus.clone(), topic, size, &self.supervisor).await.map_err(Fault::from)?;
+        let mut tails = self.lock();
+        tails.retain(|_, tail| tail.strong_count() > 0);
+        // Another subscriber may have been quicker: then this one ends.
+        if let Some(first) = tails.get(kind).and_then(living) {
+            return Ok(first);
+        }
         let tail = Arc::new(tail);
         tails.insert(kind.to_owned(), Arc::downgrade(&tail));
         Ok(tail)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<ContextTail>>> {
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A context that the caller may change. Not found where it may not even see it.
@@ -327,6 +364,10 @@ impl Contexts {
             passed_over: HashMap::new(),
         }
     }
+}
+
+fn living(tail: &Weak<ContextTail>) -> Option<Arc<ContextTail>> {
+    tail.upgrade().filter(|tail| !tail.ended())
 }
 
 fn bytes(context: &Context) -> usize {
@@ -361,8 +402,4 @@ fn same(first: Context, again: &Context) -> Result<Context, Fault> {
         ));
     }
     Ok(first)
-}
-
-fn busy(id: ContextId) -> Fault {
-    Fault::new(Code::Aborted, "CONTEXT_BUSY", format!("context {id} changes all the time: try again"))
 }

@@ -24,6 +24,17 @@ use crate::{
 /// The header of a tombstone that holds the [`ContextChange`] of a deletion.
 pub const DELETED: &str = "acb-deleted";
 
+/// The version of [`ContextChange`] that this hub writes, and the newest that it reads.
+///
+/// A change that an older hub would misread gets a new one. Older hubs then stop at it: passed over, it would be missed.
+const FORMAT: u32 = 1;
+
+/// Why a record of a newer hub is not read.
+pub(crate) const NEWER: &str = "LOG_RECORD_NEWER";
+
+/// Where chunks are: in PostgreSQL.
+const BACKEND: &str = "postgres";
+
 /// One change of one context, as the log holds it. Field numbers are forever.
 ///
 /// ```proto
@@ -48,6 +59,16 @@ pub const DELETED: &str = "acb-deleted";
 ///   optional int64 expires_at = 18;
 ///   string schema_id = 19;        // the JSON Schema that the payload met; both empty without one
 ///   string schema_version = 20;
+///   uint32 format = 21;           // 1; in every version of this message under this number
+///   Labels previous = 22;         // of an update: what the version before it had
+///   string backend = 23;          // with `upload`: where its chunks are; postgres
+///
+///   message Labels {
+///     map<string, string> metadata = 1;
+///     string content_type = 2;
+///     uint64 size = 3;
+///     string scope = 4;
+///   }
 /// }
 /// ```
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -112,6 +133,53 @@ pub struct ContextChange {
     /// In which version.
     #[prost(string, tag = "20")]
     pub schema_version: String,
+    /// See [`FORMAT`].
+    #[prost(uint32, tag = "21")]
+    pub format: u32,
+    /// Of an update: what the version before it had.
+    #[prost(message, optional, tag = "22")]
+    pub previous: Option<WireLabels>,
+    /// Where the chunks are.
+    #[prost(string, tag = "23")]
+    pub backend: String,
+}
+
+/// What a filter may go by, beside what never changes.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct WireLabels {
+    /// Anything else.
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub metadata: BTreeMap<String, String>,
+    /// Media type.
+    #[prost(string, tag = "2")]
+    pub content_type: String,
+    /// Bytes of the payload.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// Who may see it.
+    #[prost(string, tag = "4")]
+    pub scope: String,
+}
+
+/// Read before anything else of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct Format {
+    #[prost(uint32, tag = "21")]
+    format: u32,
+}
+
+fn read(event: &Bytes) -> Result<ContextChange, Fault> {
+    let Format { format } = Format::decode(event.clone()).map_err(damaged)?;
+    match format {
+        FORMAT => ContextChange::decode(event.clone()).map_err(damaged),
+        0 => Err(damaged("it has no format")),
+        newer => Err(Fault::unavailable(
+            NEWER,
+            format!(
+                "a change of a context is of format {newer}, and this replica knows up to {FORMAT}: use a replica that is newer"
+            ),
+        )),
+    }
 }
 
 /// What happened to a context.
@@ -139,6 +207,19 @@ impl Change {
     }
 }
 
+/// What may change of a context beside its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// Anything else.
+    pub metadata: BTreeMap<String, String>,
+    /// Media type of the payload.
+    pub content_type: String,
+    /// Bytes of the payload.
+    pub size: u64,
+    /// Who may see it.
+    pub scope: Scope,
+}
+
 /// A change, decoded. For a deletion the context is what it last was, without its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -146,10 +227,12 @@ pub struct Event {
     pub change: Change,
     /// The context after it.
     pub context: Context,
+    /// Of an update: what the version before it had.
+    pub previous: Option<Labels>,
 }
 
-/// The log's form of a change, for the outbox. Refuses one that the log would not take.
-pub fn encode(change: Change, context: &Context) -> Result<Bytes, Fault> {
+/// The log's form of a change, for the outbox. Refuses one that the log would not take. `previous`: what an update replaces.
+pub fn encode(change: Change, context: &Context, previous: Option<&Context>) -> Result<Bytes, Fault> {
     let deleted = change == Change::Deleted;
     let message = ContextChange {
         kind: change.number(),
@@ -161,7 +244,7 @@ pub fn encode(change: Change, context: &Context) -> Result<Bytes, Fault> {
         scope: context.access.scope.as_str().to_owned(),
         groups: context.access.groups.clone(),
         agents: context.access.agents.clone(),
-        metadata: if deleted { BTreeMap::new() } else { context.metadata.clone() },
+        metadata: context.metadata.clone(),
         content_type: context.content_type.clone(),
         payload: match &context.payload {
             Payload::Inline(payload) if !deleted => Some(payload.clone()),
@@ -178,6 +261,17 @@ pub fn encode(change: Change, context: &Context) -> Result<Bytes, Fault> {
         expires_at: context.expires_at.map(to_micros),
         schema_id: context.schema.as_ref().map(|schema| schema.id.clone()).unwrap_or_default(),
         schema_version: context.schema.as_ref().map(|schema| schema.version.clone()).unwrap_or_default(),
+        format: FORMAT,
+        previous: previous.map(|previous| WireLabels {
+            metadata: previous.metadata.clone(),
+            content_type: previous.content_type.clone(),
+            size: previous.size,
+            scope: previous.access.scope.as_str().to_owned(),
+        }),
+        backend: match context.payload {
+            Payload::Chunks(_) if !deleted => BACKEND.to_owned(),
+            _ => String::new(),
+        },
     };
     let size = message.encoded_len();
     if size > MAX_INLINE_BYTES {
@@ -192,7 +286,7 @@ pub fn encode(change: Change, context: &Context) -> Result<Bytes, Fault> {
 
 /// The record that carries an encoded change.
 pub fn record(event: Bytes) -> Result<Record, Fault> {
-    let change = ContextChange::decode(event.clone()).map_err(damaged)?;
+    let change = read(&event)?;
     let deleted = change.kind == Change::Deleted.number();
     Ok(Record {
         key: Some(change.id),
@@ -203,7 +297,7 @@ pub fn record(event: Bytes) -> Result<Record, Fault> {
 
 /// The same change without its payload: for a topic that does not take so large a record. Readers get the payload by the id.
 pub fn without_payload(event: Bytes) -> Result<Bytes, Fault> {
-    let mut change = ContextChange::decode(event).map_err(damaged)?;
+    let mut change = read(&event)?;
     change.payload = None;
     Ok(change.encode_to_vec().into())
 }
@@ -217,10 +311,18 @@ pub fn decode(record: &Record) -> Result<Option<Event>, Fault> {
             None => return Ok(None),
         },
     };
-    let change = ContextChange::decode(value.clone()).map_err(damaged)?;
+    let change = read(value)?;
+    if !change.upload.is_empty() && change.backend != BACKEND {
+        return Err(damaged("its payload is in an unknown backend"));
+    }
+    let previous = change.previous.map(|labels| {
+        let scope = labels.scope.parse::<Scope>().map_err(damaged)?;
+        Ok::<_, Fault>(Labels { metadata: labels.metadata, content_type: labels.content_type, size: labels.size, scope })
+    });
     let kind = Change::from_number(change.kind).ok_or_else(|| damaged("unknown kind of change"))?;
     Ok(Some(Event {
         change: kind,
+        previous: previous.transpose()?,
         context: Context {
             id: ContextId(uuid(&change.id)?),
             kind: change.context_type,
@@ -263,67 +365,4 @@ fn date(micros: i64) -> Result<OffsetDateTime, Fault> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::kit::clock::now;
-
-    pub(crate) fn context(payload: Payload) -> Context {
-        Context {
-            id: ContextId(Uuid::now_v7()),
-            kind: "notes".into(),
-            creator: AgentId(Uuid::now_v7()),
-            creator_name: "writer".into(),
-            access: Access { scope: Scope::Group, groups: vec!["red".into()], agents: Vec::new() },
-            metadata: BTreeMap::from([("a".into(), "b".into())]),
-            version: 3,
-            content_type: "text/plain".into(),
-            schema: Some(SchemaRef { id: "note".into(), version: "3".into() }),
-            payload,
-            size: 5,
-            sha256: [7; 32],
-            created_at: now(),
-            updated_at: now(),
-            expires_at: Some(now()),
-        }
-    }
-
-    #[test]
-    fn a_change_survives_the_log() {
-        for payload in [
-            Payload::Inline(Bytes::from_static(b"hello")),
-            Payload::Inline(Bytes::new()),
-            Payload::Chunks(UploadId(Uuid::now_v7())),
-        ] {
-            for change in [Change::Created, Change::Updated] {
-                let context = context(payload.clone());
-                let record = record(encode(change, &context).unwrap()).unwrap();
-                assert_eq!(record.key.as_deref(), Some(context.id.0.as_bytes().as_slice()));
-                assert!(record.headers.is_empty());
-                assert_eq!(decode(&record).unwrap(), Some(Event { change, context }));
-            }
-        }
-    }
-
-    #[test]
-    fn a_deletion_is_a_tombstone_that_still_says_who_may_know() {
-        let context = context(Payload::Inline(Bytes::from_static(b"hello")));
-        let record = record(encode(Change::Deleted, &context).unwrap()).unwrap();
-        assert_eq!(record.value, None);
-        let event = decode(&record).unwrap().unwrap();
-        assert_eq!((event.change, event.context.id, event.context.access), (Change::Deleted, context.id, context.access));
-        assert_eq!((event.context.payload, event.context.metadata.len()), (Payload::Unread, 0));
-        assert_eq!(decode(&Record { headers: Vec::new(), ..record }).unwrap(), None, "a bare tombstone says nothing");
-    }
-
-    #[test]
-    fn what_is_damaged_or_too_large_is_refused() {
-        let reason = |result: Result<Bytes, Fault>| result.map(|_| ()).map_err(|fault| fault.reason);
-        let large = context(Payload::Inline(vec![0; MAX_INLINE_BYTES].into()));
-        assert_eq!(reason(encode(Change::Created, &large)), Err("CONTEXT_TOO_LARGE"));
-        let garbage = Record { value: Some(Bytes::from_static(b"\xff\xff\xff")), ..Record::default() };
-        assert_eq!(decode(&garbage).map_err(|fault| fault.reason), Err("CONTEXT_RECORD_DAMAGED"));
-        let small = encode(Change::Created, &context(Payload::Inline(Bytes::from_static(b"hello")))).unwrap();
-        let stripped = decode(&record(without_payload(small).unwrap()).unwrap()).unwrap().unwrap();
-        assert_eq!((stripped.context.payload, stripped.context.size), (Payload::Unread, 5));
-    }
-}
+pub(crate) mod tests;

@@ -13,3 +13,4 @@ mod schema_check;
 pub mod subscription;
 mod tail;
 pub mod upload;
+mod versions;

@@ -2,20 +2,40 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 use super::{
     audience::Viewer,
     change::{self, Change},
-    context::{Context, ContextId},
+    context::{Context, ContextId, Payload},
     ports::{ChunkStore, ContextStore, Outbox, UploadStore},
     schema_check::SchemaChecks,
 };
 use crate::{
-    directory::{agent::Agent, snapshot::Directory},
-    fault::Fault,
-    kit::clock::now,
+    directory::{
+        agent::{Agent, AgentId},
+        snapshot::Directory,
+    },
+    fault::{Code, Fault},
+    kit::{
+        budget::{Budget, Room, Shares},
+        clock::now,
+    },
 };
+
+const MIB: usize = 1024 * 1024;
+
+/// What the contexts of all calls hold at one time, beside their request bodies, and those of one agent's calls.
+const CALLS: (usize, usize) = (64 * MIB, 8 * MIB);
+
+/// The same of what subscribers read from the log.
+const READS: (usize, usize) = (32 * MIB, 8 * MIB);
+
+/// How long a call waits for room.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// How often what another change overtook is tried again, where the caller named no version.
+pub(crate) const RETRIES: usize = 10;
 
 /// What contexts are kept in.
 #[derive(Clone)]
@@ -43,6 +63,8 @@ pub struct ContextConfig {
     pub window_events: usize,
     /// And how many bytes of them.
     pub window_bytes: usize,
+    /// How often a subscriber that sees nothing is told where it stands.
+    pub bookmark_every: Duration,
     /// Chunks that go to or come from the store at the same time, over all streams of this replica.
     pub chunk_operations: usize,
 }
@@ -55,6 +77,7 @@ impl Default for ContextConfig {
             upload_lifetime: Duration::from_secs(24 * 60 * 60),
             window_events: 1024,
             window_bytes: 8 * 1024 * 1024,
+            bookmark_every: Duration::from_secs(30),
             chunk_operations: 3,
         }
     }
@@ -68,25 +91,70 @@ pub(crate) struct Parts {
     pub(crate) config: ContextConfig,
     /// Wakes the relay: a change was committed.
     pub(crate) committed: Arc<Notify>,
+    /// Payloads and events of calls.
+    calls: Shares<AgentId>,
+    /// Records that subscribers read.
+    pub(crate) reads: Arc<Shares<AgentId>>,
 }
 
 impl Parts {
-    /// A context that the caller may see.
+    pub(crate) fn new(stores: ContextStores, directory: Directory, config: ContextConfig) -> Self {
+        Self {
+            stores,
+            directory,
+            schemas: SchemaChecks::default(),
+            config,
+            committed: Arc::default(),
+            calls: Shares::queues(Budget::new(CALLS.0), CALLS.1),
+            reads: Arc::new(Shares::strict(Budget::new(READS.0), READS.1)),
+        }
+    }
+
+    /// Room for what a call of this agent holds.
+    pub(crate) async fn room(&self, agent: AgentId, bytes: usize) -> Result<Room, Fault> {
+        timeout(WAIT, self.calls.wait(agent, bytes)).await.map_err(|_| {
+            let why =
+                "contexts of this agent hold as many bytes as they may on this replica: try again when some calls have ended";
+            Fault::new(Code::ResourceExhausted, "TOO_MANY_CONTEXT_BYTES", why)
+        })
+    }
+
+    /// A context that the caller may see, without its payload.
     pub(crate) async fn get(&self, caller: &Agent, id: ContextId) -> Result<Context, Fault> {
         let context = self.stores.contexts.get(id).await?.filter(|context| context.seen_by(&Viewer::of(caller)));
         context.ok_or_else(|| not_found(id))
     }
 
+    /// The same with its payload, and the room that this takes.
+    pub(crate) async fn get_whole(&self, caller: &Agent, id: ContextId) -> Result<(Context, Option<Room>), Fault> {
+        for _ in 0..RETRIES {
+            let context = self.get(caller, id).await?;
+            if context.payload != Payload::Unread {
+                return Ok((context, None));
+            }
+            // Only what the caller may see is loaded, and only where there is room for it.
+            let room = self.room(caller.id, usize::try_from(context.size).unwrap_or(usize::MAX)).await?;
+            if let Some(payload) = self.stores.contexts.payload(id, context.version).await? {
+                return Ok((Context { payload: Payload::Inline(payload), ..context }, Some(room)));
+            }
+        }
+        Err(busy(id))
+    }
+
     /// Deletes this version. False where it is not the current one any more.
     pub(crate) async fn remove(&self, context: &Context) -> Result<bool, Fault> {
         let tombstone = Context { version: context.version + 1, updated_at: now(), ..context.clone() };
-        let event = change::encode(Change::Deleted, &tombstone)?;
+        let event = change::encode(Change::Deleted, &tombstone, None)?;
         let removed = self.stores.contexts.delete(context.id, context.version, event).await?;
         if removed {
             self.committed.notify_one();
         }
         Ok(removed)
     }
+}
+
+pub(crate) fn busy(id: ContextId) -> Fault {
+    Fault::new(Code::Aborted, "CONTEXT_BUSY", format!("context {id} changes all the time: try again"))
 }
 
 pub(crate) fn not_found(id: ContextId) -> Fault {

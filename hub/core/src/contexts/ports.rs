@@ -18,7 +18,7 @@ use crate::{directory::agent::AgentId, fault::Fault};
 pub enum Created {
     /// It is made.
     New,
-    /// The creator has made it before, with the same idempotency key.
+    /// The creator has made it before, with the same idempotency key. Without its payload.
     Before(Box<Context>),
 }
 
@@ -27,8 +27,10 @@ pub enum Created {
 pub trait ContextStore: Send + Sync + 'static {
     /// Makes one.
     async fn create(&self, context: &Context, idempotency_key: Option<&str>, event: Bytes) -> Result<Created, Fault>;
-    /// One that has not expired, with its payload.
+    /// One that has not expired, without its payload.
     async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault>;
+    /// The inline payload of this version. `None` where that is not the current one any more.
+    async fn payload(&self, id: ContextId, version: u64) -> Result<Option<Bytes>, Fault>;
     /// Replaces version `context.version - 1` with this one. False where that is not the current one any more.
     async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault>;
     /// Removes this version, expired or not. False where it is not the current one any more.

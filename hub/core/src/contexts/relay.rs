@@ -324,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_partition_that_refuses_holds_up_no_other_and_is_not_tried_for_each_context() {
-        let event: Bytes = change::encode(Change::Created, &context(Payload::Unread)).unwrap();
+        let event: Bytes = change::encode(Change::Created, &context(Payload::Unread), None).unwrap();
         let in_partition =
             |partition| std::iter::repeat_with(|| ContextId(Uuid::new_v4())).filter(move |id| partition_of(id.0, 2) == partition);
         let contexts = in_partition(0).take(100).chain(in_partition(1).take(1));

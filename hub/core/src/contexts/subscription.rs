@@ -1,24 +1,37 @@
 //! One agent's subscription to the changes of one context type.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     audience::{Viewer, may_follow},
     change::{Change, Event},
-    tail::{ContextTail, Found, Place, Placed, Versions, epoch_changed},
+    context::MAX_INLINE_BYTES,
+    tail::{ContextTail, Found, HELD_BYTES, Place, Placed, epoch_changed},
+    versions::Versions,
 };
 use crate::{
-    directory::{agent::AgentId, snapshot::Directory},
+    directory::{
+        agent::AgentId,
+        snapshot::{Directory, Snapshot},
+    },
     fault::{Code, Fault},
-    kit::clock::now,
-    log::bus::{Bounds, Bus, Epoch, Offset, Partition, TopicInfo, TopicName},
+    kit::{budget::Shares, clock::now},
+    log::bus::{Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
 };
 
-/// Events taken from the window, and records from the log, at a time.
-const WINDOW_BATCH: usize = 64;
-const LOG_BATCH: usize = 8;
+/// The most records that are read from the log at a time. Each of them may have [`MAX_INLINE_BYTES`].
+pub(crate) const LOG_BATCH: usize = 8;
+
+/// After so many records with nothing that the agent may see, it is told where it stands.
+const TELL_AFTER: u64 = 1024;
+
+/// The first and the longest pause until the log is asked again for what it does not show yet, and how long that may last.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Contexts that a subscription remembers the version of.
 const REMEMBERED: usize = 1024;
@@ -53,6 +66,11 @@ pub enum Notice {
         /// Where it begins, for [`From::After`]: the last record before it in each partition that ever had one.
         after: Vec<Position>,
     },
+    /// Everything up to here is told: since the last notice there was nothing that the agent may see.
+    Bookmark {
+        /// The last record in each partition that ever had one.
+        after: Vec<Position>,
+    },
     /// A change of a context that the agent may see.
     Change {
         /// Where it is.
@@ -64,61 +82,108 @@ pub enum Notice {
 
 /// Who subscribes to what, and whether it still may.
 pub(crate) struct Subscriber {
-    pub(crate) directory: Directory,
-    pub(crate) agent: AgentId,
-    pub(crate) kind: String,
+    directory: Directory,
+    agent: AgentId,
+    kind: String,
+    /// What it sees, by that snapshot.
+    known: Option<(Arc<Snapshot>, Viewer)>,
 }
 
 impl Subscriber {
-    /// What it sees, as the directory knows it now.
-    fn viewer(&self) -> Result<Viewer, Fault> {
-        let snapshot = self.directory.snapshot();
-        let agent = snapshot.acting(self.agent)?;
-        may_follow(agent, &self.kind, snapshot.context_types.contains_key(&self.kind))?;
-        Ok(Viewer::of(agent))
+    pub(crate) fn new(directory: Directory, agent: AgentId, kind: &str) -> Self {
+        Self { directory, agent, kind: kind.to_owned(), known: None }
     }
+
+    /// What it sees, as the directory knows it now.
+    fn viewer(&mut self) -> Result<&Viewer, Fault> {
+        let snapshot = self.directory.snapshot();
+        let known = match self.known.take() {
+            Some((by, viewer)) if Arc::ptr_eq(&by, &snapshot) => (by, viewer),
+            _ => {
+                let agent = snapshot.acting(self.agent)?;
+                may_follow(agent, &self.kind, snapshot.context_types.contains_key(&self.kind))?;
+                let viewer = Viewer::of(agent);
+                (snapshot, viewer)
+            }
+        };
+        Ok(&self.known.insert(known).1)
+    }
+}
+
+/// What a subscription reads from, and under which bounds.
+pub(crate) struct Source {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) tail: Arc<ContextTail>,
+    /// What all subscribers of the replica may be reading from the log at one time.
+    pub(crate) reads: Arc<Shares<AgentId>>,
+    /// How often a subscriber that sees nothing is told where it stands.
+    pub(crate) bookmark_every: Duration,
+    pub(crate) cancellation: CancellationToken,
 }
 
 /// Hands out changes as they are asked for: what is not asked for stays in the log.
 pub struct Subscription {
-    bus: Arc<dyn Bus>,
-    tail: Arc<ContextTail>,
+    source: Source,
     subscriber: Subscriber,
-    cancellation: CancellationToken,
     greeting: Option<Notice>,
     place: Place,
     pending: VecDeque<Arc<Placed>>,
     versions: Versions,
+    /// How many records are read from the log next: more of them as long as they are small.
+    batch: usize,
+    /// The partition that is read next, where several are behind.
+    turn: usize,
+    /// Since when the log has not shown what it has, and the next pause.
+    unshown: Option<(Instant, Duration)>,
+    told: Told,
+}
+
+/// Where the subscriber was last told that it stands.
+struct Told {
+    next: Vec<Offset>,
+    at: Instant,
+}
+
+impl Told {
+    fn now(next: &[Offset]) -> Self {
+        Self { next: next.to_vec(), at: Instant::now() }
+    }
+
+    /// Takes note of a change that was told.
+    fn passed(&mut self, partition: Partition, offset: Offset) {
+        if let Some(next) = self.next.get_mut(partition as usize) {
+            *next = offset + 1;
+        }
+    }
+
+    /// Records since.
+    fn behind(&self, next: &[Offset]) -> u64 {
+        let told = self.next.iter().copied().chain(std::iter::repeat(0));
+        next.iter().zip(told).map(|(next, told)| next.saturating_sub(told)).sum()
+    }
 }
 
 impl Subscription {
-    pub(crate) async fn open(
-        bus: Arc<dyn Bus>,
-        tail: Arc<ContextTail>,
-        subscriber: Subscriber,
-        from: &From,
-        cancellation: CancellationToken,
-    ) -> Result<Self, Fault> {
-        let info = bus.topic(&tail.topic).await.map_err(Fault::from)?;
-        let bounds = bus.bounds(&tail.topic).await.map_err(Fault::from)?;
-        if info.epoch != tail.epoch() {
-            return Err(epoch_changed(&tail.topic));
+    pub(crate) async fn open(source: Source, subscriber: Subscriber, from: &From) -> Result<Self, Fault> {
+        let topic = &source.tail.topic;
+        let info = source.bus.topic(topic).await.map_err(Fault::from)?;
+        let bounds = source.bus.bounds(topic).await.map_err(Fault::from)?;
+        if info.epoch != source.tail.epoch() {
+            return Err(epoch_changed(topic));
         }
-        let next = begin(&tail.topic, info, &bounds, from)?;
-        let after = (0..).zip(&next).filter_map(|(partition, next)| {
-            let offset = next.checked_sub(1)?;
-            Some(Position { epoch: info.epoch, partition, offset })
-        });
-        let greeting = Some(Notice::Subscribed { after: after.collect() });
+        let next = begin(topic, info, &bounds, from)?;
+        let greeting = Some(Notice::Subscribed { after: positions(info.epoch, &next) });
         Ok(Self {
-            bus,
-            tail,
+            source,
             subscriber,
-            cancellation,
             greeting,
+            told: Told::now(&next),
             place: Place::at(next),
             pending: VecDeque::new(),
             versions: Versions::new(REMEMBERED),
+            batch: 1,
+            turn: 0,
+            unshown: None,
         })
     }
 
@@ -127,7 +192,8 @@ impl Subscription {
         if let Some(greeting) = self.greeting.take() {
             return Ok(greeting);
         }
-        let mut changes = self.tail.changes();
+        let cancellation = self.source.cancellation.clone();
+        let mut changes = self.source.tail.changes();
         let mut directory = self.subscriber.directory.changes();
         self.subscriber.viewer()?;
         loop {
@@ -135,22 +201,44 @@ impl Subscription {
                 return Ok(notice);
             }
             changes.mark_unchanged();
-            match self.tail.find(&mut self.place, WINDOW_BATCH) {
+            let found = self.source.tail.find(&mut self.place);
+            let behind = self.told.behind(&self.place.next);
+            let bookmark_at = self.told.at + self.source.bookmark_every;
+            let is_due = behind >= TELL_AFTER || behind > 0 && bookmark_at <= Instant::now();
+            match found {
                 Found::Events(events) => self.pending.extend(events),
-                Found::Behind(start) => self.catch_up(&start).await?,
                 Found::Ended(fault) => return Err(fault),
+                Found::Behind(_) | Found::Nothing if is_due => return Ok(self.bookmark()),
+                Found::Behind(start) => match cancellation.run_until_cancelled(self.catch_up(&start)).await {
+                    Some(read) => read?,
+                    None => return self.end(behind),
+                },
                 Found::Nothing => {
                     tokio::select! {
-                        () = self.cancellation.cancelled() => {
-                            return Err(Fault::unavailable("HUB_STOPPING", "this replica stops: subscribe again after the last position"));
-                        }
+                        biased;
+                        () = cancellation.cancelled() => return self.end(behind),
                         _ = changes.changed() => {}
                         // A subscription that has nothing to say ends with the right to it, too.
                         Ok(()) = directory.changed() => { self.subscriber.viewer()?; }
+                        () = sleep_until(bookmark_at), if behind > 0 => {}
                     }
                 }
             }
         }
+    }
+
+    /// Where the subscriber stands. To be called only while nothing is pending: what is pending it was not told.
+    fn bookmark(&mut self) -> Notice {
+        self.told = Told::now(&self.place.next);
+        Notice::Bookmark { after: positions(self.source.tail.epoch(), &self.place.next) }
+    }
+
+    /// The replica stops. A subscriber that knows where it stands goes on from there at another one.
+    fn end(&mut self, behind: u64) -> Result<Notice, Fault> {
+        if behind > 0 {
+            return Ok(self.bookmark());
+        }
+        Err(Fault::unavailable("HUB_STOPPING", "this replica stops: subscribe again after the last position"))
     }
 
     /// The next pending change that the agent may see now.
@@ -159,12 +247,13 @@ impl Subscription {
             return Ok(None);
         }
         let viewer = self.subscriber.viewer()?;
-        let epoch = self.tail.epoch();
+        let epoch = self.source.tail.epoch();
         let time = now();
         while let Some(placed) = self.pending.pop_front() {
-            let Event { change, context } = &placed.event;
+            let Event { change, context, .. } = &placed.event;
             let gone = *change != Change::Deleted && context.expired(time);
-            if self.versions.advance(context.id, context.version) && !gone && context.seen_by(&viewer) {
+            if self.versions.advance(context.id, context.version) && !gone && context.seen_by(viewer) {
+                self.told.passed(placed.partition, placed.offset);
                 let position = Position { epoch, partition: placed.partition, offset: placed.offset };
                 return Ok(Some(Notice::Change { position, event: Box::new(placed.event.clone()) }));
             }
@@ -172,28 +261,68 @@ impl Subscription {
         Ok(None)
     }
 
-    /// Reads a little of the log in each partition that is behind the window.
+    /// Reads a little of the log in one partition that is behind the window, or waits where the log does not show it yet.
     async fn catch_up(&mut self, start: &[Offset]) -> Result<(), Fault> {
-        let topic = self.tail.topic.clone();
-        for (partition, start) in (0..).zip(start) {
-            let next = self.place.next.get(partition as usize).copied().unwrap_or(0);
-            if next >= *start {
-                continue;
+        let place = |partition: usize| self.place.next.get(partition).copied().unwrap_or(0);
+        let partitions = (self.turn..start.len()).chain(0..self.turn.min(start.len()));
+        let behind =
+            partitions.map(|partition| (partition, place(partition))).find(|(partition, next)| *next < start[*partition]);
+        let Some((partition, next)) = behind else { return Ok(()) };
+        self.turn = partition + 1;
+        let number = Partition::try_from(partition).unwrap_or(Partition::MAX);
+        let Source { bus, tail, reads, .. } = &self.source;
+        let records = {
+            // Held for the time of the read only, so that a subscriber that takes nothing keeps nobody from reading.
+            let _room = reads.wait(self.subscriber.agent, self.batch * MAX_INLINE_BYTES).await;
+            bus.read(&tail.topic, number, next, self.batch).await.map_err(Fault::from)?
+        };
+        if records.first().is_none_or(|first| first.offset != next) {
+            // A hole: compaction makes them, and so does retention, which would be a loss.
+            let bounds = bus.bounds_each(&tail.topic).await?;
+            let bounds = bounds.into_iter().nth(partition).transpose()?;
+            if bounds.is_some_and(|bounds| bounds.first > next) {
+                return Err(expired(&tail.topic, number, next));
             }
-            let records = self.bus.read(&topic, partition, next, LOG_BATCH).await.map_err(Fault::from)?;
-            if records.first().is_none_or(|first| first.offset != next) {
-                // A hole: compaction makes them, and so does retention, which would be a loss.
-                let bounds = self.bus.bounds_each(&topic).await?;
-                let bounds = bounds.into_iter().nth(partition as usize).transpose()?;
-                if bounds.is_some_and(|bounds| bounds.first > next) {
-                    return Err(expired(&topic, partition, next));
-                }
-            }
-            self.pending.extend(records.iter().filter_map(Placed::decode).map(Arc::new));
-            self.place.passed(partition, records.last().map_or(*start, |last| last.offset + 1));
+        }
+        if records.is_empty() {
+            return self.look_again(number).await;
+        }
+        self.unshown = None;
+        let kept = keep(&records);
+        self.batch = if kept == records.len() { (self.batch * 2).min(LOG_BATCH) } else { kept };
+        for logged in records.iter().take(kept) {
+            self.pending.extend(Placed::decode(logged)?.map(Arc::new));
+            self.place.passed(number, logged.offset + 1);
         }
         Ok(())
     }
+
+    /// The partition had records where it shows none. After a change of its leader it may show them late: they must not be skipped.
+    async fn look_again(&mut self, partition: Partition) -> Result<(), Fault> {
+        let (since, pause) = self.unshown.unwrap_or((Instant::now(), LOOK_AGAIN.0));
+        if since.elapsed() >= SHOWN_WITHIN {
+            let why = format!("partition {partition} of {} does not show what it has had", self.source.tail.topic);
+            return Err(BusError::Unavailable(why).into());
+        }
+        self.unshown = Some((since, (pause * 2).min(LOOK_AGAIN.1)));
+        sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// How many of these a subscription may hold until its agent takes them: at least one.
+fn keep(records: &[Logged]) -> usize {
+    let mut bytes = 0;
+    let fits = records.iter().take_while(|logged| {
+        bytes += logged.record.value.as_ref().map_or(0, Bytes::len);
+        bytes <= HELD_BYTES
+    });
+    fits.count().max(1)
+}
+
+fn positions(epoch: Epoch, next: &[Offset]) -> Vec<Position> {
+    let last = (0..).zip(next).filter_map(|(partition, next)| Some((partition, next.checked_sub(1)?)));
+    last.map(|(partition, offset)| Position { epoch, partition, offset }).collect()
 }
 
 /// The first offset of each partition.
@@ -240,25 +369,4 @@ fn expired(topic: &TopicName, partition: Partition, offset: Offset) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_subscription_begins_where_it_says() {
-        let topic = TopicName::context("acme", "notes");
-        let info = TopicInfo { epoch: 4, partitions: 3 };
-        let bounds = [Bounds { first: 2, next: 9 }, Bounds { first: 0, next: 0 }, Bounds { first: 5, next: 6 }];
-        let at = |epoch, partition, offset| Position { epoch, partition, offset };
-        let begin = |from| begin(&topic, info, &bounds, &from).map_err(|fault| fault.reason);
-        let after = |after| begin(From::After(after));
-        assert_eq!(begin(From::Now), Ok(vec![9, 0, 6]));
-        assert_eq!(begin(From::Start), Ok(vec![2, 0, 5]));
-        assert_eq!(after(vec![at(4, 0, 6), at(4, 0, 7)]), Ok(vec![8, 0, 5]));
-        assert_eq!(after(vec![at(4, 0, 1)]), Ok(vec![2, 0, 5]), "nothing was missed yet");
-        assert_eq!(after(vec![at(4, 0, 0)]), Err("POSITION_EXPIRED"));
-        assert_eq!(after(vec![at(4, 0, 9)]), Err("POSITION_INVALID"));
-        assert_eq!(after(vec![at(4, 0, u64::MAX)]), Err("POSITION_INVALID"));
-        assert_eq!(after(vec![at(4, 3, 0)]), Err("POSITION_INVALID"));
-        assert_eq!(after(vec![at(3, 0, 6)]), Err("LOG_EPOCH_CHANGED"));
-    }
-}
+mod tests;

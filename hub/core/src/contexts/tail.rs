@@ -4,7 +4,7 @@
 //! nobody and is never buffered for.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,8 @@ use tracing::{debug, warn};
 
 use super::{
     change::{self, Event},
-    context::{ContextId, Payload},
+    context::Payload,
+    versions::Versions,
 };
 use crate::{
     fault::{Code, Fault},
@@ -30,6 +31,11 @@ const SHAPE_CHECK: Duration = Duration::from_secs(10);
 /// The longest wait before the log is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
+/// Events that a subscriber takes from the window at a time, and the bytes of them beside the first: the window lets go of them, and the
+/// subscriber holds them until its agent takes them.
+const WINDOW_BATCH: usize = 64;
+pub(crate) const HELD_BYTES: usize = 64 * 1024;
+
 /// Bytes that an event costs beside its payload, roughly.
 const EVENT_OVERHEAD: usize = 512;
 
@@ -42,51 +48,22 @@ pub(crate) struct Placed {
 }
 
 impl Placed {
-    /// `None` for what is no change of a context: it is passed over, since no repetition would mend it.
-    pub(crate) fn decode(logged: &Logged) -> Option<Self> {
+    /// `None` for what is no change of a context: it is passed over, since no repetition would mend it. A fault where a newer hub wrote it:
+    /// passed over, it would be missed.
+    pub(crate) fn decode(logged: &Logged) -> Result<Option<Self>, Fault> {
         match change::decode(&logged.record) {
-            Ok(Some(event)) => Some(Self { partition: logged.partition, offset: logged.offset, event }),
-            Ok(None) => None,
+            Ok(Some(event)) => Ok(Some(Self { partition: logged.partition, offset: logged.offset, event })),
+            Ok(None) => Ok(None),
+            Err(fault) if fault.reason == change::NEWER => Err(fault),
             Err(fault) => {
                 warn!(partition = logged.partition, offset = logged.offset, %fault, "passed over");
-                None
+                Ok(None)
             }
         }
     }
 
     fn cost(&self) -> usize {
         EVENT_OVERHEAD + if let Payload::Inline(payload) = &self.event.context.payload { payload.len() } else { 0 }
-    }
-}
-
-/// Tells repeats: the log has a change again where its acknowledgement was lost. Versions of a context only rise.
-#[derive(Debug)]
-pub(crate) struct Versions {
-    seen: HashMap<ContextId, u64>,
-    order: VecDeque<ContextId>,
-    capacity: usize,
-}
-
-impl Versions {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { seen: HashMap::new(), order: VecDeque::new(), capacity }
-    }
-
-    /// Whether this version is new. Forgets the context that came first when it is full.
-    pub(crate) fn advance(&mut self, id: ContextId, version: u64) -> bool {
-        if let Some(last) = self.seen.get_mut(&id) {
-            let new = version > *last;
-            *last = version.max(*last);
-            return new;
-        }
-        if self.order.len() >= self.capacity
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        self.seen.insert(id, version);
-        self.order.push_back(id);
-        true
     }
 }
 
@@ -161,7 +138,7 @@ impl Window {
         }
     }
 
-    fn find(&self, place: &mut Place, limit: usize) -> Found {
+    fn find(&self, place: &mut Place) -> Found {
         if let Some(fault) = &self.ended {
             return Found::Ended(fault.clone());
         }
@@ -175,10 +152,11 @@ impl Window {
                 return Found::Behind(self.start.clone());
             }
         };
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         let skip = usize::try_from(sequence - self.first).unwrap_or(usize::MAX);
         for placed in self.events.iter().skip(skip) {
-            if found.len() == limit {
+            bytes += placed.cost();
+            if found.len() == WINDOW_BATCH || !found.is_empty() && bytes > HELD_BYTES {
                 break;
             }
             sequence += 1;
@@ -190,6 +168,12 @@ impl Window {
             }
         }
         place.sequence = Some(sequence);
+        if sequence == self.first + self.events.len() as u64 {
+            // What was read and is not in the window is no change.
+            for (next, read) in place.next.iter_mut().zip(&self.read) {
+                *next = (*read).max(*next);
+            }
+        }
         if found.is_empty() { Found::Nothing } else { Found::Events(found) }
     }
 }
@@ -263,8 +247,8 @@ impl ContextTail {
         self.shared.window().read.clone()
     }
 
-    pub(crate) fn find(&self, place: &mut Place, limit: usize) -> Found {
-        self.shared.window().find(place, limit)
+    pub(crate) fn find(&self, place: &mut Place) -> Found {
+        self.shared.window().find(place)
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
@@ -310,7 +294,9 @@ impl Follower {
         loop {
             tokio::select! {
                 batch = tail.next() => match batch {
-                    Some(batch) => self.take(batch?),
+                    Some(batch) => if let Some(fault) = self.take(batch?) {
+                        return Ok(Some(fault));
+                    },
                     None => return Err(BusError::Unavailable(format!("the tail of {} ended", self.topic))),
                 },
                 _ = check.tick() => {
@@ -352,21 +338,33 @@ impl Follower {
         Ok(None)
     }
 
-    fn take(&mut self, batch: Batch) {
-        let Some(next) = self.next.get_mut(batch.partition as usize) else { return };
-        {
-            let mut window = self.shared.window();
-            for logged in batch.records.iter().filter(|logged| logged.offset >= *next) {
-                if let Some(placed) = Placed::decode(logged)
-                    && self.versions.advance(placed.event.context.id, placed.event.context.version)
-                {
-                    window.push(placed);
+    /// A fault where there is something that must not be passed over.
+    fn take(&mut self, batch: Batch) -> Option<Fault> {
+        let next = self.next.get_mut(batch.partition as usize)?;
+        let mut changes = Vec::with_capacity(batch.records.len());
+        let mut fault = None;
+        // Before the lock, which every subscriber takes.
+        for logged in batch.records.iter().filter(|logged| logged.offset >= *next) {
+            match Placed::decode(logged) {
+                Ok(Some(placed)) if self.versions.advance(placed.event.context.id, placed.event.context.version) => {
+                    changes.push(placed);
+                }
+                Ok(_) => {}
+                Err(newer) => {
+                    fault = Some(newer);
+                    break;
                 }
             }
         }
-        *next = batch.next.max(*next);
-        self.shared.window().read.clone_from(&self.next);
+        let mut window = self.shared.window();
+        changes.into_iter().for_each(|placed| window.push(placed));
+        if fault.is_none() {
+            *next = batch.next.max(*next);
+            window.read.clone_from(&self.next);
+        }
+        drop(window);
         self.shared.changed.send_replace(());
+        fault
     }
 }
 
@@ -387,7 +385,7 @@ mod tests {
     use crate::contexts::change::{Change, tests::context};
 
     fn placed(partition: Partition, offset: Offset) -> Placed {
-        Placed { partition, offset, event: Event { change: Change::Created, context: context(Payload::Unread) } }
+        Placed { partition, offset, event: Event { change: Change::Created, context: context(Payload::Unread), previous: None } }
     }
 
     fn window(events: usize, start: Vec<Offset>) -> Window {
@@ -407,16 +405,16 @@ mod tests {
     #[test]
     fn a_subscriber_sees_everything_from_its_place_on_once() {
         let mut window = window(100, vec![5, 7]);
+        window.read = vec![8, 9];
         let mut place = Place::at(vec![6, 7]);
         for (partition, offset) in [(0, 5), (1, 7), (0, 6), (1, 8)] {
             window.push(placed(partition, offset));
         }
-        assert_eq!(offsets(window.find(&mut place, 2)), Some(vec![(1, 7), (0, 6)]));
-        assert_eq!(offsets(window.find(&mut place, 2)), Some(vec![(1, 8)]));
-        assert_eq!(offsets(window.find(&mut place, 2)), Some(vec![]));
-        window.push(placed(0, 7));
-        assert_eq!(offsets(window.find(&mut place, 2)), Some(vec![(0, 7)]));
-        assert_eq!(place.next, [8, 9]);
+        assert_eq!(offsets(window.find(&mut place)), Some(vec![(1, 7), (0, 6), (1, 8)]));
+        assert_eq!(offsets(window.find(&mut place)), Some(vec![]));
+        window.push(placed(0, 8));
+        assert_eq!(offsets(window.find(&mut place)), Some(vec![(0, 8)]));
+        assert_eq!(place.next, [9, 9], "offset 7 was read, and is no change");
     }
 
     #[test]
@@ -426,10 +424,24 @@ mod tests {
         for offset in 0..4 {
             window.push(placed(0, offset));
         }
-        let Found::Behind(start) = window.find(&mut place, 10) else { panic!("it is behind") };
+        let Found::Behind(start) = window.find(&mut place) else { panic!("it is behind") };
         assert_eq!(start, [2, 0]);
         place.passed(0, 2);
-        assert_eq!(offsets(window.find(&mut place, 10)), Some(vec![(0, 2), (0, 3)]));
+        assert_eq!(offsets(window.find(&mut place)), Some(vec![(0, 2), (0, 3)]));
+    }
+
+    #[test]
+    fn a_subscriber_takes_few_large_events_at_a_time() {
+        let mut window = window(100, vec![0, 0]);
+        for offset in 0..3 {
+            let mut large = placed(0, offset);
+            large.event.context.payload = Payload::Inline(vec![0; HELD_BYTES].into());
+            window.push(large);
+        }
+        let mut place = Place::at(vec![0, 0]);
+        for offset in 0..3 {
+            assert_eq!(offsets(window.find(&mut place)), Some(vec![(0, offset)]));
+        }
     }
 
     #[test]
@@ -440,18 +452,5 @@ mod tests {
             window.push(placed(1, offset));
         }
         assert_eq!((window.events.len(), window.first, window.start[1]), (3, 7, 7));
-    }
-
-    #[test]
-    fn repeats_are_told_and_memory_is_bounded() {
-        let mut versions = Versions::new(2);
-        let ids: Vec<_> = (0..3).map(|_| context(Payload::Unread).id).collect();
-        assert!(versions.advance(ids[0], 1));
-        assert!(!versions.advance(ids[0], 1));
-        assert!(versions.advance(ids[0], 3));
-        assert!(!versions.advance(ids[0], 2));
-        assert!(versions.advance(ids[1], 1));
-        assert!(versions.advance(ids[2], 1));
-        assert_eq!((versions.seen.len(), versions.order.len()), (2, 2));
     }
 }

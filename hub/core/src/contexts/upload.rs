@@ -93,7 +93,7 @@ impl Uploads {
         let wanted = Upload { id: start.id, agent: agent.id, description: start.description, layout, context: None };
         // What can't become a context must be known now, not after a hundred chunks.
         let draft = wanted.description.clone().context(agent, None, Payload::Chunks(wanted.id), start.size, [0; 32]);
-        change::encode(Change::Created, &draft)?;
+        change::encode(Change::Created, &draft, None)?;
         let upload = self.parts.stores.uploads.begin(&wanted).await?;
         if upload.agent != agent.id {
             return Err(upload_not_found(upload.id));
@@ -127,7 +127,7 @@ impl Uploads {
 
     /// A context and its chunks, from one on.
     pub async fn receive(&self, agent: &Agent, id: ContextId, from_chunk: u32) -> Result<(Context, Chunks), Fault> {
-        let context = self.parts.get(agent, id).await?;
+        let (context, room) = self.parts.get_whole(agent, id).await?;
         let layout = Layout { size: context.size, chunk_size: CHUNK_BYTES };
         if from_chunk > layout.count() {
             return Err(Fault::new(
@@ -144,6 +144,7 @@ impl Uploads {
             next: from_chunk,
             count: layout.count(),
             memory: self.memory.queue(READ_AHEAD * CHUNK_BYTES as usize),
+            _room: room,
             ahead: VecDeque::new(),
         };
         Ok((context, chunks))
@@ -180,12 +181,22 @@ impl Uploads {
 
     fn get_chunk(&self, upload: UploadId, index: u32) -> Reading {
         let (operations, chunks) = (self.operations.clone(), self.parts.stores.chunks.clone());
-        // Spawned, so that it goes on while its reader sends the chunk before it.
+        let gone = CancellationToken::new();
+        let waits = gone.clone();
+        // Spawned, so that the read goes on while its reader sends the chunk before it. A read whose reader left gives up its place in the
+        // queue. Otherwise downloads that are opened and cancelled would hold up all others.
         let task = tokio::spawn(async move {
-            let _permit = operations.acquire_owned().await.map_err(|_| stopping())?;
-            chunks.get(upload, index).await
+            match waits.run_until_cancelled(operations.acquire_owned()).await {
+                Some(Ok(_permit)) => chunks.get(upload, index).await,
+                Some(Err(_)) | None => Err(stopping()),
+            }
         });
-        async move { task.await.map_err(|_| stopping())? }.boxed()
+        let gone = gone.drop_guard();
+        async move {
+            let _gone = gone;
+            task.await.map_err(|_| stopping())?
+        }
+        .boxed()
     }
 }
 
@@ -329,7 +340,7 @@ impl UploadSession {
         };
         let payload = Payload::Chunks(id);
         let context = self.upload.description.clone().context(&self.agent, schema, payload, self.upload.layout.size, whole);
-        let event = change::encode(Change::Created, &context)?;
+        let event = change::encode(Change::Created, &context, None)?;
         match self.uploads.parts.stores.uploads.finish(id, &context, event).await? {
             Finished::New => {
                 self.uploads.parts.committed.notify_one();
@@ -375,6 +386,8 @@ pub struct Chunks {
     next: u32,
     count: u32,
     memory: Queue,
+    /// Of an inline payload.
+    _room: Option<Room>,
     ahead: VecDeque<(Option<Room>, Reading)>,
 }
 

@@ -6,9 +6,13 @@
 //!
 //! A share is stricter: it takes nothing that does not fit, not even its first item. It may have to wait for others, and the whole stays whole.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -100,6 +104,45 @@ impl Queue {
     }
 }
 
+/// What each of many holders, such as agents, may hold of a budget. A holder that holds nothing is forgotten.
+#[derive(Debug)]
+pub struct Shares<K> {
+    whole: Budget,
+    limit: usize,
+    strict: bool,
+    holders: Mutex<HashMap<K, Queue>>,
+}
+
+impl<K: Copy + Eq + Hash> Shares<K> {
+    /// Shares of at most `limit` each. Whoever asks waits where others hold the rest.
+    #[must_use]
+    pub fn strict(whole: Budget, limit: usize) -> Self {
+        Self { whole, limit, strict: true, holders: Mutex::default() }
+    }
+
+    /// Queues of at most `limit` each. A holder that holds nothing may take one item, whatever others hold.
+    #[must_use]
+    pub fn queues(whole: Budget, limit: usize) -> Self {
+        Self { whole, limit, strict: false, holders: Mutex::default() }
+    }
+
+    /// Waits for room.
+    pub async fn wait(&self, holder: K, bytes: usize) -> Room {
+        let queue = self.queue(holder);
+        queue.wait(bytes).await
+    }
+
+    fn queue(&self, holder: K) -> Queue {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = holders.get(&holder) {
+            return queue.clone();
+        }
+        // Rooms, and who waits for one, have the queue, too.
+        holders.retain(|_, queue| Arc::strong_count(&queue.0) > 1);
+        holders.entry(holder).or_insert(self.whole.account(self.limit, self.strict)).clone()
+    }
+}
+
 /// What one item takes of a queue, until it is dropped.
 #[derive(Debug)]
 pub struct Room {
@@ -124,6 +167,22 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    #[tokio::test]
+    async fn each_holder_has_its_share_and_is_forgotten_with_the_last_of_it() {
+        let whole = Budget::new(1000);
+        let shares = Shares::queues(whole.clone(), 100);
+        let (one, other) = (shares.wait(1, 80).await, shares.wait(2, 80).await);
+        assert!(timeout(Duration::from_millis(10), shares.wait(1, 80)).await.is_err());
+        assert_eq!((whole.used(), shares.holders.lock().unwrap().len()), (160, 2));
+        drop((one, other));
+        let _third = shares.wait(3, 80).await;
+        assert_eq!((whole.used(), shares.holders.lock().unwrap().len()), (80, 1));
+        // Of a share not even the first item overshoots.
+        let strict = Shares::strict(whole.clone(), 10);
+        assert!(timeout(Duration::from_millis(10), strict.wait(1, 11)).await.is_err());
+        drop(strict.wait(1, 10).await);
+    }
 
     #[test]
     fn a_queue_holds_its_bound_and_an_empty_one_takes_anything() {

@@ -149,3 +149,25 @@ async fn types_are_those_of_the_tenant_and_of_the_agent() {
     let large = crate::world::new(&"x".repeat(1024 * 1024), Access::public());
     assert_eq!(reason(one.contexts.create(&alice, large).await), "CONTEXT_TOO_LARGE");
 }
+
+/// An agent that asks for much at once waits for its own answers, and keeps nobody else waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_hold_is_counted_for_each_caller() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let one = world.replica().await;
+    let large = one.share(alice, &"x".repeat(1_000_000), Access::public()).await;
+    let mut answers = Vec::new();
+    let refused = loop {
+        match one.contexts.get(&one.agent(alice), large.id).await {
+            Ok(answer) => answers.push(answer),
+            Err(fault) => break fault.reason,
+        }
+    };
+    assert_eq!((refused, answers.len()), ("TOO_MANY_CONTEXT_BYTES", 8));
+    one.contexts.get(&one.agent(bob), large.id).await.unwrap();
+    // What it may not see, or changes, needs no room.
+    assert_eq!(reason(one.contexts.delete(&one.agent(bob), large.id).await), "CONTEXT_NOT_OWNED");
+    answers.pop();
+    one.contexts.get(&one.agent(alice), large.id).await.unwrap();
+}

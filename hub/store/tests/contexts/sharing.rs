@@ -51,7 +51,7 @@ async fn changes_are_seen_in_order_on_the_other_replica() {
     let mut context = one.share(alice, "first", Access::public()).await;
     let sha256: [u8; 32] = Sha256::digest("first").into();
     assert_eq!((context.version, context.size, context.sha256), (1, 5, sha256));
-    let read = two.contexts.get(&two.agent(bob), context.id).await.unwrap();
+    let read = two.contexts.get(&two.agent(bob), context.id).await.unwrap().0;
     assert_eq!(read, context);
     for (version, payload) in [(2, "second"), (3, "third"), (4, "fourth")] {
         // By turns on both replicas, so that both relay.
@@ -78,7 +78,7 @@ async fn only_the_current_version_is_updated_and_only_by_its_creator() {
     let mut reasons = [reason(results.0), reason(results.1)];
     reasons.sort_unstable();
     assert_eq!(reasons, ["CONTEXT_VERSION_CONFLICT", "fine"]);
-    let current = one.contexts.get(&one.agent(bob), first.id).await.unwrap();
+    let current = one.contexts.get(&one.agent(bob), first.id).await.unwrap().0;
     assert_eq!(reason(one.contexts.update(&one.agent(bob), update(&current, "c")).await), "CONTEXT_NOT_OWNED");
     assert_eq!(reason(one.contexts.delete(&one.agent(bob), first.id).await), "CONTEXT_NOT_OWNED");
 }
@@ -90,7 +90,8 @@ async fn a_repeated_create_finds_the_first_context() {
     let (one, two) = (world.replica().await, world.replica().await);
     let keyed = |payload| NewContext { idempotency_key: "k".into(), ..new(payload, Access::public()) };
     let first = one.contexts.create(&one.agent(alice), keyed("x")).await.unwrap();
-    assert_eq!(two.contexts.create(&two.agent(alice), keyed("x")).await.unwrap(), first);
+    let again = two.contexts.create(&two.agent(alice), keyed("x")).await.unwrap();
+    assert_eq!(again, Context { payload: Payload::Unread, ..first.clone() }, "who sends it again has its payload");
     assert_eq!(reason(two.contexts.create(&two.agent(alice), keyed("y")).await), "IDEMPOTENCY_KEY_REUSED");
     assert_ne!(two.contexts.create(&two.agent(bob), keyed("x")).await.unwrap().id, first.id, "a key is its creator's");
 }
@@ -130,7 +131,7 @@ async fn payloads_meet_the_schema_of_their_type() {
     assert_eq!(reason(create("not json").await), "PAYLOAD_NOT_JSON");
     let context = create(r#"{"title": "a"}"#).await.unwrap();
     let note = |version: &str| Some(SchemaRef { id: "note".into(), version: version.into() });
-    assert_eq!(one.contexts.get(&agent, context.id).await.unwrap().schema, note("1"));
+    assert_eq!(one.contexts.get(&agent, context.id).await.unwrap().0.schema, note("1"));
     assert_eq!(reason(one.contexts.update(&agent, update(&context, "[]")).await), "PAYLOAD_VIOLATES_SCHEMA");
     let updated = one.contexts.update(&agent, update(&context, r#"{"title": "b"}"#)).await.unwrap();
     assert_eq!(updated.schema, note("1"));
@@ -145,7 +146,7 @@ async fn payloads_meet_the_schema_of_their_type() {
     };
     assert_eq!(reason(stream("{}").await), "PAYLOAD_VIOLATES_SCHEMA");
     let streamed = stream(r#"{"title": "c"}"#).await.unwrap();
-    assert_eq!(one.contexts.get(&agent, streamed.id).await.unwrap().schema, note("1"));
+    assert_eq!(one.contexts.get(&agent, streamed.id).await.unwrap().0.schema, note("1"));
     assert_eq!(reason(stream(&" ".repeat(1024 * 1024 + 1)).await), "PAYLOAD_NOT_CHECKABLE");
 }
 
@@ -160,6 +161,10 @@ impl ContextStore for Stuck {
 
     async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault> {
         self.0.get(id).await
+    }
+
+    async fn payload(&self, id: ContextId, version: u64) -> Result<Option<Bytes>, Fault> {
+        self.0.payload(id, version).await
     }
 
     async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {

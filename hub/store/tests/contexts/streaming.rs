@@ -91,11 +91,20 @@ async fn download(
     bytes
 }
 
-/// Writes when it is let, and no sooner.
+/// Writes and reads when it is let, and no sooner.
 struct Slow {
     chunks: Arc<dyn ChunkStore>,
     may_write: Semaphore,
+    may_read: Semaphore,
     asked: AtomicUsize,
+    reads: AtomicUsize,
+}
+
+impl Slow {
+    fn new(chunks: Arc<dyn ChunkStore>, writes: usize, reads: usize) -> Self {
+        let (may_write, may_read) = (Semaphore::new(writes), Semaphore::new(reads));
+        Self { chunks, may_write, may_read, asked: AtomicUsize::new(0), reads: AtomicUsize::new(0) }
+    }
 }
 
 #[async_trait]
@@ -106,6 +115,8 @@ impl ChunkStore for Slow {
         self.chunks.put(upload, chunk).await
     }
     async fn get(&self, upload: UploadId, index: u32) -> Result<Option<Chunk>, Fault> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let _permit = self.may_read.acquire().await.unwrap();
         self.chunks.get(upload, index).await
     }
     async fn stored(&self, upload: UploadId) -> Result<Stored, Fault> {
@@ -122,6 +133,14 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
+async fn until(what: &str, is: &dyn Fn() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < DEADLINE, "not in time: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_the_store_is_forgotten_with_its_stream_and_what_is_being_written_is_not() {
     let world = World::new().await;
@@ -130,18 +149,11 @@ async fn what_waits_for_the_store_is_forgotten_with_its_stream_and_what_is_being
     let config = ContextConfig { chunk_operations: 1, ..ContextConfig::default() };
     let replica = world.replica_on(config, false, |stores| {
         let chunks = stores.chunks.clone();
-        let chunks = slow.insert(Arc::new(Slow { chunks, may_write: Semaphore::new(0), asked: AtomicUsize::new(0) })).clone();
+        let chunks = slow.insert(Arc::new(Slow::new(chunks, 0, 1))).clone();
         ContextStores { chunks, ..stores }
     });
     let (replica, slow) = (replica.await, slow.unwrap());
     let agent = replica.agent(alice);
-    let until = async |what: &str, is: &dyn Fn() -> bool| {
-        let begun = Instant::now();
-        while !is() {
-            assert!(begun.elapsed() < DEADLINE, "not in time: {what}");
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
 
     let (file, first, second) = (File::of(3 * CHUNK_BYTES as usize), id(), id());
     let mut writing = replica.uploads.start(&agent, file.start(first, Access::public())).await.unwrap();
@@ -167,6 +179,47 @@ async fn what_waits_for_the_store_is_forgotten_with_its_stream_and_what_is_being
     }
     session.finish(file.sha256()).await.unwrap();
     assert_eq!(replica.uploads.progress(&agent, first).await.unwrap().stored.next(), 1);
+}
+
+/// The reads that cancelled downloads had asked for come before nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_that_were_cancelled_leave_the_queue_for_chunks() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let mut slow = None;
+    let config = ContextConfig { chunk_operations: 1, ..ContextConfig::default() };
+    let replica = world.replica_on(config, false, |stores| {
+        let chunks = slow.insert(Arc::new(Slow::new(stores.chunks.clone(), 100, 0))).clone();
+        ContextStores { chunks, ..stores }
+    });
+    let (replica, slow) = (replica.await, slow.unwrap());
+    let agent = replica.agent(alice);
+    let file = File::of(3 * CHUNK_BYTES as usize);
+    let mut session = replica.uploads.start(&agent, file.start(id(), Access::public())).await.unwrap();
+    for index in 0..3 {
+        assert_eq!(put(&mut session, file.chunk(index)).await, "fine");
+    }
+    let context = session.finish(file.sha256()).await.unwrap();
+
+    let open = async || {
+        let (_, mut chunks) = replica.uploads.receive(&agent, context.id, 0).await.unwrap();
+        tokio::spawn(async move { chunks.next().await.unwrap() })
+    };
+    let reading = open().await;
+    until("a read", &|| slow.reads.load(Ordering::SeqCst) == 1).await;
+    for _ in 0..100 {
+        let cancelled = open().await;
+        tokio::task::yield_now().await;
+        cancelled.abort();
+        assert!(cancelled.await.unwrap_err().is_cancelled());
+    }
+    let honest = open().await;
+    slow.may_read.add_permits(1);
+    assert_eq!(reading.await.unwrap().unwrap().index, 0);
+    assert_eq!(honest.await.unwrap().unwrap().data, file.chunk(0).data);
+    // Two downloads with two chunks each, and whatever a cancelled one had begun to read: nothing of what only waited.
+    let reads = slow.reads.load(Ordering::SeqCst);
+    assert!(reads <= 6, "{reads} chunks were read");
 }
 
 #[tokio::test(flavor = "multi_thread")]

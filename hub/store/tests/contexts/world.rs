@@ -150,6 +150,7 @@ pub(crate) async fn brief(subscription: &mut Subscription) -> String {
     use acb_hub_core::contexts::context::Payload;
     match next(subscription).await.unwrap() {
         Notice::Subscribed { .. } => "subscribed".into(),
+        Notice::Bookmark { .. } => "bookmark".into(),
         Notice::Change { event, .. } => {
             let payload = match &event.context.payload {
                 Payload::Inline(bytes) => String::from_utf8_lossy(bytes).into_owned(),

@@ -348,6 +348,12 @@ impl context_service_server::ContextService for Replica {
             let first = ContextEvent { kind: Kind::Subscribed.into(), ..ContextEvent::default() };
             let _ = out.send(Ok(first)).await;
             for offset in start..10 {
+                // What only says where the subscription stands is not for whoever uses it.
+                if let Some(last) = offset.checked_sub(1) {
+                    let positions = vec![Position { epoch: 1, partition: 0, offset: last }];
+                    let bookmark = ContextEvent { kind: Kind::Bookmark.into(), positions, ..ContextEvent::default() };
+                    let _ = out.send(Ok(bookmark)).await;
+                }
                 let position = Some(Position { epoch: 1, partition: 0, offset });
                 let event = ContextEvent { kind: Kind::Created.into(), position, ..ContextEvent::default() };
                 let _ = out.send(Ok(event)).await;
