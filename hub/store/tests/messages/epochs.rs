@@ -115,7 +115,7 @@ async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
     store.checkpoints(BEFORE, 2).await.unwrap();
     store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 9, rows: rows.clone() }]).await.unwrap();
     let session = store.open(BEFORE, agent, "r").await.unwrap();
-    let attempts = |offset| Attempts { partition: 0, offset, attempts: 2 };
+    let attempts = |offset| Attempts { partition: 0, offset, attempts: Some(2) };
     let flush =
         |cursors, attempts, closing| CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing };
     let cursors =
@@ -130,18 +130,18 @@ async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
     assert_eq!((store.epoch(BEFORE).await.unwrap(), store.epoch(AFTER).await.unwrap()), (AFTER, AFTER));
     assert_eq!(store.checkpoints(AFTER, 2).await.unwrap(), [6, 0]);
     assert_eq!(store.reached(AFTER, 2).await.unwrap(), [6, 7]);
-    assert_eq!(store.entries(AFTER, &addresses, 0, 0..6, 10).await.unwrap(), rows[..6]);
+    assert_eq!(store.entries(AFTER, &addresses, &[(0, 0..6)], 10).await.unwrap(), rows[..6]);
 
     // A replica that still lives in the earlier epoch does no harm.
     assert_eq!(store.index(BEFORE, vec![Advance { partition: 0, from: 9, to: 10, rows: vec![] }]).await.unwrap(), [Moved::Gone]);
-    assert_eq!(store.entries(BEFORE, &addresses, 0, 0..6, 10).await.unwrap_err(), index_went_back());
+    assert_eq!(store.entries(BEFORE, &addresses, &[(0, 0..6)], 10).await.unwrap_err(), index_went_back());
     assert!(store.checkpoints(BEFORE, 2).await.unwrap().is_empty());
     assert_eq!(store.remove_other_epochs(BEFORE, 100).await.unwrap(), 0);
     store
         .flush(BEFORE, vec![flush(vec![(0, CursorState { watermark: 9, exceptions: vec![] })], vec![attempts(4)], true)])
         .await
         .unwrap();
-    assert!(store.cursors(BEFORE, &[agent], 0).await.unwrap().is_empty());
+    assert!(store.cursors(BEFORE, &[agent], &[0]).await.unwrap().is_empty());
     let session = store.open(AFTER, agent, "r").await.unwrap();
     let cursors = [(0, CursorState { watermark: 3, exceptions: vec![5] }), (1, CursorState { watermark: 7, exceptions: vec![] })];
     assert_eq!((session.cursors.as_slice(), session.attempts.as_slice()), (&cursors[..], &[attempts(4)][..]));
