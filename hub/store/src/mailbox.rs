@@ -201,7 +201,8 @@ impl MailboxStore for PgStore {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut removed = 0;
         for sql in REMOVE_OF_EPOCH {
-            let gone = sqlx::query(sql).bind(other).bind(limit).bind(from_epoch(epoch)).execute(self.pool()).await.map_err(failed)?;
+            let gone =
+                sqlx::query(sql).bind(other).bind(limit).bind(from_epoch(epoch)).execute(self.pool()).await.map_err(failed)?;
             removed += gone.rows_affected();
         }
         if removed == 0 {

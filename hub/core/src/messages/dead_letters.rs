@@ -39,6 +39,10 @@ pub(super) enum Reason {
 
 /// Puts a message into the dead letters, durably. Whether that worked.
 async fn put(parts: &Parts, logged: &LoggedMessage, recipient: Option<AgentId>, reason: Reason) -> bool {
+    // Its caller was told that there is no reply. Nobody should be asked again by what lies there.
+    if reason == Reason::Expired && logged.message.is_request() {
+        return true;
+    }
     match try_put(parts, logged, recipient, reason).await {
         Ok(()) => true,
         Err(error) => {

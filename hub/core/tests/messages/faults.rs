@@ -13,7 +13,9 @@ use acb_hub_core::{
     directory::agent::AgentId,
     fault::{Code, Fault},
     log::{
-        bus::{AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
+        bus::{
+            AppendError, Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName,
+        },
         partition::partition_of,
     },
     messages::{

@@ -85,7 +85,11 @@ pub(crate) async fn a_message_after_a_store_went_back_moves_no_checkpoint_over_a
 }
 
 /// The log loses what came after the first two messages, while a hub runs; what was accepted after that is delivered.
-pub(crate) async fn a_log_that_lost_its_end_has_another_life(world: &World, cut: impl AsyncFn(u64), indexed: impl AsyncFn() -> u64) {
+pub(crate) async fn a_log_that_lost_its_end_has_another_life(
+    world: &World,
+    cut: impl AsyncFn(u64),
+    indexed: impl AsyncFn() -> u64,
+) {
     let replica = world.replica("before").await;
     let a = world.agent("a");
     for number in 1..=5 {

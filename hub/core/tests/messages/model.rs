@@ -21,8 +21,8 @@ use acb_hub_core::{
         cursor::CursorState,
         delivery::DeliveryId,
         ports::{
-            Advance, Attempts, Claim, CursorFlush, CursorStore, IndexEntry, LogLives, MailboxAddress, MailboxStore, Moved, OpenedMailbox,
-            index_went_back,
+            Advance, Attempts, Claim, CursorFlush, CursorStore, IndexEntry, LogLives, MailboxAddress, MailboxStore, Moved,
+            OpenedMailbox, index_went_back,
         },
     },
 };
@@ -239,9 +239,10 @@ impl LogLives for ModelStore {
         let rows = self.rows();
         let mut reached = rows.checkpoints.clone();
         reached.resize(partitions as usize, 0);
-        let cursors = rows.cursors.iter().map(|((_, partition), state)| {
-            (*partition, state.exceptions.last().map_or(0, |last| last + 1).max(state.watermark))
-        });
+        let cursors = rows
+            .cursors
+            .iter()
+            .map(|((_, partition), state)| (*partition, state.exceptions.last().map_or(0, |last| last + 1).max(state.watermark)));
         let attempts = rows.attempts.keys().map(|(_, partition, offset)| (*partition, offset + 1));
         for (partition, next) in cursors.chain(attempts) {
             reached[partition as usize] = reached[partition as usize].max(next);

@@ -7,7 +7,10 @@ use acb_hub_core::{
     log::bus::{Epoch, Offset, TopicName},
     messages::{
         cursor::CursorState,
-        ports::{Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, LogLives as _, MailboxAddress, MailboxStore as _, Moved, index_went_back},
+        ports::{
+            Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, LogLives as _, MailboxAddress,
+            MailboxStore as _, Moved, index_went_back,
+        },
     },
 };
 use acb_hub_store::PgStore;
@@ -113,8 +116,10 @@ async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
     store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 9, rows: rows.clone() }]).await.unwrap();
     let session = store.open(BEFORE, agent, "r").await.unwrap();
     let attempts = |offset| Attempts { partition: 0, offset, attempts: 2 };
-    let flush = |cursors, attempts, closing| CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing };
-    let cursors = vec![(0, CursorState { watermark: 3, exceptions: vec![5, 9] }), (1, CursorState { watermark: 7, exceptions: vec![] })];
+    let flush =
+        |cursors, attempts, closing| CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing };
+    let cursors =
+        vec![(0, CursorState { watermark: 3, exceptions: vec![5, 9] }), (1, CursorState { watermark: 7, exceptions: vec![] })];
     store.flush(BEFORE, vec![flush(cursors, vec![attempts(4), attempts(10)], false)]).await.unwrap();
     assert_eq!(store.epoch(BEFORE).await.unwrap(), BEFORE);
     assert_eq!(store.reached(BEFORE, 2).await.unwrap(), [11, 7]);
@@ -132,7 +137,10 @@ async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
     assert_eq!(store.entries(BEFORE, &addresses, 0, 0..6, 10).await.unwrap_err(), index_went_back());
     assert!(store.checkpoints(BEFORE, 2).await.unwrap().is_empty());
     assert_eq!(store.remove_other_epochs(BEFORE, 100).await.unwrap(), 0);
-    store.flush(BEFORE, vec![flush(vec![(0, CursorState { watermark: 9, exceptions: vec![] })], vec![attempts(4)], true)]).await.unwrap();
+    store
+        .flush(BEFORE, vec![flush(vec![(0, CursorState { watermark: 9, exceptions: vec![] })], vec![attempts(4)], true)])
+        .await
+        .unwrap();
     assert!(store.cursors(BEFORE, &[agent], 0).await.unwrap().is_empty());
     let session = store.open(AFTER, agent, "r").await.unwrap();
     let cursors = [(0, CursorState { watermark: 3, exceptions: vec![5] }), (1, CursorState { watermark: 7, exceptions: vec![] })];

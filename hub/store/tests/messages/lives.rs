@@ -16,7 +16,8 @@ async fn copy(tenant: &TestTenant) -> String {
     let name = Uuid::new_v4().simple().to_string();
     let mut superuser = Postgres::shared().await.superuser().await;
     for table in TABLES {
-        let copy = format!("CREATE TABLE public.copy_{table}_{name} AS SELECT * FROM acb.{table} WHERE tenant_id = {}", id(tenant));
+        let copy =
+            format!("CREATE TABLE public.copy_{table}_{name} AS SELECT * FROM acb.{table} WHERE tenant_id = {}", id(tenant));
         superuser.execute(AssertSqlSafe(copy)).await.unwrap();
     }
     name
@@ -46,7 +47,8 @@ async fn cut(tenant: &TestTenant, left: u64) {
 
 async fn indexed(tenant: &TestTenant) -> u64 {
     let mut superuser = Postgres::shared().await.superuser().await;
-    let sum = format!("SELECT coalesce(sum(next_offset), 0)::bigint FROM acb.mailbox_checkpoint WHERE tenant_id = {}", id(tenant));
+    let sum =
+        format!("SELECT coalesce(sum(next_offset), 0)::bigint FROM acb.mailbox_checkpoint WHERE tenant_id = {}", id(tenant));
     superuser.fetch_one(AssertSqlSafe(sum)).await.unwrap().get::<i64, _>(0).cast_unsigned()
 }
 
@@ -58,14 +60,16 @@ fn id(tenant: &TestTenant) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_that_goes_back_loses_nothing() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
-    let (copy, harm, indexed) = (async || copy(&tenant).await, async |name| go_back(&tenant, name).await, async || indexed(&tenant).await);
+    let (copy, harm, indexed) =
+        (async || copy(&tenant).await, async |name| go_back(&tenant, name).await, async || indexed(&tenant).await);
     shared::a_store_that_goes_back_loses_nothing(&world_of(&tenant), copy, harm, indexed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_after_postgres_went_back_moves_no_checkpoint_over_a_hole() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
-    let (copy, harm, indexed) = (async || copy(&tenant).await, async |name| go_back(&tenant, name).await, async || indexed(&tenant).await);
+    let (copy, harm, indexed) =
+        (async || copy(&tenant).await, async |name| go_back(&tenant, name).await, async || indexed(&tenant).await);
     shared::a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole(&world_of(&tenant), copy, harm, indexed).await;
 }
 
