@@ -1,11 +1,15 @@
 //! Messages: what is sent, and what was received.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use acb_proto::v1::{self, Address, MessageType, OutgoingMessage, RequestRequest, SendMessageRequest, address};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use tonic::Code;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::{Client, Error, SendMessageResponse, client::Retry, inbox::Ticket, wire};
@@ -254,6 +258,14 @@ impl Received {
         })
     }
 
+    /// How long it is still of use: a request as long as its caller waits for the answer, any other message until it expires. By this machine's
+    /// clock.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        let expires_at = wire::system_time(self.message.expires_at);
+        expires_at.and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or_default()
+    }
+
     /// Why there is no answer, where the message is one that says so: see [`Message::failure`].
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
@@ -334,7 +346,13 @@ impl Client {
             .call("request", Retry::Always, within + REPLY_SLACK, |line| {
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
                 let request = RequestRequest { message: message.clone(), timeout: wire::duration(left) };
-                async move { line.messages().request(request).await }
+                async move {
+                    // The hub takes an empty timeout for a mistake of the caller.
+                    if left.is_zero() {
+                        return Err(Status::deadline_exceeded(format!("no reply within {within:?}")));
+                    }
+                    line.messages().request(request).await
+                }
             })
             .await?;
         let reply =

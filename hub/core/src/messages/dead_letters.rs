@@ -18,6 +18,7 @@ use super::{
     catch_up,
     cursor::CursorState,
     logged::LoggedMessage,
+    message::Message,
     parts::Parts,
     ports::{Claim, IndexEntry, MailboxAddress},
 };
@@ -112,7 +113,11 @@ async fn cursors(parts: &Parts, snapshot: &Snapshot, rows: &[IndexEntry]) -> Res
 }
 
 /// Puts a message into the dead letters, durably.
-async fn put(parts: &Parts, source: Logged, sender: AgentId, recipient: Option<AgentId>, reason: Reason) -> Result<(), Fault> {
+async fn put(parts: &Parts, source: Logged, message: &Message, recipient: Option<AgentId>, reason: Reason) -> Result<(), Fault> {
+    // The caller of a request that expired was told that there is no reply. Nobody should be asked again by what lies there.
+    if reason == Reason::Expired && message.is_request() {
+        return Ok(());
+    }
     let text = match reason {
         Reason::Expired => "expired".to_owned(),
         Reason::Attempts(attempts) => format!("not acknowledged after {attempts} attempts"),
@@ -125,7 +130,7 @@ async fn put(parts: &Parts, source: Logged, sender: AgentId, recipient: Option<A
     }
     let record = Record { headers, ..source.record };
     let info = parts.log.bus.topic(&parts.log.dead_letters).await?;
-    let partition = partition_of(sender.0, info.partitions);
+    let partition = partition_of(message.from_id.0, info.partitions);
     let failed =
         |error: &dyn std::fmt::Display| Fault::unavailable("LOG_UNAVAILABLE", format!("no dead letter was written: {error}"));
     let pending = parts.log.bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| failed(&error))?;
@@ -185,7 +190,7 @@ async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
 /// Puts a message that a session has in hand into the dead letters.
 async fn bury_one(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<(), Fault> {
     match catch_up::record(parts, logged.partition, logged.offset).await? {
-        Some(source) => put(parts, source, logged.message.from_id, Some(recipient), reason).await,
+        Some(source) => put(parts, source, &logged.message, Some(recipient), reason).await,
         None => {
             forgotten(parts, logged.partition, logged.offset);
             Ok(())
@@ -352,7 +357,7 @@ async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, record: Option
     };
     let outcome = match catch_up::decode(&record) {
         Some(logged) if !takers.took(logged.message.from_id) => {
-            put(parts, record, logged.message.from_id, recipient, Reason::Expired).await
+            put(parts, record, &logged.message, recipient, Reason::Expired).await
         }
         Some(_) | None => Ok(()),
     };

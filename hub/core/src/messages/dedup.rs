@@ -2,7 +2,11 @@
 //!
 //! A record is a repetition where one with the same key was logged within the window before it, whether that one was itself a repetition
 //! or not. So the verdict hangs on no more than one window of the log, and a replica that starts and reads that much comes to
-//! the same verdicts as one that has run for years. One partition holds all records of a sender, so each decides alone.
+//! the same verdicts as one that has run for years. One partition holds all records of a sender, so each decides alone; the bound on keys is
+//! for each partition too, since the partitions have no order among each other that all replicas would see.
+//!
+//! Only *first or not* is the same everywhere. Which message a repetition is of, and whether it conflicts, follows from the oldest record with the
+//! key that a replica has read: on one that started since, that may be a repetition of a message which had left the window.
 
 use std::collections::{HashMap, VecDeque};
 

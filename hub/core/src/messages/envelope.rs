@@ -16,6 +16,17 @@
 //!
 //! `Destination`: `1 uint32 kind` (1 agent, 2 group, 3 all, 4 waiting request), `2 string name`, `3 bytes id` (the agent's UID),
 //! `4 bytes request_id`. Fields are only ever added.
+//!
+//! Kept for what an instance (a conversation, a meeting) will send, whose id is then the sender's. No version has them yet, and whoever writes
+//! one of them writes a higher version, since a reader that passes over them would deliver to nobody:
+//!
+//! | field | | |
+//! |---|---|---|
+//! | 23, 24 | `bytes instance`, `bytes step` | the instance's id, and the UUID of the step that the record tells of |
+//! | 25 | `uint64 life` | the instance's; it changes where PostgreSQL went back |
+//! | 26, 27 | `bytes speaker_id`, `string speaker` | the agent that made the step; both empty for a timer |
+//! | 28 | `uint32 effect` | what happened |
+//! | 29 | `repeated Recipient recipients` | with destination kind 5; `Recipient`: `1 bytes id`, `2 string name`, `3 uint64 n` (dense for each recipient) |
 
 use std::collections::BTreeMap;
 

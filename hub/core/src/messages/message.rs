@@ -218,7 +218,7 @@ pub struct Message {
     pub accepted_at: OffsetDateTime,
     /// When the sender sent it, as the hub knows it.
     pub sent_at: OffsetDateTime,
-    /// When it goes to the dead letters.
+    /// When it goes to the dead letters; a request only ends, since its caller was told.
     pub expires_at: OffsetDateTime,
     /// W3C trace context.
     pub traceparent: String,
@@ -232,6 +232,12 @@ impl Message {
     /// Bytes that it takes in memory, roughly.
     pub(crate) fn cost(&self) -> usize {
         cost(&self.payload, &self.metadata)
+    }
+
+    /// Whether its sender waits, or waited, for a reply: then it expires with that wait.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(&self.reply_to, Some(Address::Request { agent, .. }) if *agent == self.from)
     }
 }
 

@@ -240,12 +240,16 @@ impl Reader {
             window.see(key, &envelope.digest, message.id, log_time)
         };
         // Not what merely passes on where the reply to another's request goes.
-        if verdict == Verdict::First
-            && envelope.method == REQUEST
+        if envelope.method == REQUEST
             && !message.idempotency_key.is_empty()
             && let Some(Address::Request { request_id, .. }) = &message.reply_to
         {
-            self.parts.waiters.replies().asked(*request_id, log_time);
+            let mut replies = self.parts.waiters.replies();
+            match verdict {
+                Verdict::First => replies.asked(*request_id, log_time, message.expires_at),
+                Verdict::Repeated(_) => replies.asked_again(*request_id, message.expires_at),
+                Verdict::Conflict(_) => {}
+            }
         }
         let row = if verdict == Verdict::First { self.deliver(partition, offset, log_time, message) } else { None };
         self.parts.waiters.appends.resolve(message.id, Seen::Judged(verdict));

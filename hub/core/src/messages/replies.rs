@@ -10,11 +10,20 @@ use crate::log::partition::LogPlace;
 /// Clocks of the log's partitions may differ by this much.
 const SKEW: Duration = Duration::seconds(5);
 
+/// A request, and the first reply to it.
+#[derive(Debug)]
+struct Asked {
+    log_time: OffsetDateTime,
+    /// How long somebody waits for a reply.
+    until: OffsetDateTime,
+    reply: Option<LogPlace>,
+}
+
 /// Which of the last requests were answered, and where: what a repeated request gets. Follows from the log alone, so that a replica that
 /// starts reads it again with its window. Request and reply are in different partitions, and may be seen in any order.
 #[derive(Debug)]
 pub(crate) struct Replies {
-    asked: Recent<(OffsetDateTime, Option<LogPlace>)>,
+    asked: Recent<Asked>,
     /// Replies whose request was not seen, or never was made: kept apart, so that they crowd out nothing.
     early: Recent<(OffsetDateTime, LogPlace)>,
 }
@@ -26,16 +35,28 @@ impl Replies {
     }
 
     /// A request was logged. Where its key left the window and is used anew, the reply to the one before is not this one's.
-    pub(crate) fn asked(&mut self, id: Uuid, log_time: OffsetDateTime) {
+    pub(crate) fn asked(&mut self, id: Uuid, log_time: OffsetDateTime, until: OffsetDateTime) {
         let early = self.early.remove(id).filter(|(replied, _)| *replied >= log_time - SKEW);
-        self.asked.insert(id, log_time, (log_time, early.map(|(_, place)| place)));
+        self.asked.insert(id, log_time, Asked { log_time, until, reply: early.map(|(_, place)| place) });
+    }
+
+    /// A request was repeated: its caller waits for the reply to the first one.
+    pub(crate) fn asked_again(&mut self, id: Uuid, until: OffsetDateTime) {
+        if let Some(asked) = self.asked.get_mut(id) {
+            asked.until = asked.until.max(until);
+        }
+    }
+
+    /// Whether nobody waits for a reply any more, as far as that is known.
+    pub(crate) fn is_over(&mut self, id: Uuid, now: OffsetDateTime) -> bool {
+        self.asked.get_mut(id).is_some_and(|asked| asked.until <= now)
     }
 
     /// A reply was logged. The first one that is seen is the reply.
     pub(crate) fn answered(&mut self, id: Uuid, place: LogPlace, log_time: OffsetDateTime) {
         match self.asked.get_mut(id) {
-            Some((asked, reply)) if log_time >= *asked - SKEW => {
-                reply.get_or_insert(place);
+            Some(asked) if log_time >= asked.log_time - SKEW => {
+                asked.reply.get_or_insert(place);
             }
             Some(_) => {}
             None if self.early.get_mut(id).is_some() => {}
@@ -45,7 +66,7 @@ impl Replies {
 
     /// Where the reply is.
     pub(crate) fn reply(&mut self, id: Uuid) -> Option<LogPlace> {
-        self.asked.get_mut(id).and_then(|(_, reply)| *reply)
+        self.asked.get_mut(id).and_then(|asked| asked.reply)
     }
 }
 
@@ -95,15 +116,20 @@ mod tests {
         let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds);
         let place = |offset| LogPlace { partition: 0, offset };
         let id = Uuid::from_u128;
+        let asked = |replies: &mut Replies, id, at| replies.asked(id, at, at + Duration::seconds(30));
         let mut replies = Replies::new(Duration::seconds(60), 2);
-        replies.asked(id(1), at(0));
+        asked(&mut replies, id(1), at(0));
         replies.answered(id(1), place(2), at(1));
         replies.answered(id(1), place(3), at(1));
         assert_eq!(replies.reply(id(1)), Some(place(2)));
+        assert!(!replies.is_over(id(1), at(29)) && replies.is_over(id(1), at(30)) && !replies.is_over(id(9), at(99)));
+        replies.asked_again(id(1), at(40));
+        replies.asked_again(id(1), at(35));
+        assert!(!replies.is_over(id(1), at(39)) && replies.is_over(id(1), at(40)));
         // Its partition was read first.
         replies.answered(id(2), place(4), at(60));
         assert_eq!(replies.reply(id(2)), None);
-        replies.asked(id(2), at(60));
+        asked(&mut replies, id(2), at(60));
         assert_eq!((replies.reply(id(1)), replies.reply(id(2))), (Some(place(2)), Some(place(4))));
         // What nobody asked for crowds out nothing.
         for other in 100..200 {
@@ -111,15 +137,15 @@ mod tests {
         }
         assert_eq!(replies.reply(id(2)), Some(place(4)));
         assert_eq!((replies.early.known.len(), replies.early.order.len()), (2, 2));
-        replies.asked(id(3), at(60));
+        asked(&mut replies, id(3), at(60));
         assert_eq!(replies.reply(id(1)), None, "two are known at the most");
         replies.answered(id(3), place(5), at(60));
-        replies.asked(id(4), at(121));
+        asked(&mut replies, id(4), at(121));
         assert_eq!((replies.reply(id(3)), replies.asked.order.len(), replies.asked.known.len()), (None, 1, 1));
         replies.answered(id(4), place(6), at(50));
         assert_eq!(replies.reply(id(4)), None, "to an earlier request with this key");
         replies.answered(id(4), place(7), at(122));
-        replies.asked(id(4), at(130));
+        asked(&mut replies, id(4), at(130));
         assert_eq!(replies.reply(id(4)), None, "asked anew");
     }
 }

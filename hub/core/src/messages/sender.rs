@@ -49,6 +49,12 @@ fn seal(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> 
     message.validate(now)?;
     let snapshot = parts.directory.snapshot();
     let to_id = recipient(&snapshot, &message.to)?;
+    if let Address::Request { request_id, .. } = &message.to
+        && parts.waiters.replies().is_over(*request_id, now)
+    {
+        let why = "the deadline of this request has passed: nobody waits for the reply, and it was not sent";
+        return Err(Fault::new(Code::FailedPrecondition, "REQUEST_OVER", why));
+    }
     if let Some(address) = &message.reply_to {
         recipient(&snapshot, address)?;
     }

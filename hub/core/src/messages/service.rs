@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -52,6 +53,8 @@ const MAX_REQUESTS: usize = 10_000;
 const MAX_REPLIES: usize = 65_536;
 /// The longest that a call may wait for a reply.
 const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// The shortest life of a request in the log.
+const MIN_LIFETIME: Duration = Duration::from_millis(100);
 /// Events that wait for one session's agent to read them.
 const SESSION_EVENTS: usize = 64;
 /// Messages that wait in one session to be sent.
@@ -177,7 +180,7 @@ impl Messages {
         sender::send(&self.parts, from, message, SEND).await
     }
 
-    /// Sends a query and waits for its reply; a later one is dropped. The same query again, within the deduplication window, gets the same
+    /// Sends a query and waits for its reply; a later one is refused. Whoever has not begun on it by then never sees it. The same query again, within the deduplication window, gets the same
     /// reply, on any replica. A zero `timeout` stands for 30 s; the most is 5 min.
     ///
     /// # Errors
@@ -186,6 +189,9 @@ impl Messages {
         self.ready()?;
         let began = tokio::time::Instant::now();
         let timeout = if timeout.is_zero() { Duration::from_secs(30) } else { timeout.min(MAX_REQUEST_TIMEOUT) };
+        // Whose time is over before it is in the log has no reply, and is no bad request.
+        let deadline = OffsetDateTime::now_utc() + timeout.max(MIN_LIFETIME);
+        message.expires_at = Some(message.expires_at.map_or(deadline, |at| at.min(deadline)));
         let request_id = self.parts.config.request_key.id(from.id, &message.idempotency_key);
         message.reply_to = Some(Address::Request { agent: from.name.clone(), request_id });
         let Some(mut waiter) = self.parts.waiters.requests.wait(request_id, MAX_REQUESTS) else {
@@ -211,7 +217,11 @@ impl Messages {
         };
         let reply = tokio::select! {
             reply = tokio::time::timeout(timeout, exchange) => reply.map_err(|_| {
-                let why = format!("no reply within {timeout:?}: ask again, or send with reply_to yourself and take the reply later");
+                let why = format!(
+                    "no reply within {timeout:?}: whoever has not begun on it will not see it. The same request again, with its idempotency \
+                     key, waits for whoever has begun; one with a new key asks anew, and may be carried out beside this one. \
+                     For replies that take longer send a message with reply_to yourself"
+                );
                 Fault::new(Code::DeadlineExceeded, "NO_REPLY", why)
             })??,
             () = self.parts.lifecycle.stop.cancelled() => return Err(stopping()),

@@ -21,6 +21,14 @@ async fn a_send_is_tried_again_on_another_replica_under_the_same_key() {
 }
 
 #[tokio::test]
+async fn a_request_whose_time_is_over_is_not_sent_without_a_timeout() {
+    let hub = Hub::start(1).await;
+    let client = hub.client().connect().await.unwrap();
+    let error = client.request(Message::to_agent("worker").topic("t"), Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+}
+
+#[tokio::test]
 async fn a_session_sends_again_what_was_not_acknowledged_in_order() {
     let hub = Hub::start(2).await;
     let client = hub.client().connect().await.unwrap();

@@ -47,7 +47,7 @@ async fn an_answer_may_be_that_there_is_none() {
 }
 
 #[tokio::test]
-async fn a_late_answer_is_dropped_and_is_no_one_elses() {
+async fn a_late_answer_is_refused_and_is_no_one_elses() {
     let mut session = client("acme", "slow").await.session().open().await.unwrap();
     let asker = client("acme", "asker").await;
     let question = |text: &str| Message::to_agent("slow").topic("lookup").text(text);
@@ -60,7 +60,8 @@ async fn a_late_answer_is_dropped_and_is_no_one_elses() {
     let late = next(&mut session).await;
     let (answer, ()) = tokio::join!(asker.request(question("second"), LONG), async {
         let second = next(&mut session).await;
-        late.reply(Message::answer().text("late")).await.unwrap();
+        let refused = late.reply(Message::answer().text("late")).await.unwrap_err();
+        assert_eq!((refused.code(), refused.reason()), (Code::FailedPrecondition, "REQUEST_OVER"));
         second.reply(Message::answer().text("in time")).await.unwrap();
         late.ack();
         second.ack();
