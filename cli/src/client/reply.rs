@@ -78,7 +78,9 @@ impl Reply {
                     left -= 1;
                 }
                 // Whoever asked is there no more, or waits no more: the next request is not worse for it.
-                Err(error) if error.code() == Code::NotFound || error.reason() == "REQUEST_OVER" => tracing::warn!("{object}: {error}"),
+                Err(error) if error.code() == Code::NotFound || error.reason() == "REQUEST_OVER" => {
+                    tracing::warn!("{object}: {error}")
+                }
                 Err(error) => return Err(refused(&object, &error)),
             }
             request.ack();

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Packages whose files are not held to this yet.
-const PENDING: &[&str] = &["acb-hub-core", "acb-hub-api"];
+const PENDING: &[&str] = &[];
 
 /// The lowest floor first. A room may use the rooms of the floors below its own, and no other.
 const ROOMS: &[Rooms] = &[Rooms {

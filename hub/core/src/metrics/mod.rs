@@ -108,6 +108,8 @@ impl Metrics {
             registry.register("acb_messages_forgotten", help, metrics.forgotten.clone());
             let help = "Seconds since the oldest message expired that this replica found in a mailbox, at its last look";
             registry.register("acb_mailbox_sweep_lag_seconds", help, metrics.sweep_lag.clone());
+            // There from the start: the first one that is counted would be no increase otherwise.
+            let _zero = metrics.forgotten.get_or_create(&Tenant { tenant_id: metrics.tenant.clone() });
         }
         metrics
     }
@@ -201,6 +203,17 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_log_forgets_is_counted_from_zero() {
+        let metrics = Metrics::new("acme");
+        assert!(metrics.render().contains("acb_messages_forgotten_total{tenant_id=\"acme\"} 0"), "{}", metrics.render());
+        metrics.forgotten();
+        metrics.sweep_lag(Duration::from_millis(61_500));
+        let text = metrics.render();
+        assert!(text.contains("acb_messages_forgotten_total{tenant_id=\"acme\"} 1"), "{text}");
+        assert!(text.contains("acb_mailbox_sweep_lag_seconds{tenant_id=\"acme\"} 61"), "{text}");
+    }
 
     #[test]
     fn agents_that_are_gone_are_in_no_scrape() {

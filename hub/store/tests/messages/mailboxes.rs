@@ -7,7 +7,9 @@ use acb_hub_core::{
     log::bus::{Epoch, Offset, Partition},
     messages::{
         cursor::CursorState,
-        ports::{Acknowledged, Advance, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Moved},
+        ports::{
+            Acknowledged, Advance, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Moved,
+        },
     },
 };
 use acb_hub_store::PgStore;

@@ -64,6 +64,7 @@ on_postgres!(
     a_partition_is_free_again_when_its_oldest_message_is_given_up,
     who_comes_and_goes_loses_nothing,
     what_is_begun_again_and_again_goes_to_the_dead_letters,
+    an_acknowledgement_of_another_life_of_the_log_means_nothing,
     who_joins_a_group_gets_what_was_logged_before_the_hub_knew,
     an_acknowledged_late_message_does_not_come_again,
     large_messages_are_caught_up_in_order,
