@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "tenant",
     "context_type",
     "agent",
@@ -25,6 +25,7 @@ const TABLES: [&str; 19] = [
     "bus_record",
     "mailbox",
     "mailbox_checkpoint",
+    "log_cut",
     "cursor",
     "delivery",
     "upload",

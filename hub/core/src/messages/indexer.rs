@@ -98,7 +98,7 @@ pub(super) async fn run(
                     if let Some(behind) = partitions.get_mut(partition as usize)
                         && !behind.moved((to, moved))
                     {
-                        return life::end(&parts, life::WENT_BACK);
+                        return life::end_with_store(&parts).await;
                     }
                 }
                 published.send_replace(partitions.iter().map(|partition| partition.checkpoint).collect());

@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) const MADE_ANEW: &str = "the messages log was made again";
 pub(super) const CUT: &str = "the messages log has lost records";
-pub(super) const WENT_BACK: &str = "PostgreSQL went back";
+const WENT_BACK: &str = "PostgreSQL went back";
 const OTHER_LIFE: &str = "what PostgreSQL keeps belongs to another life of the messages log";
 
 /// Between two looks at a log that seems too short.
@@ -28,6 +28,34 @@ pub(super) fn end(parts: &Parts, why: &'static str) {
     tracing::error!(topic = %parts.log.topic, why, "this replica has to start over");
     parts.lifecycle.waits_for.send_replace(Some(format!("a restart: {why}")));
     parts.lifecycle.stop.cancel();
+}
+
+/// Ends this replica, since the store is what it was before. Where the log is too, as it is where both are in PostgreSQL, its offsets are given out
+/// again: then another life begins, so that what agents still hold of this one, such as deliveries, names nothing in it.
+pub(super) async fn end_with_store(parts: &Parts) {
+    if let Ok(Ok(bounds)) = timeout(PATIENCE, parts.log.bus.bounds_each(&parts.log.topic)).await
+        && !too_short(&bounds, parts.log.read()).is_empty()
+    {
+        // What is dropped beyond an end that was told too early is indexed again.
+        let ends = ends(bounds);
+        let cut = parts.index.store.cut(parts.log.epoch, another(), &ends);
+        match timeout(PATIENCE, cut).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "another life of the log can't begin"),
+            Err(_) => tracing::warn!("another life of the log can't begin: no answer"),
+        }
+    }
+    end(parts, WENT_BACK);
+}
+
+/// An epoch that nobody remembers anything of.
+fn another() -> Epoch {
+    Uuid::new_v4().as_u64_pair().0
+}
+
+/// The ends of all partitions that can be read.
+fn ends(bounds: Vec<Result<Bounds, BusError>>) -> Vec<(Partition, Offset)> {
+    (0..).zip(bounds).filter_map(|(partition, bounds)| Some((partition, bounds.ok()?.next))).collect()
 }
 
 /// The life that a replica starts in.
@@ -61,9 +89,7 @@ pub(super) async fn begin(
             let reached = reached.get(*partition as usize);
             tracing::error!(%topic, partition, end, reached, "the log has lost its last records: what was derived from them is dropped");
         }
-        // Random, so that nobody remembers anything of it.
-        let next = Uuid::new_v4().as_u64_pair().0;
-        store.cut(epoch, next, &ends).await?;
+        store.cut(epoch, another(), &ends).await?;
     }
 }
 
@@ -82,7 +108,7 @@ async fn confirm(
             return Ok(Vec::new());
         }
         if since.elapsed() >= patience {
-            return Ok((0..).zip(bounds).filter_map(|(partition, bounds)| Some((partition, bounds.ok()?.next))).collect());
+            return Ok(ends(bounds));
         }
         sleep(CONFIRM.min(patience)).await;
     }
@@ -104,6 +130,7 @@ pub(super) async fn watch(parts: Parts) {
         }
         match timeout(PATIENCE, is_present(&parts)).await {
             Ok(Ok(None)) => {}
+            Ok(Ok(Some(WENT_BACK))) => return end_with_store(&parts).await,
             Ok(Ok(Some(why))) => return end(&parts, why),
             Ok(Err(error)) => tracing::debug!(%error, "the life of the log can't be looked up"),
             Err(_) => {}

@@ -110,7 +110,6 @@ fn change() -> ContextChange {
         expires_at: Some(1_700_000_030_000_000),
         schema_id: "finding".to_owned(),
         schema_version: "1.2".to_owned(),
-        ..ContextChange::default()
     }
 }
 

@@ -7,6 +7,7 @@ mod faults;
 mod leaderless;
 mod lives;
 mod model;
+mod requests;
 mod rights;
 mod scenarios;
 mod world;
@@ -111,6 +112,11 @@ async fn an_offset_that_is_given_out_again_ends_the_replica() {
     lives::an_offset_that_is_given_out_again_ends_the_replica(&world, async |left| bus.cut("acme", left as usize)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_timed_out_is_not_carried_out_later() {
+    requests::a_request_that_timed_out_is_not_carried_out_later(&world()).await;
+}
+
 macro_rules! on_the_model {
     ($($scenario:ident),* $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +134,6 @@ on_the_model!(
     a_newer_session_ends_the_older_on_another_replica,
     a_reply_finds_its_caller_on_another_replica,
     a_repeated_request_gets_the_same_reply_on_any_replica,
-    a_request_that_timed_out_is_not_carried_out_later,
     what_nobody_acknowledges_goes_to_the_dead_letters,
     what_an_agent_is_still_at_work_on_is_no_dead_letter,
     what_expires_is_buried_once,

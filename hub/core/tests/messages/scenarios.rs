@@ -13,8 +13,6 @@ use acb_hub_core::{
     },
 };
 
-use time::OffsetDateTime;
-
 use super::world::{PATIENCE, World, deliveries, delivery, event, eventually, keyed, silent, text, to};
 
 pub(crate) async fn a_pipelined_session_keeps_its_order_on_another_replica(world: &World) {
@@ -162,43 +160,6 @@ pub(crate) async fn a_reply_finds_its_caller_on_another_replica(world: &World) {
     assert!(silent(&mut caller).await);
     let fault = left.request(&a, to("c", "?"), Duration::from_millis(200)).await.unwrap_err();
     assert_eq!((fault.code, fault.reason), (Code::DeadlineExceeded, "NO_REPLY"));
-}
-
-pub(crate) async fn a_request_that_timed_out_is_not_carried_out_later(world: &World) {
-    let (left, right) = (world.replica("left").await, world.replica("right").await);
-    let (a, b) = (world.agent("a"), world.agent("b"));
-    let transfer = |key: &str| keyed("b", "transfer 100", key);
-    for key in ["1", "2", "3"] {
-        let fault = left.request(&a, transfer(key), Duration::from_millis(200)).await.unwrap_err();
-        assert_eq!((fault.code, fault.reason), (Code::DeadlineExceeded, "NO_REPLY"));
-    }
-    let mut inbox = world.receive(&right, "b").await;
-    right.send(&a, to("b", "hello")).await.unwrap();
-    assert_eq!(text(&delivery(&mut inbox).await), "hello");
-
-    // One that is at work on it knows how long somebody waits, and is told that nobody does any more.
-    let before = OffsetDateTime::now_utc();
-    let slow = async {
-        let query = delivery(&mut inbox).await;
-        assert!(
-            query.message.expires_at <= OffsetDateTime::now_utc() + Duration::from_millis(500)
-                && query.message.expires_at > before
-        );
-        query
-    };
-    let (outcome, query) = tokio::join!(left.request(&a, transfer("4"), Duration::from_millis(500)), slow);
-    assert_eq!(outcome.unwrap_err().reason, "NO_REPLY");
-    let reply = || OutgoingMessage::new(query.message.reply_to.clone().unwrap(), "t", "done");
-    assert_eq!(right.send(&b, reply()).await.unwrap_err().reason, "REQUEST_OVER");
-    // Asked again with the same key, somebody waits for it again, and nobody else is asked.
-    let again = async {
-        eventually(async || right.send(&b, reply()).await.is_ok()).await;
-        inbox.input.ack(vec![query.id]).await.unwrap();
-    };
-    let (outcome, ()) = tokio::join!(left.request(&a, transfer("4"), PATIENCE), again);
-    assert_eq!(&outcome.unwrap().payload[..], b"done");
-    assert!(silent(&mut inbox).await);
-    assert!(world.dead_letters().await.is_empty());
 }
 
 pub(crate) async fn a_repeated_request_gets_the_same_reply_on_any_replica(world: &World) {

@@ -1,5 +1,7 @@
 //! PostgreSQL that goes back to what it was, and a log in it that loses its last records.
 
+use acb_hub_core::{log::bus::TopicName, messages::ports::LogLives as _};
+use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use uuid::Uuid;
@@ -7,15 +9,18 @@ use uuid::Uuid;
 #[path = "../../../core/tests/messages/lives.rs"]
 mod shared;
 
-use crate::world_of;
+use crate::{
+    world::{PATIENCE, deliveries, eventually, text, to},
+    world_of,
+};
 
 const TABLES: [&str; 6] = ["mailbox", "mailbox_checkpoint", "cursor", "delivery", "presence", "log_cut"];
 
 /// The rows of the tenant that a backup would hold, by a name of their own.
-async fn copy(tenant: &TestTenant) -> String {
+async fn copy(tenant: &TestTenant, tables: &[&str]) -> String {
     let name = Uuid::new_v4().simple().to_string();
     let mut superuser = Postgres::shared().await.superuser().await;
-    for table in TABLES {
+    for table in tables {
         let copy =
             format!("CREATE TABLE public.copy_{table}_{name} AS SELECT * FROM acb.{table} WHERE tenant_id = {}", id(tenant));
         superuser.execute(AssertSqlSafe(copy)).await.unwrap();
@@ -24,14 +29,14 @@ async fn copy(tenant: &TestTenant) -> String {
 }
 
 /// In one step, as a server that is another one.
-async fn go_back(tenant: &TestTenant, name: String) {
+async fn go_back(tenant: &TestTenant, tables: &[&str], name: String) {
     let mut superuser = Postgres::shared().await.superuser().await;
-    let tables = TABLES.map(|table| {
+    let steps = tables.iter().map(|table| {
         let gone = format!("DELETE FROM acb.{table} WHERE tenant_id = {}", id(tenant));
         let copy = format!("public.copy_{table}_{name}");
         format!("{gone}; INSERT INTO acb.{table} SELECT * FROM {copy}; DROP TABLE {copy};")
     });
-    superuser.execute(AssertSqlSafe(tables.concat())).await.unwrap();
+    superuser.execute(AssertSqlSafe(steps.collect::<String>())).await.unwrap();
 }
 
 /// The records of the messages log from this offset on are lost.
@@ -60,16 +65,22 @@ fn id(tenant: &TestTenant) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_that_goes_back_loses_nothing() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
-    let (copy, harm, indexed) =
-        (async || copy(&tenant).await, async |name| go_back(&tenant, name).await, async || indexed(&tenant).await);
+    let (copy, harm, indexed) = (
+        async || copy(&tenant, &TABLES).await,
+        async |name| go_back(&tenant, &TABLES, name).await,
+        async || indexed(&tenant).await,
+    );
     shared::a_store_that_goes_back_loses_nothing(&world_of(&tenant), copy, harm, indexed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_after_postgres_went_back_moves_no_checkpoint_over_a_hole() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
-    let (copy, harm, indexed) =
-        (async || copy(&tenant).await, async |name| go_back(&tenant, name).await, async || indexed(&tenant).await);
+    let (copy, harm, indexed) = (
+        async || copy(&tenant, &TABLES).await,
+        async |name| go_back(&tenant, &TABLES, name).await,
+        async || indexed(&tenant).await,
+    );
     shared::a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole(&world_of(&tenant), copy, harm, indexed).await;
 }
 
@@ -84,4 +95,27 @@ async fn a_log_that_lost_its_end_has_another_life() {
 async fn an_offset_that_is_given_out_again_ends_the_replica() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
     shared::an_offset_that_is_given_out_again_ends_the_replica(&world_of(&tenant), async |left| cut(&tenant, left).await).await;
+}
+
+/// The log is in PostgreSQL, and goes back with everything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_goes_back_with_postgres_has_another_life() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let tables = [&TABLES[..], &["bus_partition", "bus_record"]].concat();
+    let (world, store) = (world_of(&tenant), PgStore::new(tenant.connect_options()));
+    let made = world.bus.topic(&TopicName::system(tenant.name(), "messages")).await.unwrap().epoch;
+    let (replica, a) = (world.replica("before").await, world.agent("a"));
+    replica.send(&a, to("b", "1")).await.unwrap();
+    eventually(async || indexed(&tenant).await == 1).await;
+    let before = copy(&tenant, &tables).await;
+    replica.send(&a, to("b", "2")).await.unwrap();
+    eventually(async || indexed(&tenant).await == 2).await;
+    go_back(&tenant, &tables, before).await;
+    tokio::time::timeout(PATIENCE, replica.stopped()).await.expect("it ends in time");
+    let replica = world.replica("after").await;
+    assert_ne!(store.epoch(made).await.unwrap(), made);
+    replica.send(&a, to("b", "3")).await.unwrap();
+    let mut inbox = world.receive(&replica, "b").await;
+    let got: Vec<String> = deliveries(&mut inbox, 2).await.iter().map(text).collect();
+    assert_eq!(got, ["1", "3"]);
 }

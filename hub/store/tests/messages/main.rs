@@ -5,6 +5,8 @@ mod epochs;
 mod lives;
 mod mailboxes;
 mod opening;
+#[path = "../../../core/tests/messages/requests.rs"]
+mod requests;
 #[path = "../../../core/tests/messages/scenarios.rs"]
 mod scenarios;
 #[path = "../../../core/tests/messages/world.rs"]
@@ -32,6 +34,11 @@ fn world_of(tenant: &TestTenant) -> World {
     })
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_timed_out_is_not_carried_out_later() {
+    requests::a_request_that_timed_out_is_not_carried_out_later(&world().await).await;
+}
+
 macro_rules! on_postgres {
     ($($scenario:ident),* $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +56,6 @@ on_postgres!(
     a_newer_session_ends_the_older_on_another_replica,
     a_reply_finds_its_caller_on_another_replica,
     a_repeated_request_gets_the_same_reply_on_any_replica,
-    a_request_that_timed_out_is_not_carried_out_later,
     what_nobody_acknowledges_goes_to_the_dead_letters,
     what_an_agent_is_still_at_work_on_is_no_dead_letter,
     what_expires_is_buried_once,
