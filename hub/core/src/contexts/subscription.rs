@@ -33,6 +33,12 @@ const TELL_AFTER: u64 = 1024;
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long a position beyond the end of the log may turn out to be in it.
+const END_SHOWN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a position is refused.
+const INVALID: &str = "POSITION_INVALID";
+
 /// Contexts that a subscription remembers the version of.
 const REMEMBERED: usize = 1024;
 
@@ -167,11 +173,23 @@ impl Subscription {
     pub(crate) async fn open(source: Source, subscriber: Subscriber, from: &From) -> Result<Self, Fault> {
         let topic = &source.tail.topic;
         let info = source.bus.topic(topic).await.map_err(Fault::from)?;
-        let bounds = source.bus.bounds(topic).await.map_err(Fault::from)?;
         if info.epoch != source.tail.epoch() {
             return Err(epoch_changed(topic));
         }
-        let next = begin(topic, info, &bounds, from)?;
+        let asked = Instant::now();
+        let next = loop {
+            let mut bounds = source.bus.bounds(topic).await.map_err(Fault::from)?;
+            // A partition whose leader has changed may tell an end that is too early.
+            for (bounds, read) in bounds.iter_mut().zip(source.tail.read()) {
+                bounds.next = bounds.next.max(read);
+            }
+            match begin(topic, info, &bounds, from) {
+                Err(fault) if fault.code == Code::OutOfRange && fault.reason == INVALID && asked.elapsed() < END_SHOWN_WITHIN => {
+                    sleep(LOOK_AGAIN.0).await;
+                }
+                next => break next?,
+            }
+        };
         let greeting = Some(Notice::Subscribed { after: positions(info.epoch, &next) });
         Ok(Self {
             source,
@@ -341,7 +359,7 @@ fn begin(topic: &TopicName, info: TopicInfo, bounds: &[Bounds], from: &From) -> 
         match next.get_mut(position.partition as usize) {
             Some(slot) => *slot = Some(slot.map_or(offset, |other| other.max(offset))),
             None => {
-                return Err(Fault::invalid("POSITION_INVALID", format!("{topic} has no partition {}", position.partition)));
+                return Err(Fault::invalid(INVALID, format!("{topic} has no partition {}", position.partition)));
             }
         }
     }
@@ -350,11 +368,9 @@ fn begin(topic: &TopicName, info: TopicInfo, bounds: &[Bounds], from: &From) -> 
         .map(|(partition, (next, bounds))| match next {
             None => Ok(bounds.first),
             Some(next) if next < bounds.first => Err(expired(topic, partition, next)),
-            Some(next) if next > bounds.next => Err(Fault::new(
-                Code::OutOfRange,
-                "POSITION_INVALID",
-                format!("partition {partition} of {topic} ends before offset {next}"),
-            )),
+            Some(next) if next > bounds.next => {
+                Err(Fault::new(Code::OutOfRange, INVALID, format!("partition {partition} of {topic} ends before offset {next}")))
+            }
             Some(next) => Ok(next),
         })
         .collect()

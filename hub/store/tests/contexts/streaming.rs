@@ -16,7 +16,7 @@ use acb_hub_core::{
         parts::{ContextConfig, ContextStores},
         ports::{ChunkStore, Put},
         subscription::From,
-        upload::{StartUpload, UploadSession},
+        upload::{Chunks, StartUpload, UploadSession},
     },
     fault::Fault,
 };
@@ -201,19 +201,17 @@ async fn downloads_that_were_cancelled_leave_the_queue_for_chunks() {
     }
     let context = session.finish(file.sha256()).await.unwrap();
 
-    let open = async || {
-        let (_, mut chunks) = replica.uploads.receive(&agent, context.id, 0).await.unwrap();
-        tokio::spawn(async move { chunks.next().await.unwrap() })
-    };
-    let reading = open().await;
+    let open = async || replica.uploads.receive(&agent, context.id, 0).await.unwrap().1;
+    let read = |mut chunks: Chunks| tokio::spawn(async move { chunks.next().await.unwrap() });
+    let reading = read(open().await);
     until("a read", &|| slow.reads.load(Ordering::SeqCst) == 1).await;
     for _ in 0..100 {
-        let cancelled = open().await;
+        let cancelled = read(open().await);
         tokio::task::yield_now().await;
         cancelled.abort();
         assert!(cancelled.await.unwrap_err().is_cancelled());
     }
-    let honest = open().await;
+    let honest = read(open().await);
     slow.may_read.add_permits(1);
     assert_eq!(reading.await.unwrap().unwrap().index, 0);
     assert_eq!(honest.await.unwrap().unwrap().data, file.chunk(0).data);

@@ -54,6 +54,8 @@ struct Log {
     first: Mutex<Offset>,
     /// So often it shows nothing, as after a change of leader.
     shows_nothing: AtomicUsize,
+    /// So often it tells that it ends after this many records, once the test says so.
+    ends_early: Mutex<(usize, Offset)>,
     held: Arc<Held>,
 }
 
@@ -102,7 +104,10 @@ impl Bus for Log {
 
     async fn bounds(&self, _: &TopicName) -> Result<Vec<Bounds>, BusError> {
         let first = *self.first.lock().unwrap();
-        Ok(self.partitions.iter().map(|records| Bounds { first, next: records.len() as Offset }).collect())
+        let mut early = self.ends_early.lock().unwrap();
+        let end = if early.0 > 0 { early.1 } else { Offset::MAX };
+        early.0 = early.0.saturating_sub(1);
+        Ok(self.partitions.iter().map(|records| Bounds { first, next: end.min(records.len() as Offset) }).collect())
     }
 
     async fn offsets_at(&self, _: &TopicName, _: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
@@ -182,6 +187,20 @@ async fn what_the_log_shows_late_is_not_skipped() {
     let mut subscription = hub.subscribe(0, &From::Start).await.unwrap();
     hub.log.shows_nothing.store(usize::MAX, Ordering::Relaxed);
     assert_eq!(subscription.next().await.map_err(|fault| fault.reason), Err("LOG_UNAVAILABLE"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_that_the_log_shows_late_is_taken() {
+    let log = Log::of(1, 20, || event(&Access::public(), 10));
+    // The hub that asks began while the end was told too early, too.
+    *log.ends_early.lock().unwrap() = (5, 10);
+    let hub = Hub::of(log, 1).await;
+    let mut subscription = hub.subscribe(0, &From::After(vec![at(0, 17)])).await.unwrap();
+    assert_eq!(hub.log.ends_early.lock().unwrap().0, 0);
+    // Its tail is what reads on from here.
+    assert!(tokio::time::timeout(Duration::from_secs(600), subscription.next()).await.is_err());
+    let beyond = hub.subscribe(0, &From::After(vec![at(0, 20)])).await;
+    assert_eq!(beyond.map(|_| ()).map_err(|fault| fault.reason), Err("POSITION_INVALID"));
 }
 
 #[tokio::test(start_paused = true)]
