@@ -184,6 +184,9 @@ impl Receiver {
                 }
                 self.push();
                 self.push_outstanding();
+                if self.in_doubt() {
+                    self.mailbox.leave_in_doubt();
+                }
                 self.parts.acknowledgements.close(&self.mailbox, true).await;
             }
         }
@@ -516,6 +519,13 @@ impl Receiver {
         let before = self.held.len();
         self.held.retain(|partition| cursors.get(*partition as usize).is_some_and(Cursor::full));
         self.held.len() < before
+    }
+
+    /// Whether the session before this one may have delivered what this one has not come to.
+    fn in_doubt(&self) -> bool {
+        let all = |began: &Vec<Offset>| self.cursors.iter().zip(began).all(|(cursor, began)| cursor.considered() >= *began);
+        let takes_over = OffsetDateTime::now_utc() < self.opened_at + TAKEOVER;
+        !self.clean && (takes_over || !self.began_at.as_ref().is_some_and(all))
     }
 
     /// What the next session must flag as delivered before. A late message that was not delivered yet has no other trace: it counts as
