@@ -138,6 +138,7 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
     let mut deliveries: Vec<Value> = Vec::new();
     let mut done: Vec<Value> = Vec::new();
     let mut closing: Vec<Uuid> = Vec::new();
+    let mut clean: Vec<Uuid> = Vec::new();
     for flush in flushes {
         let agent = flush.agent.0;
         for (partition, state) in &flush.cursors {
@@ -151,6 +152,9 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
         }
         if flush.closing {
             closing.push(agent);
+            if flush.clean {
+                clean.push(agent);
+            }
         }
     }
     let epoch = from_epoch(epoch);
@@ -193,10 +197,14 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
         .await?;
     }
     if !closing.is_empty() {
-        sqlx::query("UPDATE acb.presence SET receiving = false, online = false, last_seen_at = now() WHERE agent_id = ANY($1)")
-            .bind(closing)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(
+            "UPDATE acb.presence SET receiving = receiving AND NOT (agent_id = ANY($2)), online = false, last_seen_at = now()
+             WHERE agent_id = ANY($1)",
+        )
+        .bind(closing)
+        .bind(clean)
+        .execute(&mut *connection)
+        .await?;
     }
     Ok(())
 }

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,6 +41,8 @@ pub(super) struct OpenMailbox {
     unwritten: Mutex<Unwritten>,
     /// The watermarks that were written: the index rows below them are removed, or are about to be.
     written: Mutex<BTreeMap<Partition, Offset>>,
+    /// An earlier session ended without a word, and this one has not come to all that it may have delivered.
+    in_doubt: AtomicBool,
     /// A newer session took over.
     pub(super) replaced: CancellationToken,
 }
@@ -49,12 +54,18 @@ impl OpenMailbox {
             session_epoch,
             unwritten: Mutex::default(),
             written: Mutex::default(),
+            in_doubt: AtomicBool::new(false),
             replaced: CancellationToken::new(),
         })
     }
 
     pub(super) fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session after this one must doubt what this one had to.
+    pub(super) fn leave_in_doubt(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
     }
 
     fn take(&self, closing: bool) -> CursorFlush {
@@ -69,6 +80,7 @@ impl OpenMailbox {
                 .map(|(id, attempts)| Attempts { partition: id.partition, offset: id.offset, attempts })
                 .collect(),
             closing,
+            clean: !self.in_doubt.load(Ordering::Relaxed),
         }
     }
 

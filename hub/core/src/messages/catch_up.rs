@@ -98,20 +98,6 @@ impl LateJoin {
     }
 }
 
-/// The next messages for `agent` in `range` of one partition, as `snapshot` says.
-pub(super) async fn page(
-    parts: &Parts,
-    snapshot: &Snapshot,
-    agent: AgentId,
-    partition: Partition,
-    range: Range<Offset>,
-    room: &Queue,
-) -> Result<Page, Fault> {
-    let from = range.start;
-    let mut pages = pages(parts, snapshot, agent, &[(partition, range)], room).await?;
-    Ok(pages.pop().unwrap_or(Page { partition, messages: Vec::new(), upto: from }))
-}
-
 /// The next messages for `agent` in these ranges, as `snapshot` says, with one question to the index. All of them together are bounded as one
 /// page is: a partition that has no page was not reached. Where one can't be read, the others are; an error where none could.
 pub(super) async fn pages(

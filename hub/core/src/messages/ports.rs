@@ -238,8 +238,10 @@ pub struct CursorFlush {
     pub cursors: Vec<(Partition, CursorState)>,
     /// Changed counts of deliveries.
     pub attempts: Vec<Attempts>,
-    /// The session ends with this, and has said everything.
+    /// The session ends with this.
     pub closing: bool,
+    /// Where it ends: whether every delivery is known that the next session may repeat. If not, that session flags what it can't know of.
+    pub clean: bool,
 }
 
 /// What each agent has acknowledged.

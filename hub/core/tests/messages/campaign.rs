@@ -1,4 +1,4 @@
-//! Random sends, acknowledgements, crashes, drains and reconnects over two replicas, on the model. What must hold whatever happens:
+//! Random sends, acknowledgements, crashes, drains and reconnects over two replicas. What must hold whatever happens:
 //! nothing that was acknowledged to its sender is lost; the first deliveries of one sender's messages keep its order; nothing is
 //! delivered twice without a flag.
 
@@ -15,10 +15,7 @@ use acb_hub_core::messages::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    world,
-    world::{PATIENCE, World, eventually, keyed, text},
-};
+use super::world::{PATIENCE, World, eventually, keyed, text};
 
 const MESSAGES: usize = 150;
 
@@ -140,8 +137,8 @@ async fn receive_all(
     }
 }
 
-async fn run(seed: u64) {
-    let mut world = world();
+/// Shared with the suite that runs on PostgreSQL.
+pub(crate) async fn run(mut world: World, seed: u64) {
     world.config.redeliver_after = Duration::from_millis(150);
     world.config.max_attempts = 1000;
     let world = Arc::new(world);
@@ -198,12 +195,5 @@ async fn run(seed: u64) {
     chaos.await.unwrap();
     for receiver in receivers {
         receiver.await.unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn crashes_drains_and_reconnects_lose_nothing_and_repeat_nothing_unflagged() {
-    for seed in 1..=6 {
-        run(seed).await;
     }
 }

@@ -117,6 +117,13 @@ async fn a_request_that_timed_out_is_not_carried_out_later() {
     requests::a_request_that_timed_out_is_not_carried_out_later(&world()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn crashes_drains_and_reconnects_lose_nothing_and_repeat_nothing_unflagged() {
+    for seed in 1..=6 {
+        campaign::run(world(), seed).await;
+    }
+}
+
 macro_rules! on_the_model {
     ($($scenario:ident),* $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,6 +138,7 @@ on_the_model!(
     a_repeated_message_is_one_message_on_any_replica,
     an_offline_agent_finds_its_messages_and_its_groups,
     a_killed_replica_loses_nothing_and_flags_what_it_may_have_delivered,
+    what_a_crashed_session_delivered_is_flagged_however_late_it_comes_again,
     a_newer_session_ends_the_older_on_another_replica,
     a_reply_finds_its_caller_on_another_replica,
     a_repeated_request_gets_the_same_reply_on_any_replica,

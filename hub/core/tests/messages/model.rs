@@ -445,7 +445,7 @@ impl CursorStore for ModelStore {
                 };
             }
             if flush.closing {
-                rows.sessions.insert(flush.agent, (flush.session_epoch, false));
+                rows.sessions.insert(flush.agent, (flush.session_epoch, !flush.clean));
             }
         }
         Ok(superseded)

@@ -120,6 +120,28 @@ pub(crate) async fn a_killed_replica_loses_nothing_and_flags_what_it_may_have_de
     assert!(silent(&mut inbox).await);
 }
 
+pub(crate) async fn what_a_crashed_session_delivered_is_flagged_however_late_it_comes_again(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    let mut inbox = world.receive(&left, "b").await;
+    for number in 0..3 {
+        right.send(&a, to("b", &number.to_string())).await.unwrap();
+    }
+    deliveries(&mut inbox, 3).await;
+    drop(left);
+    // The next session ends in peace before it has come to the others.
+    let mut inbox = world.receive_at_most(&right, "b", 1).await;
+    let got = delivery(&mut inbox).await;
+    assert_eq!((text(&got), got.redelivered), ("0".to_owned(), true));
+    inbox.input.ack(vec![got.id]).await.unwrap();
+    drop(inbox);
+    world.acknowledged("b", &[got]).await;
+    let mut inbox = world.receive(&right, "b").await;
+    let got = deliveries(&mut inbox, 2).await;
+    let flags: Vec<(String, bool)> = got.iter().map(|delivery| (text(delivery), delivery.redelivered)).collect();
+    assert_eq!(flags, [("1".to_owned(), true), ("2".to_owned(), true)]);
+}
+
 pub(crate) async fn a_newer_session_ends_the_older_on_another_replica(world: &World) {
     let (left, right) = (world.replica("left").await, world.replica("right").await);
     let a = world.agent("a");

@@ -52,6 +52,7 @@ async fn a_log_that_was_made_again_inherits_nothing() {
         cursors: vec![(0, acknowledged.clone())],
         attempts: vec![attempts],
         closing: true,
+        clean: true,
     };
     assert!(store.flush(BEFORE, vec![flush]).await.unwrap().is_empty());
 
@@ -86,7 +87,7 @@ async fn a_hub_removes_what_is_kept_of_an_earlier_life_of_its_log() {
     let session = store.open(BEFORE, agent, "r").await.unwrap();
     let attempts = (0..30).map(|offset| Attempts { partition: 0, offset, attempts: Some(1) }).collect();
     let cursors = vec![(0, CursorState { watermark: 3, exceptions: vec![5] })];
-    let flush = CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing: true };
+    let flush = CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing: true, clean: true };
     store.flush(BEFORE, vec![flush]).await.unwrap();
 
     // In sets, and nothing of its own.

@@ -42,7 +42,7 @@ async fn index(store: &PgStore, rows: &[IndexEntry]) {
 
 async fn acknowledge(store: &PgStore, agent: AgentId, cursors: Vec<(Partition, CursorState)>) {
     let session_epoch = store.open(EPOCH, agent, "r").await.unwrap().session_epoch;
-    let flush = CursorFlush { agent, session_epoch, cursors, attempts: vec![], closing: true };
+    let flush = CursorFlush { agent, session_epoch, cursors, attempts: vec![], closing: true, clean: true };
     assert!(store.flush(EPOCH, vec![flush]).await.unwrap().is_empty());
 }
 

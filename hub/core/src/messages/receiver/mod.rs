@@ -53,7 +53,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// What catching up came to.
 enum CaughtUp {
     Attached(Option<(Attached, Vec<LateJoin>)>),
-    Page(Page),
+    Pages(Vec<Page>),
     Missed(Partition, Vec<Offset>, Option<LateJoin>),
     Unreadable(Partition, Fault),
     Broken(Fault),
@@ -179,6 +179,9 @@ impl Receiver {
                     self.progress.count(place, attempts);
                 }
                 self.push();
+                if self.progress.in_doubt(OffsetDateTime::now_utc()) {
+                    self.mailbox.leave_in_doubt();
+                }
                 self.parts.acknowledgements.close(&self.mailbox, true).await;
             }
         }
@@ -306,9 +309,11 @@ impl Receiver {
                 self.live = Some(attached.live);
                 return self.next_page();
             }
-            CaughtUp::Page(page) => {
-                self.ready.extend(page.messages.into_iter().map(Ready::Message));
-                self.ready.push_back(Ready::SkipTo(page.partition, page.upto));
+            CaughtUp::Pages(pages) => {
+                for page in pages {
+                    self.ready.extend(page.messages.into_iter().map(Ready::Message));
+                    self.ready.push_back(Ready::SkipTo(page.partition, page.upto));
+                }
             }
             CaughtUp::Missed(partition, offsets, rest) => {
                 self.late.pop_front();
@@ -350,13 +355,12 @@ impl Receiver {
             return Some(read.boxed());
         }
         let snapshot = self.snapshot.clone()?;
-        let (partition, range) = self.progress.unread()?;
+        let unread = self.progress.unread();
+        let first = unread.first()?.0;
         let (agent, room) = (self.agent.id, self.page_bytes.clone());
         let read = async move {
-            match catch_up::page(&parts, &snapshot, agent, partition, range, &room).await {
-                Ok(page) => CaughtUp::Page(page),
-                Err(fault) => CaughtUp::Unreadable(partition, fault),
-            }
+            let pages = catch_up::pages(&parts, &snapshot, agent, &unread, &room).await;
+            pages.map_or_else(|fault| CaughtUp::Unreadable(first, fault), CaughtUp::Pages)
         };
         Some(read.boxed())
     }

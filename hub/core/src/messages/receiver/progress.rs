@@ -98,12 +98,13 @@ impl Progress {
         self.cursors.iter().map(Cursor::considered).collect()
     }
 
-    /// The next part that is to be read from the index. `None`: all was, or is held back.
-    pub(super) fn unread(&self) -> Option<(Partition, Range<Offset>)> {
+    /// What is to be read from the index. Nothing where all was, or is held back.
+    pub(super) fn unread(&self) -> Vec<(Partition, Range<Offset>)> {
         let partitions = (0..).zip(&self.cursors).zip(&self.targets);
         partitions
             .map(|((partition, cursor), target)| (partition, cursor.considered()..*target))
-            .find(|(partition, range)| range.start < range.end && !self.held.contains(partition))
+            .filter(|(partition, range)| range.start < range.end && !self.held.contains(partition))
+            .collect()
     }
 
     pub(super) fn consider(&mut self, place: LogPlace, log_time: OffsetDateTime) -> Considered {
@@ -191,6 +192,12 @@ impl Progress {
         mem::take(&mut self.released)
     }
 
+    /// Whether the session before this one may have delivered what this one has not come to.
+    pub(super) fn in_doubt(&self, now: OffsetDateTime) -> bool {
+        let all = |began: &Vec<Offset>| self.cursors.iter().zip(began).all(|(cursor, began)| cursor.considered() >= *began);
+        !self.clean && (now < self.opened_at + TAKEOVER || !self.began_at.as_ref().is_some_and(all))
+    }
+
     /// What changed since this was last asked.
     pub(super) fn take_changes(&mut self) -> (BTreeMap<Partition, CursorState>, HashMap<LogPlace, Option<u32>>) {
         let changed = mem::take(&mut self.changed);
@@ -238,26 +245,26 @@ mod tests {
         let bound = MAX_EXCEPTIONS as u64 + 1;
         assert_eq!(held_at, Some(bound));
         assert_eq!(progress.consider(place(4000), NOW), Considered::Pass, "read again later");
-        assert_eq!(progress.unread(), None);
+        assert_eq!(progress.unread(), []);
         // As after its burial: nobody has said anything.
         progress.acknowledge(place(0));
         assert!(progress.take_released());
         assert!(!progress.take_released(), "told once");
-        assert_eq!(progress.unread(), Some((0, bound..5000)));
+        assert_eq!(progress.unread(), [(0, bound..5000)]);
     }
 
     #[test]
     fn a_partition_that_can_not_be_read_holds_up_no_other() {
         let mut progress = Progress::new(&opened(Vec::new(), true), 2, NOW);
         progress.attached(vec![10, 10]);
-        assert_eq!(progress.unread(), Some((0, 0..10)));
+        assert_eq!(progress.unread(), [(0, 0..10), (1, 0..10)]);
         progress.hold(0);
-        assert_eq!(progress.unread(), Some((1, 0..10)));
+        assert_eq!(progress.unread(), [(1, 0..10)]);
         // What comes live in it is passed: it would hide what was not read yet.
         assert_eq!(progress.consider(place(12), NOW), Considered::Pass);
         progress.try_again(0);
         assert!(progress.take_released());
-        assert_eq!(progress.unread(), Some((0, 0..10)));
+        assert_eq!(progress.unread(), [(0, 0..10), (1, 0..10)]);
     }
 
     #[test]
