@@ -4,12 +4,14 @@
 //! It is not sqlx's pool, since that one asks the server before and after each use whether the connection is well: three round trips for
 //! one query.
 
+mod connections;
 mod pool;
 mod session;
 mod timestamp;
 mod transaction;
 
-pub use pool::{Limits, Pool};
+pub use connections::Limits;
+pub use pool::Pool;
 pub use session::Session;
 pub use timestamp::Timestamp;
 pub use transaction::Transaction;

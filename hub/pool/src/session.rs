@@ -16,7 +16,7 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-use crate::pool::Held;
+use crate::connections::Held;
 
 /// How long a session may take to become free for the next user: what is still running in it has this long to end.
 const RETURN: Duration = Duration::from_secs(5);

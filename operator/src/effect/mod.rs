@@ -11,6 +11,7 @@ mod kafka_quota;
 pub mod kafka_settings;
 pub mod kubernetes;
 pub mod postgres;
+pub mod postgres_excess;
 pub mod postgres_observe;
 pub mod secret;
 

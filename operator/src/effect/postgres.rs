@@ -9,7 +9,7 @@ use sha2::Sha256;
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
-use super::{EffectError, SecretReader, postgres_observe};
+use super::{EffectError, SecretReader, postgres_excess};
 use crate::{
     bootstrap::{LeaderEpoch, scram_verifier},
     plan::{AgentRow, ApiKeyRef, PostgresStep, SecretRef, TenantRow, TopicSpec},
@@ -112,7 +112,7 @@ impl PostgresEffect {
             .await;
         // A login with more than it needs is named also where that is why it could not be altered.
         let login = format!("acb_t_{tenant_id}");
-        let left = postgres_observe::excess(&mut connection, &login).await.map_err(|error| failed(&what, &error))?;
+        let left = postgres_excess::excess(&mut connection, &login).await.map_err(|error| failed(&what, &error))?;
         if !left.is_none() {
             let has = [left.attributes.as_slice(), left.roles.as_slice()].concat().join(", ");
             let remedy = left.remedy(&login);

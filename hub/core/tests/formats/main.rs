@@ -1,11 +1,10 @@
-//! Records as a hub of version 1 wrote them, byte for byte. What is in a log stays there for a week: whoever changes a format unseen makes hubs
+//! Envelopes as a hub of version 1 wrote them, byte for byte. What is in a log stays there for a week: whoever changes a format unseen makes hubs
 //! misread it. A new version gets new files here; these stay.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
 use acb_hub_core::{
-    contexts::change::ContextChange,
     directory::agent::AgentId,
     messages::{
         envelope::Envelope,
@@ -13,13 +12,11 @@ use acb_hub_core::{
     },
 };
 use bytes::Bytes;
-use prost::Message as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 const ENVELOPE: &str = include_str!("envelope-1.hex");
 const ANSWER: &str = include_str!("envelope-1-answer.hex");
-const CHANGE: &str = include_str!("context-change-1.hex");
 
 fn bytes(hex: &str) -> Bytes {
     let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -88,43 +85,12 @@ fn answer() -> Envelope {
     }
 }
 
-fn change() -> ContextChange {
-    ContextChange {
-        kind: 2,
-        id: Bytes::copy_from_slice(Uuid::from_u128(1).as_bytes()),
-        context_type: "finding".to_owned(),
-        creator: Bytes::copy_from_slice(Uuid::from_u128(2).as_bytes()),
-        creator_name: "scout".to_owned(),
-        version: 3,
-        scope: "group".to_owned(),
-        groups: vec!["pair".to_owned()],
-        agents: vec!["worker".to_owned()],
-        metadata: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
-        content_type: "application/json".to_owned(),
-        payload: Some(Bytes::from_static(b"{}")),
-        upload: Bytes::copy_from_slice(Uuid::from_u128(4).as_bytes()),
-        size: 2,
-        sha256: Bytes::from_static(&[9; 32]),
-        created_at: 1_700_000_000_000_000,
-        updated_at: 1_700_000_000_000_001,
-        expires_at: Some(1_700_000_030_000_000),
-        schema_id: "finding".to_owned(),
-        schema_version: "1.2".to_owned(),
-    }
-}
-
 #[test]
 fn an_envelope_of_version_1_is_read_and_written_as_it_was() {
     for (recorded, envelope) in [(ENVELOPE, envelope()), (ANSWER, answer())] {
         assert_eq!(hex(&envelope.encode()), hex(&bytes(recorded)));
         assert_eq!(Envelope::decode(&bytes(recorded)).unwrap(), envelope);
     }
-}
-
-#[test]
-fn a_change_of_a_context_is_read_and_written_as_it_was() {
-    assert_eq!(hex(&change().encode_to_vec()), hex(&bytes(CHANGE)));
-    assert_eq!(ContextChange::decode(bytes(CHANGE)).unwrap(), change());
 }
 
 #[test]

@@ -117,8 +117,14 @@ async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
     store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 9, rows: rows.clone() }]).await.unwrap();
     let session = store.open(BEFORE, agent, "r").await.unwrap();
     let attempts = |offset| Attempts { partition: 0, offset, attempts: Some(2) };
-    let flush =
-        |cursors, attempts, closing| CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing };
+    let flush = |cursors, attempts, closing| CursorFlush {
+        agent,
+        session_epoch: session.session_epoch,
+        cursors,
+        attempts,
+        closing,
+        clean: closing,
+    };
     let cursors =
         vec![(0, CursorState { watermark: 3, exceptions: vec![5, 9] }), (1, CursorState { watermark: 7, exceptions: vec![] })];
     store.flush(BEFORE, vec![flush(cursors, vec![attempts(4), attempts(10)], false)]).await.unwrap();
