@@ -10,6 +10,10 @@ use std::{
     time::Duration,
 };
 
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +29,13 @@ use crate::{
         partition::LogPlace,
     },
 };
+
+/// Sessions of one transaction: it locks a row for each, and heartbeats wait for those.
+const SESSIONS: usize = 100;
+/// How long the end of a session waits for its last write.
+const CLOSE: Duration = Duration::from_secs(8);
+/// The pause before the last write of a session is tried again.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// What one session has to write, since it last was.
 #[derive(Debug, Default)]
@@ -43,6 +54,8 @@ pub(super) struct OpenMailbox {
     written: Mutex<BTreeMap<Partition, Offset>>,
     /// An earlier session ended without a word, and this one has not come to all that it may have delivered.
     in_doubt: AtomicBool,
+    /// Answered once the last of the session is written.
+    closing: Mutex<Option<oneshot::Sender<()>>>,
     /// A newer session took over.
     pub(super) replaced: CancellationToken,
 }
@@ -55,8 +68,13 @@ impl OpenMailbox {
             unwritten: Mutex::default(),
             written: Mutex::default(),
             in_doubt: AtomicBool::new(false),
+            closing: Mutex::default(),
             replaced: CancellationToken::new(),
         })
+    }
+
+    fn closing(&self) -> MutexGuard<'_, Option<oneshot::Sender<()>>> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
@@ -108,20 +126,27 @@ impl OpenMailbox {
     }
 }
 
-/// The receiving sessions of this replica.
+/// What one write has of one session.
+struct Writing {
+    mailbox: Arc<OpenMailbox>,
+    flush: CursorFlush,
+    closing: Option<oneshot::Sender<()>>,
+}
+
+/// The receiving sessions of this replica. One task writes for all of them: a late write must not undo a newer one.
 pub(super) struct Acknowledgements {
     store: Arc<dyn CursorStore>,
     epoch: Epoch,
     mailboxes: Mutex<HashMap<(AgentId, u64), Arc<OpenMailbox>>>,
-    /// One write at a time: a late one must not undo a newer one.
-    writing: tokio::sync::Mutex<()>,
+    /// A session ends, and waits for its last write.
+    closing: Notify,
     trimmer: Arc<Trimmer>,
 }
 
 impl Acknowledgements {
     /// Of no session yet.
     pub(super) fn new(store: Arc<dyn CursorStore>, epoch: Epoch, trimmer: Arc<Trimmer>) -> Self {
-        Self { store, epoch, mailboxes: Mutex::default(), writing: tokio::sync::Mutex::default(), trimmer }
+        Self { store, epoch, mailboxes: Mutex::default(), closing: Notify::new(), trimmer }
     }
 
     /// Adds a session, and ends older ones of the agent on this replica at once.
@@ -134,38 +159,45 @@ impl Acknowledgements {
         mailboxes.insert((mailbox.agent, mailbox.session_epoch), mailbox.clone());
     }
 
-    /// Ends a session, writing the last of it.
+    /// Ends a session. The last of it is written together with what the others have, so that a thousand that end at once are a few writes.
     pub(super) async fn close(&self, mailbox: &Arc<OpenMailbox>, write: bool) {
-        self.lock().remove(&(mailbox.agent, mailbox.session_epoch));
         if write {
-            let _turn = self.writing.lock().await;
-            let flush = mailbox.take(true);
-            match self.store.flush(self.epoch, vec![flush.clone()]).await {
-                Ok(superseded) if superseded.is_empty() => mailbox.trim(&flush, &self.trimmer),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%error, agent = %mailbox.agent, "the last acknowledgements of a session were not written");
-                }
+            let (written, answer) = oneshot::channel();
+            *mailbox.closing() = Some(written);
+            self.closing.notify_one();
+            if !matches!(timeout(CLOSE, answer).await, Ok(Ok(()))) {
+                tracing::warn!(agent = %mailbox.agent, "the last acknowledgements of a session were not written");
             }
         }
+        self.lock().remove(&(mailbox.agent, mailbox.session_epoch));
     }
 
-    async fn write(&self) {
-        let _turn = self.writing.lock().await;
+    /// Whether nothing that ends is left to be written.
+    async fn write(&self) -> bool {
         let mailboxes: Vec<Arc<OpenMailbox>> = self.lock().values().cloned().collect();
-        if mailboxes.is_empty() {
-            return;
+        let flushes = mailboxes.into_iter().map(|mailbox| {
+            let closing = mailbox.closing().take();
+            Writing { flush: mailbox.take(closing.is_some()), mailbox, closing }
+        });
+        let mut groups: Vec<Vec<Writing>> = Vec::new();
+        for writing in flushes {
+            match groups.last_mut().filter(|group| group.len() < SESSIONS) {
+                Some(group) => group.push(writing),
+                None => groups.push(vec![writing]),
+            }
         }
-        let mut groups = vec![mailboxes.into_iter().map(|mailbox| (mailbox.take(false), mailbox)).collect::<Vec<_>>()];
+        let mut done = true;
         while let Some(mut group) = groups.pop() {
-            match self.store.flush(self.epoch, group.iter().map(|(flush, _)| flush.clone()).collect()).await {
+            match self.store.flush(self.epoch, group.iter().map(|writing| writing.flush.clone()).collect()).await {
                 Ok(superseded) => {
-                    for (flush, mailbox) in &group {
+                    for Writing { mailbox, flush, closing } in group {
                         if superseded.contains(&(mailbox.agent, mailbox.session_epoch)) {
                             mailbox.replaced.cancel();
                         } else {
-                            mailbox.trim(flush, &self.trimmer);
+                            mailbox.trim(&flush, &self.trimmer);
                         }
+                        // The session may have stopped waiting.
+                        let _gone = closing.map(|closing| closing.send(()));
                     }
                 }
                 // By halves: who it is about is found in a few steps, and the others are written meanwhile.
@@ -175,12 +207,18 @@ impl Acknowledgements {
                 }
                 Err(error) => {
                     tracing::warn!(%error, sessions = group.len(), "acknowledgements can't be written, trying again");
-                    for (flush, mailbox) in group {
+                    for Writing { mailbox, flush, closing } in group {
                         mailbox.put_back(flush);
+                        // What the store refuses for good is not waited for. A session that began to end meanwhile is left alone.
+                        if let Some(closing) = closing.filter(|_| error.code == Code::Unavailable) {
+                            *mailbox.closing() = Some(closing);
+                            done = false;
+                        }
                     }
                 }
             }
         }
+        done
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(AgentId, u64), Arc<OpenMailbox>>> {
@@ -189,11 +227,14 @@ impl Acknowledgements {
 
     /// Writes what was acknowledged, every `every`, until stopped.
     pub(super) async fn run(&self, every: Duration, stop: CancellationToken) {
+        let mut pause = every;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(every) => self.write().await,
+                () = tokio::time::sleep(pause) => {}
+                () = self.closing.notified() => {}
             }
+            pause = if self.write().await { every } else { every.min(RETRY) };
         }
     }
 }

@@ -4,13 +4,13 @@ use std::{
     ops::Range,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use acb_hub_core::{
-    directory::agent::AgentId,
+    directory::{agent::AgentId, snapshot::Snapshot},
     fault::{Code, Fault},
     log::{
         bus::{
@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     model::{ModelBus, ModelStore},
-    world::{PATIENCE, Ports, World, delivery, event, text, to},
+    world::{PATIENCE, Ports, World, agent, delivery, event, text, to},
 };
 
 /// An index whose writing panics.
@@ -189,6 +189,75 @@ async fn one_session_that_the_store_refuses_holds_up_no_other() {
     }
     let _newer = world.receive(&right, "b").await;
     assert_eq!(event(&mut sessions[0]).await, SessionEvent::Replaced);
+}
+
+/// A store that is a little slow, and away once.
+struct Slow {
+    store: Arc<ModelStore>,
+    writes: AtomicUsize,
+}
+
+#[async_trait]
+impl CursorStore for Slow {
+    async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault> {
+        self.store.open(epoch, agent, replica).await
+    }
+
+    async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if flushes.iter().any(|flush| flush.closing) && self.writes.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err(Fault::unavailable("AWAY", "for a moment"));
+        }
+        self.store.flush(epoch, flushes).await
+    }
+
+    async fn cursors(
+        &self,
+        epoch: Epoch,
+        agents: &[AgentId],
+        partitions: &[Partition],
+    ) -> Result<Vec<(AgentId, Partition, CursorState)>, Fault> {
+        self.store.cursors(epoch, agents, partitions).await
+    }
+}
+
+/// More agents.
+fn add(world: &World, names: &[String]) {
+    let snapshot = world.directory.snapshot();
+    let born = OffsetDateTime::now_utc() - time::Duration::days(2);
+    let agents = snapshot.agents().map(|agent| (**agent).clone()).chain(names.iter().map(|name| agent(name, born)));
+    let members = snapshot.memberships("pair").to_vec();
+    world.directory.replace(Snapshot::new(snapshot.generation + 1, agents.collect(), members));
+}
+
+/// One write for each session would take longer than a drain may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sessions_that_end_at_once_keep_their_acknowledgements() {
+    const AGENTS: usize = 500;
+    let (bus, store) = (Arc::new(ModelBus::new("acme", 1)), Arc::new(ModelStore::default()));
+    let cursors = Arc::new(Slow { store: store.clone(), writes: AtomicUsize::new(0) });
+    let slow = cursors.clone();
+    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: slow.clone() });
+    // What is acknowledged is written at the end alone.
+    let config = MessagesConfig { flush_every: Duration::from_secs(3600), ..world.config.clone() };
+    let world = World { config, ..world };
+    let names: Vec<String> = (0..AGENTS).map(|number| format!("e{number}")).collect();
+    add(&world, &names);
+    let replica = world.replica("only").await;
+    let mut sessions = Vec::new();
+    for name in &names {
+        sessions.push(world.receive(&replica, name).await);
+    }
+    replica.send(&world.agent("a"), OutgoingMessage::new(Address::All, "t", "to all")).await.unwrap();
+    for session in &mut sessions {
+        let delivery = delivery(session).await;
+        session.input.ack(vec![delivery.id]).await.unwrap();
+    }
+    tokio::join!(replica.drain(), async { drop(sessions) });
+    let agents: Vec<AgentId> = names.iter().map(|name| world.agent(name).id).collect();
+    let written = world.cursors.cursors(1, &agents, &[0]).await.unwrap();
+    assert_eq!(written.iter().filter(|(.., cursor)| cursor.watermark == 1).count(), AGENTS);
+    assert!(cursors.writes.load(Ordering::SeqCst) < AGENTS / 10);
 }
 
 /// A log whose tail shows nothing of what comes to its last partition; or that never says that it took anything.

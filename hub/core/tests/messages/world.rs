@@ -156,7 +156,7 @@ impl World {
     }
 }
 
-fn agent(name: &str, created_at: OffsetDateTime) -> Agent {
+pub(crate) fn agent(name: &str, created_at: OffsetDateTime) -> Agent {
     Agent {
         id: AgentId(Uuid::new_v4()),
         name: name.to_owned(),

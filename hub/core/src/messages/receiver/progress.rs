@@ -198,6 +198,11 @@ impl Progress {
         !self.clean && (now < self.opened_at + TAKEOVER || !self.began_at.as_ref().is_some_and(all))
     }
 
+    /// Whether there is anything to write.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changed.is_empty() || !self.counted.is_empty()
+    }
+
     /// What changed since this was last asked.
     pub(super) fn take_changes(&mut self) -> (BTreeMap<Partition, CursorState>, HashMap<LogPlace, Option<u32>>) {
         let changed = mem::take(&mut self.changed);
@@ -299,6 +304,7 @@ mod tests {
         progress.acknowledge(place(2));
         let (cursors, counted) = progress.take_changes();
         assert_eq!((cursors[&0].watermark, counted), (9, HashMap::from([(place(2), None)])));
+        assert!(!progress.has_changes());
         assert_eq!(progress.take_changes(), Default::default());
     }
 }
