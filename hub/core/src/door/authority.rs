@@ -44,13 +44,38 @@ impl fmt::Debug for Grant {
     }
 }
 
+/// Credentials of one kind that are looked at in the store at one time. The store's other sessions are for those who are known.
+const AT_ONE_TIME: usize = 2;
+/// Credentials of one kind that wait for their turn: as many agents as may come back at once after an outage, and then some.
+const MAX_WAITING: usize = 256;
+/// And of API keys that this replica does not know: some are newer than its directory, the others are a stranger's inventions.
+const MAX_UNKNOWN_WAITING: usize = 16;
+
+/// Who waits to have a credential looked at. A crowd with invented keys must keep nobody from logging in whose key is known.
+#[derive(Debug)]
+struct Queues {
+    keys: LoginQueue,
+    unknown_keys: LoginQueue,
+    tokens: LoginQueue,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            keys: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
+            unknown_keys: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
+            tokens: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
+        }
+    }
+}
+
 /// Exchanges credentials for tokens.
 #[derive(Clone)]
 pub struct Authority {
     tokens: Tokens,
     store: Arc<dyn CredentialStore>,
     directory: Arc<Refresher>,
-    queue: Arc<LoginQueue>,
+    queues: Arc<Queues>,
 }
 
 impl fmt::Debug for Authority {
@@ -62,7 +87,7 @@ impl fmt::Debug for Authority {
 impl Authority {
     /// The authority of one tenant.
     pub fn new(tokens: Tokens, store: Arc<dyn CredentialStore>, directory: Arc<Refresher>) -> Self {
-        Self { tokens, store, directory, queue: Arc::default() }
+        Self { tokens, store, directory, queues: Arc::default() }
     }
 
     /// The tenant's name.
@@ -80,7 +105,9 @@ impl Authority {
     /// Tokens for an API key. Every failure looks the same.
     pub async fn exchange(&self, api_key: &str) -> Result<Grant, Fault> {
         let prefix = key_prefix(api_key).ok_or_else(refused)?;
-        let _turn = self.queue.next().await?;
+        let known = self.directory.directory().snapshot().api_keys.contains_key(prefix);
+        let queue = if known { &self.queues.keys } else { &self.queues.unknown_keys };
+        let _turn = queue.next().await?;
         let stored = self.store.api_key(prefix).await?;
         let now = OffsetDateTime::now_utc();
         // The same work for an unknown prefix.
@@ -105,7 +132,7 @@ impl Authority {
         }
         // Derived, so that every replica gives the same successor, and none stores it.
         let successor = format_token(&keyed(self.tokens.keyring().refresh(), refresh_token.as_bytes()));
-        let _turn = self.queue.next().await?;
+        let _turn = self.queues.tokens.next().await?;
         match self.store.rotate_refresh(hash(refresh_token), hash(&successor)).await? {
             Rotation::Successor { agent, key, expires_at } => {
                 let snapshot = self.directory.current().await?;
@@ -129,7 +156,7 @@ impl Authority {
         if refresh_token.len() > MAX_CREDENTIAL_BYTES {
             return Ok(());
         }
-        let _turn = self.queue.next().await?;
+        let _turn = self.queues.tokens.next().await?;
         self.store.revoke_refresh(hash(refresh_token)).await
     }
 
@@ -174,13 +201,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        directory::snapshot::{Directory, DirectoryStore},
-        door::{
-            access_token::tests::keyring,
-            api_key::StoredKey,
-            login_queue::{AT_ONE_TIME, MAX_WAITING},
-            refresh_token::TokenHash,
-        },
+        directory::snapshot::{Directory, DirectoryStore, KnownKey},
+        door::{access_token::tests::keyring, api_key::StoredKey, refresh_token::TokenHash},
     };
 
     /// Answers nobody until it is let, and knows no credential.
@@ -219,22 +241,29 @@ mod tests {
             Ok(1)
         }
         async fn load(&self) -> Result<Snapshot, Fault> {
-            Ok(Snapshot::new(1, Vec::new(), Vec::new()))
+            let mut snapshot = Snapshot::new(1, Vec::new(), Vec::new());
+            let agent = AgentId(Uuid::nil());
+            snapshot.api_keys.insert("known".to_owned(), KnownKey { agent, expires_at: None });
+            Ok(snapshot)
         }
+    }
+
+    async fn authority(store: &Arc<Slow>) -> Authority {
+        let refresher = Arc::new(Refresher::new(Directory::default(), store.clone()));
+        refresher.current().await.unwrap();
+        Authority::new(Tokens::new("acme", "0011", keyring(1)), store.clone(), refresher)
     }
 
     #[tokio::test]
     async fn strangers_ask_the_store_two_at_a_time_and_a_crowd_is_told_to_come_later() {
         let store = Arc::new(Slow { may_answer: Semaphore::new(0), asked: AtomicUsize::new(0) });
-        let refresher = Arc::new(Refresher::new(Directory::default(), store.clone()));
-        let authority = Authority::new(Tokens::new("acme", "0011", keyring(1)), store.clone(), refresher);
+        let authority = authority(&store).await;
         let mut calls = JoinSet::new();
         for number in 0..AT_ONE_TIME + MAX_WAITING + 10 {
             let authority = authority.clone();
             calls.spawn(async move {
-                let answer = match number % 3 {
-                    0 => authority.exchange("acb_a_b").await.map(drop),
-                    1 => authority.refresh("acbr_x").await.map(drop),
+                let answer = match number % 2 {
+                    0 => authority.refresh("acbr_x").await.map(drop),
                     _ => authority.revoke("acbr_x").await,
                 };
                 answer.map_or_else(|fault| fault.reason, |()| "fine")
@@ -250,5 +279,31 @@ mod tests {
             assert!(["CREDENTIAL_REFUSED", "fine"].contains(&answer.unwrap()));
         }
         assert_eq!(store.asked.load(Ordering::SeqCst), AT_ONE_TIME + MAX_WAITING);
+    }
+
+    #[tokio::test]
+    async fn invented_keys_keep_nobody_from_logging_in_whose_key_is_known() {
+        let store = Arc::new(Slow { may_answer: Semaphore::new(0), asked: AtomicUsize::new(0) });
+        let authority = authority(&store).await;
+        let mut strangers = JoinSet::new();
+        for _ in 0..1 + MAX_UNKNOWN_WAITING + 10 {
+            let authority = authority.clone();
+            strangers.spawn(async move { authority.exchange("acb_invented_key").await.unwrap_err().reason });
+        }
+        for _ in 0..10 {
+            assert_eq!(strangers.join_next().await.unwrap().unwrap(), "TOO_MANY_LOGINS");
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(store.asked.load(Ordering::SeqCst), 1);
+        // It has no place in the queue of the strangers, and needs none.
+        let known = authority.exchange("acb_known_key");
+        tokio::pin!(known);
+        assert!(futures::poll!(&mut known).is_pending());
+        assert_eq!(store.asked.load(Ordering::SeqCst), 2);
+        store.may_answer.add_permits(1);
+        assert_eq!(known.await.unwrap_err().reason, "CREDENTIAL_REFUSED");
+        while let Some(answer) = strangers.join_next().await {
+            assert_eq!(answer.unwrap(), "CREDENTIAL_REFUSED");
+        }
     }
 }

@@ -4,12 +4,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fault::{Code, Fault};
 
-/// Credentials that are looked at in the store at one time. Anybody may present one: the store's other sessions are for those who are known.
-pub(crate) const AT_ONE_TIME: usize = 2;
-
-/// Credentials that wait for their turn: as many agents as may come back at once after an outage, and then some.
-pub(crate) const MAX_WAITING: usize = 256;
-
 /// Who may ask the store about a credential, one after the other.
 #[derive(Debug)]
 pub(crate) struct LoginQueue {
@@ -17,13 +11,12 @@ pub(crate) struct LoginQueue {
     turns: Semaphore,
 }
 
-impl Default for LoginQueue {
-    fn default() -> Self {
-        Self { places: Semaphore::new(AT_ONE_TIME + MAX_WAITING), turns: Semaphore::new(AT_ONE_TIME) }
-    }
-}
-
 impl LoginQueue {
+    /// One that lets so many ask at one time, and so many wait for that.
+    pub(crate) fn new(at_one_time: usize, waiting: usize) -> Self {
+        Self { places: Semaphore::new(at_one_time + waiting), turns: Semaphore::new(at_one_time) }
+    }
+
     /// Waits for one's turn, which ends when what is returned is dropped.
     pub(crate) async fn next(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Fault> {
         let busy = || {
