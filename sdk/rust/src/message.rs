@@ -349,7 +349,7 @@ impl Client {
                 async move {
                     // The hub takes an empty timeout for a mistake of the caller.
                     if left.is_zero() {
-                        return Err(Status::deadline_exceeded(format!("no reply within {within:?}")));
+                        return Err(Status::deadline_exceeded(format!("no reply within {within:.1?}")));
                     }
                     line.messages().request(request).await
                 }

@@ -13,7 +13,8 @@ use crate::{
     fault::{Code, Fault},
 };
 
-/// How long an access token is valid.
+/// How long an access token is valid at most. Each ends up to a tenth earlier: the tokens that all agents got after an outage must not end,
+/// and their sessions with them, in the same moment.
 pub const ACCESS_TOKEN_LIFE: Duration = Duration::hours(1);
 
 /// The longest token that is looked at: ours have about 500 bytes.
@@ -97,7 +98,7 @@ impl Tokens {
         now: OffsetDateTime,
     ) -> Result<(String, OffsetDateTime), Fault> {
         let keyring = self.keyring();
-        let expires_at = now + ACCESS_TOKEN_LIFE;
+        let expires_at = now + ACCESS_TOKEN_LIFE - earlier();
         let claims = Claims {
             iss: self.tenant.to_string(),
             aud: self.tenant.to_string(),
@@ -140,6 +141,14 @@ impl Tokens {
         }
         Ok(claims.claims)
     }
+}
+
+/// How much earlier than it could a token ends: up to a tenth of its life.
+fn earlier() -> Duration {
+    let mut byte = [0_u8];
+    // Without randomness it ends as late as it may.
+    let _ = getrandom::fill(&mut byte);
+    ACCESS_TOKEN_LIFE / 10 * f64::from(byte[0]) / f64::from(u8::MAX)
 }
 
 /// The one answer to every token that does not prove an agent of this tenant.
@@ -209,7 +218,17 @@ pub(crate) mod tests {
         let (token, expires_at) = tokens.issue(&agent(Role::Full), None, 9, now).unwrap();
         let claims = tokens.verify(&token).unwrap();
         assert_eq!((claims.agent(), claims.r#gen, claims.exp), (AgentId(Uuid::from_u128(7)), 9, expires_at.unix_timestamp()));
-        assert_eq!(expires_at - now, ACCESS_TOKEN_LIFE);
+        assert_eq!(claims.exp, expires_at.unix_timestamp());
+    }
+
+    #[test]
+    fn tokens_that_were_issued_together_do_not_end_together() {
+        let tokens = Tokens::new("acme", "00", keyring(1));
+        let now = OffsetDateTime::now_utc();
+        let lives: Vec<Duration> = (0..100).map(|_| tokens.issue(&agent(Role::Full), None, 1, now).unwrap().1 - now).collect();
+        let (shortest, longest) = (lives.iter().min().unwrap(), lives.iter().max().unwrap());
+        assert!(*longest <= ACCESS_TOKEN_LIFE && *shortest >= ACCESS_TOKEN_LIFE * 9 / 10, "{shortest} to {longest}");
+        assert!(*longest - *shortest > Duration::minutes(1), "{shortest} to {longest}");
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl Messages {
         let reply = tokio::select! {
             reply = tokio::time::timeout(timeout, exchange) => reply.map_err(|_| {
                 let why = format!(
-                    "no reply within {timeout:?}: whoever has not begun on it will not see it. The same request again, with its idempotency \
+                    "no reply within {timeout:.1?}: whoever has not begun on it will not see it. The same request again, with its idempotency \
                      key, waits for whoever has begun; one with a new key asks anew, and may be carried out beside this one. \
                      For replies that take longer send a message with reply_to yourself"
                 );
