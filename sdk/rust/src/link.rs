@@ -14,7 +14,7 @@ use acb_proto::v1::{
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -30,6 +30,8 @@ use crate::{
 
 const MOST_PENDING: usize = 256;
 const MOST_PENDING_BYTES: usize = 16 << 20;
+/// A connection that lasted so long was of use.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// Why the session ended, once it did.
 pub(crate) type End = Arc<Mutex<Option<Error>>>;
@@ -88,6 +90,8 @@ pub(crate) struct Driver {
     /// the number again.
     refused: Option<u64>,
     next_sequence: u64,
+    /// Whether the present connection has brought anything yet: a message, or the outcome of one.
+    progressed: bool,
     renewed: bool,
 }
 
@@ -122,6 +126,7 @@ impl Driver {
             refused: None,
             next_sequence: 1,
             renewed: false,
+            progressed: false,
         }
     }
 
@@ -132,14 +137,23 @@ impl Driver {
             let ended = match self.open().await {
                 Ok(stream) => {
                     match opened.take() {
-                        // Whoever wanted the session may have gone meanwhile; the select below sees that.
-                        Some(opened) => drop(opened.send(Ok(()))),
+                        Some(opened) => {
+                            patience = Patience::new(self.reconnect_for);
+                            // Whoever wanted the session may have gone meanwhile; the select below sees that.
+                            drop(opened.send(Ok(())));
+                        }
                         None => {
                             tracing::info!(replica = %*self.replica.borrow(), resent = self.pending.len(), "session reconnected")
                         }
                     }
-                    patience = Patience::new(self.reconnect_for);
-                    self.converse(stream).await
+                    self.progressed = false;
+                    let began = Instant::now();
+                    let ended = self.converse(stream).await;
+                    // A hub that opens sessions and then fails what they are for is not tried again and again at once.
+                    if self.progressed || began.elapsed() >= STEADY {
+                        patience.renew();
+                    }
+                    ended
                 }
                 Err(ended) => ended,
             };
@@ -335,7 +349,10 @@ impl Driver {
         // The hub answers in order: nothing that is on its way comes after this.
         let last = index + 1 == self.written;
         let outcome = match sent.outcome {
-            Some(Outcome::Accepted(accepted)) => Ok(accepted),
+            Some(Outcome::Accepted(accepted)) => {
+                self.progressed = true;
+                Ok(accepted)
+            }
             Some(Outcome::Failed(failed)) if failed.code == Code::Unavailable as i32 => {
                 return Err(Error::refused(Code::Unavailable, failed.reason, failed.message));
             }
@@ -364,7 +381,8 @@ impl Driver {
         Ok(())
     }
 
-    fn admit(&self, delivery: Delivery) -> Option<Received> {
+    fn admit(&mut self, delivery: Delivery) -> Option<Received> {
+        self.progressed = true;
         let message_id = delivery.message.as_ref().map(|message| message.id.as_str()).unwrap_or_default();
         let ticket = self.inbox.admit(message_id, &delivery.delivery_id)?;
         Some(Received::new(delivery, ticket, self.client.clone()))

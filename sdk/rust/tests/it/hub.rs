@@ -46,6 +46,7 @@ pub struct State {
     pub log: Vec<OutgoingMessage>,
     pub mailbox: Vec<Message>,
     pub acked: HashSet<String>,
+    pub sessions: usize,
     pub started: Vec<String>,
     pub in_progress: Vec<String>,
     pub upload: BTreeMap<u32, Vec<u8>>,
@@ -251,6 +252,7 @@ impl Replica {
         while let Ok(Some(SessionRequest { frame: Some(frame) })) = inbound.message().await {
             match frame {
                 session_request::Frame::Open(_) => {
+                    self.state().sessions += 1;
                     say(Frame::Opened(Opened { session_id: "s".into(), replica: self.name.clone() })).await;
                     self.deliver(1, &out).await;
                 }
@@ -259,6 +261,9 @@ impl Replica {
                     let (refused, again) = (has_topic("refused"), has_topic("again"));
                     let outcome = if failed.is_some_and(|at| send.sequence > at) {
                         failure(tonic::Code::Aborted, "EARLIER_MESSAGE_FAILED")
+                    } else if has_topic("stale") {
+                        failed = Some(send.sequence);
+                        failure(tonic::Code::Unavailable, "MESSAGE_STALE")
                     } else if refused {
                         failed = Some(send.sequence);
                         failure(tonic::Code::NotFound, "RECIPIENT_NOT_FOUND")

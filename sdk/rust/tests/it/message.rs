@@ -147,6 +147,16 @@ async fn what_comes_again_while_it_is_in_hand_is_said_to_be_in_progress() {
 }
 
 #[tokio::test]
+async fn a_hub_that_opens_sessions_and_fails_each_message_is_not_tried_again_at_once() {
+    let hub = Hub::start(1).await;
+    let session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+    let sending = session.sender().enqueue(Message::to_agent("worker").topic("stale")).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(2), sending).await.is_err());
+    let sessions = hub.state().sessions;
+    assert!((2..=10).contains(&sessions), "{sessions} sessions in 2 s");
+}
+
+#[tokio::test]
 async fn a_closed_session_leaves_no_acknowledgement_behind() {
     let hub = Hub::start(1).await;
     hub.state().mailbox = vec![mail("a", "t", "1")];
