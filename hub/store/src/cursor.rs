@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     PgStore,
-    number::{from_epoch, from_partition, to_partition, unsigned},
+    number::{from_epoch, from_partition, signed, to_partition, unsigned},
 };
 
 #[async_trait]
@@ -103,8 +103,25 @@ impl CursorStore for PgStore {
                 newest.extend(rows.into_iter().map(|(agent, session_epoch)| (agent, unsigned(session_epoch))));
             }
         }
+        // Only a newer session ends one. An older number means that PostgreSQL went back: what it has forgotten, it is told again.
         let (current, superseded): (Vec<&CursorFlush>, Vec<&CursorFlush>) =
-            flushes.iter().partition(|flush| newest.get(&flush.agent.0) == Some(&flush.session_epoch));
+            flushes.iter().partition(|flush| newest.get(&flush.agent.0).is_some_and(|newest| *newest <= flush.session_epoch));
+        let forgotten: Vec<&&CursorFlush> = current
+            .iter()
+            .filter(|flush| newest.get(&flush.agent.0).is_some_and(|newest| *newest < flush.session_epoch))
+            .collect();
+        if !forgotten.is_empty() {
+            sqlx::query(
+                "UPDATE acb.presence AS p SET session_epoch = x.session_epoch, receiving = true, online = true
+                 FROM unnest($1::uuid[], $2::bigint[]) AS x (agent_id, session_epoch)
+                 WHERE p.agent_id = x.agent_id AND p.session_epoch < x.session_epoch",
+            )
+            .bind(forgotten.iter().map(|flush| flush.agent.0).collect::<Vec<_>>())
+            .bind(forgotten.iter().map(|flush| signed(flush.session_epoch)).collect::<Vec<_>>())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        }
         write(&mut transaction, epoch, &current).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(superseded.into_iter().map(|flush| (flush.agent, flush.session_epoch)).collect())
@@ -198,11 +215,14 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
     }
     if !closing.is_empty() {
         sqlx::query(
-            "UPDATE acb.presence SET receiving = receiving AND NOT (agent_id = ANY($2)), online = false, last_seen_at = now()
+            // In a life of the log that is over nothing of what the session has to say was written.
+            "UPDATE acb.presence SET online = false, last_seen_at = now(),
+                 receiving = receiving AND NOT (agent_id = ANY($2) AND NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $3))
              WHERE agent_id = ANY($1)",
         )
         .bind(closing)
         .bind(clean)
+        .bind(epoch)
         .execute(&mut *connection)
         .await?;
     }

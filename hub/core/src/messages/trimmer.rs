@@ -44,6 +44,12 @@ impl Trimmer {
 
     /// Remembers what an agent has acknowledged, durably. Whether there was room for it.
     pub(super) fn add(&self, agent: AgentId, partition: Partition, range: Range<Offset>) -> bool {
+        let remembered = self.remember(agent, partition, range);
+        self.added.notify_one();
+        remembered
+    }
+
+    fn remember(&self, agent: AgentId, partition: Partition, range: Range<Offset>) -> bool {
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         if range.is_empty() {
             return true;
@@ -56,7 +62,6 @@ impl Trimmer {
                 acknowledged.insert((agent, partition), range);
             }
         }
-        self.added.notify_one();
         true
     }
 
@@ -73,8 +78,9 @@ impl Trimmer {
             for ranges in due.chunks(RANGES) {
                 if let Err(error) = self.remove(ranges, &stop).await {
                     tracing::warn!(%error, "rows of acknowledged messages can't be removed, trying again");
+                    // Nobody is woken for them: a store that refuses at once would be asked again without a pause.
                     for Acknowledged { agent, partition, range } in ranges {
-                        self.add(*agent, *partition, range.clone());
+                        self.remember(*agent, *partition, range.clone());
                     }
                 }
             }

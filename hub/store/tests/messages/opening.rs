@@ -1,6 +1,12 @@
-//! Two replicas that open the first session of an agent at the same moment.
+//! Which session of an agent is the newest: where two open at the same moment, and where PostgreSQL goes back.
 
-use acb_hub_core::{directory::agent::AgentId, messages::ports::CursorStore as _};
+use acb_hub_core::{
+    directory::agent::AgentId,
+    messages::{
+        cursor::CursorState,
+        ports::{CursorFlush, CursorStore as _},
+    },
+};
 use acb_hub_store::PgStore;
 use acb_testbed::Postgres;
 use sqlx::Connection as _;
@@ -37,4 +43,26 @@ async fn of_two_first_sessions_at_once_the_later_one_is_not_clean() {
     let mut opened = [one.await.unwrap(), other.await.unwrap()];
     opened.sort_by_key(|opened| opened.session_epoch);
     assert_eq!(opened.map(|opened| (opened.session_epoch, opened.clean)), [(1, true), (2, false)]);
+}
+
+/// A session that lives is not over because PostgreSQL went back to what it was before: nobody else has opened one.
+#[tokio::test]
+async fn a_session_outlives_a_store_that_forgot_it() {
+    let postgres = Postgres::shared().await;
+    let tenant = postgres.fresh_tenant("acme").await;
+    let store = PgStore::new(tenant.connect_options());
+    let agent = AgentId(Uuid::new_v4());
+    for _ in 0..3 {
+        store.open(7, agent, "r").await.unwrap();
+    }
+    let back = sqlx::query("UPDATE acb.presence SET session_epoch = 1, receiving = false WHERE agent_id = $1").bind(agent.0);
+    back.execute(&mut postgres.superuser().await).await.unwrap();
+    let flush =
+        |session_epoch, cursors| CursorFlush { agent, session_epoch, cursors, attempts: vec![], closing: false, clean: true };
+    assert_eq!(store.flush(7, vec![flush(3, vec![])]).await.unwrap(), [], "it only asks");
+    let cursor = CursorState { watermark: 5, exceptions: vec![] };
+    assert_eq!(store.flush(7, vec![flush(3, vec![(0, cursor.clone())])]).await.unwrap(), []);
+    assert_eq!(store.flush(7, vec![flush(2, vec![])]).await.unwrap(), [(agent, 2)], "an older one is over");
+    let opened = store.open(7, agent, "r").await.unwrap();
+    assert_eq!((opened.session_epoch, opened.clean, opened.cursors), (4, false, vec![(0, cursor)]));
 }

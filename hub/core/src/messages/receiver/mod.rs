@@ -55,6 +55,7 @@ enum CaughtUp {
     Attached(Option<(Attached, Vec<LateJoin>)>),
     Pages(Vec<Page>),
     Missed(Partition, Vec<Offset>, Option<LateJoin>),
+    NotYetMissed(Fault),
     Unreadable(Partition, Fault),
     Broken(Fault),
 }
@@ -116,6 +117,8 @@ pub(super) struct Receiver {
     /// Everything that was considered was judged by this one.
     snapshot: Option<Arc<Snapshot>>,
     late: VecDeque<LateJoin>,
+    /// When the first of them may be tried: one that can't be read holds up nothing else.
+    late_at: Instant,
     /// Partitions that could not be read, and when they are tried again.
     unreadable: VecDeque<(Instant, Partition)>,
 }
@@ -153,6 +156,7 @@ impl Receiver {
             live: None,
             snapshot: None,
             late: VecDeque::new(),
+            late_at: Instant::now(),
             unreadable: VecDeque::new(),
         }
     }
@@ -208,6 +212,12 @@ impl Receiver {
                 && !draining
                 && let Some(due) = self.outstanding.overdue(Instant::now())
             {
+                // An agent that does not read must not have the log read for it again and again.
+                let room = events.capacity() > 0 && self.bytes.fits(1);
+                if !room && due.attempts < parts.config.max_attempts {
+                    self.outstanding.postpone(due.place, Instant::now() + NO_ROOM);
+                    continue;
+                }
                 settling = Some((due.place, settle(parts.clone(), self.agent.clone(), due).boxed()));
             }
             let room = self.outstanding.len() < self.window && !draining;
@@ -216,7 +226,8 @@ impl Receiver {
             if push_at.is_none() && self.progress.has_changes() {
                 push_at = Some(Instant::now() + self.parts.config.flush_every);
             }
-            let next_try = self.unreadable.front().map(|(at, _)| *at);
+            let late_at = Some(self.late_at).filter(|at| !self.late.is_empty() && *at > Instant::now());
+            let next_try = self.unreadable.front().map(|(at, _)| *at).into_iter().chain(late_at).min();
             tokio::select! {
                 biased;
                 () = parts.lifecycle.stop.cancelled() => return End::Stopped,
@@ -250,7 +261,8 @@ impl Receiver {
                 // What is due is seen at the top of the loop.
                 () = sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() => {}
                 () = sleep_until(next_try.unwrap_or_else(Instant::now)), if next_try.is_some() => {
-                    if let Some((_, partition)) = self.unreadable.pop_front() {
+                    // Where it is a late join's turn, that is seen at the end of the loop.
+                    if let Some((_, partition)) = self.unreadable.pop_front_if(|(at, _)| *at <= Instant::now()) {
                         self.progress.try_again(partition);
                     }
                 }
@@ -332,11 +344,17 @@ impl Receiver {
                     }
                 }
             }
+            CaughtUp::NotYetMissed(fault) => {
+                tracing::warn!(agent = %self.agent.name, %fault, "messages from before a group was joined can't be read, trying again");
+                self.late.rotate_left(1);
+                self.late_at = Instant::now() + RETRY;
+            }
             // The others are read meanwhile. What comes live in this one would hide what was not read, and waits with it.
             CaughtUp::Unreadable(partition, fault) => {
                 tracing::warn!(agent = %self.agent.name, partition, %fault, "a part of a mailbox can't be read, trying again");
-                self.progress.hold(partition);
-                self.unreadable.push_back((Instant::now() + RETRY, partition));
+                if self.progress.hold(partition) {
+                    self.unreadable.push_back((Instant::now() + RETRY, partition));
+                }
             }
             CaughtUp::Broken(fault) => {
                 tracing::warn!(agent = %self.agent.name, %fault, "a mailbox can't be read, trying again");
@@ -350,13 +368,14 @@ impl Receiver {
     /// Reads on where a partition is not caught up. `None`: all are, or are held back.
     fn next_page(&self) -> Option<BoxFuture<'static, CaughtUp>> {
         let parts = self.parts.clone();
-        if let Some(join) = self.late.front().filter(|_| self.outstanding.len() < self.window) {
+        let may = self.outstanding.len() < self.window && Instant::now() >= self.late_at;
+        if let Some(join) = self.late.front().filter(|_| may) {
             let join = join.clone();
             let read = async move {
                 let partition = join.partition();
                 match catch_up::missed(&parts, join).await {
                     Ok((offsets, rest)) => CaughtUp::Missed(partition, offsets, rest),
-                    Err(fault) => CaughtUp::Broken(fault),
+                    Err(fault) => CaughtUp::NotYetMissed(fault),
                 }
             };
             return Some(read.boxed());

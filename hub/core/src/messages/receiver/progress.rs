@@ -45,7 +45,10 @@ pub(super) struct Progress {
     /// Where the log ended when the session began.
     began_at: Option<Vec<Offset>>,
     targets: Vec<Offset>,
+    /// Held back until what was delivered is acknowledged.
     held: BTreeSet<Partition>,
+    /// Can't be read now.
+    unreadable: BTreeSet<Partition>,
     /// A partition that was held back is free again.
     released: bool,
     changed: BTreeSet<Partition>,
@@ -74,6 +77,7 @@ impl Progress {
             opened_at,
             began_at: None,
             held: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             released: false,
             changed: BTreeSet::new(),
             counted: HashMap::new(),
@@ -103,12 +107,12 @@ impl Progress {
         let partitions = (0..).zip(&self.cursors).zip(&self.targets);
         partitions
             .map(|((partition, cursor), target)| (partition, cursor.considered()..*target))
-            .filter(|(partition, range)| range.start < range.end && !self.held.contains(partition))
+            .filter(|(partition, range)| range.start < range.end && !self.waits(*partition))
             .collect()
     }
 
     pub(super) fn consider(&mut self, place: LogPlace, log_time: OffsetDateTime) -> Considered {
-        if self.held.contains(&place.partition) {
+        if self.waits(place.partition) {
             return Considered::Pass;
         }
         let known_below = self.known_below(place.partition);
@@ -138,7 +142,7 @@ impl Progress {
 
     /// Nothing below `upto` is for the agent but what was considered. `in_hand` says what is not done with yet.
     pub(super) fn skip_to(&mut self, partition: Partition, upto: Offset, in_hand: impl Fn(LogPlace) -> bool) {
-        if self.held.contains(&partition) {
+        if self.waits(partition) {
             return;
         }
         let Some(cursor) = self.cursors.get_mut(partition as usize) else { return };
@@ -176,15 +180,18 @@ impl Progress {
         }
     }
 
-    /// Holds a partition back that can't be read now.
-    pub(super) fn hold(&mut self, partition: Partition) {
-        self.held.insert(partition);
+    /// A partition can't be read now. What comes live in it would hide what was not read. Whether that is new.
+    pub(super) fn hold(&mut self, partition: Partition) -> bool {
+        self.unreadable.insert(partition)
     }
 
     /// Tries a partition again that could not be read.
     pub(super) fn try_again(&mut self, partition: Partition) {
-        let full = self.cursors.get(partition as usize).is_some_and(Cursor::full);
-        self.released |= !full && self.held.remove(&partition);
+        self.released |= self.unreadable.remove(&partition);
+    }
+
+    fn waits(&self, partition: Partition) -> bool {
+        self.held.contains(&partition) || self.unreadable.contains(&partition)
     }
 
     /// Whether a partition has become free since this was last asked.
@@ -263,8 +270,11 @@ mod tests {
         let mut progress = Progress::new(&opened(Vec::new(), true), 2, NOW);
         progress.attached(vec![10, 10]);
         assert_eq!(progress.unread(), [(0, 0..10), (1, 0..10)]);
-        progress.hold(0);
+        assert!(progress.hold(0) && !progress.hold(0));
         assert_eq!(progress.unread(), [(1, 0..10)]);
+        // An acknowledgement does not make it readable.
+        progress.acknowledge(place(1));
+        assert!(!progress.take_released());
         // What comes live in it is passed: it would hide what was not read yet.
         assert_eq!(progress.consider(place(12), NOW), Considered::Pass);
         progress.try_again(0);
