@@ -178,10 +178,10 @@ impl Appender {
 
     async fn attempt(&mut self, batch: &[Entry]) -> Result<Places, Failure> {
         let Some(mut own) = self.log.own.try_take() else { return self.attempt_borrowed(batch).await };
-        // Taken out: put back only where it is of use.
+        // Taken out: put back only where it is of use. One that leads to a server which takes no writes would refuse all that comes.
         let mut kept = in_time(Kept::of(own.take(), &self.log.pool)).await?;
         let answer = self.append(&mut kept.connection, kept.identity, batch).await;
-        if matches!(answer, Ok(_) | Err(Failure::Refused(_))) {
+        if answer.is_ok() {
             *own = Some(Kept { used: Instant::now(), ..kept });
         }
         answer
