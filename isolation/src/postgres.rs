@@ -46,7 +46,7 @@ const STATEMENTS: [(&str, &str, &str); 31] = [
     (
         "forge.mailbox",
         "a row in the neighbour's mailbox",
-        "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, \"offset\", log_time, expires_at)
+        "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, position, log_time, expires_at)
          SELECT decode('{victim}', 'hex'), '*', 0, 0, 0, now(), now() + interval '1 day'",
     ),
     (

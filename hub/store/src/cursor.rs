@@ -56,7 +56,7 @@ impl CursorStore for PgStore {
                 .await
                 .map_err(failed)?;
         let attempts: Vec<(i32, i64, i32)> =
-            sqlx::query_as(r#"SELECT partition, "offset", attempts FROM acb.delivery WHERE agent_id = $1 AND epoch = $2"#)
+            sqlx::query_as("SELECT partition, position, attempts FROM acb.delivery WHERE agent_id = $1 AND epoch = $2")
                 .bind(agent.0)
                 .bind(from_epoch(epoch))
                 .fetch_all(&mut *transaction)
@@ -164,7 +164,7 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
             );
         }
         for row in &flush.attempts {
-            let value = json!({"agent_id": agent, "partition": row.partition, "offset": row.offset, "attempts": row.attempts});
+            let value = json!({"agent_id": agent, "partition": row.partition, "position": row.offset, "attempts": row.attempts});
             if row.attempts.is_none() { done.push(value) } else { deliveries.push(value) }
         }
         if flush.closing {
@@ -191,11 +191,11 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
     }
     if !deliveries.is_empty() {
         sqlx::query(
-            r#"INSERT INTO acb.delivery (tenant_id, agent_id, epoch, partition, "offset", attempts)
-               SELECT acb.current_tenant(), agent_id, $1, partition, "offset", attempts
-               FROM jsonb_to_recordset($2) AS x (agent_id uuid, partition int, "offset" bigint, attempts int)
+            "INSERT INTO acb.delivery (tenant_id, agent_id, epoch, partition, position, attempts)
+               SELECT acb.current_tenant(), agent_id, $1, partition, position, attempts
+               FROM jsonb_to_recordset($2) AS x (agent_id uuid, partition int, position bigint, attempts int)
                WHERE NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)
-               ON CONFLICT (tenant_id, agent_id, epoch, partition, "offset") DO UPDATE SET attempts = excluded.attempts"#,
+               ON CONFLICT (tenant_id, agent_id, epoch, partition, position) DO UPDATE SET attempts = excluded.attempts",
         )
         .bind(epoch)
         .bind(Json(deliveries))
@@ -204,9 +204,9 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
     }
     if !done.is_empty() {
         sqlx::query(
-            r#"DELETE FROM acb.delivery AS d
-               USING jsonb_to_recordset($2) AS x (agent_id uuid, partition int, "offset" bigint)
-               WHERE d.epoch = $1 AND d.agent_id = x.agent_id AND d.partition = x.partition AND d."offset" = x."offset""#,
+            "DELETE FROM acb.delivery AS d
+               USING jsonb_to_recordset($2) AS x (agent_id uuid, partition int, position bigint)
+               WHERE d.epoch = $1 AND d.agent_id = x.agent_id AND d.partition = x.partition AND d.position = x.position",
         )
         .bind(epoch)
         .bind(Json(done))

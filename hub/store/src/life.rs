@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use acb_hub_core::{
     fault::Fault,
-    log::bus::{Epoch, Offset, Partition},
-    messages::ports::LogLives,
+    log::bus::{Epoch, Partition},
+    messages::{ports::LogLives, position::Position},
 };
 use async_trait::async_trait;
 
@@ -20,12 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// What lies beyond the ends is dropped. The checkpoints come first: whoever writes the index holds them, so that its rows are there when those
 /// of the mailboxes are moved.
 const CLIPS: [&str; 4] = [
-    "UPDATE acb.mailbox_checkpoint AS c SET next_offset = e.next FROM unnest($2::int[], $3::bigint[]) AS e (partition, next)
-     WHERE c.epoch = $1 AND c.partition = e.partition AND c.next_offset > e.next",
-    r#"DELETE FROM acb.mailbox AS m USING unnest($2::int[], $3::bigint[]) AS e (partition, next)
-       WHERE m.epoch = $1 AND m.partition = e.partition AND m."offset" >= e.next"#,
-    r#"DELETE FROM acb.delivery AS d USING unnest($2::int[], $3::bigint[]) AS e (partition, next)
-       WHERE d.epoch = $1 AND d.partition = e.partition AND d."offset" >= e.next"#,
+    "UPDATE acb.mailbox_checkpoint AS c SET next_position = e.next FROM unnest($2::int[], $3::bigint[]) AS e (partition, next)
+     WHERE c.epoch = $1 AND c.partition = e.partition AND c.next_position > e.next",
+    "DELETE FROM acb.mailbox AS m USING unnest($2::int[], $3::bigint[]) AS e (partition, next)
+       WHERE m.epoch = $1 AND m.partition = e.partition AND m.position >= e.next",
+    "DELETE FROM acb.delivery AS d USING unnest($2::int[], $3::bigint[]) AS e (partition, next)
+       WHERE d.epoch = $1 AND d.partition = e.partition AND d.position >= e.next",
     "UPDATE acb.cursor AS c SET watermark = least(c.watermark, e.next), exceptions = ARRAY(SELECT x FROM unnest(c.exceptions) AS x WHERE x < e.next)
      FROM unnest($2::int[], $3::bigint[]) AS e (partition, next) WHERE c.epoch = $1 AND c.partition = e.partition",
 ];
@@ -53,14 +53,14 @@ impl LogLives for PgStore {
         Ok(epoch.map_or(log, i64::cast_unsigned))
     }
 
-    async fn reached(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+    async fn reached(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Position>, Fault> {
         let query = self.timer.start("life.reached");
         let rows: Vec<(i32, i64)> = sqlx::query_as(
-            r#"SELECT partition, max(next) FROM (
-                   SELECT partition, next_offset AS next FROM acb.mailbox_checkpoint WHERE epoch = $1
+            "SELECT partition, max(next) FROM (
+                   SELECT partition, next_position AS next FROM acb.mailbox_checkpoint WHERE epoch = $1
                    UNION ALL SELECT partition, greatest(watermark, (SELECT max(x) + 1 FROM unnest(exceptions) AS x)) FROM acb.cursor WHERE epoch = $1
-                   UNION ALL SELECT partition, "offset" + 1 FROM acb.delivery WHERE epoch = $1) AS reached
-               GROUP BY partition"#,
+                   UNION ALL SELECT partition, position + 1 FROM acb.delivery WHERE epoch = $1) AS reached
+               GROUP BY partition",
         )
         .bind(from_epoch(epoch))
         .fetch_all(self.pool())
@@ -75,7 +75,7 @@ impl LogLives for PgStore {
         Ok(reached)
     }
 
-    async fn cut(&self, ended: Epoch, epoch: Epoch, ends: &[(Partition, Offset)]) -> Result<bool, Fault> {
+    async fn cut(&self, ended: Epoch, epoch: Epoch, ends: &[(Partition, Position)]) -> Result<bool, Fault> {
         let query = self.timer.start("life.cut");
         let failed = |error| query.fault(error);
         let pool = self.pool().clone().patient(PATIENCE);

@@ -4,8 +4,11 @@ use std::{collections::HashMap, ops::Range, time::Duration};
 
 use acb_hub_core::{
     fault::Fault,
-    log::bus::{Epoch, Offset, Partition},
-    messages::ports::{Acknowledged, Advance, Claim, Expired, IndexEntry, MailboxAddress, MailboxStore, Moved, index_went_back},
+    log::bus::{Epoch, Partition},
+    messages::{
+        ports::{Acknowledged, Advance, Claim, Expired, IndexEntry, MailboxAddress, MailboxStore, Moved, index_went_back},
+        position::Position,
+    },
 };
 use acb_hub_pool::{Session, Timestamp};
 use async_trait::async_trait;
@@ -25,11 +28,11 @@ type ExpiredRow = (bool, String, i32, i64, Timestamp, Timestamp);
 
 #[async_trait]
 impl MailboxStore for PgStore {
-    async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+    async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Position>, Fault> {
         let query = self.timer.start("mailbox.checkpoints");
         let failed = |error| query.fault(error);
         sqlx::query(
-            "INSERT INTO acb.mailbox_checkpoint (tenant_id, epoch, partition, next_offset)
+            "INSERT INTO acb.mailbox_checkpoint (tenant_id, epoch, partition, next_position)
              SELECT acb.current_tenant(), $1, partition, 0 FROM generate_series(0, $2 - 1) AS partition
              WHERE NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)
              ON CONFLICT DO NOTHING",
@@ -40,7 +43,7 @@ impl MailboxStore for PgStore {
         .await
         .map_err(failed)?;
         let rows: Vec<(i64,)> = sqlx::query_as(
-            "SELECT next_offset FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition < $2 ORDER BY partition",
+            "SELECT next_position FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition < $2 ORDER BY partition",
         )
         .bind(from_epoch(epoch))
         .bind(from_partition(partitions))
@@ -56,7 +59,7 @@ impl MailboxStore for PgStore {
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let partitions: Vec<i32> = advances.iter().map(|advance| from_partition(advance.partition)).collect();
         let now: HashMap<i32, i64> = sqlx::query_as(
-            "SELECT partition, next_offset FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition = ANY($2)
+            "SELECT partition, next_position FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition = ANY($2)
              ORDER BY partition FOR UPDATE",
         )
         .bind(from_epoch(epoch))
@@ -83,24 +86,24 @@ impl MailboxStore for PgStore {
         &self,
         epoch: Epoch,
         addresses: &[MailboxAddress],
-        ranges: &[(Partition, Range<Offset>)],
+        ranges: &[(Partition, Range<Position>)],
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
         let query = self.timer.start("mailbox.entries");
         // The rows of one address lie in the order of the primary key. At most `limit` of each are merged, however many there are.
         let rows: Vec<Reached> = sqlx::query_as(
-            r#"SELECT coalesce(c.next_offset, 0) >= r.next, e.address, e.partition, e."offset", e.log_time, e.expires_at
+            "SELECT coalesce(c.next_position, 0) >= r.next, e.address, e.partition, e.position, e.log_time, e.expires_at
                FROM unnest($3::int[], $4::bigint[], $5::bigint[]) AS r (partition, first, next)
                LEFT JOIN acb.mailbox_checkpoint AS c ON c.epoch = $2 AND c.partition = r.partition
                LEFT JOIN LATERAL (
                    SELECT m.* FROM unnest($1::text[]) AS a (address)
                    CROSS JOIN LATERAL (
-                       SELECT address, partition, "offset", log_time, expires_at FROM acb.mailbox
+                       SELECT address, partition, position, log_time, expires_at FROM acb.mailbox
                        WHERE address = a.address AND epoch = $2 AND partition = r.partition
-                         AND "offset" >= r.first AND "offset" < r.next
-                       ORDER BY "offset" LIMIT $6) AS m
-                   ORDER BY m."offset" LIMIT $6) AS e ON true
-               ORDER BY r.partition, e."offset""#,
+                         AND position >= r.first AND position < r.next
+                       ORDER BY position LIMIT $6) AS m
+                   ORDER BY m.position LIMIT $6) AS e ON true
+               ORDER BY r.partition, e.position",
         )
         .bind(addresses.iter().map(MailboxAddress::to_text).collect::<Vec<_>>())
         .bind(from_epoch(epoch))
@@ -123,8 +126,8 @@ impl MailboxStore for PgStore {
         // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed or gone afterwards. One snapshot
         // judges all of them: a row is either removed or claimed.
         let rows: Vec<ExpiredRow> = sqlx::query_as(
-            r#"WITH due AS MATERIALIZED (
-                   SELECT ctid, address, partition, "offset", log_time, expires_at FROM acb.mailbox
+            "WITH due AS MATERIALIZED (
+                   SELECT ctid, address, partition, position, log_time, expires_at FROM acb.mailbox
                    WHERE expires_at <= $1 AND epoch = $2 AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
                    ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED),
                judged AS MATERIALIZED (
@@ -132,12 +135,12 @@ impl MailboxStore for PgStore {
                    LEFT JOIN acb.cursor AS c
                      ON c.agent_id = CASE WHEN due.address LIKE 'a:%' THEN substr(due.address, 3)::uuid END
                     AND c.epoch = $2 AND c.partition = due.partition
-                    AND (due."offset" < c.watermark OR due."offset" = ANY (c.exceptions))),
+                    AND (due.position < c.watermark OR due.position = ANY (c.exceptions))),
                removed AS (DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE taken))),
                claimed AS (
                    UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $4)
                    WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE NOT taken)))
-               SELECT taken, address, partition, "offset", log_time, expires_at FROM judged ORDER BY partition, "offset""#,
+               SELECT taken, address, partition, position, log_time, expires_at FROM judged ORDER BY partition, position",
         )
         .bind(now)
         .bind(from_epoch(epoch))
@@ -164,18 +167,18 @@ impl MailboxStore for PgStore {
         epoch: Epoch,
         address: &MailboxAddress,
         partition: Partition,
-        offset: Offset,
+        offset: Position,
         lease: Duration,
     ) -> Result<Claim, Fault> {
         let query = self.timer.start("mailbox.claim");
         let (there, claimed): (bool, bool) = sqlx::query_as(
-            r#"WITH claimed AS (
+            "WITH claimed AS (
                    UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $5)
-                   WHERE address = $1 AND epoch = $2 AND partition = $3 AND "offset" = $4
+                   WHERE address = $1 AND epoch = $2 AND partition = $3 AND position = $4
                      AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
                    RETURNING true)
-               SELECT EXISTS (SELECT FROM acb.mailbox WHERE address = $1 AND epoch = $2 AND partition = $3 AND "offset" = $4),
-                      EXISTS (SELECT FROM claimed)"#,
+               SELECT EXISTS (SELECT FROM acb.mailbox WHERE address = $1 AND epoch = $2 AND partition = $3 AND position = $4),
+                      EXISTS (SELECT FROM claimed)",
         )
         .bind(address.to_text())
         .bind(from_epoch(epoch))
@@ -196,9 +199,9 @@ impl MailboxStore for PgStore {
         let query = self.timer.start("mailbox.release");
         let (addresses, partitions, offsets) = keys(rows);
         sqlx::query(
-            r#"UPDATE acb.mailbox AS m SET claimed_until = clock_timestamp() + make_interval(secs => $5)
-               FROM unnest($2::text[], $3::int[], $4::bigint[]) AS held (address, partition, "offset")
-               WHERE m.epoch = $1 AND m.address = held.address AND m.partition = held.partition AND m."offset" = held."offset""#,
+            "UPDATE acb.mailbox AS m SET claimed_until = clock_timestamp() + make_interval(secs => $5)
+               FROM unnest($2::text[], $3::int[], $4::bigint[]) AS held (address, partition, position)
+               WHERE m.epoch = $1 AND m.address = held.address AND m.partition = held.partition AND m.position = held.position",
         )
         .bind(from_epoch(epoch))
         .bind(addresses)
@@ -215,14 +218,14 @@ impl MailboxStore for PgStore {
         let query = self.timer.start("mailbox.remove_acknowledged");
         // What another replica holds right now is passed over: it removes it, or the sweep does.
         let removed = sqlx::query(
-            r#"DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(
+            "DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(
                    SELECT m.ctid FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS r (address, partition, first, next)
                    CROSS JOIN LATERAL (
                        SELECT ctid FROM acb.mailbox
                        WHERE address = r.address AND epoch = $1 AND partition = r.partition
-                         AND "offset" >= r.first AND "offset" < r.next
-                       ORDER BY "offset" LIMIT $6 FOR UPDATE SKIP LOCKED) AS m
-                   LIMIT $6))"#,
+                         AND position >= r.first AND position < r.next
+                       ORDER BY position LIMIT $6 FOR UPDATE SKIP LOCKED) AS m
+                   LIMIT $6))",
         )
         .bind(from_epoch(epoch))
         .bind(ranges.iter().map(|range| MailboxAddress::Agent(range.agent).to_text()).collect::<Vec<_>>())
@@ -240,8 +243,8 @@ impl MailboxStore for PgStore {
         let query = self.timer.start("mailbox.remove");
         let (addresses, partitions, offsets) = keys(rows);
         sqlx::query(
-            r#"DELETE FROM acb.mailbox AS m USING unnest($2::text[], $3::int[], $4::bigint[]) AS gone (address, partition, "offset")
-               WHERE m.epoch = $1 AND m.address = gone.address AND m.partition = gone.partition AND m."offset" = gone."offset""#,
+            "DELETE FROM acb.mailbox AS m USING unnest($2::text[], $3::int[], $4::bigint[]) AS gone (address, partition, position)
+               WHERE m.epoch = $1 AND m.address = gone.address AND m.partition = gone.partition AND m.position = gone.position",
         )
         .bind(from_epoch(epoch))
         .bind(addresses)
@@ -301,8 +304,8 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
     let partitions: Vec<i32> = won.iter().map(|advance| from_partition(advance.partition)).collect();
     let to: Vec<i64> = won.iter().map(|advance| signed(advance.to)).collect();
     sqlx::query(
-        r#"UPDATE acb.mailbox_checkpoint AS c SET next_offset = a.next_offset
-           FROM unnest($2::int[], $3::bigint[]) AS a (partition, next_offset) WHERE c.epoch = $1 AND c.partition = a.partition"#,
+        "UPDATE acb.mailbox_checkpoint AS c SET next_position = a.next_position
+           FROM unnest($2::int[], $3::bigint[]) AS a (partition, next_position) WHERE c.epoch = $1 AND c.partition = a.partition",
     )
     .bind(from_epoch(epoch))
     .bind(partitions)
@@ -321,14 +324,14 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
     let agents: Vec<Option<Uuid>> = rows.iter().map(agent).collect();
     // What was acknowledged before it came here needs no row. A watermark never goes back.
     sqlx::query(
-        r#"INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, "offset", log_time, expires_at)
-           SELECT acb.current_tenant(), r.address, $1, r.partition, r."offset", r.log_time, r.expires_at
+        "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, position, log_time, expires_at)
+           SELECT acb.current_tenant(), r.address, $1, r.partition, r.position, r.log_time, r.expires_at
            FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::uuid[])
-                AS r (address, partition, "offset", log_time, expires_at, agent_id)
+                AS r (address, partition, position, log_time, expires_at, agent_id)
            WHERE NOT EXISTS (
                SELECT FROM acb.cursor AS c
-               WHERE c.agent_id = r.agent_id AND c.epoch = $1 AND c.partition = r.partition AND c.watermark > r."offset")
-           ON CONFLICT DO NOTHING"#,
+               WHERE c.agent_id = r.agent_id AND c.epoch = $1 AND c.partition = r.partition AND c.watermark > r.position)
+           ON CONFLICT DO NOTHING",
     )
     .bind(from_epoch(epoch))
     .bind(addresses)

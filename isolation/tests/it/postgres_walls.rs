@@ -122,13 +122,13 @@ async fn furnish(world: &World) {
         ("presence", "agent_id", alice.clone()),
         (
             "mailbox",
-            "address, epoch, partition, \"offset\", log_time, expires_at",
+            "address, epoch, partition, position, log_time, expires_at",
             "'*', 1, 0, 0, now(), now() + '1 day'".to_owned(),
         ),
-        ("mailbox_checkpoint", "epoch, partition, next_offset", "99, 0, 0".to_owned()),
+        ("mailbox_checkpoint", "epoch, partition, next_position", "99, 0, 0".to_owned()),
         ("log_cut", "ended, epoch", "98, 99".to_owned()),
         ("cursor", "agent_id, epoch, partition, watermark", format!("{alice}, 99, 0, 0")),
-        ("delivery", "agent_id, epoch, partition, \"offset\", attempts", format!("{alice}, 99, 0, 0, 1")),
+        ("delivery", "agent_id, epoch, partition, position, attempts", format!("{alice}, 99, 0, 0, 1")),
         // Its relay has no use for what it can't read, and leaves it.
         (
             "bus_record",

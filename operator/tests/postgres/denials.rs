@@ -224,7 +224,7 @@ async fn own_work_is_allowed(world: &World) {
     let id = world.acme.id_hex();
     for sql in [
         format!(
-            "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, \"offset\", log_time, expires_at)
+            "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, position, log_time, expires_at)
              VALUES ('\\x{id}', '*', 1, 0, 77, now(), now())"
         ),
         "UPDATE acb.presence SET online = true".to_owned(),

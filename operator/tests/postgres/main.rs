@@ -7,6 +7,7 @@ mod disk;
 mod effect;
 mod excess;
 mod operator;
+mod positions;
 mod schema;
 mod walls;
 mod world;

@@ -6,10 +6,8 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 use tracing::{debug, warn};
@@ -22,14 +20,11 @@ use super::{
 use crate::{
     fault::{Code, Fault},
     kit::supervisor::Supervisor,
-    log::bus::{Batch, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
+    log::{
+        bus::{Batch, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
+        follower::{Followed, Follower},
+    },
 };
-
-/// How often the shape of the topic is looked at.
-const SHAPE_CHECK: Duration = Duration::from_secs(10);
-
-/// The longest wait before the log is tried again.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Events that a subscriber takes from the window at a time, and the bytes of them beside the first: the window lets go of them, and the
 /// subscriber holds them until its agent takes them.
@@ -222,13 +217,17 @@ impl ContextTail {
             changed: watch::Sender::new(()),
         });
         let cancellation = supervisor.stop().child_token();
-        let follower =
-            Follower { bus, topic: topic.clone(), shared: shared.clone(), next: start, versions: Versions::new(65_536) };
+        let reader = Reader {
+            follower: Follower::new(bus, topic.clone(), info.epoch, start),
+            topic: topic.clone(),
+            shared: shared.clone(),
+            versions: Versions::new(65_536),
+        };
         let stop = cancellation.clone();
         supervisor.spawn_finite("contexts.tail", async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = follower.run() => {}
+                () = reader.run() => {}
             }
         });
         Ok(Self { topic, shared, _stop: cancellation.drop_guard() })
@@ -256,95 +255,48 @@ impl ContextTail {
     }
 }
 
-struct Follower {
-    bus: Arc<dyn Bus>,
+/// Fills the window.
+struct Reader {
+    follower: Follower,
     topic: TopicName,
     shared: Arc<Shared>,
-    next: Vec<Offset>,
     versions: Versions,
 }
 
-impl Follower {
+impl Reader {
     async fn run(mut self) {
-        let mut backoff = Duration::from_millis(50);
         loop {
-            match self.follow().await {
-                Ok(Some(fault)) => {
-                    self.shared.window().ended = Some(fault);
-                    self.shared.changed.send_replace(());
-                    return;
+            let fault = match self.follower.next().await {
+                Followed::Batch(batch) => self.take(batch),
+                Followed::Grown(info) => {
+                    debug!(topic = %self.topic, info.partitions, "the topic has more partitions");
+                    let mut window = self.shared.window();
+                    window.start.resize(info.partitions as usize, 0);
+                    window.info = info;
+                    None
                 }
-                Ok(None) => backoff = Duration::from_millis(50),
-                Err(error) => {
-                    warn!(topic = %self.topic, %error, "subscribers wait for the log");
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(MAX_BACKOFF);
-                }
-            }
-        }
-    }
-
-    /// Until the topic's shape changes (`None`), is no longer the same topic (a fault), or can't be read.
-    async fn follow(&mut self) -> Result<Option<Fault>, BusError> {
-        if let Some(fault) = self.check_shape().await? {
-            return Ok(Some(fault));
-        }
-        let mut tail = self.bus.tail(&self.topic, &self.next).await?;
-        let mut check = tokio::time::interval_at(tokio::time::Instant::now() + SHAPE_CHECK, SHAPE_CHECK);
-        loop {
-            tokio::select! {
-                batch = tail.next() => match batch {
-                    Some(batch) => if let Some(fault) = self.take(batch?) {
-                        return Ok(Some(fault));
-                    },
-                    None => return Err(BusError::Unavailable(format!("the tail of {} ended", self.topic))),
-                },
-                _ = check.tick() => {
-                    let before = self.next.len();
-                    if let Some(fault) = self.check_shape().await? {
-                        return Ok(Some(fault));
-                    }
-                    if self.next.len() != before {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn check_shape(&mut self) -> Result<Option<Fault>, BusError> {
-        let info = match self.bus.topic(&self.topic).await {
-            Ok(info) => info,
-            Err(BusError::NoSuchTopic(topic)) => {
-                return Ok(Some(Fault::new(
+                Followed::MadeAnew => Some(epoch_changed(&self.topic)),
+                Followed::Gone(topic) => Some(Fault::new(
                     Code::Aborted,
                     "CONTEXT_TYPE_GONE",
                     format!("{topic} is gone: the Tenant does not list its type"),
-                )));
+                )),
+            };
+            if let Some(fault) = fault {
+                self.shared.window().ended = Some(fault);
+                self.shared.changed.send_replace(());
+                return;
             }
-            Err(error) => return Err(error),
-        };
-        let mut window = self.shared.window();
-        if info.epoch != window.info.epoch {
-            return Ok(Some(epoch_changed(&self.topic)));
         }
-        let partitions = info.partitions as usize;
-        if partitions > self.next.len() {
-            debug!(topic = %self.topic, partitions, "the topic has more partitions");
-            self.next.resize(partitions, 0);
-            window.start.resize(partitions, 0);
-        }
-        window.info = info;
-        Ok(None)
     }
 
     /// A fault where there is something that must not be passed over.
     fn take(&mut self, batch: Batch) -> Option<Fault> {
-        let next = self.next.get_mut(batch.partition as usize)?;
+        let read = self.shared.window().read.get(batch.partition as usize).copied().unwrap_or(0);
         let mut changes = Vec::with_capacity(batch.records.len());
         let mut fault = None;
         // Before the lock, which every subscriber takes.
-        for logged in batch.records.iter().filter(|logged| logged.offset >= *next) {
+        for logged in batch.records.iter().filter(|logged| logged.offset >= read) {
             match Placed::decode(logged) {
                 Ok(Some(placed)) if self.versions.advance(placed.event.context.id, placed.event.context.version) => {
                     changes.push(placed);
@@ -359,8 +311,8 @@ impl Follower {
         let mut window = self.shared.window();
         changes.into_iter().for_each(|placed| window.push(placed));
         if fault.is_none() {
-            *next = batch.next.max(*next);
-            window.read.clone_from(&self.next);
+            window.read.clear();
+            window.read.extend_from_slice(self.follower.positions());
         }
         drop(window);
         self.shared.changed.send_replace(());

@@ -19,13 +19,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cursor::CursorState,
     ports::{Attempts, CursorFlush, CursorStore},
+    position::Position,
     trimmer::Trimmer,
 };
 use crate::{
     directory::agent::AgentId,
     fault::Code,
     log::{
-        bus::{Epoch, Offset, Partition},
+        bus::{Epoch, Partition},
         partition::LogPlace,
     },
 };
@@ -51,7 +52,7 @@ pub(super) struct OpenMailbox {
     session_epoch: u64,
     unwritten: Mutex<Unwritten>,
     /// The watermarks that were written: the index rows below them are removed, or are about to be.
-    written: Mutex<BTreeMap<Partition, Offset>>,
+    written: Mutex<BTreeMap<Partition, Position>>,
     /// An earlier session ended without a word, and this one has not come to all that it may have delivered.
     in_doubt: AtomicBool,
     /// Answered once the last of the session is written.

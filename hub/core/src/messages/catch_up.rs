@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
+use time::OffsetDateTime;
+
 use super::{
     envelope::Envelope,
     logged::{LoggedMessage, Waiting},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
+    position::{Position, number_of, offset_of},
+    record,
 };
 use crate::{
     directory::{agent::AgentId, membership::Membership, snapshot::Snapshot},
@@ -30,11 +34,11 @@ pub(super) struct Page {
     pub(super) partition: Partition,
     pub(super) messages: Vec<Waiting>,
     /// Nothing else below this is for the agent.
-    pub(super) upto: Offset,
+    pub(super) upto: Position,
 }
 
 /// Waits until the index covers everything below `positions`.
-pub(super) async fn indexed(parts: &Parts, positions: &[Offset]) {
+pub(super) async fn indexed(parts: &Parts, positions: &[Position]) {
     let mut checkpoints = parts.index.checkpoints.clone();
     parts.index.wanted.notify_one();
     // Ends early only where the indexer is gone, and with it this replica.
@@ -48,7 +52,7 @@ pub(super) async fn indexed(parts: &Parts, positions: &[Offset]) {
 pub(super) struct LateJoin {
     membership: Membership,
     partition: Partition,
-    range: Range<Offset>,
+    range: Range<Position>,
 }
 
 /// What to look at again below `considered`, since `agent` joined a group that `known` does not say.
@@ -57,11 +61,11 @@ pub(super) async fn late_joins(
     agent: AgentId,
     known: &Snapshot,
     snapshot: &Snapshot,
-    considered: &[Offset],
+    considered: &[Position],
 ) -> Result<Vec<LateJoin>, Fault> {
     let mut joins = Vec::new();
     for membership in snapshot.joins_since(known).filter(|membership| membership.agent == agent) {
-        let starts = parts.log.bus.offsets_at_each(&parts.log.topic, membership.joined_at).await?;
+        let starts = parts.log.topic.positions_at_each(membership.joined_at).await?;
         for ((partition, start), end) in (0..).zip(starts).zip(considered) {
             // Where a partition does not say, all of it: what was logged before the join is not for this member.
             let start = start.unwrap_or_default();
@@ -74,17 +78,16 @@ pub(super) async fn late_joins(
 }
 
 /// The next messages that were missed, and what is left to look at.
-pub(super) async fn missed(parts: &Parts, mut join: LateJoin) -> Result<(Vec<Offset>, Option<LateJoin>), Fault> {
+pub(super) async fn missed(parts: &Parts, mut join: LateJoin) -> Result<(Vec<Position>, Option<LateJoin>), Fault> {
     let group = [MailboxAddress::Group(join.membership.group.clone())];
     let rows = parts.index.store.entries(parts.log.epoch, &group, &[(join.partition, join.range.clone())], PAGE).await?;
-    let mut offsets: Vec<Offset> = rows.iter().filter(|row| join.membership.covers(row.log_time)).map(|row| row.offset).collect();
-    let records = fetch(parts, join.partition, &offsets).await?;
-    offsets.retain(|offset| {
-        records.get(offset).and_then(decode).is_some_and(|logged| logged.message.from_id != join.membership.agent)
-    });
+    let covered = rows.iter().filter(|row| join.membership.covers(row.log_time));
+    let mut positions: Vec<Position> = covered.map(|row| row.offset).collect();
+    let found = fetch(parts, join.partition, &positions).await?;
+    positions.retain(|position| found.get(position).is_some_and(|found| found.envelope.message.from_id != join.membership.agent));
     let last = rows.last().filter(|_| rows.len() == PAGE);
     Ok((
-        offsets,
+        positions,
         last.map(|last| {
             join.range.start = last.offset + 1;
             join
@@ -104,7 +107,7 @@ pub(super) async fn pages(
     parts: &Parts,
     snapshot: &Snapshot,
     agent: AgentId,
-    ranges: &[(Partition, Range<Offset>)],
+    ranges: &[(Partition, Range<Position>)],
     room: &Queue,
 ) -> Result<Vec<Page>, Fault> {
     let mut addresses = vec![MailboxAddress::Agent(agent), MailboxAddress::All];
@@ -145,18 +148,18 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// The messages of these rows of one partition, up to what there is room for.
-    async fn page(&mut self, partition: Partition, wanted: &[&IndexEntry], mut upto: Offset) -> Result<Page, Fault> {
+    async fn page(&mut self, partition: Partition, wanted: &[&IndexEntry], mut upto: Position) -> Result<Page, Fault> {
         let mut messages = Vec::with_capacity(wanted.len());
         'runs: for (index, run) in wanted.chunks(RUN).enumerate() {
             if self.full {
                 upto = wanted.get(index * RUN).map_or(upto, |row| row.offset);
                 break;
             }
-            let offsets: Vec<Offset> = run.iter().map(|row| row.offset).collect();
-            let records = fetch(self.parts, partition, &offsets).await?;
+            let positions: Vec<Position> = run.iter().map(|row| row.offset).collect();
+            let mut found = fetch(self.parts, partition, &positions).await?;
             for row in run {
                 let is_direct = matches!(row.address, MailboxAddress::Agent(_));
-                match records.get(&row.offset).and_then(decode) {
+                match found.remove(&row.offset).map(|found| found.logged(partition, row.offset)) {
                     Some(logged) if logged.message.from_id == self.agent && !is_direct => {}
                     Some(logged) => {
                         let size = logged.message.cost();
@@ -185,56 +188,72 @@ impl Reading<'_> {
     }
 }
 
+/// A message that was found in the log.
+pub(super) struct Found {
+    log_time: OffsetDateTime,
+    pub(super) envelope: Envelope,
+}
+
+impl Found {
+    /// The message, where it was found.
+    pub(super) fn logged(self, partition: Partition, position: Position) -> LoggedMessage {
+        LoggedMessage { partition, offset: position, log_time: self.log_time, message: Arc::new(self.envelope.message) }
+    }
+}
+
 /// One message of the log. `None`: the log forgot it.
-pub(super) async fn one(parts: &Parts, partition: Partition, offset: Offset) -> Result<Option<LoggedMessage>, Fault> {
-    Ok(record(parts, partition, offset).await?.as_ref().and_then(decode))
+pub(super) async fn one(parts: &Parts, partition: Partition, position: Position) -> Result<Option<Found>, Fault> {
+    Ok(fetch(parts, partition, &[position]).await?.remove(&position))
 }
 
-/// One record of the log. `None`: the log forgot it.
-pub(super) async fn record(parts: &Parts, partition: Partition, offset: Offset) -> Result<Option<Logged>, Fault> {
-    Ok(fetch(parts, partition, &[offset]).await?.remove(&offset))
-}
-
-/// The records at these offsets, without those that the log forgot.
-pub(super) async fn fetch(parts: &Parts, partition: Partition, wanted: &[Offset]) -> Result<BTreeMap<Offset, Logged>, Fault> {
+/// The messages at these places, in their order, without those that the log forgot.
+pub(super) async fn fetch(
+    parts: &Parts,
+    partition: Partition,
+    positions: &[Position],
+) -> Result<BTreeMap<Position, Found>, Fault> {
+    let mut offsets: Vec<Offset> = positions.iter().copied().map(offset_of).collect();
+    offsets.dedup();
     let mut records = BTreeMap::new();
-    for (index, &offset) in wanted.iter().enumerate() {
+    for (index, &offset) in offsets.iter().enumerate() {
         if records.contains_key(&offset) {
             continue;
         }
-        let end = wanted[index..].iter().take_while(|next| **next < offset + SPAN).last().map_or(offset + 1, |last| last + 1);
+        let end = offsets[index..].iter().take_while(|next| **next < offset + SPAN).last().map_or(offset + 1, |last| last + 1);
         let limit = usize::try_from(end - offset).unwrap_or(1);
-        let read = parts.log.bus.read(&parts.log.topic, partition, offset, limit).await?;
+        let read = parts.log.topic.read(partition, offset, limit).await?;
         // The log may not show its end for a moment. What is taken for forgotten then is lost.
         if read.is_empty() {
-            let bounds = parts.log.bus.bounds_each(&parts.log.topic).await?;
-            if bounds.get(partition as usize).and_then(|bounds| bounds.as_ref().ok()).is_none_or(|bounds| bounds.first <= offset)
-            {
-                let message =
-                    format!("{} does not show partition {partition} at {offset}, where it has a message", parts.log.topic);
+            let bounds = parts.log.topic.bounds_each().await?;
+            let bounds = bounds.get(partition as usize).and_then(|bounds| bounds.as_ref().ok());
+            if bounds.is_none_or(|bounds| offset_of(bounds.first) <= offset) {
+                let topic = &parts.log.topic.name;
+                let message = format!("{topic} does not show partition {partition} at {offset}, where it has a message");
                 return Err(Fault::unavailable("LOG_UNAVAILABLE", message));
             }
         }
-        let read: Vec<Logged> = read.into_iter().filter(|logged| wanted.contains(&logged.offset)).collect();
-        // What this hub can't read is not forgotten: a newer one delivers it.
-        if let Some(newer) = read.iter().find(|logged| logged.record.value.as_ref().and_then(Envelope::newer).is_some()) {
-            let message = format!("the record {partition}-{} is of a newer hub: use that one", newer.offset);
-            return Err(Fault::unavailable("RECORD_NEWER", message));
+        for logged in read.into_iter().filter(|logged| offsets.contains(&logged.offset)) {
+            records.insert(logged.offset, (logged.log_time, messages(&logged)?));
         }
-        records.extend(read.into_iter().map(|logged| (logged.offset, logged)));
     }
-    Ok(records)
+    let find = |position: &Position| {
+        let (log_time, envelopes) = records.get_mut(&offset_of(*position))?;
+        // Each place is asked for once.
+        let envelope = envelopes.get_mut(number_of(*position))?.take()?;
+        Some((*position, Found { log_time: *log_time, envelope }))
+    };
+    Ok(positions.iter().filter_map(find).collect())
 }
 
-/// What a record says. `None` for one that is no message.
-pub(super) fn decode(logged: &Logged) -> Option<LoggedMessage> {
-    let envelope = Envelope::decode(logged.record.value.as_ref()?).ok()?;
-    Some(LoggedMessage {
-        partition: logged.partition,
-        offset: logged.offset,
-        log_time: logged.log_time,
-        message: Arc::new(envelope.message),
-    })
+/// What a record holds. Nothing where it holds no messages.
+fn messages(logged: &Logged) -> Result<Vec<Option<Envelope>>, Fault> {
+    let Some(value) = &logged.record.value else { return Ok(Vec::new()) };
+    // What this hub can't read is not forgotten: a newer one delivers it.
+    if record::newer(value).is_some() {
+        let message = format!("the record {}-{} is of a newer hub: use that one", logged.partition, logged.offset);
+        return Err(Fault::unavailable("RECORD_NEWER", message));
+    }
+    Ok(record::decode(value).unwrap_or_default().into_iter().map(Some).collect())
 }
 
 /// Whether a row of one of its addresses is for the agent: it was there when the log took the message.

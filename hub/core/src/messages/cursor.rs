@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::log::bus::Offset;
+use super::position::Position;
 
 /// The most exceptions that a cursor holds.
 pub const MAX_EXCEPTIONS: usize = 1000;
@@ -11,15 +11,15 @@ pub const MAX_EXCEPTIONS: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CursorState {
     /// Everything below is acknowledged, or was not for the agent.
-    pub watermark: Offset,
+    pub watermark: Position,
     /// Acknowledged offsets from the watermark on, rising.
-    pub exceptions: Vec<Offset>,
+    pub exceptions: Vec<Position>,
 }
 
 impl CursorState {
     /// Whether the message at `offset` was acknowledged.
     #[must_use]
-    pub fn acknowledged(&self, offset: Offset) -> bool {
+    pub fn acknowledged(&self, offset: Position) -> bool {
         offset < self.watermark || self.exceptions.binary_search(&offset).is_ok()
     }
 }
@@ -28,9 +28,9 @@ impl CursorState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// Everything below was delivered, or was not for the agent.
-    considered: Offset,
-    outstanding: BTreeSet<Offset>,
-    acknowledged: BTreeSet<Offset>,
+    considered: Position,
+    outstanding: BTreeSet<Position>,
+    acknowledged: BTreeSet<Position>,
 }
 
 impl Cursor {
@@ -43,12 +43,12 @@ impl Cursor {
 
     /// The next offset to look at.
     #[must_use]
-    pub fn considered(&self) -> Offset {
+    pub fn considered(&self) -> Position {
         self.considered
     }
 
     /// Looks at a message for this agent: whether to deliver it. One that was looked at before, or acknowledged, is not.
-    pub fn consider(&mut self, offset: Offset) -> bool {
+    pub fn consider(&mut self, offset: Position) -> bool {
         if offset < self.considered {
             return false;
         }
@@ -58,7 +58,7 @@ impl Cursor {
 
     /// Looks again at a message that was passed as not for this agent: whether to deliver it, now that it is. Where the watermark has
     /// not passed it, it waits for it from now on, unless that could pass the bound on exceptions.
-    pub fn reconsider(&mut self, offset: Offset) -> bool {
+    pub fn reconsider(&mut self, offset: Position) -> bool {
         if self.acknowledged.contains(&offset) {
             return false;
         }
@@ -69,14 +69,14 @@ impl Cursor {
     }
 
     /// Nothing below `offset` is for the agent but what was considered.
-    pub fn skip_to(&mut self, offset: Offset) {
+    pub fn skip_to(&mut self, offset: Position) {
         self.considered = self.considered.max(offset);
     }
 
     /// Takes an acknowledgement, of an outstanding message or of one that an older session of the agent delivered and whose turn
     /// did not come yet. Whether it changed anything. What is outstanding may become an exception: there is room for the latter only
     /// beside it.
-    pub fn acknowledge(&mut self, offset: Offset, known_below: Offset) -> bool {
+    pub fn acknowledge(&mut self, offset: Position, known_below: Position) -> bool {
         let room = self.acknowledged.len() + self.outstanding.len() < MAX_EXCEPTIONS;
         let ahead = offset >= self.considered && offset < known_below && room;
         if !self.outstanding.remove(&offset) && !ahead {
@@ -107,7 +107,7 @@ impl Cursor {
         CursorState { watermark, exceptions: self.acknowledged.range(watermark..).copied().collect() }
     }
 
-    fn watermark(&self) -> Offset {
+    fn watermark(&self) -> Position {
         self.outstanding.first().copied().unwrap_or(self.considered)
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_resumed_cursor_delivers_what_was_not_acknowledged() {
         let mut cursor = Cursor::resume(&CursorState { watermark: 3, exceptions: vec![5] });
-        let delivered: Vec<Offset> = (0..8).filter(|offset| cursor.consider(*offset)).collect();
+        let delivered: Vec<Position> = (0..8).filter(|offset| cursor.consider(*offset)).collect();
         assert_eq!(delivered, [3, 4, 6, 7]);
     }
 
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn acknowledgements_ahead_of_their_turn_keep_the_bound() {
         let mut cursor = Cursor::default();
-        let end = 3 * MAX_EXCEPTIONS as Offset;
+        let end = 3 * MAX_EXCEPTIONS as Position;
         for offset in 0..=500 {
             assert!(cursor.consider(offset));
         }

@@ -15,19 +15,20 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{
-    catch_up,
+    catch_up::{self, Found},
     cursor::CursorState,
+    envelope::Envelope,
     logged::LoggedMessage,
-    message::Message,
     parts::Parts,
     ports::{Claim, IndexEntry, MailboxAddress},
+    position::Position,
 };
 use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
     fault::Fault,
     log::{
-        bus::{Logged, Offset, Partition, Record},
-        partition::partition_of,
+        bus::Partition,
+        partition::{LogPlace, partition_of},
     },
 };
 
@@ -113,7 +114,14 @@ async fn cursors(parts: &Parts, snapshot: &Snapshot, rows: &[IndexEntry]) -> Res
 }
 
 /// Puts a message into the dead letters, durably.
-async fn put(parts: &Parts, source: Logged, message: &Message, recipient: Option<AgentId>, reason: Reason) -> Result<(), Fault> {
+async fn put(
+    parts: &Parts,
+    source: LogPlace,
+    envelope: &Envelope,
+    recipient: Option<AgentId>,
+    reason: Reason,
+) -> Result<(), Fault> {
+    let message = &envelope.message;
     // The caller of a request that expired was told that there is no reply. Nobody should be asked again by what lies there.
     if reason == Reason::Expired && message.is_request() {
         return Ok(());
@@ -122,18 +130,18 @@ async fn put(parts: &Parts, source: Logged, message: &Message, recipient: Option
         Reason::Expired => "expired".to_owned(),
         Reason::Attempts(attempts) => format!("not acknowledged after {attempts} attempts"),
     };
-    let mut headers = source.record.headers;
+    let mut record = envelope.record();
+    let headers = &mut record.headers;
     headers.push(("acb-reason".to_owned(), Bytes::from(text)));
     headers.push(("acb-source".to_owned(), Bytes::from(format!("{}-{}", source.partition, source.offset))));
     if let Some(recipient) = recipient {
         headers.push(("acb-recipient".to_owned(), Bytes::from(recipient.to_string())));
     }
-    let record = Record { headers, ..source.record };
-    let info = parts.log.bus.topic(&parts.log.dead_letters).await?;
+    let info = parts.log.topic.bus.topic(&parts.log.dead_letters).await?;
     let partition = partition_of(message.from_id.0, info.partitions);
     let failed =
         |error: &dyn std::fmt::Display| Fault::unavailable("LOG_UNAVAILABLE", format!("no dead letter was written: {error}"));
-    let pending = parts.log.bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| failed(&error))?;
+    let pending = parts.log.topic.bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| failed(&error))?;
     pending.await.map(|_| ()).map_err(|error| failed(&error))
 }
 
@@ -189,8 +197,9 @@ async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
 
 /// Puts a message that a session has in hand into the dead letters.
 async fn bury_one(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<(), Fault> {
-    match catch_up::record(parts, logged.partition, logged.offset).await? {
-        Some(source) => put(parts, source, &logged.message, Some(recipient), reason).await,
+    let place = LogPlace { partition: logged.partition, offset: logged.offset };
+    match catch_up::one(parts, logged.partition, logged.offset).await? {
+        Some(found) => put(parts, place, &found.envelope, Some(recipient), reason).await,
         None => {
             forgotten(parts, logged.partition, logged.offset);
             Ok(())
@@ -198,7 +207,7 @@ async fn bury_one(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
     }
 }
 
-fn forgotten(parts: &Parts, partition: Partition, offset: Offset) {
+fn forgotten(parts: &Parts, partition: Partition, offset: Position) {
     tracing::warn!(partition, offset, "the log forgot a message before it was a dead letter");
     parts.metrics.forgotten();
 }
@@ -222,7 +231,7 @@ async fn release(parts: &Parts, rows: &[IndexEntry], rest: Duration) {
 }
 
 /// Whether a row that is not there was there before.
-fn is_indexed(parts: &Parts, partition: Partition, offset: Offset) -> bool {
+fn is_indexed(parts: &Parts, partition: Partition, offset: Position) -> bool {
     parts.index.checkpoints.borrow().get(partition as usize).is_some_and(|checkpoint| offset < *checkpoint)
 }
 
@@ -264,7 +273,7 @@ async fn sweep_expired(parts: &Parts) -> Result<(), Fault> {
 /// Removes rows of the log's earlier lives, some with each sweep. Whether there may be more.
 async fn forget_earlier_lives(parts: &Parts) -> bool {
     // The log is asked first: a replica that was left behind on an earlier life would remove what belongs to the present one.
-    match parts.log.bus.topic(&parts.log.topic).await {
+    match parts.log.topic.info().await {
         Ok(info) if info.epoch == parts.log.made => {}
         Ok(_) | Err(_) => return true,
     }
@@ -330,14 +339,14 @@ fn runs(rows: &[(Takers, IndexEntry)]) -> Vec<Vec<(Takers, IndexEntry)>> {
 /// Buries a few messages of one partition.
 async fn bury_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEntry, Result<(), Fault>)> {
     let Some((_, first)) = run.first() else { return Vec::new() };
-    let offsets: Vec<Offset> = run.iter().map(|(_, row)| row.offset).collect();
-    match catch_up::fetch(parts, first.partition, &offsets).await {
-        Ok(mut records) => {
+    let positions: Vec<Position> = run.iter().map(|(_, row)| row.offset).collect();
+    match catch_up::fetch(parts, first.partition, &positions).await {
+        Ok(mut messages) => {
             let burials: Vec<_> = run
                 .into_iter()
                 .map(|(takers, row)| {
-                    let record = records.remove(&row.offset);
-                    bury_row(parts, takers, row, record)
+                    let found = messages.remove(&row.offset);
+                    bury_row(parts, takers, row, found)
                 })
                 .collect();
             join_all(burials).await
@@ -346,8 +355,8 @@ async fn bury_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEn
     }
 }
 
-async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, record: Option<Logged>) -> (IndexEntry, Result<(), Fault>) {
-    let Some(record) = record else {
+async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, found: Option<Found>) -> (IndexEntry, Result<(), Fault>) {
+    let Some(Found { envelope, .. }) = found else {
         forgotten(parts, row.partition, row.offset);
         return (row, Ok(()));
     };
@@ -355,11 +364,11 @@ async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, record: Option
         MailboxAddress::Agent(agent) => Some(*agent),
         MailboxAddress::Group(_) | MailboxAddress::All => None,
     };
-    let outcome = match catch_up::decode(&record) {
-        Some(logged) if !takers.took(logged.message.from_id) => {
-            put(parts, record, &logged.message, recipient, Reason::Expired).await
-        }
-        Some(_) | None => Ok(()),
+    let outcome = if takers.took(envelope.message.from_id) {
+        Ok(())
+    } else {
+        let place = LogPlace { partition: row.partition, offset: row.offset };
+        put(parts, place, &envelope, recipient, Reason::Expired).await
     };
     (row, outcome)
 }

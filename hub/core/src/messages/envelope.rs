@@ -1,10 +1,10 @@
 //! How a message stands in the log.
 //!
-//! The value of a record of `acb.<tenant>.sys.messages` is a protobuf message, version 1:
+//! The value of a record of `acb.<tenant>.sys.messages` that holds one message is a protobuf message, version 1 (several: [`super::record`]):
 //!
 //! | field | | |
 //! |---|---|---|
-//! | 1 | `uint32 version` | 1; a reader that meets a higher one reads no further, since what it can't read may be a message; this field keeps its number in every version |
+//! | 1 | `uint32 version` | 1; a reader that meets a higher one than it knows reads no further, since what it can't read may be a message; this field keeps its number in every version |
 //! | 2 | `bytes id` | UUIDv7, 16 bytes |
 //! | 3, 4 | `bytes from_id`, `string from` | the sender's UID and name |
 //! | 5, 6 | `Destination to`, `Destination reply_to` | below |
@@ -107,13 +107,11 @@ impl Envelope {
     /// Where it is none that this version reads.
     pub fn decode(value: &Bytes) -> Result<Self, EnvelopeError> {
         // First, and alone: a newer version may use the other fields differently.
-        if let Some(version) = Self::newer(value) {
+        let version = version(value)?;
+        if version != VERSION {
             return Err(EnvelopeError::Version(version));
         }
         let wire = WireEnvelope::decode(value.clone())?;
-        if wire.version != VERSION {
-            return Err(EnvelopeError::Version(wire.version));
-        }
         let (to, to_id) = decode_address(wire.to.as_ref().ok_or(EnvelopeError::Field("to"))?)?;
         let message = Message {
             id: uuid(&wire.id, "id")?,
@@ -147,29 +145,33 @@ impl Envelope {
         Ok(Self { message, digest, method: wire.method })
     }
 
-    /// The version of a record that only a newer hub can read.
-    #[must_use]
-    pub fn newer(value: &Bytes) -> Option<u32> {
-        let wire = WireVersion::decode(value.clone()).ok()?;
-        (wire.version > VERSION).then_some(wire.version)
-    }
-
-    /// The record: the envelope, and the headers that a reader wants without decoding it.
+    /// The record of this message alone: the envelope, and the headers that a reader wants without decoding it.
     #[must_use]
     pub fn record(&self) -> Record {
         let message = &self.message;
-        let mut headers = vec![
-            ("acb-sender".to_owned(), Bytes::from(message.from.clone())),
-            ("acb-type".to_owned(), Bytes::from_static(message.kind.as_str().as_bytes())),
-        ];
+        let mut record = self.described();
+        record.headers.push(("acb-type".to_owned(), Bytes::from_static(message.kind.as_str().as_bytes())));
         if !message.traceparent.is_empty() {
-            headers.push(("traceparent".to_owned(), Bytes::from(message.traceparent.clone())));
+            record.headers.push(("traceparent".to_owned(), Bytes::from(message.traceparent.clone())));
         }
         if !message.tracestate.is_empty() {
-            headers.push(("tracestate".to_owned(), Bytes::from(message.tracestate.clone())));
+            record.headers.push(("tracestate".to_owned(), Bytes::from(message.tracestate.clone())));
         }
-        Record { key: Some(Bytes::copy_from_slice(message.from_id.0.as_bytes())), headers, value: Some(self.encode()) }
+        record.value = Some(self.encode());
+        record
     }
+
+    /// What every record of its sender says without its value.
+    pub(super) fn described(&self) -> Record {
+        let sender = Bytes::from(self.message.from.clone());
+        let key = Bytes::copy_from_slice(self.message.from_id.0.as_bytes());
+        Record { key: Some(key), headers: vec![("acb-sender".to_owned(), sender)], value: None }
+    }
+}
+
+/// The version of a record's format: whatever else a version changes, this field keeps its number.
+pub(super) fn version(value: &Bytes) -> Result<u32, EnvelopeError> {
+    Ok(WireVersion::decode(value.clone())?.version)
 }
 
 fn time(micros: i64, field: &'static str) -> Result<OffsetDateTime, EnvelopeError> {
@@ -270,13 +272,13 @@ struct WireEnvelope {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::messages) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
     use crate::kit::clock::truncated;
 
-    fn envelope() -> Envelope {
+    pub(in crate::messages) fn envelope() -> Envelope {
         let now = truncated(OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000));
         Envelope {
             message: Message {
@@ -321,7 +323,6 @@ mod tests {
         // Its second field is a number.
         let otherwise = Bytes::from_static(&[8, 3, 16, 1]);
         assert_eq!(Envelope::decode(&otherwise), Err(EnvelopeError::Version(3)));
-        assert_eq!((Envelope::newer(&otherwise), Envelope::newer(&envelope().encode())), (Some(3), None));
         assert!(matches!(Envelope::decode(&Bytes::from_static(b"\xff\xff")), Err(EnvelopeError::Malformed(_))));
         let empty = WireEnvelope { version: 1, ..WireEnvelope::default() };
         assert_eq!(Envelope::decode(&empty.encode_to_vec().into()), Err(EnvelopeError::Field("to")));

@@ -9,27 +9,28 @@ use super::{
     life,
     parts::Parts,
     ports::{Advance, IndexEntry, Moved},
+    position::Position,
 };
-use crate::log::bus::{Offset, Partition};
+use crate::log::bus::Partition;
 
 /// Rows that wait in memory. At the bound the reader waits, and with it every sender: better than to forget.
 pub(super) const MAX_WAITING: usize = 100_000;
 /// Rows of one transaction.
 const MAX_BATCH: usize = 2000;
 
-/// The next offset of a partition, with its row if it has one.
+/// How far a partition was read, with the row of the last message if it has one.
 #[derive(Debug)]
 pub(super) struct IndexWork {
     pub(super) partition: Partition,
-    pub(super) offset: Offset,
+    pub(super) next: Position,
     pub(super) row: Option<IndexEntry>,
 }
 
 /// What one partition's index lacks. All rows from the checkpoint on are in memory, and none below it: they can't be written twice.
 #[derive(Debug, Default)]
 struct Behind {
-    checkpoint: Offset,
-    next: Offset,
+    checkpoint: Position,
+    next: Position,
     rows: VecDeque<IndexEntry>,
 }
 
@@ -44,7 +45,7 @@ impl Behind {
     }
 
     /// False where the index no longer has what is not in memory any more: rows that nobody else will write.
-    fn moved(&mut self, advance: (Offset, Moved)) -> bool {
+    fn moved(&mut self, advance: (Position, Moved)) -> bool {
         let checkpoint = match advance {
             (to, Moved::Won) => to,
             (_, Moved::Lost(at)) if at >= self.checkpoint => at,
@@ -61,8 +62,8 @@ impl Behind {
 pub(super) async fn run(
     parts: Parts,
     mut work: mpsc::Receiver<IndexWork>,
-    from: Vec<Offset>,
-    published: watch::Sender<Vec<Offset>>,
+    from: Vec<Position>,
+    published: watch::Sender<Vec<Position>>,
 ) {
     let mut partitions: Vec<Behind> =
         from.into_iter().map(|checkpoint| Behind { checkpoint, next: checkpoint, rows: VecDeque::new() }).collect();
@@ -91,7 +92,7 @@ pub(super) async fn run(
         }
         take(&mut partitions, &mut batch);
         let advances: Vec<Advance> = (0..).zip(&partitions).filter_map(|(partition, behind)| behind.advance(partition)).collect();
-        let named: Vec<(Partition, Offset)> = advances.iter().map(|advance| (advance.partition, advance.to)).collect();
+        let named: Vec<(Partition, Position)> = advances.iter().map(|advance| (advance.partition, advance.to)).collect();
         match parts.index.store.index(parts.log.epoch, advances).await {
             Ok(moved) => {
                 for ((partition, to), moved) in named.into_iter().zip(moved) {
@@ -117,7 +118,7 @@ pub(super) async fn run(
 fn take(partitions: &mut [Behind], batch: &mut Vec<IndexWork>) {
     for item in batch.drain(..) {
         if let Some(behind) = partitions.get_mut(item.partition as usize) {
-            behind.next = behind.next.max(item.offset + 1);
+            behind.next = behind.next.max(item.next);
             if let Some(row) = item.row
                 && row.offset >= behind.checkpoint
             {

@@ -2,15 +2,15 @@
 //! back to what it was before. What a replica has in memory is then about records and rows that are not there. So it ends, and is
 //! started over.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::{parts::Parts, ports::MailboxStore};
+use super::{log::MessagesTopic, parts::Parts, ports::MailboxStore, position::Position};
 use crate::{
     fault::Fault,
-    log::bus::{Bounds, Bus, BusError, Epoch, Offset, Partition, TopicInfo, TopicName},
+    log::bus::{Bounds, BusError, Epoch, Partition, TopicInfo},
 };
 
 pub(super) const MADE_ANEW: &str = "the messages log was made again";
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends this replica: it can't go on, and one that starts can.
 pub(super) fn end(parts: &Parts, why: &'static str) {
-    tracing::error!(topic = %parts.log.topic, why, "this replica has to start over");
+    tracing::error!(topic = %parts.log.topic.name, why, "this replica has to start over");
     parts.lifecycle.waits_for.send_replace(Some(format!("a restart: {why}")));
     parts.lifecycle.stop.cancel();
 }
@@ -33,7 +33,7 @@ pub(super) fn end(parts: &Parts, why: &'static str) {
 /// Ends this replica, since the store is what it was before. Where the log is too, as it is where both are in PostgreSQL, its offsets are given out
 /// again: then another life begins, so that what agents still hold of this one, such as deliveries, names nothing in it.
 pub(super) async fn end_with_store(parts: &Parts) {
-    if let Ok(Ok(bounds)) = timeout(PATIENCE, parts.log.bus.bounds_each(&parts.log.topic)).await
+    if let Ok(Ok(bounds)) = timeout(PATIENCE, parts.log.topic.bounds_each()).await
         && !too_short(&bounds, parts.log.read()).is_empty()
     {
         // What is dropped beyond an end that was told too early is indexed again.
@@ -54,7 +54,7 @@ fn another() -> Epoch {
 }
 
 /// The ends of all partitions that can be read.
-fn ends(bounds: Vec<Result<Bounds, BusError>>) -> Vec<(Partition, Offset)> {
+fn ends(bounds: Vec<Result<Bounds, BusError>>) -> Vec<(Partition, Position)> {
     (0..).zip(bounds).filter_map(|(partition, bounds)| Some((partition, bounds.ok()?.next))).collect()
 }
 
@@ -62,14 +62,13 @@ fn ends(bounds: Vec<Result<Bounds, BusError>>) -> Vec<(Partition, Offset)> {
 pub(super) struct Life {
     pub(super) epoch: Epoch,
     /// How far the index goes, by partition.
-    pub(super) indexed: Vec<Offset>,
+    pub(super) indexed: Vec<Position>,
 }
 
 /// Begins in the newest life of the log. Where rows speak of offsets beyond its end, that is one that begins now.
 pub(super) async fn begin(
-    bus: &Arc<dyn Bus>,
+    topic: &MessagesTopic,
     store: &dyn MailboxStore,
-    topic: &TopicName,
     info: TopicInfo,
     patience: Duration,
 ) -> Result<Life, Fault> {
@@ -81,13 +80,13 @@ pub(super) async fn begin(
         if store.epoch(info.epoch).await? != epoch {
             continue;
         }
-        let ends = confirm(bus.as_ref(), topic, &reached, patience).await?;
+        let ends = confirm(topic, &reached, patience).await?;
         if ends.is_empty() {
             return Ok(Life { epoch, indexed });
         }
         for (partition, end) in &ends {
             let reached = reached.get(*partition as usize);
-            tracing::error!(%topic, partition, end, reached, "the log has lost its last records: what was derived from them is dropped");
+            tracing::error!(topic = %topic.name, partition, end, reached, "the log has lost its last records: what was derived from them is dropped");
         }
         store.cut(epoch, another(), &ends).await?;
     }
@@ -96,14 +95,13 @@ pub(super) async fn begin(
 /// The ends of all partitions that can be read, where one of them is and stays before what was reached. Right after a change of who leads a
 /// partition it may be told as earlier than it is.
 async fn confirm(
-    bus: &dyn Bus,
-    topic: &TopicName,
-    reached: &[Offset],
+    topic: &MessagesTopic,
+    reached: &[Position],
     patience: Duration,
-) -> Result<Vec<(Partition, Offset)>, BusError> {
+) -> Result<Vec<(Partition, Position)>, BusError> {
     let since = Instant::now();
     loop {
-        let bounds = bus.bounds_each(topic).await?;
+        let bounds = topic.bounds_each().await?;
         if too_short(&bounds, reached.iter().copied()).is_empty() {
             return Ok(Vec::new());
         }
@@ -115,8 +113,9 @@ async fn confirm(
 }
 
 /// Partitions that end before what was reached.
-fn too_short(bounds: &[Result<Bounds, BusError>], reached: impl Iterator<Item = Offset>) -> Vec<Partition> {
-    let short = |(bounds, reached): (&Result<Bounds, BusError>, Offset)| bounds.as_ref().is_ok_and(|known| known.next < reached);
+fn too_short(bounds: &[Result<Bounds, BusError>], reached: impl Iterator<Item = Position>) -> Vec<Partition> {
+    let short =
+        |(bounds, reached): (&Result<Bounds, BusError>, Position)| bounds.as_ref().is_ok_and(|known| known.next < reached);
     (0..).zip(bounds.iter().zip(reached)).filter(|(_, place)| short(*place)).map(|(partition, _)| partition).collect()
 }
 
@@ -136,7 +135,7 @@ pub(super) async fn watch(parts: Parts) {
             Err(_) => {}
         }
         let known = parts.index.checkpoints.borrow().clone();
-        let bounds = match timeout(PATIENCE, parts.log.bus.bounds_each(&parts.log.topic)).await {
+        let bounds = match timeout(PATIENCE, parts.log.topic.bounds_each()).await {
             Ok(Ok(bounds)) => bounds,
             Ok(Err(_)) | Err(_) => continue,
         };

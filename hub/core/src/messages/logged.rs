@@ -5,7 +5,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{dedup::Verdict, envelope::Envelope, message::Message};
+use super::{dedup::Verdict, envelope::Envelope, message::Message, position::Position};
 use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
     kit::budget::Room,
@@ -20,7 +20,7 @@ pub(super) const REQUEST: &str = "request";
 #[derive(Clone, Debug)]
 pub(super) struct LoggedMessage {
     pub(super) partition: Partition,
-    pub(super) offset: Offset,
+    pub(super) offset: Position,
     pub(super) log_time: OffsetDateTime,
     pub(super) message: Arc<Message>,
 }
@@ -51,7 +51,7 @@ impl Live {
 #[derive(Debug)]
 pub(super) struct Attached {
     /// Everything from here on comes live.
-    pub(super) positions: Vec<Offset>,
+    pub(super) positions: Vec<Position>,
     /// Says who is in which group, for what comes live.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) live: Live,
@@ -59,8 +59,8 @@ pub(super) struct Attached {
 
 #[derive(Debug)]
 pub(super) enum Command {
-    /// An own append was acknowledged.
-    Own { partition: Partition, offset: Offset, log_time: OffsetDateTime, envelope: Arc<Envelope> },
+    /// An own append was acknowledged: the record at this offset holds these messages.
+    Own { partition: Partition, offset: Offset, log_time: OffsetDateTime, envelopes: Vec<Envelope> },
     /// A session wants to receive; answered with `None` where the agent has a newer one.
     Attach { agent: AgentId, session_epoch: u64, answer: oneshot::Sender<Option<Attached>> },
 }

@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,63 +12,29 @@ use tokio_util::sync::CancellationToken;
 use super::{
     acknowledgements::Acknowledgements,
     config::MessagesConfig,
+    log::Log,
     logged::{Command, Seen},
     message::Message,
     pending::Pending,
     ports::{CursorStore, MailboxStore},
+    position::Position,
     replies::Replies,
 };
 use crate::{
     directory::snapshot::Directory,
     fault::Fault,
     kit::budget::{Budget, Queue},
-    log::bus::{Bus, Epoch, Offset, Partition, TopicName},
     metrics::Metrics,
 };
 
 /// How long a session may go on acknowledging after `Draining`.
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
-/// The messages log.
-pub(super) struct Log {
-    pub(super) bus: Arc<dyn Bus>,
-    pub(super) topic: TopicName,
-    pub(super) dead_letters: TopicName,
-    /// What the log says of itself.
-    pub(super) made: Epoch,
-    /// What rows about it carry: another one where the log was cut short.
-    pub(super) epoch: Epoch,
-    pub(super) partitions: u32,
-    /// How far it was read, by partition.
-    read: Vec<AtomicU64>,
-}
-
-impl Log {
-    pub(super) fn new(bus: Arc<dyn Bus>, tenant: &str, (made, epoch): (Epoch, Epoch), from: &[Offset]) -> Self {
-        let partitions = u32::try_from(from.len()).unwrap_or(u32::MAX);
-        let (topic, dead_letters) = (TopicName::system(tenant, "messages"), TopicName::system(tenant, "dlq"));
-        let read = from.iter().map(|offset| AtomicU64::new(*offset)).collect();
-        Self { bus, topic, dead_letters, made, epoch, partitions, read }
-    }
-
-    /// Everything below this offset was read.
-    pub(super) fn read_to(&self, partition: Partition, offset: Offset) {
-        if let Some(read) = self.read.get(partition as usize) {
-            read.store(offset, Ordering::Relaxed);
-        }
-    }
-
-    /// How far it was read, by partition.
-    pub(super) fn read(&self) -> impl Iterator<Item = Offset> {
-        self.read.iter().map(|read| read.load(Ordering::Relaxed))
-    }
-}
-
 /// The index over the log.
 pub(super) struct Index {
     pub(super) store: Arc<dyn MailboxStore>,
     /// How far it goes, as this replica knows.
-    pub(super) checkpoints: watch::Receiver<Vec<Offset>>,
+    pub(super) checkpoints: watch::Receiver<Vec<Position>>,
     /// Somebody waits for it.
     pub(super) wanted: Notify,
 }
@@ -144,7 +107,7 @@ pub(super) struct Parts {
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Messages").field("topic", &self.log.topic).finish_non_exhaustive()
+        f.debug_struct("Messages").field("topic", &self.log.topic.name).finish_non_exhaustive()
     }
 }
 

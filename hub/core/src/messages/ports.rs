@@ -9,11 +9,12 @@ use time::OffsetDateTime;
 use super::{
     cursor::CursorState,
     message::{Address, Message},
+    position::Position,
 };
 use crate::{
     directory::agent::AgentId,
     fault::Fault,
-    log::bus::{Epoch, Offset, Partition},
+    log::bus::{Epoch, Partition},
 };
 
 /// Whose mailbox: `a:<agent id>`, `g:<group>` or `*`.
@@ -68,7 +69,7 @@ pub struct IndexEntry {
     /// Where the message is.
     pub partition: Partition,
     /// Where the message is.
-    pub offset: Offset,
+    pub offset: Position,
     /// When the log took it.
     pub log_time: OffsetDateTime,
     /// When it goes to the dead letters.
@@ -105,7 +106,7 @@ pub struct Acknowledged {
     /// Where the messages are.
     pub partition: Partition,
     /// All that the agent has acknowledged.
-    pub range: Range<Offset>,
+    pub range: Range<Position>,
 }
 
 /// Moves the checkpoint of one partition, together with the rows in `from..to`.
@@ -114,9 +115,9 @@ pub struct Advance {
     /// Which.
     pub partition: Partition,
     /// Where the checkpoint must be now.
-    pub from: Offset,
+    pub from: Position,
     /// Where it goes.
-    pub to: Offset,
+    pub to: Position,
     /// What is in between.
     pub rows: Vec<IndexEntry>,
 }
@@ -127,7 +128,7 @@ pub enum Moved {
     /// It was applied: the checkpoint is at its `to`.
     Won,
     /// The checkpoint was here and not at its `from`: nothing was written.
-    Lost(Offset),
+    Lost(Position),
     /// There is no such checkpoint any more: the epoch has ended. Nothing was written.
     Gone,
 }
@@ -139,33 +140,33 @@ pub trait LogLives: Send + Sync + 'static {
     /// The epoch that the rows of this log carry: the log's own, until it was cut short.
     async fn epoch(&self, log: Epoch) -> Result<Epoch, Fault>;
 
-    /// For each partition the offset above everything that rows of this epoch speak of: checkpoints, cursors and attempts.
-    async fn reached(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault>;
+    /// For each partition the place above everything that rows of this epoch speak of: checkpoints, cursors and attempts.
+    async fn reached(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Position>, Fault>;
 
     /// Moves all rows of the epoch `ended` to `epoch`, without what lies at or beyond the ends of these partitions. At once or not at all; false
     /// where `ended` has ended before. From then on nobody can write rows of it.
-    async fn cut(&self, ended: Epoch, epoch: Epoch, ends: &[(Partition, Offset)]) -> Result<bool, Fault>;
+    async fn cut(&self, ended: Epoch, epoch: Epoch, ends: &[(Partition, Position)]) -> Result<bool, Fault>;
 }
 
 /// The index.
 #[async_trait]
 pub trait MailboxStore: LogLives {
     /// How far the index goes, for each partition; 0 where nothing was indexed yet.
-    async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault>;
+    async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Position>, Fault>;
 
     /// Applies each advance whose checkpoint is still at `from`, drops the others, and says for each which it was, in their order. Rows and
     /// checkpoint change together. A row of one agent's mailbox that lies below the agent's watermark may be left out: its message is
     /// acknowledged.
     async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Moved>, Fault>;
 
-    /// Rows of these addresses in these ranges, by partition and offset: of each range the first `limit`. One offset has one row, and one
+    /// Rows of these addresses in these ranges, by partition and offset: of each range the first `limit`. One place has one row, and one
     /// partition has one range. Fails with [`index_went_back`] where the index does not go as far as the end of a range: rows that are missing
     /// are no messages that are not there.
     async fn entries(
         &self,
         epoch: Epoch,
         addresses: &[MailboxAddress],
-        ranges: &[(Partition, Range<Offset>)],
+        ranges: &[(Partition, Range<Position>)],
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault>;
 
@@ -179,7 +180,7 @@ pub trait MailboxStore: LogLives {
         epoch: Epoch,
         address: &MailboxAddress,
         partition: Partition,
-        offset: Offset,
+        offset: Position,
         lease: Duration,
     ) -> Result<Claim, Fault>;
 
@@ -209,7 +210,7 @@ pub struct Attempts {
     /// Where the message is.
     pub partition: Partition,
     /// Where the message is.
-    pub offset: Offset,
+    pub offset: Position,
     /// How often an attempt at it failed. `None`: the message is done with, and the row goes.
     pub attempts: Option<u32>,
 }

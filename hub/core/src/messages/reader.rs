@@ -4,10 +4,8 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
-use futures::StreamExt;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
@@ -20,13 +18,14 @@ use super::{
     message::{Address, Message},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
-    start::{self, Start},
+    position::{Position, first_of, nth_of},
+    record,
 };
 use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
     kit::budget::Queue,
     log::{
-        bus::{Batch, BusError, Logged, Offset, Partition},
+        bus::{Batch, Logged, Offset, Partition},
         partition::LogPlace,
         sequencer::Sequencer,
     },
@@ -49,7 +48,8 @@ impl Route {
     }
 }
 
-type Entry = (OffsetDateTime, Option<Arc<Envelope>>);
+/// When the log took a record, and the messages in it.
+type Entry = (OffsetDateTime, Vec<Envelope>);
 
 pub(super) struct Reader {
     pub(super) parts: Parts,
@@ -57,7 +57,7 @@ pub(super) struct Reader {
     pub(super) batches: mpsc::Receiver<Batch>,
     pub(super) index: mpsc::Sender<IndexWork>,
     /// Everything below was indexed before.
-    pub(super) indexed: Vec<Offset>,
+    pub(super) indexed: Vec<Position>,
     /// Where the log ended at the start: caught up from there on.
     pub(super) caught_up_at: Vec<Offset>,
     sequencers: Vec<Sequencer<Entry>>,
@@ -76,7 +76,7 @@ impl Reader {
         commands: mpsc::Receiver<Command>,
         batches: mpsc::Receiver<Batch>,
         index: mpsc::Sender<IndexWork>,
-        indexed: Vec<Offset>,
+        indexed: Vec<Position>,
         caught_up_at: Vec<Offset>,
         from: &[Offset],
     ) -> Self {
@@ -114,16 +114,17 @@ impl Reader {
                     Err(_) => return,
                 },
                 command = self.commands.recv() => match command {
-                    Some(Command::Own { partition, offset, log_time, envelope }) => {
+                    Some(Command::Own { partition, offset, log_time, envelopes }) => {
                         self.follow_directory();
                         let mut ordered = Vec::new();
                         if let Some(sequencer) = self.sequencers.get_mut(partition as usize) {
                             // Another record was read at this offset: that one is lost, and its offset was given out again.
-                            if offset < sequencer.position() && self.parts.waiters.appends.is_awaited(envelope.message.id) {
+                            let awaited = |envelope: &Envelope| self.parts.waiters.appends.is_awaited(envelope.message.id);
+                            if offset < sequencer.position() && envelopes.iter().any(awaited) {
                                 return life::end(&self.parts, life::CUT);
                             }
-                            let bytes = envelope.message.cost();
-                            sequencer.own(offset, (log_time, Some(envelope)), bytes, &mut ordered);
+                            let bytes = envelopes.iter().map(|envelope| envelope.message.cost()).sum();
+                            sequencer.own(offset, (log_time, envelopes), bytes, &mut ordered);
                         }
                         self.handle(partition, ordered).await;
                     }
@@ -165,24 +166,19 @@ impl Reader {
         let Some(sequencer) = self.sequencers.get_mut(batch.partition as usize) else { return };
         let position = sequencer.position();
         let records = batch.records.into_iter().filter(|logged| logged.offset >= position).map(|logged| {
-            let envelope = logged.record.value.as_ref().and_then(|value| match Envelope::decode(value) {
-                Ok(envelope) => Some(Arc::new(envelope)),
-                Err(error) => {
-                    tracing::warn!(partition = logged.partition, offset = logged.offset, %error, "skipping a record");
-                    None
-                }
+            let decoded = logged.record.value.as_ref().map(record::decode).transpose();
+            let envelopes = decoded.unwrap_or_else(|error| {
+                tracing::warn!(partition = logged.partition, offset = logged.offset, %error, "skipping a record");
+                None
             });
-            (logged.offset, (logged.log_time, envelope))
+            (logged.offset, (logged.log_time, envelopes.unwrap_or_default()))
         });
         sequencer.tail(records, batch.next, &mut ordered);
-        let (partition, position) = (batch.partition, sequencer.position());
-        let passed = position.checked_sub(1).filter(|last| ordered.last().is_none_or(|(offset, _)| offset < last));
+        let (partition, next) = (batch.partition, sequencer.position());
+        let passed = ordered.last().is_none_or(|(offset, _)| offset + 1 < next);
         self.handle(partition, ordered).await;
         // What the log no longer holds has no rows: whoever waits for the index must not wait for that.
-        if let Some(offset) = passed
-            && self.indexed.get(partition as usize).is_some_and(|indexed| offset >= *indexed)
-            && self.index.send(IndexWork { partition, offset, row: None }).await.is_err()
-        {
+        if passed && !self.send_to_index(partition, first_of(next), None).await {
             return;
         }
         self.check_caught_up();
@@ -191,13 +187,13 @@ impl Reader {
     /// Reads no further than to a record that only a newer hub can read. It may be a message: a replica that skipped it would index past it, and whom
     /// it is for would never get it.
     fn halt_at_newer(&mut self, batch: &mut Batch) {
-        let newer = |logged: &Logged| logged.record.value.as_ref().and_then(Envelope::newer);
+        let newer = |logged: &Logged| logged.record.value.as_ref().and_then(record::newer);
         let Some(at) = batch.records.iter().position(|logged| newer(logged).is_some()) else { return };
         batch.next = batch.records[at].offset;
         batch.records.truncate(at);
         self.halted.insert(batch.partition);
         tracing::error!(
-            topic = %self.parts.log.topic,
+            topic = %self.parts.log.topic.name,
             partition = batch.partition,
             offset = batch.next,
             "a newer hub wrote this record, and this replica can't read it: it reads no further"
@@ -207,10 +203,17 @@ impl Reader {
     }
 
     async fn handle(&mut self, partition: Partition, ordered: Vec<(Offset, Entry)>) {
-        for (offset, (log_time, envelope)) in ordered {
-            let row = envelope.and_then(|envelope| self.judge(partition, offset, log_time, &envelope));
-            let indexed = self.indexed.get(partition as usize).copied().unwrap_or(0);
-            if offset >= indexed && self.index.send(IndexWork { partition, offset, row }).await.is_err() {
+        for (offset, (log_time, envelopes)) in ordered {
+            let end = first_of(offset + 1);
+            let mut last = None;
+            for (number, envelope) in envelopes.into_iter().enumerate() {
+                let position = nth_of(offset, number);
+                if last.is_some() && !self.send_to_index(partition, position, last.take()).await {
+                    return;
+                }
+                last = self.judge(partition, position, log_time, envelope);
+            }
+            if !self.send_to_index(partition, end, last).await {
                 return;
             }
         }
@@ -219,28 +222,35 @@ impl Reader {
         }
     }
 
-    /// What every reader decides about a record. The row to index, where it is a message with a mailbox.
+    /// Tells the indexer how far a partition was read, unless it was indexed so far before. False where the indexer is gone.
+    async fn send_to_index(&self, partition: Partition, next: Position, row: Option<IndexEntry>) -> bool {
+        let indexed = self.indexed.get(partition as usize).copied().unwrap_or(0);
+        next <= indexed || self.index.send(IndexWork { partition, next, row }).await.is_ok()
+    }
+
+    /// What every reader decides about a message. The row to index, where it has a mailbox.
     fn judge(
         &mut self,
         partition: Partition,
-        offset: Offset,
+        position: Position,
         log_time: OffsetDateTime,
-        envelope: &Envelope,
+        envelope: Envelope,
     ) -> Option<IndexEntry> {
-        let message = &envelope.message;
+        let Envelope { message, digest, method } = envelope;
+        let id = message.id;
         if log_time - message.accepted_at > self.parts.config.max_append_delay {
-            self.parts.waiters.appends.resolve(message.id, Seen::Stale);
+            self.parts.waiters.appends.resolve(id, Seen::Stale);
             return None;
         }
         let verdict = if message.idempotency_key.is_empty() {
             Verdict::First
         } else {
-            let key = DedupKey::new(message.from_id, &envelope.method, &message.idempotency_key);
+            let key = DedupKey::new(message.from_id, &method, &message.idempotency_key);
             let window = self.windows.get_mut(partition as usize)?;
-            window.see(key, &envelope.digest, message.id, log_time)
+            window.see(key, &digest, id, log_time)
         };
         // Not what merely passes on where the reply to another's request goes.
-        if envelope.method == REQUEST
+        if method == REQUEST
             && !message.idempotency_key.is_empty()
             && let Some(Address::Request { request_id, .. }) = &message.reply_to
         {
@@ -251,30 +261,33 @@ impl Reader {
                 Verdict::Conflict(_) => {}
             }
         }
-        let row = if verdict == Verdict::First { self.deliver(partition, offset, log_time, message) } else { None };
-        self.parts.waiters.appends.resolve(message.id, Seen::Judged(verdict));
+        let row = if verdict == Verdict::First { self.deliver(partition, position, log_time, message) } else { None };
+        self.parts.waiters.appends.resolve(id, Seen::Judged(verdict));
         row
     }
 
     fn deliver(
         &mut self,
         partition: Partition,
-        offset: Offset,
+        position: Position,
         log_time: OffsetDateTime,
-        message: &Message,
+        message: Message,
     ) -> Option<IndexEntry> {
         if let Address::Request { request_id, .. } = &message.to {
-            self.parts.waiters.replies().answered(*request_id, LogPlace { partition, offset }, log_time);
-            self.parts.waiters.requests.resolve(*request_id, message);
+            self.parts.waiters.replies().answered(*request_id, LogPlace { partition, offset: position }, log_time);
+            self.parts.waiters.requests.resolve(*request_id, &message);
         }
-        let address = MailboxAddress::of(message)?;
+        let address = MailboxAddress::of(&message)?;
+        let expires_at = message.expires_at;
         // What was indexed before, each session finds in the index.
-        let live = self.indexed.get(partition as usize).is_some_and(|indexed| offset >= *indexed);
-        if live && !self.routes.is_empty() {
-            let logged = Arc::new(LoggedMessage { partition, offset, log_time, message: Arc::new(message.clone()) });
+        if self.indexed.get(partition as usize).is_none_or(|indexed| position < *indexed) {
+            return None;
+        }
+        if !self.routes.is_empty() {
+            let logged = Arc::new(LoggedMessage { partition, offset: position, log_time, message: Arc::new(message) });
             self.fan_out(&address, &logged);
         }
-        Some(IndexEntry { address, partition, offset, log_time, expires_at: message.expires_at })
+        Some(IndexEntry { address, partition, offset: position, log_time, expires_at })
     }
 
     fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {
@@ -312,7 +325,7 @@ impl Reader {
         let bytes = self.parts.memory.sessions.queue(self.parts.config.session_bytes);
         self.routes.insert(agent, Route { session_epoch, messages, bytes });
         // A partition that is late may still be read below what was indexed before.
-        let position = |(sequencer, indexed): (&Sequencer<Entry>, &Offset)| sequencer.position().max(*indexed);
+        let position = |(sequencer, indexed): (&Sequencer<Entry>, &Position)| first_of(sequencer.position()).max(*indexed);
         let positions = self.sequencers.iter().zip(&self.indexed).map(position).collect();
         Some(Attached { positions, snapshot: self.snapshot.clone(), live: Live { messages: receiver } })
     }
@@ -333,97 +346,5 @@ impl Reader {
         }
         let waits = (missing > 0).then(|| format!("the messages log: {missing} records to read"));
         self.parts.lifecycle.waits_for.send_replace(waits);
-    }
-}
-
-/// Partitions whose start is not known yet: nothing of them is handed on.
-pub(super) struct Late {
-    pub(super) partitions: BTreeSet<Partition>,
-    /// How far each partition was indexed at the start.
-    pub(super) indexed: Vec<Offset>,
-}
-
-/// Follows the tail, and follows it again from the last position where it broke, or where the start of a late partition became known.
-pub(super) async fn pump(parts: Parts, mut from: Vec<Offset>, mut late: Late, batches: mpsc::Sender<Batch>) {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        let error = tokio::select! {
-            () = parts.lifecycle.stop.cancelled() => return,
-            error = follow(&parts, &mut from, &late, &batches, &mut pause) => error,
-            found = start::find_late(&*parts.log.bus, &parts.log.topic, &late.indexed, parts.config.dedup_window, &late.partitions),
-                if !late.partitions.is_empty() =>
-            {
-                for (partition, start) in found {
-                    if !begin(&parts, &mut from, &mut late, partition, start, &batches).await {
-                        return;
-                    }
-                }
-                continue;
-            }
-        };
-        let Some(error) = error else { return };
-        tracing::warn!(%error, topic = %parts.log.topic, "the tail broke, following it again");
-        tokio::select! {
-            () = parts.lifecycle.stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        pause = (pause * 2).min(Duration::from_secs(5));
-        match parts.log.bus.topic(&parts.log.topic).await {
-            Ok(info) if info.epoch != parts.log.made => {
-                return life::end(&parts, life::MADE_ANEW);
-            }
-            Ok(_) | Err(_) => {}
-        }
-    }
-}
-
-/// A late partition is read from its start on. False where this replica can't go on.
-async fn begin(
-    parts: &Parts,
-    from: &mut [Offset],
-    late: &mut Late,
-    partition: Partition,
-    start: Start,
-    batches: &mpsc::Sender<Batch>,
-) -> bool {
-    let index = partition as usize;
-    let (Some(next), Some(&indexed)) = (from.get_mut(index), late.indexed.get(index)) else { return false };
-    if indexed > start.bounds.next {
-        life::end(parts, life::CUT);
-        return false;
-    }
-    tracing::info!(topic = %parts.log.topic, partition, "a partition can be read again");
-    start::tell_forgotten(&parts.log.topic, partition, indexed, start.bounds);
-    *next = start.from;
-    late.partitions.remove(&partition);
-    batches.send(Batch { partition, records: Vec::new(), next: start.from }).await.is_ok()
-}
-
-async fn follow(
-    parts: &Parts,
-    from: &mut [Offset],
-    late: &Late,
-    batches: &mpsc::Sender<Batch>,
-    pause: &mut Duration,
-) -> Option<BusError> {
-    let mut tail = match parts.log.bus.tail(&parts.log.topic, from).await {
-        Ok(tail) => tail,
-        Err(error) => return Some(error),
-    };
-    loop {
-        match tail.next().await {
-            Some(Ok(batch)) if late.partitions.contains(&batch.partition) => {}
-            Some(Ok(batch)) => {
-                *pause = Duration::from_millis(50);
-                // The position moves only with a batch that is handed on: this may be cancelled while it waits for room.
-                let Ok(room) = batches.reserve().await else { return None };
-                if let Some(next) = from.get_mut(batch.partition as usize) {
-                    *next = batch.next;
-                }
-                room.send(batch);
-            }
-            Some(Err(error)) => return Some(error),
-            None => return Some(BusError::Unavailable("the tail ended".to_owned())),
-        }
     }
 }

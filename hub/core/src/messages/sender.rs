@@ -1,19 +1,17 @@
 //! The way of a message into the log.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     dedup::Verdict,
     envelope::Envelope,
-    logged::{Command, REQUEST, SEND, Seen},
+    logged::{Command, REQUEST, Seen},
     message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, too_large},
-    parts::{DRAIN, Parts},
-    session::{NumberedMessage, Queued, SessionEvent},
+    parts::{Parts, stopping},
+    record,
 };
 use crate::{
     directory::{
@@ -33,19 +31,18 @@ const MAX_WAITING: usize = 10_000;
 
 /// Sends one message and waits until it was seen in order.
 pub(super) async fn send(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Receipt, Fault> {
-    let began = Instant::now();
-    let kind = message.kind.as_str();
-    let bytes = message.payload.len();
-    let receipt = append(parts, seal(parts, from, message, method)?).await?;
-    parts.metrics.message(kind);
-    parts.metrics.sent(&from.name, bytes);
-    parts.metrics.latency("send", began.elapsed());
-    Ok(receipt)
+    let envelope = seal(parts, from, message, method, truncated(OffsetDateTime::now_utc()))?;
+    append(parts, from, vec![envelope]).await.pop().unwrap_or_else(|| Err(stopping()))
 }
 
 /// Checks a message and makes its envelope.
-fn seal(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Envelope, Fault> {
-    let now = truncated(OffsetDateTime::now_utc());
+pub(super) fn seal(
+    parts: &Parts,
+    from: &Agent,
+    message: OutgoingMessage,
+    method: &str,
+    now: OffsetDateTime,
+) -> Result<Envelope, Fault> {
     message.validate(now)?;
     let snapshot = parts.directory.snapshot();
     let to_id = recipient(&snapshot, &message.to)?;
@@ -115,29 +112,58 @@ fn is_traceparent(text: &str) -> bool {
         if hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2) && *version != "ff")
 }
 
-async fn append(parts: &Parts, envelope: Envelope) -> Result<Receipt, Fault> {
-    let record = envelope.record();
+/// Appends messages of one sender as one record, and waits until each was seen in order. Where the record is not taken, the first has the
+/// fault, and there is no answer for the others. `envelopes` has one message at least.
+pub(super) async fn append(parts: &Parts, from: &Agent, envelopes: Vec<Envelope>) -> Vec<Result<Receipt, Fault>> {
+    let began = Instant::now();
+    let sent: Vec<_> =
+        envelopes.iter().map(|Envelope { message, .. }| (message.id, message.kind.as_str(), message.payload.len())).collect();
+    let seen = match append_record(parts, from.id, envelopes).await {
+        Ok(seen) => seen,
+        Err(fault) => return vec![Err(fault)],
+    };
+    let receipts = sent.into_iter().zip(seen).map(|((id, kind, bytes), seen)| {
+        let receipt = receipt(id, seen)?;
+        parts.metrics.message(kind);
+        parts.metrics.sent(&from.name, bytes);
+        parts.metrics.latency("send", began.elapsed());
+        Ok(receipt)
+    });
+    receipts.collect()
+}
+
+/// Appends one record, and says how each of its messages was judged.
+async fn append_record(parts: &Parts, from: AgentId, envelopes: Vec<Envelope>) -> Result<Vec<Option<Seen>>, Fault> {
+    let record = record::encode(&envelopes);
     let size = record.value.as_ref().map_or(0, bytes::Bytes::len);
     if size > MAX_ENVELOPE_BYTES {
         return Err(too_large(size));
     }
-    let id = envelope.message.id;
-    let partition = partition_of(envelope.message.from_id.0, parts.log.partitions);
-    let mut waiter = parts.waiters.appends.wait(id, MAX_WAITING).ok_or_else(too_many)?;
+    let partition = partition_of(from.0, parts.log.partitions);
+    let wait = |envelope: &Envelope| parts.waiters.appends.wait(envelope.message.id, MAX_WAITING);
+    let mut waiters = envelopes.iter().map(wait).collect::<Option<Vec<_>>>().ok_or_else(too_many)?;
+    let mut answers = async || {
+        let mut answers = Vec::with_capacity(waiters.len());
+        for waiter in &mut waiters {
+            answers.push(waiter.answered().await);
+        }
+        answers
+    };
     let seen = tokio::time::timeout(parts.config.append_timeout, async {
-        let pending = parts.log.bus.append(&parts.log.topic, partition, record).await.map_err(append_fault)?;
+        let topic = &parts.log.topic;
+        let pending = topic.bus.append(&topic.name, partition, record).await.map_err(append_fault)?;
         match pending.await {
             Ok(Appended::At { offset, log_time }) => {
-                let own = Command::Own { partition, offset, log_time, envelope: Arc::new(envelope) };
-                // Where the reader is gone the waiter below says so.
+                let own = Command::Own { partition, offset, log_time, envelopes };
+                // Where the reader is gone the waiters below say so.
                 let _gone = parts.reader.send(own).await;
-                Ok(waiter.answered().await)
+                Ok(answers().await)
             }
-            Ok(Appended::Unknown) => Ok(waiter.answered().await),
+            Ok(Appended::Unknown) => Ok(answers().await),
             Err(AppendError::Unknown(why)) => {
                 // It may be there all the same: the tail would show it soon.
                 let grace = parts.config.append_timeout.min(std::time::Duration::from_secs(2));
-                match tokio::time::timeout(grace, waiter.answered()).await {
+                match tokio::time::timeout(grace, answers()).await {
                     Ok(seen) => Ok(seen),
                     Err(_) => Err(append_fault(AppendError::Unknown(why))),
                 }
@@ -145,11 +171,14 @@ async fn append(parts: &Parts, envelope: Envelope) -> Result<Receipt, Fault> {
             Err(error) => Err(append_fault(error)),
         }
     });
-    let stopped = parts.lifecycle.stop.cancelled();
-    let seen = tokio::select! {
-        seen = seen => seen.map_err(|_| append_fault(AppendError::Unknown("the log did not answer in time".to_owned())))??,
-        () = stopped => return Err(append_fault(AppendError::Unknown("the hub stops".to_owned()))),
-    };
+    tokio::select! {
+        seen = seen => seen.map_err(|_| append_fault(AppendError::Unknown("the log did not answer in time".to_owned())))?,
+        () = parts.lifecycle.stop.cancelled() => Err(append_fault(AppendError::Unknown("the hub stops".to_owned()))),
+    }
+}
+
+/// What the sender of a message is told.
+fn receipt(id: Uuid, seen: Option<Seen>) -> Result<Receipt, Fault> {
     match seen {
         Some(Seen::Judged(Verdict::First)) => Ok(Receipt { id, deduplicated: false }),
         Some(Seen::Judged(Verdict::Repeated(first))) => Ok(Receipt { id: first, deduplicated: true }),
@@ -163,6 +192,11 @@ async fn append(parts: &Parts, envelope: Envelope) -> Result<Receipt, Fault> {
         }
         None => Err(append_fault(AppendError::Unknown("the hub stops".to_owned()))),
     }
+}
+
+/// For a message of whose append nothing is known.
+pub(super) fn unanswered() -> Fault {
+    append_fault(AppendError::Unknown("the log did not answer".to_owned()))
 }
 
 pub(super) fn too_many() -> Fault {
@@ -181,51 +215,4 @@ fn append_fault(error: AppendError) -> Fault {
             format!("it is not known whether the log has the message ({why}): send it again with the same idempotency key"),
         ),
     }
-}
-
-/// Sends what a session was given, one after another, so that nothing passes a message that failed.
-pub(super) async fn serve(
-    parts: Parts,
-    agent: Arc<Agent>,
-    mut messages: mpsc::Receiver<NumberedMessage>,
-    events: mpsc::Sender<Queued>,
-    ended: CancellationToken,
-) {
-    let mut failed = None;
-    loop {
-        let next = tokio::select! {
-            () = parts.lifecycle.stop.cancelled() => return,
-            // What was taken is still sent.
-            () = ended.cancelled(), if !messages.is_closed() => {
-                messages.close();
-                continue;
-            }
-            next = messages.recv() => next,
-        };
-        let Some(NumberedMessage { sequence, message, room: _room }) = next else { return };
-        let outcome = match failed {
-            Some(at) if sequence > at => Err(Fault::new(
-                Code::Aborted,
-                "EARLIER_MESSAGE_FAILED",
-                format!("message {at} of this session failed: send {at} again, the same or another, and then what follows it"),
-            )),
-            _ => send(&parts, &agent, message, SEND).await,
-        };
-        if outcome.is_ok() {
-            failed = None;
-        } else if failed.is_none_or(|at| sequence <= at) {
-            failed = Some(sequence);
-        }
-        if events.send(SessionEvent::Sent { sequence, outcome }.into()).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// For a session that only sends: says that the hub is about to stop, and ends it a little later.
-pub(super) async fn announce_drain(parts: Parts, events: mpsc::Sender<Queued>, ended: CancellationToken) {
-    parts.lifecycle.draining.cancelled().await;
-    let _full = events.send_timeout(SessionEvent::Draining.into(), DRAIN).await;
-    tokio::time::sleep(DRAIN).await;
-    ended.cancel();
 }

@@ -17,14 +17,16 @@ use super::{
     config::MessagesConfig,
     dead_letters, indexer,
     life::{self, Life},
+    log::{Log, MessagesTopic},
     logged::{REQUEST, SEND},
     message::{Address, Message, OutgoingMessage, Receipt},
-    parts::{Index, Lifecycle, Log, Memory, Parts, Waiters, stopping},
+    parts::{Index, Lifecycle, Memory, Parts, Waiters, stopping},
     ports::{CursorStore, MailboxStore},
-    reader::{self, Late, Reader},
+    pump::{self, Late},
+    reader::Reader,
     receiver::Receiver,
     replies::Replies,
-    sender,
+    send_queue, sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
     trimmer::Trimmer,
@@ -41,7 +43,7 @@ use crate::{
         supervisor::Supervisor,
     },
     log::{
-        bus::{Bounds, Bus, BusError, TopicName},
+        bus::{Bus, BusError, TopicName},
         partition::LogPlace,
     },
     metrics::Metrics,
@@ -83,13 +85,13 @@ impl Messages {
         config: MessagesConfig,
         supervisor: &Supervisor,
     ) -> Result<Self, Fault> {
-        let topic = TopicName::system(&config.tenant, "messages");
-        let info = bus.topic(&topic).await?;
-        let Life { epoch, indexed } = life::begin(&bus, &*mailboxes, &topic, info, config.cut_after).await?;
+        let topic = MessagesTopic::new(bus, &config.tenant);
+        let info = topic.info().await?;
+        let Life { epoch, indexed } = life::begin(&topic, &*mailboxes, info, config.cut_after).await?;
         // Of partitions that can't be read now nothing is known. The others are served meanwhile.
         let (mut from, mut caught_up_at) = (vec![0; indexed.len()], vec![0; indexed.len()]);
-        let mut late = Late { partitions: BTreeSet::new(), indexed: indexed.clone() };
-        let starts = start::find(&*bus, &topic, &indexed, config.dedup_window).await?;
+        let mut late = Late { partitions: BTreeSet::new(), indexed: Arc::new(indexed.clone()) };
+        let starts = start::find(&topic, &indexed, config.dedup_window).await?;
         if let Some(Err(error)) = starts.iter().find(|_| starts.iter().all(Result::is_err)) {
             return Err(error.clone().into());
         }
@@ -98,10 +100,10 @@ impl Messages {
             match start {
                 Ok(Start { from: first, bounds }) => {
                     start::tell_forgotten(&topic, partition, *checkpoint, bounds);
-                    (*from, *end) = (first.min(*checkpoint), bounds.next);
+                    (*from, *end) = (first, bounds.next);
                 }
                 Err(error) => {
-                    tracing::warn!(%topic, partition, %error, "a partition can't be read: its senders wait, the others are served");
+                    tracing::warn!(topic = %topic.name, partition, %error, "a partition can't be read: its senders wait, the others are served");
                     late.partitions.insert(partition);
                 }
             }
@@ -113,7 +115,7 @@ impl Messages {
         let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
         let (published, checkpoints) = watch::channel(indexed.clone());
         let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
-        let log = Log::new(bus, &config.tenant, (info.epoch, epoch), &from);
+        let log = Log::new(topic, &config.tenant, (info.epoch, epoch), &from);
         let replies = Replies::new(dedup_window, MAX_REPLIES);
         let trimmer = Arc::new(Trimmer::new(mailboxes.clone(), epoch, checkpoints.clone()));
         let parts = Parts {
@@ -136,7 +138,7 @@ impl Messages {
         let reader = Reader::new(parts.clone(), command_queue, batch_queue, index, indexed.clone(), caught_up_at, &from);
         let until = || parts.lifecycle.stop.clone();
         supervisor.spawn_until("messages.reader", until(), reader.run());
-        supervisor.spawn_until("messages.pump", until(), reader::pump(parts.clone(), from, late, batches));
+        supervisor.spawn_until("messages.pump", until(), pump::run(parts.clone(), from, late, batches));
         supervisor.spawn_until("messages.indexer", until(), indexer::run(parts.clone(), index_queue, indexed, published));
         let (acknowledgements, every, stop) = (parts.acknowledgements.clone(), parts.config.flush_every, until());
         supervisor.spawn_until("messages.acknowledgements", until(), async move { acknowledgements.run(every, stop).await });
@@ -159,9 +161,8 @@ impl Messages {
     /// # Errors
     /// Where the bus does not answer.
     pub async fn lag(&self) -> Result<(TopicName, u64), BusError> {
-        let parts = &self.parts;
-        let bounds = parts.log.bus.bounds_each(&parts.log.topic).await?;
-        Ok((parts.log.topic.clone(), Bounds::unread(&bounds, parts.log.read())))
+        let log = &self.parts.log;
+        Ok((log.topic.name.clone(), log.unread().await?))
     }
 
     /// Bytes of messages that wait in the queues of its sessions.
@@ -207,9 +208,9 @@ impl Messages {
             drop(room);
             let reply = self.parts.waiters.replies().reply(request_id).filter(|_| receipt.deduplicated);
             if let Some(LogPlace { partition, offset }) = reply
-                && let Some(reply) = catch_up::one(&self.parts, partition, offset).await?
+                && let Some(found) = catch_up::one(&self.parts, partition, offset).await?
             {
-                return Ok((*reply.message).clone());
+                return Ok(found.envelope.message);
             }
             waiter.answered().await.ok_or_else(|| {
                 Fault::new(Code::Aborted, "REQUEST_REPEATED", "the same request was sent again, and its reply goes there")
@@ -257,8 +258,8 @@ impl Messages {
             receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, window, events.clone(), feedback_queue));
         }
         let open = OpenSession::new(parts.clone());
-        let draining = sender::announce_drain(parts.clone(), events.clone(), ended.clone());
-        let sending = sender::serve(parts.clone(), agent.clone(), message_queue, events, ended.clone());
+        let draining = send_queue::announce_drain(parts.clone(), events.clone(), ended.clone());
+        let sending = send_queue::serve(parts.clone(), agent.clone(), message_queue, events, ended.clone());
         tokio::spawn(async move {
             match receiving {
                 Some(receiving) => {

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use time::OffsetDateTime;
 
-use crate::log::bus::{Bounds, Bus, BusError, Offset, Partition, TopicName};
+use super::{
+    log::MessagesTopic,
+    position::{Position, first_of, offset_of},
+};
+use crate::log::bus::{Bounds, BusError, Offset, Partition};
 
 /// Between attempts to find the start of a partition that could not be read.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -13,49 +17,56 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The start of one partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
+    /// The first record to read. The index may have some messages of it already.
     pub(super) from: Offset,
+    /// The records that are there.
     pub(super) bounds: Bounds,
+}
+
+impl Start {
+    /// Whether the index knows of messages beyond the end.
+    pub(super) fn is_cut(&self, indexed: Position) -> bool {
+        indexed > first_of(self.bounds.next)
+    }
 }
 
 /// The start of each partition; an error for one that can't be read now. What the others decide does not hang on it: a key is compared
 /// within its partition, and a late reply is one that nobody waits for any more.
 pub(super) async fn find(
-    bus: &dyn Bus,
-    topic: &TopicName,
-    indexed: &[Offset],
+    topic: &MessagesTopic,
+    indexed: &[Position],
     window: Duration,
 ) -> Result<Vec<Result<Start, BusError>>, BusError> {
     let mut since = OffsetDateTime::now_utc();
-    let mut partitions = bus.bounds_each(topic).await?;
+    let mut partitions = topic.bus.bounds_each(&topic.name).await?;
     for ((partition, checkpoint), answer) in (0..).zip(indexed).zip(&mut partitions) {
         if let Ok(bounds) = answer
-            && *checkpoint < bounds.next
+            && *checkpoint < first_of(bounds.next)
         {
-            match bus.read(topic, partition, (*checkpoint).max(bounds.first), 1).await {
+            match topic.read(partition, offset_of(*checkpoint).max(bounds.first), 1).await {
                 Ok(records) => since = records.first().map_or(since, |first| since.min(first.log_time)),
                 Err(error) => *answer = Err(error),
             }
         }
     }
-    let starts = bus.offsets_at_each(topic, since - window).await?;
-    let start = |((bounds, start), checkpoint): ((_, Result<Offset, _>), &Offset)| {
+    let starts = topic.bus.offsets_at_each(&topic.name, since - window).await?;
+    let start = |((bounds, start), checkpoint): ((_, Result<Offset, _>), &Position)| {
         let bounds: Bounds = bounds?;
-        Ok(Start { from: start?.min(*checkpoint), bounds })
+        Ok(Start { from: start?.min(offset_of(*checkpoint)), bounds })
     };
     Ok(partitions.into_iter().zip(starts).zip(indexed).map(start).collect())
 }
 
 /// Waits until the start of at least one of these partitions is known.
 pub(super) async fn find_late(
-    bus: &dyn Bus,
-    topic: &TopicName,
-    indexed: &[Offset],
+    topic: &MessagesTopic,
+    indexed: &[Position],
     window: Duration,
     late: &BTreeSet<Partition>,
 ) -> Vec<(Partition, Start)> {
     loop {
         tokio::time::sleep(AGAIN).await;
-        match find(bus, topic, indexed, window).await {
+        match find(topic, indexed, window).await {
             Ok(starts) => {
                 let known = (0..).zip(starts).filter(|(partition, _)| late.contains(partition));
                 let known: Vec<_> = known.filter_map(|(partition, start)| Some((partition, start.ok()?))).collect();
@@ -63,17 +74,17 @@ pub(super) async fn find_late(
                     return known;
                 }
             }
-            Err(error) => tracing::debug!(%topic, %error, "partitions of the messages log still can't be read"),
+            Err(error) => tracing::debug!(topic = %topic.name, %error, "partitions of the messages log still can't be read"),
         }
     }
 }
 
 /// Says what the log forgot before anybody had indexed it.
-pub(super) fn tell_forgotten(topic: &TopicName, partition: Partition, checkpoint: Offset, bounds: Bounds) {
-    let records = forgotten(checkpoint, bounds);
+pub(super) fn tell_forgotten(topic: &MessagesTopic, partition: Partition, checkpoint: Position, bounds: Bounds) {
+    let records = forgotten(offset_of(checkpoint), bounds);
     if records > 0 {
         tracing::warn!(
-            %topic,
+            topic = %topic.name,
             partition,
             records,
             "the log forgot records before any hub had read them: messages that nobody has received are lost"

@@ -13,11 +13,14 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::ports::{Acknowledged, MailboxStore};
+use super::{
+    ports::{Acknowledged, MailboxStore},
+    position::Position,
+};
 use crate::{
     directory::agent::AgentId,
     fault::Fault,
-    log::bus::{Epoch, Offset, Partition},
+    log::bus::{Epoch, Partition},
 };
 
 /// Mailboxes that are remembered at most. Beyond that an agent's next acknowledgement, or the sweep, removes the rows.
@@ -32,24 +35,24 @@ pub(super) struct Trimmer {
     store: Arc<dyn MailboxStore>,
     epoch: Epoch,
     /// How far the index goes, as this replica knows.
-    checkpoints: watch::Receiver<Vec<Offset>>,
-    acknowledged: Mutex<BTreeMap<(AgentId, Partition), Range<Offset>>>,
+    checkpoints: watch::Receiver<Vec<Position>>,
+    acknowledged: Mutex<BTreeMap<(AgentId, Partition), Range<Position>>>,
     added: Notify,
 }
 
 impl Trimmer {
-    pub(super) fn new(store: Arc<dyn MailboxStore>, epoch: Epoch, checkpoints: watch::Receiver<Vec<Offset>>) -> Self {
+    pub(super) fn new(store: Arc<dyn MailboxStore>, epoch: Epoch, checkpoints: watch::Receiver<Vec<Position>>) -> Self {
         Self { store, epoch, checkpoints, acknowledged: Mutex::default(), added: Notify::new() }
     }
 
     /// Remembers what an agent has acknowledged, durably. Whether there was room for it.
-    pub(super) fn add(&self, agent: AgentId, partition: Partition, range: Range<Offset>) -> bool {
+    pub(super) fn add(&self, agent: AgentId, partition: Partition, range: Range<Position>) -> bool {
         let remembered = self.remember(agent, partition, range);
         self.added.notify_one();
         remembered
     }
 
-    fn remember(&self, agent: AgentId, partition: Partition, range: Range<Offset>) -> bool {
+    fn remember(&self, agent: AgentId, partition: Partition, range: Range<Position>) -> bool {
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         if range.is_empty() {
             return true;

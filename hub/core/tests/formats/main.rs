@@ -9,6 +9,7 @@ use acb_hub_core::{
     messages::{
         envelope::Envelope,
         message::{Address, Message, MessageType},
+        record,
     },
 };
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 const ENVELOPE: &str = include_str!("envelope-1.hex");
 const ANSWER: &str = include_str!("envelope-1-answer.hex");
+const RECORD: &str = include_str!("record-2.hex");
 
 fn bytes(hex: &str) -> Bytes {
     let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -91,6 +93,14 @@ fn an_envelope_of_version_1_is_read_and_written_as_it_was() {
         assert_eq!(hex(&envelope.encode()), hex(&bytes(recorded)));
         assert_eq!(Envelope::decode(&bytes(recorded)).unwrap(), envelope);
     }
+}
+
+#[test]
+fn a_record_of_several_messages_is_read_and_written_as_it_was() {
+    let messages = [envelope(), answer()];
+    assert_eq!(hex(&record::encode(&messages).value.unwrap()), hex(&bytes(RECORD)));
+    assert_eq!(record::decode(&bytes(RECORD)).unwrap(), messages);
+    assert_eq!(record::decode(&bytes(ENVELOPE)).unwrap(), [envelope()]);
 }
 
 #[test]

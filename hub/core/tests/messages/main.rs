@@ -7,6 +7,7 @@ mod faults;
 mod leaderless;
 mod lives;
 mod model;
+mod records;
 mod requests;
 mod rights;
 mod scenarios;
@@ -19,6 +20,7 @@ use acb_hub_core::{
     messages::{
         config::MessagesConfig,
         message::{Address, OutgoingMessage},
+        position::offset_of,
     },
 };
 use model::{ModelBus, ModelStore};
@@ -87,7 +89,7 @@ fn world_and_ports() -> (World, Arc<ModelBus>, Arc<ModelStore>) {
 async fn a_store_that_goes_back_loses_nothing() {
     let (world, _, store) = world_and_ports();
     let (copy, harm) = (async || store.copy(), async |copy: ModelStore| store.go_back(&copy));
-    let indexed = async || store.checkpoints_now().into_iter().sum();
+    let indexed = async || store.checkpoints_now().into_iter().map(offset_of).sum();
     lives::a_store_that_goes_back_loses_nothing(&world, copy, harm, indexed).await;
 }
 
@@ -95,14 +97,14 @@ async fn a_store_that_goes_back_loses_nothing() {
 async fn a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole() {
     let (world, _, store) = world_and_ports();
     let (copy, harm) = (async || store.copy(), async |copy: ModelStore| store.go_back(&copy));
-    let indexed = async || store.checkpoints_now().into_iter().sum();
+    let indexed = async || store.checkpoints_now().into_iter().map(offset_of).sum();
     lives::a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole(&world, copy, harm, indexed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_lost_its_end_has_another_life() {
     let (world, bus, store) = world_and_ports();
-    let indexed = async || store.checkpoints_now().into_iter().sum();
+    let indexed = async || store.checkpoints_now().into_iter().map(offset_of).sum();
     lives::a_log_that_lost_its_end_has_another_life(&world, async |left| bus.cut("acme", left as usize), indexed).await;
 }
 
@@ -125,15 +127,23 @@ async fn crashes_drains_and_reconnects_lose_nothing_and_repeat_nothing_unflagged
 }
 
 macro_rules! on_the_model {
-    ($($scenario:ident),* $(,)?) => {
+    ($room:ident: $($scenario:ident),* $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $scenario() {
-            scenarios::$scenario(&world()).await;
+            $room::$scenario(&world()).await;
         })*
     };
 }
 
 on_the_model!(
+    records:
+    what_waits_goes_into_the_log_together,
+    a_used_key_fails_its_message_alone,
+    messages_of_one_record_expire_by_themselves,
+);
+
+on_the_model!(
+    scenarios:
     a_pipelined_session_keeps_its_order_on_another_replica,
     a_repeated_message_is_one_message_on_any_replica,
     an_offline_agent_finds_its_messages_and_its_groups,

@@ -1,6 +1,9 @@
 //! PostgreSQL that goes back to what it was, and a log in it that loses its last records.
 
-use acb_hub_core::{log::bus::TopicName, messages::ports::LogLives as _};
+use acb_hub_core::{
+    log::bus::TopicName,
+    messages::{ports::LogLives as _, position::offset_of},
+};
 use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
@@ -50,11 +53,12 @@ async fn cut(tenant: &TestTenant, left: u64) {
     superuser.execute(AssertSqlSafe(cut)).await.unwrap();
 }
 
+/// Records that the index knows of.
 async fn indexed(tenant: &TestTenant) -> u64 {
     let mut superuser = Postgres::shared().await.superuser().await;
     let sum =
-        format!("SELECT coalesce(sum(next_offset), 0)::bigint FROM acb.mailbox_checkpoint WHERE tenant_id = {}", id(tenant));
-    superuser.fetch_one(AssertSqlSafe(sum)).await.unwrap().get::<i64, _>(0).cast_unsigned()
+        format!("SELECT coalesce(sum(next_position), 0)::bigint FROM acb.mailbox_checkpoint WHERE tenant_id = {}", id(tenant));
+    offset_of(superuser.fetch_one(AssertSqlSafe(sum)).await.unwrap().get::<i64, _>(0).cast_unsigned())
 }
 
 fn id(tenant: &TestTenant) -> String {

@@ -7,6 +7,8 @@ mod epochs;
 mod lives;
 mod mailboxes;
 mod opening;
+#[path = "../../../core/tests/messages/records.rs"]
+mod records;
 #[path = "../../../core/tests/messages/requests.rs"]
 mod requests;
 #[path = "../../../core/tests/messages/scenarios.rs"]
@@ -49,15 +51,23 @@ async fn crashes_drains_and_reconnects_lose_nothing_and_repeat_nothing_unflagged
 }
 
 macro_rules! on_postgres {
-    ($($scenario:ident),* $(,)?) => {
+    ($room:ident: $($scenario:ident),* $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $scenario() {
-            scenarios::$scenario(&world().await).await;
+            $room::$scenario(&world().await).await;
         })*
     };
 }
 
 on_postgres!(
+    records:
+    what_waits_goes_into_the_log_together,
+    a_used_key_fails_its_message_alone,
+    messages_of_one_record_expire_by_themselves,
+);
+
+on_postgres!(
+    scenarios:
     a_pipelined_session_keeps_its_order_on_another_replica,
     a_repeated_message_is_one_message_on_any_replica,
     an_offline_agent_finds_its_messages_and_its_groups,

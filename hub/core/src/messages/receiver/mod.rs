@@ -31,16 +31,14 @@ use super::{
     logged::{Attached, Command, Live, LoggedMessage, Waiting},
     parts::{DRAIN, Parts},
     ports::OpenedMailbox,
+    position::Position,
     session::{Feedback, Queued, SessionEvent},
 };
 use crate::{
     directory::{agent::Agent, snapshot::Snapshot},
     fault::Fault,
     kit::budget::{Queue, Room},
-    log::{
-        bus::{Offset, Partition},
-        partition::LogPlace,
-    },
+    log::{bus::Partition, partition::LogPlace},
 };
 
 /// The pause before what failed is tried again: a partition that can't be read, a message that can't be delivered again or buried yet.
@@ -54,7 +52,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 enum CaughtUp {
     Attached(Option<(Attached, Vec<LateJoin>)>),
     Pages(Vec<Page>),
-    Missed(Partition, Vec<Offset>, Option<LateJoin>),
+    Missed(Partition, Vec<Position>, Option<LateJoin>),
     NotYetMissed(Fault),
     Unreadable(Partition, Fault),
     Broken(Fault),
@@ -72,7 +70,7 @@ enum Settled {
 
 enum Ready {
     Message(Waiting),
-    SkipTo(Partition, Offset),
+    SkipTo(Partition, Position),
 }
 
 impl Ready {
@@ -500,7 +498,7 @@ async fn settle(parts: Parts, agent: Arc<Agent>, due: Due) -> Settled {
     let logged = match message {
         Some(logged) => logged,
         None => match catch_up::one(&parts, partition, offset).await {
-            Ok(Some(logged)) => Arc::new(logged),
+            Ok(Some(found)) => Arc::new(found.logged(partition, offset)),
             // The log forgot it: there is nothing left to deliver.
             Ok(None) => return Settled::Gone,
             Err(fault) => {

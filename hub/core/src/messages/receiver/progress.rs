@@ -9,13 +9,11 @@ use std::{
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    log::{
-        bus::{Offset, Partition},
-        partition::LogPlace,
-    },
+    log::{bus::Partition, partition::LogPlace},
     messages::{
         cursor::{Cursor, CursorState},
         ports::OpenedMailbox,
+        position::Position,
     },
 };
 
@@ -43,8 +41,8 @@ pub(super) struct Progress {
     clean: bool,
     opened_at: OffsetDateTime,
     /// Where the log ended when the session began.
-    began_at: Option<Vec<Offset>>,
-    targets: Vec<Offset>,
+    began_at: Option<Vec<Position>>,
+    targets: Vec<Position>,
     /// Held back until what was delivered is acknowledged.
     held: BTreeSet<Partition>,
     /// Can't be read now.
@@ -93,17 +91,17 @@ impl Progress {
     }
 
     /// Everything from these positions on comes live; what is below is read from the index.
-    pub(super) fn attached(&mut self, positions: Vec<Offset>) {
+    pub(super) fn attached(&mut self, positions: Vec<Position>) {
         self.began_at.get_or_insert_with(|| positions.clone());
         self.targets = positions;
     }
 
-    pub(super) fn considered(&self) -> Vec<Offset> {
+    pub(super) fn considered(&self) -> Vec<Position> {
         self.cursors.iter().map(Cursor::considered).collect()
     }
 
     /// What is to be read from the index. Nothing where all was, or is held back.
-    pub(super) fn unread(&self) -> Vec<(Partition, Range<Offset>)> {
+    pub(super) fn unread(&self) -> Vec<(Partition, Range<Position>)> {
         let partitions = (0..).zip(&self.cursors).zip(&self.targets);
         partitions
             .map(|((partition, cursor), target)| (partition, cursor.considered()..*target))
@@ -141,7 +139,7 @@ impl Progress {
     }
 
     /// Nothing below `upto` is for the agent but what was considered. `in_hand` says what is not done with yet.
-    pub(super) fn skip_to(&mut self, partition: Partition, upto: Offset, in_hand: impl Fn(LogPlace) -> bool) {
+    pub(super) fn skip_to(&mut self, partition: Partition, upto: Position, in_hand: impl Fn(LogPlace) -> bool) {
         if self.waits(partition) {
             return;
         }
@@ -201,7 +199,7 @@ impl Progress {
 
     /// Whether the session before this one may have delivered what this one has not come to.
     pub(super) fn in_doubt(&self, now: OffsetDateTime) -> bool {
-        let all = |began: &Vec<Offset>| self.cursors.iter().zip(began).all(|(cursor, began)| cursor.considered() >= *began);
+        let all = |began: &Vec<Position>| self.cursors.iter().zip(began).all(|(cursor, began)| cursor.considered() >= *began);
         !self.clean && (now < self.opened_at + TAKEOVER || !self.began_at.as_ref().is_some_and(all))
     }
 
@@ -217,7 +215,7 @@ impl Progress {
         (states.collect(), mem::take(&mut self.counted))
     }
 
-    fn known_below(&self, partition: Partition) -> Offset {
+    fn known_below(&self, partition: Partition) -> Position {
         self.began_at.as_ref().and_then(|began| began.get(partition as usize)).copied().unwrap_or(0)
     }
 }
@@ -233,7 +231,7 @@ mod tests {
         OpenedMailbox { session_epoch: 1, clean, cursors: Vec::new(), attempts }
     }
 
-    fn place(offset: Offset) -> LogPlace {
+    fn place(offset: Position) -> LogPlace {
         LogPlace { partition: 0, offset }
     }
 
