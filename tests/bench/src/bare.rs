@@ -80,7 +80,7 @@ impl Bare {
         let mut port = String::new();
         BufReader::new(output).read_line(&mut port).await?;
         let port: u16 = port.trim().parse().map_err(|_| Failure("the bare server did not start".to_owned()))?;
-        let target = Target { endpoint: format!("https://127.0.0.1:{port}"), ca_pem, tokens: None };
+        let target = Target { endpoint: format!("https://127.0.0.1:{port}"), ca_pem, tokens: None, senders: Vec::new() };
         Ok(Self { target, _process: process })
     }
 }

@@ -18,6 +18,9 @@ use crate::{Failure, RECEIVER, SENDER, samples::Samples};
 const PAYLOAD: usize = 1024;
 const WARM_UP: u32 = 500;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Agents that send at once.
+const SENDERS: u32 = 64;
+const ACKNOWLEDGED_TOGETHER: usize = 50;
 
 /// Where to connect, and as whom.
 #[derive(Clone)]
@@ -26,6 +29,17 @@ pub(crate) struct Target {
     pub(crate) ca_pem: Vec<u8>,
     /// The sender's and the recipient's, where they are asked for.
     pub(crate) tokens: Option<[String; 2]>,
+    /// Of more agents that send.
+    pub(crate) senders: Vec<String>,
+}
+
+/// Who sends at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Each of an agent of its own.
+    pub(crate) sessions: u32,
+    /// Messages of each that wait for their answer.
+    pub(crate) in_flight: u32,
 }
 
 struct Session {
@@ -33,6 +47,7 @@ struct Session {
     responses: Streaming<SessionResponse>,
     /// Not yet acknowledged.
     received: Vec<String>,
+    next_sequence: u64,
 }
 
 impl Target {
@@ -41,14 +56,42 @@ impl Target {
         let [endpoint] = access.endpoints.as_slice() else {
             return Err(Failure(format!("{} replicas answer: one is measured", access.endpoints.len())));
         };
-        let mut tokens = [String::new(), String::new()];
-        for (token, agent) in tokens.iter_mut().zip([SENDER, RECEIVER]) {
+        let channel = acb_sdk::channel(endpoint, &access.ca_pem).await?;
+        let token = async |agent: &str| {
             let credential = Some(exchange_token_request::Credential::ApiKey(access.api_key(agent)?));
-            let channel = acb_sdk::channel(endpoint, &access.ca_pem).await?;
-            let response = AuthServiceClient::new(channel).exchange_token(ExchangeTokenRequest { credential }).await?;
-            *token = response.into_inner().access_token;
+            let response = AuthServiceClient::new(channel.clone()).exchange_token(ExchangeTokenRequest { credential }).await?;
+            Ok::<_, Failure>(response.into_inner().access_token)
+        };
+        let tokens = Some([token(SENDER).await?, token(RECEIVER).await?]);
+        let mut senders = Vec::new();
+        for number in 0..SENDERS {
+            senders.push(token(&format!("{SENDER}-{number}")).await?);
         }
-        Ok(Self { endpoint: endpoint.clone(), ca_pem: access.ca_pem.clone(), tokens: Some(tokens) })
+        Ok(Self { endpoint: endpoint.clone(), ca_pem: access.ca_pem.clone(), tokens, senders })
+    }
+
+    /// How long it takes until the connected recipient has this many messages of all senders together, and each sender its answers.
+    pub(crate) async fn load(&self, load: Load, samples: u32) -> Result<Duration, Failure> {
+        let mut receiver = Session::open(self, self.tokens.as_ref().map(|[_, receiver]| receiver.as_str()), true).await?;
+        let mut senders = Vec::new();
+        for number in 0..load.sessions {
+            let token = self.senders.get(number as usize).map(String::as_str);
+            let mut sender = Session::open(self, token, false).await?;
+            // The first message of a session finds the way.
+            sender.send_all(1, 1, &Uuid::new_v4().to_string()).await?;
+            senders.push(sender);
+        }
+        receiver.receive_all(load.sessions, None).await?;
+        let run = Uuid::new_v4().to_string();
+        let start = Instant::now();
+        let each = samples.div_ceil(load.sessions);
+        let sending = futures::future::try_join_all(
+            senders.iter_mut().zip(0..).map(|(sender, number)| sender.send_all(each, load.in_flight, format!("{run}-{number}"))),
+        );
+        let (sent, received) = tokio::join!(sending, receiver.receive_all(each * load.sessions, Some(&run)));
+        sent?;
+        received?;
+        Ok(start.elapsed())
     }
 
     /// One message after another, each from the send until the connected recipient has it.
@@ -89,12 +132,47 @@ impl Session {
         }
         let mut client = MessageServiceClient::new(channel);
         let responses = client.session(request).await?.into_inner();
-        let mut session = Self { requests, responses, received: Vec::new() };
-        session.send(session_request::Frame::Open(session_request::Open { receive, max_unacknowledged: 100 })).await?;
+        let mut session = Self { requests, responses, received: Vec::new(), next_sequence: 1 };
+        session.send(session_request::Frame::Open(session_request::Open { receive, max_unacknowledged: 1000 })).await?;
         match session.next().await? {
             session_response::Frame::Opened(_) => Ok(session),
             frame => Err(Failure(format!("a session began with {frame:?}"))),
         }
+    }
+
+    /// Sends so many messages with at most so many in flight, whose keys begin with `run`, until each has its answer.
+    async fn send_all(&mut self, count: u32, in_flight: u32, run: impl AsRef<str>) -> Result<(), Failure> {
+        let run = run.as_ref();
+        let (first, mut sent, mut answered) = (self.next_sequence, 0, 0);
+        while answered < count {
+            while sent < count && sent - answered < in_flight {
+                let (sequence, message) = (first + u64::from(sent), Some(message(&format!("{run}-{sent}"))));
+                self.send(session_request::Frame::Send(session_request::Send { sequence, message })).await?;
+                sent += 1;
+            }
+            self.sent(first + u64::from(answered)).await?;
+            answered += 1;
+        }
+        self.next_sequence += u64::from(count);
+        Ok(())
+    }
+
+    /// Receives so many messages, of this run where it is said, and acknowledges them.
+    async fn receive_all(&mut self, count: u32, run: Option<&str>) -> Result<(), Failure> {
+        let mut received = 0;
+        while received < count {
+            let session_response::Frame::Delivery(delivery) = self.next().await? else {
+                return Err(Failure("something else than a delivery came".to_owned()));
+            };
+            self.received.push(delivery.delivery_id);
+            let key = delivery.message.map(|message| message.idempotency_key).unwrap_or_default();
+            // What an earlier run left unacknowledged comes first.
+            received += u32::from(run.is_none_or(|run| key.starts_with(run)));
+            if self.received.len() >= ACKNOWLEDGED_TOGETHER || received == count {
+                self.acknowledge().await?;
+            }
+        }
+        Ok(())
     }
 
     async fn send(&self, frame: session_request::Frame) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ mod report;
 mod samples;
 mod streams;
 mod tenant;
+mod throughput;
 
 use std::{
     fs,
@@ -74,6 +75,8 @@ enum Internal {
 enum Part {
     /// A message, sender to recipient, over Kafka.
     Messages,
+    /// Messages a second, with many in flight.
+    Throughput,
     /// 64 MiB in and out.
     Streams,
     /// Memory and start of an idle hub.
@@ -113,7 +116,7 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         tell("a debug build: its figures say nothing of a release");
     }
-    if wanted(Part::Messages) || wanted(Part::Hub) {
+    if wanted(Part::Messages) || wanted(Part::Throughput) || wanted(Part::Hub) {
         tell("starting Kafka, and a hub with its log there");
         let kafka = Kafka::start(KafkaListener::Tls).await;
         let (home, standalone) = stage(Some(&kafka), &target.join("dev-kafka.log")).await?;
@@ -123,13 +126,19 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         if wanted(Part::Messages) {
             messages::run(&standalone, &kafka, effort, &mut report).await?;
         }
+        if wanted(Part::Throughput) {
+            throughput::on_kafka(&standalone, &kafka, effort, &mut report).await?;
+        }
         standalone.stop().await?;
     }
-    if wanted(Part::Streams) || wanted(Part::Hub) {
+    if wanted(Part::Streams) || wanted(Part::Throughput) || wanted(Part::Hub) {
         tell("starting a hub with its log on PostgreSQL");
         let (home, standalone) = stage(None, &target.join("dev-postgres.log")).await?;
         if wanted(Part::Hub) {
             hub::run(&home, "PostgreSQL", effort, target, &mut report).await?;
+        }
+        if wanted(Part::Throughput) {
+            throughput::on_postgres(&standalone, effort, &mut report).await?;
         }
         if wanted(Part::Streams) {
             streams::run(&standalone, effort, &mut report).await?;
