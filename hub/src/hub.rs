@@ -139,11 +139,11 @@ impl Parts {
             .services(messages.clone(), contexts.clone())
             .routes()
             .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
-        let door = Door::new(self.tokens.clone(), self.refresher.clone());
+        let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone());
         let accepting = self.supervisor.stop().child_token();
         let incoming = accept(listener, certificate, ConnectionLimits::default(), accepting.clone(), &self.supervisor)
             .map_err(|error| HubError::Io("TLS".to_owned(), error))?;
-        let server = server::serve(incoming, routes, door, self.metrics.clone(), accepting.clone());
+        let server = server::serve(incoming, routes, door, accepting.clone());
         tokio::pin!(server);
         self.readiness.ready(SERVING);
         let readiness = self.readiness.clone();

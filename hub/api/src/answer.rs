@@ -6,35 +6,39 @@ use std::{
     task::{Context, Poll},
 };
 
-use acb_hub_core::{directory::refresher::Connected, fault::Fault, kit::budget::Room};
+use acb_hub_core::{
+    door::call::{Call, Outcome, access_ended},
+    kit::budget::Room,
+};
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
 use crate::{
-    open_calls::{Admitted, access_ended},
+    ending::{Admitted, Open},
     peer::OpenCall,
-    request_body::RequestBody,
     status::{code_name, explain_trailers, reason, to_status},
-    trail::Record,
 };
 
 /// The body of an answer, with all that lasts as long as its call.
 pub(crate) struct Answer {
-    pub(crate) body: Body,
-    pub(crate) admitted: Option<Admitted>,
-    /// None once it is written: of a call with one answer, at its beginning.
-    pub(crate) record: Option<Record>,
-    pub(crate) ended: bool,
-    pub(crate) _lasting: Lasting,
+    of: Of,
+    ended: bool,
+    _lasting: Lasting,
 }
 
-/// What a call holds until its end.
+/// Whose answer it is.
+enum Of {
+    /// Anybody's, until it is over: nobody has a right to lose.
+    Anybody(Option<Open>),
+    /// That of a proven caller.
+    Caller(Admitted),
+}
+
+/// What is held until the peer has taken all of the answer.
 pub(crate) struct Lasting {
-    pub(crate) _connected: Option<Connected>,
     pub(crate) _open: Option<OpenCall>,
-    pub(crate) _body: RequestBody,
     pub(crate) _room: Option<AnswerRoom>,
 }
 
@@ -49,28 +53,54 @@ impl AnswerRoom {
 }
 
 /// Writes what became of a call.
-pub(crate) fn settle(record: Record, status: Option<&Status>) {
+pub(crate) fn settle(call: &mut Call, status: Option<&Status>) {
     match status.filter(|status| status.code() != Code::Ok) {
-        None => record.done(),
-        Some(status) => record.failed(code_name(status.code() as i32), &reason(status)),
+        None => call.settle(Outcome::Done),
+        Some(status) => call.settle(Outcome::Failed { code: code_name(status.code()), reason: &reason(status) }),
     }
 }
 
 impl Answer {
-    fn settle(&mut self, status: Option<&Status>) {
-        if let Some(record) = self.record.take() {
-            settle(record, status);
-        }
+    pub(crate) fn new(body: Body, call: Call, admitted: Option<Admitted>, lasting: Lasting) -> Self {
+        let open = Open { body, call };
+        let of = match admitted {
+            None => Of::Anybody(Some(open)),
+            Some(admitted) => {
+                admitted.answer(open);
+                Of::Caller(admitted)
+            }
+        };
+        Self { of, ended: false, _lasting: lasting }
     }
+}
 
-    /// The last frame: a failure.
-    fn end(&mut self, fault: Fault) -> Option<Frame<Bytes>> {
-        self.ended = true;
-        let status = to_status(fault);
-        self.settle(Some(&status));
-        let mut trailers = HeaderMap::new();
-        status.add_header(&mut trailers).ok().map(|()| Frame::trailers(trailers))
-    }
+/// The next frame of an answer, if there is one, and whether it was the last.
+fn next_frame(open: &mut Open, cx: &mut Context<'_>) -> Poll<(Option<Result<Frame<Bytes>, Status>>, bool)> {
+    let Poll::Ready(next) = Pin::new(&mut open.body).poll_frame(cx) else { return Poll::Pending };
+    Poll::Ready(match next {
+        None => {
+            settle(&mut open.call, None);
+            (None, true)
+        }
+        Some(Err(status)) => {
+            settle(&mut open.call, Some(&status));
+            (Some(Err(status)), true)
+        }
+        Some(Ok(frame)) => match frame.into_trailers() {
+            Err(data) => (Some(Ok(data)), false),
+            Ok(trailers) => {
+                let trailers = explain_trailers(trailers);
+                settle(&mut open.call, Status::from_header_map(&trailers).as_ref());
+                (Some(Ok(Frame::trailers(trailers))), true)
+            }
+        },
+    })
+}
+
+/// The last frame of an answer whose caller lost the right to it.
+fn last_frame() -> Option<Frame<Bytes>> {
+    let mut trailers = HeaderMap::new();
+    to_status(access_ended()).add_header(&mut trailers).ok().map(|()| Frame::trailers(trailers))
 }
 
 impl HttpBody for Answer {
@@ -78,40 +108,40 @@ impl HttpBody for Answer {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        if this.ended {
+        if self.ended {
             return Poll::Ready(None);
         }
-        if this.admitted.as_ref().is_some_and(|admitted| admitted.poll_ended(cx)) {
-            return Poll::Ready(this.end(access_ended()).map(Ok));
-        }
-        let Poll::Ready(next) = Pin::new(&mut this.body).poll_frame(cx) else { return Poll::Pending };
-        let next = match next {
-            None => {
-                this.settle(None);
-                None
-            }
-            Some(Err(status)) => {
-                this.settle(Some(&status));
-                Some(Err(status))
-            }
-            Some(Ok(frame)) => Some(Ok(match frame.into_trailers() {
-                Err(data) => data,
-                Ok(trailers) => {
-                    let trailers = explain_trailers(trailers);
-                    this.settle(Status::from_header_map(&trailers).as_ref());
-                    Frame::trailers(trailers)
-                }
-            })),
+        let next = match &mut self.of {
+            Of::Anybody(None) => return Poll::Ready(None),
+            Of::Anybody(Some(open)) => next_frame(open, cx),
+            Of::Caller(admitted) => match admitted.poll_answer(cx, next_frame) {
+                Some(next) => next,
+                None => Poll::Ready((last_frame().map(Ok), true)),
+            },
         };
+        let Poll::Ready((next, over)) = next else { return Poll::Pending };
+        if over {
+            self.ended = true;
+            if let Of::Anybody(open) = &mut self.of {
+                *open = None;
+            }
+        }
         Poll::Ready(next)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.body.is_end_stream()
+        self.ended
+            || match &self.of {
+                Of::Anybody(open) => open.as_ref().is_none_or(|open| open.body.is_end_stream()),
+                Of::Caller(admitted) => admitted.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.of {
+            Of::Anybody(Some(open)) => open.body.size_hint(),
+            // It may be cut short.
+            Of::Anybody(None) | Of::Caller(_) => SizeHint::default(),
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 mod answer;
 pub mod door;
+mod ending;
 pub mod grpc;
-mod open_calls;
 pub mod operations;
 pub mod peer;
 mod request_body;
@@ -11,4 +11,3 @@ pub mod routes;
 pub mod server;
 pub mod status;
 pub mod tls;
-pub mod trail;

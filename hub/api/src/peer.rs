@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use acb_hub_core::door::origin::Origin;
+
 /// Calls that are open at one time on a connection that has not shown who it is: logins, mostly, of those who share it.
 const MAX_UNPROVEN_CALLS: usize = 32;
 
@@ -118,9 +120,15 @@ impl Peer {
         self.0.turn.clone()
     }
 
-    /// Tells it from all other connections that are there now.
-    pub(crate) fn number(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
+    /// Where its calls come from.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            address: Some(self.0.address),
+            source: self.source(),
+            // No other connection that is there now has the same.
+            connection: Arc::as_ptr(&self.0).addr(),
+            crowded: self.asks_too_much(),
+        }
     }
 
     /// Whether it has shown who it is, and nothing since has taken that back.
@@ -134,7 +142,7 @@ impl Peer {
     }
 
     /// Whether it has more calls open than one may that has not shown who it is.
-    pub(crate) fn asks_too_much(&self) -> bool {
+    fn asks_too_much(&self) -> bool {
         !self.proven() && self.0.open.load(Ordering::Relaxed) > MAX_UNPROVEN_CALLS
     }
 

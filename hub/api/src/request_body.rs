@@ -2,42 +2,24 @@
 //! is given up. The services get whole messages, and so hold no memory for what was announced and never sent.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use acb_hub_core::{
-    directory::{agent::AgentId, caller::Caller},
-    door::rules::Rule,
+    door::{meter::Metered, rules::Rule},
     fault::{Code, Fault},
-    kit::budget::{Budget, Queue, Room},
+    kit::budget::Room,
 };
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body};
 
-use crate::{
-    peer::Peer,
-    status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES, to_status},
-};
+use crate::status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES, to_status};
 
-const MIB: usize = 1024 * 1024;
-/// What the requests of all agents hold at one time, and of one of them.
-const AGENTS: usize = 64 * MIB;
-const AGENT: usize = 16 * MIB;
-/// The same of those who call without a token, by where they call from. Apart from the agents', whom strangers must not crowd out.
-const STRANGERS: usize = 4 * MIB;
-const STRANGER: usize = MIB;
-/// Connections with open calls of one agent: on each of them HTTP/2 holds a window.
-const CONNECTIONS: usize = 64;
-
-/// How long a message waits for room.
-const WAIT: Duration = Duration::from_secs(5);
 /// How long nothing may come of a message that has begun.
 const STALL: Duration = Duration::from_secs(20);
 /// How long a message may take: enough for the largest one over a slow line.
@@ -47,115 +29,6 @@ const WHOLE_PUBLIC: Duration = Duration::from_secs(10);
 
 /// A compression flag and the message's length.
 const HEADER: usize = 5;
-
-/// The request bodies of one server. Clones share them.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestBodies(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    agents: Budget,
-    strangers: Budget,
-    accounts: Mutex<HashMap<Who, Account>>,
-}
-
-/// Whose share a request counts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Who {
-    Agent(AgentId),
-    Source(IpAddr),
-}
-
-#[derive(Debug)]
-struct Account {
-    share: Queue,
-    /// Open calls on each of its connections.
-    calls: HashMap<usize, usize>,
-}
-
-impl Default for RequestBodies {
-    fn default() -> Self {
-        let (agents, strangers) = (Budget::new(AGENTS), Budget::new(STRANGERS));
-        Self(Arc::new(Shared { agents, strangers, accounts: Mutex::default() }))
-    }
-}
-
-impl RequestBodies {
-    /// A call of this caller, or of anybody at that peer.
-    pub(crate) fn open(&self, rule: &Rule, caller: Option<&Caller>, peer: Option<&Peer>) -> Result<RequestBody, Fault> {
-        let who = match caller {
-            Some(caller) => Who::Agent(caller.agent.id),
-            None => Who::Source(peer.map_or(Ipv4Addr::UNSPECIFIED.into(), Peer::source)),
-        };
-        let connection = peer.map(Peer::number).unwrap_or_default();
-        let mut accounts = self.0.lock();
-        let account = accounts.entry(who).or_insert_with(|| {
-            let share = match who {
-                Who::Agent(_) => self.0.agents.share(AGENT),
-                Who::Source(_) => self.0.strangers.share(STRANGER),
-            };
-            Account { share, calls: HashMap::new() }
-        });
-        let known = account.calls.len();
-        if matches!(who, Who::Agent(_)) && known >= CONNECTIONS && !account.calls.contains_key(&connection) {
-            return Err(Fault::new(
-                Code::ResourceExhausted,
-                "TOO_MANY_CONNECTIONS",
-                format!("the agent has calls open on {known} connections to this replica: end some, or call over one of them"),
-            ));
-        }
-        *account.calls.entry(connection).or_default() += 1;
-        let call = Arc::new(Call { shared: self.0.clone(), who, connection, share: account.share.clone() });
-        Ok(RequestBody { call, public: caller.is_none(), many: rule.asks_many, held: Held::default() })
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Who, Account>> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One open call of an account.
-#[derive(Debug)]
-struct Call {
-    shared: Arc<Shared>,
-    who: Who,
-    connection: usize,
-    share: Queue,
-}
-
-impl Call {
-    /// Waits for room, for a while.
-    async fn room(&self, bytes: usize) -> Result<Room, Status> {
-        timeout(WAIT, self.share.wait(bytes)).await.map_err(|_| {
-            let whose = match self.who {
-                Who::Agent(_) => "this agent",
-                Who::Source(_) => "this address",
-            };
-            let why = format!(
-                "requests of {whose}, or of all callers, hold as many bytes as they may on this replica: try again when some have ended"
-            );
-            to_status(Fault::new(Code::ResourceExhausted, "TOO_MANY_REQUEST_BYTES", why))
-        })
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        let mut accounts = self.shared.lock();
-        let Some(account) = accounts.get_mut(&self.who) else { return };
-        if let Some(calls) = account.calls.get_mut(&self.connection) {
-            *calls -= 1;
-            if *calls == 0 {
-                account.calls.remove(&self.connection);
-            }
-        }
-        if account.calls.is_empty() {
-            accounts.remove(&self.who);
-        }
-    }
-}
 
 /// The room of the message that a handler has. It comes with the request; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -179,21 +52,26 @@ impl Held {
 /// What one call may read. Where the method takes one message, its room is held until this is dropped.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    call: Arc<Call>,
-    public: bool,
+    metered: Metered,
     many: bool,
     held: Held,
 }
 
 impl RequestBody {
+    /// That of a call of this operation.
+    pub(crate) fn new(rule: &Rule, metered: Metered) -> Self {
+        Self { metered, many: rule.asks_many, held: Held::default() }
+    }
+
     /// The body, as the services may read it.
     pub(crate) fn guard(&self, body: Body) -> Body {
+        let strangers = self.metered.is_strangers();
         let reader = Reader {
             body,
             ahead: Bytes::new(),
-            call: self.call.clone(),
-            largest: if self.public { MAX_PUBLIC_REQUEST_BYTES } else { MAX_REQUEST_BYTES },
-            within: if self.public { WHOLE_PUBLIC } else { WHOLE },
+            metered: self.metered.clone(),
+            largest: if strangers { MAX_PUBLIC_REQUEST_BYTES } else { MAX_REQUEST_BYTES },
+            within: if strangers { WHOLE_PUBLIC } else { WHOLE },
             many: self.many,
             begun: Instant::now(),
             messages: 0,
@@ -219,7 +97,7 @@ struct Reader {
     body: Body,
     /// What came with the message before.
     ahead: Bytes,
-    call: Arc<Call>,
+    metered: Metered,
     largest: usize,
     within: Duration,
     many: bool,
@@ -273,7 +151,7 @@ impl Reader {
             whole.extend_from_slice(&message);
             return Ok(Some(Frame::data(whole.into())));
         }
-        let room = self.call.room(size).await?;
+        let room = self.metered.room(size).await.map_err(to_status)?;
         while whole.len() + message.len() < size {
             append(&mut whole, &message, size);
             message = match self.data().await? {
@@ -328,21 +206,65 @@ fn append(whole: &mut Vec<u8>, more: &[u8], size: usize) {
 
 #[cfg(test)]
 mod tests {
-    use acb_hub_core::door::rules::rule;
+    use std::collections::BTreeMap;
+
+    use acb_hub_core::{
+        directory::{
+            agent::{Agent, AgentId, Role},
+            caller::Caller,
+        },
+        door::{
+            meter::{Meter, STRANGER, WAIT},
+            origin::Origin,
+            rules::Operation,
+        },
+        kit::budget::Budget,
+    };
     use futures::StreamExt as _;
     use http_body_util::Full;
-    use tokio::sync::mpsc;
+    use time::OffsetDateTime;
+    use tokio::{sync::mpsc, time::timeout};
     use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
 
-    const UNARY: &str = "/acb.v1.AuthService/RefreshToken";
-    const STREAM: &str = "/acb.v1.StreamService/StreamContext";
+    const MIB: usize = 1024 * 1024;
+    const UNARY: Operation = Operation::RefreshToken;
+    const STREAM: Operation = Operation::StreamContext;
 
-    fn open(bodies: &RequestBodies, path: &str, public: bool) -> RequestBody {
-        let mut body = bodies.open(rule(path).unwrap(), None, None).unwrap();
-        body.public = public;
-        body
+    /// A meter, and what it counts on.
+    struct Bodies {
+        meter: Meter,
+        all: Budget,
+    }
+
+    impl Default for Bodies {
+        fn default() -> Self {
+            let all = Budget::new(64 * MIB);
+            Self { meter: Meter::new(all.clone(), all.clone()), all }
+        }
+    }
+
+    impl Bodies {
+        fn open(&self, operation: Operation, public: bool) -> RequestBody {
+            let agent = Agent {
+                id: AgentId(uuid::Uuid::from_u128(1)),
+                name: "alice".to_owned(),
+                role: Role::Full,
+                kind: String::new(),
+                capabilities: Vec::new(),
+                groups: Vec::new(),
+                publishes: Vec::new(),
+                subscribes: Vec::new(),
+                location: String::new(),
+                metadata: BTreeMap::new(),
+                suspended: false,
+                created_at: OffsetDateTime::UNIX_EPOCH,
+            };
+            let caller = Caller { agent: agent.into(), expires_at: OffsetDateTime::UNIX_EPOCH, key: None };
+            let metered = self.meter.enter(Some(&caller).filter(|_| !public), &Origin::default()).unwrap();
+            RequestBody::new(operation.rule(), metered)
+        }
     }
 
     fn message(size: usize) -> Vec<u8> {
@@ -365,26 +287,25 @@ mod tests {
 
     #[tokio::test]
     async fn messages_come_whole_however_they_were_cut() {
-        let bodies = RequestBodies::default();
+        let bodies = Bodies::default();
         let all: Vec<u8> = [0, 1, 4000, 70_000].into_iter().flat_map(message).collect();
         for cut in [1, 4, 5, 6, 1000, all.len()] {
             let frames =
                 all.chunks(cut).map(|piece| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(piece)))).collect::<Vec<_>>();
-            let call = open(&bodies, STREAM, false);
+            let call = bodies.open(STREAM, false);
             let mut body = call.guard(Body::new(StreamBody::new(stream::iter(frames))));
             for size in [0, 1, 4000, 70_000] {
                 assert_eq!(read(&mut body).await.unwrap().unwrap(), message(size), "in pieces of {cut}");
-                assert_eq!(bodies.0.strangers.used(), HEADER + size);
+                assert_eq!(bodies.all.used(), HEADER + size);
             }
             assert!(read(&mut body).await.unwrap().is_none());
-            assert_eq!(bodies.0.strangers.used(), 0);
+            assert_eq!(bodies.all.used(), 0);
         }
-        assert!(bodies.0.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_announced_and_never_comes_ends_in_time() {
-        let bodies = RequestBodies::default();
+        let bodies = Bodies::default();
         for (path, piece, public, within) in [
             (UNARY, Vec::new(), false, STALL),
             (UNARY, message(MIB / 2)[..HEADER].to_vec(), false, STALL),
@@ -395,7 +316,7 @@ mod tests {
         ] {
             let (pieces, body) = slow();
             pieces.send(piece.clone()).await.unwrap();
-            let call = open(&bodies, path, public);
+            let call = bodies.open(path, public);
             let mut body = call.guard(body);
             let began = Instant::now();
             let ended = loop {
@@ -404,14 +325,14 @@ mod tests {
                     other => break other,
                 }
             };
-            assert_eq!(ended.unwrap_err().code(), tonic::Code::DeadlineExceeded, "{path} {}", piece.len());
+            assert_eq!(ended.unwrap_err().code(), tonic::Code::DeadlineExceeded, "{path:?} {}", piece.len());
             assert!(began.elapsed() <= within + Duration::from_millis(10), "{:?}", began.elapsed());
             drop((call, body));
-            assert_eq!(bodies.0.strangers.used(), 0);
+            assert_eq!(bodies.all.used(), 0);
         }
         // By drops it comes to an end, too.
         let (pieces, body) = slow();
-        let mut body = open(&bodies, UNARY, false).guard(body);
+        let mut body = bodies.open(UNARY, false).guard(body);
         let drops = tokio::spawn(async move {
             for piece in message(MIB / 2) {
                 tokio::time::sleep(STALL / 2).await;
@@ -430,7 +351,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn between_its_messages_a_stream_may_be_silent() {
         let (pieces, body) = slow();
-        let mut body = open(&RequestBodies::default(), STREAM, false).guard(body);
+        let mut body = Bodies::default().open(STREAM, false).guard(body);
         for _ in 0..3 {
             pieces.send(message(10)).await.unwrap();
             assert!(read(&mut body).await.unwrap().is_some());
@@ -440,10 +361,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_caller_holds_its_share_and_no_more() {
-        let bodies = RequestBodies::default();
+        let bodies = Bodies::default();
         let size = MAX_PUBLIC_REQUEST_BYTES;
         let call = || {
-            let call = open(&bodies, UNARY, true);
+            let call = bodies.open(UNARY, true);
             let body = call.guard(Body::new(Full::new(Bytes::from(message(size)))));
             (call, body)
         };
@@ -457,7 +378,7 @@ mod tests {
         };
         assert_eq!((refused.code(), held.len()), (tonic::Code::ResourceExhausted, STRANGER / (HEADER + size)));
         assert!(refused.message().contains("try again"));
-        assert!(bodies.0.strangers.used() <= STRANGER);
+        assert!(bodies.all.used() <= STRANGER);
         // The body is read, and the handler works with the message still.
         held.iter_mut().for_each(|(_, body)| *body = Body::empty());
         let (next, mut waits) = call();
@@ -469,8 +390,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_method_with_one_message_takes_no_second_one() {
-        let bodies = RequestBodies::default();
-        let mut body = open(&bodies, UNARY, false).guard(Body::new(Full::new(Bytes::from([message(3), message(3)].concat()))));
+        let bodies = Bodies::default();
+        let mut body = bodies.open(UNARY, false).guard(Body::new(Full::new(Bytes::from([message(3), message(3)].concat()))));
         assert_eq!(read(&mut body).await.unwrap().unwrap(), message(3));
         assert_eq!(read(&mut body).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     }

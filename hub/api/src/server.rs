@@ -1,8 +1,8 @@
 //! The gRPC server: HTTP/2 over the connections of [`crate::tls`], everything behind the door.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
-use acb_hub_core::{door::admission::Door, metrics::Metrics};
+use acb_hub_core::door::admission::Door;
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
@@ -24,11 +24,9 @@ pub async fn serve(
     incoming: impl Stream<Item = io::Result<Connection>>,
     routes: Routes,
     door: Door,
-    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let guarded = Guarded::new(routes.prepare(), door, metrics);
-    let watch = guarded.watch();
+    let guarded = Guarded::new(routes.prepare(), door.clone());
     let served = Server::builder()
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
@@ -39,6 +37,6 @@ pub async fn serve(
         .serve_with_incoming_shutdown(guarded, incoming, stop.cancelled_owned());
     tokio::select! {
         served = served => served.map_err(io::Error::other),
-        () = watch => Err(io::Error::other("nobody looks at open calls any more")),
+        () = door.watch() => Err(io::Error::other("nobody looks at open calls any more")),
     }
 }

@@ -100,26 +100,26 @@ pub(crate) fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
-/// The code as a metric's label.
-pub(crate) fn code_name(code: i32) -> &'static str {
-    match Code::from(code) {
+/// The code as records and metrics have it.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    match code {
         Code::Ok => "ok",
         Code::Cancelled => "cancelled",
         Code::Unknown => "unknown",
-        Code::InvalidArgument => "invalid_argument",
-        Code::DeadlineExceeded => "deadline_exceeded",
-        Code::NotFound => "not_found",
-        Code::AlreadyExists => "already_exists",
-        Code::PermissionDenied => "permission_denied",
-        Code::ResourceExhausted => "resource_exhausted",
-        Code::FailedPrecondition => "failed_precondition",
-        Code::Aborted => "aborted",
-        Code::OutOfRange => "out_of_range",
-        Code::Unimplemented => "unimplemented",
-        Code::Internal => "internal",
-        Code::Unavailable => "unavailable",
-        Code::DataLoss => "data_loss",
-        Code::Unauthenticated => "unauthenticated",
+        Code::InvalidArgument => fault::Code::InvalidArgument.name(),
+        Code::DeadlineExceeded => fault::Code::DeadlineExceeded.name(),
+        Code::NotFound => fault::Code::NotFound.name(),
+        Code::AlreadyExists => fault::Code::AlreadyExists.name(),
+        Code::PermissionDenied => fault::Code::PermissionDenied.name(),
+        Code::ResourceExhausted => fault::Code::ResourceExhausted.name(),
+        Code::FailedPrecondition => fault::Code::FailedPrecondition.name(),
+        Code::Aborted => fault::Code::Aborted.name(),
+        Code::OutOfRange => fault::Code::OutOfRange.name(),
+        Code::Unimplemented => fault::Code::Unimplemented.name(),
+        Code::Internal => fault::Code::Internal.name(),
+        Code::Unavailable => fault::Code::Unavailable.name(),
+        Code::DataLoss => fault::Code::DataLoss.name(),
+        Code::Unauthenticated => fault::Code::Unauthenticated.name(),
     }
 }
 

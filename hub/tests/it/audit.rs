@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use acb_proto::v1::{
-    CreateContextRequest, DeleteContextRequest, RefreshTokenRequest, SessionRequest, StreamContextRequest, SubscribeRequest,
+    CreateContextRequest, DeleteContextRequest, HeartbeatRequest, RefreshTokenRequest, SessionRequest, StreamContextRequest,
+    SubscribeRequest,
     context_service_client::ContextServiceClient,
     message_service_client::MessageServiceClient,
     session_request::{self, Open},
@@ -16,18 +17,20 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::hub::{Hub, reason, with};
 
-/// Waits for so many records of a method. Each as its outcome, reason, agent, key and object.
-async fn records(hub: &Hub, method: &str, count: usize) -> Vec<[String; 5]> {
+/// Waits for so many records of a method. Each as its outcome, reason, agent, key, object and version.
+async fn records(hub: &Hub, method: &str, count: usize) -> Vec<[String; 6]> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
         let log = hub.log();
         let records = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter_map(|line| {
             let field = |name: &str| {
                 let places = [&line["fields"][name], &line["span"][name], &line[name]];
-                places.into_iter().find_map(Value::as_str).unwrap_or_default().to_owned()
+                let text =
+                    |value: &Value| value.as_str().map(str::to_owned).or_else(|| value.as_u64().map(|value| value.to_string()));
+                places.into_iter().find_map(text).unwrap_or_default()
             };
             let is_one = line["target"] == "acb::audit" && field("method") == method;
-            is_one.then(|| ["outcome", "reason", "agent", "key", "object"].map(field))
+            is_one.then(|| ["outcome", "reason", "agent", "key", "object", "version"].map(field))
         });
         let records: Vec<_> = records.collect();
         if records.len() >= count {
@@ -47,9 +50,25 @@ async fn a_login_names_the_agent_and_the_key() {
     hub.exchange(&format!("{}x", alice.api_key)).await.unwrap_err();
     hub.auth().refresh_token(RefreshTokenRequest { refresh_token: tokens.refresh_token }).await.unwrap();
     let exchanges = records(&hub, "ExchangeToken", 2).await;
-    assert_eq!(exchanges[0], ["done", "", "alice", key, ""]);
-    assert_eq!(exchanges[1], ["unauthenticated", "CREDENTIAL_REFUSED", "", key, ""], "the key that was shown, and nobody's name");
-    assert_eq!(records(&hub, "RefreshToken", 1).await[0], ["done", "", "alice", key, ""]);
+    assert_eq!(exchanges[0], ["done", "", "alice", key, "", ""]);
+    assert_eq!(
+        exchanges[1],
+        ["unauthenticated", "CREDENTIAL_REFUSED", "", key, "", ""],
+        "the key that was shown, and nobody's name"
+    );
+    assert_eq!(records(&hub, "RefreshToken", 1).await[0], ["done", "", "alice", key, "", ""]);
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_caller_as_soon_as_its_token_is_proved() {
+    let hub = Hub::start().await;
+    let (olaf, token) = hub.agent("olaf", "observer").await;
+    let key = olaf.api_key.split('_').nth(1).unwrap();
+    hub.agents().heartbeat(with(&token, HeartbeatRequest {})).await.unwrap_err();
+    hub.agents().heartbeat(HeartbeatRequest {}).await.unwrap_err();
+    let refused = records(&hub, "Heartbeat", 2).await;
+    assert_eq!(refused[0], ["refused", "ROLE_LACKS_PERMISSION", "olaf", key, "", ""]);
+    assert_eq!(refused[1], ["refused", "TOKEN_REQUIRED", "", "", "", ""], "of a stranger there is no name");
 }
 
 #[tokio::test]
@@ -66,7 +85,7 @@ async fn a_stream_is_recorded_at_its_beginning_and_at_its_end_with_what_became_o
     let mut stream = StreamServiceClient::new(hub.channel()).stream_context(with(&token, frames)).await.unwrap().into_inner();
     let status = stream.message().await.unwrap_err();
     let upload = records(&hub, "StreamContext", 2).await;
-    let outcome = |record: &[String; 5]| (record[0].clone(), record[1].clone(), record[2].clone());
+    let outcome = |record: &[String; 6]| (record[0].clone(), record[1].clone(), record[2].clone());
     assert_eq!(outcome(&upload[0]), ("begun".to_owned(), String::new(), "alice".to_owned()));
     assert_eq!(outcome(&upload[1]), ("failed_precondition".to_owned(), reason(&status), "alice".to_owned()));
     let failed = r#"acb_errors_total{type="failed_precondition",operation="StreamContext"} 1"#;
@@ -83,6 +102,7 @@ async fn a_stream_is_recorded_at_its_beginning_and_at_its_end_with_what_became_o
     session.message().await.unwrap_err();
     let session = records(&hub, "Session", 2).await;
     assert_eq!(outcome(&session[1]), ("invalid_argument".to_owned(), "FRAME_UNEXPECTED".to_owned(), "alice".to_owned()));
+    assert!(session[1][4].starts_with("session "), "{session:?}");
 }
 
 #[tokio::test]
@@ -101,7 +121,7 @@ async fn what_is_done_with_a_context_names_it() {
     contexts.delete_context(with(&token, DeleteContextRequest { id: id.clone() })).await.unwrap_err();
     let object = format!("context {id}");
     let created = records(&hub, "CreateContext", 1).await;
-    assert_eq!((created[0][0].as_str(), &created[0][4]), ("done", &object));
+    assert_eq!((created[0][0].as_str(), &created[0][4], created[0][5].as_str()), ("done", &object, "1"));
     let deleted = records(&hub, "DeleteContext", 2).await;
     assert_eq!((deleted[0][0].as_str(), &deleted[0][4]), ("done", &object));
     assert_eq!((deleted[1][1].as_str(), &deleted[1][4]), ("CONTEXT_NOT_FOUND", &object));

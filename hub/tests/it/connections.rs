@@ -199,8 +199,14 @@ type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
 /// An HTTP/2 connection, and what resolves at its end.
 async fn connection(hub: &Hub) -> (Sender, JoinHandle<hyper::Result<()>>) {
+    connection_with_window(hub, None).await
+}
+
+/// The same, where each call's answer may have so many bytes on their way.
+async fn connection_with_window(hub: &Hub, window: Option<u32>) -> (Sender, JoinHandle<hyper::Result<()>>) {
     let stream = hub.tls(&[&rustls::version::TLS13]).await.unwrap();
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = builder.initial_stream_window_size(window).handshake(TokioIo::new(stream)).await.unwrap();
     (sender, tokio::spawn(connection))
 }
 
@@ -264,4 +270,40 @@ async fn a_suspended_agent_that_does_not_read_loses_its_session() {
     let ended = log.lines().find(|line| line.contains("ACCESS_ENDED")).unwrap_or_else(|| panic!("no record of it: {log}"));
     assert!(ended.contains(r#""agent":"bob""#) && ended.contains(r#""method":"Session""#), "{ended}");
     drop((frames, session));
+}
+
+/// HTTP/2 asks for nothing of an answer that its peer has no window for, so that the end of the right must reach it in another way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_agent_without_a_window_loses_its_subscription() {
+    let hub = Hub::start().await;
+    hub.tenant.context_type("notes", 1).await;
+    let mut row = hub.tenant.agent_row("bob");
+    row.subscribes = vec!["notes".to_owned()];
+    let agent = hub.tenant.project(&row).await;
+    let token = hub.exchange(&agent.api_key).await.unwrap().access_token;
+    let (mut sender, _open) = connection_with_window(&hub, Some(0)).await;
+    // A `SubscribeRequest` of type `notes`, behind its header.
+    let body = Bytes::from_static(b"\0\0\0\0\x07\x0a\x05notes");
+    let request = Request::post("https://localhost/acb.v1.ContextService/Subscribe")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", format!("Bearer {token}"))
+        .body(Full::new(body))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert!(!response.headers().contains_key("grpc-status"));
+    row.suspended = true;
+    hub.tenant.project(&row).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let ended = loop {
+        let log = hub.log();
+        match log.lines().find(|line| line.contains("ACCESS_ENDED")) {
+            Some(line) => break line.to_owned(),
+            None => assert!(Instant::now() < deadline, "{log}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    // Only the call itself knows what it was about: so it has come to its end.
+    assert!(ended.contains(r#""agent":"bob""#) && ended.contains(r#""object":"type notes""#), "{ended}");
+    drop(response);
 }

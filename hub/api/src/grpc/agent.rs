@@ -10,9 +10,11 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    grpc::{caller::caller, timestamp::timestamp},
+    grpc::{
+        caller::{caller, trail},
+        timestamp::timestamp,
+    },
     status::to_status,
-    trail::Trail,
 };
 
 /// Who is in the tenant.
@@ -62,7 +64,7 @@ impl Agents {
 #[tonic::async_trait]
 impl AgentRegistry for Agents {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let RegisterRequest { name, r#type, capabilities, metadata, location } = request.into_inner();
         let registration = Registration { name, kind: r#type, capabilities, metadata: metadata.into_iter().collect(), location };
         let listed = self.registry.register(&caller, registration).await.map_err(to_status)?;
@@ -71,7 +73,7 @@ impl AgentRegistry for Agents {
     }
 
     async fn unregister(&self, request: Request<UnregisterRequest>) -> Result<Response<UnregisterResponse>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let name = request.into_inner().name;
         self.registry.unregister(&caller, &name).await.map_err(to_status)?;
         trail.object("agent", if name.is_empty() { &caller.agent.name } else { &name });

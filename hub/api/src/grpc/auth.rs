@@ -1,6 +1,7 @@
 //! `AuthService`.
 
 use acb_hub_core::{
+    directory::trail::Trail,
     door::{
         api_key::key_prefix,
         authority::{Authority, Grant},
@@ -13,7 +14,10 @@ use acb_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{grpc::timestamp::timestamp, status::to_status, trail::Trail};
+use crate::{
+    grpc::{caller::trail, timestamp::timestamp},
+    status::to_status,
+};
 
 /// Exchanges credentials for tokens.
 #[derive(Clone, Debug)]
@@ -46,7 +50,7 @@ impl Auth {
 #[tonic::async_trait]
 impl AuthService for Auth {
     async fn exchange_token(&self, request: Request<ExchangeTokenRequest>) -> Result<Response<TokenResponse>, Status> {
-        let trail = Trail::of(request.extensions());
+        let trail = trail(&request);
         match request.into_inner().credential {
             Some(Credential::ApiKey(key)) => {
                 if let Some(prefix) = key_prefix(&key) {
@@ -59,7 +63,7 @@ impl AuthService for Auth {
     }
 
     async fn refresh_token(&self, request: Request<RefreshTokenRequest>) -> Result<Response<TokenResponse>, Status> {
-        let trail = Trail::of(request.extensions());
+        let trail = trail(&request);
         Ok(self.response(&trail, self.authority.refresh(&request.into_inner().refresh_token).await.map_err(to_status)?))
     }
 

@@ -1,7 +1,7 @@
-//! The proven caller of a gRPC request.
+//! The proven caller of a gRPC request, and its trail.
 
 use acb_hub_core::{
-    directory::caller::Caller,
+    directory::{caller::Caller, trail::Trail},
     fault::{Code, Fault},
 };
 use tonic::{Request, Status};
@@ -18,4 +18,9 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
             "this method needs an access token: call AuthService.ExchangeToken first",
         ))
     })
+}
+
+/// What its audit record says it was about: for whoever carries it out to fill.
+pub(crate) fn trail<T>(request: &Request<T>) -> Trail {
+    request.extensions().get::<Trail>().cloned().unwrap_or_default()
 }

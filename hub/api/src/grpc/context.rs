@@ -25,9 +25,11 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     answer::AnswerRoom,
-    grpc::{caller::caller, timestamp::timestamp},
+    grpc::{
+        caller::{caller, trail},
+        timestamp::timestamp,
+    },
     status::to_status,
-    trail::Trail,
 };
 
 /// What a record calls the object.
@@ -50,7 +52,7 @@ impl ContextGate {
 #[tonic::async_trait]
 impl ContextService for ContextGate {
     async fn create_context(&self, request: Request<CreateContextRequest>) -> Result<Response<Context>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let request = request.into_inner();
         let new = NewContext {
             description: description(request.r#type, request.metadata, request.content_type, request.ttl, request.access)
@@ -60,14 +62,16 @@ impl ContextService for ContextGate {
         };
         let context = self.contexts.create(&caller.agent, new).await.map_err(to_status)?;
         trail.object(CONTEXT, context.id);
+        trail.version(context.version);
         Ok(Response::new(without_payload(context)))
     }
 
     async fn get_context(&self, request: Request<GetContextRequest>) -> Result<Response<Context>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let id = ContextId::parse(&request.into_inner().id).map_err(to_status)?;
         trail.object(CONTEXT, id);
         let (context, room) = self.contexts.get(&caller.agent, id).await.map_err(to_status)?;
+        trail.version(context.version);
         let mut response = Response::new(wire(context));
         if let Some(room) = room {
             response.extensions_mut().insert(AnswerRoom::new(room));
@@ -76,7 +80,7 @@ impl ContextService for ContextGate {
     }
 
     async fn update_context(&self, request: Request<UpdateContextRequest>) -> Result<Response<Context>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let request = request.into_inner();
         let id = ContextId::parse(&request.id).map_err(to_status)?;
         trail.object(CONTEXT, id);
@@ -89,11 +93,12 @@ impl ContextService for ContextGate {
             ttl: ttl(request.ttl).map_err(to_status)?,
         };
         let context = self.contexts.update(&caller.agent, update).await.map_err(to_status)?;
+        trail.version(context.version);
         Ok(Response::new(without_payload(context)))
     }
 
     async fn delete_context(&self, request: Request<DeleteContextRequest>) -> Result<Response<DeleteContextResponse>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let id = ContextId::parse(&request.into_inner().id).map_err(to_status)?;
         trail.object(CONTEXT, id);
         self.contexts.delete(&caller.agent, id).await.map_err(to_status)?;
@@ -113,7 +118,7 @@ impl ContextService for ContextGate {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<ContextEvent, Status>> + Send>>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let SubscribeRequest { r#type, from } = request.into_inner();
         let subscription = self.contexts.subscribe(&caller.agent, &r#type, &beginning(from)).await.map_err(to_status)?;
         trail.object("type", &r#type);

@@ -28,7 +28,10 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use uuid::Uuid;
 
 use crate::{
-    grpc::{caller::caller, timestamp::timestamp},
+    grpc::{
+        caller::{caller, trail},
+        timestamp::timestamp,
+    },
     request_body::Held,
     status::{explain_status, to_status},
 };
@@ -89,7 +92,7 @@ impl MessageService for MessageGate {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
 
     async fn session(&self, request: Request<Streaming<SessionRequest>>) -> Result<Response<Self::SessionStream>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let trace = Trace::of(request.metadata());
         let (gate, mut frames) = (self.clone(), request.into_inner());
         let (out, stream) = mpsc::channel(OUTGOING_FRAMES);
@@ -102,6 +105,7 @@ impl MessageService for MessageGate {
             match session.await {
                 Err(status) => drop(out.send((Err(status), None)).await),
                 Ok(session) => {
+                    trail.object("session", session.id);
                     let opened = Opened { session_id: session.id.to_string(), replica: gate.replica };
                     if out.send((Ok(frame(session_response::Frame::Opened(opened))), None)).await.is_err() {
                         return;

@@ -8,7 +8,7 @@ use acb_hub_core::{
         context::{self, ContextId, UploadId},
         upload::{Chunks, Progress, StartUpload, UploadSession, Uploads},
     },
-    directory::agent::Agent,
+    directory::{agent::Agent, trail::Trail},
     fault::{Code, Fault},
 };
 use acb_proto::v1::{
@@ -29,11 +29,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     grpc::{
-        caller::caller,
+        caller::{caller, trail},
         context::{CONTEXT, description, wire},
     },
     status::{explain_status, to_status},
-    trail::Trail,
 };
 
 /// Answers on their way to the peer.
@@ -160,7 +159,7 @@ impl StreamService for StreamGate {
         &self,
         request: Request<Streaming<StreamContextRequest>>,
     ) -> Result<Response<Self::StreamContextStream>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let (gate, mut frames) = (self.clone(), request.into_inner());
         let (answers, stream) = mpsc::channel(ANSWERS);
         // The answer's headers go out before the first frame comes: many clients wait for them before they send it.
@@ -173,6 +172,7 @@ impl StreamService for StreamGate {
                 Ok(None) => return,
                 Ok(Some(context)) => {
                     trail.object(CONTEXT, context.id);
+                    trail.version(context.version);
                     Ok(StreamContextResponse { frame: Some(stream_context_response::Frame::Context(wire(context))) })
                 }
                 Err(status) => Err(status),
@@ -188,11 +188,12 @@ impl StreamService for StreamGate {
         &self,
         request: Request<ReceiveContextRequest>,
     ) -> Result<Response<Self::ReceiveContextStream>, Status> {
-        let (caller, trail) = (caller(&request)?, Trail::of(request.extensions()));
+        let (caller, trail) = (caller(&request)?, trail(&request));
         let ReceiveContextRequest { context_id, from_chunk } = request.into_inner();
         let id = ContextId::parse(&context_id).map_err(to_status)?;
         trail.object(CONTEXT, id);
         let (context, chunks) = self.uploads.receive(&caller.agent, id, from_chunk).await.map_err(to_status)?;
+        trail.version(context.version);
         let mut head = wire(context.clone());
         // It comes as a chunk.
         head.payload = Bytes::new();

@@ -19,7 +19,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// For what only the content of a request shows to be needed; what a whole method needs is in [`crate::door::admission::rules`].
+    /// For what only the content of a request shows to be needed; what a whole operation needs is in [`crate::door::rules`].
     pub fn require(&self, permission: Permission) -> Result<(), Fault> {
         if self.agent.role.allows(permission) {
             return Ok(());

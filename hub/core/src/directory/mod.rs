@@ -7,3 +7,4 @@ pub mod presence;
 pub mod refresher;
 pub mod schema;
 pub mod snapshot;
+pub mod trail;

@@ -1,33 +1,44 @@
-//! The one door: every request of every protocol passes [`Door::admit`] before anything handles it.
+//! The one door: every request of every protocol passes [`Arrival::admit`] before anything handles it. Who calls is proved, the right to the
+//! operation is looked up, and the call is metered; what is refused is recorded, by name where the caller has one.
 
 use std::sync::Arc;
 
 use time::OffsetDateTime;
+use tracing::Span;
 
 use super::{
-    access_token::{Tokens, invalid_token},
+    access_token::{Claims, Tokens, invalid_token},
+    call::{Call, Record},
+    meter::Meter,
+    open_calls::OpenCalls,
+    origin::Origin,
     rules::{Access, Rule},
 };
 use crate::{
     directory::{
         caller::{Caller, lacks},
-        refresher::{Connected, Refresher},
+        refresher::Refresher,
+        trail::Trail,
     },
     fault::{Code, Fault},
+    metrics::Metrics,
 };
 
-/// Proves who calls, and whether the caller's role allows the method.
+/// The door of one tenant's hub. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Door {
     tokens: Tokens,
     directory: Arc<Refresher>,
+    metrics: Arc<Metrics>,
+    meter: Meter,
+    calls: OpenCalls,
 }
 
 impl Door {
     /// A door of one tenant.
     #[must_use]
-    pub fn new(tokens: Tokens, directory: Arc<Refresher>) -> Self {
-        Self { tokens, directory }
+    pub fn new(tokens: Tokens, directory: Arc<Refresher>, metrics: Arc<Metrics>) -> Self {
+        Self { tokens, directory, metrics, meter: Meter::default(), calls: OpenCalls::default() }
     }
 
     /// The tenant's name.
@@ -36,19 +47,52 @@ impl Door {
         self.tokens.tenant()
     }
 
-    /// Lets a request in. `authorization` is the header's text. The caller is `None` only for public methods.
-    pub async fn admit(&self, rule: &Rule, authorization: Option<&str>) -> Result<Option<Caller>, Fault> {
+    /// A request is there, for what `rule` is about. `correlation` is what ties log lines of several hubs and agents together.
+    #[must_use]
+    pub fn arrive(&self, rule: &'static Rule, origin: Origin, correlation: Option<&str>) -> Arrival {
+        let span = tracing::info_span!(
+            "request",
+            tenant = self.tenant(),
+            method = rule.operation.name(),
+            agent = tracing::field::Empty,
+            correlation_id = correlation,
+        );
+        let record = Record { span, rule, origin, trail: Trail::default(), metrics: self.metrics.clone() };
+        Arrival { door: self.clone(), record }
+    }
+
+    /// A request is for nothing that there is.
+    #[must_use]
+    pub fn unknown(&self) -> Fault {
+        self.metrics.error("unknown", Code::Unimplemented.name());
+        Fault::new(Code::Unimplemented, "NO_SUCH_METHOD", "the hub has no such method: see its reflection service")
+    }
+
+    /// Ends calls whose callers lost their rights, for as long as it is polled.
+    pub async fn watch(&self) {
+        self.calls.watch(|rule, caller, now| self.still_admits(rule, caller, now)).await;
+    }
+
+    /// Proves who calls, and that the caller's role allows the operation. `authorization` is the header's text. `trail` learns who the caller
+    /// says to be as soon as that is proved, and so before the first refusal that has a name. The caller is `None` only for public operations.
+    pub async fn admit(&self, rule: &Rule, authorization: Option<&str>, trail: &Trail) -> Result<Option<Caller>, Fault> {
         let Access::AnyOf(permissions) = rule.access else {
             return Ok(None);
         };
-        let caller = self.authenticate(rule, authorization).await?;
+        let claims = self.authenticate(authorization)?;
+        trail.agent(&claims.name);
+        if let Some(key) = &claims.key {
+            trail.key(key);
+        }
+        let caller = self.known(rule, claims).await?;
         if !permissions.iter().any(|permission| caller.agent.role.allows(*permission)) {
             return Err(lacks(&caller.agent, permissions));
         }
         Ok(Some(caller))
     }
 
-    async fn authenticate(&self, rule: &Rule, authorization: Option<&str>) -> Result<Caller, Fault> {
+    /// Whom the request's token speaks for.
+    fn authenticate(&self, authorization: Option<&str>) -> Result<Claims, Fault> {
         let Some(authorization) = authorization else {
             return Err(Fault::new(
                 Code::Unauthenticated,
@@ -60,7 +104,11 @@ impl Door {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(invalid_token());
         }
-        let claims = self.tokens.verify(token.trim())?;
+        self.tokens.verify(token.trim())
+    }
+
+    /// The one whom a token speaks for, where it still does.
+    async fn known(&self, rule: &Rule, claims: Claims) -> Result<Caller, Fault> {
         let snapshot = if rule.fresh { self.directory.current().await? } else { self.directory.at_least(claims.r#gen).await? };
         if snapshot.suspended {
             return Err(Fault::new(
@@ -77,15 +125,8 @@ impl Door {
         Ok(Caller { agent: agent.clone(), expires_at, key: claims.key })
     }
 
-    /// Counts a caller as connected while the guard lives: the directory is looked at more often then.
-    #[must_use]
-    pub fn connected(&self) -> Connected {
-        self.directory.connect()
-    }
-
     /// Whether a caller that was let in before still would be: for streams that outlive a change.
-    #[must_use]
-    pub fn still_admits(&self, rule: &Rule, caller: &Caller, now: OffsetDateTime) -> bool {
+    fn still_admits(&self, rule: &Rule, caller: &Caller, now: OffsetDateTime) -> bool {
         let snapshot = self.directory.directory().snapshot();
         if rule.access == Access::Public {
             return true;
@@ -97,6 +138,46 @@ impl Door {
                 .agent(caller.agent.id)
                 // A stream begun by one role goes on by no other: what it may do was looked at when it began.
                 .is_some_and(|agent| !agent.suspended && agent.role == caller.agent.role)
+    }
+}
+
+/// A request on its way in.
+#[derive(Debug)]
+pub struct Arrival {
+    door: Door,
+    record: Record,
+}
+
+impl Arrival {
+    /// What all log lines about it have: tenant, method, agent, correlation id.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        self.record.span.clone()
+    }
+
+    /// Lets it in, or records that it was refused. `authorization` is the header's text.
+    pub async fn admit(self, authorization: Option<&str>) -> Result<Call, Fault> {
+        let Self { door, record } = self;
+        let admitted = async {
+            let caller = door.admit(record.rule, authorization, &record.trail).await?;
+            let metered = door.meter.enter(caller.as_ref(), &record.origin)?;
+            Ok((caller, metered))
+        };
+        let admitted = admitted.await;
+        if let Some(agent) = record.trail.facts().agent {
+            record.span.record("agent", agent);
+        }
+        match admitted {
+            Ok((caller, metered)) => {
+                // The directory is looked at more often while somebody is connected.
+                let connected = caller.is_some().then(|| door.directory.connect());
+                Ok(Call::new(record, caller, metered, door.calls, connected))
+            }
+            Err(fault) => {
+                record.refused(&fault);
+                Err(fault)
+            }
+        }
     }
 }
 
@@ -112,7 +193,7 @@ mod tests {
         },
         door::{
             access_token::tests::{agent, keyring},
-            rules::{RULES, rule},
+            rules::{Operation, RULES},
         },
     };
 
@@ -138,24 +219,29 @@ mod tests {
         snapshot.api_keys.insert("k1".to_owned(), key);
         change(&mut snapshot);
         let refresher = Refresher::new(Directory::default(), Arc::new(Fixed(snapshot)));
-        (Door::new(tokens, Arc::new(refresher)), format!("Bearer {token}"))
+        (Door::new(tokens, Arc::new(refresher), Arc::new(Metrics::new("acme"))), format!("Bearer {token}"))
     }
 
     #[tokio::test]
     async fn every_method_refuses_callers_without_a_token_and_roles_without_the_permission() {
-        for rule in RULES {
+        for rule in RULES.iter().copied() {
             for role in [Role::Admin, Role::Producer, Role::Consumer, Role::Full, Role::Observer] {
                 let (door, header) = door(agent(role), |_| {});
                 let Access::AnyOf(permissions) = rule.access else {
-                    assert!(door.admit(rule, None).await.unwrap().is_none());
+                    assert!(door.admit(rule, None, &Trail::default()).await.unwrap().is_none());
                     continue;
                 };
-                assert_eq!(door.admit(rule, None).await.unwrap_err().code, Code::Unauthenticated, "{}", rule.path);
-                let admitted = door.admit(rule, Some(&header)).await;
+                assert_eq!(
+                    door.admit(rule, None, &Trail::default()).await.unwrap_err().code,
+                    Code::Unauthenticated,
+                    "{:?}",
+                    rule.operation
+                );
+                let admitted = door.admit(rule, Some(&header), &Trail::default()).await;
                 if permissions.iter().any(|permission| role.allows(*permission)) {
-                    assert_eq!(admitted.unwrap().unwrap().agent.name, "alice", "{}", rule.path);
+                    assert_eq!(admitted.unwrap().unwrap().agent.name, "alice", "{:?}", rule.operation);
                 } else {
-                    assert_eq!(admitted.unwrap_err().code, Code::PermissionDenied, "{} as {role:?}", rule.path);
+                    assert_eq!(admitted.unwrap_err().code, Code::PermissionDenied, "{:?} as {role:?}", rule.operation);
                 }
             }
         }
@@ -163,18 +249,39 @@ mod tests {
 
     #[tokio::test]
     async fn suspended_and_removed_agents_stay_out() {
-        let heartbeat = rule("/acb.v1.AgentRegistry/Heartbeat").unwrap();
+        let heartbeat = Operation::Heartbeat.rule();
         let (suspended, header) = door(Agent { suspended: true, ..agent(Role::Full) }, |_| {});
-        assert_eq!(suspended.admit(heartbeat, Some(&header)).await.unwrap_err().code, Code::Unauthenticated);
+        assert_eq!(suspended.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap_err().code, Code::Unauthenticated);
         let (removed, header) = door(agent(Role::Full), |snapshot| *snapshot = Snapshot::new(1, Vec::new(), Vec::new()));
-        assert_eq!(removed.admit(heartbeat, Some(&header)).await.unwrap_err().code, Code::Unauthenticated);
+        assert_eq!(removed.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap_err().code, Code::Unauthenticated);
         let (tenant, header) = door(agent(Role::Full), |snapshot| snapshot.suspended = true);
-        assert_eq!(tenant.admit(heartbeat, Some(&header)).await.unwrap_err().reason, "TENANT_SUSPENDED");
+        assert_eq!(tenant.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap_err().reason, "TENANT_SUSPENDED");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_has_a_name_as_soon_as_the_token_is_proved() {
+        let heartbeat = Operation::Heartbeat.rule();
+        let seen = async |door: &Door, header: Option<&str>| {
+            let trail = Trail::default();
+            let reason = door.admit(heartbeat, header, &trail).await.unwrap_err().reason;
+            let facts = trail.facts();
+            (reason, facts.agent, facts.key)
+        };
+        let named = || (Some("alice".to_owned()), Some("k1".to_owned()));
+        let of = |reason, (agent, key)| (reason, agent, key);
+        let (observer, header) = door(agent(Role::Observer), |_| {});
+        assert_eq!(seen(&observer, Some(&header)).await, of("ROLE_LACKS_PERMISSION", named()));
+        assert_eq!(seen(&observer, None).await, ("TOKEN_REQUIRED", None, None));
+        let (suspended, header) = door(Agent { suspended: true, ..agent(Role::Full) }, |_| {});
+        assert_eq!(seen(&suspended, Some(&header)).await, of("TOKEN_INVALID", named()));
+        let (tenant, header) = door(agent(Role::Full), |snapshot| snapshot.suspended = true);
+        assert_eq!(seen(&tenant, Some(&header)).await, of("TENANT_SUSPENDED", named()));
+        assert_eq!(seen(&tenant, Some(&format!("{header}x"))).await, ("TOKEN_INVALID", None, None));
     }
 
     #[tokio::test]
     async fn a_token_ends_with_the_key_that_it_came_from() {
-        let heartbeat = rule("/acb.v1.AgentRegistry/Heartbeat").unwrap();
+        let heartbeat = Operation::Heartbeat.rule();
         let now = OffsetDateTime::now_utc();
         let limited = |at| {
             door(agent(Role::Full), move |snapshot| {
@@ -182,25 +289,25 @@ mod tests {
             })
         };
         let (overlap, header) = limited(now + time::Duration::minutes(5));
-        let caller = overlap.admit(heartbeat, Some(&header)).await.unwrap().unwrap();
+        let caller = overlap.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap().unwrap();
         assert!(overlap.still_admits(heartbeat, &caller, now));
         assert!(!overlap.still_admits(heartbeat, &caller, now + time::Duration::minutes(6)), "the overlap is over");
         let (past, header) = limited(now - time::Duration::seconds(1));
-        assert_eq!(past.admit(heartbeat, Some(&header)).await.unwrap_err().reason, "TOKEN_INVALID");
+        assert_eq!(past.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap_err().reason, "TOKEN_INVALID");
         let (removed, header) = door(agent(Role::Full), |snapshot| snapshot.api_keys.clear());
-        assert_eq!(removed.admit(heartbeat, Some(&header)).await.unwrap_err().reason, "TOKEN_INVALID");
+        assert_eq!(removed.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap_err().reason, "TOKEN_INVALID");
         let (others, header) = door(agent(Role::Full), |snapshot| {
             let other = crate::directory::agent::AgentId(uuid::Uuid::from_u128(99));
             snapshot.api_keys.insert("k1".to_owned(), KnownKey { agent: other, expires_at: None });
         });
-        assert_eq!(others.admit(heartbeat, Some(&header)).await.unwrap_err().reason, "TOKEN_INVALID");
+        assert_eq!(others.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap_err().reason, "TOKEN_INVALID");
     }
 
     #[tokio::test]
     async fn a_stream_ends_with_the_right_to_it() {
-        let session = rule("/acb.v1.MessageService/Session").unwrap();
+        let session = Operation::Session.rule();
         let (door, header) = door(agent(Role::Full), |_| {});
-        let caller = door.admit(session, Some(&header)).await.unwrap().unwrap();
+        let caller = door.admit(session, Some(&header), &Trail::default()).await.unwrap().unwrap();
         assert!(door.still_admits(session, &caller, OffsetDateTime::now_utc()));
         assert!(!door.still_admits(session, &caller, caller.expires_at));
         // It may still send, but no longer receive.

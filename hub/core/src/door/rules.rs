@@ -1,8 +1,8 @@
-//! What each method needs. The one table: a method that is not here does not exist for callers.
+//! What each operation of the hub needs. The one table: what is not here does not exist for callers.
 
 use crate::directory::agent::Permission;
 
-/// Who may call a method.
+/// Who may call an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Anyone who can connect, without a token.
@@ -11,11 +11,20 @@ pub enum Access {
     AnyOf(&'static [Permission]),
 }
 
-/// One method.
+/// Where an operation is found, in each protocol that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bindings {
+    /// The gRPC path, such as `/acb.v1.AgentRegistry/Heartbeat`.
+    pub grpc: &'static str,
+}
+
+/// What one operation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The gRPC path, such as `/acb.v1.AgentRegistry/Heartbeat`.
-    pub path: &'static str,
+    /// Which one.
+    pub operation: Operation,
+    /// Where it is found.
+    pub bindings: Bindings,
     /// Who may call it.
     pub access: Access,
     /// Whether every call leaves an audit record. Refusals always do.
@@ -29,67 +38,111 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The method's name, for people.
-    #[must_use]
-    pub fn method(&self) -> &'static str {
-        self.path.rsplit('/').next().unwrap_or(self.path)
-    }
-
-    /// The same, of a method that takes any number of requests.
+    /// The same, of an operation that takes any number of requests.
     const fn asks_many(self) -> Self {
         Self { asks_many: true, ..self }
     }
 
-    /// The same, of a method that gives any number of answers.
+    /// The same, of an operation that gives any number of answers.
     const fn answers_many(self) -> Self {
         Self { answers_many: true, ..self }
     }
+
+    /// The same, of an operation whose every call leaves an audit record.
+    const fn audited(self) -> Self {
+        Self { audited: true, ..self }
+    }
+
+    /// The same, of an operation that must not begin by old facts.
+    const fn fresh(self) -> Self {
+        Self { fresh: true, ..self }
+    }
 }
 
-const fn public(path: &'static str, audited: bool) -> Rule {
-    Rule { path, access: Access::Public, audited, fresh: false, asks_many: false, answers_many: false }
+const fn rule(operation: Operation, access: Access, grpc: &'static str) -> Rule {
+    Rule { operation, bindings: Bindings { grpc }, access, audited: false, fresh: false, asks_many: false, answers_many: false }
 }
 
-const fn needs(path: &'static str, any_of: &'static [Permission], audited: bool) -> Rule {
-    Rule { path, access: Access::AnyOf(any_of), audited, fresh: false, asks_many: false, answers_many: false }
+const fn public(operation: Operation, grpc: &'static str) -> Rule {
+    rule(operation, Access::Public, grpc)
 }
 
-/// Every method of the hub. That a message was sent, the log itself records.
-pub const RULES: &[Rule] = {
-    use Permission::{Discover, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, Send};
-    &[
-        // Without a token: what hands tokens out, and what probes and tools need before they have one.
-        public("/acb.v1.AuthService/ExchangeToken", true),
-        public("/acb.v1.AuthService/RefreshToken", true),
-        public("/acb.v1.AuthService/RevokeToken", true),
-        public("/acb.v1.AuthService/GetJwks", false),
-        public("/grpc.health.v1.Health/Check", false),
-        public("/grpc.health.v1.Health/Watch", false).answers_many(),
-        public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", false).asks_many().answers_many(),
-        public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", false).asks_many().answers_many(),
-        needs("/acb.v1.AgentRegistry/Register", &[Presence], true),
-        needs("/acb.v1.AgentRegistry/Unregister", &[Presence], true),
-        needs("/acb.v1.AgentRegistry/Heartbeat", &[Presence], false),
-        needs("/acb.v1.AgentRegistry/Discover", &[Discover], false),
-        needs("/acb.v1.AgentRegistry/GetAgent", &[Discover], false),
-        needs("/acb.v1.AgentRegistry/ListAgents", &[Discover], false),
-        needs("/acb.v1.MessageService/SendMessage", &[Send], false),
-        needs("/acb.v1.MessageService/Request", &[Send], false),
-        Rule { fresh: true, ..needs("/acb.v1.MessageService/Session", &[Send, Receive], true).asks_many().answers_many() },
-        needs("/acb.v1.ContextService/CreateContext", &[PublishContext], true),
-        needs("/acb.v1.ContextService/GetContext", &[ReadContext], true),
-        needs("/acb.v1.ContextService/UpdateContext", &[PublishContext], true),
-        needs("/acb.v1.ContextService/DeleteContext", &[PublishContext], true),
-        needs("/acb.v1.ContextService/ListContexts", &[ReadContext], true),
-        needs("/acb.v1.ContextService/Subscribe", &[ReadContext], true).answers_many(),
-        needs("/acb.v1.StreamService/StreamContext", &[PublishContext], true).asks_many().answers_many(),
-        needs("/acb.v1.StreamService/ReceiveContext", &[ReadContext], true).answers_many(),
-        needs("/acb.v1.StreamService/GetStreamProgress", &[ReadOwnStream], false),
-    ]
-};
+const fn needs(operation: Operation, any_of: &'static [Permission], grpc: &'static str) -> Rule {
+    rule(operation, Access::AnyOf(any_of), grpc)
+}
 
-/// The rule of a method.
+/// Makes the list of operations and the table of one set of rows, so that none is without a rule.
+macro_rules! operations {
+    ($($operation:ident: $kind:ident($($needs:expr),+) $(.$more:ident())*;)+) => {
+        /// What a caller can have done, whatever the protocol.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "an operation is documented where it is bound, in the protos")]
+        pub enum Operation {
+            $($operation,)+
+        }
+
+        impl Operation {
+            /// Its name in records and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$operation => stringify!($operation),)+
+                }
+            }
+
+            /// What it needs.
+            #[must_use]
+            pub const fn rule(self) -> &'static Rule {
+                match self {
+                    $(Self::$operation => &const { $kind(Self::$operation, $($needs),+)$(.$more())* },)+
+                }
+            }
+        }
+
+        /// What every operation of the hub needs.
+        pub const RULES: &[&Rule] = &[$(Operation::$operation.rule()),+];
+    };
+}
+
+use Permission::{Discover, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, Send};
+
+// A row is the operation, the permissions of which one is needed, and the gRPC path. That a message was sent, the log itself records.
+operations! {
+    // Without a token: what hands tokens out, and what probes and tools need before they have one.
+    ExchangeToken: public("/acb.v1.AuthService/ExchangeToken").audited();
+    RefreshToken: public("/acb.v1.AuthService/RefreshToken").audited();
+    RevokeToken: public("/acb.v1.AuthService/RevokeToken").audited();
+    GetJwks: public("/acb.v1.AuthService/GetJwks");
+    CheckHealth: public("/grpc.health.v1.Health/Check");
+    WatchHealth: public("/grpc.health.v1.Health/Watch").answers_many();
+    Reflect: public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
+    ReflectAlpha: public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
+
+    Register: needs(&[Presence], "/acb.v1.AgentRegistry/Register").audited();
+    Unregister: needs(&[Presence], "/acb.v1.AgentRegistry/Unregister").audited();
+    Heartbeat: needs(&[Presence], "/acb.v1.AgentRegistry/Heartbeat");
+    Discover: needs(&[Discover], "/acb.v1.AgentRegistry/Discover");
+    GetAgent: needs(&[Discover], "/acb.v1.AgentRegistry/GetAgent");
+    ListAgents: needs(&[Discover], "/acb.v1.AgentRegistry/ListAgents");
+
+    SendMessage: needs(&[Send], "/acb.v1.MessageService/SendMessage");
+    Request: needs(&[Send], "/acb.v1.MessageService/Request");
+    Session: needs(&[Send, Receive], "/acb.v1.MessageService/Session").audited().fresh().asks_many().answers_many();
+
+    CreateContext: needs(&[PublishContext], "/acb.v1.ContextService/CreateContext").audited();
+    GetContext: needs(&[ReadContext], "/acb.v1.ContextService/GetContext").audited();
+    UpdateContext: needs(&[PublishContext], "/acb.v1.ContextService/UpdateContext").audited();
+    DeleteContext: needs(&[PublishContext], "/acb.v1.ContextService/DeleteContext").audited();
+    ListContexts: needs(&[ReadContext], "/acb.v1.ContextService/ListContexts").audited();
+    Subscribe: needs(&[ReadContext], "/acb.v1.ContextService/Subscribe").audited().answers_many();
+
+    StreamContext: needs(&[PublishContext], "/acb.v1.StreamService/StreamContext").audited().asks_many().answers_many();
+    ReceiveContext: needs(&[ReadContext], "/acb.v1.StreamService/ReceiveContext").audited().answers_many();
+    GetStreamProgress: needs(&[ReadOwnStream], "/acb.v1.StreamService/GetStreamProgress");
+}
+
+/// The rule of a gRPC method.
 #[must_use]
-pub fn rule(path: &str) -> Option<&'static Rule> {
-    RULES.iter().find(|rule| rule.path == path)
+pub fn of_grpc(path: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.bindings.grpc == path).copied()
 }

@@ -1,6 +1,9 @@
 //! Agents that other agents register, where the tenant's registration is open.
 
-use acb_hub_core::directory::presence::{Criteria, Page, Registration};
+use acb_hub_core::{
+    directory::presence::{Criteria, Page, Registration},
+    door::rules::Operation,
+};
 
 use crate::world::{World, reason};
 
@@ -17,8 +20,7 @@ async fn an_agent_registers_others_and_only_its_own() {
     };
     let observer = {
         let grant = world.authority.exchange(&observer.api_key).await.unwrap();
-        let read = acb_hub_core::door::rules::rule("/acb.v1.AgentRegistry/GetAgent").unwrap();
-        world.door.admit(read, Some(&format!("Bearer {}", grant.access_token))).await.unwrap().unwrap()
+        world.admit_to(Operation::GetAgent, &grant.access_token).await.unwrap()
     };
     let (alice, bob) = (caller(&alice.api_key).await, caller(&bob.api_key).await);
     let helper = |kind: &str| Registration { name: "helper".to_owned(), kind: kind.to_owned(), ..Registration::default() };

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use acb_hub_core::{
-    directory::{caller::Caller, presence::Registry, refresher::Refresher, snapshot::Directory},
-    door::{access_token::Tokens, admission::Door, authority::Authority, keyring::Keyring, rules::rule},
+    directory::{caller::Caller, presence::Registry, refresher::Refresher, snapshot::Directory, trail::Trail},
+    door::{access_token::Tokens, admission::Door, authority::Authority, keyring::Keyring, rules::Operation},
     fault::Fault,
+    metrics::Metrics,
 };
 use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};
@@ -31,7 +32,7 @@ impl World {
         let tokens = Tokens::new(tenant.name(), tenant.id_hex(), keyring);
         Self {
             authority: Authority::new(tokens.clone(), store.clone(), refresher.clone()),
-            door: Door::new(tokens, refresher),
+            door: Door::new(tokens, refresher, Arc::new(Metrics::new("acme"))),
             registry: Registry::new(directory, store),
             tenant,
         }
@@ -54,8 +55,13 @@ impl World {
 
     /// Who a token speaks for, by what PostgreSQL says now.
     pub(crate) async fn admit(&self, access_token: &str) -> Result<Caller, Fault> {
-        let fresh = rule("/acb.v1.MessageService/Session").unwrap();
-        Ok(self.door.admit(fresh, Some(&format!("Bearer {access_token}"))).await?.unwrap())
+        self.admit_to(Operation::Session, access_token).await
+    }
+
+    /// The same, for this operation.
+    pub(crate) async fn admit_to(&self, operation: Operation, access_token: &str) -> Result<Caller, Fault> {
+        let header = format!("Bearer {access_token}");
+        Ok(self.door.admit(operation.rule(), Some(&header), &Trail::default()).await?.unwrap())
     }
 }
 

@@ -1,0 +1,55 @@
+//! What one call turned out to be about: for its audit record. Whoever carries the call out fills it.
+
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The trail of one call. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Trail(Arc<Mutex<Facts>>);
+
+/// What is known of a call so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The name of the agent that called.
+    pub agent: Option<String>,
+    /// The prefix of the API key that was shown, or that the token came from.
+    pub key: Option<String>,
+    /// What the call is about, such as `context 0190…`.
+    pub object: Option<String>,
+    /// Which version of it the call made, or gave.
+    pub version: Option<u64>,
+}
+
+impl Trail {
+    /// The agent that a credential turned out to be of.
+    pub fn agent(&self, name: &str) {
+        self.lock().agent = Some(name.to_owned());
+    }
+
+    /// The prefix of the API key that was shown, or that a token came from.
+    pub fn key(&self, prefix: &str) {
+        self.lock().key = Some(prefix.to_owned());
+    }
+
+    /// What the call is about, such as `context 0190…`.
+    pub fn object(&self, kind: &str, id: impl Display) {
+        self.lock().object = Some(format!("{kind} {id}"));
+    }
+
+    /// Which version of its object the call made, or gave.
+    pub fn version(&self, version: u64) {
+        self.lock().version = Some(version);
+    }
+
+    /// All that is known.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,86 @@
+//! Calls of proven callers that are open. Each is looked at every second, and ended once its caller would not be let in any more.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use time::OffsetDateTime;
+
+use super::rules::Rule;
+use crate::directory::caller::Caller;
+
+/// How soon a call ends after its caller lost the right to it.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// What can be ended: a call, in all its directions, whether or not anything comes or goes on it.
+pub trait Ending: Send + Sync + 'static {
+    /// Ends it. It may have ended already.
+    fn end(&self);
+}
+
+/// The calls of one server. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenCalls {
+    calls: Arc<Mutex<HashMap<u64, Call>>>,
+    next: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+struct Call {
+    rule: &'static Rule,
+    caller: Caller,
+    ending: Weak<dyn Ending>,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("operation", &self.rule.operation).field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+impl OpenCalls {
+    /// An open call, until what is returned is dropped.
+    pub(crate) fn enter(&self, rule: &'static Rule, caller: &Caller, ending: Weak<dyn Ending>) -> OpenCall {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(number, Call { rule, caller: caller.clone(), ending });
+        OpenCall { number, calls: self.clone() }
+    }
+
+    /// Looks at them for as long as it is polled. A call that has lost its right is ended once, and forgotten when it lets go.
+    pub(crate) async fn watch(&self, still_admits: impl Fn(&'static Rule, &Caller, OffsetDateTime) -> bool) {
+        loop {
+            tokio::time::sleep(RECHECK).await;
+            let now = OffsetDateTime::now_utc();
+            let lost: Vec<_> = {
+                let mut calls = self.lock();
+                calls.extract_if(|_, call| !still_admits(call.rule, &call.caller, now)).map(|(_, call)| call.ending).collect()
+            };
+            // Not under the lock: what ends lets go of its place.
+            for ending in lost.iter().filter_map(Weak::upgrade) {
+                ending.end();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Call>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one call.
+#[derive(Debug)]
+pub(crate) struct OpenCall {
+    number: u64,
+    calls: OpenCalls,
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.calls.lock().remove(&self.number);
+    }
+}
