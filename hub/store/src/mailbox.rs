@@ -124,7 +124,8 @@ impl MailboxStore for PgStore {
     async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
         let query = self.timer.start("mailbox.claim_expired");
         // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed or gone afterwards. One snapshot
-        // judges all of them: a row is either removed or claimed.
+        // judges all of them: a row is either removed or claimed. What somebody else claimed between that snapshot and its lock is in another
+        // place now: only what was really changed here is the caller's.
         let rows: Vec<ExpiredRow> = sqlx::query_as(
             "WITH due AS MATERIALIZED (
                    SELECT ctid, address, partition, position, log_time, expires_at FROM acb.mailbox
@@ -136,11 +137,14 @@ impl MailboxStore for PgStore {
                      ON c.agent_id = CASE WHEN due.address LIKE 'a:%' THEN substr(due.address, 3)::uuid END
                     AND c.epoch = $2 AND c.partition = due.partition
                     AND (due.position < c.watermark OR due.position = ANY (c.exceptions))),
-               removed AS (DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE taken))),
+               removed AS (
+                   DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE taken))
+                   RETURNING true, address, partition, position, log_time, expires_at),
                claimed AS (
                    UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $4)
-                   WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE NOT taken)))
-               SELECT taken, address, partition, position, log_time, expires_at FROM judged ORDER BY partition, position",
+                   WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE NOT taken))
+                   RETURNING false, address, partition, position, log_time, expires_at)
+               SELECT * FROM removed UNION ALL SELECT * FROM claimed ORDER BY partition, position",
         )
         .bind(now)
         .bind(from_epoch(epoch))
