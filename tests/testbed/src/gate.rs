@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -29,6 +29,7 @@ pub struct Gate {
 
 #[derive(Debug)]
 struct State {
+    behind: Mutex<SocketAddr>,
     /// What may still pass, in bytes of both ways and all connections together.
     allowance: AtomicU64,
     changed: Notify,
@@ -38,10 +39,11 @@ struct State {
 impl Gate {
     /// Before the replica at `https://127.0.0.1:PORT`, wide open.
     pub async fn open(endpoint: &str) -> Self {
-        let behind: SocketAddr = endpoint.trim_start_matches("https://").parse().expect("an endpoint with an address");
+        let behind = Mutex::new(address_of(endpoint));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State { allowance: AtomicU64::new(u64::MAX), changed: Notify::new(), slammed: Notify::new() });
+        let state =
+            Arc::new(State { behind, allowance: AtomicU64::new(u64::MAX), changed: Notify::new(), slammed: Notify::new() });
         let shared = state.clone();
         let task = tokio::spawn(async move {
             while let Ok((outside, _)) = listener.accept().await {
@@ -49,7 +51,7 @@ impl Gate {
                 tokio::spawn(async move {
                     tokio::select! {
                         // A broken connection is what it is there for.
-                        _ = pass(outside, behind, &state) => {}
+                        _ = pass(outside, &state) => {}
                         () = state.slammed.notified() => {}
                     }
                 });
@@ -62,6 +64,17 @@ impl Gate {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.address)
+    }
+
+    /// The port on loopback where clients connect.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// New connections lead to `https://127.0.0.1:PORT` from now on.
+    pub fn lead_to(&self, endpoint: &str) {
+        *self.state.behind.lock().unwrap_or_else(PoisonError::into_inner) = address_of(endpoint);
     }
 
     /// From now on only so many bytes pass, both ways together; then what is open stays open, and silent.
@@ -100,7 +113,12 @@ impl Drop for Gate {
     }
 }
 
-async fn pass(outside: TcpStream, behind: SocketAddr, state: &State) -> io::Result<()> {
+fn address_of(endpoint: &str) -> SocketAddr {
+    endpoint.trim_start_matches("https://").parse().expect("an endpoint with an address")
+}
+
+async fn pass(outside: TcpStream, state: &State) -> io::Result<()> {
+    let behind = *state.behind.lock().unwrap_or_else(PoisonError::into_inner);
     let inside = TcpStream::connect(behind).await?;
     inside.set_nodelay(true)?;
     outside.set_nodelay(true)?;

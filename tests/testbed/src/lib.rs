@@ -29,6 +29,7 @@ pub mod outside;
 pub mod postgres;
 pub mod relay;
 pub mod standalone;
+pub mod standby;
 
 pub use acb_operator::plan::AgentRow;
 pub use gate::Gate;
@@ -37,3 +38,4 @@ pub use operator::OperatorFiles;
 pub use outside::Outside;
 pub use postgres::{Postgres, Secrets, TestAgent, TestTenant, Version};
 pub use relay::Relay;
+pub use standby::Standby;

@@ -4,7 +4,6 @@
 #[path = "../../../core/tests/messages/campaign.rs"]
 mod campaign;
 mod epochs;
-mod lives;
 mod mailboxes;
 mod opening;
 #[path = "../../../core/tests/messages/records.rs"]

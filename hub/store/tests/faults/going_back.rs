@@ -9,10 +9,8 @@ use acb_testbed::{Postgres, TestTenant};
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use uuid::Uuid;
 
-#[path = "../../../core/tests/messages/lives.rs"]
-mod shared;
-
 use crate::{
+    lives,
     world::{PATIENCE, deliveries, eventually, text, to},
     world_of,
 };
@@ -74,7 +72,7 @@ async fn postgres_that_goes_back_loses_nothing() {
         async |name| go_back(&tenant, &TABLES, name).await,
         async || indexed(&tenant).await,
     );
-    shared::a_store_that_goes_back_loses_nothing(&world_of(&tenant), copy, harm, indexed).await;
+    lives::a_store_that_goes_back_loses_nothing(&world_of(&tenant), copy, harm, indexed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,20 +83,20 @@ async fn a_message_after_postgres_went_back_moves_no_checkpoint_over_a_hole() {
         async |name| go_back(&tenant, &TABLES, name).await,
         async || indexed(&tenant).await,
     );
-    shared::a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole(&world_of(&tenant), copy, harm, indexed).await;
+    lives::a_message_after_a_store_went_back_moves_no_checkpoint_over_a_hole(&world_of(&tenant), copy, harm, indexed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_lost_its_end_has_another_life() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
     let (cut, indexed) = (async |left| cut(&tenant, left).await, async || indexed(&tenant).await);
-    shared::a_log_that_lost_its_end_has_another_life(&world_of(&tenant), cut, indexed).await;
+    lives::a_log_that_lost_its_end_has_another_life(&world_of(&tenant), cut, indexed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_offset_that_is_given_out_again_ends_the_replica() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
-    shared::an_offset_that_is_given_out_again_ends_the_replica(&world_of(&tenant), async |left| cut(&tenant, left).await).await;
+    lives::an_offset_that_is_given_out_again_ends_the_replica(&world_of(&tenant), async |left| cut(&tenant, left).await).await;
 }
 
 /// The log is in PostgreSQL, and goes back with everything else.

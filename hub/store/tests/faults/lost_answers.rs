@@ -1,0 +1,172 @@
+//! A connection that breaks in the middle of a statement, at every place of its traffic: before it arrives, while it is carried out, and after
+//! the commit with the answer on its way. Whoever asks does not know which, and asks again.
+
+use std::time::Duration;
+
+use acb_hub_core::{
+    directory::agent::AgentId,
+    fault::Fault,
+    log::bus::Epoch,
+    messages::{
+        cursor::CursorState,
+        ports::{Advance, Attempts, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Moved},
+        position::Position,
+    },
+};
+use acb_hub_store::PgStore;
+use acb_testbed::{Gate, Postgres};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+const EPOCH: Epoch = 7;
+const LEASE: Duration = Duration::from_millis(200);
+/// Bytes between two places at which the connection breaks, and the last place: beyond the traffic of any of these statements.
+const STEP: usize = 150;
+const END: u64 = 6_000;
+
+/// A store behind a connection that breaks.
+struct Breaking {
+    store: PgStore,
+    gate: Gate,
+}
+
+impl Breaking {
+    async fn start() -> Self {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let options = tenant.connect_options();
+        let gate = Gate::open(&format!("https://127.0.0.1:{}", options.get_port())).await;
+        let store = PgStore::new(options.port(gate.port()));
+        store.checkpoints(EPOCH, 1).await.unwrap();
+        Self { store, gate }
+    }
+
+    /// Asks, with a connection that breaks after so many bytes. `None`: there was no answer.
+    async fn ask<T>(&self, bytes: u64, question: impl Future<Output = Result<T, Fault>>) -> Option<T> {
+        self.gate.narrow(bytes);
+        let broken = async {
+            self.gate.stuck().await;
+            self.gate.slam();
+        };
+        let answer = async {
+            let answer = question.await;
+            self.gate.narrow(0);
+            answer
+        };
+        let (answer, ()) = tokio::join!(answer, broken);
+        self.gate.reopen();
+        answer.ok()
+    }
+
+    /// Asks until there is an answer, as whoever uses the store does.
+    async fn ask_again<T>(question: impl AsyncFn() -> Result<T, Fault>) -> T {
+        for _ in 0..100 {
+            if let Ok(answer) = question().await {
+                return answer;
+            }
+        }
+        panic!("the store does not come back");
+    }
+}
+
+fn row(agent: AgentId, position: Position, expires_at: OffsetDateTime) -> IndexEntry {
+    let log_time = OffsetDateTime::UNIX_EPOCH;
+    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, offset: position, log_time, expires_at }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_and_checkpoint_move_together_and_once() {
+    let world = Breaking::start().await;
+    let (agent, later) = (AgentId(Uuid::new_v4()), OffsetDateTime::now_utc() + Duration::from_secs(3600));
+    let (mut unanswered, mut done) = (0, 0);
+    for (from, bytes) in (0..).step_by(10).zip((0..END).step_by(STEP)) {
+        let rows: Vec<_> = (from..from + 10).map(|position| row(agent, position, later)).collect();
+        let advance = Advance { partition: 0, from, to: from + 10, rows };
+        let first = world.ask(bytes, world.store.index(EPOCH, vec![advance.clone()])).await;
+        if first.is_none() {
+            unanswered += 1;
+            let again = Breaking::ask_again(async || world.store.index(EPOCH, vec![advance.clone()]).await).await;
+            assert!(again == [Moved::Won] || again == [Moved::Lost(from + 10)], "{again:?}");
+            done += usize::from(again != [Moved::Won]);
+        }
+        let ranges = [(0, 0..from + 10)];
+        let mailbox = [MailboxAddress::Agent(agent)];
+        let entries = Breaking::ask_again(async || world.store.entries(EPOCH, &mailbox, &ranges, 10_000).await).await;
+        assert_eq!(entries.iter().map(|row| row.offset).collect::<Vec<_>>(), (0..from + 10).collect::<Vec<_>>());
+    }
+    assert!(unanswered > done && done > 0, "of {unanswered} without an answer {done} were carried out");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_session_acknowledged_is_written_and_the_session_goes_on() {
+    let world = Breaking::start().await;
+    let agent = AgentId(Uuid::new_v4());
+    let opened = world.store.open(EPOCH, agent, "r").await.unwrap();
+    for (watermark, bytes) in (1..).zip((0..END).step_by(STEP)) {
+        let flush = CursorFlush {
+            agent,
+            session_epoch: opened.session_epoch,
+            cursors: vec![(0, CursorState { watermark, exceptions: vec![watermark + 2] })],
+            attempts: vec![Attempts { partition: 0, offset: watermark, attempts: Some(3) }],
+            closing: false,
+            clean: true,
+        };
+        let ended = match world.ask(bytes, world.store.flush(EPOCH, vec![flush.clone()])).await {
+            Some(ended) => ended,
+            None => Breaking::ask_again(async || world.store.flush(EPOCH, vec![flush.clone()]).await).await,
+        };
+        assert_eq!(ended, [], "no newer session took over");
+        let cursors = Breaking::ask_again(async || world.store.cursors(EPOCH, &[agent], &[0]).await).await;
+        assert_eq!(cursors, [(agent, 0, CursorState { watermark, exceptions: vec![watermark + 2] })]);
+    }
+    let after = Breaking::ask_again(async || world.store.open(EPOCH, agent, "r").await).await;
+    assert!(after.attempts.iter().all(|row| row.attempts == Some(3)) && !after.attempts.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_opened_twice_ends_the_first_one() {
+    let world = Breaking::start().await;
+    let agent = AgentId(Uuid::new_v4());
+    let mut before = world.store.open(EPOCH, agent, "r").await.unwrap().session_epoch;
+    for bytes in (0..END).step_by(STEP) {
+        let opened = match world.ask(bytes, world.store.open(EPOCH, agent, "r")).await {
+            Some(opened) => opened,
+            None => Breaking::ask_again(async || world.store.open(EPOCH, agent, "r").await).await,
+        };
+        assert!(opened.session_epoch > before);
+        let flush = |session_epoch| CursorFlush {
+            agent,
+            session_epoch,
+            cursors: Vec::new(),
+            attempts: Vec::new(),
+            closing: false,
+            clean: true,
+        };
+        let flushes = [flush(before), flush(opened.session_epoch)];
+        let ended = Breaking::ask_again(async || world.store.flush(EPOCH, flushes.to_vec()).await).await;
+        assert_eq!(ended, [(agent, before)]);
+        before = opened.session_epoch;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_whose_claim_nobody_heard_of_are_claimed_again() {
+    let world = Breaking::start().await;
+    let agent = AgentId(Uuid::new_v4());
+    let past = OffsetDateTime::now_utc() - Duration::from_secs(60);
+    let rows: Vec<_> = (0..10).map(|position| row(agent, position, past)).collect();
+    world.store.index(EPOCH, vec![Advance { partition: 0, from: 0, to: 10, rows: rows.clone() }]).await.unwrap();
+    for bytes in (0..END).step_by(STEP) {
+        let now = OffsetDateTime::now_utc();
+        let heard = world.ask(bytes, world.store.claim_expired(EPOCH, now, LEASE, 100)).await;
+        let mut claimed = heard.map(|expired| expired.claimed).unwrap_or_default();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while claimed.len() < 10 {
+            assert!(tokio::time::Instant::now() < deadline, "only {claimed:?} are claimed");
+            tokio::time::sleep(LEASE / 4).await;
+            let again = Breaking::ask_again(async || world.store.claim_expired(EPOCH, now, LEASE, 100).await).await;
+            claimed.extend(again.claimed);
+        }
+        assert_eq!(claimed.len(), 10, "no row is two callers' at once");
+        Breaking::ask_again(async || world.store.release(EPOCH, &rows, Duration::ZERO).await).await;
+    }
+}
