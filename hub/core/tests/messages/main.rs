@@ -4,6 +4,7 @@
 mod bounds;
 mod campaign;
 mod faults;
+mod filters;
 mod leaderless;
 mod lives;
 mod model;
@@ -123,6 +124,22 @@ async fn crashes_drains_and_reconnects_lose_nothing_and_repeat_nothing_unflagged
         campaign::run(world(), seed).await;
     }
 }
+
+macro_rules! filters_on_the_model {
+    ($($scenario:ident),* $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $scenario() {
+            filters::$scenario(&world()).await;
+        })*
+    };
+}
+
+filters_on_the_model!(
+    what_a_session_does_not_want_stays_unread,
+    what_is_not_wanted_holds_a_partition_back_at_the_bound_only,
+    what_is_not_wanted_expires,
+    what_is_no_filter_opens_no_session,
+);
 
 macro_rules! on_the_model {
     ($($scenario:ident),* $(,)?) => {
