@@ -120,7 +120,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
             got("the context")
         }),
         attack(DOOR, "token.subscribe", "the neighbour's contexts as they change", |g: Ground| async move {
-            let request = bearer(SubscribeRequest { r#type: g.victim.context_type.clone(), from: None }, &g.attacker_token);
+            let request =
+                bearer(SubscribeRequest { r#type: g.victim.context_type.clone(), ..Default::default() }, &g.attacker_token);
             first(ContextServiceClient::new(g.theirs).subscribe(request).await?.into_inner()).await?;
             got("a subscription")
         }),
@@ -223,7 +224,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
         }),
         attack(TYPES, "names.subscribe", "the neighbour's contexts as they change", |g: Ground| async move {
             let type_ = format!("{}.{}", g.victim.tenant, g.victim.context_type);
-            let request = bearer(SubscribeRequest { r#type: type_, from: None }, &g.attacker_token);
+            let request = bearer(SubscribeRequest { r#type: type_, ..Default::default() }, &g.attacker_token);
             first(ContextServiceClient::new(g.own).subscribe(request).await?.into_inner()).await?;
             got("a subscription")
         }),
@@ -318,7 +319,7 @@ fn message_to(to: address::To) -> SendMessageRequest {
 }
 
 fn open() -> impl futures::Stream<Item = SessionRequest> + Send + 'static {
-    let open = session_request::Open { receive: true, max_unacknowledged: 1 };
+    let open = session_request::Open { receive: true, max_unacknowledged: 1, ..Default::default() };
     stream::iter([SessionRequest { frame: Some(session_request::Frame::Open(open)) }]).chain(stream::pending())
 }
 

@@ -156,7 +156,10 @@ impl Share {
 
 /// A context as JSON, without its payload.
 pub(super) fn view(context: &Context) -> Value {
+    let scope = context.access.as_ref().map(|access| access.scope().as_str_name().trim_start_matches("SCOPE_").to_lowercase());
+    let access = context.access.clone().unwrap_or_default();
     json!({
+        "scope": scope, "groups": access.groups, "agents": access.agents,
         "id": context.id, "type": context.r#type, "creator": context.creator, "version": context.version, "size": context.size,
         "contentType": context.content_type, "metadata": context.metadata, "sha256": hex::encode(&context.checksum),
         "createdAt": system_time(context.created_at).map(payload::time),

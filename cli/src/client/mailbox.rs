@@ -29,9 +29,11 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    pub(super) async fn open(client: &Client) -> Result<Self, Failure> {
+    /// Of the messages that match the filter, where there is one.
+    pub(super) async fn open(client: &Client, filter: Option<&str>) -> Result<Self, Failure> {
         let stop = Stop::listen()?;
-        let session = client.session().max_unacknowledged(WINDOW).open().await.map_err(|error| refused("mailbox", &error))?;
+        let session = client.session().max_unacknowledged(WINDOW).filter(filter.unwrap_or_default()).open();
+        let session = session.await.map_err(|error| refused("mailbox", &error))?;
         // Messages come without it, too.
         if let Err(error) = client.register(Registration::default()).await {
             tracing::warn!("the agent is not shown as online: {error}");

@@ -1,6 +1,7 @@
 //! The commands that speak to a tenant's hub.
 
 mod agents;
+mod changes;
 mod description;
 mod exchange;
 mod found;
@@ -11,6 +12,7 @@ mod program;
 mod refusal;
 mod reply;
 mod session;
+mod shared;
 mod target;
 mod transfer;
 mod watch;
@@ -42,6 +44,8 @@ pub(crate) enum Command {
     Watch(watch::Watch),
     /// Shares a payload of at most 1 MiB as a context.
     Share(exchange::Share),
+    /// Lists, shows, updates or deletes shared contexts. `acb watch --contexts` follows their changes.
+    Shared(shared::Shared),
     /// Streams a file of at most 100 MiB into a context; goes on by itself where the connection breaks.
     Push(transfer::Push),
     /// Streams the payload of a context into a file, and verifies it.
@@ -60,6 +64,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Reply(reply) => reply.run(output).await,
         Command::Watch(watch) => watch.run(output).await,
         Command::Share(share) => share.run(output).await,
+        Command::Shared(shared) => shared.run(output).await,
         Command::Push(push) => push.run(output).await,
         Command::Pull(pull) => pull.run(output).await,
     }

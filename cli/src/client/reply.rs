@@ -62,7 +62,7 @@ impl Reply {
             message.r#type() == MessageType::Query && topic.as_ref().is_none_or(|topic| *topic == message.topic)
         };
         let client = self.target.connect().await?;
-        let mut mailbox = Mailbox::open(&client).await?;
+        let mut mailbox = Mailbox::open(&client, None).await?;
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
             let Some(request) = mailbox.next(is_wanted).await? else { break };

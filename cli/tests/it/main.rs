@@ -9,5 +9,6 @@ mod kafka;
 mod login;
 mod messages;
 mod rotation;
+mod shared;
 mod transfer;
 mod world;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use acb_hub_core::{
     contexts::{
-        audience::{Access, Viewer},
+        audience::Access,
         context::{Context, ContextId, Payload, UploadId},
         ports::{ContextStore, Created, Expiry, ListFilter},
+        visibility::Viewer,
     },
     directory::{agent::AgentId, schema::SchemaRef},
     fault::{Code, Fault},
@@ -14,13 +15,14 @@ use acb_hub_core::{
 use acb_hub_pool::{Pool, Session, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::{Row as _, postgres::PgRow, types::Json};
+use sqlx::{QueryBuilder, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
     PgStore,
     number::{signed, unsigned},
     query_timer::QueryTimer,
+    visibility,
 };
 
 /// Contexts, uploads, chunks and the outbox of the tenant whose login the pool uses.
@@ -120,21 +122,7 @@ const EXPIRED: &str = select!(
      ORDER BY expires_at, context_id LIMIT $3"
 );
 
-// The same decision as `Viewer::sees`, where it can use an index; a test holds the two together.
-const LIST: &str = select!(
-    "NULL::bytea",
-    "WHERE context_id > $1 AND (expires_at IS NULL OR expires_at > now())
-       AND ($2 OR creator = $3 OR (type = ANY ($4) AND (scope = 'public' OR NOT $5 AND (
-            scope = 'group' AND groups && $6 OR scope = 'shared' AND $7 = ANY (agents)))))
-     ORDER BY context_id LIMIT $8"
-);
-const LIST_TYPE: &str = select!(
-    "NULL::bytea",
-    "WHERE type = $9 AND context_id > $1 AND (expires_at IS NULL OR expires_at > now())
-       AND ($2 OR creator = $3 OR (type = ANY ($4) AND (scope = 'public' OR NOT $5 AND (
-            scope = 'group' AND groups && $6 OR scope = 'shared' AND $7 = ANY (agents)))))
-     ORDER BY context_id LIMIT $8"
-);
+const LISTED: &str = select!("NULL::bytea", "WHERE (expires_at IS NULL OR expires_at > now()) AND context_id > ");
 
 #[async_trait]
 impl ContextStore for PgContexts {
@@ -227,20 +215,14 @@ impl ContextStore for PgContexts {
 
     async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault> {
         let query = self.timer.start("context.list");
-        let select = sqlx::query(if filter.kind.is_some() { LIST_TYPE } else { LIST })
-            .bind(filter.after.map_or(Uuid::nil(), |id| id.0))
-            .bind(viewer.all)
-            .bind(viewer.agent.0)
-            .bind(&viewer.types)
-            .bind(viewer.public_only)
-            .bind(&viewer.groups)
-            .bind(&viewer.name)
-            .bind(i64::from(limit));
-        let select = match filter.kind {
-            Some(kind) => select.bind(kind),
-            None => select,
-        };
-        let rows = select.fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
+        let mut select = QueryBuilder::new(LISTED);
+        select.push_bind(filter.after.map_or(Uuid::nil(), |id| id.0));
+        if let Some(kind) = filter.kind {
+            select.push(" AND type = ").push_bind(kind);
+        }
+        visibility::push(select.push(" AND "), viewer.condition());
+        select.push(" ORDER BY context_id LIMIT ").push_bind(i64::from(limit));
+        let rows = select.build().fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
         rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| query.fault(error))
     }
 

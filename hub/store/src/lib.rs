@@ -17,6 +17,7 @@ pub mod presence;
 mod query_timer;
 pub mod schema;
 mod upload;
+mod visibility;
 
 use std::{sync::Arc, time::Duration};
 

@@ -92,7 +92,7 @@ async fn a_stream_is_recorded_at_its_beginning_and_at_its_end_with_what_became_o
     hub.until("/metrics", |_, metrics| metrics.contains(failed)).await;
 
     let (frames, requests) = mpsc::channel(4);
-    let open = session_request::Frame::Open(Open { receive: true, max_unacknowledged: 0 });
+    let open = session_request::Frame::Open(Open { receive: true, max_unacknowledged: 0, ..Open::default() });
     frames.send(SessionRequest { frame: Some(open) }).await.unwrap();
     let mut client = MessageServiceClient::new(hub.channel());
     let mut session = client.session(with(&token, ReceiverStream::new(requests))).await.unwrap().into_inner();
@@ -125,7 +125,7 @@ async fn what_is_done_with_a_context_names_it() {
     let deleted = records(&hub, "DeleteContext", 2).await;
     assert_eq!((deleted[0][0].as_str(), &deleted[0][4]), ("done", &object));
     assert_eq!((deleted[1][1].as_str(), &deleted[1][4]), ("CONTEXT_NOT_FOUND", &object));
-    let subscribe = SubscribeRequest { r#type: "notes".to_owned(), from: None };
+    let subscribe = SubscribeRequest { r#type: "notes".to_owned(), ..SubscribeRequest::default() };
     let subscription = contexts.subscribe(with(&token, subscribe)).await.unwrap();
     drop(subscription);
     let subscribed = records(&hub, "Subscribe", 2).await;

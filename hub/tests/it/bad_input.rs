@@ -56,7 +56,7 @@ async fn long_names_are_answered_with_what_is_wrong_with_them() {
     let create = CreateContextRequest { r#type: long.clone(), ..CreateContextRequest::default() };
     let status = contexts.create_context(with(&token, create)).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "CONTEXT_TYPE_UNKNOWN"));
-    let subscribe = SubscribeRequest { r#type: long, from: None };
+    let subscribe = SubscribeRequest { r#type: long, ..SubscribeRequest::default() };
     let status = contexts.subscribe(with(&token, subscribe)).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "CONTEXT_TYPE_NOT_SUBSCRIBED"));
     goes_on(&hub).await;

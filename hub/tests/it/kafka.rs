@@ -8,6 +8,7 @@ use acb_operator::{
 use acb_testbed::{Kafka, KafkaListener, Postgres};
 
 use crate::{
+    filters::is_followed,
     hub::{Hub, KAFKA_PASSWORD},
     messages::is_delivered,
 };
@@ -37,6 +38,7 @@ async fn a_message_is_delivered_over_kafka() {
         KafkaStep::EnsureTopic { topic }
     };
     let mut steps: Vec<_> = [("messages", 8), ("control", 1), ("audit", 1), ("dlq", 1)].map(topic).into();
+    steps.push(KafkaStep::EnsureTopic { topic: tenant.context_type("notes", 2).await });
     let secret = SecretRef { namespace: name.into(), name: "hub-kafka".into(), generation: 1 };
     steps.push(KafkaStep::EnsureUser { username: name.into(), secret });
     steps.push(KafkaStep::EnsureAcls { username: name.into(), prefix: format!("acb.{name}.") });
@@ -46,5 +48,6 @@ async fn a_message_is_delivered_over_kafka() {
     let bus = serde_json::json!({"kind": "kafka", "bootstrapServers": kafka.bootstrap_servers(), "tls": false});
     let hub = Hub::launch_on(tenant, None, bus);
     hub.until_ready().await;
+    is_followed(&hub).await;
     is_delivered(hub).await;
 }

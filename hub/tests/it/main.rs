@@ -4,6 +4,7 @@
 mod audit;
 mod bad_input;
 mod connections;
+mod filters;
 mod hub;
 mod kafka;
 mod lifecycle;

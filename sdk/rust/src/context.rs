@@ -1,6 +1,6 @@
 //! Shared contexts: typed, versioned payloads with a scope.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use acb_proto::v1::{
     Context, CreateContextRequest, DeleteContextRequest, GetContextRequest, ListContextsRequest, UpdateContextRequest,
@@ -38,6 +38,52 @@ impl Share {
             .call("share", Retry::Always, Client::ATTEMPT, |line| {
                 let request = request.clone();
                 async move { line.contexts().create_context(request).await }
+            })
+            .await
+    }
+}
+
+/// Gathers what a new version of a context is; see [`Client::update`].
+#[derive(Debug)]
+#[must_use = "nothing is updated until it is sent"]
+pub struct Update {
+    client: Client,
+    request: UpdateContextRequest,
+}
+
+impl Update {
+    /// Sets one entry of the metadata.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Removes one entry of the metadata.
+    pub fn without_metadata(mut self, key: &str) -> Self {
+        self.request.metadata.remove(key);
+        self
+    }
+
+    /// What the payload is.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.request.content_type = content_type.into();
+        self
+    }
+
+    /// Deleted after this time from now on.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.request.ttl = crate::wire::duration(ttl);
+        self
+    }
+
+    /// Updates it. Fails with [`Code::Aborted`](crate::Code::Aborted) where what was read is no longer the current version: read it again
+    /// first. Not tried again once sent, as its first try may have been the change.
+    pub async fn send(self) -> Result<Context, Error> {
+        let Self { client, request } = self;
+        client
+            .call("update context", Retry::BeforeSent, Client::ATTEMPT, |line| {
+                let request = request.clone();
+                async move { line.contexts().update_context(request).await }
             })
             .await
     }
@@ -84,27 +130,27 @@ impl Client {
         .await
     }
 
-    /// Replaces payload and metadata. Fails with [`Code::Aborted`](crate::Code::Aborted) where `read` is no longer the current version: get it
-    /// again first. Not tried again once sent, as its first try may have been the change.
-    pub async fn update_context(
-        &self,
-        read: &Context,
-        payload: impl Into<Bytes>,
-        metadata: HashMap<String, String>,
-    ) -> Result<Context, Error> {
+    /// Begins a new version of a context that was read, with this payload. Metadata, content type and expiry stay unless something else is
+    /// said.
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client, id: &str) -> Result<(), acb_sdk::Error> {
+    /// let read = client.context(id).await?;
+    /// let updated = client.update(&read, "# Plan, second version").metadata("state", "final").send().await?;
+    /// assert_eq!(updated.version, read.version + 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn update(&self, read: &Context, payload: impl Into<Bytes>) -> Update {
         let request = UpdateContextRequest {
             id: read.id.clone(),
             version: read.version,
             payload: payload.into(),
-            metadata,
+            metadata: read.metadata.clone(),
             content_type: read.content_type.clone(),
             ttl: None,
         };
-        self.call("update context", Retry::BeforeSent, Client::ATTEMPT, |line| {
-            let request = request.clone();
-            async move { line.contexts().update_context(request).await }
-        })
-        .await
+        Update { client: self.clone(), request }
     }
 
     /// Deletes a context of one's own.
@@ -119,11 +165,21 @@ impl Client {
 
     /// Every context of a type (of any, where it is empty) that may be read, without payloads; page after page as it is taken.
     pub fn contexts(&self, context_type: &str) -> impl Stream<Item = Result<Context, Error>> + Send + use<> {
-        let (client, context_type) = (self.clone(), context_type.to_owned());
+        self.contexts_matching(context_type, "")
+    }
+
+    /// Of these those that match a filter: a CEL expression over `context`, such as `context.creator == "writer"`. Everything that may be
+    /// read is looked at for it, over as many calls as that takes.
+    pub fn contexts_matching(
+        &self,
+        context_type: &str,
+        filter: &str,
+    ) -> impl Stream<Item = Result<Context, Error>> + Send + use<> {
+        let (client, context_type, filter) = (self.clone(), context_type.to_owned(), filter.to_owned());
         page::all(move |page_token| {
-            let (client, r#type) = (client.clone(), context_type.clone());
+            let (client, r#type, filter) = (client.clone(), context_type.clone(), filter.clone());
             async move {
-                let request = ListContextsRequest { r#type, page_size: 0, page_token };
+                let request = ListContextsRequest { r#type, page_size: 0, page_token, filter };
                 let page = client
                     .call("list contexts", Retry::Always, Client::ATTEMPT, |line| {
                         let request = request.clone();

@@ -32,7 +32,7 @@ pub use acb_proto::v1::{
 };
 pub use agent::{Criteria, Heartbeats, Registration};
 pub use client::{Builder, Client};
-pub use context::{Inline, Share};
+pub use context::{Inline, Share, Update};
 pub use credential::{ApiKey, Identity, Tokens};
 pub use download::{Download, Downloaded};
 pub use error::{Code, Error};

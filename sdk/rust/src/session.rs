@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use acb_proto::v1::session_request::Open;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -30,6 +31,7 @@ pub struct SessionBuilder {
     client: Client,
     receive: bool,
     max_unacknowledged: u32,
+    filter: String,
     reconnect_for: Duration,
 }
 
@@ -45,6 +47,15 @@ impl SessionBuilder {
     #[must_use]
     pub fn max_unacknowledged(mut self, count: u32) -> Self {
         self.max_unacknowledged = count.clamp(1, 1000);
+        self
+    }
+
+    /// Receives those messages alone that match: a CEL expression over `message`, such as `message.topic == "orders"`. Others stay unread in
+    /// the mailbox, for a later session of the agent. Where 1,000 of a partition of the log wait so, the hub gives nothing more of that
+    /// partition until a session without this filter took them, or they expired.
+    #[must_use]
+    pub fn filter(mut self, filter: impl Into<String>) -> Self {
+        self.filter = filter.into();
         self
     }
 
@@ -66,7 +77,7 @@ impl SessionBuilder {
         let driver = Driver::new(
             self.client.clone(),
             Inbox::new(),
-            (self.receive, self.max_unacknowledged),
+            Open { receive: self.receive, max_unacknowledged: self.max_unacknowledged, filter: self.filter },
             self.reconnect_for,
             (command_queue, deliveries, replica, end.clone()),
         );
@@ -249,6 +260,12 @@ impl Client {
     /// Starts to build a session. An agent has one session that receives: a newer one ends the older.
     #[must_use]
     pub fn session(&self) -> SessionBuilder {
-        SessionBuilder { client: self.clone(), receive: true, max_unacknowledged: 100, reconnect_for: Duration::from_secs(300) }
+        SessionBuilder {
+            client: self.clone(),
+            receive: true,
+            max_unacknowledged: 100,
+            filter: String::new(),
+            reconnect_for: Duration::from_secs(300),
+        }
     }
 }

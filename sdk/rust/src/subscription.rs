@@ -1,6 +1,6 @@
 //! Follows the contexts of one type, over broken connections.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use acb_proto::v1::{
     ContextEvent, Position, SubscribeRequest, context_event,
@@ -25,6 +25,8 @@ pub enum Since {
     Start,
     /// After these positions, as [`Subscription::positions`] gave them.
     After(Vec<Position>),
+    /// With the first that the log took at this time or later.
+    Time(SystemTime),
 }
 
 /// Changes of the contexts of one type. Where the connection breaks it goes on after the last one, with any replica.
@@ -32,6 +34,7 @@ pub enum Since {
 pub struct Subscription {
     client: Client,
     context_type: String,
+    filter: String,
     from: Since,
     positions: BTreeMap<u32, Position>,
     stream: Option<(Line, Streaming<ContextEvent>)>,
@@ -52,13 +55,34 @@ impl Client {
     /// # }
     /// ```
     pub async fn subscribe(&self, context_type: impl Into<String>, from: Since) -> Result<Subscription, Error> {
+        self.subscribe_matching(context_type, "", from).await
+    }
+
+    /// Subscribes to those contexts of a type that match a filter: a CEL expression over `context`. An event of kind
+    /// [`Left`](context_event::Kind::Left) tells of one that matched, and does not since an update.
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
+    /// let urgent = r#"context.metadata["priority"] == "high" && context.size < 64 * 1024"#;
+    /// let mut documents = client.subscribe_matching("documents", urgent, acb_sdk::Since::Now).await?;
+    /// let event = documents.next().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn subscribe_matching(
+        &self,
+        context_type: impl Into<String>,
+        filter: impl Into<String>,
+        from: Since,
+    ) -> Result<Subscription, Error> {
         let positions = match &from {
             Since::After(positions) => positions.iter().map(|position| (position.partition, *position)).collect(),
-            Since::Now | Since::Start => BTreeMap::new(),
+            Since::Now | Since::Start | Since::Time(_) => BTreeMap::new(),
         };
         let mut subscription = Subscription {
             client: self.clone(),
             context_type: context_type.into(),
+            filter: filter.into(),
             from,
             positions,
             stream: None,
@@ -151,9 +175,10 @@ impl Subscription {
         let from = match self.from {
             _ if !self.positions.is_empty() => Wire::After(Positions { positions: self.positions() }),
             Since::Start => Wire::Start(true),
+            Since::Time(time) => Wire::Time(time.into()),
             Since::Now | Since::After(_) => Wire::Now(true),
         };
-        SubscribeRequest { r#type: self.context_type.clone(), from: Some(from) }
+        SubscribeRequest { r#type: self.context_type.clone(), filter: self.filter.clone(), from: Some(from) }
     }
 
     async fn recover(&mut self, line: &Line, status: tonic::Status) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 use acb_hub_core::{
     contexts::{
         audience::{self, Access},
-        catalog::{ContextUpdate, Contexts, NewContext},
+        catalog::{ContextUpdate, Contexts, Listing, NewContext},
         change::Change,
         chunk::{CHUNK_BYTES, Layout},
         context::{self, ContextId, Description, Payload},
@@ -27,7 +27,7 @@ use crate::{
     answer::AnswerRoom,
     grpc::{
         caller::{caller, trail},
-        timestamp::timestamp,
+        timestamp::{time, timestamp},
     },
     status::to_status,
 };
@@ -107,8 +107,9 @@ impl ContextService for ContextGate {
 
     async fn list_contexts(&self, request: Request<ListContextsRequest>) -> Result<Response<ListContextsResponse>, Status> {
         let caller = caller(&request)?;
-        let ListContextsRequest { r#type, page_size, page_token } = request.into_inner();
-        let page = self.contexts.list(&caller.agent, &r#type, page_size, &page_token).await.map_err(to_status)?;
+        let ListContextsRequest { r#type, page_size, page_token, filter } = request.into_inner();
+        let which = Listing { kind: &r#type, filter: &filter, page_size, page_token: &page_token };
+        let page = self.contexts.list(&caller.agent, which).await.map_err(to_status)?;
         Ok(Response::new(ListContextsResponse {
             contexts: page.contexts.into_iter().map(wire).collect(),
             next_page_token: page.next_page_token,
@@ -119,8 +120,9 @@ impl ContextService for ContextGate {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         let (caller, trail) = (caller(&request)?, trail(&request));
-        let SubscribeRequest { r#type, from } = request.into_inner();
-        let subscription = self.contexts.subscribe(&caller.agent, &r#type, &beginning(from)).await.map_err(to_status)?;
+        let SubscribeRequest { r#type, from, filter } = request.into_inner();
+        let from = beginning(from).map_err(to_status)?;
+        let subscription = self.contexts.subscribe(&caller.agent, &r#type, &filter, &from).await.map_err(to_status)?;
         trail.object("type", &r#type);
         // Events are made as the peer takes them: what it does not take stays in the log.
         let events = stream::unfold(Some(subscription), |subscription| async {
@@ -134,12 +136,17 @@ impl ContextService for ContextGate {
     }
 }
 
-fn beginning(from: Option<From>) -> Beginning {
-    match from {
+fn beginning(from: Option<From>) -> Result<Beginning, Fault> {
+    Ok(match from {
         Some(From::Start(true)) => Beginning::Start,
         Some(From::After(Positions { positions })) => Beginning::After(positions.iter().map(position).collect()),
+        Some(From::Time(at)) => {
+            Beginning::At(time(at).ok_or_else(|| {
+                Fault::invalid("TIME_INVALID", "the time to subscribe from is none between the years 1 and 9999")
+            })?)
+        }
         Some(From::Now(_) | From::Start(false)) | None => Beginning::Now,
-    }
+    })
 }
 
 fn position(position: &v1::Position) -> Position {
@@ -161,27 +168,25 @@ fn event(notice: Notice) -> ContextEvent {
         Notice::Subscribed { after } => stands(Kind::Subscribed, after),
         Notice::Bookmark { after } => stands(Kind::Bookmark, after),
         Notice::Change { position, event } => {
-            let (kind, context) = match event.change {
-                Change::Created => (Kind::Created, wire(event.context)),
-                Change::Updated => (Kind::Updated, wire(event.context)),
-                Change::Deleted => (
-                    Kind::Deleted,
-                    Context {
-                        id: event.context.id.to_string(),
-                        r#type: event.context.kind,
-                        version: event.context.version,
-                        ..Context::default()
-                    },
-                ),
-            };
-            ContextEvent {
-                kind: kind.into(),
-                context: Some(context),
-                position: Some(wire_position(position)),
-                positions: Vec::new(),
+            let context::Context { id, version, .. } = event.context;
+            match event.change {
+                Change::Created => change(Kind::Created, position, wire(event.context)),
+                Change::Updated => change(Kind::Updated, position, wire(event.context)),
+                Change::Deleted => change(Kind::Deleted, position, gone(id, event.context.kind, version)),
             }
         }
+        Notice::Left { position, context, kind, version } => change(Kind::Left, position, gone(context, kind, version)),
     }
+}
+
+fn change(kind: Kind, position: Position, context: Context) -> ContextEvent {
+    let position = Some(wire_position(position));
+    ContextEvent { kind: kind.into(), context: Some(context), position, positions: Vec::new() }
+}
+
+/// A context of which nothing more is told.
+fn gone(id: ContextId, kind: String, version: u64) -> Context {
+    Context { id: id.to_string(), r#type: kind, version, ..Context::default() }
 }
 
 /// What the sender of a payload need not get back.

@@ -99,8 +99,8 @@ impl MessageService for MessageGate {
         // The answer's headers go out before the first frame comes: many clients wait for them before they send it.
         let task = tokio::spawn(async move {
             let session = async {
-                let options = opened(timeout(OPEN_WITHIN, frames.message()).await)?;
-                gate.messages.open_session(caller.agent.clone(), options).await.map_err(to_status)
+                let (options, filter) = opened(timeout(OPEN_WITHIN, frames.message()).await)?;
+                gate.messages.open_session_matching(caller.agent.clone(), options, &filter).await.map_err(to_status)
             };
             match session.await {
                 Err(status) => drop(out.send((Err(status), None)).await),
@@ -148,12 +148,16 @@ impl Drop for AbortOnDrop {
 }
 
 #[allow(clippy::result_large_err)]
-fn opened(first: Result<Result<Option<SessionRequest>, Status>, tokio::time::error::Elapsed>) -> Result<SessionOptions, Status> {
+fn opened(
+    first: Result<Result<Option<SessionRequest>, Status>, tokio::time::error::Elapsed>,
+) -> Result<(SessionOptions, String), Status> {
     let first = first
         .map_err(|_| to_status(Fault::new(Code::DeadlineExceeded, "SESSION_NOT_OPENED", "send `Open` within 10 s of the call")))?
         .map_err(explain_status)?;
     match first.and_then(|request| request.frame) {
-        Some(Frame::Open(Open { receive, max_unacknowledged })) => Ok(SessionOptions { receive, max_unacknowledged }),
+        Some(Frame::Open(Open { receive, max_unacknowledged, filter })) => {
+            Ok((SessionOptions { receive, max_unacknowledged }, filter))
+        }
         _ => Err(to_status(Fault::invalid("SESSION_NOT_OPENED", "the first frame of a session is `Open`"))),
     }
 }

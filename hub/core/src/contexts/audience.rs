@@ -1,10 +1,10 @@
-//! Who may see, make and follow contexts.
+//! Whom contexts are for, and who may make and follow them.
 
 use std::str::FromStr;
 
 use crate::{
     directory::{
-        agent::{Agent, AgentId, Permission, Role},
+        agent::{Agent, Permission, Role},
         caller::lacks,
     },
     fault::{Code, Fault},
@@ -110,7 +110,7 @@ pub fn may_publish(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fa
     Ok(())
 }
 
-/// Whether this agent may follow the changes of a type; which of them it sees is [`Viewer`]'s.
+/// Whether this agent may follow the changes of a type; which of them it sees is said in [`visibility`](super::visibility).
 pub fn may_follow(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fault> {
     if !agent.role.allows(Permission::ReadContext) {
         return Err(lacks(agent, &[Permission::ReadContext]));
@@ -133,56 +133,6 @@ fn unknown_type(kind: &str) -> Fault {
     )
 }
 
-/// What an agent may see, in a form that both a decision and a query can use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Viewer {
-    /// Who.
-    pub agent: AgentId,
-    /// Its name, as in [`Access::agents`].
-    pub name: String,
-    /// Everything in the tenant.
-    pub all: bool,
-    /// Types that it reads. Those of its own making come on top.
-    pub types: Vec<String>,
-    /// Nothing but public contexts, its own aside.
-    pub public_only: bool,
-    /// Groups that it is in now.
-    pub groups: Vec<String>,
-}
-
-impl Viewer {
-    /// What this agent may see now.
-    #[must_use]
-    pub fn of(agent: &Agent) -> Self {
-        let reads = agent.role.allows(Permission::ReadContext);
-        Self {
-            agent: agent.id,
-            name: agent.name.clone(),
-            all: agent.role == Role::Admin,
-            types: if reads { agent.subscribes.clone() } else { Vec::new() },
-            public_only: agent.role == Role::Observer,
-            groups: agent.groups.clone(),
-        }
-    }
-
-    /// Whether it may see a context of this type, creator and access.
-    #[must_use]
-    pub fn sees(&self, kind: &str, creator: AgentId, access: &Access) -> bool {
-        if self.all || self.agent == creator {
-            return true;
-        }
-        if !self.types.iter().any(|own| own == kind) {
-            return false;
-        }
-        match access.scope {
-            Scope::Public => true,
-            Scope::Private => false,
-            Scope::Group => !self.public_only && access.groups.iter().any(|group| self.groups.contains(group)),
-            Scope::Shared => !self.public_only && access.agents.contains(&self.name),
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::BTreeMap;
@@ -191,6 +141,7 @@ pub(crate) mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::directory::agent::AgentId;
 
     pub(crate) fn agent(name: &str, role: Role, subscribes: &[&str], groups: &[&str]) -> Agent {
         Agent {
@@ -207,52 +158,6 @@ pub(crate) mod tests {
             suspended: false,
             created_at: OffsetDateTime::UNIX_EPOCH,
         }
-    }
-
-    /// Every role, scope, relation and subscription, against the rule said in words once more.
-    #[test]
-    fn every_scope_decision() {
-        let roles = [Role::Admin, Role::Producer, Role::Consumer, Role::Full, Role::Observer];
-        let mut decisions = 0;
-        for role in roles {
-            for scope in Scope::ALL {
-                for subscribed in [false, true] {
-                    for member in [false, true] {
-                        for listed in [false, true] {
-                            for creator in [false, true] {
-                                let viewer = agent(
-                                    "viewer",
-                                    role,
-                                    if subscribed { &["notes"] } else { &["other"] },
-                                    if member { &["red", "blue"] } else { &["blue"] },
-                                );
-                                let maker = if creator { viewer.id } else { AgentId(Uuid::nil()) };
-                                let access = Access {
-                                    scope,
-                                    groups: vec!["red".into(), "green".into()],
-                                    agents: vec![if listed { "viewer" } else { "viewer2" }.into()],
-                                };
-                                let in_audience = match scope {
-                                    Scope::Public => true,
-                                    Scope::Private => false,
-                                    Scope::Group => member && role != Role::Observer,
-                                    Scope::Shared => listed && role != Role::Observer,
-                                };
-                                let expected =
-                                    role == Role::Admin || creator || (role != Role::Producer && subscribed && in_audience);
-                                assert_eq!(
-                                    Viewer::of(&viewer).sees("notes", maker, &access),
-                                    expected,
-                                    "{role:?} {scope:?} subscribed {subscribed} member {member} listed {listed} creator {creator}"
-                                );
-                                decisions += 1;
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        assert_eq!(decisions, 5 * 4 * 16);
     }
 
     #[test]

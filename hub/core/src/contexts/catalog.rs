@@ -8,10 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
+use tokio::{task::consume_budget, time::Instant};
 
 use super::{
-    audience::{Access, Viewer, may_follow, may_publish},
+    audience::{Access, may_follow, may_publish},
     change::{self, Change},
     context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, validate_labels, validate_ttl},
     expiry::ExpirySweep,
@@ -20,6 +20,7 @@ use super::{
     relay::{self, Relay},
     subscription::{From, Source, Subscriber, Subscription},
     tail::{ContextTail, WindowSize},
+    visibility::Viewer,
 };
 use crate::{
     directory::{
@@ -34,6 +35,10 @@ use crate::{
 
 /// How many contexts a list reads at a time.
 const LIST_STEP: usize = 64;
+
+/// The most contexts that one call looks at for those that match a filter, and how long it does so.
+const LOOKED_AT: usize = 1024;
+const LOOKS_FOR: Duration = Duration::from_millis(500);
 
 /// How long the ends of a log are taken for current, where only its lag is asked for.
 const ENDS_AGE: Duration = Duration::from_secs(10);
@@ -66,10 +71,23 @@ pub struct ContextUpdate {
     pub ttl: Option<Duration>,
 }
 
+/// Which contexts to list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listing<'a> {
+    /// Of this type; of every type where it is empty.
+    pub kind: &'a str,
+    /// That match this filter; all where it is empty. See [`CONTEXT`](super::filter::CONTEXT).
+    pub filter: &'a str,
+    /// At most so many; 0 is the default.
+    pub page_size: u32,
+    /// From the page before.
+    pub page_token: &'a str,
+}
+
 /// A page of contexts, without payloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextPage {
-    /// In the order of their ids, which is that of their making.
+    /// In the order of their ids, which is that of their making. With a filter a page may have none and others may follow.
     pub contexts: Vec<Context>,
     /// Empty on the last page.
     pub next_page_token: String,
@@ -105,7 +123,7 @@ impl Contexts {
         supervisor: &Supervisor,
     ) -> Arc<Self> {
         let tenant = tenant.into();
-        let contexts = Self::idle(bus, stores, directory, tenant, config, supervisor);
+        let contexts = Self::idle(bus, stores, directory, tenant, config, metrics.clone(), supervisor);
         let stop = supervisor.stop();
         supervisor.spawn("contexts.relay", contexts.relay().run(stop.clone()));
         let expiry = ExpirySweep::new(contexts.parts.clone(), metrics);
@@ -121,10 +139,11 @@ impl Contexts {
         directory: Directory,
         tenant: impl Into<String>,
         config: ContextConfig,
+        metrics: ContextMetrics,
         supervisor: &Supervisor,
     ) -> Arc<Self> {
         Arc::new(Self {
-            parts: Arc::new(Parts::new(stores, directory, config)),
+            parts: Arc::new(Parts::new(stores, directory, config, metrics)),
             bus,
             tenant: tenant.into(),
             tails: Mutex::default(),
@@ -228,9 +247,13 @@ impl Contexts {
         Err(busy(id))
     }
 
-    /// Contexts that the caller may see. `page_size` 0 is the default.
-    pub async fn list(&self, caller: &Agent, kind: &str, page_size: u32, page_token: &str) -> Result<ContextPage, Fault> {
-        let after = match page_token {
+    /// Contexts that the caller may see, and that match.
+    ///
+    /// A call looks at [`LOOKED_AT`] contexts at most, and for [`LOOKS_FOR`]: where few match, a page may have none, and the list goes on all the
+    /// same after its token.
+    pub async fn list(&self, caller: &Agent, which: Listing<'_>) -> Result<ContextPage, Fault> {
+        let Listing { kind, filter, page_size, page_token } = which;
+        let mut after = match page_token {
             "" => None,
             token => Some(ContextId::parse(token).map_err(|_| {
                 Fault::invalid("PAGE_TOKEN_INVALID", "the page token is none of this list's: start again without one")
@@ -239,43 +262,56 @@ impl Contexts {
         if kind.contains('\0') {
             return Err(Fault::invalid("CONTEXT_TYPE_INVALID", "a context type's name has no NUL"));
         }
+        let filter = self.parts.filter(filter)?;
         let viewer = Viewer::of(caller);
         let size = page::size(page_size);
         let kind = Some(kind).filter(|kind| !kind.is_empty());
-        let mut contexts: Vec<Context> = Vec::new();
+        let begun = Instant::now();
+        let (mut contexts, mut looked_at): (Vec<Context>, usize) = (Vec::new(), 0);
         // In steps: contexts may be large, and a page that ends by its bytes must not have read a thousand of them.
         let more = loop {
-            let after = contexts.last().map(|context| context.id).or(after);
-            let step = (size + 1 - contexts.len()).min(LIST_STEP);
+            let step = if filter.is_some() { LIST_STEP } else { (size + 1 - contexts.len()).min(LIST_STEP) };
             let limit = u32::try_from(step).unwrap_or(u32::MAX);
             let read = self.parts.stores.contexts.list(&viewer, ListFilter { kind, after }, limit).await?;
             let is_last = read.len() < step;
-            contexts.extend(read);
+            looked_at += read.len();
+            after = read.last().map(|context| context.id).or(after);
+            for context in read {
+                // The query has decided already; what slipped through it must not be seen all the same.
+                if context.seen_by(&viewer) && filter.as_ref().is_none_or(|filter| filter.matches(&context)) {
+                    contexts.push(context);
+                }
+                consume_budget().await;
+            }
             if page::cut(&mut contexts, size, bytes) {
+                after = contexts.last().map(|context| context.id);
                 break true;
             }
             if is_last {
                 break false;
             }
+            if filter.is_some() && (looked_at >= LOOKED_AT || begun.elapsed() >= LOOKS_FOR) {
+                break true;
+            }
         };
-        let last = contexts.last().filter(|_| more).map(|context| context.id.to_string());
-        // The query has filtered already; what slipped through it must not be seen all the same.
-        contexts.retain(|context| context.seen_by(&viewer));
-        Ok(ContextPage { contexts, next_page_token: last.unwrap_or_default() })
+        let next_page_token = after.filter(|_| more).map(|id| id.to_string()).unwrap_or_default();
+        Ok(ContextPage { contexts, next_page_token })
     }
 
-    /// Follows the changes of one type.
-    pub async fn subscribe(&self, caller: &Agent, kind: &str, from: &From) -> Result<Subscription, Fault> {
+    /// Follows the changes of one type that match `filter`; all of them where it is empty.
+    pub async fn subscribe(&self, caller: &Agent, kind: &str, filter: &str, from: &From) -> Result<Subscription, Fault> {
         may_follow(caller, kind, self.parts.directory.snapshot().context_types.contains_key(kind))?;
+        let filter = self.parts.filter(filter)?;
         let tail = self.tail(kind).await?;
         let source = Source {
             bus: self.bus.clone(),
             tail,
             reads: self.parts.reads.clone(),
             bookmark_every: self.parts.config.bookmark_every,
+            metrics: self.parts.metrics.clone(),
             cancellation: self.supervisor.stop().clone(),
         };
-        Subscription::open(source, Subscriber::new(self.parts.directory.clone(), caller.id, kind), from).await
+        Subscription::open(source, Subscriber::new(self.parts.directory.clone(), caller.id, kind), filter, from).await
     }
 
     /// How many types are followed now.

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::audience::{Access, Viewer, may_publish};
+use super::{
+    audience::{Access, may_publish},
+    visibility::Viewer,
+};
 use crate::{
     directory::{
         agent::{Agent, AgentId},

@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::timeout};
 
 use super::{
-    audience::Viewer,
     change::{self, Change},
     context::{Context, ContextId, Payload},
+    filter::ContextFilter,
     ports::{ChunkStore, ContextStore, Outbox, UploadStore},
     schema_check::SchemaChecks,
+    visibility::Viewer,
 };
 use crate::{
     directory::{
@@ -21,6 +22,7 @@ use crate::{
         budget::{Budget, Room, Shares},
         clock::now,
     },
+    metrics::contexts::ContextMetrics,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -89,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) directory: Directory,
     pub(crate) schemas: SchemaChecks,
     pub(crate) config: ContextConfig,
+    pub(crate) metrics: ContextMetrics,
     /// Wakes the relay: a change was committed.
     pub(crate) committed: Arc<Notify>,
     /// Payloads and events of calls.
@@ -98,12 +101,13 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    pub(crate) fn new(stores: ContextStores, directory: Directory, config: ContextConfig) -> Self {
+    pub(crate) fn new(stores: ContextStores, directory: Directory, config: ContextConfig, metrics: ContextMetrics) -> Self {
         Self {
             stores,
             directory,
             schemas: SchemaChecks::default(),
             config,
+            metrics,
             committed: Arc::default(),
             calls: Shares::queues(Budget::new(CALLS.0), CALLS.1),
             reads: Arc::new(Shares::strict(Budget::new(READS.0), READS.1)),
@@ -116,6 +120,14 @@ impl Parts {
             let why =
                 "contexts of this agent hold as many bytes as they may on this replica: try again when some calls have ended";
             Fault::new(Code::ResourceExhausted, "TOO_MANY_CONTEXT_BYTES", why)
+        })
+    }
+
+    /// Compiles a filter; `None` for an empty one.
+    pub(crate) fn filter(&self, source: &str) -> Result<Option<ContextFilter>, Fault> {
+        ContextFilter::compile(source).map_err(|problem| {
+            self.metrics.filter_refused(problem.cause);
+            problem.fault(source)
         })
     }
 

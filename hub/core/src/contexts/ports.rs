@@ -7,9 +7,9 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 
 use super::{
-    audience::Viewer,
     chunk::{Chunk, Layout, Stored},
     context::{Context, ContextId, Description, UploadId},
+    visibility::Viewer,
 };
 use crate::{directory::agent::AgentId, fault::Fault};
 

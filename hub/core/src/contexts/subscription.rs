@@ -1,17 +1,27 @@
 //! One agent's subscription to the changes of one context type.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until};
+use time::OffsetDateTime;
+use tokio::{
+    task::consume_budget,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    audience::{Viewer, may_follow},
+    audience::may_follow,
     change::{Change, Event},
-    context::MAX_INLINE_BYTES,
+    context::{ContextId, MAX_INLINE_BYTES},
+    filter::{ContextFilter, Meaning},
     tail::{ContextTail, Found, HELD_BYTES, Place, Placed, epoch_changed},
     versions::Versions,
+    visibility::Viewer,
 };
 use crate::{
     directory::{
@@ -21,6 +31,7 @@ use crate::{
     fault::{Code, Fault},
     kit::{budget::Shares, clock::now},
     log::bus::{Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
+    metrics::contexts::ContextMetrics,
 };
 
 /// The most records that are read from the log at a time. Each of them may have [`MAX_INLINE_BYTES`].
@@ -62,6 +73,8 @@ pub enum From {
     Start,
     /// After the highest of these in each partition. A partition without one begins with the oldest that the log holds.
     After(Vec<Position>),
+    /// With the first that the log took at this time, or later. Nothing that it holds is so old: the oldest; nothing so new: the next change.
+    At(OffsetDateTime),
 }
 
 /// What a subscriber gets.
@@ -83,6 +96,17 @@ pub enum Notice {
         position: Position,
         /// What happened.
         event: Box<Event>,
+    },
+    /// A context that the agent may see matched the subscription's filter before an update, and does not since.
+    Left {
+        /// Where the update is.
+        position: Position,
+        /// Which context.
+        context: ContextId,
+        /// Its type.
+        kind: String,
+        /// The version that does not match.
+        version: u64,
     },
 }
 
@@ -124,6 +148,7 @@ pub(crate) struct Source {
     pub(crate) reads: Arc<Shares<AgentId>>,
     /// How often a subscriber that sees nothing is told where it stands.
     pub(crate) bookmark_every: Duration,
+    pub(crate) metrics: ContextMetrics,
     pub(crate) cancellation: CancellationToken,
 }
 
@@ -131,6 +156,9 @@ pub(crate) struct Source {
 pub struct Subscription {
     source: Source,
     subscriber: Subscriber,
+    filter: Option<ContextFilter>,
+    /// Partitions in which compaction removed something that the subscriber was not told of.
+    holes: BTreeSet<Partition>,
     greeting: Option<Notice>,
     place: Place,
     pending: VecDeque<Arc<Placed>>,
@@ -170,7 +198,12 @@ impl Told {
 }
 
 impl Subscription {
-    pub(crate) async fn open(source: Source, subscriber: Subscriber, from: &From) -> Result<Self, Fault> {
+    pub(crate) async fn open(
+        source: Source,
+        subscriber: Subscriber,
+        filter: Option<ContextFilter>,
+        from: &From,
+    ) -> Result<Self, Fault> {
         let topic = &source.tail.topic;
         let info = source.bus.topic(topic).await.map_err(Fault::from)?;
         if info.epoch != source.tail.epoch() {
@@ -183,7 +216,11 @@ impl Subscription {
             for (bounds, read) in bounds.iter_mut().zip(source.tail.read()) {
                 bounds.next = bounds.next.max(read);
             }
-            match begin(topic, info, &bounds, from) {
+            let at = match from {
+                From::At(time) => source.bus.offsets_at(topic, *time).await.map_err(Fault::from)?,
+                _ => Vec::new(),
+            };
+            match begin(topic, info, &bounds, from, &at) {
                 Err(fault) if fault.code == Code::OutOfRange && fault.reason == INVALID && asked.elapsed() < END_SHOWN_WITHIN => {
                     sleep(LOOK_AGAIN.0).await;
                 }
@@ -194,6 +231,8 @@ impl Subscription {
         Ok(Self {
             source,
             subscriber,
+            filter,
+            holes: BTreeSet::new(),
             greeting,
             told: Told::now(&next),
             place: Place::at(next),
@@ -215,7 +254,7 @@ impl Subscription {
         let mut directory = self.subscriber.directory.changes();
         self.subscriber.viewer()?;
         loop {
-            if let Some(notice) = self.pop()? {
+            if let Some(notice) = self.pop().await? {
                 return Ok(notice);
             }
             changes.mark_unchanged();
@@ -259,22 +298,38 @@ impl Subscription {
         Err(Fault::unavailable("HUB_STOPPING", "this replica stops: subscribe again after the last position"))
     }
 
-    /// The next pending change that the agent may see now.
-    fn pop(&mut self) -> Result<Option<Notice>, Fault> {
-        if self.pending.is_empty() {
-            return Ok(None);
-        }
-        let viewer = self.subscriber.viewer()?;
-        let epoch = self.source.tail.epoch();
-        let time = now();
+    /// The next pending change that the agent may see now, and asked for.
+    async fn pop(&mut self) -> Result<Option<Notice>, Fault> {
         while let Some(placed) = self.pending.pop_front() {
-            let Event { change, context, .. } = &placed.event;
-            let gone = *change != Change::Deleted && context.expired(time);
-            if self.versions.advance(context.id, context.version) && !gone && context.seen_by(viewer) {
-                self.told.passed(placed.partition, placed.offset);
-                let position = Position { epoch, partition: placed.partition, offset: placed.offset };
-                return Ok(Some(Notice::Change { position, event: Box::new(placed.event.clone()) }));
+            let Placed { partition, offset, after_hole, event } = &*placed;
+            let Event { change, context, .. } = event;
+            if *after_hole {
+                self.holes.insert(*partition);
             }
+            let last = self.versions.last(context.id);
+            if !self.versions.advance(context.id, context.version) || !context.seen_by(self.subscriber.viewer()?) {
+                continue;
+            }
+            let is_whole = !self.holes.contains(partition) || last.is_some_and(|last| last + 1 == context.version);
+            let meaning = self.filter.as_ref().map_or(Meaning::Change, |filter| filter.meaning(event, is_whole));
+            let position = Position { epoch: self.source.tail.epoch(), partition: *partition, offset: *offset };
+            let notice = match meaning {
+                // Of what is gone already its deletion is told.
+                Meaning::Change if *change != Change::Deleted && context.expired(now()) => continue,
+                Meaning::Change => Notice::Change { position, event: Box::new(event.clone()) },
+                Meaning::Left => {
+                    let (kind, version) = (context.kind.clone(), context.version);
+                    Notice::Left { position, context: context.id, kind, version }
+                }
+                Meaning::Nothing => {
+                    self.source.metrics.filtered_out();
+                    // A filter that matches nothing must not keep others from their turn.
+                    consume_budget().await;
+                    continue;
+                }
+            };
+            self.told.passed(*partition, *offset);
+            return Ok(Some(notice));
         }
         Ok(None)
     }
@@ -309,6 +364,9 @@ impl Subscription {
         let kept = keep(&records);
         self.batch = if kept == records.len() { (self.batch * 2).min(LOG_BATCH) } else { kept };
         for logged in records.iter().take(kept) {
+            if logged.offset > self.place.next.get(partition).copied().unwrap_or(0) {
+                self.holes.insert(number);
+            }
             self.pending.extend(Placed::decode(logged)?.map(Arc::new));
             self.place.passed(number, logged.offset + 1);
         }
@@ -343,11 +401,16 @@ fn positions(epoch: Epoch, next: &[Offset]) -> Vec<Position> {
     last.map(|(partition, offset)| Position { epoch, partition, offset }).collect()
 }
 
-/// The first offset of each partition.
-fn begin(topic: &TopicName, info: TopicInfo, bounds: &[Bounds], from: &From) -> Result<Vec<Offset>, Fault> {
+/// The first offset of each partition. `at`: for [`From::At`], what the log said.
+fn begin(topic: &TopicName, info: TopicInfo, bounds: &[Bounds], from: &From, at: &[Offset]) -> Result<Vec<Offset>, Fault> {
     let after = match from {
         From::Now => return Ok(bounds.iter().map(|bounds| bounds.next).collect()),
         From::Start => return Ok(bounds.iter().map(|bounds| bounds.first).collect()),
+        // A partition that the log has got since has nothing older.
+        From::At(_) => {
+            let at = at.iter().copied().chain(std::iter::repeat(0));
+            return Ok(bounds.iter().zip(at).map(|(bounds, at)| at.max(bounds.first).min(bounds.next)).collect());
+        }
         From::After(after) => after,
     };
     let mut next: Vec<Option<Offset>> = vec![None; bounds.len()];

@@ -4,7 +4,7 @@
 //! nobody and is never buffered for.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -39,6 +39,8 @@ const EVENT_OVERHEAD: usize = 512;
 pub(crate) struct Placed {
     pub(crate) partition: Partition,
     pub(crate) offset: Offset,
+    /// Compaction, or retention, removed records between the change before it and this one.
+    pub(crate) after_hole: bool,
     pub(crate) event: Event,
 }
 
@@ -47,7 +49,7 @@ impl Placed {
     /// passed over, it would be missed.
     pub(crate) fn decode(logged: &Logged) -> Result<Option<Self>, Fault> {
         match change::decode(&logged.record) {
-            Ok(Some(event)) => Ok(Some(Self { partition: logged.partition, offset: logged.offset, event })),
+            Ok(Some(event)) => Ok(Some(Self { partition: logged.partition, offset: logged.offset, after_hole: false, event })),
             Ok(None) => Ok(None),
             Err(fault) if fault.reason == change::NEWER => Err(fault),
             Err(fault) => {
@@ -221,6 +223,7 @@ impl ContextTail {
             follower: Follower::new(bus, topic.clone(), info.epoch, start),
             topic: topic.clone(),
             shared: shared.clone(),
+            hole: BTreeSet::new(),
             versions: Versions::new(65_536),
         };
         let stop = cancellation.clone();
@@ -260,6 +263,8 @@ struct Reader {
     follower: Follower,
     topic: TopicName,
     shared: Arc<Shared>,
+    /// Partitions with a hole that the next change comes after.
+    hole: BTreeSet<Partition>,
     versions: Versions,
 }
 
@@ -295,11 +300,16 @@ impl Reader {
         let read = self.shared.window().read.get(batch.partition as usize).copied().unwrap_or(0);
         let mut changes = Vec::with_capacity(batch.records.len());
         let mut fault = None;
+        let mut expected = read;
         // Before the lock, which every subscriber takes.
         for logged in batch.records.iter().filter(|logged| logged.offset >= read) {
+            if logged.offset > expected {
+                self.hole.insert(batch.partition);
+            }
+            expected = logged.offset + 1;
             match Placed::decode(logged) {
                 Ok(Some(placed)) if self.versions.advance(placed.event.context.id, placed.event.context.version) => {
-                    changes.push(placed);
+                    changes.push(Placed { after_hole: self.hole.remove(&batch.partition), ..placed });
                 }
                 Ok(_) => {}
                 Err(newer) => {
@@ -337,7 +347,12 @@ mod tests {
     use crate::contexts::change::{Change, tests::context};
 
     fn placed(partition: Partition, offset: Offset) -> Placed {
-        Placed { partition, offset, event: Event { change: Change::Created, context: context(Payload::Unread), previous: None } }
+        Placed {
+            partition,
+            offset,
+            after_hole: false,
+            event: Event { change: Change::Created, context: context(Payload::Unread), previous: None },
+        }
     }
 
     fn window(events: usize, start: Vec<Offset>) -> Window {

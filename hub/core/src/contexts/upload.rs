@@ -8,7 +8,7 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    audience::{Viewer, may_publish},
+    audience::may_publish,
     catalog::Contexts,
     change::{self, Change},
     chunk::{CHUNK_BYTES, Chunk, Layout, MAX_STREAMED_BYTES, Stored, check_place},
@@ -16,6 +16,7 @@ use super::{
     parts::{Parts, not_found},
     ports::{Finished, Put, Upload},
     schema_check::check_size,
+    visibility::Viewer,
 };
 use crate::{
     directory::agent::Agent,

@@ -20,6 +20,11 @@ impl Versions {
         Self { seen: HashMap::new(), uses: 0, order: VecDeque::new(), capacity }
     }
 
+    /// The version that was seen last, as far as it is remembered.
+    pub(crate) fn last(&self, id: ContextId) -> Option<u64> {
+        self.seen.get(&id).map(|(version, _)| *version)
+    }
+
     /// Whether this version is new. When it is full, it forgets the context that was unused for longest.
     pub(crate) fn advance(&mut self, id: ContextId, version: u64) -> bool {
         self.uses += 1;
@@ -52,6 +57,7 @@ mod tests {
         assert!(!versions.advance(ids[0], 1));
         assert!(versions.advance(ids[0], 3));
         assert!(!versions.advance(ids[0], 2));
+        assert_eq!((versions.last(ids[0]), versions.last(ids[1])), (Some(3), None));
         assert!(versions.advance(ids[1], 1));
         assert!(versions.advance(ids[2], 1));
         assert_eq!(versions.seen.len(), 2);

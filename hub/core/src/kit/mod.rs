@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod clock;
+pub mod filter;
 pub mod hmac;
 pub mod json_keywords;
 pub mod json_schema;

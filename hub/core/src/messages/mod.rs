@@ -8,6 +8,7 @@ mod dead_letters;
 pub mod dedup;
 pub mod delivery;
 pub mod envelope;
+pub mod filter;
 mod indexer;
 mod life;
 mod log;

@@ -15,7 +15,9 @@ use super::{
     acknowledgements::Acknowledgements,
     catch_up,
     config::MessagesConfig,
-    dead_letters, indexer,
+    dead_letters,
+    filter::MessageFilter,
+    indexer,
     life::{self, Life},
     log::{Log, MessagesTopic},
     logged::{REQUEST, SEND},
@@ -236,6 +238,20 @@ impl Messages {
     /// # Errors
     /// Where the agent may not receive and would, where the hub is not ready or drains, or where the store does not answer.
     pub async fn open_session(&self, agent: Arc<Agent>, options: SessionOptions) -> Result<Session, Fault> {
+        self.open_session_matching(agent, options, "").await
+    }
+
+    /// The same, of one that receives what matches `filter` alone; everything where it is empty. What does not match stays unread: a later
+    /// session of the agent finds it. As many as a cursor has exceptions may lie between what was taken; then the partition is held back.
+    ///
+    /// # Errors
+    /// The same, and `FILTER_INVALID`.
+    pub async fn open_session_matching(
+        &self,
+        agent: Arc<Agent>,
+        options: SessionOptions,
+        filter: &str,
+    ) -> Result<Session, Fault> {
         if options.receive && !agent.role.allows(Permission::Receive) {
             return Err(lacks(&agent, &[Permission::Receive]));
         }
@@ -244,6 +260,7 @@ impl Messages {
             let rule = format!("max_unacknowledged is 1 to {MAX_UNACKNOWLEDGED}, or 0 for 100");
             return Err(Fault::invalid("MAX_UNACKNOWLEDGED_INVALID", rule));
         }
+        let filter = MessageFilter::compile(filter)?;
         let window = if options.max_unacknowledged == 0 { 100 } else { options.max_unacknowledged as usize };
         let parts = &self.parts;
         let (messages, message_queue) = mpsc::channel(SESSION_MESSAGES);
@@ -255,7 +272,7 @@ impl Messages {
             let opened = parts.cursors.open(parts.log.epoch, agent.id, &parts.config.replica).await?;
             let (feedback_sender, feedback_queue) = mpsc::channel(64);
             feedback = Some(feedback_sender);
-            receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, window, events.clone(), feedback_queue));
+            receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, window, filter, events.clone(), feedback_queue));
         }
         let open = OpenSession::new(parts.clone());
         let draining = send_queue::announce_drain(parts.clone(), events.clone(), ended.clone());

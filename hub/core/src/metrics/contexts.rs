@@ -7,9 +7,11 @@ use std::{
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+use crate::kit::filter::problem::Cause;
 
 /// Labels of `acb_context_storage_bytes`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -27,6 +29,13 @@ pub struct BandwidthLabels {
     pub direction: &'static str,
 }
 
+/// Labels of `acb_context_filters_refused_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CauseLabels {
+    /// `syntax`, `type` or `limit`.
+    pub cause: &'static str,
+}
+
 /// Gauges and counters of contexts. Clones share them.
 #[derive(Clone, Debug)]
 pub struct ContextMetrics {
@@ -34,6 +43,8 @@ pub struct ContextMetrics {
     storage: Family<TenantLabels, Gauge<u64, AtomicU64>>,
     // A gauge only because a counter's name would end in `_total`: it never falls.
     bandwidth: Family<BandwidthLabels, Gauge<u64, AtomicU64>>,
+    filtered: Counter,
+    refused: Family<CauseLabels, Counter>,
     agents: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -45,7 +56,14 @@ impl ContextMetrics {
     /// At zero.
     #[must_use]
     pub fn new(tenant: impl Into<String>) -> Self {
-        Self { tenant: tenant.into(), storage: Family::default(), bandwidth: Family::default(), agents: Arc::default() }
+        Self {
+            tenant: tenant.into(),
+            storage: Family::default(),
+            bandwidth: Family::default(),
+            filtered: Counter::default(),
+            refused: Family::default(),
+            agents: Arc::default(),
+        }
     }
 
     /// Makes them visible in a registry.
@@ -56,6 +74,29 @@ impl ContextMetrics {
             "Payload bytes from (`in`) and to (`out`) an agent",
             self.bandwidth.clone(),
         );
+        registry.register(
+            "acb_context_changes_filtered",
+            "Changes of contexts that a subscriber may see, and whose filter they did not match",
+            self.filtered.clone(),
+        );
+        registry.register(
+            "acb_context_filters_refused",
+            "Filters of contexts that were refused, by cause: syntax, type, limit",
+            self.refused.clone(),
+        );
+    }
+
+    pub(crate) fn filtered_out(&self) {
+        self.filtered.inc();
+    }
+
+    pub(crate) fn filter_refused(&self, cause: Cause) {
+        let cause = match cause {
+            Cause::Syntax => "syntax",
+            Cause::Type => "type",
+            Cause::Limit => "limit",
+        };
+        self.refused.get_or_create(&CauseLabels { cause }).inc();
     }
 
     pub(crate) fn stored(&self, bytes: u64) {

@@ -4,6 +4,7 @@
 mod bounds;
 mod campaign;
 mod faults;
+mod filters;
 mod leaderless;
 mod lives;
 mod model;
@@ -134,6 +135,14 @@ macro_rules! on_the_model {
         })*
     };
 }
+
+on_the_model!(
+    filters:
+    what_a_session_does_not_want_stays_unread,
+    what_is_not_wanted_holds_a_partition_back_at_the_bound_only,
+    what_is_not_wanted_expires,
+    what_is_no_filter_opens_no_session,
+);
 
 on_the_model!(
     records:

@@ -1,9 +1,11 @@
 //! Contexts over two replicas, a real PostgreSQL and the bus in it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod filtering;
 mod rights;
 mod scopes;
 mod sharing;
 mod streaming;
 mod subscribing;
+mod visibility;
 mod world;

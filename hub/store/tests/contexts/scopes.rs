@@ -1,9 +1,11 @@
 //! Who sees what: by id, in lists and in subscriptions.
 
 use acb_hub_core::contexts::{
-    audience::{Access, Scope, Viewer},
+    audience::{Access, Scope},
+    catalog::Listing,
     context::ContextId,
     subscription::From,
+    visibility::Viewer,
 };
 
 use crate::world::{World, access, brief, new, reason};
@@ -22,7 +24,11 @@ async fn a_page_ends_by_bytes_too_and_none_is_lost() {
     }
     let (mut listed, mut pages, mut token) = (Vec::new(), 0, String::new());
     while pages == 0 || !token.is_empty() {
-        let page = one.contexts.list(&one.agent(alice), "notes", u32::MAX, &token).await.unwrap();
+        let page = one
+            .contexts
+            .list(&one.agent(alice), Listing { kind: "notes", page_size: u32::MAX, page_token: &token, ..Listing::default() })
+            .await
+            .unwrap();
         assert!(page.contexts.len() < 70, "{}", page.contexts.len());
         listed.extend(page.contexts.iter().map(|context| context.id));
         (pages, token) = (pages + 1, page.next_page_token);
@@ -71,7 +77,11 @@ async fn a_list_shows_what_get_shows_and_nothing_else() {
         for kind in ["", "notes"] {
             let (mut listed, mut token) = (Vec::new(), String::new());
             loop {
-                let page = one.contexts.list(&viewer, kind, 3, &token).await.unwrap();
+                let page = one
+                    .contexts
+                    .list(&viewer, Listing { kind, page_size: 3, page_token: &token, ..Listing::default() })
+                    .await
+                    .unwrap();
                 assert!(page.contexts.len() <= 3);
                 listed.extend(page.contexts.iter().map(|context| context.id));
                 token = page.next_page_token;
@@ -81,8 +91,11 @@ async fn a_list_shows_what_get_shows_and_nothing_else() {
             }
             assert_eq!(listed, visible, "{} {kind:?} {:?}", viewer.name, Viewer::of(&viewer));
         }
-        assert_eq!(one.contexts.list(&viewer, "plans", 0, "").await.unwrap().contexts, []);
-        assert_eq!(reason(one.contexts.list(&viewer, "", 0, "' OR true").await), "PAGE_TOKEN_INVALID");
+        assert_eq!(one.contexts.list(&viewer, Listing { kind: "plans", ..Listing::default() }).await.unwrap().contexts, []);
+        assert_eq!(
+            reason(one.contexts.list(&viewer, Listing { page_token: "' OR true", ..Listing::default() }).await),
+            "PAGE_TOKEN_INVALID"
+        );
     }
 }
 
@@ -91,7 +104,7 @@ async fn a_subscriber_hears_of_what_it_may_see_at_that_time() {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice", &["red"]).await, world.agent("bob", &["blue"]).await);
     let one = world.replica().await;
-    let mut events = one.contexts.subscribe(&one.agent(bob), "notes", &From::Now).await.unwrap();
+    let mut events = one.contexts.subscribe(&one.agent(bob), "notes", "", &From::Now).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     one.share(alice, "private", access(Scope::Private, &[], &[])).await;
     one.share(alice, "red", access(Scope::Group, &["red"], &[])).await;
@@ -135,7 +148,7 @@ async fn types_are_those_of_the_tenant_and_of_the_agent() {
     let alice = world.agent("alice", &[]).await;
     let one = world.replica().await;
     let alice = one.agent(alice);
-    let subscribe = async |kind: &str| reason(one.contexts.subscribe(&alice, kind, &From::Now).await);
+    let subscribe = async |kind: &str| reason(one.contexts.subscribe(&alice, kind, "", &From::Now).await);
     assert_eq!(subscribe("notes").await, "fine");
     assert_eq!(subscribe("plans").await, "CONTEXT_TYPE_NOT_SUBSCRIBED");
     assert_eq!(subscribe("sys.messages").await, "CONTEXT_TYPE_NOT_SUBSCRIBED");

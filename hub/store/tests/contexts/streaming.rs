@@ -225,7 +225,7 @@ async fn an_upload_goes_on_at_another_replica() {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
     let (one, two) = (world.replica().await, world.replica().await);
-    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", &From::Now).await.unwrap();
+    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", "", &From::Now).await.unwrap();
     let (file, upload) = (File::of(7 * 1024 * 1024 + 12_345), id());
     let mut session = one.uploads.start(&one.agent(alice), file.start(upload, Access::public())).await.unwrap();
     assert_eq!((session.progress().stored.next(), session.progress().layout.count()), (0, 8));

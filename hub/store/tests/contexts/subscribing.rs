@@ -10,7 +10,7 @@ use crate::world::{World, brief, next, reason};
 
 async fn payload_and_position(events: &mut Subscription) -> (String, Option<Position>) {
     match next(events).await.unwrap() {
-        Notice::Subscribed { .. } | Notice::Bookmark { .. } => (String::new(), None),
+        Notice::Subscribed { .. } | Notice::Bookmark { .. } | Notice::Left { .. } => (String::new(), None),
         Notice::Change { position, event } => match event.context.payload {
             acb_hub_core::contexts::context::Payload::Inline(payload) => {
                 (String::from_utf8(payload.to_vec()).unwrap(), Some(position))
@@ -25,7 +25,7 @@ async fn a_subscription_goes_on_where_it_broke() {
     let world = World::new().await;
     let alice = world.agent("alice", &[]).await;
     let (one, two) = (world.replica().await, world.replica().await);
-    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", &From::Now).await.unwrap();
+    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Now).await.unwrap();
     let Notice::Subscribed { after } = next(&mut events).await.unwrap() else { panic!("the first says where it begins") };
     let mut positions = after;
     for number in 0..10 {
@@ -41,7 +41,7 @@ async fn a_subscription_goes_on_where_it_broke() {
     for number in 10..14 {
         one.share(alice, &number.to_string(), Access::public()).await;
     }
-    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", &From::After(positions.clone())).await.unwrap();
+    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", "", &From::After(positions.clone())).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     for _ in 0..10 {
         seen.push(payload_and_position(&mut events).await.0);
@@ -52,7 +52,7 @@ async fn a_subscription_goes_on_where_it_broke() {
     for position in &mut positions {
         position.epoch += 1;
     }
-    let stale = two.contexts.subscribe(&two.agent(alice), "notes", &From::After(positions)).await;
+    let stale = two.contexts.subscribe(&two.agent(alice), "notes", "", &From::After(positions)).await;
     assert_eq!(reason(stale), "LOG_EPOCH_CHANGED");
 }
 
@@ -64,8 +64,8 @@ async fn a_slow_subscriber_misses_nothing_and_holds_up_nobody() {
     let config = ContextConfig { window_events: 16, ..ContextConfig::default() };
     let one = world.replica_with(config, true).await;
     let agent = one.agent(alice);
-    let mut slow = one.contexts.subscribe(&agent, "notes", &From::Now).await.unwrap();
-    let mut quick = one.contexts.subscribe(&agent, "notes", &From::Now).await.unwrap();
+    let mut slow = one.contexts.subscribe(&agent, "notes", "", &From::Now).await.unwrap();
+    let mut quick = one.contexts.subscribe(&agent, "notes", "", &From::Now).await.unwrap();
     assert_eq!((brief(&mut slow).await, brief(&mut quick).await), ("subscribed".into(), "subscribed".into()));
     assert_eq!(one.contexts.tails(), 1, "one tail for both");
     let mut expected = Vec::new();
@@ -94,7 +94,7 @@ async fn a_change_is_told_at_once() {
     let alice = world.agent("alice", &[]).await;
     let config = ContextConfig { relay_poll: std::time::Duration::from_secs(600), ..ContextConfig::default() };
     let one = world.replica_with(config, true).await;
-    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", &From::Now).await.unwrap();
+    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Now).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     for number in 0..20 {
         one.share(alice, &number.to_string(), Access::public()).await;

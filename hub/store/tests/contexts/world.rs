@@ -102,7 +102,7 @@ impl World {
         let contexts = if works {
             Contexts::start(bus.clone(), stores.clone(), directory.clone(), name, config, metrics.clone(), &supervisor)
         } else {
-            Contexts::idle(bus.clone(), stores.clone(), directory.clone(), name, config, &supervisor)
+            Contexts::idle(bus.clone(), stores.clone(), directory.clone(), name, config, metrics.clone(), &supervisor)
         };
         let uploads = Uploads::new(&contexts, metrics);
         Replica { contexts, uploads, stores, bus, directory, store, _stop: supervisor.stop().clone().drop_guard() }
@@ -151,6 +151,7 @@ pub(crate) async fn brief(subscription: &mut Subscription) -> String {
     match next(subscription).await.unwrap() {
         Notice::Subscribed { .. } => "subscribed".into(),
         Notice::Bookmark { .. } => "bookmark".into(),
+        Notice::Left { version, .. } => format!("Left {version}"),
         Notice::Change { event, .. } => {
             let payload = match &event.context.payload {
                 Payload::Inline(bytes) => String::from_utf8_lossy(bytes).into_owned(),

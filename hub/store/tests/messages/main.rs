@@ -4,6 +4,8 @@
 #[path = "../../../core/tests/messages/campaign.rs"]
 mod campaign;
 mod epochs;
+#[path = "../../../core/tests/messages/filters.rs"]
+mod filters;
 mod mailboxes;
 mod opening;
 #[path = "../../../core/tests/messages/records.rs"]
@@ -57,6 +59,14 @@ macro_rules! on_postgres {
         })*
     };
 }
+
+on_postgres!(
+    filters:
+    what_a_session_does_not_want_stays_unread,
+    what_is_not_wanted_holds_a_partition_back_at_the_bound_only,
+    what_is_not_wanted_expires,
+    what_is_no_filter_opens_no_session,
+);
 
 on_postgres!(
     records:

@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const ACME: [(&str, &str); 11] = [
-    ("asker", "{type: person, role: agent-full}"),
-    ("librarian", "{type: worker, role: agent-full}"),
+const ACME: [(&str, &str); 12] = [
+    ("asker", "{type: person, role: agent-full, subscribes: [documents]}"),
+    ("author", "{type: worker, role: agent-full, publishes: [documents]}"),
+    ("librarian", "{type: worker, role: agent-full, subscribes: [documents]}"),
     ("failing", "{type: worker, role: agent-full}"),
     ("slow", "{type: worker, role: agent-full}"),
     ("present", "{type: presence, role: agent-full, capabilities: [summarize], metadata: {team: red}}"),
@@ -29,7 +30,7 @@ const FRAGILE: [(&str, &str); 2] =
 fn tenant(name: &str, registration: &str, agents: &[(&str, &str)]) -> String {
     let mut yaml = format!(
         "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {name}}}\n\
-         spec: {{tier: Professional, registration: {registration}, hub: {{replicas: 2}}}}\n"
+         spec: {{tier: Professional, registration: {registration}, hub: {{replicas: 2}}, contextTypes: [{{name: documents}}]}}\n"
     );
     for (agent, spec) in agents {
         yaml.push_str(&format!(

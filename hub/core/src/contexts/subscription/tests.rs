@@ -89,7 +89,9 @@ impl Bus for Log {
         if self.late() {
             return Ok(Vec::new());
         }
-        let records = (0..).zip(&self.partitions[partition as usize]).skip(usize::try_from(offset).unwrap()).take(limit);
+        let records = (0..).zip(&self.partitions[partition as usize]).skip(usize::try_from(offset).unwrap());
+        // What compaction has removed has no bytes here.
+        let records = records.filter(|(_, event)| !event.is_empty()).take(limit);
         let read = records.map(|(offset, event)| {
             let now = self.held.now.fetch_add(event.len(), Ordering::Relaxed) + event.len();
             self.held.most.fetch_max(now, Ordering::Relaxed);
@@ -146,15 +148,21 @@ impl Hub {
     }
 
     async fn subscribe(&self, number: usize, from: &From) -> Result<Subscription, Fault> {
+        self.subscribe_matching(number, from, "").await
+    }
+
+    async fn subscribe_matching(&self, number: usize, from: &From, filter: &str) -> Result<Subscription, Fault> {
         let source = Source {
             bus: self.log.clone(),
             tail: self.tail.clone(),
             reads: self.reads.clone(),
             bookmark_every: Duration::from_secs(30),
+            metrics: ContextMetrics::new("acme"),
             cancellation: self.supervisor.stop().clone(),
         };
         let agent = agent(&format!("agent-{number}"), Role::Full, &[], &[]).id;
-        let mut subscription = Subscription::open(source, Subscriber::new(self.directory.clone(), agent, "notes"), from).await?;
+        let subscriber = Subscriber::new(self.directory.clone(), agent, "notes");
+        let mut subscription = Subscription::open(source, subscriber, ContextFilter::compile(filter).unwrap(), from).await?;
         assert!(matches!(subscription.next().await, Ok(Notice::Subscribed { .. })));
         Ok(subscription)
     }
@@ -245,6 +253,78 @@ async fn a_change_of_a_newer_hub_ends_a_subscription_and_is_not_passed_over() {
     assert_eq!(subscription.next().await.map_err(|fault| fault.reason), Err("LOG_RECORD_NEWER"));
 }
 
+/// Versions of one context, as the log has them: each with the priority that it has.
+fn versions(priorities: &[&str], is_deleted: bool) -> Vec<Bytes> {
+    let first = Context { access: Access::public(), expires_at: None, ..change::tests::context(Payload::Unread) };
+    let labels = |priority: &str| [("priority".to_owned(), priority.to_owned())].into();
+    let versions = (1..).zip(priorities);
+    let mut versions: Vec<_> =
+        versions.map(|(version, priority)| Context { version, metadata: labels(priority), ..first.clone() }).collect();
+    if is_deleted {
+        let last = versions.last().unwrap();
+        versions.push(Context { version: last.version + 1, ..last.clone() });
+    }
+    let mut previous = None;
+    let count = versions.len();
+    let change = |(index, version): (usize, &Context)| {
+        let change = match index {
+            0 => Change::Created,
+            _ if is_deleted && index + 1 == count => Change::Deleted,
+            _ => Change::Updated,
+        };
+        let before = previous.replace(version.clone()).filter(|_| change == Change::Updated);
+        change::encode(change, version, before.as_ref()).unwrap()
+    };
+    versions.iter().enumerate().map(change).collect()
+}
+
+/// What a subscriber to high priority is told of a partition, in short, and where it then stands.
+async fn told(partition: Vec<Bytes>, from: From, count: usize) -> Vec<String> {
+    let hub = Hub::of(Arc::new(Log { partitions: vec![partition], ..Log::default() }), 1).await;
+    let high = "context.metadata.priority == 'high'";
+    let mut subscription = hub.subscribe_matching(0, &from, high).await.unwrap();
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(match subscription.next().await.unwrap() {
+            Notice::Change { event, .. } => format!("{:?} {}", event.change, event.context.version),
+            Notice::Left { version, .. } => format!("Left {version}"),
+            other => panic!("{other:?}"),
+        });
+    }
+    // Nothing more, but for where it stands.
+    let Notice::Bookmark { .. } = subscription.next().await.unwrap() else { panic!("there is nothing more") };
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_tells_what_enters_stays_leaves_and_goes() {
+    let all = versions(&["low", "high", "high", "low", "low", "high"], true);
+    let quiet = versions(&["low", "middle"], true);
+    let log = || [all.clone(), quiet.clone()].concat();
+    let expected = ["Updated 2", "Updated 3", "Left 4", "Updated 6", "Deleted 7"];
+    assert_eq!(told(log(), From::Start, 5).await, expected);
+    // One that goes on later knows from the record alone what left.
+    assert_eq!(told(log(), From::After(vec![at(0, 2)]), 3).await, expected[2..]);
+    // What is told of last does not match any more, and is gone all the same.
+    assert_eq!(told([versions(&["high", "low"], true), quiet].concat(), From::Start, 2).await, ["Created 1", "Left 2"]);
+}
+
+/// Of versions 1 to 4 the first was told, and compaction has left the last.
+#[tokio::test(start_paused = true)]
+async fn what_left_while_the_log_was_compacted_is_told_of() {
+    for (priorities, is_deleted, expected) in [
+        (&["high", "low", "low", "low"][..], false, "Left 4"),
+        (&["high", "low", "low"][..], true, "Deleted 4"),
+        (&["high", "low", "low", "high"][..], false, "Updated 4"),
+    ] {
+        let mut log = versions(priorities, is_deleted);
+        log[1] = Bytes::new();
+        log[2] = Bytes::new();
+        log.extend(versions(&["low"], false));
+        assert_eq!(told(log, From::After(vec![at(0, 0)]), 1).await, [expected]);
+    }
+}
+
 /// 300 subscribers are behind on 64 partitions with 16 MiB, and take their time.
 #[tokio::test]
 async fn subscribers_that_are_behind_hold_little() {
@@ -279,10 +359,11 @@ fn a_subscription_begins_where_it_says() {
     let info = TopicInfo { epoch: 4, partitions: 3 };
     let bounds = [Bounds { first: 2, next: 9 }, Bounds { first: 0, next: 0 }, Bounds { first: 5, next: 6 }];
     let at = |epoch, partition, offset| Position { epoch, partition, offset };
-    let begin = |from| begin(&topic, info, &bounds, &from).map_err(|fault| fault.reason);
+    let begin = |from| begin(&topic, info, &bounds, &from, &[1, 0]).map_err(|fault| fault.reason);
     let after = |after| begin(From::After(after));
     assert_eq!(begin(From::Now), Ok(vec![9, 0, 6]));
     assert_eq!(begin(From::Start), Ok(vec![2, 0, 5]));
+    assert_eq!(begin(From::At(OffsetDateTime::UNIX_EPOCH)), Ok(vec![2, 0, 5]), "not before what the log holds");
     assert_eq!(after(vec![at(4, 0, 6), at(4, 0, 7)]), Ok(vec![8, 0, 5]));
     assert_eq!(after(vec![at(4, 0, 1)]), Ok(vec![2, 0, 5]), "nothing was missed yet");
     assert_eq!(after(vec![at(4, 0, 0)]), Err("POSITION_EXPIRED"));

@@ -28,7 +28,9 @@ use super::{
     catch_up::{self, LateJoin, Page},
     dead_letters::{self, Burial, Reason},
     delivery::{Delivery, DeliveryId},
+    filter::MessageFilter,
     logged::{Attached, Command, Live, LoggedMessage, Waiting},
+    message::MAX_LIFETIME,
     parts::{DRAIN, Parts},
     ports::OpenedMailbox,
     position::Position,
@@ -108,8 +110,11 @@ pub(super) struct Receiver {
     kept_bytes: Queue,
     feedback: mpsc::Receiver<Feedback>,
     window: usize,
+    filter: Option<MessageFilter>,
     progress: Progress,
     outstanding: Outstanding,
+    /// What the filter does not want: unread, and due when it expires.
+    unwanted: Outstanding,
     ready: VecDeque<Ready>,
     live: Option<Live>,
     /// Everything that was considered was judged by this one.
@@ -127,6 +132,7 @@ impl Receiver {
         agent: Arc<Agent>,
         opened: OpenedMailbox,
         window: usize,
+        filter: Option<MessageFilter>,
         events: mpsc::Sender<Queued>,
         feedback: mpsc::Receiver<Feedback>,
     ) -> Self {
@@ -148,8 +154,10 @@ impl Receiver {
             events,
             feedback,
             window,
+            filter,
             progress,
             outstanding,
+            unwanted: Outstanding::default(),
             ready: VecDeque::new(),
             live: None,
             snapshot: None,
@@ -206,6 +214,10 @@ impl Receiver {
                 self.ready.clear();
                 catching_up = Some(self.attach(Duration::ZERO));
             }
+            while let Some(due) = self.unwanted.overdue(Instant::now()) {
+                self.unwanted.remove(due.place);
+                self.outstanding.take(due.place, due.attempts, Instant::now(), None);
+            }
             if settling.is_none()
                 && !draining
                 && let Some(due) = self.outstanding.overdue(Instant::now())
@@ -221,6 +233,7 @@ impl Receiver {
             let room = self.outstanding.len() < self.window && !draining;
             let (bytes, cost) = (self.bytes.clone(), self.ready.front().map_or(0, Ready::cost));
             let next_due = self.outstanding.next_due().filter(|_| settling.is_none() && !draining);
+            let next_due = next_due.into_iter().chain(self.unwanted.next_due()).min();
             if push_at.is_none() && self.progress.has_changes() {
                 push_at = Some(Instant::now() + self.parts.config.flush_every);
             }
@@ -393,8 +406,8 @@ impl Receiver {
         match self.ready.pop_front() {
             None => {}
             Some(Ready::SkipTo(partition, upto)) => {
-                let outstanding = &self.outstanding;
-                self.progress.skip_to(partition, upto, |place| outstanding.contains(place));
+                let (outstanding, unwanted) = (&self.outstanding, &self.unwanted);
+                self.progress.skip_to(partition, upto, |place| outstanding.contains(place) || unwanted.contains(place));
             }
             Some(Ready::Message((logged, _room))) => self.deliver(&logged, slot),
         }
@@ -410,6 +423,13 @@ impl Receiver {
                 return slot.0.send(SessionEvent::HeldBack { partition: place.partition, unacknowledged }.into());
             }
         };
+        if !self.wants(logged) {
+            if delivered_before {
+                // The next session flags it.
+                self.progress.count(place, attempts);
+            }
+            return self.unwanted.take(place, attempts, expiry(logged), None);
+        }
         let kept = self.kept_bytes.take(logged.message.cost()).map(|room| (logged.clone(), room));
         self.outstanding.take(place, attempts, Instant::now() + backoff(attempts), kept);
         // The rest is settled when it is due: at once, or after a pause where it failed before.
@@ -426,6 +446,12 @@ impl Receiver {
             _ if !self.outstanding.contains(place) => {}
             Settled::Gone => self.acknowledge(place),
             Settled::Later => self.outstanding.postpone(place, now + RETRY),
+            // One that an earlier session had, or that expires by another clock a little later.
+            Settled::Deliver(logged) if !self.wants(&logged) => {
+                let attempts = self.outstanding.attempts(place);
+                self.outstanding.remove(place);
+                self.unwanted.take(place, attempts, expiry(&logged).max(now + RETRY), None);
+            }
             Settled::Deliver(logged) => {
                 let events = self.events.clone();
                 let slot = events.try_reserve().ok().zip(self.bytes.take(logged.message.cost()));
@@ -478,8 +504,13 @@ impl Receiver {
         }
     }
 
+    fn wants(&self, logged: &LoggedMessage) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.matches(&logged.message))
+    }
+
     fn acknowledge(&mut self, place: LogPlace) {
         self.outstanding.remove(place);
+        self.unwanted.remove(place);
         self.progress.acknowledge(place);
     }
 
@@ -512,6 +543,12 @@ async fn settle(parts: Parts, agent: Arc<Agent>, due: Due) -> Settled {
         Burial::Done => Settled::Gone,
         Burial::Later => Settled::Later,
     }
+}
+
+/// When a message expires.
+fn expiry(logged: &LoggedMessage) -> Instant {
+    let left = (logged.message.expires_at - OffsetDateTime::now_utc()).max(time::Duration::ZERO);
+    Instant::now() + left.min(MAX_LIFETIME).unsigned_abs()
 }
 
 /// Why a message is to be delivered no more: it expired, or was tried too often.

@@ -1,0 +1,238 @@
+//! Contexts that are shared: what there is, what is in one, and its next version.
+
+use std::path::PathBuf;
+
+use acb_sdk::{Code, Context, system_time, v1};
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde_json::json;
+
+use super::{Target, exchange, payload, refused};
+use crate::output::{self, Exit, Failure, Output};
+
+/// Lists, shows, updates or deletes shared contexts. `acb watch --contexts` follows their changes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shared {
+    #[command(subcommand)]
+    command: SharedCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum SharedCommand {
+    /// Lists contexts that this agent may read.
+    List(List),
+    /// Shows one, with its payload where that is inline. A streamed one is fetched with `acb pull`.
+    Get(Get),
+    /// Makes the next version of one of this agent's own.
+    Update(Update),
+    /// Deletes some of this agent's own.
+    Delete(Delete),
+}
+
+impl Shared {
+    pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
+        match self.command {
+            SharedCommand::List(list) => list.run(output).await,
+            SharedCommand::Get(get) => get.run(output).await,
+            SharedCommand::Update(update) => update.run(output).await,
+            SharedCommand::Delete(delete) => delete.run(output).await,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    #[command(flatten)]
+    target: Target,
+    /// Only those of this context type.
+    #[arg(long)]
+    r#type: Option<String>,
+    /// Only those that match: a CEL expression, such as `context.metadata["priority"] == "high" && context.size < 65536`.
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
+    /// At most so many: the oldest.
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
+}
+
+impl List {
+    async fn run(self, output: Output) -> Result<(), Failure> {
+        let client = self.target.connect().await?;
+        let contexts = client.contexts_matching(&self.r#type.unwrap_or_default(), &self.filter.unwrap_or_default());
+        let contexts: Vec<Context> =
+            contexts.take(self.limit.unwrap_or(usize::MAX)).try_collect().await.map_err(|error| refused("contexts", &error))?;
+        match output {
+            Output::Json => output::json(&contexts.iter().map(exchange::view).collect::<Vec<_>>()),
+            Output::Table => output::table(
+                &["ID", "TYPE", "CREATOR", "VERSION", "SIZE", "SCOPE", "UPDATED"],
+                contexts
+                    .into_iter()
+                    .map(|context| {
+                        let (scope, updated) = (scope(&context), updated(&context));
+                        let (version, size) = (context.version.to_string(), context.size.to_string());
+                        vec![context.id, context.r#type, context.creator, version, size, scope, updated]
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Get {
+    #[command(flatten)]
+    target: Target,
+    /// Its id.
+    id: String,
+}
+
+impl Get {
+    async fn run(self, output: Output) -> Result<(), Failure> {
+        let client = self.target.connect().await?;
+        let context = client.context(&self.id).await.map_err(|error| refused(&named(&self.id), &error))?;
+        if output == Output::Json {
+            let mut view = exchange::view(&context);
+            match &context.payload_ref {
+                Some(chunks) => view["payloadRef"] = json!({"backend": chunks.backend, "chunks": chunks.chunk_count}),
+                None => payload::attach(&mut view, &context.payload),
+            }
+            return output::json(&view);
+        }
+        let time = |at| system_time(at).map(payload::time).unwrap_or_default();
+        let mut rows = vec![
+            ("id", context.id.clone()),
+            ("type", context.r#type.clone()),
+            ("creator", context.creator.clone()),
+            ("version", context.version.to_string()),
+            ("size", context.size.to_string()),
+            ("content type", context.content_type.clone()),
+            ("scope", scope(&context)),
+            ("created", time(context.created_at)),
+            ("updated", time(context.updated_at)),
+        ];
+        if context.expires_at.is_some() {
+            rows.push(("expires", time(context.expires_at)));
+        }
+        let metadata: std::collections::BTreeMap<_, _> = context.metadata.iter().collect();
+        let metadata = metadata.into_iter().map(|(key, value)| vec![format!("metadata {}", shown(key)), shown(value)]);
+        let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), shown(&value)]).chain(metadata).collect();
+        output::table(&["FIELD", "VALUE"], rows)?;
+        match &context.payload_ref {
+            Some(_) => output::line(format_args!("\nIts payload is streamed: fetch it with `acb pull {}`.", context.id)),
+            None => output::line(format_args!("\n{}", payload::printable(&context.payload))),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Update {
+    #[command(flatten)]
+    target: Target,
+    /// Its id.
+    id: String,
+    /// A file with the new payload; `-` is the standard input [default: the payload stays].
+    file: Option<PathBuf>,
+    /// The version that the update is made from: it fails where that is no longer the current one [default: whichever is].
+    #[arg(long)]
+    if_version: Option<u64>,
+    /// Sets an entry of the metadata, as key=value; may be repeated. Others stay.
+    #[arg(long, value_parser = payload::pair)]
+    metadata: Vec<(String, String)>,
+    /// Removes an entry of the metadata; may be repeated.
+    #[arg(long, value_name = "KEY")]
+    remove_metadata: Vec<String>,
+    /// What the payload is [default: as before].
+    #[arg(long)]
+    content_type: Option<String>,
+    /// Deleted after this time from now on, such as 1h [default: the expiry stays].
+    #[arg(long, value_parser = payload::duration)]
+    ttl: Option<std::time::Duration>,
+}
+
+impl Update {
+    async fn run(self, output: Output) -> Result<(), Failure> {
+        let object = named(&self.id);
+        let given = self.file.as_deref().map(payload::file).transpose()?;
+        let client = self.target.connect().await?;
+        let mut read = client.context(&self.id).await.map_err(|error| refused(&object, &error))?;
+        let payload = match given {
+            Some(payload) => payload.into(),
+            None if read.payload_ref.is_some() => {
+                let message =
+                    format!("{object}: its payload is streamed and can't be kept by an update: give a file with the new one");
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            None => read.payload.clone(),
+        };
+        read.version = self.if_version.unwrap_or(read.version);
+        let mut update = client.update(&read, payload);
+        for (key, value) in self.metadata {
+            update = update.metadata(key, value);
+        }
+        for key in &self.remove_metadata {
+            update = update.without_metadata(key);
+        }
+        if let Some(content_type) = self.content_type {
+            update = update.content_type(content_type);
+        }
+        if let Some(ttl) = self.ttl {
+            update = update.ttl(ttl);
+        }
+        let updated = update.send().await.map_err(|error| match error.code() {
+            Code::Aborted => Failure::failed(format_args!("{object}: {error}; see it with `acb shared get {}`", self.id)),
+            _ => refused(&object, &error),
+        })?;
+        match output {
+            Output::Json => output::json(&exchange::view(&updated)),
+            Output::Table => {
+                output::line(format_args!("Updated {} to version {} ({} bytes).", updated.id, updated.version, updated.size))
+            }
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Delete {
+    #[command(flatten)]
+    target: Target,
+    /// Their ids.
+    #[arg(required = true)]
+    ids: Vec<String>,
+}
+
+impl Delete {
+    async fn run(self, output: Output) -> Result<(), Failure> {
+        let client = self.target.connect().await?;
+        for id in &self.ids {
+            client.delete_context(id).await.map_err(|error| refused(&named(id), &error))?;
+            match output {
+                Output::Json => output::line(json!({"deleted": id}))?,
+                Output::Table => output::line(format_args!("Deleted {id}."))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(id: &str) -> String {
+    format!("context {id:?}")
+}
+
+/// As `--scope` takes it.
+fn scope(context: &Context) -> String {
+    let access = context.access.clone().unwrap_or_default();
+    match v1::Scope::try_from(access.scope) {
+        Ok(v1::Scope::Private) => "private".to_owned(),
+        Ok(v1::Scope::Group) => format!("group:{}", access.groups.join(",")),
+        Ok(v1::Scope::Shared) => format!("shared:{}", access.agents.join(",")),
+        _ => "public".to_owned(),
+    }
+}
+
+fn updated(context: &Context) -> String {
+    system_time(context.updated_at).map(payload::time).unwrap_or_default()
+}
+
+/// What others wrote, on one line of a terminal.
+fn shown(text: &str) -> String {
+    payload::printable(text.as_bytes()).replace(['\n', '\t'], " ")
+}
