@@ -1,5 +1,6 @@
 //! The bus port, and what follows from the order of a log alone.
 
 pub mod bus;
+pub mod outbox;
 pub mod partition;
 pub mod sequencer;

@@ -1,6 +1,7 @@
 //! Contexts over two replicas, a real PostgreSQL and the bus in it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod outbox;
 mod rights;
 mod scopes;
 mod sharing;
