@@ -11,7 +11,7 @@ use acb_hub_api::{
 };
 use acb_hub_bus::{KafkaBus, PostgresBus};
 use acb_hub_core::{
-    contexts::{catalog::Contexts, parts::ContextConfig, upload::Uploads},
+    contexts::{catalog::Contexts, outbox::ContextChanges, parts::ContextConfig, upload::Uploads},
     directory::{
         presence::Registry,
         refresher::{Refresher, jittered},
@@ -23,11 +23,17 @@ use acb_hub_core::{
         readiness::Readiness,
         supervisor::{Supervisor, TaskEnded},
     },
-    log::bus::{Bus, TopicName},
+    log::{
+        bus::{Bus, TopicName},
+        outbox::{
+            noun::Noun,
+            relay::{self, Committed, Relay},
+        },
+    },
     messages::{config::MessagesConfig, request_id::RequestKey, service::Messages},
     metrics::Metrics,
 };
-use acb_hub_store::{PgStore, context::PgContexts};
+use acb_hub_store::{PgStore, context::PgContexts, outbox::PgOutbox};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -267,11 +273,16 @@ impl Parts {
     }
 
     fn contexts(&self) -> Arc<Contexts> {
+        let (tenant, directory) = (self.config.hub.tenant.as_str(), self.refresher.directory());
+        let (outbox, committed) = (Arc::new(PgOutbox::new(&self.store)), Committed::default());
+        let nouns: [Arc<dyn Noun>; 1] = [Arc::new(ContextChanges::new(tenant, directory.clone()))];
+        let relay = Relay::new(self.bus.clone(), outbox, nouns, committed.clone(), relay::POLL);
+        self.supervisor.spawn("outbox.relay", relay.run(self.supervisor.stop().clone()));
         Contexts::start(
             self.bus.clone(),
-            PgContexts::new(&self.store).stores(),
-            self.refresher.directory().clone(),
-            self.config.hub.tenant.as_str(),
+            PgContexts::new(&self.store).stores(committed),
+            directory.clone(),
+            tenant,
             ContextConfig::default(),
             self.metrics.contexts(),
             &self.supervisor,

@@ -31,7 +31,7 @@ const TABLES: [&str; 20] = [
     "upload",
     "chunk",
     "context",
-    "context_outbox",
+    "outbox",
 ];
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use acb_hub_core::{
     contexts::{
         audience::Access,
+        change::Change,
         context::{Context, ContextId, Payload, UploadId},
+        outbox::NOUN,
+        parts::ContextStores,
         ports::{ContextStore, Created, Expiry, ListFilter},
         visibility::Viewer,
     },
     directory::{agent::AgentId, schema::SchemaRef},
     fault::{Code, Fault},
+    log::outbox::relay::Committed,
 };
 use acb_hub_pool::{Pool, Session, Timestamp};
 use async_trait::async_trait;
@@ -25,7 +29,7 @@ use crate::{
     visibility,
 };
 
-/// Contexts, uploads, chunks and the outbox of the tenant whose login the pool uses.
+/// Contexts, uploads and chunks of the tenant whose login the pool uses.
 #[derive(Clone, Debug)]
 pub struct PgContexts {
     pub(crate) pool: Pool,
@@ -39,16 +43,11 @@ impl PgContexts {
         Self { pool: store.pool.clone(), timer: store.timer.clone() }
     }
 
-    /// All ports of the context service.
+    /// All ports of the context service. `committed` hears of each change that is there for the log.
     #[must_use]
-    pub fn stores(self) -> acb_hub_core::contexts::parts::ContextStores {
+    pub fn stores(self, committed: Committed) -> ContextStores {
         let this = std::sync::Arc::new(self);
-        acb_hub_core::contexts::parts::ContextStores {
-            contexts: this.clone(),
-            outbox: this.clone(),
-            uploads: this.clone(),
-            chunks: this,
-        }
+        ContextStores { contexts: this.clone(), uploads: this.clone(), chunks: this, committed }
     }
 }
 
@@ -65,7 +64,8 @@ const INSERT: &str = "
         VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $20, $21)
         ON CONFLICT (tenant_id, creator, idempotency_key) DO NOTHING
         RETURNING tenant_id, context_id, type)
-    INSERT INTO acb.context_outbox (tenant_id, context_id, type, event) SELECT tenant_id, context_id, type, $19 FROM made";
+    INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
+    SELECT tenant_id, context_id, type, $19, $22, $23 FROM made";
 
 /// Makes a context and its event. False where its idempotency key is taken.
 pub(crate) async fn insert(
@@ -97,6 +97,8 @@ pub(crate) async fn insert(
         .bind(&event[..])
         .bind(context.schema.as_ref().map(|schema| &schema.id))
         .bind(context.schema.as_ref().map(|schema| &schema.version))
+        .bind(NOUN)
+        .bind(Change::Created.number().cast_signed())
         .execute(connection)
         .await?;
     Ok(made.rows_affected() > 0)
@@ -164,8 +166,8 @@ impl ContextStore for PgContexts {
                 WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > now())
                 RETURNING tenant_id, context_id, type),
             logged AS (
-                INSERT INTO acb.context_outbox (tenant_id, context_id, type, event)
-                SELECT tenant_id, context_id, type, $10 FROM changed RETURNING context_id)
+                INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
+                SELECT tenant_id, context_id, type, $10, $13, $14 FROM changed RETURNING instance)
             SELECT old.upload_id FROM logged LEFT JOIN old ON true";
         let (payload, _) = split(&context.payload);
         let mut transaction = self.pool.begin().await.map_err(|error| query.fault(error))?;
@@ -182,6 +184,8 @@ impl ContextStore for PgContexts {
             .bind(&event[..])
             .bind(context.schema.as_ref().map(|schema| &schema.id))
             .bind(context.schema.as_ref().map(|schema| &schema.version))
+            .bind(NOUN)
+            .bind(Change::Updated.number().cast_signed())
             .fetch_optional(&mut *transaction)
             .await
             .map_err(|error| query.fault(error))?;
@@ -199,11 +203,12 @@ impl ContextStore for PgContexts {
             WITH gone AS (
                 DELETE FROM acb.context WHERE context_id = $1 AND version = $2 RETURNING tenant_id, context_id, type, upload_id),
             logged AS (
-                INSERT INTO acb.context_outbox (tenant_id, context_id, type, event)
-                SELECT tenant_id, context_id, type, $3 FROM gone RETURNING context_id)
+                INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
+                SELECT tenant_id, context_id, type, $3, $4, $5 FROM gone RETURNING instance)
             SELECT gone.upload_id FROM gone, logged";
         let mut transaction = self.pool.begin().await.map_err(|error| query.fault(error))?;
-        let gone = sqlx::query(SQL).bind(id.0).bind(signed(version)).bind(&event[..]).fetch_optional(&mut *transaction);
+        let gone = sqlx::query(SQL).bind(id.0).bind(signed(version)).bind(&event[..]).bind(NOUN);
+        let gone = gone.bind(Change::Deleted.number().cast_signed()).fetch_optional(&mut *transaction);
         let gone = gone.await.map_err(|error| query.fault(error))?;
         if let Some(row) = &gone {
             let upload: Option<Uuid> = row.try_get("upload_id").map_err(|error| query.fault(error))?;

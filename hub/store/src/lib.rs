@@ -12,7 +12,7 @@ pub mod login;
 mod mailbox;
 pub mod migrations;
 mod number;
-mod outbox;
+pub mod outbox;
 pub mod presence;
 mod query_timer;
 pub mod schema;

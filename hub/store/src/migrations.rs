@@ -23,6 +23,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "sweeps", sql: include_str!("../migrations/0008_sweeps.sql") },
     Migration { version: 9, name: "log-cuts", sql: include_str!("../migrations/0009_log_cuts.sql") },
     Migration { version: 10, name: "positions", sql: include_str!("../migrations/0010_positions.sql") },
+    Migration { version: 11, name: "outbox", sql: include_str!("../migrations/0011_outbox.sql") },
 ];
 
 /// The version that this code was written for.

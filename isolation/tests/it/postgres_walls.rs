@@ -135,7 +135,7 @@ async fn furnish(world: &World) {
             "topic, partition, \"offset\", value, log_time",
             "'acb.acme.sys.dlq', 0, 1000000, '\\x00', now()".to_owned(),
         ),
-        ("context_outbox", "context_id, type, event", format!("{any}, 'unknown', '\\x00'")),
+        ("outbox", "instance, topic, kind, content", format!("{any}, 'unknown', 1, '\\x00'")),
     ] {
         world
             .sql(&format!("INSERT INTO acb.{table} (tenant_id, {columns}) VALUES ({acme}, {values}) ON CONFLICT DO NOTHING"))

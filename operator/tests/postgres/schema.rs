@@ -92,6 +92,10 @@ const SWEEPS: &[(&str, &[&str])] = &[
     ("acb.mailbox WHERE epoch = 1 AND expires_at <= now() ORDER BY expires_at", &["epoch", "expires_at"]),
     ("acb.mailbox WHERE epoch = 1", &["epoch"]),
     ("acb.refresh_token WHERE expires_at < now()", &["expires_at"]),
+    (
+        "acb.outbox WHERE (noun, instance) > ('', '00000000-0000-0000-0000-000000000000') ORDER BY noun, instance, sequence LIMIT 1",
+        &["noun", "instance"],
+    ),
 ];
 
 async fn every_sweep_uses_an_index(world: &World) {

@@ -17,7 +17,6 @@ use super::{
     expiry::ExpirySweep,
     parts::{ContextConfig, ContextStores, Parts, RETRIES, busy},
     ports::{Created, ListFilter},
-    relay::{self, Relay},
     subscription::{From, Source, Subscriber, Subscription},
     tail::{ContextTail, WindowSize},
     visibility::Viewer,
@@ -111,7 +110,7 @@ pub struct Contexts {
 }
 
 impl Contexts {
-    /// Starts the service and its background work, which ends with the hub.
+    /// Starts the service and its background work, which ends with the hub. Its changes wait in the outbox for the relay.
     #[must_use]
     pub fn start(
         bus: Arc<dyn Bus>,
@@ -125,13 +124,12 @@ impl Contexts {
         let tenant = tenant.into();
         let contexts = Self::idle(bus, stores, directory, tenant, config, metrics.clone(), supervisor);
         let stop = supervisor.stop();
-        supervisor.spawn("contexts.relay", contexts.relay().run(stop.clone()));
         let expiry = ExpirySweep::new(contexts.parts.clone(), metrics);
         supervisor.spawn("contexts.expiry", expiry.run(contexts.parts.config.upload_lifetime, stop.clone()));
         contexts
     }
 
-    /// The service without its background work: its changes wait for a replica that relays.
+    /// The service without its background work.
     #[must_use]
     pub fn idle(
         bus: Arc<dyn Bus>,
@@ -174,7 +172,7 @@ impl Contexts {
         for _ in 0..RETRIES {
             match (self.parts.stores.contexts.create(&context, key, event.clone()).await?, key) {
                 (Created::New, _) => {
-                    self.parts.committed.notify_one();
+                    self.parts.stores.committed.tell();
                     return Ok(context);
                 }
                 (Created::Before(first), Some(key)) if first.expired(now()) => {
@@ -232,7 +230,7 @@ impl Contexts {
         if !self.parts.stores.contexts.update(&context, event).await? {
             return Err(conflict());
         }
-        self.parts.committed.notify_one();
+        self.parts.stores.committed.tell();
         Ok(context)
     }
 
@@ -385,20 +383,6 @@ impl Contexts {
             ));
         }
         Ok(context)
-    }
-
-    fn relay(&self) -> Relay {
-        Relay {
-            tenant: self.tenant.clone(),
-            bus: self.bus.clone(),
-            outbox: self.parts.stores.outbox.clone(),
-            directory: self.parts.directory.clone(),
-            committed: self.parts.committed.clone(),
-            poll: self.parts.config.relay_poll,
-            shapes: HashMap::new(),
-            refusing: relay::refusals(),
-            passed_over: HashMap::new(),
-        }
     }
 }
 

@@ -194,7 +194,9 @@ pub enum Change {
 }
 
 impl Change {
-    fn number(self) -> u32 {
+    /// As the log and the outbox have it.
+    #[must_use]
+    pub fn number(self) -> u32 {
         match self {
             Self::Created => 1,
             Self::Updated => 2,
@@ -287,12 +289,17 @@ pub fn encode(change: Change, context: &Context, previous: Option<&Context>) -> 
 /// The record that carries an encoded change.
 pub fn record(event: Bytes) -> Result<Record, Fault> {
     let change = read(&event)?;
-    let deleted = change.kind == Change::Deleted.number();
-    Ok(Record {
-        key: Some(change.id),
+    let id = ContextId(uuid(&change.id)?);
+    Ok(record_of(id, change.kind == Change::Deleted.number(), event))
+}
+
+/// The same, of this context, without a look into the change.
+pub(crate) fn record_of(id: ContextId, deleted: bool, event: Bytes) -> Record {
+    Record {
+        key: Some(Bytes::copy_from_slice(id.0.as_bytes())),
         headers: if deleted { vec![(DELETED.to_owned(), event.clone())] } else { Vec::new() },
         value: (!deleted).then_some(event),
-    })
+    }
 }
 
 /// The same change without its payload: for a topic that does not take so large a record. Readers get the payload by the id.

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     change::{self, Change},
     context::{Context, ContextId, Payload},
     filter::ContextFilter,
-    ports::{ChunkStore, ContextStore, Outbox, UploadStore},
+    ports::{ChunkStore, ContextStore, UploadStore},
     schema_check::SchemaChecks,
     visibility::Viewer,
 };
@@ -22,6 +22,7 @@ use crate::{
         budget::{Budget, Room, Shares},
         clock::now,
     },
+    log::outbox::relay::Committed,
     metrics::contexts::ContextMetrics,
 };
 
@@ -44,19 +45,17 @@ pub(crate) const RETRIES: usize = 10;
 pub struct ContextStores {
     /// Contexts.
     pub contexts: Arc<dyn ContextStore>,
-    /// Changes that the log may not have yet.
-    pub outbox: Arc<dyn Outbox>,
     /// Uploads.
     pub uploads: Arc<dyn UploadStore>,
     /// Their chunks.
     pub chunks: Arc<dyn ChunkStore>,
+    /// Tells the relay that a change was committed.
+    pub committed: Committed,
 }
 
 /// Times and bounds.
 #[derive(Clone, Debug)]
 pub struct ContextConfig {
-    /// How often to look for changes that another replica did not get to the log.
-    pub relay_poll: Duration,
     /// How often to look for what has expired.
     pub expiry_poll: Duration,
     /// After how long without a chunk an upload is abandoned.
@@ -74,7 +73,6 @@ pub struct ContextConfig {
 impl Default for ContextConfig {
     fn default() -> Self {
         Self {
-            relay_poll: Duration::from_secs(5),
             expiry_poll: Duration::from_secs(10),
             upload_lifetime: Duration::from_secs(24 * 60 * 60),
             window_events: 1024,
@@ -92,8 +90,6 @@ pub(crate) struct Parts {
     pub(crate) schemas: SchemaChecks,
     pub(crate) config: ContextConfig,
     pub(crate) metrics: ContextMetrics,
-    /// Wakes the relay: a change was committed.
-    pub(crate) committed: Arc<Notify>,
     /// Payloads and events of calls.
     calls: Shares<AgentId>,
     /// Records that subscribers read.
@@ -108,7 +104,6 @@ impl Parts {
             schemas: SchemaChecks::default(),
             config,
             metrics,
-            committed: Arc::default(),
             calls: Shares::queues(Budget::new(CALLS.0), CALLS.1),
             reads: Arc::new(Shares::strict(Budget::new(READS.0), READS.1)),
         }
@@ -159,7 +154,7 @@ impl Parts {
         let event = change::encode(Change::Deleted, &tombstone, None)?;
         let removed = self.stores.contexts.delete(context.id, context.version, event).await?;
         if removed {
-            self.committed.notify_one();
+            self.stores.committed.tell();
         }
         Ok(removed)
     }

@@ -1,4 +1,4 @@
-//! The ports that keep contexts and their unlogged changes.
+//! The ports that keep contexts.
 
 use std::time::Duration;
 
@@ -55,35 +55,6 @@ pub struct ListFilter<'a> {
     pub kind: Option<&'a str>,
     /// After this one.
     pub after: Option<ContextId>,
-}
-
-/// A change that the log may not have yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unlogged {
-    /// Its place among the changes of its context.
-    pub sequence: i64,
-    /// Of which context.
-    pub context: ContextId,
-    /// Of which type.
-    pub kind: String,
-    /// As encoded by [`context_event`](crate::contexts::catalog::change).
-    pub event: Bytes,
-}
-
-/// Some unlogged changes, claimed: while this lives no other replica gets a change of these contexts. Dropping it gives them back.
-#[async_trait]
-pub trait Claim: Send {
-    /// The changes, in the order in which they must be logged for each context: for each the oldest that there is, without a gap.
-    fn changes(&self) -> &[Unlogged];
-    /// Forgets what the log has.
-    async fn done(self: Box<Self>, sequences: &[i64]) -> Result<(), Fault>;
-}
-
-/// Keeps unlogged changes.
-#[async_trait]
-pub trait Outbox: Send + Sync + 'static {
-    /// Claims some, of other contexts than these. `None` where nothing of those is unclaimed.
-    async fn claim(&self, passed_over: &[ContextId]) -> Result<Option<Box<dyn Claim>>, Fault>;
 }
 
 /// A payload on its way in.

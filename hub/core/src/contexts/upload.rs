@@ -344,7 +344,7 @@ impl UploadSession {
         let event = change::encode(Change::Created, &context, None)?;
         match self.uploads.parts.stores.uploads.finish(id, &context, event).await? {
             Finished::New => {
-                self.uploads.parts.committed.notify_one();
+                self.uploads.parts.stores.committed.tell();
                 Ok(context)
             }
             Finished::Before(first) => self.finished_before(first, sha256).await,

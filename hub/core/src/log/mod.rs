@@ -2,5 +2,6 @@
 
 pub mod bus;
 pub mod follower;
+pub mod outbox;
 pub mod partition;
 pub mod sequencer;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod filtering;
+mod outbox;
 mod rights;
 mod scopes;
 mod sharing;

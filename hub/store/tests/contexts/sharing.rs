@@ -28,9 +28,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::world::{DEADLINE, World, brief, describe, new, reason};
+use crate::{
+    outbox::claim,
+    world::{DEADLINE, World, brief, describe, new, reason},
+};
 
-fn update(context: &acb_hub_core::contexts::context::Context, payload: &str) -> ContextUpdate {
+pub(crate) fn update(context: &acb_hub_core::contexts::context::Context, payload: &str) -> ContextUpdate {
     ContextUpdate {
         id: context.id,
         version: context.version,
@@ -262,8 +265,8 @@ async fn a_change_survives_a_crash_before_the_log_has_it() {
     let dying = world.replica_with(ContextConfig::default(), false).await;
     drop(two);
     let repeated = dying.share(alice, "repeated", Access::public()).await;
-    let claim = dying.stores.outbox.claim(&[]).await.unwrap().unwrap();
-    let record = acb_hub_core::contexts::change::record(claim.changes()[0].event.clone()).unwrap();
+    let claim = claim(&dying).await.unwrap();
+    let record = acb_hub_core::contexts::change::record(claim.entries()[0].content.clone()).unwrap();
     let topic = TopicName::context(world.tenant.name(), "notes");
     let partition = acb_hub_core::log::partition::partition_of(repeated.id.0, 2);
     dying.bus.append(&topic, partition, record).await.unwrap().await.unwrap();
@@ -320,22 +323,4 @@ async fn changes_that_the_log_does_not_take_hold_up_no_others() {
         }
     };
     tokio::time::timeout(DEADLINE, all).await.expect("in the end they are taken");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_claimed_context_is_nobody_elses() {
-    let world = World::new().await;
-    let alice = world.agent("alice", &[]).await;
-    let one = world.replica_with(ContextConfig::default(), false).await;
-    let first = one.share(alice, "first", Access::public()).await;
-    let held = one.stores.outbox.claim(&[]).await.unwrap().unwrap();
-    one.contexts.update(&one.agent(alice), update(&first, "second")).await.unwrap();
-    assert!(one.stores.outbox.claim(&[]).await.unwrap().is_none(), "a later change must not overtake a claimed one");
-    let other = one.share(alice, "other", Access::public()).await;
-    let second = one.stores.outbox.claim(&[]).await.unwrap().unwrap();
-    assert_eq!(second.changes().iter().map(|change| change.context).collect::<Vec<_>>(), [other.id]);
-    let sequences: Vec<_> = held.changes().iter().map(|change| change.sequence).collect();
-    held.done(&sequences).await.unwrap();
-    let third = one.stores.outbox.claim(&[]).await.unwrap().unwrap();
-    assert_eq!(third.changes().iter().map(|change| change.context).collect::<Vec<_>>(), [first.id]);
 }

@@ -359,7 +359,7 @@ async fn streams_that_wait_for_the_store_hold_few_chunks() {
     let server = Postgres::start(Version::Installed).await;
     let tenant = server.tenant("acme").await;
     tenant.context_type("notes", 2).await;
-    let world = World { tenant };
+    let world = World::of(tenant);
     let alice = world.agent("alice", &[]).await;
     let replica = world.replica().await;
     let file = File::of(6 * CHUNK_BYTES as usize);

@@ -90,10 +90,9 @@ async fn a_slow_subscriber_misses_nothing_and_holds_up_nobody() {
 /// The relay is rung at the commit: nothing waits for its poll, which would come after the deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_told_at_once() {
-    let world = World::new().await;
+    let world = World { relay_poll: std::time::Duration::from_secs(600), ..World::new().await };
     let alice = world.agent("alice", &[]).await;
-    let config = ContextConfig { relay_poll: std::time::Duration::from_secs(600), ..ContextConfig::default() };
-    let one = world.replica_with(config, true).await;
+    let one = world.replica().await;
     let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Now).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     for number in 0..20 {

@@ -6,11 +6,12 @@ use acb_hub_core::{
     contexts::{
         audience::{Access, Scope},
         context::{Context, ContextId, Payload},
-        ports::{Created, ListFilter},
+        ports::{ContextStore as _, Created, ListFilter},
         visibility::Viewer,
     },
     directory::agent::{Agent, AgentId, Role},
 };
+use acb_hub_store::{PgStore, context::PgContexts};
 use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -82,14 +83,14 @@ fn context(dice: &mut Dice, ids: &[AgentId]) -> Context {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_query_shows_what_the_decision_allows() {
     let world = World::new().await;
-    let one = world.replica_with(acb_hub_core::contexts::parts::ContextConfig::default(), false).await;
+    let store = PgContexts::new(&PgStore::new(world.tenant.connect_options()));
     let mut dice = Dice(u64::from(std::process::id()));
     println!("seed {}", dice.0);
     let ids: Vec<_> = (1..6).map(|number| AgentId(Uuid::from_u128(number))).collect();
     let mut contexts = Vec::new();
     for _ in 0..250 {
         let context = context(&mut dice, &ids);
-        assert_eq!(one.stores.contexts.create(&context, None, Bytes::from_static(b"x")).await.unwrap(), Created::New);
+        assert_eq!(store.create(&context, None, Bytes::from_static(b"x")).await.unwrap(), Created::New);
         contexts.push(context);
     }
     let mut shown = 0;
@@ -98,7 +99,7 @@ async fn the_query_shows_what_the_decision_allows() {
         let viewer = Viewer::of(&agent);
         let kind = [None, Some(dice.one(&TYPES))][dice.roll(2)];
         let filter = ListFilter { kind, after: None };
-        let listed = one.stores.contexts.list(&viewer, filter, 1000).await.unwrap();
+        let listed = store.list(&viewer, filter, 1000).await.unwrap();
         let listed: BTreeSet<_> = listed.iter().map(|context| context.id).collect();
         let of_kind = contexts.iter().filter(|context| kind.is_none_or(|kind| kind == context.kind));
         let allowed: BTreeSet<_> = of_kind.filter(|context| context.seen_by(&viewer)).map(|context| context.id).collect();

@@ -8,6 +8,7 @@ use acb_hub_core::{
         audience::{Access, Scope},
         catalog::{Contexts, NewContext},
         context::{Context, Description},
+        outbox::ContextChanges,
         parts::{ContextConfig, ContextStores},
         subscription::{Notice, Subscription},
         upload::Uploads,
@@ -18,10 +19,16 @@ use acb_hub_core::{
     },
     fault::Fault,
     kit::supervisor::Supervisor,
-    log::bus::Bus,
+    log::{
+        bus::Bus,
+        outbox::{
+            noun::Noun,
+            relay::{Committed, Relay},
+        },
+    },
     metrics::contexts::ContextMetrics,
 };
-use acb_hub_store::{PgStore, context::PgContexts};
+use acb_hub_store::{PgStore, context::PgContexts, outbox::PgOutbox};
 use acb_testbed::{AgentRow, Postgres, TestTenant};
 use tokio_util::sync::DropGuard;
 
@@ -30,12 +37,14 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct World {
     pub(crate) tenant: TestTenant,
+    /// How often a relay looks for what another replica left behind.
+    pub(crate) relay_poll: Duration,
 }
 
 pub(crate) struct Replica {
     pub(crate) contexts: Arc<Contexts>,
     pub(crate) uploads: Uploads,
-    pub(crate) stores: ContextStores,
+    pub(crate) outbox: Arc<PgOutbox>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) directory: Directory,
     pub(crate) store: PgStore,
@@ -47,7 +56,12 @@ impl World {
     pub(crate) async fn new() -> Self {
         let tenant = Postgres::shared().await.fresh_tenant("acme").await;
         tenant.context_type("notes", 2).await;
-        Self { tenant }
+        Self::of(tenant)
+    }
+
+    /// Of this tenant.
+    pub(crate) fn of(tenant: TestTenant) -> Self {
+        Self { tenant, relay_poll: Duration::from_millis(200) }
     }
 
     /// An agent that publishes and reads `notes`.
@@ -75,7 +89,7 @@ impl World {
     }
 
     pub(crate) async fn replica(&self) -> Replica {
-        self.replica_with(ContextConfig { relay_poll: Duration::from_millis(200), ..ContextConfig::default() }, true).await
+        self.replica_with(ContextConfig::default(), true).await
     }
 
     /// `works`: relays, and deletes what has expired.
@@ -96,16 +110,21 @@ impl World {
         let id = self.tenant.id_bytes().try_into().unwrap();
         let bus: Arc<dyn Bus> = Arc::new(PostgresBus::connect(id, store.pool().clone(), &supervisor));
         let directory = Directory::new(store.load().await.unwrap());
-        let stores = change(PgContexts::new(&store).stores());
+        let committed = Committed::default();
+        let stores = change(PgContexts::new(&store).stores(committed.clone()));
+        let outbox = Arc::new(PgOutbox::new(&store));
         let metrics = ContextMetrics::new(self.tenant.name());
         let name = self.tenant.name();
         let contexts = if works {
+            let nouns: [Arc<dyn Noun>; 1] = [Arc::new(ContextChanges::new(name, directory.clone()))];
+            let relay = Relay::new(bus.clone(), outbox.clone(), nouns, committed, self.relay_poll);
+            supervisor.spawn("outbox.relay", relay.run(supervisor.stop().clone()));
             Contexts::start(bus.clone(), stores.clone(), directory.clone(), name, config, metrics.clone(), &supervisor)
         } else {
             Contexts::idle(bus.clone(), stores.clone(), directory.clone(), name, config, metrics.clone(), &supervisor)
         };
         let uploads = Uploads::new(&contexts, metrics);
-        Replica { contexts, uploads, stores, bus, directory, store, _stop: supervisor.stop().clone().drop_guard() }
+        Replica { contexts, uploads, outbox, bus, directory, store, _stop: supervisor.stop().clone().drop_guard() }
     }
 }
 
