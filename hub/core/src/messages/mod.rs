@@ -17,6 +17,7 @@ mod pending;
 pub mod ports;
 mod reader;
 mod receiver;
+mod recipients;
 mod replies;
 pub mod request_id;
 mod sender;
