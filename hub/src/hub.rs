@@ -253,7 +253,7 @@ impl Parts {
         };
         let messages = self.until(LOG, &place, start).await;
         tokio::select! {
-            () = self.caught_up(&messages) => Ok(messages),
+            () = self.caught_up(&messages) => Ok(messages.with_presence(store)),
             why = messages.stopped() => Err(HubError::StartOver(why)),
         }
     }

@@ -39,7 +39,7 @@ impl Agents {
                 agents
                     .into_iter()
                     .map(|agent| {
-                        let status = status(&agent).to_owned();
+                        let status = shown(&agent);
                         vec![agent.name, agent.r#type, status, agent.role, agent.groups.join(","), agent.capabilities.join(",")]
                     })
                     .collect(),
@@ -56,9 +56,19 @@ fn status(agent: &Agent) -> &'static str {
     }
 }
 
+/// What a person is to know first: that nobody is there to be written to.
+fn shown(agent: &Agent) -> String {
+    match (agent.registered_by.as_str(), agent.suspended) {
+        (_, true) => "suspended".to_owned(),
+        ("", false) => status(agent).to_owned(),
+        (by, false) => format!("via {by}"),
+    }
+}
+
 fn view(agent: &Agent) -> Value {
     json!({
         "id": agent.id, "name": agent.name, "type": agent.r#type, "status": status(agent), "role": agent.role,
+        "suspended": agent.suspended, "registeredBy": Some(&agent.registered_by).filter(|by| !by.is_empty()),
         "groups": agent.groups, "capabilities": agent.capabilities, "location": agent.location,
         "metadata": agent.metadata, "tenant": agent.tenant,
         "createdAt": system_time(agent.created_at).map(payload::time),

@@ -99,6 +99,18 @@ async fn agents_are_found_by_what_they_are() {
     assert_eq!((&found["status"], &found["capabilities"]), (&json!("offline"), &json!(["summarize", "translate"])));
     let table = world.run(&["agents", "--type", "oddity"]).await.ok().stdout;
     assert!(table.starts_with("NAME") && table.contains("summarize,translate"), "{table}");
+
+    // Who is suspended is shown so, and who would wait for it hears so.
+    let paused = agent("paused", "{type: pauser, role: agent-full, suspend: true}");
+    fs::write(world.dev.resources().join("paused.yaml"), paused).unwrap();
+    let shown = world.until("it is shown", async || {
+        let table = world.run(&["agents", "--type", "pauser"]).await.ok().stdout;
+        table.contains("paused").then_some(table)
+    });
+    let table = shown.await;
+    assert!(table.lines().nth(1).unwrap().contains("suspended"), "{table}");
+    assert_eq!(world.json(&["agents", "--type", "pauser"]).await[0]["suspended"], true);
+    world.run(&["request", "paused", "x", "--topic", "t"]).await.fails(1, &["agent paused is suspended", "RECIPIENT_SUSPENDED"]);
 }
 
 #[tokio::test]

@@ -88,6 +88,8 @@ async fn a_message_that_cannot_be_sent_says_why() {
     let unknown = world.run(&send(&["nobody", "x"])).await.fails(3, &["\"nobody\"", "RECIPIENT_NOT_FOUND"]);
     assert_eq!(unknown.stderr.lines().count(), 1, "{}", unknown.stderr);
     world.run(&send(&["--group", "nobody", "x"])).await.fails(3, &["\"nobody\""]);
+    world.run(&send(&["observer", "x"])).await.fails(1, &["role observer", "RECIPIENT_CANNOT_RECEIVE"]);
+    world.run(&send(&["--group", "watchers", "x"])).await.fails(1, &["0 members", "NO_RECIPIENTS"]);
     world.run(&send(&[])).await.fails(2, &["--group or --all"]);
     world.run(&send(&["--all", "x", "y"])).await.fails(2, &["\"y\""]);
     world.run(&send(&["inbox", "{", "--json"])).await.fails(2, &["not JSON"]);
@@ -162,7 +164,7 @@ async fn a_request_that_nobody_answers_ends_in_time() {
     let world = World::of(&["sender"]).await;
     let began = Instant::now();
     let ask = ["request", "-c", "sender", "silent", "x", "--topic", "t", "--timeout", "1s"];
-    world.run(&ask).await.fails(5, &["\"silent\"", "NO_REPLY"]);
+    world.run(&ask).await.fails(5, &["\"silent\"", "NO_REPLY", "agent silent was never there"]);
     assert!(began.elapsed().as_secs_f64() >= 1.0 && began.elapsed().as_secs() < 25, "{:?}", began.elapsed());
     world.run(&["request", "-c", "sender", "nobody", "x", "--topic", "t"]).await.fails(3, &["RECIPIENT_NOT_FOUND"]);
     world.run(&["request", "-c", "sender", "silent", "--topic", "t", "--timeout", "soon"]).await.fails(2, &["30s"]);

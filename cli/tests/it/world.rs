@@ -25,7 +25,7 @@ const AGENTS: [(&str, &str); 15] = [
     ("found", "{type: oddity, role: agent-full, capabilities: [summarize, translate], location: attic}"),
     ("inbox", "{type: worker, role: agent-full, groups: [readers, workers]}"),
     ("inbox-by-topic", "{type: worker, role: agent-full}"),
-    ("observer", "{type: watcher, role: observer}"),
+    ("observer", "{type: watcher, role: observer, groups: [watchers]}"),
     ("answers-text", "{type: worker, role: agent-full}"),
     ("answers-file", "{type: worker, role: agent-full}"),
     ("answers-command", "{type: worker, role: agent-full}"),

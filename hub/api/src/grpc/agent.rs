@@ -51,6 +51,8 @@ impl Agents {
             tenant: self.tenant.clone(),
             created_at: Some(timestamp(agent.created_at)),
             last_seen_at: listed.presence.map(|presence| timestamp(presence.last_seen_at)),
+            suspended: agent.suspended,
+            registered_by: listed.registered_by.clone().unwrap_or_default(),
         }
     }
 

@@ -112,12 +112,17 @@ pub struct Listed {
     pub agent: Arc<Agent>,
     /// When it was seen; `None`: never.
     pub presence: Option<Presence>,
+    /// Who registered it, by name. Such an agent has no key of its own, and so no mailbox: it is reached by way of who registered it.
+    pub registered_by: Option<String>,
 }
 
 impl Listed {
-    /// Its status now.
+    /// Its status now. One that can't be reached is never online.
     #[must_use]
     pub fn status(&self, now: OffsetDateTime) -> Status {
+        if self.registered_by.is_some() {
+            return Status::Offline;
+        }
         self.presence.map_or(Status::Offline, |presence| presence.status(now))
     }
 }
@@ -202,7 +207,8 @@ impl Registry {
         }
         let row = self.store.register(caller.agent.id, &registration).await?;
         self.store.note(row.id, true).await?;
-        Ok(Listed { agent: Arc::new(as_agent(row, &caller.agent)), presence: Some(seen_now()) })
+        let registered_by = Some(caller.agent.name.clone());
+        Ok(Listed { agent: Arc::new(as_agent(row, &caller.agent)), presence: Some(seen_now()), registered_by })
     }
 
     async fn announce(&self, caller: &Caller, registration: &Registration) -> Result<Listed, Fault> {
@@ -223,7 +229,7 @@ impl Registry {
             ));
         }
         self.store.note(agent.id, true).await?;
-        Ok(Listed { agent: agent.clone(), presence: Some(seen_now()) })
+        Ok(Listed { agent: agent.clone(), presence: Some(seen_now()), registered_by: None })
     }
 
     /// Takes the caller, or one that it registered, offline.
@@ -247,17 +253,17 @@ impl Registry {
     /// One agent by name.
     pub async fn get(&self, name: &str) -> Result<Listed, Fault> {
         let snapshot = self.directory.snapshot();
-        let agent = match snapshot.agent_named(name) {
-            Some(agent) => agent.clone(),
+        let (agent, registered_by) = match snapshot.agent_named(name) {
+            Some(agent) => (agent.clone(), None),
             None if check_name(name).is_err() => return Err(no_such_agent(name)),
             None => {
                 let row = self.store.registered_as(name).await?.ok_or_else(|| no_such_agent(name))?;
                 let by = snapshot.agent(row.by).ok_or_else(|| no_such_agent(name))?;
-                Arc::new(as_agent(row, by))
+                (Arc::new(as_agent(row, by)), Some(by.name.clone()))
             }
         };
         let presence = self.store.presence(&[agent.id]).await?.remove(&agent.id);
-        Ok(Listed { agent, presence })
+        Ok(Listed { agent, presence, registered_by })
     }
 
     /// One page of those who match, and where the next one begins (`None`: this is the last).
@@ -269,23 +275,29 @@ impl Registry {
             ));
         }
         let mut agents = self.everyone().await?;
-        agents.retain(|agent| agent.name > page.after && criteria.match_agent(agent));
-        agents.sort_by(|a, b| a.name.cmp(&b.name));
-        let more = page::cut(&mut agents, page::size(page.size), |agent| bytes(agent));
-        let next = agents.last().filter(|_| more).map(|last| last.name.clone());
-        let ids: Vec<AgentId> = agents.iter().map(|agent| agent.id).collect();
+        agents.retain(|listed| listed.agent.name > page.after && criteria.match_agent(&listed.agent));
+        agents.sort_by(|a, b| a.agent.name.cmp(&b.agent.name));
+        let more = page::cut(&mut agents, page::size(page.size), |listed| bytes(&listed.agent));
+        let next = agents.last().filter(|_| more).map(|last| last.agent.name.clone());
+        let ids: Vec<AgentId> = agents.iter().map(|listed| listed.agent.id).collect();
         let presence = self.store.presence(&ids).await?;
-        Ok((agents.into_iter().map(|agent| Listed { presence: presence.get(&agent.id).copied(), agent }).collect(), next))
+        for listed in &mut agents {
+            listed.presence = presence.get(&listed.agent.id).copied();
+        }
+        Ok((agents, next))
     }
 
-    async fn everyone(&self) -> Result<Vec<Arc<Agent>>, Fault> {
+    /// All agents, without their presence.
+    async fn everyone(&self) -> Result<Vec<Listed>, Fault> {
         let snapshot = self.directory.snapshot();
-        let mut agents: Vec<Arc<Agent>> = snapshot.agents().cloned().collect();
+        let declared = |agent: &Arc<Agent>| Listed { agent: agent.clone(), presence: None, registered_by: None };
+        let mut agents: Vec<Listed> = snapshot.agents().map(declared).collect();
         for row in self.store.registered().await? {
             if snapshot.agent_named(&row.registration.name).is_none()
                 && let Some(by) = snapshot.agent(row.by)
             {
-                agents.push(Arc::new(as_agent(row, by)));
+                let registered_by = Some(by.name.clone());
+                agents.push(Listed { agent: Arc::new(as_agent(row, by)), presence: None, registered_by });
             }
         }
         Ok(agents)
@@ -401,7 +413,14 @@ mod tests {
             match registry.register(&caller, registration).await {
                 Ok(made) => {
                     assert_eq!(made.agent.role, role, "of its own role");
-                    assert_eq!(registry.get("helper").await.unwrap().agent.id, made.agent.id);
+                    let (listed, _) = registry.list(&Criteria::default(), &Page::default()).await.unwrap();
+                    let listed = listed.into_iter().find(|listed| listed.agent.name == "helper").unwrap();
+                    for found in [&made, &listed, &registry.get("helper").await.unwrap()] {
+                        assert_eq!(found.agent.id, made.agent.id);
+                        // It was just registered, and nobody can reach it.
+                        let shown = (found.status(OffsetDateTime::now_utc()), found.registered_by.as_deref());
+                        assert_eq!(shown, (Status::Offline, Some("alice")));
+                    }
                     registry.unregister(&caller, "helper").await.unwrap();
                     registry.get("helper").await.map_or_else(|fault| fault.reason, |_| "still there")
                 }

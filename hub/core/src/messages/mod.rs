@@ -21,6 +21,7 @@ pub mod position;
 mod pump;
 mod reader;
 mod receiver;
+mod recipients;
 pub mod record;
 mod replies;
 pub mod request_id;

@@ -11,15 +11,13 @@ use super::{
     logged::{Command, REQUEST, Seen},
     message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, too_large},
     parts::{Parts, stopping},
+    recipients::{Wants, resolve},
     record,
 };
 use crate::{
-    directory::{
-        agent::{Agent, AgentId},
-        snapshot::Snapshot,
-    },
+    directory::agent::{Agent, AgentId},
     fault::{Code, Fault},
-    kit::{clock::truncated, quoted::quoted},
+    kit::clock::truncated,
     log::{
         bus::{AppendError, Appended},
         partition::partition_of,
@@ -45,7 +43,8 @@ pub(super) fn seal(
 ) -> Result<Envelope, Fault> {
     message.validate(now)?;
     let snapshot = parts.directory.snapshot();
-    let to_id = recipient(&snapshot, &message.to)?;
+    let wants = if method == REQUEST { Wants::Reply } else { Wants::Delivery };
+    let to_id = resolve(&snapshot, Some(from.id), &message.to, wants)?;
     if let Address::Request { request_id, .. } = &message.to
         && parts.waiters.replies().is_over(*request_id, now)
     {
@@ -53,7 +52,8 @@ pub(super) fn seal(
         return Err(Fault::new(Code::FailedPrecondition, "REQUEST_OVER", why));
     }
     if let Some(address) = &message.reply_to {
-        recipient(&snapshot, address)?;
+        // Whoever answers sends to it, and not this sender.
+        resolve(&snapshot, None, address, Wants::Delivery)?;
     }
     // A waiting caller's address is made by the hub, and differs with each try.
     let digest = if method == REQUEST {
@@ -87,21 +87,6 @@ pub(super) fn seal(
         replayed_from: None,
     };
     Ok(Envelope { message, digest, method: method.to_owned() })
-}
-
-fn recipient(snapshot: &Snapshot, address: &Address) -> Result<Option<AgentId>, Fault> {
-    match address {
-        Address::Agent(name) | Address::Request { agent: name, .. } => match snapshot.agent_named(name) {
-            Some(agent) => Ok(Some(agent.id)),
-            None => Err(unknown("agent", name)),
-        },
-        Address::Group(name) if !snapshot.has_group(name) => Err(unknown("group", name)),
-        Address::Group(_) | Address::All => Ok(None),
-    }
-}
-
-fn unknown(what: &str, name: &str) -> Fault {
-    Fault::not_found("RECIPIENT_NOT_FOUND", format!("there is no {what} {}: see AgentRegistry.ListAgents", quoted(name)))
 }
 
 fn is_traceparent(text: &str) -> bool {

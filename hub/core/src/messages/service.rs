@@ -37,6 +37,7 @@ use crate::{
     directory::{
         agent::{Agent, Permission},
         caller::lacks,
+        presence::{PresenceStore, Status},
         snapshot::Directory,
     },
     fault::{Code, Fault},
@@ -61,6 +62,8 @@ const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 const MIN_LIFETIME: Duration = Duration::from_millis(100);
 /// Events that wait for one session's agent to read them.
 const SESSION_EVENTS: usize = 64;
+/// How long the store may take to say whether an agent was there.
+const ABSENCE_WITHIN: Duration = Duration::from_secs(1);
 /// Messages that wait in one session to be sent.
 const SESSION_MESSAGES: usize = 64;
 /// The most unacknowledged messages of a session.
@@ -70,7 +73,18 @@ const MAX_UNACKNOWLEDGED: u32 = 1000;
 #[derive(Clone, Debug)]
 pub struct Messages {
     parts: Parts,
+    /// Says of an agent that did not answer whether it was there.
+    presence: Option<Seen>,
     _stop: Arc<DropGuard>,
+}
+
+#[derive(Clone)]
+struct Seen(Arc<dyn PresenceStore>);
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seen").finish_non_exhaustive()
+    }
 }
 
 impl Messages {
@@ -149,7 +163,13 @@ impl Messages {
         supervisor.spawn_until("messages.life", until(), life::watch(parts.clone()));
         supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
-        Ok(Self { parts, _stop: stop })
+        Ok(Self { parts, presence: None, _stop: stop })
+    }
+
+    /// Tells the callers of requests without a reply whether the recipient was there.
+    #[must_use]
+    pub fn with_presence(self, presence: Arc<dyn PresenceStore>) -> Self {
+        Self { presence: Some(Seen(presence)), ..self }
     }
 
     /// What the service waits for before it can serve; `None`: ready.
@@ -196,6 +216,7 @@ impl Messages {
         let deadline = OffsetDateTime::now_utc() + timeout.max(MIN_LIFETIME);
         message.expires_at = Some(message.expires_at.map_or(deadline, |at| at.min(deadline)));
         let request_id = self.parts.config.request_key.id(from.id, &message.idempotency_key);
+        let to = message.to.clone();
         message.reply_to = Some(Address::Request { agent: from.name.clone(), request_id });
         let Some(mut waiter) = self.parts.waiters.requests.wait(request_id, MAX_REQUESTS) else {
             return Err(Fault::new(
@@ -219,18 +240,36 @@ impl Messages {
             })
         };
         let reply = tokio::select! {
-            reply = tokio::time::timeout(timeout, exchange) => reply.map_err(|_| {
+            reply = tokio::time::timeout(timeout, exchange) => reply,
+            () = self.parts.lifecycle.stop.cancelled() => return Err(stopping()),
+        };
+        let reply = match reply {
+            Ok(reply) => reply?,
+            Err(_) => {
+                let absent = self.absence(&to).await.unwrap_or_default();
                 let why = format!(
-                    "no reply within {timeout:.1?}: whoever has not begun on it will not see it. The same request again, with its idempotency \
+                    "no reply within {timeout:.1?}{absent}: whoever has not begun on it will not see it. The same request again, with its idempotency \
                      key, waits for whoever has begun; one with a new key asks anew, and may be carried out beside this one. \
                      For replies that take longer send a message with reply_to yourself"
                 );
-                Fault::new(Code::DeadlineExceeded, "NO_REPLY", why)
-            })??,
-            () = self.parts.lifecycle.stop.cancelled() => return Err(stopping()),
+                return Err(Fault::new(Code::DeadlineExceeded, "NO_REPLY", why));
+            }
         };
         self.parts.metrics.latency("request", began.elapsed());
         Ok(reply)
+    }
+
+    /// That the agent at the address was not there, where that is known.
+    async fn absence(&self, to: &Address) -> Option<String> {
+        let (Some(Seen(store)), Address::Agent(name)) = (&self.presence, to) else { return None };
+        let id = self.parts.directory.snapshot().agent_named(name)?.id;
+        // The caller's time is over: it waits for this no longer than for any answer.
+        let seen = tokio::time::timeout(ABSENCE_WITHIN, store.presence(&[id])).await.ok()?.ok()?;
+        match seen.get(&id) {
+            None => Some(format!(", and agent {name} was never there")),
+            Some(seen) if seen.status(OffsetDateTime::now_utc()) == Status::Online => None,
+            Some(seen) => Some(format!(", and agent {name} is not there (it was last seen at {})", shown(seen.last_seen_at))),
+        }
     }
 
     /// Opens a session of an agent. One that receives ends any older one that does, on any replica.
@@ -335,6 +374,12 @@ impl Messages {
             Some(waits) => Err(Fault::unavailable("NOT_READY", format!("the hub waits for {waits}: try again shortly"))),
         }
     }
+}
+
+/// To the second, as people read it.
+fn shown(time: OffsetDateTime) -> String {
+    let time = time.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(time);
+    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
 /// Counts a session for as long as it lives.
