@@ -18,13 +18,14 @@ use tokio::{
 const LONG: Duration = Duration::from_secs(120);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const AGENTS: [(&str, &str); 15] = [
+const AGENTS: [(&str, &str); 16] = [
     ("sender", "{type: sender, role: agent-full, publishes: [documents], subscribes: [documents]}"),
     ("login", "{type: person, role: agent-full}"),
     ("finder", "{type: person, role: agent-full}"),
     ("found", "{type: oddity, role: agent-full, capabilities: [summarize, translate], location: attic}"),
     ("inbox", "{type: worker, role: agent-full, groups: [readers, workers]}"),
     ("inbox-by-topic", "{type: worker, role: agent-full}"),
+    ("inbox-by-filter", "{type: worker, role: agent-full}"),
     ("observer", "{type: watcher, role: observer}"),
     ("answers-text", "{type: worker, role: agent-full}"),
     ("answers-file", "{type: worker, role: agent-full}"),
