@@ -4,6 +4,7 @@
 mod adoption;
 mod completion;
 mod dev;
+mod filters;
 mod isolation;
 mod kafka;
 mod login;

@@ -98,6 +98,11 @@ async fn a_filter_that_is_none_is_pointed_at() {
         let wrong = [command, &["-c", "reader", "--filter", "context.priority == 'high'"]].concat();
         world.run(&wrong).await.fails(1, &["column 9: context has no field priority: context has type, creator", caret]);
     }
+    // As the documentation shows it.
+    let shown =
+        world.run(&["shared", "list", "-c", "reader", "--filter", "context.priority == \"high\""]).await.fails(1, &[]).stderr;
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/filters.md")).unwrap();
+    assert!(docs.contains(&shown), "{shown}");
     world.run(&["watch", "-c", "reader", "--contexts", "documents", "--since", "soon"]).await.fails(2, &["10m"]);
     let of_contexts = world.run(&["watch", "-c", "reader", "--filter", "context.size > 1"]).await;
     of_contexts.fails(1, &["column 1: there is no variable context: message has topic, from", "\n  ^ (FILTER_INVALID)"]);

@@ -18,7 +18,7 @@ use tokio::{
 const LONG: Duration = Duration::from_secs(120);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const AGENTS: [(&str, &str); 15] = [
+const AGENTS: [(&str, &str); 17] = [
     ("sender", "{type: sender, role: agent-full, publishes: [documents], subscribes: [documents]}"),
     ("login", "{type: person, role: agent-full}"),
     ("finder", "{type: person, role: agent-full}"),
@@ -26,6 +26,7 @@ const AGENTS: [(&str, &str); 15] = [
     ("inbox", "{type: worker, role: agent-full, groups: [readers, workers]}"),
     ("inbox-by-topic", "{type: worker, role: agent-full}"),
     ("observer", "{type: watcher, role: observer, groups: [watchers]}"),
+    ("inbox-by-filter", "{type: worker, role: agent-full}"),
     ("answers-text", "{type: worker, role: agent-full}"),
     ("answers-file", "{type: worker, role: agent-full}"),
     ("answers-command", "{type: worker, role: agent-full}"),

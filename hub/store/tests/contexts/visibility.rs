@@ -84,8 +84,8 @@ fn context(dice: &mut Dice, ids: &[AgentId]) -> Context {
 async fn the_query_shows_what_the_decision_allows() {
     let world = World::new().await;
     let store = PgContexts::new(&PgStore::new(world.tenant.connect_options()));
-    let mut dice = Dice(u64::from(std::process::id()));
-    println!("seed {}", dice.0);
+    let seed = u64::from(std::process::id());
+    let mut dice = Dice(seed);
     let ids: Vec<_> = (1..6).map(|number| AgentId(Uuid::from_u128(number))).collect();
     let mut contexts = Vec::new();
     for _ in 0..250 {
@@ -103,7 +103,7 @@ async fn the_query_shows_what_the_decision_allows() {
         let listed: BTreeSet<_> = listed.iter().map(|context| context.id).collect();
         let of_kind = contexts.iter().filter(|context| kind.is_none_or(|kind| kind == context.kind));
         let allowed: BTreeSet<_> = of_kind.filter(|context| context.seen_by(&viewer)).map(|context| context.id).collect();
-        assert_eq!(listed, allowed, "{agent:?} {kind:?}");
+        assert_eq!(listed, allowed, "seed {seed}: {agent:?} {kind:?}");
         shown += allowed.len();
     }
     assert!(shown > 1000, "{shown}");

@@ -73,3 +73,26 @@ async fn a_newer_session_of_the_agent_ends_the_older() {
     assert_eq!((error.code(), error.reason()), (Code::Aborted, "SESSION_REPLACED"));
     drop(newer);
 }
+
+#[tokio::test]
+async fn a_session_gets_what_it_asks_for_and_leaves_the_rest_unread() {
+    let sender = client("acme", "eager").await;
+    let picky = client("acme", "picky").await;
+    for (topic, number) in [("orders", 1), ("news", 2), ("orders", 3)] {
+        sender.send(Message::to_agent("picky").topic(topic).json(&number)).await.unwrap();
+    }
+    let mut session = picky.session().filter("message.topic == 'orders' && message.from == 'eager'").open().await.unwrap();
+    for expected in [1, 3] {
+        let received = next(&mut session).await;
+        assert_eq!(received.json::<usize>().unwrap(), expected);
+        received.ack();
+    }
+    session.close().await;
+    let mut session = picky.session().open().await.unwrap();
+    let received = next(&mut session).await;
+    assert_eq!(received.json::<usize>().unwrap(), 2);
+    received.ack();
+    session.close().await;
+    let refused = picky.session().filter("message.topik == 'orders'").open().await.unwrap_err();
+    assert_eq!((refused.code(), refused.reason()), (Code::InvalidArgument, "FILTER_INVALID"));
+}

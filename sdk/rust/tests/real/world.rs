@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const ACME: [(&str, &str); 12] = [
+const ACME: [(&str, &str); 13] = [
     ("asker", "{type: person, role: agent-full, subscribes: [documents]}"),
     ("author", "{type: worker, role: agent-full, publishes: [documents]}"),
     ("librarian", "{type: worker, role: agent-full, subscribes: [documents]}"),
+    ("picky", "{type: worker, role: agent-full}"),
     ("failing", "{type: worker, role: agent-full}"),
     ("slow", "{type: worker, role: agent-full}"),
     ("present", "{type: presence, role: agent-full, capabilities: [summarize], metadata: {team: red}}"),

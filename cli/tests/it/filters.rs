@@ -1,0 +1,19 @@
+//! `watch --filter`, of messages; that of contexts is with what else is done to them.
+
+use crate::world::World;
+
+#[tokio::test]
+async fn what_does_not_match_stays_unread() {
+    let world = World::of(&["sender", "inbox-by-filter"]).await;
+    for (topic, urgent, data) in [("a", "yes", "one"), ("b", "yes", "two"), ("a", "no", "three"), ("a", "yes", "four")] {
+        let urgent = format!("urgent={urgent}");
+        let send = ["send", "-c", "sender", "inbox-by-filter", data, "--topic", topic, "--metadata", &urgent];
+        world.run(&send).await.ok();
+    }
+    let filter = "message.topic == \"a\" && message.metadata[\"urgent\"] == \"yes\"";
+    let watch = ["watch", "-c", "inbox-by-filter", "--filter", filter, "--count", "2"];
+    let matched = world.run(&watch).await.ok().stdout;
+    assert_eq!(matched, "sender  a  one\nsender  a  four\n");
+    let rest = world.run(&["watch", "-c", "inbox-by-filter", "--count", "2"]).await.ok().stdout;
+    assert_eq!(rest, "sender  b  two\nsender  a  three\n");
+}
