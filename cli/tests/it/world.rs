@@ -18,7 +18,7 @@ use tokio::{
 const LONG: Duration = Duration::from_secs(120);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const AGENTS: [(&str, &str); 17] = [
+const AGENTS: [(&str, &str); 16] = [
     ("sender", "{type: sender, role: agent-full, publishes: [documents], subscribes: [documents]}"),
     ("login", "{type: person, role: agent-full}"),
     ("finder", "{type: person, role: agent-full}"),
