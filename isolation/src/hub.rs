@@ -318,7 +318,7 @@ fn message_to(to: address::To) -> SendMessageRequest {
 }
 
 fn open() -> impl futures::Stream<Item = SessionRequest> + Send + 'static {
-    let open = session_request::Open { receive: true, max_unacknowledged: 1 };
+    let open = session_request::Open { receive: true, max_unacknowledged: 1, ..Default::default() };
     stream::iter([SessionRequest { frame: Some(session_request::Frame::Open(open)) }]).chain(stream::pending())
 }
 

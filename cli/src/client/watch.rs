@@ -6,20 +6,23 @@ use acb_proto::v1;
 use acb_sdk::{Client, Since, context_event::Kind};
 use serde_json::json;
 
-use super::{Target, exchange, mailbox::Mailbox, payload, refused};
+use super::{Target, exchange, payload, refused};
 use crate::{
     output::{self, Failure, Output},
     stop::Stop,
 };
 
-/// Prints messages as they come, and acknowledges them; or the changes of a context type.
+/// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread. See `acb receive`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
     #[command(flatten)]
     target: Target,
-    /// Only messages of this topic. Others are not acknowledged: they come again, and go to the dead letters after ten deliveries.
+    /// Only messages of this topic.
     #[arg(long)]
     topic: Option<String>,
+    /// Only what this agent sent.
+    #[arg(long, value_name = "AGENT", conflicts_with = "contexts")]
+    from: Option<String>,
     /// The changes of the contexts of this type, instead of messages.
     #[arg(long, value_name = "TYPE", conflicts_with = "topic")]
     contexts: Option<String>,
@@ -41,26 +44,26 @@ impl Watch {
     }
 
     async fn messages(&self, client: &Client, output: Output) -> Result<(), Failure> {
-        let mut mailbox = Mailbox::open(client).await?;
+        let mut stop = Stop::listen()?;
+        let mut messages = client.watch_unread(self.from.as_deref().unwrap_or_default());
         let is_wanted = |message: &v1::Message| self.topic.as_ref().is_none_or(|topic| *topic == message.topic);
         let mut left = self.count.unwrap_or(u64::MAX);
         let mut unread = pin!(output::unread());
         while left > 0 {
-            let received = tokio::select! {
-                received = mailbox.next(is_wanted) => received?,
+            let message = tokio::select! {
+                message = messages.next() => message.map_err(|error| refused("mailbox", &error))?,
+                () = stop.asked() => break,
                 failure = &mut unread => return Err(failure),
             };
-            let Some(received) = received else { break };
-            let message = received.message();
-            match output {
-                Output::Json => output::line(payload::message(message))?,
-                Output::Table => output::line(payload::received(message))?,
+            if !is_wanted(&message) {
+                continue;
             }
-            // Only what was printed is acknowledged.
-            received.ack();
+            match output {
+                Output::Json => output::line(payload::message(&message))?,
+                Output::Table => output::line(payload::received(&message))?,
+            }
             left -= 1;
         }
-        mailbox.close().await;
         Ok(())
     }
 

@@ -22,6 +22,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 7, name: "schema-references", sql: include_str!("../migrations/0007_schema_references.sql") },
     Migration { version: 8, name: "sweeps", sql: include_str!("../migrations/0008_sweeps.sql") },
     Migration { version: 9, name: "log-cuts", sql: include_str!("../migrations/0009_log_cuts.sql") },
+    Migration { version: 10, name: "dead-letters", sql: include_str!("../migrations/0010_dead_letters.sql") },
 ];
 
 /// The version that this code was written for.

@@ -73,7 +73,7 @@ async fn a_stream_is_recorded_at_its_beginning_and_at_its_end_with_what_became_o
     hub.until("/metrics", |_, metrics| metrics.contains(failed)).await;
 
     let (frames, requests) = mpsc::channel(4);
-    let open = session_request::Frame::Open(Open { receive: true, max_unacknowledged: 0 });
+    let open = session_request::Frame::Open(Open { receive: true, max_unacknowledged: 0, ..Default::default() });
     frames.send(SessionRequest { frame: Some(open) }).await.unwrap();
     let mut client = MessageServiceClient::new(hub.channel());
     let mut session = client.session(with(&token, ReceiverStream::new(requests))).await.unwrap().into_inner();

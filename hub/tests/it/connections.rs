@@ -243,7 +243,10 @@ async fn a_suspended_agent_that_does_not_read_loses_its_session() {
     let agent = hub.tenant.project(&row).await;
     let bob = hub.exchange(&agent.api_key).await.unwrap().access_token;
     let (frames, requests) = mpsc::channel(4);
-    frames.send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0 })) }).await.unwrap();
+    frames
+        .send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0, ..Default::default() })) })
+        .await
+        .unwrap();
     let mut session =
         MessageServiceClient::new(hub.channel()).session(with(&bob, ReceiverStream::new(requests))).await.unwrap().into_inner();
     let opened = session.message().await.unwrap();

@@ -7,6 +7,7 @@ mod connections;
 mod hub;
 mod kafka;
 mod lifecycle;
+mod mailboxes;
 mod messages;
 mod outage;
 mod postgres;

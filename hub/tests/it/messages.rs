@@ -35,7 +35,10 @@ async fn a_half_closed_session_settles_what_came_and_ends() {
     let (_, alice) = hub.agent("alice", "agent-full").await;
     hub.agent("bob", "agent-full").await;
     let (frames, requests) = mpsc::channel(4);
-    frames.send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0 })) }).await.unwrap();
+    frames
+        .send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0, ..Default::default() })) })
+        .await
+        .unwrap();
     let mut session =
         MessageServiceClient::new(hub.channel()).session(with(&alice, ReceiverStream::new(requests))).await.unwrap().into_inner();
     assert!(matches!(next(&mut session).await, session_response::Frame::Opened(_)));
@@ -52,7 +55,7 @@ pub async fn is_delivered(mut hub: Hub) {
     let (_, bob) = hub.agent("bob", "agent-consumer").await;
     let (_, alice) = hub.agent("alice", "agent-producer").await;
     let (frames, requests) = mpsc::channel(4);
-    let open = Open { receive: true, max_unacknowledged: 0 };
+    let open = Open { receive: true, max_unacknowledged: 0, ..Default::default() };
     frames.send(SessionRequest { frame: Some(Frame::Open(open)) }).await.unwrap();
     let mut client = MessageServiceClient::new(hub.channel());
     let mut session = client.session(with(&bob, ReceiverStream::new(requests))).await.unwrap().into_inner();

@@ -31,7 +31,10 @@ async fn health(hub: &Hub) -> u8 {
 
 async fn receive(hub: &Hub, token: &str) -> (mpsc::Sender<SessionRequest>, Streaming<SessionResponse>) {
     let (frames, requests) = mpsc::channel(4);
-    frames.send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0 })) }).await.unwrap();
+    frames
+        .send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0, ..Default::default() })) })
+        .await
+        .unwrap();
     let session = MessageServiceClient::new(hub.channel()).session(with(token, ReceiverStream::new(requests))).await.unwrap();
     (frames, session.into_inner())
 }

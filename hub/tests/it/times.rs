@@ -58,7 +58,10 @@ async fn a_message_that_took_more_than_five_minutes_to_the_log_is_dropped_by_its
     let (_, alice) = hub.agent("alice", "agent-full").await;
     let (_, bob) = hub.agent("bob", "agent-full").await;
     let (frames, requests) = mpsc::channel(4);
-    frames.send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0 })) }).await.unwrap();
+    frames
+        .send(SessionRequest { frame: Some(Frame::Open(Open { receive: true, max_unacknowledged: 0, ..Default::default() })) })
+        .await
+        .unwrap();
     let mut client = MessageServiceClient::new(hub.channel());
     let mut session = client.session(with(&bob, ReceiverStream::new(requests))).await.unwrap().into_inner();
     assert!(matches!(next(&mut session).await, session_response::Frame::Opened(_)));

@@ -74,8 +74,8 @@ type Queues = (mpsc::Receiver<Command>, mpsc::Sender<Received>, watch::Sender<St
 pub(crate) struct Driver {
     client: Client,
     inbox: Arc<Inbox>,
-    receive: bool,
-    max_unacknowledged: u32,
+    /// How each connection begins: that the receiver is the same is how the hub knows the session again.
+    open: Open,
     reconnect_for: Duration,
     commands: mpsc::Receiver<Command>,
     deliveries: mpsc::Sender<Received>,
@@ -106,15 +106,14 @@ impl Driver {
     pub(crate) fn new(
         client: Client,
         inbox: Arc<Inbox>,
-        (receive, max_unacknowledged): (bool, u32),
+        open: Open,
         reconnect_for: Duration,
         (commands, deliveries, replica, end): Queues,
     ) -> Self {
         Self {
             client,
             inbox,
-            receive,
-            max_unacknowledged,
+            open,
             reconnect_for,
             commands,
             deliveries,
@@ -186,8 +185,7 @@ impl Driver {
             .await
             .map_err(|error| if error.is_retryable() { Ended::Broken(error) } else { Ended::Over(error) })?;
         let (out, requests) = mpsc::channel(16);
-        let open = Open { receive: self.receive, max_unacknowledged: self.max_unacknowledged };
-        if out.send(request(Out::Open(open))).await.is_err() {
+        if out.send(request(Out::Open(self.open.clone()))).await.is_err() {
             return Err(Ended::Broken(Error::Unavailable("the connection closed".to_owned())));
         }
         let mut messages = line.messages();

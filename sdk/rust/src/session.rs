@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
+use acb_proto::v1::session_request::Open;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
+use uuid::Uuid;
 
 use crate::{
     Client, Error, SendMessageResponse,
@@ -30,6 +32,7 @@ pub struct SessionBuilder {
     client: Client,
     receive: bool,
     max_unacknowledged: u32,
+    take_over: bool,
     reconnect_for: Duration,
 }
 
@@ -45,6 +48,15 @@ impl SessionBuilder {
     #[must_use]
     pub fn max_unacknowledged(mut self, count: u32) -> Self {
         self.max_unacknowledged = count.clamp(1, 1000);
+        self
+    }
+
+    /// Whether to end the session of another program that receives for this agent (the default, so that a program that was started anew is not kept
+    /// out by what is left of the old one). Otherwise that one stays, and this session is refused with `RECEIVER_PRESENT`. A session that
+    /// connects again goes on in either case, unless another program has taken over.
+    #[must_use]
+    pub fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
         self
     }
 
@@ -66,7 +78,12 @@ impl SessionBuilder {
         let driver = Driver::new(
             self.client.clone(),
             Inbox::new(),
-            (self.receive, self.max_unacknowledged),
+            Open {
+                receive: self.receive,
+                max_unacknowledged: self.max_unacknowledged,
+                receiver: Uuid::new_v4().to_string(),
+                take_over: self.take_over,
+            },
             self.reconnect_for,
             (command_queue, deliveries, replica, end.clone()),
         );
@@ -246,9 +263,16 @@ impl Future for Receipt {
 }
 
 impl Client {
-    /// Starts to build a session. An agent has one session that receives: a newer one ends the older.
+    /// Starts to build a session. An agent has one session that receives: a newer one ends the older, unless it is told not to
+    /// ([`SessionBuilder::take_over`]).
     #[must_use]
     pub fn session(&self) -> SessionBuilder {
-        SessionBuilder { client: self.clone(), receive: true, max_unacknowledged: 100, reconnect_for: Duration::from_secs(300) }
+        SessionBuilder {
+            client: self.clone(),
+            receive: true,
+            max_unacknowledged: 100,
+            take_over: true,
+            reconnect_for: Duration::from_secs(300),
+        }
     }
 }

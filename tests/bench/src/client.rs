@@ -90,7 +90,14 @@ impl Session {
         let mut client = MessageServiceClient::new(channel);
         let responses = client.session(request).await?.into_inner();
         let mut session = Self { requests, responses, received: Vec::new() };
-        session.send(session_request::Frame::Open(session_request::Open { receive, max_unacknowledged: 100 })).await?;
+        session
+            .send(session_request::Frame::Open(session_request::Open {
+                receive,
+                max_unacknowledged: 100,
+                take_over: true,
+                ..Default::default()
+            }))
+            .await?;
         match session.next().await? {
             session_response::Frame::Opened(_) => Ok(session),
             frame => Err(Failure(format!("a session began with {frame:?}"))),

@@ -70,7 +70,7 @@ impl ContextService for ContextGate {
         let (context, room) = self.contexts.get(&caller.agent, id).await.map_err(to_status)?;
         let mut response = Response::new(wire(context));
         if let Some(room) = room {
-            response.extensions_mut().insert(AnswerRoom::new(room));
+            response.extensions_mut().insert(AnswerRoom::new(vec![room]));
         }
         Ok(response)
     }

@@ -56,7 +56,9 @@ const fn needs(path: &'static str, any_of: &'static [Permission], audited: bool)
 
 /// Every method of the hub. That a message was sent, the log itself records.
 pub const RULES: &[Rule] = {
-    use Permission::{Discover, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, Send};
+    use Permission::{
+        AllDeadLetters, Discover, OwnDeadLetters, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, Send,
+    };
     &[
         // Without a token: what hands tokens out, and what probes and tools need before they have one.
         public("/acb.v1.AuthService/ExchangeToken", true),
@@ -76,6 +78,15 @@ pub const RULES: &[Rule] = {
         needs("/acb.v1.MessageService/SendMessage", &[Send], false),
         needs("/acb.v1.MessageService/Request", &[Send], false),
         Rule { fresh: true, ..needs("/acb.v1.MessageService/Session", &[Send, Receive], true).asks_many().answers_many() },
+        needs("/acb.v1.MailboxService/PullMessages", &[Receive], false),
+        needs("/acb.v1.MailboxService/AcknowledgeMessages", &[Receive], false),
+        needs("/acb.v1.MailboxService/ListUnread", &[Receive], false),
+        needs("/acb.v1.MailboxService/CountUnread", &[Receive], false),
+        needs("/acb.v1.MailboxService/WaitForUnread", &[Receive], false),
+        needs("/acb.v1.DeadLetterService/ListDeadLetters", &[OwnDeadLetters, AllDeadLetters], true),
+        needs("/acb.v1.DeadLetterService/GetDeadLetter", &[OwnDeadLetters, AllDeadLetters], true),
+        needs("/acb.v1.DeadLetterService/ReplayDeadLetters", &[OwnDeadLetters, AllDeadLetters], true),
+        needs("/acb.v1.DeadLetterService/DropDeadLetters", &[OwnDeadLetters, AllDeadLetters], true),
         needs("/acb.v1.ContextService/CreateContext", &[PublishContext], true),
         needs("/acb.v1.ContextService/GetContext", &[ReadContext], true),
         needs("/acb.v1.ContextService/UpdateContext", &[PublishContext], true),

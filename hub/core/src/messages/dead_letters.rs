@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     catch_up,
     cursor::CursorState,
+    letter::{self, LetterReason},
     logged::LoggedMessage,
     message::Message,
     parts::Parts,
@@ -123,10 +124,13 @@ async fn put(parts: &Parts, source: Logged, message: &Message, recipient: Option
         Reason::Attempts(attempts) => format!("not acknowledged after {attempts} attempts"),
     };
     let mut headers = source.record.headers;
-    headers.push(("acb-reason".to_owned(), Bytes::from(text)));
-    headers.push(("acb-source".to_owned(), Bytes::from(format!("{}-{}", source.partition, source.offset))));
+    headers.push((letter::REASON.to_owned(), Bytes::from(text)));
+    headers.push((letter::SOURCE.to_owned(), Bytes::from(format!("{}-{}", source.partition, source.offset))));
+    if let Reason::Attempts(attempts) = reason {
+        headers.push((letter::ATTEMPTS.to_owned(), Bytes::from(attempts.to_string())));
+    }
     if let Some(recipient) = recipient {
-        headers.push(("acb-recipient".to_owned(), Bytes::from(recipient.to_string())));
+        headers.push((letter::RECIPIENT.to_owned(), Bytes::from(recipient.to_string())));
     }
     let record = Record { headers, ..source.record };
     let info = parts.log.bus.topic(&parts.log.dead_letters).await?;
@@ -134,7 +138,15 @@ async fn put(parts: &Parts, source: Logged, message: &Message, recipient: Option
     let failed =
         |error: &dyn std::fmt::Display| Fault::unavailable("LOG_UNAVAILABLE", format!("no dead letter was written: {error}"));
     let pending = parts.log.bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| failed(&error))?;
-    pending.await.map(|_| ()).map_err(|error| failed(&error))
+    let appended = pending.await;
+    // Also where that is not known: it may be there.
+    parts.letters.appended.notify_one();
+    appended.map_err(|error| failed(&error))?;
+    parts.metrics.dead_letter(match reason {
+        Reason::Expired => LetterReason::Expired.as_str(),
+        Reason::Attempts(_) => LetterReason::Attempts.as_str(),
+    });
+    Ok(())
 }
 
 /// What became of a message that a session gives up on.
@@ -172,7 +184,8 @@ async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
         Claim::Gone if is_indexed(parts, partition, offset) => return Ok(Burial::Done),
         Claim::Held | Claim::Gone => return Ok(Burial::Later),
     }
-    let row = [IndexEntry { address, partition, offset, log_time: logged.log_time, expires_at: logged.message.expires_at }];
+    let (log_time, expires_at, sender) = (logged.log_time, logged.message.expires_at, Some(logged.message.from_id));
+    let row = [IndexEntry { address, partition, offset, log_time, expires_at, sender }];
     let snapshot = parts.directory.snapshot();
     let buried = async {
         let cursors = cursors(parts, &snapshot, &row).await?;

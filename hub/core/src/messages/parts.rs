@@ -11,10 +11,13 @@ use std::{
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     acknowledgements::Acknowledgements,
+    arrivals::Arrivals,
     config::MessagesConfig,
+    letter_store::LetterStore,
     logged::{Command, Seen},
     message::Message,
     pending::Pending,
@@ -74,6 +77,32 @@ pub(super) struct Index {
     pub(super) checkpoints: watch::Receiver<Vec<Offset>>,
     /// Somebody waits for it.
     pub(super) wanted: Notify,
+    /// Who waits for rows of some addresses.
+    pub(super) arrivals: Arc<Arrivals>,
+}
+
+/// The index over the dead letters.
+pub(super) struct Letters {
+    pub(super) store: Arc<dyn LetterStore>,
+    /// This replica has appended one, or may have.
+    pub(super) appended: Notify,
+}
+
+/// The stores of the message service.
+#[derive(Clone)]
+pub struct MessageStores {
+    /// The index over the messages log.
+    pub mailboxes: Arc<dyn MailboxStore>,
+    /// What each agent has acknowledged.
+    pub cursors: Arc<dyn CursorStore>,
+    /// The index over the dead letters.
+    pub letters: Arc<dyn LetterStore>,
+}
+
+impl fmt::Debug for MessageStores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MessageStores")
+    }
 }
 
 /// Who waits in this replica for what the log will show.
@@ -107,6 +136,8 @@ pub(super) struct Memory {
 
 /// Where the service is in its life.
 pub(super) struct Lifecycle {
+    /// Names this life of the service.
+    pub(super) lease: Uuid,
     /// What it waits for before it can serve; `None`: ready.
     pub(super) waits_for: watch::Sender<Option<String>>,
     /// Open sessions.
@@ -118,6 +149,7 @@ pub(super) struct Lifecycle {
 impl Lifecycle {
     pub(super) fn new() -> Self {
         Self {
+            lease: Uuid::new_v4(),
             waits_for: watch::Sender::new(Some("the messages log".to_owned())),
             sessions: watch::Sender::new(0),
             draining: CancellationToken::new(),
@@ -132,6 +164,7 @@ pub(super) struct Parts {
     pub(super) config: Arc<MessagesConfig>,
     pub(super) log: Arc<Log>,
     pub(super) index: Arc<Index>,
+    pub(super) letters: Arc<Letters>,
     pub(super) cursors: Arc<dyn CursorStore>,
     pub(super) acknowledgements: Arc<Acknowledgements>,
     pub(super) waiters: Arc<Waiters>,
@@ -145,6 +178,19 @@ pub(super) struct Parts {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Messages").field("topic", &self.log.topic).finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// Whether this replica can serve.
+    pub(super) fn ready(&self) -> Result<(), Fault> {
+        if self.lifecycle.stop.is_cancelled() || self.lifecycle.draining.is_cancelled() {
+            return Err(stopping());
+        }
+        match &*self.lifecycle.waits_for.borrow() {
+            None => Ok(()),
+            Some(waits) => Err(Fault::unavailable("NOT_READY", format!("the hub waits for {waits}: try again shortly"))),
+        }
     }
 }
 

@@ -274,7 +274,7 @@ impl Reader {
             let logged = Arc::new(LoggedMessage { partition, offset, log_time, message: Arc::new(message.clone()) });
             self.fan_out(&address, &logged);
         }
-        Some(IndexEntry { address, partition, offset, log_time, expires_at: message.expires_at })
+        Some(IndexEntry { address, partition, offset, log_time, expires_at: message.expires_at, sender: Some(message.from_id) })
     }
 
     fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {

@@ -5,6 +5,7 @@
 mod agents;
 mod failover;
 mod mailbox;
+mod pulling;
 mod requests;
 mod through;
 mod tokens;
