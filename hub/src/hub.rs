@@ -3,7 +3,10 @@
 use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use acb_hub_api::{
-    grpc::{agent::Agents, auth::Auth, context::ContextGate, message::MessageGate, stream::StreamGate},
+    grpc::{
+        agent::Agents, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate,
+        stream::StreamGate,
+    },
     operations,
     routes::Services,
     server,
@@ -30,7 +33,7 @@ use acb_hub_core::{
             relay::{self, Committed, Relay},
         },
     },
-    messages::{config::MessagesConfig, request_id::RequestKey, service::Messages},
+    messages::{config::MessagesConfig, parts::MessageStores, request_id::RequestKey, service::Messages},
     metrics::Metrics,
 };
 use acb_hub_store::{PgStore, context::PgContexts, outbox::PgOutbox};
@@ -242,8 +245,7 @@ impl Parts {
             let directory = self.refresher.directory().clone();
             Messages::start(
                 self.bus.clone(),
-                store.clone(),
-                store.clone(),
+                MessageStores { mailboxes: store.clone(), cursors: store.clone(), letters: store.clone() },
                 directory,
                 self.metrics.clone(),
                 config,
@@ -297,6 +299,8 @@ impl Parts {
         Services {
             auth: Auth::new(Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())),
             agents: Agents::new(tenant, Registry::new(directory.clone(), store)),
+            mailboxes: MailboxGate::new(messages.clone()),
+            dead_letters: DeadLetterGate::new(messages.dead_letters()),
             messages: MessageGate::new(messages, &self.config.replica),
             contexts: ContextGate::new(contexts),
             streams: StreamGate::new(uploads, &self.config.replica),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 23] = [
     "tenant",
     "context_type",
     "agent",
@@ -28,6 +28,9 @@ const TABLES: [&str; 20] = [
     "log_cut",
     "cursor",
     "delivery",
+    "dead_letter",
+    "dead_letter_checkpoint",
+    "lease",
     "upload",
     "chunk",
     "context",

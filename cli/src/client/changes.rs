@@ -28,7 +28,7 @@ pub(super) struct Changes {
     #[arg(long, requires = "contexts", conflicts_with = "from_start", value_parser = since, value_name = "TIME")]
     since: Option<SystemTime>,
     /// Only what matches: a CEL expression over messages, such as `message.topic == "orders"`; with --contexts over contexts, such as
-    /// `context.metadata["priority"] == "high"`, and `left` is printed where one no longer does. Other messages stay unread.
+    /// `context.metadata["priority"] == "high"`, and `left` is printed where one no longer does.
     #[arg(long, value_name = "EXPRESSION")]
     pub(super) filter: Option<String>,
 }

@@ -35,6 +35,9 @@ pub(crate) struct Send {
     /// A context that it is about.
     #[arg(long, value_name = "CONTEXT_ID")]
     about: Option<String>,
+    /// Goes to the dead letters where nobody took it in this time [default: 6d, which is also the most].
+    #[arg(long, value_name = "TIME", value_parser = payload::duration)]
+    expires_in: Option<Duration>,
 }
 
 impl Send {
@@ -60,6 +63,9 @@ impl Send {
         message = fill(message, &data, self.json)?.topic(self.topic);
         for (key, value) in self.metadata {
             message = message.metadata(key, value);
+        }
+        if let Some(time) = self.expires_in {
+            message = message.expires_in(time);
         }
         if let Some(context_id) = self.about {
             message = message.context(context_id);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use acb_proto::v1;
-use acb_sdk::{Client, Heartbeats, Received, Registration, Session};
+use acb_sdk::{Client, Error, Heartbeats, Received, Registration, Session};
 
 use super::refused;
 use crate::{
@@ -29,11 +29,18 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Of the messages that match the filter, where there is one.
-    pub(super) async fn open(client: &Client, filter: Option<&str>) -> Result<Self, Failure> {
+    /// Of the messages that match the filter, where there is one. A mailbox that another program receives from is left to that one, unless this
+    /// one is to take it over.
+    pub(super) async fn open(client: &Client, filter: Option<&str>, take_over: bool) -> Result<Self, Failure> {
         let stop = Stop::listen()?;
-        let session = client.session().max_unacknowledged(WINDOW).filter(filter.unwrap_or_default()).open();
-        let session = session.await.map_err(|error| refused("mailbox", &error))?;
+        let session =
+            client.session().max_unacknowledged(WINDOW).take_over(take_over).filter(filter.unwrap_or_default()).open().await;
+        let session = session.map_err(|error| match &error {
+            Error::Refused { reason, .. } if reason == "RECEIVER_PRESENT" => {
+                Failure::failed(format_args!("mailbox: {error}; `--take-over` ends that one"))
+            }
+            _ => refused("mailbox", &error),
+        })?;
         // Messages come without it, too.
         if let Err(error) = client.register(Registration::default()).await {
             tracing::warn!("the agent is not shown as online: {error}");
@@ -89,7 +96,7 @@ impl Left {
         }
         let message = format!(
             "mailbox: {WINDOW} messages in it are not wanted here, and the hub sends no more before they are acknowledged; \
-             take them with `acb watch`"
+             take them with `acb receive`"
         );
         Err(Failure::new(Exit::Failed, message))
     }
@@ -106,7 +113,7 @@ mod tests {
             left.note(&number.to_string(), now).unwrap();
             left.note("0", now).unwrap();
         }
-        assert!(left.note("last", now).unwrap_err().to_string().contains("acb watch"));
+        assert!(left.note("last", now).unwrap_err().to_string().contains("acb receive"));
         let later = now + FORGOTTEN;
         left.note("long after", later).unwrap();
         assert_eq!(left.0.len(), 1, "what came no more waits no more");

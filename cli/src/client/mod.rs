@@ -2,6 +2,7 @@
 
 mod agents;
 mod changes;
+mod dead_letters;
 mod description;
 mod exchange;
 mod found;
@@ -9,12 +10,14 @@ mod mailbox;
 mod payload;
 mod profile;
 mod program;
+mod receive;
 mod refusal;
 mod reply;
 mod session;
 mod shared;
 mod target;
 mod transfer;
+mod unread;
 mod watch;
 
 use self::{refusal::refused, target::Target};
@@ -40,8 +43,14 @@ pub(crate) enum Command {
     /// One after another, until it is stopped. Other messages are not acknowledged: they come again, and go to the dead letters after ten
     /// deliveries.
     Reply(reply::Reply),
-    /// Prints messages as they come, and acknowledges them; or the changes of a context type.
+    /// Takes messages as they come: prints and acknowledges them.
+    Receive(receive::Receive),
+    /// Shows what is unread in the mailbox, and takes none of it.
+    Unread(unread::Unread),
+    /// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread.
     Watch(watch::Watch),
+    /// Lists, shows, replays and drops messages that nobody took.
+    DeadLetters(dead_letters::DeadLetters),
     /// Shares a payload of at most 1 MiB as a context.
     Share(exchange::Share),
     /// Lists, shows, updates or deletes shared contexts. `acb watch --contexts` follows their changes.
@@ -62,7 +71,10 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Send(send) => send.run(output).await,
         Command::Request(request) => request.run(output).await,
         Command::Reply(reply) => reply.run(output).await,
+        Command::Receive(receive) => receive.run(output).await,
+        Command::Unread(unread) => unread.run(output).await,
         Command::Watch(watch) => watch.run(output).await,
+        Command::DeadLetters(letters) => letters.run(output).await,
         Command::Share(share) => share.run(output).await,
         Command::Shared(shared) => shared.run(output).await,
         Command::Push(push) => push.run(output).await,

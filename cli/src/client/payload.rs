@@ -96,21 +96,40 @@ pub(super) fn time(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
-/// A message as JSON.
-pub(super) fn message(message: &acb_proto::v1::Message) -> Value {
-    let to = match message.to.as_ref().and_then(|to| to.to.as_ref()) {
+/// The same without fractions of seconds: one width in a table.
+pub(super) fn time_in_seconds(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default()
+}
+
+/// Where a message goes, as JSON.
+pub(super) fn to(to: Option<&address::To>) -> Value {
+    match to {
         Some(address::To::Agent(name)) => json!({"agent": name}),
         Some(address::To::Group(name)) => json!({"group": name}),
         Some(address::To::All(_)) => json!({"all": true}),
         Some(address::To::Request(request)) => json!({"request": request.request_id}),
         None => Value::Null,
-    };
+    }
+}
+
+/// What a message is.
+pub(super) fn kind(message: &acb_proto::v1::Message) -> String {
+    message.r#type().as_str_name().trim_start_matches("MESSAGE_TYPE_").to_lowercase()
+}
+
+/// A message as JSON.
+pub(super) fn message(message: &acb_proto::v1::Message) -> Value {
+    let to = to(message.to.as_ref().and_then(|to| to.to.as_ref()));
     let mut view = json!({
         "id": message.id, "from": message.from, "to": to, "topic": message.topic, "contentType": message.content_type,
         "contextId": message.context_id, "correlationId": message.correlation_id, "metadata": message.metadata,
-        "type": message.r#type().as_str_name().trim_start_matches("MESSAGE_TYPE_").to_lowercase(),
+        "type": kind(message),
         "sentAt": system_time(message.sent_at).map(time), "traceparent": message.traceparent,
     });
+    if !message.replayed_from.is_empty() {
+        view["replayedFrom"] = json!(message.replayed_from);
+    }
     attach(&mut view, &message.payload);
     view
 }

@@ -33,6 +33,9 @@ pub(crate) struct Reply {
     /// How long the command may take for one answer.
     #[arg(long, default_value = "30s", value_parser = payload::duration)]
     timeout: Duration,
+    /// Takes the mailbox over from another program that receives for this agent, which ends that program's session.
+    #[arg(long)]
+    take_over: bool,
 }
 
 /// Where answers come from.
@@ -62,7 +65,7 @@ impl Reply {
             message.r#type() == MessageType::Query && topic.as_ref().is_none_or(|topic| *topic == message.topic)
         };
         let client = self.target.connect().await?;
-        let mut mailbox = Mailbox::open(&client, None).await?;
+        let mut mailbox = Mailbox::open(&client, None, self.take_over).await?;
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
             let Some(request) = mailbox.next(is_wanted).await? else { break };

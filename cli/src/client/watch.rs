@@ -5,17 +5,23 @@ use std::pin::pin;
 use acb_proto::v1;
 use acb_sdk::Client;
 
-use super::{Target, changes::Changes, mailbox::Mailbox, payload};
-use crate::output::{self, Failure, Output};
+use super::{Target, changes::Changes, payload, refused};
+use crate::{
+    output::{self, Failure, Output},
+    stop::Stop,
+};
 
-/// Prints messages as they come, and acknowledges them; or the changes of a context type.
+/// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread. See `acb receive`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
     #[command(flatten)]
     target: Target,
-    /// Only messages of this topic. Others are not acknowledged: they come again, and go to the dead letters after ten deliveries.
+    /// Only messages of this topic.
     #[arg(long)]
     topic: Option<String>,
+    /// Only what this agent sent.
+    #[arg(long, value_name = "AGENT", conflicts_with = "contexts")]
+    from: Option<String>,
     #[command(flatten)]
     changes: Changes,
     /// Ends after so many.
@@ -33,26 +39,27 @@ impl Watch {
     }
 
     async fn messages(&self, client: &Client, output: Output) -> Result<(), Failure> {
-        let mut mailbox = Mailbox::open(client, self.changes.filter.as_deref()).await?;
+        let mut stop = Stop::listen()?;
+        let (from, filter) = (self.from.as_deref().unwrap_or_default(), self.changes.filter.as_deref().unwrap_or_default());
+        let mut messages = client.watch_unread_matching(from, filter);
         let is_wanted = |message: &v1::Message| self.topic.as_ref().is_none_or(|topic| *topic == message.topic);
         let mut left = self.count.unwrap_or(u64::MAX);
         let mut unread = pin!(output::unread());
         while left > 0 {
-            let received = tokio::select! {
-                received = mailbox.next(is_wanted) => received?,
+            let message = tokio::select! {
+                message = messages.next() => message.map_err(|error| refused("mailbox", &error))?,
+                () = stop.asked() => break,
                 failure = &mut unread => return Err(failure),
             };
-            let Some(received) = received else { break };
-            let message = received.message();
-            match output {
-                Output::Json => output::line(payload::message(message))?,
-                Output::Table => output::line(payload::received(message))?,
+            if !is_wanted(&message) {
+                continue;
             }
-            // Only what was printed is acknowledged.
-            received.ack();
+            match output {
+                Output::Json => output::line(payload::message(&message))?,
+                Output::Table => output::line(payload::received(&message))?,
+            }
             left -= 1;
         }
-        mailbox.close().await;
         Ok(())
     }
 }

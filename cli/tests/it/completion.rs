@@ -43,7 +43,22 @@ fn bash_completes_commands_options_and_values() {
     assert_eq!(bash("acb reply --comm"), ["--command"]);
     assert_eq!(bash("acb whoami --output js"), ["json"]);
     let commands = bash("acb ");
-    for command in ["dev", "get", "plan", "login", "send", "request", "reply", "watch", "share", "push", "pull"] {
+    for command in [
+        "dev",
+        "get",
+        "plan",
+        "login",
+        "send",
+        "request",
+        "reply",
+        "receive",
+        "unread",
+        "watch",
+        "dead-letters",
+        "share",
+        "push",
+        "pull",
+    ] {
         assert!(commands.iter().any(|offered| offered == command), "{command} is not in {commands:?}");
     }
 }

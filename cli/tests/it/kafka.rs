@@ -22,7 +22,7 @@ async fn the_commands_do_the_same_over_kafka() {
     let dev = Standalone::start(&home, &folder, Some(&kafka), &home.path().join("dev.log")).await.unwrap();
     let world = World::on(dev, &["sender", "inbox", "answers-text", "publisher", "reader"]).await;
 
-    let watch = world.start(&["watch", "-c", "inbox", "--count", "3"]);
+    let watch = world.start(&["receive", "-c", "inbox", "--count", "3"]);
     for word in ["one", "two", "three"] {
         world.run(&["send", "-c", "sender", "inbox", word, "--topic", "t"]).await.ok();
     }

@@ -129,10 +129,10 @@ async fn an_agent_that_is_removed_is_let_in_no_more() {
     world.until("the hub knows it", async || world.run(&login).await.succeeded().then_some(())).await;
 
     // Other tests send to all; those messages are not wanted here.
-    let mut watch = world.start(&["watch", "-c", "gone", "--topic", "farewell"]);
+    let mut receive = world.start(&["receive", "-c", "gone", "--topic", "farewell"]);
     fs::remove_file(&file).unwrap();
     world.until("the agent is removed", async || (!world.run(&["get", "agent", "gone"]).await.succeeded()).then_some(())).await;
-    assert_eq!(watch.line().await, "", "its open session ends");
-    watch.end().await.fails(4, &[]);
+    assert_eq!(receive.line().await, "", "its open session ends");
+    receive.end().await.fails(4, &[]);
     world.run(&["whoami", "-c", "gone"]).await.fails(4, &["acb login"]);
 }

@@ -3,6 +3,7 @@
 
 mod adoption;
 mod completion;
+mod dead_letters;
 mod dev;
 mod filters;
 mod isolation;

@@ -1,4 +1,4 @@
-//! `send`, `watch`, `request`, `reply`: what is said, and what comes back.
+//! `send`, `receive`, `watch`, `unread`, `request`, `reply`: what is said, and what comes back.
 
 use std::{fs, time::Instant};
 
@@ -13,16 +13,16 @@ fn words<'a>(first: &'a [&'a str]) -> impl Fn(&[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn what_is_sent_is_watched() {
+async fn what_is_sent_is_received() {
     let world = World::of(&["sender", "inbox"]).await;
-    let mut watch = world.start(&["watch", "-c", "inbox", "-o", "json", "--count", "5"]);
+    let mut receive = world.start(&["receive", "-c", "inbox", "-o", "json", "--count", "5"]);
     let note = world.path("note.txt");
     fs::write(&note, "from a file").unwrap();
     let from_file = format!("@{}", text(&note));
     let send = words(&["send", "-c", "sender"]);
 
     let sent = world.json(&send(&["inbox", "hello", "--topic", "greeting", "--metadata", "mood=good"])).await;
-    let line: Value = serde_json::from_str(&watch.line().await).unwrap();
+    let line: Value = serde_json::from_str(&receive.line().await).unwrap();
     assert_eq!((&line["id"], &sent["deduplicated"]), (&sent["messageId"], &json!(false)));
     assert_eq!((&line["from"], &line["to"]), (&json!("sender"), &json!({"agent": "inbox"})));
     assert_eq!((&line["topic"], &line["payload"], &line["type"]), (&json!("greeting"), &json!("hello"), &json!("event")));
@@ -36,17 +36,17 @@ async fn what_is_sent_is_watched() {
     assert!(said.starts_with("Sent ") && said.ends_with(" to all.\n"), "{said}");
     let mut came = Vec::new();
     for _ in 0..4 {
-        let line: Value = serde_json::from_str(&watch.line().await).unwrap();
+        let line: Value = serde_json::from_str(&receive.line().await).unwrap();
         came.push((line["payload"].as_str().unwrap().to_owned(), line["contentType"].as_str().unwrap().to_owned()));
     }
     let plain = "text/plain; charset=utf-8";
     let expected = [("from a file", plain), (r#"{"n": 1}"#, "application/json"), ("to the group", plain), ("to all", plain)];
     assert_eq!(came, expected.map(|(payload, kind)| (payload.to_owned(), kind.to_owned())));
-    watch.end().await.ok();
+    receive.end().await.ok();
 
     // What was printed was acknowledged: a later session has the next one only.
     world.run(&send(&["inbox", "later\u{1b}[2J", "--topic", "t"])).await.ok();
-    let table = world.run(&["watch", "-c", "inbox", "--count", "1"]).await.ok().stdout;
+    let table = world.run(&["receive", "-c", "inbox", "--count", "1"]).await.ok().stdout;
     assert_eq!(table, "sender  t  later\\u{1b}[2J\n");
 }
 
@@ -56,8 +56,8 @@ async fn a_topic_chooses_and_leaves_the_rest_in_the_mailbox() {
     for (topic, data) in [("a", "one"), ("b", "two"), ("a", "three")] {
         world.run(&["send", "-c", "sender", "inbox-by-topic", data, "--topic", topic]).await.ok();
     }
-    let watch = words(&["watch", "-c", "inbox-by-topic"]);
-    let chosen = world.run(&watch(&["--topic", "a", "--count", "2"])).await.ok().stdout;
+    let receive = words(&["receive", "-c", "inbox-by-topic"]);
+    let chosen = world.run(&receive(&["--topic", "a", "--count", "2"])).await.ok().stdout;
     assert_eq!(chosen, "sender  a  one\nsender  a  three\n");
     let status = async || {
         let agents = world.json(&["agents", "-c", "sender"]).await;
@@ -65,15 +65,15 @@ async fn a_topic_chooses_and_leaves_the_rest_in_the_mailbox() {
         own["status"].as_str().unwrap().to_owned()
     };
     assert_eq!(status().await, "offline");
-    let mut rest = world.start(&watch(&[]));
+    let mut rest = world.start(&receive(&[]));
     assert_eq!(rest.line().await, "sender  b  two");
-    assert_eq!(status().await, "online", "it is there as long as it watches");
+    assert_eq!(status().await, "online", "it is there as long as it receives");
     // Ctrl-C is a way to end it, not a failure; and what was printed is acknowledged.
     rest.signal(Signal::INT);
     rest.end().await.ok();
     assert_eq!(status().await, "offline");
     world.run(&["send", "-c", "sender", "inbox-by-topic", "four", "--topic", "b"]).await.ok();
-    let mut cut_off = world.start(&watch(&[]));
+    let mut cut_off = world.start(&receive(&[]));
     assert_eq!(cut_off.line().await, "sender  b  four");
     // It does not take a further message to find out that nobody reads any more.
     cut_off.unread().await.fails(1, &["Broken pipe"]);
@@ -102,6 +102,7 @@ async fn a_message_that_cannot_be_sent_says_why() {
     fs::write(&large, vec![b'x'; 1 << 20]).unwrap();
     world.run(&send(&["inbox", "@large"])).await.fails(1, &["MESSAGE_TOO_LARGE", "1048576"]);
     world.run(&["send", "-c", "observer", "--topic", "t", "inbox", "x"]).await.fails(4, &["role"]);
+    world.run(&["receive", "-c", "observer", "--count", "1"]).await.fails(4, &["role"]);
     world.run(&["watch", "-c", "observer", "--count", "1"]).await.fails(4, &["role"]);
 }
 
@@ -131,7 +132,7 @@ async fn a_request_is_answered_with_a_text_or_a_file() {
     let ask = ["request", "-c", "sender", "answers-file", "--topic", "lookup"];
     assert_eq!(world.json(&ask).await["payloadHex"], "fffe");
     assert_eq!(reply.end().await.ok().stdout, "sender  lookup  \n  answered  (2 bytes)\n");
-    let left = world.json(&["watch", "-c", "answers-file", "--count", "1"]).await;
+    let left = world.json(&["receive", "-c", "answers-file", "--count", "1"]).await;
     assert_eq!((&left["payload"], &left["type"]), (&json!("no question"), &json!("event")));
 }
 
@@ -179,4 +180,55 @@ async fn a_reply_needs_one_source_of_answers() {
     world.run(&reply(&["--file", "missing"])).await.fails(3, &["missing"]);
     world.run(&reply(&["text", "--count", "0"])).await.fails(2, &["--count"]);
     world.run(&reply(&["@missing"])).await.fails(3, &["missing"]);
+}
+
+#[tokio::test]
+async fn what_is_watched_or_listed_stays_unread() {
+    let world = World::of(&["sender", "reads-later"]).await;
+    let send = words(&["send", "-c", "sender", "--topic", "note", "reads-later"]);
+    for data in ["one", "two"] {
+        world.run(&send(&[data])).await.ok();
+    }
+    // Other tests send to all; those messages are not looked at here.
+    let unread = words(&["unread", "-c", "reads-later", "--from", "sender"]);
+    let of_topic = |messages: &Value| -> Vec<Value> {
+        messages
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|message| message["topic"] == "note")
+            .map(|message| message["payload"].clone())
+            .collect()
+    };
+    assert_eq!(of_topic(&world.json(&unread(&[])).await), ["one", "two"]);
+    let watch = ["watch", "-c", "reads-later", "--topic", "note", "--count", "2"];
+    for _ in 0..2 {
+        assert_eq!(world.run(&watch).await.ok().stdout, "sender  note  one\nsender  note  two\n");
+    }
+    // A program that receives is not disturbed by one that watches, and what it has in hand is shown.
+    let mut receive = world.start(&["receive", "-c", "reads-later", "--topic", "other"]);
+    let online = world.until("it receives", async || {
+        let agents = world.json(&["agents", "-c", "sender"]).await;
+        agents.as_array().unwrap().iter().any(|agent| agent["name"] == "reads-later" && agent["status"] == "online").then_some(())
+    });
+    online.await;
+    assert_eq!(world.run(&watch).await.ok().stdout, "sender  note  one\nsender  note  two\n");
+    world.run(&["send", "-c", "sender", "--topic", "other", "reads-later", "taken"]).await.ok();
+    assert_eq!(receive.line().await, "sender  other  taken");
+    receive.signal(Signal::INT);
+    receive.end().await.ok();
+
+    let table = world.run(&unread(&["--limit", "1"])).await.ok().stdout;
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("ID ") && lines[0].contains("TOPIC   TYPE    BYTES   SENT"), "{table}");
+    let count = world.json(&unread(&["--count"])).await;
+    assert_eq!(count["messages"], count["from"]["sender"]);
+    let waits = world.start(&["unread", "-c", "reads-later", "--from", "absent", "--wait", "20s", "-o", "json"]);
+    world.log_in("absent", &world.servers()).await;
+    world.run(&["send", "-c", "absent", "reads-later", "at last", "--topic", "note"]).await.ok();
+    assert_eq!(of_topic(&waits.end().await.ok().json()), ["at last"]);
+    world.run(&["unread", "-c", "reads-later", "--from", "nobody"]).await.fails(3, &["SENDER_NOT_FOUND"]);
+    let taken = world.run(&["receive", "-c", "reads-later", "--topic", "note", "--count", "3"]).await.ok().stdout;
+    assert_eq!(taken, "sender  note  one\nsender  note  two\nabsent  note  at last\n");
+    assert!(of_topic(&world.json(&unread(&[])).await).is_empty());
 }

@@ -18,7 +18,7 @@ use tokio::{
 const LONG: Duration = Duration::from_secs(120);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const AGENTS: [(&str, &str); 16] = [
+const AGENTS: [(&str, &str); 20] = [
     ("sender", "{type: sender, role: agent-full, publishes: [documents], subscribes: [documents]}"),
     ("login", "{type: person, role: agent-full}"),
     ("finder", "{type: person, role: agent-full}"),
@@ -34,6 +34,10 @@ const AGENTS: [(&str, &str); 16] = [
     ("silent", "{type: worker, role: agent-full}"),
     ("publisher", "{type: worker, role: agent-full, publishes: [documents], subscribes: [documents]}"),
     ("reader", "{type: worker, role: agent-full, subscribes: [documents]}"),
+    ("absent", "{type: worker, role: agent-full}"),
+    ("heir", "{type: worker, role: agent-full}"),
+    ("reads-later", "{type: worker, role: agent-full}"),
+    ("root", "{type: person, role: admin}"),
     ("stranger", "{type: worker, role: agent-full}"),
 ];
 

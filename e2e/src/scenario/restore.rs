@@ -30,7 +30,7 @@ pub(super) fn postgres(world: &mut World) -> Result<()> {
     is_readable(world, &before)?;
     // What the page says is lost, is lost; and what it says is kept, is kept.
     is_gone(world, &after)?;
-    let taken = agent_pod::run(world, "acme", "worker-b", "takes", &["watch", "--topic", "kept", "--count", "1"])?;
+    let taken = agent_pod::run(world, "acme", "worker-b", "takes", &["receive", "--topic", "kept", "--count", "1"])?;
     if taken.contains("kept in the log") { Ok(()) } else { wrong(format!("worker-b was given {taken:?}")) }
 }
 

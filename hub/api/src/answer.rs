@@ -44,11 +44,11 @@ pub(crate) struct Lasting {
 
 /// The room of what an answer holds. It comes with the answer, and is given back when the peer has taken that.
 #[derive(Clone, Debug)]
-pub(crate) struct AnswerRoom(#[expect(dead_code, reason = "it is held")] Arc<Room>);
+pub(crate) struct AnswerRoom(#[expect(dead_code, reason = "it is held")] Arc<Vec<Room>>);
 
 impl AnswerRoom {
-    pub(crate) fn new(room: Room) -> Self {
-        Self(Arc::new(room))
+    pub(crate) fn new(rooms: Vec<Room>) -> Self {
+        Self(Arc::new(rooms))
     }
 }
 

@@ -5,7 +5,8 @@ use acb_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
         agent_registry_server::AgentRegistryServer, auth_service_server::AuthServiceServer,
-        context_service_server::ContextServiceServer, message_service_server::MessageServiceServer,
+        context_service_server::ContextServiceServer, dead_letter_service_server::DeadLetterServiceServer,
+        mailbox_service_server::MailboxServiceServer, message_service_server::MessageServiceServer,
         stream_service_server::StreamServiceServer,
     },
 };
@@ -13,7 +14,10 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    grpc::{agent::Agents, auth::Auth, context::ContextGate, message::MessageGate, stream::StreamGate},
+    grpc::{
+        agent::Agents, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate,
+        stream::StreamGate,
+    },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };
 
@@ -26,6 +30,10 @@ pub struct Services {
     pub agents: Agents,
     /// Messages.
     pub messages: MessageGate,
+    /// Mailboxes.
+    pub mailboxes: MailboxGate,
+    /// Dead letters.
+    pub dead_letters: DeadLetterGate,
     /// Contexts.
     pub contexts: ContextGate,
     /// Large contexts.
@@ -74,6 +82,8 @@ impl Services {
             .add_service(AuthServiceServer::new(self.auth).max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
             .add_service(AgentRegistryServer::new(self.agents).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(MessageServiceServer::new(self.messages).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(MailboxServiceServer::new(self.mailboxes).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(DeadLetterServiceServer::new(self.dead_letters).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(ContextServiceServer::new(self.contexts).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(StreamServiceServer::new(self.streams).max_decoding_message_size(MAX_REQUEST_BYTES));
         Ok((routes.routes(), Health(reporter)))

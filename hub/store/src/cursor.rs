@@ -8,7 +8,7 @@ use acb_hub_core::{
     log::bus::{Epoch, Partition},
     messages::{
         cursor::CursorState,
-        ports::{Attempts, CursorFlush, CursorStore, OpenedMailbox},
+        ports::{Attempts, CursorFlush, CursorStore, LEASE, Opened, OpenedMailbox, Opening},
     },
 };
 use acb_hub_pool::Session;
@@ -24,7 +24,7 @@ use crate::{
 
 #[async_trait]
 impl CursorStore for PgStore {
-    async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault> {
+    async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault> {
         let query = self.timer.start("cursor.open");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
@@ -34,17 +34,32 @@ impl CursorStore for PgStore {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
-        let (receiving,): (bool,) = sqlx::query_as("SELECT receiving FROM acb.presence WHERE agent_id = $1 FOR UPDATE")
-            .bind(agent.0)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed)?;
+        let (receiving, receiver, lease, newest): (bool, Option<String>, Option<Uuid>, i64) =
+            sqlx::query_as("SELECT receiving, receiver, lease, session_epoch FROM acb.presence WHERE agent_id = $1 FOR UPDATE")
+                .bind(agent.0)
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        let own = !opening.receiver.is_empty() && receiver.as_deref() == Some(opening.receiver.as_str());
+        if let Some(lease) = lease.filter(|_| !own && !opening.take_over) {
+            // Asked apart: a statement that waited for the row does not see what was written meanwhile.
+            let lives =
+                sqlx::query_scalar("SELECT EXISTS (SELECT FROM acb.lease WHERE lease = $1 AND until > clock_timestamp())");
+            if lives.bind(lease).fetch_one(&mut *transaction).await.map_err(failed)? {
+                transaction.rollback().await.map_err(failed)?;
+                return Ok(Opened::Held { lease, session_epoch: unsigned(newest) });
+            }
+        }
+        renew(&mut transaction, opening.lease).await.map_err(failed)?;
         let (session_epoch,): (i64,) = sqlx::query_as(
-            "UPDATE acb.presence SET online = true, last_seen_at = now(), session_epoch = session_epoch + 1, receiving = true, replica = $2
+            "UPDATE acb.presence SET online = true, last_seen_at = now(), session_epoch = session_epoch + 1, receiving = true, replica = $2,
+                 receiver = $3, lease = $4
              WHERE agent_id = $1 RETURNING session_epoch",
         )
         .bind(agent.0)
-        .bind(replica)
+        .bind(&opening.replica)
+        .bind(&opening.receiver)
+        .bind(opening.lease)
         .fetch_one(&mut *transaction)
         .await
         .map_err(failed)?;
@@ -63,7 +78,7 @@ impl CursorStore for PgStore {
                 .await
                 .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        Ok(OpenedMailbox {
+        Ok(Opened::Begun(OpenedMailbox {
             session_epoch: unsigned(session_epoch),
             clean: !receiving,
             cursors: cursors
@@ -78,7 +93,13 @@ impl CursorStore for PgStore {
                     attempts: Some(u32::try_from(attempts).unwrap_or(0)),
                 })
                 .collect(),
-        })
+        }))
+    }
+
+    async fn renew(&self, lease: Uuid) -> Result<(), Fault> {
+        let query = self.timer.start("cursor.renew");
+        let mut connection = self.pool().acquire().await.map_err(|error| query.fault(error))?;
+        renew(&mut connection, lease).await.map_err(|error| query.fault(error))
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
@@ -150,6 +171,21 @@ impl CursorStore for PgStore {
     }
 }
 
+/// With it, what is long over is removed.
+async fn renew(connection: &mut Session, lease: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "WITH over AS (DELETE FROM acb.lease WHERE until < clock_timestamp() - interval '1 day')
+         INSERT INTO acb.lease (tenant_id, lease, until)
+         VALUES (acb.current_tenant(), $1, clock_timestamp() + make_interval(secs => $2))
+         ON CONFLICT (tenant_id, lease) DO UPDATE SET until = excluded.until",
+    )
+    .bind(lease)
+    .bind(LEASE.as_secs_f64())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush]) -> Result<(), sqlx::Error> {
     let mut cursors: Vec<Value> = Vec::new();
     let mut deliveries: Vec<Value> = Vec::new();
@@ -216,7 +252,7 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
     if !closing.is_empty() {
         sqlx::query(
             // In a life of the log that is over nothing of what the session has to say was written.
-            "UPDATE acb.presence SET online = false, last_seen_at = now(),
+            "UPDATE acb.presence SET online = false, last_seen_at = now(), lease = NULL,
                  receiving = receiving AND NOT (agent_id = ANY($2) AND NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $3))
              WHERE agent_id = ANY($1)",
         )

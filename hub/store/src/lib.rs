@@ -7,6 +7,7 @@ pub mod context;
 pub mod credential;
 mod cursor;
 pub mod fault;
+mod letter;
 mod life;
 pub mod login;
 mod mailbox;

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, ops::Range, time::Duration};
 
 use acb_hub_core::{
+    directory::agent::AgentId,
     fault::Fault,
     log::bus::{Epoch, Partition},
     messages::{
@@ -21,10 +22,10 @@ use crate::{
 };
 
 /// Whether the index goes as far as was asked for, and a row, where there is one.
-type Reached = (bool, Option<String>, Option<i32>, Option<i64>, Option<Timestamp>, Option<Timestamp>);
-type Row = (String, i32, i64, Timestamp, Timestamp);
+type Reached = (bool, Option<String>, Option<i32>, Option<i64>, Option<Timestamp>, Option<Timestamp>, Option<Uuid>);
+type Row = (String, i32, i64, Timestamp, Timestamp, Option<Uuid>);
 /// Whether it was taken, and the row.
-type ExpiredRow = (bool, String, i32, i64, Timestamp, Timestamp);
+type ExpiredRow = (bool, String, i32, i64, Timestamp, Timestamp, Option<Uuid>);
 
 #[async_trait]
 impl MailboxStore for PgStore {
@@ -92,13 +93,13 @@ impl MailboxStore for PgStore {
         let query = self.timer.start("mailbox.entries");
         // The rows of one address lie in the order of the primary key. At most `limit` of each are merged, however many there are.
         let rows: Vec<Reached> = sqlx::query_as(
-            "SELECT coalesce(c.next_position, 0) >= r.next, e.address, e.partition, e.position, e.log_time, e.expires_at
+            "SELECT coalesce(c.next_position, 0) >= r.next, e.address, e.partition, e.position, e.log_time, e.expires_at, e.sender
                FROM unnest($3::int[], $4::bigint[], $5::bigint[]) AS r (partition, first, next)
                LEFT JOIN acb.mailbox_checkpoint AS c ON c.epoch = $2 AND c.partition = r.partition
                LEFT JOIN LATERAL (
                    SELECT m.* FROM unnest($1::text[]) AS a (address)
                    CROSS JOIN LATERAL (
-                       SELECT address, partition, position, log_time, expires_at FROM acb.mailbox
+                       SELECT address, partition, position, log_time, expires_at, sender FROM acb.mailbox
                        WHERE address = a.address AND epoch = $2 AND partition = r.partition
                          AND position >= r.first AND position < r.next
                        ORDER BY position LIMIT $6) AS m
@@ -117,7 +118,9 @@ impl MailboxStore for PgStore {
         if rows.iter().any(|(reached, ..)| !reached) {
             return Err(index_went_back());
         }
-        let row = |(_, address, partition, offset, logged, expires)| entry((address?, partition?, offset?, logged?, expires?));
+        let row = |(_, address, partition, offset, logged, expires, sender)| {
+            entry((address?, partition?, offset?, logged?, expires?, sender))
+        };
         Ok(rows.into_iter().filter_map(row).collect())
     }
 
@@ -128,7 +131,7 @@ impl MailboxStore for PgStore {
         // place now: only what was really changed here is the caller's.
         let rows: Vec<ExpiredRow> = sqlx::query_as(
             "WITH due AS MATERIALIZED (
-                   SELECT ctid, address, partition, position, log_time, expires_at FROM acb.mailbox
+                   SELECT ctid, address, partition, position, log_time, expires_at, sender FROM acb.mailbox
                    WHERE expires_at <= $1 AND epoch = $2 AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
                    ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED),
                judged AS MATERIALIZED (
@@ -139,11 +142,11 @@ impl MailboxStore for PgStore {
                     AND (due.position < c.watermark OR due.position = ANY (c.exceptions))),
                removed AS (
                    DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE taken))
-                   RETURNING true, address, partition, position, log_time, expires_at),
+                   RETURNING true, address, partition, position, log_time, expires_at, sender),
                claimed AS (
                    UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $4)
                    WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE NOT taken))
-                   RETURNING false, address, partition, position, log_time, expires_at)
+                   RETURNING false, address, partition, position, log_time, expires_at, sender)
                SELECT * FROM removed UNION ALL SELECT * FROM claimed ORDER BY partition, position",
         )
         .bind(now)
@@ -154,13 +157,13 @@ impl MailboxStore for PgStore {
         .await
         .map_err(|error| query.fault(error))?;
         let mut expired = Expired::default();
-        for (taken, address, partition, offset, log_time, expires_at) in rows {
+        for (taken, address, partition, offset, log_time, expires_at, sender) in rows {
             let at = OffsetDateTime::from(expires_at);
             expired.oldest = Some(expired.oldest.map_or(at, |oldest| oldest.min(at)));
             if taken {
                 expired.removed += 1;
             } else {
-                expired.claimed.extend(entry((address, partition, offset, log_time, expires_at)));
+                expired.claimed.extend(entry((address, partition, offset, log_time, expires_at, sender)));
             }
         }
         Ok(expired)
@@ -328,10 +331,10 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
     let agents: Vec<Option<Uuid>> = rows.iter().map(agent).collect();
     // What was acknowledged before it came here needs no row. A watermark never goes back.
     sqlx::query(
-        "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, position, log_time, expires_at)
-           SELECT acb.current_tenant(), r.address, $1, r.partition, r.position, r.log_time, r.expires_at
-           FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::uuid[])
-                AS r (address, partition, position, log_time, expires_at, agent_id)
+        "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, position, log_time, expires_at, sender)
+           SELECT acb.current_tenant(), r.address, $1, r.partition, r.position, r.log_time, r.expires_at, r.sender
+           FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::uuid[], $8::uuid[])
+                AS r (address, partition, position, log_time, expires_at, agent_id, sender)
            WHERE NOT EXISTS (
                SELECT FROM acb.cursor AS c
                WHERE c.agent_id = r.agent_id AND c.epoch = $1 AND c.partition = r.partition AND c.watermark > r.position)
@@ -344,6 +347,7 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
     .bind(rows.iter().map(|row| row.log_time).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.expires_at).collect::<Vec<_>>())
     .bind(agents)
+    .bind(rows.iter().map(|row| row.sender.map(|sender| sender.0)).collect::<Vec<_>>())
     .execute(&mut *connection)
     .await?;
     Ok(())
@@ -359,7 +363,7 @@ fn to_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn entry((address, partition, offset, log_time, expires_at): Row) -> Option<IndexEntry> {
+fn entry((address, partition, offset, log_time, expires_at, sender): Row) -> Option<IndexEntry> {
     let address = MailboxAddress::parse(&address)?;
     Some(IndexEntry {
         address,
@@ -367,5 +371,6 @@ fn entry((address, partition, offset, log_time, expires_at): Row) -> Option<Inde
         offset: unsigned(offset),
         log_time: log_time.into(),
         expires_at: expires_at.into(),
+        sender: sender.map(AgentId),
     })
 }

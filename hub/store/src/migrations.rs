@@ -24,6 +24,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 9, name: "log-cuts", sql: include_str!("../migrations/0009_log_cuts.sql") },
     Migration { version: 10, name: "positions", sql: include_str!("../migrations/0010_positions.sql") },
     Migration { version: 11, name: "outbox", sql: include_str!("../migrations/0011_outbox.sql") },
+    Migration { version: 12, name: "dead-letters", sql: include_str!("../migrations/0012_dead_letters.sql") },
 ];
 
 /// The version that this code was written for.

@@ -8,6 +8,7 @@ mod filters;
 mod hub;
 mod kafka;
 mod lifecycle;
+mod mailboxes;
 mod messages;
 mod outage;
 mod postgres;

@@ -129,6 +129,14 @@ async fn furnish(world: &World) {
         ("log_cut", "ended, epoch", "98, 99".to_owned()),
         ("cursor", "agent_id, epoch, partition, watermark", format!("{alice}, 99, 0, 0")),
         ("delivery", "agent_id, epoch, partition, position, attempts", format!("{alice}, 99, 0, 0, 1")),
+        (
+            "dead_letter",
+            "letter_id, message_id, reason, attempts, sender, sender_name, recipient, recipient_name, topic, type, size, sent_at, expires_at,
+             dead_at, epoch, partition, \"offset\"",
+            format!("{any}, {any}, 'expired', 0, {alice}, 'alice', '*', '', 't', 'event', 0, now(), now(), now(), 99, 0, 0"),
+        ),
+        ("dead_letter_checkpoint", "epoch, partition, next_offset", "99, 0, 0".to_owned()),
+        ("lease", "lease, until", format!("{any}, now() + '1 day'")),
         // Its relay has no use for what it can't read, and leaves it.
         (
             "bus_record",

@@ -8,6 +8,7 @@ use std::{
 
 use acb_proto::v1::{
     agent_registry_client::AgentRegistryClient, context_service_client::ContextServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, mailbox_service_client::MailboxServiceClient,
     message_service_client::MessageServiceClient, stream_service_client::StreamServiceClient,
 };
 use tokio::time::timeout;
@@ -156,6 +157,14 @@ impl Line {
 
     pub(crate) fn messages(&self) -> MessageServiceClient<Service> {
         MessageServiceClient::new(self.service.clone())
+    }
+
+    pub(crate) fn mailbox(&self) -> MailboxServiceClient<Service> {
+        MailboxServiceClient::new(self.service.clone())
+    }
+
+    pub(crate) fn dead_letters(&self) -> DeadLetterServiceClient<Service> {
+        DeadLetterServiceClient::new(self.service.clone())
     }
 
     pub(crate) fn contexts(&self) -> ContextServiceClient<Service> {

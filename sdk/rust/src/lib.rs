@@ -8,6 +8,7 @@ mod backoff;
 mod client;
 mod context;
 mod credential;
+mod dead_letter;
 mod download;
 mod error;
 mod handler;
@@ -15,33 +16,38 @@ mod inbox;
 mod link;
 mod message;
 mod page;
+mod pull;
 mod replica;
 mod seen;
 mod session;
 mod sharing;
 mod subscription;
 mod transfer;
+mod unread;
 mod upload;
 mod wire;
 
 /// The generated messages, clients and servers.
 pub use acb_proto::v1;
 pub use acb_proto::v1::{
-    Address, Agent, AgentStatus, Context, ContextEvent, MessageType, PayloadRef, Position, RequestAddress, SendMessageResponse,
-    address, context_event,
+    Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
+    MessageType, PayloadRef, Position, RequestAddress, SendMessageResponse, address, context_event,
 };
 pub use agent::{Criteria, Heartbeats, Registration};
 pub use client::{Builder, Client};
 pub use context::{Inline, Share, Update};
 pub use credential::{ApiKey, Identity, Tokens};
+pub use dead_letter::{Letters, WhichLetters};
 pub use download::{Download, Downloaded};
 pub use error::{Code, Error};
 pub use handler::BoxError;
 pub use message::{FAILURE, JSON, Message, Received};
+pub use pull::{Pulled, Puller};
 pub use replica::channel;
 pub use session::{Receipt, Sender, Session, SessionBuilder};
 pub use sharing::{Scope, Sharing};
 pub use subscription::{Since, Subscription};
 pub use transfer::{Progress, Resumption};
+pub use unread::{UnreadCount, UnreadMessages, WatchUnread};
 pub use upload::{Streamed, Upload, Uploaded};
 pub use wire::system_time;

@@ -74,6 +74,7 @@ type Queues = (mpsc::Receiver<Command>, mpsc::Sender<Received>, watch::Sender<St
 pub(crate) struct Driver {
     client: Client,
     inbox: Arc<Inbox>,
+    /// How each connection begins: that the receiver is the same is how the hub knows the session again.
     open: Open,
     reconnect_for: Duration,
     commands: mpsc::Receiver<Command>,

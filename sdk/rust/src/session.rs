@@ -13,6 +13,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+use uuid::Uuid;
 
 use crate::{
     Client, Error, SendMessageResponse,
@@ -32,6 +33,7 @@ pub struct SessionBuilder {
     receive: bool,
     max_unacknowledged: u32,
     filter: String,
+    take_over: bool,
     reconnect_for: Duration,
 }
 
@@ -59,6 +61,15 @@ impl SessionBuilder {
         self
     }
 
+    /// Whether to end the session of another program that receives for this agent (the default, so that a program that was started anew is not kept
+    /// out by what is left of the old one). Otherwise that one stays, and this session is refused with `RECEIVER_PRESENT`. A session that
+    /// connects again goes on in either case, unless another program has taken over.
+    #[must_use]
+    pub fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
+    }
+
     /// How long to try to connect again before the session ends with an error; 5 minutes unless said otherwise.
     #[must_use]
     pub fn reconnect_for(mut self, time: Duration) -> Self {
@@ -77,7 +88,13 @@ impl SessionBuilder {
         let driver = Driver::new(
             self.client.clone(),
             Inbox::new(),
-            Open { receive: self.receive, max_unacknowledged: self.max_unacknowledged, filter: self.filter },
+            Open {
+                receive: self.receive,
+                max_unacknowledged: self.max_unacknowledged,
+                receiver: Uuid::new_v4().to_string(),
+                take_over: self.take_over,
+                filter: self.filter,
+            },
             self.reconnect_for,
             (command_queue, deliveries, replica, end.clone()),
         );
@@ -257,7 +274,8 @@ impl Future for Receipt {
 }
 
 impl Client {
-    /// Starts to build a session. An agent has one session that receives: a newer one ends the older.
+    /// Starts to build a session. An agent has one session that receives: a newer one ends the older, unless it is told not to
+    /// ([`SessionBuilder::take_over`]).
     #[must_use]
     pub fn session(&self) -> SessionBuilder {
         SessionBuilder {
@@ -265,6 +283,7 @@ impl Client {
             receive: true,
             max_unacknowledged: 100,
             filter: String::new(),
+            take_over: true,
             reconnect_for: Duration::from_secs(300),
         }
     }

@@ -12,6 +12,11 @@ pub(crate) fn duration(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
 }
 
+/// Of an instant; before 1970 it is that.
+pub(crate) fn timestamp(at: SystemTime) -> prost_types::Timestamp {
+    prost_types::Timestamp::from(at.max(UNIX_EPOCH))
+}
+
 /// The timestamp this long from now.
 pub(crate) fn from_now(duration: Duration) -> Option<prost_types::Timestamp> {
     let since = SystemTime::now().checked_add(duration)?.duration_since(UNIX_EPOCH).ok()?;

@@ -133,7 +133,7 @@ impl Session {
         let mut client = MessageServiceClient::new(channel);
         let responses = client.session(request).await?.into_inner();
         let mut session = Self { requests, responses, received: Vec::new(), next_sequence: 1 };
-        let open = session_request::Open { receive, max_unacknowledged: 1000, ..Default::default() };
+        let open = session_request::Open { receive, max_unacknowledged: 1000, take_over: true, ..Default::default() };
         session.send(session_request::Frame::Open(open)).await?;
         match session.next().await? {
             session_response::Frame::Opened(_) => Ok(session),

@@ -74,7 +74,7 @@ impl ContextService for ContextGate {
         trail.version(context.version);
         let mut response = Response::new(wire(context));
         if let Some(room) = room {
-            response.extensions_mut().insert(AnswerRoom::new(room));
+            response.extensions_mut().insert(AnswerRoom::new(vec![room]));
         }
         Ok(response)
     }

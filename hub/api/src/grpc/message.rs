@@ -5,7 +5,7 @@ use std::{pin::Pin, time::Duration};
 use acb_hub_core::{
     fault::{Code, Fault},
     messages::{
-        delivery::DeliveryId,
+        delivery::{self, DeliveryId},
         message::{self, MessageType, OutgoingMessage},
         service::Messages,
         session::{Room, SessionEvent, SessionEvents, SessionInput, SessionOptions},
@@ -155,8 +155,8 @@ fn opened(
         .map_err(|_| to_status(Fault::new(Code::DeadlineExceeded, "SESSION_NOT_OPENED", "send `Open` within 10 s of the call")))?
         .map_err(explain_status)?;
     match first.and_then(|request| request.frame) {
-        Some(Frame::Open(Open { receive, max_unacknowledged, filter })) => {
-            Ok((SessionOptions { receive, max_unacknowledged }, filter))
+        Some(Frame::Open(Open { receive, max_unacknowledged, receiver, take_over, filter })) => {
+            Ok((SessionOptions { receive, max_unacknowledged, receiver, take_over }, filter))
         }
         _ => Err(to_status(Fault::invalid("SESSION_NOT_OPENED", "the first frame of a session is `Open`"))),
     }
@@ -192,7 +192,7 @@ async fn take(mut frames: Streaming<SessionRequest>, input: SessionInput, trace:
     std::future::pending().await
 }
 
-fn deliveries(ids: &[String]) -> Result<Vec<DeliveryId>, Fault> {
+pub(super) fn deliveries(ids: &[String]) -> Result<Vec<DeliveryId>, Fault> {
     if ids.len() > MAX_ACKS_PER_FRAME {
         return Err(Fault::invalid("TOO_MANY_ACKS", format!("one frame names at most {MAX_ACKS_PER_FRAME} deliveries")));
     }
@@ -213,12 +213,7 @@ async fn give(mut events: SessionEvents, out: &mpsc::Sender<Outgoing>) {
                 };
                 Ok(session_response::Frame::Sent(Sent { sequence, outcome: Some(outcome) }))
             }
-            SessionEvent::Delivery(delivery) => Ok(session_response::Frame::Delivery(Delivery {
-                delivery_id: delivery.id.to_string(),
-                message: Some(wire_message(&delivery.message)),
-                redelivered: delivery.redelivered,
-                attempt: delivery.attempt,
-            })),
+            SessionEvent::Delivery(delivery) => Ok(session_response::Frame::Delivery(wire_delivery(&delivery))),
             SessionEvent::HeldBack { partition, unacknowledged } => {
                 Ok(session_response::Frame::HeldBack(HeldBack { partition, unacknowledged }))
             }
@@ -232,6 +227,15 @@ async fn give(mut events: SessionEvents, out: &mpsc::Sender<Outgoing>) {
         if out.send((response.map(frame).map_err(to_status), room)).await.is_err() || last {
             return;
         }
+    }
+}
+
+pub(super) fn wire_delivery(delivery: &delivery::Delivery) -> Delivery {
+    Delivery {
+        delivery_id: delivery.id.to_string(),
+        message: Some(wire_message(&delivery.message)),
+        redelivered: delivery.redelivered,
+        attempt: delivery.attempt,
     }
 }
 
@@ -288,13 +292,13 @@ fn outgoing(message: Option<v1::OutgoingMessage>, trace: &Trace) -> Result<Outgo
     })
 }
 
-fn instant(at: prost_types::Timestamp) -> Result<OffsetDateTime, Fault> {
+pub(super) fn instant(at: prost_types::Timestamp) -> Result<OffsetDateTime, Fault> {
     let nanos = i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
     OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| Fault::invalid("EXPIRY_INVALID", "expires_at is out of range"))
 }
 
 /// `None` where nothing is named.
-fn address(address: Option<Address>) -> Result<Option<message::Address>, Fault> {
+pub(super) fn address(address: Option<Address>) -> Result<Option<message::Address>, Fault> {
     Ok(match address.and_then(|address| address.to) {
         None => None,
         Some(To::Agent(name)) => Some(message::Address::Agent(name)),
@@ -323,19 +327,22 @@ fn wire_address(address: &message::Address) -> Address {
     Address { to: Some(to) }
 }
 
-fn wire_message(message: &message::Message) -> v1::Message {
-    let kind = match message.kind {
+pub(super) fn wire_kind(kind: MessageType) -> v1::MessageType {
+    match kind {
         MessageType::Event => v1::MessageType::Event,
         MessageType::Command => v1::MessageType::Command,
         MessageType::Query => v1::MessageType::Query,
         MessageType::Response => v1::MessageType::Response,
-    };
+    }
+}
+
+pub(super) fn wire_message(message: &message::Message) -> v1::Message {
     v1::Message {
         id: message.id.to_string(),
         from: message.from.clone(),
         to: Some(wire_address(&message.to)),
         topic: message.topic.clone(),
-        r#type: kind.into(),
+        r#type: wire_kind(message.kind).into(),
         content_type: message.content_type.clone(),
         payload: message.payload.clone(),
         context_id: message.context_id.clone(),

@@ -4,6 +4,8 @@ pub mod agent;
 pub mod auth;
 mod caller;
 pub mod context;
+pub mod dead_letter;
+pub mod mailbox;
 pub mod message;
 pub mod stream;
 mod timestamp;

@@ -46,11 +46,15 @@ impl Role {
     /// Whether the role allows it.
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
-        use Permission::{Discover, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send};
+        use Permission::{
+            AllDeadLetters, Discover, OwnDeadLetters, Presence, PublishContext, ReadContext, ReadOwnStream, Receive,
+            RegisterOthers, Send,
+        };
         match self {
-            Self::Admin | Self::Full => true,
+            Self::Admin => true,
+            Self::Full => permission != AllDeadLetters,
             Self::Producer => matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream),
-            Self::Consumer => matches!(permission, Discover | Presence | RegisterOthers | Receive | ReadContext),
+            Self::Consumer => matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | ReadContext),
             Self::Observer => matches!(permission, Discover | ReadContext),
         }
     }
@@ -80,6 +84,10 @@ pub enum Permission {
     Send,
     /// Receive messages.
     Receive,
+    /// See, replay and drop the dead letters of one's own mailbox.
+    OwnDeadLetters,
+    /// The same with those of all mailboxes, and send them to others than they were for.
+    AllDeadLetters,
     /// Create, update, delete and stream contexts.
     PublishContext,
     /// Read contexts within their scope.

@@ -104,7 +104,7 @@ macro_rules! operations {
     };
 }
 
-use Permission::{Discover, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, Send};
+use Permission::{AllDeadLetters, Discover, OwnDeadLetters, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, Send};
 
 // A row is the operation, the permissions of which one is needed, and the gRPC path. That a message was sent, the log itself records.
 operations! {
@@ -128,6 +128,17 @@ operations! {
     SendMessage: needs(&[Send], "/acb.v1.MessageService/SendMessage");
     Request: needs(&[Send], "/acb.v1.MessageService/Request");
     Session: needs(&[Send, Receive], "/acb.v1.MessageService/Session").audited().fresh().asks_many().answers_many();
+
+    PullMessages: needs(&[Receive], "/acb.v1.MailboxService/PullMessages");
+    AcknowledgeMessages: needs(&[Receive], "/acb.v1.MailboxService/AcknowledgeMessages");
+    ListUnread: needs(&[Receive], "/acb.v1.MailboxService/ListUnread");
+    CountUnread: needs(&[Receive], "/acb.v1.MailboxService/CountUnread");
+    WaitForUnread: needs(&[Receive], "/acb.v1.MailboxService/WaitForUnread");
+
+    ListDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ListDeadLetters").audited();
+    GetDeadLetter: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/GetDeadLetter").audited();
+    ReplayDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ReplayDeadLetters").audited();
+    DropDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/DropDeadLetters").audited();
 
     CreateContext: needs(&[PublishContext], "/acb.v1.ContextService/CreateContext").audited();
     GetContext: needs(&[ReadContext], "/acb.v1.ContextService/GetContext").audited();

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, oneshot},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,8 @@ pub(super) struct OpenMailbox {
     in_doubt: AtomicBool,
     /// Answered once the last of the session is written.
     closing: Mutex<Option<oneshot::Sender<()>>>,
+    /// Answered once what there is now is written; dropped where it never will be.
+    waiting: Mutex<Vec<oneshot::Sender<()>>>,
     /// A newer session took over.
     pub(super) replaced: CancellationToken,
 }
@@ -70,12 +72,17 @@ impl OpenMailbox {
             written: Mutex::default(),
             in_doubt: AtomicBool::new(false),
             closing: Mutex::default(),
+            waiting: Mutex::default(),
             replaced: CancellationToken::new(),
         })
     }
 
     fn closing(&self) -> MutexGuard<'_, Option<oneshot::Sender<()>>> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<oneshot::Sender<()>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
@@ -132,6 +139,7 @@ struct Writing {
     mailbox: Arc<OpenMailbox>,
     flush: CursorFlush,
     closing: Option<oneshot::Sender<()>>,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// The receiving sessions of this replica. One task writes for all of them: a late write must not undo a newer one.
@@ -141,13 +149,24 @@ pub(super) struct Acknowledgements {
     mailboxes: Mutex<HashMap<(AgentId, u64), Arc<OpenMailbox>>>,
     /// A session ends, and waits for its last write.
     closing: Notify,
+    /// Sessions of which somebody waits for what they have to be written.
+    urgent: Mutex<Vec<Arc<OpenMailbox>>>,
+    urged: Notify,
     trimmer: Arc<Trimmer>,
 }
 
 impl Acknowledgements {
     /// Of no session yet.
     pub(super) fn new(store: Arc<dyn CursorStore>, epoch: Epoch, trimmer: Arc<Trimmer>) -> Self {
-        Self { store, epoch, mailboxes: Mutex::default(), closing: Notify::new(), trimmer }
+        Self {
+            store,
+            epoch,
+            mailboxes: Mutex::default(),
+            closing: Notify::new(),
+            urgent: Mutex::default(),
+            urged: Notify::new(),
+            trimmer,
+        }
     }
 
     /// Adds a session, and ends older ones of the agent on this replica at once.
@@ -158,6 +177,23 @@ impl Acknowledgements {
             older.replaced.cancel();
         }
         mailboxes.insert((mailbox.agent, mailbox.session_epoch), mailbox.clone());
+    }
+
+    /// Whether this session is open here.
+    pub(super) fn has(&self, agent: AgentId, session_epoch: u64) -> bool {
+        self.lock().contains_key(&(agent, session_epoch))
+    }
+
+    /// Whether nobody receives here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Writes what a session has at once, without what the others have.
+    pub(super) fn urge(&self, mailbox: &Arc<OpenMailbox>, written: oneshot::Sender<()>) {
+        mailbox.waiting().push(written);
+        self.urgent.lock().unwrap_or_else(PoisonError::into_inner).push(mailbox.clone());
+        self.urged.notify_one();
     }
 
     /// Ends a session. The last of it is written together with what the others have, so that a thousand that end at once are a few writes.
@@ -174,11 +210,12 @@ impl Acknowledgements {
     }
 
     /// Whether nothing that ends is left to be written.
-    async fn write(&self) -> bool {
-        let mailboxes: Vec<Arc<OpenMailbox>> = self.lock().values().cloned().collect();
+    async fn write(&self, mailboxes: Vec<Arc<OpenMailbox>>) -> bool {
         let flushes = mailboxes.into_iter().map(|mailbox| {
             let closing = mailbox.closing().take();
-            Writing { flush: mailbox.take(closing.is_some()), mailbox, closing }
+            // Taken before what it waits for.
+            let waiting = std::mem::take(&mut *mailbox.waiting());
+            Writing { flush: mailbox.take(closing.is_some()), mailbox, closing, waiting }
         });
         let mut groups: Vec<Vec<Writing>> = Vec::new();
         for writing in flushes {
@@ -191,11 +228,15 @@ impl Acknowledgements {
         while let Some(mut group) = groups.pop() {
             match self.store.flush(self.epoch, group.iter().map(|writing| writing.flush.clone()).collect()).await {
                 Ok(superseded) => {
-                    for Writing { mailbox, flush, closing } in group {
+                    for Writing { mailbox, flush, closing, waiting } in group {
                         if superseded.contains(&(mailbox.agent, mailbox.session_epoch)) {
                             mailbox.replaced.cancel();
                         } else {
                             mailbox.trim(&flush, &self.trimmer);
+                            for written in waiting {
+                                // Whoever waited may have gone.
+                                let _gone = written.send(());
+                            }
                         }
                         // The session may have stopped waiting.
                         let _gone = closing.map(|closing| closing.send(()));
@@ -208,8 +249,11 @@ impl Acknowledgements {
                 }
                 Err(error) => {
                     tracing::warn!(%error, sessions = group.len(), "acknowledgements can't be written, trying again");
-                    for Writing { mailbox, flush, closing } in group {
+                    for Writing { mailbox, flush, closing, waiting } in group {
                         mailbox.put_back(flush);
+                        if error.code == Code::Unavailable {
+                            mailbox.waiting().extend(waiting);
+                        }
                         // What the store refuses for good is not waited for. A session that began to end meanwhile is left alone.
                         if let Some(closing) = closing.filter(|_| error.code == Code::Unavailable) {
                             *mailbox.closing() = Some(closing);
@@ -228,14 +272,20 @@ impl Acknowledgements {
 
     /// Writes what was acknowledged, every `every`, until stopped.
     pub(super) async fn run(&self, every: Duration, stop: CancellationToken) {
-        let mut pause = every;
+        let mut due = Instant::now() + every;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = sleep_until(due) => {}
                 () = self.closing.notified() => {}
+                () = self.urged.notified() => {
+                    let urgent = std::mem::take(&mut *self.urgent.lock().unwrap_or_else(PoisonError::into_inner));
+                    self.write(urgent).await;
+                    continue;
+                }
             }
-            pause = if self.write().await { every } else { every.min(RETRY) };
+            let all = self.lock().values().cloned().collect();
+            due = Instant::now() + if self.write(all).await { every } else { every.min(RETRY) };
         }
     }
 }

@@ -18,6 +18,7 @@ use super::{
     catch_up::{self, Found},
     cursor::CursorState,
     envelope::Envelope,
+    letter::{self, LetterReason},
     logged::LoggedMessage,
     parts::Parts,
     ports::{Claim, IndexEntry, MailboxAddress},
@@ -132,17 +133,29 @@ async fn put(
     };
     let mut record = envelope.record();
     let headers = &mut record.headers;
-    headers.push(("acb-reason".to_owned(), Bytes::from(text)));
-    headers.push(("acb-source".to_owned(), Bytes::from(format!("{}-{}", source.partition, source.offset))));
+    headers.push((letter::REASON.to_owned(), Bytes::from(text)));
+    headers.push((letter::SOURCE.to_owned(), Bytes::from(format!("{}-{}", source.partition, source.offset))));
+    if let Reason::Attempts(attempts) = reason {
+        headers.push((letter::ATTEMPTS.to_owned(), Bytes::from(attempts.to_string())));
+    }
     if let Some(recipient) = recipient {
-        headers.push(("acb-recipient".to_owned(), Bytes::from(recipient.to_string())));
+        headers.push((letter::RECIPIENT.to_owned(), Bytes::from(recipient.to_string())));
     }
     let info = parts.log.topic.bus.topic(&parts.log.dead_letters).await?;
     let partition = partition_of(message.from_id.0, info.partitions);
     let failed =
         |error: &dyn std::fmt::Display| Fault::unavailable("LOG_UNAVAILABLE", format!("no dead letter was written: {error}"));
-    let pending = parts.log.topic.bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| failed(&error))?;
-    pending.await.map(|_| ()).map_err(|error| failed(&error))
+    let bus = &parts.log.topic.bus;
+    let pending = bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| failed(&error))?;
+    let appended = pending.await;
+    // Also where that is not known: it may be there.
+    parts.letters.appended.notify_one();
+    appended.map_err(|error| failed(&error))?;
+    parts.metrics.dead_letter(match reason {
+        Reason::Expired => LetterReason::Expired.as_str(),
+        Reason::Attempts(_) => LetterReason::Attempts.as_str(),
+    });
+    Ok(())
 }
 
 /// What became of a message that a session gives up on.
@@ -180,7 +193,8 @@ async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
         Claim::Gone if is_indexed(parts, partition, offset) => return Ok(Burial::Done),
         Claim::Held | Claim::Gone => return Ok(Burial::Later),
     }
-    let row = [IndexEntry { address, partition, offset, log_time: logged.log_time, expires_at: logged.message.expires_at }];
+    let (log_time, expires_at, sender) = (logged.log_time, logged.message.expires_at, Some(logged.message.from_id));
+    let row = [IndexEntry { address, partition, offset, log_time, expires_at, sender }];
     let snapshot = parts.directory.snapshot();
     let buried = async {
         let cursors = cursors(parts, &snapshot, &row).await?;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     life,
     parts::Parts,
-    ports::{Advance, IndexEntry, Moved},
+    ports::{Advance, IndexEntry, MailboxAddress, Moved},
     position::Position,
 };
 use crate::log::bus::Partition;
@@ -45,15 +45,15 @@ impl Behind {
     }
 
     /// False where the index no longer has what is not in memory any more: rows that nobody else will write.
-    fn moved(&mut self, advance: (Position, Moved)) -> bool {
+    fn moved(&mut self, advance: (Position, Moved), written: &mut Vec<MailboxAddress>) -> bool {
         let checkpoint = match advance {
             (to, Moved::Won) => to,
             (_, Moved::Lost(at)) if at >= self.checkpoint => at,
             (_, Moved::Lost(_) | Moved::Gone) => return false,
         };
         self.checkpoint = checkpoint;
-        while self.rows.front().is_some_and(|row| row.offset < checkpoint) {
-            self.rows.pop_front();
+        while let Some(row) = self.rows.pop_front_if(|row| row.offset < checkpoint) {
+            written.push(row.address);
         }
         true
     }
@@ -95,14 +95,16 @@ pub(super) async fn run(
         let named: Vec<(Partition, Position)> = advances.iter().map(|advance| (advance.partition, advance.to)).collect();
         match parts.index.store.index(parts.log.epoch, advances).await {
             Ok(moved) => {
+                let mut written = Vec::new();
                 for ((partition, to), moved) in named.into_iter().zip(moved) {
                     if let Some(behind) = partitions.get_mut(partition as usize)
-                        && !behind.moved((to, moved))
+                        && !behind.moved((to, moved), &mut written)
                     {
                         return life::end_with_store(&parts).await;
                     }
                 }
                 published.send_replace(partitions.iter().map(|partition| partition.checkpoint).collect());
+                parts.index.arrivals.tell(&written);
             }
             Err(error) => {
                 tracing::warn!(%error, "the mailbox index can't be written, trying again");

@@ -43,6 +43,12 @@ impl MessageType {
             Self::Response => "response",
         }
     }
+
+    /// From what [`as_str`](Self::as_str) gives.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Event, Self::Command, Self::Query, Self::Response].into_iter().find(|kind| kind.as_str() == text)
+    }
 }
 
 /// Where a message goes. Agents and groups are named as in their resources.

@@ -1,23 +1,31 @@
 //! Messages between agents: their way through the log to those whom they are for.
 
 mod acknowledgements;
+mod arrivals;
 mod catch_up;
 pub mod config;
 pub mod cursor;
 mod dead_letters;
 pub mod dedup;
 pub mod delivery;
+mod demand;
 pub mod envelope;
 pub mod filter;
 mod indexer;
+mod lease;
+pub mod letter;
+mod letter_indexer;
+pub mod letter_store;
+pub mod letters;
 mod life;
 mod log;
 mod logged;
 pub mod message;
-mod parts;
+pub mod parts;
 mod pending;
 pub mod ports;
 pub mod position;
+pub mod pull;
 mod pump;
 mod reader;
 mod receiver;
@@ -31,3 +39,4 @@ pub mod service;
 pub mod session;
 mod start;
 mod trimmer;
+pub mod unread;

@@ -8,10 +8,13 @@ use std::{
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     acknowledgements::Acknowledgements,
+    arrivals::Arrivals,
     config::MessagesConfig,
+    letter_store::LetterStore,
     log::Log,
     logged::{Command, Seen},
     message::Message,
@@ -37,6 +40,32 @@ pub(super) struct Index {
     pub(super) checkpoints: watch::Receiver<Vec<Position>>,
     /// Somebody waits for it.
     pub(super) wanted: Notify,
+    /// Who waits for rows of some addresses.
+    pub(super) arrivals: Arc<Arrivals>,
+}
+
+/// The index over the dead letters.
+pub(super) struct Letters {
+    pub(super) store: Arc<dyn LetterStore>,
+    /// This replica has appended one, or may have.
+    pub(super) appended: Notify,
+}
+
+/// The stores of the message service.
+#[derive(Clone)]
+pub struct MessageStores {
+    /// The index over the messages log.
+    pub mailboxes: Arc<dyn MailboxStore>,
+    /// What each agent has acknowledged.
+    pub cursors: Arc<dyn CursorStore>,
+    /// The index over the dead letters.
+    pub letters: Arc<dyn LetterStore>,
+}
+
+impl fmt::Debug for MessageStores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MessageStores")
+    }
 }
 
 /// Who waits in this replica for what the log will show.
@@ -70,6 +99,8 @@ pub(super) struct Memory {
 
 /// Where the service is in its life.
 pub(super) struct Lifecycle {
+    /// Names this life of the service.
+    pub(super) lease: Uuid,
     /// What it waits for before it can serve; `None`: ready.
     pub(super) waits_for: watch::Sender<Option<String>>,
     /// Open sessions.
@@ -81,6 +112,7 @@ pub(super) struct Lifecycle {
 impl Lifecycle {
     pub(super) fn new() -> Self {
         Self {
+            lease: Uuid::new_v4(),
             waits_for: watch::Sender::new(Some("the messages log".to_owned())),
             sessions: watch::Sender::new(0),
             draining: CancellationToken::new(),
@@ -95,6 +127,7 @@ pub(super) struct Parts {
     pub(super) config: Arc<MessagesConfig>,
     pub(super) log: Arc<Log>,
     pub(super) index: Arc<Index>,
+    pub(super) letters: Arc<Letters>,
     pub(super) cursors: Arc<dyn CursorStore>,
     pub(super) acknowledgements: Arc<Acknowledgements>,
     pub(super) waiters: Arc<Waiters>,
@@ -108,6 +141,19 @@ pub(super) struct Parts {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Messages").field("topic", &self.log.topic.name).finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// Whether this replica can serve.
+    pub(super) fn ready(&self) -> Result<(), Fault> {
+        if self.lifecycle.stop.is_cancelled() || self.lifecycle.draining.is_cancelled() {
+            return Err(stopping());
+        }
+        match &*self.lifecycle.waits_for.borrow() {
+            None => Ok(()),
+            Some(waits) => Err(Fault::unavailable("NOT_READY", format!("the hub waits for {waits}: try again shortly"))),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{
     cursor::CursorState,
@@ -74,6 +75,8 @@ pub struct IndexEntry {
     pub log_time: OffsetDateTime,
     /// When it goes to the dead letters.
     pub expires_at: OffsetDateTime,
+    /// Who sent it. `None`: an earlier version indexed it.
+    pub sender: Option<AgentId>,
 }
 
 /// What claiming one row found.
@@ -215,6 +218,36 @@ pub struct Attempts {
     pub attempts: Option<u32>,
 }
 
+/// How long the sessions of a process of the hub are taken for alive after it last said so.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// Who wants to receive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// This replica's name.
+    pub replica: String,
+    /// This process of the hub: the sessions of one that ended are over.
+    pub lease: Uuid,
+    /// The program: its own older session it may always end. Empty: none that is known again.
+    pub receiver: String,
+    /// Whether the session of another program ends, too.
+    pub take_over: bool,
+}
+
+/// What became of an [`Opening`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Opened {
+    /// The session begins.
+    Begun(OpenedMailbox),
+    /// Another program receives.
+    Held {
+        /// In which process of the hub.
+        lease: Uuid,
+        /// In which session.
+        session_epoch: u64,
+    },
+}
+
 /// What a new receiving session starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenedMailbox {
@@ -248,8 +281,12 @@ pub struct CursorFlush {
 /// What each agent has acknowledged.
 #[async_trait]
 pub trait CursorStore: Send + Sync + 'static {
-    /// Begins a receiving session of the agent, which ends any older one.
-    async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault>;
+    /// Begins a receiving session of the agent, which ends any older one; unless another program has one in a process of the hub that lives, and
+    /// this one does not say that it takes over. The lease is good for [`LEASE`] from now on.
+    async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault>;
+
+    /// Keeps the sessions of a process of the hub alive for another [`LEASE`].
+    async fn renew(&self, lease: Uuid) -> Result<(), Fault>;
 
     /// Writes what sessions changed, in one transaction, and answers with those (agent and session epoch) that are no longer the
     /// newest: nothing of theirs was written.

@@ -278,7 +278,7 @@ impl Reader {
             self.parts.waiters.requests.resolve(*request_id, &message);
         }
         let address = MailboxAddress::of(&message)?;
-        let expires_at = message.expires_at;
+        let (expires_at, sender) = (message.expires_at, message.from_id);
         // What was indexed before, each session finds in the index.
         if self.indexed.get(partition as usize).is_none_or(|indexed| position < *indexed) {
             return None;
@@ -287,7 +287,7 @@ impl Reader {
             let logged = Arc::new(LoggedMessage { partition, offset: position, log_time, message: Arc::new(message) });
             self.fan_out(&address, &logged);
         }
-        Some(IndexEntry { address, partition, offset: position, log_time, expires_at })
+        Some(IndexEntry { address, partition, offset: position, log_time, expires_at, sender: Some(sender) })
     }
 
     fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {

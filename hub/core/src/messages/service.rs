@@ -16,22 +16,26 @@ use super::{
     catch_up,
     config::MessagesConfig,
     dead_letters,
+    delivery::DeliveryId,
+    demand::Demand,
     filter::MessageFilter,
-    indexer,
+    indexer, lease, letter_indexer,
+    letters::DeadLetters,
     life::{self, Life},
     log::{Log, MessagesTopic},
     logged::{REQUEST, SEND},
     message::{Address, Message, OutgoingMessage, Receipt},
-    parts::{Index, Lifecycle, Memory, Parts, Waiters, stopping},
-    ports::{CursorStore, MailboxStore},
+    parts::{Index, Letters, Lifecycle, Memory, MessageStores, Parts, Waiters, stopping},
+    pull::{PULL_IN_PROGRESS, Pulled, Puller, Pullers},
     pump::{self, Late},
     reader::Reader,
-    receiver::Receiver,
+    receiver::{Receiver, Reception},
     replies::Replies,
     send_queue, sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
     trimmer::Trimmer,
+    unread::Unread,
 };
 use crate::{
     directory::{
@@ -75,6 +79,7 @@ pub struct Messages {
     parts: Parts,
     /// Says of an agent that did not answer whether it was there.
     presence: Option<Seen>,
+    pullers: Arc<Pullers>,
     _stop: Arc<DropGuard>,
 }
 
@@ -94,13 +99,13 @@ impl Messages {
     /// Where bus or store do not answer: trying again may help.
     pub async fn start(
         bus: Arc<dyn Bus>,
-        mailboxes: Arc<dyn MailboxStore>,
-        cursors: Arc<dyn CursorStore>,
+        stores: MessageStores,
         directory: Directory,
         metrics: Arc<Metrics>,
         config: MessagesConfig,
         supervisor: &Supervisor,
     ) -> Result<Self, Fault> {
+        let MessageStores { mailboxes, cursors, letters } = stores;
         let topic = MessagesTopic::new(bus, &config.tenant);
         let info = topic.info().await?;
         let Life { epoch, indexed } = life::begin(&topic, &*mailboxes, info, config.cut_after).await?;
@@ -136,7 +141,8 @@ impl Messages {
         let trimmer = Arc::new(Trimmer::new(mailboxes.clone(), epoch, checkpoints.clone()));
         let parts = Parts {
             acknowledgements: Arc::new(Acknowledgements::new(cursors.clone(), epoch, trimmer.clone())),
-            index: Arc::new(Index { store: mailboxes, checkpoints, wanted: Notify::new() }),
+            index: Arc::new(Index { store: mailboxes, checkpoints, wanted: Notify::new(), arrivals: Arc::default() }),
+            letters: Arc::new(Letters { store: letters, appended: Notify::new() }),
             waiters: Arc::new(Waiters::new(replies)),
             memory: Arc::new(Memory {
                 sessions: Budget::new(config.replica_bytes),
@@ -162,8 +168,10 @@ impl Messages {
         supervisor.spawn_until("messages.trimmer", until(), async move { trimmer.run(every, stop).await });
         supervisor.spawn_until("messages.life", until(), life::watch(parts.clone()));
         supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
+        supervisor.spawn_until("messages.lease", until(), lease::keep(parts.clone()));
+        supervisor.spawn_until("messages.letters", until(), letter_indexer::run(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
-        Ok(Self { parts, presence: None, _stop: stop })
+        Ok(Self { parts, presence: None, pullers: Arc::default(), _stop: stop })
     }
 
     /// Tells the callers of requests without a reply whether the recipient was there.
@@ -193,12 +201,24 @@ impl Messages {
         self.parts.memory.sessions.used()
     }
 
+    /// The dead letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.parts.clone())
+    }
+
+    /// What is unread, to be looked at.
+    #[must_use]
+    pub fn unread(&self) -> Unread {
+        Unread::new(self.parts.clone())
+    }
+
     /// Sends one message: answers once it is durable and was seen in order.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`, `RECIPIENT_NOT_FOUND`, `IDEMPOTENCY_KEY_REUSED`, or where the log does not take it.
     pub async fn send(&self, from: &Agent, message: OutgoingMessage) -> Result<Receipt, Fault> {
-        self.ready()?;
+        self.parts.ready()?;
         let _room = self.room(&message)?;
         sender::send(&self.parts, from, message, SEND).await
     }
@@ -209,7 +229,7 @@ impl Messages {
     /// # Errors
     /// As [`send`](Self::send), and `DEADLINE_EXCEEDED`.
     pub async fn request(&self, from: &Agent, mut message: OutgoingMessage, timeout: Duration) -> Result<Message, Fault> {
-        self.ready()?;
+        self.parts.ready()?;
         let began = tokio::time::Instant::now();
         let timeout = if timeout.is_zero() { Duration::from_secs(30) } else { timeout.min(MAX_REQUEST_TIMEOUT) };
         // Whose time is over before it is in the log has no reply, and is no bad request.
@@ -272,12 +292,13 @@ impl Messages {
         }
     }
 
-    /// Opens a session of an agent. One that receives ends any older one that does, on any replica.
+    /// Opens a session of an agent. One that receives ends any older one of the same program, on any replica; one of another program only
+    /// where it takes over.
     ///
     /// # Errors
-    /// Where the agent may not receive and would, where the hub is not ready or drains, or where the store does not answer.
+    /// `RECEIVER_PRESENT`; where the agent may not receive and would, where the hub is not ready or drains, or where the store does not answer.
     pub async fn open_session(&self, agent: Arc<Agent>, options: SessionOptions) -> Result<Session, Fault> {
-        self.open_session_matching(agent, options, "").await
+        self.open(agent, options, "", None).await
     }
 
     /// The same, of one that receives what matches `filter` alone; everything where it is empty. What does not match stays unread: a later
@@ -291,10 +312,90 @@ impl Messages {
         options: SessionOptions,
         filter: &str,
     ) -> Result<Session, Fault> {
+        self.open(agent, options, filter, None).await
+    }
+
+    /// Takes messages by a call: the next ones within `wait` (20 s at most), and no more than `max` (32 where 0, 1,000 at most). Behind it is a session of
+    /// this program, which lasts for five minutes after its last call.
+    ///
+    /// # Errors
+    /// `RECEIVER_INVALID`, `PULL_IN_PROGRESS`, `SESSION_REPLACED`, or as [`open_session`](Self::open_session).
+    pub async fn pull(
+        &self,
+        agent: Arc<Agent>,
+        receiver: &str,
+        take_over: bool,
+        max: u32,
+        wait: Duration,
+    ) -> Result<Pulled, Fault> {
+        self.parts.ready()?;
+        let puller = self.puller(&agent, receiver, take_over).await?;
+        let pulled = puller.pull(max, wait).await;
+        if pulled.as_ref().is_err_and(|fault| fault.reason != PULL_IN_PROGRESS) {
+            self.pullers.forget(agent.id, &puller);
+        }
+        pulled
+    }
+
+    /// Acknowledges what [`pull`](Self::pull) gave, at whichever replica, and says of other deliveries that they are still worked at.
+    ///
+    /// # Errors
+    /// Where another program receives meanwhile, or as [`open_session`](Self::open_session).
+    pub async fn acknowledge(
+        &self,
+        agent: Arc<Agent>,
+        receiver: &str,
+        acknowledged: Vec<DeliveryId>,
+        in_progress: Vec<DeliveryId>,
+    ) -> Result<(), Fault> {
+        self.parts.ready()?;
+        let puller = self.puller(&agent, receiver, false).await?;
+        match puller.acknowledge(acknowledged.clone(), in_progress.clone()).await {
+            // Another session came between: one of this program goes on where it was.
+            Err(fault) if fault.code == Code::Aborted => {
+                self.pullers.forget(agent.id, &puller);
+                self.puller(&agent, receiver, false).await?.acknowledge(acknowledged, in_progress).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The session behind the calls of a program.
+    async fn puller(&self, agent: &Arc<Agent>, receiver: &str, take_over: bool) -> Result<Arc<Puller>, Fault> {
+        if receiver.is_empty() {
+            let why = "name the program that receives, such as by a UUID that it makes when it starts";
+            return Err(Fault::invalid("RECEIVER_INVALID", why));
+        }
+        if let Some(puller) = self.pullers.find(agent.id, receiver) {
+            // Another replica may have it since a moment ago: what is acknowledged here would be lost.
+            if lease::is_newest(&self.parts, agent.id, puller.turn()).await? {
+                return Ok(puller);
+            }
+            self.pullers.forget(agent.id, &puller);
+        }
+        if !self.pullers.has_room() {
+            let why = "too many agents pull from this replica: open sessions, or pull from another one";
+            return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_PULLING", why));
+        }
+        let demand = Arc::new(Demand::default());
+        let receiver = receiver.to_owned();
+        let options =
+            SessionOptions { receive: true, max_unacknowledged: MAX_UNACKNOWLEDGED, receiver: receiver.clone(), take_over };
+        let session = self.open(agent.clone(), options, "", Some(demand.clone())).await?;
+        Ok(self.pullers.keep(agent.id, receiver, demand, session))
+    }
+
+    async fn open(
+        &self,
+        agent: Arc<Agent>,
+        options: SessionOptions,
+        filter: &str,
+        demand: Option<Arc<Demand>>,
+    ) -> Result<Session, Fault> {
         if options.receive && !agent.role.allows(Permission::Receive) {
             return Err(lacks(&agent, &[Permission::Receive]));
         }
-        self.ready()?;
+        self.parts.ready()?;
         if options.max_unacknowledged > MAX_UNACKNOWLEDGED {
             let rule = format!("max_unacknowledged is 1 to {MAX_UNACKNOWLEDGED}, or 0 for 100");
             return Err(Fault::invalid("MAX_UNACKNOWLEDGED_INVALID", rule));
@@ -307,11 +408,14 @@ impl Messages {
         let ended = CancellationToken::new();
         let mut feedback = None;
         let mut receiving = None;
+        let mut turn = None;
         if options.receive {
-            let opened = parts.cursors.open(parts.log.epoch, agent.id, &parts.config.replica).await?;
+            let opened = lease::open(parts, &agent, &options).await?;
+            turn = Some(opened.session_epoch);
             let (feedback_sender, feedback_queue) = mpsc::channel(64);
             feedback = Some(feedback_sender);
-            receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, window, filter, events.clone(), feedback_queue));
+            let reception = Reception { window, filter, demand };
+            receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, reception, events.clone(), feedback_queue));
         }
         let open = OpenSession::new(parts.clone());
         let draining = send_queue::announce_drain(parts.clone(), events.clone(), ended.clone());
@@ -333,6 +437,7 @@ impl Messages {
         });
         Ok(Session {
             id: Uuid::now_v7(),
+            turn,
             input: SessionInput { agent, messages, feedback, bytes: parts.memory.sessions.queue(parts.config.session_bytes) },
             events: SessionEvents { events: event_queue },
         })
@@ -363,16 +468,6 @@ impl Messages {
     /// For a message that nothing else makes wait: its caller hears at once that there is none.
     fn room(&self, message: &OutgoingMessage) -> Result<Room, Fault> {
         self.parts.memory.sending.take(message.cost()).ok_or_else(sender::too_many)
-    }
-
-    fn ready(&self) -> Result<(), Fault> {
-        if self.parts.lifecycle.stop.is_cancelled() || self.parts.lifecycle.draining.is_cancelled() {
-            return Err(stopping());
-        }
-        match &*self.parts.lifecycle.waits_for.borrow() {
-            None => Ok(()),
-            Some(waits) => Err(Fault::unavailable("NOT_READY", format!("the hub waits for {waits}: try again shortly"))),
-        }
     }
 }
 

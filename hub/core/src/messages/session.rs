@@ -1,8 +1,11 @@
 //! What a session of one agent takes and gives. The work is done by the tasks behind it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use super::{
@@ -22,12 +25,16 @@ use crate::{
 pub use crate::kit::budget::Room;
 
 /// How a session begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Whether to receive. A session that only sends takes nothing from the mailbox and ends no other session.
     pub receive: bool,
     /// How many unacknowledged messages may be outstanding: 1 to 1,000; 0 stands for 100.
     pub max_unacknowledged: u32,
+    /// Names the program that receives: its older session it always ends. Empty: none that is known again.
+    pub receiver: String,
+    /// Whether to end the session of another program. Otherwise that one stays, and this one is refused.
+    pub take_over: bool,
 }
 
 /// What a session gives.
@@ -62,6 +69,8 @@ pub enum SessionEvent {
 pub struct Session {
     /// Its name.
     pub id: Uuid,
+    /// The number of its turn at the mailbox; `None` where it does not receive.
+    pub(crate) turn: Option<u64>,
     /// What the agent sends.
     pub input: SessionInput,
     /// What the agent gets.
@@ -83,6 +92,8 @@ pub(crate) enum Feedback {
     Acknowledged(Vec<DeliveryId>),
     Started(Vec<DeliveryId>),
     InProgress(Vec<DeliveryId>),
+    /// Answered once everything before is written; dropped where it never will be.
+    Settle(oneshot::Sender<()>),
 }
 
 /// The half that sends and acknowledges.
@@ -139,6 +150,25 @@ impl SessionInput {
         self.say(Feedback::InProgress(deliveries)).await
     }
 
+    /// Waits until what was said is written, so that a session that takes over from this one knows of it.
+    pub(crate) async fn settled(&self) -> Result<(), Fault> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let (written, answer) = oneshot::channel();
+        self.say(Feedback::Settle(written)).await?;
+        match timeout(PATIENCE, answer).await {
+            Ok(written) => written.map_err(|_| over()),
+            Err(_) => {
+                let why = "it is not known whether the acknowledgement was written: say it again";
+                Err(Fault::unavailable("ACKNOWLEDGEMENT_UNKNOWN", why))
+            }
+        }
+    }
+
+    /// Whether the session has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.messages.is_closed()
+    }
+
     async fn say(&self, feedback: Feedback) -> Result<(), Fault> {
         let Some(queue) = &self.feedback else {
             return Err(Fault::invalid("SESSION_DOES_NOT_RECEIVE", "open the session with `receive` to acknowledge messages"));
@@ -171,6 +201,11 @@ impl SessionEvents {
     /// The next event; `None` once the session is over.
     pub async fn next(&mut self) -> Option<SessionEvent> {
         self.take().await.map(|(event, _)| event)
+    }
+
+    /// An event that waits, with its room.
+    pub(crate) fn waiting(&mut self) -> Option<(SessionEvent, Option<Room>)> {
+        self.events.try_recv().ok().map(|queued| (queued.event, queued.room))
     }
 
     /// The same, with the room that it takes in memory: whoever keeps the event for longer keeps that as long. While 8 MiB of a session

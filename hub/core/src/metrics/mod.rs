@@ -52,6 +52,18 @@ struct Query {
     query: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeadLetters {
+    reason: &'static str,
+    tenant_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SettledLetters {
+    outcome: &'static str,
+    tenant_id: String,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Counters of one tenant's hub. People and metrics see the tenant's name.
@@ -70,6 +82,8 @@ pub struct Metrics {
     queries: Histograms<Query>,
     forgotten: Family<Tenant, Counter>,
     sweep_lag: Family<Tenant, Gauge>,
+    dead_letters: Family<DeadLetters, Counter>,
+    settled_letters: Family<SettledLetters, Counter>,
 }
 
 impl Metrics {
@@ -92,6 +106,8 @@ impl Metrics {
             queries: Family::new_with_constructor(histogram),
             forgotten: Family::default(),
             sweep_lag: Family::default(),
+            dead_letters: Family::default(),
+            settled_letters: Family::default(),
         };
         {
             let mut registry = metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -108,6 +124,13 @@ impl Metrics {
             registry.register("acb_messages_forgotten", help, metrics.forgotten.clone());
             let help = "Seconds since the oldest message expired that this replica found in a mailbox, at its last look";
             registry.register("acb_mailbox_sweep_lag_seconds", help, metrics.sweep_lag.clone());
+            let help = "Messages that this replica put into the dead letters";
+            registry.register("acb_dead_letters", help, metrics.dead_letters.clone());
+            let help = "Dead letters that were replayed or dropped through this replica";
+            registry.register("acb_dead_letters_settled", help, metrics.settled_letters.clone());
+            for reason in ["expired", "attempts"] {
+                let _zero = metrics.dead_letters.get_or_create(&DeadLetters { reason, tenant_id: metrics.tenant.clone() });
+            }
             // There from the start: the first one that is counted would be no increase otherwise.
             let _zero = metrics.forgotten.get_or_create(&Tenant { tenant_id: metrics.tenant.clone() });
         }
@@ -180,6 +203,16 @@ impl Metrics {
     /// The log forgot a message that nobody had taken.
     pub fn forgotten(&self) {
         self.forgotten.get_or_create(&Tenant { tenant_id: self.tenant.clone() }).inc();
+    }
+
+    /// A message became a dead letter.
+    pub fn dead_letter(&self, reason: &'static str) {
+        self.dead_letters.get_or_create(&DeadLetters { reason, tenant_id: self.tenant.clone() }).inc();
+    }
+
+    /// A dead letter was `replayed` or `dropped`.
+    pub fn letters_settled(&self, outcome: &'static str) {
+        self.settled_letters.get_or_create(&SettledLetters { outcome, tenant_id: self.tenant.clone() }).inc();
     }
 
     /// How long ago the oldest message expired that is still in a mailbox.

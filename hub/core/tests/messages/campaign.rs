@@ -43,7 +43,7 @@ async fn send_all(world: &World, replicas: &Replicas, from: &str, to: &str, dice
     let mut done = 0;
     while done < MESSAGES {
         let replica = pick(replicas, dice);
-        let options = SessionOptions { receive: false, max_unacknowledged: 0 };
+        let options = SessionOptions::default();
         let Ok(mut session) = replica.open_session(world.agent(from), options).await else {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
@@ -102,7 +102,12 @@ async fn receive_all(
 ) {
     while !stop.is_cancelled() {
         let replica = pick(replicas, dice);
-        let options = SessionOptions { receive: true, max_unacknowledged: 20 + dice.roll(200) as u32 };
+        let options = SessionOptions {
+            receive: true,
+            max_unacknowledged: 20 + dice.roll(200) as u32,
+            take_over: true,
+            ..SessionOptions::default()
+        };
         let Ok(mut session) = replica.open_session(world.agent(me), options).await else {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;

@@ -24,7 +24,7 @@ use acb_hub_core::{
         message::{Address, OutgoingMessage},
         ports::{
             Acknowledged, Advance, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LogLives, MailboxAddress, MailboxStore,
-            Moved, OpenedMailbox,
+            Moved, Opened, Opening,
         },
         position::first_of,
         service::Messages,
@@ -35,6 +35,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{
     model::{ModelBus, ModelStore},
@@ -118,6 +119,7 @@ async fn a_task_that_panics_is_told_by_its_name() {
         bus: bus.clone(),
         mailboxes: Arc::new(Panicking(ModelStore::default())),
         cursors: Arc::new(ModelStore::default()),
+        letters: Arc::new(ModelStore::default()),
     });
     let replica = world.replica("only").await;
     replica.send(&world.agent("a"), to("b", "fuel")).await.unwrap();
@@ -128,7 +130,7 @@ async fn a_task_that_panics_is_told_by_its_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_stopped_has_not_failed() {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 2)), Arc::new(ModelStore::default()));
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let world = World::new("acme", move || Ports::of(bus.clone(), &store));
     let replica = world.replica("only").await;
     replica.send(&world.agent("a"), to("b", "hello")).await.unwrap();
     replica.drain().await;
@@ -144,8 +146,12 @@ struct Refusing {
 
 #[async_trait]
 impl CursorStore for Refusing {
-    async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault> {
-        self.store.open(epoch, agent, replica).await
+    async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault> {
+        self.store.open(epoch, agent, opening).await
+    }
+
+    async fn renew(&self, lease: Uuid) -> Result<(), Fault> {
+        self.store.renew(lease).await
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
@@ -170,7 +176,7 @@ async fn one_session_that_the_store_refuses_holds_up_no_other() {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 2)), Arc::new(ModelStore::default()));
     let refused = Arc::new(OnceLock::new());
     let cursors = Arc::new(Refusing { store: store.clone(), refused: refused.clone() });
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: cursors.clone() });
+    let world = World::new("acme", move || Ports { cursors: cursors.clone(), ..Ports::of(bus.clone(), &store) });
     refused.set(world.agent("d").id).unwrap();
     let (left, right) = (world.replica("left").await, world.replica("right").await);
     let mut sessions = Vec::new();
@@ -200,8 +206,12 @@ struct Slow {
 
 #[async_trait]
 impl CursorStore for Slow {
-    async fn open(&self, epoch: Epoch, agent: AgentId, replica: &str) -> Result<OpenedMailbox, Fault> {
-        self.store.open(epoch, agent, replica).await
+    async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault> {
+        self.store.open(epoch, agent, opening).await
+    }
+
+    async fn renew(&self, lease: Uuid) -> Result<(), Fault> {
+        self.store.renew(lease).await
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
@@ -238,7 +248,7 @@ async fn many_sessions_that_end_at_once_keep_their_acknowledgements() {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 1)), Arc::new(ModelStore::default()));
     let cursors = Arc::new(Slow { store: store.clone(), writes: AtomicUsize::new(0) });
     let slow = cursors.clone();
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: slow.clone() });
+    let world = World::new("acme", move || Ports { cursors: slow.clone(), ..Ports::of(bus.clone(), &store) });
     // What is acknowledged is written at the end alone.
     let config = MessagesConfig { flush_every: Duration::from_secs(3600), ..world.config.clone() };
     let world = World { config, ..world };
@@ -297,7 +307,7 @@ impl Bus for Lagging {
 async fn the_lag_is_what_was_not_read_yet() {
     let (bus, store) = (Arc::new(Lagging(ModelBus::new("acme", 2), true)), Arc::new(ModelStore::default()));
     let log = bus.clone();
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let world = World::new("acme", move || Ports::of(bus.clone(), &store));
     let replica = world.replica("only").await;
     let topic = TopicName::system("acme", "messages");
     assert_eq!(replica.lag().await.unwrap(), (topic.clone(), 0));
@@ -312,7 +322,7 @@ async fn the_lag_is_what_was_not_read_yet() {
 async fn what_waits_for_a_silent_log_is_bounded_by_its_bytes() {
     const SIZE: usize = 100_000;
     let (bus, store) = (Arc::new(Lagging(ModelBus::new("acme", 2), false)), Arc::new(ModelStore::default()));
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let world = World::new("acme", move || Ports::of(bus.clone(), &store));
     let config = MessagesConfig { sending_bytes: 10 * SIZE, ..world.config.clone() };
     let world = World { config, ..world };
     let replica = world.replica("only").await;
@@ -379,7 +389,7 @@ impl Bus for Behind {
 fn behind() -> (Arc<Behind>, World) {
     let bus = Arc::new(Behind { log: ModelBus::new("acme", 2), hidden: AtomicU64::new(0) });
     let (log, store) = (bus.clone(), Arc::new(ModelStore::default()));
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let world = World::new("acme", move || Ports::of(bus.clone(), &store));
     (log, world)
 }
 
@@ -436,7 +446,7 @@ async fn a_mailbox_goes_on_behind_what_the_log_forgot() {
 async fn a_record_of_a_newer_hub_is_waited_for_and_not_skipped() {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 4)), Arc::new(ModelStore::default()));
     let (log, rows) = (bus.clone(), store.clone());
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let world = World::new("acme", move || Ports::of(bus.clone(), &store));
     let (replica, a) = (world.replica("old").await, world.agent("a"));
     let partition = partition_of(a.id.0, 4);
     let topic = TopicName::system("acme", "messages");
@@ -457,10 +467,10 @@ async fn a_record_of_a_newer_hub_is_waited_for_and_not_skipped() {
     assert_eq!(event(&mut session).await, SessionEvent::Draining);
     assert_eq!(replica.send(&a, to("b", "refused")).await.unwrap_err().reason, "HUB_STOPPING");
     // One that starts does not get past it either.
-    let Ports { bus, mailboxes, cursors } = (world.connect)();
+    let (bus, stores) = (world.connect)().parts();
     let (metrics, directory) = (Arc::new(acb_hub_core::metrics::Metrics::new("acme")), world.directory.clone());
     let config = world.config.clone();
-    let starting = Messages::start(bus, mailboxes, cursors, directory, metrics, config, &world.supervisor).await.unwrap();
+    let starting = Messages::start(bus, stores, directory, metrics, config, &world.supervisor).await.unwrap();
     tokio::time::timeout(PATIENCE, starting.waiting_for().wait_for(newer)).await.expect("it waits").unwrap();
     tokio::time::sleep(5 * world.config.index_every).await;
     assert_eq!(rows.checkpoints_now()[partition as usize], first_of(2), "nobody has indexed past it");

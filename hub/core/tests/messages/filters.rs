@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use crate::world::{World, deliveries, delivery, event, eventually, silent, text, to};
 
 async fn receive(world: &World, replica: &Messages, filter: &str) -> Session {
-    let options = SessionOptions { receive: true, max_unacknowledged: 10 };
+    let options = SessionOptions { receive: true, max_unacknowledged: 10, ..SessionOptions::default() };
     replica.open_session_matching(world.agent("b"), options, filter).await.unwrap()
 }
 
@@ -118,9 +118,9 @@ pub(crate) async fn what_is_not_wanted_expires(world: &World) {
 
 pub(crate) async fn what_is_no_filter_opens_no_session(world: &World) {
     let replica = world.replica("one").await;
-    let options = SessionOptions { receive: true, max_unacknowledged: 10 };
+    let options = SessionOptions { receive: true, max_unacknowledged: 10, ..SessionOptions::default() };
     for filter in ["context.type == 'x'", "message.topic", "(((", &"!".repeat(1000)] {
-        let refused = replica.open_session_matching(world.agent("b"), options, filter).await.unwrap_err();
+        let refused = replica.open_session_matching(world.agent("b"), options.clone(), filter).await.unwrap_err();
         assert_eq!(refused.reason, "FILTER_INVALID", "{filter}");
     }
 }

@@ -83,7 +83,7 @@ fn world() -> (Arc<Leaderless>, World) {
     loop {
         let bus = Arc::new(Leaderless { log: ModelBus::new("acme", 4), away: Mutex::default() });
         let (log, store) = (bus.clone(), Arc::new(ModelStore::default()));
-        let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+        let world = World::new("acme", move || Ports::of(bus.clone(), &store));
         let partition = |name: &str| partition_of(world.agent(name).id.0, 4);
         if partition("a") != partition("c") {
             return (log, world);
@@ -124,14 +124,13 @@ async fn a_replica_starts_and_serves_the_others() {
 async fn a_log_without_any_leader_is_no_start() {
     let log = Leaderless { log: ModelBus::new("acme", 1), away: Mutex::new(Some(0)) };
     let (bus, store) = (Arc::new(log), Arc::new(ModelStore::default()));
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
-    let Ports { bus, mailboxes, cursors } = (world.connect)();
+    let world = World::new("acme", move || Ports::of(bus.clone(), &store));
+    let (bus, stores) = (world.connect)().parts();
     let metrics = Arc::new(acb_hub_core::metrics::Metrics::new("acme"));
     let directory = world.directory.clone();
     let start = acb_hub_core::messages::service::Messages::start(
         bus,
-        mailboxes,
-        cursors,
+        stores,
         directory,
         metrics,
         world.config.clone(),

@@ -48,7 +48,7 @@ pub(crate) async fn a_store_that_goes_back_loses_nothing<B>(
     eventually(async || indexed().await == 6).await;
     harm(before).await;
     // An agent that comes back at this moment must not pass over what the store has forgotten.
-    let options = SessionOptions { receive: true, max_unacknowledged: 1000 };
+    let options = SessionOptions { receive: true, max_unacknowledged: 1000, take_over: true, ..SessionOptions::default() };
     let inbox = replica.open_session(world.agent("b"), options).await;
     assert_eq!(ended(replica).await, "a restart: PostgreSQL went back");
     drop(inbox);

@@ -6,12 +6,16 @@ mod campaign;
 mod faults;
 mod filters;
 mod leaderless;
+mod letters;
 mod lives;
 mod model;
+mod pulling;
+mod receivers;
 mod records;
 mod requests;
 mod rights;
 mod scenarios;
+mod unread;
 mod world;
 
 use std::sync::Arc;
@@ -33,7 +37,7 @@ fn world() -> World {
 
 fn world_on(bus: Arc<ModelBus>) -> World {
     let store = Arc::new(ModelStore::default());
-    World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() })
+    World::new("acme", move || Ports::of(bus.clone(), &store))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +58,7 @@ async fn sessions_open_where_the_log_forgot_what_was_never_indexed() {
 async fn a_late_message_that_found_no_room_is_there_for_the_next_session() {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 4)), Arc::new(ModelStore::default()));
     let rows = store.clone();
-    let world = World::new("acme", move || Ports { bus: bus.clone(), mailboxes: store.clone(), cursors: store.clone() });
+    let world = World::new("acme", move || Ports::of(bus.clone(), &store));
     // One message that is not read fills the session's queue.
     let config = MessagesConfig { session_bytes: 1, ..world.config.clone() };
     let world = World { config, ..world };
@@ -83,7 +87,7 @@ async fn a_late_message_that_found_no_room_is_there_for_the_next_session() {
 fn world_and_ports() -> (World, Arc<ModelBus>, Arc<ModelStore>) {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 4)), Arc::new(ModelStore::default()));
     let (log, rows) = (bus.clone(), store.clone());
-    (World::new("acme", move || Ports { bus: log.clone(), mailboxes: rows.clone(), cursors: rows.clone() }), bus, store)
+    (World::new("acme", move || Ports::of(log.clone(), &rows)), bus, store)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,3 +184,54 @@ on_the_model!(
     an_acknowledged_late_message_does_not_come_again,
     large_messages_are_caught_up_in_order,
 );
+
+macro_rules! letters_on_the_model {
+    ($($scenario:ident),* $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $scenario() {
+            letters::$scenario(&world()).await;
+        })*
+    };
+}
+
+letters_on_the_model!(
+    a_dead_letter_is_replayed_once,
+    dead_letters_are_found_by_filter_and_shown_to_whom_they_were_for,
+    dead_letters_are_replayed_and_dropped_by_filter,
+    a_dead_letter_without_a_row_is_found_and_a_double_is_one,
+);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_unread_is_seen_and_not_taken() {
+    unread::what_is_unread_is_seen_and_not_taken(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_ends_with_the_next_message_or_in_time() {
+    unread::a_wait_ends_with_the_next_message_or_in_time(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_receiver_is_refused_unless_it_takes_over() {
+    receivers::a_second_receiver_is_refused_unless_it_takes_over(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_received_on_a_killed_replica_is_in_nobodys_way_for_long() {
+    receivers::what_received_on_a_killed_replica_is_in_nobodys_way_for_long(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_pulled_comes_in_order_and_once() {
+    pulling::what_is_pulled_comes_in_order_and_once(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_pulls_has_the_mailbox_until_another_takes_over() {
+    pulling::who_pulls_has_the_mailbox_until_another_takes_over(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters() {
+    pulling::what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters(&world()).await;
+}

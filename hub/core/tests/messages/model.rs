@@ -20,9 +20,11 @@ use acb_hub_core::{
     messages::{
         cursor::CursorState,
         delivery::DeliveryId,
+        letter::{DeadLetter, LetterFilter, LetterId, LetterRecipient, LetterState},
+        letter_store::{After, LetterStore},
         ports::{
-            Acknowledged, Advance, Attempts, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LogLives, MailboxAddress,
-            MailboxStore, Moved, OpenedMailbox, index_went_back,
+            Acknowledged, Advance, Attempts, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LEASE, LogLives,
+            MailboxAddress, MailboxStore, Moved, Opened, OpenedMailbox, Opening, index_went_back,
         },
     },
 };
@@ -30,6 +32,7 @@ use async_trait::async_trait;
 use futures::stream;
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 type Partitions = Vec<Vec<Logged>>;
 
@@ -184,6 +187,10 @@ struct Rows {
     cursors: BTreeMap<(AgentId, Partition), CursorState>,
     attempts: BTreeMap<(AgentId, Partition, Offset), u32>,
     claims: BTreeMap<(Partition, Offset), Instant>,
+    receivers: HashMap<AgentId, (String, Uuid)>,
+    leases: HashMap<Uuid, Instant>,
+    letters: BTreeMap<LetterId, DeadLetter>,
+    letters_indexed: BTreeMap<(Epoch, Partition), Offset>,
 }
 
 impl Rows {
@@ -401,15 +408,24 @@ impl MailboxStore for ModelStore {
 
 #[async_trait]
 impl CursorStore for ModelStore {
-    async fn open(&self, _epoch: Epoch, agent: AgentId, _replica: &str) -> Result<OpenedMailbox, Fault> {
+    async fn open(&self, _epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault> {
         let mut rows = self.rows();
+        if let Some((receiver, lease)) = rows.receivers.get(&agent).cloned() {
+            let own = !opening.receiver.is_empty() && receiver == opening.receiver;
+            let lives = rows.leases.get(&lease).is_some_and(|until| Instant::now() < *until);
+            if lives && !own && !opening.take_over {
+                return Ok(Opened::Held { lease, session_epoch: rows.sessions[&agent].0 });
+            }
+        }
+        rows.leases.insert(opening.lease, Instant::now() + LEASE);
+        rows.receivers.insert(agent, (opening.receiver.clone(), opening.lease));
         let session = rows.sessions.entry(agent).or_default();
         let clean = !session.1;
         *session = (session.0 + 1, true);
         let session_epoch = session.0;
         let cursors = rows.cursors.iter().filter(|((whose, _), _)| *whose == agent);
         let attempts = rows.attempts.iter().filter(|((whose, ..), _)| *whose == agent);
-        Ok(OpenedMailbox {
+        Ok(Opened::Begun(OpenedMailbox {
             session_epoch,
             clean,
             cursors: cursors.map(|((_, partition), state)| (*partition, state.clone())).collect(),
@@ -420,7 +436,12 @@ impl CursorStore for ModelStore {
                     attempts: Some(*attempts),
                 })
                 .collect(),
-        })
+        }))
+    }
+
+    async fn renew(&self, lease: Uuid) -> Result<(), Fault> {
+        self.rows().leases.insert(lease, Instant::now() + LEASE);
+        Ok(())
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
@@ -446,6 +467,7 @@ impl CursorStore for ModelStore {
             }
             if flush.closing {
                 rows.sessions.insert(flush.agent, (flush.session_epoch, !flush.clean));
+                rows.receivers.remove(&flush.agent);
             }
         }
         Ok(superseded)
@@ -461,5 +483,80 @@ impl CursorStore for ModelStore {
         let cursor =
             |agent: &AgentId, partition: &Partition| Some((*agent, *partition, rows.cursors.get(&(*agent, *partition))?.clone()));
         Ok(agents.iter().flat_map(|agent| partitions.iter().filter_map(move |partition| cursor(agent, partition))).collect())
+    }
+}
+
+#[async_trait]
+impl LetterStore for ModelStore {
+    async fn letters_indexed(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
+        let rows = self.rows();
+        let indexed = |partition| rows.letters_indexed.get(&(epoch, partition)).copied().unwrap_or(0);
+        Ok((0..partitions).map(indexed).collect())
+    }
+
+    async fn index_letters(&self, epoch: Epoch, partition: Partition, next: Offset, letters: &[DeadLetter]) -> Result<(), Fault> {
+        let mut rows = self.rows();
+        for letter in letters {
+            rows.letters.entry(letter.id).and_modify(|known| known.place = letter.place).or_insert_with(|| letter.clone());
+        }
+        let indexed = rows.letters_indexed.entry((epoch, partition)).or_default();
+        *indexed = (*indexed).max(next);
+        Ok(())
+    }
+
+    async fn unindex_letters(&self, epoch: Epoch, partition: Partition, next: Offset) -> Result<(), Fault> {
+        let mut rows = self.rows();
+        let indexed = rows.letters_indexed.entry((epoch, partition)).or_default();
+        *indexed = (*indexed).min(next);
+        Ok(())
+    }
+
+    async fn letters(&self, filter: &LetterFilter, after: Option<After>, limit: usize) -> Result<Vec<DeadLetter>, Fault> {
+        let is_for = |letter: &DeadLetter, recipient: &LetterRecipient| match (recipient, &letter.recipient) {
+            (LetterRecipient::Own(agent), MailboxAddress::Agent(of)) => agent == of,
+            (LetterRecipient::Agent(name), MailboxAddress::Agent(_))
+            | (LetterRecipient::Group(name), MailboxAddress::Group(_)) => *name == letter.recipient_name,
+            (LetterRecipient::All, MailboxAddress::All) => true,
+            _ => false,
+        };
+        let matches = |letter: &&DeadLetter| {
+            filter.own.is_none_or(|own| letter.recipient == MailboxAddress::Agent(own))
+                && filter.reason.is_none_or(|reason| letter.reason == reason)
+                && filter.recipient.as_ref().is_none_or(|recipient| is_for(letter, recipient))
+                && filter.sender.as_ref().is_none_or(|sender| letter.sender_name == *sender)
+                && filter.since.is_none_or(|since| letter.dead_at >= since)
+                && filter.until.is_none_or(|until| letter.dead_at < until)
+                && (filter.settled || letter.settled_at.is_none())
+                && after.is_none_or(|after| (letter.message_id, letter.id) > after)
+        };
+        let mut found: Vec<DeadLetter> = self.rows().letters.values().filter(matches).cloned().collect();
+        found.sort_by_key(|letter| (letter.message_id, letter.id));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn letter(&self, id: LetterId) -> Result<Option<DeadLetter>, Fault> {
+        Ok(self.rows().letters.get(&id).cloned())
+    }
+
+    async fn settle_letter(&self, id: LetterId, state: LetterState) -> Result<Option<LetterState>, Fault> {
+        let mut rows = self.rows();
+        let Some(letter) = rows.letters.get_mut(&id) else { return Ok(None) };
+        if !matches!(letter.state, LetterState::Replayed(_)) {
+            letter.state = state;
+            letter.settled_at.get_or_insert_with(OffsetDateTime::now_utc);
+        }
+        Ok(Some(letter.state))
+    }
+
+    async fn forget_letters(&self, epoch: Epoch, first: &[(Partition, Offset)], _limit: usize) -> Result<u64, Fault> {
+        let mut rows = self.rows();
+        let before = rows.letters.len();
+        let first: HashMap<Partition, Offset> = first.iter().copied().collect();
+        rows.letters.retain(|_, letter| {
+            let place = letter.place;
+            place.epoch == epoch && first.get(&place.partition).is_none_or(|first| place.offset >= *first)
+        });
+        Ok((before - rows.letters.len()) as u64)
     }
 }

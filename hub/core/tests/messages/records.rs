@@ -28,7 +28,7 @@ async fn records(world: &World) -> u64 {
 
 /// Sends all of these in one session, without waiting for an answer. What became of each, in their order.
 async fn send_all(world: &World, replica: &Messages, messages: Vec<OutgoingMessage>) -> Vec<Result<bool, Code>> {
-    let options = SessionOptions { receive: false, max_unacknowledged: 0 };
+    let options = SessionOptions::default();
     let mut session = replica.open_session(world.agent("a"), options).await.unwrap();
     let count = messages.len() as u64;
     let sent = async {

@@ -29,7 +29,8 @@ async fn a_session_receives_and_sends_what_its_role_allows() {
         (Role::Observer, "ROLE_LACKS_PERMISSION", "ROLE_LACKS_PERMISSION"),
     ] {
         let agent = Arc::new(Agent { role, ..(*world.agent("a")).clone() });
-        let open = async |receive| replica.open_session(agent.clone(), SessionOptions { receive, max_unacknowledged: 0 }).await;
+        let open =
+            async |receive| replica.open_session(agent.clone(), SessionOptions { receive, ..SessionOptions::default() }).await;
         assert_eq!(open(true).await.map_or_else(|fault| fault.reason, |_| "fine"), receives, "{role:?}");
         let session = open(false).await.unwrap();
         assert_eq!(session.input.send(1, to("b", "x")).await.map_or_else(|fault| fault.reason, |()| "fine"), sends, "{role:?}");

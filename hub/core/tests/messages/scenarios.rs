@@ -18,7 +18,7 @@ use super::world::{PATIENCE, World, deliveries, delivery, event, eventually, key
 pub(crate) async fn a_pipelined_session_keeps_its_order_on_another_replica(world: &World) {
     let (left, right) = (world.replica("left").await, world.replica("right").await);
     let mut inbox = world.receive(&right, "b").await;
-    let mut outbox = left.open_session(world.agent("a"), SessionOptions { receive: false, max_unacknowledged: 0 }).await.unwrap();
+    let mut outbox = left.open_session(world.agent("a"), SessionOptions::default()).await.unwrap();
     let sent = async {
         for number in 0..60 {
             outbox.input.send(number, to("b", &number.to_string())).await.unwrap();
@@ -316,7 +316,7 @@ pub(crate) async fn what_expires_is_buried_once(world: &World) {
 pub(crate) async fn what_is_acknowledged_has_no_row_a_moment_later(world: &World) {
     const MESSAGES: u64 = 5000;
     let (left, right) = (world.replica("left").await, world.replica("right").await);
-    let options = SessionOptions { receive: false, max_unacknowledged: 0 };
+    let options = SessionOptions::default();
     let mut outbox = left.open_session(world.agent("a"), options).await.unwrap();
     let mut inbox = world.receive(&right, "b").await;
     for number in 0..10 {
@@ -394,8 +394,7 @@ pub(crate) async fn one_rule_says_who_took_a_group_message(world: &World) {
 
 pub(crate) async fn a_failed_message_aborts_what_was_pipelined_behind_it(world: &World) {
     let replica = world.replica("only").await;
-    let mut outbox =
-        replica.open_session(world.agent("a"), SessionOptions { receive: false, max_unacknowledged: 0 }).await.unwrap();
+    let mut outbox = replica.open_session(world.agent("a"), SessionOptions::default()).await.unwrap();
     for (sequence, recipient) in [(1, "b"), (2, "nobody"), (3, "b"), (4, "b"), (2, "b"), (3, "b")] {
         outbox.input.send(sequence, to(recipient, &sequence.to_string())).await.unwrap();
     }

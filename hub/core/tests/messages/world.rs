@@ -17,7 +17,9 @@ use acb_hub_core::{
         config::MessagesConfig,
         cursor::CursorState,
         delivery::Delivery,
+        letter_store::LetterStore,
         message::{Address, OutgoingMessage},
+        parts::MessageStores,
         ports::{CursorStore, MailboxAddress, MailboxStore},
         request_id::RequestKey,
         service::Messages,
@@ -36,6 +38,19 @@ pub(crate) struct Ports {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) mailboxes: Arc<dyn MailboxStore>,
     pub(crate) cursors: Arc<dyn CursorStore>,
+    pub(crate) letters: Arc<dyn LetterStore>,
+}
+
+impl Ports {
+    /// Of a store that has all of them.
+    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore>(bus: Arc<dyn Bus>, store: &Arc<S>) -> Self {
+        Self { bus, mailboxes: store.clone(), cursors: store.clone(), letters: store.clone() }
+    }
+
+    /// The log, and the rest.
+    pub(crate) fn parts(self) -> (Arc<dyn Bus>, MessageStores) {
+        (self.bus, MessageStores { mailboxes: self.mailboxes, cursors: self.cursors, letters: self.letters })
+    }
 }
 
 #[derive(Clone)]
@@ -44,6 +59,7 @@ pub(crate) struct World {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) cursors: Arc<dyn CursorStore>,
     pub(crate) mailboxes: Arc<dyn MailboxStore>,
+    pub(crate) letters: Arc<dyn LetterStore>,
     /// Every replica has ports of its own.
     pub(crate) connect: Arc<dyn Fn() -> Ports + Send + Sync>,
     pub(crate) directory: Directory,
@@ -54,7 +70,7 @@ pub(crate) struct World {
 impl World {
     /// Agents `a` to `d`; `b` and `c` are in group `pair`, and `d` left it yesterday.
     pub(crate) fn new(tenant: &str, connect: impl Fn() -> Ports + Send + Sync + 'static) -> Self {
-        let Ports { bus, cursors, mailboxes } = connect();
+        let Ports { bus, cursors, mailboxes, letters } = connect();
         let now = OffsetDateTime::now_utc();
         let born = now - time::Duration::days(2);
         let agents: Vec<Agent> = ["a", "b", "c", "d"].into_iter().map(|name| agent(name, born)).collect();
@@ -75,6 +91,7 @@ impl World {
             bus,
             cursors,
             mailboxes,
+            letters,
             connect: Arc::new(connect),
             directory,
             config,
@@ -85,9 +102,8 @@ impl World {
     pub(crate) async fn replica(&self, name: &str) -> Messages {
         let config = MessagesConfig { replica: name.to_owned(), ..self.config.clone() };
         let metrics = Arc::new(Metrics::new(&self.tenant));
-        let Ports { bus, mailboxes, cursors } = (self.connect)();
-        let messages =
-            Messages::start(bus, mailboxes, cursors, self.directory.clone(), metrics, config, &self.supervisor).await.unwrap();
+        let (bus, stores) = (self.connect)().parts();
+        let messages = Messages::start(bus, stores, self.directory.clone(), metrics, config, &self.supervisor).await.unwrap();
         let mut waits = messages.waiting_for();
         tokio::time::timeout(PATIENCE, waits.wait_for(Option::is_none)).await.expect("ready in time").unwrap();
         messages
@@ -111,7 +127,13 @@ impl World {
     }
 
     pub(crate) async fn receive_at_most(&self, replica: &Messages, agent: &str, max_unacknowledged: u32) -> Session {
-        replica.open_session(self.agent(agent), SessionOptions { receive: true, max_unacknowledged }).await.unwrap()
+        replica
+            .open_session(
+                self.agent(agent),
+                SessionOptions { receive: true, max_unacknowledged, take_over: true, ..SessionOptions::default() },
+            )
+            .await
+            .unwrap()
     }
 
     /// Waits for what acknowledgements need to be written.

@@ -9,7 +9,10 @@ use acb_hub_core::{
     log::bus::Epoch,
     messages::{
         cursor::CursorState,
-        ports::{Advance, Attempts, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Moved},
+        ports::{
+            Advance, Attempts, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Moved, Opened,
+            OpenedMailbox, Opening,
+        },
         position::Position,
     },
 };
@@ -68,9 +71,19 @@ impl Breaking {
     }
 }
 
+/// A session of this program begins.
+async fn open(store: &PgStore, agent: AgentId) -> Result<OpenedMailbox, Fault> {
+    let opening =
+        Opening { replica: "r".to_owned(), lease: Uuid::from_u128(1), receiver: "program".to_owned(), take_over: false };
+    match store.open(EPOCH, agent, &opening).await? {
+        Opened::Begun(opened) => Ok(opened),
+        held @ Opened::Held { .. } => panic!("{held:?} by the same program"),
+    }
+}
+
 fn row(agent: AgentId, position: Position, expires_at: OffsetDateTime) -> IndexEntry {
     let log_time = OffsetDateTime::UNIX_EPOCH;
-    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, offset: position, log_time, expires_at }
+    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, offset: position, log_time, expires_at, sender: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,7 +113,7 @@ async fn rows_and_checkpoint_move_together_and_once() {
 async fn what_a_session_acknowledged_is_written_and_the_session_goes_on() {
     let world = Breaking::start().await;
     let agent = AgentId(Uuid::new_v4());
-    let opened = world.store.open(EPOCH, agent, "r").await.unwrap();
+    let opened = open(&world.store, agent).await.unwrap();
     for (watermark, bytes) in (1..).zip((0..END).step_by(STEP)) {
         let flush = CursorFlush {
             agent,
@@ -118,7 +131,7 @@ async fn what_a_session_acknowledged_is_written_and_the_session_goes_on() {
         let cursors = Breaking::ask_again(async || world.store.cursors(EPOCH, &[agent], &[0]).await).await;
         assert_eq!(cursors, [(agent, 0, CursorState { watermark, exceptions: vec![watermark + 2] })]);
     }
-    let after = Breaking::ask_again(async || world.store.open(EPOCH, agent, "r").await).await;
+    let after = Breaking::ask_again(async || open(&world.store, agent).await).await;
     assert!(after.attempts.iter().all(|row| row.attempts == Some(3)) && !after.attempts.is_empty());
 }
 
@@ -126,11 +139,11 @@ async fn what_a_session_acknowledged_is_written_and_the_session_goes_on() {
 async fn a_session_that_was_opened_twice_ends_the_first_one() {
     let world = Breaking::start().await;
     let agent = AgentId(Uuid::new_v4());
-    let mut before = world.store.open(EPOCH, agent, "r").await.unwrap().session_epoch;
+    let mut before = open(&world.store, agent).await.unwrap().session_epoch;
     for bytes in (0..END).step_by(STEP) {
-        let opened = match world.ask(bytes, world.store.open(EPOCH, agent, "r")).await {
+        let opened = match world.ask(bytes, open(&world.store, agent)).await {
             Some(opened) => opened,
-            None => Breaking::ask_again(async || world.store.open(EPOCH, agent, "r").await).await,
+            None => Breaking::ask_again(async || open(&world.store, agent).await).await,
         };
         assert!(opened.session_epoch > before);
         let flush = |session_epoch| CursorFlush {

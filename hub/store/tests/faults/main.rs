@@ -34,6 +34,11 @@ fn world_on(tenant: &TestTenant, store: PgConnectOptions, log: PgConnectOptions)
     World::new(tenant.name(), move || {
         let store = PgStore::new(store.clone());
         let bus = PostgresBus::connect(id, Pool::new(log.clone(), Limits::default()), &Supervisor::default());
-        Ports { bus: Arc::new(bus), mailboxes: Arc::new(store.clone()), cursors: Arc::new(store) }
+        Ports {
+            bus: Arc::new(bus),
+            mailboxes: Arc::new(store.clone()),
+            cursors: Arc::new(store.clone()),
+            letters: Arc::new(store),
+        }
     })
 }

@@ -29,7 +29,7 @@ const LEASE: Duration = Duration::from_secs(60);
 
 fn expired(agent: AgentId, offset: Offset) -> IndexEntry {
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
-    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, offset, log_time: now, expires_at: now }
+    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, offset, log_time: now, expires_at: now, sender: None }
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     assert_eq!(store.index(BEFORE, vec![advance.clone()]).await.unwrap(), [Moved::Won]);
     assert_eq!(store.index(BEFORE, vec![advance.clone()]).await.unwrap(), [Moved::Lost(9)]);
     assert_eq!(store.index(AFTER, vec![advance]).await.unwrap(), [Moved::Gone]);
-    let session = store.open(BEFORE, agent, "r").await.unwrap();
+    let session = crate::opened(&store, BEFORE, agent).await;
     let acknowledged = CursorState { watermark: 3, exceptions: vec![5] };
     let attempts = Attempts { partition: 0, offset: 3, attempts: Some(2) };
     let flush = CursorFlush {
@@ -57,7 +57,7 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     assert!(store.flush(BEFORE, vec![flush]).await.unwrap().is_empty());
 
     assert_eq!(store.checkpoints(AFTER, 1).await.unwrap(), [0]);
-    let session = store.open(AFTER, agent, "r").await.unwrap();
+    let session = crate::opened(&store, AFTER, agent).await;
     assert!(session.cursors.is_empty() && session.attempts.is_empty(), "{session:?}");
     assert!(store.cursors(AFTER, &[agent], &[0]).await.unwrap().is_empty());
     assert!(store.entries(AFTER, &addresses, &[(0, 0..0)], 10).await.unwrap().is_empty());
@@ -68,7 +68,7 @@ async fn a_log_that_was_made_again_inherits_nothing() {
 
     // And what was there is there still.
     assert_eq!(store.checkpoints(BEFORE, 1).await.unwrap(), [9]);
-    let session = store.open(BEFORE, agent, "r").await.unwrap();
+    let session = crate::opened(&store, BEFORE, agent).await;
     assert_eq!((session.cursors, session.attempts), (vec![(0, acknowledged)], vec![attempts]));
     assert_eq!(store.entries(BEFORE, &addresses, &[(0, 0..9)], 10).await.unwrap(), [row]);
 }
@@ -84,7 +84,7 @@ async fn a_hub_removes_what_is_kept_of_an_earlier_life_of_its_log() {
         .collect();
     store.checkpoints(BEFORE, 1).await.unwrap();
     store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 30, rows }]).await.unwrap();
-    let session = store.open(BEFORE, agent, "r").await.unwrap();
+    let session = crate::opened(&store, BEFORE, agent).await;
     let attempts = (0..30).map(|offset| Attempts { partition: 0, offset, attempts: Some(1) }).collect();
     let cursors = vec![(0, CursorState { watermark: 3, exceptions: vec![5] })];
     let flush = CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing: true, clean: true };
@@ -115,7 +115,7 @@ async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
     let addresses = [rows[0].address.clone()];
     store.checkpoints(BEFORE, 2).await.unwrap();
     store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 9, rows: rows.clone() }]).await.unwrap();
-    let session = store.open(BEFORE, agent, "r").await.unwrap();
+    let session = crate::opened(&store, BEFORE, agent).await;
     let attempts = |offset| Attempts { partition: 0, offset, attempts: Some(2) };
     let flush = |cursors, attempts, closing| CursorFlush {
         agent,
@@ -149,7 +149,7 @@ async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
         .await
         .unwrap();
     assert!(store.cursors(BEFORE, &[agent], &[0]).await.unwrap().is_empty());
-    let session = store.open(AFTER, agent, "r").await.unwrap();
+    let session = crate::opened(&store, AFTER, agent).await;
     let cursors = [(0, CursorState { watermark: 3, exceptions: vec![5] }), (1, CursorState { watermark: 7, exceptions: vec![] })];
     assert_eq!((session.cursors.as_slice(), session.attempts.as_slice()), (&cursors[..], &[attempts(4)][..]));
 

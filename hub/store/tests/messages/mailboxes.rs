@@ -28,7 +28,7 @@ async fn store() -> PgStore {
 
 fn row(address: &MailboxAddress, partition: Partition, offset: Offset) -> IndexEntry {
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
-    IndexEntry { address: address.clone(), partition, offset, log_time: now, expires_at: now }
+    IndexEntry { address: address.clone(), partition, offset, log_time: now, expires_at: now, sender: Some(AgentId(Uuid::nil())) }
 }
 
 async fn index(store: &PgStore, rows: &[IndexEntry]) {
@@ -41,7 +41,7 @@ async fn index(store: &PgStore, rows: &[IndexEntry]) {
 }
 
 async fn acknowledge(store: &PgStore, agent: AgentId, cursors: Vec<(Partition, CursorState)>) {
-    let session_epoch = store.open(EPOCH, agent, "r").await.unwrap().session_epoch;
+    let session_epoch = crate::opened(store, EPOCH, agent).await.session_epoch;
     let flush = CursorFlush { agent, session_epoch, cursors, attempts: vec![], closing: true, clean: true };
     assert!(store.flush(EPOCH, vec![flush]).await.unwrap().is_empty());
 }

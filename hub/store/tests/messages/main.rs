@@ -6,23 +6,37 @@ mod campaign;
 mod epochs;
 #[path = "../../../core/tests/messages/filters.rs"]
 mod filters;
+#[path = "../../../core/tests/messages/letters.rs"]
+mod letters;
 mod mailboxes;
 mod opening;
+#[path = "../../../core/tests/messages/pulling.rs"]
+mod pulling;
+#[path = "../../../core/tests/messages/receivers.rs"]
+mod receivers;
 #[path = "../../../core/tests/messages/records.rs"]
 mod records;
 #[path = "../../../core/tests/messages/requests.rs"]
 mod requests;
 #[path = "../../../core/tests/messages/scenarios.rs"]
 mod scenarios;
+#[path = "../../../core/tests/messages/unread.rs"]
+mod unread;
 #[path = "../../../core/tests/messages/world.rs"]
 mod world;
 
 use std::sync::Arc;
 
 use acb_hub_bus::PostgresBus;
-use acb_hub_core::kit::supervisor::Supervisor;
+use acb_hub_core::{
+    directory::agent::AgentId,
+    kit::supervisor::Supervisor,
+    log::bus::Epoch,
+    messages::ports::{CursorStore as _, Opened, OpenedMailbox, Opening},
+};
 use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};
+use uuid::Uuid;
 use world::{Ports, World};
 
 async fn world() -> World {
@@ -35,8 +49,17 @@ fn world_of(tenant: &TestTenant) -> World {
     World::new(tenant.name(), move || {
         let store = PgStore::new(options.clone());
         let bus = PostgresBus::connect(id, store.pool().clone(), &Supervisor::default());
-        Ports { bus: Arc::new(bus), mailboxes: Arc::new(store.clone()), cursors: Arc::new(store) }
+        Ports::of(Arc::new(bus), &Arc::new(store))
     })
+}
+
+/// A receiving session that takes over whatever there is.
+async fn opened(store: &PgStore, epoch: Epoch, agent: AgentId) -> OpenedMailbox {
+    let opening = Opening { replica: "r".to_owned(), lease: Uuid::new_v4(), receiver: String::new(), take_over: true };
+    match store.open(epoch, agent, &opening).await.unwrap() {
+        Opened::Begun(opened) => opened,
+        Opened::Held { .. } => panic!("it takes over"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,3 +127,54 @@ on_postgres!(
     an_acknowledged_late_message_does_not_come_again,
     large_messages_are_caught_up_in_order,
 );
+
+macro_rules! letters_on_postgres {
+    ($($scenario:ident),* $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $scenario() {
+            letters::$scenario(&world().await).await;
+        })*
+    };
+}
+
+letters_on_postgres!(
+    a_dead_letter_is_replayed_once,
+    dead_letters_are_found_by_filter_and_shown_to_whom_they_were_for,
+    dead_letters_are_replayed_and_dropped_by_filter,
+    a_dead_letter_without_a_row_is_found_and_a_double_is_one,
+);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_unread_is_seen_and_not_taken() {
+    unread::what_is_unread_is_seen_and_not_taken(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_ends_with_the_next_message_or_in_time() {
+    unread::a_wait_ends_with_the_next_message_or_in_time(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_receiver_is_refused_unless_it_takes_over() {
+    receivers::a_second_receiver_is_refused_unless_it_takes_over(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_received_on_a_killed_replica_is_in_nobodys_way_for_long() {
+    receivers::what_received_on_a_killed_replica_is_in_nobodys_way_for_long(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_pulled_comes_in_order_and_once() {
+    pulling::what_is_pulled_comes_in_order_and_once(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_pulls_has_the_mailbox_until_another_takes_over() {
+    pulling::who_pulls_has_the_mailbox_until_another_takes_over(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters() {
+    pulling::what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters(&world().await).await;
+}

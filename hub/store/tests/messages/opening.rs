@@ -23,11 +23,11 @@ async fn of_two_first_sessions_at_once_the_later_one_is_not_clean() {
     let mut held = superuser.begin().await.unwrap();
     let lock = sqlx::query("SELECT FROM acb.tenant WHERE tenant_id = $1 FOR UPDATE").bind(tenant.id_bytes().to_vec());
     lock.execute(&mut *held).await.unwrap();
-    let open = |replica: &'static str| {
+    let open = || {
         let store = PgStore::new(tenant.connect_options());
-        tokio::spawn(async move { store.open(7, agent, replica).await.unwrap() })
+        tokio::spawn(async move { crate::opened(&store, 7, agent).await })
     };
-    let (one, other) = (open("one"), open("other"));
+    let (one, other) = (open(), open());
     let deadline = Instant::now() + Duration::from_secs(20);
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND wait_event_type = 'Lock'";
     let mut look = postgres.superuser().await;
@@ -53,7 +53,7 @@ async fn a_session_outlives_a_store_that_forgot_it() {
     let store = PgStore::new(tenant.connect_options());
     let agent = AgentId(Uuid::new_v4());
     for _ in 0..3 {
-        store.open(7, agent, "r").await.unwrap();
+        crate::opened(&store, 7, agent).await;
     }
     let back = sqlx::query("UPDATE acb.presence SET session_epoch = 1, receiving = false WHERE agent_id = $1").bind(agent.0);
     back.execute(&mut postgres.superuser().await).await.unwrap();
@@ -63,6 +63,6 @@ async fn a_session_outlives_a_store_that_forgot_it() {
     let cursor = CursorState { watermark: 5, exceptions: vec![] };
     assert_eq!(store.flush(7, vec![flush(3, vec![(0, cursor.clone())])]).await.unwrap(), []);
     assert_eq!(store.flush(7, vec![flush(2, vec![])]).await.unwrap(), [(agent, 2)], "an older one is over");
-    let opened = store.open(7, agent, "r").await.unwrap();
+    let opened = crate::opened(&store, 7, agent).await;
     assert_eq!((opened.session_epoch, opened.clean, opened.cursors), (4, false, vec![(0, cursor)]));
 }

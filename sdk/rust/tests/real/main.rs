@@ -6,6 +6,7 @@ mod agents;
 mod contexts;
 mod failover;
 mod mailbox;
+mod pulling;
 mod requests;
 mod through;
 mod tokens;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const ACME: [(&str, &str); 13] = [
+const ACME: [(&str, &str); 14] = [
     ("asker", "{type: person, role: agent-full, subscribes: [documents]}"),
     ("author", "{type: worker, role: agent-full, publishes: [documents]}"),
     ("librarian", "{type: worker, role: agent-full, subscribes: [documents]}"),
@@ -23,6 +23,7 @@ const ACME: [(&str, &str); 13] = [
     ("lonely", "{type: worker, role: agent-full}"),
     ("lazy", "{type: worker, role: agent-full}"),
     ("eager", "{type: worker, role: agent-full}"),
+    ("pulls", "{type: worker, role: agent-full}"),
     ("elder", "{type: worker, role: agent-full}"),
 ];
 const FRAGILE: [(&str, &str); 2] =

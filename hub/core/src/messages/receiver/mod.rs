@@ -28,6 +28,7 @@ use super::{
     catch_up::{self, LateJoin, Page},
     dead_letters::{self, Burial, Reason},
     delivery::{Delivery, DeliveryId},
+    demand::Demand,
     filter::MessageFilter,
     logged::{Attached, Command, Live, LoggedMessage, Waiting},
     message::MAX_LIFETIME,
@@ -49,6 +50,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const NO_ROOM: Duration = Duration::from_millis(500);
 /// The longest that a new session waits before it is given again what failed in earlier ones.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Acknowledgements that are kept until it is known what they are about.
+const MAX_EARLY: usize = 10_000;
 
 /// What catching up came to.
 enum CaughtUp {
@@ -97,6 +101,16 @@ enum End {
     Stopped,
 }
 
+/// What a session takes, and how much of it.
+pub(super) struct Reception {
+    /// How many unacknowledged messages may be outstanding.
+    pub(super) window: usize,
+    /// `None`: everything.
+    pub(super) filter: Option<MessageFilter>,
+    /// `None`: all that comes is asked for.
+    pub(super) demand: Option<Arc<Demand>>,
+}
+
 pub(super) struct Receiver {
     parts: Parts,
     agent: Arc<Agent>,
@@ -111,6 +125,8 @@ pub(super) struct Receiver {
     feedback: mpsc::Receiver<Feedback>,
     window: usize,
     filter: Option<MessageFilter>,
+    /// `None`: all that comes is asked for.
+    demand: Option<Arc<Demand>>,
     progress: Progress,
     outstanding: Outstanding,
     /// What the filter does not want: unread, and due when it expires.
@@ -124,6 +140,10 @@ pub(super) struct Receiver {
     late_at: Instant,
     /// Partitions that could not be read, and when they are tried again.
     unreadable: VecDeque<(Instant, Partition)>,
+    /// Acknowledged before it was known where the log ended when the session began: until then that may be anything.
+    early: Vec<LogPlace>,
+    /// Who waits for those to be written.
+    early_settle: Vec<oneshot::Sender<()>>,
 }
 
 impl Receiver {
@@ -131,11 +151,11 @@ impl Receiver {
         parts: Parts,
         agent: Arc<Agent>,
         opened: OpenedMailbox,
-        window: usize,
-        filter: Option<MessageFilter>,
+        reception: Reception,
         events: mpsc::Sender<Queued>,
         feedback: mpsc::Receiver<Feedback>,
     ) -> Self {
+        let Reception { window, filter, demand } = reception;
         let mailbox = OpenMailbox::new(agent.id, opened.session_epoch);
         parts.acknowledgements.add(&mailbox);
         let progress = Progress::new(&opened, parts.log.partitions, OffsetDateTime::now_utc());
@@ -155,6 +175,7 @@ impl Receiver {
             feedback,
             window,
             filter,
+            demand,
             progress,
             outstanding,
             unwanted: Outstanding::default(),
@@ -164,6 +185,8 @@ impl Receiver {
             late: VecDeque::new(),
             late_at: Instant::now(),
             unreadable: VecDeque::new(),
+            early: Vec::new(),
+            early_settle: Vec::new(),
         }
     }
 
@@ -218,8 +241,10 @@ impl Receiver {
                 self.unwanted.remove(due.place);
                 self.outstanding.take(due.place, due.attempts, Instant::now(), None);
             }
+            let asked = self.demand.as_ref().is_none_or(|demand| demand.is_asked());
             if settling.is_none()
                 && !draining
+                && asked
                 && let Some(due) = self.outstanding.overdue(Instant::now())
             {
                 // An agent that does not read must not have the log read for it again and again.
@@ -232,8 +257,11 @@ impl Receiver {
             }
             let room = self.outstanding.len() < self.window && !draining;
             let (bytes, cost) = (self.bytes.clone(), self.ready.front().map_or(0, Ready::cost));
-            let next_due = self.outstanding.next_due().filter(|_| settling.is_none() && !draining);
+            let next_due = self.outstanding.next_due().filter(|_| settling.is_none() && !draining && asked);
             let next_due = next_due.into_iter().chain(self.unwanted.next_due()).min();
+            // What is only passed over is nothing that was asked for.
+            let room = room && (asked || matches!(self.ready.front(), Some(Ready::SkipTo(..)) | None));
+            let demand = self.demand.clone().filter(|_| !asked);
             if push_at.is_none() && self.progress.has_changes() {
                 push_at = Some(Instant::now() + self.parts.config.flush_every);
             }
@@ -269,6 +297,7 @@ impl Receiver {
                         self.settled(place, settled);
                     }
                 }
+                () = async { match &demand { Some(demand) => demand.more().await, None => std::future::pending().await } } => {}
                 // What is due is seen at the top of the loop.
                 () = sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() => {}
                 () = sleep_until(next_try.unwrap_or_else(Instant::now)), if next_try.is_some() => {
@@ -336,6 +365,12 @@ impl Receiver {
                 self.late.extend(late);
                 self.snapshot = Some(attached.snapshot);
                 self.progress.attached(attached.positions);
+                for place in std::mem::take(&mut self.early) {
+                    self.acknowledge(place);
+                }
+                for written in std::mem::take(&mut self.early_settle) {
+                    self.settle(written);
+                }
                 self.live = Some(attached.live);
                 return self.next_page();
             }
@@ -454,7 +489,8 @@ impl Receiver {
             }
             Settled::Deliver(logged) => {
                 let events = self.events.clone();
-                let slot = events.try_reserve().ok().zip(self.bytes.take(logged.message.cost()));
+                let asked = self.demand.as_ref().is_none_or(|demand| demand.is_asked());
+                let slot = events.try_reserve().ok().filter(|_| asked).zip(self.bytes.take(logged.message.cost()));
                 match slot {
                     Some(slot) => self.hand_over(place, &logged, true, slot),
                     None => self.outstanding.postpone(place, now + NO_ROOM),
@@ -467,6 +503,9 @@ impl Receiver {
     }
 
     fn hand_over(&mut self, place: LogPlace, logged: &LoggedMessage, redelivered: bool, (permit, room): Slot<'_>) {
+        if let Some(demand) = &self.demand {
+            demand.none();
+        }
         let due = Instant::now() + self.parts.config.redeliver_after;
         if let Some(attempts) = self.outstanding.hand_over(place, due) {
             self.progress.count(place, attempts);
@@ -485,7 +524,18 @@ impl Receiver {
         let epoch = self.parts.log.epoch;
         let places = |ids: Vec<DeliveryId>| ids.into_iter().filter(move |id| id.epoch == epoch).map(|id| id.place);
         match feedback {
-            Feedback::Acknowledged(ids) => places(ids).for_each(|place| self.acknowledge(place)),
+            Feedback::Acknowledged(ids) => {
+                let early = !self.progress.has_begun();
+                for place in places(ids) {
+                    if !early || self.outstanding.contains(place) {
+                        self.acknowledge(place);
+                    } else if self.early.len() < MAX_EARLY {
+                        self.early.push(place);
+                    }
+                }
+            }
+            Feedback::Settle(written) if self.progress.has_begun() => self.settle(written),
+            Feedback::Settle(written) => self.early_settle.push(written),
             Feedback::Started(ids) => {
                 for place in places(ids) {
                     if let Some(attempts) = self.outstanding.start(place) {
@@ -502,6 +552,12 @@ impl Receiver {
                 }
             }
         }
+    }
+
+    /// Has what there is written at once.
+    fn settle(&mut self, written: oneshot::Sender<()>) {
+        self.push();
+        self.parts.acknowledgements.urge(&self.mailbox, written);
     }
 
     fn wants(&self, logged: &LoggedMessage) -> bool {

@@ -96,6 +96,11 @@ impl Progress {
         self.targets = positions;
     }
 
+    /// Whether it is known where the log ended when the session began.
+    pub(super) fn has_begun(&self) -> bool {
+        self.began_at.is_some()
+    }
+
     pub(super) fn considered(&self) -> Vec<Position> {
         self.cursors.iter().map(Cursor::considered).collect()
     }
