@@ -2,20 +2,17 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
-use acb_hub_core::{
-    door::call::{Call, Outcome, access_ended},
-    kit::budget::Room,
-};
+use acb_hub_core::door::call::{Call, Outcome, access_ended};
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
 use crate::{
+    answer_room::AnswerRoom,
     ending::{Admitted, Open},
     peer::OpenCall,
     status::{code_name, explain_trailers, reason, to_status},
@@ -25,7 +22,8 @@ use crate::{
 pub(crate) struct Answer {
     of: Of,
     ended: bool,
-    _lasting: Lasting,
+    /// Its call is open until the peer has taken all of it, or is gone.
+    _open: Option<OpenCall>,
 }
 
 /// Whose answer it is.
@@ -34,22 +32,6 @@ enum Of {
     Anybody(Option<Open>),
     /// That of a proven caller.
     Caller(Admitted),
-}
-
-/// What is held until the peer has taken all of the answer.
-pub(crate) struct Lasting {
-    pub(crate) _open: Option<OpenCall>,
-    pub(crate) _room: Option<AnswerRoom>,
-}
-
-/// The room of what an answer holds. It comes with the answer, and is given back when the peer has taken that.
-#[derive(Clone, Debug)]
-pub(crate) struct AnswerRoom(#[expect(dead_code, reason = "it is held")] Arc<Vec<Room>>);
-
-impl AnswerRoom {
-    pub(crate) fn new(rooms: Vec<Room>) -> Self {
-        Self(Arc::new(rooms))
-    }
 }
 
 /// Writes what became of a call.
@@ -61,8 +43,14 @@ pub(crate) fn settle(call: &mut Call, status: Option<&Status>) {
 }
 
 impl Answer {
-    pub(crate) fn new(body: Body, call: Call, admitted: Option<Admitted>, lasting: Lasting) -> Self {
-        let open = Open { body, call };
+    pub(crate) fn new(
+        body: Body,
+        call: Call,
+        admitted: Option<Admitted>,
+        room: Option<AnswerRoom>,
+        open_call: Option<OpenCall>,
+    ) -> Self {
+        let open = Open { body, rest: Bytes::new(), call, _room: room };
         let of = match admitted {
             None => Of::Anybody(Some(open)),
             Some(admitted) => {
@@ -70,12 +58,28 @@ impl Answer {
                 Of::Caller(admitted)
             }
         };
-        Self { of, ended: false, _lasting: lasting }
+        Self { of, ended: false, _open: open_call }
     }
+}
+
+/// What HTTP/2 gets of an answer at a time. It takes the next piece once the peer has a window again, and so keeps little of an answer that is not
+/// taken; the rest is here, where it is counted.
+const PIECE: usize = 64 * 1024;
+
+/// The next piece of a message.
+fn piece(rest: &mut Bytes) -> Bytes {
+    if rest.len() > PIECE {
+        return rest.split_to(PIECE);
+    }
+    // The last one must not keep all of the message in memory.
+    Bytes::copy_from_slice(&std::mem::take(rest))
 }
 
 /// The next frame of an answer, if there is one, and whether it was the last.
 fn next_frame(open: &mut Open, cx: &mut Context<'_>) -> Poll<(Option<Result<Frame<Bytes>, Status>>, bool)> {
+    if !open.rest.is_empty() {
+        return Poll::Ready((Some(Ok(Frame::data(piece(&mut open.rest)))), false));
+    }
     let Poll::Ready(next) = Pin::new(&mut open.body).poll_frame(cx) else { return Poll::Pending };
     Poll::Ready(match next {
         None => {
@@ -86,9 +90,14 @@ fn next_frame(open: &mut Open, cx: &mut Context<'_>) -> Poll<(Option<Result<Fram
             settle(&mut open.call, Some(&status));
             (Some(Err(status)), true)
         }
-        Some(Ok(frame)) => match frame.into_trailers() {
-            Err(data) => (Some(Ok(data)), false),
-            Ok(trailers) => {
+        Some(Ok(frame)) => match frame.into_data() {
+            Ok(data) if data.len() <= PIECE => (Some(Ok(Frame::data(data))), false),
+            Ok(data) => {
+                open.rest = data;
+                (Some(Ok(Frame::data(piece(&mut open.rest)))), false)
+            }
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
                 let trailers = explain_trailers(trailers);
                 settle(&mut open.call, Status::from_header_map(&trailers).as_ref());
                 (Some(Ok(Frame::trailers(trailers))), true)
@@ -132,16 +141,36 @@ impl HttpBody for Answer {
     fn is_end_stream(&self) -> bool {
         self.ended
             || match &self.of {
-                Of::Anybody(open) => open.as_ref().is_none_or(|open| open.body.is_end_stream()),
+                Of::Anybody(open) => open.as_ref().is_none_or(Open::is_end_stream),
                 Of::Caller(admitted) => admitted.is_end_stream(),
             }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.of {
-            Of::Anybody(Some(open)) => open.body.size_hint(),
-            // It may be cut short.
-            Of::Anybody(None) | Of::Caller(_) => SizeHint::default(),
+            Of::Anybody(Some(open)) if open.rest.is_empty() => open.body.size_hint(),
+            // It is in pieces, or may be cut short.
+            Of::Anybody(_) | Of::Caller(_) => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_answer_goes_out_in_pieces_and_the_last_one_keeps_nothing_of_the_others() {
+        let mut rest = Bytes::from((0..2 * PIECE + 10).map(|byte| u8::try_from(byte % 251).unwrap()).collect::<Vec<_>>());
+        let (all, mut pieces) = (rest.clone(), Vec::new());
+        while !rest.is_empty() {
+            pieces.push(piece(&mut rest));
+        }
+        assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE, PIECE, 10]);
+        assert_eq!(pieces.concat(), all);
+        let last = pieces.pop().unwrap();
+        drop(pieces);
+        let kept = all.as_ptr_range();
+        assert!(!kept.contains(&last.as_ptr()), "it is a copy");
     }
 }

@@ -22,7 +22,7 @@ use tower::Service;
 use tracing::Instrument as _;
 
 use crate::{
-    answer::{Answer, Lasting, settle},
+    answer::{Answer, settle},
     ending::Admitted,
     peer::{OpenCall, Peer},
     request_body::RequestBody,
@@ -102,6 +102,7 @@ where
         extensions.insert(caller.clone());
     }
     extensions.insert(call.trail().clone());
+    extensions.insert(call.metered().clone());
     extensions.insert(body.held());
     let request = request.map(|incoming| body.guard(incoming));
     let response = match &admitted {
@@ -123,8 +124,7 @@ where
     } else {
         settle(&mut call, status.as_ref());
     }
-    let lasting = Lasting { _open: open, _room: room };
-    Ok(response.map(|body| Body::new(Answer::new(body, call, admitted, lasting))))
+    Ok(response.map(|body| Body::new(Answer::new(body, call, admitted, room, open))))
 }
 
 /// Whether the hub can read what comes: it takes nothing compressed, which could be a thousand times larger than what was counted.

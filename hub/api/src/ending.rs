@@ -19,7 +19,7 @@ use futures::task::AtomicWaker;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
-use crate::{peer::Peer, status::to_status};
+use crate::{answer_room::AnswerRoom, peer::Peer, status::to_status};
 
 /// Ends one call.
 #[derive(Debug)]
@@ -38,7 +38,18 @@ pub(crate) struct Ending {
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) body: Body,
+    /// Of the message that goes out.
+    pub(crate) rest: Bytes,
     pub(crate) call: Call,
+    /// Of what the answer holds.
+    pub(crate) _room: Option<AnswerRoom>,
+}
+
+impl Open {
+    /// Whether nothing more comes of it.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
 }
 
 impl Ending {
@@ -58,6 +69,15 @@ impl Ending {
 
     fn lock(&self) -> MutexGuard<'_, Option<Open>> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the answer, if there is one.
+    fn let_go(&self) {
+        // Dropped outside the lock: a handler may do any amount of work at its end.
+        let answer = self.lock().take();
+        if let Some(mut open) = answer {
+            open.call.settle(Outcome::AccessEnded);
+        }
     }
 
     /// Whether it is ended; the waker hears of it if not.
@@ -83,11 +103,7 @@ impl open_calls::Ending for Ending {
             peer.doubt();
             peer.done();
         }
-        // Let go of outside the lock: a handler may do any amount of work at its end.
-        let answer = self.lock().take();
-        if let Some(mut open) = answer {
-            open.call.settle(Outcome::AccessEnded);
-        }
+        self.let_go();
         self.out.wake();
         self.inward.wake();
     }
@@ -114,6 +130,10 @@ impl Admitted {
     /// The answer is there.
     pub(crate) fn answer(&self, open: Open) {
         *self.0.lock() = Some(open);
+        // The end may have come a moment before it.
+        if self.0.ended() {
+            self.0.let_go();
+        }
     }
 
     /// Asks the answer for its next frame, and whether that was the last one. `None` where the call must end instead.
@@ -136,7 +156,7 @@ impl Admitted {
 
     /// Whether nothing more comes of the answer.
     pub(crate) fn is_end_stream(&self) -> bool {
-        !self.0.ended() && self.0.lock().as_ref().is_none_or(|open| open.body.is_end_stream())
+        !self.0.ended() && self.0.lock().as_ref().is_none_or(Open::is_end_stream)
     }
 
     /// What comes in, until it must end.

@@ -1,6 +1,7 @@
 //! The hub's face: gRPC over TLS 1.3 behind one door, and the operations endpoints. It translates and calls core; it never decides.
 
 mod answer;
+mod answer_room;
 pub mod door;
 mod ending;
 pub mod grpc;

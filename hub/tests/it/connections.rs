@@ -9,7 +9,7 @@ use std::{
 use acb_hub_api::tls::{Certificate, Connection, ConnectionLimits, accept};
 use acb_hub_core::kit::supervisor::Supervisor;
 use acb_proto::v1::{
-    SessionRequest, SessionResponse,
+    ListAgentsRequest, SessionRequest, SessionResponse,
     message_service_client::MessageServiceClient,
     session_request::{Frame, Open},
     session_response,
@@ -30,9 +30,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::Status;
 
 use crate::{
-    hub::{Hub, with},
+    hub::{Hub, reason, with},
     messages::to,
 };
 
@@ -309,4 +310,40 @@ async fn a_suspended_agent_without_a_window_loses_its_subscription() {
     // Only the call itself knows what it was about: so it has come to its end.
     assert!(ended.contains(r#""agent":"bob""#) && ended.contains(r#""object":"type notes""#), "{ended}");
     drop(response);
+}
+
+/// Pages of a list are made as they are asked for; who never takes them holds its share, and no more of them are made for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_no_answers_holds_its_share_and_holds_up_nobody() {
+    let hub = Hub::start().await;
+    for number in 0..2 {
+        let mut row = hub.tenant.agent_row(&format!("large-{number}"));
+        row.metadata = serde_json::json!({"note": "x".repeat(450_000)});
+        hub.tenant.project(&row).await;
+    }
+    let (_, other) = hub.agent("alice", "agent-full").await;
+    let (_, token) = hub.agent("bob", "agent-full").await;
+    let (sender, _open) = connection_with_window(&hub, Some(0)).await;
+    let asked = (0..16).map(|_| {
+        let request = Request::post("https://localhost/acb.v1.AgentRegistry/ListAgents")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {token}"))
+            .body(Full::new(Bytes::from_static(&[0; 5])))
+            .unwrap();
+        let mut sender = sender.clone();
+        tokio::spawn(async move { sender.send_request(request).await.unwrap() })
+    });
+    let mut answers = Vec::new();
+    for asked in asked.collect::<Vec<_>>() {
+        answers.push(asked.await.unwrap());
+    }
+    let reasons: Vec<String> =
+        answers.iter().filter_map(|answer| Status::from_header_map(answer.headers())).map(|status| reason(&status)).collect();
+    assert!((6..=9).contains(&reasons.len()) && reasons.iter().all(|reason| reason == "TOO_MANY_ANSWER_BYTES"), "{reasons:?}");
+    let listed = hub.agents().list_agents(with(&other, ListAgentsRequest::default())).await.unwrap().into_inner();
+    assert_eq!(listed.agents.len(), 4);
+    // Who lets go of them may ask again.
+    drop(answers);
+    hub.agents().list_agents(with(&token, ListAgentsRequest::default())).await.unwrap();
 }

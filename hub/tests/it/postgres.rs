@@ -64,6 +64,7 @@ async fn a_postgresql_that_takes_no_writes_is_told_at_once_and_waited_for() {
         ] {
             let status = outcome.unwrap_err();
             assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+            assert!(!status.message().contains("cannot execute"), "PostgreSQL's own words: {}", status.message());
         }
         postgres.execute(end).await;
         postgres.execute("SELECT pg_reload_conf()").await;
@@ -71,6 +72,11 @@ async fn a_postgresql_that_takes_no_writes_is_told_at_once_and_waited_for() {
         share(&hub, &token).await.unwrap();
         hub.exchange(&key).await.unwrap();
     }
+    // What it refuses for another reason is told without what its tables are called.
+    postgres.execute("REVOKE INSERT ON acb.bus_record FROM acb_tenant").await;
+    let status = messages.send_message(with(&token, to("alice", b"not taken"))).await.unwrap_err();
+    assert_eq!(reason(&status), "LOG_REFUSED");
+    assert!(status.message().contains("SQLSTATE 42501") && !status.message().contains("bus_record"), "{}", status.message());
 }
 
 async fn is_told(hub: &Hub, what: &str) {

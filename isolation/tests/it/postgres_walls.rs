@@ -143,7 +143,8 @@ async fn furnish(world: &World) {
             "topic, partition, \"offset\", value, log_time",
             "'acb.acme.sys.dlq', 0, 1000000, '\\x00', now()".to_owned(),
         ),
-        ("outbox", "instance, topic, kind, content", format!("{any}, 'unknown', 1, '\\x00'")),
+        // As of a newer hub: its relay leaves it.
+        ("outbox", "noun, instance, topic, kind, content", format!("'later', {any}, 'unknown', 1, '\\x00'")),
     ] {
         world
             .sql(&format!("INSERT INTO acb.{table} (tenant_id, {columns}) VALUES ({acme}, {values}) ON CONFLICT DO NOTHING"))

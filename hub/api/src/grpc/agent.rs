@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    answer_room::Answers,
     grpc::{
         caller::{caller, trail},
         timestamp::timestamp,
@@ -56,8 +57,8 @@ impl Agents {
         }
     }
 
+    /// The token is the last name of the page before. Names are no secret here.
     async fn page(&self, criteria: Criteria, size: u32, token: String) -> Result<(Vec<Agent>, String), Status> {
-        // The token is the last name of the page before. Names are no secret here.
         let (agents, next) = self.registry.list(&criteria, &Page { size, after: token }).await.map_err(to_status)?;
         Ok((agents.iter().map(|listed| self.agent(listed)).collect(), next.unwrap_or_default()))
     }
@@ -88,10 +89,14 @@ impl AgentRegistry for Agents {
     }
 
     async fn discover(&self, request: Request<DiscoverRequest>) -> Result<Response<DiscoverResponse>, Status> {
+        let answers = Answers::of(&request);
         let DiscoverRequest { r#type, capabilities, metadata, page_size, page_token } = request.into_inner();
         let criteria = Criteria { kind: r#type, capabilities, metadata: metadata.into_iter().collect() };
-        let (agents, next_page_token) = self.page(criteria, page_size, page_token).await?;
-        Ok(Response::new(DiscoverResponse { agents, next_page_token }))
+        let page = async {
+            let (agents, next_page_token) = self.page(criteria, page_size, page_token).await?;
+            Ok(DiscoverResponse { agents, next_page_token })
+        };
+        answers.page(page).await
     }
 
     async fn get_agent(&self, request: Request<GetAgentRequest>) -> Result<Response<Agent>, Status> {
@@ -100,8 +105,12 @@ impl AgentRegistry for Agents {
     }
 
     async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
+        let answers = Answers::of(&request);
         let ListAgentsRequest { page_size, page_token } = request.into_inner();
-        let (agents, next_page_token) = self.page(Criteria::default(), page_size, page_token).await?;
-        Ok(Response::new(ListAgentsResponse { agents, next_page_token }))
+        let page = async {
+            let (agents, next_page_token) = self.page(Criteria::default(), page_size, page_token).await?;
+            Ok(ListAgentsResponse { agents, next_page_token })
+        };
+        answers.page(page).await
     }
 }

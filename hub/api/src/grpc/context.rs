@@ -21,10 +21,11 @@ use acb_proto::v1::{
     subscribe_request::{From, Positions},
 };
 use futures::{Stream, stream};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    answer::AnswerRoom,
+    answer_room::{AnswerRoom, Answers},
     grpc::{
         caller::{caller, trail},
         timestamp::{time, timestamp},
@@ -106,29 +107,37 @@ impl ContextService for ContextGate {
     }
 
     async fn list_contexts(&self, request: Request<ListContextsRequest>) -> Result<Response<ListContextsResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, answers) = (caller(&request)?, Answers::of(&request));
         let ListContextsRequest { r#type, page_size, page_token, filter } = request.into_inner();
-        let which = Listing { kind: &r#type, filter: &filter, page_size, page_token: &page_token };
-        let page = self.contexts.list(&caller.agent, which).await.map_err(to_status)?;
-        Ok(Response::new(ListContextsResponse {
-            contexts: page.contexts.into_iter().map(wire).collect(),
-            next_page_token: page.next_page_token,
-        }))
+        let page = async {
+            let which = Listing { kind: &r#type, filter: &filter, page_size, page_token: &page_token };
+            let page = self.contexts.list(&caller.agent, which).await.map_err(to_status)?;
+            Ok(ListContextsResponse {
+                contexts: page.contexts.into_iter().map(wire).collect(),
+                next_page_token: page.next_page_token,
+            })
+        };
+        answers.page(page).await
     }
 
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<ContextEvent, Status>> + Send>>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let (caller, trail) = (caller(&request)?, trail(&request));
+        let (caller, trail, parts) = (caller(&request)?, trail(&request), Answers::of(&request).parts());
         let SubscribeRequest { r#type, from, filter } = request.into_inner();
         let from = beginning(from).map_err(to_status)?;
         let subscription = self.contexts.subscribe(&caller.agent, &r#type, &filter, &from).await.map_err(to_status)?;
         trail.object("type", &r#type);
         // Events are made as the peer takes them: what it does not take stays in the log.
-        let events = stream::unfold(Some(subscription), |subscription| async {
-            let mut subscription = subscription?;
+        let events = stream::unfold(Some((subscription, parts)), |state| async {
+            let (mut subscription, mut parts) = state?;
+            parts.taken();
             match subscription.next().await {
-                Ok(notice) => Some((Ok(event(notice)), Some(subscription))),
+                Ok(notice) => {
+                    let event = event(notice);
+                    parts.hold(event.encoded_len()).await;
+                    Some((Ok(event), Some((subscription, parts))))
+                }
                 Err(fault) => Some((Err(to_status(fault)), None)),
             }
         });

@@ -19,6 +19,7 @@ use acb_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::{
+    answer_room::Answers,
     grpc::{
         caller::{caller, trail},
         message::{address, instant, wire_kind, wire_message},
@@ -47,14 +48,17 @@ impl DeadLetterService for DeadLetterGate {
         &self,
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, answers) = (caller(&request)?, Answers::of(&request));
         let ListDeadLettersRequest { filter, page_size, page_token } = request.into_inner();
         let filter = filter_of(filter.unwrap_or_default()).map_err(to_status)?;
-        let page = self.letters.list(&caller.agent, filter, page_size, &page_token).await.map_err(to_status)?;
-        Ok(Response::new(ListDeadLettersResponse {
-            dead_letters: page.letters.iter().map(wire).collect(),
-            next_page_token: page.next_page_token,
-        }))
+        let page = async {
+            let page = self.letters.list(&caller.agent, filter, page_size, &page_token).await.map_err(to_status)?;
+            Ok(ListDeadLettersResponse {
+                dead_letters: page.letters.iter().map(wire).collect(),
+                next_page_token: page.next_page_token,
+            })
+        };
+        answers.page(page).await
     }
 
     async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {

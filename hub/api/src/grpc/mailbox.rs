@@ -14,7 +14,7 @@ use acb_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    answer::AnswerRoom,
+    answer_room::AnswerRoom,
     grpc::{
         caller::caller,
         message::{deliveries, wire_delivery, wire_message},

@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use uuid::Uuid;
 
 use crate::{
+    answer_room::Answers,
     grpc::{
         caller::{caller, trail},
         timestamp::timestamp,
@@ -70,7 +71,7 @@ impl MessageService for MessageGate {
     }
 
     async fn request(&self, request: Request<RequestRequest>) -> Result<Response<RequestResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, answers) = (caller(&request)?, Answers::of(&request));
         let trace = Trace::of(request.metadata());
         let held = request.extensions().get::<Held>().cloned().unwrap_or_default();
         let RequestRequest { message, timeout } = request.into_inner();
@@ -86,7 +87,7 @@ impl MessageService for MessageGate {
         // Core counts the message until it is sent; the wait for its reply holds nothing.
         held.release();
         let reply = self.messages.request(&caller.agent, message, timeout).await.map_err(to_status)?;
-        Ok(Response::new(RequestResponse { reply: Some(wire_message(&reply)) }))
+        answers.one(RequestResponse { reply: Some(wire_message(&reply)) }).await
     }
 
     type SessionStream = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
@@ -118,7 +119,7 @@ impl MessageService for MessageGate {
                 }
             }
         });
-        let stream = AbortOnDrop { stream: ReceiverStream::new(stream), task: task.abort_handle() };
+        let stream = AbortOnDrop { stream: ReceiverStream::new(stream), task: task.abort_handle(), untaken: None };
         Ok(Response::new(Box::pin(stream)))
     }
 }
@@ -130,14 +131,21 @@ type Outgoing = (Result<SessionResponse, Status>, Option<Room>);
 struct AbortOnDrop {
     stream: ReceiverStream<Outgoing>,
     task: AbortHandle,
+    /// The room of the frame that goes out, until the next one is asked for.
+    untaken: Option<Room>,
 }
 
 impl Stream for AbortOnDrop {
     type Item = Result<SessionResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
-        // From here on HTTP/2 has it, within the bound of its own.
-        Pin::new(&mut self.stream).poll_next(cx).map(|next| next.map(|(frame, _room)| frame))
+        let this = &mut *self;
+        this.untaken = None;
+        Pin::new(&mut this.stream).poll_next(cx).map(|next| {
+            let (frame, room) = next?;
+            this.untaken = room;
+            Some(frame)
+        })
     }
 }
 

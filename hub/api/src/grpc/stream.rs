@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use acb_hub_core::{
     contexts::{
-        chunk,
+        chunk::{self, CHUNK_BYTES},
         context::{self, ContextId, UploadId},
         upload::{Chunks, Progress, StartUpload, UploadSession, Uploads},
     },
@@ -28,6 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    answer_room::{Answers, Parts},
     grpc::{
         caller::{caller, trail},
         context::{CONTEXT, description, wire},
@@ -51,7 +52,7 @@ pub struct StreamGate {
     replica: String,
 }
 
-type Answers = mpsc::Sender<Result<StreamContextResponse, Status>>;
+type AnswerFrames = mpsc::Sender<Result<StreamContextResponse, Status>>;
 
 impl StreamGate {
     /// Over this service of core, on this replica.
@@ -65,7 +66,7 @@ impl StreamGate {
         &self,
         agent: &Agent,
         frames: &mut Streaming<StreamContextRequest>,
-        answers: &Answers,
+        answers: &AnswerFrames,
         trail: &Trail,
     ) -> Result<Option<context::Context>, Status> {
         let Some(first) = frame(frames, Instant::now() + FIRST_FRAME).await? else { return Ok(None) };
@@ -106,7 +107,7 @@ impl StreamGate {
         &self,
         session: &mut UploadSession,
         frames: &mut Streaming<StreamContextRequest>,
-        answers: &Answers,
+        answers: &AnswerFrames,
     ) -> Result<Option<Finish>, Status> {
         let mut deadline = Instant::now() + IDLE;
         loop {
@@ -132,7 +133,7 @@ impl StreamGate {
     }
 
     /// False where the peer is gone.
-    async fn tell(&self, answers: &Answers, progress: Progress) -> bool {
+    async fn tell(&self, answers: &AnswerFrames, progress: Progress) -> bool {
         let frame = stream_context_response::Frame::Progress(self.wire_progress(progress));
         answers.send(Ok(StreamContextResponse { frame: Some(frame) })).await.is_ok()
     }
@@ -188,7 +189,7 @@ impl StreamService for StreamGate {
         &self,
         request: Request<ReceiveContextRequest>,
     ) -> Result<Response<Self::ReceiveContextStream>, Status> {
-        let (caller, trail) = (caller(&request)?, trail(&request));
+        let (caller, trail, parts) = (caller(&request)?, trail(&request), Answers::of(&request).parts());
         let ReceiveContextRequest { context_id, from_chunk } = request.into_inner();
         let id = ContextId::parse(&context_id).map_err(to_status)?;
         trail.object(CONTEXT, id);
@@ -198,7 +199,7 @@ impl StreamService for StreamGate {
         // It comes as a chunk.
         head.payload = Bytes::new();
         let head = Ok(ReceiveContextResponse { frame: Some(receive_context_response::Frame::Context(head)) });
-        Ok(Response::new(Box::pin(stream::iter([head]).chain(chunk_frames(context, chunks)))))
+        Ok(Response::new(Box::pin(stream::iter([head]).chain(chunk_frames(context, chunks, parts)))))
     }
 
     async fn get_stream_progress(&self, request: Request<GetStreamProgressRequest>) -> Result<Response<StreamProgress>, Status> {
@@ -209,9 +210,15 @@ impl StreamService for StreamGate {
     }
 }
 
-fn chunk_frames(context: context::Context, chunks: Chunks) -> impl Stream<Item = Result<ReceiveContextResponse, Status>> + Send {
-    stream::unfold(Some((context, chunks)), |state| async {
-        let (context, mut chunks) = state?;
+fn chunk_frames(
+    context: context::Context,
+    chunks: Chunks,
+    parts: Parts,
+) -> impl Stream<Item = Result<ReceiveContextResponse, Status>> + Send {
+    stream::unfold(Some((context, chunks, parts)), |state| async {
+        let (context, mut chunks, mut parts) = state?;
+        // Before it is read: who takes nothing must not have chunks read.
+        parts.hold(CHUNK_BYTES as usize).await;
         let chunk = match chunks.next().await? {
             _ if !chunks.still_seen(&context) => {
                 return Some((
@@ -224,7 +231,7 @@ fn chunk_frames(context: context::Context, chunks: Chunks) -> impl Stream<Item =
         };
         let frame = Chunk { index: chunk.index, sha256: Bytes::copy_from_slice(&chunk.sha256), data: chunk.data };
         let frame = ReceiveContextResponse { frame: Some(receive_context_response::Frame::Chunk(frame)) };
-        Some((Ok(frame), Some((context, chunks))))
+        Some((Ok(frame), Some((context, chunks, parts))))
     })
 }
 

@@ -15,7 +15,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     client::{self, Clients, Closing, Context},
@@ -31,15 +31,36 @@ const HEARD: (Duration, Duration) = (Duration::from_secs(3), Duration::from_mill
 const READ_BYTES: usize = 4 * 1024 * 1024;
 /// Questions to one broker at a time. Each has a consumer, with threads and buffers of its own.
 const AT_A_TIME: usize = 3;
+/// Questions that wait for that. More than all agents of a replica have when they come back at once.
+const WAITING: usize = 4096;
 
 /// A consumer, with the number of the password that it has.
 type Reader = (Closing<BaseConsumer<Context>>, u64);
 
 /// The consumers that ask one broker.
 struct Readers {
-    turns: Arc<Semaphore>,
+    turns: Turns,
     /// Made when they are first needed.
     idle: Mutex<Vec<Reader>>,
+}
+
+/// Who asks now, and who waits for that.
+struct Turns {
+    places: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+}
+
+impl Turns {
+    fn new(at_a_time: usize, waiting: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(at_a_time + waiting)), turns: Arc::new(Semaphore::new(at_a_time)) }
+    }
+
+    /// A turn, until what is returned is dropped. `None` where as many wait as may.
+    async fn next(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        Some((turn, place))
+    }
 }
 
 pub(super) struct Lookup {
@@ -171,7 +192,9 @@ impl Lookup {
         question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let readers = self.readers_of(leader);
-        let Ok(turn) = Arc::clone(&readers.turns).acquire_owned().await else { return Err(KafkaError::Canceled) };
+        // Behind a broker that does not answer no more pile up than there is an end to.
+        let full = KafkaError::MessageConsumption(RDKafkaErrorCode::QueueFull);
+        let turn = readers.turns.next().await.ok_or(full)?;
         let clients = self.clients.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -197,7 +220,7 @@ impl Lookup {
 
     fn readers_of(&self, leader: Broker) -> Arc<Readers> {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let none = || Arc::new(Readers { turns: Arc::new(Semaphore::new(AT_A_TIME)), idle: Mutex::default() });
+        let none = || Arc::new(Readers { turns: Turns::new(AT_A_TIME, WAITING), idle: Mutex::default() });
         Arc::clone(readers.entry(leader).or_insert_with(none))
     }
 }
@@ -278,4 +301,29 @@ fn read(
 fn message_is_of(message: &rdkafka::message::BorrowedMessage<'_>, topic: &TopicName, partition: Partition) -> bool {
     use rdkafka::Message;
     message.topic() == topic.as_str() && message.partition() == partition.cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn so_many_wait_for_a_turn_and_one_more_hears_so_at_once() {
+        let turns = Turns::new(2, 3);
+        let held = [turns.next().await.unwrap(), turns.next().await.unwrap()];
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(turns.next())).collect();
+        for next in &mut waiting {
+            assert!(futures::poll!(next).is_pending());
+        }
+        assert!(turns.next().await.is_none());
+        // One that gives up makes room for another.
+        waiting.pop();
+        let mut late = Box::pin(turns.next());
+        assert!(futures::poll!(&mut late).is_pending());
+        drop(held);
+        for next in waiting {
+            drop(next.await.unwrap());
+        }
+        assert!(late.await.is_some());
+    }
 }

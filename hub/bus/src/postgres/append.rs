@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    log::Log,
+    log::{Log, told},
     session::{Identity, Kept, identify},
 };
 
@@ -212,18 +212,26 @@ impl Appender {
             Ok(Ok(bases)) => return Ok(bases),
             Ok(Err(sqlx::Error::Database(error))) if !cut_off(error.code().as_deref()) => {
                 return Err(match error.code().as_deref() {
-                    Some("40001" | "40P01" | "55P03") => Failure::Later(error.to_string()),
-                    _ => Failure::Refused(format!("PostgreSQL refused the append: {error}")),
+                    Some("40001" | "40P01" | "55P03") => {
+                        Failure::Later("PostgreSQL was asked for the same by another hub".into())
+                    }
+                    _ => self.refused(&sqlx::Error::Database(error)),
                 });
             }
-            Ok(Err(error @ (sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_)))) => {
-                return Err(Failure::Refused(error.to_string()));
+            Ok(Err(error @ (sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_)))) => return Err(self.refused(&error)),
+            Ok(Err(error)) => {
+                tracing::warn!(topic = %self.topic, %error, "the answer to an append was lost");
+                told(&error)
             }
-            Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
         self.doubtful = Some(identity);
         Err(Failure::Unknown(format!("the append's answer was lost: {reason}")))
+    }
+
+    fn refused(&self, error: &sqlx::Error) -> Failure {
+        tracing::warn!(topic = %self.topic, %error, "PostgreSQL refused an append");
+        Failure::Refused(format!("PostgreSQL refused the append: {}", told(error)))
     }
 
     /// What is appended next must not overtake what a lost session may still be about to commit: that session is ended first.
@@ -260,7 +268,8 @@ fn silent() -> Failure {
 }
 
 fn unanswered(error: &sqlx::Error) -> Failure {
-    Failure::Later(format!("PostgreSQL does not answer: {error}"))
+    tracing::debug!(%error, "no session with PostgreSQL");
+    Failure::Later(format!("PostgreSQL does not answer: {}", told(error)))
 }
 
 /// Whether the server ended the session: then the commit may have been made.

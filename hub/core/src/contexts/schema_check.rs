@@ -36,13 +36,14 @@ type Compiled = HashMap<String, (Arc<PayloadSchema>, Arc<JsonSchema>)>;
 #[derive(Debug)]
 pub(crate) struct SchemaChecks {
     compiled: Mutex<Compiled>,
-    pending: Semaphore,
-    checks: Semaphore,
+    pending: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
 }
 
 impl Default for SchemaChecks {
     fn default() -> Self {
-        Self { compiled: Mutex::default(), pending: Semaphore::new(MAX_PENDING), checks: Semaphore::new(MAX_CHECKS) }
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { compiled: Mutex::default(), pending: places(MAX_PENDING), checks: places(MAX_CHECKS) }
     }
 }
 
@@ -52,17 +53,22 @@ impl SchemaChecks {
         let Some(schema) = schema_of(snapshot, kind) else { return Ok(None) };
         let compiled = self.compiled(snapshot, kind, schema)?;
         let stopping = |_| Fault::unavailable("HUB_STOPPING", "this replica stops: try again on another one");
-        let _pending = self.pending.try_acquire().map_err(|_| {
+        let pending = Arc::clone(&self.pending).try_acquire_owned().map_err(|_| {
             let message = format!("{MAX_PENDING} payloads are being checked against their schemas: try again later");
             Fault::new(Code::ResourceExhausted, "PAYLOAD_CHECKS_BUSY", message)
         })?;
-        let _permit = self.checks.acquire().await.map_err(|_| stopping(()))?;
+        let permit = Arc::clone(&self.checks).acquire_owned().await.map_err(|_| stopping(()))?;
         let met = SchemaRef { id: schema.id.clone(), version: schema.version.clone() };
         let (payload, schema) = (payload.clone(), schema.clone());
         // A check on a thread of its own goes on when nobody waits for it any more, unless it is told.
         let stop = Stop::default();
         let stopped = Arc::clone(&stop.0);
-        let checked = tokio::task::spawn_blocking(move || check(&compiled, &schema, &payload, &stopped));
+        let checked = tokio::task::spawn_blocking(move || {
+            // The thread has the payload until it ends, so it has its places until then: given back by who waits for it, a caller that gives up
+            // again and again would have any number of payloads checked at one time.
+            let _places = (pending, permit);
+            check(&compiled, &schema, &payload, &stopped)
+        });
         checked.await.map_err(|_| stopping(()))??;
         Ok(Some(met))
     }
@@ -240,8 +246,32 @@ mod tests {
         for _ in 0..2 * MAX_PENDING {
             let mut check = Box::pin(outcome(&schemas, &slow, "notes", "1"));
             assert!(futures::poll!(&mut check).is_pending());
+            drop(check);
+            // As soon as its thread has heard of it.
+            let all = schemas.pending.acquire_many(MAX_PENDING as u32);
+            drop(tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("it ends in time").unwrap());
         }
         assert!(outcome(&schemas, &slow, "notes", "1").await.starts_with("PAYLOAD_CHECK_TOO_COSTLY"));
+    }
+
+    #[test]
+    fn a_check_has_its_places_until_its_thread_ends() {
+        let one_thread = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        one_thread.block_on(async {
+            let (schemas, note) = (SchemaChecks::default(), snapshot(json!({})));
+            let (go_on, wait) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || wait.recv());
+            let mut check = Box::pin(outcome(&schemas, &note, "notes", "1"));
+            assert!(futures::poll!(&mut check).is_pending());
+            drop(check);
+            let free = || (schemas.pending.available_permits(), schemas.checks.available_permits());
+            assert_eq!(free(), (MAX_PENDING - 1, MAX_CHECKS - 1), "its thread has not even begun");
+            go_on.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            // Behind it on the same thread.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            assert_eq!(free(), (MAX_PENDING, MAX_CHECKS));
+        });
     }
 
     #[test]

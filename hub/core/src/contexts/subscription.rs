@@ -47,6 +47,9 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 /// How long a position beyond the end of the log may turn out to be in it.
 const END_SHOWN_WITHIN: Duration = Duration::from_secs(2);
 
+/// Subscriptions of one agent that wait for their turn to read from the log.
+const MAX_WAITING: usize = 64;
+
 /// Why a position is refused.
 const INVALID: &str = "POSITION_INVALID";
 
@@ -210,6 +213,7 @@ impl Subscription {
             return Err(epoch_changed(topic));
         }
         let asked = Instant::now();
+        let mut pause = LOOK_AGAIN.0;
         let next = loop {
             let mut bounds = source.bus.bounds(topic).await.map_err(Fault::from)?;
             // A partition whose leader has changed may tell an end that is too early.
@@ -222,7 +226,9 @@ impl Subscription {
             };
             match begin(topic, info, &bounds, from, &at) {
                 Err(fault) if fault.code == Code::OutOfRange && fault.reason == INVALID && asked.elapsed() < END_SHOWN_WITHIN => {
-                    sleep(LOOK_AGAIN.0).await;
+                    sleep(pause).await;
+                    // Whoever asks for a place that will never be costs the log few questions.
+                    pause = (pause * 2).min(LOOK_AGAIN.1);
                 }
                 next => break next?,
             }
@@ -346,7 +352,8 @@ impl Subscription {
         let Source { bus, tail, reads, .. } = &self.source;
         let records = {
             // Held for the time of the read only, so that a subscriber that takes nothing keeps nobody from reading.
-            let _room = reads.wait(self.subscriber.agent, self.batch * MAX_INLINE_BYTES).await;
+            let room = reads.wait_in_line(self.subscriber.agent, self.batch * MAX_INLINE_BYTES, MAX_WAITING).await;
+            let _room = room.ok_or_else(too_many_reads)?;
             bus.read(&tail.topic, number, next, self.batch).await.map_err(Fault::from)?
         };
         if records.first().is_none_or(|first| first.offset != next) {
@@ -445,6 +452,13 @@ fn expired(topic: &TopicName, partition: Partition, offset: Offset) -> Fault {
         "POSITION_EXPIRED",
         format!("{topic} no longer holds offset {offset} of partition {partition}: list the contexts, then subscribe from now"),
     )
+}
+
+fn too_many_reads() -> Fault {
+    let why = format!(
+        "{MAX_WAITING} subscriptions of this agent wait for their turn to read from the log: subscribe again after the last position, a little later"
+    );
+    Fault::new(Code::ResourceExhausted, "TOO_MANY_READS", why)
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{Directory, DirectoryStore, Snapshot};
 use crate::{
     fault::Fault,
+    kit::attempts::Attempts,
     log::bus::{Bus, BusError, TopicName},
 };
 
@@ -32,9 +33,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Refresher {
     directory: Directory,
     store: Arc<dyn DirectoryStore>,
-    loading: Mutex<()>,
+    loading: Attempts<()>,
     /// The lowest generation that the store was asked for and did not have, and when.
-    unmet: Mutex<Option<(u64, Instant)>>,
+    unmet: Attempts<Option<(u64, Instant)>>,
     loaded: AtomicBool,
     /// Since when the store has not answered, or could not be read, and why.
     failing: std::sync::Mutex<Option<(Instant, String)>>,
@@ -64,8 +65,8 @@ impl Refresher {
         Self {
             directory,
             store,
-            loading: Mutex::new(()),
-            unmet: Mutex::new(None),
+            loading: Attempts::default(),
+            unmet: Attempts::default(),
             loaded: AtomicBool::new(false),
             failing: std::sync::Mutex::default(),
             connected: Arc::default(),
@@ -121,14 +122,14 @@ impl Refresher {
         if !self.is_older(generation) {
             return Ok(self.directory.snapshot());
         }
-        let mut unmet = self.unmet.lock().await;
-        let recent = unmet.filter(|(_, asked)| self.loaded() && asked.elapsed() < ASK_AGAIN);
+        let mut unmet = self.unmet.next().await?;
+        let recent = unmet.last.filter(|(_, asked)| self.loaded() && asked.elapsed() < ASK_AGAIN);
         if !self.is_older(generation) || recent.is_some_and(|(lowest, _)| lowest <= generation) {
             return Ok(self.directory.snapshot());
         }
-        let snapshot = self.current().await?;
+        let snapshot = unmet.ended(self.current().await)?;
         if snapshot.generation < generation {
-            *unmet = Some((generation, Instant::now()));
+            unmet.last = Some((generation, Instant::now()));
         }
         Ok(snapshot)
     }
@@ -137,9 +138,9 @@ impl Refresher {
         if !self.is_older(generation) {
             return Ok(self.directory.snapshot());
         }
-        let _one_at_a_time = self.loading.lock().await;
+        let mut attempt = self.loading.next().await?;
         if self.is_older(generation) {
-            let snapshot = self.store.load().await?;
+            let snapshot = attempt.ended(self.store.load().await)?;
             tracing::info!(generation = snapshot.generation, agents = snapshot.agents().count(), "directory loaded");
             self.directory.replace(snapshot);
             self.loaded.store(true, Ordering::Release);
@@ -263,6 +264,32 @@ mod tests {
             refresher.at_least(90).await.unwrap();
         }
         assert_eq!(store.loads.load(Ordering::Relaxed), 2, "the generation alone is cheap");
+    }
+
+    /// Says after 5 s that it does not answer.
+    struct Silent;
+
+    #[async_trait]
+    impl DirectoryStore for Silent {
+        async fn generation(&self) -> Result<u64, Fault> {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Err(Fault::unavailable("SILENT", "it does not answer"))
+        }
+
+        async fn load(&self) -> Result<Snapshot, Fault> {
+            self.generation().await.map(|_| Snapshot::default())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_wait_for_a_store_that_is_away_together_and_not_in_turn() {
+        let refresher = Arc::new(Refresher::new(Directory::default(), Arc::new(Silent)));
+        let began = Instant::now();
+        let callers = (1..=100).map(|generation| refresher.at_least(generation));
+        for outcome in futures::future::join_all(callers).await {
+            assert_eq!(outcome.unwrap_err().reason, "SILENT");
+        }
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
     }
 
     /// Answers, and can't be read, while it is damaged.

@@ -1,4 +1,4 @@
-//! What each caller holds at one time: connections with open calls, and bytes of requests. The meter stands between the right to a call and its
+//! What each caller holds at one time: connections with open calls, bytes of requests, and bytes of answers that it has not taken. The meter stands between the right to a call and its
 //! handling, so that one caller can't use up what is there for all.
 
 use std::{
@@ -25,6 +25,11 @@ const AGENT: usize = 16 * MIB;
 const STRANGERS: usize = 4 * MIB;
 /// The same of one such source.
 pub const STRANGER: usize = MIB;
+/// What the answers of all agents hold at one time until they are taken, and those of one of them. Who holds nothing may hold one answer, so that
+/// no agent waits for another one to take what it asked for.
+const ANSWERS: usize = 64 * MIB;
+/// The same of one agent.
+pub const ANSWER: usize = 8 * MIB;
 /// Connections with open calls of one agent: on each of them a protocol holds a window.
 const CONNECTIONS: usize = 64;
 
@@ -39,6 +44,7 @@ pub struct Meter(Arc<Shared>);
 struct Shared {
     agents: Budget,
     strangers: Budget,
+    answers: Budget,
     accounts: Mutex<HashMap<Who, Account>>,
 }
 
@@ -52,6 +58,7 @@ enum Who {
 #[derive(Debug)]
 struct Account {
     share: Queue,
+    answers: Queue,
     /// Open calls on each of its connections.
     calls: HashMap<usize, usize>,
 }
@@ -66,7 +73,7 @@ impl Meter {
     /// One that counts the requests of agents, and of those who call without a token, on these budgets.
     #[must_use]
     pub fn new(agents: Budget, strangers: Budget) -> Self {
-        Self(Arc::new(Shared { agents, strangers, accounts: Mutex::default() }))
+        Self(Arc::new(Shared { agents, strangers, answers: Budget::new(ANSWERS), accounts: Mutex::default() }))
     }
 
     /// A call of this caller, or of anybody at that place.
@@ -85,7 +92,7 @@ impl Meter {
                 Who::Agent(_) => self.0.agents.share(AGENT),
                 Who::Source(_) => self.0.strangers.share(STRANGER),
             };
-            Account { share, calls: HashMap::new() }
+            Account { share, answers: self.0.answers.queue(ANSWER), calls: HashMap::new() }
         });
         let known = account.calls.len();
         if matches!(who, Who::Agent(_)) && known >= CONNECTIONS && !account.calls.contains_key(&origin.connection) {
@@ -96,8 +103,8 @@ impl Meter {
             ));
         }
         *account.calls.entry(origin.connection).or_default() += 1;
-        let (shared, connection, share) = (self.0.clone(), origin.connection, account.share.clone());
-        Ok(Metered(Arc::new(OneCall { shared, who, connection, share })))
+        let (share, answers) = (account.share.clone(), account.answers.clone());
+        Ok(Metered(Arc::new(OneCall { shared: self.0.clone(), who, connection: origin.connection, share, answers })))
     }
 }
 
@@ -117,6 +124,7 @@ struct OneCall {
     who: Who,
     connection: usize,
     share: Queue,
+    answers: Queue,
 }
 
 impl Metered {
@@ -138,6 +146,21 @@ impl Metered {
             );
             Fault::new(Code::ResourceExhausted, "TOO_MANY_REQUEST_BYTES", why)
         })
+    }
+}
+
+impl Metered {
+    /// Waits for room for an answer, for a while. To be held until the caller has taken it.
+    pub async fn answer(&self, bytes: usize) -> Result<Room, Fault> {
+        timeout(WAIT, self.0.answers.wait(bytes)).await.map_err(|_| {
+            let why = "answers that this agent has not taken hold as many bytes as they may on this replica: take them first";
+            Fault::new(Code::ResourceExhausted, "TOO_MANY_ANSWER_BYTES", why)
+        })
+    }
+
+    /// The same of a part of a stream, which waits for as long as it must: what was sent before it has to be taken first.
+    pub async fn part(&self, bytes: usize) -> Room {
+        self.0.answers.wait(bytes).await
     }
 }
 
@@ -181,6 +204,35 @@ mod tests {
         calls.push(meter.enter(Some(&caller), &at(CONNECTIONS)).unwrap());
         drop(calls);
         assert!(meter.0.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_no_answers_gets_no_more_of_them_and_others_do() {
+        let meter = Meter::default();
+        let caller = |number: u128| {
+            let agent = crate::directory::agent::Agent { id: AgentId(uuid::Uuid::from_u128(number)), ..agent(Role::Full) };
+            Caller { agent: agent.into(), expires_at: OffsetDateTime::now_utc(), key: None }
+        };
+        let call = meter.enter(Some(&caller(1)), &at(1)).unwrap();
+        let mut held = Vec::new();
+        let refused = loop {
+            match call.answer(MIB).await {
+                Ok(room) => held.push(room),
+                Err(fault) => break fault.reason,
+            }
+        };
+        assert_eq!((refused, held.len()), ("TOO_MANY_ANSWER_BYTES", ANSWER / MIB));
+        let mut part = Box::pin(call.part(MIB));
+        assert!(timeout(10 * WAIT, &mut part).await.is_err());
+        // However many do the same.
+        let mut others = Vec::new();
+        for number in 2..200 {
+            let other = meter.enter(Some(&caller(number)), &at(1)).unwrap();
+            others.push(other.answer(MIB).await.unwrap());
+        }
+        drop(others);
+        held.remove(0);
+        part.await;
     }
 
     #[test]

@@ -53,7 +53,14 @@ impl Budget {
     }
 
     fn account(&self, limit: usize, strict: bool) -> Queue {
-        Queue(Arc::new(Account { whole: self.0.clone(), used: AtomicUsize::new(0), limit, strict, freed: Notify::new() }))
+        Queue(Arc::new(Account {
+            whole: self.0.clone(),
+            used: AtomicUsize::new(0),
+            limit,
+            strict,
+            freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+        }))
     }
 }
 
@@ -64,6 +71,7 @@ struct Account {
     limit: usize,
     strict: bool,
     freed: Notify,
+    waiting: AtomicUsize,
 }
 
 /// The bytes of one queue. Clones share it.
@@ -88,6 +96,14 @@ impl Queue {
         // What other queues take at the same moment may overshoot the whole, by one item each.
         self.0.whole.used.fetch_add(bytes, Ordering::Relaxed);
         Some(Room { queue: self.clone(), bytes })
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let account = &self.0;
+        account.whole.used.fetch_sub(bytes, Ordering::Relaxed);
+        account.used.fetch_sub(bytes, Ordering::Relaxed);
+        account.freed.notify_waiters();
+        account.whole.freed.notify_waiters();
     }
 
     /// Waits for room. It comes with what this queue lets go of; that of a share comes with what anybody lets go of.
@@ -132,6 +148,18 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         queue.wait(bytes).await
     }
 
+    /// The same, where at most so many wait for room of this holder. `None` for one more.
+    pub async fn wait_in_line(&self, holder: K, bytes: usize, most: usize) -> Option<Room> {
+        let queue = self.queue(holder);
+        if let Some(room) = queue.take(bytes) {
+            return Some(room);
+        }
+        let line = Line::join(&queue, most)?;
+        let room = queue.wait(bytes).await;
+        drop(line);
+        Some(room)
+    }
+
     fn queue(&self, holder: K) -> Queue {
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = holders.get(&holder) {
@@ -143,6 +171,24 @@ impl<K: Copy + Eq + Hash> Shares<K> {
     }
 }
 
+/// A place among those who wait for room.
+struct Line<'a>(&'a AtomicUsize);
+
+impl<'a> Line<'a> {
+    fn join(queue: &'a Queue, most: usize) -> Option<Self> {
+        let waiting = &queue.0.waiting;
+        let one_more = |waiting: usize| (waiting < most).then_some(waiting + 1);
+        waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(waiting))
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What one item takes of a queue, until it is dropped.
 #[derive(Debug)]
 pub struct Room {
@@ -150,13 +196,18 @@ pub struct Room {
     bytes: usize,
 }
 
+impl Room {
+    /// Gives back what the item turned out not to take.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.queue.give_back(less);
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
-        let account = &self.queue.0;
-        account.whole.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        account.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        account.freed.notify_waiters();
-        account.whole.freed.notify_waiters();
+        self.queue.give_back(self.bytes);
     }
 }
 
@@ -192,6 +243,12 @@ mod tests {
         drop(large);
         let first = queue.take(60).unwrap();
         assert!(queue.take(41).is_none());
+        let mut second = queue.take(40).unwrap();
+        second.shrink_to(30);
+        assert!(queue.fits(10) && !queue.fits(11));
+        second.shrink_to(35);
+        assert!(!queue.fits(11), "it never grows");
+        drop(second);
         let _second = queue.take(40).unwrap();
         drop(first);
         assert!(queue.fits(60) && !queue.fits(61));

@@ -1,5 +1,6 @@
 //! What any server could use. Knows no noun of ACB.
 
+pub mod attempts;
 pub mod budget;
 pub mod clock;
 pub mod filter;

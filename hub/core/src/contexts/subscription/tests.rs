@@ -56,6 +56,8 @@ struct Log {
     shows_nothing: AtomicUsize,
     /// So often it tells that it ends after this many records, once the test says so.
     ends_early: Mutex<(usize, Offset)>,
+    /// How often it was asked what it holds.
+    asked: AtomicUsize,
     held: Arc<Held>,
 }
 
@@ -105,6 +107,7 @@ impl Bus for Log {
     }
 
     async fn bounds(&self, _: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let first = *self.first.lock().unwrap();
         let mut early = self.ends_early.lock().unwrap();
         let end = if early.0 > 0 { early.1 } else { Offset::MAX };
@@ -207,8 +210,35 @@ async fn a_position_that_the_log_shows_late_is_taken() {
     assert_eq!(hub.log.ends_early.lock().unwrap().0, 0);
     // Its tail is what reads on from here.
     assert!(tokio::time::timeout(Duration::from_secs(600), subscription.next()).await.is_err());
+    let before = hub.log.asked.load(Ordering::Relaxed);
     let beyond = hub.subscribe(0, &From::After(vec![at(0, 20)])).await;
     assert_eq!(beyond.map(|_| ()).map_err(|fault| fault.reason), Err("POSITION_INVALID"));
+    let asked = hub.log.asked.load(Ordering::Relaxed) - before;
+    assert!(asked <= 10, "the log was asked {asked} times for a place that it never had");
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_subscriptions_of_an_agent_wait_to_read_and_those_of_others_are_not_held_up() {
+    let hub = Hub::of(Log::of(1, 20, || event(&Access::public(), 10)), 2).await;
+    let mut own = Vec::new();
+    for _ in 0..=MAX_WAITING {
+        own.push(hub.subscribe(0, &From::Start).await.unwrap());
+    }
+    let mut other = hub.subscribe(1, &From::Start).await.unwrap();
+    let held = hub.reads.wait(agent("agent-9", Role::Full, &[], &[]).id, 8 * MIB).await;
+    let mut waiting: Vec<_> = own.iter_mut().map(|subscription| Box::pin(subscription.next())).collect();
+    let mut last = waiting.pop().unwrap();
+    for next in &mut waiting {
+        assert!(futures::poll!(next).is_pending());
+    }
+    assert_eq!(last.as_mut().await.map_err(|fault| fault.reason), Err("TOO_MANY_READS"));
+    let mut other = Box::pin(other.next());
+    assert!(futures::poll!(&mut other).is_pending(), "the others wait for their turn");
+    drop(held);
+    assert!(matches!(other.await, Ok(Notice::Change { .. })));
+    for next in waiting {
+        assert!(matches!(next.await, Ok(Notice::Change { .. })));
+    }
 }
 
 #[tokio::test(start_paused = true)]
