@@ -167,6 +167,9 @@ fn no_shape_is_deeper_than_the_stack() {
         let source = format!("{}{inner}{}", open.repeat(times), close.repeat(times));
         source[..source.len().min(MAX_BYTES)].to_owned()
     };
+    // Each bracket is closed before the next operator: not deep for a parser, and high as a tree.
+    let high = format!("{}1{} > 0", "(".repeat(29), ("+1".repeat(20) + ")").repeat(29));
+    assert_eq!(compile(&high).unwrap_err().cause, Cause::Limit);
     let shapes = [
         nested("(", "true", ")"),
         nested("(", "", ""),
@@ -193,6 +196,7 @@ fn no_shape_is_deeper_than_the_stack() {
         nested("\"\"\"", "", ""),
         nested("'\\", "", ""),
         nested(".", "", ""),
+        high,
         nested("\0", "", ""),
     ];
     for shape in shapes {
