@@ -247,8 +247,8 @@ impl Contexts {
 
     /// Contexts that the caller may see, and that match.
     ///
-    /// A call looks at [`LOOKED_AT`] contexts at most, and for [`LOOKS_FOR`]: where few match, a page may have none, and the list goes on all the
-    /// same after its token.
+    /// With a filter a call looks at about a thousand contexts at most, or for half a second: where few match, a page may have none, and the list
+    /// goes on all the same after its token.
     pub async fn list(&self, caller: &Agent, which: Listing<'_>) -> Result<ContextPage, Fault> {
         let Listing { kind, filter, page_size, page_token } = which;
         let mut after = match page_token {

@@ -11,11 +11,11 @@ use super::{
 };
 
 /// How many regular expressions a filter may have, how long each may be, how much each may take once compiled, and how deep each may be nested.
-/// Their time is linear in the text and in their size.
+/// Their time is linear in the text and in their size: the product is what a search may take.
 pub(super) const MAX_PATTERNS: usize = 4;
 /// See [`MAX_PATTERNS`].
 pub(super) const MAX_PATTERN_BYTES: usize = 256;
-const PATTERN_MEMORY: usize = 64 * 1024;
+const PATTERN_MEMORY: usize = 16 * 1024;
 const PATTERN_CACHE: usize = 64 * 1024;
 const PATTERN_DEPTH: u32 = 16;
 

@@ -8,6 +8,9 @@ use time::OffsetDateTime;
 
 use super::vocabulary::{Subject, Value};
 
+/// The longest text that a regular expression is looked for in. In a longer one it is undecided whether it is there.
+const MAX_SEARCHED_BYTES: usize = 4096;
+
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Flag(bool),
@@ -137,7 +140,10 @@ impl Node {
                     TextPart::End => whole.ends_with(wanted),
                 })
             }
-            Self::Matches(text, pattern) => Value::Flag(pattern.is_match(text.text(subject)?)),
+            Self::Matches(text, pattern) => {
+                let text = text.text(subject).filter(|text| text.len() <= MAX_SEARCHED_BYTES)?;
+                Value::Flag(pattern.is_match(text))
+            }
             Self::Size(of) => Value::Number(
                 i64::try_from(match of.value(subject)? {
                     Value::Text(text) => text.chars().count(),

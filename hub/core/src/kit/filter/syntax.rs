@@ -14,6 +14,34 @@ pub(super) const MAX_DEPTH: usize = 32;
 pub(super) struct Syntax {
     pub(super) at: usize,
     pub(super) form: Form,
+    /// Levels of the tree from here on.
+    height: usize,
+}
+
+impl Syntax {
+    /// Refuses a tree that is too high: what stands behind closing brackets may be so without ever having been deep for the parser.
+    fn new(at: usize, form: Form) -> Result<Self, Problem> {
+        let height = 1 + match &form {
+            Form::Flag(_) | Form::Number(_) | Form::Text(_) | Form::Name(_) => 0,
+            Form::List(items) | Form::All(items) | Form::Any(items) => highest(items),
+            Form::Field(of, _) | Form::Not(of) | Form::Negative(of) => of.height,
+            Form::Index(left, right) | Form::Binary(_, left, right) => left.height.max(right.height),
+            Form::Call(target, _, arguments) => target.as_ref().map_or(0, |target| target.height).max(highest(arguments)),
+            Form::Choice(parts) => highest(&**parts),
+        };
+        if height > MAX_DEPTH {
+            return Err(too_deep(at));
+        }
+        Ok(Self { at, form, height })
+    }
+}
+
+fn highest(parts: &[Syntax]) -> usize {
+    parts.iter().map(|part| part.height).max().unwrap_or(0)
+}
+
+fn too_deep(at: usize) -> Problem {
+    Problem::limit(at, format!("a filter is nested at most {MAX_DEPTH} levels deep"))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +118,7 @@ impl Parser {
     fn descend(&mut self, levels: usize) -> Result<(), Problem> {
         self.depth += levels;
         if self.depth > MAX_DEPTH {
-            return Err(Problem::limit(self.at(), format!("a filter is nested at most {MAX_DEPTH} levels deep")));
+            return Err(too_deep(self.at()));
         }
         Ok(())
     }
@@ -104,7 +132,7 @@ impl Parser {
             let then = self.any()?;
             self.expect(":")?;
             let otherwise = self.expression()?;
-            Syntax { at, form: Form::Choice(Box::new([condition, then, otherwise])) }
+            Syntax::new(at, Form::Choice(Box::new([condition, then, otherwise])))?
         } else {
             condition
         };
@@ -131,7 +159,7 @@ impl Parser {
             terms.push(term(self)?);
         }
         self.depth = before;
-        Ok(Syntax { at, form: join(terms) })
+        Syntax::new(at, join(terms))
     }
 
     fn any(&mut self) -> Result<Syntax, Problem> {
@@ -158,7 +186,7 @@ impl Parser {
             };
             self.descend(1)?;
             let right = term(self)?;
-            left = Syntax { at, form: Form::Binary(sign, Box::new(left), Box::new(right)) };
+            left = Syntax::new(at, Form::Binary(sign, Box::new(left), Box::new(right)))?;
         }
         self.depth = before;
         Ok(left)
@@ -197,13 +225,13 @@ impl Parser {
                 let number = number.ok_or_else(|| Problem::syntax(self.at(), "the number is too large"))?;
                 self.advance();
                 places.pop();
-                Syntax { at: first, form: Form::Number(number) }
+                Syntax::new(first, Form::Number(number))?
             }
             _ => self.member()?,
         };
         while let Some(at) = places.pop() {
             let form = if sign == "!" { Form::Not(Box::new(inner)) } else { Form::Negative(Box::new(inner)) };
-            inner = Syntax { at, form };
+            inner = Syntax::new(at, form)?;
         }
         self.depth = before;
         Ok(inner)
@@ -218,16 +246,16 @@ impl Parser {
             of = if sign == "[" {
                 let index = self.expression()?;
                 self.expect("]")?;
-                Syntax { at, form: Form::Index(Box::new(of), Box::new(index)) }
+                Syntax::new(at, Form::Index(Box::new(of), Box::new(index)))?
             } else {
                 let Token::Name(name) = self.peek().clone() else {
                     return Err(Problem::syntax(at, format!("a name is missing before {}", shown(self.peek()))));
                 };
                 self.advance();
                 if self.take(&["("]).is_some() {
-                    Syntax { at, form: Form::Call(Some(Box::new(of)), name, self.list(")")?) }
+                    Syntax::new(at, Form::Call(Some(Box::new(of)), name, self.list(")")?))?
                 } else {
-                    Syntax { at, form: Form::Field(Box::new(of), name) }
+                    Syntax::new(at, Form::Field(Box::new(of), name))?
                 }
             };
         }
@@ -261,7 +289,7 @@ impl Parser {
             Token::Sign("{") => return Err(Problem::syntax(at, "filters have no maps and messages of their own")),
             other => return Err(Problem::syntax(at, format!("a value is missing before {}", shown(&other)))),
         };
-        Ok(Syntax { at, form })
+        Syntax::new(at, form)
     }
 
     /// Expressions up to the closing sign, which is taken, too.
