@@ -277,8 +277,8 @@ async fn tell(outcomes: impl Stream<Item = Result<DeadLetterOutcome, Error>>, ou
                         "before": outcome.before,
                     }))?,
                     Output::Table => {
-                        let before = if outcome.before { " before" } else { "" };
-                        output::line(format_args!("{}  {}{before}", outcome.id, state(outcome.state(), &outcome.replayed_as)))?;
+                        let was = if outcome.before { "was " } else { "" };
+                        output::line(format_args!("{}  {was}{}", outcome.id, state(outcome.state(), &outcome.replayed_as)))?;
                     }
                 }
             }

@@ -49,7 +49,8 @@ async fn what_nobody_took_is_listed_replayed_and_dropped() {
     assert_eq!(taken["replayedFrom"], letters[0]["messageId"]);
     let dropped = world.run(&["dead-letters", "drop", "-c", "absent", &id(2)]).await.ok().stdout;
     assert_eq!(dropped, format!("{}  dropped\n", id(2)));
-    world.run(&["dead-letters", "drop", "-c", "absent", &id(2)]).await.ok();
+    let again = world.run(&["dead-letters", "drop", "-c", "absent", &id(2)]).await.ok().stdout;
+    assert_eq!(again, format!("{}  was dropped\n", id(2)));
     world.run(&["dead-letters", "replay", "-c", "absent", &id(2)]).await.fails(1, &["DEAD_LETTER_DROPPED", "dropped"]);
 
     // By a filter, and to somebody else: the administrator's.

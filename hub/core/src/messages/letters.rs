@@ -159,9 +159,15 @@ impl DeadLetters {
                     let rule = format!("name 1 to {MAX_NAMED} dead letters, or give a filter");
                     return Err(Fault::invalid("DEAD_LETTERS_UNNAMED", rule));
                 }
+                let began = Instant::now();
                 let mut outcomes = Vec::with_capacity(ids.len());
                 for id in ids {
-                    let outcome = match self.find(caller, id).await {
+                    let found = if began.elapsed() > CALL && !outcomes.is_empty() {
+                        Err(not_reached())
+                    } else {
+                        self.find(caller, id).await
+                    };
+                    let outcome = match found {
                         Ok(letter) => self.settle_one(&letter, deed).await,
                         Err(fault) => Err(fault),
                     };
@@ -209,7 +215,9 @@ impl DeadLetters {
             (Deed::Replay { to }, LetterState::Open) => self.send(letter, to.as_ref()).await?,
         };
         let kept = self.parts.letters.store.settle_letter(letter.id, state).await?.unwrap_or(state);
-        self.parts.metrics.letters_settled(if matches!(kept, LetterState::Replayed(_)) { "replayed" } else { "dropped" });
+        if kept == state {
+            self.parts.metrics.letters_settled(if state == LetterState::Dropped { "dropped" } else { "replayed" });
+        }
         Ok(Settled { state: kept, before: kept != state })
     }
 
@@ -262,6 +270,11 @@ impl DeadLetters {
             Fault::not_found("DEAD_LETTER_FORGOTTEN", format!("the log no longer holds the content of dead letter {}", letter.id))
         })
     }
+}
+
+/// Of a letter that was named in a call which lasted too long.
+fn not_reached() -> Fault {
+    Fault::unavailable("DEAD_LETTER_NOT_REACHED", "the call had no time left for this letter: name it again")
 }
 
 /// Whose letters the caller sees; `None`: everybody's.

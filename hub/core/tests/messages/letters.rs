@@ -105,10 +105,10 @@ pub(crate) async fn dead_letters_are_found_by_filter_and_shown_to_whom_they_were
         letters = until_listed(&replica, 2) => drop(letters),
     }
     drop(inbox);
+    let before = OffsetDateTime::now_utc();
     for number in 0..5 {
         replica.send(&c, soon(to("a", &number.to_string()))).await.unwrap();
     }
-    let before = OffsetDateTime::now_utc();
     until_listed(&replica, 7).await;
     replica.send(&a, soon(OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "gone"))).await.unwrap();
     let all = until_listed(&replica, 8).await;

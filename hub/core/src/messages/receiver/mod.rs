@@ -535,7 +535,9 @@ impl Receiver {
                 }
             }
             Feedback::Settle(written) if self.progress.has_begun() => self.settle(written),
-            Feedback::Settle(written) => self.early_settle.push(written),
+            // Dropped, it is said again.
+            Feedback::Settle(written) if self.early_settle.len() < MAX_EARLY => self.early_settle.push(written),
+            Feedback::Settle(_) => {}
             Feedback::Started(ids) => {
                 for place in places(ids) {
                     if let Some(attempts) = self.outstanding.start(place) {
