@@ -29,7 +29,7 @@ pub(crate) struct Answer {
 /// Whose answer it is.
 enum Of {
     /// Anybody's, until it is over: nobody has a right to lose.
-    Anybody(Option<Open>),
+    Anybody(Option<Box<Open>>),
     /// That of a proven caller.
     Caller(Admitted),
 }
@@ -52,7 +52,7 @@ impl Answer {
     ) -> Self {
         let open = Open { body, rest: Bytes::new(), call, _room: room };
         let of = match admitted {
-            None => Of::Anybody(Some(open)),
+            None => Of::Anybody(Some(Box::new(open))),
             Some(admitted) => {
                 admitted.answer(open);
                 Of::Caller(admitted)
@@ -76,7 +76,9 @@ fn piece(rest: &mut Bytes) -> Bytes {
 }
 
 /// The next frame of an answer, if there is one, and whether it was the last.
-fn next_frame(open: &mut Open, cx: &mut Context<'_>) -> Poll<(Option<Result<Frame<Bytes>, Status>>, bool)> {
+type Next = (Option<Result<Frame<Bytes>, Status>>, bool);
+
+fn next_frame(open: &mut Open, cx: &mut Context<'_>) -> Poll<Next> {
     if !open.rest.is_empty() {
         return Poll::Ready((Some(Ok(Frame::data(piece(&mut open.rest)))), false));
     }
@@ -141,7 +143,7 @@ impl HttpBody for Answer {
     fn is_end_stream(&self) -> bool {
         self.ended
             || match &self.of {
-                Of::Anybody(open) => open.as_ref().is_none_or(Open::is_end_stream),
+                Of::Anybody(open) => open.as_ref().is_none_or(|open| open.is_end_stream()),
                 Of::Caller(admitted) => admitted.is_end_stream(),
             }
     }
