@@ -252,7 +252,7 @@ impl<'a> Look<'a> {
         let mut known_to = None;
         for (partition, range) in ranges {
             let of = rows.iter().filter(|row| row.partition == partition);
-            match of.clone().last() {
+            match of.clone().next_back() {
                 Some(last) if of.count() >= ROWS => {
                     known_to =
                         Some(known_to.map_or(key(last), |known: (OffsetDateTime, Partition, Offset)| known.min(key(last))));
