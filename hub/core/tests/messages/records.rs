@@ -90,7 +90,8 @@ pub(crate) async fn a_used_key_fails_its_message_alone(world: &World) {
 pub(crate) async fn messages_of_one_record_expire_by_themselves(world: &World) {
     let replica = world.replica("only").await;
     let soon = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
-    let message = |number: u64| OutgoingMessage { expires_at: (number % 2 == 0).then_some(soon), ..to("b", &number.to_string()) };
+    let message =
+        |number: u64| OutgoingMessage { expires_at: number.is_multiple_of(2).then_some(soon), ..to("b", &number.to_string()) };
     assert_eq!(send_all(world, &replica, (0..100).map(message).collect()).await, vec![Ok(false); 100]);
     eventually(async || world.dead_letters().await.len() == 50).await;
     let mut inbox = world.receive(&replica, "b").await;
