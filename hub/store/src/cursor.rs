@@ -87,9 +87,9 @@ impl CursorStore for PgStore {
                 .collect(),
             attempts: attempts
                 .into_iter()
-                .map(|(partition, offset, attempts)| Attempts {
+                .map(|(partition, position, attempts)| Attempts {
                     partition: to_partition(partition),
-                    offset: unsigned(offset),
+                    position: unsigned(position),
                     attempts: Some(u32::try_from(attempts).unwrap_or(0)),
                 })
                 .collect(),
@@ -200,7 +200,8 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
             );
         }
         for row in &flush.attempts {
-            let value = json!({"agent_id": agent, "partition": row.partition, "position": row.offset, "attempts": row.attempts});
+            let value =
+                json!({"agent_id": agent, "partition": row.partition, "position": row.position, "attempts": row.attempts});
             if row.attempts.is_none() { done.push(value) } else { deliveries.push(value) }
         }
         if flush.closing {

@@ -118,8 +118,8 @@ impl MailboxStore for PgStore {
         if rows.iter().any(|(reached, ..)| !reached) {
             return Err(index_went_back());
         }
-        let row = |(_, address, partition, offset, logged, expires, sender)| {
-            entry((address?, partition?, offset?, logged?, expires?, sender))
+        let row = |(_, address, partition, position, logged, expires, sender)| {
+            entry((address?, partition?, position?, logged?, expires?, sender))
         };
         Ok(rows.into_iter().filter_map(row).collect())
     }
@@ -157,13 +157,13 @@ impl MailboxStore for PgStore {
         .await
         .map_err(|error| query.fault(error))?;
         let mut expired = Expired::default();
-        for (taken, address, partition, offset, log_time, expires_at, sender) in rows {
+        for (taken, address, partition, position, log_time, expires_at, sender) in rows {
             let at = OffsetDateTime::from(expires_at);
             expired.oldest = Some(expired.oldest.map_or(at, |oldest| oldest.min(at)));
             if taken {
                 expired.removed += 1;
             } else {
-                expired.claimed.extend(entry((address, partition, offset, log_time, expires_at, sender)));
+                expired.claimed.extend(entry((address, partition, position, log_time, expires_at, sender)));
             }
         }
         Ok(expired)
@@ -174,7 +174,7 @@ impl MailboxStore for PgStore {
         epoch: Epoch,
         address: &MailboxAddress,
         partition: Partition,
-        offset: Position,
+        position: Position,
         lease: Duration,
     ) -> Result<Claim, Fault> {
         let query = self.timer.start("mailbox.claim");
@@ -190,7 +190,7 @@ impl MailboxStore for PgStore {
         .bind(address.to_text())
         .bind(from_epoch(epoch))
         .bind(from_partition(partition))
-        .bind(signed(offset))
+        .bind(signed(position))
         .bind(lease.as_secs_f64())
         .fetch_one(self.pool())
         .await
@@ -355,7 +355,7 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
 
 /// The columns of the rows' key, without the epoch.
 fn keys<'a>(rows: impl IntoIterator<Item = &'a IndexEntry>) -> (Vec<String>, Vec<i32>, Vec<i64>) {
-    let key = |row: &IndexEntry| (row.address.to_text(), from_partition(row.partition), signed(row.offset));
+    let key = |row: &IndexEntry| (row.address.to_text(), from_partition(row.partition), signed(row.position));
     rows.into_iter().map(key).collect()
 }
 
@@ -363,12 +363,12 @@ fn to_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn entry((address, partition, offset, log_time, expires_at, sender): Row) -> Option<IndexEntry> {
+fn entry((address, partition, position, log_time, expires_at, sender): Row) -> Option<IndexEntry> {
     let address = MailboxAddress::parse(&address)?;
     Some(IndexEntry {
         address,
         partition: to_partition(partition),
-        offset: unsigned(offset),
+        position: unsigned(position),
         log_time: log_time.into(),
         expires_at: expires_at.into(),
         sender: sender.map(AgentId),

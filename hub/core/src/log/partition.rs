@@ -1,18 +1,9 @@
-//! Partitions: which one a key belongs to, and a place in one.
+//! Partitions: which one a key belongs to.
 
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::bus::{Offset, Partition};
-
-/// A record's place in a topic, in one life of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LogPlace {
-    /// Which partition.
-    pub partition: Partition,
-    /// Which record of it.
-    pub offset: Offset,
-}
+use super::bus::Partition;
 
 /// The partition of a sender: the first 8 bytes of the SHA-256 of its UID, big-endian, modulo the count.
 #[must_use]

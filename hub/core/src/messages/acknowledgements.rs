@@ -19,16 +19,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cursor::CursorState,
     ports::{Attempts, CursorFlush, CursorStore},
-    position::Position,
+    position::{MessagePlace, Position},
     trimmer::Trimmer,
 };
 use crate::{
     directory::agent::AgentId,
     fault::Code,
-    log::{
-        bus::{Epoch, Partition},
-        partition::LogPlace,
-    },
+    log::bus::{Epoch, Partition},
 };
 
 /// Sessions of one transaction: it locks a row for each, and heartbeats wait for those.
@@ -42,7 +39,7 @@ const RETRY: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     pub(super) cursors: BTreeMap<Partition, CursorState>,
-    pub(super) attempts: HashMap<LogPlace, Option<u32>>,
+    pub(super) attempts: HashMap<MessagePlace, Option<u32>>,
 }
 
 /// One receiving session.
@@ -103,7 +100,7 @@ impl OpenMailbox {
             attempts: unwritten
                 .attempts
                 .into_iter()
-                .map(|(id, attempts)| Attempts { partition: id.partition, offset: id.offset, attempts })
+                .map(|(id, attempts)| Attempts { partition: id.partition, position: id.position, attempts })
                 .collect(),
             closing,
             clean: !self.in_doubt.load(Ordering::Relaxed),
@@ -128,8 +125,8 @@ impl OpenMailbox {
         for (partition, state) in flush.cursors {
             unwritten.cursors.entry(partition).or_insert(state);
         }
-        for Attempts { partition, offset, attempts } in flush.attempts {
-            unwritten.attempts.entry(LogPlace { partition, offset }).or_insert(attempts);
+        for Attempts { partition, position, attempts } in flush.attempts {
+            unwritten.attempts.entry(MessagePlace { partition, position }).or_insert(attempts);
         }
     }
 }

@@ -82,14 +82,14 @@ pub(super) async fn missed(parts: &Parts, mut join: LateJoin) -> Result<(Vec<Pos
     let group = [MailboxAddress::Group(join.membership.group.clone())];
     let rows = parts.index.store.entries(parts.log.epoch, &group, &[(join.partition, join.range.clone())], PAGE).await?;
     let covered = rows.iter().filter(|row| join.membership.covers(row.log_time));
-    let mut positions: Vec<Position> = covered.map(|row| row.offset).collect();
+    let mut positions: Vec<Position> = covered.map(|row| row.position).collect();
     let found = fetch(parts, join.partition, &positions).await?;
     positions.retain(|position| found.get(position).is_some_and(|found| found.envelope.message.from_id != join.membership.agent));
     let last = rows.last().filter(|_| rows.len() == PAGE);
     Ok((
         positions,
         last.map(|last| {
-            join.range.start = last.offset + 1;
+            join.range.start = last.position + 1;
             join
         }),
     ))
@@ -120,7 +120,7 @@ pub(super) async fn pages(
     let mut failed = None;
     for (partition, range) in ranges {
         let rows: Vec<&IndexEntry> = rows.iter().filter(|row| row.partition == *partition).collect();
-        let upto = rows.last().filter(|_| rows.len() >= PAGE).map_or(range.end, |last| last.offset + 1);
+        let upto = rows.last().filter(|_| rows.len() >= PAGE).map_or(range.end, |last| last.position + 1);
         let wanted: Vec<&IndexEntry> = rows.into_iter().filter(|row| is_for(snapshot, agent, row)).collect();
         if reading.full && !wanted.is_empty() {
             continue;
@@ -152,14 +152,14 @@ impl Reading<'_> {
         let mut messages = Vec::with_capacity(wanted.len());
         'runs: for (index, run) in wanted.chunks(RUN).enumerate() {
             if self.full {
-                upto = wanted.get(index * RUN).map_or(upto, |row| row.offset);
+                upto = wanted.get(index * RUN).map_or(upto, |row| row.position);
                 break;
             }
-            let positions: Vec<Position> = run.iter().map(|row| row.offset).collect();
+            let positions: Vec<Position> = run.iter().map(|row| row.position).collect();
             let mut found = fetch(self.parts, partition, &positions).await?;
             for row in run {
                 let is_direct = matches!(row.address, MailboxAddress::Agent(_));
-                match found.remove(&row.offset).map(|found| found.logged(partition, row.offset)) {
+                match found.remove(&row.position).map(|found| found.logged(partition, row.position)) {
                     Some(logged) if logged.message.from_id == self.agent && !is_direct => {}
                     Some(logged) => {
                         let size = logged.message.cost();
@@ -167,7 +167,7 @@ impl Reading<'_> {
                         // The first is always taken: there is none before it that could make room.
                         if room.is_none() && self.messages > 0 {
                             self.full = true;
-                            upto = row.offset;
+                            upto = row.position;
                             break 'runs;
                         }
                         self.bytes += size;
@@ -175,7 +175,7 @@ impl Reading<'_> {
                         messages.push((Arc::new(logged), room));
                     }
                     None => {
-                        tracing::warn!(partition, offset = row.offset, agent = %self.agent, "the log no longer holds a message of the mailbox");
+                        tracing::warn!(partition, offset = row.position, agent = %self.agent, "the log no longer holds a message of the mailbox");
                         if is_direct {
                             self.parts.metrics.forgotten();
                         }
@@ -197,7 +197,7 @@ pub(super) struct Found {
 impl Found {
     /// The message, where it was found.
     pub(super) fn logged(self, partition: Partition, position: Position) -> LoggedMessage {
-        LoggedMessage { partition, offset: position, log_time: self.log_time, message: Arc::new(self.envelope.message) }
+        LoggedMessage { partition, position, log_time: self.log_time, message: Arc::new(self.envelope.message) }
     }
 }
 

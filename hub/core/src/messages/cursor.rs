@@ -12,15 +12,15 @@ pub const MAX_EXCEPTIONS: usize = 1000;
 pub struct CursorState {
     /// Everything below is acknowledged, or was not for the agent.
     pub watermark: Position,
-    /// Acknowledged offsets from the watermark on, rising.
+    /// Acknowledged positions from the watermark on, rising.
     pub exceptions: Vec<Position>,
 }
 
 impl CursorState {
-    /// Whether the message at `offset` was acknowledged.
+    /// Whether the message at `position` was acknowledged.
     #[must_use]
-    pub fn acknowledged(&self, offset: Position) -> bool {
-        offset < self.watermark || self.exceptions.binary_search(&offset).is_ok()
+    pub fn acknowledged(&self, position: Position) -> bool {
+        position < self.watermark || self.exceptions.binary_search(&position).is_ok()
     }
 }
 
@@ -37,52 +37,52 @@ impl Cursor {
     /// Goes on from what was stored: delivers again what was not acknowledged.
     #[must_use]
     pub fn resume(state: &CursorState) -> Self {
-        let acknowledged = state.exceptions.iter().copied().filter(|offset| *offset >= state.watermark).collect();
+        let acknowledged = state.exceptions.iter().copied().filter(|position| *position >= state.watermark).collect();
         Self { considered: state.watermark, outstanding: BTreeSet::new(), acknowledged }
     }
 
-    /// The next offset to look at.
+    /// The next position to look at.
     #[must_use]
     pub fn considered(&self) -> Position {
         self.considered
     }
 
     /// Looks at a message for this agent: whether to deliver it. One that was looked at before, or acknowledged, is not.
-    pub fn consider(&mut self, offset: Position) -> bool {
-        if offset < self.considered {
+    pub fn consider(&mut self, position: Position) -> bool {
+        if position < self.considered {
             return false;
         }
-        self.considered = offset + 1;
-        !self.acknowledged.contains(&offset) && self.outstanding.insert(offset)
+        self.considered = position + 1;
+        !self.acknowledged.contains(&position) && self.outstanding.insert(position)
     }
 
     /// Looks again at a message that was passed as not for this agent: whether to deliver it, now that it is. Where the watermark has
     /// not passed it, it waits for it from now on, unless that could pass the bound on exceptions.
-    pub fn reconsider(&mut self, offset: Position) -> bool {
-        if self.acknowledged.contains(&offset) {
+    pub fn reconsider(&mut self, position: Position) -> bool {
+        if self.acknowledged.contains(&position) {
             return false;
         }
-        if (self.watermark()..self.considered).contains(&offset) && !self.full() {
-            self.outstanding.insert(offset);
+        if (self.watermark()..self.considered).contains(&position) && !self.full() {
+            self.outstanding.insert(position);
         }
         true
     }
 
-    /// Nothing below `offset` is for the agent but what was considered.
-    pub fn skip_to(&mut self, offset: Position) {
-        self.considered = self.considered.max(offset);
+    /// Nothing below `position` is for the agent but what was considered.
+    pub fn skip_to(&mut self, position: Position) {
+        self.considered = self.considered.max(position);
     }
 
     /// Takes an acknowledgement, of an outstanding message or of one that an older session of the agent delivered and whose turn
     /// did not come yet. Whether it changed anything. What is outstanding may become an exception: there is room for the latter only
     /// beside it.
-    pub fn acknowledge(&mut self, offset: Position, known_below: Position) -> bool {
+    pub fn acknowledge(&mut self, position: Position, known_below: Position) -> bool {
         let room = self.acknowledged.len() + self.outstanding.len() < MAX_EXCEPTIONS;
-        let ahead = offset >= self.considered && offset < known_below && room;
-        if !self.outstanding.remove(&offset) && !ahead {
+        let ahead = position >= self.considered && position < known_below && room;
+        if !self.outstanding.remove(&position) && !ahead {
             return false;
         }
-        self.acknowledged.insert(offset);
+        self.acknowledged.insert(position);
         let watermark = self.watermark();
         self.acknowledged = self.acknowledged.split_off(&watermark);
         true
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn the_watermark_follows_the_oldest_outstanding_message() {
         let mut cursor = Cursor::default();
-        for offset in [3, 5, 9] {
-            assert!(cursor.consider(offset));
+        for position in [3, 5, 9] {
+            assert!(cursor.consider(position));
         }
         assert_eq!(cursor.state(), CursorState { watermark: 3, exceptions: vec![] });
         assert!(cursor.acknowledge(5, 10));
@@ -139,20 +139,20 @@ mod tests {
     #[test]
     fn a_resumed_cursor_delivers_what_was_not_acknowledged() {
         let mut cursor = Cursor::resume(&CursorState { watermark: 3, exceptions: vec![5] });
-        let delivered: Vec<Position> = (0..8).filter(|offset| cursor.consider(*offset)).collect();
+        let delivered: Vec<Position> = (0..8).filter(|position| cursor.consider(*position)).collect();
         assert_eq!(delivered, [3, 4, 6, 7]);
     }
 
     #[test]
     fn a_message_that_was_passed_is_looked_at_again() {
         let mut cursor = Cursor::default();
-        for offset in [3, 5, 9] {
-            assert!(cursor.consider(offset));
+        for position in [3, 5, 9] {
+            assert!(cursor.consider(position));
         }
         assert!(cursor.acknowledge(5, 10));
         assert!(!cursor.reconsider(5));
-        for offset in [2, 7] {
-            assert!(cursor.reconsider(offset));
+        for position in [2, 7] {
+            assert!(cursor.reconsider(position));
         }
         // The watermark has passed the one, and waits for the other.
         assert!(!cursor.acknowledge(2, 10));
@@ -182,14 +182,14 @@ mod tests {
     fn acknowledgements_ahead_of_their_turn_keep_the_bound() {
         let mut cursor = Cursor::default();
         let end = 3 * MAX_EXCEPTIONS as Position;
-        for offset in 0..=500 {
-            assert!(cursor.consider(offset));
+        for position in 0..=500 {
+            assert!(cursor.consider(position));
         }
-        for offset in 501..end {
-            cursor.acknowledge(offset, end);
+        for position in 501..end {
+            cursor.acknowledge(position, end);
         }
-        for offset in 1..=500 {
-            assert!(cursor.acknowledge(offset, end));
+        for position in 1..=500 {
+            assert!(cursor.acknowledge(position, end));
             assert!(cursor.state().exceptions.len() <= MAX_EXCEPTIONS);
         }
         assert_eq!(cursor.state().watermark, 0);
@@ -219,16 +219,16 @@ mod tests {
         fn nothing_unacknowledged_is_below_the_watermark(acks in proptest::collection::vec(0u64..60, 0..80), for_me in proptest::collection::btree_set(0u64..60, 0..40)) {
             let mut cursor = Cursor::default();
             let mut acked = BTreeSet::new();
-            for offset in &for_me {
-                cursor.consider(*offset);
+            for position in &for_me {
+                cursor.consider(*position);
             }
             for ack in acks {
                 if cursor.acknowledge(ack, 0) {
                     acked.insert(ack);
                 }
                 let state = cursor.state();
-                for offset in &for_me {
-                    prop_assert_eq!(state.acknowledged(*offset), acked.contains(offset));
+                for position in &for_me {
+                    prop_assert_eq!(state.acknowledged(*position), acked.contains(position));
                 }
             }
         }

@@ -22,15 +22,12 @@ use super::{
     logged::LoggedMessage,
     parts::Parts,
     ports::{Claim, IndexEntry, MailboxAddress},
-    position::Position,
+    position::{MessagePlace, Position},
 };
 use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
     fault::Fault,
-    log::{
-        bus::Partition,
-        partition::{LogPlace, partition_of},
-    },
+    log::{bus::Partition, partition::partition_of},
 };
 
 /// Rows of one look for what expired.
@@ -64,7 +61,7 @@ enum Takers {
 impl Takers {
     fn of(snapshot: &Snapshot, cursors: &Cursors, row: &IndexEntry) -> Self {
         let acknowledged =
-            |agent: &AgentId| cursors.get(&(*agent, row.partition)).is_some_and(|cursor| cursor.acknowledged(row.offset));
+            |agent: &AgentId| cursors.get(&(*agent, row.partition)).is_some_and(|cursor| cursor.acknowledged(row.position));
         let mut takers = recipients(snapshot, row).into_iter().filter(acknowledged);
         match takers.next() {
             None => Self::Nobody,
@@ -117,7 +114,7 @@ async fn cursors(parts: &Parts, snapshot: &Snapshot, rows: &[IndexEntry]) -> Res
 /// Puts a message into the dead letters, durably.
 async fn put(
     parts: &Parts,
-    source: LogPlace,
+    source: MessagePlace,
     envelope: &Envelope,
     recipient: Option<AgentId>,
     reason: Reason,
@@ -134,7 +131,7 @@ async fn put(
     let mut record = envelope.record();
     let headers = &mut record.headers;
     headers.push((letter::REASON.to_owned(), Bytes::from(text)));
-    headers.push((letter::SOURCE.to_owned(), Bytes::from(format!("{}-{}", source.partition, source.offset))));
+    headers.push((letter::SOURCE.to_owned(), Bytes::from(format!("{}-{}", source.partition, source.position))));
     if let Reason::Attempts(attempts) = reason {
         headers.push((letter::ATTEMPTS.to_owned(), Bytes::from(attempts.to_string())));
     }
@@ -187,14 +184,14 @@ async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
         bury_one(parts, logged, recipient, reason).await?;
         return Ok(Burial::Done);
     };
-    let (partition, offset) = (logged.partition, logged.offset);
-    match parts.index.store.claim(parts.log.epoch, &address, partition, offset, CLAIM).await? {
+    let (partition, position) = (logged.partition, logged.position);
+    match parts.index.store.claim(parts.log.epoch, &address, partition, position, CLAIM).await? {
         Claim::Claimed => {}
-        Claim::Gone if is_indexed(parts, partition, offset) => return Ok(Burial::Done),
+        Claim::Gone if is_indexed(parts, partition, position) => return Ok(Burial::Done),
         Claim::Held | Claim::Gone => return Ok(Burial::Later),
     }
     let (log_time, expires_at, sender) = (logged.log_time, logged.message.expires_at, Some(logged.message.from_id));
-    let row = [IndexEntry { address, partition, offset, log_time, expires_at, sender }];
+    let row = [IndexEntry { address, partition, position, log_time, expires_at, sender }];
     let snapshot = parts.directory.snapshot();
     let buried = async {
         let cursors = cursors(parts, &snapshot, &row).await?;
@@ -211,18 +208,18 @@ async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
 
 /// Puts a message that a session has in hand into the dead letters.
 async fn bury_one(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<(), Fault> {
-    let place = LogPlace { partition: logged.partition, offset: logged.offset };
-    match catch_up::one(parts, logged.partition, logged.offset).await? {
+    let place = MessagePlace { partition: logged.partition, position: logged.position };
+    match catch_up::one(parts, logged.partition, logged.position).await? {
         Some(found) => put(parts, place, &found.envelope, Some(recipient), reason).await,
         None => {
-            forgotten(parts, logged.partition, logged.offset);
+            forgotten(parts, logged.partition, logged.position);
             Ok(())
         }
     }
 }
 
-fn forgotten(parts: &Parts, partition: Partition, offset: Position) {
-    tracing::warn!(partition, offset, "the log forgot a message before it was a dead letter");
+fn forgotten(parts: &Parts, partition: Partition, position: Position) {
+    tracing::warn!(partition, position, "the log forgot a message before it was a dead letter");
     parts.metrics.forgotten();
 }
 
@@ -245,8 +242,8 @@ async fn release(parts: &Parts, rows: &[IndexEntry], rest: Duration) {
 }
 
 /// Whether a row that is not there was there before.
-fn is_indexed(parts: &Parts, partition: Partition, offset: Position) -> bool {
-    parts.index.checkpoints.borrow().get(partition as usize).is_some_and(|checkpoint| offset < *checkpoint)
+fn is_indexed(parts: &Parts, partition: Partition, position: Position) -> bool {
+    parts.index.checkpoints.borrow().get(partition as usize).is_some_and(|checkpoint| position < *checkpoint)
 }
 
 /// Looks for expired rows until stopped.
@@ -353,13 +350,13 @@ fn runs(rows: &[(Takers, IndexEntry)]) -> Vec<Vec<(Takers, IndexEntry)>> {
 /// Buries a few messages of one partition.
 async fn bury_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEntry, Result<(), Fault>)> {
     let Some((_, first)) = run.first() else { return Vec::new() };
-    let positions: Vec<Position> = run.iter().map(|(_, row)| row.offset).collect();
+    let positions: Vec<Position> = run.iter().map(|(_, row)| row.position).collect();
     match catch_up::fetch(parts, first.partition, &positions).await {
         Ok(mut messages) => {
             let burials: Vec<_> = run
                 .into_iter()
                 .map(|(takers, row)| {
-                    let found = messages.remove(&row.offset);
+                    let found = messages.remove(&row.position);
                     bury_row(parts, takers, row, found)
                 })
                 .collect();
@@ -371,7 +368,7 @@ async fn bury_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEn
 
 async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, found: Option<Found>) -> (IndexEntry, Result<(), Fault>) {
     let Some(Found { envelope, .. }) = found else {
-        forgotten(parts, row.partition, row.offset);
+        forgotten(parts, row.partition, row.position);
         return (row, Ok(()));
     };
     let recipient = match &row.address {
@@ -381,7 +378,7 @@ async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, found: Option<
     let outcome = if takers.took(envelope.message.from_id) {
         Ok(())
     } else {
-        let place = LogPlace { partition: row.partition, offset: row.offset };
+        let place = MessagePlace { partition: row.partition, position: row.position };
         put(parts, place, &envelope, recipient, Reason::Expired).await
     };
     (row, outcome)

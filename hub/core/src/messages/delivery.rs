@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use super::message::Message;
-use crate::{
-    fault::Fault,
-    log::{bus::Epoch, partition::LogPlace},
-};
+use super::{message::Message, position::MessagePlace};
+use crate::{fault::Fault, log::bus::Epoch};
 
 /// Names a delivery within the agent's mailbox, in one life of the log. It stays the same when the message is delivered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,12 +11,12 @@ pub struct DeliveryId {
     /// The life of the log: after that was made anew the same place is another message.
     pub epoch: Epoch,
     /// Where the message is.
-    pub place: LogPlace,
+    pub place: MessagePlace,
 }
 
 impl std::fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:x}-{}-{}", self.epoch, self.place.partition, self.place.offset)
+        write!(f, "{:x}-{}-{}", self.epoch, self.place.partition, self.place.position)
     }
 }
 
@@ -29,8 +26,8 @@ impl std::str::FromStr for DeliveryId {
     fn from_str(text: &str) -> Result<Self, Fault> {
         let parse = || {
             let (epoch, rest) = text.split_once('-')?;
-            let (partition, offset) = rest.split_once('-')?;
-            let place = LogPlace { partition: partition.parse().ok()?, offset: offset.parse().ok()? };
+            let (partition, position) = rest.split_once('-')?;
+            let place = MessagePlace { partition: partition.parse().ok()?, position: position.parse().ok()? };
             Some(Self { epoch: Epoch::from_str_radix(epoch, 16).ok()?, place })
         };
         parse().ok_or_else(|| Fault::invalid("DELIVERY_ID_INVALID", "acknowledge with the delivery_id of a delivery"))
@@ -56,7 +53,7 @@ mod tests {
 
     #[test]
     fn an_id_is_its_text_and_nothing_else_is_one() {
-        let id = DeliveryId { epoch: u64::MAX, place: LogPlace { partition: 7, offset: 12 } };
+        let id = DeliveryId { epoch: u64::MAX, place: MessagePlace { partition: 7, position: 12 } };
         assert_eq!(id.to_string().parse(), Ok(id));
         for bad in ["", "-", "--", "7-12", "x-7-12", "1-7-12-3", "1-7-", "1-4294967296-1", "10000000000000000-1-1", "1-+1-1\n"] {
             assert_eq!(bad.parse::<DeliveryId>().map_err(|fault| fault.reason), Err("DELIVERY_ID_INVALID"), "{bad:?}");

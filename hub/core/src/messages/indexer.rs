@@ -40,7 +40,7 @@ impl Behind {
             return None;
         }
         let rows: Vec<IndexEntry> = self.rows.iter().take(MAX_BATCH).cloned().collect();
-        let to = if rows.len() == MAX_BATCH { rows.last().map_or(self.next, |row| row.offset + 1) } else { self.next };
+        let to = if rows.len() == MAX_BATCH { rows.last().map_or(self.next, |row| row.position + 1) } else { self.next };
         Some(Advance { partition, from: self.checkpoint, to, rows })
     }
 
@@ -52,7 +52,7 @@ impl Behind {
             (_, Moved::Lost(_) | Moved::Gone) => return false,
         };
         self.checkpoint = checkpoint;
-        while let Some(row) = self.rows.pop_front_if(|row| row.offset < checkpoint) {
+        while let Some(row) = self.rows.pop_front_if(|row| row.position < checkpoint) {
             written.push(row.address);
         }
         true
@@ -122,7 +122,7 @@ fn take(partitions: &mut [Behind], batch: &mut Vec<IndexWork>) {
         if let Some(behind) = partitions.get_mut(item.partition as usize) {
             behind.next = behind.next.max(item.next);
             if let Some(row) = item.row
-                && row.offset >= behind.checkpoint
+                && row.position >= behind.checkpoint
             {
                 behind.rows.push_back(row);
             }

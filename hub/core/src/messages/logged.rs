@@ -20,7 +20,7 @@ pub(super) const REQUEST: &str = "request";
 #[derive(Clone, Debug)]
 pub(super) struct LoggedMessage {
     pub(super) partition: Partition,
-    pub(super) offset: Position,
+    pub(super) position: Position,
     pub(super) log_time: OffsetDateTime,
     pub(super) message: Arc<Message>,
 }

@@ -70,7 +70,7 @@ pub struct IndexEntry {
     /// Where the message is.
     pub partition: Partition,
     /// Where the message is.
-    pub offset: Position,
+    pub position: Position,
     /// When the log took it.
     pub log_time: OffsetDateTime,
     /// When it goes to the dead letters.
@@ -162,7 +162,7 @@ pub trait MailboxStore: LogLives {
     /// acknowledged.
     async fn index(&self, epoch: Epoch, advances: Vec<Advance>) -> Result<Vec<Moved>, Fault>;
 
-    /// Rows of these addresses in these ranges, by partition and offset: of each range the first `limit`. One place has one row, and one
+    /// Rows of these addresses in these ranges, by partition and position: of each range the first `limit`. One place has one row, and one
     /// partition has one range. Fails with [`index_went_back`] where the index does not go as far as the end of a range: rows that are missing
     /// are no messages that are not there.
     async fn entries(
@@ -183,7 +183,7 @@ pub trait MailboxStore: LogLives {
         epoch: Epoch,
         address: &MailboxAddress,
         partition: Partition,
-        offset: Position,
+        position: Position,
         lease: Duration,
     ) -> Result<Claim, Fault>;
 
@@ -213,7 +213,7 @@ pub struct Attempts {
     /// Where the message is.
     pub partition: Partition,
     /// Where the message is.
-    pub offset: Position,
+    pub position: Position,
     /// How often an attempt at it failed. `None`: the message is done with, and the row goes.
     pub attempts: Option<u32>,
 }

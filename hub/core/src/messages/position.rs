@@ -1,10 +1,19 @@
 //! A message's place in its partition of the messages log. A record of the log holds up to [`MAX_MESSAGES`] messages of one session. Each is named by
 //! the offset of its record and its number in it, as one number that rises with both: cursors, checkpoints and index rows count in these.
 
-use crate::log::bus::{Bounds, Offset};
+use crate::log::bus::{Bounds, Offset, Partition};
 
 /// A message's place in its partition. Not every number is a message's: most records hold fewer than they may.
 pub type Position = u64;
+
+/// A message's place in the log, in one life of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessagePlace {
+    /// Which partition.
+    pub partition: Partition,
+    /// Where in it.
+    pub position: Position,
+}
 
 /// Messages of one record at most.
 pub const MAX_MESSAGES: usize = 1 << BITS;

@@ -18,7 +18,7 @@ use super::{
     message::{Address, Message},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
-    position::{Position, first_of, nth_of},
+    position::{MessagePlace, Position, first_of, nth_of},
     record,
 };
 use crate::{
@@ -26,7 +26,6 @@ use crate::{
     kit::budget::Queue,
     log::{
         bus::{Batch, Logged, Offset, Partition},
-        partition::LogPlace,
         sequencer::Sequencer,
     },
 };
@@ -274,7 +273,7 @@ impl Reader {
         message: Message,
     ) -> Option<IndexEntry> {
         if let Address::Request { request_id, .. } = &message.to {
-            self.parts.waiters.replies().answered(*request_id, LogPlace { partition, offset: position }, log_time);
+            self.parts.waiters.replies().answered(*request_id, MessagePlace { partition, position }, log_time);
             self.parts.waiters.requests.resolve(*request_id, &message);
         }
         let address = MailboxAddress::of(&message)?;
@@ -284,10 +283,10 @@ impl Reader {
             return None;
         }
         if !self.routes.is_empty() {
-            let logged = Arc::new(LoggedMessage { partition, offset: position, log_time, message: Arc::new(message) });
+            let logged = Arc::new(LoggedMessage { partition, position, log_time, message: Arc::new(message) });
             self.fan_out(&address, &logged);
         }
-        Some(IndexEntry { address, partition, offset: position, log_time, expires_at, sender: Some(sender) })
+        Some(IndexEntry { address, partition, position, log_time, expires_at, sender: Some(sender) })
     }
 
     fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {

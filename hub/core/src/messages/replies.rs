@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::log::partition::LogPlace;
+use super::position::MessagePlace;
 
 /// Clocks of the log's partitions may differ by this much.
 const SKEW: Duration = Duration::seconds(5);
@@ -16,7 +16,7 @@ struct Asked {
     log_time: OffsetDateTime,
     /// How long somebody waits for a reply.
     until: OffsetDateTime,
-    reply: Option<LogPlace>,
+    reply: Option<MessagePlace>,
 }
 
 /// Which of the last requests were answered, and where: what a repeated request gets. Follows from the log alone, so that a replica that
@@ -25,7 +25,7 @@ struct Asked {
 pub(crate) struct Replies {
     asked: Recent<Asked>,
     /// Replies whose request was not seen, or never was made: kept apart, so that they crowd out nothing.
-    early: Recent<(OffsetDateTime, LogPlace)>,
+    early: Recent<(OffsetDateTime, MessagePlace)>,
 }
 
 impl Replies {
@@ -53,7 +53,7 @@ impl Replies {
     }
 
     /// A reply was logged. The first one that is seen is the reply.
-    pub(crate) fn answered(&mut self, id: Uuid, place: LogPlace, log_time: OffsetDateTime) {
+    pub(crate) fn answered(&mut self, id: Uuid, place: MessagePlace, log_time: OffsetDateTime) {
         match self.asked.get_mut(id) {
             Some(asked) if log_time >= asked.log_time - SKEW => {
                 asked.reply.get_or_insert(place);
@@ -65,7 +65,7 @@ impl Replies {
     }
 
     /// Where the reply is.
-    pub(crate) fn reply(&mut self, id: Uuid) -> Option<LogPlace> {
+    pub(crate) fn reply(&mut self, id: Uuid) -> Option<MessagePlace> {
         self.asked.get_mut(id).and_then(|asked| asked.reply)
     }
 }
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_first_reply_to_what_was_asked_is_known_for_a_while() {
         let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds);
-        let place = |offset| LogPlace { partition: 0, offset };
+        let place = |position| MessagePlace { partition: 0, position };
         let id = Uuid::from_u128;
         let asked = |replies: &mut Replies, id, at| replies.asked(id, at, at + Duration::seconds(30));
         let mut replies = Replies::new(Duration::seconds(60), 2);

@@ -26,6 +26,7 @@ use super::{
     logged::{REQUEST, SEND},
     message::{Address, Message, OutgoingMessage, Receipt},
     parts::{Index, Letters, Lifecycle, Memory, MessageStores, Parts, Waiters, stopping},
+    position::MessagePlace,
     pull::{PULL_IN_PROGRESS, Pulled, Puller, Pullers},
     pump::{self, Late},
     reader::Reader,
@@ -49,10 +50,7 @@ use crate::{
         budget::{Budget, Room},
         supervisor::Supervisor,
     },
-    log::{
-        bus::{Bus, BusError, TopicName},
-        partition::LogPlace,
-    },
+    log::bus::{Bus, BusError, TopicName},
     metrics::Metrics,
 };
 
@@ -250,8 +248,8 @@ impl Messages {
             let receipt = sender::send(&self.parts, from, message, REQUEST).await?;
             drop(room);
             let reply = self.parts.waiters.replies().reply(request_id).filter(|_| receipt.deduplicated);
-            if let Some(LogPlace { partition, offset }) = reply
-                && let Some(found) = catch_up::one(&self.parts, partition, offset).await?
+            if let Some(MessagePlace { partition, position }) = reply
+                && let Some(found) = catch_up::one(&self.parts, partition, position).await?
             {
                 return Ok(found.envelope.message);
             }

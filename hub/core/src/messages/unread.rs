@@ -252,7 +252,7 @@ impl<'a> Look<'a> {
             return Ok((Vec::new(), false));
         }
         let mut rows = self.parts.index.store.entries(self.parts.log.epoch, &self.addresses, &ranges, ROWS).await?;
-        let key = |row: &IndexEntry| (row.log_time, row.partition, row.offset);
+        let key = |row: &IndexEntry| (row.log_time, row.partition, row.position);
         // A partition that has more is known up to its last row. What is later may be behind what was not read of it.
         let mut known_to = None;
         for (partition, range) in ranges {
@@ -282,13 +282,13 @@ impl<'a> Look<'a> {
     /// A row was looked at.
     fn pass(&mut self, row: &IndexEntry) {
         if let Some(next) = self.position.next.get_mut(row.partition as usize) {
-            *next = row.offset + 1;
+            *next = row.position + 1;
         }
     }
 
     /// Whether a row is unread by the agent, as far as the row says.
     fn wants(&self, row: &IndexEntry) -> bool {
-        let acknowledged = self.cursors.get(&row.partition).is_some_and(|cursor| cursor.acknowledged(row.offset));
+        let acknowledged = self.cursors.get(&row.partition).is_some_and(|cursor| cursor.acknowledged(row.position));
         let from = |from: AgentId| row.sender.is_none_or(|sender| sender == from);
         !acknowledged
             && row.expires_at > self.now
@@ -315,7 +315,7 @@ impl<'a> Look<'a> {
                 let mut contents = self.contents(&run).await?;
                 for row in run {
                     if self.wants(&row)
-                        && let Some(message) = contents.remove(&(row.partition, row.offset))
+                        && let Some(message) = contents.remove(&(row.partition, row.position))
                         && self.is_to_be_seen(&row, message.from_id)
                         && self.from.is_none_or(|from| message.from_id == from)
                         && self.filter.as_ref().is_none_or(|filter| filter.matches(&message))
@@ -350,7 +350,7 @@ impl<'a> Look<'a> {
     async fn contents(&self, rows: &[IndexEntry]) -> Result<HashMap<(Partition, Position), Arc<Message>>, Fault> {
         let mut positions: BTreeMap<Partition, Vec<Position>> = BTreeMap::new();
         for row in rows.iter().filter(|row| self.wants(row)) {
-            positions.entry(row.partition).or_default().push(row.offset);
+            positions.entry(row.partition).or_default().push(row.position);
         }
         let mut contents = HashMap::new();
         for (partition, positions) in positions {

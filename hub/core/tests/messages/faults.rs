@@ -89,10 +89,10 @@ impl MailboxStore for Panicking {
         epoch: Epoch,
         address: &MailboxAddress,
         partition: Partition,
-        offset: Offset,
+        position: Offset,
         lease: Duration,
     ) -> Result<Claim, Fault> {
-        self.0.claim(epoch, address, partition, offset, lease).await
+        self.0.claim(epoch, address, partition, position, lease).await
     }
 
     async fn release(&self, epoch: Epoch, rows: &[IndexEntry], rest: Duration) -> Result<(), Fault> {

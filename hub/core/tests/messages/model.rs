@@ -201,8 +201,8 @@ impl Rows {
         epoch
     }
 
-    fn is_claimed(&self, partition: Partition, offset: Offset) -> bool {
-        self.claims.get(&(partition, offset)).is_some_and(|until| Instant::now() < *until)
+    fn is_claimed(&self, partition: Partition, position: Offset) -> bool {
+        self.claims.get(&(partition, position)).is_some_and(|until| Instant::now() < *until)
     }
 }
 
@@ -232,7 +232,7 @@ impl ModelStore {
     }
 
     pub(crate) fn attempts(&self, agent: AgentId, id: DeliveryId) -> Option<u32> {
-        self.rows().attempts.get(&(agent, id.place.partition, id.place.offset)).copied()
+        self.rows().attempts.get(&(agent, id.place.partition, id.place.position)).copied()
     }
 }
 
@@ -250,7 +250,7 @@ impl LogLives for ModelStore {
             .cursors
             .iter()
             .map(|((_, partition), state)| (*partition, state.exceptions.last().map_or(0, |last| last + 1).max(state.watermark)));
-        let attempts = rows.attempts.keys().map(|(_, partition, offset)| (*partition, offset + 1));
+        let attempts = rows.attempts.keys().map(|(_, partition, position)| (*partition, position + 1));
         for (partition, next) in cursors.chain(attempts) {
             reached[partition as usize] = reached[partition as usize].max(next);
         }
@@ -266,12 +266,12 @@ impl LogLives for ModelStore {
         for (partition, end) in ends {
             let checkpoint = &mut rows.checkpoints[*partition as usize];
             *checkpoint = (*checkpoint).min(*end);
-            rows.index.retain(|(of, offset), _| of != partition || offset < end);
-            rows.attempts.retain(|(_, of, offset), _| of != partition || offset < end);
+            rows.index.retain(|(of, position), _| of != partition || position < end);
+            rows.attempts.retain(|(_, of, position), _| of != partition || position < end);
             for ((_, of), state) in &mut rows.cursors {
                 if of == partition {
                     state.watermark = state.watermark.min(*end);
-                    state.exceptions.retain(|offset| offset < end);
+                    state.exceptions.retain(|position| position < end);
                 }
             }
         }
@@ -301,8 +301,8 @@ impl MailboxStore for ModelStore {
                         MailboxAddress::Agent(agent) => rows.cursors.get(&(agent, row.partition)),
                         MailboxAddress::Group(_) | MailboxAddress::All => None,
                     };
-                    if passed.is_none_or(|cursor| row.offset >= cursor.watermark) {
-                        rows.index.insert((row.partition, row.offset), row);
+                    if passed.is_none_or(|cursor| row.position >= cursor.watermark) {
+                        rows.index.insert((row.partition, row.position), row);
                     }
                 }
                 moved.push(Moved::Won);
@@ -334,7 +334,7 @@ impl MailboxStore for ModelStore {
 
     async fn claim_expired(&self, _epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
         let mut rows = self.rows();
-        let free = rows.index.values().filter(|row| row.expires_at <= now && !rows.is_claimed(row.partition, row.offset));
+        let free = rows.index.values().filter(|row| row.expires_at <= now && !rows.is_claimed(row.partition, row.position));
         let due: Vec<IndexEntry> = free.take(limit).cloned().collect();
         let mut expired = Expired { oldest: due.iter().map(|row| row.expires_at).min(), ..Expired::default() };
         for row in due {
@@ -342,11 +342,11 @@ impl MailboxStore for ModelStore {
                 MailboxAddress::Agent(agent) => rows.cursors.get(&(agent, row.partition)),
                 MailboxAddress::Group(_) | MailboxAddress::All => None,
             };
-            if taken.is_some_and(|cursor| cursor.acknowledged(row.offset)) {
-                rows.index.remove(&(row.partition, row.offset));
+            if taken.is_some_and(|cursor| cursor.acknowledged(row.position)) {
+                rows.index.remove(&(row.partition, row.position));
                 expired.removed += 1;
             } else {
-                rows.claims.insert((row.partition, row.offset), Instant::now() + lease);
+                rows.claims.insert((row.partition, row.position), Instant::now() + lease);
                 expired.claimed.push(row);
             }
         }
@@ -358,24 +358,24 @@ impl MailboxStore for ModelStore {
         _epoch: Epoch,
         address: &MailboxAddress,
         partition: Partition,
-        offset: Offset,
+        position: Offset,
         lease: Duration,
     ) -> Result<Claim, Fault> {
         let mut rows = self.rows();
-        if rows.index.get(&(partition, offset)).is_none_or(|row| row.address != *address) {
+        if rows.index.get(&(partition, position)).is_none_or(|row| row.address != *address) {
             return Ok(Claim::Gone);
         }
-        if rows.is_claimed(partition, offset) {
+        if rows.is_claimed(partition, position) {
             return Ok(Claim::Held);
         }
-        rows.claims.insert((partition, offset), Instant::now() + lease);
+        rows.claims.insert((partition, position), Instant::now() + lease);
         Ok(Claim::Claimed)
     }
 
     async fn release(&self, _epoch: Epoch, held: &[IndexEntry], rest: Duration) -> Result<(), Fault> {
         let mut rows = self.rows();
         for row in held {
-            rows.claims.insert((row.partition, row.offset), Instant::now() + rest);
+            rows.claims.insert((row.partition, row.position), Instant::now() + rest);
         }
         Ok(())
     }
@@ -385,7 +385,7 @@ impl MailboxStore for ModelStore {
         let before = rows.index.len();
         for Acknowledged { agent, partition, range } in ranges {
             let acknowledged = |row: &IndexEntry| {
-                row.address == MailboxAddress::Agent(*agent) && row.partition == *partition && range.contains(&row.offset)
+                row.address == MailboxAddress::Agent(*agent) && row.partition == *partition && range.contains(&row.position)
             };
             rows.index.retain(|_, row| !acknowledged(row));
         }
@@ -395,7 +395,7 @@ impl MailboxStore for ModelStore {
     async fn remove(&self, _epoch: Epoch, gone: &[IndexEntry]) -> Result<(), Fault> {
         let mut rows = self.rows();
         for row in gone {
-            rows.index.remove(&(row.partition, row.offset));
+            rows.index.remove(&(row.partition, row.position));
         }
         Ok(())
     }
@@ -430,9 +430,9 @@ impl CursorStore for ModelStore {
             clean,
             cursors: cursors.map(|((_, partition), state)| (*partition, state.clone())).collect(),
             attempts: attempts
-                .map(|((_, partition, offset), attempts)| Attempts {
+                .map(|((_, partition, position), attempts)| Attempts {
                     partition: *partition,
-                    offset: *offset,
+                    position: *position,
                     attempts: Some(*attempts),
                 })
                 .collect(),
@@ -459,7 +459,7 @@ impl CursorStore for ModelStore {
                 rows.cursors.insert((flush.agent, partition), state);
             }
             for row in flush.attempts {
-                let key = (flush.agent, row.partition, row.offset);
+                let key = (flush.agent, row.partition, row.position);
                 match row.attempts {
                     Some(attempts) => rows.attempts.insert(key, attempts),
                     None => rows.attempts.remove(&key),

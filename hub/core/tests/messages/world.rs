@@ -143,7 +143,7 @@ impl World {
         eventually(async || {
             for delivery in deliveries {
                 let cursors = self.cursors.cursors(epoch, &[agent], &[delivery.id.place.partition]).await.unwrap();
-                if !cursors.iter().any(|(_, _, cursor)| cursor.acknowledged(delivery.id.place.offset)) {
+                if !cursors.iter().any(|(_, _, cursor)| cursor.acknowledged(delivery.id.place.position)) {
                     return false;
                 }
             }

@@ -83,7 +83,7 @@ async fn open(store: &PgStore, agent: AgentId) -> Result<OpenedMailbox, Fault> {
 
 fn row(agent: AgentId, position: Position, expires_at: OffsetDateTime) -> IndexEntry {
     let log_time = OffsetDateTime::UNIX_EPOCH;
-    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, offset: position, log_time, expires_at, sender: None }
+    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, position, log_time, expires_at, sender: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +104,7 @@ async fn rows_and_checkpoint_move_together_and_once() {
         let ranges = [(0, 0..from + 10)];
         let mailbox = [MailboxAddress::Agent(agent)];
         let entries = Breaking::ask_again(async || world.store.entries(EPOCH, &mailbox, &ranges, 10_000).await).await;
-        assert_eq!(entries.iter().map(|row| row.offset).collect::<Vec<_>>(), (0..from + 10).collect::<Vec<_>>());
+        assert_eq!(entries.iter().map(|row| row.position).collect::<Vec<_>>(), (0..from + 10).collect::<Vec<_>>());
     }
     assert!(unanswered > done && done > 0, "of {unanswered} without an answer {done} were carried out");
 }
@@ -119,7 +119,7 @@ async fn what_a_session_acknowledged_is_written_and_the_session_goes_on() {
             agent,
             session_epoch: opened.session_epoch,
             cursors: vec![(0, CursorState { watermark, exceptions: vec![watermark + 2] })],
-            attempts: vec![Attempts { partition: 0, offset: watermark, attempts: Some(3) }],
+            attempts: vec![Attempts { partition: 0, position: watermark, attempts: Some(3) }],
             closing: false,
             clean: true,
         };

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use acb_hub_core::{
     directory::agent::AgentId,
-    log::bus::{Epoch, Offset, TopicName},
+    log::bus::{Epoch, TopicName},
     messages::{
         cursor::CursorState,
         ports::{
             Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, LogLives as _, MailboxAddress,
             MailboxStore as _, Moved, index_went_back,
         },
+        position::Position,
     },
 };
 use acb_hub_store::PgStore;
@@ -27,9 +28,9 @@ const BEFORE: Epoch = u64::MAX - 7;
 const AFTER: Epoch = (1 << 63) + 7;
 const LEASE: Duration = Duration::from_secs(60);
 
-fn expired(agent: AgentId, offset: Offset) -> IndexEntry {
+fn expired(agent: AgentId, position: Position) -> IndexEntry {
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
-    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, offset, log_time: now, expires_at: now, sender: None }
+    IndexEntry { address: MailboxAddress::Agent(agent), partition: 0, position, log_time: now, expires_at: now, sender: None }
 }
 
 #[tokio::test]
@@ -45,7 +46,7 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     assert_eq!(store.index(AFTER, vec![advance]).await.unwrap(), [Moved::Gone]);
     let session = crate::opened(&store, BEFORE, agent).await;
     let acknowledged = CursorState { watermark: 3, exceptions: vec![5] };
-    let attempts = Attempts { partition: 0, offset: 3, attempts: Some(2) };
+    let attempts = Attempts { partition: 0, position: 3, attempts: Some(2) };
     let flush = CursorFlush {
         agent,
         session_epoch: session.session_epoch,
@@ -80,12 +81,15 @@ async fn a_hub_removes_what_is_kept_of_an_earlier_life_of_its_log() {
     let agent = world.agent("b").id;
     // Not expired: nothing but its epoch is against it.
     let rows: Vec<IndexEntry> = (0..30)
-        .map(|offset| IndexEntry { expires_at: OffsetDateTime::now_utc() + Duration::from_secs(3600), ..expired(agent, offset) })
+        .map(|position| IndexEntry {
+            expires_at: OffsetDateTime::now_utc() + Duration::from_secs(3600),
+            ..expired(agent, position)
+        })
         .collect();
     store.checkpoints(BEFORE, 1).await.unwrap();
     store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 30, rows }]).await.unwrap();
     let session = crate::opened(&store, BEFORE, agent).await;
-    let attempts = (0..30).map(|offset| Attempts { partition: 0, offset, attempts: Some(1) }).collect();
+    let attempts = (0..30).map(|position| Attempts { partition: 0, position, attempts: Some(1) }).collect();
     let cursors = vec![(0, CursorState { watermark: 3, exceptions: vec![5] })];
     let flush = CursorFlush { agent, session_epoch: session.session_epoch, cursors, attempts, closing: true, clean: true };
     store.flush(BEFORE, vec![flush]).await.unwrap();
@@ -111,12 +115,12 @@ async fn a_hub_removes_what_is_kept_of_an_earlier_life_of_its_log() {
 async fn what_is_derived_moves_to_another_epoch_without_what_the_log_lost() {
     let store = PgStore::new(Postgres::shared().await.fresh_tenant("acme").await.connect_options());
     let agent = AgentId(Uuid::new_v4());
-    let rows: Vec<IndexEntry> = (0..9).map(|offset| expired(agent, offset)).collect();
+    let rows: Vec<IndexEntry> = (0..9).map(|position| expired(agent, position)).collect();
     let addresses = [rows[0].address.clone()];
     store.checkpoints(BEFORE, 2).await.unwrap();
     store.index(BEFORE, vec![Advance { partition: 0, from: 0, to: 9, rows: rows.clone() }]).await.unwrap();
     let session = crate::opened(&store, BEFORE, agent).await;
-    let attempts = |offset| Attempts { partition: 0, offset, attempts: Some(2) };
+    let attempts = |position| Attempts { partition: 0, position, attempts: Some(2) };
     let flush = |cursors, attempts, closing| CursorFlush {
         agent,
         session_epoch: session.session_epoch,

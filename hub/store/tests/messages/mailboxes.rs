@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use acb_hub_core::{
     directory::agent::AgentId,
-    log::bus::{Epoch, Offset, Partition},
+    log::bus::{Epoch, Partition},
     messages::{
         cursor::CursorState,
         ports::{
             Acknowledged, Advance, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Moved,
         },
+        position::Position,
     },
 };
 use acb_hub_store::PgStore;
@@ -26,9 +27,16 @@ async fn store() -> PgStore {
     store
 }
 
-fn row(address: &MailboxAddress, partition: Partition, offset: Offset) -> IndexEntry {
+fn row(address: &MailboxAddress, partition: Partition, position: Position) -> IndexEntry {
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
-    IndexEntry { address: address.clone(), partition, offset, log_time: now, expires_at: now, sender: Some(AgentId(Uuid::nil())) }
+    IndexEntry {
+        address: address.clone(),
+        partition,
+        position,
+        log_time: now,
+        expires_at: now,
+        sender: Some(AgentId(Uuid::nil())),
+    }
 }
 
 async fn index(store: &PgStore, rows: &[IndexEntry]) {
@@ -46,8 +54,8 @@ async fn acknowledge(store: &PgStore, agent: AgentId, cursors: Vec<(Partition, C
     assert!(store.flush(EPOCH, vec![flush]).await.unwrap().is_empty());
 }
 
-fn places(rows: &[IndexEntry]) -> Vec<(Partition, Offset)> {
-    rows.iter().map(|row| (row.partition, row.offset)).collect()
+fn places(rows: &[IndexEntry]) -> Vec<(Partition, Position)> {
+    rows.iter().map(|row| (row.partition, row.position)).collect()
 }
 
 #[tokio::test]
@@ -57,8 +65,8 @@ async fn pages_of_several_partitions_and_addresses_come_at_once_and_in_order() {
     let group = MailboxAddress::Group("pair".to_owned());
     let other = MailboxAddress::Agent(AgentId(Uuid::new_v4()));
     let rows: Vec<IndexEntry> = (0..2)
-        .flat_map(|partition| (0..30).map(move |offset| (partition, offset)))
-        .map(|(partition, offset)| row([&agent, &group, &other][offset as usize % 3], partition, offset))
+        .flat_map(|partition| (0..30).map(move |position| (partition, position)))
+        .map(|(partition, position)| row([&agent, &group, &other][position as usize % 3], partition, position))
         .collect();
     index(&store, &rows).await;
     let found = store.entries(EPOCH, &[agent, group], &[(1, 4..8), (0, 5..100)], 4).await.unwrap();
@@ -72,14 +80,14 @@ async fn what_is_acknowledged_is_removed_in_ranges_and_is_not_indexed_later() {
     let store = store().await;
     let (agent, other) = (AgentId(Uuid::new_v4()), AgentId(Uuid::new_v4()));
     let addresses = [MailboxAddress::Agent(agent), MailboxAddress::Agent(other)];
-    let rows: Vec<IndexEntry> = (0..20).flat_map(|offset| [row(&addresses[offset as usize % 2], 0, offset)]).collect();
+    let rows: Vec<IndexEntry> = (0..20).flat_map(|position| [row(&addresses[position as usize % 2], 0, position)]).collect();
     index(&store, &rows).await;
     let range = |range| Acknowledged { agent, partition: 0, range };
     // Partition by partition, and no more than that at once.
     assert_eq!(store.remove_acknowledged(EPOCH, &[range(0..10)], 3).await.unwrap(), 3);
     assert_eq!(store.remove_acknowledged(EPOCH, &[range(0..10), range(10..13)], 10).await.unwrap(), 4);
     let left = store.entries(EPOCH, &addresses, &[(0, 0..100)], 100).await.unwrap();
-    assert_eq!(places(&left), [1, 3, 5, 7, 9, 11, 13, 14, 15, 16, 17, 18, 19].map(|offset| (0, offset)));
+    assert_eq!(places(&left), [1, 3, 5, 7, 9, 11, 13, 14, 15, 16, 17, 18, 19].map(|position| (0, position)));
 
     acknowledge(&store, agent, vec![(0, CursorState { watermark: 105, exceptions: vec![107] })]).await;
     let group = MailboxAddress::Group("pair".to_owned());
@@ -101,7 +109,7 @@ async fn a_sweep_removes_what_was_acknowledged_and_claims_the_rest() {
     let store = store().await;
     let agent = AgentId(Uuid::new_v4());
     let (address, group) = (MailboxAddress::Agent(agent), MailboxAddress::Group("a:pair".to_owned()));
-    let mut rows: Vec<IndexEntry> = (0..6).map(|offset| row(&address, 0, offset)).collect();
+    let mut rows: Vec<IndexEntry> = (0..6).map(|position| row(&address, 0, position)).collect();
     rows.push(row(&group, 0, 6));
     rows.push(IndexEntry { expires_at: OffsetDateTime::now_utc() + Duration::from_secs(3600), ..row(&address, 0, 7) });
     rows.push(row(&address, 1, 0));

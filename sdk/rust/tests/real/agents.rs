@@ -67,7 +67,9 @@ async fn an_agent_of_an_open_tenant_may_register_others() {
         location: "attic".into(),
     };
     let registered = here.register(said()).await.unwrap();
-    assert_eq!((registered.status(), registered.location.as_str()), (AgentStatus::Online, "attic"));
+    // It is reached by way of who registered it, and so never online itself.
+    assert_eq!((registered.status(), registered.registered_by.as_str()), (AgentStatus::Offline, "elder"));
+    assert_eq!(registered.location, "attic");
     for criteria in [
         Criteria { agent_type: "gadget".into(), ..Criteria::default() },
         Criteria { capabilities: vec!["fly".into()], ..Criteria::default() },

@@ -34,14 +34,14 @@ use super::{
     message::MAX_LIFETIME,
     parts::{DRAIN, Parts},
     ports::OpenedMailbox,
-    position::Position,
+    position::{MessagePlace, Position},
     session::{Feedback, Queued, SessionEvent},
 };
 use crate::{
     directory::{agent::Agent, snapshot::Snapshot},
     fault::Fault,
     kit::budget::{Queue, Room},
-    log::{bus::Partition, partition::LogPlace},
+    log::bus::Partition,
 };
 
 /// The pause before what failed is tried again: a partition that can't be read, a message that can't be delivered again or buried yet.
@@ -141,7 +141,7 @@ pub(super) struct Receiver {
     /// Partitions that could not be read, and when they are tried again.
     unreadable: VecDeque<(Instant, Partition)>,
     /// Acknowledged before it was known where the log ended when the session began: until then that may be anything.
-    early: Vec<LogPlace>,
+    early: Vec<MessagePlace>,
     /// Who waits for those to be written.
     early_settle: Vec<oneshot::Sender<()>>,
 }
@@ -222,7 +222,7 @@ impl Receiver {
 
     async fn serve(&mut self) -> End {
         let mut catching_up: Option<BoxFuture<'static, CaughtUp>> = Some(self.attach(Duration::ZERO));
-        let mut settling: Option<(LogPlace, BoxFuture<'static, Settled>)> = None;
+        let mut settling: Option<(MessagePlace, BoxFuture<'static, Settled>)> = None;
         // Only where there is anything to hand on: a thousand idle sessions wake nobody.
         let mut push_at: Option<Instant> = None;
         let (mut draining, mut announce) = (false, false);
@@ -380,11 +380,11 @@ impl Receiver {
                     self.ready.push_back(Ready::SkipTo(page.partition, page.upto));
                 }
             }
-            CaughtUp::Missed(partition, offsets, rest) => {
+            CaughtUp::Missed(partition, positions, rest) => {
                 self.late.pop_front();
                 self.late.extend(rest);
-                for offset in offsets {
-                    let place = LogPlace { partition, offset };
+                for position in positions {
+                    let place = MessagePlace { partition, position };
                     if self.progress.reconsider(place) {
                         self.outstanding.take(place, 0, Instant::now(), None);
                     }
@@ -420,7 +420,7 @@ impl Receiver {
             let read = async move {
                 let partition = join.partition();
                 match catch_up::missed(&parts, join).await {
-                    Ok((offsets, rest)) => CaughtUp::Missed(partition, offsets, rest),
+                    Ok((positions, rest)) => CaughtUp::Missed(partition, positions, rest),
                     Err(fault) => CaughtUp::NotYetMissed(fault),
                 }
             };
@@ -449,7 +449,7 @@ impl Receiver {
     }
 
     fn deliver(&mut self, logged: &Arc<LoggedMessage>, slot: Slot<'_>) {
-        let place = LogPlace { partition: logged.partition, offset: logged.offset };
+        let place = MessagePlace { partition: logged.partition, position: logged.position };
         let (attempts, delivered_before) = match self.progress.consider(place, logged.log_time) {
             Considered::Deliver { attempts, delivered_before } => (attempts, delivered_before),
             Considered::Pass => return,
@@ -474,7 +474,7 @@ impl Receiver {
     }
 
     /// Takes what came of a message that was due.
-    fn settled(&mut self, place: LogPlace, settled: Settled) {
+    fn settled(&mut self, place: MessagePlace, settled: Settled) {
         let now = Instant::now();
         match settled {
             // It was acknowledged meanwhile.
@@ -502,7 +502,7 @@ impl Receiver {
         }
     }
 
-    fn hand_over(&mut self, place: LogPlace, logged: &LoggedMessage, redelivered: bool, (permit, room): Slot<'_>) {
+    fn hand_over(&mut self, place: MessagePlace, logged: &LoggedMessage, redelivered: bool, (permit, room): Slot<'_>) {
         if let Some(demand) = &self.demand {
             demand.none();
         }
@@ -566,7 +566,7 @@ impl Receiver {
         self.filter.as_ref().is_none_or(|filter| filter.matches(&logged.message))
     }
 
-    fn acknowledge(&mut self, place: LogPlace) {
+    fn acknowledge(&mut self, place: MessagePlace) {
         self.outstanding.remove(place);
         self.unwanted.remove(place);
         self.progress.acknowledge(place);
@@ -583,11 +583,11 @@ impl Receiver {
 
 /// Finds out what is to become of a message that is due.
 async fn settle(parts: Parts, agent: Arc<Agent>, due: Due) -> Settled {
-    let Due { place: LogPlace { partition, offset }, attempts, message } = due;
+    let Due { place: MessagePlace { partition, position }, attempts, message } = due;
     let logged = match message {
         Some(logged) => logged,
-        None => match catch_up::one(&parts, partition, offset).await {
-            Ok(Some(found)) => Arc::new(found.logged(partition, offset)),
+        None => match catch_up::one(&parts, partition, position).await {
+            Ok(Some(found)) => Arc::new(found.logged(partition, position)),
             // The log forgot it: there is nothing left to deliver.
             Ok(None) => return Settled::Gone,
             Err(fault) => {

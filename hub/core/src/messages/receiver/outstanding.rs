@@ -11,7 +11,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{kit::budget::Room, log::partition::LogPlace, messages::logged::LoggedMessage};
+use crate::{
+    kit::budget::Room,
+    messages::{logged::LoggedMessage, position::MessagePlace},
+};
 
 /// A message with the room that it takes while it is kept for its next delivery.
 pub(super) type Kept = (Arc<LoggedMessage>, Room);
@@ -43,7 +46,7 @@ impl InHand {
 /// A message that is due: how often it was tried, and its content where it was kept.
 #[derive(Debug)]
 pub(super) struct Due {
-    pub(super) place: LogPlace,
+    pub(super) place: MessagePlace,
     pub(super) attempts: u32,
     pub(super) message: Option<Arc<LoggedMessage>>,
 }
@@ -51,8 +54,8 @@ pub(super) struct Due {
 /// Every message in hand.
 #[derive(Debug, Default)]
 pub(super) struct Outstanding {
-    in_hand: HashMap<LogPlace, InHand>,
-    due: BTreeSet<(Instant, LogPlace)>,
+    in_hand: HashMap<MessagePlace, InHand>,
+    due: BTreeSet<(Instant, MessagePlace)>,
 }
 
 impl Outstanding {
@@ -60,12 +63,12 @@ impl Outstanding {
         self.in_hand.len()
     }
 
-    pub(super) fn contains(&self, place: LogPlace) -> bool {
+    pub(super) fn contains(&self, place: MessagePlace) -> bool {
         self.in_hand.contains_key(&place)
     }
 
     /// Takes a message in hand that is to be delivered at `due`.
-    pub(super) fn take(&mut self, place: LogPlace, attempts: u32, due: Instant, message: Option<Kept>) {
+    pub(super) fn take(&mut self, place: MessagePlace, attempts: u32, due: Instant, message: Option<Kept>) {
         let in_hand = InHand { due, attempts, handed_over: false, started: false, again: None, message };
         if let Some(before) = self.in_hand.insert(place, in_hand) {
             self.due.remove(&(before.due, place));
@@ -88,7 +91,7 @@ impl Outstanding {
 
     /// It is on its way to the agent, which has until `due` to acknowledge it. What came before counts from now on. The attempts that the
     /// next session is to know of; `None` where they are as before.
-    pub(super) fn hand_over(&mut self, place: LogPlace, due: Instant) -> Option<u32> {
+    pub(super) fn hand_over(&mut self, place: MessagePlace, due: Instant) -> Option<u32> {
         let in_hand = self.in_hand.get_mut(&place)?;
         let counted = in_hand.handed_over;
         if counted {
@@ -103,13 +106,13 @@ impl Outstanding {
     }
 
     /// Keeps a message for its next delivery.
-    pub(super) fn keep(&mut self, place: LogPlace, message: Kept) {
+    pub(super) fn keep(&mut self, place: MessagePlace, message: Kept) {
         if let Some(in_hand) = self.in_hand.get_mut(&place) {
             in_hand.message = Some(message);
         }
     }
 
-    pub(super) fn postpone(&mut self, place: LogPlace, due: Instant) {
+    pub(super) fn postpone(&mut self, place: MessagePlace, due: Instant) {
         if let Some(in_hand) = self.in_hand.get_mut(&place) {
             self.due.remove(&(in_hand.due, place));
             in_hand.due = due;
@@ -118,7 +121,7 @@ impl Outstanding {
     }
 
     /// The agent begins with it. The attempts that the next session is to know of.
-    pub(super) fn start(&mut self, place: LogPlace) -> Option<u32> {
+    pub(super) fn start(&mut self, place: MessagePlace) -> Option<u32> {
         let in_hand = self.in_hand.get_mut(&place).filter(|in_hand| in_hand.handed_over && !in_hand.started)?;
         in_hand.started = true;
         Some(in_hand.attempts_after(true))
@@ -126,7 +129,7 @@ impl Outstanding {
 
     /// The agent is still at work on an earlier delivery: that one was no attempt that failed. It has until `due` again. The attempts that
     /// the next session is to know of; `None` where they are as before.
-    pub(super) fn in_progress(&mut self, place: LogPlace, due: Instant) -> Option<u32> {
+    pub(super) fn in_progress(&mut self, place: MessagePlace, due: Instant) -> Option<u32> {
         let in_hand = self.in_hand.get_mut(&place)?;
         let attempts = in_hand.again.take().map(|started| {
             in_hand.attempts = in_hand.attempts.saturating_sub(1);
@@ -138,19 +141,19 @@ impl Outstanding {
     }
 
     /// Attempts that count, without the present delivery.
-    pub(super) fn attempts(&self, place: LogPlace) -> u32 {
+    pub(super) fn attempts(&self, place: MessagePlace) -> u32 {
         self.in_hand.get(&place).map_or(0, |in_hand| in_hand.attempts)
     }
 
     /// It is done with. Whether it was there.
-    pub(super) fn remove(&mut self, place: LogPlace) -> bool {
+    pub(super) fn remove(&mut self, place: MessagePlace) -> bool {
         let Some(in_hand) = self.in_hand.remove(&place) else { return false };
         self.due.remove(&(in_hand.due, place));
         true
     }
 
     /// What the next session is to know of: each message in hand was delivered before, and was tried so often.
-    pub(super) fn handed_back(&self) -> impl Iterator<Item = (LogPlace, u32)> {
+    pub(super) fn handed_back(&self) -> impl Iterator<Item = (MessagePlace, u32)> {
         self.in_hand.iter().map(|(place, in_hand)| (*place, in_hand.attempts_after(true)))
     }
 }
@@ -161,12 +164,12 @@ mod tests {
 
     use super::*;
 
-    fn place(offset: u64) -> LogPlace {
-        LogPlace { partition: 0, offset }
+    fn place(position: u64) -> MessagePlace {
+        MessagePlace { partition: 0, position }
     }
 
     fn handed_back(outstanding: &Outstanding) -> Vec<(u64, u32)> {
-        let mut all: Vec<_> = outstanding.handed_back().map(|(place, attempts)| (place.offset, attempts)).collect();
+        let mut all: Vec<_> = outstanding.handed_back().map(|(place, attempts)| (place.position, attempts)).collect();
         all.sort_unstable();
         all
     }
@@ -176,9 +179,9 @@ mod tests {
         let now = Instant::now();
         let later = |seconds| now + Duration::from_secs(seconds);
         let mut outstanding = Outstanding::default();
-        for offset in 1..4 {
-            outstanding.take(place(offset), 0, later(30), None);
-            assert_eq!(outstanding.hand_over(place(offset), later(30)), None);
+        for position in 1..4 {
+            outstanding.take(place(position), 0, later(30), None);
+            assert_eq!(outstanding.hand_over(place(position), later(30)), None);
         }
         assert_eq!(outstanding.start(place(2)), Some(1));
         assert_eq!(outstanding.start(place(2)), None, "once");

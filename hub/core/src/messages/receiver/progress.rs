@@ -9,11 +9,11 @@ use std::{
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    log::{bus::Partition, partition::LogPlace},
+    log::bus::Partition,
     messages::{
         cursor::{Cursor, CursorState},
         ports::OpenedMailbox,
-        position::Position,
+        position::{MessagePlace, Position},
     },
 };
 
@@ -36,7 +36,7 @@ pub(super) enum Considered {
 pub(super) struct Progress {
     cursors: Vec<Cursor>,
     /// Attempts of earlier sessions, where they are known.
-    attempts: HashMap<LogPlace, u32>,
+    attempts: HashMap<MessagePlace, u32>,
     /// Whether the session before said what it had delivered.
     clean: bool,
     opened_at: OffsetDateTime,
@@ -51,7 +51,7 @@ pub(super) struct Progress {
     released: bool,
     changed: BTreeSet<Partition>,
     /// Counts of attempts that changed; `None`: the message is done with.
-    counted: HashMap<LogPlace, Option<u32>>,
+    counted: HashMap<MessagePlace, Option<u32>>,
 }
 
 impl Progress {
@@ -65,7 +65,7 @@ impl Progress {
         let attempts = opened
             .attempts
             .iter()
-            .map(|row| (LogPlace { partition: row.partition, offset: row.offset }, row.attempts.unwrap_or(0)))
+            .map(|row| (MessagePlace { partition: row.partition, position: row.position }, row.attempts.unwrap_or(0)))
             .collect();
         Self {
             targets: vec![0; cursors.len()],
@@ -83,9 +83,9 @@ impl Progress {
     }
 
     /// What came too late for a cursor is remembered by its attempts alone: it is delivered again at once.
-    pub(super) fn late(&self) -> Vec<(LogPlace, u32)> {
+    pub(super) fn late(&self) -> Vec<(MessagePlace, u32)> {
         let late = self.attempts.iter().filter(|(place, _)| {
-            self.cursors.get(place.partition as usize).is_some_and(|cursor| place.offset < cursor.considered())
+            self.cursors.get(place.partition as usize).is_some_and(|cursor| place.position < cursor.considered())
         });
         late.map(|(place, attempts)| (*place, *attempts)).collect()
     }
@@ -114,7 +114,7 @@ impl Progress {
             .collect()
     }
 
-    pub(super) fn consider(&mut self, place: LogPlace, log_time: OffsetDateTime) -> Considered {
+    pub(super) fn consider(&mut self, place: MessagePlace, log_time: OffsetDateTime) -> Considered {
         if self.waits(place.partition) {
             return Considered::Pass;
         }
@@ -124,19 +124,19 @@ impl Progress {
             self.held.insert(place.partition);
             return Considered::HoldBack { unacknowledged: cursor.outstanding() };
         }
-        if !cursor.consider(place.offset) {
+        if !cursor.consider(place.position) {
             return Considered::Pass;
         }
         self.changed.insert(place.partition);
         let known = self.attempts.get(&place).copied();
-        let unsure = !self.clean && (place.offset < known_below || log_time < self.opened_at + TAKEOVER);
+        let unsure = !self.clean && (place.position < known_below || log_time < self.opened_at + TAKEOVER);
         Considered::Deliver { attempts: known.unwrap_or(0), delivered_before: known.is_some() || unsure }
     }
 
     /// Looks again at a message that was passed before its agent joined the group. Whether it is to be delivered. Its count of attempts keeps
     /// it until it is acknowledged: no cursor does.
-    pub(super) fn reconsider(&mut self, place: LogPlace) -> bool {
-        if !self.cursors.get_mut(place.partition as usize).is_some_and(|cursor| cursor.reconsider(place.offset)) {
+    pub(super) fn reconsider(&mut self, place: MessagePlace) -> bool {
+        if !self.cursors.get_mut(place.partition as usize).is_some_and(|cursor| cursor.reconsider(place.position)) {
             return false;
         }
         self.count(place, 0);
@@ -144,7 +144,7 @@ impl Progress {
     }
 
     /// Nothing below `upto` is for the agent but what was considered. `in_hand` says what is not done with yet.
-    pub(super) fn skip_to(&mut self, partition: Partition, upto: Position, in_hand: impl Fn(LogPlace) -> bool) {
+    pub(super) fn skip_to(&mut self, partition: Partition, upto: Position, in_hand: impl Fn(MessagePlace) -> bool) {
         if self.waits(partition) {
             return;
         }
@@ -154,7 +154,7 @@ impl Progress {
         // Attempts of what is for the agent no more, such as what expired meanwhile.
         let counted = &mut self.counted;
         self.attempts.retain(|place, _| {
-            let keep = place.partition != partition || place.offset >= upto || in_hand(*place);
+            let keep = place.partition != partition || place.position >= upto || in_hand(*place);
             if !keep {
                 counted.insert(*place, None);
             }
@@ -163,16 +163,16 @@ impl Progress {
     }
 
     /// Takes note of attempts.
-    pub(super) fn count(&mut self, place: LogPlace, attempts: u32) {
+    pub(super) fn count(&mut self, place: MessagePlace, attempts: u32) {
         self.attempts.insert(place, attempts);
         self.counted.insert(place, Some(attempts));
     }
 
     /// A message is done with, however that came. What it blocked is free again.
-    pub(super) fn acknowledge(&mut self, place: LogPlace) {
+    pub(super) fn acknowledge(&mut self, place: MessagePlace) {
         let known_below = self.known_below(place.partition);
         let Some(cursor) = self.cursors.get_mut(place.partition as usize) else { return };
-        if cursor.acknowledge(place.offset, known_below) {
+        if cursor.acknowledge(place.position, known_below) {
             self.changed.insert(place.partition);
         }
         if !cursor.full() && self.held.remove(&place.partition) {
@@ -214,7 +214,7 @@ impl Progress {
     }
 
     /// What changed since this was last asked.
-    pub(super) fn take_changes(&mut self) -> (BTreeMap<Partition, CursorState>, HashMap<LogPlace, Option<u32>>) {
+    pub(super) fn take_changes(&mut self) -> (BTreeMap<Partition, CursorState>, HashMap<MessagePlace, Option<u32>>) {
         let changed = mem::take(&mut self.changed);
         let states = changed.into_iter().filter_map(|partition| Some((partition, self.cursors.get(partition as usize)?.state())));
         (states.collect(), mem::take(&mut self.counted))
@@ -236,8 +236,8 @@ mod tests {
         OpenedMailbox { session_epoch: 1, clean, cursors: Vec::new(), attempts }
     }
 
-    fn place(offset: Position) -> LogPlace {
-        LogPlace { partition: 0, offset }
+    fn place(position: Position) -> MessagePlace {
+        MessagePlace { partition: 0, position }
     }
 
     #[test]
@@ -245,12 +245,12 @@ mod tests {
         let mut progress = Progress::new(&opened(Vec::new(), true), 1, NOW);
         progress.attached(vec![5000]);
         let mut delivered = Vec::new();
-        let held_at = (0..5000).find(|offset| match progress.consider(place(*offset), NOW) {
+        let held_at = (0..5000).find(|position| match progress.consider(place(*position), NOW) {
             Considered::Deliver { .. } => {
-                delivered.push(*offset);
+                delivered.push(*position);
                 // All but the first are acknowledged.
-                if *offset > 0 {
-                    progress.acknowledge(place(*offset));
+                if *position > 0 {
+                    progress.acknowledge(place(*position));
                 }
                 false
             }
@@ -287,11 +287,11 @@ mod tests {
 
     #[test]
     fn what_may_have_been_delivered_is_flagged_and_counts_what_was_counted() {
-        let row = Attempts { partition: 0, offset: 3, attempts: Some(2) };
+        let row = Attempts { partition: 0, position: 3, attempts: Some(2) };
         let flags = |clean| {
             let mut progress = Progress::new(&opened(vec![row], clean), 1, NOW);
             progress.attached(vec![5]);
-            [1, 3, 7].map(|offset| match progress.consider(place(offset), NOW + Duration::minutes(1)) {
+            [1, 3, 7].map(|position| match progress.consider(place(position), NOW + Duration::minutes(1)) {
                 Considered::Deliver { attempts, delivered_before } => (attempts, delivered_before),
                 other => panic!("{other:?}"),
             })
@@ -303,8 +303,8 @@ mod tests {
     #[test]
     fn what_is_written_follows_what_was_done() {
         let rows = vec![
-            Attempts { partition: 0, offset: 1, attempts: Some(4) },
-            Attempts { partition: 0, offset: 2, attempts: Some(0) },
+            Attempts { partition: 0, position: 1, attempts: Some(4) },
+            Attempts { partition: 0, position: 2, attempts: Some(0) },
         ];
         let mut progress = Progress::new(&opened(rows, true), 1, NOW);
         progress.attached(vec![9]);
