@@ -72,7 +72,16 @@ impl Parts {
         self.untaken = None;
     }
 
-    /// Waits for room for the next one.
+    /// Waits a while for room for one that is in memory already: it must not wait there for as long as its peer takes nothing else.
+    pub(crate) async fn hold_made(&mut self, bytes: usize) -> Result<(), Status> {
+        self.taken();
+        if let Some(metered) = &self.answers.0 {
+            self.untaken = Some(metered.answer(bytes).await.map_err(to_status)?);
+        }
+        Ok(())
+    }
+
+    /// Waits for room for the next one, which is made then.
     pub(crate) async fn hold(&mut self, bytes: usize) {
         self.taken();
         if let Some(metered) = &self.answers.0 {

@@ -64,7 +64,7 @@ impl CursorStore for PgStore {
         .await
         .map_err(failed)?;
         let cursors: Vec<(i32, i64, Vec<i64>)> =
-            sqlx::query_as("SELECT partition, watermark, exceptions FROM acb.cursor WHERE agent_id = $1 AND epoch = $2")
+            sqlx::query_as("SELECT partition, acknowledged_below, exceptions FROM acb.cursor WHERE agent_id = $1 AND epoch = $2")
                 .bind(agent.0)
                 .bind(from_epoch(epoch))
                 .fetch_all(&mut *transaction)
@@ -96,10 +96,27 @@ impl CursorStore for PgStore {
         }))
     }
 
-    async fn renew(&self, lease: Uuid) -> Result<(), Fault> {
+    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<(), Fault> {
         let query = self.timer.start("cursor.renew");
-        let mut connection = self.pool().acquire().await.map_err(|error| query.fault(error))?;
-        renew(&mut connection, lease).await.map_err(|error| query.fault(error))
+        let failed = |error| query.fault(error);
+        let mut connection = self.pool().acquire().await.map_err(failed)?;
+        renew(&mut connection, lease).await.map_err(failed)?;
+        let (agents, sessions): (Vec<Uuid>, Vec<i64>) =
+            open.iter().map(|(agent, session_epoch)| (agent.0, signed(*session_epoch))).unzip();
+        sqlx::query(
+            "UPDATE acb.presence SET lease = NULL
+             WHERE lease = $1 AND last_seen_at < now() - make_interval(secs => $4)
+               AND NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::bigint[]) AS open (agent_id, session_epoch)
+                               WHERE open.agent_id = presence.agent_id AND open.session_epoch = presence.session_epoch)",
+        )
+        .bind(lease)
+        .bind(agents)
+        .bind(sessions)
+        .bind(LEASE.as_secs_f64())
+        .execute(&mut connection)
+        .await
+        .map_err(failed)?;
+        Ok(())
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
@@ -156,7 +173,7 @@ impl CursorStore for PgStore {
     ) -> Result<Vec<(AgentId, Partition, CursorState)>, Fault> {
         let query = self.timer.start("cursor.cursors");
         let rows: Vec<(Uuid, i32, i64, Vec<i64>)> = sqlx::query_as(
-            "SELECT agent_id, partition, watermark, exceptions FROM acb.cursor
+            "SELECT agent_id, partition, acknowledged_below, exceptions FROM acb.cursor
              WHERE agent_id = ANY($1) AND epoch = $2 AND partition = ANY($3)",
         )
         .bind(agents.iter().map(|agent| agent.0).collect::<Vec<_>>())
@@ -214,12 +231,12 @@ async fn write(connection: &mut Session, epoch: Epoch, flushes: &[&CursorFlush])
     let epoch = from_epoch(epoch);
     if !cursors.is_empty() {
         sqlx::query(
-            "INSERT INTO acb.cursor (tenant_id, agent_id, epoch, partition, watermark, exceptions)
+            "INSERT INTO acb.cursor (tenant_id, agent_id, epoch, partition, acknowledged_below, exceptions)
              SELECT acb.current_tenant(), agent_id, $1, partition, watermark, exceptions
              FROM jsonb_to_recordset($2) AS x (agent_id uuid, partition int, watermark bigint, exceptions bigint[])
              WHERE NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)
              ON CONFLICT (tenant_id, agent_id, epoch, partition)
-             DO UPDATE SET watermark = excluded.watermark, exceptions = excluded.exceptions",
+             DO UPDATE SET acknowledged_below = excluded.acknowledged_below, exceptions = excluded.exceptions",
         )
         .bind(epoch)
         .bind(Json(cursors))

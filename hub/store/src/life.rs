@@ -26,7 +26,7 @@ const CLIPS: [&str; 4] = [
        WHERE m.epoch = $1 AND m.partition = e.partition AND m.position >= e.next",
     "DELETE FROM acb.delivery AS d USING unnest($2::int[], $3::bigint[]) AS e (partition, next)
        WHERE d.epoch = $1 AND d.partition = e.partition AND d.position >= e.next",
-    "UPDATE acb.cursor AS c SET watermark = least(c.watermark, e.next), exceptions = ARRAY(SELECT x FROM unnest(c.exceptions) AS x WHERE x < e.next)
+    "UPDATE acb.cursor AS c SET acknowledged_below = least(c.acknowledged_below, e.next), exceptions = ARRAY(SELECT x FROM unnest(c.exceptions) AS x WHERE x < e.next)
      FROM unnest($2::int[], $3::bigint[]) AS e (partition, next) WHERE c.epoch = $1 AND c.partition = e.partition",
 ];
 
@@ -58,7 +58,7 @@ impl LogLives for PgStore {
         let rows: Vec<(i32, i64)> = sqlx::query_as(
             "SELECT partition, max(next) FROM (
                    SELECT partition, next_position AS next FROM acb.mailbox_checkpoint WHERE epoch = $1
-                   UNION ALL SELECT partition, greatest(watermark, (SELECT max(x) + 1 FROM unnest(exceptions) AS x)) FROM acb.cursor WHERE epoch = $1
+                   UNION ALL SELECT partition, greatest(acknowledged_below, (SELECT max(x) + 1 FROM unnest(exceptions) AS x)) FROM acb.cursor WHERE epoch = $1
                    UNION ALL SELECT partition, position + 1 FROM acb.delivery WHERE epoch = $1) AS reached
                GROUP BY partition",
         )

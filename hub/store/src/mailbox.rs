@@ -139,7 +139,7 @@ impl MailboxStore for PgStore {
                    LEFT JOIN acb.cursor AS c
                      ON c.agent_id = CASE WHEN due.address LIKE 'a:%' THEN substr(due.address, 3)::uuid END
                     AND c.epoch = $2 AND c.partition = due.partition
-                    AND (due.position < c.watermark OR due.position = ANY (c.exceptions))),
+                    AND (due.position < c.acknowledged_below OR due.position = ANY (c.exceptions))),
                removed AS (
                    DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE taken))
                    RETURNING true, address, partition, position, log_time, expires_at, sender),
@@ -337,7 +337,7 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
                 AS r (address, partition, position, log_time, expires_at, agent_id, sender)
            WHERE NOT EXISTS (
                SELECT FROM acb.cursor AS c
-               WHERE c.agent_id = r.agent_id AND c.epoch = $1 AND c.partition = r.partition AND c.watermark > r.position)
+               WHERE c.agent_id = r.agent_id AND c.epoch = $1 AND c.partition = r.partition AND c.acknowledged_below > r.position)
            ON CONFLICT DO NOTHING",
     )
     .bind(from_epoch(epoch))

@@ -127,7 +127,7 @@ async fn furnish(world: &World) {
         ),
         ("mailbox_checkpoint", "epoch, partition, next_position", "99, 0, 0".to_owned()),
         ("log_cut", "ended, epoch", "98, 99".to_owned()),
-        ("cursor", "agent_id, epoch, partition, watermark", format!("{alice}, 99, 0, 0")),
+        ("cursor", "agent_id, epoch, partition, acknowledged_below", format!("{alice}, 99, 0, 0")),
         ("delivery", "agent_id, epoch, partition, position, attempts", format!("{alice}, 99, 0, 0, 1")),
         (
             "dead_letter",

@@ -37,6 +37,8 @@ pub struct Subscription {
     filter: String,
     from: Since,
     positions: BTreeMap<u32, Position>,
+    /// Whether the hub has said where this subscription stands. Without a position that is before the first record of the log.
+    stands: bool,
     stream: Option<(Line, Streaming<ContextEvent>)>,
     patience: Patience,
     renewed: bool,
@@ -83,6 +85,7 @@ impl Client {
             client: self.clone(),
             context_type: context_type.into(),
             filter: filter.into(),
+            stands: matches!(from, Since::After(_)),
             from,
             positions,
             stream: None,
@@ -129,6 +132,7 @@ impl Subscription {
     }
 
     fn note(&mut self, event: &ContextEvent) {
+        self.stands = true;
         for position in event.positions.iter().chain(&event.position) {
             self.positions.insert(position.partition, *position);
         }
@@ -173,7 +177,7 @@ impl Subscription {
     fn request(&self) -> SubscribeRequest {
         use subscribe_request::From as Wire;
         let from = match self.from {
-            _ if !self.positions.is_empty() => Wire::After(Positions { positions: self.positions() }),
+            _ if self.stands => Wire::After(Positions { positions: self.positions() }),
             Since::Start => Wire::Start(true),
             Since::Time(time) => Wire::Time(time.into()),
             Since::Now | Since::After(_) => Wire::Now(true),

@@ -135,8 +135,11 @@ impl ContextService for ContextGate {
             match subscription.next().await {
                 Ok(notice) => {
                     let event = event(notice);
-                    parts.hold(event.encoded_len()).await;
-                    Some((Ok(event), Some((subscription, parts))))
+                    match parts.hold_made(event.encoded_len()).await {
+                        Ok(()) => Some((Ok(event), Some((subscription, parts)))),
+                        // The subscriber goes on behind what it was told.
+                        Err(status) => Some((Err(status), None)),
+                    }
                 }
                 Err(fault) => Some((Err(to_status(fault)), None)),
             }

@@ -133,6 +133,7 @@ impl Lookup {
         };
         match self.ask(leader, read).await {
             Ok(records) => Ok(records),
+            Err(error) if is_full(&error) => Err(self.clients.unavailable("read", &error)),
             Err(error) => Err(self.gone(topic).await.unwrap_or_else(|| self.clients.unavailable("read", &error))),
         }
     }
@@ -167,7 +168,7 @@ impl Lookup {
                 }
             }
         }
-        if answers.iter().flatten().any(Result::is_err)
+        if answers.iter().flatten().any(|answer| answer.as_ref().is_err_and(|error| !is_full(error)))
             && let Some(gone) = self.gone(topic).await
         {
             return Err(gone);
@@ -223,6 +224,11 @@ impl Lookup {
         let none = || Arc::new(Readers { turns: Turns::new(AT_A_TIME, WAITING), idle: Mutex::default() });
         Arc::clone(readers.entry(leader).or_insert_with(none))
     }
+}
+
+/// Whether a question was not asked, since too many wait. That says nothing of its topic.
+fn is_full(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
 }
 
 fn leaderless(topic: &TopicName, partition: Partition) -> BusError {

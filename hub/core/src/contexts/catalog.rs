@@ -8,13 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::{task::consume_budget, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     audience::{Access, may_follow, may_publish},
     change::{self, Change},
     context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, validate_labels, validate_ttl},
     expiry::ExpirySweep,
+    filter::yield_after,
     parts::{ContextConfig, ContextStores, Parts, RETRIES, busy},
     ports::{Created, ListFilter},
     subscription::{From, Source, Subscriber, Subscription},
@@ -271,15 +272,20 @@ impl Contexts {
             let step = if filter.is_some() { LIST_STEP } else { (size + 1 - contexts.len()).min(LIST_STEP) };
             let limit = u32::try_from(step).unwrap_or(u32::MAX);
             let read = self.parts.stores.contexts.list(&viewer, ListFilter { kind, after }, limit).await?;
-            let is_last = read.len() < step;
-            looked_at += read.len();
-            after = read.last().map(|context| context.id).or(after);
+            let mut is_last = read.len() < step;
             for context in read {
+                if filter.is_some() && looked_at > 0 && begun.elapsed() >= LOOKS_FOR {
+                    is_last = false;
+                    break;
+                }
+                looked_at += 1;
+                after = Some(context.id);
+                let evaluation = Instant::now();
                 // The query has decided already; what slipped through it must not be seen all the same.
                 if context.seen_by(&viewer) && filter.as_ref().is_none_or(|filter| filter.matches(&context)) {
                     contexts.push(context);
                 }
-                consume_budget().await;
+                yield_after(evaluation).await;
             }
             if page::cut(&mut contexts, size, bytes) {
                 after = contexts.last().map(|context| context.id);

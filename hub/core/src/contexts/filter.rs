@@ -1,8 +1,12 @@
 //! Filters of contexts: what they can be about, and what a change means to whoever asked for some contexts only.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use time::OffsetDateTime;
+use tokio::{
+    task::{consume_budget, yield_now},
+    time::Instant,
+};
 
 use super::{
     audience::Scope,
@@ -30,6 +34,18 @@ pub const CONTEXT: Vocabulary = Vocabulary {
         Field { name: "created_at", kind: Kind::Time },
     ],
 };
+
+/// The longest evaluation that others do not notice.
+const SHORT: Duration = Duration::from_millis(5);
+
+/// After an evaluation that began then: a filter that takes long, or matches nothing for long, must not keep others from their turn.
+pub(crate) async fn yield_after(evaluation: Instant) {
+    if evaluation.elapsed() > SHORT {
+        yield_now().await;
+    } else {
+        consume_budget().await;
+    }
+}
 
 /// A compiled filter of contexts.
 #[derive(Clone, Debug)]

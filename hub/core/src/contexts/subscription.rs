@@ -8,17 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use time::OffsetDateTime;
-use tokio::{
-    task::consume_budget,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     audience::may_follow,
     change::{Change, Event},
     context::{ContextId, MAX_INLINE_BYTES},
-    filter::{ContextFilter, Meaning},
+    filter::{ContextFilter, Meaning, yield_after},
     tail::{ContextTail, Found, HELD_BYTES, Place, Placed, epoch_changed},
     versions::Versions,
     visibility::Viewer,
@@ -215,6 +212,9 @@ impl Subscription {
         let asked = Instant::now();
         let mut pause = LOOK_AGAIN.0;
         let next = loop {
+            // Whoever opens many at once waits in a line of its own, and takes nobody's place among the questions to the log.
+            let line = source.reads.wait_in_line(subscriber.agent, MAX_INLINE_BYTES, MAX_WAITING).await;
+            let _line = line.ok_or_else(too_many_reads)?;
             let mut bounds = source.bus.bounds(topic).await.map_err(Fault::from)?;
             // A partition whose leader has changed may tell an end that is too early.
             for (bounds, read) in bounds.iter_mut().zip(source.tail.read()) {
@@ -264,14 +264,18 @@ impl Subscription {
                 return Ok(notice);
             }
             changes.mark_unchanged();
+            let bookmark_at = self.told.at + self.source.bookmark_every;
+            let is_due = |behind: u64| behind >= TELL_AFTER || behind > 0 && bookmark_at <= Instant::now();
+            // Nothing is pending: also where there always is more, which a filter drops, the subscriber hears where it stands.
+            if is_due(self.told.behind(&self.place.next)) {
+                return Ok(self.bookmark());
+            }
             let found = self.source.tail.find(&mut self.place);
             let behind = self.told.behind(&self.place.next);
-            let bookmark_at = self.told.at + self.source.bookmark_every;
-            let is_due = behind >= TELL_AFTER || behind > 0 && bookmark_at <= Instant::now();
             match found {
                 Found::Events(events) => self.pending.extend(events),
                 Found::Ended(fault) => return Err(fault),
-                Found::Behind(_) | Found::Nothing if is_due => return Ok(self.bookmark()),
+                Found::Behind(_) | Found::Nothing if is_due(behind) => return Ok(self.bookmark()),
                 Found::Behind(start) => match cancellation.run_until_cancelled(self.catch_up(&start)).await {
                     Some(read) => read?,
                     None => return self.end(behind),
@@ -312,12 +316,18 @@ impl Subscription {
             if *after_hole {
                 self.holes.insert(*partition);
             }
-            let last = self.versions.last(context.id);
-            if !self.versions.advance(context.id, context.version) || !context.seen_by(self.subscriber.viewer()?) {
+            // A version that the agent may not see is one that it was not told of: the next one comes after a gap.
+            if !context.seen_by(self.subscriber.viewer()?) {
                 continue;
             }
-            let is_whole = !self.holes.contains(partition) || last.is_some_and(|last| last + 1 == context.version);
+            let last = self.versions.last(context.id);
+            if !self.versions.advance(context.id, context.version) {
+                continue;
+            }
+            let is_whole = last.map_or(!self.holes.contains(partition), |last| last + 1 == context.version);
+            let evaluation = Instant::now();
             let meaning = self.filter.as_ref().map_or(Meaning::Change, |filter| filter.meaning(event, is_whole));
+            yield_after(evaluation).await;
             let position = Position { epoch: self.source.tail.epoch(), partition: *partition, offset: *offset };
             let notice = match meaning {
                 // Of what is gone already its deletion is told.
@@ -329,8 +339,6 @@ impl Subscription {
                 }
                 Meaning::Nothing => {
                     self.source.metrics.filtered_out();
-                    // A filter that matches nothing must not keep others from their turn.
-                    consume_budget().await;
                     continue;
                 }
             };

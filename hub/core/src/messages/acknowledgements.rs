@@ -2,7 +2,7 @@
 //! has ended. Where the store refuses what one of them has to write, the others are written without it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -181,9 +181,9 @@ impl Acknowledgements {
         self.lock().contains_key(&(agent, session_epoch))
     }
 
-    /// Whether nobody receives here.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+    /// The sessions that are open here.
+    pub(super) fn open(&self) -> Vec<(AgentId, u64)> {
+        self.lock().keys().copied().collect()
     }
 
     /// Writes what a session has at once, without what the others have.
@@ -207,7 +207,10 @@ impl Acknowledgements {
     }
 
     /// Whether nothing that ends is left to be written.
-    async fn write(&self, mailboxes: Vec<Arc<OpenMailbox>>) -> bool {
+    async fn write(&self, mut mailboxes: Vec<Arc<OpenMailbox>>) -> bool {
+        // One that is urged twice would be written twice, and the older write might be the last.
+        let mut seen = HashSet::new();
+        mailboxes.retain(|mailbox| seen.insert((mailbox.agent, mailbox.session_epoch)));
         let flushes = mailboxes.into_iter().map(|mailbox| {
             let closing = mailbox.closing().take();
             // Taken before what it waits for.

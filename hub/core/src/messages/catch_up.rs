@@ -213,6 +213,7 @@ pub(super) async fn fetch(
     positions: &[Position],
 ) -> Result<BTreeMap<Position, Found>, Fault> {
     let mut offsets: Vec<Offset> = positions.iter().copied().map(offset_of).collect();
+    offsets.sort_unstable();
     offsets.dedup();
     let mut records = BTreeMap::new();
     for (index, &offset) in offsets.iter().enumerate() {

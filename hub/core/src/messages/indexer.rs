@@ -76,7 +76,7 @@ pub(super) async fn run(
                 () = parts.lifecycle.stop.cancelled() => return,
                 count = work.recv_many(&mut batch, MAX_BATCH) => if count == 0 { return },
             }
-            take(&mut partitions, &mut batch);
+            parts.index.arrivals.tell(&take(&mut partitions, &mut batch));
             // Gathers what comes at about the same time, unless somebody waits for it.
             tokio::select! {
                 () = parts.lifecycle.stop.cancelled() => return,
@@ -90,7 +90,7 @@ pub(super) async fn run(
                 Err(_) => break,
             }
         }
-        take(&mut partitions, &mut batch);
+        parts.index.arrivals.tell(&take(&mut partitions, &mut batch));
         let advances: Vec<Advance> = (0..).zip(&partitions).filter_map(|(partition, behind)| behind.advance(partition)).collect();
         let named: Vec<(Partition, Position)> = advances.iter().map(|advance| (advance.partition, advance.to)).collect();
         match parts.index.store.index(parts.log.epoch, advances).await {
@@ -117,15 +117,18 @@ pub(super) async fn run(
     }
 }
 
-fn take(partitions: &mut [Behind], batch: &mut Vec<IndexWork>) {
+/// What another replica has written meanwhile is known here only now: whoever waits for it is told.
+fn take(partitions: &mut [Behind], batch: &mut Vec<IndexWork>) -> Vec<MailboxAddress> {
+    let mut written = Vec::new();
     for item in batch.drain(..) {
         if let Some(behind) = partitions.get_mut(item.partition as usize) {
             behind.next = behind.next.max(item.next);
-            if let Some(row) = item.row
-                && row.position >= behind.checkpoint
-            {
-                behind.rows.push_back(row);
+            match item.row {
+                Some(row) if row.position >= behind.checkpoint => behind.rows.push_back(row),
+                Some(row) => written.push(row.address),
+                None => {}
             }
         }
     }
+    written
 }

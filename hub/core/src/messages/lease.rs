@@ -28,14 +28,19 @@ pub(super) async fn open(parts: &Parts, agent: &Agent, options: &SessionOptions)
         take_over: options.take_over,
     };
     let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut missing = None;
     loop {
         match parts.cursors.open(parts.log.epoch, agent.id, &opening).await? {
             Opened::Begun(opened) => return Ok(opened),
-            // It ended here, and the store was not told.
+            // It ended here, and the store was not told; or it begins here right now.
             Opened::Held { lease, session_epoch }
                 if lease == parts.lifecycle.lease && !parts.acknowledgements.has(agent.id, session_epoch) =>
             {
-                opening.take_over = true;
+                opening.take_over = missing == Some(session_epoch);
+                missing = Some(session_epoch);
+                if !opening.take_over {
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
             Opened::Held { .. } if tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
             Opened::Held { .. } => {
@@ -60,10 +65,11 @@ pub(super) async fn keep(parts: Parts) {
             () = parts.lifecycle.stop.cancelled() => return,
             () = tokio::time::sleep(LEASE / 4) => {}
         }
-        if parts.acknowledgements.is_empty() {
+        let open = parts.acknowledgements.open();
+        if open.is_empty() {
             continue;
         }
-        if let Err(error) = parts.cursors.renew(parts.lifecycle.lease).await {
+        if let Err(error) = parts.cursors.renew(parts.lifecycle.lease, &open).await {
             tracing::warn!(%error, "the lease of this replica's sessions can't be renewed, trying again");
         }
     }

@@ -285,8 +285,9 @@ pub trait CursorStore: Send + Sync + 'static {
     /// this one does not say that it takes over. The lease is good for [`LEASE`] from now on.
     async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault>;
 
-    /// Keeps the sessions of a process of the hub alive for another [`LEASE`].
-    async fn renew(&self, lease: Uuid) -> Result<(), Fault>;
+    /// Keeps the sessions of a process of the hub alive for another [`LEASE`]: these. What else is said to be a session of it, and began longer ago
+    /// than [`LEASE`], is over.
+    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<(), Fault>;
 
     /// Writes what sessions changed, in one transaction, and answers with those (agent and session epoch) that are no longer the
     /// newest: nothing of theirs was written.

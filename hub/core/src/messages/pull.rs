@@ -26,6 +26,8 @@ const MESSAGES: (u32, u32) = (32, 1000);
 const BYTES: usize = 2 * 1024 * 1024;
 /// The longest wait for the first message.
 pub const MAX_WAIT: Duration = Duration::from_secs(20);
+/// The shortest wait for the first message: what is there has to be found.
+const FIRST: Duration = Duration::from_millis(250);
 /// How long the next message may take once there is one.
 const NEXT: Duration = Duration::from_millis(20);
 /// How long the mailbox stays an agent's that neither pulls nor acknowledges. Then what it was given is handed back.
@@ -75,7 +77,7 @@ impl Puller {
         self.touch();
         let max = if max == 0 { MESSAGES.0 } else { max.min(MESSAGES.1) } as usize;
         let mut pulled = Pulled { deliveries: Vec::new(), room: Vec::new() };
-        let (mut bytes, mut until) = (0, Instant::now() + wait.min(MAX_WAIT));
+        let (mut bytes, mut until) = (0, Instant::now() + wait.clamp(FIRST, MAX_WAIT));
         let asks = Asks(&self.demand);
         while pulled.deliveries.len() < max && bytes < BYTES {
             self.demand.one_more();

@@ -140,12 +140,11 @@ impl SendQueue {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(sequences.len() + 1);
         let sent = sequences.into_iter().map(|sequence| (sequence, None));
         for (sequence, fault) in sent.chain(refused.map(|(sequence, fault)| (sequence, Some(fault)))) {
-            let outcome = match self.failed {
-                Some(at) if sequence > at => Err(blocked(at)),
-                _ => match fault {
-                    Some(fault) => Err(fault),
-                    None => receipts.next().unwrap_or_else(|| Err(sender::unanswered())),
-                },
+            // What has an answer of its own was in the record, whatever became of the one before it.
+            let outcome = match (fault, self.failed) {
+                (None, at) => receipts.next().unwrap_or_else(|| Err(at.map_or_else(sender::unanswered, blocked))),
+                (Some(_), Some(at)) if sequence > at => Err(blocked(at)),
+                (Some(fault), _) => Err(fault),
             };
             match &outcome {
                 Ok(_) => self.failed = None,
@@ -224,6 +223,15 @@ mod tests {
         // The first was sent again: the sender knows.
         assert_eq!(send(&mut queue, vec![taken()]).1, [(1, None)]);
         assert_eq!(send(&mut queue, vec![taken(), taken()]), (vec![2, 4], vec![(2, None), (4, None)]));
+    }
+
+    #[test]
+    fn where_nothing_is_known_of_a_record_nothing_is_known_of_any_of_its_messages() {
+        let mut queue = queue(&[(1, 1), (2, 1), (3, 1)]);
+        let unknown = || Err(Fault::unavailable("LOG_UNKNOWN", "?"));
+        let (_, outcomes) = send(&mut queue, vec![unknown(), unknown()]);
+        assert_eq!(outcomes, [(1, Some("LOG_UNKNOWN")), (2, Some("LOG_UNKNOWN")), (3, Some("EARLIER_MESSAGE_FAILED"))]);
+        assert_eq!(queue.failed, Some(1));
     }
 
     #[test]

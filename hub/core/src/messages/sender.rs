@@ -25,7 +25,9 @@ use crate::{
 };
 
 /// Appends that wait to be seen, of all senders.
-const MAX_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 100_000;
+/// The reason where an append may be in the log, or not.
+const UNKNOWN: &str = "LOG_UNKNOWN";
 
 /// Sends one message and waits until it was seen in order.
 pub(super) async fn send(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Receipt, Fault> {
@@ -107,13 +109,14 @@ pub(super) async fn append_one(parts: &Parts, envelope: Envelope) -> Result<Rece
 }
 
 /// Appends messages of one sender as one record, and waits until each was seen in order. Where the record is not taken, the first has the
-/// fault, and there is no answer for the others. `envelopes` has one message at least.
+/// fault, and there is no answer for the others. Where that is not known, all have it: each may be in the log. `envelopes` has one message at least.
 pub(super) async fn append(parts: &Parts, from: &Agent, envelopes: Vec<Envelope>) -> Vec<Result<Receipt, Fault>> {
     let began = Instant::now();
     let sent: Vec<_> =
         envelopes.iter().map(|Envelope { message, .. }| (message.id, message.kind.as_str(), message.payload.len())).collect();
     let seen = match append_record(parts, from.id, envelopes).await {
         Ok(seen) => seen,
+        Err(fault) if fault.reason == UNKNOWN => return vec![Err(fault); sent.len()],
         Err(fault) => return vec![Err(fault)],
     };
     let receipts = sent.into_iter().zip(seen).map(|((id, kind, bytes), seen)| {
@@ -206,7 +209,7 @@ fn append_fault(error: AppendError) -> Fault {
             Fault::unavailable("LOG_REFUSED", format!("the log did not take the message ({why}): send it again"))
         }
         AppendError::Unknown(why) => Fault::unavailable(
-            "LOG_UNKNOWN",
+            UNKNOWN,
             format!("it is not known whether the log has the message ({why}): send it again with the same idempotency key"),
         ),
     }

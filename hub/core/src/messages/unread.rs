@@ -282,7 +282,7 @@ impl<'a> Look<'a> {
     /// A row was looked at.
     fn pass(&mut self, row: &IndexEntry) {
         if let Some(next) = self.position.next.get_mut(row.partition as usize) {
-            *next = row.position + 1;
+            *next = (*next).max(row.position + 1);
         }
     }
 

@@ -150,8 +150,8 @@ impl CursorStore for Refusing {
         self.store.open(epoch, agent, opening).await
     }
 
-    async fn renew(&self, lease: Uuid) -> Result<(), Fault> {
-        self.store.renew(lease).await
+    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<(), Fault> {
+        self.store.renew(lease, open).await
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
@@ -210,8 +210,8 @@ impl CursorStore for Slow {
         self.store.open(epoch, agent, opening).await
     }
 
-    async fn renew(&self, lease: Uuid) -> Result<(), Fault> {
-        self.store.renew(lease).await
+    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<(), Fault> {
+        self.store.renew(lease, open).await
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {

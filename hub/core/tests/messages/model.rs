@@ -439,7 +439,7 @@ impl CursorStore for ModelStore {
         }))
     }
 
-    async fn renew(&self, lease: Uuid) -> Result<(), Fault> {
+    async fn renew(&self, lease: Uuid, _open: &[(AgentId, u64)]) -> Result<(), Fault> {
         self.rows().leases.insert(lease, Instant::now() + LEASE);
         Ok(())
     }

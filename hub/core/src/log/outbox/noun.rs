@@ -17,7 +17,7 @@ pub trait Noun: Send + Sync + 'static {
     /// The partition where it belongs, of a topic with so many.
     fn partition(&self, entry: &Entry, partitions: u32) -> Partition;
     /// The record, made anew for each append, so that what it says of its time is true after an outage of the log. A fault drops the entry: it
-    /// could never be appended.
+    /// could never be appended. UNAVAILABLE leaves it to a replica that can.
     fn record(&self, entry: &Entry) -> Result<Record, Fault>;
     /// The same in less space, for a topic that does not take so large a record; readers get the rest elsewhere.
     fn smaller(&self, entry: &Entry) -> Result<Record, Fault>;

@@ -19,7 +19,7 @@ use super::{
     ports::{Entry, Instance, Outbox},
 };
 use crate::{
-    fault::Fault,
+    fault::{Code, Fault},
     kit::retries::Retries,
     log::bus::{AppendError, Bus, BusError, Partition, TopicName},
 };
@@ -45,6 +45,9 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Instances that are passed over. With more of them nothing else is looked for until some are tried again.
 const MAX_PASSED_OVER: usize = 10_000;
+
+/// Claims of a round, which then begins anew.
+const ROUND: usize = 64;
 
 /// A partition of a topic; without its number the topic.
 type Place = (TopicName, Option<Partition>);
@@ -74,6 +77,8 @@ pub struct Relay {
     passed_over: HashMap<Instance, Instant>,
     /// Whose turn it was last.
     last: Option<Instance>,
+    /// Claims of this round.
+    claims: usize,
 }
 
 /// What became of one entry.
@@ -104,6 +109,7 @@ impl Relay {
             refusing: Retries::new(RETRY, MAX_PASSED_OVER),
             passed_over: HashMap::new(),
             last: None,
+            claims: 0,
         }
     }
 
@@ -141,14 +147,20 @@ impl Relay {
                 break;
             }
             let passed_over: Vec<Instance> = self.passed_over.keys().cloned().collect();
+            // A round ends also where new instances always come behind the last one: the first ones must not wait for them.
+            if self.claims >= ROUND {
+                (self.last, self.claims) = (None, 0);
+            }
             let Some(claim) = self.outbox.claim(&nouns, self.last.as_ref(), &passed_over).await? else {
                 // Nothing behind the last one: the next round begins with the first.
+                self.claims = 0;
                 match self.last.take() {
                     Some(_) => continue,
                     None => break,
                 }
             };
             self.last = Some(claim.last());
+            self.claims += 1;
             let (settled, why) = self.relay(claim.entries()).await;
             debug!(settled = settled.len(), "entries of the outbox relayed");
             claim.done(&settled).await?;
@@ -257,6 +269,8 @@ async fn append(bus: &dyn Bus, entry: &Entry, noun: &dyn Noun, topic: &TopicName
     for smaller in [false, true] {
         let record = match if smaller { noun.smaller(entry) } else { noun.record(entry) } {
             Ok(record) => record,
+            // A newer replica can.
+            Err(fault) if fault.code == Code::Unavailable => return Outcome::Stays(fault.message),
             Err(fault) => {
                 error!(noun = name, %id, %fault, "a damaged entry of the outbox is dropped");
                 return Outcome::Settled;
