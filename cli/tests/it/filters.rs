@@ -1,4 +1,4 @@
-//! `watch --filter`, of messages; that of contexts is with what else is done to them.
+//! `receive --filter` and `watch --filter`, of messages; that of contexts is with what else is done to them.
 
 use crate::world::World;
 
@@ -11,9 +11,14 @@ async fn what_does_not_match_stays_unread() {
         world.run(&send).await.ok();
     }
     let filter = "message.topic == \"a\" && message.metadata[\"urgent\"] == \"yes\"";
-    let watch = ["watch", "-c", "inbox-by-filter", "--filter", filter, "--count", "2"];
-    let matched = world.run(&watch).await.ok().stdout;
-    assert_eq!(matched, "sender  a  one\nsender  a  four\n");
+    for takes in ["watch", "receive"] {
+        let command = [takes, "-c", "inbox-by-filter", "--filter", filter, "--count", "2"];
+        let matched = world.run(&command).await.ok().stdout;
+        assert_eq!(matched, "sender  a  one\nsender  a  four\n", "{takes}");
+    }
+    // What was taken is seen to be within about a second.
+    let left = ["unread", "-c", "inbox-by-filter", "--count"];
+    world.until("two are left", async || (world.json(&left).await["messages"] == 2).then_some(())).await;
     let rest = world.run(&["watch", "-c", "inbox-by-filter", "--count", "2"]).await.ok().stdout;
     assert_eq!(rest, "sender  b  two\nsender  a  three\n");
 }

@@ -35,6 +35,7 @@ fn special(table: &str, column: &str, tenant: &TestTenant) -> Option<String> {
         }
         ("acb.context", "scope") => "'public'".to_owned(),
         ("acb.context", "payload") => "''".to_owned(),
+        ("acb.dead_letter", "reason") => "'expired'".to_owned(),
         (_, "role") => "'observer'".to_owned(),
         (_, "cleanup") => "'delete'".to_owned(),
         _ => return None,

@@ -25,6 +25,8 @@ const EPOCH: Epoch = 7;
 const LEASE: Duration = Duration::from_millis(200);
 /// Bytes between two places at which the connection breaks, and the last place: beyond the traffic of any of these statements.
 const STEP: usize = 150;
+/// Less than the answer to a commit has.
+const FINE: u64 = 5;
 const END: u64 = 6_000;
 
 /// A store behind a connection that breaks.
@@ -91,11 +93,14 @@ async fn rows_and_checkpoint_move_together_and_once() {
     let world = Breaking::start().await;
     let (agent, later) = (AgentId(Uuid::new_v4()), OffsetDateTime::now_utc() + Duration::from_secs(3600));
     let (mut unanswered, mut done) = (0, 0);
-    for (from, bytes) in (0..).step_by(10).zip((0..END).step_by(STEP)) {
+    // Coarsely up to the first answer; then finely before it, where the commit is.
+    let (mut bytes, mut step) = (0, STEP as u64);
+    for from in (0..).step_by(10) {
         let rows: Vec<_> = (from..from + 10).map(|position| row(agent, position, later)).collect();
         let advance = Advance { partition: 0, from, to: from + 10, rows };
         let first = world.ask(bytes, world.store.index(EPOCH, vec![advance.clone()])).await;
-        if first.is_none() {
+        let is_answered = first.is_some();
+        if !is_answered {
             unanswered += 1;
             let again = Breaking::ask_again(async || world.store.index(EPOCH, vec![advance.clone()]).await).await;
             assert!(again == [Moved::Won] || again == [Moved::Lost(from + 10)], "{again:?}");
@@ -105,6 +110,12 @@ async fn rows_and_checkpoint_move_together_and_once() {
         let mailbox = [MailboxAddress::Agent(agent)];
         let entries = Breaking::ask_again(async || world.store.entries(EPOCH, &mailbox, &ranges, 10_000).await).await;
         assert_eq!(entries.iter().map(|row| row.position).collect::<Vec<_>>(), (0..from + 10).collect::<Vec<_>>());
+        match (is_answered, step) {
+            (true, FINE) => break,
+            (true, _) => (bytes, step) = (bytes.saturating_sub(step), FINE),
+            (false, _) => bytes += step,
+        }
+        assert!(bytes < END, "it is never answered");
     }
     assert!(unanswered > done && done > 0, "of {unanswered} without an answer {done} were carried out");
 }

@@ -336,7 +336,7 @@ async fn a_topic_that_is_not_pruned_stops_no_other() {
     // Gone with its session.
     sqlx::raw_sql(sqlx::AssertSqlSafe(refuse)).execute(&mut superuser).await.unwrap();
     let error = bus.prune().await.unwrap_err();
-    assert!(error.to_string().contains(broken.as_str()) && error.to_string().contains("not this one"), "{error}");
+    assert!(error.to_string().contains(broken.as_str()) && error.to_string().contains("P0001"), "{error}");
     let mut held = Vec::new();
     for topic in &topics {
         held.push(bus.read(topic, 0, 0, 10).await.unwrap().len());
