@@ -38,7 +38,7 @@ pub(crate) async fn run(home: &Home, log: &str, effort: Effort, target: &Path, r
         starts.push(seconds);
         memories.push(memory);
     }
-    report.value(format!("idle hub, log on {log}: resident memory"), median(memories), "MiB", 32.0);
+    report.value(format!("idle hub, log on {log}: resident memory"), median(memories), "MiB", 20.0);
     report.value(format!("hub, log on {log}: process start to ready, empty window"), median(starts), "s", 1.0);
     Ok(())
 }

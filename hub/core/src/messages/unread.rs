@@ -8,7 +8,7 @@ use std::{
 };
 
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     catch_up,
@@ -39,6 +39,10 @@ const RUN: usize = 8;
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Messages of a page: where nothing is said, and at most.
 const PAGE: (u32, u32) = (32, 100);
+/// Looks of one count.
+const COUNT_LOOKS: usize = 64;
+/// How long the index may take to catch up with what was read of the log.
+const INDEXED_WITHIN: Duration = Duration::from_secs(5);
 /// Messages that are counted at most.
 const MAX_COUNT: u64 = 10_000;
 /// The longest wait for a message.
@@ -117,9 +121,7 @@ impl Unread {
     pub async fn list(&self, agent: &Agent, wanted: (&str, &str), page_size: u32, token: &str) -> Result<UnreadPage, Fault> {
         self.parts.ready()?;
         let size = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) } as usize;
-        // What was read of the log is in the index a moment later.
-        let read: Vec<Position> = self.parts.log.read().collect();
-        catch_up::indexed(&self.parts, &read).await;
+        index_catches_up(&self.parts).await?;
         Look::begin(&self.parts, agent, wanted, token).await?.page(size).await
     }
 
@@ -129,11 +131,11 @@ impl Unread {
     /// `SENDER_NOT_FOUND`, or where store or log do not answer.
     pub async fn count(&self, agent: &Agent, from: &str) -> Result<UnreadCount, Fault> {
         self.parts.ready()?;
-        let read: Vec<Position> = self.parts.log.read().collect();
-        catch_up::indexed(&self.parts, &read).await;
+        index_catches_up(&self.parts).await?;
         let mut look = Look::begin(&self.parts, agent, (from, ""), "").await?;
         let mut count = UnreadCount::default();
-        loop {
+        // A rare sender's messages may be behind many others': no count walks through all of them.
+        for _ in 0..COUNT_LOOKS {
             let (rows, more) = look.rows().await?;
             for row in &rows {
                 look.pass(row);
@@ -152,6 +154,8 @@ impl Unread {
                 return Ok(count);
             }
         }
+        count.more = true;
+        Ok(count)
     }
 
     /// The messages after this place of such a list; where there are none, those that come next, or none within `timeout` (20 s at most).
@@ -167,8 +171,7 @@ impl Unread {
             let why = "too many calls of this agent, or of all, wait for messages: end some, or wait on one";
             Fault::new(Code::ResourceExhausted, "TOO_MANY_WAITS", why)
         })?;
-        let read: Vec<Position> = parts.log.read().collect();
-        catch_up::indexed(parts, &read).await;
+        index_catches_up(parts).await?;
         let mut token = token.to_owned();
         loop {
             let page = Look::begin(parts, agent, wanted, &token).await?.page(PAGE.0 as usize).await?;
@@ -188,6 +191,14 @@ impl Unread {
             }
         }
     }
+}
+
+/// What was read of the log is in the index a moment later.
+async fn index_catches_up(parts: &Parts) -> Result<(), Fault> {
+    let read: Vec<Position> = parts.log.read().collect();
+    timeout(INDEXED_WITHIN, catch_up::indexed(parts, &read))
+        .await
+        .map_err(|_| Fault::unavailable("INDEX_BEHIND", "the index of the mailboxes can't be written now: try again shortly"))
 }
 
 /// All addresses whose messages may be for the agent; its own is the first.
