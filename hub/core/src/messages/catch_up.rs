@@ -110,10 +110,7 @@ pub(super) async fn pages(
     ranges: &[(Partition, Range<Position>)],
     room: &Queue,
 ) -> Result<Vec<Page>, Fault> {
-    let mut addresses = vec![MailboxAddress::Agent(agent), MailboxAddress::All];
-    addresses.extend(snapshot.memberships_of(agent).map(|membership| MailboxAddress::Group(membership.group.clone())));
-    addresses.sort();
-    addresses.dedup();
+    let addresses = addresses(snapshot, agent);
     let rows = parts.index.store.entries(parts.log.epoch, &addresses, ranges, PAGE).await?;
     let mut reading = Reading { parts, agent, room, messages: 0, bytes: 0, full: false };
     let mut pages = Vec::with_capacity(ranges.len());
@@ -175,7 +172,7 @@ impl Reading<'_> {
                         messages.push((Arc::new(logged), room));
                     }
                     None => {
-                        tracing::warn!(partition, offset = row.position, agent = %self.agent, "the log no longer holds a message of the mailbox");
+                        tracing::warn!(partition, row.position, agent = %self.agent, "the log no longer holds a message of the mailbox");
                         if is_direct {
                             self.parts.metrics.forgotten();
                         }
@@ -255,6 +252,15 @@ fn messages(logged: &Logged) -> Result<Vec<Option<Envelope>>, Fault> {
         return Err(Fault::unavailable("RECORD_NEWER", message));
     }
     Ok(record::decode(value).unwrap_or_default().into_iter().map(Some).collect())
+}
+
+/// All addresses whose messages may be for the agent; its own is the first.
+pub(super) fn addresses(snapshot: &Snapshot, agent: AgentId) -> Vec<MailboxAddress> {
+    let mut groups: Vec<String> = snapshot.memberships_of(agent).map(|membership| membership.group.clone()).collect();
+    groups.sort();
+    groups.dedup();
+    let own = [MailboxAddress::Agent(agent), MailboxAddress::All];
+    own.into_iter().chain(groups.into_iter().map(MailboxAddress::Group)).collect()
 }
 
 /// Whether a row of one of its addresses is for the agent: it was there when the log took the message.

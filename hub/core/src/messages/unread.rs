@@ -166,7 +166,7 @@ impl Unread {
         self.parts.ready()?;
         let parts = &self.parts;
         let deadline = Instant::now() + timeout.min(MAX_WAIT);
-        let addresses = addresses(&parts.directory.snapshot(), agent.id);
+        let addresses = catch_up::addresses(&parts.directory.snapshot(), agent.id);
         let arrival = parts.index.arrivals.wait(addresses).ok_or_else(|| {
             let why = "too many calls of this agent, or of all, wait for messages: end some, or wait on one";
             Fault::new(Code::ResourceExhausted, "TOO_MANY_WAITS", why)
@@ -201,15 +201,6 @@ async fn index_catches_up(parts: &Parts) -> Result<(), Fault> {
         .map_err(|_| Fault::unavailable("INDEX_BEHIND", "the index of the mailboxes can't be written now: try again shortly"))
 }
 
-/// All addresses whose messages may be for the agent; its own is the first.
-fn addresses(snapshot: &Snapshot, agent: AgentId) -> Vec<MailboxAddress> {
-    let mut groups: Vec<String> = snapshot.memberships_of(agent).map(|membership| membership.group.clone()).collect();
-    groups.sort();
-    groups.dedup();
-    let own = [MailboxAddress::Agent(agent), MailboxAddress::All];
-    own.into_iter().chain(groups.into_iter().map(MailboxAddress::Group)).collect()
-}
-
 /// One pass over a mailbox.
 struct Look<'a> {
     parts: &'a Parts,
@@ -241,7 +232,7 @@ impl<'a> Look<'a> {
             agent: agent.id,
             from,
             filter,
-            addresses: addresses(&snapshot, agent.id),
+            addresses: catch_up::addresses(&snapshot, agent.id),
             cursors: cursors.into_iter().map(|(_, partition, cursor)| (partition, cursor)).collect(),
             snapshot,
             position,
@@ -325,8 +316,8 @@ impl<'a> Look<'a> {
                 }
                 let mut contents = self.contents(&run).await?;
                 for row in run {
-                    if self.wants(&row)
-                        && let Some(message) = contents.remove(&(row.partition, row.position))
+                    // What is not wanted has no content.
+                    if let Some(message) = contents.remove(&(row.partition, row.position))
                         && self.is_to_be_seen(&row, message.from_id)
                         && self.from.is_none_or(|from| message.from_id == from)
                         && self.filter.as_ref().is_none_or(|filter| filter.matches(&message))
