@@ -61,8 +61,8 @@ pub(crate) async fn run(args: &BootstrapArgs, output: Output) -> Result<(), Fail
         _ => Failure::failed(error),
     })?;
     match output {
-        Output::Json => output::json(&serde_json::json!({"bootstrapped": true, "warnings": warnings})),
-        Output::Table => {
+        Output::Document(syntax) => syntax.document(&serde_json::json!({"bootstrapped": true, "warnings": warnings})),
+        Output::Table { .. } => {
             warnings.iter().try_for_each(|warning| output::line(format!("warning: {warning}")))?;
             output::line("Bootstrapped: roles, database acb and provisioning functions are up to date.")
         }

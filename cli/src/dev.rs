@@ -1,7 +1,7 @@
 //! `acb dev`: all of ACB on this machine, from a folder of YAML.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::IsTerminal,
     path::PathBuf,
     sync::Arc,
@@ -16,6 +16,7 @@ use acb_operator::{
         deployments::{DeploymentStatus, Running},
         objects::ObjectStore,
         process::Programs,
+        resources::{self, Resources},
         run::{Standalone, StandaloneError, StandaloneOptions},
         state::{self, StateDir, StateError},
     },
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
+    client::login,
     output::{self, Exit, Failure, Output},
     standalone::{State, ready_condition, text},
     stop::Stop,
@@ -41,7 +43,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// What to run.
 #[derive(Args, Debug)]
 pub(crate) struct DevArgs {
-    /// Folder of YAML files (Tenants, Agents, Quotas), or one file. Watched: what you save is applied.
+    /// Folder of YAML or JSON files (Tenants, Agents, Quotas) with its subfolders, or one file. Watched: what you save is applied.
     /// What is gone from it for a few seconds is taken down, and its data with it where its deletion policy says so.
     #[arg(short, long, value_name = "DIR")]
     file: PathBuf,
@@ -71,7 +73,11 @@ pub(crate) struct DevArgs {
     /// Replication factor of topics; -1: the cluster's default.
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     kafka_replication_factor: i16,
-    /// Written once every tenant of the folder is ready: JSON, how each is reached; removed at the end [default: none].
+    /// Keeps a profile for every agent, so that `acb send -p TENANT/AGENT …` works at once; see `acb profile list`.
+    #[arg(long)]
+    login: bool,
+    /// Written once every tenant of the folder is ready, or can't be as it is written: JSON, how each that is ready is reached; removed
+    /// at the end [default: none].
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
@@ -114,6 +120,13 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     if let (Some(file), None) = (&args.ready_file, StateDir::existing(&options.state).ok().and_then(|state| state.holder())) {
         state::remove(file).map_err(Failure::failed)?;
     }
+    let loaded = Resources::load(&args.file).map_err(Failure::failed)?;
+    loaded.notes().iter().try_for_each(|note| say(output, &output::printable(note)))?;
+    let known = StateDir::existing(&options.state).ok().and_then(|state| ObjectStore::open(&state).ok());
+    if loaded.is_empty() && known.and_then(|store| resources::stored(&store).ok()).is_none_or(|stored| stored.is_empty()) {
+        let message = format!("{}: no Tenant, Agent or Quota of {} is in it", args.file.display(), acb_crds::API_VERSION);
+        return Err(Failure::new(Exit::NotFound, message));
+    }
     say(output, &format!("Starting: resources from {}, state in {}", args.file.display(), args.state.path().display()))?;
     let standalone = tokio::select! {
         started = Standalone::start(options) => started.map_err(|error| match error {
@@ -132,8 +145,9 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
         output,
         begun,
         ready_file: args.ready_file.clone(),
+        login: args.login,
         told: BTreeMap::new(),
-        access: BTreeMap::new(),
+        reached: BTreeMap::new(),
         all_ready: false,
         unwritten: false,
     };
@@ -163,8 +177,8 @@ async fn signals(mut asked: Stop, stop: CancellationToken, kill: CancellationTok
 /// A line of the log of events: text, or a JSON object.
 fn say(output: Output, message: &str) -> Result<(), Failure> {
     match output {
-        Output::Table => output::line(message),
-        Output::Json => output::line(json!({"event": "message", "message": message})),
+        Output::Table { .. } => output::line(message),
+        Output::Document(syntax) => syntax.record(&json!({"event": "message", "message": message})),
     }
 }
 
@@ -198,9 +212,13 @@ struct View {
     ready_file: Option<PathBuf>,
     /// What was last said of each object.
     told: BTreeMap<String, String>,
-    access: BTreeMap<String, Access>,
+    /// How each tenant that is ready is reached, as people know it.
+    reached: BTreeMap<String, Access>,
+    /// Keeps profiles.
+    login: bool,
+    /// None is on its way any more, and one is ready.
     all_ready: bool,
-    /// All are ready, and the file that says so is not written yet.
+    /// That is so, and the file that says it is not written yet.
     unwritten: bool,
 }
 
@@ -240,16 +258,28 @@ impl View {
 
     fn look(&mut self) -> Result<(), Trouble> {
         let mut seen = BTreeMap::new();
-        let mut tenants = Vec::new();
+        let mut tenants = BTreeMap::new();
+        let mut refused_agents = BTreeSet::new();
         for kind in Kind::ALL {
             for object in self.store.of_kind(kind.as_str())? {
-                let name = qualified(kind, &object);
                 let condition = ready_condition(&object).cloned().unwrap_or_default();
-                if kind == Kind::Tenant {
-                    let provisioned = text(&condition, "/status") == "True";
-                    tenants.push(provisioned && self.hub_runs(&object));
+                let is_ready = text(&condition, "/status") == "True";
+                match kind {
+                    Kind::Tenant => {
+                        let progress = match is_ready && self.hub_runs(&object) {
+                            true => Progress::Ready,
+                            false if is_stalled(&object) => Progress::Stalled,
+                            false => Progress::Underway,
+                        };
+                        tenants.insert(text(&object, "/metadata/name").to_owned(), progress);
+                    }
+                    Kind::Agent if !is_ready => {
+                        refused_agents
+                            .insert((text(&object, "/status/tenant").to_owned(), text(&object, "/metadata/name").to_owned()));
+                    }
+                    Kind::Agent | Kind::Quota => {}
                 }
-                seen.insert(name, condition);
+                seen.insert(qualified(kind, &object), condition);
             }
         }
         for (name, condition) in &seen {
@@ -260,17 +290,30 @@ impl View {
             self.told.remove(&name);
             say(self.output, &format!("{:>7.1}s  {name:<32} removed", self.begun.elapsed().as_secs_f64()))?;
         }
-        let access = access::export(&self.state, &self.store)?;
-        let ready = !tenants.is_empty() && tenants.iter().all(|ready| *ready);
-        let becomes_ready = ready && !self.all_ready;
-        let reachable = access != self.access && access.values().all(|access| !access.server.is_empty());
-        (self.access, self.all_ready) = (access, ready);
-        self.unwritten = ready && (self.unwritten || becomes_ready);
-        if ready && (reachable || becomes_ready) {
-            self.explain(&self.access)?;
+        let mut reached = access::export(&self.state, &self.store)?;
+        reached.retain(|tenant, access| tenants.get(tenant) == Some(&Progress::Ready) && !access.server.is_empty());
+        for (tenant, access) in &mut reached {
+            // The key of one that is refused opens nothing.
+            access.api_key_files.retain(|agent, _| !refused_agents.contains(&(tenant.clone(), agent.clone())));
         }
+        let news: Vec<&String> = reached
+            .iter()
+            .filter(|(tenant, access)| self.reached.get(*tenant) != Some(access))
+            .map(|(tenant, _)| tenant)
+            .collect();
+        let settled = tenants.values().all(|progress| *progress != Progress::Underway);
+        let ready = settled && tenants.values().any(|progress| *progress == Progress::Ready);
+        let becomes_ready = ready && !self.all_ready;
+        if !news.is_empty() {
+            self.explain(&reached, &news)?;
+        }
+        if becomes_ready {
+            self.conclude(&reached, &tenants)?;
+        }
+        (self.reached, self.all_ready) = (reached, ready);
+        self.unwritten = ready && (self.unwritten || becomes_ready);
         if let (Some(file), true) = (&self.ready_file, self.unwritten) {
-            state::write_json(file, &self.access)?;
+            state::write_json(file, &self.reached)?;
             self.unwritten = false;
         }
         Ok(())
@@ -292,35 +335,95 @@ impl View {
         if self.told.get(name) != Some(&line) {
             let seconds = self.begun.elapsed().as_secs_f64();
             match self.output {
-                Output::Table => output::line(format!("{seconds:>7.1}s  {name:<32} {line}"))?,
-                Output::Json => output::line(json!({"event": "status", "seconds": seconds, "object": name, "ready": condition}))?,
+                Output::Table { .. } => output::line(format!("{seconds:>7.1}s  {name:<32} {line}"))?,
+                Output::Document(syntax) => {
+                    syntax.record(&json!({"event": "status", "seconds": seconds, "object": name, "ready": condition}))?
+                }
             }
             self.told.insert(name.to_owned(), line);
         }
         Ok(())
     }
 
-    /// How each tenant is reached, in the words of the next command.
-    fn explain(&self, access: &BTreeMap<String, Access>) -> Result<(), Failure> {
-        if self.output == Output::Json {
-            return output::line(json!({"event": "ready", "seconds": self.begun.elapsed().as_secs_f64(), "tenants": access}));
+    /// How tenants are reached that just became ready, or are reached in another way now: in the words of the next command.
+    fn explain(&self, reached: &BTreeMap<String, Access>, news: &[&String]) -> Result<(), Failure> {
+        if self.login {
+            let of: BTreeMap<String, Access> = reached
+                .iter()
+                .filter(|(tenant, _)| news.contains(tenant))
+                .map(|(name, access)| (name.clone(), access.clone()))
+                .collect();
+            match login::keep_all(&of) {
+                Ok(names) => say(self.output, &format!("Logged in: {}", names.join(", ")))?,
+                // What runs goes on to run without.
+                Err(failure) => say(self.output, &format!("No profiles were kept: {failure}"))?,
+            }
+        } else if self.output.is_document() {
+            return Ok(());
         }
-        output::line(format!("\nAll tenants are ready after {:.1} s. Log in as an agent:", self.begun.elapsed().as_secs_f64()))?;
-        for (tenant, access) in access {
-            let ca = access.ca_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
-            for (agent, key) in &access.api_key_files {
-                let server = &access.server;
-                output::line(format!(
-                    "  acb login --context {tenant}/{agent} --server {server} --ca {ca} --api-key-file {}",
-                    key.display()
-                ))?;
+        let state = match self.state.root() == StateDir::default_path() {
+            true => String::new(),
+            false => format!(" --state {}", shell_quoted(&self.state.root().display().to_string())),
+        };
+        for tenant in news {
+            let Some(access) = reached.get(*tenant).filter(|_| !self.login) else { continue };
+            output::line(format!("\nTenant {tenant} is ready. Log in as one of its agents:"))?;
+            for agent in access.api_key_files.keys() {
+                output::line(format!("  acb login {tenant}/{agent}{state}"))?;
             }
         }
+        Ok(())
+    }
+
+    /// None is on its way any more.
+    fn conclude(&self, reached: &BTreeMap<String, Access>, tenants: &BTreeMap<String, Progress>) -> Result<(), Failure> {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let stalled: Vec<&str> =
+            tenants.iter().filter(|(_, progress)| **progress == Progress::Stalled).map(|(name, _)| name.as_str()).collect();
+        match self.output {
+            Output::Document(syntax) => {
+                syntax.record(&json!({"event": "ready", "seconds": seconds, "tenants": reached, "stalled": stalled}))
+            }
+            Output::Table { .. } if stalled.is_empty() => {
+                output::line(format!("\nAll tenants are ready after {seconds:.1} s."))?;
+                self.farewell()
+            }
+            Output::Table { .. } => {
+                let names = stalled.join(", ");
+                output::line(format!("\nReady after {seconds:.1} s, but for {names}: `acb get tenants` says why."))?;
+                self.farewell()
+            }
+        }
+    }
+
+    fn farewell(&self) -> Result<(), Failure> {
         if std::io::stdout().is_terminal() {
             output::line("Ctrl-C ends it. `acb get tenants` in another terminal shows the same.\n")?;
         }
         Ok(())
     }
+}
+
+/// How far a tenant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Its hub runs.
+    Ready,
+    /// As it is written it can't be.
+    Stalled,
+    /// It may come to be.
+    Underway,
+}
+
+fn is_stalled(object: &Value) -> bool {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|condition| condition["type"] == "Stalled" && condition["status"] == "True")
+}
+
+/// As a shell takes it for one word, whatever is in it.
+fn shell_quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 fn qualified(kind: Kind, object: &Value) -> String {
@@ -333,6 +436,16 @@ mod tests {
     use clap::FromArgMatches as _;
 
     use super::*;
+
+    #[test]
+    fn a_folder_of_any_name_is_one_word_for_a_shell() {
+        assert_eq!(shell_quoted("/var/lib/acb-1/dev"), "/var/lib/acb-1/dev");
+        for name in ["a b", "$(id)", "it's", "", "a;b", "*"] {
+            let line = format!("printf %s {}", shell_quoted(name));
+            let printed = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&printed.stdout), name);
+        }
+    }
 
     #[test]
     fn what_is_named_from_here_is_found_from_elsewhere() {

@@ -1,6 +1,6 @@
 //! `acb get`: resources and their status, as the state folder or a cluster has them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use acb_crds::schema::Kind;
 use acb_operator::runtime::standalone::{
@@ -12,10 +12,14 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    cluster::ClusterArgs,
     output::{self, Exit, Failure, Output},
+    platform::PlatformArgs,
     standalone::{State, ready_condition, text},
+    stop::Stop,
 };
+
+/// Between two looks of `--watch`.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What to show.
 #[derive(Args, Debug)]
@@ -28,66 +32,117 @@ pub(crate) struct GetArgs {
     /// Only of this namespace [default: all].
     #[arg(short, long)]
     namespace: Option<String>,
+    /// Goes on, and shows each again when it changes, until Ctrl-C.
+    #[arg(short, long)]
+    watch: bool,
     #[command(flatten)]
-    state: State,
-    #[command(flatten)]
-    cluster: ClusterArgs,
+    platform: PlatformArgs,
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
     Kind::find(name).ok_or_else(|| "use tenants, agents or quotas".to_owned())
 }
 
-type Row = fn(&Value) -> Vec<String>;
-
 /// Shows resources.
 pub(crate) async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
-    let (mut items, running) = if args.cluster.is_given() {
-        (args.cluster.place().open().await?.list(args.kind, args.namespace.as_deref()).await?, None)
-    } else {
-        let (items, running) = standalone(args)?;
-        if !running {
-            output::note(output, "acb dev is not running: this is what it saw last");
-        }
-        (items, Some(running))
-    };
-    let is_wanted = |object: &Value| {
-        args.name.as_deref().is_none_or(|name| text(object, "/metadata/name") == name)
-            && args.namespace.as_deref().is_none_or(|namespace| text(object, "/metadata/namespace") == namespace)
-    };
-    items.retain(is_wanted);
+    args.platform.say(output);
+    if args.watch {
+        return watch(args, output).await;
+    }
+    let (items, running) = args.items().await?;
+    if running == Some(false) {
+        output::note(output, "acb dev is not running: this is what it saw last");
+    }
     if let (Some(name), true) = (&args.name, items.is_empty()) {
         return Err(Failure::new(Exit::NotFound, format!("there is no {} {name}", args.kind)));
     }
     match (output, items.len(), &args.name) {
-        (Output::Json, 1, Some(_)) => output::json(&items[0]),
-        (Output::Json, ..) => {
+        (Output::Document(syntax), 1, Some(_)) => syntax.document(&items[0]),
+        (Output::Document(syntax), ..) => {
             let mut list = json!({"kind": format!("{}List", args.kind), "items": items});
             // A cluster is there, or there is no answer.
             if let Some(running) = running {
                 list["running"] = json!(running);
             }
-            output::json(&list)
+            syntax.document(&list)
         }
-        (Output::Table, ..) => {
-            let (header, row): (&[&str], Row) = match args.kind {
-                Kind::Tenant => (&["NAME", "TIER", "READY", "REASON", "AGENTS", "ENDPOINTS", "AGE"], tenant_row),
-                Kind::Agent => (&["NAMESPACE", "NAME", "ROLE", "READY", "REASON", "API KEY", "AGE"], agent_row),
-                Kind::Quota => (&["NAMESPACE", "NAME", "AGENTS", "READY", "REASON", "AGE"], quota_row),
-            };
-            output::table(header, items.iter().map(row).collect())?;
+        (Output::Table { wide }, ..) => {
+            let columns = columns(args.kind, wide);
+            let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+            output::table(&header, items.iter().map(|item| columns.iter().map(|(_, cell)| cell(item)).collect()).collect())?;
             items.iter().filter(|item| condition(item, "status") != "True").try_for_each(explain)
         }
     }
 }
 
+/// Shows what there is, and then each that changes, as it is then.
+async fn watch(args: &GetArgs, output: Output) -> Result<(), Failure> {
+    let mut stop = Stop::listen()?;
+    let mut unread = pin!(output::unread());
+    let mut shown: BTreeMap<String, Value> = BTreeMap::new();
+    let mut widths = Vec::new();
+    loop {
+        let (items, _) = args.items().await?;
+        let mut now: BTreeMap<String, Value> = BTreeMap::new();
+        for item in items {
+            now.insert(format!("{}/{}", text(&item, "/metadata/namespace"), text(&item, "/metadata/name")), item);
+        }
+        let changed: Vec<&Value> = now.iter().filter(|(key, item)| shown.get(*key) != Some(item)).map(|(_, item)| item).collect();
+        let gone = shown.iter().filter(|(key, _)| !now.contains_key(*key)).map(|(_, item)| item);
+        match output {
+            Output::Document(syntax) => {
+                changed.iter().try_for_each(|item| syntax.record(item))?;
+                gone.into_iter().try_for_each(|item| syntax.record(&json!({"deleted": item["metadata"]})))?;
+            }
+            Output::Table { wide } => {
+                let columns = columns(args.kind, wide);
+                let rows: Vec<Vec<String>> =
+                    changed.iter().map(|item| columns.iter().map(|(_, cell)| cell(item)).collect()).collect();
+                if widths.is_empty() {
+                    let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+                    widths = output::widths(&header, &rows);
+                    output::row(&widths, &header)?;
+                }
+                rows.iter().try_for_each(|row| output::row(&widths, row))?;
+                gone.into_iter().try_for_each(|item| {
+                    output::line(format_args!("{} is gone", output::printable(text(item, "/metadata/name"))))
+                })?;
+            }
+        }
+        shown = now;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.asked() => return Ok(()),
+            failure = &mut unread => return Err(failure),
+        }
+    }
+}
+
+impl GetArgs {
+    /// What is asked for, and whether `acb dev` runs where it is asked.
+    async fn items(&self) -> Result<(Vec<Value>, Option<bool>), Failure> {
+        let (mut items, running) = if self.platform.is_cluster() {
+            let cluster = self.platform.cluster.place().open().await?;
+            (cluster.list(self.kind, self.namespace.as_deref()).await?, None)
+        } else {
+            let (items, running) = standalone(&self.platform.state, self.kind)?;
+            (items, Some(running))
+        };
+        items.retain(|object| {
+            self.name.as_deref().is_none_or(|name| text(object, "/metadata/name") == name)
+                && self.namespace.as_deref().is_none_or(|namespace| text(object, "/metadata/namespace") == namespace)
+        });
+        Ok((items, running))
+    }
+}
+
 /// What the state folder has, and whether `acb dev` runs on it.
-fn standalone(args: &GetArgs) -> Result<(Vec<Value>, bool), Failure> {
-    let state = args.state.existing()?;
+fn standalone(state: &State, kind: Kind) -> Result<(Vec<Value>, bool), Failure> {
+    let state = state.existing()?;
     let store = ObjectStore::open(&state).map_err(Failure::failed)?;
     let accesses = access::read(&state).map_err(Failure::failed)?;
-    let mut items: Vec<Value> = store.of_kind(args.kind.as_str()).map_err(Failure::failed)?;
-    items.iter_mut().for_each(|item| attach(item, args.kind, &accesses));
+    let mut items: Vec<Value> = store.of_kind(kind.as_str()).map_err(Failure::failed)?;
+    items.iter_mut().for_each(|item| attach(item, kind, &accesses));
     Ok((items, state.holder().is_some()))
 }
 
@@ -124,7 +179,8 @@ fn condition(item: &Value, field: &str) -> String {
     ready_condition(item).map_or_else(|| "-".to_owned(), |ready| text(ready, &format!("/{field}")).to_owned())
 }
 
-fn age(item: &Value) -> String {
+/// Since when, in the one unit that says enough.
+pub(crate) fn age(item: &Value) -> String {
     let Ok(created) = OffsetDateTime::parse(text(item, "/metadata/creationTimestamp"), &Rfc3339) else { return "-".into() };
     let seconds = (OffsetDateTime::now_utc() - created).whole_seconds().max(0);
     match seconds {
@@ -135,43 +191,45 @@ fn age(item: &Value) -> String {
     }
 }
 
-fn tenant_row(item: &Value) -> Vec<String> {
-    vec![
-        shown(item, "/metadata/name"),
-        shown(item, "/spec/tier"),
-        condition(item, "status"),
-        condition(item, "reason"),
-        shown(item, "/status/agents"),
-        shown(item, "/status/endpoints/grpc"),
-        age(item),
-    ]
-}
+type Column = (&'static str, fn(&Value) -> String);
 
-fn agent_row(item: &Value) -> Vec<String> {
-    // A file here, a Secret on a cluster.
-    let key = if item.get("access").is_some() { "/access/apiKeyFile" } else { "/status/apiKeySecret" };
-    vec![
-        shown(item, "/metadata/namespace"),
-        shown(item, "/metadata/name"),
-        shown(item, "/spec/role"),
-        condition(item, "status"),
-        condition(item, "reason"),
-        shown(item, key),
-        age(item),
-    ]
-}
-
-fn quota_row(item: &Value) -> Vec<String> {
-    vec![
-        shown(item, "/metadata/namespace"),
-        shown(item, "/metadata/name"),
-        shown(item, "/status/agents"),
-        condition(item, "status"),
-        condition(item, "reason"),
-        age(item),
-    ]
+/// A table's columns, as the kinds' own definitions have them.
+fn columns(kind: Kind, wide: bool) -> Vec<Column> {
+    let name: Column = ("NAME", |item| shown(item, "/metadata/name"));
+    let namespace: Column = ("NAMESPACE", |item| shown(item, "/metadata/namespace"));
+    let ready: Column = ("READY", |item| condition(item, "status"));
+    let reason: Column = ("REASON", |item| condition(item, "reason"));
+    let agents: Column = ("AGENTS", |item| shown(item, "/status/agents"));
+    let message: Column = ("MESSAGE", |item| condition(item, "message"));
+    let age: Column = ("AGE", age);
+    let (mut columns, further): (Vec<Column>, Vec<Column>) = match kind {
+        Kind::Tenant => {
+            let tier: Column = ("TIER", |item| shown(item, "/spec/tier"));
+            let endpoints: Column = ("ENDPOINTS", |item| shown(item, "/status/endpoints/grpc"));
+            let id: Column = ("ID", |item| shown(item, "/status/tenantId"));
+            let namespace: Column = ("NAMESPACE", |item| shown(item, "/status/namespace"));
+            (vec![name, tier, ready, reason, agents, endpoints, age], vec![id, namespace, message])
+        }
+        Kind::Agent => {
+            let role: Column = ("ROLE", |item| shown(item, "/spec/role"));
+            // A file here, a Secret on a cluster.
+            let key: Column = ("API KEY", |item| {
+                shown(item, if item.get("access").is_some() { "/access/apiKeyFile" } else { "/status/apiKeySecret" })
+            });
+            let tenant: Column = ("TENANT", |item| shown(item, "/status/tenant"));
+            let kind: Column = ("TYPE", |item| shown(item, "/spec/type"));
+            let groups: Column = ("GROUPS", |item| shown(item, "/spec/groups"));
+            (vec![namespace, name, role, ready, reason, key, age], vec![tenant, kind, groups, message])
+        }
+        Kind::Quota => (vec![namespace, name, agents, ready, reason, age], vec![message]),
+    };
+    if wide {
+        columns.extend(further);
+    }
+    columns
 }
 
 fn explain(item: &Value) -> Result<(), Failure> {
-    output::line(format!("\n{}: {}", shown(item, "/metadata/name"), condition(item, "message")))
+    let (name, reason) = (shown(item, "/metadata/name"), condition(item, "reason"));
+    output::line(output::printable(&format!("\n{name}: {reason}: {}", condition(item, "message"))))
 }

@@ -58,7 +58,7 @@ pub(crate) async fn run(args: &IsolationArgs, output: Output) -> Result<(), Fail
     for name in victims {
         let victim = world.victim(name, args)?;
         let told = |row: &acb_isolation::Row| {
-            if output == Output::Table {
+            if !output.is_document() {
                 let verdict = if row.outcome.is_refused() { "refused" } else { "NOT REFUSED" };
                 // The table after it has everything again, for a reader that went away.
                 let _ = output::line(format!("{:<12} {:<36} {}", verdict, row.attack, row.prize));
@@ -67,8 +67,8 @@ pub(crate) async fn run(args: &IsolationArgs, output: Output) -> Result<(), Fail
         all.rows.extend(acb_isolation::run(&attacker, &victim, told).await.rows);
     }
     match output {
-        Output::Json => output::json(&all)?,
-        Output::Table => {
+        Output::Document(syntax) => syntax.document(&all)?,
+        Output::Table { .. } => {
             for row in all.breaches() {
                 output::line(format!("{} against {}: {:?}", row.attack, row.victim, row.outcome))?;
             }

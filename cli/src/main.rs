@@ -5,17 +5,21 @@ mod client;
 mod cluster;
 mod dev;
 mod get;
+mod help;
 mod isolation;
+mod moved;
 mod output;
 mod plan;
+mod platform;
 mod standalone;
+mod status;
 mod stop;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::output::{Exit, Failure, Output};
+use crate::output::{Exit, Failure, Format, Output};
 
 /// The Agentic Context Bus: isolated hubs for agents, from a few resources.
 #[derive(Debug, Parser)]
@@ -23,13 +27,13 @@ use crate::output::{Exit, Failure, Output};
     name = "acb",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage (plan: there are changes), 3 not found, 4 denied or not \
-                  authenticated, 5 unavailable or out of time."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 denied or not authenticated, 5 unavailable or out of \
+                  time, 6 (plan) there are changes."
 )]
 struct Cli {
     /// How results are printed.
     #[arg(short, long, global = true, value_enum, default_value_t, env = "ACB_OUTPUT")]
-    output: Output,
+    output: Format,
     /// What is logged to stderr: a tracing filter, such as `info` or `acb_operator=debug`.
     #[arg(long, global = true, default_value = "warn,kube_client=off", env = "ACB_LOG", value_name = "FILTER")]
     log: String,
@@ -55,7 +59,11 @@ enum Command {
     Dev(dev::DevArgs),
     /// Shows tenants, agents or quotas, and how they are, here or on a cluster.
     Get(get::GetArgs),
-    /// Shows what would be done for a folder of YAML, here or on a cluster. Exit code 2 where there are changes, 1 where something is refused.
+    /// Shows how a tenant is: its hub, agents and credentials, what happened last, and what it waits for.
+    Status(status::StatusArgs),
+    /// Shows what would be done for a folder of YAML, here or on a cluster.
+    ///
+    /// Exit code 6 where there are changes, 1 where something is refused.
     Plan(plan::PlanArgs),
     /// Prepares a PostgreSQL server for ACB: roles, database, provisioning functions. Needs a superuser; can be repeated.
     Bootstrap(bootstrap::BootstrapArgs),
@@ -70,15 +78,24 @@ enum Command {
     Client(client::Command),
 }
 
+/// The whole command line.
+fn command_line() -> clap::Command {
+    help::grouped(Cli::command())
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match command_line().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return help::report(&error),
+    };
+    let output = Output::from(cli.output);
     if let Err(failure) = start_logging(&cli.log, cli.log_format) {
-        return failure.report(cli.output);
+        return failure.report(output);
     }
-    match run(cli.command, cli.output).await {
+    match run(cli.command, output).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(cli.output),
+        Err(failure) => failure.report(output),
     }
 }
 
@@ -100,10 +117,33 @@ async fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(&args, output).await,
         Command::Bootstrap(args) => bootstrap::run(&args, output).await,
         Command::Isolation(args) => isolation::run(&args, output).await,
+        Command::Status(args) => status::run(&args, output).await,
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "acb", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command_line(), "acb", &mut script);
+            output::bytes(&script)
         }
         Command::Client(command) => client::run(command, output).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group_of_the_help() {
+        let mut grouped: Vec<&str> = help::GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        grouped.sort_unstable();
+        let command = Cli::command();
+        let mut shown: Vec<&str> = command
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+            .map(clap::Command::get_name)
+            .chain(["help"])
+            .collect();
+        shown.sort_unstable();
+        assert_eq!(grouped, shown);
+        command.debug_assert();
     }
 }

@@ -55,7 +55,7 @@ pub struct AgentSpec {
     #[schemars(length(max = 50), inner(length(max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub groups: Vec<String>,
-    /// Where it runs.
+    /// Where the agent runs, for those who look for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub location: Option<String>,
@@ -63,7 +63,7 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
     pub metadata: BTreeMap<String, String>,
-    /// What it may do.
+    /// What the agent may do in its tenant, from everything (`admin`) to looking on (`observer`).
     pub role: Role,
     /// Context types that it publishes. One that the Tenant does not list gets a topic, within the tier's allowance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -74,7 +74,7 @@ pub struct AgentSpec {
             .message("sys, system, default and names that start with kube are reserved: choose another name")
     )]
     pub publishes: Vec<String>,
-    /// Context types that it reads.
+    /// Context types that it reads and subscribes to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 63), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -137,7 +137,7 @@ pub struct Credentials {
     /// A client certificate. Not acted on yet: without `apiKey` beside it the Agent is `Stalled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<ClientCertificate>,
-    /// When keys are replaced.
+    /// When the API key is replaced by itself. Unset: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
 }
@@ -151,7 +151,7 @@ pub struct ApiKey {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccount {
-    /// Its name.
+    /// Name of the ServiceAccount.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -160,10 +160,10 @@ pub struct ServiceAccount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalSubject {
-    /// One of the Tenant's.
+    /// The issuer of its tokens: one of the Tenant's OIDC issuers.
     #[schemars(length(max = 500), regex(pattern = "^https://"))]
     pub issuer: String,
-    /// The `sub` of its tokens.
+    /// The `sub` that its tokens have.
     #[schemars(length(min = 1, max = 255))]
     pub subject: String,
 }
@@ -181,9 +181,9 @@ pub struct ClientCertificate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rotation {
-    /// Age at which a new one is made.
+    /// Age of the newest key at which another is made.
     pub every: Retention,
-    /// How long the old one still works.
+    /// How long the key before it still works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<Retention>,
 }
@@ -199,10 +199,10 @@ pub struct AgentStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// Whose agent it is.
+    /// Name of the Tenant whose agent it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// The Secret that holds `api-key`.
+    /// Name of the Secret whose key `api-key` holds the API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret: Option<String>,
     /// When that Secret was made, in RFC 3339.
@@ -220,6 +220,6 @@ pub struct AgentStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentEffective {
-    /// The smallest that apply.
+    /// The smallest limits that apply to the agent.
     pub limits: Limits,
 }

@@ -12,19 +12,28 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// `Ready`, `Reconciling`, `Stalled` (as in kstatus), or one of ACB's own.
+    #[schemars(length(min = 1, max = 316))]
     pub r#type: String,
-    /// `True`, `False` or `Unknown`.
+    /// Whether it holds: `True`, `False` or `Unknown`.
+    #[schemars(extend("enum" = ["True", "False", "Unknown"]))]
     pub status: String,
-    /// Of the spec that this was decided from.
+    /// The generation of the spec that this was decided from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
     /// When `status` last changed, in RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub last_transition_time: String,
-    /// Stable, for programs.
+    /// Why, in one word for programs. Stable.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"))]
     pub reason: String,
     /// For people: what is so, and what to do.
+    #[schemars(length(max = MAX_MESSAGE))]
     pub message: String,
 }
+
+/// The most characters of a condition's message, as in `metav1.Condition`.
+pub const MAX_MESSAGE: usize = 32_768;
 
 /// A credential that is in use, and since when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -40,27 +49,27 @@ pub struct CredentialStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Agents.
+    /// The most Agents that may be provisioned. When there are more, the youngest are Stalled with TooManyAgents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_agents: Option<i64>,
-    /// Messages that are sent in a minute.
+    /// The most messages that are sent in a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub messages_per_minute: Option<i64>,
-    /// Bytes that are sent in a minute.
+    /// The most bytes that are sent in a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub bytes_per_minute: Option<i64>,
-    /// Messages that are sent in a calendar month.
+    /// The most messages that are sent in a calendar month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub messages_per_month: Option<i64>,
-    /// Streams that are open at a time.
+    /// The most streams that are open at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub concurrent_streams: Option<i64>,
-    /// Bytes of stored contexts.
+    /// The most bytes of stored contexts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub storage_bytes: Option<i64>,
@@ -208,11 +217,11 @@ impl JsonSchema for Retention {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceList {
-    /// Such as `250m`.
+    /// CPU, in cores, such as `2` or `250m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?m?$"))]
     pub cpu: Option<String>,
-    /// Such as `128Mi`.
+    /// Memory, in bytes, such as `128Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?([kKMGT]i?)?$"))]
     pub memory: Option<String>,
@@ -222,10 +231,10 @@ pub struct ResourceList {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// What the scheduler reserves.
+    /// What the scheduler reserves for each replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<ResourceList>,
-    /// What it may use at most.
+    /// What each replica may use at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ResourceList>,
 }
@@ -234,21 +243,21 @@ pub struct Resources {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Toleration {
-    /// Of the taint. Empty: all.
+    /// Key of the taint. Empty: taints of every key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// `Equal` or `Exists`.
+    /// How the value is compared: `Equal` (where unset) or `Exists`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^(Equal|Exists)$"))]
     pub operator: Option<String>,
-    /// Of the taint.
+    /// Value of the taint, where the operator is `Equal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// Empty: all.
+    /// Effect of the taint. Empty: taints of every effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^(NoSchedule|PreferNoSchedule|NoExecute)$"))]
     pub effect: Option<String>,
-    /// For `NoExecute`.
+    /// Seconds that a taint with `NoExecute` is tolerated. Unset: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toleration_seconds: Option<i64>,
 }

@@ -4,6 +4,8 @@
 pub mod agent;
 mod cel;
 pub mod common;
+mod definition;
+pub mod document;
 pub mod names;
 pub mod quota;
 pub mod schema;

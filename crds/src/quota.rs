@@ -16,6 +16,8 @@ use crate::common::{Condition, Limits};
     version = "v1alpha1",
     kind = "Quota",
     plural = "quotas",
+    // `kubectl get quota` is to mean Kubernetes' own ResourceQuota, whose short name that is.
+    singular = "acbquota",
     shortname = "qta",
     category = "acb",
     namespaced,
@@ -54,18 +56,18 @@ pub struct QuotaSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
-    /// Labels of the Agent resource.
+    /// Labels that the Agent resource must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
-    /// One of these names.
+    /// The Agent has one of these names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 63)))]
     pub names: Vec<String>,
-    /// In one of these groups.
+    /// The Agent is in one of these groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)))]
     pub groups: Vec<String>,
-    /// One of these types.
+    /// The Agent is of one of these types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 200)))]
     pub types: Vec<String>,

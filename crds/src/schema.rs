@@ -5,14 +5,10 @@ use std::{collections::BTreeMap, fmt, sync::OnceLock};
 
 use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::core::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
 pub use crate::violation::{MAX_VIOLATIONS, Violation};
-use crate::{API_VERSION, Agent, Quota, Tenant, cel::Rules, violation::Violations};
-
-/// The most bytes of a file of resources.
-pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
+use crate::{API_VERSION, Agent, Quota, Tenant, cel::Rules, definition, violation::Violations};
 
 /// A resource of one of the kinds.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,18 +53,14 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| match kind {
             Self::Tenant => matches!(name.as_str(), "tenant" | "tenants" | "tn"),
             Self::Agent => matches!(name.as_str(), "agent" | "agents" | "agt"),
-            Self::Quota => matches!(name.as_str(), "quota" | "quotas" | "qta"),
+            Self::Quota => matches!(name.as_str(), "quota" | "quotas" | "acbquota" | "qta"),
         })
     }
 
     /// What is applied to a cluster.
     #[must_use]
     pub fn definition(self) -> CustomResourceDefinition {
-        match self {
-            Self::Tenant => Tenant::crd(),
-            Self::Agent => Agent::crd(),
-            Self::Quota => Quota::crd(),
-        }
+        definition::of(self)
     }
 }
 
@@ -122,115 +114,7 @@ impl Resource {
     }
 }
 
-/// Why a document was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadError {
-    /// The file.
-    pub source: String,
-    /// Which object, as far as the document says.
-    pub object: Option<ObjectRef>,
-    /// Never empty.
-    pub violations: Vec<Violation>,
-}
-
-impl std::error::Error for LoadError {}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, violation) in self.violations.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            match &self.object {
-                Some(object) => write!(f, "{}: {object}: {violation}", self.source)?,
-                None => write!(f, "{}: {violation}", self.source)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads the documents of a file. `source_name` is for messages.
-#[must_use]
-pub fn load(text: &str, source_name: &str) -> Vec<Result<Resource, LoadError>> {
-    let refuse = |object, violations| LoadError { source: source_name.to_owned(), object, violations };
-    if text.len() > MAX_FILE_BYTES {
-        let message = format!("the file has {} bytes, and at most {MAX_FILE_BYTES} are read: split it", text.len());
-        return vec![Err(refuse(None, vec![Violation::new("", message)]))];
-    }
-    let mut loaded = Vec::new();
-    for document in split(text) {
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_depth: 64, max_nodes: 100_000 },
-            with_snippet: false,
-            strict_booleans: true,
-        };
-        match serde_saphyr::from_str_with_options::<Option<Value>>(&document, options) {
-            Ok(None | Some(Value::Null)) => {}
-            Ok(Some(value)) => loaded.push(check(&value, None).map_err(|violations| refuse(identify(&value), violations))),
-            Err(error) => {
-                loaded.push(Err(refuse(None, vec![Violation::new("", format!("not YAML: {}", clip(&error.to_string())))])));
-            }
-        }
-    }
-    loaded
-}
-
-/// Everything in some files, and what was refused.
-#[derive(Clone, Debug, Default)]
-pub struct Loaded {
-    /// With the file that each is from.
-    pub resources: Vec<(String, Resource)>,
-    /// In the order of the files.
-    pub errors: Vec<LoadError>,
-}
-
-/// Reads files, given as name and text. Of two documents for one object the first is taken, and the second refused.
-#[must_use]
-pub fn collect(files: &[(String, String)]) -> Loaded {
-    let mut collected = Loaded::default();
-    let mut seen: BTreeMap<ObjectRef, String> = BTreeMap::new();
-    for (source, text) in files {
-        for document in load(text, source) {
-            match document {
-                Err(error) => collected.errors.push(error),
-                Ok(resource) => match seen.get(&resource.object()) {
-                    Some(first) => collected.errors.push(LoadError {
-                        source: source.clone(),
-                        violations: vec![Violation::new(
-                            "metadata.name",
-                            format!("duplicate name: {first} holds this object already; rename or remove one of them"),
-                        )],
-                        object: Some(resource.object()),
-                    }),
-                    None => {
-                        seen.insert(resource.object(), source.clone());
-                        collected.resources.push((source.clone(), resource));
-                    }
-                },
-            }
-        }
-    }
-    collected
-}
-
-/// Each document, with empty lines in place of what is before it, so that messages have the line of the file.
-fn split(text: &str) -> Vec<String> {
-    let mut documents = vec![String::new()];
-    for (number, line) in text.lines().enumerate() {
-        if line == "---" || line.starts_with("--- ") {
-            documents.push("\n".repeat(number));
-        }
-        if let Some(document) = documents.last_mut() {
-            document.push_str(if line == "---" { "" } else { line });
-            document.push('\n');
-        }
-    }
-    documents.retain(|document| !document.trim().is_empty());
-    documents
-}
-
-fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -259,8 +143,10 @@ pub fn check(value: &Value, old: Option<&Value>) -> Result<Resource, Vec<Violati
     check_metadata(kind, fields.get("metadata"), &mut violations);
     let mut document: Map<String, Value> = fields.clone();
     document.remove("status");
-    let document = Value::Object(document);
+    let mut document = Value::Object(document);
     let checker = checker(kind).map_err(|error| one("", format!("the schema of {kind} is broken, which is a bug: {error}")))?;
+    prune_nulls(&mut document, &checker.schema);
+    no_nul(&document, "", &mut violations);
     for error in checker.validator.iter_errors(&document) {
         if violations.is_full() {
             break;
@@ -362,14 +248,6 @@ fn make_strict(schema: &mut Value) {
     if fields.get("type").is_some_and(|name| name == "object") && !open {
         fields.insert("additionalProperties".into(), Value::Bool(false));
     }
-    if fields.get("nullable").is_some_and(|nullable| nullable == &Value::Bool(true)) {
-        if let Some(name) = fields.get("type").cloned() {
-            fields.insert("type".into(), json!([name, "null"]));
-        }
-        if let Some(options) = fields.get_mut("enum").and_then(Value::as_array_mut) {
-            options.push(Value::Null);
-        }
-    }
     for field in fields.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
         make_strict(field.1);
     }
@@ -377,6 +255,55 @@ fn make_strict(schema: &mut Value) {
         if let Some(inner) = fields.get_mut(name) {
             make_strict(inner);
         }
+    }
+}
+
+/// Removes fields that are null, which no schema of ours has, as an API server does: `groups:` with nothing behind it is absent.
+fn prune_nulls(value: &mut Value, schema: &Value) {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    match value {
+        Value::Object(fields) => {
+            let is_known = |name: &str| properties.is_some_and(|properties| properties.contains_key(name));
+            fields.retain(|name, value| !value.is_null() || !is_known(name));
+            for (name, value) in fields {
+                if let Some(field) = properties.and_then(|properties| properties.get(name)) {
+                    prune_nulls(value, field);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(schema) = schema.get("items") {
+                items.iter_mut().for_each(|item| prune_nulls(item, schema));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// PostgreSQL takes no text with a NUL. What is refused here is not half applied there.
+fn no_nul(value: &Value, path: &str, violations: &mut Violations) {
+    let is_bad = |text: &str| text.contains('\0');
+    match value {
+        Value::String(text) if is_bad(text) => {
+            violations.push(Violation::new(path, "a NUL character (\\0) can't be stored: remove it"));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| no_nul(item, &format!("{path}[{index}]"), violations));
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { clip(name) } else { format!("{path}.{}", clip(name)) };
+                if is_bad(name) {
+                    violations.push(Violation::new(
+                        path.replace('\0', ""),
+                        "a NUL character (\\0) in a name can't be stored: remove it",
+                    ));
+                } else {
+                    no_nul(value, &path, violations);
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -415,7 +342,7 @@ fn unique(value: &Value, schema: &Value, path: &str, violations: &mut Violations
 }
 
 /// Cuts what a user wrote to what a message can hold.
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     const MOST: usize = 200;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &text[..end]),

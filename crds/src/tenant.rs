@@ -62,7 +62,7 @@ pub struct TenantSpec {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub context_types: Vec<ContextType>,
-    /// The tenant's hub.
+    /// The hub that the tenant's agents connect to: how many replicas it has, with what resources, and who reaches it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub: Option<Hub>,
     /// An existing namespace for the Agents, instead of `acb-<name>`. It must carry the label `acb.dev/tenant` with this Tenant's name.
@@ -80,7 +80,7 @@ pub struct TenantSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub admins: Vec<Subject>,
-    /// What becomes of the data when the Tenant is deleted: `Retain` (the default) or `Delete`.
+    /// What happens to the tenant's rows and topics when this Tenant is deleted. `Retain` (the default) keeps them under the tenant's name; `Delete` removes them, and both namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
     /// Refuses all of the tenant's agents, and keeps everything.
@@ -124,14 +124,14 @@ impl Tier {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ContextType {
-    /// Becomes part of the topic's name.
+    /// Name of the type, as agents publish and subscribe to it. It is a part of the topic's name.
     #[schemars(length(max = 63), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     #[x_kube(
         validation = Rule::new("!(self in ['sys', 'system', 'default']) && !self.startsWith('kube')")
             .message("sys, system, default and names that start with kube are reserved: choose another name")
     )]
     pub name: String,
-    /// 4 where unset. They may grow: the order of each context then starts anew.
+    /// Partitions of the topic, 4 where unset. They may grow, never shrink: the order of each context then starts anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self >= oldSelf").message("partitions can only grow: make a new context type for fewer"))]
@@ -139,14 +139,14 @@ pub struct ContextType {
     /// How long the log keeps changes: `7d` where unset, `9999d` at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// `delete` (the default) drops what is older than the retention; `compact` keeps the last change of each context.
+    /// How the topic is kept within bounds. `delete` (the default) drops what is older than the retention; `compact` keeps the last change of each context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleanup: Option<Cleanup>,
     /// Bytes of a published context with its envelope: 1048576 where unset, which is also the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 1_048_576))]
     pub max_message_bytes: Option<u32>,
-    /// What payloads must meet.
+    /// The JSON Schema that payloads of this type must meet. Others are refused when they are shared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<PayloadSchema>,
 }
@@ -176,13 +176,13 @@ impl Cleanup {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PayloadSchema {
-    /// Contexts carry it.
+    /// Id of the schema. Each context that was checked with it carries it.
     #[schemars(length(min = 1, max = 200))]
     pub id: String,
-    /// Contexts carry it.
+    /// Version of the schema. Each context that was checked with it carries it.
     #[schemars(length(min = 1, max = 50))]
     pub version: String,
-    /// A JSON Schema (draft 2020-12).
+    /// The JSON Schema itself (draft 2020-12).
     #[schemars(schema_with = "crate::common::free_object")]
     pub schema: serde_json::Value,
 }
@@ -198,36 +198,36 @@ pub struct PayloadSchema {
         .message("minReplicas is more than maxReplicas")
 )]
 pub struct Hub {
-    /// 1 where unset.
+    /// Replicas of the hub, 1 where unset. Set together with neither minReplicas nor maxReplicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 50))]
     pub replicas: Option<u32>,
-    /// Of a HorizontalPodAutoscaler.
+    /// Lower bound of the hub's HorizontalPodAutoscaler (70 % CPU). Set together with maxReplicas, instead of replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 50))]
     pub min_replicas: Option<u32>,
-    /// Of a HorizontalPodAutoscaler.
+    /// Upper bound of the hub's HorizontalPodAutoscaler (70 % CPU). Set together with minReplicas, instead of replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 50))]
     pub max_replicas: Option<u32>,
-    /// Of each replica. Where nothing is given: requests of `100m` and `64Mi`, and a limit of `1Gi` of memory.
+    /// Resources of each replica. Where nothing is given: requests of `100m` and `64Mi`, and a limit of `1Gi` of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// As in a PodSpec.
+    /// Labels that a node must have to run a replica of the hub, as in a PodSpec.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// As in a PodSpec.
+    /// Taints of nodes that replicas of the hub tolerate, as in a PodSpec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub tolerations: Vec<Toleration>,
-    /// As in a PodSpec.
+    /// Where replicas of the hub are scheduled, as in a PodSpec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::common::free_object")]
     pub affinity: Option<serde_json::Value>,
-    /// How the hub is reached.
+    /// The Service in front of the hub's replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<HubService>,
-    /// A route of the Gateway API to the hub.
+    /// A TLSRoute of the Gateway API that hands TLS through to the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Gateway>,
     /// Who may connect to the hub beside the pods in the tenant's namespace.
@@ -240,7 +240,7 @@ pub struct Hub {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HubService {
-    /// `ClusterIP` where unset.
+    /// Type of the Service: `ClusterIP` where unset, `NodePort` or `LoadBalancer` to be reached from outside of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#type: Option<ServiceType>,
 }
@@ -272,13 +272,13 @@ impl ServiceType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Gateway {
-    /// Its name.
+    /// Name of the Gateway.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Where it is.
+    /// Namespace of the Gateway.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// By which agents know the hub.
+    /// Hostname by which agents connect to the hub. It is in the hub's certificate.
     #[schemars(length(min = 1, max = 253))]
     pub hostname: String,
 }
@@ -288,11 +288,11 @@ pub struct Gateway {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.__namespace__) != has(self.cidr)").message("set either namespace or cidr"))]
 pub struct IngressPeer {
-    /// All pods of this namespace.
+    /// Namespace whose pods may all connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: Option<String>,
-    /// These addresses, such as `10.1.0.0/16`.
+    /// Addresses that may connect, such as `10.1.0.0/16`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 50), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]{1,3}$"))]
     pub cidr: Option<String>,
@@ -325,12 +325,12 @@ impl Registration {
     validation = Rule::new("(self.kind == 'ServiceAccount') == has(self.__namespace__)").message("namespace goes with kind ServiceAccount")
 )]
 pub struct Subject {
-    /// Of the subject.
+    /// What becomes a tenant admin: a `User`, a `Group` or a `ServiceAccount`.
     pub kind: SubjectKind,
-    /// Of the subject.
+    /// Name of the user, group or ServiceAccount that becomes a tenant admin.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Of a ServiceAccount.
+    /// Namespace of the ServiceAccount. For users and groups there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
@@ -372,7 +372,7 @@ pub enum DeletionPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
-    /// 90 where unset.
+    /// Days that audit records are kept, 90 where unset. Not acted on yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 90, max = 3650))]
     pub retention_days: Option<u32>,
@@ -386,7 +386,7 @@ pub struct Auth {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub oidc: Vec<OidcIssuer>,
-    /// Client certificates.
+    /// Agents that prove who they are by a client certificate. Not acted on yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtls: Option<Mtls>,
 }
@@ -395,10 +395,10 @@ pub struct Auth {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OidcIssuer {
-    /// Where its discovery document is.
+    /// The `iss` of its tokens: the HTTPS URL below which its discovery document is.
     #[schemars(length(max = 500), regex(pattern = "^https://"))]
     pub issuer: String,
-    /// What its tokens must be for.
+    /// What the `aud` of its tokens must hold.
     #[schemars(length(min = 1, max = 200))]
     pub audience: String,
 }
@@ -426,22 +426,22 @@ pub struct TenantStatus {
     /// 20 hex digits: what the tenant is called in PostgreSQL and Kafka.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
-    /// Where its Agents and Quotas go.
+    /// Namespace that its Agents and Quotas belong into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Where its hub runs.
+    /// Namespace that its hub runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub_namespace: Option<String>,
-    /// How many Agents it has.
+    /// How many Agents the tenant has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<i64>,
-    /// What holds, where the spec is silent too.
+    /// Spec, defaults of the tier and Quotas combined: the values in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<TenantEffective>,
-    /// Which systems hold its data.
+    /// The systems that hold the tenant's data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// How to reach its hub.
+    /// How agents reach the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
     /// What its hub logs in and signs with.
@@ -456,15 +456,15 @@ pub struct TenantStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantEffective {
-    /// Of the whole tenant.
+    /// Limits of the tenant as a whole.
     pub limits: Limits,
-    /// Of an agent, before Quotas.
+    /// Limits of each agent, before Quotas make them smaller.
     pub agent_limits: Limits,
-    /// Of the hub.
+    /// Replicas of the hub.
     pub hub_replicas: u32,
-    /// As in the spec.
+    /// Who may be an agent: `Declared` or `Open`.
     pub registration: String,
-    /// As in the spec.
+    /// What happens to the tenant's data when it is deleted: `Retain` or `Delete`.
     pub deletion_policy: String,
     /// Those of the spec, and those that Agents publish.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -475,12 +475,12 @@ pub struct TenantEffective {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// `postgres` or `kafka`.
+    /// Where messages and changes are logged: `postgres` or `kafka`.
     pub bus: String,
-    /// Of the operator's list.
+    /// Name of the Kafka cluster, of those that the operator has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kafka: Option<String>,
-    /// Of the operator's list.
+    /// Name of the PostgreSQL server, of those that the operator has.
     pub postgres: String,
 }
 
@@ -488,7 +488,7 @@ pub struct Placement {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoints {
-    /// `host:port` of each, TLS 1.3.
+    /// `host:port` of each way to the hub, for gRPC over TLS 1.3.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc: Vec<String>,
     /// ConfigMap in the tenant's namespace with the `ca.crt` that the hub's certificate is checked against.

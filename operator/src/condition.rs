@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use acb_crds::Condition;
+use acb_crds::{Condition, common::MAX_MESSAGE};
 
 /// The condition that says what of the brokers' settings puts a tenant's data at risk.
 pub const KAFKA_AT_RISK: &str = "KafkaAtRisk";
@@ -121,7 +121,8 @@ pub fn conditions(outcome: &Outcome, suspended: bool, not_acted_on: &[String]) -
         r#type: name.to_owned(),
         status: if holds { "True" } else { "False" }.to_owned(),
         reason: reason.to_string(),
-        message: message.to_owned(),
+        // An API server refuses a status with a longer one, and then says nothing at all.
+        message: message.chars().take(MAX_MESSAGE).collect(),
         ..Condition::default()
     };
     let mut conditions = vec![condition("Ready", ready, reason, &message)];

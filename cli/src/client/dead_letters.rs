@@ -135,8 +135,8 @@ impl List {
         let letters = client.dead_letters(letters).take(limit);
         let letters: Vec<DeadLetter> = letters.try_collect().await.map_err(|error| refused("dead letters", &error))?;
         match output {
-            Output::Json => output::json(&letters.iter().map(view).collect::<Vec<_>>()),
-            Output::Table => output::table(
+            Output::Document(syntax) => syntax.document(&letters.iter().map(view).collect::<Vec<_>>()),
+            Output::Table { .. } => output::table(
                 &["ID", "REASON", "FROM", "TO", "TOPIC", "BYTES", "SINCE", "STATE"],
                 letters
                     .into_iter()
@@ -168,12 +168,12 @@ impl Get {
         let (letter, received) = client.dead_letter(&self.id).await.map_err(|error| refused(&object, &error))?;
         let message = received.message();
         match output {
-            Output::Json => {
+            Output::Document(syntax) => {
                 let mut value = view(&letter);
                 value["message"] = payload::message(message);
-                output::json(&value)
+                syntax.document(&value)
             }
-            Output::Table => {
+            Output::Table { .. } => {
                 let time = |at| system_time(at).map(payload::time_in_seconds).unwrap_or_default();
                 let facts = [
                     ("id", letter.id.clone()),
@@ -272,26 +272,26 @@ async fn tell(outcomes: impl Stream<Item = Result<DeadLetterOutcome, Error>>, ou
             None => {
                 done += 1;
                 match output {
-                    Output::Json => output::line(json!({
+                    Output::Document(syntax) => syntax.record(&json!({
                         "id": outcome.id, "state": state_name(outcome.state()), "replayedAs": named(&outcome.replayed_as),
                         "before": outcome.before,
                     }))?,
-                    Output::Table => {
+                    Output::Table { .. } => {
                         let was = if outcome.before { "was " } else { "" };
                         output::line(format_args!("{}  {was}{}", outcome.id, state(outcome.state(), &outcome.replayed_as)))?;
                     }
                 }
             }
             Some(failure) => {
-                if output == Output::Json {
-                    output::line(json!({"id": outcome.id, "error": failure.message, "reason": failure.reason}))?;
+                if let Output::Document(syntax) = output {
+                    syntax.record(&json!({"id": outcome.id, "error": failure.message, "reason": failure.reason}))?;
                 }
                 failed.push(Error::refused(Code::from(failure.code), failure.reason.clone(), failure.message.clone()));
             }
         }
     }
     match failed.first() {
-        None if done == 0 && output == Output::Table => output::line("No dead letters match."),
+        None if done == 0 && !output.is_document() => output::line("No dead letters match."),
         None => Ok(()),
         Some(first) => {
             let object = if failed.len() == 1 && done == 0 {

@@ -1,11 +1,11 @@
 //! Messages and inline contexts that are sent from the command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use acb_sdk::{Context, Message, system_time};
-use serde_json::{Value, json};
+use acb_sdk::Message;
+use serde_json::json;
 
-use super::{Target, description::Description, payload, refused};
+use super::{Target, payload, refused};
 use crate::output::{self, Exit, Failure, Output};
 
 /// Sends a message to an agent, a group or all.
@@ -15,7 +15,7 @@ pub(crate) struct Send {
     target: Target,
     /// The agent that it is for. With --group or --all there is none: DATA comes first.
     to: Option<String>,
-    /// What it says: text, `-` for the standard input, `@file` for a file.
+    /// What it says: text, `-` for the standard input, `@file` for a file, `@@text` for a text that begins with @.
     data: Option<String>,
     /// To the members of this group.
     #[arg(long, conflicts_with = "all")]
@@ -73,8 +73,10 @@ impl Send {
         let client = self.target.connect().await?;
         let sent = client.send(message).await.map_err(|error| refused(&format!("message to {recipient}"), &error))?;
         match output {
-            Output::Json => output::json(&json!({"messageId": sent.message_id, "deduplicated": sent.deduplicated})),
-            Output::Table => output::line(format_args!("Sent {} to {recipient}.", sent.message_id)),
+            Output::Document(syntax) => {
+                syntax.document(&json!({"messageId": sent.message_id, "deduplicated": sent.deduplicated}))
+            }
+            Output::Table { .. } => output::line(format_args!("Sent {} to {recipient}.", sent.message_id)),
         }
     }
 }
@@ -96,7 +98,7 @@ pub(crate) struct Request {
     target: Target,
     /// The agent that is asked.
     to: String,
-    /// What is asked: text, `-` for the standard input, `@file` for a file.
+    /// What is asked: text, `-` for the standard input, `@file` for a file, `@@text` for a text that begins with @.
     #[arg(default_value = "")]
     data: String,
     /// What it chooses its handler by.
@@ -123,53 +125,12 @@ impl Request {
             Failure::failed(format_args!("request to agent {:?}: it answers that it failed: {reason}", self.to))
         });
         match (output, failure) {
-            (Output::Json, failure) => {
-                output::json(&payload::message(reply.message()))?;
+            (Output::Document(syntax), failure) => {
+                syntax.document(&payload::message(reply.message()))?;
                 failure.map_or(Ok(()), Err)
             }
-            (Output::Table, Some(failure)) => Err(failure),
-            (Output::Table, None) => output::line(payload::printable(&reply.message().payload)),
+            (Output::Table { .. }, Some(failure)) => Err(failure),
+            (Output::Table { .. }, None) => output::line(payload::printable(&reply.message().payload)),
         }
     }
-}
-
-/// Shares a payload of at most 1 MiB as a context.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Share {
-    #[command(flatten)]
-    target: Target,
-    /// The file; `-` is the standard input.
-    file: PathBuf,
-    #[command(flatten)]
-    description: Description,
-}
-
-impl Share {
-    pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
-        let bytes = payload::file(&self.file)?;
-        let object = format!("{} as {:?}", self.file.display(), self.description.r#type);
-        let client = self.target.connect().await?;
-        let content_type = payload::content_type(&bytes);
-        let share = client.share(&self.description.r#type, bytes);
-        let share = self.description.describe(share, content_type);
-        let context = share.send().await.map_err(|error| refused(&object, &error))?;
-        match output {
-            Output::Json => output::json(&view(&context)),
-            Output::Table => output::line(format_args!("Shared {} ({} bytes).", context.id, context.size)),
-        }
-    }
-}
-
-/// A context as JSON, without its payload.
-pub(super) fn view(context: &Context) -> Value {
-    let scope = context.access.as_ref().map(|access| access.scope().as_str_name().trim_start_matches("SCOPE_").to_lowercase());
-    let access = context.access.clone().unwrap_or_default();
-    json!({
-        "scope": scope, "groups": access.groups, "agents": access.agents,
-        "id": context.id, "type": context.r#type, "creator": context.creator, "version": context.version, "size": context.size,
-        "contentType": context.content_type, "metadata": context.metadata, "sha256": hex::encode(&context.checksum),
-        "createdAt": system_time(context.created_at).map(payload::time),
-        "updatedAt": system_time(context.updated_at).map(payload::time),
-        "expiresAt": system_time(context.expires_at).map(payload::time),
-    })
 }

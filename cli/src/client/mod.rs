@@ -1,22 +1,19 @@
 //! The commands that speak to a tenant's hub.
 
-mod agents;
-mod changes;
+mod agent;
+mod context;
 mod dead_letters;
-mod description;
 mod exchange;
-mod found;
+pub(crate) mod login;
 mod mailbox;
 mod payload;
 mod profile;
+mod profiles;
 mod program;
 mod receive;
 mod refusal;
 mod reply;
-mod session;
-mod shared;
 mod target;
-mod transfer;
 mod unread;
 mod watch;
 
@@ -26,14 +23,16 @@ use crate::output::{Failure, Output};
 /// The commands that speak to a tenant's hub.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Exchanges an API key, and keeps it with the hub's address as a context.
-    Login(session::Login),
-    /// Lists the kept contexts, or chooses the current one.
-    Contexts(session::Contexts),
-    /// Shows whom the current context speaks for.
-    Whoami(session::Whoami),
-    /// Lists the agents of the tenant.
-    Agents(agents::Agents),
+    /// Logs in as an agent: keeps its API key with the hub's address as a profile.
+    Login(login::Login),
+    /// Forgets a profile and the key in it.
+    Logout(login::Logout),
+    /// Shows whom the current profile speaks for.
+    Whoami(login::Whoami),
+    /// Lists the kept profiles, chooses the current one, or removes one.
+    Profile(profiles::Profile),
+    /// Lists, shows and discovers the agents of the tenant, as its hub knows them.
+    Agent(agent::Agent),
     /// Sends a message to an agent, a group or all.
     Send(exchange::Send),
     /// Sends a query to an agent and waits for its reply.
@@ -51,23 +50,18 @@ pub(crate) enum Command {
     Watch(watch::Watch),
     /// Lists, shows, replays and drops messages that nobody took.
     DeadLetters(dead_letters::DeadLetters),
-    /// Shares a payload of at most 1 MiB as a context.
-    Share(exchange::Share),
-    /// Lists, shows, updates or deletes shared contexts. `acb watch --contexts` follows their changes.
-    Shared(shared::Shared),
-    /// Streams a file of at most 100 MiB into a context; goes on by itself where the connection breaks.
-    Push(transfer::Push),
-    /// Streams the payload of a context into a file, and verifies it.
-    Pull(transfer::Pull),
+    /// Shares, lists, shows, updates, deletes and transfers contexts.
+    Context(context::Contexts),
 }
 
 /// Runs one.
 pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Login(login) => login.run(output).await,
-        Command::Contexts(contexts) => contexts.run(output),
+        Command::Logout(logout) => logout.run(output),
         Command::Whoami(whoami) => whoami.run(output).await,
-        Command::Agents(agents) => agents.run(output).await,
+        Command::Profile(profile) => profile.run(output),
+        Command::Agent(agent) => agent.run(output).await,
         Command::Send(send) => send.run(output).await,
         Command::Request(request) => request.run(output).await,
         Command::Reply(reply) => reply.run(output).await,
@@ -75,9 +69,6 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Unread(unread) => unread.run(output).await,
         Command::Watch(watch) => watch.run(output).await,
         Command::DeadLetters(letters) => letters.run(output).await,
-        Command::Share(share) => share.run(output).await,
-        Command::Shared(shared) => shared.run(output).await,
-        Command::Push(push) => push.run(output).await,
-        Command::Pull(pull) => pull.run(output).await,
+        Command::Context(contexts) => contexts.run(output).await,
     }
 }

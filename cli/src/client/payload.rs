@@ -10,15 +10,18 @@ use acb_sdk::{Scope, address, system_time};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::output::{Exit, Failure};
+use crate::output::{self, Exit, Failure};
 
 /// The most that can be sent inline.
 const MOST: u64 = 1 << 20;
 
-/// What `DATA` stands for: itself, `-` the standard input, `@file` a file.
+/// What `DATA` stands for: itself, `-` the standard input, `@file` a file, `@@text` a text that begins with `@`.
 pub(super) fn data(argument: &str) -> Result<Vec<u8>, Failure> {
     match argument.strip_prefix('@') {
-        Some(path) => file(Path::new(path)),
+        Some(text) if text.starts_with('@') => Ok(text.as_bytes().to_vec()),
+        Some(path) => {
+            file(Path::new(path)).map_err(|failure| failure.with_hint("; a text that begins with @ is written with @@"))
+        }
         None if argument == "-" => bounded("standard input", std::io::stdin().lock()),
         None => Ok(argument.as_bytes().to_vec()),
     }
@@ -33,12 +36,18 @@ pub(super) fn file(path: &Path) -> Result<Vec<u8>, Failure> {
     bounded(&name, std::fs::File::open(path).map_err(|error| local(&name, &error))?)
 }
 
+/// The text of a file that is small by its kind, such as a certificate.
+pub(super) fn text_of(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| local(&path.display().to_string(), &error))
+}
+
 fn bounded(name: &str, source: impl std::io::Read) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     source.take(MOST + 1).read_to_end(&mut bytes).map_err(|error| local(name, &error))?;
     if bytes.len() as u64 > MOST {
-        let message =
-            format!("{name}: more than 1 MiB can't be sent inline; stream it with `acb push`, and refer to its context");
+        let message = format!(
+            "{name}: more than 1 MiB can't be sent inline; share it with `acb context share`, and refer to the context with --about"
+        );
         return Err(Failure::new(Exit::Usage, message));
     }
     Ok(bytes)
@@ -142,30 +151,18 @@ pub(super) fn attach(view: &mut Value, payload: &[u8]) {
     }
 }
 
-/// A message as a line for a terminal.
+/// A message for a terminal. Further lines of its payload are indented: none of them looks like another message.
 pub(super) fn received(message: &acb_proto::v1::Message) -> String {
-    let (from, topic) = (printable_text(&message.from), printable_text(&message.topic));
-    format!("{from}  {topic}  {}", printable(&message.payload))
+    let one_line = |text: &str| output::printable(text).replace(['\n', '\t'], " ");
+    format!("{}  {}  {}", one_line(&message.from), one_line(&message.topic), printable(&message.payload).replace('\n', "\n    "))
 }
 
-/// A payload for a terminal: control characters, which could steer it, are shown escaped.
+/// A payload for a terminal.
 pub(super) fn printable(payload: &[u8]) -> String {
     match std::str::from_utf8(payload) {
-        Ok(text) => printable_text(text),
+        Ok(text) => output::printable(text),
         Err(_) => format!("({} bytes)", payload.len()),
     }
-}
-
-fn printable_text(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => shown.push(character),
-            _ if character.is_control() => shown.extend(character.escape_default()),
-            _ => shown.push(character),
-        }
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -195,5 +192,12 @@ mod tests {
     fn a_payload_cannot_steer_the_terminal() {
         assert_eq!(printable(b"a\x1b[2Jb\n"), "a\\u{1b}[2Jb\n");
         assert_eq!(printable(b"\xff\xfe"), "(2 bytes)");
+        let forged = acb_proto::v1::Message {
+            from: "worker\r\n".into(),
+            topic: "a".into(),
+            payload: b"hi\nadmin  orders  pay".to_vec().into(),
+            ..Default::default()
+        };
+        assert_eq!(received(&forged), "worker\\u{d}   a  hi\n    admin  orders  pay");
     }
 }

@@ -1,4 +1,4 @@
-//! The kept contexts: hubs, and the keys to them. The file holds secrets and is its owner's alone.
+//! The kept profiles: hubs, and the keys to them. The file holds secrets and is its owner's alone.
 
 use std::{
     env, fs,
@@ -24,7 +24,7 @@ use crate::{
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// One context. Without `Debug`, as it holds a key.
+/// One profile. Without `Debug`, as it holds a key.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Profile {
@@ -44,6 +44,12 @@ pub(super) struct Profile {
 }
 
 impl Profile {
+    /// One for these replicas, without a name and without a key.
+    pub(super) fn at(servers: Vec<String>, ca: String) -> Self {
+        let (name, api_key, tenant, agent) = Default::default();
+        Self { name, servers, ca, api_key, tenant, agent, cluster: None }
+    }
+
     /// `what` is what a failure is about.
     pub(super) async fn connect(&self, what: &str) -> Result<Client, Failure> {
         self.dial(what, None).await
@@ -81,8 +87,9 @@ impl Profile {
 pub(super) struct Profiles {
     #[serde(default)]
     pub(super) current: String,
-    #[serde(default)]
-    pub(super) contexts: Vec<Profile>,
+    /// An older version wrote them as contexts.
+    #[serde(default, alias = "contexts")]
+    pub(super) profiles: Vec<Profile>,
 }
 
 impl Profiles {
@@ -95,7 +102,7 @@ impl Profiles {
             Ok(text) => serde_saphyr::from_str(&text).map_err(|_| {
                 // The parser's own message may quote a key.
                 Failure::failed(format_args!(
-                    "{} can't be read as contexts: mend it, or remove it and log in again",
+                    "{} can't be read as profiles: mend it, or remove it and log in again",
                     path.display()
                 ))
             }),
@@ -104,16 +111,24 @@ impl Profiles {
         }
     }
 
-    pub(super) fn save(&self) -> Result<(), Failure> {
-        let path = path()?;
-        self.save_to(&path).map_err(|error| Failure::failed(format_args!("{}: {error}", path.display())))
+    /// Changes the file. Of several commands that do so at once one waits for the other: none writes over what another just kept.
+    pub(super) fn change(change: impl FnOnce(&mut Self) -> Result<(), Failure>) -> Result<(), Failure> {
+        Self::change_at(&path()?, change)
+    }
+
+    fn change_at(path: &Path, change: impl FnOnce(&mut Self) -> Result<(), Failure>) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| Failure::failed(format_args!("{}: {error}", path.display()));
+        // Of a file of its own: the other one is replaced as a whole, and a lock of it would go with it.
+        let lock = lock(&path.with_extension("yaml.lock")).map_err(failed)?;
+        let mut profiles = Self::load_from(path)?;
+        change(&mut profiles)?;
+        profiles.save_to(path).map_err(failed)?;
+        drop(lock);
+        Ok(())
     }
 
     fn save_to(&self, path: &Path) -> std::io::Result<()> {
         let text = serde_saphyr::to_string(self).map_err(std::io::Error::other)?;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
         // A new file put in place of the old: never half written, never readable by others.
         let fresh = path.with_extension(format!("yaml.{}", uuid::Uuid::new_v4().simple()));
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
@@ -125,27 +140,53 @@ impl Profiles {
         written
     }
 
-    /// Adds a context, or replaces the one of its name, and makes it the current one.
+    /// Adds a profile, or replaces the one of its name, and makes it the current one.
     pub(super) fn keep(&mut self, profile: Profile) {
         self.current.clone_from(&profile.name);
-        self.contexts.retain(|context| context.name != profile.name);
-        self.contexts.push(profile);
-        self.contexts.sort_by(|a, b| a.name.cmp(&b.name));
+        self.profiles.retain(|kept| kept.name != profile.name);
+        self.profiles.push(profile);
+        self.profiles.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
-    /// The named context, or the current one.
+    /// Removes the named profile, or the current one. Gives its name.
+    pub(super) fn remove(&mut self, name: Option<&str>) -> Result<String, Failure> {
+        let name = self.choose(name)?.name.clone();
+        self.profiles.retain(|profile| profile.name != name);
+        if self.current == name {
+            self.current.clear();
+        }
+        Ok(name)
+    }
+
+    /// Removes all. Gives their names.
+    pub(super) fn clear(&mut self) -> Vec<String> {
+        self.current.clear();
+        self.profiles.drain(..).map(|profile| profile.name).collect()
+    }
+
+    /// The named profile, or the current one.
     pub(super) fn choose(&self, name: Option<&str>) -> Result<&Profile, Failure> {
         let name = name.unwrap_or(&self.current);
         if name.is_empty() {
-            let hint = "no context is chosen: run `acb login`, or name one with --context";
+            let hint = "no profile is chosen: run `acb login`, or name one with --profile";
             return Err(Failure::new(Exit::Usage, hint));
         }
-        self.contexts.iter().find(|context| context.name == name).ok_or_else(|| {
+        self.profiles.iter().find(|profile| profile.name == name).ok_or_else(|| {
             let message =
-                format!("context {name:?} does not exist: `acb contexts list` shows those that do, `acb login` makes one");
+                format!("profile {name:?} does not exist: `acb profile list` shows those that do, `acb login` makes one");
             Failure::new(Exit::NotFound, message)
         })
     }
+}
+
+/// Waits until nobody else changes the file. Let go of with the value, or with the process.
+fn lock(path: &Path) -> std::io::Result<fs::File> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 fn path() -> Result<PathBuf, Failure> {
@@ -153,7 +194,7 @@ fn path() -> Result<PathBuf, Failure> {
     given("ACB_CONFIG")
         .or_else(|| given("XDG_CONFIG_HOME").map(|folder| folder.join("acb/config.yaml")))
         .or_else(|| given("HOME").map(|home| home.join(".config/acb/config.yaml")))
-        .ok_or_else(|| Failure::new(Exit::Usage, "neither HOME nor ACB_CONFIG is set: where are the contexts to be kept?"))
+        .ok_or_else(|| Failure::new(Exit::Usage, "neither HOME nor ACB_CONFIG is set: where are profiles to be kept?"))
 }
 
 #[cfg(test)]
@@ -174,24 +215,66 @@ mod tests {
         }
     }
 
+    fn names(profiles: &Profiles) -> Vec<&str> {
+        profiles.profiles.iter().map(|profile| profile.name.as_str()).collect()
+    }
+
     #[test]
-    fn contexts_are_kept_for_their_owner_alone() {
-        let folder = env::temp_dir().join(format!("acb-cli-{}", uuid::Uuid::new_v4()));
-        let path = folder.join("deep/config.yaml");
-        let mut profiles = Profiles::load_from(&path).unwrap();
-        assert!(profiles.choose(None).err().unwrap().to_string().contains("acb login"));
-        profiles.keep(profile("b", "acb_1_one"));
-        profiles.keep(profile("a", "acb_2_two"));
-        profiles.keep(profile("b", "acb_3_three"));
-        profiles.save_to(&path).unwrap();
+    fn profiles_are_kept_for_their_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/config.yaml");
+        let keep = |name: &str, key: &str| {
+            let profile = profile(name, key);
+            Profiles::change_at(&path, |profiles| {
+                profiles.keep(profile);
+                Ok(())
+            })
+            .unwrap();
+        };
+        assert!(Profiles::load_from(&path).unwrap().choose(None).err().unwrap().to_string().contains("acb login"));
+        keep("b", "acb_1_one");
+        keep("a", "acb_2_two");
+        keep("b", "acb_3_three");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
-        let read = Profiles::load_from(&path).unwrap();
-        let names: Vec<_> = read.contexts.iter().map(|context| context.name.as_str()).collect();
-        assert_eq!((names, read.current.as_str()), (vec!["a", "b"], "b"));
+        let mut read = Profiles::load_from(&path).unwrap();
+        assert_eq!((names(&read), read.current.as_str()), (vec!["a", "b"], "b"));
         let chosen = read.choose(None).ok().unwrap();
         assert_eq!((chosen.api_key.as_str(), chosen.ca.as_str()), ("acb_3_three", profile("b", "").ca.as_str()));
         assert!(read.choose(Some("c")).err().unwrap().to_string().contains("does not exist"));
-        fs::remove_dir_all(folder).unwrap();
+
+        assert_eq!(read.remove(None).unwrap(), "b");
+        assert_eq!((names(&read), read.current.as_str()), (vec!["a"], ""));
+        assert!(read.remove(Some("b")).is_err());
+        assert_eq!(read.clear(), ["a"]);
+    }
+
+    #[test]
+    fn what_several_keep_at_once_is_all_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        std::thread::scope(|scope| {
+            for number in 0..16 {
+                let path = &path;
+                scope.spawn(move || {
+                    Profiles::change_at(path, |profiles| {
+                        profiles.keep(profile(&format!("p{number}"), "acb_1_one"));
+                        Ok(())
+                    })
+                    .unwrap();
+                });
+            }
+        });
+        assert_eq!(Profiles::load_from(&path).unwrap().profiles.len(), 16);
+    }
+
+    #[test]
+    fn the_file_of_an_older_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        let profiles = Profiles { current: "x".into(), profiles: vec![profile("x", "acb_1_one")] };
+        let old = serde_saphyr::to_string(&profiles).unwrap().replace("profiles:", "contexts:");
+        fs::write(&path, old).unwrap();
+        assert_eq!(names(&Profiles::load_from(&path).unwrap()), ["x"]);
     }
 }

@@ -41,8 +41,8 @@ impl Receive {
             let Some(received) = received else { break };
             let message = received.message();
             match output {
-                Output::Json => output::line(payload::message(message))?,
-                Output::Table => output::line(payload::received(message))?,
+                Output::Document(syntax) => syntax.record(&payload::message(message))?,
+                Output::Table { .. } => output::line(payload::received(message))?,
             }
             // Only what was printed is acknowledged.
             received.ack();

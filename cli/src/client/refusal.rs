@@ -11,7 +11,7 @@ pub(super) fn refused(object: &str, error: &Error) -> Failure {
         Code::NotFound => (Exit::NotFound, ""),
         Code::Unauthenticated => (Exit::Denied, "; get a new API key and run `acb login` again"),
         Code::PermissionDenied => (Exit::Denied, "; the agent's role or context types do not allow it, see its Agent resource"),
-        Code::Unavailable => (Exit::Unavailable, "; is the hub running? `acb contexts list` shows its address"),
+        Code::Unavailable => (Exit::Unavailable, "; is the hub running? `acb profile list` shows its address"),
         Code::DeadlineExceeded => (Exit::Unavailable, "; try again, or give it more time"),
         _ if matches!(error, Error::Usage(_) | Error::Payload(_)) => (Exit::Usage, ""),
         _ => (Exit::Failed, ""),

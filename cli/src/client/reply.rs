@@ -15,7 +15,7 @@ use crate::output::{self, Failure, Output};
 pub(crate) struct Reply {
     #[command(flatten)]
     target: Target,
-    /// The answer to every request: text, `-` for the standard input, `@file` for a file.
+    /// The answer to every request: text, `-` for the standard input, `@file` for a file, `@@text` for a text that begins with @.
     data: Option<String>,
     /// The answer is the content of this file.
     #[arg(long, value_name = "FILE")]
@@ -100,14 +100,14 @@ fn show(
     sent: &SendMessageResponse,
 ) -> Result<(), Failure> {
     match output {
-        Output::Json => {
+        Output::Document(syntax) => {
             let mut reply = json!({"messageId": sent.message_id, "error": answer.as_ref().err()});
             if let Ok(bytes) = answer {
                 payload::attach(&mut reply, bytes);
             }
-            output::line(json!({"request": payload::message(request), "reply": reply}))
+            syntax.record(&json!({"request": payload::message(request), "reply": reply}))
         }
-        Output::Table => {
+        Output::Table { .. } => {
             output::line(payload::received(request))?;
             output::line(match answer {
                 Ok(bytes) => format!("  answered  {}", payload::printable(bytes)),

@@ -37,8 +37,10 @@ impl Unread {
         if self.count {
             let count = client.count_unread(&from).await.map_err(failed)?;
             return match output {
-                Output::Json => output::json(&json!({"messages": count.messages, "from": count.by_sender, "more": count.more})),
-                Output::Table => {
+                Output::Document(syntax) => {
+                    syntax.document(&json!({"messages": count.messages, "from": count.by_sender, "more": count.more}))
+                }
+                Output::Table { .. } => {
                     let more = if count.more { "+" } else { "" };
                     let mut senders: Vec<(String, u64)> = count.by_sender.into_iter().collect();
                     senders.sort();
@@ -55,8 +57,8 @@ impl Unread {
         let limit = self.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         let messages: Vec<v1::Message> = client.unread(&from).take(limit).try_collect().await.map_err(failed)?;
         match output {
-            Output::Json => output::json(&messages.iter().map(payload::message).collect::<Vec<_>>()),
-            Output::Table => output::table(
+            Output::Document(syntax) => syntax.document(&messages.iter().map(payload::message).collect::<Vec<_>>()),
+            Output::Table { .. } => output::table(
                 &["ID", "FROM", "TOPIC", "TYPE", "BYTES", "SENT"],
                 messages
                     .into_iter()

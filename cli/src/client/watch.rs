@@ -5,7 +5,7 @@ use std::pin::pin;
 use acb_proto::v1;
 use acb_sdk::Client;
 
-use super::{Target, changes::Changes, payload, refused};
+use super::{Target, context::changes::Changes, payload, refused};
 use crate::{
     output::{self, Failure, Output},
     stop::Stop,
@@ -55,8 +55,8 @@ impl Watch {
                 continue;
             }
             match output {
-                Output::Json => output::line(payload::message(&message))?,
-                Output::Table => output::line(payload::received(&message))?,
+                Output::Document(syntax) => syntax.record(&payload::message(&message))?,
+                Output::Table { .. } => output::line(payload::received(&message))?,
             }
             left -= 1;
         }

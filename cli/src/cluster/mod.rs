@@ -21,7 +21,7 @@ use crate::output::{Exit, Failure};
 /// Which cluster, where it is one.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ClusterArgs {
-    /// On the cluster of the kubeconfig's current context, or of the pod that this runs in; not on what `acb dev` runs.
+    /// Short for `--target cluster`: the cluster of the kubeconfig's current context, or of the pod that this runs in.
     #[arg(long)]
     cluster: bool,
     /// The same, of this context of the kubeconfig.
@@ -66,6 +66,14 @@ impl Place {
         Self {
             kubeconfig: given.map(|file| file.canonicalize().unwrap_or_else(|_| file.clone())),
             context: self.context.clone().or_else(current),
+        }
+    }
+
+    /// In words.
+    pub(crate) fn describe(&self) -> String {
+        match self.pinned().context {
+            Some(context) => format!("the cluster of context {context}"),
+            None => "the cluster that this runs in".to_owned(),
         }
     }
 

@@ -38,8 +38,8 @@ fn bash(line: &str) -> Vec<String> {
 #[test]
 fn bash_completes_commands_options_and_values() {
     assert_eq!(bash("acb rep"), ["reply"]);
-    assert_eq!(bash("acb contexts us"), ["use"]);
-    assert_eq!(bash("acb push --res"), ["--resume"]);
+    assert_eq!(bash("acb profile us"), ["use"]);
+    assert_eq!(bash("acb context push --res"), ["--resume"]);
     assert_eq!(bash("acb reply --comm"), ["--command"]);
     assert_eq!(bash("acb whoami --output js"), ["json"]);
     let commands = bash("acb ");
@@ -55,12 +55,70 @@ fn bash_completes_commands_options_and_values() {
         "unread",
         "watch",
         "dead-letters",
-        "share",
-        "push",
-        "pull",
+        "agent",
+        "context",
+        "profile",
+        "logout",
+        "status",
     ] {
         assert!(commands.iter().any(|offered| offered == command), "{command} is not in {commands:?}");
     }
+    for before in ["shared", "contexts", "push"] {
+        assert!(!commands.iter().any(|offered| offered == before), "{before} is in {commands:?}");
+    }
+}
+
+#[test]
+fn commands_are_listed_by_what_they_are_for() {
+    let help = Command::new(env!("CARGO_BIN_EXE_acb")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for part in ["\nRun it:\n  dev ", "\nFor platform teams:\n  get ", "\nAs an agent:\n", "\nOptions:\n", "Exit codes: 0 done"] {
+        assert!(help.contains(part), "{part:?} is not in {help}");
+    }
+}
+
+#[test]
+fn what_was_called_otherwise_before_says_what_it_is_called_now() {
+    for (before, now) in [
+        ("contexts use x", "acb profile use"),
+        ("agents --type x", "acb agent discover"),
+        ("share file --type documents", "acb context share"),
+        ("shared list --filter x", "acb context"),
+        ("push file --type documents -c x", "acb context push"),
+        ("pull id -f file", "acb context pull ID [DEST]"),
+        ("whoami -c x", "--profile"),
+        ("login --tenant acme --agent a --cluster", "acb login acme/a --cluster"),
+        ("context pull id -f file", "acb context pull id file"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acb"));
+        let output = command.args(before.split(' ')).env("ACB_CONFIG", "/nowhere/config.yaml").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{before}: {said}");
+        assert!(said.contains(now), "{before}: {said}");
+    }
+    // A profile of before that is chosen by the environment is not silently somebody else's.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acb"));
+    let output = command.arg("whoami").env("ACB_CONTEXT", "x").env("ACB_CONFIG", "/nowhere/config.yaml").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ACB_PROFILE"));
+}
+
+#[test]
+fn wrong_usage_is_said_in_the_form_that_was_asked_for() {
+    let run = |line: &str| Command::new(env!("CARGO_BIN_EXE_acb")).args(line.split(' ')).output().unwrap();
+    for line in ["plan --clustr -f x -o json", "-o json nonsense", "get --output=json cows"] {
+        let output = run(line);
+        let said: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!((output.status.code(), &said["exitCode"]), (Some(2), &serde_json::json!(2)), "{line}");
+        assert!(!said["error"].as_str().unwrap().starts_with("error"), "{said}");
+    }
+    assert!(String::from_utf8_lossy(&run("plan --clustr -f x").stderr).starts_with("error: unexpected argument"));
+}
+
+#[test]
+fn a_script_that_nobody_reads_is_no_crash() {
+    let line = format!("'{}' completion bash | true", env!("CARGO_BIN_EXE_acb"));
+    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
 }
 
 #[test]

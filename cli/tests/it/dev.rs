@@ -186,6 +186,9 @@ fn what_fails_around_it_is_said_and_ends_it_in_order() {
     for name in ["yaml", "other", "state/access.json"] {
         fs::create_dir_all(folder.path().join(name)).unwrap();
     }
+    for name in ["yaml", "other"] {
+        fs::write(folder.path().join(name).join("initech.yaml"), TENANT).unwrap();
+    }
     fs::write(&ready, "of a run that was killed").unwrap();
     let mut dev = Dev::start(folder);
     let log = |dev: &Dev| fs::read_to_string(dev.folder.path().join("dev.log")).unwrap();

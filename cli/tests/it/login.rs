@@ -1,4 +1,4 @@
-//! `login`, `contexts`, `whoami`, `agents`: who speaks, to whom.
+//! `login`, `logout`, `profile`, `whoami`, `agent`: who speaks, to whom.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Instant};
 
@@ -12,11 +12,11 @@ async fn a_login_is_kept_and_becomes_the_current_context() {
     let acme = world.dev.tenant("acme").unwrap();
     let (ca, key) = (&acme.ca_file, acme.api_key_file("finder").unwrap());
     let servers = world.servers();
-    let login = ["login", "-c", "second", "-s", &servers, "--ca", text(ca), "--api-key-file", text(key)];
-    assert_eq!(world.json(&login).await, json!({"context": "second", "tenant": "acme", "agent": "finder"}));
+    let login = ["login", "-p", "second", "-s", &servers, "--ca", text(ca), "--api-key-file", text(key)];
+    assert_eq!(world.json(&login).await, json!({"profile": "second", "tenant": "acme", "agent": "finder"}));
 
     assert_eq!(fs::metadata(world.path("config.yaml")).unwrap().permissions().mode() & 0o777, 0o600);
-    let contexts = world.json(&["contexts", "list"]).await;
+    let contexts = world.json(&["profile", "list"]).await;
     assert_eq!(contexts[0]["servers"], json!(acme.endpoints));
     let row = |index: usize| [&contexts[index]["name"], &contexts[index]["agent"], &contexts[index]["current"]].map(Clone::clone);
     assert_eq!(
@@ -26,13 +26,68 @@ async fn a_login_is_kept_and_becomes_the_current_context() {
     assert!(!contexts.to_string().contains("acb_"), "no key is shown");
 
     assert_eq!(world.json(&["whoami"]).await["agent"], "finder");
-    assert_eq!(world.json(&["contexts", "use", "login"]).await, json!({"context": "login"}));
+    assert_eq!(world.json(&["profile", "use", "login"]).await, json!({"profile": "login"}));
     let whoami = world.json(&["whoami"]).await;
     assert_eq!((&whoami["tenant"], &whoami["agent"]), (&json!("acme"), &json!("login")));
     assert!(uuid::Uuid::parse_str(whoami["agentId"].as_str().unwrap()).is_ok());
-    let table = world.run(&["whoami", "-c", "second"]).await.ok().stdout;
+    let table = world.run(&["whoami", "-p", "second"]).await.ok().stdout;
     assert!(table.starts_with("TENANT") && table.contains("finder"), "{table}");
-    world.run(&["contexts", "use", "nowhere"]).await.fails(3, &["\"nowhere\"", "acb contexts list"]);
+    world.run(&["profile", "use", "nowhere"]).await.fails(3, &["\"nowhere\"", "acb profile list"]);
+
+    // What is forgotten is not in the file any more.
+    assert_eq!(world.json(&["logout"]).await, json!({"removed": ["login"]}));
+    world.run(&["whoami"]).await.fails(2, &["acb login", "--profile"]);
+    assert_eq!(world.json(&["profile", "remove", "second"]).await, json!({"removed": ["second"]}));
+    world.run(&["profile", "remove", "second"]).await.fails(3, &["\"second\""]);
+    assert!(!fs::read_to_string(world.path("config.yaml")).unwrap().contains("acb_"));
+    assert_eq!(world.json(&["logout", "--all"]).await, json!({"removed": []}));
+}
+
+#[tokio::test]
+async fn an_agent_of_acb_dev_is_logged_in_by_name() {
+    let world = World::of(&[]).await;
+    let login = world.run(&["login", "acme/finder", "-o", "json"]).await.ok();
+    assert!(login.stderr.contains("On acb dev"), "{}", login.stderr);
+    assert_eq!(login.json(), json!({"profile": "acme/finder", "tenant": "acme", "agent": "finder"}));
+    assert_eq!(world.json(&["whoami"]).await["agent"], "finder");
+    world.run(&["login", "acme/nobody"]).await.fails(3, &["agent of tenant acme", "\"nobody\"", "finder", "--cluster"]);
+    world.run(&["login", "initech/finder"]).await.fails(3, &["\"initech\"", "acme, globex"]);
+    world.run(&["login", "finder"]).await.fails(2, &["TENANT/AGENT"]);
+    world.run(&["login"]).await.fails(2, &["TENANT/AGENT"]);
+
+    // Eight at once are eight that are kept.
+    let names: Vec<String> = (0..8).map(|number| format!("p{number}")).collect();
+    let arguments: Vec<[&str; 4]> = names.iter().map(|name| ["login", "acme/login", "-p", name.as_str()]).collect();
+    let logins = futures::future::join_all(arguments.iter().map(|arguments| world.run(arguments))).await;
+    logins.into_iter().for_each(|login| drop(login.ok()));
+    let kept = world.json(&["profile", "list"]).await;
+    assert_eq!(kept.as_array().unwrap().len(), 9, "{kept}");
+}
+
+#[tokio::test]
+async fn a_tenants_status_is_one_page() {
+    let world = World::of(&[]).await;
+    let page = world.run(&["status", "tenant", "globex"]).await.ok().stdout;
+    for part in
+        ["1 of 1 replicas are ready", "\nConditions\n", "\nCredentials\n", "hub-postgres", "analyst", "\nWaits for\nnothing\n"]
+    {
+        assert!(page.contains(part), "{part:?} is not in {page}");
+    }
+    let status = world.json(&["status", "tenant", "globex"]).await;
+    assert_eq!((&status["hub"]["ready"], status["agents"].as_array().unwrap().len()), (&json!(1), 1));
+    assert!(!status.to_string().contains("acb_"), "no key is shown");
+    world.run(&["status", "tenant", "initech"]).await.fails(3, &["initech"]);
+
+    // The same resources, in the ways that people and programs read them.
+    let yaml = world.run(&["get", "tenant", "globex", "-o", "yaml"]).await.ok().stdout;
+    assert!(yaml.contains("kind: Tenant\n") && yaml.contains("name: globex\n"), "{yaml}");
+    let wide = world.run(&["get", "tenants", "-o", "wide"]).await.ok().stdout;
+    assert!(wide.contains("NAMESPACE") && wide.contains("acb-globex"), "{wide}");
+    let mut watch = world.start(&["get", "tenants", "globex", "--watch"]);
+    assert!(watch.line().await.starts_with("NAME"));
+    assert!(watch.line().await.starts_with("globex"));
+    watch.signal(rustix::process::Signal::INT);
+    watch.end().await.ok();
 }
 
 #[tokio::test]
@@ -41,7 +96,7 @@ async fn a_login_that_cannot_be_is_told_what_to_do() {
     let (acme, globex) = (world.dev.tenant("acme").unwrap(), world.dev.tenant("globex").unwrap());
     let servers = world.servers();
     let (ca, key) = (text(&acme.ca_file), text(acme.api_key_file("login").unwrap()));
-    let login = |server, ca, key| ["login", "-c", "x", "-s", server, "--ca", ca, "--api-key-file", key];
+    let login = |server, ca, key| ["login", "-p", "x", "-s", server, "--ca", ca, "--api-key-file", key];
     let (odd, unknown) = (world.path("odd"), world.path("unknown"));
     fs::write(&odd, "password\n").unwrap();
     fs::write(&unknown, "acb_0123456789ab_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmU\n").unwrap();
@@ -71,7 +126,7 @@ async fn a_login_that_cannot_be_is_told_what_to_do() {
 async fn without_a_context_nothing_is_guessed() {
     let world = World::of(&[]).await;
     world.run(&["whoami"]).await.fails(2, &["acb login"]);
-    world.run(&["send", "-c", "nobody/here", "sender", "--topic", "t", "x"]).await.fails(3, &["\"nobody/here\"", "acb login"]);
+    world.run(&["send", "-p", "nobody/here", "sender", "--topic", "t", "x"]).await.fails(3, &["\"nobody/here\"", "acb login"]);
     fs::write(world.path("config.yaml"), "contexts: [{name: x, apiKey: acb_secret_secret").unwrap();
     let broken = world.run(&["whoami"]).await.fails(1, &["log in again"]);
     assert!(!broken.stderr.contains("acb_secret"));
@@ -87,29 +142,34 @@ async fn agents_are_found_by_what_they_are() {
     let names = |agents: serde_json::Value| -> Vec<String> {
         agents.as_array().unwrap().iter().map(|agent| agent["name"].as_str().unwrap().to_owned()).collect()
     };
-    let all = names(world.json(&["agents"]).await);
+    let all = names(world.json(&["agent", "list"]).await);
     assert!(all.len() >= 15 && all.iter().any(|name| name == "found") && all.iter().all(|name| name != "analyst"), "{all:?}");
-    assert_eq!(names(world.json(&["agents", "--type", "oddity"]).await), ["found"]);
-    let both = ["agents", "--capability", "translate", "--capability", "summarize"];
+    assert_eq!(names(world.json(&["agent", "discover", "--type", "oddity"]).await), ["found"]);
+    let both = ["agent", "discover", "--capability", "translate", "--capability", "summarize"];
     assert_eq!(names(world.json(&both).await), ["found"]);
-    assert!(names(world.json(&["agents", "--capability", "fly"]).await).is_empty());
-    let found = world.json(&["agents", "--type", "oddity"]).await;
+    assert!(names(world.json(&["agent", "discover", "--capability", "fly"]).await).is_empty());
+    let found = world.json(&["agent", "discover", "--type", "oddity"]).await;
     let found = &found[0];
+    assert_eq!(world.json(&["agent", "get", "found"]).await, *found);
+    let one = world.run(&["agent", "get", "found"]).await.ok().stdout;
+    assert!(one.contains("attic") && one.contains("summarize,translate"), "{one}");
+    world.run(&["agent", "get", "lost"]).await.fails(3, &["\"lost\""]);
+    world.run(&["agent", "discover"]).await.fails(2, &["--type"]);
     assert_eq!((&found["tenant"], &found["role"], &found["location"]), (&json!("acme"), &json!("agent-full"), &json!("attic")));
     assert_eq!((&found["status"], &found["capabilities"]), (&json!("offline"), &json!(["summarize", "translate"])));
-    let table = world.run(&["agents", "--type", "oddity"]).await.ok().stdout;
+    let table = world.run(&["agent", "discover", "--type", "oddity"]).await.ok().stdout;
     assert!(table.starts_with("NAME") && table.contains("summarize,translate"), "{table}");
 
     // Who is suspended is shown so, and who would wait for it hears so.
     let paused = agent("paused", "{type: pauser, role: agent-full, suspend: true}");
     fs::write(world.dev.resources().join("paused.yaml"), paused).unwrap();
     let shown = world.until("it is shown", async || {
-        let table = world.run(&["agents", "--type", "pauser"]).await.ok().stdout;
+        let table = world.run(&["agent", "discover", "--type", "pauser"]).await.ok().stdout;
         table.contains("paused").then_some(table)
     });
     let table = shown.await;
     assert!(table.lines().nth(1).unwrap().contains("suspended"), "{table}");
-    assert_eq!(world.json(&["agents", "--type", "pauser"]).await[0]["suspended"], true);
+    assert_eq!(world.json(&["agent", "discover", "--type", "pauser"]).await[0]["suspended"], true);
     world.run(&["request", "paused", "x", "--topic", "t"]).await.fails(1, &["agent paused is suspended", "RECIPIENT_SUSPENDED"]);
 }
 
@@ -125,14 +185,14 @@ async fn an_agent_that_is_removed_is_let_in_no_more() {
     });
     let key = row.await["access"]["apiKeyFile"].as_str().unwrap().to_owned();
     let (servers, ca) = (world.servers(), world.dev.tenant("acme").unwrap().ca_file.clone());
-    let login = ["login", "-c", "gone", "-s", &servers, "--ca", text(&ca), "--api-key-file", &key];
+    let login = ["login", "-p", "gone", "-s", &servers, "--ca", text(&ca), "--api-key-file", &key];
     world.until("the hub knows it", async || world.run(&login).await.succeeded().then_some(())).await;
 
     // Other tests send to all; those messages are not wanted here.
-    let mut receive = world.start(&["receive", "-c", "gone", "--topic", "farewell"]);
+    let mut receive = world.start(&["receive", "-p", "gone", "--topic", "farewell"]);
     fs::remove_file(&file).unwrap();
     world.until("the agent is removed", async || (!world.run(&["get", "agent", "gone"]).await.succeeded()).then_some(())).await;
     assert_eq!(receive.line().await, "", "its open session ends");
     receive.end().await.fails(4, &[]);
-    world.run(&["whoami", "-c", "gone"]).await.fails(4, &["acb login"]);
+    world.run(&["whoami", "-p", "gone"]).await.fails(4, &["acb login"]);
 }

@@ -10,6 +10,7 @@ mod isolation;
 mod kafka;
 mod login;
 mod messages;
+mod plan;
 mod rotation;
 mod shared;
 mod transfer;

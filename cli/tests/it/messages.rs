@@ -15,11 +15,11 @@ fn words<'a>(first: &'a [&'a str]) -> impl Fn(&[&'a str]) -> Vec<&'a str> {
 #[tokio::test]
 async fn what_is_sent_is_received() {
     let world = World::of(&["sender", "inbox"]).await;
-    let mut receive = world.start(&["receive", "-c", "inbox", "-o", "json", "--count", "5"]);
+    let mut receive = world.start(&["receive", "-p", "inbox", "-o", "json", "--count", "5"]);
     let note = world.path("note.txt");
     fs::write(&note, "from a file").unwrap();
     let from_file = format!("@{}", text(&note));
-    let send = words(&["send", "-c", "sender"]);
+    let send = words(&["send", "-p", "sender"]);
 
     let sent = world.json(&send(&["inbox", "hello", "--topic", "greeting", "--metadata", "mood=good"])).await;
     let line: Value = serde_json::from_str(&receive.line().await).unwrap();
@@ -46,7 +46,7 @@ async fn what_is_sent_is_received() {
 
     // What was printed was acknowledged: a later session has the next one only.
     world.run(&send(&["inbox", "later\u{1b}[2J", "--topic", "t"])).await.ok();
-    let table = world.run(&["receive", "-c", "inbox", "--count", "1"]).await.ok().stdout;
+    let table = world.run(&["receive", "-p", "inbox", "--count", "1"]).await.ok().stdout;
     assert_eq!(table, "sender  t  later\\u{1b}[2J\n");
 }
 
@@ -54,13 +54,13 @@ async fn what_is_sent_is_received() {
 async fn a_topic_chooses_and_leaves_the_rest_in_the_mailbox() {
     let world = World::of(&["sender", "inbox-by-topic"]).await;
     for (topic, data) in [("a", "one"), ("b", "two"), ("a", "three")] {
-        world.run(&["send", "-c", "sender", "inbox-by-topic", data, "--topic", topic]).await.ok();
+        world.run(&["send", "-p", "sender", "inbox-by-topic", data, "--topic", topic]).await.ok();
     }
-    let receive = words(&["receive", "-c", "inbox-by-topic"]);
+    let receive = words(&["receive", "-p", "inbox-by-topic"]);
     let chosen = world.run(&receive(&["--topic", "a", "--count", "2"])).await.ok().stdout;
     assert_eq!(chosen, "sender  a  one\nsender  a  three\n");
     let status = async || {
-        let agents = world.json(&["agents", "-c", "sender"]).await;
+        let agents = world.json(&["agent", "list", "-p", "sender"]).await;
         let own = agents.as_array().unwrap().iter().find(|agent| agent["name"] == "inbox-by-topic").unwrap();
         own["status"].as_str().unwrap().to_owned()
     };
@@ -72,19 +72,19 @@ async fn a_topic_chooses_and_leaves_the_rest_in_the_mailbox() {
     rest.signal(Signal::INT);
     rest.end().await.ok();
     assert_eq!(status().await, "offline");
-    world.run(&["send", "-c", "sender", "inbox-by-topic", "four", "--topic", "b"]).await.ok();
+    world.run(&["send", "-p", "sender", "inbox-by-topic", "four", "--topic", "b"]).await.ok();
     let mut cut_off = world.start(&receive(&[]));
     assert_eq!(cut_off.line().await, "sender  b  four");
     // It does not take a further message to find out that nobody reads any more.
     cut_off.unread().await.fails(1, &["Broken pipe"]);
-    let contexts = world.start(&["watch", "-c", "sender", "--contexts", "documents"]);
+    let contexts = world.start(&["watch", "-p", "sender", "--contexts", "documents"]);
     contexts.unread().await.fails(1, &["Broken pipe"]);
 }
 
 #[tokio::test]
 async fn a_message_that_cannot_be_sent_says_why() {
     let world = World::of(&["sender", "observer"]).await;
-    let send = words(&["send", "-c", "sender", "--topic", "t"]);
+    let send = words(&["send", "-p", "sender", "--topic", "t"]);
     let unknown = world.run(&send(&["nobody", "x"])).await.fails(3, &["\"nobody\"", "RECIPIENT_NOT_FOUND"]);
     assert_eq!(unknown.stderr.lines().count(), 1, "{}", unknown.stderr);
     world.run(&send(&["--group", "nobody", "x"])).await.fails(3, &["\"nobody\""]);
@@ -97,20 +97,20 @@ async fn a_message_that_cannot_be_sent_says_why() {
     world.run(&send(&["inbox", "x", "--metadata", "mood"])).await.fails(2, &["key=value"]);
     let large = world.path("large");
     fs::write(&large, vec![b'x'; (1 << 20) + 1]).unwrap();
-    world.run(&send(&["inbox", "@large"])).await.fails(2, &["acb push"]);
+    world.run(&send(&["inbox", "@large"])).await.fails(2, &["acb context share"]);
     // Within what is read, beyond what an envelope holds: the hub's word.
     fs::write(&large, vec![b'x'; 1 << 20]).unwrap();
     world.run(&send(&["inbox", "@large"])).await.fails(1, &["MESSAGE_TOO_LARGE", "1048576"]);
-    world.run(&["send", "-c", "observer", "--topic", "t", "inbox", "x"]).await.fails(4, &["role"]);
-    world.run(&["receive", "-c", "observer", "--count", "1"]).await.fails(4, &["role"]);
-    world.run(&["watch", "-c", "observer", "--count", "1"]).await.fails(4, &["role"]);
+    world.run(&["send", "-p", "observer", "--topic", "t", "inbox", "x"]).await.fails(4, &["role"]);
+    world.run(&["receive", "-p", "observer", "--count", "1"]).await.fails(4, &["role"]);
+    world.run(&["watch", "-p", "observer", "--count", "1"]).await.fails(4, &["role"]);
 }
 
 #[tokio::test]
 async fn a_request_is_answered_with_a_text_or_a_file() {
     let world = World::of(&["sender", "answers-text", "answers-file"]).await;
-    let reply = world.start(&["reply", "-c", "answers-text", "forty-two", "--topic", "lookup", "--count", "2", "-o", "json"]);
-    let ask = ["request", "-c", "sender", "answers-text", "what is it?", "--topic", "lookup"];
+    let reply = world.start(&["reply", "-p", "answers-text", "forty-two", "--topic", "lookup", "--count", "2", "-o", "json"]);
+    let ask = ["request", "-p", "sender", "answers-text", "what is it?", "--topic", "lookup"];
     assert_eq!(world.run(&ask).await.ok().stdout, "forty-two\n");
     let answer = world.json(&ask).await;
     assert_eq!(
@@ -126,21 +126,21 @@ async fn a_request_is_answered_with_a_text_or_a_file() {
     assert_eq!(told[1]["reply"]["messageId"], answer["id"]);
 
     // What is no request is left in the mailbox.
-    world.run(&["send", "-c", "sender", "answers-file", "no question", "--topic", "lookup"]).await.ok();
+    world.run(&["send", "-p", "sender", "answers-file", "no question", "--topic", "lookup"]).await.ok();
     fs::write(world.path("answer.bin"), [0xff, 0xfe]).unwrap();
-    let reply = world.start(&["reply", "-c", "answers-file", "--file", "answer.bin", "--count", "1"]);
-    let ask = ["request", "-c", "sender", "answers-file", "--topic", "lookup"];
+    let reply = world.start(&["reply", "-p", "answers-file", "--file", "answer.bin", "--count", "1"]);
+    let ask = ["request", "-p", "sender", "answers-file", "--topic", "lookup"];
     assert_eq!(world.json(&ask).await["payloadHex"], "fffe");
     assert_eq!(reply.end().await.ok().stdout, "sender  lookup  \n  answered  (2 bytes)\n");
-    let left = world.json(&["receive", "-c", "answers-file", "--count", "1"]).await;
+    let left = world.json(&["receive", "-p", "answers-file", "--count", "1"]).await;
     assert_eq!((&left["payload"], &left["type"]), (&json!("no question"), &json!("event")));
 }
 
 #[tokio::test]
 async fn a_request_is_answered_by_a_command() {
     let world = World::of(&["sender", "answers-command", "fails"]).await;
-    let mut reply = world.start(&["reply", "-c", "answers-command", "--command", "tr", "-d", "aeiou"]);
-    let ask = |payload| ["request", "-c", "sender", "answers-command", payload, "--topic", "shorten"];
+    let mut reply = world.start(&["reply", "-p", "answers-command", "--command", "tr", "-d", "aeiou"]);
+    let ask = |payload| ["request", "-p", "sender", "answers-command", payload, "--topic", "shorten"];
     assert_eq!(world.run(&ask("supervisor")).await.ok().stdout, "sprvsr\n");
     assert_eq!(world.run(&ask("worker")).await.ok().stdout, "wrkr\n");
     assert_eq!([reply.line().await, reply.line().await], ["sender  shorten  supervisor", "  answered  sprvsr"]);
@@ -148,8 +148,8 @@ async fn a_request_is_answered_by_a_command() {
     reply.end().await.ok();
 
     let script = "echo half an answer; exit 3";
-    let reply = world.start(&["reply", "-c", "fails", "--count", "2", "-o", "json", "--command", "sh", "-c", script]);
-    let ask = ["request", "-c", "sender", "fails", "x", "--topic", "t"];
+    let reply = world.start(&["reply", "-p", "fails", "--count", "2", "-o", "json", "--command", "sh", "-c", script]);
+    let ask = ["request", "-p", "sender", "fails", "x", "--topic", "t"];
     world.run(&ask).await.fails(1, &["\"fails\"", "exit status: 3"]);
     // As JSON the answer is there for a program to see, and the exit code is the same.
     let refused = world.run(&[&ask[..], &["-o", "json"]].concat()).await;
@@ -164,17 +164,17 @@ async fn a_request_is_answered_by_a_command() {
 async fn a_request_that_nobody_answers_ends_in_time() {
     let world = World::of(&["sender"]).await;
     let began = Instant::now();
-    let ask = ["request", "-c", "sender", "silent", "x", "--topic", "t", "--timeout", "1s"];
+    let ask = ["request", "-p", "sender", "silent", "x", "--topic", "t", "--timeout", "1s"];
     world.run(&ask).await.fails(5, &["\"silent\"", "NO_REPLY", "agent silent was never there"]);
     assert!(began.elapsed().as_secs_f64() >= 1.0 && began.elapsed().as_secs() < 25, "{:?}", began.elapsed());
-    world.run(&["request", "-c", "sender", "nobody", "x", "--topic", "t"]).await.fails(3, &["RECIPIENT_NOT_FOUND"]);
-    world.run(&["request", "-c", "sender", "silent", "--topic", "t", "--timeout", "soon"]).await.fails(2, &["30s"]);
+    world.run(&["request", "-p", "sender", "nobody", "x", "--topic", "t"]).await.fails(3, &["RECIPIENT_NOT_FOUND"]);
+    world.run(&["request", "-p", "sender", "silent", "--topic", "t", "--timeout", "soon"]).await.fails(2, &["30s"]);
 }
 
 #[tokio::test]
 async fn a_reply_needs_one_source_of_answers() {
     let world = World::of(&["stranger"]).await;
-    let reply = words(&["reply", "-c", "stranger"]);
+    let reply = words(&["reply", "-p", "stranger"]);
     world.run(&reply(&[])).await.fails(2, &["--file", "--command"]);
     world.run(&reply(&["text", "--file", "x"])).await.fails(2, &["--file"]);
     world.run(&reply(&["--file", "missing"])).await.fails(3, &["missing"]);
@@ -185,12 +185,12 @@ async fn a_reply_needs_one_source_of_answers() {
 #[tokio::test]
 async fn what_is_watched_or_listed_stays_unread() {
     let world = World::of(&["sender", "reads-later"]).await;
-    let send = words(&["send", "-c", "sender", "--topic", "note", "reads-later"]);
+    let send = words(&["send", "-p", "sender", "--topic", "note", "reads-later"]);
     for data in ["one", "two"] {
         world.run(&send(&[data])).await.ok();
     }
     // Other tests send to all; those messages are not looked at here.
-    let unread = words(&["unread", "-c", "reads-later", "--from", "sender"]);
+    let unread = words(&["unread", "-p", "reads-later", "--from", "sender"]);
     let of_topic = |messages: &Value| -> Vec<Value> {
         messages
             .as_array()
@@ -201,19 +201,19 @@ async fn what_is_watched_or_listed_stays_unread() {
             .collect()
     };
     assert_eq!(of_topic(&world.json(&unread(&[])).await), ["one", "two"]);
-    let watch = ["watch", "-c", "reads-later", "--topic", "note", "--count", "2"];
+    let watch = ["watch", "-p", "reads-later", "--topic", "note", "--count", "2"];
     for _ in 0..2 {
         assert_eq!(world.run(&watch).await.ok().stdout, "sender  note  one\nsender  note  two\n");
     }
     // A program that receives is not disturbed by one that watches, and what it has in hand is shown.
-    let mut receive = world.start(&["receive", "-c", "reads-later", "--topic", "other"]);
+    let mut receive = world.start(&["receive", "-p", "reads-later", "--topic", "other"]);
     let online = world.until("it receives", async || {
-        let agents = world.json(&["agents", "-c", "sender"]).await;
+        let agents = world.json(&["agent", "list", "-p", "sender"]).await;
         agents.as_array().unwrap().iter().any(|agent| agent["name"] == "reads-later" && agent["status"] == "online").then_some(())
     });
     online.await;
     assert_eq!(world.run(&watch).await.ok().stdout, "sender  note  one\nsender  note  two\n");
-    world.run(&["send", "-c", "sender", "--topic", "other", "reads-later", "taken"]).await.ok();
+    world.run(&["send", "-p", "sender", "--topic", "other", "reads-later", "taken"]).await.ok();
     assert_eq!(receive.line().await, "sender  other  taken");
     receive.signal(Signal::INT);
     receive.end().await.ok();
@@ -223,12 +223,12 @@ async fn what_is_watched_or_listed_stays_unread() {
     assert!(lines[0].starts_with("ID ") && lines[0].contains("TOPIC   TYPE    BYTES   SENT"), "{table}");
     let count = world.json(&unread(&["--count"])).await;
     assert_eq!(count["messages"], count["from"]["sender"]);
-    let waits = world.start(&["unread", "-c", "reads-later", "--from", "absent", "--wait", "20s", "-o", "json"]);
+    let waits = world.start(&["unread", "-p", "reads-later", "--from", "absent", "--wait", "20s", "-o", "json"]);
     world.log_in("absent", &world.servers()).await;
-    world.run(&["send", "-c", "absent", "reads-later", "at last", "--topic", "note"]).await.ok();
+    world.run(&["send", "-p", "absent", "reads-later", "at last", "--topic", "note"]).await.ok();
     assert_eq!(of_topic(&waits.end().await.ok().json()), ["at last"]);
-    world.run(&["unread", "-c", "reads-later", "--from", "nobody"]).await.fails(3, &["SENDER_NOT_FOUND"]);
-    let taken = world.run(&["receive", "-c", "reads-later", "--topic", "note", "--count", "3"]).await.ok().stdout;
+    world.run(&["unread", "-p", "reads-later", "--from", "nobody"]).await.fails(3, &["SENDER_NOT_FOUND"]);
+    let taken = world.run(&["receive", "-p", "reads-later", "--topic", "note", "--count", "3"]).await.ok().stdout;
     // What an earlier program had in hand comes again, out of order.
     let mut taken: Vec<&str> = taken.lines().collect();
     taken.sort_unstable();

@@ -124,7 +124,7 @@ impl World {
     pub(crate) async fn log_in(&self, agent: &str, servers: &str) {
         let acme = self.dev.tenant("acme").unwrap();
         let (ca, key) = (&acme.ca_file, acme.api_key_file(agent).unwrap());
-        self.run(&["login", "-c", agent, "-s", servers, "--ca", text(ca), "--api-key-file", text(key)]).await.ok();
+        self.run(&["login", "-p", agent, "-s", servers, "--ca", text(ca), "--api-key-file", text(key)]).await.ok();
     }
 
     pub(crate) fn command(&self, program: &str) -> Command {

@@ -63,6 +63,21 @@ fn walk(value: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
 }
 
 #[test]
+fn a_field_says_what_it_is_for_itself() {
+    let definition = serde_json::to_value(Kind::Tenant.definition()).unwrap();
+    let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    for (field, says) in [
+        (&spec["deletionPolicy"], "`Retain` (the default)"),
+        (&spec["contextTypes"]["items"]["properties"]["cleanup"], "`delete` (the default)"),
+        (&spec["hub"]["properties"]["service"]["properties"]["type"], "`ClusterIP` where unset"),
+        (&spec["registration"], "`Declared` (the default)"),
+    ] {
+        let described = field["description"].as_str().unwrap();
+        assert!(described.contains(says), "{described}");
+    }
+}
+
+#[test]
 fn schema_is_described_and_never_defaults_into_the_spec() {
     for kind in Kind::ALL {
         let definition = serde_json::to_value(kind.definition()).unwrap();
@@ -73,10 +88,11 @@ fn schema_is_described_and_never_defaults_into_the_spec() {
         walk(&version["schema"]["openAPIV3Schema"], kind.as_str(), &mut |path, schema| {
             assert!(schema.get("default").is_none(), "{path} has a default: effective values go to the status");
             if path.contains('.') && !path.ends_with("[]") && !path.ends_with(".spec") {
-                let described = schema.get("description").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-                let whole = path.ends_with(".status");
-                assert!(described || whole, "{path} has no description");
+                let described = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+                let whole = path.ends_with(".status") || path.ends_with(".apiVersion") || path.ends_with(".kind");
+                assert!(described.len() >= 20 || whole, "{path} is described as {described:?} only");
             }
+            assert!(schema.get("nullable").is_none(), "{path} is nullable: an absent field is left out");
         });
     }
 }

@@ -1,6 +1,9 @@
 use std::{fs, path::PathBuf};
 
-use acb_crds::schema::{self, Kind, Resource, collect, load};
+use acb_crds::{
+    document::{self, collect, load},
+    schema::{self, Kind, Resource},
+};
 use proptest::prelude::*;
 
 fn tenant(spec: &str) -> String {
@@ -12,7 +15,7 @@ fn agent(spec: &str) -> String {
 }
 
 fn refusal(text: &str) -> String {
-    let loaded = load(text, "file.yaml");
+    let loaded = load(text, "file.yaml").ours;
     assert_eq!(loaded.len(), 1, "{text}");
     loaded.into_iter().next().unwrap().expect_err(text).to_string()
 }
@@ -89,6 +92,22 @@ fn refusals_say_where_and_what_to_do() {
 }
 
 #[test]
+fn null_is_absent_and_a_nul_is_refused() {
+    let empty = agent("  role: admin\n  groups:\n  capabilities: ~\n  publishes: null\n  subscribes:\n  metadata:\n");
+    let bare = agent("  role: admin\n");
+    assert_eq!(load(&empty, "f").ours, load(&bare, "f").ours);
+    assert!(load(&tenant("  tier: Free\n  contextTypes:\n"), "f").ours[0].is_ok());
+    for (text, path) in [
+        (agent("  role: admin\n  type: \"a\\0b\"\n"), "spec.type"),
+        (agent("  role: admin\n  capabilities: [a, \"a\\0b\"]\n"), "spec.capabilities[1]"),
+        (agent("  role: admin\n  metadata: {\"a\\0b\": x}\n"), "spec.metadata"),
+    ] {
+        let message = refusal(&text);
+        assert!(message.contains(path) && message.contains("NUL"), "{message}");
+    }
+}
+
+#[test]
 fn one_bad_document_leaves_the_others() {
     let text = format!(
         "{}---\n{}\n---\na: [\n---\n# nothing\n---\n{}",
@@ -96,7 +115,7 @@ fn one_bad_document_leaves_the_others() {
         agent("  role: king\n"),
         agent("  role: admin\n")
     );
-    let loaded = load(&text, "f");
+    let loaded = load(&text, "f").ours;
     assert_eq!(loaded.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
     assert!(loaded[2].as_ref().unwrap_err().to_string().contains("line 1"), "{:?}", loaded[2]);
 }
@@ -114,7 +133,7 @@ fn duplicates_are_refused() {
 
 #[test]
 fn changes_are_checked_against_what_was() {
-    let value = |text: &str| match load(text, "f").remove(0).unwrap() {
+    let value = |text: &str| match load(text, "f").ours.remove(0).unwrap() {
         Resource::Tenant(tenant) => serde_json::to_value(*tenant).unwrap(),
         other => panic!("{other:?}"),
     };
@@ -138,8 +157,8 @@ fn changes_are_checked_against_what_was() {
 
 #[test]
 fn deep_and_large_input_is_refused() {
-    assert!(refusal(&"[".repeat(100_000)).contains("not YAML"));
-    assert!(refusal(&format!("a: {}", "x".repeat(schema::MAX_FILE_BYTES))).contains("split it"));
+    assert!(refusal(&"[".repeat(100_000)).contains("too deeply nested"));
+    assert!(refusal(&format!("a: {}", "x".repeat(document::MAX_FILE_BYTES))).contains("split it"));
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
     assert!(refusal(bomb).contains("file.yaml"));
 }
@@ -154,7 +173,7 @@ fn only_so_much_is_told_of_one_document() {
         agent("  role: observer\n").replace("  name: worker\n", &format!("  name: worker\n  {}\n", fields.join("\n  "))),
         tenant(&format!("  {{tier: Free, contextTypes: [{}]}}", many("{name: a}"))),
     ] {
-        let loaded = load(&text, "f.yaml");
+        let loaded = load(&text, "f.yaml").ours;
         let violations = &loaded[0].as_ref().unwrap_err().violations;
         assert_eq!(violations.len(), schema::MAX_VIOLATIONS + 1, "{}", &text[..200]);
         assert!(violations.last().unwrap().message.contains("more than these 100"), "{:?}", violations.last());
@@ -207,7 +226,7 @@ proptest! {
 
     #[test]
     fn no_input_panics(text in prop_oneof![near(), ".{0,200}"]) {
-        for document in load(&text, "f") {
+        for document in load(&text, "f").ours {
             if let Err(error) = document {
                 prop_assert!(!error.violations.is_empty());
                 prop_assert!(!error.to_string().is_empty());

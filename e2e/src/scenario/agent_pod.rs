@@ -54,7 +54,7 @@ pub(super) fn start_with_key(
 
 fn start_with(world: &World, tenant: &str, name: &str, access: &Access, arguments: &[&str]) -> Result<AgentPod> {
     let server = &access.server;
-    let login = ["login", "--context", "hub", "--server", server, "--ca", "/ca/ca.crt", "--api-key-file", "/key/api-key"];
+    let login = ["login", "--profile", "hub", "--server", server, "--ca", "/ca/ca.crt", "--api-key-file", "/key/api-key"];
     let containers = json!({
         "initContainers": [container("login", "acb", &login)],
         "containers": [container("agent", "acb", arguments)],

@@ -26,18 +26,24 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     if !agents.contains("worker-a-api-key-") {
         return wrong(format!("acb get: {agents}"));
     }
-    ok(&["login", "--tenant", "acme", "--agent", "supervisor"])?;
-    let contexts = ok(&["contexts", "list"])?;
-    if !contexts.contains("acme/supervisor") || !contexts.contains("https://hub.acbhub-acme.svc:8443 by port-forward") {
-        return wrong(format!("acb contexts: {contexts}"));
+    ok(&["login", "acme/supervisor", "--cluster"])?;
+    let profiles = ok(&["profile", "list"])?;
+    if !profiles.contains("acme/supervisor") || !profiles.contains("https://hub.acbhub-acme.svc:8443 by port-forward") {
+        return wrong(format!("acb profile: {profiles}"));
     }
-    let whoami: Value = serde_json::from_str(&ok(&["whoami", "--context", "acme/supervisor", "--output", "json"])?)?;
+    let whoami: Value = serde_json::from_str(&ok(&["whoami", "--profile", "acme/supervisor", "--output", "json"])?)?;
     if (&whoami["tenant"], &whoami["agent"]) != (&Value::from("acme"), &Value::from("supervisor")) {
         return wrong(format!("acb whoami: {whoami}"));
     }
+    let page = ok(&["status", "tenant", "acme", "--cluster"])?;
+    for part in ["replicas are ready", "Running", "hub-postgres-", "worker-a-api-key-", "Last events", "Waits for\nnothing"] {
+        if !page.contains(part) {
+            return wrong(format!("acb status, without {part:?}: {page}"));
+        }
+    }
     let answers = agent_pod::start(world, "acme", "worker-a", "forwarded", &["reply", "--topic", "hail", "over here"])?;
     agent_pod::wait_running(world, &answers)?;
-    let ask = || ok(&["request", "--context", "acme/supervisor", "worker-a", "hello", "--topic", "hail"]);
+    let ask = || ok(&["request", "--profile", "acme/supervisor", "worker-a", "hello", "--topic", "hail"]);
     let first = ask()?;
     // Whichever pod is left is gone to.
     if let Some(pod) = tenant::hub_pods(world, "acme")?.first() {
@@ -49,7 +55,7 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     if !first.contains("over here") || !second.contains("over here") {
         return wrong(format!("worker-a answered {first:?}, and {second:?}"));
     }
-    let nobody = acb(world, &admin, &["login", "--tenant", "acme", "--agent", "nobody"])?;
+    let nobody = acb(world, &admin, &["login", "acme/nobody", "--cluster"])?;
     if nobody.status.code() == Some(3) && said(&nobody).contains("there is no Agent acb-acme/nobody") {
         return Ok(());
     }

@@ -62,6 +62,7 @@ fn check(world: &World) -> Result<()> {
         }
     }
     tried += transitions(kubectl, &mut problems)?;
+    problems.extend(shadowed(kubectl)?);
     say(&format!("         {tried} bad values tried"));
     if problems.is_empty() { Ok(()) } else { wrong(format!("{} of {tried}:\n{}", problems.len(), problems.join("\n"))) }
 }
@@ -72,6 +73,30 @@ fn document(kind: &str, name: &str, spec: &Value) -> Value {
         document["metadata"]["namespace"] = json!(NAMESPACE);
     }
     document
+}
+
+/// Every name means our kind, and takes none away from another: `kubectl get quota` is Kubernetes' own ResourceQuota.
+fn shadowed(kubectl: &Kubectl) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for (name, kind) in [
+        ("tenant", "Tenant"),
+        ("tenants", "Tenant"),
+        ("tn", "Tenant"),
+        ("agent", "Agent"),
+        ("agents", "Agent"),
+        ("agt", "Agent"),
+        ("acbquota", "Quota"),
+        ("quotas", "Quota"),
+        ("qta", "Quota"),
+        ("quota", "ResourceQuota"),
+    ] {
+        let explained = kubectl.run(&["explain", name])?;
+        let meant = explained.lines().find_map(|line| line.strip_prefix("KIND:")).unwrap_or_default().trim();
+        if meant != kind {
+            problems.push(format!("kubectl takes {name} for {meant:?}, and not for {kind}"));
+        }
+    }
+    Ok(problems)
 }
 
 /// Sends all of them at once, and answers with those that were not refused where they should be.

@@ -86,8 +86,8 @@ fn check(world: &World, folder: &Path) -> Result<()> {
     })?;
     let text = said(&fresh);
     for line in ["Tenant planned:", "+ Namespace acb-planned", "+ kafka topic acb.planned.notes", "+ postgres agent writer"] {
-        if fresh.status.code() != Some(2) || !text.contains(line) {
-            return wrong(format!("a plan of what is new, without {line:?} or with another code than 2: {text}"));
+        if fresh.status.code() != Some(6) || !text.contains(line) {
+            return wrong(format!("a plan of what is new, without {line:?} or with another code than 6: {text}"));
         }
     }
     if world.kubectl.find(&["tenant", "planned"])?.is_some() {
@@ -129,7 +129,7 @@ fn bound(world: &World, planner: &Path, plan: &[&str]) -> Result<()> {
     let token = account::token(world, NAMESPACE, "planner", Some(AUDIENCE))?;
     let file = token.display().to_string();
     let with_token = acb(world, planner, &[plan, &["--token-file", &file]].concat())?;
-    if with_token.status.code() != Some(2) {
+    if with_token.status.code() != Some(6) {
         return wrong(format!("a token for {AUDIENCE}: {}", said(&with_token)));
     }
     let replayed = account::kubeconfig(world, &token)?;

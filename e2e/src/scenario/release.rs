@@ -54,10 +54,10 @@ pub(super) fn rolling_upgrade(world: &mut World) -> Result<()> {
 
 /// `uninstall`: the operator goes; tenants, their hubs and their data stay, and it takes them up again when it is back.
 pub(super) fn uninstall(world: &mut World) -> Result<()> {
-    let shared = ["share", "--output", "json", "--type", "documents", "/ca/ca.crt"];
+    let shared = ["context", "share", "--output", "json", "--type", "documents", "/ca/ca.crt"];
     let said = agent_pod::run(world, "acme", "supervisor", "shares", &shared)?;
     let context: Value = serde_json::from_str(&said)?;
-    let context = context["id"].as_str().ok_or_else(|| Error::Wrong(format!("acb share said {said}")))?;
+    let context = context["id"].as_str().ok_or_else(|| Error::Wrong(format!("acb context share said {said}")))?;
     let before = (tenant::hub_pods(world, "acme")?, rows(world)?);
     helm_uninstall(world)?;
     let stays = |what: &str| -> Result<()> {
@@ -66,7 +66,7 @@ pub(super) fn uninstall(world: &mut World) -> Result<()> {
         if now != before {
             return wrong(format!("{what}: hubs and rows were {before:?}, and are {now:?}"));
         }
-        agent_pod::run(world, "acme", "worker-a", "pulls", &["pull", context, "--file", "/state/pulled"]).map(drop)
+        agent_pod::run(world, "acme", "worker-a", "pulls", &["context", "pull", context, "/state/pulled"]).map(drop)
     };
     stays("without the operator")?;
     install::helm(world, &[])?;

@@ -97,18 +97,18 @@ fn is_rebuilt(world: &World, right: &acb_operator::tenant::ObservedKafka) -> Res
 /// Shares a small context, and answers with its id.
 fn share(world: &World, what: &str) -> Result<String> {
     let what = format!("what={what}");
-    let shared = ["share", "--output", "json", "--type", "documents", "--metadata", &what, "/ca/ca.crt"];
+    let shared = ["context", "share", "--output", "json", "--type", "documents", "--metadata", &what, "/ca/ca.crt"];
     let said = agent_pod::run(world, "acme", "supervisor", "shares", &shared)?;
     let context: Value = serde_json::from_str(&said)?;
-    context["id"].as_str().map(str::to_owned).ok_or_else(|| Error::Wrong(format!("acb share said {said}")))
+    context["id"].as_str().map(str::to_owned).ok_or_else(|| Error::Wrong(format!("acb context share said {said}")))
 }
 
 fn is_readable(world: &World, context: &str) -> Result<()> {
-    agent_pod::run(world, "acme", "worker-a", "pulls", &["pull", context, "--file", "/state/pulled"]).map(drop)
+    agent_pod::run(world, "acme", "worker-a", "pulls", &["context", "pull", context, "/state/pulled"]).map(drop)
 }
 
 fn is_gone(world: &World, context: &str) -> Result<()> {
-    let pod = agent_pod::start(world, "acme", "worker-a", "pulls", &["pull", context, "--file", "/state/pulled"])?;
+    let pod = agent_pod::start(world, "acme", "worker-a", "pulls", &["context", "pull", context, "/state/pulled"])?;
     let said = agent_pod::wait_refused(world, &pod)?;
     agent_pod::remove(world, &pod)?;
     if said.contains("CONTEXT_NOT_FOUND") { Ok(()) } else { wrong(format!("the context was refused for another reason: {said}")) }

@@ -59,12 +59,12 @@ fn metadata(given: &ObjectMeta, known: Option<&ObjectMeta>) -> ObjectMeta {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use acb_crds::schema::load;
+    use acb_crds::document::load;
 
     use super::*;
 
     fn resources(text: &str) -> Vec<Resource> {
-        load(text, "given").into_iter().map(Result::unwrap).collect()
+        load(text, "given").ours.into_iter().map(Result::unwrap).collect()
     }
 
     const AGENT: &str = "apiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {name: a, namespace: acb-acme, uid: stolen, labels: {team: x}}\n\

@@ -138,7 +138,7 @@ mod tests {
         time::Duration,
     };
 
-    use acb_crds::schema::load;
+    use acb_crds::document::load;
 
     use super::*;
     use crate::{platform::PlatformPostgres, preview::overlay};
@@ -153,7 +153,7 @@ mod tests {
     }
 
     async fn of(text: &str) -> Vec<Decided> {
-        let given: Vec<_> = load(text, "given").into_iter().map(Result::unwrap).collect();
+        let given: Vec<_> = load(text, "given").ours.into_iter().map(Result::unwrap).collect();
         let mut tenancy = Tenancy::default();
         overlay::lay(&mut tenancy, "acb-acme", &given);
         decide("acb-acme", tenancy, None, &platform()).await.unwrap()

@@ -2,20 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use acb_crds::schema::{self, ObjectRef, Resource};
+use acb_crds::{
+    document::Loaded,
+    schema::{ObjectRef, Resource},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use uuid::Uuid;
 
 use super::{
     objects::ObjectStore,
-    resources::{self, Resources},
-    run,
+    resources, run,
     state::{self, StateDir, StateError},
 };
 use crate::{
@@ -45,9 +46,8 @@ pub enum PreviewError {
     World(#[from] EffectError),
 }
 
-/// Plans for a folder, against a state folder where `acb dev` runs from one, else against nothing.
-pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Report, PreviewError> {
-    let loaded = schema::collect(&Resources::read_files(folder)?);
+/// Plans for what a folder holds, against a state folder where `acb dev` runs from one, else against nothing.
+pub async fn preview(loaded: Loaded, state: Option<&StateDir>) -> Result<Report, PreviewError> {
     let store = state.map(ObjectStore::open).transpose()?.map(Arc::new);
     let reader = match state {
         Some(state) if state.holder().is_some() => connect(state).await?,
@@ -73,7 +73,7 @@ pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Report, 
         }
     }
     if let Some(store) = store {
-        let gone = Resources::new(folder, store).stored()?.into_iter().map(|(object, _)| object);
+        let gone = resources::stored(&store)?.into_iter().map(|(object, _)| object);
         report.removed = gone.filter(|object| !here.contains(object)).map(|object| object.to_string()).collect();
     }
     Ok(report)

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acb_crds::schema::{self, Kind, LoadError, ObjectRef, Violation};
+use acb_crds::{
+    document::{self, LoadError, Loaded},
+    schema::{self, Kind, ObjectRef, Violation},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -59,41 +62,11 @@ impl Resources {
         Self { folder: folder.to_owned(), store, missing: Mutex::default() }
     }
 
-    /// The files that hold resources: `*.yaml` and `*.yml`, not hidden, in the order of their names.
-    pub fn read_files(folder: &Path) -> Result<Vec<(String, String)>, StateError> {
-        let files = Self::read_each(folder)?.into_iter();
-        files.map(|(name, path, text)| Ok((name, text.map_err(StateError::io(&path))?))).collect()
-    }
-
-    /// The same, each with what became of reading it.
-    fn read_each(folder: &Path) -> Result<Vec<(String, PathBuf, io::Result<String>)>, StateError> {
-        let mut paths: Vec<PathBuf> = if folder.is_file() {
-            vec![folder.to_owned()]
-        } else {
-            let entries =
-                fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(StateError::io(folder))?;
-            let is_resource = |path: &PathBuf| {
-                let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-                let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-                yaml && !hidden
-            };
-            entries.into_iter().map(|entry| entry.path()).filter(is_resource).collect()
-        };
-        paths.sort();
-        let mut files = Vec::new();
-        for path in paths {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let text = match fs::metadata(&path) {
-                Ok(facts) if !facts.is_file() => continue,
-                Ok(_) => fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-                Err(error) => Err(error),
-            };
-            // Otherwise it was removed since it was listed, or is a link to nothing.
-            if !text.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-                files.push((name, path, text));
-            }
-        }
-        Ok(files)
+    /// What is in the files of a folder and its subfolders, or in one file: `*.yaml`, `*.yml` and `*.json`, not hidden, by name.
+    pub fn load(folder: &Path) -> Result<Loaded, StateError> {
+        let files = read_each(folder)?.into_iter();
+        let files: Result<Vec<_>, _> = files.map(|(name, path, text)| Ok((name, text.map_err(StateError::io(&path))?))).collect();
+        Ok(document::collect(&files?))
     }
 
     /// Brings the objects up to date with the folder.
@@ -104,7 +77,7 @@ impl Resources {
     fn sync_at(&self, now: Instant) -> Result<Found, StateError> {
         let mut files = Vec::new();
         let mut failed = Vec::new();
-        for (source, _, text) in Self::read_each(&self.folder)? {
+        for (source, _, text) in read_each(&self.folder)? {
             match text {
                 Ok(text) => files.push((source, text)),
                 Err(error) => {
@@ -113,7 +86,7 @@ impl Resources {
                 }
             }
         }
-        let loaded = schema::collect(&files);
+        let loaded = document::collect(&files);
         let mut found = Found::default();
         let mut unreadable = BTreeMap::new();
         for error in loaded.errors.into_iter().chain(failed) {
@@ -138,7 +111,7 @@ impl Resources {
         }
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *missing);
-        for (object, stored) in self.stored()? {
+        for (object, stored) in stored(&self.store)? {
             if written.contains(&object) || found.refused.contains_key(&object) {
                 continue;
             }
@@ -177,13 +150,7 @@ impl Resources {
 
     /// Every resource that there is, those on their way out too.
     pub fn stored(&self) -> Result<Vec<(ObjectRef, Value)>, StateError> {
-        let mut stored = Vec::new();
-        for kind in Kind::ALL {
-            for object in self.store.of_kind(kind.as_str())? {
-                stored.extend(schema::identify(&object).map(|reference| (reference, object)));
-            }
-        }
-        Ok(stored)
+        stored(&self.store)
     }
 
     /// Sets the status of an object, where it differs; nothing else of it.
@@ -261,6 +228,74 @@ impl Resources {
         self.store.announce();
         Ok(())
     }
+}
+
+/// How deep a folder may be: a link may lead back to where it is.
+const DEEPEST: usize = 16;
+
+/// Each file, by its path from the folder on, with what became of reading it.
+type Read = (String, PathBuf, io::Result<String>);
+
+fn read_each(folder: &Path) -> Result<Vec<Read>, StateError> {
+    let mut files = Vec::new();
+    if folder.is_file() {
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        files.extend(read_file(name, folder));
+    } else {
+        read_folder(folder, "", DEEPEST, &mut files)?;
+    }
+    files.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    Ok(files)
+}
+
+fn read_folder(folder: &Path, prefix: &str, deeper: usize, files: &mut Vec<Read>) -> Result<(), StateError> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(StateError::io(folder))?;
+    for entry in entries {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if name.starts_with('.') {
+            continue;
+        }
+        let inner = format!("{prefix}{name}");
+        match path.is_dir() {
+            true if deeper == 0 => {
+                let error = io::Error::other("folders are read to a depth of 16: does a link lead back?");
+                return Err(StateError::io(&path)(error));
+            }
+            true => read_folder(&path, &format!("{inner}/"), deeper - 1, files)?,
+            false if holds_resources(&path) => files.extend(read_file(inner, &path)),
+            false => {}
+        }
+    }
+    Ok(())
+}
+
+fn holds_resources(path: &Path) -> bool {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    matches!(extension.as_deref(), Some("yaml" | "yml" | "json"))
+}
+
+/// `None` where the file was removed since it was listed.
+fn read_file(name: String, path: &Path) -> Option<Read> {
+    let text = match fs::metadata(path) {
+        // A pipe, say: reading it could wait for ever.
+        Ok(facts) if !facts.is_file() => return None,
+        Ok(_) => fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => Err(error),
+    };
+    // A link whose target is away for a while is a file that can't be read: it takes nothing away.
+    let is_removed = fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    (text.is_ok() || !is_removed).then(|| (name, path.to_owned(), text))
+}
+
+/// Every resource of a store, those on their way out too.
+pub fn stored(store: &ObjectStore) -> Result<Vec<(ObjectRef, Value)>, StateError> {
+    let mut stored = Vec::new();
+    for kind in Kind::ALL {
+        for object in store.of_kind(kind.as_str())? {
+            stored.extend(schema::identify(&object).map(|reference| (reference, object)));
+        }
+    }
+    Ok(stored)
 }
 
 /// Whether an object is on its way out.
@@ -371,6 +406,43 @@ mod tests {
     }
 
     #[test]
+    fn subfolders_lists_and_json_are_read() {
+        let bench = Bench::new();
+        let sub = bench.yaml.join("teams/acme");
+        fs::create_dir_all(&sub).unwrap();
+        fs::create_dir(bench.yaml.join(".git")).unwrap();
+        fs::write(bench.yaml.join(".git/x.yaml"), "a: [").unwrap();
+        let list = r#"{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}},
+            {"apiVersion": "acb.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": {"tier": "Free"}}]}"#;
+        fs::write(sub.join("list.JSON"), list).unwrap();
+        assert!(bench.resources.sync().unwrap().changed.contains(&acme()));
+        assert_eq!(bench.acme().unwrap()["metadata"]["annotations"][SOURCE], "teams/acme/list.JSON");
+        let loaded = Resources::load(&bench.yaml).unwrap();
+        assert_eq!(loaded.notes(), ["teams/acme/list.JSON: passed over: Namespace x of v1"]);
+        fs::remove_file(sub.join("list.JSON")).unwrap();
+        bench.resources.sync().unwrap();
+        assert!(bench.sync_later().changed.contains(&acme()));
+        // A link that leads back is an error, and not for ever.
+        std::os::unix::fs::symlink("..", bench.yaml.join("teams/back")).unwrap();
+        assert!(Resources::load(&bench.yaml).is_err());
+    }
+
+    #[test]
+    fn a_link_whose_target_is_away_takes_nothing_away() {
+        let bench = Bench::new();
+        let target = bench.yaml.with_file_name("target.yaml");
+        fs::write(&target, ACME).unwrap();
+        std::os::unix::fs::symlink(&target, bench.yaml.join("a.yaml")).unwrap();
+        bench.resources.sync().unwrap();
+        let good = bench.acme().unwrap();
+        fs::remove_file(&target).unwrap();
+        for found in [bench.resources.sync().unwrap(), bench.sync_later()] {
+            assert!(found.refused.contains_key(&acme()), "{found:?}");
+            assert_eq!(bench.acme().unwrap(), good);
+        }
+    }
+
+    #[test]
     fn a_file_that_can_not_be_read_takes_nothing_away() {
         let bench = Bench::new();
         bench.sync(ACME);
@@ -385,6 +457,6 @@ mod tests {
         }
         let other = ObjectRef { name: "globex".into(), ..acme() };
         assert!(bench.resources.store.read_object(&key(&other)).unwrap().is_some(), "and holds up no other");
-        assert!(Resources::read_files(&bench.yaml).is_err());
+        assert!(Resources::load(&bench.yaml).is_err());
     }
 }

@@ -160,7 +160,7 @@ impl Standalone {
     /// Locks the state folder, starts PostgreSQL and brings its schema up to date.
     pub async fn start(options: StandaloneOptions) -> Result<Self, StandaloneError> {
         // What is not there is better said before anything was started.
-        Resources::read_files(&options.resources)?;
+        Resources::load(&options.resources)?;
         let kafka = options.kafka.clone().map(KafkaAccess::new).transpose()?;
         let state = StateDir::open(&options.state)?;
         let lock = state.lock()?;
@@ -450,7 +450,7 @@ fn watch_folder(folder: &Path, edits: mpsc::Sender<()>) -> Option<notify::Recomm
             let _ = edits.try_send(());
         }
     });
-    let watching = made.and_then(|mut watcher| watcher.watch(watched, notify::RecursiveMode::NonRecursive).map(|()| watcher));
+    let watching = made.and_then(|mut watcher| watcher.watch(watched, notify::RecursiveMode::Recursive).map(|()| watcher));
     watching.inspect_err(|error| warn!(%error, folder = %watched.display(), "not watched: looked at every few seconds")).ok()
 }
 

@@ -9,7 +9,10 @@ use acb_sdk::{Client, Since, context_event::Kind};
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{exchange, payload, refused};
+use super::{
+    super::{payload, refused},
+    view::view,
+};
 use crate::{
     output::{self, Failure, Output},
     stop::Stop,
@@ -17,10 +20,10 @@ use crate::{
 
 /// Which changes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Changes {
+pub(in crate::client) struct Changes {
     /// The changes of the contexts of this type, instead of messages.
     #[arg(long, value_name = "TYPE", conflicts_with = "topic")]
-    pub(super) contexts: Option<String>,
+    pub(in crate::client) contexts: Option<String>,
     /// With --contexts: from the oldest that the log still holds.
     #[arg(long, requires = "contexts")]
     from_start: bool,
@@ -30,11 +33,11 @@ pub(super) struct Changes {
     /// Only what matches: a CEL expression over messages, such as `message.topic == "orders"`; with --contexts over contexts, such as
     /// `context.metadata["priority"] == "high"`, and `left` is printed where one no longer does.
     #[arg(long, value_name = "EXPRESSION")]
-    pub(super) filter: Option<String>,
+    pub(in crate::client) filter: Option<String>,
 }
 
 impl Changes {
-    pub(super) async fn print(
+    pub(in crate::client) async fn print(
         &self,
         client: &Client,
         context_type: &str,
@@ -69,9 +72,9 @@ impl Changes {
             let is_gone = matches!(event.kind(), Kind::Deleted | Kind::Left);
             let context = event.context.unwrap_or_default();
             match output {
-                Output::Json => output::line(json!({"event": what, "context": exchange::view(&context)}))?,
-                Output::Table if is_gone => output::line(format_args!("{what}  {}  v{}", context.id, context.version))?,
-                Output::Table => output::line(format_args!(
+                Output::Document(syntax) => syntax.record(&json!({"event": what, "context": view(&context)}))?,
+                Output::Table { .. } if is_gone => output::line(format_args!("{what}  {}  v{}", context.id, context.version))?,
+                Output::Table { .. } => output::line(format_args!(
                     "{what}  {}  v{}  {} bytes  by {}",
                     context.id, context.version, context.size, context.creator
                 ))?,

@@ -9,55 +9,39 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube_client::Api;
 use serde_json::Value;
 
-use super::profile::Profile;
+use super::{super::profile::Profile, agent::AgentOf};
 use crate::{
-    cluster::{Cluster, ClusterArgs, refused},
+    cluster::{Cluster, refused},
     output::{Exit, Failure},
+    platform::PlatformArgs,
     standalone::text,
 };
 
-/// Whom to log in as, on a cluster.
-#[derive(Debug, clap::Args)]
-pub(super) struct FoundArgs {
-    /// On a cluster: the tenant. The hub's address and the CA are looked up; where there is no address outside, commands port-forward.
-    #[arg(long, value_name = "NAME", requires = "agent")]
-    tenant: Option<String>,
-    /// On a cluster: the agent, whose API key is read from its Secret.
-    #[arg(long, value_name = "NAME", requires = "tenant")]
-    agent: Option<String>,
-    /// On a cluster: the namespace of the tenant's agents [default: as the Tenant says, or acb-TENANT].
-    #[arg(long, value_name = "NAME", requires = "tenant")]
-    namespace: Option<String>,
-    #[command(flatten)]
-    cluster: ClusterArgs,
-}
-
-impl FoundArgs {
-    /// A context without a name, and without a key where none is asked for.
-    pub(super) async fn find(&self, with_key: bool) -> Result<Profile, Failure> {
-        let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
-        let tenant = TenantName::parse(self.tenant.as_deref().unwrap_or_default()).map_err(|error| usage(&error))?;
-        let agent = AgentName::parse(self.agent.as_deref().unwrap_or_default()).map_err(|error| usage(&error))?;
-        let place = self.cluster.place();
-        let cluster = place.open().await?;
-        let known = known(&cluster, &tenant).await?;
-        let namespace = match (&self.namespace, text(&known, "/status/namespace")) {
-            (Some(namespace), _) => namespace.clone(),
-            (None, "") => tenant.namespace(),
-            (None, namespace) => namespace.to_owned(),
-        };
-        let (servers, forwards) = servers(&tenant, &known, cluster.is_inside);
-        let api_key = if with_key { key(&cluster, &namespace, &agent).await? } else { String::new() };
-        Ok(Profile {
-            name: String::new(),
-            servers,
-            ca: authority(&cluster, &namespace).await?,
-            api_key,
-            tenant: tenant.to_string(),
-            agent: agent.to_string(),
-            cluster: forwards.then(|| place.pinned()),
-        })
-    }
+/// A profile without a name, and without a key where none is asked for.
+pub(super) async fn find(
+    platform: &PlatformArgs,
+    who: &AgentOf,
+    namespace: Option<&str>,
+    with_key: bool,
+) -> Result<Profile, Failure> {
+    let AgentOf { tenant, agent } = who;
+    let place = platform.cluster.place();
+    let cluster = place.open().await?;
+    let known = known(&cluster, tenant).await?;
+    let namespace = match (namespace, text(&known, "/status/namespace")) {
+        (Some(namespace), _) => namespace.to_owned(),
+        (None, "") => tenant.namespace(),
+        (None, namespace) => namespace.to_owned(),
+    };
+    let (servers, forwards) = servers(tenant, &known, cluster.is_inside);
+    let api_key = if with_key { key(&cluster, &namespace, agent).await? } else { String::new() };
+    Ok(Profile {
+        api_key,
+        tenant: tenant.to_string(),
+        agent: agent.to_string(),
+        cluster: forwards.then(|| place.pinned()),
+        ..Profile::at(servers, authority(&cluster, &namespace).await?)
+    })
 }
 
 /// The Tenant, as far as the caller may see it: most of a tenant's people may not, and its names follow from its own.

@@ -1,40 +1,60 @@
-//! Contexts that are shared: what there is, what is in one, and its next version.
+//! Contexts: what there is, what is in one, its next version; files into contexts, and contexts into files.
+
+pub(super) mod changes;
+mod description;
+mod pull;
+mod push;
+mod share;
+mod transfer;
+mod view;
 
 use std::path::PathBuf;
 
-use acb_sdk::{Code, Context, system_time, v1};
+use acb_sdk::{Code, Context, system_time};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 
-use super::{Target, exchange, payload, refused};
+use self::view::{named, scope, shown, updated, view};
+use super::{Target, payload, refused};
 use crate::output::{self, Exit, Failure, Output};
 
-/// Lists, shows, updates or deletes shared contexts. `acb watch --contexts` follows their changes.
+/// Shares, lists, shows, updates, deletes and transfers contexts. `acb watch --contexts` follows their changes.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Shared {
+pub(crate) struct Contexts {
     #[command(subcommand)]
-    command: SharedCommand,
+    command: ContextCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum SharedCommand {
+enum ContextCommand {
+    /// Shares a file, or the standard input, as a context: inline up to 1 MiB, streamed up to 100 MiB.
+    Share(share::Share),
     /// Lists contexts that this agent may read.
+    #[command(visible_alias = "ls")]
     List(List),
-    /// Shows one, with its payload where that is inline. A streamed one is fetched with `acb pull`.
+    /// Shows one, with its payload where that is inline. A streamed one is fetched with `acb context pull`.
     Get(Get),
+    /// Streams a file of at most 100 MiB into a context; goes on by itself where the connection breaks.
+    Push(push::Push),
+    /// Fetches the payload of a context into a file, and verifies it.
+    Pull(pull::Pull),
     /// Makes the next version of one of this agent's own.
     Update(Update),
     /// Deletes some of this agent's own.
+    #[command(visible_alias = "rm")]
     Delete(Delete),
 }
 
-impl Shared {
+impl Contexts {
     pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
         match self.command {
-            SharedCommand::List(list) => list.run(output).await,
-            SharedCommand::Get(get) => get.run(output).await,
-            SharedCommand::Update(update) => update.run(output).await,
-            SharedCommand::Delete(delete) => delete.run(output).await,
+            ContextCommand::Share(share) => share.run(output).await,
+            ContextCommand::Push(push) => push.run(output).await,
+            ContextCommand::Pull(pull) => pull.run(output).await,
+            ContextCommand::List(list) => list.run(output).await,
+            ContextCommand::Get(get) => get.run(output).await,
+            ContextCommand::Update(update) => update.run(output).await,
+            ContextCommand::Delete(delete) => delete.run(output).await,
         }
     }
 }
@@ -61,8 +81,8 @@ impl List {
         let contexts: Vec<Context> =
             contexts.take(self.limit.unwrap_or(usize::MAX)).try_collect().await.map_err(|error| refused("contexts", &error))?;
         match output {
-            Output::Json => output::json(&contexts.iter().map(exchange::view).collect::<Vec<_>>()),
-            Output::Table => output::table(
+            Output::Document(syntax) => syntax.document(&contexts.iter().map(view).collect::<Vec<_>>()),
+            Output::Table { .. } => output::table(
                 &["ID", "TYPE", "CREATOR", "VERSION", "SIZE", "SCOPE", "UPDATED"],
                 contexts
                     .into_iter()
@@ -89,13 +109,13 @@ impl Get {
     async fn run(self, output: Output) -> Result<(), Failure> {
         let client = self.target.connect().await?;
         let context = client.context(&self.id).await.map_err(|error| refused(&named(&self.id), &error))?;
-        if output == Output::Json {
-            let mut view = exchange::view(&context);
+        if let Output::Document(syntax) = output {
+            let mut view = view(&context);
             match &context.payload_ref {
                 Some(chunks) => view["payloadRef"] = json!({"backend": chunks.backend, "chunks": chunks.chunk_count}),
                 None => payload::attach(&mut view, &context.payload),
             }
-            return output::json(&view);
+            return syntax.document(&view);
         }
         let time = |at| system_time(at).map(payload::time).unwrap_or_default();
         let mut rows = vec![
@@ -117,7 +137,7 @@ impl Get {
         let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), shown(&value)]).chain(metadata).collect();
         output::table(&["FIELD", "VALUE"], rows)?;
         match &context.payload_ref {
-            Some(_) => output::line(format_args!("\nIts payload is streamed: fetch it with `acb pull {}`.", context.id)),
+            Some(_) => output::line(format_args!("\nIts payload is streamed: fetch it with `acb context pull {}`.", context.id)),
             None => output::line(format_args!("\n{}", payload::printable(&context.payload))),
         }
     }
@@ -178,12 +198,12 @@ impl Update {
             update = update.ttl(ttl);
         }
         let updated = update.send().await.map_err(|error| match error.code() {
-            Code::Aborted => Failure::failed(format_args!("{object}: {error}; see it with `acb shared get {}`", self.id)),
+            Code::Aborted => Failure::failed(format_args!("{object}: {error}; see it with `acb context get {}`", self.id)),
             _ => refused(&object, &error),
         })?;
         match output {
-            Output::Json => output::json(&exchange::view(&updated)),
-            Output::Table => {
+            Output::Document(syntax) => syntax.document(&view(&updated)),
+            Output::Table { .. } => {
                 output::line(format_args!("Updated {} to version {} ({} bytes).", updated.id, updated.version, updated.size))
             }
         }
@@ -205,34 +225,10 @@ impl Delete {
         for id in &self.ids {
             client.delete_context(id).await.map_err(|error| refused(&named(id), &error))?;
             match output {
-                Output::Json => output::line(json!({"deleted": id}))?,
-                Output::Table => output::line(format_args!("Deleted {id}."))?,
+                Output::Document(syntax) => syntax.record(&json!({"deleted": id}))?,
+                Output::Table { .. } => output::line(format_args!("Deleted {id}."))?,
             }
         }
         Ok(())
     }
-}
-
-fn named(id: &str) -> String {
-    format!("context {id:?}")
-}
-
-/// As `--scope` takes it.
-fn scope(context: &Context) -> String {
-    let access = context.access.clone().unwrap_or_default();
-    match v1::Scope::try_from(access.scope) {
-        Ok(v1::Scope::Private) => "private".to_owned(),
-        Ok(v1::Scope::Group) => format!("group:{}", access.groups.join(",")),
-        Ok(v1::Scope::Shared) => format!("shared:{}", access.agents.join(",")),
-        _ => "public".to_owned(),
-    }
-}
-
-fn updated(context: &Context) -> String {
-    system_time(context.updated_at).map(payload::time).unwrap_or_default()
-}
-
-/// What others wrote, on one line of a terminal.
-fn shown(text: &str) -> String {
-    payload::printable(text.as_bytes()).replace(['\n', '\t'], " ")
 }

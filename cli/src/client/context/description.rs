@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acb_sdk::{Scope, Sharing};
 
-use super::payload;
+use super::super::payload;
 
 /// The options of every command that makes a context.
 #[derive(Debug, clap::Args)]
@@ -18,10 +18,10 @@ pub(super) struct Description {
     /// Deleted after this time, such as 1h; default: kept.
     #[arg(long, value_parser = payload::duration)]
     ttl: Option<Duration>,
-    /// Further facts, as key=value; may be repeated. `push` sets `filename` to the file's where it is not given.
+    /// Further facts, as key=value; may be repeated. What is streamed gets `filename` from its file where it is not given.
     #[arg(long, value_parser = payload::pair)]
     metadata: Vec<(String, String)>,
-    /// What the payload is; default: text or bytes as `share` sees it, application/octet-stream as `push` does.
+    /// What the payload is; default: text or bytes as is seen of what is inline, application/octet-stream of what is streamed.
     #[arg(long)]
     content_type: Option<String>,
 }

@@ -1,0 +1,78 @@
+//! What a login takes, found in the state folder of `acb dev`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use acb_operator::runtime::standalone::access::{self, Access};
+
+use super::{
+    super::{
+        payload::text_of,
+        profile::{Profile, Profiles},
+    },
+    agent::AgentOf,
+};
+use crate::{
+    output::{Exit, Failure},
+    standalone::State,
+};
+
+/// A profile without a name, and without a key where none is asked for.
+pub(super) fn find(state: &State, who: &AgentOf, with_key: bool) -> Result<Profile, Failure> {
+    let state = state.existing()?;
+    let accesses = access::read(&state).map_err(Failure::failed)?;
+    let (tenant, agent) = (who.tenant.to_string(), who.agent.to_string());
+    let access = accesses.get(&tenant).ok_or_else(|| missing("tenant", &tenant, accesses.keys(), state.root()))?;
+    if state.holder().is_none() || access.server.is_empty() {
+        let hint = if state.holder().is_none() { "start `acb dev`" } else { "`acb get tenants` says why" };
+        return Err(Failure::new(Exit::Unavailable, format_args!("the hub of tenant {tenant} is not running: {hint}")));
+    }
+    let key = access.api_key_files.get(&agent).map(Path::new);
+    let api_key = match key {
+        _ if !with_key => String::new(),
+        Some(file) => text_of(file)?.trim().to_owned(),
+        None => return Err(missing(&format!("agent of tenant {tenant}"), &agent, access.api_key_files.keys(), state.root())),
+    };
+    Ok(Profile { api_key, tenant, agent, ..profile(access)? })
+}
+
+fn profile(access: &Access) -> Result<Profile, Failure> {
+    let ca = access.ca_file.as_deref().ok_or_else(|| Failure::new(Exit::Unavailable, "the tenant has no CA yet"))?;
+    Ok(Profile::at(access.server.split(',').map(str::to_owned).collect(), text_of(ca)?))
+}
+
+/// With what there is, as long as that is not too much to read.
+fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>, state: &Path) -> Failure {
+    const SHOWN: usize = 10;
+    let mut known: Vec<&str> = known.map(String::as_str).collect();
+    let more = if known.len() > SHOWN { ", …" } else { "" };
+    known.truncate(SHOWN);
+    let there = if known.is_empty() { "there is none".to_owned() } else { format!("there are {}{more}", known.join(", ")) };
+    Failure::new(
+        Exit::NotFound,
+        format_args!("acb dev in {} has no {what} {name:?}: {there}; on a cluster: --cluster", state.display()),
+    )
+}
+
+/// Keeps a profile for each agent that can log in, as TENANT/AGENT. The current profile stays, where there is one. Gives their names.
+pub(crate) fn keep_all(accesses: &BTreeMap<String, Access>) -> Result<Vec<String>, Failure> {
+    let mut found = Vec::new();
+    for (tenant, access) in accesses.iter().filter(|(_, access)| !access.server.is_empty()) {
+        for (agent, file) in &access.api_key_files {
+            let api_key = text_of(file)?.trim().to_owned();
+            let (tenant, agent) = (tenant.clone(), agent.clone());
+            found.push(Profile { name: format!("{tenant}/{agent}"), api_key, tenant, agent, ..profile(access)? });
+        }
+    }
+    let names = found.iter().map(|profile| profile.name.clone()).collect();
+    Profiles::change(|profiles| {
+        let current = profiles.current.clone();
+        found.into_iter().for_each(|profile| profiles.keep(profile));
+        if profiles.profiles.iter().any(|profile| profile.name == current) {
+            profiles.current = current;
+        } else if let Some(first) = profiles.profiles.first() {
+            profiles.current.clone_from(&first.name);
+        }
+        Ok(())
+    })?;
+    Ok(names)
+}
