@@ -6,6 +6,10 @@
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
 
+# `make bench PARTS="agents streams"` measures these parts alone.
+PARTS ?=
+NATS = $(or $(filter nats,$(PARTS)),$(if $(PARTS),,nats))
+
 # Programs are picked, not packages: that gives each crate the features it has in the whole workspace, and so it is built once.
 BUILD := cargo build --locked --workspace
 
@@ -38,16 +42,19 @@ charts: ## Lints the charts and holds what they make against config/operator; ne
 	@scripts/crates
 	cargo test --locked --workspace --test charts -- --include-ignored
 
-bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. OPERATOR=1: also the operator's, on a control plane that it makes.
+bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. PARTS="…": these. OPERATOR=1: also the operator's, on a control plane that it makes.
 	@scripts/install-dependencies build kafka $(if $(OPERATOR),e2e)
 	@tests/testbed/kafka/fetch.sh
+	@# What stands beside the hub: its server is Go, its client a workspace of its own.
+	$(if $(NATS),tests/testbed/nats/build)
+	$(if $(NATS),cargo build --locked --release --manifest-path tests/bench/nats/Cargo.toml --target-dir target/nats)
 	$(if $(OPERATOR),e2e/build)
 	@scripts/crates
 	@# The bare server is in acb-bench: to be measured against the hub it is built as the hub is.
 	$(RELEASE) -p acb-bench
 	@# It only makes the cluster.
 	$(if $(OPERATOR),$(BUILD) --bin acb-e2e)
-	target/release/acb-bench $(if $(OPERATOR),--also operator)
+	target/release/acb-bench $(addprefix --only ,$(PARTS)) $(if $(OPERATOR),--also operator)
 
 release: ## Dry run of a release, to target/release-VERSION: binaries, images, charts, notes, checksums. Publishes nothing.
 	@scripts/install-dependencies build e2e

@@ -25,6 +25,15 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// This time of the server, by the clock of this machine: `there` and `here` are the same moment. Of two clocks that are off by minutes, what is
+    /// fresh for one is old for the other.
+    #[must_use]
+    pub fn by_clock_of(self, there: Self, here: OffsetDateTime) -> OffsetDateTime {
+        here.saturating_add(self.0 - there.0)
+    }
+}
+
 impl From<Timestamp> for OffsetDateTime {
     fn from(timestamp: Timestamp) -> Self {
         timestamp.0

@@ -15,7 +15,7 @@ use acb_hub_core::{
 use acb_hub_pool::Timestamp;
 use async_trait::async_trait;
 use sqlx::{Row as _, postgres::PgRow, types::Json};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::PgStore;
@@ -71,7 +71,7 @@ impl DirectoryStore for PgStore {
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
-        let keys = sqlx::query("SELECT prefix, agent_id, expires_at FROM acb.api_key")
+        let keys = sqlx::query("SELECT prefix, agent_id, expires_at, clock_timestamp() AS there FROM acb.api_key")
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
@@ -150,6 +150,8 @@ fn context_type(row: &PgRow) -> Result<(String, ContextType), sqlx::Error> {
 }
 
 fn api_key(row: &PgRow) -> Result<(String, KnownKey), sqlx::Error> {
-    let expires_at = row.try_get::<Option<Timestamp>, _>("expires_at")?.map(Into::into);
+    let (expires_at, there): (Option<Timestamp>, Timestamp) = (row.try_get("expires_at")?, row.try_get("there")?);
+    // The operator counts by the server's clock, and the door by this machine's.
+    let expires_at = expires_at.map(|at| at.by_clock_of(there, OffsetDateTime::now_utc()));
     Ok((row.try_get("prefix")?, KnownKey { agent: AgentId(row.try_get("agent_id")?), expires_at }))
 }

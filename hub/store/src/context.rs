@@ -14,6 +14,7 @@ use acb_hub_core::{
     },
     directory::{agent::AgentId, schema::SchemaRef},
     fault::{Code, Fault},
+    kit::clock::now,
     log::outbox::relay::Committed,
 };
 use acb_hub_pool::{Pool, Session, Timestamp};
@@ -115,16 +116,17 @@ macro_rules! select {
     };
 }
 
-const GET: &str = select!("NULL::bytea", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > now())");
+// Whether a context has expired is said by the clock that it was made by: a hub's.
+const GET: &str = select!("NULL::bytea", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > $2)");
 const GET_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2");
-const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= now()");
+const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= $3");
 const EXPIRED: &str = select!(
     "NULL::bytea",
-    "WHERE expires_at <= now() AND ($1::timestamptz IS NULL OR (expires_at, context_id) > ($1, $2))
+    "WHERE expires_at <= $4 AND ($1::timestamptz IS NULL OR (expires_at, context_id) > ($1, $2))
      ORDER BY expires_at, context_id LIMIT $3"
 );
 
-const LISTED: &str = select!("NULL::bytea", "WHERE (expires_at IS NULL OR expires_at > now()) AND context_id > ");
+const LISTED: &str = select!("NULL::bytea", "WHERE context_id > ");
 
 #[async_trait]
 impl ContextStore for PgContexts {
@@ -143,7 +145,7 @@ impl ContextStore for PgContexts {
 
     async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault> {
         let query = self.timer.start("context.get");
-        let row = sqlx::query(GET).bind(id.0).fetch_optional(&self.pool).await.map_err(|error| query.fault(error))?;
+        let row = sqlx::query(GET).bind(id.0).bind(now()).fetch_optional(&self.pool).await.map_err(|error| query.fault(error))?;
         row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
     }
 
@@ -163,7 +165,7 @@ impl ContextStore for PgContexts {
             changed AS (
                 UPDATE acb.context SET version = $2 + 1, metadata = $3, content_type = $4, payload = $5, upload_id = NULL, size = $6,
                                        sha256 = $7, updated_at = $8, expires_at = $9, schema_id = $11, schema_version = $12
-                WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > now())
+                WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > $15)
                 RETURNING tenant_id, context_id, type),
             logged AS (
                 INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
@@ -186,6 +188,7 @@ impl ContextStore for PgContexts {
             .bind(context.schema.as_ref().map(|schema| &schema.version))
             .bind(NOUN)
             .bind(Change::Updated.number().cast_signed())
+            .bind(now())
             .fetch_optional(&mut *transaction)
             .await
             .map_err(|error| query.fault(error))?;
@@ -222,6 +225,7 @@ impl ContextStore for PgContexts {
         let query = self.timer.start("context.list");
         let mut select = QueryBuilder::new(LISTED);
         select.push_bind(filter.after.map_or(Uuid::nil(), |id| id.0));
+        select.push(" AND (expires_at IS NULL OR expires_at > ").push_bind(now()).push(")");
         if let Some(kind) = filter.kind {
             select.push(" AND type = ").push_bind(kind);
         }
@@ -234,14 +238,14 @@ impl ContextStore for PgContexts {
     async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
         let query = self.timer.start("context.expired");
         let (at, id) = after.unzip();
-        let rows = sqlx::query(EXPIRED).bind(at).bind(id.map_or(Uuid::nil(), |id| id.0)).bind(i64::from(limit));
+        let rows = sqlx::query(EXPIRED).bind(at).bind(id.map_or(Uuid::nil(), |id| id.0)).bind(i64::from(limit)).bind(now());
         let rows = rows.fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
         rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| query.fault(error))
     }
 
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
         let query = self.timer.start("context.expired_with_key");
-        let row = sqlx::query(EXPIRED_BY_KEY).bind(creator.0).bind(idempotency_key).fetch_optional(&self.pool);
+        let row = sqlx::query(EXPIRED_BY_KEY).bind(creator.0).bind(idempotency_key).bind(now()).fetch_optional(&self.pool);
         let row = row.await.map_err(|error| query.fault(error))?;
         row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
     }

@@ -43,9 +43,12 @@ impl CursorStore for PgStore {
         let own = !opening.receiver.is_empty() && receiver.as_deref() == Some(opening.receiver.as_str());
         if let Some(lease) = lease.filter(|_| !own && !opening.take_over) {
             // Asked apart: a statement that waited for the row does not see what was written meanwhile.
-            let lives =
-                sqlx::query_scalar("SELECT EXISTS (SELECT FROM acb.lease WHERE lease = $1 AND until > clock_timestamp())");
-            if lives.bind(lease).fetch_one(&mut *transaction).await.map_err(failed)? {
+            // One that ends later than any that is given out was given out before the server's clock was set back. It would hold the agent for as long.
+            let lives = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM acb.lease WHERE lease = $1 AND until > clock_timestamp()
+                                AND until <= clock_timestamp() + make_interval(secs => 2 * $2))",
+            );
+            if lives.bind(lease).bind(LEASE.as_secs_f64()).fetch_one(&mut *transaction).await.map_err(failed)? {
                 transaction.rollback().await.map_err(failed)?;
                 return Ok(Opened::Held { lease, session_epoch: unsigned(newest) });
             }
@@ -105,7 +108,7 @@ impl CursorStore for PgStore {
             open.iter().map(|(agent, session_epoch)| (agent.0, signed(*session_epoch))).unzip();
         sqlx::query(
             "UPDATE acb.presence SET lease = NULL
-             WHERE lease = $1 AND last_seen_at < now() - make_interval(secs => $4)
+             WHERE lease = $1 AND last_seen_at NOT BETWEEN now() - make_interval(secs => $4) AND now() + make_interval(secs => $4)
                AND NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::bigint[]) AS open (agent_id, session_epoch)
                                WHERE open.agent_id = presence.agent_id AND open.session_epoch = presence.session_epoch)",
         )

@@ -126,13 +126,15 @@ impl MailboxStore for PgStore {
 
     async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
         let query = self.timer.start("mailbox.claim_expired");
+        // A claim that ends later than any that is made now was made before the server's clock was set back.
         // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed or gone afterwards. One snapshot
         // judges all of them: a row is either removed or claimed. What somebody else claimed between that snapshot and its lock is in another
         // place now: only what was really changed here is the caller's.
         let rows: Vec<ExpiredRow> = sqlx::query_as(
             "WITH due AS MATERIALIZED (
                    SELECT ctid, address, partition, position, log_time, expires_at, sender FROM acb.mailbox
-                   WHERE expires_at <= $1 AND epoch = $2 AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
+                   WHERE expires_at <= $1 AND epoch = $2 AND (claimed_until IS NULL OR claimed_until <= clock_timestamp()
+                          OR claimed_until > clock_timestamp() + make_interval(secs => 2 * $4))
                    ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED),
                judged AS MATERIALIZED (
                    SELECT due.*, c.agent_id IS NOT NULL AS taken FROM due
@@ -182,7 +184,8 @@ impl MailboxStore for PgStore {
             "WITH claimed AS (
                    UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $5)
                    WHERE address = $1 AND epoch = $2 AND partition = $3 AND position = $4
-                     AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
+                     AND (claimed_until IS NULL OR claimed_until <= clock_timestamp()
+                          OR claimed_until > clock_timestamp() + make_interval(secs => 2 * $5))
                    RETURNING true)
                SELECT EXISTS (SELECT FROM acb.mailbox WHERE address = $1 AND epoch = $2 AND partition = $3 AND position = $4),
                       EXISTS (SELECT FROM claimed)",

@@ -12,6 +12,7 @@ use acb_hub_core::{
 use acb_hub_pool::Timestamp;
 use async_trait::async_trait;
 use sqlx::{Row as _, postgres::PgRow, types::Json};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::PgStore;
@@ -38,16 +39,18 @@ impl PresenceStore for PgStore {
 
     async fn presence(&self, agents: &[AgentId]) -> Result<HashMap<AgentId, Presence>, Fault> {
         let query = self.timer.start("presence.list");
-        let rows: Vec<(Uuid, bool, Timestamp)> =
-            sqlx::query_as("SELECT agent_id, online, last_seen_at FROM acb.presence WHERE agent_id = ANY ($1)")
-                .bind(agents.iter().map(|agent| agent.0).collect::<Vec<_>>())
-                .fetch_all(self.pool())
-                .await
-                .map_err(|error| query.fault(error))?;
-        Ok(rows
-            .into_iter()
-            .map(|(agent, online, last_seen_at)| (AgentId(agent), Presence { online, last_seen_at: last_seen_at.into() }))
-            .collect())
+        let rows: Vec<(Uuid, bool, Timestamp, Timestamp)> = sqlx::query_as(
+            "SELECT agent_id, online, last_seen_at, clock_timestamp() FROM acb.presence WHERE agent_id = ANY ($1)",
+        )
+        .bind(agents.iter().map(|agent| agent.0).collect::<Vec<_>>())
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        let here = OffsetDateTime::now_utc();
+        let seen = |(agent, online, last_seen_at, there): (Uuid, bool, Timestamp, Timestamp)| {
+            (AgentId(agent), Presence { online, last_seen_at: last_seen_at.by_clock_of(there, here) })
+        };
+        Ok(rows.into_iter().map(seen).collect())
     }
 
     async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {

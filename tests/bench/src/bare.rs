@@ -20,7 +20,7 @@ use futures::Stream;
 use prost::Message as _;
 use rdkafka::producer::FutureProducer;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -48,8 +48,54 @@ const TOPIC: &str = "bench-bare";
 #[derive(Serialize, Deserialize)]
 struct Settings {
     broker: Broker,
+    identity: Identity,
+}
+
+/// The certificate and the key of a server on loopback, as PEM.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Identity {
     certificate: String,
     key: String,
+}
+
+/// One, and the certificate of its authority.
+pub(crate) fn identity() -> Result<(Vec<u8>, Identity), Failure> {
+    let authority_key = rcgen::KeyPair::generate()?;
+    let mut params = rcgen::CertificateParams::new(Vec::new())?;
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = params.self_signed(&authority_key)?.pem().into_bytes();
+    let issuer = rcgen::Issuer::new(params, authority_key);
+    let key = rcgen::KeyPair::generate()?;
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?.pem();
+    Ok((ca_pem, Identity { certificate, key: key.serialize_pem() }))
+}
+
+/// Runs this program as a server, which is given its settings on standard input, and says its port on standard output. It ends when that
+/// input closes.
+pub(crate) async fn spawn(subcommand: &str, settings: &impl Serialize) -> Result<(Child, u16), Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(subcommand).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut process = command.spawn()?;
+    let (Some(input), Some(output)) = (&mut process.stdin, process.stdout.take()) else {
+        return Err(Failure("the bare server has no pipes".to_owned()));
+    };
+    input.write_all((serde_json::to_string(settings)? + "\n").as_bytes()).await?;
+    let mut port = String::new();
+    BufReader::new(output).read_line(&mut port).await?;
+    let port = port.trim().parse().map_err(|_| Failure("the bare server did not start".to_owned()))?;
+    Ok((process, port))
+}
+
+/// What [`spawn`] gave.
+pub(crate) fn settings<T: DeserializeOwned>() -> Result<T, Failure> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// Until standard input closes.
+pub(crate) async fn closed() {
+    let _ = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())).await;
 }
 
 /// The server as a process of its own. It ends with this value: its standard input closes.
@@ -61,25 +107,8 @@ pub(crate) struct Bare {
 impl Bare {
     pub(crate) async fn start(broker: &Broker) -> Result<Self, Failure> {
         broker.topic(TOPIC).await?;
-        let authority_key = rcgen::KeyPair::generate()?;
-        let mut params = rcgen::CertificateParams::new(Vec::new())?;
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca_pem = params.self_signed(&authority_key)?.pem().into_bytes();
-        let issuer = rcgen::Issuer::new(params, authority_key);
-        let key = rcgen::KeyPair::generate()?;
-        let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?.pem();
-        let settings = Settings { broker: broker.clone(), certificate, key: key.serialize_pem() };
-
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("bare").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut process = command.spawn()?;
-        let (Some(input), Some(output)) = (&mut process.stdin, process.stdout.take()) else {
-            return Err(Failure("the bare server has no pipes".to_owned()));
-        };
-        input.write_all((serde_json::to_string(&settings)? + "\n").as_bytes()).await?;
-        let mut port = String::new();
-        BufReader::new(output).read_line(&mut port).await?;
-        let port: u16 = port.trim().parse().map_err(|_| Failure("the bare server did not start".to_owned()))?;
+        let (ca_pem, identity) = identity()?;
+        let (process, port) = spawn("bare", &Settings { broker: broker.clone(), identity }).await?;
         let target = Target { endpoint: format!("https://127.0.0.1:{port}"), ca_pem, tokens: None, senders: Vec::new() };
         Ok(Self { target, _process: process })
     }
@@ -87,24 +116,21 @@ impl Bare {
 
 /// Serves until standard input closes.
 pub(crate) async fn serve() -> Result<(), Failure> {
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    let settings: Settings = serde_json::from_str(&line)?;
+    let settings: Settings = settings()?;
     let service = Service { producer: settings.broker.producer()?, recipient: Arc::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
-    let incoming = accept(listener, acceptor(&settings)?);
+    let incoming = accept(listener, acceptor(&settings.identity)?);
     tell(port);
-    let closed = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
     tokio::select! {
         served = Server::builder().add_service(MessageServiceServer::new(service)).serve_with_incoming(incoming) => Ok(served?),
-        _ = closed => Ok(()),
+        () = closed() => Ok(()),
     }
 }
 
-fn acceptor(settings: &Settings) -> Result<TlsAcceptor, Failure> {
-    let chain = CertificateDer::pem_slice_iter(settings.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(settings.key.as_bytes())?;
+pub(crate) fn acceptor(identity: &Identity) -> Result<TlsAcceptor, Failure> {
+    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use acb_proto::v1::{
-    Address, ExchangeTokenRequest, MessageType, OutgoingMessage, SessionRequest, SessionResponse, address::To,
-    auth_service_client::AuthServiceClient, exchange_token_request, message_service_client::MessageServiceClient,
-    session_request, session_response, session_response::sent::Outcome,
+    Address, ExchangeTokenRequest, ListUnreadRequest, MessageType, OutgoingMessage, SessionRequest, SessionResponse, address::To,
+    auth_service_client::AuthServiceClient, exchange_token_request, mailbox_service_client::MailboxServiceClient,
+    message_service_client::MessageServiceClient, session_request, session_response, session_response::sent::Outcome,
 };
 use acb_testbed::standalone::TenantAccess;
 use tokio::{sync::mpsc, time::timeout};
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Agents that send at once.
 const SENDERS: u32 = 64;
 const ACKNOWLEDGED_TOGETHER: usize = 50;
+const LEFT_IN_FLIGHT: u32 = 256;
 
 /// Where to connect, and as whom.
 #[derive(Clone)]
@@ -56,6 +57,11 @@ impl Target {
         let [endpoint] = access.endpoints.as_slice() else {
             return Err(Failure(format!("{} replicas answer: one is measured", access.endpoints.len())));
         };
+        Self::replica(access, endpoint, SENDERS).await
+    }
+
+    /// One replica of a tenant that has so many more agents that send.
+    pub(crate) async fn replica(access: &TenantAccess, endpoint: &str, agents: u32) -> Result<Self, Failure> {
         let channel = acb_sdk::channel(endpoint, &access.ca_pem).await?;
         let token = async |agent: &str| {
             let credential = Some(exchange_token_request::Credential::ApiKey(access.api_key(agent)?));
@@ -64,10 +70,10 @@ impl Target {
         };
         let tokens = Some([token(SENDER).await?, token(RECEIVER).await?]);
         let mut senders = Vec::new();
-        for number in 0..SENDERS {
+        for number in 0..agents {
             senders.push(token(&format!("{SENDER}-{number}")).await?);
         }
-        Ok(Self { endpoint: endpoint.clone(), ca_pem: access.ca_pem.clone(), tokens, senders })
+        Ok(Self { endpoint: endpoint.to_owned(), ca_pem: access.ca_pem.clone(), tokens, senders })
     }
 
     /// How long it takes until the connected recipient has this many messages of all senders together, and each sender its answers.
@@ -92,6 +98,31 @@ impl Target {
         sent?;
         received?;
         Ok(start.elapsed())
+    }
+
+    /// Sends the recipient so many messages, which it does not take.
+    pub(crate) async fn leave(&self, count: u32) -> Result<(), Failure> {
+        let mut sender = Session::open(self, self.tokens.as_ref().map(|[sender, _]| sender.as_str()), false).await?;
+        sender.send_all(count, LEFT_IN_FLIGHT, Uuid::new_v4().to_string()).await
+    }
+
+    /// Looks at the first page of what the recipient has not read, so many times.
+    pub(crate) async fn look(&self, samples: u32) -> Result<Samples, Failure> {
+        let mut mailbox = MailboxServiceClient::new(acb_sdk::channel(&self.endpoint, &self.ca_pem).await?);
+        let mut taken = Samples::with_capacity(samples);
+        for _ in 0..samples {
+            let mut request = Request::new(ListUnreadRequest::default());
+            if let Some([_, receiver]) = &self.tokens {
+                request.metadata_mut().insert("authorization", format!("Bearer {receiver}").parse()?);
+            }
+            let start = Instant::now();
+            let page = mailbox.list_unread(request).await?.into_inner();
+            taken.take(start.elapsed());
+            if page.messages.is_empty() || page.next_page_token.is_empty() {
+                return Err(Failure("the first page is the last one".to_owned()));
+            }
+        }
+        Ok(taken)
     }
 
     /// One message after another, each from the send until the connected recipient has it.

@@ -95,10 +95,7 @@ impl Started {
 
     fn memory_mib(&self) -> Result<f64, Failure> {
         let pid = self.process.id().ok_or_else(|| Failure("the hub has ended".to_owned()))?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: Option<f64> = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        kib.map(|kib| kib / 1024.0).ok_or_else(|| Failure(format!("/proc/{pid}/status has no VmRSS")))
+        Ok(resident_kib(pid)? / 1024.0)
     }
 
     async fn end(mut self) -> Result<(), Failure> {
@@ -110,15 +107,25 @@ impl Started {
     }
 }
 
+/// The resident memory of a process.
+pub(crate) fn resident_kib(pid: u32) -> Result<f64, Failure> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    kib.ok_or_else(|| Failure(format!("/proc/{pid}/status has no VmRSS")))
+}
+
 async fn is_ready(port: u16) -> bool {
-    let ask = async {
-        let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
-        connection.write_all(b"GET /readyz HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").await?;
-        let mut answer = Vec::new();
-        connection.read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.starts_with(b"HTTP/1.1 200"))
-    };
-    ask.await.unwrap_or(false)
+    ask(port, "/readyz").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// What a hub answers at its port of operations.
+pub(crate) async fn ask(port: u16, path: &str) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
+    connection.write_all(format!("GET {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// Free when they were looked for.

@@ -1,13 +1,18 @@
 //! Measures the figures of `docs/figures.md`, and writes `target/bench/report.json`. To be built with `--release`.
 
+mod agents;
 mod bare;
+mod bare_tls;
 mod broker;
 mod client;
 mod dev;
 mod effort;
 mod failure;
 mod hub;
+mod inserts;
+mod mailboxes;
 mod messages;
+mod nats;
 mod operator;
 mod output;
 mod report;
@@ -50,6 +55,12 @@ struct Arguments {
     /// Tenants of the operator, with ten agents each.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=900))]
     tenants: u32,
+    /// Agents that are connected at once, beside ten.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=1000))]
+    agents: u32,
+    /// Messages that are acknowledged before the rows of mailboxes are counted.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    acknowledged: u32,
     /// Measures only this. Can be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<Part>,
@@ -68,6 +79,9 @@ enum Internal {
     /// The server that the hub is compared with. Its settings come on standard input.
     #[command(hide = true)]
     Bare,
+    /// The server that takes TLS connections, and nothing else. Its certificate comes on standard input.
+    #[command(hide = true)]
+    BareTls,
 }
 
 /// What is measured.
@@ -77,8 +91,14 @@ enum Part {
     Messages,
     /// Messages a second, with many in flight.
     Throughput,
-    /// 64 MiB in and out.
+    /// 64 MiB in and out, one stream and eight at once.
     Streams,
+    /// A thousand connected agents: memory, a message to one of them, a replica started again.
+    Agents,
+    /// Rows of mailboxes after many messages, and a page of unread ones among many others.
+    Mailboxes,
+    /// NATS JetStream beside the log on PostgreSQL.
+    Nats,
     /// Memory and start of an idle hub.
     Hub,
     /// `acb dev`: start, and a tenant added.
@@ -95,6 +115,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Some(Internal::Bare) => bare::serve().await,
+        Some(Internal::BareTls) => bare_tls::serve().await,
         None => measure(&arguments).await,
     };
     match result {
@@ -109,7 +130,13 @@ async fn main() -> ExitCode {
 async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let target = &arguments.target;
     fs::create_dir_all(target).map_err(|error| Failure(format!("{}: {error}", target.display())))?;
-    let effort = Effort { samples: arguments.samples, runs: arguments.runs, tenants: arguments.tenants };
+    let effort = Effort {
+        samples: arguments.samples,
+        runs: arguments.runs,
+        tenants: arguments.tenants,
+        acknowledged: arguments.acknowledged,
+        agents: arguments.agents,
+    };
     let named = |part: Part| arguments.only.contains(&part) || arguments.also.contains(&part);
     let wanted = |part: Part| arguments.only.is_empty() || named(part);
     let mut report = Report::default();
@@ -131,7 +158,8 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         }
         standalone.stop().await?;
     }
-    if wanted(Part::Streams) || wanted(Part::Throughput) || wanted(Part::Hub) {
+    let on_postgres = [Part::Streams, Part::Throughput, Part::Hub, Part::Nats, Part::Mailboxes];
+    if on_postgres.into_iter().any(wanted) {
         tell("starting a hub with its log on PostgreSQL");
         let (home, standalone) = stage(None, &target.join("dev-postgres.log")).await?;
         if wanted(Part::Hub) {
@@ -143,7 +171,17 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         if wanted(Part::Streams) {
             streams::run(&standalone, effort, &mut report).await?;
         }
+        if wanted(Part::Nats) {
+            nats::run(&standalone, effort, target, &mut report).await?;
+        }
+        // Last: what it leaves behind is in the way of the others.
+        if wanted(Part::Mailboxes) {
+            mailboxes::run(&standalone, effort, &mut report).await?;
+        }
         standalone.stop().await?;
+    }
+    if wanted(Part::Agents) {
+        agents::run(effort, &target.join("dev-agents.log"), &mut report).await?;
     }
     if wanted(Part::Dev) {
         dev::run(effort, &target.join("dev-samples.log"), &mut report).await?;

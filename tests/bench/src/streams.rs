@@ -8,6 +8,7 @@ use acb_testbed::standalone::{Standalone, TenantAccess};
 use crate::{Effort, Failure, RECEIVER, SENDER, TENANT, report::Report, samples::median, tell};
 
 const SIZE: usize = 64 << 20;
+const AT_ONCE: usize = 8;
 
 pub(crate) async fn run(standalone: &Standalone, effort: Effort, report: &mut Report) -> Result<(), Failure> {
     let access = standalone.tenant(TENANT)?;
@@ -31,9 +32,28 @@ pub(crate) async fn run(standalone: &Standalone, effort: Effort, report: &mut Re
         outs.push(rate(seconds_out));
         both.push(rate(seconds_in + seconds_out));
     }
+    let mut together = Vec::new();
+    for run in 0..effort.runs {
+        let start = Instant::now();
+        futures::future::try_join_all((0..AT_ONCE).map(|_| in_and_out(&writer, &reader, &payload))).await?;
+        let rate = (AT_ONCE * SIZE) as f64 / 1e6 / start.elapsed().as_secs_f64();
+        tell(format!("  run {} {AT_ONCE} streams at once: {rate:.1} MB/s in all", run + 1));
+        together.push(rate);
+    }
     report.at_least("64 MiB in and out, each byte counted once", median(both), "MB/s", 100.0);
     report.beside("64 MiB in", None, median(ins), "MB/s");
     report.beside("64 MiB out", None, median(outs), "MB/s");
+    report.at_least("eight streams of 64 MiB in and out at once, in all", median(together), "MB/s", 100.0);
+    Ok(())
+}
+
+async fn in_and_out(writer: &Client, reader: &Client, payload: &[u8]) -> Result<(), Failure> {
+    let uploaded = writer.upload("documents", Cursor::new(payload.to_vec()), SIZE as u64).send().await?;
+    let mut sink = Cursor::new(Vec::with_capacity(SIZE));
+    reader.download(&uploaded.context.id).receive(&mut sink).await?;
+    if sink.into_inner() != payload {
+        return Err(Failure("what came out is not what went in".to_owned()));
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use crate::{
     bare::Bare,
     broker::Broker,
     client::{Load, Target},
+    inserts::Inserts,
     report::Report,
     samples::median,
     tell,
@@ -43,13 +44,24 @@ pub(crate) async fn on_kafka(standalone: &Standalone, kafka: &Kafka, effort: Eff
 /// With the log on PostgreSQL.
 pub(crate) async fn on_postgres(standalone: &Standalone, effort: Effort, report: &mut Report) -> Result<(), Failure> {
     let hub = Target::hub(standalone.tenant(TENANT)?).await?;
-    let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
+    let mut inserts = Inserts::start(standalone).await?;
+    let (mut of_one, mut of_many, mut of_inserts, mut batches) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 0..effort.runs {
         of_one.push(rate(&hub, ONE, effort, run, "one session, PostgreSQL").await?);
+        let since = inserts.clock().await?;
         of_many.push(rate(&hub, MANY, effort, run, "64 senders, PostgreSQL").await?);
+        // As many rows in a transaction as the run had, which is known only after it.
+        let batch = inserts.batch(since).await?;
+        of_inserts.push(inserts.rate(&batch, effort.samples).await?);
+        batches.push(batch.rows as f64);
+        tell(format!("  run {} {batch}: {:.0} rows/s", run + 1, of_inserts[of_inserts.len() - 1]));
     }
+    let (many, inserted) = (median(of_many), median(of_inserts));
     report.at_least("one session, 256 messages of 1 KiB in flight, PostgreSQL", median(of_one), "messages/s", 5_000.0);
-    report.beside("64 senders of 1 KiB with the log on PostgreSQL", None, median(of_many), "messages/s");
+    report.at_least("64 senders of 1 KiB with the log on PostgreSQL, of the rate of INSERTs", many / inserted, "times", 0.5);
+    report.beside("64 senders of 1 KiB with the log on PostgreSQL", None, many, "messages/s");
+    report.beside("the same bytes, INSERTs in batches of the same size", None, inserted, "rows/s");
+    report.beside("the same, rows of a batch", None, median(batches), "rows");
     Ok(())
 }
 

@@ -22,6 +22,7 @@
 //! These panic where something is missing, and say what to install: in a test that is the useful answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod clock;
 pub mod gate;
 pub mod kafka;
 pub mod operator;
@@ -32,6 +33,7 @@ pub mod standalone;
 pub mod standby;
 
 pub use acb_operator::plan::AgentRow;
+pub use clock::ServerClock;
 pub use gate::Gate;
 pub use kafka::{Kafka, KafkaListener};
 pub use operator::OperatorFiles;

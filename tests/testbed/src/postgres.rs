@@ -21,6 +21,8 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use crate::ServerClock;
+
 const WEEK: u64 = 7 * 24 * 3600;
 const LARGEST: u32 = 2 * 1024 * 1024;
 
@@ -86,6 +88,19 @@ impl Postgres {
         let folder = folder().keep();
         let options = LocalPostgresOptions { ephemeral: true, ..options(version, fsync, settings, folder) };
         // The server's watchdog removes its folder, also where this process is killed.
+        Self::prepare(run(options).await, None).await
+    }
+
+    /// A server of one's own whose machine has this clock.
+    pub async fn with_clock(clock: &ServerClock) -> Self {
+        // libfaketime tells a handler of a signal that interrupts a wait the true time: with a clock that is behind, whatever timer fires first would end
+        // a statement that waits for a lock.
+        let settings = [("deadlock_timeout", "1h")];
+        let options = LocalPostgresOptions {
+            ephemeral: true,
+            bin_dir: Some(clock.programs().to_owned()),
+            ..options(Version::Installed, false, &settings, folder().keep())
+        };
         Self::prepare(run(options).await, None).await
     }
 

@@ -9,8 +9,12 @@ use std::{
     time::Duration,
 };
 
-use acb_operator::runtime::standalone::{access::Access, deployments::read_running, process::PodStatus, state::StateDir};
+use acb_operator::{
+    bootstrap,
+    runtime::standalone::{access::Access, deployments::read_running, process::PodStatus, state::StateDir},
+};
 use serde::de::DeserializeOwned;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tempfile::TempDir;
 use tokio::{
     sync::OnceCell,
@@ -19,8 +23,8 @@ use tokio::{
 
 use crate::kafka::Kafka;
 
-/// A cold start on a busy machine.
-const READY: Duration = Duration::from_secs(120);
+/// A cold start on a busy machine, also of a tenant with a thousand agents.
+const READY: Duration = Duration::from_secs(300);
 const STOP: Duration = Duration::from_secs(60);
 /// Between two looks at the ready file. Below what any figure of a start is given in.
 const LOOK: Duration = Duration::from_millis(20);
@@ -237,6 +241,19 @@ impl Standalone {
     /// All replicas of a tenant's hub, by name.
     pub fn pods(&self, tenant: &str) -> Result<BTreeMap<String, PodStatus>, StandaloneError> {
         pods(&self.state, tenant)
+    }
+
+    /// How the superuser of its PostgreSQL connects to the database `acb`, for looking behind the walls.
+    pub fn superuser(&self) -> Result<PgConnectOptions, StandaloneError> {
+        let folder = self.state.join("postgres");
+        let read = |name: &str| {
+            let path = folder.join(name);
+            let text = fs::read_to_string(&path).map_err(|error| StandaloneError::of(path.display(), error))?;
+            Ok::<_, StandaloneError>(text.trim().to_owned())
+        };
+        let port = read("port")?.parse().map_err(|error| StandaloneError::of("PostgreSQL's port", error))?;
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable);
+        Ok(options.username("postgres").password(&read("superuser-password")?).database(bootstrap::DATABASE))
     }
 
     /// Every tenant that was ready at the start, by name.

@@ -1,6 +1,7 @@
 //! The bus port, and what follows from the order of a log alone.
 
 pub mod bus;
+pub mod clock;
 pub mod follower;
 pub mod outbox;
 pub mod partition;

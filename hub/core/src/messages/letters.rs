@@ -31,6 +31,7 @@ use crate::{
         clock::{from_micros, now, to_micros},
         page,
     },
+    log::partition::partition_of,
 };
 
 /// Letters that one call names at most.
@@ -177,7 +178,8 @@ impl DeadLetters {
             }
             Selection::Matching { filter, page_size, page_token: token } => {
                 // What becomes a letter from now on is not this call's, or one that is replayed and dies again would keep it going.
-                let until = Some(filter.until.map_or_else(now, |until| until.min(now())));
+                let latest = self.parts.log.clock.latest(now());
+                let until = Some(filter.until.map_or(latest, |until| until.min(latest)));
                 let (filter, after) = resume(LetterFilter { own: sees(caller), settled: false, until, ..filter }, &token)?;
                 let size = page::size(page_size);
                 let mut letters = self.parts.letters.store.letters(&filter, after, size + 1).await?;
@@ -234,7 +236,7 @@ impl DeadLetters {
             idempotency_key: letter.id.to_string(),
             // Whoever waited there waits no more: an answer goes to the mailbox.
             reply_to: message.reply_to.filter(|address| !matches!(address, Address::Request { .. })),
-            accepted_at: now,
+            accepted_at: self.parts.log.clock.there(partition_of(message.from_id.0, self.parts.log.partitions), now),
             expires_at: now + MAX_LIFETIME,
             replayed_from: Some(letter.message_id),
             ..message

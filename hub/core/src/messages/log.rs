@@ -8,7 +8,10 @@ use std::sync::{
 use time::OffsetDateTime;
 
 use super::position::{Position, bounds_of, first_of};
-use crate::log::bus::{Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName};
+use crate::log::{
+    bus::{Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
+    clock::LogClock,
+};
 
 /// The topic.
 pub(super) struct MessagesTopic {
@@ -52,6 +55,7 @@ pub(super) struct Log {
     /// What rows about it carry: another one where the log was cut short.
     pub(super) epoch: Epoch,
     pub(super) partitions: u32,
+    pub(super) clock: LogClock,
     /// How far it was read, by partition.
     read: Vec<AtomicU64>,
 }
@@ -61,7 +65,7 @@ impl Log {
         let partitions = u32::try_from(from.len()).unwrap_or(u32::MAX);
         let dead_letters = TopicName::system(tenant, "dlq");
         let read = from.iter().map(|offset| AtomicU64::new(*offset)).collect();
-        Self { topic, dead_letters, made, epoch, partitions, read }
+        Self { topic, dead_letters, made, epoch, partitions, clock: LogClock::new(partitions), read }
     }
 
     /// Every record below this offset was read.

@@ -220,7 +220,7 @@ pub struct Message {
     pub reply_to: Option<Address>,
     /// Anything else.
     pub metadata: BTreeMap<String, String>,
-    /// When the hub took it.
+    /// When the hub took it, by the clock of the log, as far as the hub knows that one.
     pub accepted_at: OffsetDateTime,
     /// When the sender sent it, as the hub knows it.
     pub sent_at: OffsetDateTime,

@@ -164,6 +164,9 @@ impl Reader {
         let mut ordered = Vec::new();
         let Some(sequencer) = self.sequencers.get_mut(batch.partition as usize) else { return };
         let position = sequencer.position();
+        if let Some(last) = batch.records.last() {
+            self.parts.log.clock.showed(batch.partition, last.log_time, OffsetDateTime::now_utc());
+        }
         let records = batch.records.into_iter().filter(|logged| logged.offset >= position).map(|logged| {
             let decoded = logged.record.value.as_ref().map(record::decode).transpose();
             let envelopes = decoded.unwrap_or_else(|error| {

@@ -19,7 +19,7 @@ use crate::{
     fault::{Code, Fault},
     kit::clock::truncated,
     log::{
-        bus::{AppendError, Appended},
+        bus::{AppendError, Appended, Partition},
         partition::partition_of,
     },
 };
@@ -80,7 +80,7 @@ pub(super) fn seal(
         correlation_id: message.correlation_id,
         reply_to: message.reply_to,
         metadata: message.metadata,
-        accepted_at: now,
+        accepted_at: parts.log.clock.there(partition_of(from.id.0, parts.log.partitions), now),
         sent_at: now,
         expires_at: message.expires_at.map_or(latest, |at| truncated(at.min(latest))),
         // W3C: what can't be read is dropped, and the trace starts anew.
@@ -129,15 +129,31 @@ pub(super) async fn append(parts: &Parts, from: &Agent, envelopes: Vec<Envelope>
     receipts.collect()
 }
 
-/// Appends one record, and says how each of its messages was judged.
+/// Appends one record, and says how each of its messages was judged. Where its partition's clock was not known, the record may be dropped for being late
+/// that is not: it goes in once more, as its messages were not taken.
 async fn append_record(parts: &Parts, from: AgentId, envelopes: Vec<Envelope>) -> Result<Vec<Option<Seen>>, Fault> {
+    let partition = partition_of(from.0, parts.log.partitions);
+    let again = (!parts.log.clock.is_known(partition)).then(|| envelopes.clone());
+    let seen = append_once(parts, partition, envelopes).await?;
+    match again {
+        Some(mut envelopes) if seen.iter().all(|seen| matches!(seen, Some(Seen::Stale))) => {
+            let now = parts.log.clock.there(partition, truncated(OffsetDateTime::now_utc()));
+            for envelope in &mut envelopes {
+                envelope.message.accepted_at = now;
+            }
+            append_once(parts, partition, envelopes).await
+        }
+        _ => Ok(seen),
+    }
+}
+
+async fn append_once(parts: &Parts, partition: Partition, envelopes: Vec<Envelope>) -> Result<Vec<Option<Seen>>, Fault> {
     let record = record::encode(&envelopes);
     let size = record.value.as_ref().map_or(0, bytes::Bytes::len);
     // What was small enough once is sent again, with what that adds.
     if size > MAX_ENVELOPE_BYTES && envelopes.iter().any(|envelope| envelope.message.replayed_from.is_none()) {
         return Err(too_large(size));
     }
-    let partition = partition_of(from.0, parts.log.partitions);
     let wait = |envelope: &Envelope| parts.waiters.appends.wait(envelope.message.id, MAX_WAITING);
     let mut waiters = envelopes.iter().map(wait).collect::<Option<Vec<_>>>().ok_or_else(too_many)?;
     let mut answers = async || {
@@ -149,9 +165,11 @@ async fn append_record(parts: &Parts, from: AgentId, envelopes: Vec<Envelope>) -
     };
     let seen = tokio::time::timeout(parts.config.append_timeout, async {
         let topic = &parts.log.topic;
+        let began = OffsetDateTime::now_utc();
         let pending = topic.bus.append(&topic.name, partition, record).await.map_err(append_fault)?;
         match pending.await {
             Ok(Appended::At { offset, log_time }) => {
+                parts.log.clock.took(partition, (began, OffsetDateTime::now_utc()), log_time);
                 let own = Command::Own { partition, offset, log_time, envelopes };
                 // Where the reader is gone the waiters below say so.
                 let _gone = parts.reader.send(own).await;

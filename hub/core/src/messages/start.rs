@@ -37,8 +37,8 @@ pub(super) async fn find(
     indexed: &[Position],
     window: Duration,
 ) -> Result<Vec<Result<Start, BusError>>, BusError> {
-    let mut since = OffsetDateTime::now_utc();
     let mut partitions = topic.bus.bounds_each(&topic.name).await?;
+    let mut since = latest(topic, &partitions).await;
     for ((partition, checkpoint), answer) in (0..).zip(indexed).zip(&mut partitions) {
         if let Ok(bounds) = answer
             && *checkpoint < first_of(bounds.next)
@@ -55,6 +55,19 @@ pub(super) async fn find(
         Ok(Start { from: start?.min(offset_of(*checkpoint)), bounds })
     };
     Ok(partitions.into_iter().zip(starts).zip(indexed).map(start).collect())
+}
+
+/// The latest time that the log speaks of, and not this machine's where that is later: with a log whose clock is behind, the window would begin after its
+/// end.
+async fn latest(topic: &MessagesTopic, partitions: &[Result<Bounds, BusError>]) -> OffsetDateTime {
+    let ends = (0..).zip(partitions).filter_map(|(partition, bounds)| {
+        let bounds = bounds.as_ref().ok()?;
+        (bounds.first < bounds.next).then(|| topic.read(partition, bounds.next - 1, 1))
+    });
+    let last = futures::future::join_all(ends).await;
+    let latest = last.into_iter().flatten().flatten().map(|logged| logged.log_time).max();
+    let now = OffsetDateTime::now_utc();
+    latest.map_or(now, |latest| latest.min(now))
 }
 
 /// Waits until the start of at least one of these partitions is known.

@@ -1,8 +1,9 @@
 //! What a PostgreSQL does to the hubs that use it when it fails: it goes back to what it was, a standby that is behind takes over, answers are lost
-//! after the commit. On the real server; the log is beside it, or on it. That it takes no writes, holds times that no date can say, or
+//! after the commit, its clock is off. On the real server; the log is beside it, or on it. That it takes no writes, holds times that no date can say, or
 //! vanishes, is shown on a whole hub (`hub/tests/it/postgres.rs` and `outage.rs`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clock;
 mod going_back;
 #[path = "../../../core/tests/messages/lives.rs"]
 mod lives;

@@ -450,14 +450,15 @@ impl Receiver {
 
     fn deliver(&mut self, logged: &Arc<LoggedMessage>, slot: Slot<'_>) {
         let place = MessagePlace { partition: logged.partition, position: logged.position };
-        let (attempts, delivered_before) = match self.progress.consider(place, logged.log_time) {
-            Considered::Deliver { attempts, delivered_before } => (attempts, delivered_before),
-            Considered::Pass => return,
-            Considered::HoldBack { unacknowledged } => {
-                let unacknowledged = u32::try_from(unacknowledged).unwrap_or(u32::MAX);
-                return slot.0.send(SessionEvent::HeldBack { partition: place.partition, unacknowledged }.into());
-            }
-        };
+        let (attempts, delivered_before) =
+            match self.progress.consider(place, self.parts.log.clock.here(place.partition, logged.log_time)) {
+                Considered::Deliver { attempts, delivered_before } => (attempts, delivered_before),
+                Considered::Pass => return,
+                Considered::HoldBack { unacknowledged } => {
+                    let unacknowledged = u32::try_from(unacknowledged).unwrap_or(u32::MAX);
+                    return slot.0.send(SessionEvent::HeldBack { partition: place.partition, unacknowledged }.into());
+                }
+            };
         if !self.wants(logged) {
             if delivered_before {
                 // The next session flags it.
@@ -510,7 +511,7 @@ impl Receiver {
         if let Some(attempts) = self.outstanding.hand_over(place, due) {
             self.progress.count(place, attempts);
         }
-        let took = OffsetDateTime::now_utc() - logged.message.accepted_at;
+        let took = self.parts.log.clock.there(place.partition, OffsetDateTime::now_utc()) - logged.message.accepted_at;
         self.parts.metrics.received(&self.agent.name, logged.message.payload.len());
         self.parts.metrics.latency("deliver", took.try_into().unwrap_or_default());
         let id = DeliveryId { epoch: self.parts.log.epoch, place };

@@ -114,7 +114,8 @@ impl Progress {
             .collect()
     }
 
-    pub(super) fn consider(&mut self, place: MessagePlace, log_time: OffsetDateTime) -> Considered {
+    /// `logged_at`: by the clock of this machine, as all times here.
+    pub(super) fn consider(&mut self, place: MessagePlace, logged_at: OffsetDateTime) -> Considered {
         if self.waits(place.partition) {
             return Considered::Pass;
         }
@@ -129,7 +130,7 @@ impl Progress {
         }
         self.changed.insert(place.partition);
         let known = self.attempts.get(&place).copied();
-        let unsure = !self.clean && (place.position < known_below || log_time < self.opened_at + TAKEOVER);
+        let unsure = !self.clean && (place.position < known_below || logged_at < self.opened_at + TAKEOVER);
         Considered::Deliver { attempts: known.unwrap_or(0), delivered_before: known.is_some() || unsure }
     }
 

@@ -1,0 +1,44 @@
+//! A PostgreSQL whose clock is an hour off: contexts live for as long as their creators said.
+
+use std::time::Duration;
+
+use acb_hub_core::contexts::{audience::Access, parts::ContextConfig};
+use acb_testbed::{Postgres, ServerClock};
+
+use crate::world::{DEADLINE, World, new, reason};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contexts_live_for_as_long_as_was_said() {
+    for seconds in [3600, -3600] {
+        let clock = ServerClock::off_by(seconds);
+        let postgres = Postgres::with_clock(&clock).await;
+        let tenant = postgres.tenant("acme").await;
+        tenant.context_type("notes", 2).await;
+        let world = World::of(tenant);
+        let alice = world.agent("alice", &[]).await;
+        let config = ContextConfig { expiry_poll: Duration::from_millis(100), ..ContextConfig::default() };
+        let replica = world.replica_with(config, true).await;
+        let alice = replica.agent(alice);
+        let living = |ttl| {
+            let mut living = new("text", Access::public());
+            living.description.ttl = Some(ttl);
+            living
+        };
+        let short = replica.contexts.create(&alice, living(Duration::from_millis(500))).await.unwrap();
+        let long = replica.contexts.create(&alice, living(Duration::from_secs(1800))).await.unwrap();
+        let mut connection = world.tenant.connect().await;
+        let left = async {
+            loop {
+                let left: Vec<uuid::Uuid> =
+                    sqlx::query_scalar("SELECT context_id FROM acb.context").fetch_all(&mut connection).await.unwrap();
+                if !left.contains(&short.id.0) {
+                    return left;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let left = tokio::time::timeout(DEADLINE, left).await.expect("it is deleted when its time is over");
+        assert_eq!(left, [long.id.0], "{seconds} s");
+        assert_eq!(reason(replica.contexts.get(&alice, long.id).await), "fine", "{seconds} s");
+    }
+}
