@@ -1,12 +1,14 @@
-//! The bus on Kafka: one producer, a few consumers for looking things up, and one for each tail.
+//! The bus on Kafka: one producer, one consumer for all tails, and a few more while old records are read.
 //!
-//! Partitions are assigned, never divided among the members of a group: every replica reads all. What librdkafka has no call for
+//! There is no consumer group: every replica reads all. What librdkafka has no call for
 //! (topic ids) is asked over a connection of its own.
 
 mod append;
 mod client;
+mod consumers;
 mod lookup;
 mod metadata;
+mod queue;
 mod settings;
 mod tail;
 
@@ -24,6 +26,7 @@ use time::OffsetDateTime;
 use crate::size;
 use append::{Queue, Writer};
 use client::Clients;
+use consumers::Consumers;
 use lookup::Lookup;
 use metadata::Metadata;
 pub use settings::KafkaSettings;
@@ -34,7 +37,8 @@ pub struct KafkaBus {
     clients: Clients,
     metadata: Arc<Metadata>,
     lookup: Arc<Lookup>,
-    writer: Writer,
+    writer: Arc<Writer>,
+    consumers: Consumers,
     queues: Mutex<HashMap<TopicName, Queue>>,
 }
 
@@ -46,10 +50,12 @@ impl KafkaBus {
     pub fn connect(settings: &KafkaSettings) -> Result<Self, BusError> {
         let clients = Clients::new(settings);
         let metadata = Arc::new(Metadata::new(settings)?);
+        let writer = Arc::new(Writer::new(clients.clone())?);
         Ok(Self {
             username: settings.username.clone(),
-            lookup: Arc::new(Lookup::new(clients.clone(), Arc::clone(&metadata))),
-            writer: Writer::new(clients.clone())?,
+            lookup: Arc::new(Lookup::new(clients.clone(), Arc::clone(&metadata), Arc::clone(&writer))),
+            writer,
+            consumers: Consumers::new(clients.clone()),
             clients,
             metadata,
             queues: Mutex::default(),
@@ -68,6 +74,7 @@ impl KafkaBus {
     pub async fn log_in_with(&self, password: &str) {
         self.metadata.log_in_with(&self.username, password).await;
         self.clients.log_in_with(password);
+        self.consumers.renew();
     }
 
     /// The queue of a topic that has this partition.
@@ -105,7 +112,7 @@ impl Bus for KafkaBus {
 
     async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
         let info = self.metadata.topic(topic).await?;
-        tail::follow(&self.clients, Arc::clone(&self.metadata), Arc::clone(&self.lookup), topic.clone(), info, from)
+        tail::follow(&self.consumers, Arc::clone(&self.metadata), Arc::clone(&self.lookup), topic.clone(), info, from).await
     }
 
     async fn read(&self, topic: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {

@@ -7,7 +7,7 @@ use std::{
 
 use acb_hub_core::log::bus::{AppendError, Appended, BusError, Partition, Pending, Record, TopicName};
 use rdkafka::{
-    ClientContext, Message, Timestamp,
+    ClientContext, Message, Timestamp, TopicPartitionList,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, DeliveryResult, Header, OwnedHeaders},
@@ -161,6 +161,19 @@ impl Writer {
             Ok(Some(Err(error))) => Err(AppendError::Refused(format!("Kafka does not describe {topic}: {error}"))),
             _ => Err(AppendError::Refused("the bus is closed".into())),
         }
+    }
+
+    /// For each partition of the list, at a time or at an end, the offset that is there. Waits for the brokers' answers, on the producer's
+    /// connections: those of a consumer wait for records.
+    pub(super) fn offsets_for_times(
+        &self,
+        list: TopicPartitionList,
+        patience: Duration,
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let live = self.live().map_err(|_| KafkaError::Canceled)?;
+        let producer = live.get().ok_or(KafkaError::Canceled)?;
+        client::offsets_for_times(producer.client(), &list, patience)?;
+        Ok(list)
     }
 
     /// The producer, or a new one after an error that it can't go on from.

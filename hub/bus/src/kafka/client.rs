@@ -3,18 +3,13 @@
 use std::{
     ffi::{CStr, CString},
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
-use acb_hub_core::log::bus::{BusError, Logged, Record, TopicName};
-use bytes::Bytes;
+use acb_hub_core::log::bus::BusError;
 use rdkafka::{
-    ClientConfig, ClientContext, Message, TopicPartitionList,
-    client::Client,
-    config::RDKafkaLogLevel,
-    consumer::ConsumerContext,
-    error::KafkaError,
-    message::{BorrowedMessage, Headers},
-    types::RDKafkaErrorCode,
+    ClientConfig, ClientContext, TopicPartitionList, client::Client, config::RDKafkaLogLevel, consumer::ConsumerContext,
+    error::KafkaError, types::RDKafkaErrorCode,
 };
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
@@ -37,7 +32,6 @@ pub(super) struct Clients {
     base: ClientConfig,
     username: String,
     login: Arc<RwLock<Login>>,
-    group: String,
     place: String,
 }
 
@@ -62,8 +56,7 @@ impl Clients {
             base.set("ssl.ca.pem", authorities);
         }
         let login = Arc::new(RwLock::new(Login { serial: 0, password: settings.password.clone() }));
-        let (group, place) = (format!("acb.{}.hub", settings.tenant), settings.bootstrap_servers.clone());
-        Self { base, username: settings.username.clone(), login, group, place }
+        Self { base, username: settings.username.clone(), login, place: settings.bootstrap_servers.clone() }
     }
 
     /// Connections that are made from now on log in with this password.
@@ -117,28 +110,31 @@ impl Clients {
         config
     }
 
-    /// For following a topic: the broker answers as soon as there is a record, however long it may wait for one.
+    /// For following topics: the broker answers as soon as there is a record, however long it may wait for one. A topic that is followed from
+    /// now on is asked for only after that.
     pub(super) fn follower(&self) -> ClientConfig {
         let mut config = self.consumer();
-        config.set("fetch.wait.max.ms", "500").set("queued.max.messages.kbytes", "4096");
+        config.set("fetch.wait.max.ms", "250");
         config
     }
 
     /// For looking things up: what was asked before must not hold up what is asked next.
     pub(super) fn reader(&self) -> ClientConfig {
         let mut config = self.consumer();
-        config.set("fetch.wait.max.ms", "5").set("queued.max.messages.kbytes", "4096").set("enable.partition.eof", "true");
+        config.set("fetch.wait.max.ms", "5").set("enable.partition.eof", "true");
         config
     }
 
     fn consumer(&self) -> ClientConfig {
         let mut config = self.with_login();
         config
-            // Only because librdkafka wants one: nothing is ever committed.
-            .set("group.id", &self.group)
+            // No group: nothing is ever committed.
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
+            // Of each queue. One that was full is looked at again so soon after.
+            .set("queued.max.messages.kbytes", "4096")
+            .set("fetch.queue.backoff.ms", "20")
             .set("fetch.min.bytes", "1")
             .set("fetch.error.backoff.ms", "20")
             .set("fetch.max.bytes", "4194304")
@@ -168,6 +164,23 @@ fn set_credentials<C: ClientContext>(client: &Client<C>, username: &CStr, passwo
     Err(text)
 }
 
+/// For each partition of the list, at a time or at an end, the offset that is there. Waits for the brokers' answers. rdkafka has the call
+/// for consumers only.
+#[allow(unsafe_code)]
+pub(super) fn offsets_for_times<C: ClientContext>(
+    client: &Client<C>,
+    list: &TopicPartitionList,
+    patience: Duration,
+) -> Result<(), KafkaError> {
+    let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: client and list are alive, and nobody else uses the list meanwhile.
+    let error = unsafe { rdkafka::bindings::rd_kafka_offsets_for_times(client.native_ptr(), list.ptr(), patience) };
+    match RDKafkaErrorCode::from(error) {
+        RDKafkaErrorCode::NoError => Ok(()),
+        code => Err(KafkaError::MetadataFetch(code)),
+    }
+}
+
 /// What librdkafka says goes to the log. It names users and brokers, never passwords.
 #[derive(Clone, Copy)]
 pub(super) struct Context;
@@ -193,7 +206,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// A client whose end may take a while: that must not hold up the runtime.
+/// Something of librdkafka's whose end may take a while: that must not hold up the runtime.
 pub(super) struct Closing<C: Send + 'static>(Option<C>);
 
 impl<C: Send + 'static> Closing<C> {
@@ -218,39 +231,8 @@ impl<C: Send + 'static> Drop for Closing<C> {
     }
 }
 
-/// Partitions of one topic, each at an offset.
-pub(super) fn places(
-    topic: &TopicName,
-    places: impl IntoIterator<Item = (u32, rdkafka::Offset)>,
-) -> Result<TopicPartitionList, KafkaError> {
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in places {
-        list.add_partition_offset(topic.as_str(), partition.cast_signed(), offset)?;
-    }
-    Ok(list)
-}
-
-/// What was read, apart from librdkafka's memory.
-pub(super) fn logged(message: &BorrowedMessage<'_>) -> Logged {
-    let copy = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), copy(header.value).unwrap_or_default())).collect()
-    });
-    Logged {
-        partition: message.partition().cast_unsigned(),
-        offset: message.offset().cast_unsigned(),
-        log_time: log_time(message.timestamp().to_millis().unwrap_or_default()),
-        record: Record { key: copy(message.key()), headers, value: copy(message.payload()) },
-    }
-}
-
 pub(super) fn log_time(millis: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
-/// Whether a login was refused.
-pub(super) fn is_login(error: RDKafkaErrorCode) -> bool {
-    matches!(error, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
 }
 
 /// Whether a client asked by what it knew of a partition's leader before that changed: it hears of the change by itself.

@@ -3,14 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use acb_hub_core::log::bus::{Bounds, BusError, Logged, Offset, Partition, TopicName};
 use futures::future::join_all;
 use rdkafka::{
-    Offset as Place,
+    Offset as Place, TopicPartitionList,
+    client::Client,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -18,8 +19,10 @@ use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    append::Writer,
     client::{self, Clients, Closing, Context},
     metadata::{Broker, Metadata, Shape},
+    queue::{Failed, Owner, Queue},
 };
 use crate::record_bytes;
 
@@ -29,19 +32,38 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const HEARD: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(50));
 /// What one read brings at most; always at least one record.
 const READ_BYTES: usize = 4 * 1024 * 1024;
-/// Questions to one broker at a time. Each has a consumer, with threads and buffers of its own.
+/// Questions to one broker at a time. Each that reads has a consumer, with threads and buffers of its own.
 const AT_A_TIME: usize = 3;
+/// How long such a consumer is kept for the next one.
+const KEPT: Duration = Duration::from_secs(30);
 /// Questions that wait for that. More than all agents of a replica have when they come back at once.
 const WAITING: usize = 4096;
 
-/// A consumer, with the number of the password that it has.
-type Reader = (Closing<BaseConsumer<Context>>, u64);
+/// A consumer that reads.
+struct Reader {
+    consumer: Closing<BaseConsumer<Context>>,
+    /// The number of the password that it has.
+    serial: u64,
+    used: Instant,
+}
+
+impl Owner for &BaseConsumer<Context> {
+    fn client(&self) -> Option<&Client<Context>> {
+        Some(Consumer::client(*self))
+    }
+}
 
 /// The consumers that ask one broker.
 struct Readers {
     turns: Turns,
     /// Made when they are first needed.
     idle: Mutex<Vec<Reader>>,
+}
+
+impl Readers {
+    fn idle(&self) -> MutexGuard<'_, Vec<Reader>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Who asks now, and who waits for that.
@@ -66,6 +88,7 @@ impl Turns {
 pub(super) struct Lookup {
     clients: Clients,
     metadata: Arc<Metadata>,
+    writer: Arc<Writer>,
     readers: Mutex<HashMap<Broker, Arc<Readers>>>,
 }
 
@@ -73,14 +96,14 @@ pub(super) struct Lookup {
 type Answers<T> = Vec<Result<T, BusError>>;
 
 impl Lookup {
-    pub(super) fn new(clients: Clients, metadata: Arc<Metadata>) -> Self {
-        Self { clients, metadata, readers: Mutex::default() }
+    pub(super) fn new(clients: Clients, metadata: Arc<Metadata>, writer: Arc<Writer>) -> Self {
+        Self { clients, metadata, writer, readers: Mutex::default() }
     }
 
     pub(super) async fn bounds(&self, topic: &TopicName) -> Result<Answers<Bounds>, BusError> {
-        let find = |reader: &BaseConsumer<Context>, topic: &TopicName, partitions: &[Partition]| {
-            let first = list(reader, topic, partitions, Place::Beginning)?;
-            let next = list(reader, topic, partitions, Place::End)?;
+        let find = |writer: &Writer, topic: &TopicName, partitions: &[Partition]| {
+            let first = list(writer, topic, partitions, Place::Beginning)?;
+            let next = list(writer, topic, partitions, Place::End)?;
             let bounds = |(first, next): (Listed, Listed)| Ok(Bounds { first: told(first?)?, next: told(next?)? });
             Ok(first.into_iter().zip(next).map(bounds).collect())
         };
@@ -91,10 +114,10 @@ impl Lookup {
         // Kafka's time has milliseconds: the first of them that is not before `time`.
         let nanos = time.unix_timestamp_nanos();
         let millis = i64::try_from(nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) > 0)).unwrap_or(i64::MAX);
-        let find = move |reader: &BaseConsumer<Context>, topic: &TopicName, partitions: &[Partition]| {
+        let find = move |writer: &Writer, topic: &TopicName, partitions: &[Partition]| {
             // The ends first: what is appended meanwhile lies behind them.
-            let ends = list(reader, topic, partitions, Place::End)?;
-            let found = list(reader, topic, partitions, Place::Offset(millis.max(0)))?;
+            let ends = list(writer, topic, partitions, Place::End)?;
+            let found = list(writer, topic, partitions, Place::Offset(millis.max(0)))?;
             Ok(found.into_iter().zip(ends).map(|(found, end)| told(found?.or(end?))).collect())
         };
         self.ask_each(topic, "find offsets by time", find).await
@@ -114,24 +137,21 @@ impl Lookup {
         let Some(leader) = shape.leaders.get(partition as usize).copied().flatten() else {
             return Err(leaderless(topic, partition));
         };
-        let name = topic.clone();
+        let (name, writer) = (topic.clone(), Arc::clone(&self.writer));
         let read = move |reader: &BaseConsumer<Context>| {
             let topic = &name;
             let read = read(reader, topic, partition, offset, limit);
-            reader.unassign()?;
             if !read.as_ref().is_err_and(|error| error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)) {
                 return read;
             }
-            let first = list(reader, topic, &[partition], Place::Beginning)?.pop().transpose()?.flatten();
+            let first = list(&writer, topic, &[partition], Place::Beginning)?.pop().transpose()?.flatten();
             let first = told(first)?;
             if offset >= first {
                 return Ok(Vec::new());
             }
-            let read = self::read(reader, topic, partition, first, limit);
-            reader.unassign()?;
-            read
+            self::read(reader, topic, partition, first, limit)
         };
-        match self.ask(leader, read).await {
+        match self.ask_reader(leader, read).await {
             Ok(records) => Ok(records),
             Err(error) if is_full(&error) => Err(self.clients.unavailable("read", &error)),
             Err(error) => Err(self.gone(topic).await.unwrap_or_else(|| self.clients.unavailable("read", &error))),
@@ -143,10 +163,7 @@ impl Lookup {
         &self,
         topic: &TopicName,
         what: &'static str,
-        question: impl Fn(&BaseConsumer<Context>, &TopicName, &[Partition]) -> Result<Vec<Result<T, KafkaError>>, KafkaError>
-        + Copy
-        + Send
-        + 'static,
+        question: impl Fn(&Writer, &TopicName, &[Partition]) -> Result<Vec<Result<T, KafkaError>>, KafkaError> + Copy + Send + 'static,
     ) -> Result<Answers<T>, BusError> {
         let Shape { leaders, .. } = self.metadata.shape(topic).await?;
         let mut led: BTreeMap<Broker, Vec<Partition>> = BTreeMap::new();
@@ -156,8 +173,8 @@ impl Lookup {
             }
         }
         let asked = led.into_iter().map(async |(leader, partitions)| {
-            let (name, of) = (topic.clone(), partitions.clone());
-            (partitions, self.ask(leader, move |reader| question(reader, &name, &of)).await)
+            let (name, of, writer) = (topic.clone(), partitions.clone(), Arc::clone(&self.writer));
+            (partitions, self.ask(leader, move |_| question(&writer, &name, &of)).await)
         });
         let mut answers: Vec<Option<Result<T, KafkaError>>> = leaders.iter().map(|_| None).collect();
         for (partitions, found) in join_all(asked).await {
@@ -190,37 +207,52 @@ impl Lookup {
     async fn ask<T: Send + 'static>(
         &self,
         leader: Broker,
-        question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
+        question: impl FnOnce(&Readers) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let readers = self.readers_of(leader);
         // Behind a broker that does not answer no more pile up than there is an end to.
         let full = KafkaError::MessageConsumption(RDKafkaErrorCode::QueueFull);
         let turn = readers.turns.next().await.ok_or(full)?;
-        let clients = self.clients.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept = idle().pop();
-            let (reader, mut serial) = match kept {
-                Some(reader) => reader,
+            question(&readers)
+        });
+        task.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// The same, with a consumer that reads.
+    async fn ask_reader<T: Send + 'static>(
+        &self,
+        leader: Broker,
+        question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let clients = self.clients.clone();
+        let ask = move |readers: &Readers| {
+            let kept = readers.idle().pop();
+            let (consumer, mut serial) = match kept {
+                Some(Reader { consumer, serial, .. }) => (consumer, serial),
                 None => {
                     let serial = clients.serial();
                     (Closing::new(clients.reader().create_with_context(Context)?), serial)
                 }
             };
-            let Some(consumer) = reader.get() else { return Err(KafkaError::Canceled) };
-            if let Err(error) = clients.renew(consumer.client(), &mut serial) {
+            let Some(reader) = consumer.get() else { return Err(KafkaError::Canceled) };
+            if let Err(error) = clients.renew(reader.client(), &mut serial) {
                 tracing::warn!(target: "acb::kafka", %error, "the lookups keep the password before");
             }
-            let answer = question(consumer);
-            idle().push((reader, serial));
+            // What was said of it since the last question would pile up.
+            while reader.poll(Duration::ZERO).is_some() {}
+            let answer = question(reader);
+            readers.idle().push(Reader { consumer, serial, used: Instant::now() });
             answer
-        });
-        task.await.unwrap_or(Err(KafkaError::Canceled))
+        };
+        self.ask(leader, ask).await
     }
 
     fn readers_of(&self, leader: Broker) -> Arc<Readers> {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Questions about ends are asked every few seconds, so that this comes to all of them.
+        readers.values().for_each(|readers| readers.idle().retain(|reader| reader.used.elapsed() < KEPT));
         let none = || Arc::new(Readers { turns: Turns::new(AT_A_TIME, WAITING), idle: Mutex::default() });
         Arc::clone(readers.entry(leader).or_insert_with(none))
     }
@@ -243,16 +275,14 @@ fn told(offset: Option<Offset>) -> Result<Offset, KafkaError> {
 }
 
 /// An offset of each of these partitions: the first, the next, or (at a number) the first at or after that time, where there is one.
-fn list(
-    reader: &BaseConsumer<Context>,
-    topic: &TopicName,
-    partitions: &[Partition],
-    at: Place,
-) -> Result<Vec<Listed>, KafkaError> {
-    let asked = client::places(topic, partitions.iter().map(|partition| (*partition, at)))?;
+fn list(writer: &Writer, topic: &TopicName, partitions: &[Partition], at: Place) -> Result<Vec<Listed>, KafkaError> {
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition_offset(topic.as_str(), partition.cast_signed(), at)?;
+    }
     let deadline = Instant::now() + HEARD.0;
     let found = loop {
-        let found = reader.offsets_for_times(asked.clone(), PATIENCE);
+        let found = writer.offsets_for_times(asked.clone(), PATIENCE);
         let is_outdated = match &found {
             Ok(found) => found.elements().iter().any(|found| found.error().is_err_and(|error| client::is_outdated(&error))),
             Err(error) => client::is_outdated(error),
@@ -280,33 +310,30 @@ fn read(
     offset: Offset,
     limit: usize,
 ) -> Result<Vec<Logged>, KafkaError> {
-    let place = Place::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-    reader.assign(&client::places(topic, [(partition, place)])?)?;
+    let mut queue = Queue::new(reader, topic)?;
+    queue.start(partition, offset)?;
     let deadline = Instant::now() + PATIENCE;
     let (mut records, mut bytes) = (Vec::new(), 0);
     while records.len() < limit && bytes < READ_BYTES {
-        match reader.poll(deadline.saturating_duration_since(Instant::now())) {
-            // What was asked for before may still be on its way.
-            Some(Ok(message)) if message_is_of(&message, topic, partition) => {
-                let logged = client::logged(&message);
-                bytes += record_bytes(&logged.record);
-                records.push(logged);
+        let taken = queue.wait(deadline.saturating_duration_since(Instant::now()));
+        if taken.is_empty() {
+            return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+        }
+        for taken in taken {
+            match taken {
+                Ok(logged) => {
+                    if records.len() < limit && bytes < READ_BYTES {
+                        bytes += record_bytes(&logged.record);
+                        records.push(logged);
+                    }
+                }
+                Err(Failed { code: RDKafkaErrorCode::PartitionEOF, .. }) => return Ok(records),
+                Err(Failed { code, .. }) if client::passes(code) && Instant::now() < deadline => {}
+                Err(Failed { code, .. }) => return Err(KafkaError::MessageConsumption(code)),
             }
-            Some(Err(KafkaError::PartitionEOF(at))) if at == partition.cast_signed() => break,
-            Some(Err(KafkaError::MessageConsumption(code))) if client::passes(code) && Instant::now() < deadline => {}
-            // Of a password that has been replaced since, while nobody asked.
-            Some(Err(KafkaError::MessageConsumption(code))) if client::is_login(code) && Instant::now() < deadline => {}
-            Some(Err(error)) if !matches!(error, KafkaError::PartitionEOF(_)) => return Err(error),
-            Some(_) => {}
-            None => return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)),
         }
     }
     Ok(records)
-}
-
-fn message_is_of(message: &rdkafka::message::BorrowedMessage<'_>, topic: &TopicName, partition: Partition) -> bool {
-    use rdkafka::Message;
-    message.topic() == topic.as_str() && message.partition() == partition.cast_signed()
 }
 
 #[cfg(test)]

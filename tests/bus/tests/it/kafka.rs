@@ -314,6 +314,126 @@ async fn a_bus_goes_over_to_a_new_password() {
     assert_eq!(take(&mut anew, 3).await.len(), 3);
 }
 
+/// Connections to the broker, of whoever has them.
+fn connections(port: u16) -> usize {
+    let (remote, established) = (format!(":{port:04X}"), "01");
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let is_one = |line: &&str| {
+        let mut columns = line.split_whitespace().skip(2);
+        columns.next().is_some_and(|to| to.ends_with(&remote)) && columns.next() == Some(established)
+    };
+    tables.iter().flat_map(|table| table.lines()).filter(is_one).count()
+}
+
+/// Topics share a consumer, with its connections and threads, also those that are followed again. One that is followed twice has another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tails_share_their_connections() {
+    let provider = disturbed().await;
+    let port = provider.settings.bootstrap_servers.rsplit(':').next().unwrap().parse().unwrap();
+    let bus = provider.bus().await;
+    let mut topics = Vec::new();
+    for _ in 0..12 {
+        topics.push(provider.topic(2).await);
+    }
+    let follow = async |topic: &TopicName, from: Offset| {
+        let mut tail = bus.tail(topic, &[from, from]).await.unwrap();
+        for partition in 0..2 {
+            append(&*bus, topic, partition, from.to_string()).await;
+        }
+        assert_eq!(texts(&take(&mut tail, 2).await), [from.to_string(), from.to_string()]);
+        tail
+    };
+    let first = follow(&topics[0], 0).await;
+    let one = connections(port);
+    let mut tails = vec![first];
+    for topic in &topics[1..] {
+        tails.push(follow(topic, 0).await);
+    }
+    assert_eq!(connections(port), one);
+    for (tail, topic) in tails.iter_mut().zip(&topics).take(3) {
+        // The old one goes before the new one comes, as a follower does it.
+        *tail = Box::pin(futures::stream::empty());
+        *tail = follow(topic, 1).await;
+    }
+    assert_eq!(connections(port), one);
+    let mut twice = follow(&topics[0], 2).await;
+    assert!(connections(port) > one);
+    append(&*bus, &topics[0], 0, "both").await;
+    assert_eq!(texts(&take(&mut twice, 1).await), ["both"]);
+    let first = take(&mut tails[0], 3).await;
+    assert_eq!(first.len(), 3, "what came meanwhile, and the last");
+}
+
+/// What a test gives the process that measures its own memory.
+const SLOW: &str = "ACB_TEST_SLOW_FOLLOWER";
+
+/// A topic that is followed and not read holds up no other, and holds little memory; read again, it has everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_follower_holds_up_no_other() {
+    let provider = kafka().await;
+    let (slow, quick, bus) = (provider.topic(4).await, provider.topic(1).await, provider.bus().await);
+    for number in 0..64_u32 {
+        bus.append(&slow, number % 4, record(vec![7; 1 << 20])).await.unwrap().await.unwrap();
+    }
+    // A process of its own: this one has the other tests' memory.
+    let KafkaSettings { bootstrap_servers, tenant, authorities, .. } = &provider.settings;
+    let given = [bootstrap_servers, tenant, authorities.as_deref().unwrap_or_default(), slow.as_str(), quick.as_str()].join("\0");
+    let path = std::env::temp_dir().join(format!("{tenant}.slow"));
+    std::fs::write(&path, given).unwrap();
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "kafka::measured::a_slow_follower", "--ignored", "--nocapture"]).env(SLOW, &path).kill_on_drop(true);
+    let output = timeout(DEADLINE * 3, child.output()).await.expect("in time").unwrap();
+    std::fs::remove_file(path).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+mod measured {
+    use super::*;
+
+    fn resident_mib() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "run by a_slow_follower_holds_up_no_other, in a process of its own"]
+    async fn a_slow_follower() {
+        // Without it somebody runs all that is ignored.
+        let Some(path) = std::env::var_os(SLOW) else { return };
+        let given = std::fs::read_to_string(path).unwrap();
+        let [bootstrap_servers, tenant, authorities, slow, quick] = given.split('\0').collect::<Vec<_>>().try_into().unwrap();
+        let settings = KafkaSettings {
+            bootstrap_servers: bootstrap_servers.into(),
+            username: tenant.into(),
+            tenant: tenant.into(),
+            password: "the tenant's".to_owned().into(),
+            authorities: Some(authorities.to_owned()).filter(|pem| !pem.is_empty()),
+        };
+        let topic = |name: &str| TopicName::context(tenant, name.rsplit('.').next().unwrap());
+        let (slow, quick) = (topic(slow), topic(quick));
+        let bus = KafkaBus::connect(&settings).unwrap();
+        let mut live = bus.tail(&quick, &[0]).await.unwrap();
+        append(&bus, &quick, 0, "first").await;
+        take(&mut live, 1).await;
+        let before = resident_mib();
+        let mut unread = bus.tail(&slow, &[0; 4]).await.unwrap();
+        let held = || resident_mib().saturating_sub(before);
+        let deadline = Instant::now() + DEADLINE;
+        let mut rounds = 0;
+        // Once it holds something, so many more: without a bound it would have all by then.
+        while rounds < 300 {
+            append(&bus, &quick, 0, "quick").await;
+            let seen = timeout(Duration::from_secs(5), take(&mut live, 1)).await.expect("the slow one is waited for");
+            assert_eq!(texts(&seen), ["quick"]);
+            assert!(rounds > 0 || Instant::now() < deadline, "nothing is read ahead");
+            rounds += u32::from(rounds > 0 || held() >= 2);
+        }
+        assert!(held() < 24, "{} MiB are held of 64", held());
+        assert_eq!(take(&mut unread, 64).await.len(), 64);
+    }
+}
+
 /// Without a broker nothing is made up, and the error says where it was looked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_broker_is_named() {
