@@ -7,13 +7,18 @@ use std::{
     time::Duration,
 };
 
-use acb_crds::schema::{self, ObjectRef, Resource};
+use acb_crds::{
+    names::TenantName,
+    schema::{self, ObjectRef, Resource},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use uuid::Uuid;
 
 use super::{
+    deployments::{self, Running},
     objects::ObjectStore,
+    reconcile,
     resources::{self, Resources},
     run,
     state::{self, StateDir, StateError},
@@ -26,12 +31,9 @@ use crate::{
         kafka_access::{KafkaAccess, KafkaOptions},
     },
     platform::{Platform, PlatformBus, PlatformPostgres},
-    preview::{
-        Against, Found, Planned, Report,
-        tenancy::{Sources, decide},
-    },
+    preview::{Against, Found, Planned, Report, tenancy::decide},
     tenancy::{self, Tenancy},
-    tenant::fetch::PostgresReader,
+    tenant::fetch::{Hubs, PostgresReader, Sources},
 };
 
 /// Why there is no preview.
@@ -43,6 +45,18 @@ pub enum PreviewError {
     /// The world could not be read.
     #[error(transparent)]
     World(#[from] EffectError),
+}
+
+/// What `acb dev` wrote down of what runs.
+struct Written {
+    store: Option<Arc<ObjectStore>>,
+    running: Running,
+}
+
+impl Hubs for Written {
+    fn is_rolled_out(&self, tenant: &TenantName) -> bool {
+        self.store.as_ref().is_some_and(|store| reconcile::is_rolled_out(store, &self.running, tenant))
+    }
 }
 
 /// Plans for a folder, against a state folder where `acb dev` runs from one, else against nothing.
@@ -61,8 +75,12 @@ pub async fn preview(folder: &Path, state: Option<&StateDir>) -> Result<Report, 
     let refused = loaded.errors.iter().map(ToString::to_string).collect();
     let mut report = Report { against, refused, ..Report::default() };
     let tenancies = gather(loaded.resources.into_iter().map(|(_, resource)| resource), store.as_deref())?;
+    let running = state.map(deployments::read_running).transpose()?.unwrap_or_default();
+    let hubs = Written { store: store.clone(), running };
     let sources = match (&reader, &store) {
-        (Some(postgres), Some(store)) => Some(Sources { objects: store.as_ref(), postgres, kafka: kafka.as_ref() }),
+        (Some(postgres), Some(store)) => {
+            Some(Sources { objects: store.as_ref(), postgres: Ok(postgres), kafka: Ok(kafka.as_ref()), hubs: &hubs })
+        }
         _ => None,
     };
     let mut here: BTreeSet<ObjectRef> = loaded.errors.iter().filter_map(|refused| refused.object.clone()).collect();
