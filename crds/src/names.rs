@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 /// The API group.
 pub const GROUP: &str = "acb.dev";
 
+/// The finalizer that holds what is deleted until it is taken down.
+pub const FINALIZER: &str = "acb.dev/cleanup";
+
 /// The most bytes of a tenant's name.
 pub const TENANT_MAX: usize = 40;
 
@@ -45,6 +48,8 @@ pub mod annotations {
     pub const ADOPT: &str = "acb.dev/adopt";
     /// On a Tenant or an Agent: a value that was not seen before replaces its credentials once.
     pub const ROTATE: &str = "acb.dev/rotate";
+    /// On a Tenant or an Agent that is being deleted: its own name lets it go although something of it could not be taken down.
+    pub const FORCE_RELEASE: &str = "acb.dev/force-release";
 }
 
 /// Why a name was refused.

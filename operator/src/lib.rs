@@ -8,6 +8,7 @@ mod difference;
 pub mod effect;
 pub mod local_postgres;
 mod local_postgres_binaries;
+pub mod observed;
 pub mod plan;
 mod plan_text;
 pub mod platform;

@@ -10,6 +10,7 @@ use acb_crds::{
     Agent, Limits, Quota, Tenant,
     names::{ContextTypeName, TenantId, TenantName},
     quota::Selector,
+    schema::Kind,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -27,6 +28,19 @@ pub struct Tenancy {
     pub agents: Vec<Agent>,
     /// The Quotas of the namespace in question.
     pub quotas: Vec<Quota>,
+    /// Of all these, what this version of the operator can't read: it is there, and nobody may take it for gone.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A resource whose spec a newer version wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unreadable {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name, its UID, its age.
+    pub metadata: ObjectMeta,
+    /// Of a Tenant: the namespace of its Agents and Quotas.
+    pub space: Option<String>,
 }
 
 /// The older first; of the same age by namespace and name.
@@ -52,6 +66,18 @@ fn claims(tenant: &Tenant) -> Option<(BTreeSet<String>, TenantId)> {
 }
 
 impl Tenancy {
+    /// Whether there is a resource of that kind that this version can't read.
+    #[must_use]
+    pub fn has_unreadable(&self, kind: Kind) -> bool {
+        self.unreadable.iter().any(|unreadable| unreadable.kind == kind)
+    }
+
+    /// The Tenant that a namespace belongs to, where this version can't read it.
+    #[must_use]
+    pub fn unreadable_tenant_of(&self, space: &str) -> Option<&Unreadable> {
+        self.unreadable.iter().find(|unreadable| unreadable.space.as_deref() == Some(space))
+    }
+
     /// The tenant that a namespace belongs to: of two that claim it, the older.
     #[must_use]
     pub fn tenant_of(&self, space: &str) -> Option<&Tenant> {
@@ -121,19 +147,28 @@ impl Tenancy {
     fn crowded_out<'a>(&'a self, tenant: &Tenant, allowance: &Allowance) -> BTreeMap<&'a str, (i64, String)> {
         let agents = self.agents_by_age();
         let mut left_out = BTreeMap::new();
-        let mut leave_out = |members: &mut dyn Iterator<Item = &&'a Agent>, most: i64, by: String| {
-            for agent in members.skip(usize::try_from(most).unwrap_or_default()) {
-                left_out.entry(name_of(agent)).or_insert_with(|| (most, by.clone()));
-            }
+        let mut leave_out = |agent: &'a Agent, most: i64, by: &str| {
+            left_out.entry(name_of(agent)).or_insert_with(|| (most, by.to_owned()));
         };
         if let Some(most) = self.tenant_limits(tenant, allowance).max_agents {
-            leave_out(&mut agents.iter(), most, format!("tenant {}", tenant.metadata.name.as_deref().unwrap_or_default()));
+            // One that can't be read takes its place all the same, by its age.
+            let unreadable = self.unreadable.iter().filter(|unreadable| unreadable.kind == Kind::Agent);
+            let mut unreadable: Vec<&ObjectMeta> = unreadable.map(|unreadable| &unreadable.metadata).collect();
+            unreadable.sort_by(|left, right| by_age(left, right));
+            let by = format!("tenant {}", tenant.metadata.name.as_deref().unwrap_or_default());
+            for (place, agent) in agents.iter().enumerate() {
+                let is_older = |other: &&&ObjectMeta| by_age(other, &agent.metadata) == Ordering::Less;
+                if place + unreadable.iter().take_while(is_older).count() >= usize::try_from(most).unwrap_or_default() {
+                    leave_out(agent, most, &by);
+                }
+            }
         }
         for quota in &self.quotas {
             if let (Some(selector), Some(most)) = (quota.spec.agents(), quota.spec.limits.max_agents) {
                 let is_selected = selection(selector);
                 let by = format!("Quota {}", quota.metadata.name.as_deref().unwrap_or_default());
-                leave_out(&mut agents.iter().filter(|agent| is_selected(agent)), most, by);
+                let selected = agents.iter().filter(|agent| is_selected(agent));
+                selected.skip(usize::try_from(most).unwrap_or_default()).for_each(|agent| leave_out(agent, most, &by));
             }
         }
         left_out
@@ -281,6 +316,7 @@ mod tests {
             tenants: vec![object("Tenant", "acme", 0, &json!({"tier": "Free", "limits": {"maxAgents": 3}}))],
             // By age: d, c, b, a.
             agents: vec![agent("a", 1, "x"), agent("b", 2, "y"), agent("c", 3, "x"), agent("d", 4, "x")],
+            unreadable: Vec::new(),
             quotas: vec![
                 object("Quota", "few", 0, &json!({"selector": {"types": ["x"]}, "maxAgents": 1, "messagesPerMinute": 7})),
                 object("Quota", "slow", 0, &json!({"selector": {"matchLabels": {"of": "d"}}, "messagesPerMinute": 5})),

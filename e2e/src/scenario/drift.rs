@@ -1,8 +1,8 @@
 //! What somebody changed behind the operator's back comes back.
 
 use acb_operator::{
+    observed::ObservedKafka,
     plan::{KafkaQuota, KafkaStep},
-    tenant::ObservedKafka,
 };
 
 use super::{

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use acb_operator::{
     effect::{EffectError, SecretData, SecretReader, kafka::KafkaEffect},
+    observed::ObservedKafka,
     plan::{KafkaStep, SecretRef},
-    tenant::ObservedKafka,
 };
 
 use super::World;
@@ -53,8 +53,13 @@ pub(super) fn count(world: &World, from: &str) -> Result<u64> {
 
 /// What Kafka holds of a tenant.
 pub(super) fn observe_kafka(world: &World, tenant: &str) -> Result<ObservedKafka> {
-    let (effect, user) = (effect(world)?, format!("acb_t_{}", tenant_id(world, tenant)?));
-    let observed = runtime()?.block_on(effect.observe(&user, &format!("acb.{tenant}.")));
+    observe_kafka_of(world, tenant, &tenant_id(world, tenant)?)
+}
+
+/// The same of a tenant that is gone, by the id that it had.
+pub(super) fn observe_kafka_of(world: &World, tenant: &str, id: &str) -> Result<ObservedKafka> {
+    let effect = effect(world)?;
+    let observed = runtime()?.block_on(effect.observe(&format!("acb_t_{id}"), &format!("acb.{tenant}.")));
     observed.map_err(|error| Error::Wrong(error.to_string()))
 }
 

@@ -86,7 +86,7 @@ fn rows(world: &World) -> Result<Vec<u64>> {
     Ok(rows)
 }
 
-fn is_rebuilt(world: &World, right: &acb_operator::tenant::ObservedKafka) -> Result<()> {
+fn is_rebuilt(world: &World, right: &acb_operator::observed::ObservedKafka) -> Result<()> {
     tenant_id(world, "acme")?;
     eventually(120, "the operator has made topics, users, ACLs and quotas again", || {
         let now = observe_kafka(world, "acme").map_err(|error| error.to_string())?;

@@ -61,7 +61,10 @@ pub async fn fetch_shared(
     });
     let mut shared = Shared { census, ..Shared::default() };
     if let Some((tenant, name)) = named {
-        let identity = identify(&tenant, shared.census.tenancy(), objects, pool).await?;
+        let (identity, away) = identify(&tenant, shared.census.tenancy(), objects, Ok(pool)).await;
+        if let Some(why) = away {
+            return Err(why);
+        }
         (shared.tenant, shared.adopted) = (Some((name, identity.id)), identity.adopted);
     }
     let Some((name, id)) = &shared.tenant else { return Ok(shared) };

@@ -1,17 +1,25 @@
 //! A [`ValidatedAgent`] and the world become a plan.
 
-use acb_crds::names::objects;
+use acb_crds::{names::objects, schema::Kind};
 use serde_json::json;
 
 use super::{StoredApiKey, World, rotation, validate::ValidatedAgent};
 use crate::{
     plan::{AgentRow, ApiKeyRef, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step},
-    tenant::newest,
+    tenant::{newest, orphan::shut_out},
 };
 
 /// What has to be there before an Agent can be provisioned. Empty where it is.
 #[must_use]
 pub fn waits_for(agent: &ValidatedAgent, world: &World) -> Option<String> {
+    // What such a Quota allows is not known: who is not let in yet could be one too many.
+    let is_let_in = world.row.as_ref().is_some_and(|row| !row.suspended);
+    if !is_let_in && world.census.tenancy().has_unreadable(Kind::Quota) {
+        return Some(
+            "waiting for a Quota of this namespace that this version of the operator can't read: upgrade it, or mend the Quota"
+                .to_owned(),
+        );
+    }
     let keys = newest(&world.secrets, &agent.tenant.hub_namespace(), objects::HUB_KEYS);
     (!world.tenant_projected || !world.secrets.contains(&keys))
         .then(|| format!("waiting for tenant {} to be provisioned: see its status", agent.tenant))
@@ -94,10 +102,4 @@ pub fn suspension(tenant_id: &str, world: &World) -> Plan {
         plan.steps.push(shut_out(tenant_id, row));
     }
     plan
-}
-
-/// Refuses an agent and forgets its keys; its mailbox stays.
-pub(crate) fn shut_out(tenant_id: &str, row: &AgentRow) -> Step {
-    let agent = AgentRow { suspended: true, ..row.clone() };
-    Step::Postgres(PostgresStep::ProjectAgent { tenant_id: tenant_id.to_owned(), agent, api_key: None })
 }

@@ -3,6 +3,7 @@
 use acb_crds::{
     Agent, Limits,
     names::{AgentName, TenantId, TenantName, annotations::ROTATE},
+    schema::Kind,
 };
 
 use super::World;
@@ -97,7 +98,7 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
         tenant_id: world.tenant_id.unwrap_or_else(|| adoption::own(tenant)),
         tenant: tenant_name,
         spec: agent.spec.clone(),
-        limits: standing.limits,
+        limits: known_limits(world, standing.limits),
         not_acted_on: not_acted_on(agent),
         rotate: agent.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROTATE).cloned()),
         name,
@@ -105,6 +106,15 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
         namespace,
         deleting,
     })
+}
+
+/// A Quota that this version can't read limits as it did: nothing is loosened for it.
+fn known_limits(world: &World, limits: Limits) -> Limits {
+    let row = world.row.as_ref().filter(|_| world.census.tenancy().has_unreadable(Kind::Quota));
+    match row.and_then(|row| serde_json::from_value::<Limits>(row.limits.clone()).ok()) {
+        Some(known) => limits.smallest(&known),
+        None => limits,
+    }
 }
 
 fn not_acted_on(agent: &Agent) -> Vec<String> {

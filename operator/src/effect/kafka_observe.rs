@@ -19,7 +19,7 @@ use super::{
     kafka_settings,
     postgres_observe::LoginState,
 };
-use crate::{plan::TopicSpec, tenant::ObservedKafka};
+use crate::{observed::ObservedKafka, plan::TopicSpec};
 
 impl KafkaEffect {
     /// Reads the topics under a tenant's prefix, and the credential, ACLs and quota of its user. Whether the user's password is the right one

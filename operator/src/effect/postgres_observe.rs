@@ -13,6 +13,7 @@ use super::{
     postgres::{StoredKey, failed, tenant_bytes},
     postgres_excess,
 };
+pub use crate::observed::LoginState;
 use crate::plan::{AgentRow, ContextTypeRow, TenantRow, TopicSpec};
 
 /// Everything that the operator projected for a tenant.
@@ -43,17 +44,6 @@ pub struct ObservedLogin {
     pub connection_limit: i32,
     /// Whether it has attributes or memberships that no tenant's login needs: some let it see other tenants' rows.
     pub excess: bool,
-}
-
-/// What became of logging in with a password: no store gives one back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginState {
-    /// The password is right.
-    Works,
-    /// It is wrong, or the login is barred or missing.
-    Refused,
-    /// PostgreSQL did not say.
-    Unknown,
 }
 
 /// Reads one tenant, in one snapshot.

@@ -14,7 +14,20 @@ use serde_json::{Value, json};
 use crate::{condition::Problem, plan::Plan};
 
 /// The steps, or everything that is wrong.
-pub(crate) type Decision = Result<Plan, Vec<Problem>>;
+pub(crate) type Decision = Result<Plan, Refused>;
+
+/// Why nothing is made of an object, and what is taken away from it all the same.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Refused {
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) restraint: Plan,
+}
+
+impl From<Vec<Problem>> for Refused {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self { problems, restraint: Plan::default() }
+    }
+}
 
 /// What would be done, and for which objects.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,6 +92,9 @@ pub enum Found {
     Refused {
         /// Never empty.
         problems: Vec<Described>,
+        /// What is taken away from it all the same, for people.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        restraint: Vec<String>,
     },
 }
 
@@ -117,8 +133,10 @@ impl From<&Decision> for Found {
                 steps: plan.steps.iter().map(|step| json!(step)).collect(),
                 text: plan.steps.iter().flat_map(|step| lines(&step.to_string())).collect(),
             },
-            Err(problems) => Self::Refused {
-                problems: problems
+            Err(refused) => Self::Refused {
+                restraint: refused.restraint.steps.iter().flat_map(|step| lines(&step.to_string())).collect(),
+                problems: refused
+                    .problems
                     .iter()
                     .map(|problem| Described {
                         field: problem.field.clone(),
@@ -141,7 +159,7 @@ impl Found {
         let hidden_steps = match self {
             Self::Plan { steps, .. } => steps.len(),
             Self::Hidden { hidden_steps } => *hidden_steps,
-            Self::Refused { .. } => 0,
+            Self::Refused { restraint, .. } => restraint.len(),
         };
         Self::Hidden { hidden_steps }
     }
@@ -151,7 +169,7 @@ impl Found {
         match self {
             Self::Plan { steps, .. } => !steps.is_empty(),
             Self::Hidden { hidden_steps } => *hidden_steps > 0,
-            Self::Refused { .. } => false,
+            Self::Refused { restraint, .. } => !restraint.is_empty(),
         }
     }
 
@@ -189,9 +207,10 @@ impl fmt::Display for Planned {
             }
             Found::Hidden { hidden_steps: 0 } => writeln!(f, ": refused; why is for those who may see it"),
             Found::Hidden { hidden_steps } => writeln!(f, ": {}, for those who may see it", count(*hidden_steps)),
-            Found::Refused { problems } => {
+            Found::Refused { problems, restraint } => {
                 writeln!(f, ": refused")?;
-                problems.iter().try_for_each(|problem| writeln!(f, "  ! {}: {}", problem.field, problem.message))
+                problems.iter().try_for_each(|problem| writeln!(f, "  ! {}: {}", problem.field, problem.message))?;
+                restraint.iter().try_for_each(|line| writeln!(f, "  {line}"))
             }
         }
     }
@@ -227,7 +246,7 @@ mod tests {
         let secret = SecretRef { namespace: "acb-acme".into(), name: "a-api-key".into(), generation: 1 };
         let step = Step::Kubernetes(KubernetesStep::EnsureSecret { secret, content: SecretContent::ApiKey, asked: None });
         let changed = Found::from(&Ok(Plan { steps: vec![step] }));
-        let wrong = Found::from(&Err(vec![Problem::new(Reason::TooManyAgents, "metadata.name", "3 at most")]));
+        let wrong = Found::from(&Err(vec![Problem::new(Reason::TooManyAgents, "metadata.name", "3 at most")].into()));
         let tenant = ObjectRef { kind: Kind::Tenant, namespace: String::new(), name: "acme".into() };
         let objects = vec![
             planned("a", changed.clone()),
@@ -262,7 +281,7 @@ mod tests {
         let only = |found: Found| Report { objects: vec![planned("a", found)], ..Report::default() };
         let change = only(Found::Hidden { hidden_steps: 2 });
         assert!(change.has_changes() && !change.has_refusals());
-        let refusal = only(Found::Refused { problems: Vec::new() }.hidden());
+        let refusal = only(Found::Refused { problems: Vec::new(), restraint: Vec::new() }.hidden());
         assert!(!refusal.has_changes() && refusal.has_refusals());
     }
 }

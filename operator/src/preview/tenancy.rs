@@ -8,24 +8,17 @@ use acb_crds::{
 };
 use tokio::task::yield_now;
 
-use super::Decision;
+use super::{Decision, Refused};
 use crate::{
     agent,
-    effect::{EffectError, kafka::KafkaEffect, kubernetes::Objects},
+    effect::EffectError,
     plan::{KubernetesStep, Plan, PostgresStep, Step},
     platform::Platform,
     quota,
     reconcile::tenancies::reference,
     tenancy::{self, Census, Tenancy},
-    tenant::{self, fetch::PostgresReader},
+    tenant::{self, fetch::Sources},
 };
-
-/// Where the world is read from.
-pub(crate) struct Sources<'a> {
-    pub(crate) objects: &'a dyn Objects,
-    pub(crate) postgres: &'a PostgresReader,
-    pub(crate) kafka: Option<&'a KafkaEffect>,
-}
 
 /// One object, and what was decided about it.
 pub(crate) struct Decided {
@@ -66,7 +59,7 @@ pub(crate) async fn decide(
     }
     for quota in &tenancy.quotas {
         yield_now().await;
-        let decision = quota::validate::validate(quota, &census).map(|_| Plan::default());
+        let decision = quota::validate::validate(quota, &census).map(|_| Plan::default()).map_err(Refused::from);
         let was_stalled = is_stalled(quota.status.as_ref().map(|status| status.conditions.as_slice()));
         decided.push(Decided { object: reference(Kind::Quota, &quota.metadata), decision, was_stalled });
     }
@@ -75,7 +68,8 @@ pub(crate) async fn decide(
     }
     let shared = match sources {
         Some(sources) => {
-            Some(agent::fetch::fetch_shared(namespace, Arc::clone(&census), sources.objects, &sources.postgres.pool).await?)
+            let postgres = sources.postgres.as_ref().map_err(|why| why.clone())?;
+            Some(agent::fetch::fetch_shared(namespace, Arc::clone(&census), sources.objects, &postgres.pool).await?)
         }
         None => None,
     };
@@ -87,7 +81,13 @@ pub(crate) async fn decide(
             _ => agent::World { census: Arc::clone(&census), ..agent::World::default() },
         };
         follow(&mut world, &before);
-        let decision = agent::validate::validate(agent, &world).map(|validated| agent::plan::plan(&validated, &world));
+        let decision = match agent::validate::validate(agent, &world) {
+            Ok(validated) => Ok(agent::plan::plan(&validated, &world)),
+            Err(problems) => {
+                let restraint = world.tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();
+                Err(Refused { problems, restraint })
+            }
+        };
         let was_stalled = is_stalled(agent.status.as_ref().map(|status| status.conditions.as_slice()));
         decided.push(Decided { object: reference(Kind::Agent, &agent.metadata), decision, was_stalled });
     }
@@ -102,15 +102,17 @@ async fn decide_tenant(
 ) -> Result<Decision, EffectError> {
     let tenancy = tenancy.clone();
     let world = match sources {
-        Some(sources) => {
-            tenant::fetch::fetch(tenant, tenancy, sources.objects, sources.postgres, sources.kafka, platform).await?
-        }
+        Some(sources) => tenant::fetch::fetch(tenant, tenancy, sources, platform).await,
         None => tenant::World { tenancy, ..tenant::World::default() },
     };
-    Ok(tenant::validate::validate(tenant, &world, platform).map(|validated| {
-        let opening = tenant::opening::opening(&validated, &world, platform);
-        opening.unwrap_or_else(|| tenant::plan::plan(&validated, &world, platform))
-    }))
+    // A reconcile does what it can meanwhile; a plan that leaves out the rest would be taken for all of it.
+    if let Some(why) = world.away().into_iter().next() {
+        return Err(why);
+    }
+    Ok(match tenant::decide(tenant, &world, platform) {
+        tenant::Decision::Refused { problems, restraint, .. } => Err(Refused { problems, restraint }),
+        decision => Ok(decision.plan()),
+    })
 }
 
 /// An Agent's world after its Tenant's plan.
@@ -172,7 +174,7 @@ mod tests {
     async fn one_too_many_is_refused() {
         let decided = of(&format!("{TENANT}---\n{AGENT}---\n{}", AGENT.replace("name: a,", "name: b,"))).await;
         let refused = decided[2].decision.as_ref().unwrap_err();
-        assert!(refused[0].message.contains("allows 1 agents"), "{refused:?}");
+        assert!(refused.problems[0].message.contains("allows 1 agents"), "{refused:?}");
     }
 
     fn agents(count: usize) -> Tenancy {

@@ -10,7 +10,10 @@ use crate::{
     effect::{EffectError, kafka::KafkaEffect, kubernetes::Objects, postgres::PostgresEffect},
     platform::Platform,
     tenancy::Tenancy,
-    tenant::{fetch::PostgresReader, validate::ValidatedTenant},
+    tenant::{
+        fetch::{Hubs, PostgresReader},
+        validate::ValidatedTenant,
+    },
 };
 
 /// PostgreSQL, to read and to write.
@@ -25,7 +28,7 @@ pub(crate) struct Database {
 /// Where resources come from, where their status goes, and through what the world is changed. An error is about everything that was
 /// asked for: nothing of it may be taken as done.
 #[async_trait]
-pub(crate) trait Runtime: Send + Sync {
+pub(crate) trait Runtime: Hubs {
     /// What the operator was told.
     fn platform(&self) -> &Platform;
     /// Every Tenant, and the Agents and Quotas of a namespace, those on their way out too.
@@ -50,10 +53,8 @@ pub(crate) trait Runtime: Send + Sync {
     fn is_refused(&self, object: &ObjectRef) -> bool;
     /// Whether what the plan runs is ready.
     fn hub(&self, tenant: &ValidatedTenant) -> Outcome;
-    /// Whether every replica of the hub is of the newest revision of its Deployment as it is now, and ready, and no other is left.
-    fn is_rolled_out(&self, tenant: &TenantName) -> bool;
     /// `host:port` of each way to the hub.
     fn endpoints(&self, tenant: &TenantName) -> Vec<String>;
-    /// After so long a deletion ends, whatever is left behind; `None`: it is tried for ever.
+    /// After attempts over so long a deletion ends, whatever is left behind; `None`: it is tried for ever.
     fn deletion_bound(&self) -> Option<std::time::Duration>;
 }

@@ -1,21 +1,21 @@
 //! One tenancy at a time: a namespace, the Tenant that it belongs to, its Quotas and its Agents go through the pipeline together, so
 //! that the world is read once and an agent never comes before its tenant. One that fails holds up none of the others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use acb_crds::{
     Agent, Condition, Quota, Tenant,
-    names::TenantName,
+    names::FINALIZER,
     schema::{Kind, ObjectRef},
+    tenant::DeletionPolicy,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use tokio::task::yield_now;
 use tracing::{debug, info, warn};
 
 use super::{
-    deletion::{self, Ending},
+    deletion::{self, Attempts, Ending, Patience},
     news,
     runtime::{Database, Runtime},
     schedule::Turn,
@@ -27,12 +27,13 @@ use crate::{
     plan::{KafkaStep, Plan, Step},
     quota,
     tenancy::{self, Census, Tenancy},
-    tenant,
+    tenant::{self, Decision, Stage, fetch::Sources},
 };
 
 /// Reconciles, with what a runtime gives.
 pub(crate) struct Tenancies {
-    pub(crate) runtime: Arc<dyn Runtime>,
+    runtime: Arc<dyn Runtime>,
+    attempts: Attempts,
 }
 
 /// PostgreSQL, or why it can't be used now.
@@ -62,6 +63,10 @@ fn is_leaving(metadata: &ObjectMeta) -> bool {
 }
 
 impl Tenancies {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
+        Self { runtime, attempts: Attempts::default() }
+    }
+
     /// Brings one namespace's tenancy to where it should be, as far as it goes now.
     pub(crate) async fn reconcile(&self, namespace: &str) -> Turn {
         let everything = match self.runtime.tenancy(namespace) {
@@ -86,6 +91,11 @@ impl Tenancies {
     }
 
     async fn pass(&self, namespace: &str, everything: &Tenancy) -> Turn {
+        if let Some(tenant) = everything.unreadable_tenant_of(namespace) {
+            // Whose it is, it is: nothing in it is taken for nobody's.
+            debug!(namespace, tenant = tenant.metadata.name, "left alone: this version can't read its Tenant");
+            return Turn::Settled;
+        }
         let database = self.runtime.database().await;
         let database = database.as_ref();
         let mut tenancy = everything.clone();
@@ -115,72 +125,153 @@ impl Tenancies {
         if self.runtime.is_refused(&object) {
             return Ok(Turn::Settled);
         }
-        let deleting = is_leaving(&tenant.metadata);
-        if !deleting {
-            self.runtime.hold(&object).await?;
+        if !is_leaving(&tenant.metadata)
+            && let Err(error) = self.runtime.hold(&object).await
+        {
+            return self.say_failure(&object, &tenant.metadata, &tenant.status, &error).await;
         }
-        let platform = self.runtime.platform();
-        let said = tenant.status.as_ref().map(|status| status.credentials.as_slice()).unwrap_or_default();
-        let (mut credentials, mut risks) = (Vec::new(), None);
-        let (validated, outcome) = match self.fetch(tenant, tenancy, database).await {
-            Err(error) => (None, failure(&error)),
-            Ok((world, database)) => match tenant::validate::validate(tenant, &world, platform) {
-                Err(problems) => (None, Outcome::Stalled(problems)),
-                Ok(validated) => {
-                    risks = Some(world.kafka.as_ref().map(|kafka| kafka.risks.clone()).unwrap_or_default());
-                    let opening = tenant::opening::opening(&validated, &world, platform);
-                    let opens = opening.is_some();
-                    let secrets = tenant::hub::secrets(&validated, &world, platform);
-                    let plan = opening.unwrap_or_else(|| tenant::plan::plan(&validated, &world, platform));
-                    let outcome = match self.apply(&object, &plan, database).await {
-                        Err(error) => failure(&error),
-                        Ok(()) if opens => Outcome::Waiting("the operator's right to its namespaces".to_owned()),
-                        Ok(()) if deleting => Outcome::Deleting("taken down".to_owned()),
-                        Ok(()) => {
-                            credentials = tenant::rotation::credentials(&secrets, &world, said, &super::now());
-                            self.runtime.hub(&validated)
-                        }
-                    };
-                    (Some(validated), outcome)
-                }
-            },
+        let world = self.fetch(tenant, tenancy, database).await;
+        let decision = tenant::decide(tenant, &world, self.runtime.platform());
+        let (outcome, turn) = self.carry_out(&object, &decision, database).await;
+        self.say(tenant, &world, &decision, &outcome, turn).await
+    }
+
+    async fn fetch(&self, tenant: &Tenant, tenancy: &Tenancy, database: Reached<'_>) -> tenant::World {
+        let kafka = self.runtime.kafka();
+        let sources = Sources {
+            objects: self.runtime.objects(),
+            postgres: database.map(|database| &database.reader).map_err(Clone::clone),
+            kafka: kafka.as_ref().map(Option::as_ref).map_err(Clone::clone),
+            hubs: self.runtime.as_ref(),
         };
-        if deleting {
-            let keeps =
-                validated.as_ref().is_none_or(|validated| validated.deletion_policy == acb_crds::tenant::DeletionPolicy::Retain);
-            let removed = if keeps { Ending::Retained } else { Ending::Removed };
-            if self.is_let_go(&object, &tenant.metadata, &outcome, removed).await? {
+        tenant::fetch::fetch(tenant, tenancy.clone(), &sources, self.runtime.platform()).await
+    }
+
+    async fn carry_out(&self, object: &ObjectRef, decision: &Decision, database: Reached<'_>) -> (Outcome, Turn) {
+        let (plan, away) = match decision {
+            Decision::TakeDown { stages, .. } => return self.take_down(object, stages, database).await,
+            Decision::Refused { restraint, away, .. } => (restraint, away.as_slice()),
+            Decision::Open { plan, .. } => (plan, &[][..]),
+            Decision::Converge { plan, away, .. } => (plan, away.as_slice()),
+        };
+        if let Err(error) = self.apply(object, plan, database).await {
+            return (failure(&error), Turn::Failed);
+        }
+        match decision {
+            // What is wrong with it is said first; what could not be looked at is looked at again.
+            Decision::Refused { problems, .. } => {
+                let turn = if away.is_empty() { Turn::Settled } else { Turn::Failed };
+                (Outcome::Stalled(problems.clone()), turn)
+            }
+            Decision::Converge { tenant, .. } if away.is_empty() => {
+                let outcome = self.runtime.hub(tenant);
+                let turn = turn(&outcome);
+                (outcome, turn)
+            }
+            Decision::Converge { .. } => (failures(away.iter().map(|why| (why, why.to_string()))), Turn::Failed),
+            Decision::Open { .. } | Decision::TakeDown { .. } => {
+                (Outcome::Waiting("the operator's right to its namespaces".to_owned()), Turn::Waiting)
+            }
+        }
+    }
+
+    /// Takes down what can be reached. What comes last waits until everything else is done.
+    async fn take_down(&self, object: &ObjectRef, stages: &[Stage], database: Reached<'_>) -> (Outcome, Turn) {
+        let (mut left, mut waiting): (Vec<(EffectError, String)>, Vec<&str>) = (Vec::new(), Vec::new());
+        for stage in stages {
+            if stage.is_last && !left.is_empty() {
+                waiting.push(stage.what);
+                continue;
+            }
+            let applied = self.apply(object, &stage.plan, database).await;
+            if let Some(why) = applied.err().or_else(|| stage.away.clone()) {
+                let text = format!("{}: {why}", stage.what);
+                left.push((why, text));
+            }
+        }
+        if left.is_empty() {
+            return (Outcome::Deleting("taken down".to_owned()), Turn::Waiting);
+        }
+        if let (Some((_, text)), false) = (left.last_mut(), waiting.is_empty()) {
+            text.push_str(&format!("; after that: {}", waiting.join(", ")));
+        }
+        (failures(left.iter().map(|(why, text)| (why, text.clone()))), Turn::Failed)
+    }
+
+    /// Its status, or the end of its deletion.
+    async fn say(
+        &self,
+        tenant: &Tenant,
+        world: &tenant::World,
+        decision: &Decision,
+        outcome: &Outcome,
+        turn: Turn,
+    ) -> Result<Turn, EffectError> {
+        let object = reference(Kind::Tenant, &tenant.metadata);
+        if is_leaving(&tenant.metadata) {
+            let deletes = tenant.spec.deletion_policy == Some(DeletionPolicy::Delete);
+            let (removed, patience) = match (deletes, self.runtime.deletion_bound()) {
+                (false, Some(bound)) => (Ending::Retained, Patience::Until(bound)),
+                (false, None) => (Ending::Retained, Patience::Endless),
+                // Whoever wants the data gone is not told that it is, as long as it is not.
+                (true, _) => (Ending::Removed, Patience::Endless),
+            };
+            if self.is_let_go(&object, &tenant.metadata, &tenant.status, outcome, (removed, patience)).await? {
                 return Ok(Turn::Settled);
             }
         }
-        let endpoints = match &validated {
+        let platform = self.runtime.platform();
+        let validated = decision.tenant();
+        let said = tenant.status.as_ref();
+        let endpoints = match validated {
             Some(validated) => self.runtime.endpoints(&validated.name),
-            None => {
-                tenant.status.as_ref().and_then(|status| status.endpoints.clone()).map(|known| known.grpc).unwrap_or_default()
-            }
+            None => said.and_then(|status| status.endpoints.clone()).map(|known| known.grpc).unwrap_or_default(),
         };
-        let agents = i64::try_from(tenancy.agents.len()).unwrap_or(i64::MAX);
-        let seen = tenant::status::Seen { endpoints, agents, credentials, risks };
-        let status = tenant::status::status(tenant, validated.as_ref(), &outcome, &seen, platform, &super::now());
-        let before = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let credentials = match decision {
+            Decision::Converge { secrets, away, .. }
+                if away.is_empty() && !matches!(outcome, Outcome::Retrying(_) | Outcome::Refused(_)) =>
+            {
+                let before = said.map(|status| status.credentials.as_slice()).unwrap_or_default();
+                tenant::rotation::credentials(secrets, world, before, &super::now())
+            }
+            _ => Vec::new(),
+        };
+        let seen = tenant::status::Seen {
+            endpoints,
+            agents: i64::try_from(world.tenancy.agents.len()).unwrap_or(i64::MAX),
+            credentials,
+            risks: validated.and_then(|_| world.kafka.known()).map(|kafka| kafka.risks.clone()),
+        };
+        let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &super::now());
+        let before = said.map(|status| status.conditions.as_slice()).unwrap_or_default();
         self.save_status(&object, before, &status.conditions, &status).await?;
-        Ok(turn(&outcome))
+        Ok(turn)
     }
 
-    async fn fetch<'a>(
+    /// Says of a resource that nothing could be decided about it.
+    async fn say_failure(
         &self,
-        tenant: &Tenant,
-        tenancy: &Tenancy,
-        database: Reached<'a>,
-    ) -> Result<(tenant::World, &'a Database), EffectError> {
-        let database = database.map_err(Clone::clone)?;
-        let kafka = self.runtime.kafka()?;
-        let (objects, platform) = (self.runtime.objects(), self.runtime.platform());
-        let mut world =
-            tenant::fetch::fetch(tenant, tenancy.clone(), objects, &database.reader, kafka.as_ref(), platform).await?;
-        let name = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default());
-        world.rolled_out = name.is_ok_and(|name| self.runtime.is_rolled_out(&name));
-        Ok((world, database))
+        object: &ObjectRef,
+        metadata: &ObjectMeta,
+        status: &(impl serde::Serialize + Sync),
+        error: &EffectError,
+    ) -> Result<Turn, EffectError> {
+        self.say_outcome(object, metadata, status, &failure(error)).await?;
+        Ok(Turn::Failed)
+    }
+
+    /// Sets the conditions of a resource, and leaves everything else of its status.
+    async fn say_outcome(
+        &self,
+        object: &ObjectRef,
+        metadata: &ObjectMeta,
+        status: &(impl serde::Serialize + Sync),
+        outcome: &Outcome,
+    ) -> Result<(), EffectError> {
+        let status = serde_json::to_value(status).ok().filter(Value::is_object).unwrap_or_else(|| json!({}));
+        let before = conditions(&status);
+        let status = with_conditions(status, metadata.generation, outcome);
+        self.save_status(object, &before, &conditions(&status), &status).await
     }
 
     async fn quota(&self, quota: &Quota, census: &Census) -> Result<Turn, EffectError> {
@@ -227,8 +318,8 @@ impl Tenancies {
         shared: Result<(&agent::fetch::Shared, &Database), &EffectError>,
     ) -> Result<Turn, EffectError> {
         let deleting = is_leaving(&agent.metadata);
-        if !deleting {
-            self.runtime.hold(object).await?;
+        if !deleting && let Err(error) = self.runtime.hold(object).await {
+            return self.say_failure(object, &agent.metadata, &agent.status, &error).await;
         }
         let fetched = match shared {
             Ok((shared, database)) => agent::fetch::fetch(agent, shared, self.runtime.objects())
@@ -237,30 +328,28 @@ impl Tenancies {
             Err(error) => Err(error.clone()),
         };
         let before = agent.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let patience = self.runtime.deletion_bound().map_or(Patience::Endless, Patience::Until);
         let (world, tenant_id, database) = match fetched {
             Ok(fetched) => fetched,
             Err(error) => {
-                let outcome = failure(&error);
-                if deleting && self.is_let_go(object, &agent.metadata, &outcome, Ending::Removed).await? {
+                let ends = (Ending::Removed, patience);
+                if deleting && self.is_let_go(object, &agent.metadata, &agent.status, &failure(&error), ends).await? {
                     return Ok(Turn::Settled);
                 }
-                let status = serde_json::to_value(&agent.status).ok().filter(Value::is_object).unwrap_or_else(|| json!({}));
-                let status = with_conditions(status, agent.metadata.generation, &outcome);
-                self.save_status(object, before, &conditions(&status), &status).await?;
-                return Ok(turn(&outcome));
+                return self.say_failure(object, &agent.metadata, &agent.status, &error).await;
             }
         };
         let (validated, outcome) = match agent::validate::validate(agent, &world) {
             Err(problems) => {
                 // What was let in before, and may no longer be, is shut out.
                 let plan = tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();
-                let applied = self.apply(object, &plan, database).await;
+                let applied = self.apply(object, &plan, Ok(database)).await;
                 (None, applied.map_or_else(|error| failure(&error), |()| Outcome::Stalled(problems)))
             }
             Ok(validated) => {
                 let outcome = match agent::plan::waits_for(&validated, &world).filter(|_| !deleting) {
                     Some(what) => Outcome::Waiting(what),
-                    None => match self.apply(object, &agent::plan::plan(&validated, &world), database).await {
+                    None => match self.apply(object, &agent::plan::plan(&validated, &world), Ok(database)).await {
                         Err(error) => failure(&error),
                         Ok(()) => Outcome::Ready,
                     },
@@ -268,7 +357,8 @@ impl Tenancies {
                 (Some(validated), outcome)
             }
         };
-        if deleting && self.is_let_go(object, &agent.metadata, &outcome, Ending::Removed).await? {
+        let ends = (Ending::Removed, patience);
+        if deleting && self.is_let_go(object, &agent.metadata, &agent.status, &outcome, ends).await? {
             return Ok(Turn::Settled);
         }
         let status = agent::status::status(agent, validated.as_ref(), &world, &outcome, &super::now());
@@ -281,32 +371,42 @@ impl Tenancies {
         &self,
         object: &ObjectRef,
         metadata: &ObjectMeta,
+        status: &(impl serde::Serialize + Sync),
         outcome: &Outcome,
-        removed: Ending,
+        (removed, patience): (Ending, Patience),
     ) -> Result<bool, EffectError> {
-        let deleted_at = metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default();
-        let bound = self.runtime.deletion_bound();
-        let Some(ending) = deletion::ending(outcome, removed, &deleted_at, OffsetDateTime::now_utc(), bound) else {
+        let uid = metadata.uid.as_deref().unwrap_or_default();
+        let failures = || self.attempts.failed(object, uid, Instant::now());
+        let Some(ending) = deletion::ending(outcome, removed, patience, deletion::is_released(metadata), failures) else {
             return Ok(false);
         };
+        self.runtime.let_go(object, &ending).await?;
+        self.attempts.forget(object, uid);
         match &ending {
             Ending::LeftBehind(why) => warn!(%object, why, "let go, with something left behind"),
             ending => info!(%object, ?ending, "removed"),
         }
+        // Only now is it so: a process that lost its lease lets nothing go.
         self.runtime.tell(object, news::of_ending(&ending)).await;
-        self.runtime.let_go(object, &ending).await?;
+        let others = metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != FINALIZER);
+        let others: Vec<&str> = others.map(String::as_str).collect();
+        if !others.is_empty() {
+            let held =
+                Outcome::Deleting(format!("taken down by ACB; still there because of the finalizer {}", others.join(", ")));
+            self.say_outcome(object, metadata, status, &held).await?;
+        }
         Ok(true)
     }
 
     /// Applies a plan in its order, and stops at the first step that fails.
-    async fn apply(&self, object: &ObjectRef, plan: &Plan, database: &Database) -> Result<(), EffectError> {
+    async fn apply(&self, object: &ObjectRef, plan: &Plan, database: Reached<'_>) -> Result<(), EffectError> {
         // Kafka takes what follows one another in one session.
         for steps in plan.steps.chunk_by(|left, right| matches!((left, right), (Step::Kafka(_), Step::Kafka(_)))) {
             debug!(%object, ?steps, "applying");
             self.runtime.may_act()?;
             match &steps[0] {
                 Step::Kubernetes(step) => kubernetes::apply(self.runtime.objects(), step).await?,
-                Step::Postgres(step) => database.effect.apply(step).await?,
+                Step::Postgres(step) => database.map_err(Clone::clone)?.effect.apply(step).await?,
                 Step::Kafka(_) => {
                     let kafka = self.runtime.kafka()?.ok_or_else(|| {
                         EffectError::refused("the operator", "the plan has a step for Kafka, and none is configured")
@@ -345,6 +445,13 @@ impl Tenancies {
 
 fn failure(error: &EffectError) -> Outcome {
     if error.is_transient() { Outcome::Retrying(error.to_string()) } else { Outcome::Refused(error.to_string()) }
+}
+
+/// What several of them together mean: as long as one may mend itself, trying again may help.
+fn failures<'a>(all: impl Iterator<Item = (&'a EffectError, String)>) -> Outcome {
+    let (errors, texts): (Vec<&EffectError>, Vec<String>) = all.unzip();
+    let text = texts.join("; ");
+    if errors.iter().any(|error| error.is_transient()) { Outcome::Retrying(text) } else { Outcome::Refused(text) }
 }
 
 fn turn(outcome: &Outcome) -> Turn {

@@ -10,8 +10,9 @@ use std::{
 };
 
 use acb_crds::{
-    names::TenantName,
+    names::{TenantName, annotations::FORCE_RELEASE},
     schema::{Kind, ObjectRef},
+    tenant::DeletionPolicy,
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -26,11 +27,15 @@ use super::{
 };
 use crate::{
     condition::Outcome,
-    effect::{EffectError, kafka::KafkaEffect, kubernetes::Objects},
-    platform::{Platform, PlatformPostgres},
+    effect::{
+        EffectError,
+        kafka::KafkaEffect,
+        kubernetes::{ObjectKey, Objects},
+    },
+    platform::{Platform, PlatformBus, PlatformPostgres},
     runtime::standalone::{objects::ObjectStore, state::StateDir},
-    tenancy::Tenancy,
-    tenant::validate::ValidatedTenant,
+    tenancy::{Tenancy, Unreadable},
+    tenant::{fetch::Hubs, validate::ValidatedTenant},
 };
 
 /// PostgreSQL is down, and everything else is written down.
@@ -40,8 +45,13 @@ struct Wood {
     store: ObjectStore,
     tenancy: Tenancy,
     log: Mutex<Vec<String>>,
+    statuses: Mutex<Vec<String>>,
     /// Whose status can't be written.
     stuck: Option<ObjectRef>,
+    bound: Duration,
+    kafka_is_away: bool,
+    /// The API server refuses our finalizer.
+    is_unheld: bool,
 }
 
 impl Wood {
@@ -49,7 +59,20 @@ impl Wood {
         let folder = tempfile::tempdir().unwrap();
         let store = ObjectStore::open(&StateDir::open(folder.path()).unwrap()).unwrap();
         let postgres = PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() };
-        Self { _folder: folder, platform: Platform::new(postgres), store, tenancy, log: Mutex::default(), stuck: None }
+        let mut platform = Platform::new(postgres);
+        platform.bus = PlatformBus::Kafka { bootstrap_servers: "kafka:9092".into(), tls: false };
+        Self {
+            _folder: folder,
+            platform,
+            store,
+            tenancy,
+            log: Mutex::default(),
+            statuses: Mutex::default(),
+            stuck: None,
+            bound: Duration::ZERO,
+            kafka_is_away: false,
+            is_unheld: false,
+        }
     }
 
     fn note(&self, line: String) {
@@ -58,9 +81,25 @@ impl Wood {
 
     async fn reconcile(self) -> (Turn, Vec<String>) {
         let wood = Arc::new(self);
-        let turn = Tenancies { runtime: Arc::clone(&wood) as _ }.reconcile("acb-acme").await;
+        let turn = Tenancies::new(Arc::clone(&wood) as _).reconcile("acb-acme").await;
         let log = wood.log.lock().unwrap().clone();
         (turn, log)
+    }
+
+    /// What one leader does in so many passes.
+    async fn reconciles(self, times: usize) -> Vec<String> {
+        let wood = Arc::new(self);
+        let tenancies = Tenancies::new(Arc::clone(&wood) as _);
+        for _ in 0..times {
+            tenancies.reconcile("acb-acme").await;
+        }
+        wood.log.lock().unwrap().clone()
+    }
+}
+
+impl Hubs for Wood {
+    fn is_rolled_out(&self, _: &TenantName) -> bool {
+        true
     }
 }
 
@@ -83,6 +122,9 @@ impl Runtime for Wood {
     }
 
     fn kafka(&self) -> Result<Option<KafkaEffect>, EffectError> {
+        if self.kafka_is_away {
+            return Err(EffectError::unavailable("Kafka", "down"));
+        }
         Ok(None)
     }
 
@@ -91,6 +133,9 @@ impl Runtime for Wood {
     }
 
     async fn hold(&self, object: &ObjectRef) -> Result<(), EffectError> {
+        if self.is_unheld {
+            return Err(EffectError::refused("the API", "a policy denies it"));
+        }
         self.note(format!("hold {object}"));
         Ok(())
     }
@@ -104,6 +149,7 @@ impl Runtime for Wood {
         if self.stuck.as_ref() == Some(object) {
             return Err(EffectError::unavailable("the API", "conflict"));
         }
+        self.statuses.lock().unwrap().push(status.to_string());
         self.note(format!("status {object}: {}", status.pointer("/conditions/0/reason").and_then(Value::as_str).unwrap()));
         Ok(())
     }
@@ -120,16 +166,12 @@ impl Runtime for Wood {
         Outcome::Ready
     }
 
-    fn is_rolled_out(&self, _: &TenantName) -> bool {
-        true
-    }
-
     fn endpoints(&self, _: &TenantName) -> Vec<String> {
         Vec::new()
     }
 
     fn deletion_bound(&self) -> Option<Duration> {
-        Some(Duration::from_secs(300))
+        Some(self.bound)
     }
 }
 
@@ -150,6 +192,7 @@ fn acme(tenant_deleted: Option<i64>, agent_deleted: Option<i64>) -> Tenancy {
         tenants: vec![serde_json::from_value(value("Tenant", meta("acme", tenant_deleted), json!({"tier": "Free"}))).unwrap()],
         agents: vec![serde_json::from_value(value("Agent", agent, json!({"role": "agent-full"}))).unwrap()],
         quotas: Vec::new(),
+        unreadable: Vec::new(),
     }
 }
 
@@ -168,28 +211,110 @@ async fn a_resource_is_held_before_anything_is_tried_and_says_what_is_down() {
     assert_eq!(log, expected);
 }
 
+fn is_let_go(log: &[String], object: &str) -> bool {
+    log.iter().any(|line| line.starts_with(&format!("let go {object}")))
+}
+
 #[tokio::test]
-async fn a_deletion_goes_on_until_the_bound() {
-    let (turn, log) = Wood::new(acme(Some(290), Some(10))).reconcile().await;
-    assert_eq!(turn, Turn::Failed);
+async fn one_failure_is_no_bound_however_late_it_comes() {
+    // The operator was away for longer than that, or came back to a database that says no once, or to a conflict.
+    let log = Wood::new(acme(Some(400), Some(400))).reconciles(1).await;
     assert!(log.iter().all(|line| !line.starts_with("let go") && !line.starts_with("hold")), "{log:?}");
+    let wood = Wood { bound: Duration::from_secs(300), ..Wood::new(acme(Some(400), Some(400))) };
+    let log = wood.reconciles(20).await;
+    assert!(!is_let_go(&log, "Tenant acme") && !is_let_go(&log, "Agent"), "many in a moment are none either: {log:?}");
 }
 
 #[tokio::test]
 async fn a_deletion_ends_at_the_bound_and_says_what_is_left_behind() {
-    let (turn, log) = Wood::new(acme(Some(301), Some(301))).reconcile().await;
-    assert_eq!(turn, Turn::Settled);
+    let log = Wood::new(acme(Some(301), Some(301))).reconciles(5).await;
     for object in ["Tenant acme", "Agent acb-acme/a"] {
         let told = log.iter().position(|line| *line == format!("warn {object}: LeftBehind"));
         let gone = log.iter().position(|line| {
-            line.starts_with(&format!("let go {object}")) && line.contains("LeftBehind(\"PostgreSQL is unavailable: down\")")
+            line.starts_with(&format!("let go {object}"))
+                && line.contains("LeftBehind(")
+                && line.contains("PostgreSQL is unavailable")
         });
-        assert!(told.unwrap() < gone.unwrap(), "{log:?}");
+        assert!(gone.unwrap() < told.unwrap(), "told when it is so: {log:?}");
     }
     assert!(
         log.iter().position(|line| line.starts_with("let go Agent"))
             < log.iter().position(|line| line.starts_with("let go Tenant"))
     );
+}
+
+#[tokio::test]
+async fn who_wants_the_data_gone_is_not_told_so_until_it_is() {
+    let mut tenancy = acme(Some(400), None);
+    tenancy.tenants[0].spec.deletion_policy = Some(DeletionPolicy::Delete);
+    let log = Wood::new(tenancy.clone()).reconciles(20).await;
+    assert!(!is_let_go(&log, "Tenant acme"), "{log:?}");
+    for (said, goes) in [("true", false), ("acme", true)] {
+        tenancy.tenants[0].metadata.annotations = Some([(FORCE_RELEASE.to_owned(), said.to_owned())].into());
+        let log = Wood::new(tenancy.clone()).reconciles(1).await;
+        assert_eq!(is_let_go(&log, "Tenant acme"), goes, "{log:?}");
+    }
+}
+
+/// The objects of a hub, as they are while it runs.
+async fn running(wood: &Wood) -> ObjectKey {
+    let labels = json!({"acb.dev/tenant": "acme", "acb.dev/tenant-uid": "uid-acme"});
+    let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acbhub-acme", "labels": labels}});
+    let hub = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "hub", "namespace": "acbhub-acme"}, "spec": {}});
+    for object in [&space, &hub] {
+        wood.store.apply(object).await.unwrap();
+    }
+    ObjectKey::of(&hub).unwrap()
+}
+
+#[tokio::test]
+async fn a_hub_goes_at_once_although_both_stores_are_away() {
+    let wood = Wood { kafka_is_away: true, ..Wood::new(acme(Some(1), None)) };
+    let (hub, wood) = (running(&wood).await, Arc::new(wood));
+    let turn = Tenancies::new(Arc::clone(&wood) as _).reconcile("acb-acme").await;
+    assert_eq!(turn, Turn::Failed);
+    assert!(wood.store.get(&hub).await.unwrap().is_none(), "{:?}", wood.log.lock().unwrap());
+    let said = wood.statuses.lock().unwrap().join("\n");
+    for part in [
+        "the login in PostgreSQL: PostgreSQL is unavailable",
+        "the user in Kafka: Kafka is unavailable",
+        "after that: the namespaces",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_finalizer_that_can_not_be_set_is_said() {
+    let log = Wood { is_unheld: true, ..Wood::new(acme(None, None)) }.reconciles(1).await;
+    for object in ["Tenant acme", "Agent acb-acme/a"] {
+        assert!(log.contains(&format!("status {object}: Refused")), "{log:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_else_holds_what_is_gone_is_named() {
+    let mut tenancy = acme(None, Some(301));
+    tenancy.agents[0].metadata.finalizers = Some(vec!["acb.dev/cleanup".into(), "else.where/x".into()]);
+    let wood = Arc::new(Wood::new(tenancy));
+    let tenancies = Tenancies::new(Arc::clone(&wood) as _);
+    for _ in 0..5 {
+        tenancies.reconcile("acb-acme").await;
+    }
+    let log = wood.log.lock().unwrap().clone();
+    let gone = log.iter().position(|line| line.starts_with("let go Agent")).unwrap();
+    assert!(log[gone..].contains(&"status Agent acb-acme/a: Deleting".to_owned()), "{log:?}");
+    let said = wood.statuses.lock().unwrap().iter().any(|said| said.contains("because of the finalizer else.where/x"));
+    assert!(said, "{:?}", wood.statuses.lock().unwrap());
+}
+
+#[tokio::test]
+async fn what_belongs_to_a_tenant_that_can_not_be_read_is_left_alone() {
+    let mut tenancy = acme(None, Some(400));
+    let metadata = tenancy.tenants.remove(0).metadata;
+    tenancy.unreadable = vec![Unreadable { kind: Kind::Tenant, metadata, space: Some("acb-acme".into()) }];
+    let log = Wood::new(tenancy).reconciles(10).await;
+    assert_eq!(log, Vec::<String>::new());
 }
 
 #[tokio::test]

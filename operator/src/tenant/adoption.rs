@@ -36,15 +36,19 @@ pub fn asked(tenant: &Tenant) -> Option<&str> {
     tenant.metadata.annotations.as_ref()?.get(ADOPT).map(String::as_str)
 }
 
-/// The id that is asked for: by the annotation or, where that was removed since, by what its hub's namespace says of this very Tenant. The
-/// operator alone writes there; what was granted once holds for as long as the Tenant is there, and until it is taken down.
+/// The id that was granted: what its hub's namespace says of this very Tenant. The operator alone writes there.
+#[must_use]
+pub fn recorded(tenant: &Tenant, hub_namespace: Option<&Value>) -> Option<TenantId> {
+    adopted_id(hub_namespace.filter(|namespace| label(namespace, TENANT_UID_LABEL) == tenant.metadata.uid.as_deref())?)
+}
+
+/// The id that is asked for: by the annotation or, where that was removed since, by what was granted. That holds for as long as the Tenant
+/// is there; and it is what is taken down, whatever is asked for then.
 #[must_use]
 pub fn wanted(tenant: &Tenant, hub_namespace: Option<&Value>) -> Option<String> {
-    let recorded = || {
-        let namespace = hub_namespace.filter(|namespace| label(namespace, TENANT_UID_LABEL) == tenant.metadata.uid.as_deref())?;
-        Some(adopted_id(namespace)?.hex())
-    };
-    asked(tenant).map(str::to_owned).or_else(recorded)
+    let recorded = recorded(tenant, hub_namespace).map(|id| id.hex());
+    let asked = asked(tenant).map(str::to_owned);
+    if tenant.metadata.deletion_timestamp.is_some() { recorded.or(asked) } else { asked.or(recorded) }
 }
 
 fn asked_id(tenant: &Tenant) -> Option<TenantId> {
@@ -74,6 +78,17 @@ pub fn identity(tenant: &Tenant, wanted: Option<&str>, tenants: &[Tenant], rows_
         return refuse(format!("id {id} is tenant {other}'s, which is there: remove the annotation"));
     }
     Identity { id, adopted: true, refused: None }
+}
+
+impl Identity {
+    /// The same, with what was granted before where what is asked for now is not: a wrong annotation must not hide whose login there is.
+    #[must_use]
+    pub fn or_recorded(self, recorded: Option<TenantId>) -> Self {
+        match recorded {
+            Some(id) if self.refused.is_some() => Self { id, adopted: true, ..self },
+            _ => self,
+        }
+    }
 }
 
 /// By which id an agent of a Tenant with adopted data is known: that of the row of its name, where no Agent has that UID any more. Its
@@ -145,6 +160,13 @@ mod tests {
         assert_eq!(wanted(&acme, Some(&namespace("a"))).as_deref(), Some(EARLIER));
         assert_eq!(wanted(&acme, Some(&namespace("b"))), None);
         assert_eq!(wanted(&acme, None), None);
+        // One that is being deleted is taken down by what it has, not by what is asked for last.
+        let mut leaving = tenant("acme", "a", Some("nonsense"));
+        let wrong = identity(&leaving, asked(&leaving), &[], None).or_recorded(recorded(&leaving, Some(&namespace("a"))));
+        assert_eq!((wrong.id.hex().as_str(), wrong.adopted, wrong.refused.is_some()), (EARLIER, true, true));
+        leaving.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        assert_eq!(wanted(&leaving, Some(&namespace("a"))).as_deref(), Some(EARLIER));
+        assert_eq!(wanted(&leaving, None).as_deref(), Some("nonsense"));
         let later = "99887766554433221100";
         assert_eq!(wanted(&tenant("acme", "a", Some(later)), Some(&namespace("a"))).as_deref(), Some(later));
     }

@@ -1,7 +1,7 @@
 //! What a tenant may take of the brokers. The hub's own limits are finer, and come first: this holds where a hub does not, or where
 //! someone else has its credentials.
 
-use acb_crds::Tier;
+use acb_crds::{Limits, Tier};
 
 use super::validate::ValidatedTenant;
 use crate::plan::KafkaQuota;
@@ -14,13 +14,30 @@ const LEAST: u64 = 4 * 1_048_576;
 /// The quota of a tenant's user on each broker. Every replica reads all that is appended, and during a rollout there is one more.
 #[must_use]
 pub fn kafka_quota(tenant: &ValidatedTenant) -> KafkaQuota {
-    let of_agents = || tenant.limits.max_agents?.checked_mul(tenant.agent_limits.bytes_per_minute?);
-    let a_minute = tenant.limits.bytes_per_minute.or_else(of_agents).and_then(|bytes| u64::try_from(bytes).ok());
-    let producer = a_minute.map(|bytes| (bytes / 60).saturating_mul(HEADROOM).max(LEAST));
+    let producer = producer(&tenant.limits, &tenant.agent_limits);
     KafkaQuota {
         producer_bytes_per_second: producer,
         consumer_bytes_per_second: producer.map(|bytes| bytes.saturating_mul(u64::from(tenant.max_replicas) + 1)),
         request_percent: request_percent(tenant.tier),
+    }
+}
+
+/// Bytes a second that a tenant may append, with these limits of it as a whole and of each agent.
+#[must_use]
+pub(super) fn producer(limits: &Limits, agent_limits: &Limits) -> Option<u64> {
+    let of_agents = || limits.max_agents?.checked_mul(agent_limits.bytes_per_minute?);
+    let a_minute = limits.bytes_per_minute.or_else(of_agents).and_then(|bytes| u64::try_from(bytes).ok());
+    a_minute.map(|bytes| (bytes / 60).saturating_mul(HEADROOM).max(LEAST))
+}
+
+/// The smaller of each.
+#[must_use]
+pub(super) fn smaller(left: KafkaQuota, right: KafkaQuota) -> KafkaQuota {
+    let smaller = |left: Option<u64>, right: Option<u64>| left.into_iter().chain(right).min();
+    KafkaQuota {
+        producer_bytes_per_second: smaller(left.producer_bytes_per_second, right.producer_bytes_per_second),
+        consumer_bytes_per_second: smaller(left.consumer_bytes_per_second, right.consumer_bytes_per_second),
+        request_percent: smaller(left.request_percent, right.request_percent),
     }
 }
 

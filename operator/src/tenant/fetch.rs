@@ -28,9 +28,10 @@ use crate::{
         kafka_settings::OPEN_BY_DEFAULT,
         kubernetes::{ObjectKey, Objects, SecretDetails},
         postgres::failed,
-        postgres_observe::{self, LoginState},
+        postgres_observe::{self, ObservedTenant},
         secret,
     },
+    observed::{LoginState, ObservedKafka},
     plan::SecretRef,
     platform::Platform,
     tenancy::{self, Tenancy},
@@ -54,24 +55,57 @@ impl PostgresReader {
     }
 }
 
-/// Reads everything that a decision about this Tenant looks at. `kafka` is there where the log is.
-///
-/// # Errors
-/// What could not be read.
-pub async fn fetch(
-    tenant: &Tenant,
-    tenancy: Tenancy,
-    objects: &dyn Objects,
-    postgres: &PostgresReader,
-    kafka: Option<&KafkaEffect>,
-    platform: &Platform,
-) -> Result<World, EffectError> {
+/// Where the world is read from; of a system that can't be used now: why.
+pub struct Sources<'a> {
+    /// The objects of the plan.
+    pub objects: &'a dyn Objects,
+    /// PostgreSQL.
+    pub postgres: Result<&'a PostgresReader, EffectError>,
+    /// Kafka, where the log is on it.
+    pub kafka: Result<Option<&'a KafkaEffect>, EffectError>,
+    /// What runs.
+    pub hubs: &'a dyn Hubs,
+}
+
+/// Tells what runs.
+pub trait Hubs: Send + Sync {
+    /// Whether every replica of the hub is of the newest revision of its Deployment as it is now, and ready, and no other is left.
+    fn is_rolled_out(&self, tenant: &TenantName) -> bool;
+}
+
+/// Reads everything that a decision about this Tenant looks at. A system that is away is said to be, and the others are read.
+pub async fn fetch(tenant: &Tenant, tenancy: Tenancy, sources: &Sources<'_>, platform: &Platform) -> World {
     let mut world = World { tenancy, ..World::default() };
     // One whose names don't parse is refused whatever the world is like.
-    let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return Ok(world) };
-    let identity = identify(tenant, &world.tenancy, objects, &postgres.pool).await?;
+    let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return world };
+    let pool = sources.postgres.as_ref().map(|postgres| &postgres.pool).map_err(Clone::clone);
+    let (identity, away) = identify(tenant, &world.tenancy, sources.objects, pool).await;
     let id = identity.id;
     world.identity = Some(identity);
+    world.rolled_out = sources.hubs.is_rolled_out(&name);
+    world.kubernetes = fetch_objects(&mut world, tenant, &name, sources.objects, platform).await.into();
+    let postgres = match (away, &sources.postgres) {
+        (Some(why), _) => Err(why),
+        (None, Err(why)) => Err(why.clone()),
+        (None, Ok(postgres)) => fetch_postgres(&mut world, tenant, &name, id, sources.objects, postgres, platform).await,
+    };
+    world.postgres = postgres.into();
+    let kafka = match &sources.kafka {
+        Err(why) => Err(why.clone()),
+        Ok(None) => Ok(ObservedKafka::default()),
+        Ok(Some(kafka)) => fetch_kafka(&mut world, tenant, &name, id, sources.objects, kafka, platform).await,
+    };
+    world.kafka = kafka.into();
+    world
+}
+
+async fn fetch_objects(
+    world: &mut World,
+    tenant: &Tenant,
+    name: &TenantName,
+    objects: &dyn Objects,
+    platform: &Platform,
+) -> Result<(), EffectError> {
     let space = tenancy::namespace(tenant).unwrap_or_default();
     for namespace in ["", &space, &name.hub_namespace(), &platform.operator_namespace] {
         let found: BTreeMap<ObjectKey, Value> = match objects.list(namespace).await {
@@ -87,39 +121,71 @@ pub async fn fetch(
         world.outdated.extend(found.iter().filter(|(_, found)| is_old_leaf(found)).filter_map(|(key, _)| key.secret_ref()));
         world.objects.extend(found.into_iter().filter(|(key, _)| key.kind != "Secret"));
     }
-    world.postgres = postgres_observe::observe_tenant(&postgres.pool, &id.hex()).await?;
-    let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_POSTGRES);
-    // Without a Secret nobody can log in.
-    if world.secrets.contains(&secret) && world.postgres.login.is_some() {
-        let gate = Gate::Postgres(&postgres.tenants);
-        let tried = try_secrets(&mut world, &secret, id, objects, platform.postgres_authorities.as_deref(), &gate).await?;
-        (world.login, world.previous_login) = tried
-            .ok_or_else(|| EffectError::unavailable("PostgreSQL", format!("logging in as tenant {name} was not answered")))?;
-    }
-    world.retained = retained(&postgres.pool, &name, id).await?;
-    if let Some(kafka) = kafka {
-        fetch_kafka(&mut world, &name, id, objects, kafka, platform).await?;
-    }
-    Ok(world)
+    Ok(())
 }
 
-/// Whose data a Tenant has. PostgreSQL is asked only where that is not its own.
-///
-/// # Errors
-/// What could not be read.
-pub async fn identify(tenant: &Tenant, tenancy: &Tenancy, objects: &dyn Objects, pool: &PgPool) -> Result<Identity, EffectError> {
+async fn fetch_postgres(
+    world: &mut World,
+    tenant: &Tenant,
+    name: &TenantName,
+    id: TenantId,
+    objects: &dyn Objects,
+    postgres: &PostgresReader,
+    platform: &Platform,
+) -> Result<ObservedTenant, EffectError> {
+    let observed = postgres_observe::observe_tenant(&postgres.pool, &id.hex()).await?;
+    let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_POSTGRES);
+    // Without a Secret nobody can log in; and whether one that goes still can decides nothing.
+    if needs_login(world, tenant, &secret) && observed.login.is_some() {
+        let gate = Gate::Postgres(&postgres.tenants);
+        let authorities = platform.postgres_authorities.as_deref();
+        (world.login, world.previous_login) = try_secrets(world, &secret, id, objects, authorities, &gate).await;
+    }
+    world.retained = retained(&postgres.pool, name, id).await?;
+    Ok(observed)
+}
+
+fn needs_login(world: &World, tenant: &Tenant, secret: &SecretRef) -> bool {
+    tenant.metadata.deletion_timestamp.is_none() && world.kubernetes.away().is_none() && world.secrets.contains(secret)
+}
+
+/// Whose data a Tenant has, and why that is not known for sure. PostgreSQL is asked only where it is not its own; while it is away, what
+/// was granted holds.
+pub async fn identify(
+    tenant: &Tenant,
+    tenancy: &Tenancy,
+    objects: &dyn Objects,
+    pool: Result<&PgPool, EffectError>,
+) -> (Identity, Option<EffectError>) {
     let space = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()).map(|name| name.hub_namespace());
-    let namespace = objects.get(&ObjectKey::new("v1", "Namespace", "", &space.unwrap_or_default())).await?;
-    let wanted = adoption::wanted(tenant, namespace.as_ref());
-    let rows_of: Option<String> = match wanted.as_deref().and_then(TenantId::from_hex) {
-        None => None,
-        Some(id) => sqlx::query_scalar("SELECT name FROM acb.tenant WHERE tenant_id = $1")
-            .bind(&id.bytes()[..])
-            .fetch_optional(pool)
-            .await
-            .map_err(|error| failed(&format!("looking for the data of id {id}"), &error))?,
+    let namespace = objects.get(&ObjectKey::new("v1", "Namespace", "", &space.unwrap_or_default())).await;
+    let (namespace, mut away) = match namespace {
+        Ok(namespace) => (namespace, None),
+        Err(why) => (None, Some(why)),
     };
-    Ok(adoption::identity(tenant, wanted.as_deref(), &tenancy.tenants, rows_of.as_deref()))
+    let recorded = adoption::recorded(tenant, namespace.as_ref());
+    let mut wanted = adoption::wanted(tenant, namespace.as_ref());
+    let mut rows_of = None;
+    if let Some(id) = wanted.as_deref().and_then(TenantId::from_hex) {
+        match rows_of_id(pool, id).await {
+            Ok(found) => rows_of = found,
+            Err(why) => {
+                wanted = recorded.map(|id| id.hex());
+                away = Some(why);
+            }
+        }
+    }
+    let identity = adoption::identity(tenant, wanted.as_deref(), &tenancy.tenants, rows_of.as_deref());
+    (identity.or_recorded(recorded), away)
+}
+
+/// The name under which PostgreSQL holds an id.
+async fn rows_of_id(pool: Result<&PgPool, EffectError>, id: TenantId) -> Result<Option<String>, EffectError> {
+    sqlx::query_scalar("SELECT name FROM acb.tenant WHERE tenant_id = $1")
+        .bind(&id.bytes()[..])
+        .fetch_optional(pool?)
+        .await
+        .map_err(|error| failed(&format!("looking for the data of id {id}"), &error))
 }
 
 /// A hub's certificate that will not last much longer.
@@ -137,6 +203,13 @@ enum Gate<'a> {
 }
 
 impl Gate<'_> {
+    fn system(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "PostgreSQL",
+            Self::Kafka(..) => "Kafka",
+        }
+    }
+
     async fn login(&self, user: &str, password: &str) -> LoginState {
         match self {
             Self::Postgres(server) => {
@@ -151,8 +224,7 @@ impl Gate<'_> {
     }
 }
 
-/// Logs in with the newest Secret, and where that is refused with the one before; `None`: not answered. A Secret with other authorities
-/// than the server's of now is outdated, whatever its password.
+/// Logs in with the newest Secret, and where that is refused with the one before. What is not answered only leaves the password as it is.
 async fn try_secrets(
     world: &mut World,
     secret: &SecretRef,
@@ -160,7 +232,30 @@ async fn try_secrets(
     objects: &dyn Objects,
     authorities: Option<&str>,
     gate: &Gate<'_>,
-) -> Result<Option<(LoginState, LoginState)>, EffectError> {
+) -> (LoginState, LoginState) {
+    match login_with(world, secret, id, objects, authorities, gate).await {
+        Ok(states) if ![states.0, states.1].contains(&LoginState::Unknown) => states,
+        Ok(_) => {
+            let detail = format!("logging in as {} was not answered", id.login());
+            world.unanswered.push(EffectError::unavailable(gate.system(), detail));
+            (LoginState::Unknown, LoginState::Unknown)
+        }
+        Err(why) => {
+            world.unanswered.push(why);
+            (LoginState::Unknown, LoginState::Unknown)
+        }
+    }
+}
+
+/// A Secret with other authorities than the server's of now is outdated, whatever its password.
+async fn login_with(
+    world: &mut World,
+    secret: &SecretRef,
+    id: TenantId,
+    objects: &dyn Objects,
+    authorities: Option<&str>,
+    gate: &Gate<'_>,
+) -> Result<(LoginState, LoginState), EffectError> {
     let data = objects.read(secret).await?;
     if data.get("ca.crt") != authorities.map(str::as_bytes) {
         world.outdated.insert(secret.clone());
@@ -171,38 +266,37 @@ async fn try_secrets(
     if let Some(before) = secret.before().filter(|before| newest == LoginState::Refused && world.secrets.contains(before)) {
         previous = gate.login(&user, objects.read(&before).await?.text(&before, "password")?).await;
     }
-    let answered = ![newest, previous].contains(&LoginState::Unknown);
-    Ok(answered.then_some((newest, previous)))
+    Ok((newest, previous))
 }
 
 async fn fetch_kafka(
     world: &mut World,
+    tenant: &Tenant,
     name: &TenantName,
     id: TenantId,
     objects: &dyn Objects,
     kafka: &KafkaEffect,
     platform: &Platform,
-) -> Result<(), EffectError> {
+) -> Result<ObservedKafka, EffectError> {
     let mut observed = kafka.observe(&id.login(), &name.topic_prefix()).await?;
     let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_KAFKA);
-    if world.secrets.contains(&secret) && observed.has_user {
+    if needs_login(world, tenant, &secret) && observed.has_user {
         let is_open = AtomicBool::new(false);
         let gate = Gate::Kafka(kafka, &is_open);
-        let tried = try_secrets(world, &secret, id, objects, platform.kafka_authorities.as_deref(), &gate).await?;
-        (observed.user, observed.previous) =
-            tried.ok_or_else(|| EffectError::unavailable("Kafka", format!("logging in as tenant {name} was not answered")))?;
+        let authorities = platform.kafka_authorities.as_deref();
+        (observed.user, observed.previous) = try_secrets(world, &secret, id, objects, authorities, &gate).await;
         if is_open.into_inner() {
             observed.risks.push(OPEN_BY_DEFAULT.to_owned());
         }
     }
     // A tenant's row comes before its topics, and goes after them: topics without one are an earlier tenant's, unless it was asked for them.
     let adopted = world.identity.as_ref().is_some_and(|identity| identity.adopted);
-    if world.retained.is_none() && world.postgres.tenant.is_none() && !observed.topics.is_empty() && !adopted {
+    let has_no_row = world.postgres.known().is_some_and(|known| known.tenant.is_none());
+    if world.retained.is_none() && has_no_row && !observed.topics.is_empty() && !adopted {
         let place = format!("Kafka topics {}*", name.topic_prefix());
         world.retained = Some(RetainedData { tenant_id: "unknown".to_owned(), place });
     }
-    world.kafka = Some(observed);
-    Ok(())
+    Ok(observed)
 }
 
 async fn retained(pool: &PgPool, name: &TenantName, id: TenantId) -> Result<Option<RetainedData>, EffectError> {

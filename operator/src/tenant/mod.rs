@@ -3,15 +3,21 @@
 pub mod access;
 pub mod adoption;
 pub mod bandwidth;
+mod decision;
 pub mod fetch;
 pub mod hub;
 pub mod hub_secrets;
+mod hub_spec;
 pub mod namespace;
 pub mod network;
 pub mod opening;
-mod orphan;
+pub(crate) mod orphan;
+pub mod owned;
 pub mod plan;
 mod quantity;
+mod read;
+mod removal;
+mod restraint;
 pub mod rotation;
 pub mod scaling;
 pub mod space;
@@ -20,14 +26,22 @@ pub mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use acb_crds::Tenant;
 use serde_json::Value;
 
+pub use self::{
+    decision::{Decision, decide},
+    read::Read,
+    removal::Stage,
+};
 use crate::{
     effect::{
+        EffectError,
         kubernetes::{ObjectKey, SecretDetails},
-        postgres_observe::{LoginState, ObservedTenant},
+        postgres_observe::ObservedTenant,
     },
-    plan::{KafkaQuota, SecretRef, TopicSpec},
+    observed::{LoginState, ObservedKafka},
+    plan::{SecretRef, TenantRow},
     tenancy::Tenancy,
 };
 
@@ -48,16 +62,20 @@ pub struct World {
     pub outdated: BTreeSet<SecretRef>,
     /// Namespaces whose Secrets may not be read yet: what is in `secrets` is not all there is.
     pub closed: BTreeSet<String>,
+    /// Whether the API server told of every namespace: only then is what is in `objects` and `secrets` all there is.
+    pub kubernetes: Read<()>,
     /// What PostgreSQL holds of it.
-    pub postgres: ObservedTenant,
+    pub postgres: Read<ObservedTenant>,
     /// What became of logging in to PostgreSQL as the tenant, with the newest Secret.
     pub login: LoginState,
     /// The same with the Secret before it, where the newest was refused.
     pub previous_login: LoginState,
     /// Whether every replica of the hub is of the newest revision of its Deployment, and ready.
     pub rolled_out: bool,
-    /// What Kafka holds of it; `None` where the log is in PostgreSQL.
-    pub kafka: Option<ObservedKafka>,
+    /// What Kafka holds of it; nothing where the log is in PostgreSQL.
+    pub kafka: Read<ObservedKafka>,
+    /// Why it is not known whether a password works: its Secret can't be read, or the store did not say.
+    pub unanswered: Vec<EffectError>,
     /// Another tenant's data under the same name.
     pub retained: Option<RetainedData>,
 }
@@ -72,48 +90,14 @@ impl Default for World {
             details: BTreeMap::new(),
             outdated: BTreeSet::new(),
             closed: BTreeSet::new(),
-            postgres: ObservedTenant::default(),
+            kubernetes: Read::default(),
+            postgres: Read::default(),
             login: LoginState::Refused,
             previous_login: LoginState::Refused,
             rolled_out: false,
-            kafka: None,
+            kafka: Read::default(),
+            unanswered: Vec::new(),
             retained: None,
-        }
-    }
-}
-
-/// What Kafka holds of a tenant.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ObservedKafka {
-    /// By name.
-    pub topics: BTreeMap<String, TopicSpec>,
-    /// Of those, the ones with a setting that no plan gives them.
-    pub misconfigured: BTreeSet<String>,
-    /// What became of logging in as the tenant, with the newest Secret.
-    pub user: LoginState,
-    /// The same with the Secret before it, where the newest was refused.
-    pub previous: LoginState,
-    /// Whether there are credentials of the tenant's user at all.
-    pub has_user: bool,
-    /// Whether its ACLs are exactly those that it should have.
-    pub acls: bool,
-    /// What its user may take of each broker.
-    pub quota: KafkaQuota,
-    /// What of the brokers' settings puts its data at risk.
-    pub risks: Vec<String>,
-}
-
-impl Default for ObservedKafka {
-    fn default() -> Self {
-        Self {
-            topics: BTreeMap::new(),
-            misconfigured: BTreeSet::new(),
-            user: LoginState::Refused,
-            previous: LoginState::Refused,
-            has_user: false,
-            acls: false,
-            quota: KafkaQuota::default(),
-            risks: Vec::new(),
         }
     }
 }
@@ -128,6 +112,26 @@ pub struct RetainedData {
 }
 
 impl World {
+    /// Whose data a Tenant has: as it was read or, where nothing was, as it follows from the Tenant itself.
+    #[must_use]
+    pub fn identity(&self, tenant: &Tenant) -> adoption::Identity {
+        let known = self.identity.clone();
+        known.unwrap_or_else(|| adoption::identity(tenant, adoption::asked(tenant), &self.tenancy.tenants, None))
+    }
+
+    /// The tenant's row, where PostgreSQL has one.
+    #[must_use]
+    pub fn row(&self) -> Option<&TenantRow> {
+        self.postgres.known()?.tenant.as_ref()
+    }
+
+    /// Why some of it is not known: systems that are away, and logins that were not answered.
+    #[must_use]
+    pub fn away(&self) -> Vec<EffectError> {
+        let systems = [self.kubernetes.away(), self.postgres.away(), self.kafka.away()];
+        systems.into_iter().flatten().chain(&self.unanswered).cloned().collect()
+    }
+
     /// The newest generation of a Secret that is there, or the first; the next one where that no longer serves.
     #[must_use]
     pub fn secret(&self, namespace: &str, name: &str) -> SecretRef {

@@ -7,21 +7,29 @@ use crate::{
     platform::Platform,
 };
 
-/// What gives the operator its right to the tenant's namespaces; `None`: it has it, or they are not this tenant's.
+/// What gives the operator its right to the tenant's namespaces; `None`: it has it, or, of one on its way out, they are not its own.
 #[must_use]
 pub fn opening(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Option<Plan> {
-    if world.closed.is_empty() || !tenant.owns_names {
+    // One on its way out, too: its hub is in there.
+    let is_own = |space: &String| {
+        let hub = *space == tenant.name.hub_namespace();
+        !tenant.deleting || if hub { tenant.owned.hub } else { tenant.owned.namespace }
+    };
+    if !world.closed.iter().any(is_own) {
         return None;
     }
-    // One on its way out, too: its hub is in there.
-    let staying = ValidatedTenant { deleting: false, ..tenant.clone() };
     let opens = |step: &Step| match step {
         Step::Kubernetes(KubernetesStep::Apply { object }) => {
-            matches!(object["kind"].as_str(), Some("Namespace" | "RoleBinding"))
+            let space = |pointer: &str| object.pointer(pointer).and_then(|space| space.as_str()).unwrap_or_default().to_owned();
+            match object["kind"].as_str() {
+                Some("Namespace") => is_own(&space("/metadata/name")),
+                Some("RoleBinding") => is_own(&space("/metadata/namespace")),
+                _ => false,
+            }
         }
         _ => false,
     };
-    Some(Plan { steps: plan::plan(&staying, world, platform).steps.into_iter().filter(opens).collect() })
+    Some(Plan { steps: plan::plan(tenant, world, platform).steps.into_iter().filter(opens).collect() })
 }
 
 #[cfg(test)]
@@ -32,7 +40,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{platform::PlatformPostgres, tenant::validate::validate};
+    use crate::{effect::kubernetes::ObjectKey, platform::PlatformPostgres, tenant::validate::validate};
 
     fn acme() -> Tenant {
         serde_json::from_value(json!({
@@ -51,6 +59,11 @@ mod tests {
         let tenant = validate(&acme(), &world, &platform).unwrap();
         assert_eq!(opening(&tenant, &world, &platform), None);
         world.closed.insert("acbhub-acme".to_owned());
+        assert_eq!(opening(&tenant, &world, &platform), None, "nothing is done to another's namespaces");
+        let labels = json!({"acb.dev/tenant": "acme", "acb.dev/tenant-uid": "u"});
+        let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acbhub-acme", "labels": labels}});
+        world.objects.insert(ObjectKey::of(&space).unwrap(), space);
+        let tenant = validate(&acme(), &world, &platform).unwrap();
         let plan = opening(&tenant, &world, &platform).unwrap();
         let kind = |step: &Step| match step {
             Step::Kubernetes(KubernetesStep::Apply { object }) => object["kind"].as_str().unwrap().to_owned(),
@@ -59,7 +72,5 @@ mod tests {
         let kinds: Vec<String> = plan.steps.iter().map(kind).collect();
         assert!(kinds.contains(&"RoleBinding".to_owned()), "{kinds:?}");
         assert!(kinds.iter().all(|kind| kind == "RoleBinding" || kind == "Namespace"), "{kinds:?}");
-        let other = ValidatedTenant { owns_names: false, ..tenant };
-        assert_eq!(opening(&other, &world, &platform), None, "nothing is done to another's namespaces");
     }
 }

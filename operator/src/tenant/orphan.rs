@@ -3,24 +3,34 @@
 
 use std::collections::BTreeSet;
 
-use super::{World, adoption, validate::ValidatedTenant};
-use crate::{
-    agent::plan::shut_out,
-    plan::{AgentRow, Step},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub(super) fn suspensions(tenant: &ValidatedTenant, world: &World) -> Vec<Step> {
-    let (rows, agents) = (&world.postgres.agents, &world.tenancy.agents);
-    let uids: Vec<&str> = agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
+use super::{
+    World,
+    adoption::{self, Identity},
+};
+use crate::plan::{AgentRow, PostgresStep, Step};
+
+pub(super) fn suspensions(identity: &Identity, world: &World) -> Vec<Step> {
+    let Some(observed) = world.postgres.known() else { return Vec::new() };
+    let rows = &observed.agents;
+    // One that this version of the operator can't read is there all the same.
+    let unreadable = world.tenancy.unreadable.iter().map(|unreadable| &unreadable.metadata);
+    let agents: Vec<&ObjectMeta> = world.tenancy.agents.iter().map(|agent| &agent.metadata).chain(unreadable).collect();
+    let uids: Vec<&str> = agents.iter().filter_map(|agent| agent.uid.as_deref()).collect();
     let mut known: BTreeSet<String> = uids.iter().map(|uid| (*uid).to_owned()).collect();
-    if tenant.adopted {
+    if identity.adopted {
         let id = |uid: &str, name: Option<&str>| adoption::agent_id(uid, name.unwrap_or_default(), &uids, rows);
-        let ids = agents.iter().filter_map(|agent| Some(id(agent.metadata.uid.as_deref()?, agent.metadata.name.as_deref())));
-        known.extend(ids);
+        known.extend(agents.iter().filter_map(|agent| Some(id(agent.uid.as_deref()?, agent.name.as_deref()))));
     }
-    let observed = &world.postgres;
     let is_let_in =
         |row: &AgentRow| !row.suspended || observed.api_keys.contains_key(&row.id) || observed.replaced_keys.contains(&row.id);
     let orphans = rows.values().filter(|row| !known.contains(&row.id) && is_let_in(row));
-    orphans.map(|row| shut_out(&tenant.id.hex(), row)).collect()
+    orphans.map(|row| shut_out(&identity.id.hex(), row)).collect()
+}
+
+/// Refuses an agent and forgets its keys; its mailbox stays.
+pub(crate) fn shut_out(tenant_id: &str, row: &AgentRow) -> Step {
+    let agent = AgentRow { suspended: true, ..row.clone() };
+    Step::Postgres(PostgresStep::ProjectAgent { tenant_id: tenant_id.to_owned(), agent, api_key: None })
 }

@@ -2,35 +2,38 @@
 //! start or the end. Rows and walls come before what could use them; on the way out it is the other way round.
 
 use acb_crds::names::{SYSTEM_TOPICS, objects};
-use acb_crds::tenant::DeletionPolicy;
+use acb_crds::schema::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    World, access, bandwidth, hub, hub_secrets::HubSecrets, network, orphan, rotation, scaling, space, validate::ValidatedTenant,
+    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, orphan, rotation, scaling, space,
+    validate::ValidatedTenant,
 };
 use crate::{
     difference,
-    effect::{
-        kubernetes::{AUTHORITY, ObjectKey},
-        postgres_observe::LoginState,
-    },
-    plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step, TenantRow, TopicSpec},
+    effect::kubernetes::{AUTHORITY, ObjectKey},
+    observed::LoginState,
+    plan::{KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step, TenantRow, TopicSpec},
     platform::{Platform, PlatformBus},
 };
 
 /// Clients and topics allow the same, so that one large record never fails its neighbours.
 const TOPIC_MESSAGE_BYTES: u32 = 2 * 1_048_576;
 const DAY: u64 = 86_400;
-const DEPLOYMENT: (&str, &str) = ("apps/v1", "Deployment");
+/// What runs the hub.
+pub(crate) const DEPLOYMENT: (&str, &str) = ("apps/v1", "Deployment");
 
-/// What has to be done for this Tenant.
+/// What has to be done for this Tenant, as far as the systems are there that it needs.
 #[must_use]
 pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Plan {
-    if tenant.deleting {
-        return Plan { steps: removal(tenant, world, platform) };
+    let mut steps = restraint(tenant, world);
+    // Without the Secrets' names no generation is known. And whether an earlier tenant's data is there under this name, PostgreSQL alone
+    // knows: until it was asked once, nothing is made.
+    let is_unproven = world.postgres.away().is_some() && !tenant.owned.hub;
+    if world.kubernetes.away().is_some() || is_unproven {
+        return Plan { steps };
     }
     let secrets = hub::secrets(tenant, world, platform);
-    let mut steps = Vec::new();
     let apply_marked = |object: Value, steps: &mut Vec<Step>| {
         let found = ObjectKey::of(&object).and_then(|key| world.objects.get(&key));
         if found.is_none_or(|found| difference::differs(&object, found)) {
@@ -45,8 +48,6 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     }
     steps.extend(make_secrets(tenant, &secrets, world, platform));
     publish_authority(tenant, &secrets, world, &mut steps);
-    // Before a login that lets a hub in, which would let them in.
-    steps.extend(orphan::suspensions(tenant, world));
     postgres(tenant, &secrets, world, platform, &mut steps);
     kafka(tenant, &secrets, world, platform, &mut steps);
     let optional = |object: Option<Value>, key: ObjectKey, steps: &mut Vec<Step>| match object {
@@ -61,23 +62,47 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
         apply(object, &mut steps);
     }
     // Not part of the mark: an autoscaler that changes it has changed nothing of ours.
-    let mut deployment = difference::marked(hub::deployment(tenant, &secrets, platform));
-    deployment["spec"]["replicas"] = json!(scaling::replicas(tenant, world.objects.get(&hub_key(tenant, DEPLOYMENT))));
-    apply_marked(deployment, &mut steps);
+    let known = world.objects.get(&hub_key(tenant, DEPLOYMENT));
+    // A hub is first started when every store has a login for it.
+    if known.is_some() || world.away().is_empty() {
+        let mut deployment = difference::marked(hub::deployment(tenant, &secrets, platform));
+        deployment["spec"]["replicas"] = json!(scaling::replicas(tenant, known));
+        apply_marked(deployment, &mut steps);
+    }
     // The last: not every cluster knows the kind, and nothing else is to wait for it.
     optional(network::tls_route(tenant), hub_key(tenant, network::TLS_ROUTE), &mut steps);
-    if steps.is_empty() {
+    if steps.is_empty() && world.away().is_empty() {
         steps = rotation::remove_replaced(tenant, world, &secrets);
     }
     Plan { steps }
 }
 
+/// What takes something away comes first: nothing that is refused on the way may hold it up. Agents that nobody stands for also have to be
+/// shut out before a login lets a hub in, which would let them in.
+fn restraint(tenant: &ValidatedTenant, world: &World) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if world.row().is_some() {
+        project(tenant, world, &mut steps);
+    }
+    let identity = Identity { id: tenant.id, adopted: tenant.adopted, refused: None };
+    steps.extend(orphan::suspensions(&identity, world));
+    steps
+}
+
+/// Sets the tenant's row, where it differs.
+fn project(tenant: &ValidatedTenant, world: &World, steps: &mut Vec<Step>) {
+    let row = tenant_row(tenant);
+    if world.row() != Some(&row) {
+        steps.push(Step::Postgres(PostgresStep::ProjectTenant { tenant_id: tenant.id.hex(), tenant: row }));
+    }
+}
+
 /// An object of the hub, by what it is.
-fn hub_key(tenant: &ValidatedTenant, (api_version, kind): (&str, &str)) -> ObjectKey {
+pub(super) fn hub_key(tenant: &ValidatedTenant, (api_version, kind): (&str, &str)) -> ObjectKey {
     ObjectKey::new(api_version, kind, &tenant.name.hub_namespace(), objects::HUB)
 }
 
-fn admins_key(tenant: &ValidatedTenant) -> ObjectKey {
+pub(super) fn admins_key(tenant: &ValidatedTenant) -> ObjectKey {
     ObjectKey::new(access::ROLE_BINDING.0, access::ROLE_BINDING.1, &tenant.namespace, objects::TENANT_ADMINS)
 }
 
@@ -132,23 +157,26 @@ pub fn tenant_row(tenant: &ValidatedTenant) -> TenantRow {
 }
 
 fn postgres(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform, steps: &mut Vec<Step>) {
-    let tenant_id = tenant.id.hex();
-    let row = tenant_row(tenant);
-    let mut add = |step| steps.push(Step::Postgres(step));
-    if world.postgres.tenant.as_ref() != Some(&row) {
-        add(PostgresStep::ProjectTenant { tenant_id: tenant_id.clone(), tenant: row });
+    let Some(observed) = world.postgres.known() else { return };
+    if observed.tenant.is_none() {
+        // A row says that the topics under this name are this tenant's: not before it was seen that there are no others.
+        if platform.has_kafka() && world.kafka.away().is_some() {
+            return;
+        }
+        project(tenant, world, steps);
     }
+    let tenant_id = tenant.id.hex();
+    let mut add = |step| steps.push(Step::Postgres(step));
     if platform.bus == PlatformBus::Postgres {
         for topic in topics(tenant) {
-            if world.postgres.topics.get(&topic.name) != Some(&topic) {
+            if observed.topics.get(&topic.name) != Some(&topic) {
                 add(PostgresStep::EnsureTopic { tenant_id: tenant_id.clone(), topic });
             }
         }
     }
     // A replica more than there should be is there during a rollout.
     let connection_limit = (tenant.max_replicas + 1) * 7;
-    let is_right = world
-        .postgres
+    let is_right = observed
         .login
         .is_some_and(|login| login.enabled && !login.excess && i64::from(login.connection_limit) == i64::from(connection_limit));
     let is_due = rotation::is_due(tenant, world, &secrets.postgres, world.login, world.previous_login);
@@ -160,7 +188,7 @@ fn postgres(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platf
 
 fn kafka(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform, steps: &mut Vec<Step>) {
     let (true, Some(secret)) = (platform.has_kafka(), &secrets.kafka) else { return };
-    let observed = world.kafka.clone().unwrap_or_default();
+    let Some(observed) = world.kafka.known() else { return };
     let mut add = |step| steps.push(Step::Kafka(step));
     for topic in topics(tenant) {
         if observed.topics.get(&topic.name) != Some(&topic) || observed.misconfigured.contains(&topic.name) {
@@ -168,7 +196,11 @@ fn kafka(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform
         }
     }
     // Before there is a user that could go without.
-    let quota = bandwidth::kafka_quota(tenant);
+    let mut quota = bandwidth::kafka_quota(tenant);
+    // A Quota that this version can't read limits as it did.
+    if observed.has_user && world.tenancy.has_unreadable(Kind::Quota) {
+        quota = bandwidth::smaller(quota, observed.quota);
+    }
     if observed.quota != quota {
         add(KafkaStep::EnsureQuota { username: tenant.id.login(), quota });
     }
@@ -205,7 +237,7 @@ pub fn topics(tenant: &ValidatedTenant) -> Vec<TopicSpec> {
     system.chain(context).collect()
 }
 
-fn remove(world: &World, key: &ObjectKey, steps: &mut Vec<Step>) {
+pub(super) fn remove(world: &World, key: &ObjectKey, steps: &mut Vec<Step>) {
     if world.objects.contains_key(key) {
         steps.push(Step::Kubernetes(KubernetesStep::Delete {
             api_version: key.api_version.clone(),
@@ -214,65 +246,4 @@ fn remove(world: &World, key: &ObjectKey, steps: &mut Vec<Step>) {
             name: key.name.clone(),
         }));
     }
-}
-
-/// A namespace that the platform gave stays, without what ACB has in it; the operator's way in goes last.
-fn release(tenant: &ValidatedTenant, world: &World, steps: &mut Vec<Step>) {
-    remove(world, &admins_key(tenant), steps);
-    let (api_version, kind) = access::ROLE_BINDING;
-    remove(world, &ObjectKey::new(api_version, kind, &tenant.namespace, objects::OPERATOR), steps);
-    let found = world.objects.get(&ObjectKey::new("v1", "Namespace", "", &tenant.namespace));
-    if found.is_some_and(|found| space::serves(found, tenant)) {
-        // Marked: without a mark, an object that only has less would not differ from what is there.
-        steps.push(Step::Kubernetes(KubernetesStep::Apply { object: difference::marked(space::released(tenant)) }));
-    }
-}
-
-/// First what uses the credentials, then the credentials, then (only where the policy says so) the data. Retained data keeps its
-/// Secrets: without the pepper and the authority it could not be adopted.
-fn removal(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Vec<Step> {
-    let (space, tenant_id) = (tenant.name.hub_namespace(), tenant.id.hex());
-    let mut steps = Vec::new();
-    // The autoscaler first: nothing is to scale what goes.
-    let of_hub = [scaling::AUTOSCALER, DEPLOYMENT, ("v1", "Service"), network::TLS_ROUTE, scaling::DISRUPTION_BUDGET];
-    for kind in of_hub.into_iter().filter(|_| tenant.owns_names) {
-        remove(world, &hub_key(tenant, kind), &mut steps);
-    }
-    if world.postgres.login.is_some_and(|login| login.enabled) {
-        steps.push(Step::Postgres(PostgresStep::DisableLogin { tenant_id: tenant_id.clone() }));
-    }
-    let observed = world.kafka.clone().unwrap_or_default();
-    if platform.has_kafka() && (observed.has_user || observed.acls || observed.quota != KafkaQuota::default()) {
-        steps.push(Step::Kafka(KafkaStep::RemoveUser { username: tenant.id.login() }));
-    }
-    if tenant.deletion_policy == DeletionPolicy::Retain {
-        return steps;
-    }
-    // A tenant that never got its name must not take another's data with it.
-    let topics = observed.topics.keys().filter(|name| tenant.owns_names && name.starts_with(&tenant.name.topic_prefix()));
-    for name in topics {
-        steps.push(Step::Kafka(KafkaStep::RemoveTopic { name: name.clone() }));
-    }
-    if world.postgres.tenant.is_some() || world.postgres.login.is_some() {
-        steps.push(Step::Postgres(PostgresStep::RemoveTenant { tenant_id }));
-    }
-    if tenant.owns_names {
-        remove(world, &ObjectKey::new("v1", "ConfigMap", &tenant.namespace, objects::CA), &mut steps);
-        remove(world, &ObjectKey::new("v1", "Namespace", "", &space), &mut steps);
-        if tenant.own_namespace {
-            remove(world, &ObjectKey::new("v1", "Namespace", "", &tenant.namespace), &mut steps);
-        } else {
-            release(tenant, world, &mut steps);
-        }
-    }
-    let authority = world.secret(&platform.operator_namespace, &tenant.id.authority_secret());
-    if world.secrets.contains(&authority) {
-        steps.push(Step::Kubernetes(KubernetesStep::Delete {
-            api_version: "v1".to_owned(),
-            kind: "Secret".to_owned(),
-            namespace: authority.namespace.clone(),
-            name: authority.object_name(),
-        }));
-    }
-    steps
 }

@@ -11,6 +11,20 @@ pub(super) fn canonical(text: &str) -> String {
     parse(text).unwrap_or_else(|| text.to_owned())
 }
 
+/// In thousandths; `None` for what can't be read, or has more than a whole number of thousandths.
+#[must_use]
+pub(super) fn amount(text: &str) -> Option<u128> {
+    let canonical = parse(text)?;
+    let end = canonical.find(|character: char| !character.is_ascii_digit()).unwrap_or(canonical.len());
+    let (number, suffix) = canonical.split_at(end);
+    let power = |known: &[(&str, u32)]| known.iter().find(|(known, _)| *known == suffix).map(|(_, power)| *power);
+    let unit = match power(&DECIMAL) {
+        Some(power) => 10_u128.checked_pow(power)?,
+        None => 1024_u128.checked_pow(power(&BINARY)?)?.checked_mul(1000)?,
+    };
+    number.parse::<u128>().ok()?.checked_mul(unit)
+}
+
 fn parse(text: &str) -> Option<String> {
     let end = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{World, hub_secrets::HubSecrets, validate::ValidatedTenant};
 use crate::{
-    effect::{kubernetes::ObjectKey, postgres_observe::LoginState},
+    effect::kubernetes::ObjectKey,
+    observed::LoginState,
     plan::{KubernetesStep, SecretRef, Step},
 };
 
@@ -51,6 +52,10 @@ pub(super) fn is_due(
         // What is there is not what the replicas would have beside it.
         (LoginState::Refused, LoginState::Refused)
     };
+    // A store that did not say may have either.
+    if own == LoginState::Unknown || before == LoginState::Unknown {
+        return false;
+    }
     own != LoginState::Works && (before != LoginState::Works || is_everywhere(tenant, world, secret))
 }
 

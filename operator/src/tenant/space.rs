@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    namespace::{ADOPTED_ANNOTATION, TENANT_LABEL, TENANT_UID_LABEL},
+    namespace::{ADOPTED_ANNOTATION, TENANT_LABEL, TENANT_UID_LABEL, label},
     validate::ValidatedTenant,
 };
 
@@ -59,10 +59,11 @@ pub fn serves(found: &Value, tenant: &ValidatedTenant) -> bool {
     found.pointer("/metadata/labels").and_then(|labels| labels.get(TENANT_UID_LABEL)) == Some(&json!(tenant.uid))
 }
 
-/// A namespace that the platform gave, without what ACB wrote on it.
+/// A namespace that the platform gave, without what ACB wrote on it. Whom it serves stays where it still says so: that is the platform's.
 #[must_use]
-pub fn released(tenant: &ValidatedTenant) -> Value {
-    let labels = json!({TENANT_LABEL: tenant.name.as_str()});
+pub fn released(tenant: &ValidatedTenant, found: &Value) -> Value {
+    let is_named = label(found, TENANT_LABEL) == Some(tenant.name.as_str());
+    let labels = if is_named { json!({TENANT_LABEL: tenant.name.as_str()}) } else { json!({}) };
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": tenant.namespace, "labels": labels}})
 }
 

@@ -7,14 +7,17 @@ use acb_crds::{
         TenantId, TenantName,
         annotations::{ADOPT, ROTATE},
     },
+    schema::Kind,
     tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
 };
 use acb_hub_core::kit::{json_keywords, json_schema::JsonSchema};
 
 use super::{
     World,
-    adoption::{self, Identity},
+    adoption::Identity,
+    hub_spec,
     namespace::{TENANT_LABEL, TENANT_UID_LABEL, adopted_id, label, served_id},
+    owned::{Owned, owned},
 };
 use crate::{
     condition::{Problem, Reason},
@@ -62,8 +65,8 @@ pub struct ValidatedTenant {
     pub deletion_policy: DeletionPolicy,
     /// Whether it is on its way out.
     pub deleting: bool,
-    /// Whether what carries its name is its own, and not an earlier or an older tenant's.
-    pub owns_names: bool,
+    /// What of what carries its name is its own, and not an earlier or an older tenant's.
+    pub owned: Owned,
     /// As in the spec.
     pub suspended: bool,
     /// As in the spec.
@@ -93,10 +96,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         .map_err(|error| invalid("metadata.name", error.to_string()))?;
     let uid = tenant.metadata.uid.clone().filter(|uid| !uid.is_empty());
     let uid = uid.ok_or_else(|| invalid("metadata.uid", "missing: the API server or the runtime sets it".into()))?;
-    let identity = world
-        .identity
-        .clone()
-        .unwrap_or_else(|| adoption::identity(tenant, adoption::asked(tenant), &world.tenancy.tenants, None));
+    let identity = world.identity(tenant);
     let spec = &tenant.spec;
     let allowance = tier::allowance(spec.tier, &platform.tiers);
     let namespace = spec.namespace.clone().unwrap_or_else(|| name.namespace());
@@ -134,6 +134,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         );
         problems.push(Problem::new(Reason::TooManyContextTypes, "spec.contextTypes", message));
     }
+    hub_spec::check(&hub, &mut problems);
     let mut context_types = Vec::new();
     for (index, listed) in spec.context_types.iter().enumerate() {
         // By what hubs compile it with: they would refuse every payload of the type.
@@ -146,7 +147,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         let field = format!("spec.contextTypes[{index}].partitions");
         context_types.push(row(
             listed,
-            existing_partitions(world, &name, &listed.name),
+            existing_partitions(world, platform, &name, &listed.name),
             &field,
             allowance.partitions,
             &mut problems,
@@ -163,15 +164,15 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         };
         context_types.push(row(
             &listed,
-            existing_partitions(world, &name, &listed.name),
+            existing_partitions(world, platform, &name, &listed.name),
             "",
             allowance.partitions,
             &mut problems,
         ));
     }
+    keep_types(world, platform, &mut context_types);
     context_types.sort_by(|left, right| left.name.cmp(&right.name));
-    let foreign = [Reason::NameCollision, Reason::RetainedData, Reason::NamespaceNotOurs];
-    let owns_names = !problems.iter().any(|problem| foreign.contains(&problem.reason));
+    let owned = owned(&name, &uid, &identity, &namespace, world);
     // What is on its way out is taken down, however wrong its spec is.
     if !problems.is_empty() && !deleting {
         return Err(problems);
@@ -179,7 +180,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     Ok(ValidatedTenant {
         not_acted_on: not_acted_on(tenant),
         rotate: tenant.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROTATE).cloned()),
-        limits: world.tenancy.tenant_limits(tenant, &allowance),
+        limits: effective_limits(tenant, world, platform),
         agent_limits: Tenancy::agent_base(tenant, &allowance),
         ceilings: allowance.quota_ceilings(),
         tier: spec.tier,
@@ -200,8 +201,31 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         range,
         hub,
         deleting,
-        owns_names,
+        owned,
     })
+}
+
+/// Limits of the tenant as a whole. A Quota that this version can't read limits as it did: nothing is loosened for it.
+pub(super) fn effective_limits(tenant: &Tenant, world: &World, platform: &Platform) -> Limits {
+    let limits = world.tenancy.tenant_limits(tenant, &tier::allowance(tenant.spec.tier, &platform.tiers));
+    let known = world.row().and_then(|row| serde_json::from_value::<Limits>(row.limits.clone()).ok());
+    match known.filter(|_| world.tenancy.has_unreadable(Kind::Quota)) {
+        Some(known) => limits.smallest(&known),
+        None => limits,
+    }
+}
+
+/// Context types stay as they are where what else decides about them is not known: how many partitions their topics have, while Kafka is
+/// away, and what an Agent publishes that this version can't read.
+fn keep_types(world: &World, platform: &Platform, context_types: &mut Vec<ContextTypeRow>) {
+    let Some(row) = world.row() else { return };
+    if platform.has_kafka() && world.kafka.away().is_some() {
+        context_types.clone_from(&row.context_types);
+    } else if world.tenancy.has_unreadable(Kind::Agent) {
+        let unwanted = row.context_types.iter().filter(|known| context_types.iter().all(|wanted| wanted.name != known.name));
+        let unwanted: Vec<ContextTypeRow> = unwanted.cloned().collect();
+        context_types.extend(unwanted);
+    }
 }
 
 fn check_neighbours(tenant: &Tenant, world: &World, identity: &Identity, namespace: &str, problems: &mut Vec<Problem>) {
@@ -259,10 +283,14 @@ pub(crate) fn above_tier(prefix: &str, limits: &Limits, ceiling: &Limits, tier: 
         .collect()
 }
 
-fn existing_partitions(world: &World, tenant: &TenantName, context_type: &str) -> Option<u32> {
+fn existing_partitions(world: &World, platform: &Platform, tenant: &TenantName, context_type: &str) -> Option<u32> {
     let topic = format!("{}{context_type}", tenant.topic_prefix());
-    let topics = world.kafka.as_ref().map_or(&world.postgres.topics, |kafka| &kafka.topics);
-    topics.get(&topic).map(|topic| topic.partitions)
+    let topics = if platform.has_kafka() {
+        world.kafka.known().map(|kafka| &kafka.topics)
+    } else {
+        world.postgres.known().map(|postgres| &postgres.topics)
+    };
+    topics?.get(&topic).map(|topic| topic.partitions)
 }
 
 fn row(listed: &ContextType, existing: Option<u32>, field: &str, most: u32, problems: &mut Vec<Problem>) -> ContextTypeRow {

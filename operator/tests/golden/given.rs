@@ -10,12 +10,13 @@ use acb_operator::{
     agent,
     effect::{
         kubernetes::{AUTHORITY, ObjectKey, SecretDetails},
-        postgres_observe::{LoginState, ObservedLogin},
+        postgres_observe::ObservedLogin,
     },
+    observed::{LoginState, ObservedKafka},
     plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, Step},
     platform::{Platform, PlatformBus, PlatformPostgres},
     tenancy::{Census, Tenancy},
-    tenant::{self, ObservedKafka},
+    tenant,
 };
 use serde_json::{Value, json};
 
@@ -78,7 +79,9 @@ pub(crate) fn quota_named(tenancy: &Tenancy, name: &str) -> Quota {
 }
 
 pub(crate) fn plan(tenant: &Tenant, world: &tenant::World, platform: &Platform) -> Plan {
-    tenant::plan::plan(&tenant::validate::validate(tenant, world, platform).unwrap(), world, platform)
+    let decision = tenant::decide(tenant, world, platform);
+    assert!(!matches!(decision, tenant::Decision::Refused { .. }), "{decision:?}");
+    decision.plan()
 }
 
 /// What there is after a plan was applied. An API server fills in fields of its own.
@@ -92,7 +95,7 @@ pub(crate) fn apply(world: &mut tenant::World, plan: &Plan) {
             }
             Step::Kubernetes(KubernetesStep::EnsureSecret { secret, asked, .. }) => {
                 // Nobody has told a store of it yet.
-                match (secret.name.as_str(), &mut world.kafka) {
+                match (secret.name.as_str(), world.kafka.known_mut()) {
                     ("hub-postgres", _) => {
                         world.previous_login = std::mem::replace(&mut world.login, LoginState::Refused);
                     }
@@ -112,22 +115,32 @@ pub(crate) fn apply(world: &mut tenant::World, plan: &Plan) {
                 world.secrets.retain(|secret| kind != "Secret" || secret.namespace != namespace || secret.object_name() != name);
                 world.objects.remove(&ObjectKey::new(&api_version, &kind, &namespace, &name));
             }
-            Step::Postgres(PostgresStep::ProjectTenant { tenant, .. }) => world.postgres.tenant = Some(tenant),
+            Step::Postgres(PostgresStep::ProjectTenant { tenant, .. }) => {
+                world.postgres.known_mut().unwrap().tenant = Some(tenant);
+            }
+            Step::Postgres(PostgresStep::ProjectAgent { agent, api_key, .. }) => {
+                let known = world.postgres.known_mut().unwrap();
+                if api_key.is_none() {
+                    known.api_keys.remove(&agent.id);
+                }
+                known.agents.insert(agent.id.clone(), agent);
+            }
             Step::Postgres(PostgresStep::EnsureTopic { topic, .. }) => {
-                world.postgres.topics.insert(topic.name.clone(), topic);
+                world.postgres.known_mut().unwrap().topics.insert(topic.name.clone(), topic);
             }
             Step::Postgres(PostgresStep::EnsureLogin { connection_limit, .. }) => {
                 let connection_limit = i32::try_from(connection_limit).unwrap();
-                world.postgres.login = Some(ObservedLogin { enabled: true, connection_limit, excess: false });
+                world.postgres.known_mut().unwrap().login =
+                    Some(ObservedLogin { enabled: true, connection_limit, excess: false });
                 (world.login, world.previous_login) = (LoginState::Works, LoginState::Refused);
             }
             Step::Postgres(PostgresStep::DisableLogin { .. }) => {
-                world.postgres.login.as_mut().unwrap().enabled = false;
+                world.postgres.known_mut().unwrap().login.as_mut().unwrap().enabled = false;
                 world.login = LoginState::Refused;
             }
             Step::Postgres(PostgresStep::RemoveTenant { .. }) => world.postgres = Default::default(),
             Step::Postgres(step) => panic!("not a step of a Tenant: {step:?}"),
-            Step::Kafka(step) => apply_kafka(world.kafka.get_or_insert_with(ObservedKafka::default), step),
+            Step::Kafka(step) => apply_kafka(world.kafka.known_mut().unwrap(), step),
         }
     }
 }

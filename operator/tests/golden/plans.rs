@@ -59,7 +59,7 @@ fn a_login_that_no_longer_serves_gets_its_next_generation() {
     let mut world = converged(&tenancy, &platform);
     let login = world.secrets.iter().find(|secret| secret.name == "hub-kafka").unwrap().clone();
     world.outdated.insert(login);
-    world.kafka.as_mut().unwrap().user = LoginState::Refused;
+    world.kafka.known_mut().unwrap().user = LoginState::Refused;
     let rotation = plan(&first(&tenancy), &world, &platform);
     let made = position(&rotation, "Secret acbhub-acme/hub-kafka-2");
     assert!(rotation.steps[made].to_string().contains("with the server's authorities"));
@@ -298,7 +298,7 @@ fn a_secret_that_was_deleted_is_made_anew_under_another_name() {
         world.secrets.remove(&gone);
         match name {
             "hub-postgres" => world.login = LoginState::Refused,
-            "hub-kafka" => world.kafka.as_mut().unwrap().user = LoginState::Refused,
+            "hub-kafka" => world.kafka.known_mut().unwrap().user = LoginState::Refused,
             _ => {}
         }
         let steps = plan(&first(&tenancy), &world, &platform);
@@ -456,18 +456,18 @@ fn an_agent_that_no_agent_stands_for_is_shut_out() {
     let known = agent_world(&world.tenancy, &platform);
     let row = agent::plan::agent_row(&agent::validate::validate(&worker, &known).unwrap());
     let id = row.id.clone();
-    world.postgres.agents.insert(id.clone(), row.clone());
-    world.postgres.api_keys.insert(id.clone(), Vec::new());
+    world.postgres.known_mut().unwrap().agents.insert(id.clone(), row.clone());
+    world.postgres.known_mut().unwrap().api_keys.insert(id.clone(), Vec::new());
     assert_eq!(plan(&tenant, &world, &platform), Plan::default());
 
     // It was let go while its tenant was away, and the tenant is back.
     world.tenancy.agents.retain(|agent| agent.metadata.uid != worker.metadata.uid);
-    world.postgres.login = None;
+    world.postgres.known_mut().unwrap().login = None;
     let shut_out = plan(&tenant, &world, &platform);
     assert!(position(&shut_out, "postgres agent worker-a (agent-full, suspended") < position(&shut_out, "postgres login"));
     assert!(shut_out.to_string().contains("; no key)"));
-    world.postgres.agents.insert(id.clone(), acb_operator::plan::AgentRow { suspended: true, ..row });
-    world.postgres.api_keys.remove(&id);
+    world.postgres.known_mut().unwrap().agents.insert(id.clone(), acb_operator::plan::AgentRow { suspended: true, ..row });
+    world.postgres.known_mut().unwrap().api_keys.remove(&id);
     assert!(!plan(&tenant, &world, &platform).to_string().contains("worker-a"), "once");
 }
 

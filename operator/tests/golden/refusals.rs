@@ -172,12 +172,13 @@ fn partitions_never_shrink() {
         cleanup: "delete".into(),
         max_message_bytes: 2_097_152,
     };
-    let grown = |world: &mut tenant::World| _ = world.postgres.topics.insert(topic.name.clone(), topic.clone());
+    let grown =
+        |world: &mut tenant::World| _ = world.postgres.known_mut().unwrap().topics.insert(topic.name.clone(), topic.clone());
     let problems = refused(&tenant_text("acme", "{tier: Starter, contextTypes: [{name: a, partitions: 2}]}"), grown);
     assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::PartitionsShrink, "spec.contextTypes[0].partitions"));
     let given = tenancy(&tenant_text("acme", "{tier: Starter, contextTypes: [{name: a}]}"));
     let mut world = world(&given);
-    world.postgres.topics.insert(topic.name.clone(), topic.clone());
+    world.postgres.known_mut().unwrap().topics.insert(topic.name.clone(), topic.clone());
     let row = tenant::validate::validate(&given.tenants[0], &world, &platform()).unwrap().context_types.remove(0);
     assert_eq!(row.partitions, 6, "what the spec is silent about stays");
 }

@@ -12,7 +12,7 @@ use acb_kafka::{
 use acb_operator::{
     effect::{kafka::KafkaEffect, kafka_announce::KafkaAnnouncer, postgres::GenerationAnnouncer, postgres_observe::LoginState},
     plan::{KafkaQuota, KafkaStep, Plan, SecretRef, Step},
-    tenant::World,
+    tenant::{self, World},
 };
 use acb_testbed::{Kafka, KafkaListener};
 use rdkafka::{
@@ -54,7 +54,7 @@ impl Bench {
     async fn observe(&mut self) {
         let mut observed = self.effect.observe(&self.user, "acb.acme.").await.unwrap();
         observed.user = self.effect.login_state(&self.user, &password("acbhub-acme")).await;
-        self.world.kafka = Some(observed);
+        self.world.kafka = tenant::Read::Known(observed);
     }
 
     async fn planned(&mut self) -> Vec<KafkaStep> {
@@ -104,7 +104,7 @@ impl Bench {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             self.observe().await;
-            let risks = &self.world.kafka.as_ref().unwrap().risks;
+            let risks = &self.world.kafka.known().unwrap().risks;
             if risks.len() == wanted.len() && risks.iter().zip(wanted).all(|(risk, wanted)| risk.contains(wanted)) {
                 return;
             }
@@ -138,7 +138,7 @@ async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
     assert_eq!(fresh.len(), 9, "{fresh:?}");
     bench.effect.apply(&fresh, &Passwords).await.unwrap();
     assert_eq!(bench.planned().await, []);
-    assert_eq!(bench.world.kafka.as_ref().unwrap().topics.len(), 6);
+    assert_eq!(bench.world.kafka.known().unwrap().topics.len(), 6);
 
     bench.set("acb.acme.documents", "retention.ms", "1000").await;
     bench.heals(&["topic acb.acme.documents"]).await;
@@ -170,7 +170,7 @@ async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
     // Partitions grow, and what is not set keeps what there is.
     bench.world.tenancy.tenants[0].spec.context_types[0].partitions = Some(6);
     bench.heals(&["topic acb.acme.documents (6 partitions"]).await;
-    assert_eq!(bench.world.kafka.as_ref().unwrap().topics["acb.acme.documents"].partitions, 6);
+    assert_eq!(bench.world.kafka.known().unwrap().topics["acb.acme.documents"].partitions, 6);
     bench.world.tenancy.tenants[0].spec.context_types[0].partitions = None;
     assert_eq!(bench.planned().await, []);
 }
@@ -181,7 +181,7 @@ async fn what_the_brokers_are_set_to_is_judged_and_healed_of_itself() {
     let steps = bench.planned().await;
     bench.effect.apply(&steps, &Passwords).await.unwrap();
     bench.observe().await;
-    assert_eq!(bench.world.kafka.as_ref().unwrap().risks, Vec::<String>::new(), "the testbed's broker is set as it should be");
+    assert_eq!(bench.world.kafka.known().unwrap().risks, Vec::<String>::new(), "the testbed's broker is set as it should be");
     bench.set_broker("unclean.leader.election.enable", Some("true")).await;
     bench.until_risks(&["unclean.leader.election.enable=true"]).await;
     bench.set_broker("unclean.leader.election.enable", None).await;
@@ -211,10 +211,13 @@ async fn a_tenant_that_goes_takes_its_own_and_nothing_else() {
     bench.effect.apply(&crate::tenant("acme2"), &Passwords).await.unwrap();
     let fresh = bench.planned().await;
     bench.effect.apply(&fresh, &Passwords).await.unwrap();
+    // By which its topics are known to be its own.
+    let row = tenant::validate::validate(&first(&bench.world.tenancy), &bench.world, &kafka_platform()).unwrap();
+    bench.world.postgres.known_mut().unwrap().tenant = Some(tenant::plan::tenant_row(&row));
     let tenant = &mut bench.world.tenancy.tenants[0];
     tenant.metadata.deletion_timestamp = serde_json::from_str("\"2025-01-01T00:00:00Z\"").unwrap();
     bench.heals(&["kafka user"]).await;
-    assert_eq!(bench.world.kafka.as_ref().unwrap().topics.len(), 6, "retained");
+    assert_eq!(bench.world.kafka.known().unwrap().topics.len(), 6, "retained");
 
     bench.world.tenancy.tenants[0].spec.deletion_policy = Some(acb_crds::tenant::DeletionPolicy::Delete);
     let removal = bench.planned().await;
@@ -225,7 +228,7 @@ async fn a_tenant_that_goes_takes_its_own_and_nothing_else() {
         assert!(Instant::now() < deadline, "{:?}", bench.world.kafka);
         sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(bench.world.kafka.as_ref().unwrap().quota, KafkaQuota::default());
+    assert_eq!(bench.world.kafka.known().unwrap().quota, KafkaQuota::default());
     let neighbour = bench.effect.observe("acme2", "acb.acme2.").await.unwrap();
     assert!(neighbour.has_user && neighbour.acls && neighbour.topics.len() == 1, "{neighbour:?}");
 }

@@ -6,8 +6,12 @@ mod denials;
 mod disk;
 mod effect;
 mod excess;
+#[path = "../golden/given.rs"]
+#[allow(dead_code)]
+mod given;
 mod operator;
 mod positions;
+mod rotation;
 mod schema;
 mod walls;
 mod world;

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use acb_crds::names::TenantName;
 use acb_operator::{
     agent,
     effect::{
@@ -13,8 +14,8 @@ use acb_operator::{
     runtime::kubernetes::config::Config,
     tenancy::{self, Census, Tenancy},
     tenant::{
-        self,
-        fetch::{PostgresReader, fetch},
+        self, Decision,
+        fetch::{Hubs, PostgresReader, Sources, fetch},
     },
 };
 use async_trait::async_trait;
@@ -69,10 +70,16 @@ impl Outside {
             (tenancy.agents, tenancy.quotas) = (self.all("Agent", Some(&space))?, self.all("Quota", Some(&space))?);
             let failed = |error: EffectError| format!("{name}: {error}");
             let platform = &told.platform;
-            let world = fetch(tenant, tenancy.clone(), self, &postgres, kafka.as_ref(), platform).await.map_err(failed)?;
-            let validated = tenant::validate::validate(tenant, &world, platform).map_err(|why| format!("{name}: {why:?}"))?;
-            let plan = tenant::plan::plan(&validated, &world, platform);
-            lines.extend(plan.steps.iter().map(|step| format!("{name}: {step}")));
+            let sources = Sources { objects: self, postgres: Ok(&postgres), kafka: Ok(kafka.as_ref()), hubs: &Unseen };
+            let world = fetch(tenant, tenancy.clone(), &sources, platform).await;
+            let decision = tenant::decide(tenant, &world, platform);
+            if let Decision::Refused { problems, .. } = &decision {
+                return Err(format!("{name}: {problems:?}"));
+            }
+            if let Some(why) = world.away().into_iter().next() {
+                return Err(failed(why));
+            }
+            lines.extend(decision.plan().steps.iter().map(|step| format!("{name}: {step}")));
             let census = Arc::new(Census::of(&space, tenancy, platform));
             let shared = agent::fetch::fetch_shared(&space, Arc::clone(&census), self, &postgres.pool).await.map_err(failed)?;
             for agent in &census.tenancy().agents {
@@ -85,6 +92,15 @@ impl Outside {
         }
         postgres.pool.close().await;
         Ok(lines)
+    }
+}
+
+/// From outside nobody sees whether a hub was rolled out.
+struct Unseen;
+
+impl Hubs for Unseen {
+    fn is_rolled_out(&self, _: &TenantName) -> bool {
+        false
     }
 }
 

@@ -8,15 +8,17 @@ use std::{
 
 use acb_crds::{
     Agent, Quota, Tenant,
+    names::TenantName,
     schema::{Kind, ObjectRef},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::kinds::WatchedKind;
 use crate::{
     effect::kubernetes::ObjectKey,
-    tenancy::{self, Tenancy},
+    tenancy::{self, Tenancy, Unreadable},
 };
 
 /// An object that is otherwise than before.
@@ -139,6 +141,7 @@ impl Cache {
             tenants: inner.tenants.values().cloned().collect(),
             agents: inner.agents.get(namespace).into_iter().flatten().map(|(_, agent)| agent.clone()).collect(),
             quotas: inner.quotas.get(namespace).into_iter().flatten().map(|(_, quota)| quota.clone()).collect(),
+            unreadable: inner.unreadable_of(namespace),
         }
     }
 
@@ -166,7 +169,7 @@ fn typed<T: DeserializeOwned>(
     name: &str,
     object: Option<&Value>,
 ) -> Result<(), serde_json::Error> {
-    // What can't be read is as if it were not there, rather than as it was.
+    // What can't be read is not as it was; that it is there is kept with why (`unreadable_of`).
     map.remove(name);
     if let Some(object) = object {
         map.insert(name.to_owned(), T::deserialize(object)?);
@@ -175,6 +178,22 @@ fn typed<T: DeserializeOwned>(
 }
 
 impl Inner {
+    /// Every Tenant, and the Agents and Quotas of a namespace, that can't be read, with what of them can.
+    fn unreadable_of(&self, namespace: &str) -> Vec<Unreadable> {
+        let known = |resource: &ObjectRef| {
+            let key = ObjectKey::new(acb_crds::API_VERSION, resource.kind.as_str(), &resource.namespace, &resource.name);
+            let object = &self.objects.get(&resource.namespace)?.get(&key)?.object;
+            let metadata: ObjectMeta = serde_json::from_value(object.get("metadata")?.clone()).ok()?;
+            let space = (resource.kind == Kind::Tenant).then(|| {
+                let given = object.pointer("/spec/namespace").and_then(Value::as_str).map(str::to_owned);
+                given.or_else(|| TenantName::parse(&resource.name).ok().map(|name| name.namespace()))
+            });
+            Some(Unreadable { kind: resource.kind, metadata, space: space.flatten() })
+        };
+        let here = self.unreadable.keys().filter(|resource| resource.kind == Kind::Tenant || resource.namespace == namespace);
+        here.filter_map(known).collect()
+    }
+
     fn remove(&mut self, key: &ObjectKey, version: u64) -> Option<Change> {
         let objects = self.objects.get_mut(&key.namespace)?;
         if objects.get(key).is_none_or(|known| known.version > version) {
@@ -256,6 +275,8 @@ mod tests {
         assert_eq!(cache.namespaces(), BTreeSet::from(["acb-acme".to_owned()]));
         cache.put(tenant("Golden", 2));
         assert!(cache.namespaces().is_empty() && cache.unreadable().len() == 1);
+        let known = cache.tenancy("elsewhere").unreadable;
+        assert_eq!((known[0].kind, known[0].space.as_deref()), (Kind::Tenant, Some("acb-acme")), "it is there all the same");
         cache.put(tenant("Free", 3));
         assert!(cache.unreadable().is_empty());
     }

@@ -31,10 +31,10 @@ use crate::{
         runtime::{Database, Runtime},
     },
     tenancy::Tenancy,
-    tenant::validate::ValidatedTenant,
+    tenant::{fetch::Hubs, validate::ValidatedTenant},
 };
 
-/// A deletion that can't be finished is let go after this, and says what is left behind.
+/// A deletion that kept failing for so long is let go, and says what is left behind.
 const DELETION_BOUND: Duration = Duration::from_secs(300);
 /// An event is worth a moment, and no more.
 const EVENT_WITHIN: Duration = Duration::from_secs(2);
@@ -79,6 +79,12 @@ impl Cluster {
             resource_version: text("/metadata/resourceVersion"),
             field_path: None,
         }
+    }
+}
+
+impl Hubs for Cluster {
+    fn is_rolled_out(&self, tenant: &TenantName) -> bool {
+        hub::outcome(self.hub_object(tenant, "apps/v1", "Deployment").as_deref()) == Outcome::Ready
     }
 }
 
@@ -159,10 +165,6 @@ impl Runtime for Cluster {
 
     fn hub(&self, tenant: &ValidatedTenant) -> Outcome {
         hub::outcome(self.hub_object(&tenant.name, "apps/v1", "Deployment").as_deref())
-    }
-
-    fn is_rolled_out(&self, tenant: &TenantName) -> bool {
-        hub::outcome(self.hub_object(tenant, "apps/v1", "Deployment").as_deref()) == Outcome::Ready
     }
 
     fn endpoints(&self, tenant: &TenantName) -> Vec<String> {

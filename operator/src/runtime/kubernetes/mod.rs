@@ -28,5 +28,4 @@ mod watch;
 
 /// Who wrote a field.
 const FIELD_MANAGER: &str = "acb-operator";
-/// What holds a Tenant or an Agent until it is taken down.
-const FINALIZER: &str = "acb.dev/cleanup";
+use acb_crds::names::FINALIZER;

@@ -35,10 +35,11 @@ use crate::{
     preview::{
         Against, Found, Planned, Report, overlay,
         question::{MAX_ANSWER_BYTES, MAX_OBJECTS, Question, VERB},
-        tenancy::{Decided, Sources, decide},
+        tenancy::{Decided, decide},
     },
     reconcile::runtime::Runtime as _,
     tenancy,
+    tenant::fetch::Sources,
 };
 
 /// So many reviews are asked for at a time.
@@ -190,7 +191,7 @@ impl Plans {
         }
         for Asked { object, checked } in asked {
             if let Err(problems) = checked {
-                report.objects.push(Planned { object, also: false, found: Found::from(&Err(problems)) });
+                report.objects.push(Planned { object, also: false, found: Found::from(&Err(problems.into())) });
             }
         }
         report.objects.extend(self.veil(caller, also).await?);
@@ -326,7 +327,7 @@ fn namespace(resource: &Resource) -> Option<String> {
 fn is_news(decided: &Decided) -> bool {
     match &decided.decision {
         Ok(plan) => !plan.steps.is_empty(),
-        Err(_) => !decided.was_stalled,
+        Err(refused) => !decided.was_stalled || !refused.restraint.steps.is_empty(),
     }
 }
 
@@ -338,7 +339,7 @@ async fn read(cluster: &Cluster, namespace: &str, given: &[Resource]) -> Result<
     ended.end();
     let kafka = cluster.kafka()?.map(|kafka| kafka.fenced(ended, Duration::ZERO));
     let objects = ReadOnly(cluster.objects());
-    let sources = Sources { objects: &objects, postgres: &database.reader, kafka: kafka.as_ref() };
+    let sources = Sources { objects: &objects, postgres: Ok(&database.reader), kafka: Ok(kafka.as_ref()), hubs: cluster };
     decide(namespace, tenancy, Some(&sources), cluster.platform()).await
 }
 

@@ -265,7 +265,7 @@ async fn what_changes_along_is_said_and_shown_to_who_may_see_it() {
     });
     let report = world.ask("tina", &[quota]).await.unwrap();
     assert!(matches!(found(&report, "Tenant acme"), Found::Hidden { hidden_steps } if *hidden_steps > 0), "{report}");
-    let Found::Refused { problems } = found(&report, "Agent acb-acme/older") else { panic!("{report}") };
+    let Found::Refused { problems, .. } = found(&report, "Agent acb-acme/older") else { panic!("{report}") };
     assert!(problems[0].message.contains("allows 0 agents"), "{problems:?}");
     assert!(report.objects.iter().all(|planned| planned.also == (planned.object.name != "few")));
 }
@@ -276,7 +276,7 @@ async fn a_change_that_the_api_server_would_refuse_is_refused() {
     let types = |partitions: u32| json!({"tier": "Free", "contextTypes": [{"name": "notes", "partitions": partitions}]});
     world.put(&tenant("acme", &types(4)));
     let report = world.ask("ed", &[tenant("acme", &types(2)), tenant("globex", &json!({"tier": "Free"}))]).await.unwrap();
-    let Found::Refused { problems } = found(&report, "Tenant acme") else { panic!("{report}") };
+    let Found::Refused { problems, .. } = found(&report, "Tenant acme") else { panic!("{report}") };
     assert!(problems[0].message.contains("only grow"), "{problems:?}");
     assert!(text(found(&report, "Tenant globex")).contains("acbhub-globex"));
     assert!(report.has_refusals() && report.has_changes());
@@ -325,7 +325,7 @@ async fn the_problems_of_a_question_have_a_bound() {
         .objects
         .iter()
         .map(|planned| match &planned.found {
-            Found::Refused { problems } => problems.len(),
+            Found::Refused { problems, .. } => problems.len(),
             other => panic!("{other:?}"),
         })
         .collect();

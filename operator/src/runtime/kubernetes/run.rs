@@ -194,7 +194,7 @@ impl Process {
         self.leading.send_replace(Some(Arc::clone(&cluster)));
         let waits = Waits { resync: self.config.resync, waiting: WAITING };
         let mut turns = Turns {
-            tenancies: Arc::new(Tenancies { runtime: Arc::clone(&cluster) as _ }),
+            tenancies: Arc::new(Tenancies::new(Arc::clone(&cluster) as _)),
             cluster: Arc::clone(&cluster),
             schedule: Schedule::new(self.config.concurrency, waits),
             jobs: Jobs::default(),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use acb_crds::{
     Tenant,
     names::{
-        TenantName,
-        annotations::{ADOPT, ROTATE},
+        FINALIZER, TenantName,
+        annotations::{ADOPT, FORCE_RELEASE, ROTATE},
     },
     schema::Kind,
 };
@@ -31,15 +31,23 @@ pub(super) fn wakes(change: &Change, tenants: &[Tenant]) -> BTreeSet<String> {
     }
 }
 
-/// Of a resource a status is this operator's own doing, and so is a finalizer; most annotations are other programs'.
+/// Of a resource a status is this operator's own doing; most annotations are other programs'. Of its finalizers only ours counts, which
+/// others may take away: then nothing would hold what is deleted.
 fn is_meaningful(change: &Change) -> bool {
     let said = |object: &Option<std::sync::Arc<Value>>| {
         let object = object.as_ref()?;
         let of = |pointer: &str| object.pointer(pointer).cloned();
         let metadata = ["uid", "labels", "deletionTimestamp"].map(|name| of(&format!("/metadata/{name}")));
         let annotation = |name: &str| object.pointer("/metadata/annotations")?.get(name).cloned();
-        Some((of("/spec"), metadata, [ADOPT, ROTATE].map(annotation)))
+        Some((of("/spec"), metadata, [ADOPT, FORCE_RELEASE, ROTATE].map(annotation)))
     };
+    let is_held = |object: &Option<std::sync::Arc<Value>>| {
+        let listed = object.as_ref().and_then(|object| object.pointer("/metadata/finalizers")?.as_array());
+        listed.into_iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    };
+    if is_held(&change.before) && !is_held(&change.now) {
+        return true;
+    }
     said(&change.before) != said(&change.now)
 }
 
@@ -112,10 +120,14 @@ mod tests {
         let metadata = |annotations: Value| json!({"metadata": {"name": "acme", "uid": "acme", "annotations": annotations}});
         let annotated = tenant("acme", &metadata(json!({"kubectl.kubernetes.io/last-applied-configuration": "{}"})));
         assert!(wakes(&change(Some(before.clone()), Some(annotated)), &known()).is_empty());
-        for asked in [ADOPT, ROTATE] {
+        for asked in [ADOPT, FORCE_RELEASE, ROTATE] {
             let annotated = tenant("acme", &metadata(json!({asked: "now"})));
             assert_eq!(wakes(&change(Some(before.clone()), Some(annotated)), &known()).len(), 1, "{asked}");
         }
+        let held = |by: &[&str]| tenant("acme", &json!({"metadata": {"name": "acme", "uid": "acme", "finalizers": by}}));
+        let (ours, others) = (held(&[FINALIZER, "else.where/x"]), held(&["else.where/x"]));
+        assert!(wakes(&change(Some(before.clone()), Some(ours.clone())), &known()).is_empty(), "of our own doing");
+        assert_eq!(wakes(&change(Some(ours), Some(others)), &known()).len(), 1, "taken away by hand");
         let edited = tenant("acme", &json!({"spec": {"tier": "Starter"}}));
         assert_eq!(wakes(&change(Some(before), Some(edited)), &known()), BTreeSet::from(["acb-acme".to_owned()]));
     }

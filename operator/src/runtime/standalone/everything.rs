@@ -46,6 +46,7 @@ impl Everything {
     pub(super) fn tenancy(self, namespace: &str) -> Tenancy {
         let here = |found: &Option<String>| found.as_deref() == Some(namespace);
         Tenancy {
+            unreadable: Vec::new(),
             tenants: self.tenants,
             agents: self.agents.into_iter().filter(|agent| here(&agent.metadata.namespace)).collect(),
             quotas: self.quotas.into_iter().filter(|quota| here(&quota.metadata.namespace)).collect(),

@@ -8,6 +8,7 @@ use std::{
 
 use acb_crds::{
     document::Loaded,
+    names::TenantName,
     schema::{ObjectRef, Resource},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,8 +16,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use uuid::Uuid;
 
 use super::{
+    deployments::{self, Running},
     objects::ObjectStore,
-    resources, run,
+    reconcile, resources, run,
     state::{self, StateDir, StateError},
 };
 use crate::{
@@ -27,12 +29,9 @@ use crate::{
         kafka_access::{KafkaAccess, KafkaOptions},
     },
     platform::{Platform, PlatformBus, PlatformPostgres},
-    preview::{
-        Against, Found, Planned, Report,
-        tenancy::{Sources, decide},
-    },
+    preview::{Against, Found, Planned, Report, tenancy::decide},
     tenancy::{self, Tenancy},
-    tenant::fetch::PostgresReader,
+    tenant::fetch::{Hubs, PostgresReader, Sources},
 };
 
 /// Why there is no preview.
@@ -44,6 +43,18 @@ pub enum PreviewError {
     /// The world could not be read.
     #[error(transparent)]
     World(#[from] EffectError),
+}
+
+/// What `acb dev` wrote down of what runs.
+struct Written {
+    store: Option<Arc<ObjectStore>>,
+    running: Running,
+}
+
+impl Hubs for Written {
+    fn is_rolled_out(&self, tenant: &TenantName) -> bool {
+        self.store.as_ref().is_some_and(|store| reconcile::is_rolled_out(store, &self.running, tenant))
+    }
 }
 
 /// Plans for what a folder holds, against a state folder where `acb dev` runs from one, else against nothing.
@@ -61,8 +72,12 @@ pub async fn preview(loaded: Loaded, state: Option<&StateDir>) -> Result<Report,
     let refused = loaded.errors.iter().map(ToString::to_string).collect();
     let mut report = Report { against, refused, ..Report::default() };
     let tenancies = gather(loaded.resources.into_iter().map(|(_, resource)| resource), store.as_deref())?;
+    let running = state.map(deployments::read_running).transpose()?.unwrap_or_default();
+    let hubs = Written { store: store.clone(), running };
     let sources = match (&reader, &store) {
-        (Some(postgres), Some(store)) => Some(Sources { objects: store.as_ref(), postgres, kafka: kafka.as_ref() }),
+        (Some(postgres), Some(store)) => {
+            Some(Sources { objects: store.as_ref(), postgres: Ok(postgres), kafka: Ok(kafka.as_ref()), hubs: &hubs })
+        }
         _ => None,
     };
     let mut here: BTreeSet<ObjectRef> = loaded.errors.iter().filter_map(|refused| refused.object.clone()).collect();

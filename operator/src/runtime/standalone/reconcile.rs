@@ -35,7 +35,10 @@ use crate::{
         tenancies::with_conditions,
     },
     tenancy::Tenancy,
-    tenant::{fetch::PostgresReader, validate::ValidatedTenant},
+    tenant::{
+        fetch::{Hubs, PostgresReader},
+        validate::ValidatedTenant,
+    },
 };
 
 /// One machine.
@@ -68,6 +71,22 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+impl Hubs for Machine {
+    fn is_rolled_out(&self, tenant: &TenantName) -> bool {
+        is_rolled_out(&self.store, &self.running.borrow(), tenant)
+    }
+}
+
+/// Whether every replica of a hub runs as its Deployment says now, by what is written down of both.
+pub(super) fn is_rolled_out(store: &ObjectStore, running: &Running, tenant: &TenantName) -> bool {
+    let space = tenant.hub_namespace();
+    let found = store.read_object(&ObjectKey::new("apps/v1", "Deployment", &space, HUB)).ok().flatten();
+    let Some(planned) = found.and_then(|found| Workload::from_deployment(&found).ok()) else { return false };
+    // What runs is written down a moment after what was planned.
+    let hub = running.deployments.get(&format!("{space}/{HUB}")).filter(|hub| hub.revision == planned.revision);
+    hub.is_some_and(|hub| hub.is_ready() && hub.outdated == 0)
 }
 
 #[async_trait]
@@ -130,16 +149,6 @@ impl Runtime for Machine {
         let why = hub.pods.iter().find(|(_, pod)| !pod.ready && !pod.message.is_empty());
         let why = why.map(|(name, pod)| format!("; {name}: {}", pod.message)).unwrap_or_default();
         Outcome::Waiting(format!("the hub has {} of {} replicas ready{why}", hub.ready.min(tenant.replicas), tenant.replicas))
-    }
-
-    fn is_rolled_out(&self, tenant: &TenantName) -> bool {
-        let space = tenant.hub_namespace();
-        let found = self.store.read_object(&ObjectKey::new("apps/v1", "Deployment", &space, HUB)).ok().flatten();
-        let Some(planned) = found.and_then(|found| Workload::from_deployment(&found).ok()) else { return false };
-        let running = self.running.borrow();
-        // What runs is written down a moment after what was planned.
-        let hub = running.deployments.get(&format!("{space}/{HUB}")).filter(|hub| hub.revision == planned.revision);
-        hub.is_some_and(|hub| hub.is_ready() && hub.outdated == 0)
     }
 
     fn endpoints(&self, tenant: &TenantName) -> Vec<String> {

@@ -249,7 +249,7 @@ impl Standalone {
         let machine =
             Arc::new(Machine { store, resources, reader, postgres, kafka, platform, running: running.clone(), refused });
         let reconciler = Loop {
-            tenancies: Arc::new(Tenancies { runtime: Arc::clone(&machine) as _ }),
+            tenancies: Arc::new(Tenancies::new(Arc::clone(&machine) as _)),
             machine,
             refused: refused_sender,
             running,
