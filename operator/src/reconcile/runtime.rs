@@ -54,6 +54,10 @@ pub(crate) trait Runtime: Send + Sync {
     fn is_rolled_out(&self, tenant: &TenantName) -> bool;
     /// `host:port` of each way to the hub.
     fn endpoints(&self, tenant: &TenantName) -> Vec<String>;
+    /// What of a tenant others change each time that it was set right, and who.
+    fn conflicts(&self, _: &ValidatedTenant) -> Vec<String> {
+        Vec::new()
+    }
     /// After so long a deletion ends, whatever is left behind; `None`: it is tried for ever.
     fn deletion_bound(&self) -> Option<std::time::Duration>;
 }

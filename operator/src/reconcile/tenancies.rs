@@ -160,7 +160,8 @@ impl Tenancies {
             }
         };
         let agents = i64::try_from(tenancy.agents.len()).unwrap_or(i64::MAX);
-        let seen = tenant::status::Seen { endpoints, agents, credentials, risks };
+        let conflicts = validated.as_ref().map(|validated| self.runtime.conflicts(validated)).unwrap_or_default();
+        let seen = tenant::status::Seen { endpoints, agents, credentials, risks, conflicts };
         let status = tenant::status::status(tenant, validated.as_ref(), &outcome, &seen, platform, &super::now());
         let before = tenant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         self.save_status(&object, before, &status.conditions, &status).await?;
@@ -336,7 +337,9 @@ impl Tenancies {
         let status = serde_json::to_value(status)
             .map_err(|error| EffectError::refused("the operator", format!("the status of {object} is no JSON: {error}")))?;
         self.runtime.set_status(object, status).await?;
-        for news in [news::of_conditions(before, now), news::of_risk(before, now)].into_iter().flatten() {
+        for news in
+            [news::of_conditions(before, now), news::of_risk(before, now), news::of_conflict(before, now)].into_iter().flatten()
+        {
             self.runtime.tell(object, news).await;
         }
         Ok(())

@@ -8,6 +8,7 @@ pub mod hub;
 pub mod hub_secrets;
 pub mod namespace;
 pub mod network;
+pub mod object_quota;
 pub mod opening;
 mod orphan;
 pub mod plan;

@@ -6,7 +6,8 @@ use acb_crds::tenant::DeletionPolicy;
 use serde_json::{Value, json};
 
 use super::{
-    World, access, bandwidth, hub, hub_secrets::HubSecrets, network, orphan, rotation, scaling, space, validate::ValidatedTenant,
+    World, access, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, rotation, scaling, space,
+    validate::ValidatedTenant,
 };
 use crate::{
     difference,
@@ -55,9 +56,13 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     };
     optional(access::admins(tenant), admins_key(tenant), &mut steps);
     optional(scaling::autoscaler(tenant), hub_key(tenant, scaling::AUTOSCALER), &mut steps);
-    for object in
-        [access::hub(tenant), scaling::disruption_budget(tenant), hub::config_map(tenant, platform), hub::service(tenant)]
-    {
+    for object in [
+        object_quota::resource_quota(tenant),
+        access::hub(tenant),
+        scaling::disruption_budget(tenant),
+        hub::config_map(tenant, platform),
+        hub::service(tenant),
+    ] {
         apply(object, &mut steps);
     }
     // Not part of the mark: an autoscaler that changes it has changed nothing of ours.
@@ -66,8 +71,10 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     apply_marked(deployment, &mut steps);
     // The last: not every cluster knows the kind, and nothing else is to wait for it.
     optional(network::tls_route(tenant), hub_key(tenant, network::TLS_ROUTE), &mut steps);
-    if steps.is_empty() {
-        steps = rotation::remove_replaced(tenant, world, &secrets);
+    // An object that someone else changes each time that it is applied must not keep old credentials alive. Whatever is still to be made
+    // or to be told a store does.
+    if steps.iter().all(|step| matches!(step, Step::Kubernetes(KubernetesStep::Apply { .. }))) {
+        steps.extend(rotation::remove_replaced(tenant, world, &secrets));
     }
     Plan { steps }
 }
@@ -219,6 +226,8 @@ fn remove(world: &World, key: &ObjectKey, steps: &mut Vec<Step>) {
 /// A namespace that the platform gave stays, without what ACB has in it; the operator's way in goes last.
 fn release(tenant: &ValidatedTenant, world: &World, steps: &mut Vec<Step>) {
     remove(world, &admins_key(tenant), steps);
+    let (api_version, kind) = object_quota::RESOURCE_QUOTA;
+    remove(world, &ObjectKey::new(api_version, kind, &tenant.namespace, objects::OBJECT_QUOTA), steps);
     let (api_version, kind) = access::ROLE_BINDING;
     remove(world, &ObjectKey::new(api_version, kind, &tenant.namespace, objects::OPERATOR), steps);
     let found = world.objects.get(&ObjectKey::new("v1", "Namespace", "", &tenant.namespace));
