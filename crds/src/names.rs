@@ -38,6 +38,8 @@ pub mod objects {
     pub const CA: &str = "acb-ca";
     /// The RoleBinding that lets the operator into a namespace, and its ServiceAccount.
     pub const OPERATOR: &str = "acb-operator";
+    /// The ResourceQuota of the tenant's namespace.
+    pub const OBJECT_QUOTA: &str = "acb-objects";
     /// The RoleBinding of the tenant's admins, in the tenant's namespace.
     pub const TENANT_ADMINS: &str = "acb-tenant-admins";
 }

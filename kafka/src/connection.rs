@@ -1,6 +1,13 @@
 //! The connection: TCP or TLS, then SASL, then requests one after the other.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::{
@@ -31,6 +38,8 @@ pub struct Settings {
     password: Zeroizing<String>,
     tls: Option<Arc<ClientConfig>>,
     patience: Duration,
+    /// Which broker answered last. Shared by clones: the next connection begins there.
+    first: Arc<AtomicUsize>,
 }
 
 impl Settings {
@@ -43,6 +52,7 @@ impl Settings {
             password: Zeroizing::new(password.to_owned()),
             tls: None,
             patience: Duration::from_secs(3),
+            first: Arc::default(),
         }
     }
 
@@ -74,6 +84,18 @@ impl Settings {
         username.clone_into(&mut self.username);
         self.password = Zeroizing::new(password.to_owned());
         self
+    }
+
+    fn brokers(&self) -> Vec<&str> {
+        self.bootstrap_servers.split(',').map(str::trim).collect()
+    }
+
+    /// The brokers in the order in which they are tried, each with its place in the list.
+    fn order(&self) -> Vec<(usize, &str)> {
+        let mut order: Vec<_> = self.brokers().into_iter().enumerate().collect();
+        let first = self.first.load(Ordering::Relaxed) % order.len().max(1);
+        order.rotate_left(first);
+        order
     }
 
     /// Where the brokers are.
@@ -115,19 +137,36 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 pub struct Connection {
     wire: Box<dyn Wire>,
     broker: String,
+    /// Its place in the list, and which one is tried first.
+    place: usize,
+    first: Arc<AtomicUsize>,
     patience: Duration,
     correlation: i32,
 }
 
 impl Connection {
-    /// To the first of the brokers that answers.
+    /// To the first of the brokers that answers, beginning with the one that answered last. One that takes the connection and says nothing
+    /// more is passed over as one that is away.
     ///
     /// # Errors
     /// [`Error::Login`] where one answers and refuses the login; [`Error::Unreachable`] where none does.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
-        let mut connection = Self::open_anonymous(settings).await?;
-        connection.log_in(settings).await?;
-        Ok(connection)
+        let mut failed = Error::Unreachable(settings.bootstrap_servers.clone(), "no broker is named".to_owned());
+        for (place, broker) in settings.order() {
+            let attempt = async {
+                let mut connection = Self::dial(settings, place, broker).await?;
+                connection.log_in(settings).await?;
+                Ok(connection)
+            };
+            match attempt.await {
+                Err(error @ (Error::Unreachable(..) | Error::Protocol(_))) => failed = error,
+                answered => {
+                    settings.first.store(place, Ordering::Relaxed);
+                    return answered;
+                }
+            }
+        }
+        Err(failed)
     }
 
     /// As [`open`](Self::open), without logging in: what a stranger can do.
@@ -135,17 +174,31 @@ impl Connection {
     /// # Errors
     /// [`Error::Unreachable`] where no broker answers.
     pub async fn open_anonymous(settings: &Settings) -> Result<Self, Error> {
-        let mut failed = String::from("no broker is named");
-        for broker in settings.bootstrap_servers.split(',').map(str::trim) {
-            match timeout(settings.patience, dial(broker, settings.tls.as_ref())).await {
-                Ok(Ok(wire)) => {
-                    return Ok(Self { wire, broker: broker.to_owned(), patience: settings.patience, correlation: 0 });
-                }
-                Ok(Err(error)) => failed = error.to_string(),
-                Err(_) => failed = "timed out".to_owned(),
+        let mut failed = Error::Unreachable(settings.bootstrap_servers.clone(), "no broker is named".to_owned());
+        for (place, broker) in settings.order() {
+            match Self::dial(settings, place, broker).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error,
             }
         }
-        Err(Error::Unreachable(settings.bootstrap_servers.clone(), failed))
+        Err(failed)
+    }
+
+    async fn dial(settings: &Settings, place: usize, broker: &str) -> Result<Self, Error> {
+        let unreachable = |why: String| Error::Unreachable(broker.to_owned(), why);
+        let wire = timeout(settings.patience, dial(broker, settings.tls.as_ref()))
+            .await
+            .map_err(|_| unreachable("timed out".to_owned()))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let first = Arc::clone(&settings.first);
+        Ok(Self { wire, broker: broker.to_owned(), place, first, patience: settings.patience, correlation: 0 })
+    }
+
+    /// The broker took the connection and then fell silent: the next connection begins with another.
+    fn silent(&self, why: String) -> Error {
+        let next = self.place.wrapping_add(1);
+        let _ = self.first.compare_exchange(self.place, next, Ordering::Relaxed, Ordering::Relaxed);
+        Error::Unreachable(self.broker.clone(), why)
     }
 
     /// Sends a request, and waits for its answer.
@@ -168,8 +221,8 @@ impl Connection {
 
         let mut answer = match timeout(self.patience, exchange(&mut self.wire, &frame)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(Error::Unreachable(self.broker.clone(), error.to_string())),
-            Err(_) => return Err(Error::Unreachable(self.broker.clone(), "timed out".to_owned())),
+            Ok(Err(error)) => return Err(self.silent(error.to_string())),
+            Err(_) => return Err(self.silent("timed out".to_owned())),
         };
         let malformed = || Error::Protocol(format!("{} sent an answer that is not one of Kafka's", self.broker));
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version)).map_err(|_| malformed())?;

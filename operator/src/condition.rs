@@ -7,6 +7,9 @@ use acb_crds::{Condition, common::MAX_MESSAGE};
 /// The condition that says what of the brokers' settings puts a tenant's data at risk.
 pub const KAFKA_AT_RISK: &str = "KafkaAtRisk";
 
+/// The condition that says what others change each time that it was set right.
+pub const CONFLICTING: &str = "Conflicting";
+
 /// Why a condition is as it is. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -50,6 +53,8 @@ pub enum Reason {
     AllActedOn,
     /// The brokers are set in a way that can lose data, or let others see it.
     UnsafeSettings,
+    /// Someone else changes what ACB sets right, each time.
+    AnotherWriter,
 }
 
 impl fmt::Display for Reason {
@@ -143,11 +148,21 @@ pub fn conditions(outcome: &Outcome, suspended: bool, not_acted_on: &[String]) -
 /// What is said while the brokers' settings put data at risk. There only while it is true, and in the way of nothing.
 #[must_use]
 pub fn at_risk(risks: &[String]) -> Option<Condition> {
-    (!risks.is_empty()).then(|| Condition {
-        r#type: KAFKA_AT_RISK.to_owned(),
+    beside(KAFKA_AT_RISK, Reason::UnsafeSettings, risks)
+}
+
+/// What is said while others change what was set right. There only while it is true, and in the way of nothing.
+#[must_use]
+pub fn conflicting(conflicts: &[String]) -> Option<Condition> {
+    beside(CONFLICTING, Reason::AnotherWriter, conflicts)
+}
+
+fn beside(name: &str, reason: Reason, texts: &[String]) -> Option<Condition> {
+    (!texts.is_empty()).then(|| Condition {
+        r#type: name.to_owned(),
         status: "True".to_owned(),
-        reason: Reason::UnsafeSettings.to_string(),
-        message: risks.join("; "),
+        reason: reason.to_string(),
+        message: texts.join("; "),
         ..Condition::default()
     })
 }

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod bootstrap;
 pub mod condition;
+mod defaults;
 mod difference;
 pub mod effect;
 pub mod local_postgres;

@@ -103,7 +103,10 @@ pub enum SecretContent {
         authorities: Option<String>,
     },
     /// `api-key`: `acb_<prefix>_<secret>`.
-    ApiKey,
+    ApiKey {
+        /// The tenant's CA, which seals it: a key without this seal was not made by the operator.
+        authority: SecretRef,
+    },
 }
 
 /// A change to Kubernetes (standalone: to the state folder, and what runs from it).
@@ -278,6 +281,8 @@ pub struct ApiKeyRef {
     pub secret: SecretRef,
     /// Holds `pepper`.
     pub keys: SecretRef,
+    /// The tenant's CA, which sealed the key.
+    pub authority: SecretRef,
     /// The key that it replaces, where that one still works. No other does.
     pub before: Option<ReplacedKey>,
 }

@@ -119,7 +119,7 @@ impl fmt::Display for SecretContent {
             }
             Self::Login { username, authorities: None } => write!(f, "login of {username}"),
             Self::Login { username, authorities: Some(_) } => write!(f, "login of {username}, with the server's authorities"),
-            Self::ApiKey => f.write_str("API key"),
+            Self::ApiKey { .. } => f.write_str("API key"),
         }
     }
 }

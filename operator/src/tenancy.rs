@@ -204,6 +204,7 @@ impl Tenancy {
 pub struct Census {
     tenancy: Tenancy,
     owner: Option<Owner>,
+    operator_namespace: String,
 }
 
 /// The tenant that a namespace belongs to, and what it lets the Agents there have.
@@ -250,7 +251,13 @@ impl Census {
                 allowance,
             }
         });
-        Self { tenancy, owner }
+        Self { tenancy, owner, operator_namespace: platform.operator_namespace.clone() }
+    }
+
+    /// Where the authorities of tenants are.
+    #[must_use]
+    pub fn operator_namespace(&self) -> &str {
+        &self.operator_namespace
     }
 
     /// What it was worked out from.

@@ -41,6 +41,28 @@ fn kubernetes(world: &World) -> Result<()> {
     if tenant::hub_pods(world, "acme")?.len() == 2 { Ok(()) } else { wrong("acme has not two hub pods") }
 }
 
+/// What is only added: an apply alone would leave it.
+pub(super) fn added(world: &mut World) -> Result<()> {
+    let kubectl = &world.kubectl;
+    for (object, patch, pointer) in [
+        ("networkpolicy/default-deny", r#"{"spec":{"podSelector":{"matchLabels":{"x":"y"}}}}"#, "/spec/podSelector/matchLabels"),
+        ("service/hub", r#"{"spec":{"externalIPs":["192.0.2.1"]}}"#, "/spec/externalIPs"),
+        (
+            "deployment/hub",
+            r#"{"spec":{"template":{"spec":{"hostAliases":[{"ip":"192.0.2.1","hostnames":["x"]}]}}}}"#,
+            "/spec/template/spec/hostAliases",
+        ),
+    ] {
+        kubectl.run(&["--namespace", "acbhub-acme", "patch", object, "--type=merge", "--patch", patch])?;
+        eventually(60, &format!("what was added to {object} is gone"), || {
+            let found = kubectl.get(&["--namespace", "acbhub-acme", object]).map_err(|error| error.to_string())?;
+            found.pointer(pointer).map_or(Ok(()), |left| Err(left.to_string()))
+        })?;
+    }
+    kubectl.run(&["--namespace", "acbhub-acme", "rollout", "status", "deployment/hub", "--timeout=120s"])?;
+    world.kubectl.wait_for("Ready", &["tenant/acme"], 60)
+}
+
 fn postgres(world: &World) -> Result<()> {
     let id = tenant_id(world, "acme")?;
     sql(world, &format!("ALTER ROLE acb_t_{id} NOLOGIN"))?;

@@ -8,6 +8,7 @@ mod contexts;
 mod crds;
 mod deletion;
 mod drift;
+mod foreign;
 mod hand;
 mod hostile;
 mod images;
@@ -157,6 +158,22 @@ const SCENARIOS: &[Scenario] = &[
         long: false,
         after: &["tenant-ready"],
         run: drift::drift,
+    },
+    Scenario {
+        name: "drift-added",
+        proves: "what somebody added to a wall or to the hub's pod is taken away again",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: drift::added,
+    },
+    Scenario {
+        name: "foreign-key",
+        proves: "an API key that somebody put under the name of a coming agent is refused by name",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: foreign::key,
     },
     Scenario {
         name: "plan",

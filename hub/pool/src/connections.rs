@@ -115,6 +115,14 @@ impl Connections {
         Ok(Held { connection, opened_at: Instant::now(), shared: self, _place: place })
     }
 
+    pub(crate) async fn close(&self) {
+        self.places.close();
+        let idle: Vec<Idle> = self.idle().drain(..).collect();
+        for idle in idle {
+            let _ = timeout(PING, idle.connection.close()).await;
+        }
+    }
+
     /// A server that starts, or has no connection left, is waited for. Who calls has a bound on the whole.
     async fn connect(&self) -> Result<PgConnection, Error> {
         let (mut pause, longest) = RETRY;

@@ -77,6 +77,11 @@ impl Pool {
         }
     }
 
+    /// Closes what nobody uses, with a farewell to the server. Nobody is given a session any more; who has one keeps it.
+    pub async fn close(&self) {
+        self.connections.close().await;
+    }
+
     /// How sessions are opened.
     #[must_use]
     pub fn connect_options(&self) -> Arc<PgConnectOptions> {

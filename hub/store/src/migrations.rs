@@ -25,6 +25,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 10, name: "positions", sql: include_str!("../migrations/0010_positions.sql") },
     Migration { version: 11, name: "outbox", sql: include_str!("../migrations/0011_outbox.sql") },
     Migration { version: 12, name: "dead-letters", sql: include_str!("../migrations/0012_dead_letters.sql") },
+    Migration { version: 13, name: "bus-kind", sql: include_str!("../migrations/0013_bus_kind.sql") },
 ];
 
 /// The version that this code was written for.

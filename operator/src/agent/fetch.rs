@@ -9,7 +9,7 @@ use acb_crds::{
     Agent,
     names::{AgentName, TenantId, TenantName, objects},
 };
-use sqlx::PgPool;
+use acb_hub_pool::Pool;
 use time::OffsetDateTime;
 
 use super::{StoredApiKey, World, rotation};
@@ -19,6 +19,7 @@ use crate::{
         kubernetes::{ObjectKey, Objects, SecretDetails},
         postgres,
         postgres_observe::{self, ObservedTenant},
+        seal,
     },
     plan::SecretRef,
     tenancy::Census,
@@ -34,6 +35,8 @@ pub struct Shared {
     adopted: bool,
     secrets: BTreeSet<SecretRef>,
     details: BTreeMap<SecretRef, SecretDetails>,
+    /// With the tenant's authority, which seals the keys.
+    authorities: BTreeSet<SecretRef>,
     observed: ObservedTenant,
 }
 
@@ -53,7 +56,7 @@ pub async fn fetch_shared(
     namespace: &str,
     census: Arc<Census>,
     objects: &dyn Objects,
-    pool: &PgPool,
+    pool: &Pool,
 ) -> Result<Shared, EffectError> {
     let named = census.owner(namespace).and_then(|owner| {
         let name = TenantName::parse(owner.tenant.metadata.name.as_deref()?).ok()?;
@@ -73,6 +76,10 @@ pub async fn fetch_shared(
         shared.details.extend(found.iter().filter_map(|(key, found)| Some((key.secret_ref()?, SecretDetails::of(found)))));
         shared.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
     }
+    let operators = shared.census.operator_namespace();
+    let found = objects.list(operators).await?;
+    let own = found.keys().filter_map(ObjectKey::secret_ref).filter(|secret| secret.name == id.authority_secret());
+    shared.authorities = own.collect();
     shared.observed = postgres_observe::observe_tenant(pool, &id.hex()).await?;
     Ok(shared)
 }
@@ -87,12 +94,12 @@ pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Res
         let uids: Vec<&str> = shared.census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
         uid = agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &shared.observed.agents);
     }
-    let (own, now) = (key_secrets(agent, shared), OffsetDateTime::now_utc());
+    let (own, now) = (sealed(key_secrets(agent, shared), shared, objects).await?, OffsetDateTime::now_utc());
     let mut world = World {
         census: Arc::clone(&shared.census),
         tenant_id: shared.tenant_id(),
         id: Some(uid.clone()),
-        secrets: own.iter().cloned().chain(hub_keys(shared)).collect(),
+        secrets: own.iter().cloned().chain(hub_keys(shared)).chain(shared.authorities.iter().cloned()).collect(),
         tenant_projected: shared.observed.tenant.is_some(),
         row: shared.observed.agents.get(&uid).cloned(),
         has_replaced_key: shared.observed.replaced_keys.contains(&uid),
@@ -116,6 +123,25 @@ fn key_secrets(agent: &Agent, shared: &Shared) -> Vec<SecretRef> {
     let Ok(name) = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default()) else { return Vec::new() };
     let (namespace, name) = (agent.metadata.namespace.as_deref().unwrap_or_default(), name.api_key_secret());
     generations(&shared.secrets, namespace, &name)
+}
+
+/// Those that the operator made. Others are as if they were not there: where one is in the way, the effect says so by name.
+async fn sealed(secrets: Vec<SecretRef>, shared: &Shared, objects: &dyn Objects) -> Result<Vec<SecretRef>, EffectError> {
+    let Some((_, id)) = &shared.tenant else { return Ok(Vec::new()) };
+    let authority = newest(&shared.authorities, shared.census.operator_namespace(), &id.authority_secret());
+    let mut own = Vec::new();
+    for secret in secrets.into_iter().filter(|_| shared.authorities.contains(&authority)) {
+        let checked = match objects.read(&secret).await {
+            Ok(data) => seal::check(&secret, &data, &authority, objects).await,
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(()) => own.push(secret),
+            Err(EffectError::ForeignSecret(_) | EffectError::BadSecret { .. } | EffectError::MissingSecret(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(own)
 }
 
 /// The Secrets with the hub keys of its tenant.

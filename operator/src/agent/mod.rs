@@ -3,6 +3,7 @@
 pub mod fetch;
 pub mod plan;
 pub mod rotation;
+mod rotation_policy;
 pub mod status;
 pub mod validate;
 

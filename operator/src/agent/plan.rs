@@ -52,6 +52,7 @@ pub fn agent_row(agent: &ValidatedAgent) -> AgentRow {
 pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
     let tenant_id = agent.tenant_id.hex();
     let secret = rotation::secret(agent, world);
+    let authority = newest(&world.secrets, world.census.operator_namespace(), &agent.tenant_id.authority_secret());
     let mut plan = Plan::default();
     if agent.deleting {
         if world.row.is_some() {
@@ -66,7 +67,7 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
     }
     let missing = !world.secrets.contains(&secret);
     if missing {
-        let (content, asked) = (SecretContent::ApiKey, agent.rotate.clone());
+        let (content, asked) = (SecretContent::ApiKey { authority: authority.clone() }, agent.rotate.clone());
         plan.steps.push(Step::Kubernetes(KubernetesStep::EnsureSecret { secret: secret.clone(), content, asked }));
     }
     let row = agent_row(agent);
@@ -75,7 +76,7 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
     let is_cut_off = world.has_replaced_key && before.is_none();
     if missing || is_cut_off || world.api_key != StoredApiKey::Current || world.row.as_ref() != Some(&row) {
         let keys = newest(&world.secrets, &agent.tenant.hub_namespace(), objects::HUB_KEYS);
-        let api_key = Some(ApiKeyRef { secret, keys, before });
+        let api_key = Some(ApiKeyRef { secret, keys, authority, before });
         plan.steps.push(Step::Postgres(PostgresStep::ProjectAgent { tenant_id, agent: row, api_key }));
     }
     if plan.steps.is_empty() {

@@ -1,25 +1,17 @@
 //! When an agent's API key is replaced, and how long the one before still works. Pure.
 
-use acb_crds::{Agent, AgentSpec, Retention, agent::Rotation};
+use acb_crds::Agent;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{World, validate::ValidatedAgent};
+use super::{
+    World,
+    rotation_policy::{overlap, policy},
+    validate::ValidatedAgent,
+};
 use crate::{
     plan::{ReplacedKey, SecretRef},
     tenant::newest,
 };
-
-/// Where nothing else is said: a day.
-const DEFAULT_OVERLAP_SECONDS: u64 = 24 * 60 * 60;
-
-fn policy(spec: &AgentSpec) -> Option<&Rotation> {
-    spec.credentials.as_ref()?.rotation.as_ref()
-}
-
-/// How long a key that is replaced still works, by the spec.
-fn overlap(spec: &AgentSpec) -> u64 {
-    policy(spec).and_then(|rotation| rotation.overlap).map_or(DEFAULT_OVERLAP_SECONDS, Retention::seconds)
-}
 
 fn age(made: &str, now: OffsetDateTime) -> Option<Duration> {
     Some(now - OffsetDateTime::parse(made, &Rfc3339).ok()?)

@@ -6,7 +6,7 @@ use acb_crds::{
     schema::Kind,
 };
 
-use super::World;
+use super::{World, rotation_policy};
 use crate::{
     condition::{Problem, Reason},
     tenant::adoption,
@@ -86,6 +86,7 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
             );
             problems.push(Problem::new(Reason::InvalidSpec, "spec.metadata", message));
         }
+        problems.extend(rotation_policy::problem(&agent.spec));
         if agent.spec.credentials.as_ref().is_some_and(|credentials| credentials.api_key.is_none()) {
             let message = "only API keys are checked yet: add apiKey, or leave credentials out".to_owned();
             problems.push(Problem::new(Reason::CredentialNotSupported, "spec.credentials", message));

@@ -1,9 +1,17 @@
 //! Runs the migrations of the hub's store, as `acb_owner`. Hubs never do.
 
-use acb_hub_store::migrations::{LATEST, MIGRATIONS};
-use sqlx::PgPool;
+use std::time::Duration;
+
+use acb_hub_pool::Pool;
+use acb_hub_store::{
+    migrations::{LATEST, MIGRATIONS},
+    schema::SUPPORTED,
+};
 
 use super::LeaderEpoch;
+
+/// How long one statement of a migration may take: it may have to write large tables anew.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Why the schema is not at the newest version.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +26,8 @@ pub enum MigrateError {
         /// Why.
         source: sqlx::Error,
     },
-    /// A newer operator was here.
-    #[error("the schema is at version {found}, and this operator knows up to {LATEST}: upgrade the operator")]
+    /// A much newer operator was here.
+    #[error("the schema is at version {found}, and this operator works with up to {}: upgrade the operator", SUPPORTED.end())]
     Newer {
         /// The version found.
         found: i32,
@@ -29,16 +37,17 @@ pub enum MigrateError {
     Unreadable(sqlx::Error),
 }
 
-/// Brings the schema to the newest version, one transaction for each migration. Several may run at once: the row's lock lets one through.
+/// Brings the schema to the newest version that this operator knows, and says at which it is, one transaction for each migration. Several may run at once: the row's lock lets one through.
 ///
 /// # Errors
 /// Which migration failed, and why.
-pub async fn migrate(operator: &PgPool, epoch: LeaderEpoch) -> Result<u32, MigrateError> {
+pub async fn migrate(operator: &Pool, epoch: LeaderEpoch) -> Result<u32, MigrateError> {
     let found: i32 = sqlx::query_scalar("SELECT version FROM acb.schema_version")
         .fetch_one(operator)
         .await
         .map_err(MigrateError::Unreadable)?;
-    if found > LATEST.cast_signed() {
+    // The next two versions only expand, for the operator's statements as for hubs': a release can be rolled back.
+    if found > SUPPORTED.end().cast_signed() {
         return Err(MigrateError::Newer { found });
     }
     for (version, name, sql) in MIGRATIONS.iter().map(|migration| (migration.version, migration.name, migration.sql)) {
@@ -47,11 +56,11 @@ pub async fn migrate(operator: &PgPool, epoch: LeaderEpoch) -> Result<u32, Migra
         }
         apply(operator, epoch, version, sql).await.map_err(|source| MigrateError::Failed { version, name, source })?;
     }
-    Ok(LATEST)
+    Ok(LATEST.max(found.unsigned_abs()))
 }
 
-async fn apply(operator: &PgPool, epoch: LeaderEpoch, version: u32, sql: &'static str) -> Result<(), sqlx::Error> {
-    let mut transaction = operator.begin().await?;
+async fn apply(operator: &Pool, epoch: LeaderEpoch, version: u32, sql: &'static str) -> Result<(), sqlx::Error> {
+    let mut transaction = operator.clone().patient(PATIENCE).begin().await?;
     epoch.check(&mut transaction).await?;
     sqlx::raw_sql("SET LOCAL ROLE acb_owner").execute(&mut *transaction).await?;
     let at: i32 = sqlx::query_scalar("SELECT version FROM acb.schema_version FOR UPDATE").fetch_one(&mut *transaction).await?;

@@ -1,6 +1,7 @@
 //! What a DBA runs once, and again after a major upgrade or a restore: roles, the database, and the functions through which the
 //! operator makes tenants' logins. Needs a superuser; everything after it does not.
 
+mod bus;
 mod leader;
 mod migrate;
 mod scram;
@@ -8,6 +9,7 @@ mod scram;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
 
 pub use self::{
+    bus::keep_bus,
     leader::{LeaderEpoch, claim_leadership},
     migrate::{MigrateError, migrate},
     scram::scram_verifier,

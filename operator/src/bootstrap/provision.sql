@@ -109,17 +109,18 @@ BEGIN
 END
 $$;
 
--- Ends tenants' sessions whose transaction has lasted longer.
-CREATE OR REPLACE FUNCTION acb_provision.end_overlong(mine bigint, longer interval) RETURNS bigint
+-- Ends tenants' sessions whose transaction has lasted longer, and says whose, and how many. Made anew, since it answered otherwise before.
+DROP FUNCTION IF EXISTS acb_provision.end_overlong(bigint, interval);
+CREATE FUNCTION acb_provision.end_overlong(mine bigint, longer interval) RETURNS TABLE (tenant_id text, sessions bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM acb_provision.check_epoch(mine);
-    RETURN (
-        SELECT count(pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
+    RETURN QUERY
+        SELECT right(usename::text, 20), count(pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
         WHERE usename ~ '^acb_t_[0-9a-f]{20}$' AND xact_start < clock_timestamp() - longer
-    );
+        GROUP BY 1;
 END
 $$;
 

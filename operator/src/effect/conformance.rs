@@ -57,6 +57,8 @@ pub(crate) async fn objects<F: Future<Output = ()>>(objects: &dyn Objects, names
     let details = SecretDetails::of(shown);
     assert!(details.asked.as_deref() == Some("now") && !details.made.is_empty(), "{details:?}");
 
+    foreign_secrets(objects, namespace).await;
+
     // Deleted, both are gone; deleted again, that is no error.
     for key in [key, ObjectKey::secret(&secret)] {
         objects.delete(&key).await.unwrap();
@@ -65,4 +67,33 @@ pub(crate) async fn objects<F: Future<Output = ()>>(objects: &dyn Objects, names
         objects.delete(&key).await.unwrap();
     }
     assert!(matches!(objects.read(&secret).await, Err(EffectError::MissingSecret(_))));
+}
+
+/// A Secret that someone else made is never taken for one that a step asks for.
+async fn foreign_secrets(objects: &dyn Objects, namespace: &str) {
+    let of = |name: &str| SecretRef { namespace: namespace.to_owned(), name: name.into(), generation: 1 };
+    let authority = of("ca");
+    let content = SecretContent::CertificateAuthority { common_name: "acme".into() };
+    let ensure = async |secret: &SecretRef, content: &SecretContent| {
+        let step = KubernetesStep::EnsureSecret { secret: secret.clone(), content: content.clone(), asked: None };
+        kubernetes::apply(objects, &step).await
+    };
+    ensure(&authority, &content).await.unwrap();
+    let key = SecretContent::ApiKey { authority: authority.clone() };
+    // Made by the operator, it is found again.
+    ensure(&of("a-api-key"), &key).await.unwrap();
+    ensure(&of("a-api-key"), &key).await.unwrap();
+    let made = objects.read(&of("a-api-key")).await.unwrap();
+    // Labelled as the operator does, with a key of the right form, and with the seal of another.
+    let forged = SecretData::new().with("api-key", made.get("api-key").unwrap()).with_seal(made.seal().unwrap());
+    objects.create_secret(&of("b-api-key"), forged, None).await.unwrap();
+    objects.create_secret(&of("c-api-key"), SecretData::new().with("api-key", "acb_abc_def"), None).await.unwrap();
+    for name in ["b-api-key", "c-api-key"] {
+        let error = ensure(&of(name), &key).await.unwrap_err();
+        assert!(matches!(&error, EffectError::ForeignSecret(named) if *named == of(name)), "{error}");
+        assert!(!error.is_transient() && error.to_string().contains(&format!("{name}-1")), "{error}");
+    }
+    for name in ["a-api-key", "b-api-key", "c-api-key", "ca"] {
+        objects.delete(&ObjectKey::secret(&of(name))).await.unwrap();
+    }
 }

@@ -40,6 +40,8 @@ const REQUEST_TIMEOUT_MS: i32 = 3000;
 /// What the controller took, brokers know a moment later.
 const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
+/// The operation that takes a value of a configuration away.
+const REMOVE: i8 = 1;
 pub(super) const SCRAM_SHA_512: i8 = 2;
 pub(super) const RESOURCE_TOPIC: i8 = 2;
 const RESOURCE_GROUP: i8 = 3;
@@ -222,14 +224,23 @@ impl<'a> Session<'a> {
     }
 
     async fn set_configs(&mut self, topics: &[&TopicSpec]) -> Result<(), EffectError> {
+        let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
+        let weakened = self.weakened(&names).await?;
         let resources = topics.iter().map(|topic| {
-            let configs = configs(topic).map(|(name, value)| {
+            let wanted = configs(topic).map(|(name, value)| {
                 AlterableConfig::default().with_name(StrBytes::from_static_str(name)).with_value(Some(text(value)))
+            });
+            // Without a value of its own, the topic has the brokers'.
+            let removed = weakened.get(&topic.name).into_iter().flatten().map(|name| {
+                AlterableConfig::default()
+                    .with_name(StrBytes::from_static_str(name))
+                    .with_config_operation(REMOVE)
+                    .with_value(None)
             });
             AlterConfigsResource::default()
                 .with_resource_type(RESOURCE_TOPIC)
                 .with_resource_name(text(&topic.name))
-                .with_configs(configs.into())
+                .with_configs(wanted.into_iter().chain(removed).collect())
         });
         let request = IncrementalAlterConfigsRequest::default().with_resources(resources.collect());
         let answer = self.change(&request, 1).await?;
@@ -245,7 +256,8 @@ impl<'a> Session<'a> {
 
     /// Adds partitions to known topics, and waits until the brokers know every topic as it should be: who connects next may use it.
     async fn grow(&mut self, topics: &[&TopicSpec], known: &[&TopicSpec]) -> Result<(), EffectError> {
-        let counts = self.partitions(known).await?;
+        // All of them: one without a leader is there all the same.
+        let counts = self.partitions(known, |_| true).await?;
         let grow = known.iter().zip(counts).filter(|(topic, count)| (1..topic.partitions as usize).contains(count));
         let grow = grow.map(|(topic, _)| {
             CreatePartitionsTopic::default()
@@ -263,7 +275,7 @@ impl<'a> Session<'a> {
         }
         let deadline = Instant::now() + KNOWN_WITHIN;
         loop {
-            let counts = self.partitions(topics).await?;
+            let counts = self.partitions(topics, |code| code == 0).await?;
             if topics.iter().zip(counts).all(|(topic, count)| count >= topic.partitions as usize) {
                 return Ok(());
             }
@@ -271,8 +283,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// How many partitions with a leader each topic has.
-    async fn partitions(&mut self, topics: &[&TopicSpec]) -> Result<Vec<usize>, EffectError> {
+    /// How many partitions each topic has whose error code `counts`.
+    async fn partitions(&mut self, topics: &[&TopicSpec], counts: impl Fn(i16) -> bool) -> Result<Vec<usize>, EffectError> {
         if topics.is_empty() {
             return Ok(Vec::new());
         }
@@ -281,7 +293,7 @@ impl<'a> Session<'a> {
         let answer = self.connection.send(&request, 12).await.map_err(failed)?;
         let count = |spec: &&TopicSpec| {
             let topic = answer.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| name.0.as_str() == spec.name));
-            topic.map_or(0, |topic| topic.partitions.iter().filter(|partition| partition.error_code == 0).count())
+            topic.map_or(0, |topic| topic.partitions.iter().filter(|partition| counts(partition.error_code)).count())
         };
         Ok(topics.iter().map(count).collect())
     }
@@ -506,13 +518,31 @@ pub(super) fn failed(error: Error) -> EffectError {
     match error {
         Error::Unreachable(brokers, why) => EffectError::unavailable(format!("Kafka at {brokers}"), why),
         Error::Login(user, why) => EffectError::refused("Kafka", format!("the login of {user} ({why}): check its password")),
-        Error::Protocol(_) => EffectError::refused("Kafka", error),
+        // Another broker, or what is behind the address a moment later, may speak as Kafka does.
+        Error::Protocol(_) => EffectError::unavailable("Kafka", error),
     }
+}
+
+/// Whether an answer that Kafka itself does not call retriable may be another one later: a broker is away, so that there are too few for
+/// the replicas or one did not know how many partitions there are, or something went wrong within it.
+fn may_pass(error: ResponseError) -> bool {
+    matches!(
+        error,
+        ResponseError::InvalidReplicationFactor
+            | ResponseError::InvalidPartitions
+            | ResponseError::UnknownServerError
+            | ResponseError::BrokerNotAvailable
+            | ResponseError::ReassignmentInProgress
+    )
 }
 
 /// What a broker's code means for a step.
 pub(super) fn check(code: i16, message: Option<&StrBytes>, what: &str) -> Result<(), EffectError> {
     let Some(error) = ResponseError::try_from_code(code) else { return Ok(()) };
     let detail = format!("{what}: {error}{}", message.map(|message| format!(" ({message})")).unwrap_or_default());
-    Err(if error.is_retriable() { EffectError::unavailable("Kafka", detail) } else { EffectError::refused("Kafka", detail) })
+    Err(if error.is_retriable() || may_pass(error) {
+        EffectError::unavailable("Kafka", detail)
+    } else {
+        EffectError::refused("Kafka", detail)
+    })
 }

@@ -31,7 +31,9 @@ impl KafkaEffect {
         let mut session = Session::open(self).await?;
         let (partitions, brokers) = partitions(session.connection(), prefix).await?;
         let risks = kafka_settings::risks(session.connection(), &brokers).await?;
-        let (topics, misconfigured) = topics(session.connection(), partitions).await?;
+        let (topics, mut misconfigured) = topics(session.connection(), partitions).await?;
+        let names: Vec<&str> = topics.keys().map(String::as_str).collect();
+        misconfigured.extend(session.weakened(&names).await?.into_keys());
         let has_user = has_user(session.connection(), username).await?;
         let held = session.acls(Some(&format!("User:{username}"))).await?;
         let acls = BTreeSet::from_iter(held) == acls_of(username, prefix);

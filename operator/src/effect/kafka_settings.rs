@@ -17,13 +17,12 @@ use acb_kafka::{
 use super::{
     EffectError,
     kafka::{KafkaEffect, failed, text},
+    kafka_durability::{IN_SYNC, UNCLEAN},
     postgres_observe::LoginState,
 };
 
 const RESOURCE_BROKER: i8 = 4;
 const AUTO_CREATE: &str = "auto.create.topics.enable";
-const UNCLEAN: &str = "unclean.leader.election.enable";
-const IN_SYNC: &str = "min.insync.replicas";
 /// From so many brokers on, a record can be on two of them although one is away.
 const ENOUGH_BROKERS: usize = 3;
 /// No tenant has a right to it: its name is not under any tenant's prefix.

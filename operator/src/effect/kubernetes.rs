@@ -7,8 +7,12 @@ use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{EffectError, SecretData, SecretReader, secret};
-use crate::plan::{KubernetesStep, SecretRef};
+use super::{
+    EffectError, SecretData, SecretReader,
+    seal::{self, MANAGED_BY, SEAL},
+    secret,
+};
+use crate::plan::{KubernetesStep, SecretContent, SecretRef};
 
 /// The annotation with the Secret of the authority that something was made with.
 pub const AUTHORITY: &str = "acb.dev/authority";
@@ -87,22 +91,29 @@ pub(crate) fn secret_data(object: &Value) -> Option<SecretData> {
     for (key, value) in object.get("data").and_then(Value::as_object)? {
         data = data.with(key, BASE64_STANDARD.decode(value.as_str()?).ok()?);
     }
-    Some(data)
+    let seal = object.pointer("/metadata/annotations").and_then(|annotations| annotations.get(SEAL)?.as_str());
+    Some(match seal {
+        Some(seal) => data.with_seal(seal),
+        None => data,
+    })
 }
 
 /// The object of a Secret that is about to be made.
 pub(crate) fn encoded(secret: &SecretRef, data: &SecretData, asked: Option<&str>) -> Value {
+    let seal = data.seal();
     let data: BTreeMap<&str, String> = data.iter().map(|(key, value)| (key, BASE64_STANDARD.encode(value))).collect();
     let mut object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
         "metadata": {
             "name": secret.object_name(), "namespace": secret.namespace,
-            "labels": {"app.kubernetes.io/managed-by": "acb-operator"},
+            "labels": {MANAGED_BY.0: MANAGED_BY.1},
         },
         "data": data,
     });
-    if let Some(asked) = asked {
-        object["metadata"]["annotations"] = json!({ROTATE: asked});
+    let annotations = [(ROTATE, asked), (SEAL, seal)].into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let annotations: BTreeMap<&str, &str> = annotations.collect();
+    if !annotations.is_empty() {
+        object["metadata"]["annotations"] = json!(annotations);
     }
     object
 }
@@ -128,15 +139,28 @@ impl SecretDetails {
     }
 }
 
+/// Fails where a Secret is in the way of one that the operator would make: what others made is never used, and never overwritten.
+async fn check(secret: &SecretRef, content: &SecretContent, found: &Value, objects: &dyn Objects) -> Result<(), EffectError> {
+    if !seal::is_labelled(found) {
+        return Err(EffectError::ForeignSecret(secret.clone()));
+    }
+    // Nobody of the tenant's may write where the others are.
+    let SecretContent::ApiKey { authority } = content else { return Ok(()) };
+    seal::check(secret, &objects.read(secret).await?, authority, objects).await
+}
+
 /// Applies one step.
 pub async fn apply(objects: &dyn Objects, step: &KubernetesStep) -> Result<(), EffectError> {
     match step {
         KubernetesStep::Apply { object } => objects.apply(object).await,
         KubernetesStep::EnsureSecret { secret, content, asked } => {
-            if objects.get(&ObjectKey::secret(secret)).await?.is_some() {
-                return Ok(());
+            if let Some(found) = objects.get(&ObjectKey::secret(secret)).await? {
+                return check(secret, content, &found, objects).await;
             }
-            let data = secret::generate(content, objects).await?;
+            let mut data = secret::generate(content, objects).await?;
+            if let SecretContent::ApiKey { authority } = content {
+                data = seal::sealed(secret, data, authority, objects).await?;
+            }
             objects.create_secret(secret, data, asked.as_deref()).await
         }
         KubernetesStep::PublishCertificate { namespace, name, authority } => {
@@ -145,7 +169,7 @@ pub async fn apply(objects: &dyn Objects, step: &KubernetesStep) -> Result<(), E
                 "apiVersion": "v1", "kind": "ConfigMap",
                 "metadata": {
                     "name": name, "namespace": namespace,
-                    "labels": {"app.kubernetes.io/managed-by": "acb-operator"},
+                    "labels": {MANAGED_BY.0: MANAGED_BY.1},
                     "annotations": {AUTHORITY: authority.object_name()},
                 },
                 "data": {"ca.crt": ca.text(authority, "ca.crt")?},

@@ -6,6 +6,7 @@ pub mod fence;
 pub mod kafka;
 pub mod kafka_access;
 pub mod kafka_announce;
+mod kafka_durability;
 pub mod kafka_observe;
 mod kafka_quota;
 pub mod kafka_settings;
@@ -13,6 +14,8 @@ pub mod kubernetes;
 pub mod postgres;
 pub mod postgres_excess;
 pub mod postgres_observe;
+mod postgres_removal;
+pub mod seal;
 pub mod secret;
 
 use std::{collections::BTreeMap, fmt};
@@ -52,6 +55,9 @@ pub enum EffectError {
     /// A Secret that a step names is not there.
     #[error("Secret {0} is missing")]
     MissingSecret(SecretRef),
+    /// A Secret that a step names was not made by the operator, and is never used.
+    #[error("Secret {0} was not made by the operator, and is not used: delete it, and the operator makes one of this name")]
+    ForeignSecret(SecretRef),
     /// A Secret that a step names lacks a key, or holds something else there.
     #[error("Secret {secret} has no usable {key:?}: {detail}")]
     BadSecret {
@@ -86,6 +92,8 @@ impl EffectError {
 #[derive(Clone, Default)]
 pub struct SecretData {
     entries: BTreeMap<String, Zeroizing<Vec<u8>>>,
+    /// What shows that the operator made it; see [`seal`].
+    seal: Option<String>,
 }
 
 impl SecretData {
@@ -100,6 +108,19 @@ impl SecretData {
     pub fn with(mut self, key: &str, value: impl Into<Vec<u8>>) -> Self {
         self.entries.insert(key.to_owned(), Zeroizing::new(value.into()));
         self
+    }
+
+    /// With the seal that is written beside it.
+    #[must_use]
+    pub fn with_seal(mut self, seal: impl Into<String>) -> Self {
+        self.seal = Some(seal.into());
+        self
+    }
+
+    /// The seal that is written beside it.
+    #[must_use]
+    pub fn seal(&self) -> Option<&str> {
+        self.seal.as_deref()
     }
 
     /// The bytes under a key.

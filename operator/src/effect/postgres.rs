@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use acb_hub_pool::{Pool, Session};
 use async_trait::async_trait;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{EffectError, SecretReader, postgres_excess};
+use super::{EffectError, SecretReader, postgres_excess, seal};
 use crate::{
     bootstrap::{LeaderEpoch, scram_verifier},
     plan::{AgentRow, ApiKeyRef, PostgresStep, SecretRef, TenantRow, TopicSpec},
@@ -31,7 +32,7 @@ pub trait GenerationAnnouncer: Send + Sync {
 /// Applies the steps of one leader.
 #[derive(Clone)]
 pub struct PostgresEffect {
-    pool: PgPool,
+    pool: Pool,
     epoch: LeaderEpoch,
     secrets: Arc<dyn SecretReader>,
     announcer: Option<Arc<dyn GenerationAnnouncer>>,
@@ -52,7 +53,7 @@ struct Changed {
 impl PostgresEffect {
     /// `pool` logs in as `acb_operator`; the epoch is from [`claim_leadership`](crate::bootstrap::claim_leadership).
     #[must_use]
-    pub fn new(pool: PgPool, epoch: LeaderEpoch, secrets: Arc<dyn SecretReader>) -> Self {
+    pub fn new(pool: Pool, epoch: LeaderEpoch, secrets: Arc<dyn SecretReader>) -> Self {
         Self { pool, epoch, secrets, announcer: None }
     }
 
@@ -79,22 +80,34 @@ impl PostgresEffect {
             PostgresStep::RemoveAgent { tenant_id, agent_id } => self.remove_agent(tenant_id, agent_id).await,
             PostgresStep::EnsureTopic { tenant_id, topic } => self.ensure_topic(tenant_id, topic).await,
             PostgresStep::DisableLogin { tenant_id } => self.disable_login(tenant_id).await,
-            PostgresStep::RemoveTenant { tenant_id } => self.remove_tenant(tenant_id).await,
+            PostgresStep::RemoveTenant { tenant_id } => {
+                self.disable_login(tenant_id).await?;
+                self.remove_rows(tenant_id).await
+            }
         }
     }
 
-    /// Ends tenants' sessions whose transaction has lasted longer than `seconds`, and says how many.
+    /// Ends tenants' sessions whose transaction has lasted longer than `seconds`, and says whose.
     ///
     /// # Errors
     /// What PostgreSQL answered.
-    pub async fn end_overlong(&self, seconds: u32) -> Result<u64, EffectError> {
-        let ended: i64 = sqlx::query_scalar("SELECT acb_provision.end_overlong($1, make_interval(secs => $2))")
-            .bind(self.epoch.0)
-            .bind(f64::from(seconds))
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|error| failed("ending over-long sessions", &error))?;
-        Ok(u64::try_from(ended).unwrap_or_default())
+    pub async fn end_overlong(&self, seconds: u32) -> Result<Vec<EndedSessions>, EffectError> {
+        let ended: Vec<(String, Option<String>, i64)> = sqlx::query_as(
+            "SELECT ended.tenant_id, t.name, ended.sessions
+             FROM acb_provision.end_overlong($1, make_interval(secs => $2)) AS ended
+             LEFT JOIN acb.tenant AS t ON t.tenant_id = decode(ended.tenant_id, 'hex') ORDER BY 1",
+        )
+        .bind(self.epoch.0)
+        .bind(f64::from(seconds))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| failed("ending over-long sessions (was `acb bootstrap` run since the upgrade?)", &error))?;
+        let sessions = ended.into_iter().map(|(tenant_id, tenant, count)| EndedSessions {
+            tenant_id,
+            tenant,
+            count: u64::try_from(count).unwrap_or_default(),
+        });
+        Ok(sessions.collect())
     }
 
     async fn ensure_login(&self, tenant_id: &str, secret: &SecretRef, connection_limit: u32) -> Result<(), EffectError> {
@@ -108,7 +121,7 @@ impl PostgresEffect {
             .bind(tenant_id)
             .bind(verifier)
             .bind(whole(connection_limit))
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await;
         // A login with more than it needs is named also where that is why it could not be altered.
         let login = format!("acb_t_{tenant_id}");
@@ -205,6 +218,8 @@ impl PostgresEffect {
 
     async fn api_key(&self, reference: &ApiKeyRef) -> Result<StoredKey, EffectError> {
         let key = self.secrets.read(&reference.secret).await?;
+        // Here, too: between the decision and this moment someone may have put another Secret under the name.
+        seal::check(&reference.secret, &key, &reference.authority, self.secrets.as_ref()).await?;
         let keys = self.secrets.read(&reference.keys).await?;
         let text = key.text(&reference.secret, "api-key")?;
         stored_key(keys.bytes(&reference.keys, "pepper")?, text).ok_or_else(|| EffectError::BadSecret {
@@ -279,26 +294,15 @@ impl PostgresEffect {
         Ok(())
     }
 
-    async fn remove_tenant(&self, tenant_id: &str) -> Result<(), EffectError> {
-        let id = tenant_bytes(tenant_id)?;
-        self.disable_login(tenant_id).await?;
-        self.within(&format!("removing tenant {tenant_id}"), async |connection| {
-            sqlx::query("DELETE FROM acb.tenant WHERE tenant_id = $1").bind(&id).execute(&mut *connection).await?;
-            sqlx::query("SELECT acb_provision.drop_login($1, $2)")
-                .bind(self.epoch.0)
-                .bind(tenant_id)
-                .execute(connection)
-                .await
-                .map(drop)
-        })
-        .await
+    pub(super) fn epoch(&self) -> LeaderEpoch {
+        self.epoch
     }
 
     /// One transaction of this leader.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         what: &str,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, sqlx::Error>,
     ) -> Result<T, EffectError> {
         let attempt = async {
             let mut transaction = self.pool.begin().await?;
@@ -315,6 +319,17 @@ impl PostgresEffect {
             announcer.announce(&changed.tenant, changed.generation).await;
         }
     }
+}
+
+/// Sessions of one tenant that were ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedSessions {
+    /// 20 hex digits.
+    pub tenant_id: String,
+    /// The tenant's name, where it has a row.
+    pub tenant: Option<String>,
+    /// How many.
+    pub count: u64,
 }
 
 /// What is stored of an API key.
@@ -347,12 +362,7 @@ fn key_prefix(key: &str) -> Option<&str> {
     (!prefix.is_empty() && !secret.is_empty()).then_some(prefix)
 }
 
-async fn project_agent_row(
-    connection: &mut PgConnection,
-    id: &[u8],
-    agent_id: Uuid,
-    agent: &AgentRow,
-) -> Result<(), sqlx::Error> {
+async fn project_agent_row(connection: &mut Session, id: &[u8], agent_id: Uuid, agent: &AgentRow) -> Result<(), sqlx::Error> {
     // An Agent that was removed and made again has a new UID under the old name.
     sqlx::query("DELETE FROM acb.agent WHERE tenant_id = $1 AND name = $2 AND agent_id <> $3")
         .bind(id)
@@ -387,7 +397,7 @@ async fn project_agent_row(
 }
 
 /// Leaving ends an interval, joining begins one: what was logged between is not for the member.
-async fn project_groups(connection: &mut PgConnection, id: &[u8], agent_id: Uuid, groups: &[String]) -> Result<(), sqlx::Error> {
+async fn project_groups(connection: &mut Session, id: &[u8], agent_id: Uuid, groups: &[String]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE acb.group_member SET left_at = clock_timestamp()
          WHERE tenant_id = $1 AND agent_id = $2 AND left_at IS NULL AND group_name <> ALL ($3)",
@@ -420,7 +430,7 @@ async fn project_groups(connection: &mut PgConnection, id: &[u8], agent_id: Uuid
 /// The key without a deadline is the agent's; the one `before` keeps working for its seconds, and never longer than it was given once. Any
 /// other ends.
 async fn project_key(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     id: &[u8],
     agent_id: Uuid,
     key: Option<&StoredKey>,
@@ -462,7 +472,7 @@ async fn project_key(
 }
 
 /// Raises the generation. Where the bus is PostgreSQL, the announcement is in the same transaction: it can't be lost, nor come early.
-async fn bump(connection: &mut PgConnection, id: &[u8]) -> Result<Option<Changed>, sqlx::Error> {
+async fn bump(connection: &mut Session, id: &[u8]) -> Result<Option<Changed>, sqlx::Error> {
     let raised: Option<(String, i64)> =
         sqlx::query_as("UPDATE acb.tenant SET generation = generation + 1 WHERE tenant_id = $1 RETURNING name, generation")
             .bind(id)
@@ -505,7 +515,7 @@ fn long(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Retrying mends what is not PostgreSQL's clear no: connections, shutdowns, locks, resources.
+/// Retrying mends what is not PostgreSQL's clear no.
 pub(crate) fn failed(what: &str, error: &sqlx::Error) -> EffectError {
     let code = error.as_database_error().and_then(|database| database.code());
     if code.as_deref() == Some(ANOTHER_LEADS) {
@@ -518,10 +528,11 @@ pub(crate) fn failed(what: &str, error: &sqlx::Error) -> EffectError {
     }
 }
 
-/// Whether an SQLSTATE is a no that stays one. A server that takes no writes (25006) is a standby after a failover.
+/// Whether an SQLSTATE is a no that stays one, whatever the server does next: a login or a right that is missing, a database that is not
+/// there, values that are not taken. Everything else may pass: a standby after a failover (25006), a session that was ended for being idle
+/// (25P03), a schema that is being restored.
 fn is_clear(code: &str) -> bool {
-    let class = code.get(..2).unwrap_or_default();
-    code != "25006" && !matches!(class, "08" | "40" | "53" | "55" | "57" | "58")
+    code == "42501" || matches!(code.get(..2).unwrap_or_default(), "22" | "23" | "28" | "3D")
 }
 
 #[cfg(test)]
@@ -530,10 +541,12 @@ mod tests {
 
     #[test]
     fn a_standby_is_waited_for_and_a_clear_no_is_not() {
-        for passing in ["08006", "25006", "40001", "40P01", "53300", "55P03", "57P03", "58030"] {
+        for passing in
+            ["08006", "25006", "40001", "40P01", "53300", "55P03", "57P03", "58030", "25P03", "25P02", "42P01", "3F000", "XX000"]
+        {
             assert!(!is_clear(passing), "{passing}");
         }
-        for clear in ["42501", "23505", "28P01", "25001", "3D000"] {
+        for clear in ["42501", "23505", "28P01", "22023", "3D000"] {
             assert!(is_clear(clear), "{clear}");
         }
     }

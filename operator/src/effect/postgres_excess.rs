@@ -1,6 +1,6 @@
 //! What a tenant's login has and does not need: some of it lets a hub see other tenants' rows.
 
-use sqlx::PgConnection;
+use acb_hub_pool::Session;
 
 /// What a tenant's login has and does not need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Excess {
 }
 
 /// What a login has beyond what a tenant needs.
-pub(super) async fn excess(connection: &mut PgConnection, login: &str) -> Result<Excess, sqlx::Error> {
+pub(super) async fn excess(connection: &mut Session, login: &str) -> Result<Excess, sqlx::Error> {
     let row: Option<(Vec<String>, Vec<String>)> = sqlx::query_as(
         "WITH RECURSIVE login AS (SELECT * FROM pg_catalog.pg_roles WHERE rolname = $1),
          held (role) AS (

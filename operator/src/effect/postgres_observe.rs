@@ -1,11 +1,16 @@
 //! Reads what PostgreSQL holds of a tenant, as the plain rows of the plan, so that the two can be compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use acb_hub_pool::{Pool, Session};
 use sqlx::{
-    Connection as _, PgConnection, PgPool, Row as _,
+    Connection as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgRow},
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -50,13 +55,14 @@ pub struct ObservedLogin {
 ///
 /// # Errors
 /// What PostgreSQL answered.
-pub async fn observe_tenant(operator: &PgPool, tenant_id: &str) -> Result<ObservedTenant, EffectError> {
+pub async fn observe_tenant(operator: &Pool, tenant_id: &str) -> Result<ObservedTenant, EffectError> {
     let id = tenant_bytes(tenant_id)?;
     read(operator, &id, tenant_id).await.map_err(|error| failed(&format!("reading tenant {tenant_id}"), &error))
 }
 
-async fn read(operator: &PgPool, id: &[u8], tenant_id: &str) -> Result<ObservedTenant, sqlx::Error> {
-    let mut transaction = operator.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTenant, sqlx::Error> {
+    let mut transaction = operator.begin().await?;
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *transaction).await?;
     let mut observed = ObservedTenant::default();
     let tenant =
         sqlx::query("SELECT name, tier, registration, suspended, limits, generation FROM acb.tenant WHERE tenant_id = $1")
@@ -118,7 +124,7 @@ async fn read(operator: &PgPool, id: &[u8], tenant_id: &str) -> Result<ObservedT
     Ok(observed)
 }
 
-async fn context_types(connection: &mut PgConnection, id: &[u8]) -> Result<Vec<ContextTypeRow>, sqlx::Error> {
+async fn context_types(connection: &mut Session, id: &[u8]) -> Result<Vec<ContextTypeRow>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT name, partitions, retention_seconds, cleanup, max_message_bytes, schema FROM acb.context_type
          WHERE tenant_id = $1 ORDER BY name",
@@ -175,11 +181,16 @@ fn number(value: i64) -> u64 {
     u64::try_from(value).unwrap_or_default()
 }
 
+/// A server that says nothing for so long is as good as away.
+const LOGIN_WITHIN: Duration = Duration::from_secs(5);
+
 /// Logs in with these options, which carry user and password.
 pub async fn login_state(options: &PgConnectOptions) -> LoginState {
-    match PgConnection::connect_with(options).await {
+    let Ok(tried) = timeout(LOGIN_WITHIN, PgConnection::connect_with(options)).await else { return LoginState::Unknown };
+    match tried {
         Ok(connection) => {
-            let _ = connection.close().await;
+            // It is known by now; the farewell is only polite.
+            let _ = timeout(LOGIN_WITHIN, connection.close()).await;
             LoginState::Works
         }
         Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {

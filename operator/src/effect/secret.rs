@@ -63,7 +63,7 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
                 None => login,
             })
         }
-        SecretContent::ApiKey => {
+        SecretContent::ApiKey { .. } => {
             let prefix = hex::encode(&random()?[..6]);
             Ok(SecretData::new().with("api-key", format!("acb_{prefix}_{}", BASE64_URL_SAFE_NO_PAD.encode(random()?.as_slice()))))
         }
@@ -197,10 +197,11 @@ mod tests {
         let pem = std::str::from_utf8(keys.get("signing.key").unwrap()).unwrap();
         KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_ED25519).expect("an Ed25519 key in PKCS#8");
 
-        let key = generate(&SecretContent::ApiKey, &none).await.unwrap();
+        let key = generate(&SecretContent::ApiKey { authority: reference() }, &none).await.unwrap();
         let key = key.text(&reference(), "api-key").unwrap().to_owned();
         let parts: Vec<&str> = key.splitn(3, '_').collect();
         assert_eq!((parts[0], parts[1].len(), parts[2].len()), ("acb", 12, 43), "{key}");
+        assert!(crate::effect::seal::is_api_key(&key), "{key}");
     }
 
     #[tokio::test]

@@ -244,7 +244,8 @@ mod tests {
 
     fn report() -> Report {
         let secret = SecretRef { namespace: "acb-acme".into(), name: "a-api-key".into(), generation: 1 };
-        let step = Step::Kubernetes(KubernetesStep::EnsureSecret { secret, content: SecretContent::ApiKey, asked: None });
+        let content = SecretContent::ApiKey { authority: secret.clone() };
+        let step = Step::Kubernetes(KubernetesStep::EnsureSecret { secret, content, asked: None });
         let changed = Found::from(&Ok(Plan { steps: vec![step] }));
         let wrong = Found::from(&Err(vec![Problem::new(Reason::TooManyAgents, "metadata.name", "3 at most")].into()));
         let tenant = ObjectRef { kind: Kind::Tenant, namespace: String::new(), name: "acme".into() };

@@ -179,7 +179,7 @@ mod tests {
 
     fn agents(count: usize) -> Tenancy {
         let agent = AGENT.replace("role: observer", "role: agent-full, publishes: [a, b, c, d, e]");
-        let given: Vec<_> = load(&format!("{TENANT}---\n{agent}"), "given").into_iter().map(Result::unwrap).collect();
+        let given: Vec<_> = load(&format!("{TENANT}---\n{agent}"), "given").ours.into_iter().map(Result::unwrap).collect();
         let mut tenancy = Tenancy::default();
         overlay::lay(&mut tenancy, "acb-acme", &given);
         let first = tenancy.agents[0].clone();

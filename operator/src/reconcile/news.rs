@@ -3,7 +3,7 @@
 use acb_crds::Condition;
 
 use crate::{
-    condition::KAFKA_AT_RISK,
+    condition::{CONFLICTING, KAFKA_AT_RISK},
     plan::{KubernetesStep, Plan, Step},
 };
 
@@ -49,10 +49,27 @@ pub(crate) fn of_conditions(before: &[Condition], now: &[Condition]) -> Option<N
 
 /// That something began to put data at risk, or something else than before.
 pub(crate) fn of_risk(before: &[Condition], now: &[Condition]) -> Option<News> {
-    let risk = |conditions: &[Condition]| conditions.iter().find(|found| found.r#type == KAFKA_AT_RISK).cloned();
-    let risky = risk(now)?;
-    let is_known = risk(before).is_some_and(|known| known.message == risky.message);
-    (!is_known).then(|| News { warning: true, reason: risky.reason, action: "Check", note: short(&risky.message) })
+    new_warning(before, now, KAFKA_AT_RISK, "Check")
+}
+
+/// That someone began to change what was set right, or someone else than before.
+pub(crate) fn of_conflict(before: &[Condition], now: &[Condition]) -> Option<News> {
+    new_warning(before, now, CONFLICTING, "Apply")
+}
+
+fn new_warning(before: &[Condition], now: &[Condition], name: &str, action: &'static str) -> Option<News> {
+    let of = |conditions: &[Condition]| conditions.iter().find(|found| found.r#type == name).cloned();
+    let warned = of(now)?;
+    let is_known = of(before).is_some_and(|known| known.message == warned.message);
+    (!is_known).then(|| News { warning: true, reason: warned.reason, action, note: short(&warned.message) })
+}
+
+/// Sessions with PostgreSQL that were ended.
+pub(crate) fn of_overlong(count: u64, seconds: u32) -> News {
+    let note = format!(
+        "ended {count} sessions with PostgreSQL whose transaction was open for more than {seconds} s: no hub does that, so someone uses the hub's login"
+    );
+    News { warning: true, reason: "OverlongSession".to_owned(), action: "EndSession", note }
 }
 
 /// What was done for a resource.

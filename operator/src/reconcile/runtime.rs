@@ -55,6 +55,10 @@ pub(crate) trait Runtime: Hubs {
     fn hub(&self, tenant: &ValidatedTenant) -> Outcome;
     /// `host:port` of each way to the hub.
     fn endpoints(&self, tenant: &TenantName) -> Vec<String>;
+    /// What of a tenant others change each time that it was set right, and who.
+    fn conflicts(&self, _: &ValidatedTenant) -> Vec<String> {
+        Vec::new()
+    }
     /// After attempts over so long a deletion ends, whatever is left behind; `None`: it is tried for ever.
     fn deletion_bound(&self) -> Option<std::time::Duration>;
 }

@@ -240,6 +240,7 @@ impl Tenancies {
             endpoints,
             agents: i64::try_from(world.tenancy.agents.len()).unwrap_or(i64::MAX),
             credentials,
+            conflicts: validated.map(|validated| self.runtime.conflicts(validated)).unwrap_or_default(),
             risks: validated.and_then(|_| world.kafka.known()).map(|kafka| kafka.risks.clone()),
         };
         let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &super::now());
@@ -436,7 +437,9 @@ impl Tenancies {
         let status = serde_json::to_value(status)
             .map_err(|error| EffectError::refused("the operator", format!("the status of {object} is no JSON: {error}")))?;
         self.runtime.set_status(object, status).await?;
-        for news in [news::of_conditions(before, now), news::of_risk(before, now)].into_iter().flatten() {
+        for news in
+            [news::of_conditions(before, now), news::of_risk(before, now), news::of_conflict(before, now)].into_iter().flatten()
+        {
             self.runtime.tell(object, news).await;
         }
         Ok(())

@@ -9,11 +9,9 @@ use acb_crds::{
     Tenant,
     names::{TenantId, TenantName, objects},
 };
+use acb_hub_pool::{Limits, Pool};
 use serde_json::Value;
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::postgres::PgConnectOptions;
 use time::OffsetDateTime;
 
 use super::{
@@ -41,7 +39,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct PostgresReader {
     /// Logs in as `acb_operator`.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Where tenants log in; their names and passwords are filled in.
     pub tenants: PgConnectOptions,
 }
@@ -50,7 +48,7 @@ impl PostgresReader {
     /// Connects when it is needed.
     #[must_use]
     pub fn lazy(operator: PgConnectOptions, tenants: PgConnectOptions) -> Self {
-        let pool = PgPoolOptions::new().max_connections(2).min_connections(0).connect_lazy_with(operator);
+        let pool = Pool::new(operator, Limits { connections: 2, ..Limits::default() });
         Self { pool, tenants }
     }
 }
@@ -155,7 +153,7 @@ pub async fn identify(
     tenant: &Tenant,
     tenancy: &Tenancy,
     objects: &dyn Objects,
-    pool: Result<&PgPool, EffectError>,
+    pool: Result<&Pool, EffectError>,
 ) -> (Identity, Option<EffectError>) {
     let space = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()).map(|name| name.hub_namespace());
     let namespace = objects.get(&ObjectKey::new("v1", "Namespace", "", &space.unwrap_or_default())).await;
@@ -180,7 +178,7 @@ pub async fn identify(
 }
 
 /// The name under which PostgreSQL holds an id.
-async fn rows_of_id(pool: Result<&PgPool, EffectError>, id: TenantId) -> Result<Option<String>, EffectError> {
+async fn rows_of_id(pool: Result<&Pool, EffectError>, id: TenantId) -> Result<Option<String>, EffectError> {
     sqlx::query_scalar("SELECT name FROM acb.tenant WHERE tenant_id = $1")
         .bind(&id.bytes()[..])
         .fetch_optional(pool?)
@@ -299,7 +297,7 @@ async fn fetch_kafka(
     Ok(observed)
 }
 
-async fn retained(pool: &PgPool, name: &TenantName, id: TenantId) -> Result<Option<RetainedData>, EffectError> {
+async fn retained(pool: &Pool, name: &TenantName, id: TenantId) -> Result<Option<RetainedData>, EffectError> {
     let other: Option<String> = sqlx::query_scalar(
         "SELECT encode(tenant_id, 'hex') FROM acb.tenant WHERE name = $1 AND encode(tenant_id, 'hex') <> $2 LIMIT 1",
     )

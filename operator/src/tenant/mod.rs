@@ -10,6 +10,7 @@ pub mod hub_secrets;
 mod hub_spec;
 pub mod namespace;
 pub mod network;
+pub mod object_quota;
 pub mod opening;
 pub(crate) mod orphan;
 pub mod owned;

@@ -6,8 +6,8 @@ use acb_crds::schema::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, orphan, rotation, scaling, space,
-    validate::ValidatedTenant,
+    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, rotation, scaling,
+    space, validate::ValidatedTenant,
 };
 use crate::{
     difference,
@@ -56,9 +56,13 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     };
     optional(access::admins(tenant), admins_key(tenant), &mut steps);
     optional(scaling::autoscaler(tenant), hub_key(tenant, scaling::AUTOSCALER), &mut steps);
-    for object in
-        [access::hub(tenant), scaling::disruption_budget(tenant), hub::config_map(tenant, platform), hub::service(tenant)]
-    {
+    for object in [
+        object_quota::resource_quota(tenant),
+        access::hub(tenant),
+        scaling::disruption_budget(tenant),
+        hub::config_map(tenant, platform),
+        hub::service(tenant),
+    ] {
         apply(object, &mut steps);
     }
     // Not part of the mark: an autoscaler that changes it has changed nothing of ours.
@@ -71,8 +75,11 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     }
     // The last: not every cluster knows the kind, and nothing else is to wait for it.
     optional(network::tls_route(tenant), hub_key(tenant, network::TLS_ROUTE), &mut steps);
-    if steps.is_empty() && world.away().is_empty() {
-        steps = rotation::remove_replaced(tenant, world, &secrets);
+    // An object that someone else changes each time that it is applied must not keep old credentials alive. Whatever is still to be made
+    // or to be told a store does.
+    let is_apply = |step: &Step| matches!(step, Step::Kubernetes(KubernetesStep::Apply { .. }));
+    if world.away().is_empty() && steps.iter().all(is_apply) {
+        steps.extend(rotation::remove_replaced(tenant, world, &secrets));
     }
     Plan { steps }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{
     World, access,
     namespace::{TENANT_LABEL, label},
-    network, opening, owned,
+    network, object_quota, opening, owned,
     plan::{DEPLOYMENT, admins_key, hub_key, remove},
     scaling, space,
     validate::ValidatedTenant,
@@ -144,7 +144,12 @@ fn release(tenant: &ValidatedTenant, world: &World, steps: &mut Vec<Step>) {
     let space = world.objects.get(&ObjectKey::new("v1", "Namespace", "", &tenant.namespace));
     let Some(space) = space.filter(|space| !owned::is_anothers(space, &tenant.uid) || tenant.owned.namespace) else { return };
     let (api_version, kind) = access::ROLE_BINDING;
-    let own = [admins_key(tenant), ObjectKey::new(api_version, kind, &tenant.namespace, objects::OPERATOR)];
+    let (quota_version, quota) = object_quota::RESOURCE_QUOTA;
+    let own = [
+        admins_key(tenant),
+        ObjectKey::new(quota_version, quota, &tenant.namespace, objects::OBJECT_QUOTA),
+        ObjectKey::new(api_version, kind, &tenant.namespace, objects::OPERATOR),
+    ];
     let is_own = |found: &Value| label(found, TENANT_LABEL) == Some(tenant.name.as_str());
     for key in own.iter().filter(|key| world.objects.get(*key).is_some_and(is_own)) {
         remove(world, key, steps);

@@ -24,6 +24,8 @@ pub struct Seen {
     pub credentials: Vec<CredentialStatus>,
     /// What of the brokers' settings puts its data at risk; `None` where that was not looked at.
     pub risks: Option<Vec<String>>,
+    /// What others change each time that it was set right.
+    pub conflicts: Vec<String>,
 }
 
 /// The status after a reconcile. `now` is RFC 3339.
@@ -44,6 +46,7 @@ pub fn status(
         Some(risks) => condition::at_risk(risks),
         None => previous.conditions.iter().find(|before| before.r#type == condition::KAFKA_AT_RISK).cloned(),
     });
+    conditions.extend(condition::conflicting(&seen.conflicts));
     let generation = tenant.metadata.generation;
     let mut status = TenantStatus {
         observed_generation: generation,

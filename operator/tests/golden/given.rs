@@ -2,10 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use acb_crds::{
-    Agent, Quota, Tenant,
-    schema::{Resource, load},
-};
+use acb_crds::{Agent, Quota, Tenant, document::load, schema::Resource};
 use acb_operator::{
     agent,
     effect::{
@@ -31,7 +28,7 @@ pub(crate) fn kafka_platform() -> Platform {
 /// The resources of a text, with UIDs and ages by their order.
 pub(crate) fn tenancy(text: &str) -> Tenancy {
     let mut tenancy = Tenancy::default();
-    for (index, resource) in load(text, "given").into_iter().enumerate() {
+    for (index, resource) in load(text, "given").ours.into_iter().enumerate() {
         let mut value = resource.unwrap().to_value().unwrap();
         value["metadata"]["uid"] = json!(format!("00000000-0000-4000-8000-{index:012}"));
         value["metadata"]["generation"] = json!(1);

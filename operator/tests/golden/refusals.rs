@@ -283,3 +283,22 @@ fn a_quota_above_the_tier_or_of_no_tenant() {
     assert_eq!(reason("lost").unwrap_err(), Reason::UnknownTenant);
     assert_eq!(reason("good").unwrap().effective.messages_per_minute, Some(10));
 }
+
+#[test]
+fn a_rotation_that_would_end_a_key_early() {
+    for (policy, refused) in [
+        ("{every: 30s, overlap: 10m}", Some("rotation.every: 30s is too short")),
+        ("{every: 1h, overlap: 2h}", Some("rotation.overlap: a key that was replaced would have to work for 2h")),
+        ("{every: 1h}", None),
+        ("{every: 30d, overlap: 30d}", None),
+    ] {
+        let spec = format!("{{role: observer, credentials: {{apiKey: {{}}, rotation: {policy}}}}}");
+        let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-acme", "a", &spec)));
+        let world = agent_world(&given, &platform());
+        match (agent::validate::validate(&agent_named(&given, "a"), &world), refused) {
+            (Ok(_), None) => {}
+            (Err(problems), Some(refused)) => assert!(problems[0].to_string().contains(refused), "{problems:?}"),
+            (other, _) => panic!("{policy}: {other:?}"),
+        }
+    }
+}

@@ -149,6 +149,12 @@ async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
     // Nothing that a plan names: found all the same.
     bench.set("acb.acme.sys.messages", "message.timestamp.type", "CreateTime").await;
     bench.heals(&["topic acb.acme.sys.messages"]).await;
+    bench.set("acb.acme.documents", "unclean.leader.election.enable", "true").await;
+    bench.heals(&["topic acb.acme.documents"]).await;
+    // Safer than the brokers have it: that is the platform's affair.
+    bench.set("acb.acme.documents", "min.insync.replicas", "2").await;
+    assert_eq!(bench.planned().await, []);
+    bench.set("acb.acme.documents", "min.insync.replicas", "1").await;
     bench.apply(KafkaStep::RemoveTopic { name: "acb.acme.reports".into() }).await;
     bench.heals(&["topic acb.acme.reports"]).await;
 

@@ -3,6 +3,7 @@
 
 mod convergence;
 mod expired;
+mod failover;
 mod fence;
 #[path = "../golden/given.rs"]
 #[allow(dead_code)]

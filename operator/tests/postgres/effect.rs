@@ -1,5 +1,8 @@
 //! The effect against what can be observed after it.
 
+use std::time::{Duration, Instant};
+
+use acb_hub_pool::{Limits, Pool};
 use acb_operator::{
     bootstrap::{self, LeaderEpoch, Server, claim_leadership},
     effect::{
@@ -9,7 +12,7 @@ use acb_operator::{
     plan::{AgentRow, PostgresStep},
 };
 use acb_testbed::{Postgres, Version};
-use sqlx::PgPool;
+use tokio::time::sleep;
 
 use crate::world::{World, number};
 
@@ -20,8 +23,8 @@ crate::on_each_version!(
     removal_leaves_nothing
 );
 
-async fn pool(world: &World) -> PgPool {
-    PgPool::connect_with(world.pg.operator_options()).await.unwrap()
+async fn pool(world: &World) -> Pool {
+    Pool::new(world.pg.operator_options(), Limits::default())
 }
 
 async fn what_is_projected_is_observed(world: &World) {
@@ -174,7 +177,7 @@ async fn leaders(version: Version) {
     let pg = Postgres::start(version).await;
     let tenant = pg.tenant("acme").await;
     let step = PostgresStep::RemoveAgent { tenant_id: tenant.id_hex().to_owned(), agent_id: uuid::Uuid::new_v4().to_string() };
-    let pool = PgPool::connect_with(pg.operator_options()).await.unwrap();
+    let pool = Pool::new(pg.operator_options(), Limits::default());
     pg.effect().apply(&step).await.unwrap();
     let next = claim_leadership(&pool, "next").await.unwrap();
     assert_eq!(next, LeaderEpoch(pg.epoch().0 + 1));
@@ -211,4 +214,49 @@ async fn a_new_leader_fences_the_old_on_the_installed_version() {
 #[tokio::test]
 async fn a_new_leader_fences_the_old_on_17() {
     leaders(Version::V17).await;
+}
+
+#[tokio::test]
+async fn a_session_whose_transaction_lasts_too_long_is_ended_by_name() {
+    let pg = Postgres::start(Version::Installed).await;
+    let (acme, bravo) = (pg.tenant("acme").await, pg.tenant("bravo").await);
+    let (mut long, mut quiet) = (acme.connect().await, bravo.connect().await);
+    // As a tenant may.
+    sqlx::raw_sql("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; BEGIN; SELECT 1")
+        .execute(&mut long)
+        .await
+        .unwrap();
+    let pool = Pool::new(pg.operator_options(), Limits::default());
+    let epoch = claim_leadership(&pool, "leader").await.unwrap();
+    let effect = PostgresEffect::new(pool, epoch, pg.secrets());
+    assert_eq!(effect.end_overlong(3600).await.unwrap(), []);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let ended = loop {
+        let ended = effect.end_overlong(1).await.unwrap();
+        if !ended.is_empty() {
+            break ended;
+        }
+        assert!(Instant::now() < deadline, "not ended");
+        sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!((ended[0].tenant.as_deref(), ended[0].count, ended.len()), (Some("acme"), 1, 1));
+    assert!(sqlx::raw_sql("SELECT 1").execute(&mut long).await.is_err(), "the session goes on");
+    sqlx::raw_sql("SELECT 1").execute(&mut quiet).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_holds_nobody_up() {
+    // Takes connections, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(silent.local_addr().unwrap().port())
+        .username("acb_operator")
+        .password("x");
+    let began = Instant::now();
+    let reader = acb_operator::tenant::fetch::PostgresReader::lazy(options.clone(), options.clone());
+    let error = observe_tenant(&reader.pool, &"0".repeat(20)).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(login_state(&options).await, LoginState::Unknown);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }

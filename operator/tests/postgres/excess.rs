@@ -1,11 +1,11 @@
 //! A tenant's login to which somebody gave more than it needs: a hand, or a restore by another tool.
 
+use acb_hub_pool::{Limits, Pool};
 use acb_operator::{
     effect::{EffectError, postgres_observe::observe_tenant},
     plan::{PostgresStep, SecretRef},
 };
 use acb_testbed::{Postgres, Version};
-use sqlx::PgPool;
 
 #[tokio::test]
 async fn installed() {
@@ -21,7 +21,7 @@ async fn it_is_taken_away_or_named(version: Version) {
     // A server of its own: others look at all roles.
     let postgres = Postgres::start(version).await;
     let tenant = postgres.tenant("acme").await;
-    let pool = PgPool::connect_with(postgres.operator_options()).await.unwrap();
+    let pool = Pool::new(postgres.operator_options(), Limits::default());
     let login = tenant.username();
     let is_excessive = async || observe_tenant(&pool, tenant.id_hex()).await.unwrap().login.unwrap().excess;
     let secret = SecretRef { namespace: "acbhub-acme".to_owned(), name: "hub-postgres".to_owned(), generation: 1 };

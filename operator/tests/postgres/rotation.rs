@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use acb_crds::names::TenantName;
+use acb_hub_pool::{Limits, Pool};
 use acb_operator::{
     effect::{EffectError, SecretData, SecretReader, postgres::PostgresEffect},
     plan::{SecretRef, Step},
@@ -13,7 +14,6 @@ use acb_operator::{
 };
 use acb_testbed::{Outside, Postgres, Version};
 use serde_json::json;
-use sqlx::PgPool;
 
 use crate::given::{apply, first, plan, platform, sample, world};
 
@@ -41,7 +41,7 @@ impl Hubs for RolledOut {
 #[tokio::test]
 async fn a_store_takes_the_new_password_when_every_replica_runs_with_it() {
     let postgres = Postgres::start(Version::Installed).await;
-    let pool = PgPool::connect_with(postgres.operator_options()).await.unwrap();
+    let pool = Pool::new(postgres.operator_options(), Limits::default());
     let effect = PostgresEffect::new(pool.clone(), postgres.epoch(), Arc::new(Passwords));
     let reader = PostgresReader { pool, tenants: postgres.operator_options() };
     let (given, platform) = (sample("acme.yaml"), platform());

@@ -1,5 +1,6 @@
 //! What every table must have, read from the catalogue, so that a new one is covered from its first day.
 
+use acb_hub_pool::{Limits, Pool};
 use sqlx::AssertSqlSafe;
 
 use crate::world::World;
@@ -110,9 +111,21 @@ async fn every_sweep_uses_an_index(world: &World) {
 }
 
 async fn migrations_run_once(world: &World) {
-    let pool = sqlx::PgPool::connect_with(world.pg.operator_options()).await.unwrap();
+    let pool = Pool::new(world.pg.operator_options(), Limits::default());
     let epoch = world.pg.epoch();
     let (one, two) = tokio::join!(acb_operator::bootstrap::migrate(&pool, epoch), acb_operator::bootstrap::migrate(&pool, epoch));
     assert_eq!(one.unwrap(), acb_hub_store::migrations::LATEST);
     assert_eq!(two.unwrap(), acb_hub_store::migrations::LATEST);
+}
+
+#[tokio::test]
+async fn an_operator_before_an_upgrade_works_with_what_only_expanded() {
+    use acb_hub_store::migrations::LATEST;
+    use acb_operator::bootstrap::{MigrateError, migrate};
+    let postgres = acb_testbed::Postgres::start(acb_testbed::Version::Installed).await;
+    let pool = Pool::new(postgres.operator_options(), Limits::default());
+    postgres.execute("UPDATE acb.schema_version SET version = version + 2").await;
+    assert_eq!(migrate(&pool, postgres.epoch()).await.unwrap(), LATEST + 2);
+    postgres.execute("UPDATE acb.schema_version SET version = version + 1").await;
+    assert!(matches!(migrate(&pool, postgres.epoch()).await, Err(MigrateError::Newer { .. })));
 }

@@ -7,15 +7,16 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use acb_hub_pool::{Limits, Pool};
 use acb_operator::{
     bootstrap::{self, LeaderEpoch, Server, claim_leadership},
-    effect::{EffectError, SecretData, SecretReader, postgres::PostgresEffect},
+    effect::{EffectError, SecretData, SecretReader, postgres::PostgresEffect, seal},
     local_postgres::{LocalPostgres, LocalPostgresOptions},
     plan::{AgentRow, ApiKeyRef, ContextTypeRow, PostgresStep, ReplacedKey, SecretRef, TenantRow, TopicSpec},
 };
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+    AssertSqlSafe, Connection as _, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
 };
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -126,7 +127,7 @@ impl Postgres {
         let password = random_hex(24);
         bootstrap::bootstrap(server.superuser(), &password, Server::Exclusive).await.unwrap_or_else(|error| panic!("{error}"));
         let operator = server.superuser().clone().username(bootstrap::OPERATOR).password(&password).database(bootstrap::DATABASE);
-        let pool = PgPool::connect_with(operator.clone()).await.unwrap();
+        let pool = Pool::new(operator.clone(), Limits::default());
         let epoch = claim_leadership(&pool, "testbed").await.unwrap();
         bootstrap::migrate(&pool, epoch).await.unwrap_or_else(|error| panic!("{error}"));
         pool.close().await;
@@ -263,7 +264,7 @@ async fn run(options: LocalPostgresOptions) -> LocalPostgres {
 }
 
 fn effect(operator: &PgConnectOptions, epoch: LeaderEpoch, secrets: &Arc<Secrets>) -> PostgresEffect {
-    let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(operator.clone());
+    let pool = Pool::new(operator.clone(), Limits { connections: 2, ..Limits::default() });
     PostgresEffect::new(pool, epoch, secrets.clone())
 }
 
@@ -282,6 +283,13 @@ impl Secrets {
             data.insert(secret.clone(), SecretData::new().with(key, value.clone()));
             value
         })
+    }
+
+    /// As the operator seals a key that it makes.
+    fn seal(&self, secret: &SecretRef, authority: &SecretRef) {
+        let mut data = self.data.lock().unwrap();
+        let sealed = seal::seal(secret, data[secret].clone(), authority, &data[authority]).unwrap();
+        data.insert(secret.clone(), sealed);
     }
 
     fn holds(&self, secret: &SecretRef) -> bool {
@@ -456,10 +464,13 @@ impl TestTenant {
     /// Projects this row, with the API key of a generation of its Secret. The one before works for so long yet.
     pub async fn project_key(&self, row: &AgentRow, generation: u64, overlap_seconds: u64) -> TestAgent {
         let secret = self.key_secret(row, generation);
-        let api_key = self.secrets.ensure_text(&secret, "api-key", || format!("acb_{}_{}", random_hex(6), random_hex(32)));
+        let api_key = self.secrets.ensure_text(&secret, "api-key", || format!("acb_{}_{}", random_hex(6), &random_hex(32)[..43]));
         let before = secret.before().filter(|before| overlap_seconds > 0 && self.secrets.holds(before));
         let before = before.map(|secret| ReplacedKey { secret, overlap_seconds });
-        let api_key_ref = ApiKeyRef { secret, keys: self.keys.clone(), before };
+        let authority = SecretRef { namespace: "acb-system".to_owned(), name: format!("ca-{}", self.id_hex), generation: 1 };
+        self.secrets.ensure_text(&authority, "ca.key", || random_hex(32));
+        self.secrets.seal(&secret, &authority);
+        let api_key_ref = ApiKeyRef { secret, keys: self.keys.clone(), authority, before };
         self.apply(&PostgresStep::ProjectAgent {
             tenant_id: self.id_hex.clone(),
             agent: row.clone(),

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::kinds::WatchedKind;
+use super::{FIELD_MANAGER, claims::Claims, kinds::WatchedKind};
 use crate::{
     effect::kubernetes::ObjectKey,
     tenancy::{self, Tenancy, Unreadable},
@@ -35,6 +35,8 @@ struct Entry {
     version: u64,
     /// When it came, counted in changes.
     at: u64,
+    /// Who else than this operator wrote it.
+    writers: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,7 @@ struct Inner {
     /// By namespace; the empty one: cluster-scoped.
     objects: BTreeMap<String, BTreeMap<ObjectKey, Entry>>,
     tenants: BTreeMap<String, Tenant>,
+    claims: Claims,
     agents: BTreeMap<String, BTreeMap<String, Agent>>,
     quotas: BTreeMap<String, BTreeMap<String, Quota>>,
     /// Resources that this operator can't read, and why.
@@ -59,6 +62,15 @@ pub(super) struct Cache {
 fn version(object: &Value) -> u64 {
     let text = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
     text.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// The managers of an object's fields, but for this operator and for those who only write its status.
+fn writers(fields: Option<&Value>) -> Vec<String> {
+    let text = |entry: &Value, name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let entries = fields.and_then(Value::as_array).into_iter().flatten();
+    let of_fields = entries.filter(|entry| text(entry, "subresource").is_empty()).map(|entry| text(entry, "manager"));
+    let others: BTreeSet<String> = of_fields.filter(|manager| !manager.is_empty() && manager != FIELD_MANAGER).collect();
+    others.into_iter().collect()
 }
 
 /// The kind that people write, of an object of that.
@@ -83,9 +95,9 @@ impl Cache {
 
     /// An object as it is now. `None` where that was known, or is older than what is known.
     pub(super) fn put(&self, mut object: Value) -> Option<Change> {
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
-        }
+        // Of these only the names are ever looked at, and they are long.
+        let fields = object.get_mut("metadata").and_then(Value::as_object_mut).and_then(|found| found.remove("managedFields"));
+        let writers = writers(fields.as_ref());
         let key = ObjectKey::of(&object)?;
         let version = version(&object);
         let mut inner = self.write();
@@ -97,7 +109,8 @@ impl Cache {
             return None;
         }
         let object = Arc::new(object);
-        let before = known.insert(key.clone(), Entry { object: Arc::clone(&object), version, at }).map(|entry| entry.object);
+        let before =
+            known.insert(key.clone(), Entry { object: Arc::clone(&object), version, at, writers }).map(|entry| entry.object);
         inner.parse(&key, Some(&object));
         Some(Change { key, before, now: Some(object) })
     }
@@ -126,6 +139,17 @@ impl Cache {
         self.read().objects.get(&key.namespace)?.get(key).map(|entry| Arc::clone(&entry.object))
     }
 
+    /// Who else than this operator wrote an object.
+    pub(super) fn writers(&self, key: &ObjectKey) -> Vec<String> {
+        let inner = self.read();
+        inner
+            .objects
+            .get(&key.namespace)
+            .and_then(|objects| objects.get(key))
+            .map(|entry| entry.writers.clone())
+            .unwrap_or_default()
+    }
+
     /// What is in a namespace, without what people write.
     pub(super) fn list(&self, namespace: &str) -> BTreeMap<ObjectKey, Value> {
         let inner = self.read();
@@ -145,8 +169,22 @@ impl Cache {
         }
     }
 
-    pub(super) fn tenants(&self) -> Vec<Tenant> {
-        self.read().tenants.values().cloned().collect()
+    /// How many Agents a namespace has.
+    pub(super) fn agents(&self, namespace: &str) -> usize {
+        self.read().agents.get(namespace).map_or(0, BTreeMap::len)
+    }
+
+    /// Reads who claims which namespaces.
+    pub(super) fn claims<T>(&self, read: impl FnOnce(&Claims) -> T) -> T {
+        read(&self.read().claims)
+    }
+
+    /// Whether there is something to do for a namespace.
+    pub(super) fn is_tenancy(&self, namespace: &str) -> bool {
+        let inner = self.read();
+        inner.claims.has(namespace)
+            || inner.agents.get(namespace).is_some_and(|agents| !agents.is_empty())
+            || inner.quotas.get(namespace).is_some_and(|quotas| !quotas.is_empty())
     }
 
     /// Resources that this operator can't read, and why.
@@ -216,6 +254,9 @@ impl Inner {
             Kind::Agent => typed(self.agents.entry(namespace).or_default(), name, object),
             Kind::Quota => typed(self.quotas.entry(namespace).or_default(), name, object),
         };
+        if resource.kind == Kind::Tenant {
+            self.claims.set(name, self.tenants.get(name));
+        }
         match parsed {
             Ok(()) => drop(self.unreadable.remove(&resource)),
             Err(error) => drop(self.unreadable.insert(resource, error.to_string())),
@@ -248,6 +289,18 @@ mod tests {
         assert!(known.pointer("/metadata/managedFields").is_none());
         assert!(cache.remove(&map("a", 13)).unwrap().now.is_none());
         assert!(cache.list("n").is_empty());
+    }
+
+    #[test]
+    fn who_else_wrote_an_object_is_known_and_what_they_wrote_is_not_kept() {
+        let cache = Cache::default();
+        let mut object = map("a", 1);
+        object["metadata"]["managedFields"] = json!([
+            {"manager": "acb-operator", "operation": "Apply", "fieldsV1": {}}, {"manager": "kubectl-edit", "operation": "Update"},
+            {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status"},
+        ]);
+        cache.put(object);
+        assert_eq!(cache.writers(&ObjectKey::new("v1", "ConfigMap", "n", "a")), ["kubectl-edit"]);
     }
 
     #[test]

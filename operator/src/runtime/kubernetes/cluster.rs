@@ -8,13 +8,13 @@ use acb_crds::{
 };
 use async_trait::async_trait;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube_runtime::events::{Event, EventType, Recorder};
+use kube_runtime::events::{Event, EventType};
 use serde_json::Value;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
-use super::{FINALIZER, cache::Cache, config::Config, database::Claim, hub, lease::KAFKA_SPARE, objects::KubernetesObjects};
+use super::{
+    FINALIZER, cache::Cache, config::Config, database::Claim, events::Events, hub, lease::KAFKA_SPARE, objects::KubernetesObjects,
+};
 use crate::{
     condition::Outcome,
     effect::{
@@ -36,8 +36,6 @@ use crate::{
 
 /// A deletion that kept failing for so long is let go, and says what is left behind.
 const DELETION_BOUND: Duration = Duration::from_secs(300);
-/// An event is worth a moment, and no more.
-const EVENT_WITHIN: Duration = Duration::from_secs(2);
 
 /// A cluster, as its leader may change it.
 pub(super) struct Cluster {
@@ -46,7 +44,7 @@ pub(super) struct Cluster {
     pub(super) objects: Arc<KubernetesObjects>,
     pub(super) claim: Claim,
     pub(super) fence: Arc<Fence>,
-    pub(super) recorder: Recorder,
+    pub(super) events: Events,
     /// Given when no further step may begin.
     pub(super) closing: CancellationToken,
 }
@@ -151,11 +149,7 @@ impl Runtime for Cluster {
             action: news.action.to_owned(),
             secondary: None,
         };
-        match timeout(EVENT_WITHIN, self.recorder.publish(&event, &self.reference(object))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%object, %error, "an event was not published"),
-            Err(_) => debug!(%object, "an event was not published in time"),
-        }
+        self.events.put(event, self.reference(object));
     }
 
     /// The API server has checked every document.
@@ -169,6 +163,10 @@ impl Runtime for Cluster {
 
     fn endpoints(&self, tenant: &TenantName) -> Vec<String> {
         hub::endpoints(self.hub_object(tenant, "v1", "Service").as_deref())
+    }
+
+    fn conflicts(&self, tenant: &ValidatedTenant) -> Vec<String> {
+        self.objects.conflicts(&[&tenant.namespace, &tenant.name.hub_namespace()])
     }
 
     fn deletion_bound(&self) -> Option<Duration> {

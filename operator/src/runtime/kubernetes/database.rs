@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use acb_hub_pool::{Limits, Pool};
 use tokio::sync::OnceCell;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
@@ -25,14 +25,16 @@ use crate::{
 
 /// What was not to be had a moment ago is not asked for by every tenancy in turn.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
-const ACQUIRE_WITHIN: Duration = Duration::from_secs(5);
+/// How long an answer may take: the operator's statements are short, and what is long is done in parts.
+const PATIENCE: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(120);
 /// The files of credentials are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// PostgreSQL, for one term.
 pub(super) struct Claim {
     config: Arc<Config>,
-    pool: PgPool,
+    pool: Pool,
     holder: String,
     secrets: Arc<dyn SecretReader>,
     claimed: OnceCell<Database>,
@@ -44,13 +46,8 @@ impl Claim {
     /// Connects to nothing yet. `holder` says who, for people.
     pub(super) fn new(config: Arc<Config>, holder: &str, secrets: Arc<dyn SecretReader>) -> Result<Self, EffectError> {
         let login = config.operator_login().map_err(|error| EffectError::refused("the operator's configuration", error))?;
-        let connections = u32::try_from(config.concurrency).unwrap_or(4) + 2;
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .min_connections(0)
-            .idle_timeout(Duration::from_secs(120))
-            .acquire_timeout(ACQUIRE_WITHIN)
-            .connect_lazy_with(login);
+        let limits = Limits { connections: config.concurrency + 2, idle: IDLE, ..Limits::default() };
+        let pool = Pool::new(login, limits).patient(PATIENCE);
         let password = config.operator_password().map_err(|error| EffectError::refused("the operator's configuration", error))?;
         Ok(Self {
             config,
@@ -85,6 +82,16 @@ impl Claim {
             MigrateError::Failed { source, .. } | MigrateError::Unreadable(source) => failed(&error.to_string(), source),
             MigrateError::Newer { .. } => EffectError::refused("PostgreSQL", &error),
         })?;
+        let mine = if self.config.kafka.is_some() { "kafka" } else { "postgres" };
+        let kept = bootstrap::keep_bus(&self.pool, epoch, mine)
+            .await
+            .map_err(|error| failed("looking which kind of bus its tenants are on", &error))?;
+        if kept != mine {
+            let what = format!(
+                "the tenants of this database are on the bus {kept}, and bus.kind is {mine}: set it back; nothing is moved from one to the other"
+            );
+            return Err(EffectError::refused("the operator's configuration", what));
+        }
         info!(epoch = epoch.0, version, "PostgreSQL is claimed, its schema current");
         let mut effect = PostgresEffect::new(self.pool.clone(), epoch, Arc::clone(&self.secrets));
         if let Some(kafka) = &self.config.kafka {
@@ -177,6 +184,19 @@ mod tests {
             sleep(Duration::from_millis(200)).await;
         }
         claim.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_kind_of_bus_is_kept() {
+        let server = Postgres::start(Version::Installed).await;
+        let folder = folder(&server, "prefer", server.operator_password());
+        let first = claim(&folder);
+        first.database().await.unwrap();
+        first.close().await;
+        claim(&folder).database().await.unwrap();
+        server.execute("UPDATE acb.schema_version SET bus_kind = 'kafka'").await;
+        let error = claim(&folder).database().await.unwrap_err();
+        assert!(!error.is_transient() && error.to_string().contains("on the bus kafka, and bus.kind is postgres"), "{error}");
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ const fn owned(api_version: &'static str, kind: &'static str, plural: &'static s
 }
 
 /// Everything that is watched. Secrets are not: the operator may read them in tenants' namespaces only, and asks when it needs one.
-pub(super) const WATCHED: [WatchedKind; 13] = [
+pub(super) const WATCHED: [WatchedKind; 14] = [
     resource("Tenant", "tenants", false),
     resource("Agent", "agents", true),
     resource("Quota", "quotas", true),
@@ -44,6 +44,7 @@ pub(super) const WATCHED: [WatchedKind; 13] = [
     },
     owned("v1", "ConfigMap", "configmaps"),
     owned("v1", "Service", "services"),
+    owned("v1", "ResourceQuota", "resourcequotas"),
     owned("v1", "ServiceAccount", "serviceaccounts"),
     owned("apps/v1", "Deployment", "deployments"),
     owned("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),

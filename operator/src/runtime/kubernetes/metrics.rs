@@ -54,6 +54,7 @@ pub struct Metrics {
     depth: Family<Queue, Gauge>,
     leading: Family<Lease, Gauge>,
     requests: Family<Request, Counter>,
+    ended_sessions: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -78,7 +79,14 @@ impl Default for Metrics {
         registry.register("workqueue_depth", "Tenancies that are due and not begun", Family::clone(&depth));
         registry.register("leader_election_master_status", "Whether this process leads", Family::clone(&leading));
         registry.register("acb_operator_api_requests", "Requests to the Kubernetes API, by verb", Family::clone(&requests));
-        let metrics = Self { registry: Arc::new(Mutex::new(registry)), reconciled, seconds, depth, leading, requests };
+        let ended_sessions = Counter::default();
+        registry.register(
+            "acb_operator_overlong_sessions_ended",
+            "Sessions of tenants with PostgreSQL that were ended, since their transaction lasted too long",
+            ended_sessions.clone(),
+        );
+        let registry = Arc::new(Mutex::new(registry));
+        let metrics = Self { registry, reconciled, seconds, depth, leading, requests, ended_sessions };
         // Known from the beginning, so that nobody takes a process that stands by for one that is gone.
         metrics.leads(false);
         metrics.waits(0);
@@ -107,6 +115,10 @@ impl Metrics {
 
     pub(super) fn requested(&self, verb: &'static str) {
         self.requests.get_or_create(&Request { verb }).inc();
+    }
+
+    pub(super) fn ended_sessions(&self, count: u64) {
+        self.ended_sessions.inc_by(count);
     }
 
     /// All of them, as Prometheus reads them.

@@ -3,10 +3,13 @@
 
 mod cache;
 mod callers;
+mod claims;
 mod cluster;
 pub mod config;
+mod conflicts;
 mod database;
 mod election;
+mod events;
 mod hub;
 mod kinds;
 mod lease;
@@ -17,10 +20,12 @@ mod plan_server;
 mod plans;
 #[cfg(test)]
 mod plans_tests;
+mod pulse;
 mod requests;
 pub mod run;
 mod secrets;
 mod server;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod wake;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     FIELD_MANAGER,
     cache::Cache,
+    conflicts::Conflicts,
     kinds::WatchedKind,
     requests::{Refusal, Requests, plain},
     secrets::Secrets,
@@ -31,6 +32,7 @@ pub(super) struct KubernetesObjects {
     cache: Arc<Cache>,
     secrets: Secrets,
     fence: Arc<Fence>,
+    conflicts: Conflicts,
     /// Its Secrets may always be read.
     own_namespace: String,
 }
@@ -38,7 +40,7 @@ pub(super) struct KubernetesObjects {
 impl KubernetesObjects {
     pub(super) fn new(requests: Requests, cache: Arc<Cache>, fence: Arc<Fence>, own_namespace: &str) -> Self {
         let secrets = Secrets::new(requests.clone());
-        Self { requests, cache, secrets, fence, own_namespace: own_namespace.to_owned() }
+        Self { requests, cache, secrets, fence, conflicts: Conflicts::default(), own_namespace: own_namespace.to_owned() }
     }
 
     /// Sends a patch of an object, and remembers what came of it.
@@ -97,6 +99,11 @@ impl KubernetesObjects {
             Ok(()) | Err(Refusal::Missing) => Ok(()),
             Err(other) => Err(other.into()),
         }
+    }
+
+    /// What others change again and again in these namespaces.
+    pub(super) fn conflicts(&self, namespaces: &[&str]) -> Vec<String> {
+        self.conflicts.of(namespaces)
     }
 
     /// Whether a namespace is there for things to be in.
@@ -164,6 +171,7 @@ impl Objects for KubernetesObjects {
         if known.as_ref().is_some_and(|known| !difference::differs(object, known)) {
             return Ok(());
         }
+        let writers = self.cache.writers(&key);
         let mut sent = object.clone();
         // An object that is known is changed as it was seen, or not at all: a leader that was asleep has seen an older one.
         if let Some(version) = known.as_ref().and_then(|known| known.pointer("/metadata/resourceVersion")) {
@@ -181,9 +189,12 @@ impl Objects for KubernetesObjects {
             other => other.within(&key.namespace),
         };
         self.patch(&key, None, &options, &Patch::Apply(sent.clone())).await.map_err(refused)?;
-        // What someone else put into a list of ours is theirs, and so it stays through an apply: lists are written whole then.
+        self.conflicts.applied(&key, object, writers);
+        // What someone else put into an object of ours is theirs, and so it stays through an apply: lists are written whole then, and what
+        // is to go is taken away by name.
         let now = self.cache.get(&key);
         if let Some(now) = now.filter(|now| difference::differs(object, now)) {
+            let mut sent = difference::without_foreign(object, &now).unwrap_or(sent);
             sent["metadata"]["resourceVersion"] = now.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
             let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
             self.patch(&key, None, &options, &Patch::Merge(sent)).await.map_err(refused)?;

@@ -4,7 +4,7 @@ use std::{
     future::ready,
     io,
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Metrics,
+    pulse::Pulse,
     server::{self, Answer, Bounds},
 };
 
@@ -31,12 +32,18 @@ fn answer(status: StatusCode, text: String) -> Answer {
     response
 }
 
-fn route(method: &Method, path: &str, missing: &Missing, metrics: &Metrics) -> Answer {
+fn route(method: &Method, path: &str, missing: &Missing, metrics: &Metrics, pulse: &Pulse) -> Answer {
     if method != Method::GET && method != Method::HEAD {
         return answer(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
     match path {
-        "/livez" => answer(StatusCode::OK, "ok\n".to_owned()),
+        "/livez" => match pulse.stands_still(Instant::now()) {
+            None => answer(StatusCode::OK, "ok\n".to_owned()),
+            Some(still) => {
+                let text = format!("nothing was looked at for {} s, although this process leads\n", still.as_secs());
+                answer(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+        },
         "/readyz" => {
             let missing = missing.borrow();
             if missing.is_empty() {
@@ -62,9 +69,9 @@ pub async fn listen(port: u16) -> io::Result<TcpListener> {
 }
 
 /// Answers until stopped.
-pub async fn serve(listener: TcpListener, missing: Missing, metrics: Metrics, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, missing: Missing, metrics: Metrics, pulse: Pulse, stop: CancellationToken) {
     let handle = move |request: http::Request<hyper::body::Incoming>| {
-        ready(route(request.method(), request.uri().path(), &missing, &metrics))
+        ready(route(request.method(), request.uri().path(), &missing, &metrics, &pulse))
     };
     server::serve(listener, BOUNDS, stop, handle).await;
 }
@@ -79,10 +86,11 @@ mod tests {
     fn what_is_missing_is_said() {
         let (sender, missing) = watch::channel(vec!["Tenants".to_owned()]);
         let metrics = Metrics::default();
-        let status = |path| route(&Method::GET, path, &missing, &metrics).status();
+        let pulse = Pulse::default();
+        let status = |path| route(&Method::GET, path, &missing, &metrics, &pulse).status();
         assert_eq!((status("/livez"), status("/readyz")), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
         sender.send_replace(Vec::new());
         assert_eq!((status("/readyz"), status("/metrics"), status("/")), (StatusCode::OK, StatusCode::OK, StatusCode::NOT_FOUND));
-        assert_eq!(route(&Method::POST, "/readyz", &missing, &metrics).status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(route(&Method::POST, "/readyz", &missing, &metrics, &pulse).status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 }

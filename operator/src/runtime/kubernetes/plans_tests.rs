@@ -27,6 +27,7 @@ use super::{
     cluster::Cluster,
     config::Config,
     database::Claim,
+    events,
     metrics::Metrics,
     objects::KubernetesObjects,
     plan_server,
@@ -121,7 +122,15 @@ impl World {
         let objects = Arc::new(KubernetesObjects::new(requests.clone(), Arc::clone(&cache), Arc::clone(&fence), "acb-system"));
         let claim = Claim::new(Arc::clone(&config), "test", Arc::clone(&objects) as _).unwrap();
         let recorder = Recorder::new(client, Reporter { controller: "test".into(), instance: None });
-        let cluster = Cluster { config, cache: Arc::clone(&cache), objects, claim, fence, recorder, closing: closing.clone() };
+        let cluster = Cluster {
+            config,
+            cache: Arc::clone(&cache),
+            objects,
+            claim,
+            fence,
+            events: events::publish(recorder),
+            closing: closing.clone(),
+        };
         let (leading, leader) = watch::channel(Some(Arc::new(cluster)));
         Self { plans: Plans::new(requests, leader), cache, sent, closing, _leading: leading, _folder: folder }
     }

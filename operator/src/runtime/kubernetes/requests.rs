@@ -38,19 +38,28 @@ impl From<Refusal> for EffectError {
         match refusal {
             Refusal::Missing => Self::unavailable(SYSTEM, "an object is gone that was there a moment ago"),
             Refusal::Exists => Self::unavailable(SYSTEM, "an object is there that was not a moment ago"),
-            Refusal::Forbidden(detail) => {
+            Refusal::Forbidden(detail) if is_of_rbac(&detail) => {
                 Self::refused(SYSTEM, format!("{detail}: compare the operator's ClusterRole with docs/rbac.md"))
             }
+            Refusal::Forbidden(detail) => Self::refused(SYSTEM, detail),
             Refusal::Other(error) => error,
         }
     }
+}
+
+/// Whether a right is missing. A quota or an admission policy refuses with the same code, and with words of its own: no RoleBinding mends
+/// that.
+fn is_of_rbac(detail: &str) -> bool {
+    detail.contains(" cannot ") && detail.contains(" resource ")
 }
 
 impl Refusal {
     /// The same, of a request in a namespace where a RoleBinding gives the right, which may not be there or not be known yet.
     pub(super) fn within(self, namespace: &str) -> EffectError {
         match self {
-            Self::Forbidden(detail) if !namespace.is_empty() => EffectError::Closed { namespace: namespace.to_owned(), detail },
+            Self::Forbidden(detail) if !namespace.is_empty() && is_of_rbac(&detail) => {
+                EffectError::Closed { namespace: namespace.to_owned(), detail }
+            }
             other => other.into(),
         }
     }
@@ -140,6 +149,19 @@ mod tests {
     fn of(code: u16, reason: &str, message: &str) -> Refusal {
         let status = Status { code, reason: reason.into(), message: message.into(), ..Status::default() };
         refusal("patch", &"Deployment acbhub-acme/hub", &Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn only_a_right_that_is_missing_is_waited_for() {
+        let right = "secrets is forbidden: User \"x\" cannot list resource \"secrets\" in API group \"\" in the namespace \"acbhub-acme\"";
+        assert!(matches!(of(403, "Forbidden", right).within("acbhub-acme"), EffectError::Closed { .. }));
+        for other in
+            ["deployments.apps \"hub\" is forbidden: exceeded quota: q", "admission webhook \"g\" denied the request: no"]
+        {
+            let error = of(403, "Forbidden", other).within("acbhub-acme");
+            assert!(!error.is_transient() && error.to_string().contains(other), "{error}");
+            assert!(!error.to_string().contains("rbac.md"), "{error}");
+        }
     }
 
     #[test]

@@ -24,11 +24,14 @@ use super::{
     config::{Config, ConfigError},
     database::Claim,
     election::{Election, Term},
+    events,
     metrics::Metrics,
     objects::KubernetesObjects,
     ops, plan_server,
     plans::Plans,
+    pulse::{self, Pulse},
     requests::Requests,
+    sessions,
     watch::Watches,
 };
 use crate::{
@@ -49,6 +52,15 @@ const SECOND_PASS_AFTER: Duration = Duration::from_secs(5);
 const WAITING: Duration = Duration::from_secs(5);
 /// What runs at the end is one step each, and has this long.
 const STEP_WITHIN: Duration = Duration::from_secs(15);
+
+/// A reconcile that takes longer is broken off, and tried again: everything in it is idempotent.
+const RECONCILE_WITHIN: Duration = Duration::from_secs(120);
+/// The same for each Agent, of which there may be thousands.
+const AGENT_WITHIN: Duration = Duration::from_millis(100);
+/// A term that ends sooner was none: what ended it is likely to end the next one, too.
+const SHORT_TERM: Duration = Duration::from_secs(10);
+/// After a term that was too short, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The files of authorities are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -103,7 +115,8 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
     let requests = Requests::new(client.clone(), metrics.clone());
     let watches = Arc::new(Watches::new());
     let ended = CancellationToken::new();
-    let probes = tokio::spawn(ops::serve(listener, watches.missing.subscribe(), metrics.clone(), ended.clone()));
+    let pulse = Pulse::default();
+    let probes = tokio::spawn(ops::serve(listener, watches.missing.subscribe(), metrics.clone(), pulse.clone(), ended.clone()));
     let (leading, leader) = watch::channel(None);
     if options.plan_port != 0 {
         let listener = plan_server::listen(options.plan_port).await.map_err(taken(options.plan_port))?;
@@ -114,21 +127,28 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
     let election = Arc::new(Election::new(requests.clone(), &options.namespace, identity.clone()));
     let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(options.name.clone()) };
     let recorder = Recorder::new(client, reporter);
-    let process = Process { config, requests, watches, metrics, recorder, identity, leading };
+    let process = Process { config, requests, watches, metrics, recorder, identity, leading, pulse };
     let mut missing = process.watches.missing.subscribe();
     tokio::select! {
         () = stop.cancelled() => {}
         // A leader that does not know what is there would take it for gone.
         known = missing.wait_for(Vec::is_empty) => drop(known.is_ok()),
     }
+    let mut pause = PAUSE.0;
     while !stop.is_cancelled() {
         let Some(term) = election.win(&stop).await else { break };
+        let began = Instant::now();
         process.metrics.leads(true);
         process.lead(&term, &stop).await;
         if term.fence.was_late() && timeout(STEP_WITHIN, election.ask_to_look_again()).await.is_err() {
             warn!("the leader was not asked in time to look again");
         }
         election.give_back(term).await;
+        if began.elapsed() >= SHORT_TERM {
+            pause = PAUSE.0;
+        } else if stop.run_until_cancelled(sleep(pause)).await.is_some() {
+            pause = (pause * 2).min(PAUSE.1);
+        }
     }
     ended.cancel();
     // It ends by itself, now that it was told to.
@@ -164,6 +184,7 @@ struct Process {
     identity: String,
     /// For plans: what they read with while this process leads.
     leading: watch::Sender<Option<Arc<Cluster>>>,
+    pulse: Pulse,
 }
 
 impl Process {
@@ -188,10 +209,11 @@ impl Process {
             objects,
             claim,
             fence: Arc::clone(&term.fence),
-            recorder: self.recorder.clone(),
+            events: events::publish(self.recorder.clone()),
             closing: closing.clone(),
         });
         self.leading.send_replace(Some(Arc::clone(&cluster)));
+        tokio::spawn(sessions::end_overlong(Arc::clone(&cluster), self.metrics.clone()));
         let waits = Waits { resync: self.config.resync, waiting: WAITING };
         let mut turns = Turns {
             tenancies: Arc::new(Tenancies::new(Arc::clone(&cluster) as _)),
@@ -203,11 +225,13 @@ impl Process {
         self.watches.woken.take();
         turns.touch(turns.fresh.clone());
         loop {
+            self.pulse.beat();
             self.report_unreadable(&cluster).await;
             turns.start();
             self.metrics.waits(turns.schedule.due(Instant::now()));
-            // Far away where nothing is due: something else will wake us.
-            let due = turns.schedule.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            // Also where nothing is due, so that a loop that stands still can be told from one that has nothing to do.
+            let turn = Instant::now() + pulse::AT_LEAST_EVERY;
+            let due = turns.schedule.next_due().map_or(turn, |due| due.min(turn));
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = term.lost.cancelled() => break,
@@ -222,6 +246,7 @@ impl Process {
         }
         // The step that is under way is finished, and none is begun: everything is idempotent, so the next leader goes on from there.
         closing.cancel();
+        self.pulse.rest();
         self.leading.send_replace(None);
         self.metrics.leads(false);
         let ending = async { while turns.jobs.next().await.is_some() {} };
@@ -263,17 +288,29 @@ struct Turns {
 
 impl Turns {
     fn touch(&mut self, namespaces: BTreeSet<String>) {
-        let known = self.cluster.cache.namespaces();
-        self.schedule.keep_only(&known);
-        for namespace in namespaces.intersection(&known) {
-            self.schedule.touch(namespace.clone(), Instant::now());
+        for namespace in namespaces {
+            if self.cluster.cache.is_tenancy(&namespace) {
+                self.schedule.touch(namespace, Instant::now());
+            } else {
+                self.schedule.remove(&namespace);
+            }
         }
     }
 
     fn start(&mut self) {
         for namespace in self.schedule.start_due(Instant::now()) {
             let tenancies = Arc::clone(&self.tenancies);
-            self.jobs.spawn(namespace.clone(), async move { tenancies.reconcile(&namespace).await });
+            let cluster = Arc::clone(&self.cluster);
+            self.jobs.spawn(namespace.clone(), async move {
+                // Not within the bound: at the first use it may have to migrate, which has bounds of its own.
+                let _ = cluster.database().await;
+                let agents = u32::try_from(cluster.cache.agents(&namespace)).unwrap_or(u32::MAX);
+                let within = RECONCILE_WITHIN + AGENT_WITHIN.saturating_mul(agents);
+                timeout(within, tenancies.reconcile(&namespace)).await.unwrap_or_else(|_| {
+                    warn!(namespace, seconds = within.as_secs(), "a reconcile did not end in time, and is broken off");
+                    Turn::Failed
+                })
+            });
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     effect::{
         EffectError, SecretData,
         kubernetes::{ObjectKey, encoded, secret_data},
+        seal::MANAGED_BY,
     },
     plan::SecretRef,
 };
@@ -41,16 +42,20 @@ pub(super) struct Listing {
     uid: String,
     made: String,
     asked: Option<String>,
+    /// Whether it says that the operator made it.
+    is_labelled: bool,
 }
 
 impl Listing {
     /// As an object without what is in it.
     pub(super) fn object(&self, namespace: &str, name: &str) -> Value {
         let annotations: BTreeMap<&str, &String> = self.asked.iter().map(|asked| (ROTATE, asked)).collect();
+        let labels: BTreeMap<&str, &str> = self.is_labelled.then_some(MANAGED_BY).into_iter().collect();
         json!({
             "apiVersion": "v1", "kind": "Secret",
             "metadata": {
                 "name": name, "namespace": namespace, "uid": self.uid, "creationTimestamp": self.made, "annotations": annotations,
+                "labels": labels,
             },
         })
     }
@@ -83,6 +88,7 @@ fn listing(metadata: &ObjectMeta) -> Listing {
         uid: metadata.uid.clone().unwrap_or_default(),
         made: metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
         asked: metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROTATE).cloned()),
+        is_labelled: metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY.0)).is_some_and(|by| by == MANAGED_BY.1),
     }
 }
 
@@ -147,10 +153,7 @@ impl Secrets {
     pub(super) async fn find(&self, key: &ObjectKey) -> Result<Option<Value>, EffectError> {
         let api = self.api(&key.namespace)?;
         match self.requests.send("get", key, api.get_metadata(&key.name)).await {
-            Ok(found) => {
-                let uid = found.metadata.uid.unwrap_or_default();
-                Ok(Some(Listing { uid, ..Listing::default() }.object(&key.namespace, &key.name)))
-            }
+            Ok(found) => Ok(Some(listing(&found.metadata).object(&key.namespace, &key.name))),
             Err(Refusal::Missing) => Ok(None),
             Err(other) => Err(other.within(&key.namespace)),
         }

@@ -19,9 +19,9 @@ use crate::{
     effect::{
         EffectError, SecretData, conformance,
         fence::Fence,
-        kubernetes::{ObjectKey, Objects as _},
+        kubernetes::{self, ObjectKey, Objects as _},
     },
-    plan::SecretRef,
+    plan::{KubernetesStep, SecretContent, SecretRef},
 };
 
 type Sent = Arc<Mutex<Vec<(String, Value)>>>;
@@ -65,6 +65,12 @@ fn planned(object: &Value) -> Value {
     let metadata = object["metadata"].as_object_mut().unwrap();
     metadata.retain(|name, _| name != "uid" && name != "resourceVersion");
     object
+}
+
+fn forbidden() -> Value {
+    let message =
+        "things is forbidden: User \"x\" cannot list resource \"things\" in API group \"\" in the namespace \"acbhub-acme\"";
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message})
 }
 
 fn failure(code: u16, reason: &str) -> Value {
@@ -153,6 +159,21 @@ async fn without_the_lease_nothing_is_sent() {
 }
 
 #[tokio::test]
+async fn a_secret_that_someone_else_made_is_in_the_way_by_name() {
+    let found = json!({
+        "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+        "metadata": {"name": "hub-keys-1", "namespace": "acbhub-acme", "uid": "u-2"},
+    });
+    let (client, sent) = api(200, found);
+    let objects = objects(client, &Arc::new(Cache::default()), open());
+    let secret = SecretRef { namespace: "acbhub-acme".into(), name: "hub-keys".into(), generation: 1 };
+    let step = KubernetesStep::EnsureSecret { secret: secret.clone(), content: SecretContent::HubKeys, asked: None };
+    let error = kubernetes::apply(&objects, &step).await.unwrap_err();
+    assert!(matches!(&error, EffectError::ForeignSecret(named) if *named == secret), "{error}");
+    assert!(sent.lock().unwrap().iter().all(|(line, _)| line.starts_with("GET ")), "nothing is written");
+}
+
+#[tokio::test]
 async fn a_deletion_names_the_one_that_was_seen() {
     let (client, sent) = api(200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
     let cache = Arc::new(Cache::default());
@@ -201,7 +222,7 @@ async fn a_status_is_written_where_it_differs() {
 
 #[tokio::test]
 async fn a_right_that_a_binding_gives_may_still_come() {
-    let (client, _) = api(403, failure(403, "Forbidden"));
+    let (client, _) = api(403, forbidden());
     let cache = Arc::new(Cache::default());
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acbhub-acme", "resourceVersion": "1"}});
     cache.put(namespace);
@@ -216,7 +237,7 @@ async fn a_right_that_a_binding_gives_may_still_come() {
 
 #[tokio::test]
 async fn a_namespace_on_its_way_out_is_not_waited_for() {
-    let (client, _) = api(403, failure(403, "Forbidden"));
+    let (client, _) = api(403, forbidden());
     let cache = Arc::new(Cache::default());
     let mut namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acb-acme", "resourceVersion": "1"}});

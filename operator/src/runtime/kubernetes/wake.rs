@@ -5,18 +5,22 @@ use std::collections::BTreeSet;
 use acb_crds::{
     Tenant,
     names::{
-        FINALIZER, TenantName,
+        FINALIZER,
         annotations::{ADOPT, FORCE_RELEASE, ROTATE},
     },
     schema::Kind,
 };
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::cache::{Change, resource_of};
+use super::{
+    cache::{Change, resource_of},
+    claims::{self, Claims},
+};
 use crate::{tenancy, tenant::namespace::TENANT_LABEL};
 
 /// The namespaces of the tenancies to look at.
-pub(super) fn wakes(change: &Change, tenants: &[Tenant]) -> BTreeSet<String> {
+pub(super) fn wakes(change: &Change, claims: &Claims) -> BTreeSet<String> {
     match resource_of(&change.key) {
         Some(resource) => {
             if !is_meaningful(change) {
@@ -24,10 +28,10 @@ pub(super) fn wakes(change: &Change, tenants: &[Tenant]) -> BTreeSet<String> {
             }
             match resource.kind {
                 Kind::Agent | Kind::Quota => BTreeSet::from([resource.namespace]),
-                Kind::Tenant => of_tenant(change, tenants),
+                Kind::Tenant => of_tenant(change, claims),
             }
         }
-        None => of_object(change, tenants),
+        None => of_object(change, claims),
     }
 }
 
@@ -52,34 +56,48 @@ fn is_meaningful(change: &Change) -> bool {
 }
 
 /// Its own, and where it came or went also those of who would share a name with it.
-fn of_tenant(change: &Change, tenants: &[Tenant]) -> BTreeSet<String> {
-    let parse = |object: &std::sync::Arc<Value>| serde_json::from_value::<Tenant>(Value::clone(object)).ok();
+fn of_tenant(change: &Change, claims: &Claims) -> BTreeSet<String> {
+    let parse = |object: &std::sync::Arc<Value>| Tenant::deserialize(object.as_ref()).ok();
     let both = [&change.before, &change.now].map(|object| object.as_ref().and_then(parse));
-    let own: BTreeSet<String> = both.iter().flatten().flat_map(spaces).collect();
+    let own: BTreeSet<String> = both.iter().flatten().filter_map(tenancy::namespace).collect();
     let uid = |tenant: &Option<Tenant>| tenant.as_ref().and_then(|tenant| tenant.metadata.uid.clone());
     if uid(&both[0]) == uid(&both[1]) {
-        return both.iter().flatten().filter_map(tenancy::namespace).collect();
+        return own;
     }
-    let sharing = tenants.iter().filter(|tenant| spaces(tenant).iter().any(|space| own.contains(space)));
-    both.iter().flatten().chain(sharing).filter_map(tenancy::namespace).collect()
-}
-
-/// Every namespace that a tenant claims.
-fn spaces(tenant: &Tenant) -> Vec<String> {
-    let name = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()).ok();
-    let derived = name.iter().flat_map(|name| [name.namespace(), name.hub_namespace()]);
-    derived.chain(tenancy::namespace(tenant)).collect()
+    let spaces: BTreeSet<String> = both.iter().flatten().flat_map(claims::spaces).collect();
+    let sharing = spaces.iter().flat_map(|space| claims.of_space(space)).cloned();
+    own.into_iter().chain(sharing).collect()
 }
 
 /// The tenants that claim the namespace that it is in, or that it is; and the one that its label names.
-fn of_object(change: &Change, tenants: &[Tenant]) -> BTreeSet<String> {
+fn of_object(change: &Change, claims: &Claims) -> BTreeSet<String> {
+    if !is_decisive(change) {
+        return BTreeSet::new();
+    }
     let space = if change.key.kind == "Namespace" { &change.key.name } else { &change.key.namespace };
     let object = change.now.as_ref().or(change.before.as_ref());
     let label = object.and_then(|object| object.get("metadata")?.get("labels")?.get(TENANT_LABEL)?.as_str());
-    let concerned = tenants
-        .iter()
-        .filter(|tenant| spaces(tenant).contains(space) || (label.is_some() && tenant.metadata.name.as_deref() == label));
-    concerned.filter_map(tenancy::namespace).collect()
+    claims.of_space(space).chain(label.and_then(|label| claims.of_tenant(label))).cloned().collect()
+}
+
+/// Whether a decision could be another one for it. Of most kinds the status decides nothing, and some are written every few seconds, such as
+/// an autoscaler's with what it measured.
+fn is_decisive(change: &Change) -> bool {
+    let (Some(before), Some(now)) = (change.before.as_deref(), change.now.as_deref()) else { return true };
+    let reads_status = matches!(change.key.kind.as_str(), "Deployment" | "Service");
+    let differs = |name: &str| match name {
+        "metadata" => said_of(before) != said_of(now),
+        "status" => reads_status && before.get(name) != now.get(name),
+        _ => before.get(name) != now.get(name),
+    };
+    let names = [before, now].into_iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys);
+    names.collect::<BTreeSet<_>>().into_iter().any(|name| differs(name))
+}
+
+/// Metadata, without what changes with every write.
+fn said_of(object: &Value) -> Vec<(&String, &Value)> {
+    let fields = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
+    fields.filter(|(name, _)| !matches!(name.as_str(), "resourceVersion" | "managedFields" | "generation")).collect()
 }
 
 #[cfg(test)]
@@ -107,9 +125,13 @@ mod tests {
         Change { key, before: before.map(Arc::new), now: now.map(Arc::new) }
     }
 
-    fn known() -> Vec<Tenant> {
+    fn known() -> Claims {
         let elsewhere = tenant("globex", &json!({"spec": {"tier": "Free", "namespace": "acb-acme"}}));
-        [tenant("acme", &json!({})), elsewhere].into_iter().map(|value| serde_json::from_value(value).unwrap()).collect()
+        let mut claims = Claims::default();
+        for tenant in [tenant("acme", &json!({})), elsewhere] {
+            claims.set(tenant["metadata"]["name"].as_str().unwrap(), Some(&serde_json::from_value(tenant.clone()).unwrap()));
+        }
+        claims
     }
 
     #[test]
@@ -148,5 +170,34 @@ mod tests {
         assert_eq!(wakes(&change(None, Some(namespace)), &known()).len(), 1);
         let foreign = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
         assert!(wakes(&change(None, Some(foreign)), &known()).is_empty());
+    }
+
+    #[test]
+    fn a_status_that_decides_nothing_wakes_nobody() {
+        let of = |api_version: &str, kind: &str, version: u64, status: Value| {
+            json!({"apiVersion": api_version, "kind": kind, "spec": {"a": 1}, "status": status,
+                   "metadata": {"name": "hub", "namespace": "acbhub-acme", "resourceVersion": version.to_string()}})
+        };
+        let wakes_for = |api_version: &str, kind: &str| {
+            let [before, now] = [1, 2].map(|version| of(api_version, kind, version, json!({"seen": version})));
+            !wakes(&change(Some(before), Some(now)), &known()).is_empty()
+        };
+        assert!(!wakes_for("autoscaling/v2", "HorizontalPodAutoscaler"), "what it measured");
+        assert!(!wakes_for("policy/v1", "PodDisruptionBudget"));
+        assert!(wakes_for("apps/v1", "Deployment") && wakes_for("v1", "Service"));
+        let mut edited = of("autoscaling/v2", "HorizontalPodAutoscaler", 2, json!({}));
+        edited["spec"]["a"] = json!(2);
+        let before = of("autoscaling/v2", "HorizontalPodAutoscaler", 1, json!({}));
+        assert!(!wakes(&change(Some(before), Some(edited)), &known()).is_empty());
+    }
+
+    #[test]
+    fn a_tenant_that_goes_claims_nothing_any_more() {
+        let mut claims = known();
+        assert!(claims.has("acb-acme") && !claims.has("acbhub-acme") && !claims.has("acb-globex"));
+        claims.set("globex", None);
+        assert_eq!(claims.of_space("acb-acme").count(), 1);
+        claims.set("acme", None);
+        assert!(!claims.has("acb-acme") && claims.of_tenant("acme").is_none());
     }
 }

@@ -123,6 +123,6 @@ impl Watches {
     }
 
     fn wake(&self, change: &Change) {
-        self.woken.add(wakes(change, &self.cache.tenants()));
+        self.woken.add(self.cache.claims(|claims| wakes(change, claims)));
     }
 }

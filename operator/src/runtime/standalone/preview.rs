@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use acb_crds::{
@@ -11,8 +10,9 @@ use acb_crds::{
     names::TenantName,
     schema::{ObjectRef, Resource},
 };
+use acb_hub_pool::{Limits, Pool};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
 use super::{
@@ -125,10 +125,9 @@ async fn connect(state: &StateDir) -> Result<Option<(PostgresReader, Platform, O
     let password: Option<String> = state::read_json(&state.root().join("operator.json"))?;
     let (Some((known, bus)), Some(password)) = (known, password) else { return Ok(None) };
     let tenants = PgConnectOptions::new_without_pgpass().host(&known.host).port(known.port).database(&known.database);
-    let pool = PgPoolOptions::new()
-        .max_connections(2)
-        .acquire_timeout(Duration::from_secs(5))
-        .connect_with(tenants.clone().username(bootstrap::OPERATOR).password(&password))
+    let login = tenants.clone().username(bootstrap::OPERATOR).password(&password);
+    let pool = Pool::new(login, Limits { connections: 2, ..Limits::default() });
+    pool.acquire()
         .await
         .map_err(|error| EffectError::unavailable(format!("PostgreSQL at {}:{}", known.host, known.port), error))?;
     let options: Option<KafkaOptions> = state::read_json(&state.root().join(run::KAFKA))?;

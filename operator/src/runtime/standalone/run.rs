@@ -11,10 +11,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use notify::Watcher;
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::postgres::PgConnectOptions;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -24,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use acb_crds::schema::{Kind, ObjectRef, Violation};
+use acb_hub_pool::{Limits, Pool};
 
 use super::{
     deployments::{Deployments, Running},
@@ -200,12 +198,9 @@ impl Standalone {
         }
         let tenants =
             PgConnectOptions::new_without_pgpass().host(server.host()).port(server.port()).database(bootstrap::DATABASE);
-        let pool: PgPool = PgPoolOptions::new()
-            .max_connections(u32::try_from(AT_A_TIME).unwrap_or(4) + 2)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(tenants.clone().username(bootstrap::OPERATOR).password(&password))
-            .await
-            .map_err(|source| StandaloneError::Login { source })?;
+        let login = tenants.clone().username(bootstrap::OPERATOR).password(&password);
+        let limits = Limits { connections: AT_A_TIME + 2, acquire: Duration::from_secs(10), ..Limits::default() };
+        let pool = Pool::new(login, limits);
         let holder = format!("acb dev, process {}", std::process::id());
         let epoch = bootstrap::claim_leadership(&pool, &holder).await.map_err(|source| StandaloneError::Login { source })?;
         bootstrap::migrate(&pool, epoch).await?;

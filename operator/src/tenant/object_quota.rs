@@ -1,0 +1,28 @@
+//! How many Agents and Quotas a tenant's namespace may hold at all. Those beyond the tenant's limit are Stalled, and still each is watched,
+//! kept in memory and listed: without a bound one tenant could take the operator's memory from all.
+
+use acb_crds::names::objects;
+use serde_json::{Map, Value, json};
+
+use super::{space::labels, validate::ValidatedTenant};
+
+/// What holds a namespace to a number of objects.
+pub const RESOURCE_QUOTA: (&str, &str) = ("v1", "ResourceQuota");
+/// Quotas are few, one for each group of agents.
+const QUOTAS: i64 = 100;
+
+/// The ResourceQuota of the tenant's namespace. It allows twice the Agents that the tier does, so that all of them can be replaced by
+/// others, and what is too much is told by a status rather than by a refusal that no status is left to explain.
+#[must_use]
+pub fn resource_quota(tenant: &ValidatedTenant) -> Value {
+    let mut hard = Map::new();
+    hard.insert("count/quotas.acb.dev".to_owned(), json!(QUOTAS.to_string()));
+    if let Some(most) = tenant.ceilings.tenant.max_agents {
+        hard.insert("count/agents.acb.dev".to_owned(), json!(most.max(1).saturating_mul(2).to_string()));
+    }
+    json!({
+        "apiVersion": RESOURCE_QUOTA.0, "kind": RESOURCE_QUOTA.1,
+        "metadata": {"name": objects::OBJECT_QUOTA, "namespace": tenant.namespace, "labels": labels(tenant, "tenant")},
+        "spec": {"hard": hard},
+    })
+}
