@@ -6,12 +6,14 @@ pub mod fence;
 pub mod kafka;
 pub mod kafka_access;
 pub mod kafka_announce;
+pub mod kafka_inventory;
 pub mod kafka_observe;
 mod kafka_quota;
 pub mod kafka_settings;
 pub mod kubernetes;
 pub mod postgres;
 pub mod postgres_excess;
+pub mod postgres_inventory;
 pub mod postgres_observe;
 pub mod secret;
 

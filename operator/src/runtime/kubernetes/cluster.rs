@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube_runtime::events::{Event, EventType, Recorder};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -49,6 +49,8 @@ pub(super) struct Cluster {
     pub(super) recorder: Recorder,
     /// Given when no further step may begin.
     pub(super) closing: CancellationToken,
+    /// Told when a deletion was let go with something left behind.
+    pub(super) left_behind: Notify,
 }
 
 /// The key of a resource.
@@ -132,9 +134,13 @@ impl Runtime for Cluster {
         self.objects.set_finalizer(&key(object), FINALIZER, true).await
     }
 
-    async fn let_go(&self, object: &ObjectRef, _: &Ending) -> Result<(), EffectError> {
+    async fn let_go(&self, object: &ObjectRef, ending: &Ending) -> Result<(), EffectError> {
         self.may_act()?;
-        self.objects.set_finalizer(&key(object), FINALIZER, false).await
+        self.objects.set_finalizer(&key(object), FINALIZER, false).await?;
+        if matches!(ending, Ending::LeftBehind(_)) {
+            self.left_behind.notify_one();
+        }
+        Ok(())
     }
 
     async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError> {

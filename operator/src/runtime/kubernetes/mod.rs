@@ -21,6 +21,7 @@ mod requests;
 pub mod run;
 mod secrets;
 mod server;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod wake;
