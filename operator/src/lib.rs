@@ -10,6 +10,7 @@ pub mod effect;
 pub mod local_postgres;
 mod local_postgres_binaries;
 pub mod observed;
+pub mod orphans;
 pub mod plan;
 mod plan_text;
 pub mod platform;

@@ -9,6 +9,7 @@ use super::{
     operator, tenant,
 };
 use crate::{
+    backends::{self, Order},
     error::{Result, wrong},
     process::eventually,
 };
@@ -164,6 +165,75 @@ pub(super) fn retained(world: &mut World) -> Result<()> {
     }
     tenant::apply_sample(world, "globex")?;
     is_there(world)
+}
+
+/// `delete-while-kafka-down`: what Kafka is not needed for goes at once; the rest when it is back, and not before the Tenant may go.
+pub(super) fn while_kafka_down(world: &mut World) -> Result<()> {
+    apply(world)?;
+    agent_pod::is_let_in(world, TENANT, AGENT)?;
+    let id = tenant_id(world, TENANT)?;
+    backends::order(Order::StopKafka)?;
+    let shut = shut_without_kafka(world, &id);
+    // Also where that failed: later scenarios need it.
+    backends::order(Order::StartKafka)?;
+    shut?;
+    world.kubectl.wait_gone(&["tenant", TENANT], 180)?;
+    is_nothing_left(world, TENANT, &id)
+}
+
+fn shut_without_kafka(world: &World, id: &str) -> Result<()> {
+    world.kubectl.run(&["delete", "tenant", TENANT, "--wait=false"])?;
+    world.kubectl.wait_gone(&["--namespace", &format!("acbhub-{TENANT}"), "deployment", "hub"], 90)?;
+    eventually(90, "the login is barred", || {
+        match count(world, &format!("pg_roles WHERE rolname = 'acb_t_{id}' AND rolcanlogin")) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err("it may log in".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    })?;
+    let tenant = format!("tenant/{TENANT}");
+    operator::says(world, &[&tenant], "Retrying", "Kafka", 60)?;
+    // Its data is asked to go, and can't: whoever asked is not told that it is gone.
+    if count(world, &format!("acb.tenant WHERE tenant_id = decode('{id}', 'hex')"))? != 1 {
+        return wrong("the rows went before the topics, whose they prove to be");
+    }
+    world.kubectl.get(&["namespace", &format!("acbhub-{TENANT}")]).map(drop)
+}
+
+/// Nothing of a tenant that was deleted with Delete is left in any system.
+fn is_nothing_left(world: &World, tenant: &str, id: &str) -> Result<()> {
+    world.kubectl.wait_gone(&["namespace", &format!("acbhub-{tenant}")], 120)?;
+    let (rows, logins) = (
+        count(world, &format!("acb.tenant WHERE tenant_id = decode('{id}', 'hex')"))?,
+        count(world, &format!("pg_roles WHERE rolname = 'acb_t_{id}'"))?,
+    );
+    let kafka = hand::observe_kafka_of(world, tenant, id)?;
+    if rows > 0 || logins > 0 || kafka.has_user || !kafka.topics.is_empty() {
+        return wrong(format!("left of {tenant}: {rows} rows, {logins} logins, in Kafka {kafka:?}"));
+    }
+    Ok(())
+}
+
+/// `delete-after-namespace`: a Tenant whose given namespace was removed before it takes all that it has with it.
+pub(super) fn after_namespace(world: &mut World) -> Result<()> {
+    let kubectl = &world.kubectl;
+    let (name, space) = ("hooli", "team-hooli");
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space, "labels": {"acb.dev/tenant": name}},
+    });
+    let tenant = json!({
+        "apiVersion": "acb.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name},
+        "spec": {"tier": "Free", "deletionPolicy": "Delete", "namespace": space},
+    });
+    kubectl.apply(&namespace.to_string())?;
+    kubectl.apply(&tenant.to_string())?;
+    let object = format!("tenant/{name}");
+    kubectl.wait_for("Ready", &[&object], 120)?;
+    let id = tenant_id(world, name)?;
+    kubectl.run(&["delete", "namespace", space, "--timeout=120s"])?;
+    operator::says(world, &[&object], "NamespaceNotOurs", space, 90)?;
+    kubectl.run(&["delete", "tenant", name, "--timeout=180s"])?;
+    is_nothing_left(world, name, &id)
 }
 
 /// `suspended`: agents are refused while their tenant is, and come back as they were.

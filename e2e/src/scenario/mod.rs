@@ -272,6 +272,22 @@ const SCENARIOS: &[Scenario] = &[
         run: deletion::retained,
     },
     Scenario {
+        name: "delete-while-kafka-down",
+        proves: "a tenant that is deleted while Kafka is away is shut at once, and goes when nothing of it is left",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: deletion::while_kafka_down,
+    },
+    Scenario {
+        name: "delete-after-namespace",
+        proves: "a tenant whose given namespace was removed before it leaves nothing behind",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: deletion::after_namespace,
+    },
+    Scenario {
         name: "made-again",
         proves: "a tenant that is made again under its name inherits nothing",
         needs_node: true,

@@ -8,6 +8,7 @@ mod fence;
 #[path = "../golden/given.rs"]
 #[allow(dead_code)]
 mod given;
+mod inventory;
 mod restart;
 
 use acb_kafka::{

@@ -9,6 +9,7 @@ mod excess;
 #[path = "../golden/given.rs"]
 #[allow(dead_code)]
 mod given;
+mod inventory;
 mod operator;
 mod positions;
 mod rotation;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube_runtime::events::{Event, EventType};
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -47,6 +48,8 @@ pub(super) struct Cluster {
     pub(super) events: Events,
     /// Given when no further step may begin.
     pub(super) closing: CancellationToken,
+    /// Told when a deletion was let go with something left behind.
+    pub(super) left_behind: Notify,
 }
 
 /// The key of a resource.
@@ -130,9 +133,13 @@ impl Runtime for Cluster {
         self.objects.set_finalizer(&key(object), FINALIZER, true).await
     }
 
-    async fn let_go(&self, object: &ObjectRef, _: &Ending) -> Result<(), EffectError> {
+    async fn let_go(&self, object: &ObjectRef, ending: &Ending) -> Result<(), EffectError> {
         self.may_act()?;
-        self.objects.set_finalizer(&key(object), FINALIZER, false).await
+        self.objects.set_finalizer(&key(object), FINALIZER, false).await?;
+        if matches!(ending, Ending::LeftBehind(_)) {
+            self.left_behind.notify_one();
+        }
+        Ok(())
     }
 
     async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError> {

@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::reconcile::schedule::Turn;
+use crate::{orphans::System, reconcile::schedule::Turn};
 
 /// Seconds: from five milliseconds to a minute.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -45,6 +45,11 @@ struct Request {
     verb: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Orphans {
+    system: &'static str,
+}
+
 /// Counters of one operator process. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -55,6 +60,8 @@ pub struct Metrics {
     leading: Family<Lease, Gauge>,
     requests: Family<Request, Counter>,
     ended_sessions: Counter,
+    orphans: Family<Orphans, Gauge>,
+    finished: Family<Orphans, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -85,11 +92,23 @@ impl Default for Metrics {
             "Sessions of tenants with PostgreSQL that were ended, since their transaction lasted too long",
             ended_sessions.clone(),
         );
+        let (orphans, finished) = (Family::default(), Family::default());
+        registry.register(
+            "acb_operator_orphans",
+            "What belongs to no Tenant, and is for people to remove",
+            Family::clone(&orphans),
+        );
+        registry.register(
+            "acb_operator_orphans_finished",
+            "What belonged to no Tenant, and was taken away",
+            Family::clone(&finished),
+        );
         let registry = Arc::new(Mutex::new(registry));
-        let metrics = Self { registry, reconciled, seconds, depth, leading, requests, ended_sessions };
+        let metrics = Self { registry, reconciled, seconds, depth, leading, requests, ended_sessions, orphans, finished };
         // Known from the beginning, so that nobody takes a process that stands by for one that is gone.
         metrics.leads(false);
         metrics.waits(0);
+        System::ALL.into_iter().for_each(|system| metrics.orphans(system, 0));
         metrics
     }
 }
@@ -121,6 +140,15 @@ impl Metrics {
         self.ended_sessions.inc_by(count);
     }
 
+    pub(super) fn orphans(&self, system: System, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.orphans.get_or_create(&Orphans { system: system.as_str() }).set(count);
+    }
+
+    pub(super) fn orphan_finished(&self, system: System) {
+        self.finished.get_or_create(&Orphans { system: system.as_str() }).inc();
+    }
+
     /// All of them, as Prometheus reads them.
     ///
     /// # Errors
@@ -144,6 +172,8 @@ mod tests {
         metrics.reconciled(Turn::Failed, Duration::from_millis(20));
         metrics.leads(true);
         metrics.requested("patch");
+        metrics.orphans(System::Kafka, 2);
+        metrics.orphan_finished(System::Postgres);
         let text = metrics.text().unwrap();
         for line in [
             "controller_runtime_reconcile_total{controller=\"tenancy\",result=\"error\"} 1",
@@ -151,6 +181,9 @@ mod tests {
             "workqueue_depth{name=\"tenancy\"} 0",
             "leader_election_master_status{name=\"acb-operator\"} 1",
             "acb_operator_api_requests_total{verb=\"patch\"} 1",
+            "acb_operator_orphans{system=\"kafka\"} 2",
+            "acb_operator_orphans{system=\"kubernetes\"} 0",
+            "acb_operator_orphans_finished_total{system=\"postgres\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

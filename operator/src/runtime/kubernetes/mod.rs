@@ -26,6 +26,7 @@ pub mod run;
 mod secrets;
 mod server;
 mod sessions;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod wake;

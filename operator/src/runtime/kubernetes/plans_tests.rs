@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     fs,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use acb_crds::names::TenantId;
 use acb_testbed::{Postgres, Version};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::watch,
+    sync::{Notify, watch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,9 +35,10 @@ use super::{
     plan_server,
     plans::{Plans, Refusal},
     requests::Requests,
+    sweep,
 };
 use crate::{
-    effect::fence::Fence,
+    effect::{fence::Fence, postgres_inventory},
     preview::{
         Found, Report,
         question::{AUDIENCE, MAX_OBJECTS, Question},
@@ -98,7 +101,7 @@ struct World {
     cache: Arc<Cache>,
     sent: Sent,
     closing: CancellationToken,
-    _leading: watch::Sender<Option<Arc<Cluster>>>,
+    leading: watch::Sender<Option<Arc<Cluster>>>,
     _folder: tempfile::TempDir,
 }
 
@@ -130,16 +133,22 @@ impl World {
             fence,
             events: events::publish(recorder),
             closing: closing.clone(),
+            left_behind: Notify::new(),
         };
         let (leading, leader) = watch::channel(Some(Arc::new(cluster)));
-        Self { plans: Plans::new(requests, leader), cache, sent, closing, _leading: leading, _folder: folder }
+        Self { plans: Plans::new(requests, leader), cache, sent, closing, leading, _folder: folder }
     }
 
     async fn with_postgres() -> (Self, Postgres) {
         let postgres = Postgres::start(Version::Installed).await;
+        (Self::on(&postgres).await, postgres)
+    }
+
+    /// From now on the testbed's own operator is another's.
+    async fn on(postgres: &Postgres) -> Self {
         let sql = format!("ALTER ROLE acb_operator PASSWORD '{PASSWORD}'");
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut postgres.superuser().await).await.unwrap();
-        (Self::new(postgres.server().port()), postgres)
+        Self::new(postgres.server().port())
     }
 
     async fn ask(&self, token: &str, objects: &[Value]) -> Result<Report, Refusal> {
@@ -340,4 +349,31 @@ async fn the_problems_of_a_question_have_a_bound() {
         .collect();
     assert_eq!(problems.len(), 40);
     assert!(problems.iter().all(|problems| *problems > 0) && problems.iter().sum::<usize>() <= 1_040, "{problems:?}");
+}
+
+#[tokio::test]
+async fn a_sweep_shuts_what_belongs_to_nobody_and_nothing_else() {
+    let postgres = Postgres::start(Version::Installed).await;
+    let (gone, stays) = (postgres.tenant("gone").await, postgres.tenant("stays").await);
+    let world = World::on(&postgres).await;
+    let mut kept = tenant("stays", &json!({"tier": "Free"}));
+    kept["metadata"]["annotations"] = json!({"acb.dev/adopt": stays.id_hex()});
+    world.put(&kept);
+    for (name, uid) in [("gone", "of-nobody"), ("stays", "uid-of-stays")] {
+        let (space, labels) = (format!("acbhub-{name}"), json!({"acb.dev/tenant": name, "acb.dev/tenant-uid": uid}));
+        world.put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space, "labels": labels}}));
+        world.put(&json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "hub", "namespace": space}}));
+    }
+    let (cluster, metrics) = (world.leading.borrow().clone().unwrap(), Metrics::default());
+    assert!(sweep::once(&cluster, &metrics, &mut BTreeMap::new()).await, "all was looked at, and taken away");
+    assert_eq!(world.wrote(), ["DELETE /apis/apps/v1/namespaces/acbhub-gone/deployments/hub"]);
+    let pool = sqlx::PgPool::connect_with(postgres.operator_options().password(PASSWORD)).await.unwrap();
+    let found = postgres_inventory::inventory(&pool).await.unwrap();
+    let is_let_in = |id: &str| found.logins[&TenantId::from_hex(id).unwrap()];
+    assert_eq!((is_let_in(gone.id_hex()), is_let_in(stays.id_hex())), (false, true));
+    assert_eq!(found.rows.len(), 2, "data is never removed");
+    let text = metrics.text().unwrap();
+    for line in ["acb_operator_orphans{system=\"postgres\"} 0", "acb_operator_orphans_finished_total{system=\"postgres\"} 1"] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
 }

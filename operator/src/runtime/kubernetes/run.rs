@@ -12,7 +12,7 @@ use acb_crds::schema::ObjectRef;
 use kube_client::Client;
 use kube_runtime::events::{Recorder, Reporter};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ use super::{
     plans::Plans,
     pulse::{self, Pulse},
     requests::Requests,
-    sessions,
+    sessions, sweep,
     watch::Watches,
 };
 use crate::{
@@ -211,7 +211,9 @@ impl Process {
             fence: Arc::clone(&term.fence),
             events: events::publish(self.recorder.clone()),
             closing: closing.clone(),
+            left_behind: Notify::new(),
         });
+        let mut sweeping = tokio::spawn(sweep::sweep(Arc::clone(&cluster), self.metrics.clone()));
         self.leading.send_replace(Some(Arc::clone(&cluster)));
         tokio::spawn(sessions::end_overlong(Arc::clone(&cluster), self.metrics.clone()));
         let waits = Waits { resync: self.config.resync, waiting: WAITING };
@@ -249,10 +251,15 @@ impl Process {
         self.pulse.rest();
         self.leading.send_replace(None);
         self.metrics.leads(false);
-        let ending = async { while turns.jobs.next().await.is_some() {} };
+        let ending = async {
+            while turns.jobs.next().await.is_some() {}
+            // It ends with the step that it is in.
+            let _ = (&mut sweeping).await;
+        };
         if timeout(STEP_WITHIN, ending).await.is_err() {
             warn!("a step did not end in time, and is broken off");
             turns.jobs.shutdown().await;
+            sweeping.abort();
         }
         cluster.claim.close().await;
     }

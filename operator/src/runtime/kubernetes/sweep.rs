@@ -1,0 +1,128 @@
+//! Looks for what belongs to no Tenant, at the beginning of each term and every hour, and takes away what lets someone in. What is left
+//! behind by a deletion, or could not be looked at, is looked for sooner.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{cluster::Cluster, metrics::Metrics};
+use crate::{
+    effect::{EffectError, kubernetes, postgres_inventory},
+    orphans::{Inventory, Orphan, System, orphans},
+    plan::Step,
+    reconcile::{jitter, runtime::Runtime as _},
+    tenant::namespace::{TENANT_UID_LABEL, label},
+};
+
+/// The reconciles of a new term come first.
+const FIRST_AFTER: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_secs(3600);
+/// Where something could not be looked at, or not be taken away.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Sweeps until this process leads no more.
+pub(super) async fn sweep(cluster: Arc<Cluster>, metrics: Metrics) {
+    let mut wait = FIRST_AFTER;
+    let mut known: BTreeMap<System, Vec<String>> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = cluster.closing.cancelled() => break,
+            () = sleep(wait.mul_f64(0.9 + 0.2 * jitter())) => {}
+            // What was away when that happened most likely still is.
+            () = cluster.left_behind.notified() => {
+                wait = AGAIN_AFTER;
+                continue;
+            }
+        }
+        let swept = once(&cluster, &metrics, &mut known).await;
+        wait = if swept { EVERY } else { AGAIN_AFTER };
+    }
+    // The next leader counts for itself.
+    System::ALL.into_iter().for_each(|system| metrics.orphans(system, 0));
+}
+
+/// One look. Whether all was looked at, and all that could be taken away was.
+pub(super) async fn once(cluster: &Cluster, metrics: &Metrics, known: &mut BTreeMap<System, Vec<String>>) -> bool {
+    let (inventory, mut all) = take(cluster).await;
+    // After the inventory: who is made in between has nothing in it yet.
+    let Ok(tenancy) = cluster.tenancy("") else { return false };
+    let mut left: BTreeMap<System, Vec<String>> = BTreeMap::from([(System::Kubernetes, Vec::new())]);
+    if inventory.postgres.is_some() {
+        left.insert(System::Postgres, Vec::new());
+    }
+    if inventory.kafka.is_some() {
+        left.insert(System::Kafka, Vec::new());
+    }
+    for orphan in orphans(&tenancy, &inventory) {
+        match finish(cluster, &orphan).await {
+            Ok(true) => {
+                info!(%orphan, system = orphan.system.as_str(), "belonged to no Tenant, and was taken away");
+                metrics.orphan_finished(orphan.system);
+                continue;
+            }
+            Ok(false) => {}
+            Err(error) => {
+                all = false;
+                warn!(%orphan, system = orphan.system.as_str(), %error, "belongs to no Tenant, and could not be taken away");
+            }
+        }
+        left.entry(orphan.system).or_default().push(orphan.to_string());
+    }
+    for (system, orphans) in left {
+        metrics.orphans(system, orphans.len());
+        // Said once for each time that it changes.
+        if known.get(&system).unwrap_or(&Vec::new()) != &orphans {
+            warn!(system = system.as_str(), orphans = orphans.join(", "), "belongs to no Tenant: see docs/day-two.md#orphans");
+        }
+        known.insert(system, orphans);
+    }
+    all
+}
+
+/// Lists what there is, and whether every system answered.
+async fn take(cluster: &Cluster) -> (Inventory, bool) {
+    let mut inventory = Inventory { objects: cluster.cache.list(""), ..Inventory::default() };
+    let marked = inventory.objects.iter().filter(|(_, object)| label(object, TENANT_UID_LABEL).is_some());
+    let marked: Vec<String> = marked.map(|(key, _)| key.name.clone()).collect();
+    for namespace in marked {
+        inventory.objects.extend(cluster.cache.list(&namespace));
+    }
+    let mut all = true;
+    let mut answered = |what: &str, error: EffectError| {
+        all = false;
+        info!(what, %error, "not looked through for orphans");
+    };
+    match cluster.database().await {
+        Ok(database) => match postgres_inventory::inventory(&database.reader.pool).await {
+            Ok(found) => inventory.postgres = Some(found),
+            Err(error) => answered("PostgreSQL", error),
+        },
+        Err(error) => answered("PostgreSQL", error),
+    }
+    match cluster.kafka() {
+        Ok(None) => {}
+        Ok(Some(kafka)) => match kafka.inventory().await {
+            Ok(found) => inventory.kafka = Some(found),
+            Err(error) => answered("Kafka", error),
+        },
+        Err(error) => answered("Kafka", error),
+    }
+    (inventory, all)
+}
+
+/// Takes it away; false: that is for people to do.
+async fn finish(cluster: &Cluster, orphan: &Orphan) -> Result<bool, EffectError> {
+    for step in &orphan.steps {
+        cluster.may_act()?;
+        match step {
+            Step::Kubernetes(step) => kubernetes::apply(cluster.objects(), step).await?,
+            Step::Postgres(step) => cluster.database().await?.effect.apply(step).await?,
+            Step::Kafka(step) => match cluster.kafka()? {
+                Some(kafka) => kafka.apply(std::slice::from_ref(step), cluster.objects()).await?,
+                None => return Ok(false),
+            },
+        }
+    }
+    Ok(!orphan.steps.is_empty())
+}
