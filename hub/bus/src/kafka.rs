@@ -9,6 +9,7 @@ mod consumers;
 mod lookup;
 mod metadata;
 mod queue;
+mod reports;
 mod settings;
 mod tail;
 

@@ -11,11 +11,14 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::client::{self, Clients, Closing};
+use super::{
+    client::{self, Clients},
+    reports,
+};
 use crate::{MAX_RECORD_BYTES, record_bytes};
 
 /// How long a broker may take to describe a topic.
@@ -105,7 +108,7 @@ fn failure(error: &KafkaError, may_be_logged: bool, topic: &TopicName, size: usi
     }
 }
 
-type Live = Closing<ThreadedProducer<Deliveries>>;
+type Live = reports::Live<Deliveries>;
 
 /// The bus's one producer.
 pub(super) struct Writer {
@@ -192,6 +195,6 @@ impl Writer {
 }
 
 fn start(clients: &Clients) -> Result<Arc<Live>, BusError> {
-    let producer = clients.producer().create_with_context(Deliveries);
-    Ok(Arc::new(Closing::new(producer.map_err(|error| clients.unavailable("start a producer", &error))?)))
+    let producer: Result<BaseProducer<_>, _> = clients.producer().create_with_context(Deliveries);
+    producer.and_then(Live::start).map_err(|error| clients.unavailable("start a producer", &error))
 }

@@ -31,7 +31,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -74,31 +77,38 @@ impl Envelope {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let message = &self.message;
-        let wire = WireEnvelope {
-            version: VERSION,
-            id: Bytes::copy_from_slice(message.id.as_bytes()),
-            from_id: Bytes::copy_from_slice(message.from_id.0.as_bytes()),
-            from: message.from.clone(),
-            to: Some(encode_address(&message.to, message.to_id)),
-            reply_to: message.reply_to.as_ref().map(|address| encode_address(address, None)),
-            topic: message.topic.clone(),
-            kind: message.kind as u32 + 1,
-            content_type: message.content_type.clone(),
-            payload: message.payload.clone(),
-            context_id: message.context_id.clone(),
-            idempotency_key: message.idempotency_key.clone(),
-            digest: Bytes::copy_from_slice(&self.digest),
-            method: self.method.clone(),
-            correlation_id: message.correlation_id.clone(),
-            metadata: message.metadata.clone(),
-            accepted_at: to_micros(message.accepted_at),
-            sent_at: to_micros(message.sent_at),
-            expires_at: to_micros(message.expires_at),
-            traceparent: message.traceparent.clone(),
-            tracestate: message.tracestate.clone(),
-            replayed_from: message.replayed_from.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
-        };
-        wire.encode_to_vec().into()
+        // Without the metadata, amply: it grows where that is not enough.
+        let mut wire = Fields(Vec::with_capacity(512 + message.payload.len()));
+        wire.number(1, VERSION.into());
+        wire.bytes(2, message.id.as_bytes());
+        wire.bytes(3, message.from_id.0.as_bytes());
+        wire.text(4, &message.from);
+        wire.nested(5, &destination(&message.to, message.to_id));
+        if let Some(address) = &message.reply_to {
+            wire.nested(6, &destination(address, None));
+        }
+        wire.text(7, &message.topic);
+        wire.number(8, message.kind as u64 + 1);
+        wire.text(9, &message.content_type);
+        wire.bytes(10, &message.payload);
+        wire.text(11, &message.context_id);
+        wire.text(12, &message.idempotency_key);
+        wire.bytes(13, &self.digest);
+        wire.text(14, &self.method);
+        wire.text(15, &message.correlation_id);
+        for (name, value) in &message.metadata {
+            let mut entry = Fields(Vec::with_capacity(name.len() + value.len() + 8));
+            entry.text(1, name);
+            entry.text(2, value);
+            wire.nested(16, &entry);
+        }
+        wire.number(17, to_micros(message.accepted_at).cast_unsigned());
+        wire.number(18, to_micros(message.sent_at).cast_unsigned());
+        wire.number(19, to_micros(message.expires_at).cast_unsigned());
+        wire.text(20, &message.traceparent);
+        wire.text(21, &message.tracestate);
+        wire.bytes(22, message.replayed_from.as_ref().map_or(&[], |id| id.as_bytes()));
+        wire.0.into()
     }
 
     /// Reads the value of a record.
@@ -182,15 +192,52 @@ fn uuid(bytes: &Bytes, field: &'static str) -> Result<Uuid, EnvelopeError> {
     Uuid::from_slice(bytes).map_err(|_| EnvelopeError::Field(field))
 }
 
-fn encode_address(address: &Address, id: Option<AgentId>) -> WireDestination {
-    let id = id.map(|id| Bytes::copy_from_slice(id.0.as_bytes())).unwrap_or_default();
+/// Fields of a protobuf message, written from where they are: the message as prost has it would be a copy of each.
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn number(&mut self, tag: u32, value: u64) {
+        if value != 0 {
+            encode_key(tag, WireType::Varint, &mut self.0);
+            encode_varint(value, &mut self.0);
+        }
+    }
+
+    fn bytes(&mut self, tag: u32, value: &[u8]) {
+        if !value.is_empty() {
+            self.delimited(tag, value);
+        }
+    }
+
+    fn text(&mut self, tag: u32, value: &str) {
+        self.bytes(tag, value.as_bytes());
+    }
+
+    /// A message is there also where it is empty.
+    fn nested(&mut self, tag: u32, Fields(value): &Fields) {
+        self.delimited(tag, value);
+    }
+
+    fn delimited(&mut self, tag: u32, value: &[u8]) {
+        encode_key(tag, WireType::LengthDelimited, &mut self.0);
+        encode_varint(value.len() as u64, &mut self.0);
+        self.0.extend_from_slice(value);
+    }
+}
+
+fn destination(address: &Address, id: Option<AgentId>) -> Fields {
+    let mut fields = Fields(Vec::with_capacity(64));
     let (kind, name, request_id) = match address {
-        Address::Agent(name) => (1, name.clone(), Bytes::new()),
-        Address::Group(name) => (2, name.clone(), Bytes::new()),
-        Address::All => (3, String::new(), Bytes::new()),
-        Address::Request { agent, request_id } => (4, agent.clone(), Bytes::copy_from_slice(request_id.as_bytes())),
+        Address::Agent(name) => (1, name.as_str(), None),
+        Address::Group(name) => (2, name.as_str(), None),
+        Address::All => (3, "", None),
+        Address::Request { agent, request_id } => (4, agent.as_str(), Some(request_id)),
     };
-    WireDestination { kind, name, id, request_id }
+    fields.number(1, kind);
+    fields.text(2, name);
+    fields.bytes(3, id.as_ref().map_or(&[], |id| id.0.as_bytes()));
+    fields.bytes(4, request_id.map_or(&[], |id| id.as_bytes()));
+    fields
 }
 
 fn decode_address(wire: &WireDestination) -> Result<(Address, Option<AgentId>), EnvelopeError> {
@@ -314,6 +361,77 @@ pub(in crate::messages) mod tests {
         assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
         let names: Vec<String> = envelope.record().headers.into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["acb-sender", "acb-type", "traceparent"]);
+    }
+
+    /// What prost makes of it.
+    fn by_prost(Envelope { message, digest, method }: &Envelope) -> Vec<u8> {
+        let address = |address: &Address, id: Option<AgentId>| {
+            let (kind, name, request_id) = match address {
+                Address::Agent(name) => (1, name.clone(), Bytes::new()),
+                Address::Group(name) => (2, name.clone(), Bytes::new()),
+                Address::All => (3, String::new(), Bytes::new()),
+                Address::Request { agent, request_id } => (4, agent.clone(), Bytes::copy_from_slice(request_id.as_bytes())),
+            };
+            let id = id.map(|id| Bytes::copy_from_slice(id.0.as_bytes())).unwrap_or_default();
+            WireDestination { kind, name, id, request_id }
+        };
+        let wire = WireEnvelope {
+            version: VERSION,
+            id: Bytes::copy_from_slice(message.id.as_bytes()),
+            from_id: Bytes::copy_from_slice(message.from_id.0.as_bytes()),
+            from: message.from.clone(),
+            to: Some(address(&message.to, message.to_id)),
+            reply_to: message.reply_to.as_ref().map(|to| address(to, None)),
+            topic: message.topic.clone(),
+            kind: message.kind as u32 + 1,
+            content_type: message.content_type.clone(),
+            payload: message.payload.clone(),
+            context_id: message.context_id.clone(),
+            idempotency_key: message.idempotency_key.clone(),
+            digest: Bytes::copy_from_slice(digest),
+            method: method.clone(),
+            correlation_id: message.correlation_id.clone(),
+            metadata: message.metadata.clone(),
+            accepted_at: to_micros(message.accepted_at),
+            sent_at: to_micros(message.sent_at),
+            expires_at: to_micros(message.expires_at),
+            traceparent: message.traceparent.clone(),
+            tracestate: message.tracestate.clone(),
+            replayed_from: message.replayed_from.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
+        };
+        wire.encode_to_vec()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn fields_are_written_as_prost_writes_them(
+            texts in proptest::collection::vec(".{0,40}", 7),
+            payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600),
+            metadata in proptest::collection::btree_map(".{0,20}", ".{0,20}", 0..4),
+            to in 0..4_u8,
+            replies in proptest::prelude::any::<bool>(),
+            micros in -5_000_000_000_i64..5_000_000_000,
+        ) {
+            let [from, topic, content_type, context_id, idempotency_key, correlation_id, name] = texts.try_into().unwrap();
+            let mut envelope = envelope();
+            let request = Address::Request { agent: name.clone(), request_id: Uuid::from_u128(9) };
+            let (to, to_id) = match to {
+                0 => (Address::Agent(name), Some(AgentId(Uuid::from_u128(3)))),
+                1 => (Address::Group(name), None),
+                2 => (Address::All, None),
+                _ => (request.clone(), None),
+            };
+            envelope.message = Message {
+                from, topic, content_type, context_id, idempotency_key, correlation_id, metadata, to, to_id,
+                payload: payload.into(),
+                reply_to: replies.then_some(request),
+                accepted_at: from_micros(micros).unwrap(),
+                replayed_from: None,
+                ..envelope.message
+            };
+            proptest::prop_assert_eq!(envelope.encode(), by_prost(&envelope));
+            proptest::prop_assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
+        }
     }
 
     #[test]

@@ -151,16 +151,17 @@ impl OutgoingMessage {
         Ok(())
     }
 
-    /// What a repeated message must agree in. Trace context and expiry are left out: an honest retry makes new ones.
+    /// What a repeated message must agree in. Trace context and expiry are left out: an honest retry makes new ones. So is an address for
+    /// replies that the caller did not give, and the hub made.
     #[must_use]
-    pub fn digest(&self, method: &str) -> [u8; 32] {
+    pub fn digest(&self, method: &str, reply_to: Option<&Address>) -> [u8; 32] {
         let mut hash = Sha256::new();
         let mut add = |bytes: &[u8]| {
             hash.update((bytes.len() as u64).to_be_bytes());
             hash.update(bytes);
         };
         add(method.as_bytes());
-        for address in [Some(&self.to), self.reply_to.as_ref()] {
+        for address in [Some(&self.to), reply_to] {
             match address {
                 None => add(b"-"),
                 Some(Address::Agent(name)) => add(format!("a:{name}").as_bytes()),

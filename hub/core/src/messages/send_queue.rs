@@ -20,6 +20,7 @@ use crate::{
     directory::agent::Agent,
     fault::{Code, Fault},
     kit::{budget::Room, clock::truncated},
+    metrics::traffic::SenderMetrics,
 };
 
 /// Bytes of the messages of one record, beside the first: what is larger gains little by company, and holds up the others.
@@ -32,11 +33,12 @@ type Outcome = (u64, Result<Receipt, Fault>);
 pub(super) async fn serve(
     parts: Parts,
     agent: Arc<Agent>,
-    mut messages: mpsc::Receiver<NumberedMessage>,
+    mut messages: mpsc::Receiver<Box<NumberedMessage>>,
     events: mpsc::Sender<Queued>,
     ended: CancellationToken,
 ) {
     let mut queue = SendQueue::default();
+    let mut metrics = SenderMetrics::new(&parts.metrics, &agent.name);
     loop {
         if queue.waiting.is_empty() {
             let next = tokio::select! {
@@ -59,7 +61,7 @@ pub(super) async fn serve(
         let now = truncated(OffsetDateTime::now_utc());
         let run = queue.next_run(|message| sender::seal(&parts, &agent, message, SEND, now));
         let Run { envelopes, sequences, rooms, refused } = run;
-        let receipts = if envelopes.is_empty() { Vec::new() } else { sender::append(&parts, &agent, envelopes).await };
+        let receipts = sender::append(&parts, envelopes, &mut metrics).await;
         drop(rooms);
         for (sequence, outcome) in queue.settle(sequences, receipts, refused) {
             if events.send(SessionEvent::Sent { sequence, outcome }.into()).await.is_err() {
@@ -80,7 +82,7 @@ pub(super) async fn announce_drain(parts: Parts, events: mpsc::Sender<Queued>, e
 /// Messages that wait, and the one that failed.
 #[derive(Debug, Default)]
 struct SendQueue {
-    waiting: VecDeque<NumberedMessage>,
+    waiting: VecDeque<Box<NumberedMessage>>,
     /// The number of a message that did not get into the log. Nothing with a higher one does, until it was sent again: its sender may not know.
     failed: Option<u64>,
 }
@@ -108,7 +110,7 @@ impl SendQueue {
                 self.waiting.push_front(next);
                 break;
             }
-            let NumberedMessage { sequence, message, room } = next;
+            let NumberedMessage { sequence, message, room } = *next;
             let sealed = match self.failed {
                 Some(at) if is_blocked => Err(blocked(at)),
                 _ => seal(message),
@@ -175,10 +177,12 @@ mod tests {
 
     fn queue(messages: &[(u64, usize)]) -> SendQueue {
         let budget = Budget::new(usize::MAX).queue(usize::MAX);
-        let message = |(sequence, bytes): &(u64, usize)| NumberedMessage {
-            sequence: *sequence,
-            message: OutgoingMessage::new(Address::All, sequence.to_string(), vec![0; *bytes]),
-            room: budget.take(0).expect("there is room"),
+        let message = |(sequence, bytes): &(u64, usize)| {
+            Box::new(NumberedMessage {
+                sequence: *sequence,
+                message: OutgoingMessage::new(Address::All, sequence.to_string(), vec![0; *bytes]),
+                room: budget.take(0).expect("there is room"),
+            })
         };
         SendQueue { waiting: messages.iter().map(message).collect(), failed: None }
     }

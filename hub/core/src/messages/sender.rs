@@ -22,6 +22,7 @@ use crate::{
         bus::{AppendError, Appended, Partition},
         partition::partition_of,
     },
+    metrics::traffic::SenderMetrics,
 };
 
 /// Appends that wait to be seen, of all senders.
@@ -32,7 +33,10 @@ const UNKNOWN: &str = "LOG_UNKNOWN";
 /// Sends one message and waits until it was seen in order.
 pub(super) async fn send(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Receipt, Fault> {
     let envelope = seal(parts, from, message, method, truncated(OffsetDateTime::now_utc()))?;
-    append(parts, from, vec![envelope]).await.pop().unwrap_or_else(|| Err(stopping()))
+    append(parts, vec![envelope], &mut SenderMetrics::new(&parts.metrics, &from.name))
+        .await
+        .pop()
+        .unwrap_or_else(|| Err(stopping()))
 }
 
 /// Checks a message and makes its envelope.
@@ -58,11 +62,9 @@ pub(super) fn seal(
         resolve(&snapshot, None, address, Wants::Delivery)?;
     }
     // A waiting caller's address is made by the hub, and differs with each try.
-    let digest = if method == REQUEST {
-        OutgoingMessage { reply_to: None, ..message.clone() }.digest(method)
-    } else {
-        message.digest(method)
-    };
+    let reply_to = message.reply_to.as_ref().filter(|_| method != REQUEST);
+    // Nothing is compared with what has no key.
+    let digest = if message.idempotency_key.is_empty() { [0; 32] } else { message.digest(method, reply_to) };
     let latest = now + MAX_LIFETIME;
     let traced = is_traceparent(&message.traceparent);
     let message = Message {
@@ -109,21 +111,20 @@ pub(super) async fn append_one(parts: &Parts, envelope: Envelope) -> Result<Rece
 }
 
 /// Appends messages of one sender as one record, and waits until each was seen in order. Where the record is not taken, the first has the
-/// fault, and there is no answer for the others. Where that is not known, all have it: each may be in the log. `envelopes` has one message at least.
-pub(super) async fn append(parts: &Parts, from: &Agent, envelopes: Vec<Envelope>) -> Vec<Result<Receipt, Fault>> {
+/// fault, and there is no answer for the others. Where that is not known, all have it: each may be in the log.
+pub(super) async fn append(parts: &Parts, envelopes: Vec<Envelope>, metrics: &mut SenderMetrics) -> Vec<Result<Receipt, Fault>> {
     let began = Instant::now();
+    let Some(from) = envelopes.first().map(|envelope| envelope.message.from_id) else { return Vec::new() };
     let sent: Vec<_> =
         envelopes.iter().map(|Envelope { message, .. }| (message.id, message.kind.as_str(), message.payload.len())).collect();
-    let seen = match append_record(parts, from.id, envelopes).await {
+    let seen = match append_record(parts, from, envelopes).await {
         Ok(seen) => seen,
         Err(fault) if fault.reason == UNKNOWN => return vec![Err(fault); sent.len()],
         Err(fault) => return vec![Err(fault)],
     };
     let receipts = sent.into_iter().zip(seen).map(|((id, kind, bytes), seen)| {
         let receipt = receipt(id, seen)?;
-        parts.metrics.message(kind);
-        parts.metrics.sent(&from.name, bytes);
-        parts.metrics.latency("send", began.elapsed());
+        metrics.sent(kind, bytes, began.elapsed());
         Ok(receipt)
     });
     receipts.collect()

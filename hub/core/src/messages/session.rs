@@ -100,7 +100,8 @@ pub(crate) enum Feedback {
 #[derive(Debug)]
 pub struct SessionInput {
     pub(crate) agent: Arc<Agent>,
-    pub(crate) messages: mpsc::Sender<NumberedMessage>,
+    /// Boxed: a channel makes room for many before it has one.
+    pub(crate) messages: mpsc::Sender<Box<NumberedMessage>>,
     pub(crate) feedback: Option<mpsc::Sender<Feedback>>,
     pub(crate) bytes: Queue,
 }
@@ -121,7 +122,7 @@ impl SessionInput {
             room = self.bytes.wait(message.cost()) => room,
             () = self.messages.closed() => return Err(over()),
         };
-        self.messages.send(NumberedMessage { sequence, message, room }).await.map_err(|_| over())
+        self.messages.send(Box::new(NumberedMessage { sequence, message, room })).await.map_err(|_| over())
     }
 
     /// Acknowledges deliveries. Unknown ones are ignored.

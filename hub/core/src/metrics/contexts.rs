@@ -42,11 +42,14 @@ pub struct ContextMetrics {
     tenant: String,
     storage: Family<TenantLabels, Gauge<u64, AtomicU64>>,
     // A gauge only because a counter's name would end in `_total`: it never falls.
-    bandwidth: Family<BandwidthLabels, Gauge<u64, AtomicU64>>,
+    bandwidth: Family<BandwidthLabels, Bandwidth>,
     filtered: Counter,
     refused: Family<CauseLabels, Counter>,
     agents: Arc<Mutex<HashSet<String>>>,
 }
+
+/// Bytes of one agent in one direction.
+pub(crate) type Bandwidth = Gauge<u64, AtomicU64>;
 
 /// Directions: from an agent, and to it.
 pub(crate) const IN: &str = "in";
@@ -117,11 +120,16 @@ impl ContextMetrics {
     }
 
     pub(crate) fn streamed(&self, agent: &str, direction: &'static str, bytes: usize) {
+        self.bandwidth(agent, direction).inc_by(bytes as u64);
+    }
+
+    /// What is counted for an agent in one direction.
+    pub(crate) fn bandwidth(&self, agent: &str, direction: &'static str) -> Bandwidth {
         let labels = BandwidthLabels { agent_id: agent.to_owned(), direction };
         if self.bandwidth.get(&labels).is_none() {
             self.lock().insert(agent.to_owned());
         }
-        self.bandwidth.get_or_create(&labels).inc_by(bytes as u64);
+        self.bandwidth.get_or_create(&labels).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<String>> {

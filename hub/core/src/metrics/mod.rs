@@ -1,6 +1,7 @@
 //! What a hub counts, under the names that operators of the platform were promised.
 
 pub mod contexts;
+pub(crate) mod traffic;
 
 use std::{sync::Mutex, time::Duration};
 
@@ -10,7 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::contexts::{ContextMetrics, IN, OUT};
+use self::contexts::ContextMetrics;
 
 /// Seconds: from half a millisecond to half a minute.
 const LATENCY_BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -72,6 +73,8 @@ pub struct Metrics {
     tenant: String,
     registry: Mutex<Registry>,
     messages: Family<Messages, Counter>,
+    /// The same, of the types that there are.
+    message_types: [(&'static str, Counter); 4],
     latency: Histograms<Operation>,
     active: Family<Tenant, Gauge>,
     errors: Family<ErrorLabels, Counter>,
@@ -92,11 +95,14 @@ impl Metrics {
     pub fn new(tenant: impl Into<String>) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(LATENCY_BUCKETS);
         let tenant = tenant.into();
+        let messages: Family<Messages, Counter> = Family::default();
+        let of_type = |kind| (kind, messages.get_or_create(&Messages { r#type: kind, tenant_id: tenant.clone() }).clone());
         let metrics = Self {
+            message_types: ["event", "command", "query", "response"].map(of_type),
             contexts: ContextMetrics::new(tenant.clone()),
             tenant,
             registry: Mutex::default(),
-            messages: Family::default(),
+            messages,
             latency: Family::new_with_constructor(histogram),
             active: Family::default(),
             errors: Family::default(),
@@ -139,12 +145,19 @@ impl Metrics {
 
     /// A message was accepted: `kind` is its type in lower case.
     pub fn message(&self, kind: &'static str) {
-        self.messages.get_or_create(&Messages { r#type: kind, tenant_id: self.tenant.clone() }).inc();
+        match self.message_types.iter().find(|(known, _)| *known == kind) {
+            Some((_, count)) => count.inc(),
+            None => self.messages.get_or_create(&Messages { r#type: kind, tenant_id: self.tenant.clone() }).inc(),
+        };
     }
 
     /// How long an operation such as `send` took.
     pub fn latency(&self, operation: &str, took: Duration) {
-        self.latency.get_or_create(&Operation { operation: operation.to_owned() }).observe(took.as_secs_f64());
+        self.latency_of(operation).observe(took.as_secs_f64());
+    }
+
+    fn latency_of(&self, operation: &str) -> Histogram {
+        self.latency.get_or_create(&Operation { operation: operation.to_owned() }).clone()
     }
 
     /// A receiving session began (`+1`) or ended (`-1`).
@@ -163,16 +176,12 @@ impl Metrics {
         self.errors.get_or_create(&ErrorLabels { r#type: kind.to_owned(), operation: operation.to_owned() }).inc();
     }
 
-    /// A message with this payload was accepted from an agent.
-    pub fn sent(&self, agent: &str, bytes: usize) {
-        self.sent.get_or_create(&AgentLabel { agent_id: agent.to_owned() }).inc();
-        self.contexts.streamed(agent, IN, bytes);
+    fn sent_by(&self, agent: &str) -> Counter {
+        self.sent.get_or_create(&AgentLabel { agent_id: agent.to_owned() }).clone()
     }
 
-    /// A message with this payload was delivered to an agent.
-    pub fn received(&self, agent: &str, bytes: usize) {
-        self.received.get_or_create(&AgentLabel { agent_id: agent.to_owned() }).inc();
-        self.contexts.streamed(agent, OUT, bytes);
+    fn received_by(&self, agent: &str) -> Counter {
+        self.received.get_or_create(&AgentLabel { agent_id: agent.to_owned() }).clone()
     }
 
     /// Removes what is counted for agents that are gone: each that ever was would stay in every scrape.
@@ -235,7 +244,13 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
+    use super::{
+        contexts::IN,
+        traffic::{ReceiverMetrics, SenderMetrics},
+        *,
+    };
 
     #[test]
     fn what_the_log_forgets_is_counted_from_zero() {
@@ -250,18 +265,46 @@ mod tests {
 
     #[test]
     fn agents_that_are_gone_are_in_no_scrape() {
-        let metrics = Metrics::new("acme");
+        let metrics = Arc::new(Metrics::new("acme"));
         for agent in ["alice", "bob"] {
-            metrics.sent(agent, 1);
-            metrics.received(agent, 1);
+            SenderMetrics::new(&metrics, agent).sent("event", 1, Duration::ZERO);
+            ReceiverMetrics::new(&metrics, agent).received(1, Duration::ZERO);
         }
         metrics.contexts().streamed("carol", IN, 1);
         metrics.forget_agents(|agent| agent != "bob");
         let text = metrics.render();
         assert!(!text.contains("alice") && !text.contains("carol") && text.contains("bob"), "{text}");
         // Its session may have ended after it.
-        metrics.received("alice", 1);
+        ReceiverMetrics::new(&metrics, "alice").received(1, Duration::ZERO);
         metrics.forget_agents(|agent| agent == "alice");
+        assert!(!metrics.render().contains("alice"));
+    }
+
+    #[test]
+    fn a_session_counts_what_a_scrape_shows() {
+        let metrics = Arc::new(Metrics::new("acme"));
+        let (mut sender, mut receiver) = (SenderMetrics::new(&metrics, "alice"), ReceiverMetrics::new(&metrics, "bob"));
+        assert!(!metrics.render().contains("alice"), "nothing was sent");
+        for _ in 0..2 {
+            sender.sent("command", 100, Duration::from_millis(1));
+            receiver.received(50, Duration::from_millis(1));
+        }
+        let text = metrics.render();
+        for line in [
+            "acb_messages_total{type=\"command\",tenant_id=\"acme\"} 2",
+            "acb_messages_total{type=\"event\",tenant_id=\"acme\"} 0",
+            "acb_agent_messages_sent_total{agent_id=\"alice\"} 2",
+            "acb_agent_messages_received_total{agent_id=\"bob\"} 2",
+            "acb_agent_bandwidth_bytes{agent_id=\"alice\",direction=\"in\"} 200",
+            "acb_agent_bandwidth_bytes{agent_id=\"bob\",direction=\"out\"} 100",
+            "acb_message_latency_seconds_count{operation=\"send\"} 2",
+            "acb_message_latency_seconds_count{operation=\"deliver\"} 2",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+        // Forgotten while its session goes on: it comes back in no scrape.
+        metrics.forget_agents(|agent| agent == "alice");
+        sender.sent("command", 100, Duration::from_millis(1));
         assert!(!metrics.render().contains("alice"));
     }
 }

@@ -42,6 +42,7 @@ use crate::{
     fault::Fault,
     kit::budget::{Queue, Room},
     log::bus::Partition,
+    metrics::traffic::ReceiverMetrics,
 };
 
 /// The pause before what failed is tried again: a partition that can't be read, a message that can't be delivered again or buried yet.
@@ -144,6 +145,7 @@ pub(super) struct Receiver {
     early: Vec<MessagePlace>,
     /// Who waits for those to be written.
     early_settle: Vec<oneshot::Sender<()>>,
+    metrics: ReceiverMetrics,
 }
 
 impl Receiver {
@@ -167,6 +169,7 @@ impl Receiver {
             bytes: parts.memory.sessions.queue(parts.config.session_bytes),
             page_bytes: parts.memory.sessions.queue(parts.config.session_bytes),
             kept_bytes: parts.memory.kept.queue(parts.config.session_bytes),
+            metrics: ReceiverMetrics::new(&parts.metrics, &agent.name),
             parts,
             agent,
             session_epoch: opened.session_epoch,
@@ -512,8 +515,7 @@ impl Receiver {
             self.progress.count(place, attempts);
         }
         let took = self.parts.log.clock.there(place.partition, OffsetDateTime::now_utc()) - logged.message.accepted_at;
-        self.parts.metrics.received(&self.agent.name, logged.message.payload.len());
-        self.parts.metrics.latency("deliver", took.try_into().unwrap_or_default());
+        self.metrics.received(logged.message.payload.len(), took.try_into().unwrap_or_default());
         let id = DeliveryId { epoch: self.parts.log.epoch, place };
         let attempt = self.outstanding.attempts(place).saturating_add(1);
         let event = SessionEvent::Delivery(Delivery { id, message: logged.message.clone(), redelivered, attempt });

@@ -1,0 +1,76 @@
+//! What is counted for each message of an agent, looked up once for all messages of a session.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
+
+use super::{
+    Metrics,
+    contexts::{Bandwidth, IN, OUT},
+};
+
+/// Counters of the messages that come from an agent, or go to it. They are looked up when the first one is counted: an agent without any is in
+/// no scrape.
+struct Traffic {
+    metrics: Arc<Metrics>,
+    agent: String,
+    counters: Option<Counters>,
+}
+
+struct Counters {
+    messages: Counter,
+    bytes: Bandwidth,
+    latency: Histogram,
+}
+
+impl Traffic {
+    fn new(metrics: &Arc<Metrics>, agent: &str) -> Self {
+        Self { metrics: metrics.clone(), agent: agent.to_owned(), counters: None }
+    }
+
+    fn count(&mut self, find: impl FnOnce(&Metrics, &str) -> Counters, bytes: usize, took: Duration) {
+        let counters = self.counters.get_or_insert_with(|| find(&self.metrics, &self.agent));
+        counters.messages.inc();
+        counters.bytes.inc_by(bytes as u64);
+        counters.latency.observe(took.as_secs_f64());
+    }
+}
+
+/// Counters of the messages that come from one agent.
+pub(crate) struct SenderMetrics(Traffic);
+
+impl SenderMetrics {
+    pub(crate) fn new(metrics: &Arc<Metrics>, agent: &str) -> Self {
+        Self(Traffic::new(metrics, agent))
+    }
+
+    /// A message of this type with so many bytes was accepted; `kind` is in lower case.
+    pub(crate) fn sent(&mut self, kind: &'static str, bytes: usize, took: Duration) {
+        self.0.metrics.message(kind);
+        let find = |metrics: &Metrics, agent: &str| Counters {
+            messages: metrics.sent_by(agent),
+            bytes: metrics.contexts.bandwidth(agent, IN),
+            latency: metrics.latency_of("send"),
+        };
+        self.0.count(find, bytes, took);
+    }
+}
+
+/// Counters of the messages that go to one agent.
+pub(crate) struct ReceiverMetrics(Traffic);
+
+impl ReceiverMetrics {
+    pub(crate) fn new(metrics: &Arc<Metrics>, agent: &str) -> Self {
+        Self(Traffic::new(metrics, agent))
+    }
+
+    /// A message with so many bytes was delivered.
+    pub(crate) fn received(&mut self, bytes: usize, took: Duration) {
+        let find = |metrics: &Metrics, agent: &str| Counters {
+            messages: metrics.received_by(agent),
+            bytes: metrics.contexts.bandwidth(agent, OUT),
+            latency: metrics.latency_of("deliver"),
+        };
+        self.0.count(find, bytes, took);
+    }
+}
