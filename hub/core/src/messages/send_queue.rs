@@ -111,7 +111,7 @@ impl SendQueue {
             let NumberedMessage { sequence, message, room } = next;
             let sealed = match self.failed {
                 Some(at) if is_blocked => Err(blocked(at)),
-                _ => seal(message),
+                _ => seal(*message),
             };
             match sealed {
                 Ok(envelope) => {
@@ -177,7 +177,7 @@ mod tests {
         let budget = Budget::new(usize::MAX).queue(usize::MAX);
         let message = |(sequence, bytes): &(u64, usize)| NumberedMessage {
             sequence: *sequence,
-            message: OutgoingMessage::new(Address::All, sequence.to_string(), vec![0; *bytes]),
+            message: Box::new(OutgoingMessage::new(Address::All, sequence.to_string(), vec![0; *bytes])),
             room: budget.take(0).expect("there is room"),
         };
         SendQueue { waiting: messages.iter().map(message).collect(), failed: None }

@@ -81,7 +81,8 @@ pub struct Session {
 #[derive(Debug)]
 pub(crate) struct NumberedMessage {
     pub(crate) sequence: u64,
-    pub(crate) message: OutgoingMessage,
+    /// Apart: a queue has places for 32 from the start, in every session, also in an idle one.
+    pub(crate) message: Box<OutgoingMessage>,
     /// Held until it was sent.
     pub(crate) room: Room,
 }
@@ -121,7 +122,7 @@ impl SessionInput {
             room = self.bytes.wait(message.cost()) => room,
             () = self.messages.closed() => return Err(over()),
         };
-        self.messages.send(NumberedMessage { sequence, message, room }).await.map_err(|_| over())
+        self.messages.send(NumberedMessage { sequence, message: Box::new(message), room }).await.map_err(|_| over())
     }
 
     /// Acknowledges deliveries. Unknown ones are ignored.
