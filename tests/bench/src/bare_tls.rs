@@ -27,7 +27,7 @@ pub(crate) async fn serve() -> Result<(), Failure> {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(mut stream) = acceptor.accept(socket).await else { return };
-                while matches!(stream.read_u8().await, Ok(_)) {}
+                while stream.read_u8().await.is_ok() {}
             });
         }
     };

@@ -416,20 +416,23 @@ impl Messages {
             receiving = Some(Receiver::new(parts.clone(), agent.clone(), opened, reception, events.clone(), feedback_queue));
         }
         let open = OpenSession::new(parts.clone());
-        let draining = send_queue::announce_drain(parts.clone(), events.clone(), ended.clone());
+        // One that receives says by itself that the hub drains. What is not needed would take its place in every session for as long as that lasts.
+        let draining =
+            receiving.is_none().then(|| Box::pin(send_queue::announce_drain(parts.clone(), events.clone(), ended.clone())));
         let sending = send_queue::serve(parts.clone(), agent.clone(), message_queue, events, ended.clone());
         tokio::spawn(async move {
-            match receiving {
-                Some(receiving) => {
+            match (receiving, draining) {
+                (Some(receiving), _) => {
                     tokio::join!(sending, receiving.run(ended));
                 }
-                None => {
+                (None, Some(draining)) => {
                     let mut sending = std::pin::pin!(sending);
                     tokio::select! {
                         () = &mut sending => {}
                         () = draining => sending.await,
                     }
                 }
+                (None, None) => sending.await,
             }
             drop(open);
         });
