@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use acb_crds::names::TenantId;
-use sqlx::PgPool;
+use acb_hub_pool::Pool;
 
 use super::{EffectError, postgres::failed};
 
@@ -20,7 +20,7 @@ pub struct PostgresInventory {
 ///
 /// # Errors
 /// What PostgreSQL answered.
-pub async fn inventory(operator: &PgPool) -> Result<PostgresInventory, EffectError> {
+pub async fn inventory(operator: &Pool) -> Result<PostgresInventory, EffectError> {
     let what = "listing every tenant";
     let logins: Vec<(String, bool)> =
         sqlx::query_as("SELECT substr(rolname, 7), rolcanlogin FROM pg_catalog.pg_roles WHERE rolname ~ '^acb_t_[0-9a-f]{20}$'")

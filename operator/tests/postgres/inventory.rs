@@ -1,9 +1,9 @@
 //! Every login and every row of a tenant is found, whoever's it is.
 
 use acb_crds::names::TenantId;
+use acb_hub_pool::{Limits, Pool};
 use acb_operator::{effect::postgres_inventory::inventory, plan::PostgresStep};
 use acb_testbed::{Postgres, Version};
-use sqlx::PgPool;
 
 #[tokio::test]
 async fn installed() {
@@ -20,7 +20,7 @@ async fn all_are_found(version: Version) {
     let postgres = Postgres::start(version).await;
     let (acme, bravo) = (postgres.tenant("acme").await, postgres.tenant("bravo").await);
     let [a, b] = [&acme, &bravo].map(|tenant| TenantId::from_hex(tenant.id_hex()).unwrap());
-    let pool = PgPool::connect_with(postgres.operator_options()).await.unwrap();
+    let pool = Pool::new(postgres.operator_options(), Limits::default());
     postgres.execute("CREATE ROLE acb_t_of_somebody LOGIN").await;
     let found = inventory(&pool).await.unwrap();
     assert_eq!(found.logins, [(a, true), (b, true)].into());

@@ -367,7 +367,7 @@ async fn a_sweep_shuts_what_belongs_to_nobody_and_nothing_else() {
     let (cluster, metrics) = (world.leading.borrow().clone().unwrap(), Metrics::default());
     assert!(sweep::once(&cluster, &metrics, &mut BTreeMap::new()).await, "all was looked at, and taken away");
     assert_eq!(world.wrote(), ["DELETE /apis/apps/v1/namespaces/acbhub-gone/deployments/hub"]);
-    let pool = sqlx::PgPool::connect_with(postgres.operator_options().password(PASSWORD)).await.unwrap();
+    let pool = acb_hub_pool::Pool::new(postgres.operator_options().password(PASSWORD), acb_hub_pool::Limits::default());
     let found = postgres_inventory::inventory(&pool).await.unwrap();
     let is_let_in = |id: &str| found.logins[&TenantId::from_hex(id).unwrap()];
     assert_eq!((is_let_in(gone.id_hex()), is_let_in(stays.id_hex())), (false, true));
