@@ -72,10 +72,12 @@ impl Tenancy {
         self.unreadable.iter().any(|unreadable| unreadable.kind == kind)
     }
 
-    /// The Tenant that a namespace belongs to, where this version can't read it.
+    /// The Tenant that a namespace belongs to, where this version can't read it: of all that claim it, the oldest.
     #[must_use]
-    pub fn unreadable_tenant_of(&self, space: &str) -> Option<&Unreadable> {
-        self.unreadable.iter().find(|unreadable| unreadable.space.as_deref() == Some(space))
+    pub fn unreadable_owner(&self, space: &str) -> Option<&Unreadable> {
+        let owner = self.tenant_of(space);
+        let mut claiming = self.unreadable.iter().filter(|unreadable| unreadable.space.as_deref() == Some(space));
+        claiming.find(|unreadable| owner.is_none_or(|owner| by_age(&unreadable.metadata, &owner.metadata) == Ordering::Less))
     }
 
     /// The tenant that a namespace belongs to: of two that claim it, the older.
@@ -314,6 +316,20 @@ mod tests {
         });
         serde_json::from_value(json!({"apiVersion": acb_crds::API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}))
             .unwrap()
+    }
+
+    #[test]
+    fn a_namespace_is_the_oldest_tenants_whoever_can_read_it() {
+        let spec = json!({"tier": "Free", "namespace": "team"});
+        let metadata = |age: u32| object::<Tenant>("Tenant", "newer", age, &spec).metadata;
+        for (age, is_its) in [(5, true), (1, false)] {
+            let unreadable = Unreadable { kind: Kind::Tenant, metadata: metadata(age), space: Some("team".into()) };
+            let tenants = vec![object("Tenant", "acme", 3, &spec)];
+            let mut tenancy = Tenancy { tenants, unreadable: vec![unreadable], ..Tenancy::default() };
+            assert_eq!(tenancy.unreadable_owner("team").is_some(), is_its);
+            tenancy.tenants.clear();
+            assert!(tenancy.unreadable_owner("team").is_some() && tenancy.unreadable_owner("other").is_none());
+        }
     }
 
     #[test]

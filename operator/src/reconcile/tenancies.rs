@@ -91,7 +91,7 @@ impl Tenancies {
     }
 
     async fn pass(&self, namespace: &str, everything: &Tenancy) -> Turn {
-        if let Some(tenant) = everything.unreadable_tenant_of(namespace) {
+        if let Some(tenant) = everything.unreadable_owner(namespace) {
             // Whose it is, it is: nothing in it is taken for nobody's.
             debug!(namespace, tenant = tenant.metadata.name, "left alone: this version can't read its Tenant");
             return Turn::Settled;

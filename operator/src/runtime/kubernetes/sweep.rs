@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::{cluster::Cluster, metrics::Metrics};
@@ -23,20 +23,21 @@ const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Sweeps until this process leads no more.
 pub(super) async fn sweep(cluster: Arc<Cluster>, metrics: Metrics) {
-    let mut wait = FIRST_AFTER;
+    let soon = |wait: Duration| Instant::now() + wait.mul_f64(0.9 + 0.2 * jitter());
+    let mut due = soon(FIRST_AFTER);
     let mut known: BTreeMap<System, Vec<String>> = BTreeMap::new();
     loop {
         tokio::select! {
             () = cluster.closing.cancelled() => break,
-            () = sleep(wait.mul_f64(0.9 + 0.2 * jitter())) => {}
-            // What was away when that happened most likely still is.
+            () = sleep_until(due) => {}
+            // What was away when that happened most likely still is. Many of them put nothing off.
             () = cluster.left_behind.notified() => {
-                wait = AGAIN_AFTER;
+                due = due.min(soon(AGAIN_AFTER));
                 continue;
             }
         }
         let swept = once(&cluster, &metrics, &mut known).await;
-        wait = if swept { EVERY } else { AGAIN_AFTER };
+        due = soon(if swept { EVERY } else { AGAIN_AFTER });
     }
     // The next leader counts for itself.
     System::ALL.into_iter().for_each(|system| metrics.orphans(system, 0));
