@@ -22,7 +22,7 @@ pub(super) fn key(world: &mut World) -> Result<()> {
     });
     kubectl.apply(&secret.to_string())?;
     let agent = json!({
-        "apiVersion": acb_crds::API_VERSION, "kind": "Agent",
+        "apiVersion": "acb.dev/v1alpha1", "kind": "Agent",
         "metadata": {"name": "newcomer", "namespace": NAMESPACE}, "spec": {"role": "observer"},
     });
     kubectl.apply(&agent.to_string())?;
