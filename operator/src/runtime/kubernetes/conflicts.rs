@@ -16,6 +16,8 @@ use crate::effect::kubernetes::ObjectKey;
 const RETURNS: u32 = 3;
 /// What did not come back for so long is over.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
+/// A hub is rolled back from what someone else makes of it at most this often.
+const REST: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug)]
 struct Seen {
@@ -25,6 +27,12 @@ struct Seen {
     returns: u32,
     at: Instant,
     writers: Vec<String>,
+}
+
+fn digest(object: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.to_string().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What was applied in this leader's term, and came back.
@@ -40,9 +48,7 @@ impl Conflicts {
 
     /// An object was applied, which `others` had written as it was before. Where the same was applied earlier, someone changed it since.
     pub(super) fn applied(&self, key: &ObjectKey, object: &Value, others: Vec<String>) {
-        let mut hasher = DefaultHasher::new();
-        object.to_string().hash(&mut hasher);
-        let (digest, now) = (hasher.finish(), Instant::now());
+        let (digest, now) = (digest(object), Instant::now());
         let mut inner = self.inner();
         inner.retain(|_, seen| now.duration_since(seen.at) < MEMORY);
         match inner.get_mut(key).filter(|seen| seen.digest == digest) {
@@ -54,6 +60,13 @@ impl Conflicts {
             }
             None => drop(inner.insert(key.clone(), Seen { digest, returns: 0, at: now, writers: Vec::new() })),
         }
+    }
+
+    /// Whether a Deployment that another controller changes each time is left as it is for a while: each of the two writes would roll the hub.
+    pub(super) fn rests(&self, key: &ObjectKey, object: &Value) -> bool {
+        let inner = self.inner();
+        let often = inner.get(key).filter(|seen| seen.returns >= RETURNS && seen.at.elapsed() < REST);
+        key.kind == "Deployment" && often.is_some_and(|seen| seen.digest == digest(object))
     }
 
     /// What keeps coming back in these namespaces, each with whose doing it is; the empty namespace: in what is cluster-scoped.
@@ -101,5 +114,21 @@ mod tests {
         // Something else is wanted now: that is no conflict.
         conflicts.applied(&key, &policy("b"), Vec::new());
         assert_eq!(conflicts.of(&["acbhub-acme"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_hub_is_not_rolled_to_and_fro() {
+        let (conflicts, mut deployment) = (Conflicts::default(), policy("a"));
+        (deployment["apiVersion"], deployment["kind"]) = (json!("apps/v1"), json!("Deployment"));
+        let (of_hub, of_policy) = (ObjectKey::of(&deployment).unwrap(), ObjectKey::of(&policy("a")).unwrap());
+        for _ in 0..4 {
+            assert!(!conflicts.rests(&of_hub, &deployment));
+            conflicts.applied(&of_hub, &deployment, Vec::new());
+            conflicts.applied(&of_policy, &policy("a"), Vec::new());
+        }
+        assert!(conflicts.rests(&of_hub, &deployment));
+        assert!(!conflicts.rests(&of_policy, &policy("a")), "a wall is set right each time");
+        deployment["spec"] = json!({"replicas": 3});
+        assert!(!conflicts.rests(&of_hub, &deployment), "something else is wanted");
     }
 }

@@ -171,6 +171,9 @@ impl Objects for KubernetesObjects {
         if known.as_ref().is_some_and(|known| !difference::differs(object, known)) {
             return Ok(());
         }
+        if self.conflicts.rests(&key, object) {
+            return Ok(());
+        }
         let writers = self.cache.writers(&key);
         let mut sent = object.clone();
         // An object that is known is changed as it was seen, or not at all: a leader that was asleep has seen an older one.
