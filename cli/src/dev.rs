@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::IsTerminal,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -122,6 +122,10 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     }
     let loaded = Resources::load(&args.file).map_err(Failure::failed)?;
     loaded.notes().iter().try_for_each(|note| say(output, &output::printable(note)))?;
+    if let Some(file) = args.ready_file.as_ref().filter(|file| is_read_as_resources(file, &args.file)) {
+        let message = format!("--ready-file {}: it would be read as a resource there; give it another place", file.display());
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let known = StateDir::existing(&options.state).ok().and_then(|state| ObjectStore::open(&state).ok());
     if loaded.is_empty() && known.and_then(|store| resources::stored(&store).ok()).is_none_or(|stored| stored.is_empty()) {
         let message = format!("{}: no Tenant, Agent or Quota of {} is in it", args.file.display(), acb_crds::API_VERSION);
@@ -354,7 +358,13 @@ impl View {
                 .map(|(name, access)| (name.clone(), access.clone()))
                 .collect();
             match login::keep_all(&of) {
-                Ok(names) => say(self.output, &format!("Logged in: {}", names.join(", ")))?,
+                Ok(kept) => {
+                    say(self.output, &format!("Logged in: {}", kept.names.join(", ")))?;
+                    if !kept.elsewhere.is_empty() {
+                        let names = kept.elsewhere.join(", ");
+                        say(self.output, &format!("Not logged in, since profiles of these names are of another place: {names}"))?;
+                    }
+                }
                 // What runs goes on to run without.
                 Err(failure) => say(self.output, &format!("No profiles were kept: {failure}"))?,
             }
@@ -418,6 +428,15 @@ enum Progress {
 fn is_stalled(object: &Value) -> bool {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().any(|condition| condition["type"] == "Stalled" && condition["status"] == "True")
+}
+
+/// Whether a file that is written would be found in the folder of resources.
+fn is_read_as_resources(file: &Path, resources: &Path) -> bool {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), resources.canonicalize()) {
+        (Ok(folder), Ok(resources)) => resources.is_dir() && folder.starts_with(resources),
+        _ => false,
+    }
 }
 
 /// As a shell takes it for one word, whatever is in it.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    cluster::Cluster,
     output::{self, Exit, Failure, Output},
     platform::PlatformArgs,
     standalone::{State, ready_condition, text},
@@ -49,7 +50,8 @@ pub(crate) async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
     if args.watch {
         return watch(args, output).await;
     }
-    let (items, running) = args.items().await?;
+    let source = args.source().await?;
+    let (items, running) = source.items(args).await?;
     if running == Some(false) {
         output::note(output, "acb dev is not running: this is what it saw last");
     }
@@ -81,8 +83,30 @@ async fn watch(args: &GetArgs, output: Output) -> Result<(), Failure> {
     let mut unread = pin!(output::unread());
     let mut shown: BTreeMap<String, Value> = BTreeMap::new();
     let mut widths = Vec::new();
+    let source = args.source().await?;
+    let mut is_away = false;
     loop {
-        let (items, _) = args.items().await?;
+        let looked = tokio::select! {
+            looked = source.items(args) => looked,
+            () = stop.asked() => return Ok(()),
+            failure = &mut unread => return Err(failure),
+        };
+        let (items, _) = match looked {
+            Ok(looked) => looked,
+            // It may answer again: who watches waits for that.
+            Err(failure) if failure.is_transient() => {
+                if !is_away {
+                    output::note(output, &format!("{failure}; trying again"));
+                }
+                is_away = true;
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => continue,
+                    () = stop.asked() => return Ok(()),
+                }
+            }
+            Err(failure) => return Err(failure),
+        };
+        is_away = false;
         let mut now: BTreeMap<String, Value> = BTreeMap::new();
         for item in items {
             now.insert(format!("{}/{}", text(&item, "/metadata/namespace"), text(&item, "/metadata/name")), item);
@@ -118,19 +142,35 @@ async fn watch(args: &GetArgs, output: Output) -> Result<(), Failure> {
     }
 }
 
+/// Where resources are read.
+enum Source {
+    Cluster(Box<Cluster>),
+    Dev(State),
+}
+
 impl GetArgs {
-    /// What is asked for, and whether `acb dev` runs where it is asked.
-    async fn items(&self) -> Result<(Vec<Value>, Option<bool>), Failure> {
-        let (mut items, running) = if self.platform.is_cluster() {
-            let cluster = self.platform.cluster.place().open().await?;
-            (cluster.list(self.kind, self.namespace.as_deref()).await?, None)
+    async fn source(&self) -> Result<Source, Failure> {
+        Ok(if self.platform.is_cluster() {
+            Source::Cluster(Box::new(self.platform.cluster.place().open().await?))
         } else {
-            let (items, running) = standalone(&self.platform.state, self.kind)?;
-            (items, Some(running))
+            Source::Dev(self.platform.state.clone())
+        })
+    }
+}
+
+impl Source {
+    /// What is asked for, and whether `acb dev` runs where it is asked.
+    async fn items(&self, args: &GetArgs) -> Result<(Vec<Value>, Option<bool>), Failure> {
+        let (mut items, running) = match self {
+            Self::Cluster(cluster) => (cluster.list(args.kind, args.namespace.as_deref()).await?, None),
+            Self::Dev(state) => {
+                let (items, running) = standalone(state, args.kind)?;
+                (items, Some(running))
+            }
         };
         items.retain(|object| {
-            self.name.as_deref().is_none_or(|name| text(object, "/metadata/name") == name)
-                && self.namespace.as_deref().is_none_or(|namespace| text(object, "/metadata/namespace") == namespace)
+            args.name.as_deref().is_none_or(|name| text(object, "/metadata/name") == name)
+                && args.namespace.as_deref().is_none_or(|namespace| text(object, "/metadata/namespace") == namespace)
         });
         Ok((items, running))
     }

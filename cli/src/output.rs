@@ -122,6 +122,11 @@ impl Failure {
         Self { message: self.message + hint, ..self }
     }
 
+    /// Whether it may go better the next time.
+    pub(crate) fn is_transient(&self) -> bool {
+        self.exit == Exit::Unavailable
+    }
+
     /// Whether somebody said no, and will again.
     pub(crate) fn is_denial(&self) -> bool {
         self.exit == Exit::Denied

@@ -7,16 +7,10 @@ use kube::core::CustomResourceExt;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-use crate::{Agent, Quota, Tenant, schema::Kind};
-
 /// The definition of a kind.
 #[must_use]
-pub(crate) fn of(kind: Kind) -> CustomResourceDefinition {
-    match kind {
-        Kind::Tenant => finished(Tenant::crd(), &raw::<Tenant>()),
-        Kind::Agent => finished(Agent::crd(), &raw::<Agent>()),
-        Kind::Quota => finished(Quota::crd(), &raw::<Quota>()),
-    }
+pub(crate) fn of<K: CustomResourceExt + JsonSchema>() -> CustomResourceDefinition {
+    finished(K::crd(), &raw::<K>())
 }
 
 /// The schema of a type, before it is made structural.

@@ -48,8 +48,17 @@ impl fmt::Display for LoadError {
 pub struct Documents {
     /// Ours, and what can't be read, in their order.
     pub ours: Vec<Result<Resource, LoadError>>,
-    /// Objects of other API groups, as `ConfigMap settings of v1`. They are somebody else's to apply.
-    pub others: Vec<String>,
+    /// Objects of other API groups. They are somebody else's to apply.
+    pub others: Vec<Other>,
+}
+
+/// An object of another API group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// As `ConfigMap settings of v1`.
+    pub name: String,
+    /// What it would be if it were of ours: its kind has the name of one. A slip in `apiVersion` looks like that.
+    pub object: Option<ObjectRef>,
 }
 
 /// Reads the documents of a file, with the items of lists in place of the lists. `source_name` is for messages.
@@ -104,13 +113,15 @@ fn unfold(mut value: Value, depth: usize, take: &mut impl FnMut(Value)) {
     }
 }
 
-/// What an object of another API group is called. `None` where it is one of ours, or says not what it is.
-fn other(value: &Value) -> Option<String> {
+/// An object of another API group. `None` where it is one of ours, or says not what it is: then it is checked, and refused. So is a list
+/// that could not be unfolded: passed over, it would take away what was in it.
+fn other(value: &Value) -> Option<Other> {
     let (version, kind) = (text_at(value, "/apiVersion"), text_at(value, "/kind"));
     let ours = API_VERSION.split('/').next().unwrap_or_default();
     let is_ours = version.split('/').next() == Some(ours);
-    (!is_ours && !version.is_empty() && !kind.is_empty())
-        .then(|| format!("{} {} of {}", clip(kind), clip(text_at(value, "/metadata/name")), clip(version)).replace("  ", " "))
+    let name = || format!("{} {} of {}", clip(kind), clip(text_at(value, "/metadata/name")), clip(version)).replace("  ", " ");
+    (!is_ours && !version.is_empty() && !kind.is_empty() && kind != "List")
+        .then(|| Other { name: name(), object: identify(value) })
 }
 
 /// Everything in some files, and what was refused.
@@ -121,7 +132,7 @@ pub struct Loaded {
     /// In the order of the files.
     pub errors: Vec<LoadError>,
     /// What is not ours, with the file that it is in.
-    pub others: Vec<(String, String)>,
+    pub others: Vec<(String, Other)>,
 }
 
 impl Loaded {
@@ -134,12 +145,12 @@ impl Loaded {
     /// What people should know of what was passed over, a line each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let note = |(source, other): &(String, String)| {
-            let advice = match other.starts_with("Kustomization") {
+        let note = |(source, Other { name, .. }): &(String, Other)| {
+            let advice = match name.starts_with("Kustomization") {
                 true => ". It is not run: `kubectl kustomize DIR | acb plan -f -` plans for what it makes",
                 false => "",
             };
-            format!("{source}: passed over: {other}{advice}")
+            format!("{source}: passed over: {name}{advice}")
         };
         self.others.iter().map(note).collect()
     }
@@ -152,7 +163,7 @@ pub fn collect(files: &[(String, String)]) -> Loaded {
     let mut seen: BTreeMap<ObjectRef, String> = BTreeMap::new();
     for (source, text) in files {
         if is_kustomization(source) {
-            collected.others.push((source.clone(), "Kustomization".to_owned()));
+            collected.others.push((source.clone(), Other { name: "Kustomization".to_owned(), object: None }));
             continue;
         }
         let documents = load(text, source);
@@ -228,7 +239,7 @@ mod tests {
             Ok(resource) => resource.object().to_string(),
             Err(error) => format!("refused: {error}"),
         });
-        others.into_iter().map(|other| format!("other: {other}")).chain(ours).collect()
+        others.into_iter().map(|other| format!("other: {}", other.name)).chain(ours).collect()
     }
 
     #[test]
@@ -259,6 +270,7 @@ mod tests {
         for (text, says) in [
             (TENANT.replace("v1alpha1", "v9"), "unknown kind \"Tenant\" of \"acb.dev/v9\""),
             ("replicas: 3\n".to_owned(), "unknown kind"),
+            ("apiVersion: v1\nkind: List\nitems: {a: 1}\n".to_owned(), "unknown kind \"List\""),
             ("a: [".to_owned(), "not YAML"),
             ("a: &a [x,x,x,x,x,x,x,x,x,x]\n".to_owned() + &bomb(), "too large"),
             (format!("{}1{}", "[".repeat(100), "]".repeat(100)), "too large"),

@@ -60,7 +60,11 @@ impl Kind {
     /// What is applied to a cluster.
     #[must_use]
     pub fn definition(self) -> CustomResourceDefinition {
-        definition::of(self)
+        match self {
+            Self::Tenant => definition::of::<Tenant>(),
+            Self::Agent => definition::of::<Agent>(),
+            Self::Quota => definition::of::<Quota>(),
+        }
     }
 }
 

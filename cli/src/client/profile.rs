@@ -50,6 +50,12 @@ impl Profile {
         Self { name, servers, ca, api_key, tenant, agent, cluster: None }
     }
 
+    /// Whether its hub is not one of `acb dev` on this machine.
+    pub(super) fn is_remote(&self) -> bool {
+        let is_here = |server: &String| server.starts_with("https://127.0.0.1:") || server.starts_with("https://[::1]:");
+        self.cluster.is_some() || !self.servers.iter().all(is_here)
+    }
+
     /// `what` is what a failure is about.
     pub(super) async fn connect(&self, what: &str) -> Result<Client, Failure> {
         self.dial(what, None).await
@@ -140,12 +146,13 @@ impl Profiles {
         written
     }
 
-    /// Adds a profile, or replaces the one of its name, and makes it the current one.
-    pub(super) fn keep(&mut self, profile: Profile) {
+    /// Adds a profile, or replaces the one of its name, which it gives, and makes it the current one.
+    pub(super) fn keep(&mut self, profile: Profile) -> Option<Profile> {
         self.current.clone_from(&profile.name);
-        self.profiles.retain(|kept| kept.name != profile.name);
+        let replaced = self.profiles.iter().position(|kept| kept.name == profile.name).map(|at| self.profiles.remove(at));
         self.profiles.push(profile);
         self.profiles.sort_by(|a, b| a.name.cmp(&b.name));
+        replaced
     }
 
     /// Removes the named profile, or the current one. Gives its name.

@@ -34,7 +34,13 @@ impl Dev {
             }
         }
         let log = fs::File::create(folder.path().join("dev.log")).unwrap();
-        let child = Self::command(folder.path(), "yaml").stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut command = Self::command(folder.path(), "yaml");
+        // What an agent of a cluster is logged in as stays.
+        let elsewhere =
+            "current: ''\nprofiles: [{name: acme/worker-b, servers: [https://acme.example:8443], ca: x, apiKey: acb_1_one}]\n";
+        fs::write(folder.path().join("config.yaml"), elsewhere).unwrap();
+        command.arg("--login").env("ACB_CONFIG", folder.path().join("config.yaml"));
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Self { child, folder }
     }
 
@@ -136,6 +142,19 @@ fn two_tenants_from_samples_and_one_more() {
 
     let ready = dev.folder.path().join("ready.json");
     dev.until("the ready file", |_| ready.is_file().then_some(()));
+    let config = dev.folder.path().join("config.yaml");
+    let acb = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_acb")).args(words).env("ACB_CONFIG", &config).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    dev.until("the profiles", |_| acb(&["profile", "list"]).contains("globex/analyst").then_some(()));
+    let profiles = acb(&["profile", "list"]);
+    assert!(profiles.contains("acme.example") && profiles.contains("acme/supervisor"), "{profiles}");
+    assert!(acb(&["whoami", "-p", "acme/supervisor"]).contains("supervisor"));
+    let log = fs::read_to_string(dev.folder.path().join("dev.log")).unwrap();
+    for part in ["Logged in: ", "of another place: acme/worker-b", "All tenants are ready after"] {
+        assert!(log.contains(part), "{part:?} is not in {log}");
+    }
     let second = Dev::command(dev.folder.path(), "yaml").output().unwrap();
     assert!(ready.is_file(), "that of the one that runs");
     assert_eq!(second.status.code(), Some(5));

@@ -23,6 +23,7 @@ const ROOMS: &[Rooms] = &[
     Rooms {
         package: "acb-operator",
         floors: &[
+            &["defaults"],
             &["bootstrap", "condition", "difference", "local_postgres_binaries", "plan", "tier"],
             &["local_postgres", "observed", "plan_text", "platform"],
             &["effect", "tenancy"],

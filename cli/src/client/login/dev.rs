@@ -53,8 +53,17 @@ fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>, 
     )
 }
 
-/// Keeps a profile for each agent that can log in, as TENANT/AGENT. The current profile stays, where there is one. Gives their names.
-pub(crate) fn keep_all(accesses: &BTreeMap<String, Access>) -> Result<Vec<String>, Failure> {
+/// What became of the profiles of all agents.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// The profiles of these names are kept.
+    pub(crate) names: Vec<String>,
+    /// These names are those of agents elsewhere, whose profiles stay.
+    pub(crate) elsewhere: Vec<String>,
+}
+
+/// Keeps a profile for each agent that can log in, as TENANT/AGENT. The current profile stays, where there is one.
+pub(crate) fn keep_all(accesses: &BTreeMap<String, Access>) -> Result<Kept, Failure> {
     let mut found = Vec::new();
     for (tenant, access) in accesses.iter().filter(|(_, access)| !access.server.is_empty()) {
         for (agent, file) in &access.api_key_files {
@@ -63,16 +72,23 @@ pub(crate) fn keep_all(accesses: &BTreeMap<String, Access>) -> Result<Vec<String
             found.push(Profile { name: format!("{tenant}/{agent}"), api_key, tenant, agent, ..profile(access)? });
         }
     }
-    let names = found.iter().map(|profile| profile.name.clone()).collect();
+    let mut kept = Kept::default();
     Profiles::change(|profiles| {
         let current = profiles.current.clone();
-        found.into_iter().for_each(|profile| profiles.keep(profile));
-        if profiles.profiles.iter().any(|profile| profile.name == current) {
-            profiles.current = current;
-        } else if let Some(first) = profiles.profiles.first() {
-            profiles.current.clone_from(&first.name);
+        for profile in found {
+            let name = profile.name.clone();
+            // Whoever speaks as that one means the cluster.
+            if profiles.profiles.iter().any(|known| known.name == name && known.is_remote()) {
+                kept.elsewhere.push(name);
+            } else {
+                profiles.keep(profile);
+                kept.names.push(name);
+            }
         }
+        // Never somebody whom this did not find.
+        let is_there = profiles.profiles.iter().any(|profile| profile.name == current);
+        profiles.current = if is_there { current } else { kept.names.first().cloned().unwrap_or_default() };
         Ok(())
     })?;
-    Ok(names)
+    Ok(kept)
 }

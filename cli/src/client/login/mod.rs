@@ -88,10 +88,19 @@ impl Login {
         profile.agent.clone_from(&identity.agent);
         profile.name = self.profile.unwrap_or_else(|| format!("{}/{}", profile.tenant, profile.agent));
         let name = profile.name.clone();
+        let servers = profile.servers.clone();
+        let mut replaced = None;
         profile::Profiles::change(|profiles| {
-            profiles.keep(profile);
+            replaced = profiles.keep(profile);
             Ok(())
         })?;
+        if let Some(before) = replaced.filter(|before| before.servers != servers) {
+            let before = before.servers.join(", ");
+            output::note(
+                output,
+                &format!("It takes the place of the profile of that name for {before}; --profile gives another name."),
+            );
+        }
         match output {
             Output::Document(syntax) => {
                 syntax.document(&json!({"profile": name, "tenant": identity.tenant, "agent": identity.agent}))
@@ -128,7 +137,9 @@ impl Logout {
     pub(super) fn run(self, output: Output) -> Result<(), Failure> {
         let mut gone = Vec::new();
         profile::Profiles::change(|profiles| {
-            gone = if self.all { profiles.clear() } else { vec![profiles.remove(self.name.as_deref())?] };
+            // The one that commands of this shell use.
+            let name = self.name.or_else(Target::from_environment);
+            gone = if self.all { profiles.clear() } else { vec![profiles.remove(name.as_deref())?] };
             Ok(())
         })?;
         match output {

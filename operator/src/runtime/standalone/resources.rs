@@ -109,6 +109,16 @@ impl Resources {
                 self.write(&object, &source, value, &mut found)?;
             }
         }
+        for (source, other) in loaded.others {
+            // A slip in `apiVersion` takes nothing away: who wants it gone takes the document out.
+            if let Some(object) = other.object.filter(|object| !written.contains(object))
+                && self.store.read_object(&key(&object))?.is_some()
+            {
+                let message = format!("{source} has it as {}, which is not of {}", other.name, acb_crds::API_VERSION);
+                let violation = Violation { path: "apiVersion".to_owned(), message };
+                found.refused.entry(object).or_default().push(violation);
+            }
+        }
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *missing);
         for (object, stored) in stored(&self.store)? {
@@ -117,7 +127,7 @@ impl Resources {
             }
             let source = stored.pointer("/metadata/annotations").and_then(|all| all.get(SOURCE)).and_then(Value::as_str);
             // A file that can't be read, or not as YAML, takes nothing away: it is being edited, or broken by a slip.
-            if let Some(violations) = source.and_then(|source| unreadable.get(source)) {
+            if let Some(violations) = source.and_then(|source| unread(&unreadable, source)) {
                 found.refused.insert(object, violations.clone());
             } else if stored.get("spec").is_none() {
                 // Nothing of it was ever good, so there is nothing to take down.
@@ -230,6 +240,12 @@ impl Resources {
     }
 }
 
+/// Why a file could not be read: itself, or a folder that it is in, whose name ends with a slash.
+fn unread<'a>(unreadable: &'a BTreeMap<String, Vec<Violation>>, source: &str) -> Option<&'a Vec<Violation>> {
+    let above = |name: &&String| name.ends_with('/') && source.starts_with(name.as_str());
+    unreadable.get(source).or_else(|| unreadable.iter().find(|(name, _)| above(name)).map(|(_, violations)| violations))
+}
+
 /// How deep a folder may be: a link may lead back to where it is.
 const DEEPEST: usize = 16;
 
@@ -242,31 +258,44 @@ fn read_each(folder: &Path) -> Result<Vec<Read>, StateError> {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         files.extend(read_file(name, folder));
     } else {
-        read_folder(folder, "", DEEPEST, &mut files)?;
+        // A folder that is not there is said; one below it that can't be read holds up no other.
+        let entries = entries(folder).map_err(StateError::io(folder))?;
+        read_entries(entries, "", DEEPEST, &mut files);
     }
     files.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     Ok(files)
 }
 
-fn read_folder(folder: &Path, prefix: &str, deeper: usize, files: &mut Vec<Read>) -> Result<(), StateError> {
-    let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(StateError::io(folder))?;
-    for entry in entries {
+fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    fs::read_dir(folder)?.collect()
+}
+
+fn read_entries(entries_of_it: Vec<fs::DirEntry>, prefix: &str, deeper: usize, files: &mut Vec<Read>) {
+    for entry in entries_of_it {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if name.starts_with('.') {
             continue;
         }
         let inner = format!("{prefix}{name}");
-        match path.is_dir() {
-            true if deeper == 0 => {
-                let error = io::Error::other("folders are read to a depth of 16: does a link lead back?");
-                return Err(StateError::io(&path)(error));
+        let inside = match fs::metadata(&path) {
+            Ok(facts) if facts.is_dir() && deeper == 0 => {
+                Err(io::Error::other("folders are read to a depth of 16: does a link lead back?"))
             }
-            true => read_folder(&path, &format!("{inner}/"), deeper - 1, files)?,
-            false if holds_resources(&path) => files.extend(read_file(inner, &path)),
-            false => {}
+            Ok(facts) if facts.is_dir() => entries(&path),
+            // A name that would hold resources is a file that can't be read; any other may be a folder whose link leads nowhere for now.
+            Err(error) if !holds_resources(&path) => Err(error),
+            _ if holds_resources(&path) => {
+                files.extend(read_file(inner, &path));
+                continue;
+            }
+            _ => continue,
+        };
+        match inside {
+            Ok(inside) => read_entries(inside, &format!("{inner}/"), deeper - 1, files),
+            Err(_) if is_removed(&path) => {}
+            Err(error) => files.push((format!("{inner}/"), path, Err(error))),
         }
     }
-    Ok(())
 }
 
 fn holds_resources(path: &Path) -> bool {
@@ -282,9 +311,12 @@ fn read_file(name: String, path: &Path) -> Option<Read> {
         Ok(_) => fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) => Err(error),
     };
-    // A link whose target is away for a while is a file that can't be read: it takes nothing away.
-    let is_removed = fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    (text.is_ok() || !is_removed).then(|| (name, path.to_owned(), text))
+    (text.is_ok() || !is_removed(path)).then(|| (name, path.to_owned(), text))
+}
+
+/// A link whose target is away for a while is not: it takes nothing away.
+fn is_removed(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Every resource of a store, those on their way out too.
@@ -423,8 +455,55 @@ mod tests {
         bench.resources.sync().unwrap();
         assert!(bench.sync_later().changed.contains(&acme()));
         // A link that leads back is an error, and not for ever.
-        std::os::unix::fs::symlink("..", bench.yaml.join("teams/back")).unwrap();
+        fs::create_dir(bench.yaml.join("loop")).unwrap();
+        std::os::unix::fs::symlink(".", bench.yaml.join("loop/back")).unwrap();
         assert!(Resources::load(&bench.yaml).is_err());
+    }
+
+    #[test]
+    fn a_slip_in_the_version_takes_nothing_away() {
+        let bench = Bench::new();
+        bench.sync(ACME);
+        let good = bench.acme().unwrap();
+        for slip in [
+            ACME.replace("acb.dev/v1alpha1", "acbdev/v1alpha1"),
+            format!("apiVersion: v1\nkind: List\nitems:\n  a: {{{}}}\n", "x: y"),
+        ] {
+            for found in [bench.sync(&slip), bench.sync_later()] {
+                assert!(found.refused.contains_key(&acme()), "{slip}: {found:?}");
+                assert_eq!(bench.acme().unwrap(), good, "{slip}");
+            }
+        }
+        // What is somebody else's, and was never ours, is not.
+        bench.sync("");
+        bench.sync_later();
+        let mut gone = bench.acme().unwrap();
+        assert!(is_deleted(&gone));
+        gone["apiVersion"] = json!("capsule.clastix.io/v1beta2");
+        let other = ACME.replace("acb.dev/v1alpha1", "capsule.clastix.io/v1beta2").replace("acme", "globex");
+        assert!(bench.sync(&other).refused.is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_is_away_takes_nothing_away_and_holds_up_no_other() {
+        let bench = Bench::new();
+        let target = bench.yaml.with_file_name("teams");
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("acme.yaml"), ACME).unwrap();
+        std::os::unix::fs::symlink(&target, bench.yaml.join("teams")).unwrap();
+        bench.resources.sync().unwrap();
+        let good = bench.acme().unwrap();
+        fs::rename(&target, target.with_file_name("elsewhere")).unwrap();
+        fs::write(bench.yaml.join("b.yaml"), ACME.replace("acme", "globex")).unwrap();
+        for found in [bench.resources.sync().unwrap(), bench.sync_later()] {
+            assert!(found.refused.contains_key(&acme()), "{found:?}");
+            assert_eq!(bench.acme().unwrap(), good);
+        }
+        let other = ObjectRef { name: "globex".into(), ..acme() };
+        assert!(bench.resources.store.read_object(&key(&other)).unwrap().is_some());
+        fs::remove_file(bench.yaml.join("teams")).unwrap();
+        bench.resources.sync().unwrap();
+        assert!(bench.sync_later().changed.contains(&acme()), "taken out, it goes");
     }
 
     #[test]

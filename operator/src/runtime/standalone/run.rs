@@ -100,6 +100,14 @@ pub enum StandaloneError {
         /// What came back.
         source: sqlx::Error,
     },
+    /// The state folder is where the resources are.
+    #[error("the state in {} is inside of the resources in {}: give another folder with --state", path.display(), resources.display())]
+    StateInside {
+        /// The state folder.
+        path: PathBuf,
+        /// The folder of resources.
+        resources: PathBuf,
+    },
     /// How to log in to Kafka.
     #[error(transparent)]
     Kafka(#[from] KafkaFileError),
@@ -289,6 +297,13 @@ fn check_bus(state: &StateDir, has_kafka: bool) -> Result<(), StandaloneError> {
 /// What another folder does not have would be deleted: nobody should come to that by an option that was forgotten. Gives what is given.
 fn check_resources(state: &StateDir, options: &StandaloneOptions) -> Result<String, StandaloneError> {
     let given = options.resources.canonicalize().map_err(StateError::io(&options.resources))?.to_string_lossy().into_owned();
+    let root = state.root().canonicalize().map_err(StateError::io(state.root()))?;
+    let hidden =
+        root.strip_prefix(&given).ok().and_then(Path::file_name).is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    if root.starts_with(&given) && !hidden {
+        // What is kept there would be read as resources.
+        return Err(StandaloneError::StateInside { path: root, resources: given.into() });
+    }
     // A state of before this was written down is taken as it is.
     match state::read_json::<String>(&state.root().join(RESOURCES))? {
         Some(known) if known != given && !options.replace => {
@@ -438,14 +453,25 @@ impl Loop {
 
 /// Without a watch the folder is looked at every few seconds all the same.
 fn watch_folder(folder: &Path, edits: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let watched = if folder.is_file() { folder.parent().unwrap_or(folder) } else { folder };
+    use notify::RecursiveMode::{NonRecursive, Recursive};
+    // Beside one file may be a whole home.
+    let (watched, mode) = if folder.is_file() { (folder.parent().unwrap_or(folder), NonRecursive) } else { (folder, Recursive) };
+    let root = watched.canonicalize().unwrap_or_else(|_| watched.to_owned());
+    // What is hidden is not read, and may change all the time: a state folder, or what git keeps.
+    let is_hidden = move |path: &PathBuf| {
+        let inner = path.strip_prefix(&root).unwrap_or(path);
+        inner.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
+    };
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_))) {
+        let matters = |event: notify::Event| {
+            !matches!(event.kind, notify::EventKind::Access(_)) && (event.paths.is_empty() || !event.paths.iter().all(&is_hidden))
+        };
+        if event.is_ok_and(matters) {
             // One that waits is enough.
             let _ = edits.try_send(());
         }
     });
-    let watching = made.and_then(|mut watcher| watcher.watch(watched, notify::RecursiveMode::Recursive).map(|()| watcher));
+    let watching = made.and_then(|mut watcher| watcher.watch(watched, mode).map(|()| watcher));
     watching.inspect_err(|error| warn!(%error, folder = %watched.display(), "not watched: looked at every few seconds")).ok()
 }
 
@@ -478,6 +504,11 @@ mod tests {
         let error = check_resources(&state, &options("b", false)).unwrap_err().to_string();
         assert!(error.contains(&first) && error.contains("--state") && error.contains("--replace"), "{error}");
         assert_ne!(check_resources(&state, &options("b", true)).unwrap(), first);
+        // What is kept is not read as resources.
+        let error = check_resources(&state, &options(".", true)).unwrap_err().to_string();
+        assert!(error.contains("is inside of the resources"), "{error}");
+        let hidden = StateDir::open(&folder.path().join("a/.acb")).unwrap();
+        assert!(check_resources(&hidden, &options("a", true)).is_ok());
     }
 
     #[test]
