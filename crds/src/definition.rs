@@ -30,11 +30,13 @@ fn finished(mut definition: CustomResourceDefinition, raw: &Value) -> CustomReso
 
 /// Two things that the rewriting to a structural schema does otherwise than people expect.
 ///
-/// A field says what it is for itself: where its type is an enum, the words of the type take the place of the field's own. And no field
-/// is `nullable`: that an optional field is left out is said by `required` alone. Where null were a value of its own, an apply and a rule
-/// would tell it from an absent field.
+/// A field says what it is for itself: where its type is an enum, the words of the type take the place of the field's own. And no value is
+/// `nullable`: that an optional field is left out is said by `required` alone. Where null were a value of its own, an apply and a rule
+/// would tell it from an absent field. Objects are: an API server makes null of one that a server-side apply empties, and would refuse that.
 fn finish(schema: &mut JSONSchemaProps, raw: &Value) {
-    schema.nullable = None;
+    if schema.type_.as_deref() != Some("object") {
+        schema.nullable = None;
+    }
     let raw = past_null(raw);
     for (name, field) in schema.properties.iter_mut().flatten() {
         let Some(raw) = raw.pointer("/properties").and_then(|properties| properties.get(name)) else { continue };

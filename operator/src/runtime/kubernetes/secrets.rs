@@ -9,7 +9,7 @@ use std::{
 
 use acb_crds::names::annotations::ROTATE;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_client::api::{ListParams, PostParams};
+use kube_client::api::{DynamicObject, ListParams, PostParams};
 use serde_json::{Value, json};
 
 use super::{
@@ -92,6 +92,11 @@ fn listing(metadata: &ObjectMeta) -> Listing {
     }
 }
 
+/// What is in a Secret, with its seal, which is in the metadata.
+fn content(object: &DynamicObject) -> Option<SecretData> {
+    secret_data(&serde_json::to_value(object).ok()?)
+}
+
 impl Secrets {
     pub(super) fn new(requests: Requests) -> Self {
         Self { requests, inner: Mutex::default() }
@@ -101,7 +106,7 @@ impl Secrets {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn api(&self, namespace: &str) -> Result<kube_client::Api<kube_client::api::DynamicObject>, EffectError> {
+    fn api(&self, namespace: &str) -> Result<kube_client::Api<DynamicObject>, EffectError> {
         self.requests.api_of(&key(namespace, ""))
     }
 
@@ -139,12 +144,12 @@ impl Secrets {
             Err(Refusal::Missing) => return Err(EffectError::MissingSecret(secret.clone())),
             Err(other) => return Err(other.within(&key.namespace)),
         };
-        let data = secret_data(&object.data).ok_or_else(|| EffectError::BadSecret {
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let data = content(&object).ok_or_else(|| EffectError::BadSecret {
             secret: secret.clone(),
             key: "data".into(),
             detail: "it is not base64 by key".into(),
         })?;
-        let uid = object.metadata.uid.unwrap_or_default();
         self.inner().known.insert(key, Known { uid, data: data.clone() });
         Ok(data)
     }
@@ -184,5 +189,21 @@ impl Secrets {
         let mut inner = self.inner();
         inner.known.remove(key);
         inner.listed.remove(&key.namespace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn what_an_api_server_answers_is_read_with_its_seal() {
+        let secret = SecretRef { namespace: "acb-acme".into(), name: "a-api-key".into(), generation: 1 };
+        let made = SecretData::new().with("api-key", "acb_x_y").with_seal("5ea1");
+        let object: DynamicObject = serde_json::from_value(encoded(&secret, &made, None)).unwrap();
+        let read = content(&object).unwrap();
+        assert_eq!((read.get("api-key"), read.seal()), (made.get("api-key"), Some("5ea1")));
     }
 }
