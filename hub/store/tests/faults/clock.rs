@@ -9,6 +9,7 @@ use acb_hub_core::{
         presence::{PresenceStore as _, Status},
         snapshot::DirectoryStore as _,
     },
+    door::ports::CredentialStore as _,
     messages::{
         letter::LetterFilter,
         letters::Selection,
@@ -183,6 +184,10 @@ async fn a_replaced_key_lives_for_its_overlap() {
             snapshot.key_lives(AgentId(old.id), prefix, OffsetDateTime::now_utc() + Duration::from_secs(minutes * 60))
         };
         assert!(lives(5) && !lives(15), "{seconds} s");
+        // What is exchanged is compared with this machine's clock, too.
+        let stored = off.store().api_key(prefix).await.unwrap().unwrap();
+        let left = stored.expires_at.unwrap() - OffsetDateTime::now_utc();
+        assert!((left.whole_seconds() - 600).abs() < 60, "{seconds} s: {left}");
     }
 }
 
