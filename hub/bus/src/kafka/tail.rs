@@ -57,7 +57,7 @@ pub(super) async fn follow(
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut follower = Follower {
-        queue: consumers.queue(&topic).await?,
+        queue: consumers.queue(&topic, info.epoch).await?,
         metadata,
         lookup,
         topic,

@@ -12,9 +12,10 @@ use acb_kafka::{
     Connection, Settings,
     kafka_protocol::{
         messages::{
-            BrokerId, CreateTopicsRequest, DeleteRecordsRequest, TopicName as KafkaTopic,
+            BrokerId, CreateTopicsRequest, DeleteRecordsRequest, MetadataRequest, TopicName as KafkaTopic,
             create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
             delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+            metadata_request::MetadataRequestTopic,
         },
         protocol::StrBytes,
     },
@@ -516,6 +517,38 @@ async fn a_topic_made_anew_is_not_taken_for_the_one_before() {
             waiting => assert!(Instant::now() < deadline, "{waiting:?}"),
         }
     }
+}
+
+/// librdkafka keeps what it knows of a topic's leader, and takes nothing from an epoch of the leader that is lower.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_anew_is_followed_although_its_leader_changed_before() {
+    let provider = disturbed().await;
+    let (topic, other, bus) = (provider.topic(1).await, provider.topic(1).await, provider.bus().await);
+    // The broker leads again when it is back, in a later epoch.
+    provider.interrupt().await;
+    let name = Some(KafkaTopic(StrBytes::from_string(topic.to_string())));
+    let request = MetadataRequest::default().with_topics(Some(vec![MetadataRequestTopic::default().with_name(name)]));
+    let answer = Connection::open(&provider.admin).await.unwrap().send(&request, 12).await.unwrap();
+    let epoch = answer.topics[0].partitions[0].leader_epoch;
+    assert!(epoch >= 1, "without that the test shows nothing: {epoch}");
+
+    // It keeps the consumer alive.
+    let mut stays = bus.tail(&other, &[0]).await.unwrap();
+    append(&*bus, &other, 0, "other").await;
+    assert_eq!(texts(&take(&mut stays, 1).await), ["other"]);
+    append(&*bus, &topic, 0, "old").await;
+    let mut tail = bus.tail(&topic, &[0]).await.unwrap();
+    assert_eq!(texts(&take(&mut tail, 1).await), ["old"]);
+    drop(tail);
+    provider.remove(&topic).await;
+    let deadline = Instant::now() + DEADLINE;
+    while bus.topic(&topic).await.is_ok() {
+        assert!(Instant::now() < deadline, "it is still there");
+    }
+    provider.ensure(&topic, 1).await;
+    append(&*provider.bus().await, &topic, 0, "new").await;
+    let mut tail = bus.tail(&topic, &[0]).await.unwrap();
+    assert_eq!(texts(&take(&mut tail, 1).await), ["new"]);
 }
 
 /// Not a test of speed: it tells what it measured.
