@@ -551,6 +551,30 @@ async fn a_topic_made_anew_is_followed_although_its_leader_changed_before() {
     assert_eq!(texts(&take(&mut tail, 1).await), ["new"]);
 }
 
+/// Retention takes the records of one partition, and a moment later those of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_passes_over_what_two_partitions_forget_one_after_the_other() {
+    let provider = kafka().await;
+    let (topic, bus) = (provider.topic(2).await, provider.bus().await);
+    append(&*bus, &topic, 0, "0").await;
+    provider.forget(&topic, 0, 1).await;
+    for _ in 0..24 {
+        bus.append(&topic, 1, record(vec![7; 1 << 20])).await.unwrap().await.unwrap();
+    }
+    let mut tail = bus.tail(&topic, &[0, 0]).await.unwrap();
+    let mut positions = [0, 0];
+    let mut follow = async |until: &dyn Fn([Offset; 2]) -> bool| {
+        while !until(positions) {
+            let batch = timeout(DEADLINE, tail.next()).await.expect("in time").unwrap().unwrap();
+            positions[batch.partition as usize] = batch.next;
+        }
+    };
+    follow(&|[first, _]| first == 1).await;
+    // Some of the second one was read ahead. The rest is asked for once that was taken.
+    provider.forget(&topic, 1, 24).await;
+    follow(&|[_, second]| second == 24).await;
+}
+
 /// Not a test of speed: it tells what it measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement: cargo test -p acb-bus-conformance -- --ignored --nocapture latency"]
