@@ -23,17 +23,19 @@ use crate::PgStore;
 impl CredentialStore for PgStore {
     async fn api_key(&self, prefix: &str) -> Result<Option<StoredKey>, Fault> {
         let query = self.timer.start("credential.api_key");
-        let row: Option<(Uuid, Vec<u8>, Option<Timestamp>)> =
-            sqlx::query_as("SELECT agent_id, hmac, expires_at FROM acb.api_key WHERE prefix = $1")
+        let row: Option<(Uuid, Vec<u8>, Option<Timestamp>, Timestamp)> =
+            sqlx::query_as("SELECT agent_id, hmac, expires_at, clock_timestamp() FROM acb.api_key WHERE prefix = $1")
                 .bind(prefix)
                 .fetch_optional(self.pool())
                 .await
                 .map_err(|error| query.fault(error))?;
-        row.map(|(agent, hmac, expires_at)| {
+        row.map(|(agent, hmac, expires_at, there)| {
             let hmac = hmac
                 .try_into()
                 .map_err(|_| Fault::new(Code::Internal, "CREDENTIAL_DAMAGED", "a stored key has the wrong length"))?;
-            Ok(StoredKey { agent: AgentId(agent), hmac, expires_at: expires_at.map(Into::into) })
+            // The operator counts by the server's clock, and who exchanges the key by this machine's.
+            let expires_at = expires_at.map(|at| at.by_clock_of(there, OffsetDateTime::now_utc()));
+            Ok(StoredKey { agent: AgentId(agent), hmac, expires_at })
         })
         .transpose()
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use acb_hub_core::log::bus::{BusError, TopicName};
+use acb_hub_core::log::bus::{BusError, Epoch, TopicName};
 use rdkafka::{
     client::Client,
     consumer::{BaseConsumer, Consumer},
@@ -29,7 +29,42 @@ enum Use {
 }
 
 /// The topics of one consumer.
-type Topics = HashMap<TopicName, Use>;
+#[derive(Debug, Default)]
+struct Topics {
+    used: HashMap<TopicName, Use>,
+    /// The epoch of each that it ever had. librdkafka keeps what it knows of a topic for as long as the client lives.
+    known: HashMap<TopicName, Epoch>,
+}
+
+/// Whether a consumer has room for a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// The topic has the place now.
+    Taken,
+    /// Once the tail before has left.
+    Leaving,
+    None,
+}
+
+impl Topics {
+    /// Gives the topic the place that it may have.
+    fn take(&mut self, topic: &TopicName, epoch: Epoch) -> Room {
+        // Of a topic that was made anew librdkafka keeps the leader's epoch of before. Where the new one is lower, it follows without an error,
+        // and nothing comes.
+        if self.known.get(topic).is_some_and(|known| *known != epoch) {
+            return Room::None;
+        }
+        match self.used.get(topic) {
+            Some(Use::Leaving) => Room::Leaving,
+            Some(Use::Followed) => Room::None,
+            None => {
+                self.used.insert(topic.clone(), Use::Followed);
+                self.known.insert(topic.clone(), epoch);
+                Room::Taken
+            }
+        }
+    }
+}
 
 /// Where a topic may be followed.
 enum Found {
@@ -72,7 +107,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.topics.send_modify(|topics| {
-            topics.remove(&self.topic);
+            topics.used.remove(&self.topic);
         });
     }
 }
@@ -91,7 +126,7 @@ impl Drop for TopicQueue {
         let Some(followed) = self.0.take() else { return };
         let Place { shared, topic } = &followed.place;
         shared.topics.send_modify(|topics| {
-            topics.insert(topic.clone(), Use::Leaving);
+            topics.used.insert(topic.clone(), Use::Leaving);
         });
         // Each partition is stopped by librdkafka's own thread, which is waited for.
         drop(Closing::new(followed));
@@ -103,40 +138,39 @@ impl Consumers {
         Self { clients, shared: Mutex::default() }
     }
 
-    /// A queue for the partitions of a topic.
-    pub(super) async fn queue(&self, topic: &TopicName) -> Result<TopicQueue, BusError> {
+    /// A queue for the partitions of a topic of this epoch.
+    pub(super) async fn queue(&self, topic: &TopicName, epoch: Epoch) -> Result<TopicQueue, BusError> {
         let place = loop {
-            let mut leaving = match self.find(topic)? {
+            let mut leaving = match self.find(topic, epoch)? {
                 Found::Place(place) => break place,
                 Found::Leaving(leaving) => leaving,
             };
             // The sender is gone with its last topic.
-            let _ = leaving.wait_for(|topics| topics.get(topic) != Some(&Use::Leaving)).await;
+            let _ = leaving.wait_for(|topics| topics.used.get(topic) != Some(&Use::Leaving)).await;
         };
         let queue = Queue::new(Arc::clone(&place.shared), topic);
         let queue = queue.map_err(|error| self.clients.unavailable("start a tail", &error))?;
         Ok(TopicQueue(Some(Followed { queue, place })))
     }
 
-    /// On the first consumer that has not got the topic, or is about to be without.
-    fn find(&self, topic: &TopicName) -> Result<Found, BusError> {
+    /// On the first consumer that has not got the topic, or is about to be without, and never had it with another epoch.
+    fn find(&self, topic: &TopicName, epoch: Epoch) -> Result<Found, BusError> {
         let mut all = self.all();
         for shared in all.iter().filter_map(Weak::upgrade) {
-            let mut used = None;
+            let mut room = Room::None;
             shared.topics.send_if_modified(|topics| {
-                used = topics.get(topic).copied();
-                topics.entry(topic.clone()).or_insert(Use::Followed);
-                used.is_none()
+                room = topics.take(topic, epoch);
+                room == Room::Taken
             });
-            match used {
-                None => return Ok(Found::Place(Place { shared, topic: topic.clone() })),
-                Some(Use::Leaving) => return Ok(Found::Leaving(shared.topics.subscribe())),
-                Some(Use::Followed) => {}
+            match room {
+                Room::Taken => return Ok(Found::Place(Place { shared, topic: topic.clone() })),
+                Room::Leaving => return Ok(Found::Leaving(shared.topics.subscribe())),
+                Room::None => {}
             }
         }
         let shared = Shared::start(&self.clients).map_err(|error| self.clients.unavailable("start a tail", &error))?;
         shared.topics.send_modify(|topics| {
-            topics.insert(topic.clone(), Use::Followed);
+            topics.take(topic, epoch);
         });
         all.push(Arc::downgrade(&shared));
         Ok(Found::Place(Place { shared, topic: topic.clone() }))
@@ -196,5 +230,23 @@ async fn serve(shared: Weak<Shared>, happened: Arc<Notify>) {
             }
         }
         happened.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_made_anew_is_followed_by_a_consumer_that_never_had_it() {
+        let (topic, other) = (TopicName::context("acme", "plans"), TopicName::context("acme", "notes"));
+        let mut topics = Topics::default();
+        assert_eq!(topics.take(&topic, 1), Room::Taken);
+        assert_eq!((topics.take(&topic, 1), topics.take(&topic, 2)), (Room::None, Room::None));
+        topics.used.insert(topic.clone(), Use::Leaving);
+        assert_eq!((topics.take(&topic, 1), topics.take(&topic, 2)), (Room::Leaving, Room::None));
+        topics.used.remove(&topic);
+        assert_eq!((topics.take(&topic, 2), topics.take(&other, 2)), (Room::None, Room::Taken));
+        assert_eq!(topics.take(&topic, 1), Room::Taken, "it is the same topic still");
     }
 }

@@ -1,7 +1,7 @@
 //! Following every partition of a topic. Outages are waited out; what can't be mended by waiting ends the tail.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +25,7 @@ const TAKEN: usize = 256;
 const TAKEN_BYTES: usize = 1024 * 1024;
 /// How often a tail looks whether the topic is still the same, and has more partitions.
 const LOOK: Duration = Duration::from_secs(10);
-/// A tail that loses its place again so soon ends: whoever follows it pauses before the next.
+/// A tail that loses its place in the same partition again so soon ends: whoever follows it pauses before the next.
 const REPLACED: Duration = Duration::from_secs(1);
 
 struct Follower {
@@ -42,7 +42,8 @@ struct Follower {
     look: tokio::time::Interval,
     /// Partitions of which the log holds nothing at their position.
     misplaced: BTreeSet<Partition>,
-    replaced: Option<Instant>,
+    /// When each partition was last placed anew.
+    replaced: BTreeMap<Partition, Instant>,
 }
 
 /// Starts without asking what the partitions hold, which only their leaders know: one without a leader is followed when it has one.
@@ -57,7 +58,7 @@ pub(super) async fn follow(
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut follower = Follower {
-        queue: consumers.queue(&topic).await?,
+        queue: consumers.queue(&topic, info.epoch).await?,
         metadata,
         lookup,
         topic,
@@ -68,7 +69,7 @@ pub(super) async fn follow(
         failed: None,
         look,
         misplaced: BTreeSet::new(),
-        replaced: None,
+        replaced: BTreeMap::new(),
     };
     follower.start(0..info.partitions)?;
     Ok(Box::pin(stream::unfold(Some(follower), |follower| async move {
@@ -156,8 +157,12 @@ impl Follower {
     /// error. A partition that does not tell its bounds is tried again as it is.
     async fn find_places(&mut self) -> Result<(), BusError> {
         let misplaced = std::mem::take(&mut self.misplaced);
-        if self.replaced.is_some_and(|replaced| replaced.elapsed() < REPLACED) {
-            return Err(BusError::Unavailable(format!("{} holds nothing where it is followed", self.topic)));
+        let lately = |partition: &&Partition| self.replaced.get(*partition).is_some_and(|placed| placed.elapsed() < REPLACED);
+        if let Some(partition) = misplaced.iter().find(lately) {
+            return Err(BusError::Unavailable(format!(
+                "partition {partition} of {} holds nothing where it is followed",
+                self.topic
+            )));
         }
         let bounds = self.lookup.bounds(&self.topic).await?;
         for ((partition, position), bounds) in (0..).zip(&mut self.positions).zip(bounds) {
@@ -173,8 +178,9 @@ impl Follower {
                 self.ready.push_back(Batch { partition, records: Vec::new(), next: bounds.first });
             }
         }
+        let now = Instant::now();
+        self.replaced.extend(misplaced.iter().map(|partition| (*partition, now)));
         self.start(misplaced)?;
-        self.replaced = Some(Instant::now());
         Ok(())
     }
 

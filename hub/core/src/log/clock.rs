@@ -20,12 +20,6 @@ impl LogClock {
         Self((0..partitions).map(|_| AtomicI64::new(UNKNOWN)).collect())
     }
 
-    /// Whether anything is known of a partition's.
-    #[must_use]
-    pub fn is_known(&self, partition: Partition) -> bool {
-        self.0.get(partition as usize).is_some_and(|ahead| ahead.load(Ordering::Relaxed) != UNKNOWN)
-    }
-
     /// What a partition's clock shows when this machine's shows `here`.
     #[must_use]
     pub fn there(&self, partition: Partition, here: OffsetDateTime) -> OffsetDateTime {
@@ -94,9 +88,7 @@ mod tests {
     #[test]
     fn nothing_is_assumed_of_a_clock_that_agrees() {
         let clock = LogClock::new(2);
-        assert!(!clock.is_known(0));
         clock.took(0, (at(0), at(3)), at(2));
-        assert!(clock.is_known(0) && !clock.is_known(1));
         assert_eq!((clock.there(0, at(9)), clock.there(1, at(9)), clock.there(7, at(9))), (at(9), at(9), at(9)));
     }
 
@@ -127,9 +119,12 @@ mod tests {
     fn what_was_read_shows_that_a_clock_is_ahead_and_never_that_it_is_behind() {
         let clock = LogClock::new(1);
         clock.showed(0, at(-86_400), at(0));
-        assert!(!clock.is_known(0));
+        assert_eq!(clock.there(0, at(0)), at(0));
         clock.showed(0, at(3600), at(0));
         clock.showed(0, at(1800), at(0));
         assert_eq!(clock.there(0, at(0)), at(3600));
+        // Only at least so far: what the log took says how far it is.
+        clock.took(0, (at(10), at(11)), at(7211));
+        assert_eq!(clock.there(0, at(0)), at(7200));
     }
 }

@@ -26,11 +26,11 @@ pub(super) struct LoggedMessage {
 }
 
 /// What became of an own append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Seen {
     Judged(Verdict),
     /// It reached the log too late, and every reader dropped it.
-    Stale,
+    Stale(Box<Envelope>),
 }
 
 /// Messages for one session, as they come. Closed by the reader where the session falls behind.

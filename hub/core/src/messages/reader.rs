@@ -238,12 +238,12 @@ impl Reader {
         log_time: OffsetDateTime,
         envelope: Envelope,
     ) -> Option<IndexEntry> {
-        let Envelope { message, digest, method } = envelope;
-        let id = message.id;
-        if log_time - message.accepted_at > self.parts.config.max_append_delay {
-            self.parts.waiters.appends.resolve(id, Seen::Stale);
+        if log_time - envelope.message.accepted_at > self.parts.config.max_append_delay {
+            self.parts.waiters.appends.resolve(envelope.message.id, Seen::Stale(Box::new(envelope)));
             return None;
         }
+        let Envelope { message, digest, method } = envelope;
+        let id = message.id;
         let verdict = if message.idempotency_key.is_empty() {
             Verdict::First
         } else {

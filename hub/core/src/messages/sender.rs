@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     record,
 };
 use crate::{
-    directory::agent::{Agent, AgentId},
+    directory::agent::Agent,
     fault::{Code, Fault},
     kit::clock::truncated,
     log::{
@@ -29,6 +29,8 @@ use crate::{
 const MAX_WAITING: usize = 100_000;
 /// The reason where an append may be in the log, or not.
 const UNKNOWN: &str = "LOG_UNKNOWN";
+/// What was known of a partition's clock is wrong, where it is off by more.
+const OFF: Duration = Duration::SECOND;
 
 /// Sends one message and waits until it was seen in order.
 pub(super) async fn send(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Receipt, Fault> {
@@ -101,10 +103,10 @@ fn is_traceparent(text: &str) -> bool {
         if hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2) && *version != "ff")
 }
 
-/// Appends one message, for whoever sent it.
-pub(super) async fn append_one(parts: &Parts, envelope: Envelope) -> Result<Receipt, Fault> {
-    let (id, from, kind) = (envelope.message.id, envelope.message.from_id, envelope.message.kind.as_str());
-    let seen = append_record(parts, from, vec![envelope]).await?;
+/// Appends one message, for whoever sent it. It was sealed when this machine's clock showed `sealed_at`.
+pub(super) async fn append_one(parts: &Parts, envelope: Envelope, sealed_at: OffsetDateTime) -> Result<Receipt, Fault> {
+    let (id, kind) = (envelope.message.id, envelope.message.kind.as_str());
+    let seen = append_record(parts, vec![envelope], sealed_at).await?;
     let receipt = receipt(id, seen.into_iter().next().flatten())?;
     parts.metrics.message(kind);
     Ok(receipt)
@@ -114,10 +116,10 @@ pub(super) async fn append_one(parts: &Parts, envelope: Envelope) -> Result<Rece
 /// fault, and there is no answer for the others. Where that is not known, all have it: each may be in the log.
 pub(super) async fn append(parts: &Parts, envelopes: Vec<Envelope>, metrics: &mut SenderMetrics) -> Vec<Result<Receipt, Fault>> {
     let began = Instant::now();
-    let Some(from) = envelopes.first().map(|envelope| envelope.message.from_id) else { return Vec::new() };
+    let Some(sealed_at) = envelopes.first().map(|envelope| envelope.message.sent_at) else { return Vec::new() };
     let sent: Vec<_> =
         envelopes.iter().map(|Envelope { message, .. }| (message.id, message.kind.as_str(), message.payload.len())).collect();
-    let seen = match append_record(parts, from, envelopes).await {
+    let seen = match append_record(parts, envelopes, sealed_at).await {
         Ok(seen) => seen,
         Err(fault) if fault.reason == UNKNOWN => return vec![Err(fault); sent.len()],
         Err(fault) => return vec![Err(fault)],
@@ -130,22 +132,25 @@ pub(super) async fn append(parts: &Parts, envelopes: Vec<Envelope>, metrics: &mu
     receipts.collect()
 }
 
-/// Appends one record, and says how each of its messages was judged. Where its partition's clock was not known, the record may be dropped for being late
-/// that is not: it goes in once more, as its messages were not taken.
-async fn append_record(parts: &Parts, from: AgentId, envelopes: Vec<Envelope>) -> Result<Vec<Option<Seen>>, Fault> {
-    let partition = partition_of(from.0, parts.log.partitions);
-    let again = (!parts.log.clock.is_known(partition)).then(|| envelopes.clone());
+/// Appends one record, and says how each of its messages was judged. Where it was sealed by a wrong clock, it may be dropped for being late that is
+/// not: with what is known of the partition's clock now it goes in once more, as its messages were not taken.
+async fn append_record(parts: &Parts, envelopes: Vec<Envelope>, sealed_at: OffsetDateTime) -> Result<Vec<Option<Seen>>, Fault> {
+    let Some(Envelope { message: first, .. }) = envelopes.first() else { return Ok(Vec::new()) };
+    let (partition, accepted_at) = (partition_of(first.from_id.0, parts.log.partitions), first.accepted_at);
     let seen = append_once(parts, partition, envelopes).await?;
-    match again {
-        Some(mut envelopes) if seen.iter().all(|seen| matches!(seen, Some(Seen::Stale))) => {
-            let now = parts.log.clock.there(partition, truncated(OffsetDateTime::now_utc()));
-            for envelope in &mut envelopes {
-                envelope.message.accepted_at = now;
-            }
-            append_once(parts, partition, envelopes).await
-        }
-        _ => Ok(seen),
+    let is_stale = |seen: &Option<Seen>| matches!(seen, Some(Seen::Stale(_)));
+    if !seen.iter().all(is_stale) || parts.log.clock.there(partition, sealed_at) - accepted_at <= OFF {
+        return Ok(seen);
     }
+    let now = parts.log.clock.there(partition, truncated(OffsetDateTime::now_utc()));
+    let again = seen.into_iter().filter_map(|seen| match seen {
+        Some(Seen::Stale(mut envelope)) => {
+            envelope.message.accepted_at = now;
+            Some(*envelope)
+        }
+        _ => None,
+    });
+    append_once(parts, partition, again.collect()).await
 }
 
 async fn append_once(parts: &Parts, partition: Partition, envelopes: Vec<Envelope>) -> Result<Vec<Option<Seen>>, Fault> {
@@ -204,7 +209,7 @@ fn receipt(id: Uuid, seen: Option<Seen>) -> Result<Receipt, Fault> {
             "IDEMPOTENCY_KEY_REUSED",
             format!("message {first} was sent with this idempotency key and differs: use a new key for a new message"),
         )),
-        Some(Seen::Stale) => {
+        Some(Seen::Stale(_)) => {
             Err(Fault::unavailable("MESSAGE_STALE", "the message reached the log too late and was dropped: send it again"))
         }
         None => Err(append_fault(AppendError::Unknown("the hub stops".to_owned()))),

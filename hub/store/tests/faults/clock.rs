@@ -9,6 +9,7 @@ use acb_hub_core::{
         presence::{PresenceStore as _, Status},
         snapshot::DirectoryStore as _,
     },
+    door::ports::CredentialStore as _,
     messages::{
         letter::LetterFilter,
         letters::Selection,
@@ -105,6 +106,24 @@ async fn messages_are_taken_delivered_and_known_again() {
     }
 }
 
+/// What a hub reads when it starts shows how far the log's clock is ahead at least: an hour, where the last record is half an hour old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_message_after_a_quiet_time_is_taken() {
+    let off = Off::by(HOUR / 2).await;
+    let world = world_of(&off.tenant);
+    let a = world.agent("a");
+    let replica = world.replica("before").await;
+    replica.send(&a, to("b", "1")).await.unwrap();
+    drop(replica);
+    // As if it had been an hour ahead, half an hour ago.
+    off.set(HOUR).await;
+    let replica = world.replica("after").await;
+    let mut inbox = world.receive(&replica, "b").await;
+    assert_eq!(text(&deliveries(&mut inbox, 1).await[0]), "1");
+    replica.send(&a, to("b", "2")).await.unwrap();
+    assert_eq!(text(&deliveries(&mut inbox, 1).await[0]), "2");
+}
+
 /// A message that was on its way into the log for longer than one may be is dropped, whatever the time is over there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_late_is_dropped() {
@@ -183,6 +202,10 @@ async fn a_replaced_key_lives_for_its_overlap() {
             snapshot.key_lives(AgentId(old.id), prefix, OffsetDateTime::now_utc() + Duration::from_secs(minutes * 60))
         };
         assert!(lives(5) && !lives(15), "{seconds} s");
+        // What is exchanged is compared with this machine's clock, too.
+        let stored = off.store().api_key(prefix).await.unwrap().unwrap();
+        let left = stored.expires_at.unwrap() - OffsetDateTime::now_utc();
+        assert!((left.whole_seconds() - 600).abs() < 60, "{seconds} s: {left}");
     }
 }
 
@@ -234,7 +257,7 @@ async fn a_clock_that_is_set_while_a_hub_runs_loses_nothing() {
     for (number, seconds) in [HOUR, 0, -HOUR, 310, 0].into_iter().enumerate() {
         off.set(seconds).await;
         for (from, text) in [(&a, format!("a{number}")), (&c, format!("c{number}"))] {
-            taken(&replica, from, &text).await;
+            replica.send(from, keyed("b", &text, &text)).await.unwrap();
         }
         let mut got: Vec<String> = deliveries(&mut inbox, 2).await.iter().map(text).collect();
         got.sort();
