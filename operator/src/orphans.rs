@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 
 use crate::{
     difference,
-    effect::{kafka_inventory::KafkaInventory, kubernetes::ObjectKey, postgres_inventory::PostgresInventory},
+    effect::{kafka_inventory::KafkaInventory, kubernetes::ObjectKey, postgres_inventory::PostgresInventory, seal::MANAGED_BY},
     plan::{KafkaStep, KubernetesStep, PostgresStep, Step},
     tenancy::Tenancy,
     tenant::{
         access,
         namespace::{TENANT_LABEL, TENANT_UID_LABEL, adopted_id, label, served_id},
-        network,
+        network, object_quota,
         plan::DEPLOYMENT,
         scaling,
     },
@@ -67,6 +67,8 @@ pub struct Orphan {
     pub what: String,
     /// What takes it away; empty: that is for people to do.
     pub steps: Vec<Step>,
+    /// Whether a tenant of this cluster had it. Stores may serve others, too.
+    pub is_ours: bool,
 }
 
 impl fmt::Display for Orphan {
@@ -84,6 +86,19 @@ pub struct Inventory {
     pub postgres: Option<PostgresInventory>,
     /// Kafka.
     pub kafka: Option<KafkaInventory>,
+}
+
+impl Inventory {
+    /// The systems of which something is said. Whose a Kafka's users and topics are, PostgreSQL knows.
+    #[must_use]
+    pub fn judged(&self) -> Vec<System> {
+        let is_judged = |system: &System| match system {
+            System::Kubernetes => true,
+            System::Postgres => self.postgres.is_some(),
+            System::Kafka => self.postgres.is_some() && self.kafka.is_some(),
+        };
+        System::ALL.into_iter().filter(is_judged).collect()
+    }
 }
 
 /// The Tenants that are there, also those that this version can't read, by what of them is known everywhere.
@@ -118,18 +133,33 @@ fn namespaces(objects: &BTreeMap<ObjectKey, Value>) -> impl Iterator<Item = (&Ob
 #[must_use]
 pub fn orphans(tenancy: &Tenancy, inventory: &Inventory) -> Vec<Orphan> {
     let everyone = Everyone::of(tenancy, &inventory.objects);
-    let marked = namespaces(&inventory.objects).filter(|(_, space)| label(space, TENANT_UID_LABEL).is_some());
-    let mut found = careful(in_kubernetes(&everyone, inventory), marked.count());
+    let known = Known::of(&inventory.objects);
+    let mut found = in_kubernetes(&everyone, inventory);
     if let Some(postgres) = &inventory.postgres {
-        found.extend(careful(in_postgres(&everyone, postgres), postgres.logins.len()));
+        found.extend(in_postgres(&everyone, &known, postgres));
         if let Some(kafka) = &inventory.kafka {
-            found.extend(careful(in_kafka(&everyone, inventory, postgres, kafka), kafka.users.union(&kafka.granted).count()));
+            found.extend(in_kafka(&everyone, &known, postgres, kafka));
         }
     }
     found
 }
 
-/// Where most of what there is would be taken away, this may be another cluster's: that is for people to say.
+/// Whom the namespaces of this cluster serve, or served. Stores may be another cluster's: what of them nobody here is known to have had is
+/// not this operator's to take away.
+struct Known {
+    ids: BTreeSet<TenantId>,
+    names: BTreeSet<String>,
+}
+
+impl Known {
+    fn of(objects: &BTreeMap<ObjectKey, Value>) -> Self {
+        let marked = || namespaces(objects).filter_map(|(_, space)| Some((space, served_id(space)?)));
+        let names = marked().filter_map(|(space, _)| label(space, TENANT_LABEL).map(str::to_owned)).collect();
+        Self { ids: marked().map(|(_, id)| id).collect(), names }
+    }
+}
+
+/// `all`: how many there are that could be taken away. Where most of them would be, this may be another cluster's: that is for people to say.
 fn careful(mut found: Vec<Orphan>, all: usize) -> Vec<Orphan> {
     let finished = found.iter().filter(|orphan| !orphan.steps.is_empty()).count();
     if finished > FEW && finished * 2 > all {
@@ -148,70 +178,79 @@ fn delete(key: &ObjectKey) -> Step {
 }
 
 fn in_kubernetes(everyone: &Everyone, inventory: &Inventory) -> Vec<Orphan> {
-    let mut found = Vec::new();
+    let (mut found, mut all) = (Vec::new(), 0);
     for (key, space) in namespaces(&inventory.objects) {
-        let uid = label(space, TENANT_UID_LABEL).filter(|uid| !uid.is_empty() && !everyone.uids.contains(*uid));
+        let Some(uid) = label(space, TENANT_UID_LABEL).filter(|uid| !uid.is_empty()) else { continue };
+        // Retained namespaces have nothing that could be taken away, and so do not count.
+        let Some(orphan) = left_in(key, space, inventory) else { continue };
+        all += 1;
         // A Tenant may be about to take it over.
-        if uid.is_none() || served_id(space).is_some_and(|id| everyone.ids.contains(&id)) {
-            continue;
-        }
-        let there = |keys: &[(&str, &str, &str)]| -> Vec<Step> {
-            let keys = keys.iter().map(|(api_version, kind, name)| ObjectKey::new(api_version, kind, &key.name, name));
-            keys.filter(|key| inventory.objects.contains_key(key)).map(|key| delete(&key)).collect()
-        };
-        let is_given = label(space, "app.kubernetes.io/managed-by").is_none();
-        let (what, mut steps) = if key.name.starts_with(HUB_NAMESPACE) {
-            let of_hub = [scaling::AUTOSCALER, DEPLOYMENT, ("v1", "Service"), network::TLS_ROUTE, scaling::DISRUPTION_BUDGET];
-            (format!("the hub in namespace {}", key.name), there(&of_hub.map(|(version, kind)| (version, kind, objects::HUB))))
-        } else if is_given {
-            let (version, kind) = access::ROLE_BINDING;
-            let bindings = [(version, kind, objects::TENANT_ADMINS), (version, kind, objects::OPERATOR)];
-            (format!("what ACB has in namespace {}", key.name), there(&bindings))
-        } else {
-            continue;
-        };
-        if is_given && !key.name.starts_with(HUB_NAMESPACE) {
-            let name = label(space, TENANT_LABEL).map(|name| json!({TENANT_LABEL: name})).unwrap_or_else(|| json!({}));
-            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key.name, "labels": name}});
-            steps.push(Step::Kubernetes(KubernetesStep::Apply { object: difference::marked(object) }));
-        }
-        if !steps.is_empty() {
-            found.push(Orphan { system: System::Kubernetes, what, steps });
+        if !everyone.uids.contains(uid) && served_id(space).is_none_or(|id| !everyone.ids.contains(&id)) {
+            found.push(orphan);
         }
     }
-    found
+    careful(found, all)
 }
 
-fn in_postgres(everyone: &Everyone, postgres: &PostgresInventory) -> Vec<Orphan> {
-    let strangers = postgres.logins.iter().filter(|(id, _)| !everyone.ids.contains(*id));
-    let orphan = |(id, enabled): (&TenantId, &bool)| {
-        let tenant_id = id.hex();
-        let step = match (*enabled, postgres.rows.contains_key(id)) {
-            (true, _) => PostgresStep::DisableLogin { tenant_id },
-            // Without a row there is nothing to keep it for.
-            (false, false) => PostgresStep::RemoveTenant { tenant_id },
-            // Retained: barred, and its data is there for who adopts it.
-            (false, true) => return None,
-        };
-        Some(Orphan { system: System::Postgres, what: format!("login {}", id.login()), steps: vec![Step::Postgres(step)] })
+/// What could be taken away in a namespace, were it nobody's.
+fn left_in(key: &ObjectKey, space: &Value, inventory: &Inventory) -> Option<Orphan> {
+    let there = |keys: &[(&str, &str, &str)]| -> Vec<Step> {
+        let keys = keys.iter().map(|(api_version, kind, name)| ObjectKey::new(api_version, kind, &key.name, name));
+        keys.filter(|key| inventory.objects.contains_key(key)).map(|key| delete(&key)).collect()
     };
-    strangers.filter_map(orphan).collect()
+    let (what, steps) = if key.name.starts_with(HUB_NAMESPACE) {
+        let of_hub = [scaling::AUTOSCALER, DEPLOYMENT, ("v1", "Service"), network::TLS_ROUTE, scaling::DISRUPTION_BUDGET];
+        (format!("the hub in namespace {}", key.name), there(&of_hub.map(|(version, kind)| (version, kind, objects::HUB))))
+    } else if label(space, MANAGED_BY.0) != Some(MANAGED_BY.1) {
+        // The platform gave it. The operator's way in goes last.
+        let ((version, kind), (quota_version, quota)) = (access::ROLE_BINDING, object_quota::RESOURCE_QUOTA);
+        let own = [
+            (version, kind, objects::TENANT_ADMINS),
+            (quota_version, quota, objects::OBJECT_QUOTA),
+            (version, kind, objects::OPERATOR),
+        ];
+        let mut steps = there(&own);
+        let name = label(space, TENANT_LABEL).map(|name| json!({TENANT_LABEL: name})).unwrap_or_else(|| json!({}));
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key.name, "labels": name}});
+        steps.push(Step::Kubernetes(KubernetesStep::Apply { object: difference::marked(object) }));
+        (format!("what ACB has in namespace {}", key.name), steps)
+    } else {
+        return None;
+    };
+    (!steps.is_empty()).then_some(Orphan { system: System::Kubernetes, what, steps, is_ours: true })
 }
 
-fn in_kafka(everyone: &Everyone, inventory: &Inventory, postgres: &PostgresInventory, kafka: &KafkaInventory) -> Vec<Orphan> {
-    // A Kafka may serve others than this cluster: only who is known here is taken for ours.
-    let served: BTreeSet<TenantId> = namespaces(&inventory.objects).filter_map(|(_, space)| served_id(space)).collect();
-    let is_ours = |id: &TenantId| postgres.logins.contains_key(id) || postgres.rows.contains_key(id) || served.contains(id);
-    let strangers = kafka.users.union(&kafka.granted).filter(|id| !everyone.ids.contains(*id));
-    let users = strangers.map(|id| {
-        let step = Step::Kafka(KafkaStep::RemoveUser { username: id.login() });
-        let steps = if is_ours(id) { vec![step] } else { Vec::new() };
-        Orphan { system: System::Kafka, what: format!("user {}", id.login()), steps }
+fn in_postgres(everyone: &Everyone, known: &Known, postgres: &PostgresInventory) -> Vec<Orphan> {
+    // Retained: barred, and its data is there for who adopts it. Without a row there is nothing to keep a login for.
+    let removable = |(id, enabled): &(&TenantId, &bool)| **enabled || !postgres.rows.contains_key(*id);
+    let all = postgres.logins.iter().filter(removable);
+    let strangers = all.clone().filter(|(id, _)| !everyone.ids.contains(*id));
+    let orphan = |(id, enabled): (&TenantId, &bool)| {
+        let (tenant_id, is_ours) = (id.hex(), known.ids.contains(id));
+        let step = match *enabled {
+            true => PostgresStep::DisableLogin { tenant_id },
+            false => PostgresStep::RemoveTenant { tenant_id },
+        };
+        let steps = if is_ours { vec![Step::Postgres(step)] } else { Vec::new() };
+        Orphan { system: System::Postgres, what: format!("login {}", id.login()), steps, is_ours }
+    };
+    careful(strangers.map(orphan).collect(), all.count())
+}
+
+fn in_kafka(everyone: &Everyone, known: &Known, postgres: &PostgresInventory, kafka: &KafkaInventory) -> Vec<Orphan> {
+    let all = || kafka.users.union(&kafka.granted);
+    let users = all().filter(|id| !everyone.ids.contains(*id)).map(|id| {
+        let (step, is_ours) = (Step::Kafka(KafkaStep::RemoveUser { username: id.login() }), known.ids.contains(id));
+        let steps = if is_ours { vec![step] } else { Vec::new() };
+        Orphan { system: System::Kafka, what: format!("user {}", id.login()), steps, is_ours }
     });
     let retained: BTreeSet<&String> = postgres.rows.values().collect();
     let nobodys = kafka.topics.iter().filter(|name| !everyone.names.contains(*name) && !retained.contains(name));
-    let topics = nobodys.map(|name| Orphan { system: System::Kafka, what: format!("topics acb.{name}.*"), steps: Vec::new() });
-    users.chain(topics).collect()
+    let topics = nobodys.map(|name| {
+        let is_ours = known.names.contains(name);
+        Orphan { system: System::Kafka, what: format!("topics acb.{name}.*"), steps: Vec::new(), is_ours }
+    });
+    careful(users.chain(topics).collect(), all().filter(|id| known.ids.contains(*id)).count())
 }
 
 #[cfg(test)]
@@ -329,6 +368,23 @@ mod tests {
         inventory.kafka.as_mut().unwrap().topics.insert("stranger".into());
         let found = orphans(&tenancy, &inventory);
         assert_eq!((found.len(), steps(&found).len()), (2, 0), "said, and left alone: {found:?}");
+        assert!(found.iter().all(|orphan| !orphan.is_ours), "and not counted: {found:?}");
+        // Of a tenant of this cluster it is.
+        let (_, other) = everything(&["acme", "stranger"]);
+        inventory.objects = other.objects;
+        assert!(orphans(&tenancy, &inventory).iter().all(|orphan| orphan.is_ours));
+    }
+
+    #[test]
+    fn a_second_cluster_with_the_same_stores_bars_nobody() {
+        let (_, mut inventory) = everything(&["a", "b", "c"]);
+        inventory.objects.clear();
+        inventory.postgres.as_mut().unwrap().rows.remove(&id("c"));
+        inventory.postgres.as_mut().unwrap().logins.insert(id("c"), false);
+        let found = orphans(&Tenancy::default(), &inventory);
+        assert_eq!(steps(&found), Vec::<String>::new());
+        let logins = found.iter().filter(|orphan| orphan.system == System::Postgres).count();
+        assert_eq!((logins, found.iter().filter(|orphan| orphan.is_ours).count()), (3, 0), "said: {found:?}");
     }
 
     #[test]
@@ -338,11 +394,30 @@ mod tests {
         inventory.postgres = None;
         let systems: Vec<System> = orphans(&tenancy, &inventory).iter().map(|orphan| orphan.system).collect();
         assert_eq!(systems, [System::Kubernetes], "whose a Kafka user is, PostgreSQL knows");
+        assert_eq!(inventory.judged(), [System::Kubernetes], "and nothing is known of how many there are");
+        inventory.postgres = Some(PostgresInventory::default());
+        assert_eq!(inventory.judged(), System::ALL);
+        inventory.kafka = None;
+        assert_eq!(inventory.judged(), [System::Kubernetes, System::Postgres]);
     }
 
     #[test]
     fn a_cluster_that_knows_nobody_takes_nothing_from_anybody() {
-        let (_, inventory) = everything(&["a", "b", "c", "d", "e"]);
+        let (_, mut inventory) = everything(&["a", "b", "c", "d", "e"]);
+        // What is no longer there to be taken away does not make the rest few.
+        for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"] {
+            let labels = json!({TENANT_LABEL: name, TENANT_UID_LABEL: format!("uid-{name}"), "app.kubernetes.io/managed-by": "acb-operator"});
+            for space in ["acb", "acbhub"] {
+                let space = format!("{space}-{name}");
+                add(
+                    &mut inventory,
+                    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space, "labels": labels}}),
+                );
+            }
+            let postgres = inventory.postgres.as_mut().unwrap();
+            postgres.logins.entry(id(name)).or_insert(false);
+            postgres.rows.entry(id(name)).or_insert_with(|| name.to_owned());
+        }
         let found = orphans(&Tenancy::default(), &inventory);
         assert_eq!((found.len(), steps(&found).len()), (15, 0));
         let some =
@@ -353,14 +428,15 @@ mod tests {
     #[test]
     fn a_namespace_that_the_platform_gave_is_released() {
         let mut inventory = Inventory::default();
-        let labels = json!({TENANT_LABEL: "acme", TENANT_UID_LABEL: "uid-acme"});
+        // Whoever manages it: Argo CD and Helm write their own name.
+        let labels = json!({TENANT_LABEL: "acme", TENANT_UID_LABEL: "uid-acme", "app.kubernetes.io/managed-by": "Helm"});
         add(&mut inventory, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a", "labels": labels}}));
         let (version, kind) = access::ROLE_BINDING;
-        add(
-            &mut inventory,
-            json!({"apiVersion": version, "kind": kind, "metadata": {"name": "acb-operator", "namespace": "team-a"}}),
-        );
+        for (version, kind, name) in [(version, kind, "acb-operator"), ("v1", "ResourceQuota", "acb-objects")] {
+            add(&mut inventory, json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "team-a"}}));
+        }
         let found = orphans(&Tenancy::default(), &inventory);
-        assert_eq!(steps(&found), ["- RoleBinding team-a/acb-operator", "+ Namespace team-a"]);
+        let expected = ["- ResourceQuota team-a/acb-objects", "- RoleBinding team-a/acb-operator", "+ Namespace team-a"];
+        assert_eq!(steps(&found), expected);
     }
 }

@@ -181,6 +181,14 @@ pub enum PostgresStep {
         /// Its API key, whose HMAC under the pepper in `pepper` is stored.
         api_key: Option<ApiKeyRef>,
     },
+    /// Takes from an agent that is there what it may no longer have: its role, its limits and whether it is refused are set, its keys
+    /// stay; bumps the generation.
+    RestrainAgent {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// The projection as it is then.
+        agent: AgentRow,
+    },
     /// Removes an agent, its keys and its memberships; bumps the generation.
     RemoveAgent {
         /// 20 hex digits.

@@ -100,6 +100,11 @@ impl fmt::Display for PostgresStep {
                     None => f.write_str("; no key)"),
                 }
             }
+            Self::RestrainAgent { agent, .. } => {
+                let suspended = if agent.suspended { ", suspended" } else { "" };
+                let (name, role, limits) = (&agent.name, &agent.role, limits(&agent.limits));
+                write!(f, "- postgres agent {name} held to less ({role}{suspended}; limits: {limits}); its keys stay")
+            }
             Self::RemoveAgent { agent_id, .. } => write!(f, "- postgres agent {agent_id} with its keys and memberships"),
             Self::EnsureTopic { topic, .. } => write!(f, "+ postgres {topic}"),
             Self::DisableLogin { tenant_id } => write!(f, "- postgres login acb_t_{tenant_id} barred; its data stays"),

@@ -152,25 +152,26 @@ impl Tenancy {
         let mut leave_out = |agent: &'a Agent, most: i64, by: &str| {
             left_out.entry(name_of(agent)).or_insert_with(|| (most, by.to_owned()));
         };
+        // One that can't be read takes its place all the same, by its age. Whether a selector means it is not known: it is counted.
+        let unreadable = self.unreadable.iter().filter(|unreadable| unreadable.kind == Kind::Agent);
+        let mut unreadable: Vec<&ObjectMeta> = unreadable.map(|unreadable| &unreadable.metadata).collect();
+        unreadable.sort_by(|left, right| by_age(left, right));
+        let has_room = |place: usize, agent: &Agent, most: i64| {
+            let is_older = |other: &&&ObjectMeta| by_age(other, &agent.metadata) == Ordering::Less;
+            place + unreadable.iter().take_while(is_older).count() < usize::try_from(most).unwrap_or_default()
+        };
         if let Some(most) = self.tenant_limits(tenant, allowance).max_agents {
-            // One that can't be read takes its place all the same, by its age.
-            let unreadable = self.unreadable.iter().filter(|unreadable| unreadable.kind == Kind::Agent);
-            let mut unreadable: Vec<&ObjectMeta> = unreadable.map(|unreadable| &unreadable.metadata).collect();
-            unreadable.sort_by(|left, right| by_age(left, right));
             let by = format!("tenant {}", tenant.metadata.name.as_deref().unwrap_or_default());
-            for (place, agent) in agents.iter().enumerate() {
-                let is_older = |other: &&&ObjectMeta| by_age(other, &agent.metadata) == Ordering::Less;
-                if place + unreadable.iter().take_while(is_older).count() >= usize::try_from(most).unwrap_or_default() {
-                    leave_out(agent, most, &by);
-                }
-            }
+            let crowded_out = agents.iter().enumerate().filter(|(place, agent)| !has_room(*place, agent, most));
+            crowded_out.for_each(|(_, agent)| leave_out(agent, most, &by));
         }
         for quota in &self.quotas {
             if let (Some(selector), Some(most)) = (quota.spec.agents(), quota.spec.limits.max_agents) {
                 let is_selected = selection(selector);
                 let by = format!("Quota {}", quota.metadata.name.as_deref().unwrap_or_default());
                 let selected = agents.iter().filter(|agent| is_selected(agent));
-                selected.skip(usize::try_from(most).unwrap_or_default()).for_each(|agent| leave_out(agent, most, &by));
+                let crowded_out = selected.enumerate().filter(|(place, agent)| !has_room(*place, agent, most));
+                crowded_out.for_each(|(_, agent)| leave_out(agent, most, &by));
             }
         }
         left_out
@@ -360,5 +361,16 @@ mod tests {
         let expected = [("3 by tenant acme", Some(7)), ("", Some(1000)), ("1 by Quota few", Some(7)), ("", Some(5))]
             .map(|(by, most)| (by.to_owned(), most));
         assert_eq!(found, expected);
+
+        // An older one that can't be read may be of that type: nobody is let in by that.
+        let mut tenancy = census.tenancy().clone();
+        let metadata = object::<Agent>("Agent", "e", 5, &json!({"role": "observer"})).metadata;
+        tenancy.unreadable = vec![Unreadable { kind: Kind::Agent, metadata, space: None }];
+        let platform =
+            Platform::new(PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() });
+        let census = Census::of("acb-acme", tenancy, &platform);
+        let oldest = census.tenancy().agents.iter().find(|agent| name_of(agent) == "d").unwrap();
+        let (_, by) = census.owner("acb-acme").unwrap().standing(oldest).crowded_out.unwrap();
+        assert_eq!(by, "Quota few");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod fetch;
 pub mod plan;
+mod restraint;
 pub mod rotation;
 mod rotation_policy;
 pub mod status;

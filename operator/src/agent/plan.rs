@@ -3,7 +3,7 @@
 use acb_crds::{names::objects, schema::Kind};
 use serde_json::json;
 
-use super::{StoredApiKey, World, rotation, validate::ValidatedAgent};
+use super::{StoredApiKey, World, restraint::restraint, rotation, validate::ValidatedAgent};
 use crate::{
     plan::{AgentRow, ApiKeyRef, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step},
     tenant::{newest, orphan::shut_out},
@@ -47,7 +47,7 @@ pub fn agent_row(agent: &ValidatedAgent) -> AgentRow {
     }
 }
 
-/// What has to be done for this Agent. Empty, too, while it [waits](waits_for).
+/// What has to be done for this Agent. While it [waits](waits_for) that is only what takes something away.
 #[must_use]
 pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
     let tenant_id = agent.tenant_id.hex();
@@ -63,10 +63,13 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
         return plan;
     }
     if waits_for(agent, world).is_some() {
+        plan.steps.extend(restraint(agent, world));
         return plan;
     }
     let missing = !world.secrets.contains(&secret);
     if missing {
+        // Another Secret may be in the way of this one.
+        plan.steps.extend(restraint(agent, world));
         let (content, asked) = (SecretContent::ApiKey { authority: authority.clone() }, agent.rotate.clone());
         plan.steps.push(Step::Kubernetes(KubernetesStep::EnsureSecret { secret: secret.clone(), content, asked }));
     }

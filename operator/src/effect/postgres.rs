@@ -77,6 +77,7 @@ impl PostgresEffect {
             PostgresStep::ProjectAgent { tenant_id, agent, api_key } => {
                 self.project_agent(tenant_id, agent, api_key.as_ref()).await
             }
+            PostgresStep::RestrainAgent { tenant_id, agent } => self.restrain_agent(tenant_id, agent).await,
             PostgresStep::RemoveAgent { tenant_id, agent_id } => self.remove_agent(tenant_id, agent_id).await,
             PostgresStep::EnsureTopic { tenant_id, topic } => self.ensure_topic(tenant_id, topic).await,
             PostgresStep::DisableLogin { tenant_id } => self.disable_login(tenant_id).await,
@@ -203,6 +204,28 @@ impl PostgresEffect {
                 project_groups(connection, &id, agent_id, &agent.groups).await?;
                 project_key(connection, &id, agent_id, key.as_ref(), before.as_ref()).await?;
                 bump(connection, &id).await
+            })
+            .await?;
+        self.announce(changed).await;
+        Ok(())
+    }
+
+    async fn restrain_agent(&self, tenant_id: &str, agent: &AgentRow) -> Result<(), EffectError> {
+        let id = tenant_bytes(tenant_id)?;
+        let agent_id = agent_uuid(&agent.id)?;
+        let changed = self
+            .within(&format!("agent {} of tenant {tenant_id}", agent.name), async |connection| {
+                let restrained = sqlx::query(
+                    "UPDATE acb.agent SET role = $3, limits = $4, suspended = $5 WHERE tenant_id = $1 AND agent_id = $2",
+                )
+                .bind(&id)
+                .bind(agent_id)
+                .bind(&agent.role)
+                .bind(Json(&agent.limits))
+                .bind(agent.suspended)
+                .execute(&mut *connection)
+                .await?;
+                if restrained.rows_affected() == 0 { Ok(None) } else { bump(connection, &id).await }
             })
             .await?;
         self.announce(changed).await;

@@ -348,12 +348,12 @@ impl Tenancies {
                 (None, applied.map_or_else(|error| failure(&error), |()| Outcome::Stalled(problems)))
             }
             Ok(validated) => {
-                let outcome = match agent::plan::waits_for(&validated, &world).filter(|_| !deleting) {
-                    Some(what) => Outcome::Waiting(what),
-                    None => match self.apply(object, &agent::plan::plan(&validated, &world), Ok(database)).await {
-                        Err(error) => failure(&error),
-                        Ok(()) => Outcome::Ready,
-                    },
+                let waits_for = agent::plan::waits_for(&validated, &world).filter(|_| !deleting);
+                let applied = self.apply(object, &agent::plan::plan(&validated, &world), Ok(database)).await;
+                let outcome = match (applied, waits_for) {
+                    (Err(error), _) => failure(&error),
+                    (Ok(()), Some(what)) => Outcome::Waiting(what),
+                    (Ok(()), None) => Outcome::Ready,
                 };
                 (Some(validated), outcome)
             }

@@ -4,7 +4,7 @@
 use acb_crds::names::objects;
 use serde_json::{Map, Value, json};
 
-use super::{space::labels, validate::ValidatedTenant};
+use super::{quantity::canonical, space::labels, validate::ValidatedTenant};
 
 /// What holds a namespace to a number of objects.
 pub const RESOURCE_QUOTA: (&str, &str) = ("v1", "ResourceQuota");
@@ -16,9 +16,9 @@ const QUOTAS: i64 = 100;
 #[must_use]
 pub fn resource_quota(tenant: &ValidatedTenant) -> Value {
     let mut hard = Map::new();
-    hard.insert("count/quotas.acb.dev".to_owned(), json!(QUOTAS.to_string()));
+    hard.insert("count/quotas.acb.dev".to_owned(), json!(canonical(&QUOTAS.to_string())));
     if let Some(most) = tenant.ceilings.tenant.max_agents {
-        hard.insert("count/agents.acb.dev".to_owned(), json!(most.max(1).saturating_mul(2).to_string()));
+        hard.insert("count/agents.acb.dev".to_owned(), json!(canonical(&most.max(1).saturating_mul(2).to_string())));
     }
     json!({
         "apiVersion": RESOURCE_QUOTA.0, "kind": RESOURCE_QUOTA.1,

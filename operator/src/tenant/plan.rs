@@ -13,7 +13,7 @@ use crate::{
     difference,
     effect::kubernetes::{AUTHORITY, ObjectKey},
     observed::LoginState,
-    plan::{KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step, TenantRow, TopicSpec},
+    plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step, TenantRow, TopicSpec},
     platform::{Platform, PlatformBus},
 };
 
@@ -26,7 +26,7 @@ pub(crate) const DEPLOYMENT: (&str, &str) = ("apps/v1", "Deployment");
 /// What has to be done for this Tenant, as far as the systems are there that it needs.
 #[must_use]
 pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Plan {
-    let mut steps = restraint(tenant, world);
+    let mut steps = restraint(tenant, world, platform);
     // Without the Secrets' names no generation is known. And whether an earlier tenant's data is there under this name, PostgreSQL alone
     // knows: until it was asked once, nothing is made.
     let is_unproven = world.postgres.away().is_some() && !tenant.owned.hub;
@@ -86,14 +86,23 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
 
 /// What takes something away comes first: nothing that is refused on the way may hold it up. Agents that nobody stands for also have to be
 /// shut out before a login lets a hub in, which would let them in.
-fn restraint(tenant: &ValidatedTenant, world: &World) -> Vec<Step> {
+fn restraint(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Vec<Step> {
     let mut steps = Vec::new();
     if world.row().is_some() {
         project(tenant, world, &mut steps);
     }
     let identity = Identity { id: tenant.id, adopted: tenant.adopted, refused: None };
     steps.extend(orphan::suspensions(&identity, world));
+    let quota = smaller_quota(tenant, world, platform);
+    steps.extend(quota.map(|quota| Step::Kafka(KafkaStep::EnsureQuota { username: tenant.id.login(), quota })));
     steps
+}
+
+/// What the tenant's user may take of the brokers, where that is less of anything than it is now.
+fn smaller_quota(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Option<KafkaQuota> {
+    let observed = world.kafka.known().filter(|observed| platform.has_kafka() && observed.has_user)?;
+    let quota = bandwidth::smaller(observed.quota, bandwidth::kafka_quota(tenant));
+    (quota != observed.quota).then_some(quota)
 }
 
 /// Sets the tenant's row, where it differs.
@@ -208,7 +217,7 @@ fn kafka(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform
     if observed.has_user && world.tenancy.has_unreadable(Kind::Quota) {
         quota = bandwidth::smaller(quota, observed.quota);
     }
-    if observed.quota != quota {
+    if smaller_quota(tenant, world, platform).unwrap_or(observed.quota) != quota {
         add(KafkaStep::EnsureQuota { username: tenant.id.login(), quota });
     }
     if rotation::is_due(tenant, world, secret, observed.user, observed.previous) {

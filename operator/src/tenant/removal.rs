@@ -22,6 +22,9 @@ use crate::{
     platform::Platform,
 };
 
+/// So many topics are named, of those that are left.
+const NAMED: usize = 5;
+
 /// One part of a removal.
 #[derive(Clone, Debug)]
 pub struct Stage {
@@ -78,7 +81,8 @@ fn hub(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Stage {
 
 fn login(tenant: &ValidatedTenant, world: &World) -> Stage {
     let mut steps = Vec::new();
-    if world.postgres.known().and_then(|observed| observed.login).is_some_and(|login| login.enabled) {
+    // One that is barred, too: whether its sessions were ended is not known, and a session outlives the bar.
+    if world.postgres.known().is_some_and(|observed| observed.login.is_some()) {
         steps.push(Step::Postgres(PostgresStep::DisableLogin { tenant_id: tenant.id.hex() }));
     }
     Stage { what: "the login in PostgreSQL", plan: Plan { steps }, away: world.postgres.away().cloned(), is_last: false }
@@ -98,10 +102,29 @@ fn user(tenant: &ValidatedTenant, world: &World) -> Stage {
 fn topics(tenant: &ValidatedTenant, world: &World) -> Stage {
     let prefix = tenant.name.topic_prefix();
     let known = world.kafka.known().into_iter().flat_map(|observed| observed.topics.keys());
-    let own = known.filter(|name| tenant.owned.topics && name.starts_with(&prefix));
-    let steps = own.map(|name| Step::Kafka(KafkaStep::RemoveTopic { name: name.clone() })).collect();
-    let away = world.postgres.away().or(world.kafka.away()).cloned();
+    let under: Vec<&String> = known.filter(|name| name.starts_with(&prefix)).collect();
+    let mut away = world.postgres.away().or(world.kafka.away()).cloned();
+    let mut steps = Vec::new();
+    if tenant.owned.topics {
+        steps.extend(under.into_iter().map(|name| Step::Kafka(KafkaStep::RemoveTopic { name: name.clone() })));
+    } else if tenant.owned.hub && !under.is_empty() {
+        // A hub of this Tenant wrote them, and the row that says so is lost: that nothing is left is not for the operator to say.
+        away = away.or_else(|| Some(unproven(&under)));
+    }
     Stage { what: "the topics in Kafka", plan: Plan { steps }, away, is_last: true }
+}
+
+/// Names a few of the topics: one may have thousands.
+fn unproven(topics: &[&String]) -> EffectError {
+    let named: Vec<&str> = topics.iter().take(NAMED).map(|name| name.as_str()).collect();
+    let more = topics.len().saturating_sub(named.len());
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let what = format!(
+        "{}{more} are there, and PostgreSQL has no row of this tenant that would say that they are its own: remove them by hand where they are, \
+         or let the Tenant go with the annotation acb.dev/force-release",
+        named.join(", ")
+    );
+    EffectError::refused("the operator", what)
 }
 
 fn rows(tenant: &ValidatedTenant, world: &World) -> Stage {

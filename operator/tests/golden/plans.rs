@@ -360,6 +360,7 @@ fn apply_agent(world: &mut agent::World, plan: &Plan) {
                 world.row = Some(agent);
                 world.api_key = if api_key.is_some() { StoredApiKey::Current } else { StoredApiKey::Absent };
             }
+            Step::Postgres(PostgresStep::RestrainAgent { agent, .. }) => world.row = Some(agent),
             other => panic!("{other}"),
         }
     }
@@ -472,6 +473,49 @@ fn an_agent_that_no_agent_stands_for_is_shut_out() {
 }
 
 #[test]
+fn an_agent_whose_key_is_in_the_way_is_held_to_less_first() {
+    let (tenancy, platform) = (sample("acme.yaml"), platform());
+    let mut world = agent_world(&tenancy, &platform);
+    let fresh = agent_plan(&tenancy, "worker-a", &world);
+    apply_agent(&mut world, &fresh);
+    // What someone else put there is as if it were not there: to make another is refused, with all that comes after it.
+    world.secrets.retain(|secret| secret.name != "worker-a-api-key");
+    world.api_key = StoredApiKey::Stale;
+    let again = agent_plan(&tenancy, "worker-a", &world).to_string();
+    assert!(again.starts_with("+ Secret acb-acme/worker-a-api-key-1"), "{again}");
+
+    let change = |change: &dyn Fn(&mut acb_crds::Agent)| {
+        let mut changed = tenancy.clone();
+        changed.agents.iter_mut().for_each(change);
+        changed
+    };
+    let suspended = change(&|agent| agent.spec.suspend = Some(true));
+    let plan = agent_plan(&suspended, "worker-a", &world);
+    holds("agent-suspended-foreign-secret", &plan);
+    let observing = change(&|agent| agent.spec.role = acb_crds::agent::Role::Observer);
+    let text = agent_plan(&observing, "worker-a", &world).to_string();
+    assert!(text.starts_with("- postgres agent worker-a held to less (observer;"), "{text}");
+    let mut lowered = tenancy.clone();
+    lowered.quotas[0].spec.limits.messages_per_minute = Some(1);
+    let slower = agent::World { census: census("acb-acme", &lowered, &platform), ..world.clone() };
+    let text = agent_plan(&lowered, "worker-a", &slower).to_string();
+    assert!(text.starts_with("- postgres agent worker-a held to less (agent-full;"), "{text}");
+    assert!(text.lines().next().unwrap().contains("messagesPerMinute 1"), "{text}");
+
+    // Once; and nothing is loosened without a key.
+    apply_agent(&mut world, &Plan { steps: plan.steps[..1].to_vec() });
+    assert!(!agent_plan(&suspended, "worker-a", &world).to_string().contains("held to less"));
+    let promoted = change(&|agent| agent.spec.role = acb_crds::agent::Role::Admin);
+    assert!(!agent_plan(&promoted, "worker-a", &world).to_string().contains("held to less"));
+
+    // While the tenant's own keys are lost, too.
+    world.row.as_mut().unwrap().suspended = false;
+    world.secrets.retain(|secret| secret.name != "hub-keys");
+    let waiting = agent_plan(&suspended, "worker-a", &world);
+    assert_eq!(waiting.steps, plan.steps[..1]);
+}
+
+#[test]
 fn a_key_of_the_last_generation_there_is_stays() {
     let (tenancy, platform) = (sample("acme.yaml"), platform());
     let mut world = agent_world(&tenancy, &platform);
@@ -507,6 +551,51 @@ fn deletion_retains_or_deletes() {
         holds(name, &removal);
         assert!(position(&removal, "- Deployment") < position(&removal, "- postgres login"));
         apply(&mut world, &removal);
-        assert_eq!(plan(tenant, &world, &platform), Plan::default(), "removed once");
+        assert_eq!(plan(tenant, &world, &platform).to_string(), barred(policy, &removal), "removed once");
     }
+}
+
+/// What is left to do of a removal that was done: sessions may have outlived the bar.
+fn barred(policy: &str, removal: &Plan) -> String {
+    let text = removal.to_string();
+    let login = text.lines().find(|line| line.contains("- postgres login")).unwrap();
+    if policy == "Retain" { format!("{login}\n") } else { Plan::default().to_string() }
+}
+
+#[test]
+fn a_limit_of_objects_is_written_as_an_api_server_stores_it() {
+    let given = tenancy(&tenant_text("acme", "{tier: Enterprise}"));
+    let mut platform = platform();
+    for (most, stored) in [(499, "998"), (500, "1k"), (501, "1002"), (5000, "10k")] {
+        let tiers = serde_json::json!({"Enterprise": {"replicas": 3, "tenant": {"maxAgents": most}}});
+        platform.tiers = serde_json::from_value(tiers).unwrap();
+        let validated = tenant::validate::validate(&first(&given), &world(&given), &platform).unwrap();
+        let quota = tenant::object_quota::resource_quota(&validated);
+        assert_eq!(quota["spec"]["hard"]["count/agents.acb.dev"], stored);
+    }
+}
+
+#[test]
+fn a_smaller_quota_of_kafka_comes_first() {
+    let (given, platform) = (sample("acme.yaml"), kafka_platform());
+    let mut world = converged(&given, &platform);
+    let wanted = world.kafka.known_mut().unwrap().quota;
+    let more = acb_operator::plan::KafkaQuota {
+        producer_bytes_per_second: wanted.producer_bytes_per_second.map(|bytes| bytes * 2),
+        request_percent: wanted.request_percent.map(|percent| percent / 2),
+        ..wanted
+    };
+    world.kafka.known_mut().unwrap().quota = more;
+    let mut tenant = first(&given);
+    tenant.spec.hub.as_mut().unwrap().ingress_peers =
+        serde_json::from_value(serde_json::json!([{"cidr": "10.0.0.0/8"}])).unwrap();
+    let steps = plan(&tenant, &world, &platform);
+    let quotas: Vec<usize> =
+        steps.steps.iter().enumerate().filter(|(_, step)| step.to_string().contains("kafka quota")).map(|(at, _)| at).collect();
+    // What is less at once, and what is more in its turn.
+    assert!(quotas.len() == 2 && quotas[0] == 0 && quotas[1] > position(&steps, "NetworkPolicy"), "{steps}");
+    world.kafka.known_mut().unwrap().quota = acb_operator::plan::KafkaQuota { request_percent: wanted.request_percent, ..more };
+    let steps = plan(&tenant, &world, &platform);
+    assert_eq!(steps.to_string().matches("kafka quota").count(), 1, "{steps}");
+    assert!(steps.steps[0].to_string().contains("kafka quota"), "{steps}");
 }

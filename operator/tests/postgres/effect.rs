@@ -12,6 +12,7 @@ use acb_operator::{
     plan::{AgentRow, PostgresStep},
 };
 use acb_testbed::{Postgres, Version};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::world::{World, number};
@@ -107,6 +108,17 @@ async fn a_replaced_key_overlaps(world: &World) {
     tenant.project_key(&row, 4, 0).await;
     assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.api_key").await, 1);
     tenant.project_key(&row, 5, 3600).await;
+    // Held to less, it keeps its keys; one that is not there is not made.
+    let keys = number(&mut connection, "SELECT count(*) FROM acb.api_key").await;
+    let before = observe_tenant(&pool, tenant.id_hex()).await.unwrap();
+    let less = AgentRow { role: "observer".to_owned(), limits: json!({"messagesPerMinute": 1}), suspended: true, ..row.clone() };
+    let restrain = |agent: AgentRow| PostgresStep::RestrainAgent { tenant_id: tenant.id_hex().to_owned(), agent };
+    tenant.apply(&restrain(AgentRow { name: "of another name".to_owned(), ..less.clone() })).await;
+    tenant.apply(&restrain(AgentRow { id: "00000000-0000-0000-0000-000000000000".to_owned(), ..less.clone() })).await;
+    let after = observe_tenant(&pool, tenant.id_hex()).await.unwrap();
+    assert_eq!((after.agents.len(), &after.agents[&row.id]), (before.agents.len(), &less));
+    assert_eq!((after.api_keys, after.generation), (before.api_keys, before.generation + 1));
+    assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.api_key").await, keys);
     let without = PostgresStep::ProjectAgent { tenant_id: tenant.id_hex().to_owned(), agent: row.clone(), api_key: None };
     tenant.apply(&without).await;
     assert_eq!(number(&mut connection, "SELECT count(*) FROM acb.api_key").await, 0);

@@ -58,12 +58,23 @@ pub(super) fn key(object: &ObjectRef) -> ObjectKey {
 }
 
 /// On its way out, and taken down: no longer this operator's affair.
-fn is_let_go(metadata: &ObjectMeta) -> bool {
+pub(super) fn is_let_go(metadata: &ObjectMeta) -> bool {
     let is_held = metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
     metadata.deletion_timestamp.is_some() && !is_held
 }
 
 impl Cluster {
+    /// PostgreSQL, where this cluster has a use for it: whoever claims it fences who claimed it before, and an operator without a Tenant may be
+    /// a new cluster's that was given the addresses of another's. `None`: there is none.
+    pub(super) async fn database_in_use(&self) -> Result<Option<Database>, EffectError> {
+        let tenancy = self.tenancy("")?;
+        let has_tenants = !tenancy.tenants.is_empty() || tenancy.has_unreadable(Kind::Tenant);
+        if !has_tenants && !self.claim.is_claimed() {
+            return Ok(None);
+        }
+        self.database().await.map(Some)
+    }
+
     fn hub_object(&self, tenant: &TenantName, api_version: &str, kind: &str) -> Option<Arc<Value>> {
         self.cache.get(&ObjectKey::new(api_version, kind, &tenant.hub_namespace(), HUB))
     }

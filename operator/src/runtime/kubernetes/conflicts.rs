@@ -62,6 +62,15 @@ impl Conflicts {
         }
     }
 
+    /// An object was made that was not there. What was counted of the one before stays: a deletion is no change.
+    pub(super) fn made(&self, key: &ObjectKey, object: &Value) {
+        let (digest, now) = (digest(object), Instant::now());
+        let mut inner = self.inner();
+        if inner.get(key).is_none_or(|seen| seen.digest != digest) {
+            inner.insert(key.clone(), Seen { digest, returns: 0, at: now, writers: Vec::new() });
+        }
+    }
+
     /// Whether a Deployment that another controller changes each time is left as it is for a while: each of the two writes would roll the hub.
     pub(super) fn rests(&self, key: &ObjectKey, object: &Value) -> bool {
         let inner = self.inner();
@@ -114,6 +123,21 @@ mod tests {
         // Something else is wanted now: that is no conflict.
         conflicts.applied(&key, &policy("b"), Vec::new());
         assert_eq!(conflicts.of(&["acbhub-acme"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_made_again_was_changed_by_nobody() {
+        let (conflicts, key) = (Conflicts::default(), ObjectKey::of(&policy("a")).unwrap());
+        for _ in 0..6 {
+            conflicts.made(&key, &policy("a"));
+            assert_eq!(conflicts.of(&["acbhub-acme"]), Vec::<String>::new());
+        }
+        // Who deletes it in between does not hide who changes it.
+        for _ in 0..3 {
+            conflicts.applied(&key, &policy("a"), Vec::new());
+            conflicts.made(&key, &policy("a"));
+        }
+        assert_eq!(conflicts.of(&["acbhub-acme"]).len(), 1);
     }
 
     #[test]

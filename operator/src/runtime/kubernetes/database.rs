@@ -74,6 +74,11 @@ impl Claim {
         claimed
     }
 
+    /// Whether it was claimed in this term.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claimed.initialized()
+    }
+
     async fn claim(&self) -> Result<Database, EffectError> {
         let epoch = bootstrap::claim_leadership(&self.pool, &self.holder)
             .await

@@ -3,8 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use acb_crds::schema::Kind;
 use async_trait::async_trait;
-use kube_client::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_client::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::{Value, json};
 
 use super::{
@@ -101,6 +103,13 @@ impl KubernetesObjects {
         }
     }
 
+    /// The Tenants that the API server has now: not asked from a cache, neither its own nor this one.
+    pub(super) async fn tenants(&self) -> Result<Vec<ObjectMeta>, EffectError> {
+        let api = self.requests.api_of(&ObjectKey::new(acb_crds::API_VERSION, Kind::Tenant.as_str(), "", ""))?;
+        let listed = self.requests.send("list", &"Tenants", api.list_metadata(&ListParams::default())).await?;
+        Ok(listed.items.into_iter().map(|found| found.metadata).collect())
+    }
+
     /// What others change again and again in these namespaces.
     pub(super) fn conflicts(&self, namespaces: &[&str]) -> Vec<String> {
         self.conflicts.of(namespaces)
@@ -151,6 +160,7 @@ impl Objects for KubernetesObjects {
             return Ok(objects);
         }
         if !self.has_namespace(namespace) {
+            self.secrets.forget_all(namespace);
             return Ok(objects);
         }
         let secrets = match self.secrets.list(namespace).await {
@@ -171,7 +181,8 @@ impl Objects for KubernetesObjects {
         if known.as_ref().is_some_and(|known| !difference::differs(object, known)) {
             return Ok(());
         }
-        if self.conflicts.rests(&key, object) {
+        // One that is gone is made again at once: nobody's hub is rolled by that.
+        if known.is_some() && self.conflicts.rests(&key, object) {
             return Ok(());
         }
         let writers = self.cache.writers(&key);
@@ -192,7 +203,11 @@ impl Objects for KubernetesObjects {
             other => other.within(&key.namespace),
         };
         self.patch(&key, None, &options, &Patch::Apply(sent.clone())).await.map_err(refused)?;
-        self.conflicts.applied(&key, object, writers);
+        match known {
+            Some(_) => self.conflicts.applied(&key, object, writers),
+            // Nobody has changed what was not there.
+            None => self.conflicts.made(&key, object),
+        }
         // What someone else put into an object of ours is theirs, and so it stays through an apply: lists are written whole then, and what
         // is to go is taken away by name.
         let now = self.cache.get(&key);

@@ -46,6 +46,8 @@ use crate::{
 };
 
 type Sent = Arc<Mutex<Vec<String>>>;
+/// The Tenants that the API server has; `None`: it does not say.
+type Listed = Arc<Mutex<Option<Vec<Value>>>>;
 
 /// What a user may do. `tina` is the admin of a tenant, `petra` plans and applies nothing, `ed` edits everything.
 fn allows(user: &str, verb: &str, namespace: &str) -> bool {
@@ -75,11 +77,11 @@ fn reviewed(path: &str, body: &Value) -> Value {
     json!({"status": {"allowed": allowed}})
 }
 
-fn api() -> (Client, Sent) {
-    let sent = Sent::default();
-    let log = Arc::clone(&sent);
+fn api() -> (Client, Sent, Listed) {
+    let (sent, listed) = (Sent::default(), Listed::new(Mutex::new(Some(Vec::new()))));
+    let (log, tenants) = (Arc::clone(&sent), Arc::clone(&listed));
     let service = tower::service_fn(move |request: Request<Body>| {
-        let log = Arc::clone(&log);
+        let (log, tenants) = (Arc::clone(&log), Arc::clone(&tenants));
         async move {
             let (parts, body) = request.into_parts();
             let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or_default();
@@ -87,16 +89,28 @@ fn api() -> (Client, Sent) {
             log.lock().unwrap().push(format!("{} {path}", parts.method));
             let answer = match path.as_str() {
                 reviews if reviews.ends_with("reviews") => reviewed(reviews, &body),
+                tenants_path if tenants_path.ends_with("/tenants") => match tenants.lock().unwrap().clone() {
+                    Some(items) => {
+                        json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": items})
+                    }
+                    None => {
+                        let status =
+                            json!({"kind": "Status", "status": "Failure", "code": 503, "reason": "x", "message": "etcd"});
+                        let body = Body::from(status.to_string().into_bytes());
+                        return Ok(Response::builder().status(503).body(body).unwrap());
+                    }
+                },
                 _ => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": []}),
             };
             Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
         }
     });
-    (Client::new(service, "default"), sent)
+    (Client::new(service, "default"), sent, listed)
 }
 
 /// An operator that leads.
 struct World {
+    listed: Listed,
     plans: Plans,
     cache: Arc<Cache>,
     sent: Sent,
@@ -118,7 +132,7 @@ impl World {
         fs::write(folder.path().join("postgres/username"), "acb_operator").unwrap();
         fs::write(folder.path().join("postgres/password"), PASSWORD).unwrap();
         let config = Arc::new(Config::load(&folder.path().join("config.yaml"), "acb-system").unwrap());
-        let (client, sent) = api();
+        let (client, sent, listed) = api();
         let requests = Requests::new(client.clone(), Metrics::default());
         let (cache, closing) = (Arc::new(Cache::default()), CancellationToken::new());
         let fence = Arc::new(Fence::until(Instant::now() + Duration::from_secs(600)));
@@ -136,7 +150,7 @@ impl World {
             left_behind: Notify::new(),
         };
         let (leading, leader) = watch::channel(Some(Arc::new(cluster)));
-        Self { plans: Plans::new(requests, leader), cache, sent, closing, leading, _folder: folder }
+        Self { listed, plans: Plans::new(requests, leader), cache, sent, closing, leading, _folder: folder }
     }
 
     async fn with_postgres() -> (Self, Postgres) {
@@ -195,7 +209,7 @@ fn text(found: &Found) -> String {
 
 #[tokio::test]
 async fn a_token_speaks_for_its_owner_however_it_is_bound() {
-    let (client, _) = api();
+    let (client, ..) = api();
     let callers = Callers::new(Requests::new(client, Metrics::default()));
     for token in ["ed", "ed@plan"] {
         assert_eq!(callers.identify(token).await.unwrap().unwrap().username, "ed", "{token}");
@@ -245,7 +259,7 @@ async fn who_does_not_lead_or_is_ending_says_so() {
     world.closing.cancel();
     let ending = world.ask("ed", &[tenant("acme", &json!({"tier": "Free"}))]).await.unwrap_err();
     assert!(matches!(&ending, Refusal::Unavailable(why) if why.contains("ending")), "{ending:?}");
-    let (client, sent) = api();
+    let (client, sent, _) = api();
     let (_leading, leader) = watch::channel(None);
     let plans = Plans::new(Requests::new(client, Metrics::default()), leader);
     let standby = plans.admit("ed").await.err().unwrap();
@@ -359,12 +373,21 @@ async fn a_sweep_shuts_what_belongs_to_nobody_and_nothing_else() {
     let mut kept = tenant("stays", &json!({"tier": "Free"}));
     kept["metadata"]["annotations"] = json!({"acb.dev/adopt": stays.id_hex()});
     world.put(&kept);
-    for (name, uid) in [("gone", "of-nobody"), ("stays", "uid-of-stays")] {
+    for (name, uid, id) in [("gone", "of-nobody", gone.id_hex()), ("stays", "uid-of-stays", stays.id_hex())] {
         let (space, labels) = (format!("acbhub-{name}"), json!({"acb.dev/tenant": name, "acb.dev/tenant-uid": uid}));
-        world.put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space, "labels": labels}}));
+        let metadata = json!({"name": space, "labels": labels, "annotations": {"acb.dev/tenant-id": id}});
+        world.put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
         world.put(&json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "hub", "namespace": space}}));
     }
     let (cluster, metrics) = (world.leading.borrow().clone().unwrap(), Metrics::default());
+    // The API server has it, and the watch has not told yet; or nobody knows what it has.
+    let behind = json!({"metadata": {"name": "gone", "uid": "of-nobody"}});
+    for (listed, is_done) in [(Some(vec![behind]), true), (None, false)] {
+        *world.listed.lock().unwrap() = listed;
+        assert_eq!(sweep::once(&cluster, &metrics, &mut BTreeMap::new()).await, is_done);
+        assert_eq!(world.wrote(), Vec::<String>::new());
+    }
+    *world.listed.lock().unwrap() = Some(Vec::new());
     assert!(sweep::once(&cluster, &metrics, &mut BTreeMap::new()).await, "all was looked at, and taken away");
     assert_eq!(world.wrote(), ["DELETE /apis/apps/v1/namespaces/acbhub-gone/deployments/hub"]);
     let pool = acb_hub_pool::Pool::new(postgres.operator_options().password(PASSWORD), acb_hub_pool::Limits::default());
@@ -376,4 +399,24 @@ async fn a_sweep_shuts_what_belongs_to_nobody_and_nothing_else() {
     for line in ["acb_operator_orphans{system=\"postgres\"} 0", "acb_operator_orphans_finished_total{system=\"postgres\"} 1"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn an_operator_without_a_tenant_leaves_the_stores_to_who_has_them() {
+    // Nobody listens there: what is asked would fail.
+    let world = World::new(1);
+    let cluster = world.leading.borrow().clone().unwrap();
+    assert!(cluster.database_in_use().await.unwrap().is_none());
+    assert!(sweep::once(&cluster, &Metrics::default(), &mut BTreeMap::new()).await, "there is nothing to look at");
+    world.put(&tenant("acme", &json!({"tier": "Free"})));
+    cluster.database_in_use().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_database_that_was_claimed_is_used_without_a_tenant() {
+    let (world, _postgres) = World::with_postgres().await;
+    let cluster = world.leading.borrow().clone().unwrap();
+    assert!(cluster.database_in_use().await.unwrap().is_none());
+    cluster.claim.database().await.unwrap();
+    assert!(cluster.database_in_use().await.unwrap().is_some());
 }

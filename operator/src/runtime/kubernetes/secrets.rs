@@ -184,6 +184,13 @@ impl Secrets {
         }
     }
 
+    /// A namespace is not there any more: what was read of its Secrets is kept for nobody.
+    pub(super) fn forget_all(&self, namespace: &str) {
+        let mut inner = self.inner();
+        inner.known.retain(|key, _| key.namespace != namespace);
+        inner.listed.remove(namespace);
+    }
+
     /// It was removed, or is about to be.
     pub(super) fn forget(&self, key: &ObjectKey) {
         let mut inner = self.inner();

@@ -17,8 +17,9 @@ const LONGEST_SECONDS: u32 = 120;
 /// For as long as this process leads.
 pub(super) async fn end_overlong(cluster: Arc<Cluster>, metrics: Metrics) {
     while cluster.closing.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
-        let ended = match cluster.database().await {
-            Ok(database) => database.effect.end_overlong(LONGEST_SECONDS).await,
+        let ended = match cluster.database_in_use().await {
+            Ok(None) => continue,
+            Ok(Some(database)) => database.effect.end_overlong(LONGEST_SECONDS).await,
             Err(error) => Err(error),
         };
         let ended = match ended {

@@ -3,15 +3,20 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use acb_crds::schema::Kind;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::{cluster::Cluster, metrics::Metrics};
+use super::{
+    cluster::{Cluster, is_let_go},
+    metrics::Metrics,
+};
 use crate::{
     effect::{EffectError, kubernetes, postgres_inventory},
     orphans::{Inventory, Orphan, System, orphans},
     plan::Step,
     reconcile::{jitter, runtime::Runtime as _},
+    tenancy::{Tenancy, Unreadable},
     tenant::namespace::{TENANT_UID_LABEL, label},
 };
 
@@ -47,14 +52,14 @@ pub(super) async fn sweep(cluster: Arc<Cluster>, metrics: Metrics) {
 pub(super) async fn once(cluster: &Cluster, metrics: &Metrics, known: &mut BTreeMap<System, Vec<String>>) -> bool {
     let (inventory, mut all) = take(cluster).await;
     // After the inventory: who is made in between has nothing in it yet.
-    let Ok(tenancy) = cluster.tenancy("") else { return false };
-    let mut left: BTreeMap<System, Vec<String>> = BTreeMap::from([(System::Kubernetes, Vec::new())]);
-    if inventory.postgres.is_some() {
-        left.insert(System::Postgres, Vec::new());
-    }
-    if inventory.kafka.is_some() {
-        left.insert(System::Kafka, Vec::new());
-    }
+    let tenancy = match everyone(cluster).await {
+        Ok(tenancy) => tenancy,
+        Err(error) => {
+            warn!(%error, "the Tenants could not be listed: nothing is taken away now");
+            return false;
+        }
+    };
+    let mut left: BTreeMap<System, Vec<Orphan>> = inventory.judged().into_iter().map(|system| (system, Vec::new())).collect();
     for orphan in orphans(&tenancy, &inventory) {
         match finish(cluster, &orphan).await {
             Ok(true) => {
@@ -68,10 +73,13 @@ pub(super) async fn once(cluster: &Cluster, metrics: &Metrics, known: &mut BTree
                 warn!(%orphan, system = orphan.system.as_str(), %error, "belongs to no Tenant, and could not be taken away");
             }
         }
-        left.entry(orphan.system).or_default().push(orphan.to_string());
+        left.entry(orphan.system).or_default().push(orphan);
     }
     for (system, orphans) in left {
-        metrics.orphans(system, orphans.len());
+        // A Kafka may serve others than ACB, and that is nothing to be alarmed about.
+        let counts = |orphan: &&Orphan| orphan.is_ours || system != System::Kafka;
+        metrics.orphans(system, orphans.iter().filter(counts).count());
+        let orphans: Vec<String> = orphans.iter().map(ToString::to_string).collect();
         // Said once for each time that it changes.
         if known.get(&system).unwrap_or(&Vec::new()) != &orphans {
             warn!(system = system.as_str(), orphans = orphans.join(", "), "belongs to no Tenant: see docs/day-two.md#orphans");
@@ -79,6 +87,15 @@ pub(super) async fn once(cluster: &Cluster, metrics: &Metrics, known: &mut BTree
         known.insert(system, orphans);
     }
     all
+}
+
+/// Who is there: what the watch told, and what the API server says now. A watch may be behind the stores, which are read as they are.
+async fn everyone(cluster: &Cluster) -> Result<Tenancy, EffectError> {
+    let listed = cluster.objects.tenants().await?;
+    let mut tenancy = cluster.tenancy("")?;
+    let there = listed.into_iter().filter(|metadata| !is_let_go(metadata));
+    tenancy.unreadable.extend(there.map(|metadata| Unreadable { kind: Kind::Tenant, metadata, space: None }));
+    Ok(tenancy)
 }
 
 /// Lists what there is, and whether every system answered.
@@ -94,8 +111,9 @@ async fn take(cluster: &Cluster) -> (Inventory, bool) {
         all = false;
         info!(what, %error, "not looked through for orphans");
     };
-    match cluster.database().await {
-        Ok(database) => match postgres_inventory::inventory(&database.reader.pool).await {
+    match cluster.database_in_use().await {
+        Ok(None) => {}
+        Ok(Some(database)) => match postgres_inventory::inventory(&database.reader.pool).await {
             Ok(found) => inventory.postgres = Some(found),
             Err(error) => answered("PostgreSQL", error),
         },

@@ -17,7 +17,7 @@ use super::{FINALIZER, cache::Cache, metrics::Metrics, objects::KubernetesObject
 use crate::{
     difference,
     effect::{
-        EffectError, SecretData, conformance,
+        EffectError, SecretData, SecretReader, conformance,
         fence::Fence,
         kubernetes::{self, ObjectKey, Objects as _},
     },
@@ -248,6 +248,61 @@ async fn a_namespace_on_its_way_out_is_not_waited_for() {
     namespace["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     cache.put(namespace);
     assert!(objects.list("acb-acme").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_hub_that_is_gone_is_made_again_at_once() {
+    let deployment = difference::marked(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "hub", "namespace": "acbhub-acme"},
+        "spec": {"replicas": 2},
+    }));
+    let mut theirs = deployment.clone();
+    theirs["spec"]["replicas"] = json!(0);
+    // A version of nothing: what the API of wood answers is not kept.
+    let (client, sent) = api(200, json!({"metadata": {"name": "hub", "namespace": "acbhub-acme"}}));
+    let cache = Arc::new(Cache::default());
+    let objects = objects(client, &cache, open());
+    for version in 1..=9 {
+        theirs["metadata"]["resourceVersion"] = json!((version * 10).to_string());
+        cache.put(theirs.clone());
+        objects.apply(&deployment).await.unwrap();
+    }
+    let before = sent.lock().unwrap().len();
+    objects.apply(&deployment).await.unwrap();
+    assert_eq!(sent.lock().unwrap().len(), before, "it rests");
+    theirs["metadata"]["resourceVersion"] = json!("1000");
+    cache.remove(&theirs);
+    objects.apply(&deployment).await.unwrap();
+    assert!(sent.lock().unwrap().len() > before, "nobody's hub is rolled by that");
+}
+
+#[tokio::test]
+async fn secrets_of_a_namespace_that_is_gone_are_not_kept() {
+    let secret = SecretRef { namespace: "acbhub-acme".into(), name: "hub-keys".into(), generation: 1 };
+    let metadata = json!({"name": "hub-keys-1", "namespace": "acbhub-acme", "uid": "u-2"});
+    // Both a list and a Secret.
+    let (client, sent) = api(
+        200,
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"pepper": "YQ=="},
+            "items": [{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata}],
+        }),
+    );
+    let cache = Arc::new(Cache::default());
+    let mut namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acbhub-acme", "resourceVersion": "1"}});
+    cache.put(namespace.clone());
+    let objects = objects(client, &cache, open());
+    assert!(!objects.list("acbhub-acme").await.unwrap().is_empty());
+    for _ in 0..2 {
+        SecretReader::read(&objects, &secret).await.unwrap();
+    }
+    assert_eq!(sent.lock().unwrap().len(), 2, "it is known");
+    namespace["metadata"]["resourceVersion"] = json!("2");
+    cache.remove(&namespace);
+    assert!(objects.list("acbhub-acme").await.unwrap().is_empty());
+    SecretReader::read(&objects, &secret).await.unwrap();
+    assert_eq!(sent.lock().unwrap().len(), 3, "nothing of it was kept");
 }
 
 #[tokio::test]
