@@ -93,16 +93,21 @@ fn restraint(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Ve
     }
     let identity = Identity { id: tenant.id, adopted: tenant.adopted, refused: None };
     steps.extend(orphan::suspensions(&identity, world));
-    let quota = smaller_quota(tenant, world, platform);
-    steps.extend(quota.map(|quota| Step::Kafka(KafkaStep::EnsureQuota { username: tenant.id.login(), quota })));
+    let quota = changed_quota(tenant, world).filter(|(_, takes_away)| *takes_away && platform.has_kafka());
+    steps.extend(quota.map(|(quota, _)| Step::Kafka(KafkaStep::EnsureQuota { username: tenant.id.login(), quota })));
     steps
 }
 
-/// What the tenant's user may take of the brokers, where that is less of anything than it is now.
-fn smaller_quota(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Option<KafkaQuota> {
-    let observed = world.kafka.known().filter(|observed| platform.has_kafka() && observed.has_user)?;
-    let quota = bandwidth::smaller(observed.quota, bandwidth::kafka_quota(tenant));
-    (quota != observed.quota).then_some(quota)
+/// What the tenant's user may take of the brokers, where that differs from what it may now, and whether that is less of anything.
+fn changed_quota(tenant: &ValidatedTenant, world: &World) -> Option<(KafkaQuota, bool)> {
+    let observed = world.kafka.known()?;
+    let mut quota = bandwidth::kafka_quota(tenant);
+    // A Quota that this version can't read limits as it did.
+    if observed.has_user && world.tenancy.has_unreadable(Kind::Quota) {
+        quota = bandwidth::smaller(quota, observed.quota);
+    }
+    let takes_away = observed.has_user && bandwidth::smaller(observed.quota, quota) != observed.quota;
+    (quota != observed.quota).then_some((quota, takes_away))
 }
 
 /// Sets the tenant's row, where it differs.
@@ -212,12 +217,7 @@ fn kafka(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform
         }
     }
     // Before there is a user that could go without.
-    let mut quota = bandwidth::kafka_quota(tenant);
-    // A Quota that this version can't read limits as it did.
-    if observed.has_user && world.tenancy.has_unreadable(Kind::Quota) {
-        quota = bandwidth::smaller(quota, observed.quota);
-    }
-    if smaller_quota(tenant, world, platform).unwrap_or(observed.quota) != quota {
+    if let Some((quota, false)) = changed_quota(tenant, world) {
         add(KafkaStep::EnsureQuota { username: tenant.id.login(), quota });
     }
     if rotation::is_due(tenant, world, secret, observed.user, observed.previous) {
