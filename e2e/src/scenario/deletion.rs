@@ -217,7 +217,7 @@ fn is_nothing_left(world: &World, tenant: &str, id: &str) -> Result<()> {
 /// `delete-after-namespace`: a Tenant whose given namespace was removed before it takes all that it has with it.
 pub(super) fn after_namespace(world: &mut World) -> Result<()> {
     let kubectl = &world.kubectl;
-    let (name, space) = ("hooli", "team-hooli");
+    let (name, space) = ("initrode", "team-initrode");
     let namespace = json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space, "labels": {"acb.dev/tenant": name}},
     });

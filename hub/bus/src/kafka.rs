@@ -12,6 +12,7 @@ mod queue;
 mod reports;
 mod settings;
 mod tail;
+mod task;
 
 use std::{
     collections::HashMap,
@@ -73,7 +74,7 @@ impl KafkaBus {
 
     /// Logs in with this password from now on. What is connected stays connected.
     pub async fn log_in_with(&self, password: &str) {
-        self.metadata.log_in_with(&self.username, password).await;
+        self.metadata.log_in_with(&self.username, password);
         self.clients.log_in_with(password);
         self.consumers.renew();
     }

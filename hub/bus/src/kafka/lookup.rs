@@ -23,6 +23,7 @@ use super::{
     client::{self, Clients, Closing, Context},
     metadata::{Broker, Metadata, Shape},
     queue::{Failed, Owner, Queue},
+    task::apart,
 };
 use crate::record_bytes;
 
@@ -212,12 +213,15 @@ impl Lookup {
         let readers = self.readers_of(leader);
         // Behind a broker that does not answer no more pile up than there is an end to.
         let full = KafkaError::MessageConsumption(RDKafkaErrorCode::QueueFull);
-        let turn = readers.turns.next().await.ok_or(full)?;
-        let task = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            question(&readers)
+        let asked = apart(async move {
+            let turn = readers.turns.next().await.ok_or(full)?;
+            let task = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                question(&readers)
+            });
+            task.await.unwrap_or(Err(KafkaError::Canceled))
         });
-        task.await.unwrap_or(Err(KafkaError::Canceled))
+        asked.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
     /// The same, with a consumer that reads.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use acb_kafka::{
 };
 use tokio::sync::Mutex;
 
-use super::KafkaSettings;
+use super::{KafkaSettings, task::apart};
 
 /// The first version whose answer has topic ids that can be relied on.
 const VERSION: i16 = 12;
@@ -36,10 +36,15 @@ pub(super) struct Shape {
     pub(super) leaders: Vec<Option<Broker>>,
 }
 
-pub(super) struct Metadata {
-    settings: Mutex<Settings>,
+/// Asks one question after another.
+struct Line {
+    settings: std::sync::Mutex<Settings>,
     /// Kept between two questions; brokers close it when it is idle for long.
     connection: Mutex<Option<Connection>>,
+}
+
+pub(super) struct Metadata {
+    line: Arc<Line>,
     /// What was told lately, and when. Only of topics that there are.
     shapes: std::sync::Mutex<HashMap<TopicName, (Shape, Instant)>>,
 }
@@ -51,7 +56,8 @@ impl Metadata {
             Some(authorities) => login.with_tls(authorities.as_bytes()).map_err(|error| unavailable(&error))?,
             None => login,
         };
-        Ok(Self { settings: Mutex::new(login), connection: Mutex::default(), shapes: std::sync::Mutex::default() })
+        let line = Line { settings: std::sync::Mutex::new(login), connection: Mutex::default() };
+        Ok(Self { line: Arc::new(line), shapes: std::sync::Mutex::default() })
     }
 
     /// The topic as it is now.
@@ -109,7 +115,9 @@ impl Metadata {
         let request = MetadataRequest::default()
             .with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(name))]))
             .with_allow_auto_topic_creation(false);
-        let answer = self.ask(&request).await?;
+        let line = Arc::clone(&self.line);
+        let answer = apart(async move { line.ask(&request).await }).await;
+        let answer = answer.unwrap_or_else(|| Err(BusError::Unavailable("the question for a topic broke off".to_owned())))?;
         let Some(found) = answer.topics.first() else { return Err(BusError::NoSuchTopic(topic.clone())) };
         match ResponseError::try_from_code(found.error_code) {
             None => {}
@@ -134,7 +142,7 @@ impl Metadata {
 
     /// Whether the brokers take this password of a user now.
     pub(super) async fn is_taken(&self, username: &str, password: &str) -> Result<bool, BusError> {
-        let settings = self.settings.lock().await.clone().with_login(username, password);
+        let settings = self.line.settings().with_login(username, password);
         match Connection::open(&settings).await {
             Ok(_) => Ok(true),
             Err(Error::Login(..)) => Ok(false),
@@ -143,9 +151,15 @@ impl Metadata {
     }
 
     /// Connections that are made from now on log in with this password.
-    pub(super) async fn log_in_with(&self, username: &str, password: &str) {
-        let mut settings = self.settings.lock().await;
+    pub(super) fn log_in_with(&self, username: &str, password: &str) {
+        let mut settings = self.line.settings.lock().unwrap_or_else(PoisonError::into_inner);
         *settings = settings.clone().with_login(username, password);
+    }
+}
+
+impl Line {
+    fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn ask(&self, request: &MetadataRequest) -> Result<MetadataResponse, BusError> {
@@ -157,8 +171,7 @@ impl Metadata {
             *kept = Some(connection);
             return Ok(answer);
         }
-        let settings = self.settings.lock().await.clone();
-        let mut connection = Connection::open(&settings).await.map_err(|error| unavailable(&error))?;
+        let mut connection = Connection::open(&self.settings()).await.map_err(|error| unavailable(&error))?;
         let answer = connection.send(request, VERSION).await.map_err(|error| unavailable(&error))?;
         *kept = Some(connection);
         Ok(answer)
