@@ -70,8 +70,7 @@ pub(crate) async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
         }
         (Output::Table { wide }, ..) => {
             let columns = columns(args.kind, wide);
-            let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-            output::table(&header, items.iter().map(|item| columns.iter().map(|(_, cell)| cell(item)).collect()).collect())?;
+            output::table(&header(&columns), rows(&columns, &items))?;
             items.iter().filter(|item| condition(item, "status") != "True").try_for_each(explain)
         }
     }
@@ -120,10 +119,9 @@ async fn watch(args: &GetArgs, output: Output) -> Result<(), Failure> {
             }
             Output::Table { wide } => {
                 let columns = columns(args.kind, wide);
-                let rows: Vec<Vec<String>> =
-                    changed.iter().map(|item| columns.iter().map(|(_, cell)| cell(item)).collect()).collect();
+                let rows = rows(&columns, changed);
                 if widths.is_empty() {
-                    let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+                    let header = header(&columns);
                     widths = output::widths(&header, &rows);
                     output::row(&widths, &header)?;
                 }
@@ -219,10 +217,14 @@ fn condition(item: &Value, field: &str) -> String {
     ready_condition(item).map_or_else(|| "-".to_owned(), |ready| text(ready, &format!("/{field}")).to_owned())
 }
 
-/// Since when, in the one unit that says enough.
-pub(crate) fn age(item: &Value) -> String {
-    let Ok(created) = OffsetDateTime::parse(text(item, "/metadata/creationTimestamp"), &Rfc3339) else { return "-".into() };
-    let seconds = (OffsetDateTime::now_utc() - created).whole_seconds().max(0);
+fn age(item: &Value) -> String {
+    since(text(item, "/metadata/creationTimestamp"))
+}
+
+/// How long ago a time of RFC 3339 is, in the one unit that says enough.
+pub(crate) fn since(time: &str) -> String {
+    let Ok(time) = OffsetDateTime::parse(time, &Rfc3339) else { return "-".into() };
+    let seconds = (OffsetDateTime::now_utc() - time).whole_seconds().max(0);
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),
@@ -267,6 +269,14 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
         columns.extend(further);
     }
     columns
+}
+
+fn header(columns: &[Column]) -> Vec<&'static str> {
+    columns.iter().map(|(name, _)| *name).collect()
+}
+
+fn rows<'a>(columns: &[Column], items: impl IntoIterator<Item = &'a Value>) -> Vec<Vec<String>> {
+    items.into_iter().map(|item| columns.iter().map(|(_, cell)| cell(item)).collect()).collect()
 }
 
 fn explain(item: &Value) -> Result<(), Failure> {

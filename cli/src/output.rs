@@ -212,7 +212,7 @@ pub(crate) fn row(widths: &[usize], cells: &[impl AsRef<str>]) -> Result<(), Fai
 }
 
 /// What others wrote can't steer the terminal from a cell, nor begin a new row.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     printable(text).replace(['\n', '\t'], " ")
 }
 

@@ -144,8 +144,7 @@ impl List {
                         let (reason, to, state) =
                             (reason(&letter), recipient(&letter), state(letter.state(), &letter.replayed_as));
                         let since = system_time(letter.dead_at).map(payload::time_in_seconds).unwrap_or_default();
-                        let topic = payload::printable(letter.topic.as_bytes());
-                        vec![letter.id, reason, letter.sender, to, topic, letter.size.to_string(), since, state]
+                        vec![letter.id, reason, letter.sender, to, letter.topic, letter.size.to_string(), since, state]
                     })
                     .collect(),
             ),
@@ -181,11 +180,11 @@ impl Get {
                     ("reason", reason(&letter)),
                     ("from", letter.sender.clone()),
                     ("to", recipient(&letter)),
-                    ("topic", payload::printable(letter.topic.as_bytes())),
+                    ("topic", letter.topic.clone()),
                     ("sent", time(letter.sent_at)),
                     ("since", time(letter.dead_at)),
                     ("state", state(letter.state(), &letter.replayed_as)),
-                    ("content type", payload::printable(message.content_type.as_bytes())),
+                    ("content type", message.content_type.clone()),
                 ];
                 for (name, value) in facts {
                     output::line(format_args!("{name:<12}   {value}"))?;

@@ -13,7 +13,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::output::{self, Exit, Failure};
 
 /// The most that can be sent inline.
-const MOST: u64 = 1 << 20;
+pub(super) const MOST: u64 = 1 << 20;
 
 /// What `DATA` stands for: itself, `-` the standard input, `@file` a file, `@@text` a text that begins with `@`.
 pub(super) fn data(argument: &str) -> Result<Vec<u8>, Failure> {
@@ -153,8 +153,12 @@ pub(super) fn attach(view: &mut Value, payload: &[u8]) {
 
 /// A message for a terminal. Further lines of its payload are indented: none of them looks like another message.
 pub(super) fn received(message: &acb_proto::v1::Message) -> String {
-    let one_line = |text: &str| output::printable(text).replace(['\n', '\t'], " ");
-    format!("{}  {}  {}", one_line(&message.from), one_line(&message.topic), printable(&message.payload).replace('\n', "\n    "))
+    format!(
+        "{}  {}  {}",
+        output::cell(&message.from),
+        output::cell(&message.topic),
+        printable(&message.payload).replace('\n', "\n    ")
+    )
 }
 
 /// A payload for a terminal.

@@ -65,8 +65,7 @@ impl Unread {
                     .map(|message| {
                         let kind = payload::kind(&message);
                         let sent = system_time(message.sent_at).map(payload::time_in_seconds).unwrap_or_default();
-                        let topic = payload::printable(message.topic.as_bytes());
-                        vec![message.id, message.from, topic, kind, message.payload.len().to_string(), sent]
+                        vec![message.id, message.from, message.topic, kind, message.payload.len().to_string(), sent]
                     })
                     .collect(),
             ),

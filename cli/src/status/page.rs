@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    get::age,
+    get::since,
     output::{self, Failure},
     standalone::{ready_condition, text},
 };
@@ -64,11 +64,6 @@ pub(super) struct Event {
     pub(super) message: String,
 }
 
-/// As `age` reads it.
-fn since(created_at: &str) -> String {
-    age(&serde_json::json!({"metadata": {"creationTimestamp": created_at}}))
-}
-
 impl TenantStatus {
     /// For people.
     pub(super) fn show(&self) -> Result<(), Failure> {
@@ -82,7 +77,7 @@ impl TenantStatus {
             ("tenant", at("/metadata/name")),
             ("id", at("/status/tenantId")),
             ("tier", at("/spec/tier")),
-            ("age", age(&self.tenant)),
+            ("age", since(&at("/metadata/creationTimestamp"))),
             ("namespaces", format!("{} (agents), {} (hub)", at("/status/namespace"), at("/status/hubNamespace"))),
             ("endpoints", if endpoints.is_empty() { "-".to_owned() } else { endpoints.join(", ") }),
             ("hub", format!("{} of {} replicas are ready", self.hub.ready, self.hub.replicas)),

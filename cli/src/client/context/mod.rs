@@ -14,7 +14,7 @@ use acb_sdk::{Code, Context, system_time};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 
-use self::view::{named, scope, shown, updated, view};
+use self::view::{named, scope, updated, view};
 use super::{Target, payload, refused};
 use crate::output::{self, Exit, Failure, Output};
 
@@ -133,8 +133,8 @@ impl Get {
             rows.push(("expires", time(context.expires_at)));
         }
         let metadata: std::collections::BTreeMap<_, _> = context.metadata.iter().collect();
-        let metadata = metadata.into_iter().map(|(key, value)| vec![format!("metadata {}", shown(key)), shown(value)]);
-        let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), shown(&value)]).chain(metadata).collect();
+        let metadata = metadata.into_iter().map(|(key, value)| vec![format!("metadata {key}"), value.clone()]);
+        let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).chain(metadata).collect();
         output::table(&["FIELD", "VALUE"], rows)?;
         match &context.payload_ref {
             Some(_) => output::line(format_args!("\nIts payload is streamed: fetch it with `acb context pull {}`.", context.id)),

@@ -6,15 +6,17 @@ use std::{
 };
 
 use super::{
-    super::{Target, payload, refused},
+    super::{
+        Target,
+        payload::{self, MOST as INLINE},
+        refused,
+    },
     description::Description,
     push,
     view::view,
 };
 use crate::output::{self, Exit, Failure, Output};
 
-/// What a context may hold inline.
-const INLINE: u64 = 1 << 20;
 /// What can be streamed into one.
 const MOST: u64 = 100 << 20;
 

@@ -24,11 +24,6 @@ pub(super) fn updated(context: &Context) -> String {
     system_time(context.updated_at).map(payload::time).unwrap_or_default()
 }
 
-/// What others wrote, on one line of a terminal.
-pub(super) fn shown(text: &str) -> String {
-    payload::printable(text.as_bytes()).replace(['\n', '\t'], " ")
-}
-
 /// A context as JSON, without its payload.
 pub(super) fn view(context: &Context) -> Value {
     let scope = context.access.as_ref().map(|access| access.scope().as_str_name().trim_start_matches("SCOPE_").to_lowercase());
