@@ -54,6 +54,8 @@ fn what_must_be_given_is_asked_for() {
         ("bus.kind=kafka,bus.bootstrapServers=kafka,postgres.host=p", "bootstrapServers"),
         ("bus.kind=postgres,postgres.host=p,replicaz=3", "replicaz"),
         ("bus.kind=postgres,postgres.host=p,tiers.Gold.replicas=3", "Gold"),
+        ("bus.kind=postgres,postgres.host=p,tiers.Free.tenant.maxAgnets=3", "maxAgnets"),
+        ("bus.kind=postgres,postgres.host=p,tiers.Free.agentCeiling.maxAgents=3", "maxAgents"),
     ] {
         let error = template(&["--set", values]).unwrap_err();
         assert!(error.contains(wanted), "{values}: {error}");

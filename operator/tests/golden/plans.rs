@@ -1,3 +1,4 @@
+use acb_crds::tenant::GatewayRef;
 use acb_operator::{
     agent::{self, StoredApiKey},
     effect::{kubernetes::ObjectKey, postgres_observe::LoginState},
@@ -171,7 +172,7 @@ fn hub(world: &mut tenant::World) -> &mut Value {
 fn an_autoscaler_decides_within_its_range() {
     let platform = platform();
     let text = |hub: &str| tenancy(&tenant_text("acme", &format!("{{tier: Professional, hub: {hub}}}")));
-    let ranged = text("{minReplicas: 2, maxReplicas: 5}");
+    let ranged = text("{autoscaling: {minReplicas: 2, maxReplicas: 5}}");
     let mut world = converged(&ranged, &platform);
     assert_eq!(hub(&mut world)["spec"]["replicas"], 2);
     // It scales: nothing to do.
@@ -209,9 +210,9 @@ fn a_gateway_gets_a_route_and_a_certificate_with_its_name() {
     let tenancy = sample("acme.yaml");
     let mut world = converged(&tenancy, &platform);
     let mut tenant = first(&tenancy);
-    let gateway =
-        acb_crds::tenant::Gateway { name: "edge".into(), namespace: "gateways".into(), hostname: "acme.example".into() };
-    tenant.spec.hub.as_mut().unwrap().gateway = Some(gateway);
+    let gateway = GatewayRef { name: "edge".into(), namespace: "gateways".into(), section_name: Some("agents".into()) };
+    let hub = tenant.spec.hub.as_mut().unwrap();
+    (hub.gateway_ref, hub.hostnames) = (Some(gateway), vec!["acme.example".into(), "acme.example.org".into()]);
     let routed = plan(&tenant, &world, &platform);
     let text = routed.to_string();
     assert!(text.contains("+ TLSRoute acbhub-acme/hub") && text.contains("+ NetworkPolicy acbhub-acme/agents-to-hub"), "{text}");
@@ -234,7 +235,7 @@ fn a_gateway_gets_a_route_and_a_certificate_with_its_name() {
 #[test]
 fn a_namespace_that_the_platform_gave_is_marked_and_released_and_never_removed() {
     let platform = platform();
-    let text = "{tier: Free, namespace: team-a, deletionPolicy: Delete, admins: [{kind: Group, name: team-a}]}";
+    let text = "{tier: Free, agentNamespace: team-a, deletionPolicy: Delete, admins: [{kind: Group, name: team-a}]}";
     let mut given = tenancy(&tenant_text("acme", text));
     let mut world = world(&given);
     let namespace =
@@ -334,7 +335,7 @@ fn a_type_that_an_agent_publishes_gets_a_topic() {
     let platform = platform();
     let world = converged(&sample("globex.yaml"), &platform);
     let text = tenant_text("globex", "{tier: Starter, hub: {replicas: 2}, contextTypes: [{name: documents}, {name: reports}]}")
-        + &agent_text("acb-globex", "analyst", "{role: agent-full, publishes: [notes]}");
+        + &agent_text("acb-globex", "analyst", "{role: AgentFull, publishes: [notes]}");
     let mut after = tenancy(&text);
     after.quotas = sample("globex.yaml").quotas;
     let world = acb_operator::tenant::World { tenancy: after.clone(), ..world };
@@ -530,7 +531,7 @@ fn a_quota_changes_the_tenant() {
     let platform = platform();
     let mut world = converged(&sample("globex.yaml"), &platform);
     world.tenancy.quotas[0].spec.limits.storage_bytes = Some(1_000);
-    let quota = quota_text("acb-globex", "few", "{maxAgents: 5}");
+    let quota = quota_text("acb-globex", "few", "{limits: {maxAgents: 5}}");
     world.tenancy.quotas.extend(tenancy(&quota).quotas);
     holds("quota-changed", &plan(&first(&world.tenancy), &world, &platform));
 }
@@ -588,7 +589,7 @@ fn a_smaller_quota_of_kafka_comes_first() {
     world.kafka.known_mut().unwrap().quota = more;
     let mut tenant = first(&given);
     tenant.spec.hub.as_mut().unwrap().ingress_peers =
-        serde_json::from_value(serde_json::json!([{"cidr": "10.0.0.0/8"}])).unwrap();
+        serde_json::from_value(serde_json::json!([{"ipBlock": {"cidr": "10.0.0.0/8"}}])).unwrap();
     let steps = plan(&tenant, &world, &platform);
     let quotas: Vec<usize> =
         steps.steps.iter().enumerate().filter(|(_, step)| step.to_string().contains("kafka quota")).map(|(at, _)| at).collect();

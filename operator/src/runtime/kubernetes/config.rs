@@ -48,6 +48,8 @@ struct File {
     postgres: PlatformPostgres,
     hub_image: String,
     #[serde(default)]
+    hub_image_repositories: Vec<String>,
+    #[serde(default)]
     extra_tls_names: Vec<String>,
     #[serde(default)]
     tiers: TierOverrides,
@@ -138,6 +140,7 @@ impl Config {
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
+        platform.hub_image_repositories = Some(file.hub_image_repositories);
         namespace.clone_into(&mut platform.operator_namespace);
         let kafka = match file.bus {
             Bus::Postgres {} if file.kafka.is_some() => return wrong("kafka: is for bus.kind kafka"),
@@ -285,6 +288,9 @@ mod tests {
             (format!("{POSTGRES}colour: red\n"), "colour"),
             (format!("{POSTGRES}resyncSeconds: 1\n"), "resyncSeconds"),
             (format!("{POSTGRES}concurrency: 0\n"), "concurrency"),
+            (format!("{POSTGRES}tiers: {{Free: {{tenant: {{maxAgnets: 1}}}}}}\n"), "maxAgnets"),
+            (format!("{POSTGRES}tiers: {{Free: {{agentDefault: {{maxAgents: 1}}}}}}\n"), "maxAgents"),
+            (format!("{POSTGRES}tiers: {{Free: {{agentCeiling: {{storageBytes: much}}}}}}\n"), "much"),
             (format!("{POSTGRES}kafka: {{replicationFactor: 1}}\n"), "bus.kind"),
             (POSTGRES.replace("verify-full", "maybe"), "sslMode"),
             (POSTGRES.replace("acb-hub:0.1.0", "''"), "hubImage"),
