@@ -1,5 +1,6 @@
 //! What the operator was told about the platform that it serves.
 
+use acb_crds::tenant::LocalObjectReference;
 use serde::{Deserialize, Serialize};
 
 use crate::tier::TierOverrides;
@@ -19,6 +20,8 @@ pub struct Platform {
     pub hub_image: String,
     /// Repositories beside that image's, of which a Tenant may name an image for its own hub. `None`: of any, where no image is run.
     pub hub_image_repositories: Option<Vec<String>>,
+    /// Secrets in each hub's namespace with the logins of registries. Who puts them there is not the operator.
+    pub hub_image_pull_secrets: Vec<LocalObjectReference>,
     /// The operator's own namespace, which holds the tenants' authorities.
     pub operator_namespace: String,
     /// Names beside the Service's that hubs are reached by, such as `localhost`.
@@ -67,6 +70,7 @@ impl Platform {
             postgres_authorities: None,
             hub_image: format!("acb-hub:{}", env!("CARGO_PKG_VERSION")),
             hub_image_repositories: None,
+            hub_image_pull_secrets: Vec::new(),
             operator_namespace: "acb-system".to_owned(),
             extra_tls_names: Vec::new(),
             tiers: TierOverrides::new(),

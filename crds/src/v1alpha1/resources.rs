@@ -15,7 +15,7 @@ use super::quantity::Quantity;
     validation = Rule::new("!has(self.requests) || self.requests.all(name, name in ['cpu', 'memory', 'ephemeral-storage'])")
         .message("a hub requests cpu, memory and ephemeral-storage, and nothing else"),
     validation = Rule::new("!has(self.limits) || self.limits.all(name, name in ['cpu', 'memory', 'ephemeral-storage'])")
-        .message("a hub has limits of cpu, memory and ephemeral-storage, and of nothing else")
+        .message("a hub has limits of cpu, memory and ephemeral-storage, and nothing else")
 )]
 pub struct ResourceRequirements {
     /// What the scheduler reserves for each replica: `cpu`, `memory` and `ephemeral-storage`. Where a limit alone is set, that much.

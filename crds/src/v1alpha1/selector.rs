@@ -67,3 +67,30 @@ impl LabelSelectorRequirement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_requirement_is_met_as_kubernetes_decides() {
+        let labels = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
+        for (key, operator, values, there, elsewhere) in [
+            ("team", "In", &["a", "b"][..], true, false),
+            ("team", "In", &["b"], false, false),
+            ("team", "NotIn", &["b"], true, true),
+            ("team", "NotIn", &["a"], false, true),
+            ("team", "Exists", &[], true, false),
+            ("team", "DoesNotExist", &[], false, true),
+        ] {
+            let requirement = json!({"key": key, "operator": operator, "values": values});
+            let requirement: LabelSelectorRequirement = serde_json::from_value(requirement).unwrap();
+            let met = (requirement.is_met_by(&labels), requirement.is_met_by(&BTreeMap::new()));
+            assert_eq!(met, (there, elsewhere), "{operator} {values:?}");
+        }
+    }
+}

@@ -216,9 +216,14 @@ pub struct Hub {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 500),
-        regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9._:/]*[A-Za-z0-9])?(@sha256:[0-9a-f]{64})?$")
+        regex(pattern = r"^[a-z0-9]([-a-z0-9._:/]*[a-z0-9])?(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[0-9a-f]{64})?$")
     )]
     pub image: Option<String>,
+    /// Secrets in the hub's namespace with the logins of registries, for its image. They are the platform's to put there; those that it names for all hubs count, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
     /// What the pods of the hub carry beside what they need: labels, annotations, a priority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
@@ -285,6 +290,15 @@ impl ServiceType {
             Self::LoadBalancer => "LoadBalancer",
         }
     }
+}
+
+/// An object of the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalObjectReference {
+    /// Name of the object that is meant.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
 }
 
 /// What the pods of a hub carry beside what they need.

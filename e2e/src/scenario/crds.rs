@@ -156,14 +156,30 @@ fn by_hand() -> Vec<(&'static str, Value, &'static str)> {
             tenant("a", with("hub", json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}))),
             "more than maxReplicas",
         ),
+        (
+            "pods beside the hub",
+            tenant("a", with("hub", json!({"ingressPeers": [{"podSelector": {}}]}))),
+            "either namespaceSelector",
+        ),
+        (
+            "a label that the hub is found by",
+            tenant("a", with("hub", json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "x"}}}))),
+            "choose others",
+        ),
+        (
+            "a device for a hub",
+            tenant("a", with("hub", json!({"resources": {"limits": {"example.com/gpu": 1}}}))),
+            "nothing else",
+        ),
+        ("a name without a Gateway", tenant("a", with("hub", json!({"hostnames": ["a.example"]}))), "gatewayRef and hostnames"),
         ("a peer of nothing", tenant("a", with("hub", json!({"ingressPeers": [{}]}))), "either namespaceSelector"),
         (
             "a peer of both",
             tenant("a", with("hub", json!({"ingressPeers": [{"namespaceSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}))),
             "either namespaceSelector",
         ),
-        ("Kubernetes' namespace", tenant("a", with("namespace", json!("kube-system"))), "belongs to Kubernetes"),
-        ("another hub's namespace", tenant("a", with("namespace", json!("acbhub-b"))), "belongs to Kubernetes"),
+        ("Kubernetes' namespace", tenant("a", with("agentNamespace", json!("kube-system"))), "belongs to Kubernetes"),
+        ("another hub's namespace", tenant("a", with("agentNamespace", json!("acbhub-b"))), "belongs to Kubernetes"),
         (
             "a user in a namespace",
             tenant("a", with("admins", json!([{"kind": "User", "name": "x", "namespace": "y"}]))),

@@ -22,6 +22,8 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     // What comes after installs them from the chart.
     kubectl.run(&["delete", "--wait", "--timeout=60s", "--filename", &folder])?;
     kubectl.run(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"])?;
+    // kubectl remembers for minutes which versions there are: the next scenario would ask for one that is gone.
+    kubectl.run(&["api-resources", "--cached=false"])?;
     result
 }
 

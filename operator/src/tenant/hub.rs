@@ -1,5 +1,7 @@
 //! A tenant's hub as objects: what it is given is the contract in `docs/architecture.md`.
 
+use std::collections::BTreeSet;
+
 use acb_crds::{names::objects, quantity::Quantity, resources::ResourceRequirements};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -242,6 +244,10 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
         pod["affinity"] = json!(affinity);
     }
     let template = tenant.hub.pod_template.clone().unwrap_or_default();
+    let pull_secrets: BTreeSet<_> = platform.hub_image_pull_secrets.iter().chain(&tenant.hub.image_pull_secrets).collect();
+    if !pull_secrets.is_empty() {
+        pod["imagePullSecrets"] = json!(pull_secrets);
+    }
     if let Some(class) = &template.priority_class_name {
         pod["priorityClassName"] = json!(class);
     }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use acb_crds::tenant::LocalObjectReference;
 use serde::Deserialize;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use zeroize::Zeroizing;
@@ -49,6 +50,8 @@ struct File {
     hub_image: String,
     #[serde(default)]
     hub_image_repositories: Vec<String>,
+    #[serde(default)]
+    hub_image_pull_secrets: Vec<LocalObjectReference>,
     #[serde(default)]
     extra_tls_names: Vec<String>,
     #[serde(default)]
@@ -141,6 +144,7 @@ impl Config {
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
         platform.hub_image_repositories = Some(file.hub_image_repositories);
+        platform.hub_image_pull_secrets = file.hub_image_pull_secrets;
         namespace.clone_into(&mut platform.operator_namespace);
         let kafka = match file.bus {
             Bus::Postgres {} if file.kafka.is_some() => return wrong("kafka: is for bus.kind kafka"),
