@@ -130,6 +130,13 @@ pub fn selector(tenant: &ValidatedTenant) -> Value {
     })
 }
 
+/// What everything of ACB's carries, and by which the pods are found.
+fn pod_labels(tenant: &ValidatedTenant) -> Value {
+    let mut labels = labels(tenant, "hub");
+    labels["app.kubernetes.io/instance"] = json!(tenant.name.as_str());
+    labels
+}
+
 fn probe(path: &str, period: u32) -> Value {
     json!({"httpGet": {"path": path, "port": "ops"}, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": 3})
 }
@@ -227,13 +234,15 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
         "topologySpreadConstraints": spread(tenant),
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": volumes,
     });
+    if let Some(user) = platform.run_as_user {
+        for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+            pod["securityContext"][field] = json!(user);
+        }
+    }
     if !tenant.hub.node_selector.is_empty() {
         pod["nodeSelector"] = json!(tenant.hub.node_selector);
     }
@@ -258,7 +267,7 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
             "selector": {"matchLabels": selector(tenant)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
-                "metadata": {"labels": labels(tenant, "hub"), "annotations": {"acb.dev/config": config}},
+                "metadata": {"labels": pod_labels(tenant), "annotations": {"acb.dev/config": config}},
                 "spec": pod,
             },
         },
