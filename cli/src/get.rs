@@ -299,7 +299,7 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
     let namespace: Column = ("NAMESPACE", |item| shown(item, "/metadata/namespace"));
     let ready: Column = ("READY", |item| condition(item, "status"));
     let reason: Column = ("REASON", |item| condition(item, "reason"));
-    let agents: Column = ("AGENTS", |item| shown(item, "/status/agents"));
+    let agents: Column = ("AGENTS", |item| shown(item, "/status/agentCount"));
     let message: Column = ("MESSAGE", |item| condition(item, "message"));
     let age: Column = ("AGE", age);
     let (mut columns, further): (Vec<Column>, Vec<Column>) = match kind {

@@ -21,7 +21,7 @@ request.userInfo.username.startsWith('system:serviceaccount:') && request.userIn
 
 {{/* What a Quota is about, in CEL: of {variable}. */}}
 {{- define "acb.quotaScope" -}}
-has({{ . }}.spec.selector) && type({{ . }}.spec.selector) == type({}) && ['matchLabels', 'names', 'groups', 'types'].exists(field, field in {{ . }}.spec.selector && size({{ . }}.spec.selector[field]) > 0) ? 'agent' : 'tenant'
+has({{ . }}.spec.selector) && type({{ . }}.spec.selector) == type({}) && ['matchLabels', 'matchExpressions', 'names', 'groups', 'types'].exists(field, field in {{ . }}.spec.selector && size({{ . }}.spec.selector[field]) > 0) ? 'agent' : 'tenant'
 {{- end }}
 
 {{/* Whether an optional kind is made: {enabled, kind, context}. */}}

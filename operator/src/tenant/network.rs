@@ -65,11 +65,8 @@ fn policy(tenant: &ValidatedTenant, name: &str, namespace: &str, component: &str
 fn agents(tenant: &ValidatedTenant) -> Vec<Value> {
     let pods_of = |namespace: &str| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}});
     let mut peers = vec![pods_of(&tenant.namespace)];
-    peers.extend(tenant.hub.gateway.iter().map(|gateway| pods_of(&gateway.namespace)));
-    for peer in &tenant.hub.ingress_peers {
-        peers.extend(peer.namespace.as_deref().map(pods_of));
-        peers.extend(peer.cidr.as_ref().map(|cidr| json!({"ipBlock": {"cidr": cidr}})));
-    }
+    peers.extend(tenant.hub.gateway_ref.iter().map(|gateway| pods_of(&gateway.namespace)));
+    peers.extend(tenant.hub.ingress_peers.iter().map(|peer| json!(peer)));
     peers
 }
 
@@ -95,13 +92,17 @@ fn platform_egress(platform: &Platform) -> Vec<Value> {
 /// A route of the Gateway API that hands TLS connections for the hub's name through to it, where the spec asks for one.
 #[must_use]
 pub fn tls_route(tenant: &ValidatedTenant) -> Option<Value> {
-    tenant.hub.gateway.as_ref().map(|gateway| {
+    tenant.hub.gateway_ref.as_ref().map(|gateway| {
+        let mut parent = json!({"name": gateway.name, "namespace": gateway.namespace});
+        if let Some(listener) = &gateway.section_name {
+            parent["sectionName"] = json!(listener);
+        }
         json!({
             "apiVersion": TLS_ROUTE.0, "kind": TLS_ROUTE.1,
             "metadata": {"name": objects::HUB, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, "hub")},
             "spec": {
-                "parentRefs": [{"name": gateway.name, "namespace": gateway.namespace}],
-                "hostnames": [gateway.hostname],
+                "parentRefs": [parent],
+                "hostnames": tenant.hub.hostnames,
                 "rules": [{"backendRefs": [{"name": objects::HUB, "port": GRPC_PORT}]}],
             },
         })

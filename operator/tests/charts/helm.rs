@@ -104,6 +104,8 @@ fn what_must_be_given_is_asked_for() {
         ("bus.kind=postgres,postgres.host=p,runAsUser=0", "runAsUser"),
         ("bus.kind=postgres,postgres.host=p,image.digest=latest", "digest"),
         ("bus.kind=postgres,postgres.host=p,podLabels.app\\.kubernetes\\.io/name=mine", "use another key"),
+        ("bus.kind=postgres,postgres.host=p,tiers.Free.tenant.maxAgnets=3", "maxAgnets"),
+        ("bus.kind=postgres,postgres.host=p,tiers.Free.agentCeiling.maxAgents=3", "maxAgents"),
     ] {
         let error = template(&["--set", values]).unwrap_err();
         assert!(error.contains(wanted), "{values}: {error}");

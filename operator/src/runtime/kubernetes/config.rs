@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use acb_crds::tenant::LocalObjectReference;
 use serde::Deserialize;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use zeroize::Zeroizing;
@@ -51,6 +52,10 @@ struct File {
     dns_ports: Vec<u16>,
     #[serde(default = "run_as_user")]
     run_as_user: Option<u32>,
+    #[serde(default)]
+    hub_image_repositories: Vec<String>,
+    #[serde(default)]
+    hub_image_pull_secrets: Vec<LocalObjectReference>,
     #[serde(default)]
     extra_tls_names: Vec<String>,
     #[serde(default)]
@@ -159,6 +164,8 @@ impl Config {
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
         (platform.dns_ports, platform.run_as_user) = (file.dns_ports, file.run_as_user);
+        platform.hub_image_repositories = Some(file.hub_image_repositories);
+        platform.hub_image_pull_secrets = file.hub_image_pull_secrets;
         namespace.clone_into(&mut platform.operator_namespace);
         let kafka = match file.bus {
             Bus::Postgres {} if file.kafka.is_some() => return wrong("kafka: is for bus.kind kafka"),
@@ -314,6 +321,9 @@ mod tests {
             (format!("{POSTGRES}dnsPorts: []\n"), "dnsPorts"),
             (format!("{POSTGRES}runAsUser: 0\n"), "runAsUser"),
             (format!("{POSTGRES}concurrency: 0\n"), "concurrency"),
+            (format!("{POSTGRES}tiers: {{Free: {{tenant: {{maxAgnets: 1}}}}}}\n"), "maxAgnets"),
+            (format!("{POSTGRES}tiers: {{Free: {{agentDefault: {{maxAgents: 1}}}}}}\n"), "maxAgents"),
+            (format!("{POSTGRES}tiers: {{Free: {{agentCeiling: {{storageBytes: much}}}}}}\n"), "much"),
             (format!("{POSTGRES}kafka: {{replicationFactor: 1}}\n"), "bus.kind"),
             (POSTGRES.replace("verify-full", "maybe"), "sslMode"),
             (POSTGRES.replace("acb-hub:0.1.0", "''"), "hubImage"),
