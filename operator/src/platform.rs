@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::tier::TierOverrides;
 
+/// Where DNS listens unless the platform says otherwise.
+pub const DNS_PORTS: [u16; 1] = [53];
+/// The user of the images.
+pub const RUN_AS_USER: u32 = 65_532;
+
 /// The platform, the same for every tenant of this operator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Platform {
@@ -18,6 +23,10 @@ pub struct Platform {
     pub postgres_authorities: Option<String>,
     /// The hub's image.
     pub hub_image: String,
+    /// At which the pods of the cluster's DNS listen.
+    pub dns_ports: Vec<u16>,
+    /// User and group of the hubs' pods; without one the cluster chooses, as OpenShift does.
+    pub run_as_user: Option<u32>,
     /// Repositories beside that image's, of which a Tenant may name an image for its own hub. `None`: of any, where no image is run.
     pub hub_image_repositories: Option<Vec<String>>,
     /// Secrets in each hub's namespace with the logins of registries. Who puts them there is not the operator.
@@ -69,6 +78,8 @@ impl Platform {
             postgres,
             postgres_authorities: None,
             hub_image: format!("acb-hub:{}", env!("CARGO_PKG_VERSION")),
+            dns_ports: DNS_PORTS.to_vec(),
+            run_as_user: Some(RUN_AS_USER),
             hub_image_repositories: None,
             hub_image_pull_secrets: Vec::new(),
             operator_namespace: "acb-system".to_owned(),

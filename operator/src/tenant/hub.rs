@@ -132,6 +132,13 @@ pub fn selector(tenant: &ValidatedTenant) -> Value {
     })
 }
 
+/// What everything of ACB's carries, and by which the pods are found.
+fn pod_labels(tenant: &ValidatedTenant) -> Value {
+    let mut labels = labels(tenant, "hub");
+    labels["app.kubernetes.io/instance"] = json!(tenant.name.as_str());
+    labels
+}
+
 fn probe(path: &str, period: u32) -> Value {
     json!({"httpGet": {"path": path, "port": "ops"}, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": 3})
 }
@@ -227,13 +234,15 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
         "topologySpreadConstraints": spread(tenant),
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": volumes,
     });
+    if let Some(user) = platform.run_as_user {
+        for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+            pod["securityContext"][field] = json!(user);
+        }
+    }
     if !tenant.hub.node_selector.is_empty() {
         pod["nodeSelector"] = json!(tenant.hub.node_selector);
     }
@@ -252,8 +261,8 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
         pod["priorityClassName"] = json!(class);
     }
     // What is ACB's own comes last: the pods are found by it.
+    let own = pod_labels(tenant);
     let mut pod_labels = json!(template.labels);
-    let own = labels(tenant, "hub");
     if let (Some(pod_labels), Value::Object(own)) = (pod_labels.as_object_mut(), own) {
         pod_labels.extend(own);
     }

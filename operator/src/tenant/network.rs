@@ -15,8 +15,6 @@ use crate::platform::{Platform, PlatformBus};
 /// The label of namespaces whose pods may scrape the hubs. Only the platform may set it.
 pub const MONITORING_LABEL: &str = "acb.dev/monitoring";
 
-const DNS_PORT: u16 = 53;
-
 /// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL and Kafka only. In the
 /// tenant's own namespace nobody else's pods get in; where its agents connect to is theirs: they call models and tools that ACB does not
 /// know of. A namespace that the platform gave is left as it is.
@@ -81,7 +79,8 @@ fn platform_egress(platform: &Platform) -> Vec<Value> {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         postgres["to"] = json!([{"ipBlock": {"cidr": format!("{address}/{bits}")}}]);
     }
-    let mut egress = vec![json!({"ports": [{"port": DNS_PORT, "protocol": "UDP"}, tcp(DNS_PORT)]}), postgres];
+    let dns = platform.dns_ports.iter().flat_map(|port| [json!({"port": port, "protocol": "UDP"}), tcp(*port)]);
+    let mut egress = vec![json!({"ports": dns.collect::<Vec<_>>()}), postgres];
     if let PlatformBus::Kafka { bootstrap_servers, .. } = &platform.bus {
         let ports: BTreeSet<u16> =
             bootstrap_servers.split(',').filter_map(|broker| broker.trim().rsplit_once(':')?.1.parse().ok()).collect();

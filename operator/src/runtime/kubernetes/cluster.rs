@@ -1,6 +1,9 @@
 //! What reconciling takes on a cluster, for one leader's term.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use acb_crds::{
     names::{TenantName, objects::HUB},
@@ -25,6 +28,7 @@ use crate::{
         kafka_access::KafkaAccess,
         kubernetes::{ObjectKey, Objects},
     },
+    orphans::OrphanReport,
     platform::Platform,
     reconcile::{
         deletion::Ending,
@@ -50,6 +54,8 @@ pub(super) struct Cluster {
     pub(super) closing: CancellationToken,
     /// Told when a deletion was let go with something left behind.
     pub(super) left_behind: Notify,
+    /// What the last sweep found and left.
+    pub(super) orphans: Mutex<OrphanReport>,
 }
 
 /// The key of a resource.

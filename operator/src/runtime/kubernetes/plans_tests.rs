@@ -39,6 +39,7 @@ use super::{
 };
 use crate::{
     effect::{fence::Fence, postgres_inventory},
+    orphans::{OrphanReport, System},
     preview::{
         Found, Report,
         question::{AUDIENCE, MAX_OBJECTS, Question},
@@ -52,7 +53,7 @@ type Listed = Arc<Mutex<Option<Vec<Value>>>>;
 /// What a user may do. `tina` is the admin of a tenant, `petra` plans and applies nothing, `ed` edits everything.
 fn allows(user: &str, verb: &str, namespace: &str) -> bool {
     match user {
-        "ed" => matches!(verb, "get" | "patch" | "create"),
+        "ed" => matches!(verb, "get" | "list" | "patch" | "create"),
         "petra" => matches!(verb, "plan" | "get"),
         "tina" => matches!(verb, "get" | "patch" | "create") && namespace == "acb-acme",
         _ => false,
@@ -148,6 +149,7 @@ impl World {
             events: events::publish(recorder),
             closing: closing.clone(),
             left_behind: Notify::new(),
+            orphans: Mutex::default(),
         };
         let (leading, leader) = watch::channel(Some(Arc::new(cluster)));
         Self { listed, plans: Plans::new(requests, leader), cache, sent, closing, leading, _folder: folder }
@@ -398,6 +400,23 @@ async fn a_sweep_shuts_what_belongs_to_nobody_and_nothing_else() {
     let text = metrics.text().unwrap();
     for line in ["acb_operator_orphans{system=\"postgres\"} 0", "acb_operator_orphans_finished_total{system=\"postgres\"} 1"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_sweep_left_is_told_to_those_who_may_list_tenants() {
+    // PostgreSQL does not answer, and so nothing is said of it.
+    let world = World::new(1);
+    world.put(&tenant("acme", &json!({"tier": "Free"})));
+    let before = world.plans.orphans(&world.plans.admit("ed").await.unwrap()).await.unwrap();
+    assert_eq!(before, OrphanReport::default());
+    let cluster = world.leading.borrow().clone().unwrap();
+    assert!(!sweep::once(&cluster, &Metrics::default(), &mut BTreeMap::new()).await);
+    let told = world.plans.orphans(&world.plans.admit("ed").await.unwrap()).await.unwrap();
+    assert!(told.looked_at.is_some() && told.away == [System::Postgres] && told.orphans.is_empty(), "{told:?}");
+    for token in ["tina", "stranger"] {
+        let refusal = world.plans.orphans(&world.plans.admit(token).await.unwrap()).await.unwrap_err();
+        assert!(matches!(&refusal, Refusal::Forbidden(why) if why.contains("tenants.acb.dev")), "{refusal:?}");
     }
 }
 
