@@ -140,14 +140,14 @@ pub struct Toleration {
     pub key: Option<String>,
     /// How the value is compared: `Equal` (where unset) or `Exists`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^(Equal|Exists)$"))]
+    #[schemars(extend("enum" = ["Equal", "Exists"]))]
     pub operator: Option<String>,
     /// Value of the taint, where the operator is `Equal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// Effect of the taint. Empty: taints of every effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^(NoSchedule|PreferNoSchedule|NoExecute)$"))]
+    #[schemars(extend("enum" = ["NoSchedule", "PreferNoSchedule", "NoExecute"]))]
     pub effect: Option<String>,
     /// Seconds that a taint with `NoExecute` is tolerated. Unset: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -63,6 +63,7 @@ fn check(world: &World) -> Result<()> {
     }
     tried += transitions(kubectl, &mut problems)?;
     problems.extend(shadowed(kubectl)?);
+    problems.extend(selected(kubectl)?);
     say(&format!("         {tried} bad values tried"));
     if problems.is_empty() { Ok(()) } else { wrong(format!("{} of {tried}:\n{}", problems.len(), problems.join("\n"))) }
 }
@@ -96,6 +97,30 @@ fn shadowed(kubectl: &Kubectl) -> Result<Vec<String>> {
             problems.push(format!("kubectl takes {name} for {meant:?}, and not for {kind}"));
         }
     }
+    Ok(problems)
+}
+
+/// Fields by which an API server selects.
+fn selected(kubectl: &Kubectl) -> Result<Vec<String>> {
+    let agent = json!({"role": "Observer", "type": "watcher", "suspend": true});
+    let objects = [document("Agent", "selected", &agent), document("Tenant", "selected", &json!({"tier": "Starter"}))];
+    kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
+    let mut problems = Vec::new();
+    for (kind, selector, expected) in [
+        ("agents", "spec.role=Observer,spec.type=watcher,spec.suspend=true", 1),
+        ("agents", "spec.role=Admin", 0),
+        ("agents", "status.tenant=acme", 0),
+        ("tenants", "spec.tier=Starter", 1),
+        ("tenants", "spec.tier!=Starter", 0),
+    ] {
+        let all = kubectl.get(&[&format!("{kind}.acb.dev"), "--all-namespaces", "--field-selector", selector])?;
+        let found = all["items"].as_array().map_or(0, Vec::len);
+        if found != expected {
+            problems.push(format!("{selector} selects {found} {kind}, and not {expected}"));
+        }
+    }
+    kubectl.run(&["delete", "tenants.acb.dev/selected", "--timeout=30s"])?;
+    kubectl.run(&["delete", "agents.acb.dev/selected", "--namespace", NAMESPACE, "--timeout=30s"])?;
     Ok(problems)
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use acb_crds::{
     affinity::{Affinity, NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm, PodAffinity, PodAffinityTerm},
+    common::Toleration,
     network::{IpBlock, NetworkPolicyPeer},
     quantity::Quantity,
     resources::ResourceRequirements,
@@ -44,6 +45,9 @@ pub(super) fn check(hub: &Hub, platform: &Platform, problems: &mut Vec<Problem>)
         check_peer(peer, &format!("spec.hub.ingressPeers[{index}]"), &mut wrong);
     }
     check_labels(&hub.node_selector, "spec.hub.nodeSelector", &mut wrong);
+    for (index, toleration) in hub.tolerations.iter().enumerate() {
+        check_toleration(toleration, &format!("spec.hub.tolerations[{index}]"), &mut wrong);
+    }
     if let Some(affinity) = &hub.affinity {
         check_affinity(affinity, &mut wrong);
     }
@@ -133,6 +137,28 @@ fn check_key(key: &str, at: &str, wrong: &mut Wrong) {
 
 fn no_value(value: &str) -> String {
     format!("{value:?} is no value of a label: use letters, digits and inner dashes, dots and underscores, at most 63")
+}
+
+fn check_toleration(toleration: &Toleration, at: &str, wrong: &mut Wrong) {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (key, value) = (text(&toleration.key), text(&toleration.value));
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    if !key.is_empty() {
+        check_key(&key, &format!("{at}.key"), wrong);
+    } else if !exists {
+        wrong.push(format!("{at}.operator"), "without a key only Exists means something: set it, or name a key".to_owned());
+    }
+    if exists && !value.is_empty() {
+        wrong.push(format!("{at}.value"), "Exists takes no value: remove it".to_owned());
+    } else if !label::is_value(&value) {
+        wrong.push(format!("{at}.value"), no_value(&value));
+    }
+    if toleration.toleration_seconds.is_some() && toleration.effect.as_deref() != Some("NoExecute") {
+        wrong.push(
+            format!("{at}.tolerationSeconds"),
+            "they are for the effect NoExecute alone: set it, or remove them".to_owned(),
+        );
+    }
 }
 
 fn check_affinity(affinity: &Affinity, wrong: &mut Wrong) {
@@ -297,6 +323,27 @@ mod tests {
             json!({"topologyKey": "zone", "labelSelector": selector, "matchLabelKeys": ["c"], "mismatchLabelKeys": ["c"]}),
         ] {
             assert_eq!(pods(bad.clone()).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_toleration_that_an_api_server_would_refuse_is_refused_here() {
+        let of = |toleration: Value| wrong(json!({"tolerations": [toleration]}));
+        for good in [
+            json!({"operator": "Exists"}),
+            json!({"key": "dedicated", "value": "hubs", "effect": "NoSchedule"}),
+            json!({"key": "example.org/dedicated", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}),
+        ] {
+            assert!(of(good.clone()).is_empty(), "{good}");
+        }
+        for (bad, field) in [
+            (json!({"value": "hubs"}), "operator"),
+            (json!({"key": "a b", "operator": "Exists"}), "key"),
+            (json!({"key": "a", "operator": "Exists", "value": "b"}), "value"),
+            (json!({"key": "a", "value": "b c"}), "value"),
+            (json!({"key": "a", "value": "b", "effect": "NoSchedule", "tolerationSeconds": 60}), "tolerationSeconds"),
+        ] {
+            assert_eq!(of(bad.clone()), [format!("spec.hub.tolerations[0].{field}")], "{bad}");
         }
     }
 
