@@ -41,6 +41,11 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 
 /// The condition `Ready` of an object.
 pub(crate) fn ready_condition(object: &Value) -> Option<&Value> {
+    condition(object, "Ready")
+}
+
+/// A condition of an object.
+pub(crate) fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array)?;
-    conditions.iter().find(|condition| condition["type"] == "Ready")
+    conditions.iter().find(|condition| condition["type"] == name)
 }

@@ -30,6 +30,7 @@ use crate::common::{Condition, CredentialStatus, Limits, Resources, Retention, T
         .message("sys, system, default and names that start with kube are reserved: choose another name"),
     printcolumn(name = "Tier", type_ = "string", json_path = ".spec.tier"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Synced", type_ = "string", json_path = ".status.conditions[?(@.type==\"Synced\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agents"),
     printcolumn(name = "Hub", type_ = "string", json_path = ".status.endpoints.grpc[0]"),
@@ -419,10 +420,13 @@ pub struct TenantStatus {
     /// The generation of the spec that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Reconciling`, `Stalled`, and others.
+    /// `Ready` (it can be used), `Synced` (every system has what the spec says), `Reconciling`, `Stalled`, `Degraded`, `Suspended`, and others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// When every system was last seen to have what the spec says, in RFC 3339. Written when something else changes, or when that is no longer so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sync_time: Option<String>,
     /// 20 hex digits: what the tenant is called in PostgreSQL and Kafka.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{deletion::Ending, news::News};
 use crate::{
-    condition::Outcome,
     effect::{EffectError, kafka::KafkaEffect, kubernetes::Objects, postgres::PostgresEffect},
+    observed::ObservedHub,
     platform::Platform,
     tenancy::Tenancy,
     tenant::{
@@ -51,8 +51,8 @@ pub(crate) trait Runtime: Hubs {
     async fn tell(&self, object: &ObjectRef, news: News);
     /// Whether the resource is not looked at, because its document was refused.
     fn is_refused(&self, object: &ObjectRef) -> bool;
-    /// Whether what the plan runs is ready.
-    fn hub(&self, tenant: &ValidatedTenant) -> Outcome;
+    /// How what the plan runs is doing.
+    fn hub(&self, tenant: &ValidatedTenant) -> ObservedHub;
     /// `host:port` of each way to the hub.
     fn endpoints(&self, tenant: &TenantName) -> Vec<String>;
     /// What of a tenant others change each time that it was set right, and who.

@@ -16,14 +16,16 @@ use tracing::{debug, info, warn};
 
 use super::{
     deletion::{self, Attempts, Ending, Patience},
+    last_sync::LastSyncs,
     news,
     runtime::{Database, Runtime},
     schedule::Turn,
 };
 use crate::{
     agent, condition,
-    condition::Outcome,
+    condition::{Basis, Outcome},
     effect::{EffectError, kubernetes},
+    observed::ObservedHub,
     plan::{KafkaStep, Plan, Step},
     quota,
     tenancy::{self, Census, Tenancy},
@@ -34,6 +36,7 @@ use crate::{
 pub(crate) struct Tenancies {
     runtime: Arc<dyn Runtime>,
     attempts: Attempts,
+    last_syncs: LastSyncs,
 }
 
 /// PostgreSQL, or why it can't be used now.
@@ -45,10 +48,11 @@ pub(crate) fn reference(kind: Kind, metadata: &ObjectMeta) -> ObjectRef {
     ObjectRef { kind, namespace, name: metadata.name.clone().unwrap_or_default() }
 }
 
-/// A status with other conditions alone: what was found before stays said.
+/// A status with other conditions of how far it came: what else was found before stays said.
 pub(crate) fn with_conditions(mut status: Value, generation: Option<i64>, outcome: &Outcome) -> Value {
     let previous: Vec<Condition> = conditions(&status);
-    let wanted = condition::conditions(outcome, false, &[]);
+    let mut wanted = condition::conditions(outcome, &Basis { generation, previous: &previous, ..Basis::default() });
+    wanted.extend(previous.iter().filter(|said| !condition::is_of_outcome(&said.r#type)).cloned());
     status["conditions"] = json!(condition::merge(&previous, wanted, generation, &super::now()));
     status["observedGeneration"] = json!(generation);
     status
@@ -64,7 +68,7 @@ fn is_leaving(metadata: &ObjectMeta) -> bool {
 
 impl Tenancies {
     pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, attempts: Attempts::default() }
+        Self { runtime, attempts: Attempts::default(), last_syncs: LastSyncs::default() }
     }
 
     /// Brings one namespace's tenancy to where it should be, as far as it goes now.
@@ -164,7 +168,7 @@ impl Tenancies {
                 (Outcome::Stalled(problems.clone()), turn)
             }
             Decision::Converge { tenant, .. } if away.is_empty() => {
-                let outcome = self.runtime.hub(tenant);
+                let outcome = started(self.runtime.hub(tenant));
                 let turn = turn(&outcome);
                 (outcome, turn)
             }
@@ -228,22 +232,23 @@ impl Tenancies {
             None => said.and_then(|status| status.endpoints.clone()).map(|known| known.grpc).unwrap_or_default(),
         };
         let credentials = match decision {
-            Decision::Converge { secrets, away, .. }
-                if away.is_empty() && !matches!(outcome, Outcome::Retrying(_) | Outcome::Refused(_)) =>
-            {
+            Decision::Converge { secrets, .. } if outcome.is_synced() => {
                 let before = said.map(|status| status.credentials.as_slice()).unwrap_or_default();
                 tenant::rotation::credentials(secrets, world, before, &super::now())
             }
             _ => Vec::new(),
         };
+        let now = super::now();
         let seen = tenant::status::Seen {
             endpoints,
+            hub: validated.map(|validated| self.runtime.hub(validated)),
+            last_sync: self.last_syncs.after(&object, said, outcome, &decision.plan(), &now),
             agents: i64::try_from(world.tenancy.agents.len()).unwrap_or(i64::MAX),
             credentials,
             conflicts: validated.map(|validated| self.runtime.conflicts(validated)).unwrap_or_default(),
             risks: validated.and_then(|_| world.kafka.known()).map(|kafka| kafka.risks.clone()),
         };
-        let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &super::now());
+        let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &now);
         let before = said.map(|status| status.conditions.as_slice()).unwrap_or_default();
         self.save_status(&object, before, &status.conditions, &status).await?;
         Ok(turn)
@@ -383,6 +388,7 @@ impl Tenancies {
         };
         self.runtime.let_go(object, &ending).await?;
         self.attempts.forget(object, uid);
+        self.last_syncs.forget(object);
         match &ending {
             Ending::LeftBehind(why) => warn!(%object, why, "let go, with something left behind"),
             ending => info!(%object, ?ending, "removed"),
@@ -437,9 +443,14 @@ impl Tenancies {
         let status = serde_json::to_value(status)
             .map_err(|error| EffectError::refused("the operator", format!("the status of {object} is no JSON: {error}")))?;
         self.runtime.set_status(object, status).await?;
-        for news in
-            [news::of_conditions(before, now), news::of_risk(before, now), news::of_conflict(before, now)].into_iter().flatten()
-        {
+        let news = [
+            news::of_conditions(before, now),
+            news::of_sync(before, now),
+            news::of_trouble(before, now),
+            news::of_risk(before, now),
+            news::of_conflict(before, now),
+        ];
+        for news in news.into_iter().flatten() {
             self.runtime.tell(object, news).await;
         }
         Ok(())
@@ -457,10 +468,19 @@ fn failures<'a>(all: impl Iterator<Item = (&'a EffectError, String)>) -> Outcome
     if errors.iter().any(|error| error.is_transient()) { Outcome::Retrying(text) } else { Outcome::Refused(text) }
 }
 
+/// What a hub means for a tenant whose plan is carried out.
+fn started(hub: ObservedHub) -> Outcome {
+    match hub.fault {
+        Some(fault) => Outcome::Refused(fault),
+        None if hub.rolled_out => Outcome::Ready,
+        None => Outcome::Starting(hub.lacks),
+    }
+}
+
 fn turn(outcome: &Outcome) -> Turn {
     match outcome {
         Outcome::Ready | Outcome::Stalled(_) => Turn::Settled,
-        Outcome::Waiting(_) | Outcome::Deleting(_) => Turn::Waiting,
+        Outcome::Starting(_) | Outcome::Waiting(_) | Outcome::Deleting(_) => Turn::Waiting,
         // A refusal may rest on something that someone mends elsewhere.
         Outcome::Retrying(_) | Outcome::Refused(_) => Turn::Failed,
     }

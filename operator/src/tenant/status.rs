@@ -9,7 +9,8 @@ use acb_crds::{
 
 use super::validate::ValidatedTenant;
 use crate::{
-    condition::{self, Outcome},
+    condition::{self, Basis, Outcome},
+    observed::ObservedHub,
     platform::Platform,
 };
 
@@ -26,6 +27,10 @@ pub struct Seen {
     pub risks: Option<Vec<String>>,
     /// What others change each time that it was set right.
     pub conflicts: Vec<String>,
+    /// How its hub is doing; `None` where that was not looked at.
+    pub hub: Option<ObservedHub>,
+    /// When every system was last seen to have what its spec says, in RFC 3339.
+    pub last_sync: Option<String>,
 }
 
 /// The status after a reconcile. `now` is RFC 3339.
@@ -40,18 +45,25 @@ pub fn status(
 ) -> TenantStatus {
     let previous = tenant.status.clone().unwrap_or_default();
     let not_acted_on = validated.map(|validated| validated.not_acted_on.clone()).unwrap_or_default();
-    let suspended = validated.is_some_and(|validated| validated.suspended);
-    let mut conditions = condition::conditions(outcome, suspended, &not_acted_on);
+    let generation = tenant.metadata.generation;
+    let basis = Basis {
+        generation,
+        previous: &previous.conditions,
+        suspended: validated.is_some_and(|validated| validated.suspended),
+        hub: seen.hub.as_ref(),
+        not_acted_on: &not_acted_on,
+    };
+    let mut conditions = condition::conditions(outcome, &basis);
     conditions.extend(match &seen.risks {
         Some(risks) => condition::at_risk(risks),
         None => previous.conditions.iter().find(|before| before.r#type == condition::KAFKA_AT_RISK).cloned(),
     });
     conditions.extend(condition::conflicting(&seen.conflicts));
-    let generation = tenant.metadata.generation;
     let mut status = TenantStatus {
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
         agents: Some(seen.agents),
+        last_sync_time: seen.last_sync.clone(),
         fields_not_acted_on: not_acted_on,
         // What was provisioned before stays said while the spec is wrong.
         ..TenantStatus { conditions: Vec::new(), ..previous }

@@ -17,7 +17,6 @@ use super::{
     FINALIZER, cache::Cache, config::Config, database::Claim, events::Events, hub, lease::KAFKA_SPARE, objects::KubernetesObjects,
 };
 use crate::{
-    condition::Outcome,
     effect::{
         EffectError,
         fence::Fence,
@@ -25,6 +24,7 @@ use crate::{
         kafka_access::KafkaAccess,
         kubernetes::{ObjectKey, Objects},
     },
+    observed::ObservedHub,
     platform::Platform,
     reconcile::{
         deletion::Ending,
@@ -96,7 +96,7 @@ impl Cluster {
 
 impl Hubs for Cluster {
     fn is_rolled_out(&self, tenant: &TenantName) -> bool {
-        hub::outcome(self.hub_object(tenant, "apps/v1", "Deployment").as_deref()) == Outcome::Ready
+        hub::observed(self.hub_object(tenant, "apps/v1", "Deployment").as_deref()).rolled_out
     }
 }
 
@@ -175,8 +175,8 @@ impl Runtime for Cluster {
         false
     }
 
-    fn hub(&self, tenant: &ValidatedTenant) -> Outcome {
-        hub::outcome(self.hub_object(&tenant.name, "apps/v1", "Deployment").as_deref())
+    fn hub(&self, tenant: &ValidatedTenant) -> ObservedHub {
+        hub::observed(self.hub_object(&tenant.name, "apps/v1", "Deployment").as_deref())
     }
 
     fn endpoints(&self, tenant: &TenantName) -> Vec<String> {
