@@ -15,7 +15,7 @@ use crate::{
     cluster::Cluster,
     output::{self, Exit, Failure, Output},
     platform::PlatformArgs,
-    standalone::{self, State, ready_condition, text},
+    standalone::{self, State, endpoints, ready_condition, text},
     stop::Stop,
 };
 
@@ -249,10 +249,22 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
     let (mut columns, further): (Vec<Column>, Vec<Column>) = match kind {
         Kind::Tenant => {
             let tier: Column = ("TIER", |item| shown(item, "/spec/tier"));
-            let endpoints: Column = ("ENDPOINTS", |item| shown(item, "/status/endpoints/grpc"));
+            let hub: Column = ("HUB", |item| match item.pointer("/status/hub") {
+                Some(hub) => format!("{}/{}", shown(hub, "/readyReplicas"), shown(hub, "/replicas")),
+                None => "-".to_owned(),
+            });
+            let version: Column = ("VERSION", |item| shown(item, "/status/hub/version"));
+            let endpoints: Column = ("ENDPOINTS", |item| match endpoints(item) {
+                addresses if addresses.is_empty() => "-".to_owned(),
+                addresses => addresses.join(","),
+            });
+            let synced_at: Column = ("LAST SYNC", |item| since(text(item, "/status/lastSyncTime")));
             let id: Column = ("ID", |item| shown(item, "/status/tenantId"));
             let namespace: Column = ("NAMESPACE", |item| shown(item, "/status/namespace"));
-            (vec![name, tier, ready, synced, reason, agents, endpoints, age], vec![id, namespace, message])
+            (
+                vec![name, tier, ready, synced, reason, agents, hub, endpoints, age],
+                vec![version, synced_at, id, namespace, message],
+            )
         }
         Kind::Agent => {
             let role: Column = ("ROLE", |item| shown(item, "/spec/role"));

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     get::since,
     output::{self, Failure},
-    standalone::{condition, ready_condition, text},
+    standalone::{condition, endpoints, ready_condition, text},
 };
 
 /// What is known of a tenant.
@@ -71,8 +71,7 @@ impl TenantStatus {
             "" => "-".to_owned(),
             text => text.to_owned(),
         };
-        let endpoints = self.tenant.pointer("/status/endpoints/grpc").and_then(Value::as_array);
-        let endpoints: Vec<&str> = endpoints.into_iter().flatten().filter_map(Value::as_str).collect();
+        let endpoints = endpoints(&self.tenant);
         let facts = [
             ("tenant", at("/metadata/name")),
             ("id", at("/status/tenantId")),

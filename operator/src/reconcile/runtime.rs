@@ -1,6 +1,6 @@
 //! What a cluster and a single machine do differently.
 
-use acb_crds::{names::TenantName, schema::ObjectRef};
+use acb_crds::{schema::ObjectRef, tenant::Endpoint};
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -53,8 +53,8 @@ pub(crate) trait Runtime: Hubs {
     fn is_refused(&self, object: &ObjectRef) -> bool;
     /// How what the plan runs is doing.
     fn hub(&self, tenant: &ValidatedTenant) -> ObservedHub;
-    /// `host:port` of each way to the hub.
-    fn endpoints(&self, tenant: &TenantName) -> Vec<String>;
+    /// Each way to the hub.
+    fn endpoints(&self, tenant: &ValidatedTenant) -> Vec<Endpoint>;
     /// What of a tenant others change each time that it was set right, and who.
     fn conflicts(&self, _: &ValidatedTenant) -> Vec<String> {
         Vec::new()

@@ -228,8 +228,8 @@ impl Tenancies {
         let validated = decision.tenant();
         let said = tenant.status.as_ref();
         let endpoints = match validated {
-            Some(validated) => self.runtime.endpoints(&validated.name),
-            None => said.and_then(|status| status.endpoints.clone()).map(|known| known.grpc).unwrap_or_default(),
+            Some(validated) => self.runtime.endpoints(validated),
+            None => said.map(|status| status.endpoints.clone()).unwrap_or_default(),
         };
         let credentials = match decision {
             Decision::Converge { secrets, .. } if outcome.is_synced() => {

@@ -12,7 +12,7 @@ use std::{
 use acb_crds::{
     names::{TenantName, annotations::FORCE_RELEASE},
     schema::{Kind, ObjectRef},
-    tenant::DeletionPolicy,
+    tenant::{DeletionPolicy, Endpoint},
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -168,7 +168,7 @@ impl Runtime for Wood {
         self.hub.clone()
     }
 
-    fn endpoints(&self, _: &TenantName) -> Vec<String> {
+    fn endpoints(&self, _: &ValidatedTenant) -> Vec<Endpoint> {
         Vec::new()
     }
 

@@ -6,6 +6,7 @@ pub mod bandwidth;
 mod decision;
 pub mod fetch;
 pub mod hub;
+mod hub_names;
 pub mod hub_secrets;
 mod hub_spec;
 pub mod namespace;

@@ -129,7 +129,7 @@ pub(super) fn admins_key(tenant: &ValidatedTenant) -> ObjectKey {
 
 fn make_secrets(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform) -> Vec<Step> {
     let login = |authorities| SecretContent::Login { username: tenant.id.login(), authorities };
-    let names = hub::tls_names(tenant, platform);
+    let names = secrets.tls_names.clone();
     let keys = match secrets.keys.before().filter(|before| world.secrets.contains(before)) {
         Some(previous) => SecretContent::RotatedHubKeys { previous },
         None => SecretContent::HubKeys,

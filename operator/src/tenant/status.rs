@@ -4,7 +4,7 @@ use acb_crds::{
     Tenant, TenantStatus,
     common::CredentialStatus,
     names::{TenantId, objects},
-    tenant::{DeletionPolicy, Endpoints, Placement, TenantEffective},
+    tenant::{ContextTypeStatus, DeletionPolicy, Endpoint, HubStatus, Placement, TenantEffective},
 };
 
 use super::validate::ValidatedTenant;
@@ -17,8 +17,8 @@ use crate::{
 /// What the runtime saw beside the outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// `host:port` of each way to the hub.
-    pub endpoints: Vec<String>,
+    /// Each way to the hub.
+    pub endpoints: Vec<Endpoint>,
     /// How many Agents there are.
     pub agents: i64,
     /// What the hub logs in and signs with, as planned; empty where that was not decided.
@@ -84,13 +84,59 @@ pub fn status(
             DeletionPolicy::Retain => "Retain".to_owned(),
             DeletionPolicy::Delete => "Delete".to_owned(),
         },
-        context_types: validated.context_types.iter().map(|row| row.name.clone()).collect(),
     });
     status.placement = Some(Placement {
         bus: if platform.has_kafka() { "kafka" } else { "postgres" }.to_owned(),
         kafka: platform.has_kafka().then(|| "default".to_owned()),
         postgres: "default".to_owned(),
     });
-    status.endpoints = Some(Endpoints { grpc: seen.endpoints.clone(), ca_config_map: objects::CA.to_owned() });
+    status.endpoints.clone_from(&seen.endpoints);
+    status.ca_config_map = Some(objects::CA.to_owned());
+    status.context_types = context_types(tenant, validated);
+    if let Some(hub) = seen.hub.as_ref().filter(|_| !validated.deleting) {
+        status.hub = Some(HubStatus {
+            replicas: hub.replicas,
+            ready_replicas: hub.ready,
+            version: version(&hub.image).map(str::to_owned),
+            image: hub.image.clone(),
+        });
+    }
     status
+}
+
+fn context_types(tenant: &Tenant, validated: &ValidatedTenant) -> Vec<ContextTypeStatus> {
+    let listed = |name: &str| tenant.spec.context_types.iter().any(|listed| listed.name == name);
+    let types = validated.context_types.iter().map(|row| ContextTypeStatus {
+        name: row.name.clone(),
+        origin: if listed(&row.name) { "Tenant" } else { "Agent" }.to_owned(),
+        topic: format!("{}{}", validated.name.topic_prefix(), row.name),
+        partitions: row.partitions,
+    });
+    types.collect()
+}
+
+/// What an image's tag says. A digest says nothing.
+fn version(image: &str) -> Option<&str> {
+    let (name, _) = image.split_once('@').unwrap_or((image, ""));
+    let (_, tag) = name.rsplit('/').next()?.split_once(':')?;
+    Some(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_what_the_tag_says() {
+        for (image, expected) in [
+            ("acb-hub:0.1.0", Some("0.1.0")),
+            ("registry.example:5000/acb/acb-hub:0.1.0-next", Some("0.1.0-next")),
+            ("registry.example:5000/acb/acb-hub:0.1.0@sha256:0123", Some("0.1.0")),
+            ("registry.example:5000/acb/acb-hub", None),
+            ("acb-hub@sha256:0123", None),
+            ("", None),
+        ] {
+            assert_eq!(version(image), expected, "{image}");
+        }
+    }
 }

@@ -1,3 +1,4 @@
+use acb_crds::tenant::{Endpoint, EndpointType};
 use acb_operator::{
     condition::{Basis, Outcome, Problem, Reason, conditions, merge},
     observed::ObservedHub,
@@ -15,12 +16,18 @@ fn a_status_changes_only_when_something_did() {
     let (given, platform) = (sample("acme.yaml"), platform());
     let mut tenant = first(&given);
     let validated = tenant::validate::validate(&tenant, &world(&given), &platform).unwrap();
-    let seen = Seen { endpoints: vec!["127.0.0.1:8443".into()], agents: 3, ..Seen::default() };
+    let endpoint = Endpoint { r#type: EndpointType::ClusterIP, address: "hub.acbhub-acme.svc:8443".into() };
+    let running = ObservedHub { image: "acb-hub:0.1.0".into(), ..hub(2, false) };
+    let seen = Seen { endpoints: vec![endpoint], agents: 3, hub: Some(running), ..Seen::default() };
     let status =
         |tenant: &_, outcome: &Outcome, now| tenant::status::status(tenant, Some(&validated), outcome, &seen, &platform, now);
     let ready = status(&tenant, &Outcome::Ready, FIRST);
     assert_eq!(ready.observed_generation, Some(1));
     assert_eq!(names(&ready), [("Ready", "True"), ("Synced", "True")]);
+    let runs = ready.hub.clone().unwrap();
+    assert_eq!((runs.replicas, runs.ready_replicas, runs.version.as_deref()), (2, 2, Some("0.1.0")));
+    let types = ready.context_types.iter().map(|found| format!("{} of {}: {}", found.topic, found.origin, found.partitions));
+    assert!(types.clone().any(|text| text == "acb.acme.documents of Tenant: 4"), "{:?}", types.collect::<Vec<_>>());
     tenant.status = Some(ready.clone());
     assert_eq!(status(&tenant, &Outcome::Ready, LATER), ready, "nothing changed");
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use acb_crds::{
     names::{TenantName, objects::HUB},
     schema::{Kind, ObjectRef},
+    tenant::Endpoint,
 };
 use async_trait::async_trait;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -179,8 +180,10 @@ impl Runtime for Cluster {
         hub::observed(self.hub_object(&tenant.name, "apps/v1", "Deployment").as_deref())
     }
 
-    fn endpoints(&self, tenant: &TenantName) -> Vec<String> {
-        hub::endpoints(self.hub_object(tenant, "v1", "Service").as_deref())
+    fn endpoints(&self, tenant: &ValidatedTenant) -> Vec<Endpoint> {
+        let service = self.hub_object(&tenant.name, "v1", "Service");
+        let gateway = tenant.hub.gateway.as_ref().map(|gateway| gateway.hostname.as_str());
+        hub::endpoints(service.as_deref(), gateway, &self.platform().extra_tls_names)
     }
 
     fn conflicts(&self, tenant: &ValidatedTenant) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! How a tenant's hub is doing, and how it is reached, from its Deployment and its Service. Pure.
 
+use acb_crds::tenant::{Endpoint, EndpointType};
 use serde_json::Value;
 
 use crate::observed::ObservedHub;
@@ -50,18 +51,34 @@ pub(super) fn observed(deployment: Option<&Value>) -> ObservedHub {
     }
 }
 
-/// The Service's name, and its addresses outside where it has some.
-pub(super) fn endpoints(service: Option<&Value>) -> Vec<String> {
+/// Where a Gateway's listener for TLS is: the operator does not read Gateways.
+const GATEWAY_PORT: u64 = 443;
+
+/// The Service's name, and its addresses outside where it has some; `nodes` are names by which nodes are reached.
+pub(super) fn endpoints(service: Option<&Value>, gateway: Option<&str>, nodes: &[String]) -> Vec<Endpoint> {
     let Some(service) = service else { return Vec::new() };
     let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
-    let port = ports.filter(|port| port["name"] == "grpc").find_map(|port| port["port"].as_u64()).unwrap_or_default();
-    let mut endpoints = vec![format!("{}.{}.svc:{port}", text("/metadata/name"), text("/metadata/namespace"))];
+    let grpc = ports.into_iter().find(|port| port["name"] == "grpc");
+    let port = |field: &str| grpc.and_then(|port| port[field].as_u64());
+    let inside = port("port").unwrap_or_default();
+    let of = |r#type: EndpointType, host: &str, port: u64| Endpoint {
+        r#type,
+        address: if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") },
+    };
+    let name = format!("{}.{}.svc", text("/metadata/name"), text("/metadata/namespace"));
+    let mut endpoints = vec![of(EndpointType::ClusterIP, &name, inside)];
+    endpoints.extend(gateway.map(|host| of(EndpointType::Gateway, host, GATEWAY_PORT)));
     let outside = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).into_iter().flatten();
     endpoints.extend(outside.filter_map(|ingress| {
         let host = ingress.get("hostname").or_else(|| ingress.get("ip"))?.as_str()?;
-        Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+        Some(of(EndpointType::LoadBalancer, host, inside))
     }));
+    if let (true, Some(port)) = (text("/spec/type") == "NodePort", port("nodePort")) {
+        let any = ["*".to_owned()];
+        let nodes = if nodes.is_empty() { &any } else { nodes };
+        endpoints.extend(nodes.iter().map(|node| of(EndpointType::NodePort, node, port)));
+    }
     endpoints
 }
 
@@ -103,15 +120,27 @@ mod tests {
         assert!(!hub.rolling, "it is held up");
     }
 
+    fn addresses(service: &Value, gateway: Option<&str>, nodes: &[&str]) -> Vec<String> {
+        let nodes: Vec<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+        let endpoints = endpoints(Some(service), gateway, &nodes);
+        endpoints.into_iter().map(|endpoint| format!("{:?} {}", endpoint.r#type, endpoint.address)).collect()
+    }
+
     #[test]
     fn a_service_is_reached_by_name_and_by_its_addresses_outside() {
-        let service = json!({
+        let mut service = json!({
             "metadata": {"name": "hub", "namespace": "acbhub-acme"},
-            "spec": {"ports": [{"name": "grpc", "port": 8443}]},
+            "spec": {"type": "LoadBalancer", "ports": [{"name": "grpc", "port": 8443, "nodePort": 31234}]},
             "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}, {"ip": "2001:db8::7"}, {"hostname": "lb.example"}]}},
         });
-        let expected = ["hub.acbhub-acme.svc:8443", "203.0.113.7:8443", "[2001:db8::7]:8443", "lb.example:8443"];
-        assert_eq!(endpoints(Some(&service)), expected);
-        assert!(endpoints(None).is_empty());
+        let inside = "ClusterIP hub.acbhub-acme.svc:8443";
+        let balanced = ["LoadBalancer 203.0.113.7:8443", "LoadBalancer [2001:db8::7]:8443", "LoadBalancer lb.example:8443"];
+        assert_eq!(addresses(&service, None, &[]), [&[inside][..], &balanced].concat());
+        service["status"] = json!({});
+        assert_eq!(addresses(&service, Some("acme.example"), &[]), [inside, "Gateway acme.example:443"]);
+        service["spec"]["type"] = json!("NodePort");
+        assert_eq!(addresses(&service, None, &[]), [inside, "NodePort *:31234"]);
+        assert_eq!(addresses(&service, None, &["nodes.example"]), [inside, "NodePort nodes.example:31234"]);
+        assert!(endpoints(None, Some("acme.example"), &[]).is_empty());
     }
 }

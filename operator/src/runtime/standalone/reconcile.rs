@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use acb_crds::{
     names::{TenantName, objects::HUB},
     schema::{ObjectRef, Violation},
+    tenant::{Endpoint, EndpointType},
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -160,8 +161,10 @@ impl Runtime for Machine {
         }
     }
 
-    fn endpoints(&self, tenant: &TenantName) -> Vec<String> {
-        self.running.borrow().endpoints.of(&tenant.hub_namespace(), HUB, "grpc").to_vec()
+    fn endpoints(&self, tenant: &ValidatedTenant) -> Vec<Endpoint> {
+        let running = self.running.borrow();
+        let addresses = running.endpoints.of(&tenant.name.hub_namespace(), HUB, "grpc").iter();
+        addresses.map(|address| Endpoint { r#type: EndpointType::Local, address: address.clone() }).collect()
     }
 
     fn deletion_bound(&self) -> Option<Duration> {
