@@ -545,10 +545,13 @@ pub struct HubStatus {
 pub struct ContextTypeStatus {
     /// Name of the type, as agents publish and subscribe to it.
     pub name: String,
-    /// What asks for it: the `Tenant`, or an `Agent` that publishes it.
+    /// What asks for it: the `Tenant`, an `Agent` that publishes it, or `Nobody` any more. What nobody asks for counts until its topic is removed.
     pub origin: String,
     /// Topic that changes of its contexts are in.
     pub topic: String,
     /// Partitions of the topic.
     pub partitions: u32,
+    /// Since when nobody asks for it, in RFC 3339. The topic is removed once its retention has passed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwanted_since: Option<String>,
 }

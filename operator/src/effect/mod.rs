@@ -17,6 +17,7 @@ pub mod postgres_excess;
 pub mod postgres_inventory;
 pub mod postgres_observe;
 mod postgres_removal;
+mod postgres_topics;
 pub mod seal;
 pub mod secret;
 

@@ -1,7 +1,7 @@
 //! One tenancy at a time: a namespace, the Tenant that it belongs to, its Quotas and its Agents go through the pipeline together, so
 //! that the world is read once and an agent never comes before its tenant. One that fails holds up none of the others.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use acb_crds::{
     Agent, Condition, Quota, Tenant,
@@ -106,14 +106,16 @@ impl Tenancies {
         tenancy.quotas.retain(|quota| !is_leaving(&quota.metadata));
         let mut turns = Vec::new();
         let census = Arc::new(Census::of(namespace, tenancy, self.runtime.platform()));
-        let tenancy = census.tenancy();
         // On the way out agents go first, while their tenant is still known.
-        let (leaving, staying): (Vec<_>, Vec<_>) = tenancy.agents.iter().partition(|agent| is_leaving(&agent.metadata));
+        let (leaving, staying): (Vec<_>, Vec<_>) = everything.agents.iter().partition(|agent| is_leaving(&agent.metadata));
         turns.extend(self.agents(namespace, &leaving, &census, database).await);
+        let mut types = BTreeSet::new();
         for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
-            let result = self.tenant(tenant, tenancy, database).await;
+            let result = self.tenant(tenant, census.tenancy(), database, &mut types).await;
             turns.push(self.fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }
+        // Its Agents are measured against what was seen of it.
+        let census = Arc::new(Arc::unwrap_or_clone(census).with_types(&types));
         for quota in &everything.quotas {
             let result = self.quota(quota, &census).await;
             yield_now().await;
@@ -124,7 +126,14 @@ impl Tenancies {
         worst.unwrap_or(Turn::Settled)
     }
 
-    async fn tenant(&self, tenant: &Tenant, tenancy: &Tenancy, database: Reached<'_>) -> Result<Turn, EffectError> {
+    /// `types`: the context types that the tenant of the namespace has topics of.
+    async fn tenant(
+        &self,
+        tenant: &Tenant,
+        tenancy: &Tenancy,
+        database: Reached<'_>,
+        types: &mut BTreeSet<String>,
+    ) -> Result<Turn, EffectError> {
         let object = reference(Kind::Tenant, &tenant.metadata);
         if self.runtime.is_refused(&object) {
             return Ok(Turn::Settled);
@@ -136,6 +145,9 @@ impl Tenancies {
         }
         let world = self.fetch(tenant, tenancy, database).await;
         let decision = tenant::decide(tenant, &world, self.runtime.platform());
+        if let Some(validated) = decision.tenant() {
+            types.extend(world.existing_types(&validated.name, self.runtime.platform()));
+        }
         let (outcome, turn) = self.carry_out(&object, &decision, database).await;
         self.say(tenant, &world, &decision, &outcome, turn).await
     }
@@ -242,6 +254,7 @@ impl Tenancies {
         let seen = tenant::status::Seen {
             endpoints,
             hub: validated.map(|validated| self.runtime.hub(validated)),
+            retired: validated.map(|validated| tenant::retirement::retired(validated, world, platform)).unwrap_or_default(),
             last_sync: self.last_syncs.after(&object, said, outcome, &decision.plan(), &now),
             agents: i64::try_from(world.tenancy.agents.len()).unwrap_or(i64::MAX),
             credentials,

@@ -20,6 +20,7 @@ mod quantity;
 mod read;
 mod removal;
 mod restraint;
+pub mod retirement;
 pub mod rotation;
 pub mod scaling;
 pub mod space;
@@ -28,7 +29,7 @@ pub mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use acb_crds::Tenant;
+use acb_crds::{Tenant, names::TenantName};
 use serde_json::Value;
 
 pub use self::{
@@ -43,7 +44,8 @@ use crate::{
         postgres_observe::ObservedTenant,
     },
     observed::{LoginState, ObservedKafka},
-    plan::{SecretRef, TenantRow},
+    plan::{SecretRef, TenantRow, TopicSpec},
+    platform::Platform,
     tenancy::Tenancy,
 };
 
@@ -119,6 +121,35 @@ impl World {
     pub fn identity(&self, tenant: &Tenant) -> adoption::Identity {
         let known = self.identity.clone();
         known.unwrap_or_else(|| adoption::identity(tenant, adoption::asked(tenant), &self.tenancy.tenants, None))
+    }
+
+    /// The tenant's topics, on whichever bus they are; `None` while that is away.
+    #[must_use]
+    pub fn topics(&self, platform: &Platform) -> Option<&BTreeMap<String, TopicSpec>> {
+        if platform.has_kafka() {
+            self.kafka.known().map(|kafka| &kafka.topics)
+        } else {
+            self.postgres.known().map(|postgres| &postgres.topics)
+        }
+    }
+
+    /// The topics of context types, each with its type: not ACB's own, and none that keeps the last of each key for good.
+    pub(crate) fn context_topics<'a>(
+        &'a self,
+        name: &TenantName,
+        platform: &Platform,
+    ) -> impl Iterator<Item = (&'a str, &'a TopicSpec)> + use<'a> {
+        let prefix = name.topic_prefix();
+        self.topics(platform).into_iter().flatten().filter_map(move |(topic, spec)| {
+            let context_type = topic.strip_prefix(prefix.as_str())?;
+            (!context_type.contains('.') && spec.cleanup == "delete").then_some((context_type, spec))
+        })
+    }
+
+    /// The context types that have such a topic.
+    #[must_use]
+    pub fn existing_types(&self, name: &TenantName, platform: &Platform) -> BTreeSet<String> {
+        self.context_topics(name, platform).map(|(context_type, _)| context_type.to_owned()).collect()
     }
 
     /// The tenant's row, where PostgreSQL has one.

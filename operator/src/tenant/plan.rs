@@ -6,8 +6,8 @@ use acb_crds::schema::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, rotation, scaling,
-    space, validate::ValidatedTenant,
+    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, retirement,
+    rotation, scaling, space, validate::ValidatedTenant,
 };
 use crate::{
     difference,
@@ -50,6 +50,7 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     publish_authority(tenant, &secrets, world, &mut steps);
     postgres(tenant, &secrets, world, platform, &mut steps);
     kafka(tenant, &secrets, world, platform, &mut steps);
+    steps.extend(retirement::steps(tenant, world, platform));
     let optional = |object: Option<Value>, key: ObjectKey, steps: &mut Vec<Step>| match object {
         Some(object) => apply(object, steps),
         None => remove(world, &key, steps),

@@ -29,6 +29,8 @@ pub struct Seen {
     pub conflicts: Vec<String>,
     /// How its hub is doing; `None` where that was not looked at.
     pub hub: Option<ObservedHub>,
+    /// Context types that have a topic, and that nobody asks for.
+    pub retired: Vec<ContextTypeStatus>,
     /// When every system was last seen to have what its spec says, in RFC 3339.
     pub last_sync: Option<String>,
 }
@@ -93,6 +95,7 @@ pub fn status(
     status.endpoints.clone_from(&seen.endpoints);
     status.ca_config_map = Some(objects::CA.to_owned());
     status.context_types = context_types(tenant, validated);
+    status.context_types.extend(seen.retired.iter().cloned());
     if let Some(hub) = seen.hub.as_ref().filter(|_| !validated.deleting) {
         status.hub = Some(HubStatus {
             replicas: hub.replicas,
@@ -111,6 +114,7 @@ fn context_types(tenant: &Tenant, validated: &ValidatedTenant) -> Vec<ContextTyp
         origin: if listed(&row.name) { "Tenant" } else { "Agent" }.to_owned(),
         topic: format!("{}{}", validated.name.topic_prefix(), row.name),
         partitions: row.partitions,
+        unwanted_since: None,
     });
     types.collect()
 }

@@ -6,4 +6,5 @@ mod decisions;
 mod given;
 mod plans;
 mod refusals;
+mod retirement;
 mod statuses;
