@@ -31,6 +31,9 @@ pub const KAFKA_AT_RISK: &str = "KafkaAtRisk";
 /// The condition that says what others change each time that it was set right.
 pub const CONFLICTING: &str = "Conflicting";
 
+/// The condition that says that a hub waits for its turn to roll.
+pub const ROLLOUT_PENDING: &str = "RolloutPending";
+
 /// Why a condition is as it is. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -78,6 +81,8 @@ pub enum Reason {
     UnsafeSettings,
     /// Someone else changes what ACB sets right, each time.
     AnotherWriter,
+    /// Others roll first.
+    Queued,
 }
 
 impl fmt::Display for Reason {
@@ -280,6 +285,13 @@ pub fn at_risk(risks: &[String]) -> Option<Condition> {
 #[must_use]
 pub fn conflicting(conflicts: &[String]) -> Option<Condition> {
     beside(CONFLICTING, Reason::AnotherWriter, conflicts)
+}
+
+/// What is said while a hub waits to roll for the platform's sake. There only while it is true, and in the way of nothing.
+#[must_use]
+pub fn rollout_pending(why: Option<&str>) -> Option<Condition> {
+    let why = why.map(|why| format!("the hub is to roll for a change of the platform, and waits: {why}"));
+    beside(ROLLOUT_PENDING, Reason::Queued, why.as_slice())
 }
 
 fn beside(name: &str, reason: Reason, texts: &[String]) -> Option<Condition> {

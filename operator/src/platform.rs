@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::tier::TierOverrides;
+use crate::{rollout::MaxConcurrent, tier::TierOverrides};
 
 /// The platform, the same for every tenant of this operator.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Platform {
     pub extra_tls_names: Vec<String>,
     /// What this platform allows differently.
     pub tiers: TierOverrides,
+    /// How many tenants roll at a time for the platform's sake.
+    pub rollout: MaxConcurrent,
 }
 
 /// Where the log is, as in `hub.json`.
@@ -67,6 +69,7 @@ impl Platform {
             operator_namespace: "acb-system".to_owned(),
             extra_tls_names: Vec::new(),
             tiers: TierOverrides::new(),
+            rollout: MaxConcurrent::Percent(100),
         }
     }
 

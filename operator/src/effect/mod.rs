@@ -1,5 +1,6 @@
 //! Effects apply one step of a plan to one system. Each is idempotent: it may be repeated after a crash anywhere.
 
+pub(crate) mod certificates;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod fence;

@@ -1,5 +1,7 @@
 //! What a cluster and a single machine do differently.
 
+use std::collections::BTreeSet;
+
 use acb_crds::{schema::ObjectRef, tenant::Endpoint};
 use async_trait::async_trait;
 use serde_json::Value;
@@ -59,6 +61,8 @@ pub(crate) trait Runtime: Hubs {
     fn conflicts(&self, _: &ValidatedTenant) -> Vec<String> {
         Vec::new()
     }
+    /// Has these namespaces looked at soon.
+    fn wake(&self, _: BTreeSet<String>) {}
     /// After attempts over so long a deletion ends, whatever is left behind; `None`: it is tried for ever.
     fn deletion_bound(&self) -> Option<std::time::Duration>;
 }

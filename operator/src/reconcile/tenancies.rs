@@ -18,6 +18,7 @@ use super::{
     deletion::{self, Attempts, Ending, Patience},
     last_sync::LastSyncs,
     news,
+    rollouts::Rollouts,
     runtime::{Database, Runtime},
     schedule::Turn,
 };
@@ -28,6 +29,7 @@ use crate::{
     observed::ObservedHub,
     plan::{KafkaStep, Plan, Step},
     quota,
+    rollout::{Stage as RollStage, Wait},
     tenancy::{self, Census, Tenancy},
     tenant::{self, Decision, Stage, fetch::Sources},
 };
@@ -37,6 +39,7 @@ pub(crate) struct Tenancies {
     runtime: Arc<dyn Runtime>,
     attempts: Attempts,
     last_syncs: LastSyncs,
+    rollouts: Rollouts,
 }
 
 /// PostgreSQL, or why it can't be used now.
@@ -68,7 +71,7 @@ fn is_leaving(metadata: &ObjectMeta) -> bool {
 
 impl Tenancies {
     pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, attempts: Attempts::default(), last_syncs: LastSyncs::default() }
+        Self { runtime, attempts: Attempts::default(), last_syncs: LastSyncs::default(), rollouts: Rollouts::default() }
     }
 
     /// Brings one namespace's tenancy to where it should be, as far as it goes now.
@@ -98,6 +101,9 @@ impl Tenancies {
         if let Some(tenant) = everything.unreadable_owner(namespace) {
             // Whose it is, it is: nothing in it is taken for nobody's.
             debug!(namespace, tenant = tenant.metadata.name, "left alone: this version can't read its Tenant");
+            for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
+                self.look(tenant, RollStage::Settled, everything);
+            }
             return Turn::Settled;
         }
         let database = self.runtime.database().await;
@@ -136,20 +142,51 @@ impl Tenancies {
     ) -> Result<Turn, EffectError> {
         let object = reference(Kind::Tenant, &tenant.metadata);
         if self.runtime.is_refused(&object) {
+            self.look(tenant, RollStage::Settled, tenancy);
             return Ok(Turn::Settled);
         }
         if !is_leaving(&tenant.metadata)
             && let Err(error) = self.runtime.hold(&object).await
         {
+            self.look(tenant, RollStage::Settled, tenancy);
             return self.say_failure(&object, &tenant.metadata, &tenant.status, &error).await;
         }
-        let world = self.fetch(tenant, tenancy, database).await;
-        let decision = tenant::decide(tenant, &world, self.runtime.platform());
+        let mut world = self.fetch(tenant, tenancy, database).await;
+        let mut decision = tenant::decide(tenant, &world, self.runtime.platform());
+        let waits = self.take_turn(tenant, &decision, &world);
+        if waits.is_some() {
+            world.held = true;
+            decision = tenant::decide(tenant, &world, self.runtime.platform());
+        }
         if let Some(validated) = decision.tenant() {
             types.extend(world.existing_types(&validated.name, self.runtime.platform()));
         }
         let (outcome, turn) = self.carry_out(&object, &decision, database).await;
-        self.say(tenant, &world, &decision, &outcome, turn).await
+        let turn = if waits.is_some() && turn == Turn::Settled { Turn::Waiting } else { turn };
+        self.say(tenant, &world, &decision, &outcome, turn, waits).await
+    }
+
+    /// Why the hub of a Tenant may not roll now for the platform's sake; `None`: it may, or has no reason to. Everybody is looked at, so that it
+    /// is known who rolls.
+    fn take_turn(&self, tenant: &Tenant, decision: &Decision, world: &tenant::World) -> Option<Wait> {
+        let platform = self.runtime.platform();
+        let stage = match decision {
+            Decision::Converge { tenant, .. } if tenant::rollout::is_due(tenant, world, platform) => RollStage::Due,
+            Decision::Converge { tenant, .. }
+                if tenant::rollout::is_of_platform(tenant, world) && !world.rolled_out && !tenant.suspended =>
+            {
+                RollStage::Rolling
+            }
+            _ => RollStage::Settled,
+        };
+        // Of a hub that can't be seen nothing is new.
+        if world.kubernetes.away().is_some() { None } else { self.look(tenant, stage, &world.tenancy) }
+    }
+
+    fn look(&self, tenant: &Tenant, stage: RollStage, tenancy: &Tenancy) -> Option<Wait> {
+        let looked = self.rollouts.look(tenant, stage, &tenancy.tenants, self.runtime.platform().rollout);
+        self.runtime.wake(looked.wake);
+        looked.waits
     }
 
     async fn fetch(&self, tenant: &Tenant, tenancy: &Tenancy, database: Reached<'_>) -> tenant::World {
@@ -222,6 +259,7 @@ impl Tenancies {
         decision: &Decision,
         outcome: &Outcome,
         turn: Turn,
+        waits: Option<Wait>,
     ) -> Result<Turn, EffectError> {
         let object = reference(Kind::Tenant, &tenant.metadata);
         if is_leaving(&tenant.metadata) {
@@ -259,6 +297,7 @@ impl Tenancies {
             agents: i64::try_from(world.tenancy.agents.len()).unwrap_or(i64::MAX),
             credentials,
             conflicts: validated.map(|validated| self.runtime.conflicts(validated)).unwrap_or_default(),
+            waits_to_roll: waits.map(|wait| wait.to_string()),
             risks: validated.and_then(|_| world.kafka.known()).map(|kafka| kafka.risks.clone()),
         };
         let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &now);

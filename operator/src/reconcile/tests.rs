@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -170,6 +171,10 @@ impl Runtime for Wood {
 
     fn endpoints(&self, _: &ValidatedTenant) -> Vec<Endpoint> {
         Vec::new()
+    }
+
+    fn wake(&self, namespaces: BTreeSet<String>) {
+        namespaces.into_iter().for_each(|namespace| self.note(format!("wake {namespace}")));
     }
 
     fn deletion_bound(&self) -> Option<Duration> {
@@ -392,4 +397,26 @@ async fn a_store_that_is_away_for_the_operator_alone_leaves_ready_what_works() {
     let wood = Wood { hub: down, ..Wood::new(provisioned()) };
     let expected = ["Ready False HubUnavailable", "Synced False Retrying", "Degraded True HubUnavailable"];
     assert_eq!(said(wood).await[0], expected);
+}
+
+#[tokio::test]
+async fn a_hub_rolls_for_the_platforms_sake_once_everybody_was_looked_at() {
+    let mut tenancy = acme(None, None);
+    tenancy.agents.clear();
+    let mut other = tenancy.tenants[0].clone();
+    (other.metadata.name, other.metadata.uid) = (Some("globex".into()), Some("uid-globex".into()));
+    tenancy.tenants.push(other);
+    let wood = Wood { kafka_is_away: true, ..Wood::new(tenancy) };
+    let (hub, wood) = (running(&wood).await, Arc::new(wood));
+    let tenancies = Tenancies::new(Arc::clone(&wood) as _);
+    tenancies.reconcile("acb-acme").await;
+    let said = wood.statuses.lock().unwrap().join("\n");
+    assert!(said.contains("RolloutPending") && said.contains("1 tenants are looked at first"), "{said}");
+    let spec = async || wood.store.get(&hub).await.unwrap().unwrap()["spec"].clone();
+    assert_eq!(spec().await, json!({}), "it is as it was");
+    tenancies.reconcile("acb-globex").await;
+    assert!(wood.log.lock().unwrap().contains(&"wake acb-acme".to_owned()));
+    tenancies.reconcile("acb-acme").await;
+    assert!(!wood.statuses.lock().unwrap().last().unwrap().contains("RolloutPending"));
+    assert_ne!(spec().await, json!({}));
 }

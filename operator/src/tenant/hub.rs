@@ -81,7 +81,7 @@ pub fn secrets(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> 
     let tls_addresses: Vec<String> = hub_names::addresses(tenant, world, &known, !is_in_use).into_iter().collect();
     let tls_names = [hub_names::written(tenant, platform), tls_addresses.clone()].concat();
     let other = made_for.is_some_and(|made_for| made_for != tls_digest(&authority, &tls_names));
-    if other && is_in_use {
+    if other && is_in_use && !world.held {
         tls.generation += 1;
     }
     HubSecrets {

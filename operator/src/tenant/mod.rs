@@ -21,6 +21,7 @@ mod read;
 mod removal;
 mod restraint;
 pub mod retirement;
+pub mod rollout;
 pub mod rotation;
 pub mod scaling;
 pub mod space;
@@ -82,6 +83,8 @@ pub struct World {
     pub unanswered: Vec<EffectError>,
     /// Another tenant's data under the same name.
     pub retained: Option<RetainedData>,
+    /// Whether its hub waits for its turn to roll for the platform's sake: until then it stays as it is.
+    pub held: bool,
 }
 
 impl Default for World {
@@ -102,6 +105,7 @@ impl Default for World {
             kafka: Read::default(),
             unanswered: Vec::new(),
             retained: None,
+            held: false,
         }
     }
 }
@@ -169,7 +173,7 @@ impl World {
     #[must_use]
     pub fn secret(&self, namespace: &str, name: &str) -> SecretRef {
         let newest = newest(&self.secrets, namespace, name);
-        let generation = newest.generation + u64::from(self.outdated.contains(&newest));
+        let generation = newest.generation + u64::from(self.outdated.contains(&newest) && !self.held);
         SecretRef { generation, ..newest }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, retirement,
-    rotation, scaling, space, validate::ValidatedTenant,
+    rollout, rotation, scaling, space, validate::ValidatedTenant,
 };
 use crate::{
     difference,
@@ -69,8 +69,10 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     // Not part of the mark: an autoscaler that changes it has changed nothing of ours.
     let known = world.objects.get(&hub_key(tenant, DEPLOYMENT));
     // A hub is first started when every store has a login for it.
-    if known.is_some() || world.away().is_empty() {
-        let mut deployment = difference::marked(hub::deployment(tenant, &secrets, platform));
+    if (known.is_some() || world.away().is_empty()) && !world.held {
+        let mut deployment = hub::deployment(tenant, &secrets, platform);
+        rollout::mark(&mut deployment, tenant, world);
+        let mut deployment = difference::marked(deployment);
         deployment["spec"]["replicas"] = json!(scaling::replicas(tenant, known));
         apply_marked(deployment, &mut steps);
     }

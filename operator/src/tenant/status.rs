@@ -31,6 +31,8 @@ pub struct Seen {
     pub hub: Option<ObservedHub>,
     /// Context types that have a topic, and that nobody asks for.
     pub retired: Vec<ContextTypeStatus>,
+    /// Why its hub waits to roll for the platform's sake.
+    pub waits_to_roll: Option<String>,
     /// When every system was last seen to have what its spec says, in RFC 3339.
     pub last_sync: Option<String>,
 }
@@ -61,6 +63,7 @@ pub fn status(
         None => previous.conditions.iter().find(|before| before.r#type == condition::KAFKA_AT_RISK).cloned(),
     });
     conditions.extend(condition::conflicting(&seen.conflicts));
+    conditions.extend(condition::rollout_pending(seen.waits_to_roll.as_deref()));
     let mut status = TenantStatus {
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),

@@ -24,7 +24,7 @@ const ROOMS: &[Rooms] = &[
         package: "acb-operator",
         floors: &[
             &["defaults"],
-            &["bootstrap", "difference", "local_postgres_binaries", "plan", "tier"],
+            &["bootstrap", "difference", "local_postgres_binaries", "plan", "rollout", "tier"],
             &["local_postgres", "observed", "plan_text", "platform"],
             &["condition"],
             &["effect", "tenancy"],

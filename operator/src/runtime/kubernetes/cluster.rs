@@ -1,6 +1,6 @@
 //! What reconciling takes on a cluster, for one leader's term.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use acb_crds::{
     names::{TenantName, objects::HUB},
@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FINALIZER, cache::Cache, config::Config, database::Claim, events::Events, hub, lease::KAFKA_SPARE, objects::KubernetesObjects,
+    FINALIZER, cache::Cache, config::Config, database::Claim, events::Events, hub, lease::KAFKA_SPARE,
+    objects::KubernetesObjects, watch::Woken,
 };
 use crate::{
     effect::{
@@ -43,6 +44,7 @@ const DELETION_BOUND: Duration = Duration::from_secs(300);
 pub(super) struct Cluster {
     pub(super) config: Arc<Config>,
     pub(super) cache: Arc<Cache>,
+    pub(super) woken: Arc<Woken>,
     pub(super) objects: Arc<KubernetesObjects>,
     pub(super) claim: Claim,
     pub(super) fence: Arc<Fence>,
@@ -188,6 +190,10 @@ impl Runtime for Cluster {
 
     fn conflicts(&self, tenant: &ValidatedTenant) -> Vec<String> {
         self.objects.conflicts(&[&tenant.namespace, &tenant.name.hub_namespace()])
+    }
+
+    fn wake(&self, namespaces: BTreeSet<String>) {
+        self.woken.add(namespaces);
     }
 
     fn deletion_bound(&self) -> Option<Duration> {

@@ -11,8 +11,12 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use zeroize::Zeroizing;
 
 use crate::{
-    effect::kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
+    effect::{
+        certificates,
+        kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
+    },
     platform::{Platform, PlatformBus, PlatformPostgres},
+    rollout::MaxConcurrent,
     tier::TierOverrides,
 };
 
@@ -51,6 +55,8 @@ struct File {
     extra_tls_names: Vec<String>,
     #[serde(default)]
     tiers: TierOverrides,
+    #[serde(default)]
+    rollout: RolloutPart,
     #[serde(default = "resync_seconds")]
     resync_seconds: u64,
     #[serde(default = "concurrency")]
@@ -74,6 +80,19 @@ enum Bus {
 struct KafkaPart {
     #[serde(default = "three")]
     replication_factor: i16,
+}
+
+/// How a change of the platform goes to its tenants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct RolloutPart {
+    max_concurrent_tenants: MaxConcurrent,
+}
+
+impl Default for RolloutPart {
+    fn default() -> Self {
+        Self { max_concurrent_tenants: MaxConcurrent::Percent(5) }
+    }
 }
 
 fn resync_seconds() -> u64 {
@@ -138,6 +157,7 @@ impl Config {
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
+        platform.rollout = file.rollout.max_concurrent_tenants;
         namespace.clone_into(&mut platform.operator_namespace);
         let kafka = match file.bus {
             Bus::Postgres {} if file.kafka.is_some() => return wrong("kafka: is for bus.kind kafka"),
@@ -180,7 +200,10 @@ impl Config {
     /// Whether the authorities of a server are others now than those that this process was started with: they are in what it plans.
     pub(super) fn has_other_authorities(&self) -> bool {
         // A file that is not there is one that is being replaced.
-        let differs = |path: &Path, known: Option<&str>| fs::read_to_string(path).is_ok_and(|now| Some(now.as_str()) != known);
+        let differs = |path: &Path, known: Option<&str>| {
+            let is_other = |now: String| known.is_none_or(|known| !certificates::are_same(now.as_bytes(), known.as_bytes()));
+            fs::read_to_string(path).is_ok_and(is_other)
+        };
         let kafka = self.kafka.as_ref().and_then(|kafka| Some((kafka.options().ca_file.clone()?, kafka.authorities()?)));
         differs(&self.postgres.join("ca.crt"), self.platform.postgres_authorities.as_deref())
             || kafka.is_some_and(|(path, known)| differs(&path, Some(known)))

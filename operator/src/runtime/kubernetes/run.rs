@@ -210,6 +210,7 @@ impl Process {
         let cluster = Arc::new(Cluster {
             config: Arc::clone(&self.config),
             cache,
+            woken: Arc::clone(&self.watches.woken),
             objects,
             claim,
             fence: Arc::clone(&term.fence),

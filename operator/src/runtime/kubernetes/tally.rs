@@ -6,12 +6,12 @@ use acb_crds::schema::Kind;
 use serde_json::Value;
 
 use crate::{
-    condition::{DEGRADED, READY, STALLED, SUSPENDED, SYNCED},
+    condition::{DEGRADED, READY, ROLLOUT_PENDING, STALLED, SUSPENDED, SYNCED},
     effect::kubernetes::ObjectKey,
 };
 
 /// What is counted of each resource.
-const COUNTED: [&str; 5] = [READY, SYNCED, STALLED, DEGRADED, SUSPENDED];
+const COUNTED: [&str; 6] = [READY, SYNCED, STALLED, DEGRADED, SUSPENDED, ROLLOUT_PENDING];
 
 /// What a resource says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
