@@ -3,16 +3,22 @@
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use acb_crds::schema::Kind;
-use acb_operator::runtime::standalone::{
-    access::{self, Access},
-    objects::ObjectStore,
+use acb_operator::{
+    orphans::OrphanFound,
+    runtime::standalone::{
+        access::{self, Access},
+        objects::ObjectStore,
+    },
 };
 use clap::Args;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{
+        Cluster,
+        planner::{self, PlannerArgs},
+    },
     output::{self, Exit, Failure, Output},
     platform::PlatformArgs,
     standalone::{self, State, endpoints, ready_condition, text},
@@ -25,9 +31,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What to show.
 #[derive(Args, Debug)]
 pub(crate) struct GetArgs {
-    /// tenants, agents or quotas (also their short names tn, agt, qta).
-    #[arg(value_parser = kind)]
-    kind: Kind,
+    /// tenants, agents or quotas (also their short names tn, agt, qta); or orphans: what the operator of a cluster found that belongs to no Tenant.
+    #[arg(value_parser = asked)]
+    kind: Asked,
     /// Only this one; exit code 3 where it is not there [default: all].
     name: Option<String>,
     /// Only of this namespace [default: all].
@@ -38,30 +44,82 @@ pub(crate) struct GetArgs {
     watch: bool,
     #[command(flatten)]
     platform: PlatformArgs,
+    #[command(flatten)]
+    planner: PlannerArgs,
 }
 
-fn kind(name: &str) -> Result<Kind, String> {
-    Kind::find(name).ok_or_else(|| "use tenants, agents or quotas".to_owned())
+/// What is to be shown.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Resources(Kind),
+    Orphans,
+}
+
+fn asked(name: &str) -> Result<Asked, String> {
+    match name {
+        "orphan" | "orphans" => Ok(Asked::Orphans),
+        _ => Kind::find(name).map(Asked::Resources).ok_or_else(|| "use tenants, agents, quotas or orphans".to_owned()),
+    }
 }
 
 /// Shows resources.
 pub(crate) async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
     args.platform.say(output);
-    if args.watch {
-        return watch(args, output).await;
+    match args.kind {
+        Asked::Orphans => orphans(args, output).await,
+        Asked::Resources(kind) if args.watch => watch(args, kind, output).await,
+        Asked::Resources(kind) => list(args, kind, output).await,
     }
+}
+
+/// Shows what the operator's last look found.
+async fn orphans(args: &GetArgs, output: Output) -> Result<(), Failure> {
+    if args.name.is_some() || args.namespace.is_some() || args.watch {
+        return Err(Failure::new(Exit::Usage, "orphans have no name, no namespace, and change once an hour: leave these out"));
+    }
+    if !args.platform.is_cluster() {
+        return Err(Failure::new(Exit::Usage, "orphans are looked for by the operator of a cluster: add --cluster"));
+    }
+    let cluster = args.platform.cluster.place().open().await?;
+    let report = planner::orphans(&cluster, &args.planner).await?;
+    match output {
+        Output::Document(syntax) => syntax.document(&report),
+        Output::Table { .. } => {
+            let Some(at) = &report.looked_at else {
+                return output::line("the operator has not looked yet: it does some seconds after it began to lead");
+            };
+            let row = |found: &OrphanFound| {
+                let whose = if found.is_ours { "this cluster's" } else { "not known" };
+                vec![found.system.as_str().to_owned(), whose.to_owned(), found.what.clone()]
+            };
+            if !report.orphans.is_empty() {
+                output::table(&["SYSTEM", "WHOSE", "WHAT"], report.orphans.iter().map(row).collect())?;
+            }
+            let count = report.orphans.len();
+            output::line(format_args!("{count} found {} ago; docs/day-two.md says what to do about each", since(at)))?;
+            let away = report.away.iter().map(|system| system.as_str()).collect::<Vec<_>>().join(", ");
+            if away.is_empty() {
+                Ok(())
+            } else {
+                output::line(format_args!("not looked through, since it did not answer or no Tenant was ever here: {away}"))
+            }
+        }
+    }
+}
+
+async fn list(args: &GetArgs, kind: Kind, output: Output) -> Result<(), Failure> {
     let source = args.source().await?;
-    let (items, running) = source.items(args).await?;
+    let (items, running) = source.items(args, kind).await?;
     if running == Some(false) {
         output::note(output, "acb dev is not running: this is what it saw last");
     }
     if let (Some(name), true) = (&args.name, items.is_empty()) {
-        return Err(Failure::new(Exit::NotFound, format!("there is no {} {name}", args.kind)));
+        return Err(Failure::new(Exit::NotFound, format!("there is no {} {name}", kind)));
     }
     match (output, items.len(), &args.name) {
         (Output::Document(syntax), 1, Some(_)) => syntax.document(&items[0]),
         (Output::Document(syntax), ..) => {
-            let mut list = json!({"kind": format!("{}List", args.kind), "items": items});
+            let mut list = json!({"kind": format!("{}List", kind), "items": items});
             // A cluster is there, or there is no answer.
             if let Some(running) = running {
                 list["running"] = json!(running);
@@ -69,7 +127,7 @@ pub(crate) async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
             syntax.document(&list)
         }
         (Output::Table { wide }, ..) => {
-            let columns = columns(args.kind, wide);
+            let columns = columns(kind, wide);
             output::table(&header(&columns), rows(&columns, &items))?;
             items.iter().try_for_each(explain)
         }
@@ -77,7 +135,7 @@ pub(crate) async fn run(args: &GetArgs, output: Output) -> Result<(), Failure> {
 }
 
 /// Shows what there is, and then each that changes, as it is then.
-async fn watch(args: &GetArgs, output: Output) -> Result<(), Failure> {
+async fn watch(args: &GetArgs, kind: Kind, output: Output) -> Result<(), Failure> {
     let mut stop = Stop::listen()?;
     let mut unread = pin!(output::unread());
     let mut shown: BTreeMap<String, Value> = BTreeMap::new();
@@ -86,7 +144,7 @@ async fn watch(args: &GetArgs, output: Output) -> Result<(), Failure> {
     let mut is_away = false;
     loop {
         let looked = tokio::select! {
-            looked = source.items(args) => looked,
+            looked = source.items(args, kind) => looked,
             () = stop.asked() => return Ok(()),
             failure = &mut unread => return Err(failure),
         };
@@ -118,7 +176,7 @@ async fn watch(args: &GetArgs, output: Output) -> Result<(), Failure> {
                 gone.into_iter().try_for_each(|item| syntax.record(&json!({"deleted": item["metadata"]})))?;
             }
             Output::Table { wide } => {
-                let columns = columns(args.kind, wide);
+                let columns = columns(kind, wide);
                 let rows = rows(&columns, changed);
                 if widths.is_empty() {
                     let header = header(&columns);
@@ -158,11 +216,11 @@ impl GetArgs {
 
 impl Source {
     /// What is asked for, and whether `acb dev` runs where it is asked.
-    async fn items(&self, args: &GetArgs) -> Result<(Vec<Value>, Option<bool>), Failure> {
+    async fn items(&self, args: &GetArgs, kind: Kind) -> Result<(Vec<Value>, Option<bool>), Failure> {
         let (mut items, running) = match self {
-            Self::Cluster(cluster) => (cluster.list(args.kind, args.namespace.as_deref()).await?, None),
+            Self::Cluster(cluster) => (cluster.list(kind, args.namespace.as_deref()).await?, None),
             Self::Dev(state) => {
-                let (items, running) = of_state(state, args.kind)?;
+                let (items, running) = of_state(state, kind)?;
                 (items, Some(running))
             }
         };
@@ -243,7 +301,7 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
     let synced: Column =
         ("SYNCED", |item| standalone::condition(item, "Synced").map_or("-", |synced| text(synced, "/status")).to_owned());
     let reason: Column = ("REASON", |item| condition(item, "reason"));
-    let agents: Column = ("AGENTS", |item| shown(item, "/status/agents"));
+    let agents: Column = ("AGENTS", |item| shown(item, "/status/agentCount"));
     let message: Column = ("MESSAGE", |item| condition(item, "message"));
     let age: Column = ("AGE", age);
     let (mut columns, further): (Vec<Column>, Vec<Column>) = match kind {

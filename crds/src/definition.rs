@@ -28,7 +28,7 @@ fn finished(mut definition: CustomResourceDefinition, raw: &Value) -> CustomReso
     definition
 }
 
-/// Two things that the rewriting to a structural schema does otherwise than people expect.
+/// What the rewriting to a structural schema does otherwise than people and API servers expect.
 ///
 /// A field says what it is for itself: where its type is an enum, the words of the type take the place of the field's own. And no value is
 /// `nullable`: that an optional field is left out is said by `required` alone. Where null were a value of its own, an apply and a rule
@@ -36,6 +36,11 @@ fn finished(mut definition: CustomResourceDefinition, raw: &Value) -> CustomReso
 fn finish(schema: &mut JSONSchemaProps, raw: &Value) {
     if schema.type_.as_deref() != Some("object") {
         schema.nullable = None;
+    }
+    // The rewriting takes the types out of its choices: anything would be a quantity.
+    if schema.x_kubernetes_int_or_string == Some(true) {
+        let of = |kind: &str| JSONSchemaProps { type_: Some(kind.to_owned()), ..JSONSchemaProps::default() };
+        schema.any_of = Some(vec![of("integer"), of("string")]);
     }
     let raw = past_null(raw);
     for (name, field) in schema.properties.iter_mut().flatten() {

@@ -82,6 +82,8 @@ pub fn load(text: &str, source_name: &str) -> Documents {
         match serde_saphyr::from_str_with_options::<Option<Value>>(&document, options) {
             Ok(None | Some(Value::Null)) => {}
             Ok(Some(value)) => unfold(value, LISTS, &mut |value| match other(&value) {
+                // It is there for an API server, which takes no Agent without it. Here it is made with its Tenant.
+                Some(_) if is_tenants_namespace(&value) => {}
                 Some(other) => loaded.others.push(other),
                 None => loaded.ours.push(check(&value, None).or_else(|violations| refuse(identify(&value), violations))),
             }),
@@ -122,6 +124,11 @@ fn other(value: &Value) -> Option<Other> {
     let name = || format!("{} {} of {}", clip(kind), clip(text_at(value, "/metadata/name")), clip(version)).replace("  ", " ");
     (!is_ours && !version.is_empty() && !kind.is_empty() && kind != "List")
         .then(|| Other { name: name(), object: identify(value) })
+}
+
+fn is_tenants_namespace(value: &Value) -> bool {
+    let label = value.pointer("/metadata/labels").and_then(|labels| labels.get("acb.dev/tenant"));
+    text_at(value, "/apiVersion") == "v1" && text_at(value, "/kind") == "Namespace" && label.is_some_and(Value::is_string)
 }
 
 /// Everything in some files, and what was refused.

@@ -53,6 +53,8 @@ pub mod annotations {
     pub const ADOPT: &str = "acb.dev/adopt";
     /// On a Tenant or an Agent: a value that was not seen before replaces its credentials once.
     pub const ROTATE: &str = "acb.dev/rotate";
+    /// On a Tenant: its own name lets `deletionPolicy` become `Delete`, where the data was to be retained before.
+    pub const CONFIRM_DELETE: &str = "acb.dev/confirm-delete";
     /// On a Tenant or an Agent that is being deleted: its own name lets it go although something of it could not be taken down.
     pub const FORCE_RELEASE: &str = "acb.dev/force-release";
 }
@@ -191,7 +193,7 @@ impl TenantName {
         format!("acb.{self}.{context_type}")
     }
 
-    /// The namespace of its Agents and Quotas, where `spec.namespace` names no other.
+    /// The namespace of its Agents and Quotas, where `spec.agentNamespace` names no other.
     #[must_use]
     pub fn namespace(&self) -> String {
         format!("acb-{self}")

@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::{Map, Value, json};
 
 pub use crate::violation::{MAX_VIOLATIONS, Violation};
-use crate::{API_VERSION, Agent, Quota, Tenant, cel::Rules, definition, violation::Violations};
+use crate::{API_VERSION, Agent, Quota, Tenant, cel::Rules, confirmation, definition, violation::Violations};
 
 /// A resource of one of the kinds.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,6 +162,9 @@ pub fn check(value: &Value, old: Option<&Value>) -> Result<Resource, Vec<Violati
     if violations.is_empty() {
         checker.rules.evaluate(&document, old, "", &mut violations);
     }
+    if let Some(violation) = old.and_then(|old| confirmation::check(kind, value, old)) {
+        violations.push(violation);
+    }
     if !violations.is_empty() {
         return Err(violations.into_told());
     }
@@ -228,7 +231,9 @@ fn checker(kind: Kind) -> Result<&'static Checker, String> {
 
 fn build(kind: Kind) -> Result<Checker, String> {
     let definition = kind.definition();
-    let schema = definition.spec.versions.first().and_then(|version| version.schema.as_ref());
+    let mut versions = definition.spec.versions.iter();
+    let version = versions.find(|version| API_VERSION.rsplit('/').next() == Some(version.name.as_str()));
+    let schema = version.and_then(|version| version.schema.as_ref());
     let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_ref()).ok_or("no schema")?;
     let schema = serde_json::to_value(schema).map_err(|error| error.to_string())?;
     let rules = Rules::compile(&schema)?;
@@ -370,6 +375,8 @@ fn explain(error: &ValidationError<'_>, schema: &Value, violations: &mut Violati
             return;
         }
         ValidationErrorKind::Required { property } => format!("field {property} is missing: set it"),
+        // The one choice that there is in a structural schema.
+        ValidationErrorKind::AnyOf { .. } => format!("{given} is neither a whole number nor text"),
         ValidationErrorKind::Enum { options } => {
             let options: Vec<&str> = options.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             format!("{given} is none of {}: use one of these", options.join(", "))

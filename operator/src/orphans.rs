@@ -12,6 +12,7 @@ use acb_crds::{
     schema::Kind,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
@@ -33,7 +34,8 @@ const FEW: usize = 3;
 const HUB_NAMESPACE: &str = "acbhub-";
 
 /// Where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum System {
     /// Objects.
     Kubernetes,
@@ -74,6 +76,39 @@ pub struct Orphan {
 impl fmt::Display for Orphan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)
+    }
+}
+
+/// What the last look found, and what of it is left. For people.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrphanReport {
+    /// RFC 3339; nothing before the first look of a term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_at: Option<String>,
+    /// Systems that did not answer: nothing is known of them.
+    #[serde(default)]
+    pub away: Vec<System>,
+    /// What belongs to no Tenant, and is still there.
+    #[serde(default)]
+    pub orphans: Vec<OrphanFound>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrphanFound {
+    /// Where it is.
+    pub system: System,
+    /// What it is.
+    pub what: String,
+    /// Whether a tenant of this cluster had it; a system may serve others, too.
+    pub is_ours: bool,
+}
+
+impl From<&Orphan> for OrphanFound {
+    fn from(orphan: &Orphan) -> Self {
+        Self { system: orphan.system, what: orphan.what.clone(), is_ours: orphan.is_ours }
     }
 }
 

@@ -1,8 +1,14 @@
 //! What the operator was told about the platform that it serves.
 
+use acb_crds::tenant::LocalObjectReference;
 use serde::{Deserialize, Serialize};
 
 use crate::{rollout::MaxConcurrent, tier::TierOverrides};
+
+/// Where DNS listens unless the platform says otherwise.
+pub const DNS_PORTS: [u16; 1] = [53];
+/// The user of the images.
+pub const RUN_AS_USER: u32 = 65_532;
 
 /// The platform, the same for every tenant of this operator.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +23,14 @@ pub struct Platform {
     pub postgres_authorities: Option<String>,
     /// The hub's image.
     pub hub_image: String,
+    /// At which the pods of the cluster's DNS listen.
+    pub dns_ports: Vec<u16>,
+    /// User and group of the hubs' pods; without one the cluster chooses, as OpenShift does.
+    pub run_as_user: Option<u32>,
+    /// Repositories beside that image's, of which a Tenant may name an image for its own hub. `None`: of any, where no image is run.
+    pub hub_image_repositories: Option<Vec<String>>,
+    /// Secrets in each hub's namespace with the logins of registries. Who puts them there is not the operator.
+    pub hub_image_pull_secrets: Vec<LocalObjectReference>,
     /// The operator's own namespace, which holds the tenants' authorities.
     pub operator_namespace: String,
     /// Names beside the Service's that hubs are reached by, such as `localhost`.
@@ -66,6 +80,10 @@ impl Platform {
             postgres,
             postgres_authorities: None,
             hub_image: format!("acb-hub:{}", env!("CARGO_PKG_VERSION")),
+            dns_ports: DNS_PORTS.to_vec(),
+            run_as_user: Some(RUN_AS_USER),
+            hub_image_repositories: None,
+            hub_image_pull_secrets: Vec::new(),
             operator_namespace: "acb-system".to_owned(),
             extra_tls_names: Vec::new(),
             tiers: TierOverrides::new(),
@@ -73,9 +91,57 @@ impl Platform {
         }
     }
 
+    /// Whether a Tenant may name this image for its own hub: of the repository of the platform's, or of one that the platform allows.
+    #[must_use]
+    pub fn allows_hub_image(&self, image: &str) -> bool {
+        let Some(repositories) = &self.hub_image_repositories else { return true };
+        let image = repository(image);
+        image == repository(&self.hub_image) || repositories.iter().any(|allowed| allowed == image)
+    }
+
     /// Whether the log is on Kafka.
     #[must_use]
     pub fn has_kafka(&self) -> bool {
         matches!(self.bus, PlatformBus::Kafka { .. })
+    }
+}
+
+/// An image without its tag and its digest.
+fn repository(image: &str) -> &str {
+    let image = image.split_once('@').map_or(image, |(image, _)| image);
+    // What is behind a colon before the last slash is a port.
+    match image.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => image,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_names_another_version_and_no_other_program() {
+        let postgres = PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() };
+        let mut platform = Platform::new(postgres);
+        assert!(platform.allows_hub_image("canary.example/acb-hub:next"), "no image is run");
+        platform.hub_image = "registry.example:5000/acb/acb-hub:0.1.0".to_owned();
+        platform.hub_image_repositories = Some(Vec::new());
+        let digest = format!("registry.example:5000/acb/acb-hub@sha256:{}", "0".repeat(64));
+        for image in ["registry.example:5000/acb/acb-hub:0.2.0", "registry.example:5000/acb/acb-hub", &digest] {
+            assert!(platform.allows_hub_image(image), "{image}");
+        }
+        for image in [
+            "",
+            "acb-hub:0.1.0",
+            "registry.example:5000/acb/acb-hub-evil:0.1.0",
+            "registry.example:5000/acb/acb-hub/evil:0.1.0",
+            "registry.example/acb/acb-hub:0.1.0",
+            "evil.example/registry.example:5000/acb/acb-hub",
+        ] {
+            assert!(!platform.allows_hub_image(image), "{image}");
+        }
+        platform.hub_image_repositories = Some(vec!["canary.example/acb-hub".to_owned()]);
+        assert!(platform.allows_hub_image("canary.example/acb-hub:next"));
     }
 }

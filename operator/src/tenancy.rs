@@ -7,7 +7,7 @@ use std::{
 };
 
 use acb_crds::{
-    Agent, Limits, Quota, Tenant,
+    Agent, AgentLimits, Quota, Tenant, TenantLimits,
     names::{ContextTypeName, TenantId, TenantName},
     quota::Selector,
     schema::Kind,
@@ -55,7 +55,7 @@ pub fn by_age(left: &ObjectMeta, right: &ObjectMeta) -> Ordering {
 #[must_use]
 pub fn namespace(tenant: &Tenant) -> Option<String> {
     let name = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()).ok()?;
-    Some(tenant.spec.namespace.clone().unwrap_or_else(|| name.namespace()))
+    Some(tenant.spec.agent_namespace.clone().unwrap_or_else(|| name.namespace()))
 }
 
 /// What two tenants may not share.
@@ -118,26 +118,25 @@ impl Tenancy {
 
     /// Limits of the tenant as a whole: the tier's, its own and the Quotas without a selector, the smallest of each.
     #[must_use]
-    pub fn tenant_limits(&self, tenant: &Tenant, allowance: &Allowance) -> Limits {
+    pub fn tenant_limits(&self, tenant: &Tenant, allowance: &Allowance) -> TenantLimits {
         let own = tenant.spec.limits.clone().unwrap_or_default();
         let whole = self.quotas.iter().filter(|quota| quota.spec.agents().is_none());
-        whole.fold(allowance.tenant.smallest(&own), |limits, quota| limits.smallest(&quota.spec.limits))
+        whole.fold(allowance.tenant.smallest(&own), |limits, quota| limits.smallest(&quota.spec.limits.of_tenant()))
     }
 
     /// Limits of an agent before Quotas: the default, or the Tenant's own.
     #[must_use]
-    pub fn agent_base(tenant: &Tenant, allowance: &Allowance) -> Limits {
+    pub fn agent_base(tenant: &Tenant, allowance: &Allowance) -> AgentLimits {
         let own = tenant.spec.agent_limits.clone().unwrap_or_default();
         allowance.agent_default.overridden_by(&own).smallest(&allowance.agent_ceiling)
     }
 
     /// Limits of each agent, in their order here: the smallest that apply.
-    fn agent_limits(&self, tenant: &Tenant, allowance: &Allowance) -> Vec<Limits> {
-        let base = Limits { max_agents: None, ..Self::agent_base(tenant, allowance) };
-        let mut limits = vec![base; self.agents.len()];
+    fn agent_limits(&self, tenant: &Tenant, allowance: &Allowance) -> Vec<AgentLimits> {
+        let mut limits = vec![Self::agent_base(tenant, allowance); self.agents.len()];
         for quota in &self.quotas {
             let Some(selector) = quota.spec.agents() else { continue };
-            let (is_selected, bound) = (selection(selector), Limits { max_agents: None, ..quota.spec.limits.clone() });
+            let (is_selected, bound) = (selection(selector), quota.spec.limits.of_agent());
             for (_, limits) in self.agents.iter().zip(&mut limits).filter(|(agent, _)| is_selected(agent)) {
                 *limits = limits.smallest(&bound);
             }
@@ -236,7 +235,7 @@ pub struct Owner {
     /// What its tier gives.
     pub allowance: Allowance,
     /// Limits of the tenant as a whole.
-    pub limits: Limits,
+    pub limits: TenantLimits,
     /// Context types that only agents name and that the tier has no room for.
     pub refused_types: BTreeSet<String>,
     /// Context types that nobody asks for any more, and that take room until their topics go.
@@ -248,7 +247,7 @@ pub struct Owner {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Standing {
     /// The smallest limits that apply.
-    pub limits: Limits,
+    pub limits: AgentLimits,
     /// The bound that leaves it out: how many are allowed, and by what.
     pub crowded_out: Option<(i64, String)>,
 }
@@ -322,9 +321,11 @@ fn name_of(agent: &Agent) -> &str {
 pub fn selection(selector: &Selector) -> impl Fn(&Agent) -> bool {
     let [names, groups, types]: [BTreeSet<&str>; 3] =
         [&selector.names, &selector.groups, &selector.types].map(|values| values.iter().map(String::as_str).collect());
+    let unlabelled = BTreeMap::new();
     move |agent| {
-        let labels = agent.metadata.labels.as_ref();
-        selector.match_labels.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        let labels = agent.metadata.labels.as_ref().unwrap_or(&unlabelled);
+        selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && selector.match_expressions.iter().all(|requirement| requirement.is_met_by(labels))
             && (names.is_empty() || names.contains(name_of(agent)))
             && (groups.is_empty() || agent.spec.groups.iter().any(|group| groups.contains(group.as_str())))
             && (types.is_empty() || agent.spec.r#type.as_deref().is_some_and(|kind| types.contains(kind)))
@@ -351,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_namespace_is_the_oldest_tenants_whoever_can_read_it() {
-        let spec = json!({"tier": "Free", "namespace": "team"});
+        let spec = json!({"tier": "Free", "agentNamespace": "team"});
         let metadata = |age: u32| object::<Tenant>("Tenant", "newer", age, &spec).metadata;
         for (age, is_its) in [(5, true), (1, false)] {
             let unreadable = Unreadable { kind: Kind::Tenant, metadata: metadata(age), space: Some("team".into()) };
@@ -365,15 +366,25 @@ mod tests {
 
     #[test]
     fn a_census_says_of_each_agent_what_leaves_it_out_and_the_smallest_limits() {
-        let agent = |name: &str, age: u32, of: &str| object("Agent", name, age, &json!({"role": "observer", "type": of}));
+        let agent = |name: &str, age: u32, of: &str| object("Agent", name, age, &json!({"role": "Observer", "type": of}));
         let tenancy = Tenancy {
             tenants: vec![object("Tenant", "acme", 0, &json!({"tier": "Free", "limits": {"maxAgents": 3}}))],
             // By age: d, c, b, a.
             agents: vec![agent("a", 1, "x"), agent("b", 2, "y"), agent("c", 3, "x"), agent("d", 4, "x")],
             unreadable: Vec::new(),
             quotas: vec![
-                object("Quota", "few", 0, &json!({"selector": {"types": ["x"]}, "maxAgents": 1, "messagesPerMinute": 7})),
-                object("Quota", "slow", 0, &json!({"selector": {"matchLabels": {"of": "d"}}, "messagesPerMinute": 5})),
+                object(
+                    "Quota",
+                    "few",
+                    0,
+                    &json!({"selector": {"types": ["x"]}, "limits": {"maxAgents": 1, "messagesPerMinute": 7}}),
+                ),
+                object(
+                    "Quota",
+                    "slow",
+                    0,
+                    &json!({"selector": {"matchLabels": {"of": "d"}}, "limits": {"messagesPerMinute": 5}}),
+                ),
             ],
         };
         let postgres = PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() };
@@ -394,7 +405,7 @@ mod tests {
 
         // An older one that can't be read may be of that type: nobody is let in by that.
         let mut tenancy = census.tenancy().clone();
-        let metadata = object::<Agent>("Agent", "e", 5, &json!({"role": "observer"})).metadata;
+        let metadata = object::<Agent>("Agent", "e", 5, &json!({"role": "Observer"})).metadata;
         tenancy.unreadable = vec![Unreadable { kind: Kind::Agent, metadata, space: None }];
         let platform =
             Platform::new(PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() });

@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use acb_operator::preview::{
-    Report,
-    question::{AUDIENCE, MAX_BYTES, MAX_OBJECTS, PATH, PORT, Question},
+use acb_operator::{
+    orphans::OrphanReport,
+    preview::{
+        Report,
+        question::{AUDIENCE, MAX_BYTES, MAX_OBJECTS, ORPHANS_PATH, PATH, PORT, Question},
+    },
 };
 use clap::Args;
 use http::header::CONTENT_TYPE;
@@ -14,6 +17,7 @@ use k8s_openapi::api::{
     core::v1::ServiceAccount,
 };
 use kube_client::{Api, Client, Config, Error, api::PostParams, config::AuthInfo};
+use serde::de::DeserializeOwned;
 
 use super::{
     Cluster,
@@ -57,12 +61,21 @@ pub(crate) async fn ask(cluster: &Cluster, args: &PlannerArgs, question: &Questi
             body.len()
         )));
     }
+    let request = http::Request::post(PATH).header(CONTENT_TYPE, "application/json").body(body).map_err(Failure::failed)?;
+    put(cluster, args, request).await
+}
+
+/// Asks what belongs to no Tenant.
+pub(crate) async fn orphans(cluster: &Cluster, args: &PlannerArgs) -> Result<OrphanReport, Failure> {
+    put(cluster, args, http::Request::get(ORPHANS_PATH).body(Vec::new()).map_err(Failure::failed)?).await
+}
+
+async fn put<T: DeserializeOwned>(cluster: &Cluster, args: &PlannerArgs, request: http::Request<Vec<u8>>) -> Result<T, Failure> {
     let auth = caller(cluster, args).await?;
     let to =
         Destination::Pod { namespace: args.operator_namespace.clone(), name: leader(cluster, &args.operator_namespace).await? };
     let forward = Forward::open(&cluster.client, to, PORT).await?;
-    let request = http::Request::post(PATH).header(CONTENT_TYPE, "application/json").body(body).map_err(Failure::failed)?;
-    match through(forward.address(), auth)?.request::<Report>(request).await {
+    match through(forward.address(), auth)?.request::<T>(request).await {
         Ok(report) => Ok(report),
         Err(error) => Err(match (&error, forward.failure()) {
             (Error::Api(_), _) | (_, None) => refused("the operator", &error),

@@ -17,7 +17,7 @@ fn tenant(name: &str, adopt: &str) -> String {
 fn agent(name: &str) -> String {
     format!(
         "apiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {{name: {name}, namespace: acb-acme}}\n\
-         spec: {{type: worker, role: agent-full}}\n"
+         spec: {{type: worker, role: AgentFull}}\n"
     )
 }
 
@@ -92,7 +92,11 @@ async fn what_was_there_before_a_restore_is_taken_over_where_it_is_asked_for() {
     assert_eq!(dev.pods("acme").unwrap().values().map(|pod| pod.pid).collect::<Vec<_>>(), pods, "its hub went on all the time");
 
     // What was granted holds without the annotation: it is the data that is removed, with its policy, and then its resource.
-    fs::write(folder.join("acme.yaml"), tenant("acme", "").replace("Starter", "Starter, deletionPolicy: Delete")).unwrap();
+    let deletes = tenant("acme", "").replace("Starter", "Starter, deletionPolicy: Delete");
+    fs::write(folder.join("acme.yaml"), &deletes).unwrap();
+    until(&dev, "InvalidSpec", "acb.dev/confirm-delete=acme").await;
+    let confirmed = deletes.replace("name: acme", "name: acme, annotations: {acb.dev/confirm-delete: acme}");
+    fs::write(folder.join("acme.yaml"), confirmed).unwrap();
     let deadline = Instant::now() + LONG;
     while status(&dev, "acme").await["effective"]["deletionPolicy"] != "Delete" {
         assert!(Instant::now() < deadline, "its policy is not taken up");

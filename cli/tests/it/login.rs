@@ -161,7 +161,7 @@ async fn agents_are_found_by_what_they_are() {
     assert!(table.starts_with("NAME") && table.contains("summarize,translate"), "{table}");
 
     // Who is suspended is shown so, and who would wait for it hears so.
-    let paused = agent("paused", "{type: pauser, role: agent-full, suspend: true}");
+    let paused = agent("paused", "{type: pauser, role: AgentFull, suspend: true}");
     fs::write(world.dev.resources().join("paused.yaml"), paused).unwrap();
     let shown = world.until("it is shown", async || {
         let table = world.run(&["agent", "discover", "--type", "pauser"]).await.ok().stdout;
@@ -177,7 +177,7 @@ async fn agents_are_found_by_what_they_are() {
 async fn an_agent_that_is_removed_is_let_in_no_more() {
     let world = World::of(&[]).await;
     let file = world.dev.resources().join("gone.yaml");
-    fs::write(&file, agent("gone", "{type: worker, role: agent-full}")).unwrap();
+    fs::write(&file, agent("gone", "{type: worker, role: AgentFull}")).unwrap();
     let row = world.until("the agent is provisioned", async || {
         let got = world.run(&["get", "agent", "gone", "-o", "json"]).await;
         let agent: serde_json::Value = serde_json::from_str(&got.stdout).ok()?;

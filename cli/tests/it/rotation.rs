@@ -48,7 +48,7 @@ fn agent(name: &str, rotate: &str) -> String {
     format!(
         "apiVersion: acb.dev/v1alpha1\nkind: Agent\n\
          metadata: {{name: {name}, namespace: acb-acme, annotations: {{acb.dev/rotate: {rotate:?}}}}}\n\
-         spec: {{type: worker, role: agent-full}}\n"
+         spec: {{type: worker, role: AgentFull}}\n"
     )
 }
 

@@ -19,26 +19,26 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// Tests of one process share the tenant, never an agent that receives.
 const AGENTS: [(&str, &str); 20] = [
-    ("sender", "{type: sender, role: agent-full, publishes: [documents], subscribes: [documents]}"),
-    ("login", "{type: person, role: agent-full}"),
-    ("finder", "{type: person, role: agent-full}"),
-    ("found", "{type: oddity, role: agent-full, capabilities: [summarize, translate], location: attic}"),
-    ("inbox", "{type: worker, role: agent-full, groups: [readers, workers]}"),
-    ("inbox-by-topic", "{type: worker, role: agent-full}"),
-    ("observer", "{type: watcher, role: observer, groups: [watchers]}"),
-    ("inbox-by-filter", "{type: worker, role: agent-full}"),
-    ("answers-text", "{type: worker, role: agent-full}"),
-    ("answers-file", "{type: worker, role: agent-full}"),
-    ("answers-command", "{type: worker, role: agent-full}"),
-    ("fails", "{type: worker, role: agent-full}"),
-    ("silent", "{type: worker, role: agent-full}"),
-    ("publisher", "{type: worker, role: agent-full, publishes: [documents], subscribes: [documents]}"),
-    ("reader", "{type: worker, role: agent-full, subscribes: [documents]}"),
-    ("absent", "{type: worker, role: agent-full}"),
-    ("heir", "{type: worker, role: agent-full}"),
-    ("reads-later", "{type: worker, role: agent-full}"),
-    ("root", "{type: person, role: admin}"),
-    ("stranger", "{type: worker, role: agent-full}"),
+    ("sender", "{type: sender, role: AgentFull, publishes: [documents], subscribes: [documents]}"),
+    ("login", "{type: person, role: AgentFull}"),
+    ("finder", "{type: person, role: AgentFull}"),
+    ("found", "{type: oddity, role: AgentFull, capabilities: [summarize, translate], location: attic}"),
+    ("inbox", "{type: worker, role: AgentFull, groups: [readers, workers]}"),
+    ("inbox-by-topic", "{type: worker, role: AgentFull}"),
+    ("observer", "{type: watcher, role: Observer, groups: [watchers]}"),
+    ("inbox-by-filter", "{type: worker, role: AgentFull}"),
+    ("answers-text", "{type: worker, role: AgentFull}"),
+    ("answers-file", "{type: worker, role: AgentFull}"),
+    ("answers-command", "{type: worker, role: AgentFull}"),
+    ("fails", "{type: worker, role: AgentFull}"),
+    ("silent", "{type: worker, role: AgentFull}"),
+    ("publisher", "{type: worker, role: AgentFull, publishes: [documents], subscribes: [documents]}"),
+    ("reader", "{type: worker, role: AgentFull, subscribes: [documents]}"),
+    ("absent", "{type: worker, role: AgentFull}"),
+    ("heir", "{type: worker, role: AgentFull}"),
+    ("reads-later", "{type: worker, role: AgentFull}"),
+    ("root", "{type: person, role: Admin}"),
+    ("stranger", "{type: worker, role: AgentFull}"),
 ];
 
 /// An agent of tenant `acme`, in a file of its own.
@@ -56,7 +56,7 @@ fn tenant(name: &str, replicas: u32) -> String {
 pub(crate) fn resources() -> Vec<(&'static str, String)> {
     let acme: Vec<String> = AGENTS.iter().map(|(name, spec)| agent(name, spec)).collect();
     let analyst = "apiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {name: analyst, namespace: acb-globex}\n\
-                   spec: {type: analyst, role: agent-full}\n";
+                   spec: {type: analyst, role: AgentFull}\n";
     vec![
         ("acme.yaml", format!("{}---\n{}", tenant("acme", 2), acme.join("---\n"))),
         ("globex.yaml", format!("{}---\n{analyst}", tenant("globex", 1))),

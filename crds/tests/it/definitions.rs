@@ -68,7 +68,7 @@ fn a_field_says_what_it_is_for_itself() {
     let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     for (field, says) in [
         (&spec["deletionPolicy"], "`Retain` (the default)"),
-        (&spec["contextTypes"]["items"]["properties"]["cleanup"], "`delete` (the default)"),
+        (&spec["contextTypes"]["items"]["properties"]["cleanup"], "`Delete` (the default)"),
         (&spec["hub"]["properties"]["service"]["properties"]["type"], "`ClusterIP` where unset"),
         (&spec["registration"], "`Declared` (the default)"),
     ] {

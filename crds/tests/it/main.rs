@@ -5,3 +5,4 @@ mod definitions;
 mod documents;
 mod names;
 mod reference;
+mod versions;

@@ -20,8 +20,12 @@ fn shape(schema: &Value) -> String {
         return values.join(", ");
     }
     match text(schema, "type") {
+        _ if schema["x-kubernetes-int-or-string"] == true => "quantity".to_owned(),
         "array" => format!("list of {}", shape(&schema["items"])),
-        "object" if schema.get("additionalProperties").is_some() => "map".to_owned(),
+        "object" if schema.get("additionalProperties").is_some() => match shape(&schema["additionalProperties"]).as_str() {
+            "string" => "map".to_owned(),
+            values => format!("map of {values}"),
+        },
         "" => "any".to_owned(),
         other => other.to_owned(),
     }
@@ -36,6 +40,7 @@ fn bounds(schema: &Value) -> String {
         ("minLength", "characters, at least"),
         ("maxLength", "characters, at most"),
         ("maxItems", "entries, at most"),
+        ("maxProperties", "entries, at most"),
     ] {
         if let Some(bound) = schema.get(field) {
             bounds.push(format!("{words} {}", bound.as_f64().unwrap()));

@@ -87,6 +87,34 @@ fn resource(kind: &str, namespace: &str, spec: Value) -> Value {
     json!({"apiVersion": "acb.dev/v1alpha1", "kind": kind, "metadata": {"name": "tried", "namespace": namespace}, "spec": spec})
 }
 
+/// What a Tenant's data goes with its Tenant by.
+fn confirmations() -> Vec<Case> {
+    let tenant =
+        json!({"apiVersion": "acb.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "retained"}, "spec": {"tier": "Free"}});
+    let policy = |policy: &str, denied| {
+        let patch = json!({"spec": {"deletionPolicy": policy}}).to_string();
+        asks(None, &["patch", "tenant", "retained", "--type=merge", "--patch", &patch], denied)
+    };
+    let confirms = |name: &str| {
+        asks(None, &["annotate", "tenant", "retained", &format!("acb.dev/confirm-delete={name}"), "--overwrite"], None)
+    };
+    let denied = Some("confirm it with the annotation acb.dev/confirm-delete=retained");
+    vec![
+        applies(None, tenant, None),
+        policy("Delete", denied),
+        policy("Retain", None),
+        confirms("another"),
+        policy("Delete", denied),
+        confirms("retained"),
+        policy("Delete", None),
+        asks(None, &["annotate", "tenant", "retained", "acb.dev/confirm-delete-"], None),
+        asks(None, &["label", "tenant", "retained", "team=x"], None),
+        policy("Retain", None),
+        policy("Delete", denied),
+        asks(None, &["delete", "tenant", "retained"], None),
+    ]
+}
+
 fn cases() -> Vec<Case> {
     let operator = Some(OPERATOR);
     let mallory = Some("mallory");
@@ -98,7 +126,7 @@ fn cases() -> Vec<Case> {
         asks(operator, &["create", "rolebinding", "acb-operator", &space, &role, account], denied)
     };
     let secrets = |namespace: &str, denied| asks(operator, &["get", "secrets", &format!("--namespace={namespace}")], denied);
-    // Without ceilings: nothing is allowed there yet.
+    // Without ceilings: its Tenant is still to be provisioned.
     let mut marked = namespace(GIVEN, json!({"acb.dev/tenant": "admitted", "acb.dev/tenant-uid": "u"}));
     marked["metadata"]["annotations"] = json!({});
     let mut cases = vec![
@@ -127,26 +155,28 @@ fn cases() -> Vec<Case> {
         asks(mallory, &["label", "namespace", OWN, "team=x"], None),
     ];
     for (space, denied) in [(OWN, None), (GIVEN, None), (HUB, Some("no tenant's")), (OTHER, Some("no tenant's"))] {
-        cases.push(applies(None, resource("Agent", space, json!({"role": "agent-full"})), denied));
+        cases.push(applies(None, resource("Agent", space, json!({"role": "AgentFull"})), denied));
     }
     let above = Some("which is what the tier allows");
     let missing = Some("has no annotation acb.dev/ceiling-");
     for (space, spec, denied) in [
-        (OWN, json!({"maxAgents": 3}), None),
-        (OWN, json!({"maxAgents": 4}), above),
-        (OWN, json!({"maxAgents": 1, "storageBytes": 1001}), above),
-        (OWN, json!({"messagesPerMinute": 1_000_000}), None),
-        (OWN, json!({"bytesPerMinute": 1}), missing),
-        (OWN, json!({"selector": {"groups": ["g"]}, "messagesPerMinute": 100}), None),
-        (OWN, json!({"selector": {"groups": ["g"]}, "messagesPerMinute": 101}), above),
+        (OWN, json!({"limits": {"maxAgents": 3}}), None),
+        (OWN, json!({"limits": {"maxAgents": 4}}), above),
+        (OWN, json!({"limits": {"maxAgents": 1, "storageBytes": 1001}}), above),
+        (OWN, json!({"limits": {"messagesPerMinute": 1_000_000}}), None),
+        (OWN, json!({"limits": {"bytesPerMinute": 1}}), missing),
+        (OWN, json!({"selector": {"groups": ["g"]}, "limits": {"messagesPerMinute": 100}}), None),
+        (OWN, json!({"selector": {"groups": ["g"]}, "limits": {"messagesPerMinute": 101}}), above),
         // Nothing is selected: the tenant as a whole.
-        (OWN, json!({"selector": {"groups": []}, "messagesPerMinute": 101}), None),
-        (OWN, json!({"selector": {}, "messagesPerMinute": 101}), None),
-        (OWN, json!({"selector": {"matchLabels": {"a": "b"}}, "maxAgents": 1}), missing),
-        (GIVEN, json!({"maxAgents": 1}), missing),
+        (OWN, json!({"selector": {"groups": []}, "limits": {"messagesPerMinute": 101}}), None),
+        (OWN, json!({"selector": {}, "limits": {"messagesPerMinute": 101}}), None),
+        (OWN, json!({"selector": {"matchLabels": {"a": "b"}}, "limits": {"maxAgents": 1}}), missing),
+        // Its Tenant is still to be provisioned: what a Quota says is held against the tier by the operator.
+        (GIVEN, json!({"limits": {"maxAgents": 1}}), None),
     ] {
         cases.push(applies(None, resource("Quota", space, spec), denied));
     }
+    cases.extend(confirmations());
     cases.push(asks(operator, &["delete", "namespace", OWN, "--wait=false"], None));
     cases
 }

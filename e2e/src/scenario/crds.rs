@@ -44,8 +44,8 @@ fn check(world: &World) -> Result<()> {
     let mut tried = 0;
     for (kind, plural, base) in [
         ("Tenant", "tenants", json!({"tier": "Free"})),
-        ("Agent", "agents", json!({"role": "admin"})),
-        ("Quota", "quotas", json!({"maxAgents": 1})),
+        ("Agent", "agents", json!({"role": "Admin"})),
+        ("Quota", "quotas", json!({"limits": {"maxAgents": 1}})),
     ] {
         let definition = kubectl.get(&["crd", &format!("{plural}.acb.dev")])?;
         let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
@@ -147,19 +147,39 @@ fn by_hand() -> Vec<(&'static str, Value, &'static str)> {
         ("a reserved context type", tenant("a", with("contextTypes", json!([{"name": "sys"}]))), "reserved"),
         (
             "replicas and a range",
-            tenant("a", with("hub", json!({"replicas": 1, "minReplicas": 1, "maxReplicas": 2}))),
+            tenant("a", with("hub", json!({"replicas": 1, "autoscaling": {"maxReplicas": 2}}))),
             "either replicas",
         ),
-        ("half a range", tenant("a", with("hub", json!({"minReplicas": 1}))), "together"),
-        ("a range upside down", tenant("a", with("hub", json!({"minReplicas": 3, "maxReplicas": 2}))), "more than maxReplicas"),
-        ("a peer of nothing", tenant("a", with("hub", json!({"ingressPeers": [{}]}))), "either namespace or cidr"),
+        ("half a range", tenant("a", with("hub", json!({"autoscaling": {"minReplicas": 1}}))), "maxReplicas"),
+        (
+            "a range upside down",
+            tenant("a", with("hub", json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}))),
+            "more than maxReplicas",
+        ),
+        (
+            "pods beside the hub",
+            tenant("a", with("hub", json!({"ingressPeers": [{"podSelector": {}}]}))),
+            "either namespaceSelector",
+        ),
+        (
+            "a label that the hub is found by",
+            tenant("a", with("hub", json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "x"}}}))),
+            "choose others",
+        ),
+        (
+            "a device for a hub",
+            tenant("a", with("hub", json!({"resources": {"limits": {"example.com/gpu": 1}}}))),
+            "nothing else",
+        ),
+        ("a name without a Gateway", tenant("a", with("hub", json!({"hostnames": ["a.example"]}))), "gatewayRef and hostnames"),
+        ("a peer of nothing", tenant("a", with("hub", json!({"ingressPeers": [{}]}))), "either namespaceSelector"),
         (
             "a peer of both",
-            tenant("a", with("hub", json!({"ingressPeers": [{"namespace": "a", "cidr": "10.0.0.0/8"}]}))),
-            "either namespace or cidr",
+            tenant("a", with("hub", json!({"ingressPeers": [{"namespaceSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}))),
+            "either namespaceSelector",
         ),
-        ("Kubernetes' namespace", tenant("a", with("namespace", json!("kube-system"))), "belongs to Kubernetes"),
-        ("another hub's namespace", tenant("a", with("namespace", json!("acbhub-b"))), "belongs to Kubernetes"),
+        ("Kubernetes' namespace", tenant("a", with("agentNamespace", json!("kube-system"))), "belongs to Kubernetes"),
+        ("another hub's namespace", tenant("a", with("agentNamespace", json!("acbhub-b"))), "belongs to Kubernetes"),
         (
             "a user in a namespace",
             tenant("a", with("admins", json!([{"kind": "User", "name": "x", "namespace": "y"}]))),
@@ -170,22 +190,26 @@ fn by_hand() -> Vec<(&'static str, Value, &'static str)> {
             tenant("a", with("admins", json!([{"kind": "ServiceAccount", "name": "x"}]))),
             "goes with kind ServiceAccount",
         ),
-        ("no way to prove who it is", agent(json!({"role": "admin", "credentials": {}})), "at least one of"),
-        ("a reserved type published", agent(json!({"role": "admin", "publishes": ["system"]})), "reserved"),
-        ("an agent's dotted name", document("Agent", "a.b", &json!({"role": "admin"})), "an agent's name"),
-        ("an agent's long name", document("Agent", &"a".repeat(64), &json!({"role": "admin"})), "at most 63"),
-        ("a quota of nothing", document("Quota", "q", &json!({"selector": {"names": ["a"]}})), "at least one limit"),
-        ("a quota's long name", document("Quota", &"q".repeat(64), &json!({"maxAgents": 1})), "at most 63"),
+        ("no way to prove who it is", agent(json!({"role": "Admin", "credentials": {}})), "at least one of"),
+        ("a reserved type published", agent(json!({"role": "Admin", "publishes": ["system"]})), "reserved"),
+        ("an agent's dotted name", document("Agent", "a.b", &json!({"role": "Admin"})), "an agent's name"),
+        ("an agent's long name", document("Agent", &"a".repeat(64), &json!({"role": "Admin"})), "at most 63"),
+        (
+            "a quota of nothing",
+            document("Quota", "q", &json!({"selector": {"names": ["a"]}, "limits": {}})),
+            "at least one limit",
+        ),
+        ("a quota's long name", document("Quota", &"q".repeat(64), &json!({"limits": {"maxAgents": 1}})), "at most 63"),
     ]
 }
 
 /// Changes that are refused, of objects that are there. Answers with how many were tried.
 fn transitions(kubectl: &Kubectl, problems: &mut Vec<String>) -> Result<usize> {
-    let spec = json!({"tier": "Free", "namespace": "team", "contextTypes": [{"name": "a", "partitions": 4}]});
+    let spec = json!({"tier": "Free", "agentNamespace": "team", "contextTypes": [{"name": "a", "partitions": 4}]});
     kubectl.apply(&document("Tenant", "changing", &spec).to_string())?;
     let patches = [
-        (json!([{"op": "remove", "path": "/spec/namespace"}]), "namespace is immutable"),
-        (json!([{"op": "replace", "path": "/spec/namespace", "value": "other"}]), "namespace is immutable"),
+        (json!([{"op": "remove", "path": "/spec/agentNamespace"}]), "agentNamespace is immutable"),
+        (json!([{"op": "replace", "path": "/spec/agentNamespace", "value": "other"}]), "agentNamespace is immutable"),
         (json!([{"op": "replace", "path": "/spec/contextTypes/0/partitions", "value": 3}]), "partitions can only grow"),
     ];
     for (patch, expected) in &patches {

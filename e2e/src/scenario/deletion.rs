@@ -48,7 +48,7 @@ pub(super) fn apply(world: &World) -> Result<()> {
     });
     let agent = json!({
         "apiVersion": "acb.dev/v1alpha1", "kind": "Agent", "metadata": {"name": AGENT, "namespace": format!("acb-{TENANT}")},
-        "spec": {"role": "agent-full", "publishes": ["notes"], "subscribes": ["notes"]},
+        "spec": {"role": "AgentFull", "publishes": ["notes"], "subscribes": ["notes"]},
     });
     world.kubectl.apply(&tenant.to_string())?;
     let agent = agent.to_string();
@@ -154,7 +154,13 @@ pub(super) fn retained(world: &mut World) -> Result<()> {
     // What was granted holds, and is what is removed.
     kubectl.run(&["annotate", "tenant", "globex", "acb.dev/adopt-"])?;
     // "Remove it".
-    kubectl.run(&["patch", "tenant", "globex", "--type=merge", "--patch", r#"{"spec":{"deletionPolicy":"Delete"}}"#])?;
+    let deletes = ["patch", "tenant", "globex", "--type=merge", "--patch", r#"{"spec":{"deletionPolicy":"Delete"}}"#];
+    let refused = kubectl.output(&deletes)?;
+    if refused.status.success() || !String::from_utf8_lossy(&refused.stderr).contains("acb.dev/confirm-delete=globex") {
+        return wrong("the data is to go with its Tenant although nobody confirmed it");
+    }
+    kubectl.run(&["annotate", "tenant", "globex", "acb.dev/confirm-delete=globex"])?;
+    kubectl.run(&deletes)?;
     kubectl.run(&["delete", "tenant", "globex", "--timeout=180s"])?;
     for namespace in ["acb-globex", "acbhub-globex"] {
         kubectl.wait_gone(&["namespace", namespace], 90)?;
@@ -223,7 +229,7 @@ pub(super) fn after_namespace(world: &mut World) -> Result<()> {
     });
     let tenant = json!({
         "apiVersion": "acb.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name},
-        "spec": {"tier": "Free", "deletionPolicy": "Delete", "namespace": space},
+        "spec": {"tier": "Free", "deletionPolicy": "Delete", "agentNamespace": space},
     });
     kubectl.apply(&namespace.to_string())?;
     kubectl.apply(&tenant.to_string())?;

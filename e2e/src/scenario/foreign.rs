@@ -23,7 +23,7 @@ pub(super) fn key(world: &mut World) -> Result<()> {
     kubectl.apply(&secret.to_string())?;
     let agent = json!({
         "apiVersion": "acb.dev/v1alpha1", "kind": "Agent",
-        "metadata": {"name": "newcomer", "namespace": NAMESPACE}, "spec": {"role": "observer"},
+        "metadata": {"name": "newcomer", "namespace": NAMESPACE}, "spec": {"role": "Observer"},
     });
     kubectl.apply(&agent.to_string())?;
     eventually(60, "the Agent is refused, with the name of the Secret", || {

@@ -69,6 +69,13 @@ fn value(schema: &Value, place: &mut Vec<Part>, found: Found<'_>) {
             value(&schema["items"], place, found);
             place.pop();
         }
+        _ if schema["x-kubernetes-int-or-string"] == true => {
+            for bad in ["128K", "5ki", "1 Gi", "", "much"] {
+                found(place, json!(bad), None, format!("{bad:?}"));
+            }
+            found(place, json!({}), None, "an object for a quantity".to_owned());
+            found(place, json!(true), None, "a boolean for a quantity".to_owned());
+        }
         _ => {
             found(place, json!("text"), None, "text for an object".to_owned());
             found(place, json!([]), None, "a list for an object".to_owned());

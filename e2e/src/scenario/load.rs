@@ -52,14 +52,14 @@ pub(super) fn ready(world: &World) -> Result<()> {
         }
         object
     };
-    let agent = || json!({"role": "agent-full", "groups": ["load"]});
+    let agent = || json!({"role": "AgentFull", "groups": ["load"]});
     let spec =
         json!({"tier": "Enterprise", "hub": {"replicas": 2}, "deletionPolicy": "Delete", "contextTypes": [{"name": "notes"}]});
     let rest = json!({"apiVersion": "v1", "kind": "List", "items": [
         kind("Agent", "sender", agent()),
         kind("Agent", "receiver", agent()),
         // More than an agent has by default.
-        kind("Quota", "load", json!({"selector": {"groups": ["load"]}, "messagesPerMinute": 100_000})),
+        kind("Quota", "load", json!({"selector": {"groups": ["load"]}, "limits": {"messagesPerMinute": 100_000}})),
     ]});
     world.kubectl.apply(&kind("Tenant", TENANT, spec).to_string())?;
     world.kubectl.wait_for("Ready", &[&format!("tenant/{TENANT}")], 60)?;

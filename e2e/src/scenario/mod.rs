@@ -25,6 +25,7 @@ mod restore;
 mod rotate;
 mod runbook;
 mod tenant;
+mod versions;
 mod world;
 
 use std::{process::ExitCode, time::Instant};
@@ -62,6 +63,14 @@ const SCENARIOS: &[Scenario] = &[
         long: false,
         after: &[],
         run: crds::run,
+    },
+    Scenario {
+        name: "versions",
+        proves: "the kinds go to a next version and back as docs/api-versions.md says, and nothing of a resource is lost",
+        needs_node: false,
+        long: false,
+        after: &[],
+        run: versions::run,
     },
     Scenario {
         name: "admission",

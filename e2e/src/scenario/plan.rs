@@ -27,7 +27,7 @@ spec: {tier: Free, deletionPolicy: Delete, contextTypes: [{name: notes}]}
 apiVersion: acb.dev/v1alpha1
 kind: Agent
 metadata: {name: writer, namespace: acb-planned}
-spec: {role: agent-full, publishes: [notes]}
+spec: {role: AgentFull, publishes: [notes]}
 ";
 
 pub(super) fn run(world: &mut World) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What takes something away from an Agent that is let in: a suspension, a smaller role, smaller limits. It needs no Secret, and so is done
 //! also where its key can't be made: the key that is stored works on. Pure.
 
-use acb_crds::{Limits, agent::Role};
+use acb_crds::{AgentLimits, agent::Role};
 use serde_json::json;
 
 use super::{World, validate::ValidatedAgent};
@@ -10,7 +10,7 @@ use crate::plan::{AgentRow, PostgresStep, Step};
 /// What it may have more of stays as it was.
 pub(super) fn restraint(agent: &ValidatedAgent, world: &World) -> Option<Step> {
     let row = world.row.as_ref()?;
-    let known: Limits = serde_json::from_value(row.limits.clone()).unwrap_or_default();
+    let known: AgentLimits = serde_json::from_value(row.limits.clone()).unwrap_or_default();
     let limits = known.smallest(&agent.limits);
     let role = smaller(&row.role, agent.spec.role);
     let suspended = row.suspended || agent.spec.suspend.unwrap_or(false);
@@ -23,15 +23,14 @@ pub(super) fn restraint(agent: &ValidatedAgent, world: &World) -> Option<Step> {
 
 /// The role that may do no more than either; of two of which neither has all that the other has, the one that only sees.
 fn smaller(known: &str, wanted: Role) -> String {
-    let roles = [Role::Admin, Role::AgentProducer, Role::AgentConsumer, Role::AgentFull, Role::Observer];
     // What this version does not know it can't compare: it is set.
-    let Some(known) = roles.into_iter().find(|role| role.as_str() == known) else { return wanted.as_str().to_owned() };
+    let Some(known) = Role::ALL.into_iter().find(|role| role.stored() == known) else { return wanted.stored().to_owned() };
     let role = match (includes(known, wanted), includes(wanted, known)) {
         (true, _) => wanted,
         (false, true) => known,
         (false, false) => Role::Observer,
     };
-    role.as_str().to_owned()
+    role.stored().to_owned()
 }
 
 /// Whether a role may do all that the other may. The hub's own table is in `hub/core/src/directory/agent.rs`.

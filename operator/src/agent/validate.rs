@@ -1,7 +1,7 @@
 //! An Agent and the world become a [`ValidatedAgent`], or a list of what is wrong.
 
 use acb_crds::{
-    Agent, Limits,
+    Agent, AgentLimits,
     names::{AgentName, TenantId, TenantName, annotations::ROTATE},
     schema::Kind,
 };
@@ -12,8 +12,8 @@ use crate::{
     tenant::adoption,
 };
 
-/// Bytes of all metadata names and values, as at a registration: every list of agents has them.
-const MAX_METADATA_BYTES: usize = 16 * 1024;
+/// Bytes of all names and values of attributes, as at a registration: every list of agents has them.
+const MAX_ATTRIBUTES_BYTES: usize = 16 * 1024;
 
 /// An Agent that can be provisioned.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,7 @@ pub struct ValidatedAgent {
     /// Its spec.
     pub spec: acb_crds::AgentSpec,
     /// The smallest that apply.
-    pub limits: Limits,
+    pub limits: AgentLimits,
     /// Whether it is on its way out.
     pub deleting: bool,
     /// The request for a rotation of its key, if there is one.
@@ -80,12 +80,12 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
             );
             problems.push(Problem::new(Reason::TooManyContextTypes, format!("spec.publishes[{index}]"), message));
         }
-        let bytes: usize = agent.spec.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if bytes > MAX_METADATA_BYTES {
+        let bytes: usize = agent.spec.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > MAX_ATTRIBUTES_BYTES {
             let message = format!(
-                "its names and values have {bytes} bytes together, and may have {MAX_METADATA_BYTES}: keep what others look for, and share the rest as a context"
+                "its names and values have {bytes} bytes together, and may have {MAX_ATTRIBUTES_BYTES}: keep what others look for, and share the rest as a context"
             );
-            problems.push(Problem::new(Reason::InvalidSpec, "spec.metadata", message));
+            problems.push(Problem::new(Reason::InvalidSpec, "spec.attributes", message));
         }
         problems.extend(rotation_policy::problem(&agent.spec));
         if agent.spec.credentials.as_ref().is_some_and(|credentials| credentials.api_key.is_none()) {
@@ -127,9 +127,9 @@ fn idle(types: &[String]) -> String {
 }
 
 /// A Quota that this version can't read limits as it did: nothing is loosened for it.
-fn known_limits(world: &World, limits: Limits) -> Limits {
+fn known_limits(world: &World, limits: AgentLimits) -> AgentLimits {
     let row = world.row.as_ref().filter(|_| world.census.tenancy().has_unreadable(Kind::Quota));
-    match row.and_then(|row| serde_json::from_value::<Limits>(row.limits.clone()).ok()) {
+    match row.and_then(|row| serde_json::from_value::<AgentLimits>(row.limits.clone()).ok()) {
         Some(known) => limits.smallest(&known),
         None => limits,
     }

@@ -68,7 +68,7 @@ mod tests {
     }
 
     const AGENT: &str = "apiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {name: a, namespace: acb-acme, uid: stolen, labels: {team: x}}\n\
-                         spec: {role: observer}\n";
+                         spec: {role: Observer}\n";
 
     #[test]
     fn what_is_new_gets_an_identity_of_its_own() {
@@ -89,10 +89,10 @@ mod tests {
         let known = &mut tenancy.agents[0];
         known.metadata.uid = Some("known".into());
         known.metadata.labels.get_or_insert_default().insert("by".into(), "others".into());
-        lay(&mut tenancy, "acb-acme", &resources(&AGENT.replace("observer", "agent-full").replace("team: x", "team: y")));
+        lay(&mut tenancy, "acb-acme", &resources(&AGENT.replace("Observer", "AgentFull").replace("team: x", "team: y")));
         assert_eq!(tenancy.agents.len(), 1);
         let agent = &tenancy.agents[0];
-        assert_eq!((agent.metadata.uid.as_deref(), agent.spec.role.as_str()), (Some("known"), "agent-full"));
+        assert_eq!((agent.metadata.uid.as_deref(), agent.spec.role.as_str()), (Some("known"), "AgentFull"));
         let labels = agent.metadata.labels.clone().unwrap();
         assert_eq!((labels["team"].as_str(), labels["by"].as_str()), ("y", "others"));
     }

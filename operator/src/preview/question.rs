@@ -7,6 +7,8 @@ use serde_json::Value;
 pub const PORT: u16 = 8081;
 /// Where the question is posted to.
 pub const PATH: &str = "/plan";
+/// Where `acb get orphans` asks.
+pub const ORPHANS_PATH: &str = "/orphans";
 /// The audience of a token that is made for this alone, and is of no use anywhere else.
 pub const AUDIENCE: &str = "acb.dev/plan";
 /// The verb that allows to ask about an object, as creating or patching it does.

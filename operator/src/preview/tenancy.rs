@@ -155,7 +155,7 @@ mod tests {
     const TENANT: &str =
         "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {name: acme}\nspec: {tier: Free, limits: {maxAgents: 1}}\n";
     const AGENT: &str =
-        "apiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {name: a, namespace: acb-acme}\nspec: {role: observer}\n";
+        "apiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {name: a, namespace: acb-acme}\nspec: {role: Observer}\n";
 
     fn platform() -> Platform {
         Platform::new(PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() })
@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn agents(count: usize) -> Tenancy {
-        let agent = AGENT.replace("role: observer", "role: agent-full, publishes: [a, b, c, d, e]");
+        let agent = AGENT.replace("role: Observer", "role: AgentFull, publishes: [a, b, c, d, e]");
         let given: Vec<_> = load(&format!("{TENANT}---\n{agent}"), "given").ours.into_iter().map(Result::unwrap).collect();
         let mut tenancy = Tenancy::default();
         overlay::lay(&mut tenancy, "acb-acme", &given);

@@ -24,7 +24,7 @@ pub fn status(quota: &Quota, validated: &Result<ValidatedQuota, Vec<Problem>>, n
         ..previous
     };
     if let Ok(validated) = validated {
-        status.agents = Some(validated.agents);
+        status.agent_count = Some(validated.agents);
         status.effective = Some(validated.effective.clone());
     }
     status

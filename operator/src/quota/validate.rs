@@ -1,6 +1,6 @@
 //! A Quota and the other resources become a [`ValidatedQuota`], or a list of what is wrong.
 
-use acb_crds::{Limits, Quota};
+use acb_crds::{Quota, QuotaLimits};
 
 use crate::{
     condition::{Problem, Reason},
@@ -16,7 +16,7 @@ pub struct ValidatedQuota {
     /// How many agents it applies to.
     pub agents: i64,
     /// What holds for all of those, or for the tenant as a whole.
-    pub effective: Limits,
+    pub effective: QuotaLimits,
     /// Fields that are set and that nothing acts on yet.
     pub not_acted_on: Vec<String>,
 }
@@ -37,17 +37,16 @@ pub fn validate(quota: &Quota, census: &Census) -> Result<ValidatedQuota, Vec<Pr
     let limits = &quota.spec.limits;
     let ceilings = allowance.quota_ceilings();
     let (ceiling, agents, effective) = match quota.spec.agents() {
-        None => (ceilings.tenant, tenancy.staying().count(), owner.limits.clone()),
+        None => (ceilings.tenant, tenancy.staying().count(), owner.limits.clone().into()),
         Some(selector) => {
             let is_selected = selection(selector);
             let selected: Vec<_> = tenancy.staying().filter(|agent| is_selected(agent)).collect();
-            let own = Tenancy::agent_base(tenant, allowance).smallest(limits);
-            let effective = selected.iter().map(|agent| owner.standing(agent).limits);
-            let effective = effective.fold(own, |all, limits| Limits { max_agents: all.max_agents, ..all.smallest(&limits) });
-            (ceilings.agent, selected.len(), effective)
+            let own = Tenancy::agent_base(tenant, allowance).smallest(&limits.of_agent());
+            let smallest = selected.iter().fold(own, |all, agent| all.smallest(&owner.standing(agent).limits));
+            (ceilings.agent, selected.len(), QuotaLimits { max_agents: limits.max_agents, ..smallest.into() })
         }
     };
-    let problems = above_tier("spec", limits, &ceiling, tenant.spec.tier);
+    let problems = above_tier("spec.limits", limits.above(&ceiling), tenant.spec.tier);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -55,6 +54,6 @@ pub fn validate(quota: &Quota, census: &Census) -> Result<ValidatedQuota, Vec<Pr
         tenant: tenant.metadata.name.clone().unwrap_or_default(),
         agents: i64::try_from(agents).unwrap_or(i64::MAX),
         effective,
-        not_acted_on: limits_not_acted_on("spec", limits),
+        not_acted_on: limits_not_acted_on("spec.limits", limits.entries()),
     })
 }

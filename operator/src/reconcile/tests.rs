@@ -197,7 +197,7 @@ fn acme(tenant_deleted: Option<i64>, agent_deleted: Option<i64>) -> Tenancy {
     let value = |kind: &str, metadata: Value, spec: Value| json!({"apiVersion": acb_crds::API_VERSION, "kind": kind, "metadata": metadata, "spec": spec});
     Tenancy {
         tenants: vec![serde_json::from_value(value("Tenant", meta("acme", tenant_deleted), json!({"tier": "Free"}))).unwrap()],
-        agents: vec![serde_json::from_value(value("Agent", agent, json!({"role": "agent-full"}))).unwrap()],
+        agents: vec![serde_json::from_value(value("Agent", agent, json!({"role": "AgentFull"}))).unwrap()],
         quotas: Vec::new(),
         unreadable: Vec::new(),
     }

@@ -1,7 +1,7 @@
 //! What a tenant may take of the brokers. The hub's own limits are finer, and come first: this holds where a hub does not, or where
 //! someone else has its credentials.
 
-use acb_crds::{Limits, Tier};
+use acb_crds::{AgentLimits, TenantLimits, Tier};
 
 use super::validate::ValidatedTenant;
 use crate::plan::KafkaQuota;
@@ -24,7 +24,7 @@ pub fn kafka_quota(tenant: &ValidatedTenant) -> KafkaQuota {
 
 /// Bytes a second that a tenant may append, with these limits of it as a whole and of each agent.
 #[must_use]
-pub(super) fn producer(limits: &Limits, agent_limits: &Limits) -> Option<u64> {
+pub(super) fn producer(limits: &TenantLimits, agent_limits: &AgentLimits) -> Option<u64> {
     let of_agents = || limits.max_agents?.checked_mul(agent_limits.bytes_per_minute?);
     let a_minute = limits.bytes_per_minute.or_else(of_agents).and_then(|bytes| u64::try_from(bytes).ok());
     a_minute.map(|bytes| (bytes / 60).saturating_mul(HEADROOM).max(LEAST))

@@ -1,11 +1,13 @@
 //! A tenant's hub as objects: what it is given is the contract in `docs/architecture.md`.
 
-use acb_crds::{common::Resources, names::objects};
+use std::collections::BTreeSet;
+
+use acb_crds::{names::objects, quantity::Quantity, resources::ResourceRequirements};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{World, hub_names, hub_secrets::HubSecrets, quantity::canonical, rotation, space::labels, validate::ValidatedTenant};
+use super::{World, hub_names, hub_secrets::HubSecrets, rotation, space::labels, validate::ValidatedTenant};
 use crate::{
     effect::kubernetes::{AUTHORITY, ObjectKey},
     plan::SecretRef,
@@ -130,18 +132,23 @@ pub fn selector(tenant: &ValidatedTenant) -> Value {
     })
 }
 
+/// What everything of ACB's carries, and by which the pods are found.
+fn pod_labels(tenant: &ValidatedTenant) -> Value {
+    let mut labels = labels(tenant, "hub");
+    labels["app.kubernetes.io/instance"] = json!(tenant.name.as_str());
+    labels
+}
+
 fn probe(path: &str, period: u32) -> Value {
     json!({"httpGet": {"path": path, "port": "ops"}, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": 3})
 }
 
 /// An empty list is left out, as an API server leaves it out.
-fn resources(resources: &Resources) -> Value {
+fn resources(resources: &ResourceRequirements) -> Value {
     let mut wanted = Map::new();
     for (name, list) in [("requests", &resources.requests), ("limits", &resources.limits)] {
-        let list = list.clone().unwrap_or_default();
-        let quantities = [("cpu", list.cpu), ("memory", list.memory)];
-        let set = quantities.into_iter().filter_map(|(name, quantity)| Some((name.to_owned(), json!(canonical(&quantity?)))));
-        let set: Map<_, _> = set.collect();
+        let stored = |quantity: &Quantity| quantity.canonical().map_or_else(|| json!(quantity), |stored| json!(stored));
+        let set: Map<_, _> = list.iter().map(|(name, quantity)| (name.clone(), stored(quantity))).collect();
         if !set.is_empty() {
             wanted.insert(name.to_owned(), Value::Object(set));
         }
@@ -199,7 +206,7 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
     ];
     let mut container = json!({
         "name": objects::HUB,
-        "image": platform.hub_image,
+        "image": tenant.hub.image.as_ref().unwrap_or(&platform.hub_image),
         "command": ["/acb-hub"],
         "env": env,
         "ports": [
@@ -227,13 +234,15 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
         "topologySpreadConstraints": spread(tenant),
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": volumes,
     });
+    if let Some(user) = platform.run_as_user {
+        for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+            pod["securityContext"][field] = json!(user);
+        }
+    }
     if !tenant.hub.node_selector.is_empty() {
         pod["nodeSelector"] = json!(tenant.hub.node_selector);
     }
@@ -241,10 +250,25 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
         pod["tolerations"] = json!(tenant.hub.tolerations);
     }
     if let Some(affinity) = &tenant.hub.affinity {
-        pod["affinity"] = affinity.clone();
+        pod["affinity"] = json!(affinity);
     }
+    let template = tenant.hub.pod_template.clone().unwrap_or_default();
+    let pull_secrets: BTreeSet<_> = platform.hub_image_pull_secrets.iter().chain(&tenant.hub.image_pull_secrets).collect();
+    if !pull_secrets.is_empty() {
+        pod["imagePullSecrets"] = json!(pull_secrets);
+    }
+    if let Some(class) = &template.priority_class_name {
+        pod["priorityClassName"] = json!(class);
+    }
+    // What is ACB's own comes last: the pods are found by it.
+    let own = pod_labels(tenant);
+    let mut pod_labels = json!(template.labels);
+    if let (Some(pod_labels), Value::Object(own)) = (pod_labels.as_object_mut(), own) {
+        pod_labels.extend(own);
+    }
+    let mut pod_annotations = json!(template.annotations);
     // A hub reads its configuration once: a change rolls it.
-    let config = hex::encode(&Sha256::digest(config_text(tenant, platform))[..8]);
+    pod_annotations["acb.dev/config"] = json!(hex::encode(&Sha256::digest(config_text(tenant, platform))[..8]));
     let mut annotations = json!({
         AUTHORITY: secrets.authority.object_name(),
         TLS_FOR: tls_digest(&secrets.authority, &secrets.tls_names),
@@ -262,7 +286,7 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
             "selector": {"matchLabels": selector(tenant)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
-                "metadata": {"labels": labels(tenant, "hub"), "annotations": {"acb.dev/config": config}},
+                "metadata": {"labels": pod_labels, "annotations": pod_annotations},
                 "spec": pod,
             },
         },

@@ -18,7 +18,7 @@ const MOST_ADDRESSES: usize = 8;
 pub(super) fn written(tenant: &ValidatedTenant, platform: &Platform) -> Vec<String> {
     let service = format!("{}.{}", objects::HUB, tenant.name.hub_namespace());
     let mut names = vec![service.clone(), format!("{service}.svc"), format!("{service}.svc.cluster.local")];
-    names.extend(tenant.hub.gateway.iter().map(|gateway| gateway.hostname.clone()));
+    names.extend(tenant.hub.hostnames.iter().cloned());
     names.extend(platform.extra_tls_names.iter().cloned());
     names
 }

@@ -15,8 +15,6 @@ use crate::platform::{Platform, PlatformBus};
 /// The label of namespaces whose pods may scrape the hubs. Only the platform may set it.
 pub const MONITORING_LABEL: &str = "acb.dev/monitoring";
 
-const DNS_PORT: u16 = 53;
-
 /// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL and Kafka only. In the
 /// tenant's own namespace nobody else's pods get in; where its agents connect to is theirs: they call models and tools that ACB does not
 /// know of. A namespace that the platform gave is left as it is.
@@ -67,11 +65,8 @@ fn policy(tenant: &ValidatedTenant, name: &str, namespace: &str, component: &str
 fn agents(tenant: &ValidatedTenant) -> Vec<Value> {
     let pods_of = |namespace: &str| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}});
     let mut peers = vec![pods_of(&tenant.namespace)];
-    peers.extend(tenant.hub.gateway.iter().map(|gateway| pods_of(&gateway.namespace)));
-    for peer in &tenant.hub.ingress_peers {
-        peers.extend(peer.namespace.as_deref().map(pods_of));
-        peers.extend(peer.cidr.as_ref().map(|cidr| json!({"ipBlock": {"cidr": cidr}})));
-    }
+    peers.extend(tenant.hub.gateway_ref.iter().map(|gateway| pods_of(&gateway.namespace)));
+    peers.extend(tenant.hub.ingress_peers.iter().map(|peer| json!(peer)));
     peers
 }
 
@@ -84,7 +79,8 @@ fn platform_egress(platform: &Platform) -> Vec<Value> {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         postgres["to"] = json!([{"ipBlock": {"cidr": format!("{address}/{bits}")}}]);
     }
-    let mut egress = vec![json!({"ports": [{"port": DNS_PORT, "protocol": "UDP"}, tcp(DNS_PORT)]}), postgres];
+    let dns = platform.dns_ports.iter().flat_map(|port| [json!({"port": port, "protocol": "UDP"}), tcp(*port)]);
+    let mut egress = vec![json!({"ports": dns.collect::<Vec<_>>()}), postgres];
     if let PlatformBus::Kafka { bootstrap_servers, .. } = &platform.bus {
         let ports: BTreeSet<u16> =
             bootstrap_servers.split(',').filter_map(|broker| broker.trim().rsplit_once(':')?.1.parse().ok()).collect();
@@ -96,13 +92,17 @@ fn platform_egress(platform: &Platform) -> Vec<Value> {
 /// A route of the Gateway API that hands TLS connections for the hub's name through to it, where the spec asks for one.
 #[must_use]
 pub fn tls_route(tenant: &ValidatedTenant) -> Option<Value> {
-    tenant.hub.gateway.as_ref().map(|gateway| {
+    tenant.hub.gateway_ref.as_ref().map(|gateway| {
+        let mut parent = json!({"name": gateway.name, "namespace": gateway.namespace});
+        if let Some(listener) = &gateway.section_name {
+            parent["sectionName"] = json!(listener);
+        }
         json!({
             "apiVersion": TLS_ROUTE.0, "kind": TLS_ROUTE.1,
             "metadata": {"name": objects::HUB, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, "hub")},
             "spec": {
-                "parentRefs": [{"name": gateway.name, "namespace": gateway.namespace}],
-                "hostnames": [gateway.hostname],
+                "parentRefs": [parent],
+                "hostnames": tenant.hub.hostnames,
                 "rules": [{"backendRefs": [{"name": objects::HUB, "port": GRPC_PORT}]}],
             },
         })

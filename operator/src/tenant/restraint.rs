@@ -1,7 +1,7 @@
 //! What takes something away: a suspension, agents that nobody stands for any more, limits that got smaller. It is done also while the
 //! Tenant is stalled, and before anything that an API server may refuse. Pure.
 
-use acb_crds::{Limits, Tenant, names::TenantName};
+use acb_crds::{Tenant, TenantLimits, names::TenantName};
 use serde_json::json;
 
 use super::{World, bandwidth, orphan, validate};
@@ -20,7 +20,7 @@ pub(super) fn restraint(tenant: &Tenant, world: &World, platform: &Platform) -> 
     // Without a row of its own nobody can be its agent.
     let Some(row) = world.row().filter(|row| row.name == name.as_str()) else { return plan };
     let identity = world.identity(tenant);
-    let known: Limits = serde_json::from_value(row.limits.clone()).unwrap_or_default();
+    let known: TenantLimits = serde_json::from_value(row.limits.clone()).unwrap_or_default();
     let limits = known.smallest(&validate::effective_limits(tenant, world, platform));
     let suspended = row.suspended || tenant.spec.suspend.unwrap_or(false);
     if limits != known || suspended != row.suspended {

@@ -10,7 +10,7 @@ pub const AUTOSCALER: (&str, &str) = ("autoscaling/v2", "HorizontalPodAutoscaler
 /// What keeps replicas from going all at once.
 pub const DISRUPTION_BUDGET: (&str, &str) = ("policy/v1", "PodDisruptionBudget");
 
-/// Percent of the requested CPU.
+/// Percent of the requested CPU, where the spec does not say.
 const TARGET_CPU: u32 = 70;
 /// A replica that goes sends its agents to the others: not for every short lull.
 const DOWN_AFTER_SECONDS: u32 = 300;
@@ -33,6 +33,7 @@ pub fn disruption_budget(tenant: &ValidatedTenant) -> Value {
 #[must_use]
 pub fn autoscaler(tenant: &ValidatedTenant) -> Option<Value> {
     let (min, max) = tenant.range?;
+    let target = tenant.hub.autoscaling.as_ref().and_then(|range| range.target_cpu_utilization_percentage).unwrap_or(TARGET_CPU);
     Some(json!({
         "apiVersion": AUTOSCALER.0, "kind": AUTOSCALER.1,
         "metadata": {"name": objects::HUB, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, "hub")},
@@ -42,7 +43,7 @@ pub fn autoscaler(tenant: &ValidatedTenant) -> Option<Value> {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": objects::HUB},
             "metrics": [{
                 "type": "Resource",
-                "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": TARGET_CPU}},
+                "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}},
             }],
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": DOWN_AFTER_SECONDS}},
         },

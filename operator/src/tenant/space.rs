@@ -13,13 +13,13 @@ pub const CEILING_ANNOTATION: &str = "acb.dev/ceiling-";
 /// The value of a ceiling that there is none of.
 pub const UNLIMITED: &str = "unlimited";
 
-/// What everything that ACB makes carries.
+/// What everything that ACB makes carries. Not `app.kubernetes.io/instance`: by that label Argo CD may take an object for one of the
+/// Application of that name, and prune it.
 #[must_use]
 pub fn labels(tenant: &ValidatedTenant, component: &str) -> Value {
     json!({
         "app.kubernetes.io/name": "acb",
         "app.kubernetes.io/component": component,
-        "app.kubernetes.io/instance": tenant.name.as_str(),
         "app.kubernetes.io/part-of": "acb",
         "app.kubernetes.io/managed-by": "acb-operator",
         TENANT_LABEL: tenant.name.as_str(),

@@ -67,7 +67,7 @@ pub fn status(
     let mut status = TenantStatus {
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
-        agents: Some(seen.agents),
+        agent_count: Some(seen.agents),
         last_sync_time: seen.last_sync.clone(),
         fields_not_acted_on: not_acted_on,
         // What was provisioned before stays said while the spec is wrong.

@@ -2,15 +2,16 @@
 //! schema; here is what needs the tier, the platform or other resources.
 
 use acb_crds::{
-    Limits, Retention, Tenant, Tier,
+    AgentLimits, Retention, Tenant, TenantLimits, Tier,
     names::{
         TenantId, TenantName,
         annotations::{ADOPT, ROTATE},
     },
     schema::Kind,
-    tenant::{Cleanup, ContextType, DeletionPolicy, Hub, Registration},
+    tenant::{Cleanup, ContextType, DeletionPolicy, Hub, PayloadSchema, Registration},
 };
 use acb_hub_core::kit::{json_keywords, json_schema::JsonSchema};
+use serde_json::{Value, json};
 
 use super::{
     World,
@@ -72,9 +73,9 @@ pub struct ValidatedTenant {
     /// As in the spec.
     pub admins: Vec<acb_crds::tenant::Subject>,
     /// Effective limits of the whole tenant.
-    pub limits: Limits,
+    pub limits: TenantLimits,
     /// Effective limits of an agent, before Quotas.
-    pub agent_limits: Limits,
+    pub agent_limits: AgentLimits,
     /// What its Quotas may say at most.
     pub ceilings: QuotaCeilings,
     /// Days.
@@ -99,12 +100,13 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let identity = world.identity(tenant);
     let spec = &tenant.spec;
     let allowance = tier::allowance(spec.tier, &platform.tiers);
-    let namespace = spec.namespace.clone().unwrap_or_else(|| name.namespace());
+    let namespace = spec.agent_namespace.clone().unwrap_or_else(|| name.namespace());
     let deleting = tenant.metadata.deletion_timestamp.is_some();
     let hub = spec.hub.clone().unwrap_or_default();
-    let replicas = hub.replicas.or(hub.min_replicas).unwrap_or(1);
-    let max_replicas = hub.max_replicas.unwrap_or(replicas).max(replicas);
-    let range = hub.max_replicas.map(|_| (replicas, max_replicas));
+    let scaled = hub.autoscaling.as_ref();
+    let replicas = hub.replicas.or(scaled.and_then(|scaled| scaled.min_replicas)).unwrap_or(1);
+    let max_replicas = scaled.map_or(replicas, |scaled| scaled.max_replicas).max(replicas);
+    let range = scaled.map(|_| (replicas, max_replicas));
 
     if let Some(why) = &identity.refused {
         problems.push(Problem::new(Reason::RetainedData, format!("metadata.annotations[{ADOPT}]"), why.clone()));
@@ -112,11 +114,8 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     check_neighbours(tenant, world, &identity, &namespace, &mut problems);
     let limits = spec.limits.clone().unwrap_or_default();
     let agent_limits = spec.agent_limits.clone().unwrap_or_default();
-    for (prefix, limits, ceiling) in
-        [("limits", &limits, &allowance.tenant), ("agentLimits", &agent_limits, &allowance.agent_ceiling)]
-    {
-        problems.extend(above_tier(&format!("spec.{prefix}"), limits, ceiling, spec.tier));
-    }
+    problems.extend(above_tier("spec.limits", limits.above(&allowance.tenant), spec.tier));
+    problems.extend(above_tier("spec.agentLimits", agent_limits.above(&allowance.agent_ceiling), spec.tier));
     if max_replicas > allowance.replicas {
         let message = format!(
             "{max_replicas} replicas, and tier {} allows {}: lower it or change the tier",
@@ -134,12 +133,12 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         );
         problems.push(Problem::new(Reason::TooManyContextTypes, "spec.contextTypes", message));
     }
-    hub_spec::check(&hub, &mut problems);
+    hub_spec::check(&hub, platform, &mut problems);
     let mut context_types = Vec::new();
     for (index, listed) in spec.context_types.iter().enumerate() {
         // By what hubs compile it with: they would refuse every payload of the type.
-        if let Some(why) = listed.schema.as_ref().and_then(|listed| JsonSchema::compile(&listed.schema).err()) {
-            let field = format!("spec.contextTypes[{index}].schema.schema");
+        if let Some(why) = listed.payload_schema.as_ref().and_then(|listed| JsonSchema::compile(&listed.json_schema).err()) {
+            let field = format!("spec.contextTypes[{index}].payloadSchema.jsonSchema");
             let message =
                 format!("no JSON Schema that can be used ({why}): correct it; references to other documents are not followed");
             problems.push(Problem::new(Reason::InvalidSpec, field, message));
@@ -161,7 +160,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
             retention: None,
             cleanup: None,
             max_message_bytes: None,
-            schema: None,
+            payload_schema: None,
         };
         context_types.push(row(
             &listed,
@@ -185,7 +184,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         agent_limits: Tenancy::agent_base(tenant, &allowance),
         ceilings: allowance.quota_ceilings(),
         tier: spec.tier,
-        own_namespace: spec.namespace.is_none(),
+        own_namespace: spec.agent_namespace.is_none(),
         registration: spec.registration.unwrap_or(Registration::Declared),
         deletion_policy: spec.deletion_policy.unwrap_or(DeletionPolicy::Retain),
         suspended: spec.suspend.unwrap_or(false),
@@ -207,9 +206,9 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
 }
 
 /// Limits of the tenant as a whole. A Quota that this version can't read limits as it did: nothing is loosened for it.
-pub(super) fn effective_limits(tenant: &Tenant, world: &World, platform: &Platform) -> Limits {
+pub(super) fn effective_limits(tenant: &Tenant, world: &World, platform: &Platform) -> TenantLimits {
     let limits = world.tenancy.tenant_limits(tenant, &tier::allowance(tenant.spec.tier, &platform.tiers));
-    let known = world.row().and_then(|row| serde_json::from_value::<Limits>(row.limits.clone()).ok());
+    let known = world.row().and_then(|row| serde_json::from_value::<TenantLimits>(row.limits.clone()).ok());
     match known.filter(|_| world.tenancy.has_unreadable(Kind::Quota)) {
         Some(known) => limits.smallest(&known),
         None => limits,
@@ -248,8 +247,8 @@ fn check_neighbours(tenant: &Tenant, world: &World, identity: &Identity, namespa
         );
         problems.push(Problem::new(Reason::RetainedData, "metadata.name", message));
     }
-    let given = tenant.spec.namespace.is_some();
-    for (space, field) in [(namespace, "spec.namespace"), (hub_namespace.as_str(), "metadata.name")] {
+    let given = tenant.spec.agent_namespace.is_some();
+    for (space, field) in [(namespace, "spec.agentNamespace"), (hub_namespace.as_str(), "metadata.name")] {
         let found = namespace_found(space);
         let wanted = found.is_some() || (given && space == namespace);
         let label = |key| found.and_then(|found| label(found, key)).unwrap_or_default();
@@ -272,10 +271,10 @@ fn check_neighbours(tenant: &Tenant, world: &World, identity: &Identity, namespa
     }
 }
 
-/// The limits that a tier does not allow.
-pub(crate) fn above_tier(prefix: &str, limits: &Limits, ceiling: &Limits, tier: Tier) -> Vec<Problem> {
-    let above = limits.above(ceiling).into_iter();
+/// The limits that a tier does not allow: field, limit, ceiling.
+pub(crate) fn above_tier(prefix: &str, above: Vec<(&'static str, i64, i64)>, tier: Tier) -> Vec<Problem> {
     above
+        .into_iter()
         .map(|(field, limit, most)| {
             let message =
                 format!("{limit} is above {most}, which is what tier {} allows: lower it or change the tier", tier.as_str());
@@ -307,30 +306,35 @@ fn row(listed: &ContextType, existing: Option<u32>, field: &str, most: u32, prob
         name: listed.name.clone(),
         partitions: wanted,
         retention_seconds: listed.retention.unwrap_or(RETENTION).seconds(),
-        cleanup: listed.cleanup.unwrap_or(Cleanup::Delete).as_str().to_owned(),
+        cleanup: listed.cleanup.unwrap_or(Cleanup::Delete).stored().to_owned(),
         max_message_bytes: listed.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES),
-        schema: listed.schema.as_ref().and_then(|schema| serde_json::to_value(schema).ok()),
+        schema: listed.payload_schema.as_ref().map(stored_schema),
     }
 }
 
+/// As hubs read it from its row.
+fn stored_schema(listed: &PayloadSchema) -> Value {
+    json!({"id": listed.id, "version": listed.version, "schema": listed.json_schema})
+}
+
 /// Limits that are projected, and that no hub enforces yet.
-pub(crate) fn limits_not_acted_on(prefix: &str, limits: &Limits) -> Vec<String> {
-    let set = limits.entries().into_iter().filter(|(field, limit)| limit.is_some() && *field != "maxAgents");
+pub(crate) fn limits_not_acted_on(prefix: &str, limits: Vec<(&'static str, Option<i64>)>) -> Vec<String> {
+    let set = limits.into_iter().filter(|(field, limit)| limit.is_some() && *field != "maxAgents");
     set.map(|(field, _)| format!("{prefix}.{field}")).collect()
 }
 
 fn not_acted_on(tenant: &Tenant) -> Vec<String> {
     let spec = &tenant.spec;
-    let mut fields = limits_not_acted_on("spec.limits", &spec.limits.clone().unwrap_or_default());
-    fields.extend(limits_not_acted_on("spec.agentLimits", &spec.agent_limits.clone().unwrap_or_default()));
+    let mut fields = limits_not_acted_on("spec.limits", spec.limits.clone().unwrap_or_default().entries());
+    fields.extend(limits_not_acted_on("spec.agentLimits", spec.agent_limits.clone().unwrap_or_default().entries()));
     for (field, set) in [("spec.audit", spec.audit.is_some()), ("spec.auth", spec.auth.is_some())] {
         if set {
             fields.push(field.to_owned());
         }
     }
     for (index, listed) in spec.context_types.iter().enumerate() {
-        let ignored = listed.schema.iter().flat_map(|listed| json_keywords::ignored(&listed.schema));
-        fields.extend(ignored.map(|place| format!("spec.contextTypes[{index}].schema.schema: {place}")));
+        let ignored = listed.payload_schema.iter().flat_map(|listed| json_keywords::ignored(&listed.json_schema));
+        fields.extend(ignored.map(|place| format!("spec.contextTypes[{index}].payloadSchema.jsonSchema: {place}")));
     }
     fields
 }

@@ -86,8 +86,8 @@ fn plural(kind: &str) -> String {
 
 #[test]
 fn everything_that_a_plan_holds_may_be_applied_and_watched() {
-    let spec = "{tier: Enterprise, admins: [{kind: Group, name: a}], hub: {minReplicas: 1, maxReplicas: 2, \
-                gateway: {name: edge, namespace: gateways, hostname: acme.example}}}";
+    let spec = "{tier: Enterprise, admins: [{kind: Group, name: a}], hub: {autoscaling: {minReplicas: 1, maxReplicas: 2}, \
+                gatewayRef: {name: edge, namespace: gateways}, hostnames: [acme.example]}}";
     let tenancy = tenancy(&tenant_text("acme", spec));
     let steps = plan(&first(&tenancy), &world(&tenancy), &kafka_platform()).steps;
     let applied = steps.iter().filter_map(|step| match step {
@@ -150,7 +150,7 @@ fn the_admission_policy_reads_the_annotations_that_the_plan_writes() {
     let ceiling = of("acb-quota-ceiling");
     assert!(ceiling.contains(&format!("'{}'", acb_operator::tenant::space::CEILING_ANNOTATION)));
     assert!(ceiling.contains(&format!("'{}'", acb_operator::tenant::space::UNLIMITED)));
-    for (field, _) in acb_crds::Limits::default().entries() {
+    for (field, _) in acb_crds::QuotaLimits::default().entries() {
         assert!(ceiling.contains(&format!("'{field}'")), "{field} has no ceiling");
     }
     let label = format!("'{}'", acb_operator::tenant::namespace::TENANT_LABEL);

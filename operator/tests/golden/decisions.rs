@@ -121,7 +121,7 @@ fn topics_that_no_row_speaks_for_are_not_said_to_be_gone() {
 #[test]
 fn a_namespace_that_is_gone_or_lost_its_label_protects_nothing() {
     let kafka = kafka_platform();
-    let text = "{tier: Free, namespace: team-a, deletionPolicy: Delete, admins: [{kind: Group, name: team-a}]}";
+    let text = "{tier: Free, agentNamespace: team-a, deletionPolicy: Delete, admins: [{kind: Group, name: team-a}]}";
     let given = tenancy(&tenant_text("acme", text));
     let mut world = crate::given::world(&given);
     let key = ObjectKey::new("v1", "Namespace", "", "team-a");
@@ -164,7 +164,7 @@ fn a_namespace_that_is_gone_or_lost_its_label_protects_nothing() {
 
 #[test]
 fn a_namespace_that_the_platform_gave_is_released_with_retained_data_too() {
-    let given = tenancy(&tenant_text("acme", "{tier: Free, namespace: team-a, admins: [{kind: Group, name: team-a}]}"));
+    let given = tenancy(&tenant_text("acme", "{tier: Free, agentNamespace: team-a, admins: [{kind: Group, name: team-a}]}"));
     let mut world = crate::given::world(&given);
     let space =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a", "labels": {"acb.dev/tenant": "acme"}}});
@@ -270,12 +270,14 @@ fn what_takes_something_away_comes_before_what_an_api_server_may_refuse() {
     let world = converged(&given, &platform);
     let mut tenant = first(&given);
     tenant.spec.suspend = Some(true);
-    tenant.spec.hub.as_mut().unwrap().ingress_peers = serde_json::from_value(json!([{"cidr": "10.0.0.0/8"}])).unwrap();
+    tenant.spec.hub.as_mut().unwrap().ingress_peers =
+        serde_json::from_value(json!([{"ipBlock": {"cidr": "10.0.0.0/8"}}])).unwrap();
     let steps = plan(&tenant, &world, &platform);
     assert!(steps.steps[0].to_string().contains("postgres tenant acme"), "{steps}");
     assert!(steps.to_string().contains("NetworkPolicy"), "{steps}");
     // One that it would refuse is refused here, and suspended all the same.
-    tenant.spec.hub.as_mut().unwrap().ingress_peers = serde_json::from_value(json!([{"cidr": "10.0.0.0/99"}])).unwrap();
+    tenant.spec.hub.as_mut().unwrap().ingress_peers =
+        serde_json::from_value(json!([{"ipBlock": {"cidr": "10.0.0.0/99"}}])).unwrap();
     let (reasons, restraint) = refused(&tenant, &world, &platform);
     assert_eq!(reasons, [Reason::InvalidSpec]);
     assert!(restraint.contains("suspended"), "{restraint}");
@@ -373,9 +375,9 @@ fn unreadable(kind: Kind, metadata: &k8s_openapi::apimachinery::pkg::apis::meta:
 fn what_a_newer_version_wrote_keeps_its_rows_and_loosens_nothing() {
     let platform = platform();
     let text = tenant_text("acme", "{tier: Free, contextTypes: [{name: documents}]}")
-        + &agent_text("acb-acme", "one", "{role: agent-full, publishes: [notes]}")
-        + &agent_text("acb-acme", "two", "{role: observer}")
-        + &crate::given::quota_text("acb-acme", "slow", "{messagesPerMinute: 5}");
+        + &agent_text("acb-acme", "one", "{role: AgentFull, publishes: [notes]}")
+        + &agent_text("acb-acme", "two", "{role: Observer}")
+        + &crate::given::quota_text("acb-acme", "slow", "{limits: {messagesPerMinute: 5}}");
     let given = tenancy(&text);
     let mut world = converged(&given, &platform);
     let one = agent_named(&given, "one");
@@ -414,7 +416,7 @@ fn what_a_newer_version_wrote_keeps_its_rows_and_loosens_nothing() {
 fn one_that_can_not_be_read_takes_its_place_by_its_age() {
     let mut text = tenant_text("acme", "{tier: Free, limits: {maxAgents: 2}}");
     for name in ["a", "b", "c"] {
-        text += &agent_text("acb-acme", name, "{role: observer}");
+        text += &agent_text("acb-acme", name, "{role: Observer}");
     }
     let given = tenancy(&text);
     let refused = |unread: &str| {

@@ -1,3 +1,4 @@
+use acb_crds::tenant::GatewayRef;
 use acb_operator::{
     agent::{self, StoredApiKey},
     effect::{kubernetes::ObjectKey, postgres_observe::LoginState},
@@ -171,7 +172,7 @@ fn hub(world: &mut tenant::World) -> &mut Value {
 fn an_autoscaler_decides_within_its_range() {
     let platform = platform();
     let text = |hub: &str| tenancy(&tenant_text("acme", &format!("{{tier: Professional, hub: {hub}}}")));
-    let ranged = text("{minReplicas: 2, maxReplicas: 5}");
+    let ranged = text("{autoscaling: {minReplicas: 2, maxReplicas: 5}}");
     let mut world = converged(&ranged, &platform);
     assert_eq!(hub(&mut world)["spec"]["replicas"], 2);
     // It scales: nothing to do.
@@ -196,11 +197,94 @@ fn an_autoscaler_decides_within_its_range() {
 
 #[test]
 fn resources_are_planned_as_an_api_server_stores_them() {
-    let tenancy =
-        tenancy(&tenant_text("acme", "{tier: Free, hub: {resources: {requests: {cpu: '0.5'}, limits: {memory: 1024Mi}}}}"));
-    let mut world = converged(&tenancy, &platform());
-    let resources = &hub(&mut world)["spec"]["template"]["spec"]["containers"][0]["resources"];
-    assert_eq!(*resources, json!({"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}}));
+    for (given, stored) in [
+        ("{requests: {cpu: '0.5'}, limits: {memory: 1024Mi}}", json!({"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}})),
+        ("{requests: {cpu: 1, memory: 0.1Ki}}", json!({"requests": {"cpu": "1", "memory": "102400m"}})),
+        ("{limits: {memory: 1073741824, ephemeral-storage: 1e9}}", {
+            json!({"limits": {"memory": "1073741824", "ephemeral-storage": "1e9"}})
+        }),
+        ("{}", json!({})),
+    ] {
+        let given = given.replace("1e9", "'1e9'");
+        let tenancy = tenancy(&tenant_text("acme", &format!("{{tier: Free, hub: {{resources: {given}}}}}")));
+        let mut world = converged(&tenancy, &platform());
+        assert_eq!(hub(&mut world)["spec"]["template"]["spec"]["containers"][0]["resources"], stored, "{given}");
+    }
+}
+
+#[test]
+fn the_pods_of_a_hub_carry_what_the_tenant_says_and_are_found_as_before() {
+    let mut platform = platform();
+    platform.hub_image_pull_secrets = serde_json::from_value(json!([{"name": "registry"}])).unwrap();
+    let plain = tenancy(&tenant_text("acme", "{tier: Professional}"));
+    let mut world = converged(&plain, &platform);
+    let before = hub(&mut world)["spec"].clone();
+    let spec = "{tier: Professional, hub: {image: 'canary.example/acb-hub:next', podTemplate: {labels: {team: a}, \
+                annotations: {example.org/note: some words}, priorityClassName: high}, \
+                imagePullSecrets: [{name: registry}, {name: canary}]}}";
+    let canary = tenancy(&tenant_text("acme", spec));
+    let steps = plan(&first(&canary), &world, &platform);
+    assert_eq!(steps.to_string(), "+ Deployment acbhub-acme/hub (1 replicas)\n");
+    apply(&mut world, &steps);
+    assert_eq!(plan(&first(&canary), &world, &platform), Plan::default());
+    let after = &hub(&mut world)["spec"];
+    assert_eq!(after["selector"], before["selector"]);
+    let (pod, plain) = (&after["template"], &before["template"]);
+    for (name, value) in plain["metadata"]["labels"].as_object().unwrap() {
+        assert_eq!(pod["metadata"]["labels"][name], *value);
+    }
+    assert_eq!(pod["metadata"]["labels"]["team"], "a");
+    assert_eq!(pod["metadata"]["annotations"]["example.org/note"], "some words");
+    assert_eq!(pod["metadata"]["annotations"]["acb.dev/config"], plain["metadata"]["annotations"]["acb.dev/config"]);
+    assert_eq!(pod["spec"]["containers"][0]["image"], "canary.example/acb-hub:next");
+    assert_eq!(pod["spec"]["priorityClassName"], "high");
+    assert_eq!(plain["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "canary"}, {"name": "registry"}]));
+    let mut strict = platform.clone();
+    strict.hub_image_repositories = Some(Vec::new());
+    let problems = tenant::validate::validate(&first(&canary), &world, &strict).unwrap_err();
+    assert_eq!((problems.len(), problems[0].field.as_str()), (1, "spec.hub.image"));
+}
+
+#[test]
+fn who_may_connect_is_written_as_it_was_given() {
+    let platform = platform();
+    let peers = "[{namespaceSelector: {matchLabels: {team: a}}, podSelector: {matchExpressions: [{key: b, operator: Exists}]}}, \
+                 {ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {namespaceSelector: {}}]";
+    let spec = format!(
+        "{{tier: Professional, hub: {{ingressPeers: {peers}, autoscaling: {{maxReplicas: 3, targetCPUUtilizationPercentage: 55}}}}}}"
+    );
+    let given = tenancy(&tenant_text("acme", &spec));
+    let world = converged(&given, &platform);
+    let of = |kind: &str, name: &str| {
+        let mut found = world.objects.values().filter(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        found.next().unwrap_or_else(|| panic!("no {kind} {name}"))
+    };
+    let from = &of("NetworkPolicy", "agents-to-hub")["spec"]["ingress"][0]["from"];
+    let expected = json!([
+        {"namespaceSelector": {"matchLabels": {"team": "a"}}, "podSelector": {"matchExpressions": [{"key": "b", "operator": "Exists"}]}},
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+        {"namespaceSelector": {}},
+    ]);
+    assert_eq!(from.as_array().unwrap()[1..], expected.as_array().unwrap()[..]);
+    let scaler = &of("HorizontalPodAutoscaler", "hub")["spec"];
+    assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(1), &json!(3)));
+    assert_eq!(scaler["metrics"][0]["resource"]["target"]["averageUtilization"], 55);
+}
+
+#[test]
+fn a_namespace_may_be_there_before_its_tenant() {
+    let platform = platform();
+    let tenancy = sample("acme.yaml");
+    let mut world = world(&tenancy);
+    let labels = json!({"acb.dev/tenant": "acme"});
+    let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "acb-acme", "labels": labels}});
+    world.objects.insert(ObjectKey::of(&space).unwrap(), space);
+    let steps = plan(&first(&tenancy), &world, &platform);
+    assert!(steps.to_string().contains("+ Namespace acb-acme"), "{steps}");
+    apply(&mut world, &steps);
+    let key = ObjectKey::new("v1", "Namespace", "", "acb-acme");
+    assert_eq!(world.objects[&key]["metadata"]["labels"]["acb.dev/tenant-uid"], first(&tenancy).metadata.uid.unwrap());
 }
 
 #[test]
@@ -209,9 +293,9 @@ fn a_gateway_gets_a_route_and_a_certificate_with_its_name() {
     let tenancy = sample("acme.yaml");
     let mut world = converged(&tenancy, &platform);
     let mut tenant = first(&tenancy);
-    let gateway =
-        acb_crds::tenant::Gateway { name: "edge".into(), namespace: "gateways".into(), hostname: "acme.example".into() };
-    tenant.spec.hub.as_mut().unwrap().gateway = Some(gateway);
+    let gateway = GatewayRef { name: "edge".into(), namespace: "gateways".into(), section_name: Some("agents".into()) };
+    let hub = tenant.spec.hub.as_mut().unwrap();
+    (hub.gateway_ref, hub.hostnames) = (Some(gateway), vec!["acme.example".into(), "acme.example.org".into()]);
     let routed = plan(&tenant, &world, &platform);
     let text = routed.to_string();
     assert!(text.contains("+ TLSRoute acbhub-acme/hub") && text.contains("+ NetworkPolicy acbhub-acme/agents-to-hub"), "{text}");
@@ -234,7 +318,7 @@ fn a_gateway_gets_a_route_and_a_certificate_with_its_name() {
 #[test]
 fn a_namespace_that_the_platform_gave_is_marked_and_released_and_never_removed() {
     let platform = platform();
-    let text = "{tier: Free, namespace: team-a, deletionPolicy: Delete, admins: [{kind: Group, name: team-a}]}";
+    let text = "{tier: Free, agentNamespace: team-a, deletionPolicy: Delete, admins: [{kind: Group, name: team-a}]}";
     let mut given = tenancy(&tenant_text("acme", text));
     let mut world = world(&given);
     let namespace =
@@ -334,7 +418,7 @@ fn a_type_that_an_agent_publishes_gets_a_topic() {
     let platform = platform();
     let world = converged(&sample("globex.yaml"), &platform);
     let text = tenant_text("globex", "{tier: Starter, hub: {replicas: 2}, contextTypes: [{name: documents}, {name: reports}]}")
-        + &agent_text("acb-globex", "analyst", "{role: agent-full, publishes: [notes]}");
+        + &agent_text("acb-globex", "analyst", "{role: AgentFull, publishes: [notes]}");
     let mut after = tenancy(&text);
     after.quotas = sample("globex.yaml").quotas;
     let world = acb_operator::tenant::World { tenancy: after.clone(), ..world };
@@ -530,7 +614,7 @@ fn a_quota_changes_the_tenant() {
     let platform = platform();
     let mut world = converged(&sample("globex.yaml"), &platform);
     world.tenancy.quotas[0].spec.limits.storage_bytes = Some(1_000);
-    let quota = quota_text("acb-globex", "few", "{maxAgents: 5}");
+    let quota = quota_text("acb-globex", "few", "{limits: {maxAgents: 5}}");
     world.tenancy.quotas.extend(tenancy(&quota).quotas);
     holds("quota-changed", &plan(&first(&world.tenancy), &world, &platform));
 }
@@ -588,7 +672,7 @@ fn a_smaller_quota_of_kafka_comes_first() {
     world.kafka.known_mut().unwrap().quota = more;
     let mut tenant = first(&given);
     tenant.spec.hub.as_mut().unwrap().ingress_peers =
-        serde_json::from_value(serde_json::json!([{"cidr": "10.0.0.0/8"}])).unwrap();
+        serde_json::from_value(serde_json::json!([{"ipBlock": {"cidr": "10.0.0.0/8"}}])).unwrap();
     let steps = plan(&tenant, &world, &platform);
     let quotas: Vec<usize> =
         steps.steps.iter().enumerate().filter(|(_, step)| step.to_string().contains("kafka quota")).map(|(at, _)| at).collect();

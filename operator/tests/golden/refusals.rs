@@ -36,7 +36,7 @@ fn limits_above_the_tier() {
     );
     for spec in [
         "{tier: Free, hub: {replicas: 2}}",
-        "{tier: Free, hub: {minReplicas: 1, maxReplicas: 2}}",
+        "{tier: Free, hub: {autoscaling: {minReplicas: 1, maxReplicas: 2}}}",
         "{tier: Free, contextTypes: [{name: a, partitions: 5}]}",
     ] {
         assert_eq!(refused(&tenant_text("acme", spec), |_| {})[0].reason, Reason::AboveTier, "{spec}");
@@ -57,8 +57,8 @@ fn the_platform_may_allow_more() {
 #[test]
 fn colliding_names_stop_the_later_tenant() {
     for (first, second) in [
-        ("{tier: Free}", "{tier: Free, namespace: acb-acme}"),
-        ("{tier: Free, namespace: team}", "{tier: Free, namespace: team}"),
+        ("{tier: Free}", "{tier: Free, agentNamespace: acb-acme}"),
+        ("{tier: Free, agentNamespace: team}", "{tier: Free, agentNamespace: team}"),
     ] {
         let text = tenant_text("acme", first) + &tenant_text("globex", second);
         let problems = refused(&text, |_| {});
@@ -145,7 +145,7 @@ fn a_namespace_of_someone_else_is_left_alone() {
 
 #[test]
 fn a_namespace_has_to_be_given_by_the_platform() {
-    let text = tenant_text("acme", "{tier: Free, namespace: team}");
+    let text = tenant_text("acme", "{tier: Free, agentNamespace: team}");
     assert_eq!(refused(&text, |_| {})[0].reason, Reason::NamespaceNotOurs);
     let key = ObjectKey::new("v1", "Namespace", "", "team");
     for (labels, reason) in [
@@ -185,11 +185,15 @@ fn partitions_never_shrink() {
 
 #[test]
 fn a_schema_that_no_hub_can_use() {
-    let with =
-        |schema: &str| format!("{{tier: Free, contextTypes: [{{name: a, schema: {{id: a, version: '1', schema: {schema}}}}}]}}");
+    let with = |schema: &str| {
+        format!("{{tier: Free, contextTypes: [{{name: a, payloadSchema: {{id: a, version: '1', jsonSchema: {schema}}}}}]}}")
+    };
     for bad in ["{type: nothing}", "{pattern: '('}", "{$ref: 'https://example.com/a.json'}"] {
         let problems = refused(&tenant_text("acme", &with(bad)), |_| {});
-        assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::InvalidSpec, "spec.contextTypes[0].schema.schema"));
+        assert_eq!(
+            (problems[0].reason, problems[0].field.as_str()),
+            (Reason::InvalidSpec, "spec.contextTypes[0].payloadSchema.jsonSchema")
+        );
     }
     let given = tenancy(&tenant_text("acme", &with("{type: object}")));
     let validated = tenant::validate::validate(&given.tenants[0], &world(&given), &platform()).unwrap();
@@ -198,7 +202,7 @@ fn a_schema_that_no_hub_can_use() {
 
 #[test]
 fn an_agent_of_no_tenant() {
-    let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-nobody", "lost", "{role: observer}")));
+    let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-nobody", "lost", "{role: Observer}")));
     let world = agent::World { census: census("acb-nobody", &given, &platform()), ..agent::World::default() };
     let problems = agent::validate::validate(&given.agents[0], &world).unwrap_err();
     assert_eq!(problems[0].reason, Reason::UnknownTenant);
@@ -209,7 +213,7 @@ fn an_agent_of_no_tenant() {
 fn agents_beyond_the_limit_are_the_younger_ones() {
     let mut text = tenant_text("acme", "{tier: Free}");
     for name in ["z", "y", "x", "a"] {
-        text += &agent_text("acb-acme", name, "{role: observer}");
+        text += &agent_text("acb-acme", name, "{role: Observer}");
     }
     let given = tenancy(&text);
     let mut world = agent_world(&given, &platform());
@@ -221,7 +225,7 @@ fn agents_beyond_the_limit_are_the_younger_ones() {
 
     // One that was provisioned before a limit was lowered is refused, and refused once.
     let row = agent::plan::agent_row(&check("x", &world).unwrap());
-    let few = Tenancy { quotas: tenancy(&quota_text("acb-acme", "few", "{maxAgents: 2}")).quotas, ..given.clone() };
+    let few = Tenancy { quotas: tenancy(&quota_text("acb-acme", "few", "{limits: {maxAgents: 2}}")).quotas, ..given.clone() };
     world.census = census("acb-acme", &few, &platform());
     assert_eq!(check("x", &world).unwrap_err()[0].reason, Reason::TooManyAgents);
     (world.row, world.api_key) = (Some(row.clone()), StoredApiKey::Current);
@@ -237,8 +241,8 @@ fn agents_beyond_the_limit_are_the_younger_ones() {
 #[test]
 fn a_published_type_beyond_the_allowance() {
     let text = tenant_text("acme", "{tier: Free, contextTypes: [{name: a}, {name: b}, {name: c}]}")
-        + &agent_text("acb-acme", "one", "{role: admin, publishes: [a, x, y]}")
-        + &agent_text("acb-acme", "two", "{role: admin, publishes: [x, z]}");
+        + &agent_text("acb-acme", "one", "{role: Admin, publishes: [a, x, y]}")
+        + &agent_text("acb-acme", "two", "{role: Admin, publishes: [x, z]}");
     let given = tenancy(&text);
     let world = agent_world(&given, &platform());
     assert!(agent::validate::validate(&agent_named(&given, "one"), &world).is_ok());
@@ -249,7 +253,7 @@ fn a_published_type_beyond_the_allowance() {
 #[test]
 fn a_credential_that_nothing_checks_yet() {
     let text = tenant_text("acme", "{tier: Free}")
-        + &agent_text("acb-acme", "one", "{role: admin, credentials: {serviceAccount: {name: x}}}");
+        + &agent_text("acb-acme", "one", "{role: Admin, credentials: {serviceAccount: {name: x}}}");
     let given = tenancy(&text);
     let problems = agent::validate::validate(&given.agents[0], &agent_world(&given, &platform())).unwrap_err();
     assert_eq!(problems[0].reason, Reason::CredentialNotSupported);
@@ -258,22 +262,22 @@ fn a_credential_that_nothing_checks_yet() {
 #[test]
 fn metadata_that_no_list_could_hold() {
     let problems = |bytes: usize| {
-        let spec = format!("{{role: admin, metadata: {{note: {}}}}}", "x".repeat(bytes));
+        let spec = format!("{{role: Admin, attributes: {{note: {}}}}}", "x".repeat(bytes));
         let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-acme", "one", &spec)));
         agent::validate::validate(&given.agents[0], &agent_world(&given, &platform())).err().unwrap_or_default()
     };
     assert_eq!(problems(16 * 1024 - 4), []);
     let problems = problems(16 * 1024 - 3);
-    assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::InvalidSpec, "spec.metadata"));
+    assert_eq!((problems[0].reason, problems[0].field.as_str()), (Reason::InvalidSpec, "spec.attributes"));
 }
 
 #[test]
 fn a_quota_above_the_tier_or_of_no_tenant() {
     let text = tenant_text("acme", "{tier: Free}")
-        + &quota_text("acb-acme", "whole", "{storageBytes: 2000000000}")
-        + &quota_text("acb-acme", "each", "{selector: {types: [x]}, messagesPerMinute: 1001}")
-        + &quota_text("acb-nobody", "lost", "{maxAgents: 1}")
-        + &quota_text("acb-acme", "good", "{selector: {types: [x]}, messagesPerMinute: 10}");
+        + &quota_text("acb-acme", "whole", "{limits: {storageBytes: 2000000000}}")
+        + &quota_text("acb-acme", "each", "{selector: {types: [x]}, limits: {messagesPerMinute: 1001}}")
+        + &quota_text("acb-nobody", "lost", "{limits: {maxAgents: 1}}")
+        + &quota_text("acb-acme", "good", "{selector: {types: [x]}, limits: {messagesPerMinute: 10}}");
     let given = tenancy(&text);
     let census = census("acb-acme", &given, &platform());
     let reason =
@@ -292,7 +296,7 @@ fn a_rotation_that_would_end_a_key_early() {
         ("{every: 1h}", None),
         ("{every: 30d, overlap: 30d}", None),
     ] {
-        let spec = format!("{{role: observer, credentials: {{apiKey: {{}}, rotation: {policy}}}}}");
+        let spec = format!("{{role: Observer, credentials: {{apiKey: {{}}, rotation: {policy}}}}}");
         let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-acme", "a", &spec)));
         let world = agent_world(&given, &platform());
         match (agent::validate::validate(&agent_named(&given, "a"), &world), refused) {

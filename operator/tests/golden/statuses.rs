@@ -138,7 +138,7 @@ fn a_hub_that_never_came_up_is_told_where_it_is_held_up() {
 fn fields_that_nothing_acts_on_are_named() {
     let given = tenancy(&tenant_text(
         "acme",
-        "{tier: Professional, limits: {messagesPerMonth: 5, maxAgents: 1}, audit: {retentionDays: 90}, hub: {minReplicas: 1, maxReplicas: 2}}",
+        "{tier: Professional, limits: {messagesPerMonth: 5, maxAgents: 1}, audit: {retentionDays: 90}, hub: {autoscaling: {minReplicas: 1, maxReplicas: 2}}}",
     ));
     let platform = platform();
     let validated = tenant::validate::validate(&first(&given), &world(&given), &platform).unwrap();
@@ -152,14 +152,14 @@ fn fields_that_nothing_acts_on_are_named() {
 fn what_no_hub_acts_on_in_a_json_schema_is_named() {
     let given = tenancy(&tenant_text(
         "acme",
-        "{tier: Professional, contextTypes: [{name: notes, schema: {id: note, version: '1', schema: {requird: [id], properties: {at: {format: datetime}}}}}]}",
+        "{tier: Professional, contextTypes: [{name: notes, payloadSchema: {id: note, version: '1', jsonSchema: {requird: [id], properties: {at: {format: datetime}}}}}]}",
     ));
     let validated = tenant::validate::validate(&first(&given), &world(&given), &platform()).unwrap();
     assert_eq!(
         validated.not_acted_on,
         [
-            "spec.contextTypes[0].schema.schema: /properties/at/format (there is no such format)",
-            "spec.contextTypes[0].schema.schema: /requird (there is no such keyword)",
+            "spec.contextTypes[0].payloadSchema.jsonSchema: /properties/at/format (there is no such format)",
+            "spec.contextTypes[0].payloadSchema.jsonSchema: /requird (there is no such keyword)",
         ]
     );
 }
@@ -170,7 +170,7 @@ fn a_quota_shows_what_holds() {
     let validated = quota::validate::validate(&given.quotas[0], &census("acb-acme", &given, &platform()));
     let status = quota::status::status(&given.quotas[0], &validated, FIRST);
     let effective = status.effective.unwrap();
-    assert_eq!((status.agents, effective.messages_per_minute, effective.concurrent_streams), (Some(2), Some(600), Some(4)));
+    assert_eq!((status.agent_count, effective.messages_per_minute, effective.concurrent_streams), (Some(2), Some(600), Some(4)));
     assert_eq!(effective.bytes_per_minute, Some(100_000_000), "the default of an agent");
-    assert_eq!(status.fields_not_acted_on, ["spec.messagesPerMinute", "spec.concurrentStreams"]);
+    assert_eq!(status.fields_not_acted_on, ["spec.limits.messagesPerMinute", "spec.limits.concurrentStreams"]);
 }

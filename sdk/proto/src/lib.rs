@@ -1,5 +1,7 @@
 //! The wire contract: gRPC package `acb.v1`, generated from the files in `proto/`.
 
+pub mod codec;
+
 /// Messages, clients and servers of package `acb.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 pub mod v1 {

@@ -63,7 +63,7 @@ fn documents(many: u32) -> String {
         let _ = write!(
             all,
             "---\napiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {{name: {name}, namespace: acb-{TENANT}}}\nspec: {{type: bench, role: \
-             agent-full}}\n"
+             AgentFull}}\n"
         );
     }
     all

@@ -305,7 +305,7 @@ impl<'a> Stage<'a> {
     pub(super) fn apply_agent(&self, tenant: &str) -> Result<()> {
         let agent = json!({
             "apiVersion": "acb.dev/v1alpha1", "kind": "Agent",
-            "metadata": {"name": agent(tenant), "namespace": format!("acb-{tenant}")}, "spec": {"role": "agent-full"},
+            "metadata": {"name": agent(tenant), "namespace": format!("acb-{tenant}")}, "spec": {"role": "AgentFull"},
         });
         eventually(30, &format!("an agent of {tenant} is taken"), || {
             self.world.kubectl.apply(&agent.to_string()).map(drop).map_err(|error| error.to_string())

@@ -59,7 +59,7 @@ impl MessagesConfig {
             dedup_window: Duration::from_secs(600),
             dedup_keys: 1_000_000,
             flush_every: Duration::from_millis(500),
-            index_every: Duration::from_millis(50),
+            index_every: Duration::from_secs(1),
             sweep_every: Duration::from_secs(30),
             session_bytes: 8 * 1024 * 1024,
             replica_bytes: 64 * 1024 * 1024,

@@ -230,7 +230,7 @@ impl Inner {
             let object = &self.objects.get(&resource.namespace)?.get(&key)?.object;
             let metadata: ObjectMeta = serde_json::from_value(object.get("metadata")?.clone()).ok()?;
             let space = (resource.kind == Kind::Tenant).then(|| {
-                let given = object.pointer("/spec/namespace").and_then(Value::as_str).map(str::to_owned);
+                let given = object.pointer("/spec/agentNamespace").and_then(Value::as_str).map(str::to_owned);
                 given.or_else(|| TenantName::parse(&resource.name).ok().map(|name| name.namespace()))
             });
             Some(Unreadable { kind: resource.kind, metadata, space: space.flatten() })

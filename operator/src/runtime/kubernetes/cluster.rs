@@ -1,6 +1,10 @@
 //! What reconciling takes on a cluster, for one leader's term.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use acb_crds::{
     names::{TenantName, objects::HUB},
@@ -27,6 +31,7 @@ use crate::{
         kubernetes::{ObjectKey, Objects},
     },
     observed::ObservedHub,
+    orphans::OrphanReport,
     platform::Platform,
     reconcile::{
         deletion::Ending,
@@ -53,6 +58,8 @@ pub(super) struct Cluster {
     pub(super) closing: CancellationToken,
     /// Told when a deletion was let go with something left behind.
     pub(super) left_behind: Notify,
+    /// What the last sweep found and left.
+    pub(super) orphans: Mutex<OrphanReport>,
 }
 
 /// The key of a resource.
@@ -184,8 +191,7 @@ impl Runtime for Cluster {
 
     fn endpoints(&self, tenant: &ValidatedTenant) -> Vec<Endpoint> {
         let service = self.hub_object(&tenant.name, "v1", "Service");
-        let gateway = tenant.hub.gateway.as_ref().map(|gateway| gateway.hostname.as_str());
-        hub::endpoints(service.as_deref(), gateway, &self.platform().extra_tls_names)
+        hub::endpoints(service.as_deref(), &tenant.hub.hostnames, &self.platform().extra_tls_names)
     }
 
     fn conflicts(&self, tenant: &ValidatedTenant) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use acb_crds::tenant::LocalObjectReference;
 use serde::Deserialize;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use zeroize::Zeroizing;
@@ -15,7 +16,7 @@ use crate::{
         certificates,
         kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
     },
-    platform::{Platform, PlatformBus, PlatformPostgres},
+    platform::{self, Platform, PlatformBus, PlatformPostgres},
     rollout::MaxConcurrent,
     tier::TierOverrides,
 };
@@ -51,6 +52,14 @@ struct File {
     kafka: Option<KafkaPart>,
     postgres: PlatformPostgres,
     hub_image: String,
+    #[serde(default = "dns_ports")]
+    dns_ports: Vec<u16>,
+    #[serde(default = "run_as_user")]
+    run_as_user: Option<u32>,
+    #[serde(default)]
+    hub_image_repositories: Vec<String>,
+    #[serde(default)]
+    hub_image_pull_secrets: Vec<LocalObjectReference>,
     #[serde(default)]
     extra_tls_names: Vec<String>,
     #[serde(default)]
@@ -93,6 +102,16 @@ impl Default for RolloutPart {
     fn default() -> Self {
         Self { max_concurrent_tenants: MaxConcurrent::Percent(5) }
     }
+}
+
+fn dns_ports() -> Vec<u16> {
+    platform::DNS_PORTS.to_vec()
+}
+
+/// `null` is said, and means that the cluster chooses.
+#[allow(clippy::unnecessary_wraps)]
+fn run_as_user() -> Option<u32> {
+    Some(platform::RUN_AS_USER)
 }
 
 fn resync_seconds() -> u64 {
@@ -148,6 +167,12 @@ impl Config {
         if !(1..=64).contains(&file.concurrency) {
             return wrong("concurrency: use 1 to 64");
         }
+        if file.dns_ports.is_empty() || file.dns_ports.contains(&0) {
+            return wrong("dnsPorts: name the ports, 1 to 65535, at which the cluster's DNS listens");
+        }
+        if file.run_as_user == Some(0) {
+            return wrong("runAsUser: hubs don't run as root: name another user, or leave it out and let the cluster choose");
+        }
         if file.hub_image.trim().is_empty() {
             return wrong("hubImage: name the image of acb-hub");
         }
@@ -158,6 +183,9 @@ impl Config {
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
         platform.rollout = file.rollout.max_concurrent_tenants;
+        (platform.dns_ports, platform.run_as_user) = (file.dns_ports, file.run_as_user);
+        platform.hub_image_repositories = Some(file.hub_image_repositories);
+        platform.hub_image_pull_secrets = file.hub_image_pull_secrets;
         namespace.clone_into(&mut platform.operator_namespace);
         let kafka = match file.bus {
             Bus::Postgres {} if file.kafka.is_some() => return wrong("kafka: is for bus.kind kafka"),
@@ -267,6 +295,12 @@ mod tests {
     }
 
     #[test]
+    fn the_user_of_the_pods_is_left_to_the_cluster_only_where_that_is_said() {
+        assert_eq!(load(POSTGRES).unwrap().platform.run_as_user, Some(65_532));
+        assert_eq!(load(&format!("{POSTGRES}runAsUser: null\n")).unwrap().platform.run_as_user, None);
+    }
+
+    #[test]
     fn the_authorities_of_postgres_are_for_the_hubs_too() {
         let folder = folder(POSTGRES);
         fs::write(folder.path().join("postgres/ca.crt"), "PEM").unwrap();
@@ -307,7 +341,12 @@ mod tests {
         for (text, named) in [
             (format!("{POSTGRES}colour: red\n"), "colour"),
             (format!("{POSTGRES}resyncSeconds: 1\n"), "resyncSeconds"),
+            (format!("{POSTGRES}dnsPorts: []\n"), "dnsPorts"),
+            (format!("{POSTGRES}runAsUser: 0\n"), "runAsUser"),
             (format!("{POSTGRES}concurrency: 0\n"), "concurrency"),
+            (format!("{POSTGRES}tiers: {{Free: {{tenant: {{maxAgnets: 1}}}}}}\n"), "maxAgnets"),
+            (format!("{POSTGRES}tiers: {{Free: {{agentDefault: {{maxAgents: 1}}}}}}\n"), "maxAgents"),
+            (format!("{POSTGRES}tiers: {{Free: {{agentCeiling: {{storageBytes: much}}}}}}\n"), "much"),
             (format!("{POSTGRES}kafka: {{replicationFactor: 1}}\n"), "bus.kind"),
             (POSTGRES.replace("verify-full", "maybe"), "sslMode"),
             (POSTGRES.replace("acb-hub:0.1.0", "''"), "hubImage"),

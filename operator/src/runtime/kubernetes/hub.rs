@@ -54,8 +54,8 @@ pub(super) fn observed(deployment: Option<&Value>) -> ObservedHub {
 /// Where a Gateway's listener for TLS is: the operator does not read Gateways.
 const GATEWAY_PORT: u64 = 443;
 
-/// The Service's name, and its addresses outside where it has some; `nodes` are names by which nodes are reached.
-pub(super) fn endpoints(service: Option<&Value>, gateway: Option<&str>, nodes: &[String]) -> Vec<Endpoint> {
+/// The Service's name, and its addresses outside where it has some; `nodes` are names by which nodes are reached, `gateway` those of its route.
+pub(super) fn endpoints(service: Option<&Value>, gateway: &[String], nodes: &[String]) -> Vec<Endpoint> {
     let Some(service) = service else { return Vec::new() };
     let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
@@ -68,7 +68,7 @@ pub(super) fn endpoints(service: Option<&Value>, gateway: Option<&str>, nodes: &
     };
     let name = format!("{}.{}.svc", text("/metadata/name"), text("/metadata/namespace"));
     let mut endpoints = vec![of(EndpointType::ClusterIP, &name, inside)];
-    endpoints.extend(gateway.map(|host| of(EndpointType::Gateway, host, GATEWAY_PORT)));
+    endpoints.extend(gateway.iter().map(|host| of(EndpointType::Gateway, host, GATEWAY_PORT)));
     let outside = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).into_iter().flatten();
     endpoints.extend(outside.filter_map(|ingress| {
         let host = ingress.get("hostname").or_else(|| ingress.get("ip"))?.as_str()?;
@@ -120,9 +120,9 @@ mod tests {
         assert!(!hub.rolling, "it is held up");
     }
 
-    fn addresses(service: &Value, gateway: Option<&str>, nodes: &[&str]) -> Vec<String> {
-        let nodes: Vec<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
-        let endpoints = endpoints(Some(service), gateway, &nodes);
+    fn addresses(service: &Value, gateway: &[&str], nodes: &[&str]) -> Vec<String> {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+        let endpoints = endpoints(Some(service), &owned(gateway), &owned(nodes));
         endpoints.into_iter().map(|endpoint| format!("{:?} {}", endpoint.r#type, endpoint.address)).collect()
     }
 
@@ -135,12 +135,12 @@ mod tests {
         });
         let inside = "ClusterIP hub.acbhub-acme.svc:8443";
         let balanced = ["LoadBalancer 203.0.113.7:8443", "LoadBalancer [2001:db8::7]:8443", "LoadBalancer lb.example:8443"];
-        assert_eq!(addresses(&service, None, &[]), [&[inside][..], &balanced].concat());
+        assert_eq!(addresses(&service, &[], &[]), [&[inside][..], &balanced].concat());
         service["status"] = json!({});
-        assert_eq!(addresses(&service, Some("acme.example"), &[]), [inside, "Gateway acme.example:443"]);
+        assert_eq!(addresses(&service, &["acme.example"], &[]), [inside, "Gateway acme.example:443"]);
         service["spec"]["type"] = json!("NodePort");
-        assert_eq!(addresses(&service, None, &[]), [inside, "NodePort *:31234"]);
-        assert_eq!(addresses(&service, None, &["nodes.example"]), [inside, "NodePort nodes.example:31234"]);
-        assert!(endpoints(None, Some("acme.example"), &[]).is_empty());
+        assert_eq!(addresses(&service, &[], &[]), [inside, "NodePort *:31234"]);
+        assert_eq!(addresses(&service, &[], &["nodes.example"]), [inside, "NodePort nodes.example:31234"]);
+        assert!(endpoints(None, &["acme.example".to_owned()], &[]).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Where `acb plan` asks: HTTP on the loopback address of the pod, so that the only way here is a port-forward.
+//! Where `acb plan` and `acb get orphans` ask: HTTP on the loopback address of the pod, so that the only way here is a port-forward.
 
 use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -15,12 +15,12 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    plans::{Plans, Refusal},
+    plans::{Asker, Plans, Refusal},
     server::{self, Answer, Bounds},
 };
 use crate::preview::{
     Report,
-    question::{MAX_BYTES, MAX_PARTS, PATH, Question, count_parts},
+    question::{MAX_BYTES, MAX_PARTS, ORPHANS_PATH, PATH, Question, count_parts},
 };
 
 /// From the headers to the answer.
@@ -40,7 +40,7 @@ pub(super) async fn serve(listener: TcpListener, plans: Arc<Plans>, stop: Cancel
         async move {
             let late = || Refusal::Unavailable(format!("the plan was not made within {} s", ANSWER_WITHIN.as_secs()));
             match timeout(ANSWER_WITHIN, answer(&plans, request)).await.unwrap_or_else(|_| Err(late())) {
-                Ok(report) => written(StatusCode::OK, &report),
+                Ok(answer) => answer,
                 Err(refusal) => refuse(&refusal),
             }
         }
@@ -48,13 +48,18 @@ pub(super) async fn serve(listener: TcpListener, plans: Arc<Plans>, stop: Cancel
     server::serve(listener, BOUNDS, stop, handle).await;
 }
 
-async fn answer(plans: &Plans, request: Request<Incoming>) -> Result<Report, Refusal> {
+async fn answer(plans: &Plans, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let (parts, body) = request.into_parts();
-    if (&parts.method, parts.uri.path()) != (&Method::POST, PATH) {
-        return Err(Refusal::Malformed(format!("there is POST {PATH}, and nothing else")));
-    }
     // Nothing is read of those who are not known.
     let asker = plans.admit(bearer(&parts.headers)?).await?;
+    match (&parts.method, parts.uri.path()) {
+        (&Method::POST, PATH) => plan(plans, &asker, body).await.map(|report| written(StatusCode::OK, &report)),
+        (&Method::GET, ORPHANS_PATH) => plans.orphans(&asker).await.map(|report| written(StatusCode::OK, &report)),
+        _ => Err(Refusal::Malformed(format!("there are POST {PATH} and GET {ORPHANS_PATH}, and nothing else"))),
+    }
+}
+
+async fn plan(plans: &Plans, asker: &Asker, body: Incoming) -> Result<Report, Refusal> {
     let body = Limited::new(body, MAX_BYTES).collect().await;
     let body = body.map_err(|error| {
         Refusal::Malformed(format!("the question can't be read, or has more than {MAX_BYTES} bytes: {error}"))
@@ -67,7 +72,7 @@ async fn answer(plans: &Plans, request: Request<Incoming>) -> Result<Report, Ref
     let _room = plans.room().await?;
     let question: Question =
         serde_json::from_slice(&body).map_err(|error| Refusal::Malformed(format!("not a question: {error}")))?;
-    plans.answer(&asker, &question).await
+    plans.answer(asker, &question).await
 }
 
 /// The token that the request carries.

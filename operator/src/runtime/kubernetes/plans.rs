@@ -31,6 +31,7 @@ use crate::{
         fence::Fence,
         kubernetes::{ObjectKey, Objects},
     },
+    orphans::OrphanReport,
     plan::SecretRef,
     preview::{
         Against, Found, Planned, Report, overlay,
@@ -139,6 +140,19 @@ impl Plans {
     /// Never, as long as this process runs.
     pub(super) async fn room(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.room.acquire().await.map_err(|_| Refusal::Unavailable("this replica of the operator is ending: ask again".into()))
+    }
+
+    /// What the last sweep left. It names what the stores hold: for those who may list Tenants.
+    ///
+    /// # Errors
+    /// Why it is not told.
+    pub(super) async fn orphans(&self, asker: &Asker) -> Result<OrphanReport, Refusal> {
+        let all = ObjectRef { kind: Kind::Tenant, namespace: String::new(), name: String::new() };
+        if !self.callers.may(&asker.caller, "list", &all).await? {
+            let why = format!("{} may not list tenants.acb.dev, and so not see what belongs to none", asker.caller.username);
+            return Err(Refusal::Forbidden(why));
+        }
+        Ok(asker.cluster.orphans.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Answers one question.

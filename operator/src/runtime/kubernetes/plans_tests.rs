@@ -39,6 +39,7 @@ use super::{
 };
 use crate::{
     effect::{fence::Fence, postgres_inventory},
+    orphans::{OrphanReport, System},
     preview::{
         Found, Report,
         question::{AUDIENCE, MAX_OBJECTS, Question},
@@ -52,7 +53,7 @@ type Listed = Arc<Mutex<Option<Vec<Value>>>>;
 /// What a user may do. `tina` is the admin of a tenant, `petra` plans and applies nothing, `ed` edits everything.
 fn allows(user: &str, verb: &str, namespace: &str) -> bool {
     match user {
-        "ed" => matches!(verb, "get" | "patch" | "create"),
+        "ed" => matches!(verb, "get" | "list" | "patch" | "create"),
         "petra" => matches!(verb, "plan" | "get"),
         "tina" => matches!(verb, "get" | "patch" | "create") && namespace == "acb-acme",
         _ => false,
@@ -149,6 +150,7 @@ impl World {
             events: events::publish(recorder),
             closing: closing.clone(),
             left_behind: Notify::new(),
+            orphans: Mutex::default(),
         };
         let (leading, leader) = watch::channel(Some(Arc::new(cluster)));
         Self { listed, plans: Plans::new(requests, leader), cache, sent, closing, leading, _folder: folder }
@@ -222,8 +224,8 @@ async fn a_token_speaks_for_its_owner_however_it_is_bound() {
 async fn who_may_not_apply_may_not_plan() {
     let world = World::new(1);
     let acme = tenant("acme", &json!({"tier": "Free"}));
-    let worker = agent("acb-acme", "worker", &json!({"role": "observer"}));
-    let other = agent("acb-globex", "worker", &json!({"role": "observer"}));
+    let worker = agent("acb-acme", "worker", &json!({"role": "Observer"}));
+    let other = agent("acb-globex", "worker", &json!({"role": "Observer"}));
     for (token, objects, named, not_named) in [
         ("stranger", vec![worker.clone(), acme.clone()], vec!["Agent acb-acme/worker", "Tenant acme", "acb-planner"], "x"),
         ("tina", vec![worker.clone(), acme], vec!["Tenant acme"], "Agent"),
@@ -240,7 +242,7 @@ async fn who_may_not_apply_may_not_plan() {
 #[tokio::test]
 async fn only_a_question_within_its_bounds_is_answered() {
     let world = World::new(1);
-    let worker = agent("acb-acme", "worker", &json!({"role": "observer"}));
+    let worker = agent("acb-acme", "worker", &json!({"role": "Observer"}));
     let many: Vec<Value> = (0..=MAX_OBJECTS).map(|n| agent("acb-acme", &format!("a{n}"), &json!({}))).collect();
     let lost = json!({"apiVersion": acb_crds::API_VERSION, "kind": "Agent", "metadata": {"name": "a"}, "spec": {}});
     for (objects, says) in [
@@ -271,7 +273,7 @@ async fn who_does_not_lead_or_is_ending_says_so() {
 #[tokio::test]
 async fn a_new_tenant_is_planned_as_it_would_be_made_and_nothing_is() {
     let (world, postgres) = World::with_postgres().await;
-    let objects = [tenant("acme", &json!({"tier": "Free"})), agent("acb-acme", "worker", &json!({"role": "observer"}))];
+    let objects = [tenant("acme", &json!({"tier": "Free"})), agent("acb-acme", "worker", &json!({"role": "Observer"}))];
     for token in ["petra", "petra@plan", "ed"] {
         let report = world.ask(token, &objects).await.unwrap();
         let acme = text(found(&report, "Tenant acme"));
@@ -291,10 +293,10 @@ async fn a_new_tenant_is_planned_as_it_would_be_made_and_nothing_is() {
 async fn what_changes_along_is_said_and_shown_to_who_may_see_it() {
     let (world, _postgres) = World::with_postgres().await;
     world.put(&tenant("acme", &json!({"tier": "Free"})));
-    world.put(&agent("acb-acme", "older", &json!({"role": "observer"})));
+    world.put(&agent("acb-acme", "older", &json!({"role": "Observer"})));
     let quota = json!({
         "apiVersion": acb_crds::API_VERSION, "kind": "Quota", "metadata": {"name": "few", "namespace": "acb-acme"},
-        "spec": {"maxAgents": 0},
+        "spec": {"limits": {"maxAgents": 0}},
     });
     let report = world.ask("tina", &[quota]).await.unwrap();
     assert!(matches!(found(&report, "Tenant acme"), Found::Hidden { hidden_steps } if *hidden_steps > 0), "{report}");
@@ -351,7 +353,7 @@ async fn a_question_that_is_small_in_text_alone_is_refused() {
 #[tokio::test]
 async fn the_problems_of_a_question_have_a_bound() {
     let world = World::new(1);
-    let wrong = json!({"role": "observer", "capabilities": vec![1; 300]});
+    let wrong = json!({"role": "Observer", "capabilities": vec![1; 300]});
     let objects: Vec<Value> = (0..40).map(|number| agent("acb-acme", &format!("a{number}"), &wrong)).collect();
     let report = world.ask("ed", &objects).await.unwrap();
     let problems: Vec<usize> = report
@@ -399,6 +401,23 @@ async fn a_sweep_shuts_what_belongs_to_nobody_and_nothing_else() {
     let text = metrics.text().unwrap();
     for line in ["acb_operator_orphans{system=\"postgres\"} 0", "acb_operator_orphans_finished_total{system=\"postgres\"} 1"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_sweep_left_is_told_to_those_who_may_list_tenants() {
+    // PostgreSQL does not answer, and so nothing is said of it.
+    let world = World::new(1);
+    world.put(&tenant("acme", &json!({"tier": "Free"})));
+    let before = world.plans.orphans(&world.plans.admit("ed").await.unwrap()).await.unwrap();
+    assert_eq!(before, OrphanReport::default());
+    let cluster = world.leading.borrow().clone().unwrap();
+    assert!(!sweep::once(&cluster, &Metrics::default(), &mut BTreeMap::new()).await);
+    let told = world.plans.orphans(&world.plans.admit("ed").await.unwrap()).await.unwrap();
+    assert!(told.looked_at.is_some() && told.away == [System::Postgres] && told.orphans.is_empty(), "{told:?}");
+    for token in ["tina", "stranger"] {
+        let refusal = world.plans.orphans(&world.plans.admit(token).await.unwrap()).await.unwrap_err();
+        assert!(matches!(&refusal, Refusal::Forbidden(why) if why.contains("tenants.acb.dev")), "{refusal:?}");
     }
 }
 

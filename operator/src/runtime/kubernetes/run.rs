@@ -217,6 +217,7 @@ impl Process {
             events: events::publish(self.recorder.clone()),
             closing: closing.clone(),
             left_behind: Notify::new(),
+            orphans: std::sync::Mutex::default(),
         });
         let mut sweeping = tokio::spawn(sweep::sweep(Arc::clone(&cluster), self.metrics.clone()));
         self.leading.send_replace(Some(Arc::clone(&cluster)));

@@ -1,7 +1,11 @@
 //! Looks for what belongs to no Tenant, at the beginning of each term and every hour, and takes away what lets someone in. What is left
 //! behind by a deletion, or could not be looked at, is looked for sooner.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use acb_crds::schema::Kind;
 use tokio::time::{Instant, sleep_until};
@@ -13,9 +17,9 @@ use super::{
 };
 use crate::{
     effect::{EffectError, kubernetes, postgres_inventory},
-    orphans::{Inventory, Orphan, System, orphans},
+    orphans::{Inventory, Orphan, OrphanFound, OrphanReport, System, orphans},
     plan::Step,
-    reconcile::{jitter, runtime::Runtime as _},
+    reconcile::{self, jitter, runtime::Runtime as _},
     tenancy::{Tenancy, Unreadable},
     tenant::namespace::{TENANT_UID_LABEL, label},
 };
@@ -75,6 +79,11 @@ pub(super) async fn once(cluster: &Cluster, metrics: &Metrics, known: &mut BTree
         }
         left.entry(orphan.system).or_default().push(orphan);
     }
+    let away = System::ALL.into_iter().filter(|system| *system != System::Kafka || cluster.platform().has_kafka());
+    let away = away.filter(|system| !left.contains_key(system)).collect();
+    let found = left.values().flatten().map(OrphanFound::from).collect();
+    *cluster.orphans.lock().unwrap_or_else(PoisonError::into_inner) =
+        OrphanReport { looked_at: Some(reconcile::now()), away, orphans: found };
     for (system, orphans) in left {
         // A Kafka may serve others than ACB, and that is nothing to be alarmed about.
         let counts = |orphan: &&Orphan| orphan.is_ours || system != System::Kafka;

@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn known() -> Claims {
-        let elsewhere = tenant("globex", &json!({"spec": {"tier": "Free", "namespace": "acb-acme"}}));
+        let elsewhere = tenant("globex", &json!({"spec": {"tier": "Free", "agentNamespace": "acb-acme"}}));
         let mut claims = Claims::default();
         for tenant in [tenant("acme", &json!({})), elsewhere] {
             claims.set(tenant["metadata"]["name"].as_str().unwrap(), Some(&serde_json::from_value(tenant.clone()).unwrap()));
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_tenant_that_comes_or_goes_wakes_who_shares_a_name() {
-        let initech = tenant("initech", &json!({"spec": {"tier": "Free", "namespace": "acbhub-acme"}}));
+        let initech = tenant("initech", &json!({"spec": {"tier": "Free", "agentNamespace": "acbhub-acme"}}));
         let woken = wakes(&change(None, Some(initech)), &known());
         assert_eq!(woken, BTreeSet::from(["acb-acme".to_owned(), "acbhub-acme".to_owned()]));
     }

@@ -36,7 +36,7 @@ fn typed<T: DeserializeOwned>(store: &ObjectStore, kind: Kind, unreadable: &mut 
 fn known(kind: Kind, object: &Value) -> Option<Unreadable> {
     let metadata: ObjectMeta = serde_json::from_value(object.get("metadata")?.clone()).ok()?;
     let space = (kind == Kind::Tenant).then(|| {
-        let given = object.pointer("/spec/namespace").and_then(Value::as_str).map(str::to_owned);
+        let given = object.pointer("/spec/agentNamespace").and_then(Value::as_str).map(str::to_owned);
         given.or_else(|| TenantName::parse(metadata.name.as_deref()?).ok().map(|name| name.namespace()))
     });
     Some(Unreadable { kind, metadata, space: space.flatten() })

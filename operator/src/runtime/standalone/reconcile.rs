@@ -155,7 +155,7 @@ impl Runtime for Machine {
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
             rolled_out,
             rolling: !rolled_out && hub.error.is_empty(),
-            image: self.platform.hub_image.clone(),
+            image: tenant.hub.image.as_ref().unwrap_or(&self.platform.hub_image).clone(),
             lacks: if rolled_out { String::new() } else { lacks },
             fault: Some(hub.error.clone()).filter(|fault| !fault.is_empty()),
         }

@@ -11,23 +11,23 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Tests of one process share the tenant, never an agent that receives.
 const ACME: [(&str, &str); 14] = [
-    ("asker", "{type: person, role: agent-full, subscribes: [documents]}"),
-    ("author", "{type: worker, role: agent-full, publishes: [documents]}"),
-    ("librarian", "{type: worker, role: agent-full, subscribes: [documents]}"),
-    ("picky", "{type: worker, role: agent-full}"),
-    ("failing", "{type: worker, role: agent-full}"),
-    ("slow", "{type: worker, role: agent-full}"),
-    ("present", "{type: presence, role: agent-full, capabilities: [summarize], metadata: {team: red}}"),
-    ("translator", "{type: linguist, role: agent-full, capabilities: [translate, summarize], metadata: {team: red, rank: '1'}}"),
-    ("poet", "{type: linguist, role: agent-full, capabilities: [rhyme], metadata: {team: red}}"),
-    ("lonely", "{type: worker, role: agent-full}"),
-    ("lazy", "{type: worker, role: agent-full}"),
-    ("eager", "{type: worker, role: agent-full}"),
-    ("pulls", "{type: worker, role: agent-full}"),
-    ("elder", "{type: worker, role: agent-full}"),
+    ("asker", "{type: person, role: AgentFull, subscribes: [documents]}"),
+    ("author", "{type: worker, role: AgentFull, publishes: [documents]}"),
+    ("librarian", "{type: worker, role: AgentFull, subscribes: [documents]}"),
+    ("picky", "{type: worker, role: AgentFull}"),
+    ("failing", "{type: worker, role: AgentFull}"),
+    ("slow", "{type: worker, role: AgentFull}"),
+    ("present", "{type: presence, role: AgentFull, capabilities: [summarize], attributes: {team: red}}"),
+    ("translator", "{type: linguist, role: AgentFull, capabilities: [translate, summarize], attributes: {team: red, rank: '1'}}"),
+    ("poet", "{type: linguist, role: AgentFull, capabilities: [rhyme], attributes: {team: red}}"),
+    ("lonely", "{type: worker, role: AgentFull}"),
+    ("lazy", "{type: worker, role: AgentFull}"),
+    ("eager", "{type: worker, role: AgentFull}"),
+    ("pulls", "{type: worker, role: AgentFull}"),
+    ("elder", "{type: worker, role: AgentFull}"),
 ];
 const FRAGILE: [(&str, &str); 2] =
-    [("sender", "{type: worker, role: agent-full}"), ("receiver", "{type: worker, role: agent-full}")];
+    [("sender", "{type: worker, role: AgentFull}"), ("receiver", "{type: worker, role: AgentFull}")];
 
 fn tenant(name: &str, registration: &str, agents: &[(&str, &str)]) -> String {
     let mut yaml = format!(

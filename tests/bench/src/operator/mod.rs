@@ -262,7 +262,7 @@ async fn many(stage: &mut Stage, report: &mut Report) -> Result<(), Failure> {
     let agents: Vec<Value> = (0..tenants * AGENTS)
         .map(|n| {
             json!({
-                "apiVersion": "acb.dev/v1alpha1", "kind": "Agent", "spec": {"role": "agent-full"},
+                "apiVersion": "acb.dev/v1alpha1", "kind": "Agent", "spec": {"role": "AgentFull"},
                 "metadata": {"name": format!("agent-{}", n % AGENTS), "namespace": format!("acb-{}", name(n / AGENTS))},
             })
         })

@@ -7,7 +7,13 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Condition, CredentialStatus, Limits, Resources, Retention, Toleration};
+use super::{
+    affinity::Affinity,
+    common::{Condition, CredentialStatus, Retention, Toleration},
+    limits::{AgentLimits, TenantLimits},
+    network::NetworkPolicyPeer,
+    resources::ResourceRequirements,
+};
 
 /// An organisation or a team whose agents talk to each other and to no one else. The operator gives it topics, a database login,
 /// two namespaces and a hub of its own.
@@ -28,13 +34,16 @@ use crate::common::{Condition, CredentialStatus, Limits, Resources, Retention, T
         .message("a tenant's name starts with a letter and has only small letters, digits and inner hyphens"),
     validation = Rule::new("!(self.metadata.name in ['sys', 'system', 'default']) && !self.metadata.name.startsWith('kube')")
         .message("sys, system, default and names that start with kube are reserved: choose another name"),
+    selectable = ".spec.tier",
+    selectable = ".spec.suspend",
     printcolumn(name = "Tier", type_ = "string", json_path = ".spec.tier"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Synced", type_ = "string", json_path = ".status.conditions[?(@.type==\"Synced\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
-    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agents"),
+    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agentCount"),
     printcolumn(name = "Hub", type_ = "integer", json_path = ".status.hub.readyReplicas"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend", priority = 1),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.hub.version", priority = 1),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoints[0].address", priority = 1),
     printcolumn(name = "Last Sync", type_ = "date", json_path = ".status.lastSyncTime", priority = 1),
@@ -49,18 +58,18 @@ use crate::common::{Condition, CredentialStatus, Limits, Resources, Retention, T
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.__namespace__) == has(oldSelf.__namespace__) && (!has(self.__namespace__) || self.__namespace__ == oldSelf.__namespace__)")
-        .message("namespace is immutable: delete the Tenant and make it again to move its agents")
+    validation = Rule::new("has(self.agentNamespace) == has(oldSelf.agentNamespace) && (!has(self.agentNamespace) || self.agentNamespace == oldSelf.agentNamespace)")
+        .message("agentNamespace is immutable: delete the Tenant and make it again to move its agents")
 )]
 pub struct TenantSpec {
     /// What the tenant may use. Its limits are the ceiling of everything else here.
     pub tier: Tier,
     /// Limits of the whole tenant that differ from the tier's, within what the platform allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<Limits>,
+    pub limits: Option<TenantLimits>,
     /// Limits of each agent that differ from the default, within what the platform allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent_limits: Option<Limits>,
+    pub agent_limits: Option<AgentLimits>,
     /// The kinds of context that agents publish and read. Each has a topic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
@@ -76,7 +85,7 @@ pub struct TenantSpec {
         validation = Rule::new("!self.startsWith('kube-') && !self.startsWith('acbhub-') && !(self in ['default', 'acb-system'])")
             .message("this namespace belongs to Kubernetes or to ACB: name one of the tenant's own")
     )]
-    pub namespace: Option<String>,
+    pub agent_namespace: Option<String>,
     /// Who may be an agent: `Declared` (the default): only who has an Agent resource; `Open`: an agent may register others of its role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<Registration>,
@@ -143,7 +152,7 @@ pub struct ContextType {
     /// How long the log keeps changes: `7d` where unset, `9999d` at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// How the topic is kept within bounds. `delete` (the default) drops what is older than the retention; `compact` keeps the last change of each context.
+    /// How the topic is kept within bounds. `Delete` (the default) drops what is older than the retention; `Compact` keeps the last change of each context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleanup: Option<Cleanup>,
     /// Bytes of a published context with its envelope: 1048576 where unset, which is also the most.
@@ -152,12 +161,11 @@ pub struct ContextType {
     pub max_message_bytes: Option<u32>,
     /// The JSON Schema that payloads of this type must meet. Others are refused when they are shared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<PayloadSchema>,
+    pub payload_schema: Option<PayloadSchema>,
 }
 
 /// How a topic is kept within bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
 pub enum Cleanup {
     /// By age.
     Delete,
@@ -166,9 +174,9 @@ pub enum Cleanup {
 }
 
 impl Cleanup {
-    /// As in the resource.
+    /// As Kafka's `cleanup.policy` has it, and the database.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn stored(self) -> &'static str {
         match self {
             Self::Delete => "delete",
             Self::Compact => "compact",
@@ -187,36 +195,45 @@ pub struct PayloadSchema {
     #[schemars(length(min = 1, max = 50))]
     pub version: String,
     /// The JSON Schema itself (draft 2020-12).
-    #[schemars(schema_with = "crate::common::free_object")]
-    pub schema: serde_json::Value,
+    #[schemars(schema_with = "super::common::free_object")]
+    pub json_schema: serde_json::Value,
 }
 
 /// The tenant's hub.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.replicas) || (!has(self.minReplicas) && !has(self.maxReplicas))")
-        .message("set either replicas, or minReplicas and maxReplicas for a HorizontalPodAutoscaler"),
-    validation = Rule::new("has(self.minReplicas) == has(self.maxReplicas)").message("set minReplicas and maxReplicas together"),
-    validation = Rule::new("!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas")
-        .message("minReplicas is more than maxReplicas")
+    validation = Rule::new("!has(self.replicas) || !has(self.autoscaling)")
+        .message("set either replicas, or autoscaling for a HorizontalPodAutoscaler"),
+    validation = Rule::new("has(self.gatewayRef) == (has(self.hostnames) && self.hostnames.size() > 0)")
+        .message("set gatewayRef and hostnames together: by which names the hub is reached through which Gateway")
 )]
 pub struct Hub {
-    /// Replicas of the hub, 1 where unset. Set together with neither minReplicas nor maxReplicas.
+    /// Replicas of the hub, 1 where unset. Not together with `autoscaling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 50))]
     pub replicas: Option<u32>,
-    /// Lower bound of the hub's HorizontalPodAutoscaler (70 % CPU). Set together with maxReplicas, instead of replicas.
+    /// A HorizontalPodAutoscaler that decides how many replicas there are. Not together with `replicas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 50))]
-    pub min_replicas: Option<u32>,
-    /// Upper bound of the hub's HorizontalPodAutoscaler (70 % CPU). Set together with minReplicas, instead of replicas.
+    pub autoscaling: Option<Autoscaling>,
+    /// Image of the hub, instead of the platform's: another version for this tenant alone. It is of the same repository, or of one that the platform allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 50))]
-    pub max_replicas: Option<u32>,
+    #[schemars(
+        length(min = 1, max = 500),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9._:/]*[a-z0-9])?(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[0-9a-f]{64})?$")
+    )]
+    pub image: Option<String>,
+    /// Secrets in the hub's namespace with the logins of registries, for its image. They are the platform's to put there; those that it names for all hubs count, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// What the pods of the hub carry beside what they need: labels, annotations, a priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
     /// Resources of each replica. Where nothing is given: requests of `100m` and `64Mi`, and a limit of `1Gi` of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
+    pub resources: Option<ResourceRequirements>,
     /// Labels that a node must have to run a replica of the hub, as in a PodSpec.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
@@ -226,18 +243,25 @@ pub struct Hub {
     pub tolerations: Vec<Toleration>,
     /// Where replicas of the hub are scheduled, as in a PodSpec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::common::free_object")]
-    pub affinity: Option<serde_json::Value>,
+    pub affinity: Option<Affinity>,
     /// The Service in front of the hub's replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<HubService>,
-    /// A TLSRoute of the Gateway API that hands TLS through to the hub.
+    /// The Gateway whose TLSRoute hands TLS through to the hub. Set together with `hostnames`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<Gateway>,
-    /// Who may connect to the hub beside the pods in the tenant's namespace.
+    pub gateway_ref: Option<GatewayRef>,
+    /// Names by which agents connect to the hub through the Gateway. They are in the TLSRoute, and in the hub's certificate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub hostnames: Vec<String>,
+    /// Who may connect to the hub beside the pods in the tenant's namespace, as in a NetworkPolicy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
-    pub ingress_peers: Vec<IngressPeer>,
+    pub ingress_peers: Vec<NetworkPolicyPeer>,
 }
 
 /// How the hub is reached.
@@ -272,34 +296,71 @@ impl ServiceType {
     }
 }
 
-/// The Gateway that a route to the hub is attached to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// An object of the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Gateway {
-    /// Name of the Gateway.
-    #[schemars(length(min = 1, max = 253))]
+pub struct LocalObjectReference {
+    /// Name of the object that is meant.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Namespace of the Gateway.
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: String,
-    /// Hostname by which agents connect to the hub. It is in the hub's certificate.
-    #[schemars(length(min = 1, max = 253))]
-    pub hostname: String,
 }
 
-/// Who may connect: pods of a namespace, or addresses.
+/// What the pods of a hub carry beside what they need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.__namespace__) != has(self.cidr)").message("set either namespace or cidr"))]
-pub struct IngressPeer {
-    /// Namespace whose pods may all connect.
+#[x_kube(
+    validation = Rule::new("!has(self.labels) || self.labels.all(key, !key.startsWith('acb.dev/') && !key.startsWith('app.kubernetes.io/') && key != 'pod-template-hash')")
+        .message("labels of acb.dev and of app.kubernetes.io are those by which the hub's pods are found: choose others"),
+    validation = Rule::new("!has(self.annotations) || self.annotations.all(key, !key.startsWith('acb.dev/'))")
+        .message("annotations of acb.dev are the operator's: choose others")
+)]
+pub struct PodTemplate {
+    /// Labels of the hub's pods, beside those of ACB.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 50))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the hub's pods, beside those of ACB.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 50))]
+    pub annotations: BTreeMap<String, String>,
+    /// Name of the PriorityClass of the hub's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    pub namespace: Option<String>,
-    /// Addresses that may connect, such as `10.1.0.0/16`.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub priority_class_name: Option<String>,
+}
+
+/// How far the hub is scaled, and by what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.minReplicas) || self.minReplicas <= self.maxReplicas").message("minReplicas is more than maxReplicas"))]
+pub struct Autoscaling {
+    /// The fewest replicas of the hub, 1 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 50), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]{1,3}$"))]
-    pub cidr: Option<String>,
+    #[schemars(range(min = 1, max = 50))]
+    pub min_replicas: Option<u32>,
+    /// The most replicas of the hub, within what the tier allows.
+    #[schemars(range(min = 1, max = 50))]
+    pub max_replicas: u32,
+    /// The use of the requested CPU, in percent over all replicas, that the autoscaler aims at: 70 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "targetCPUUtilizationPercentage")]
+    #[schemars(range(min = 1, max = 100))]
+    pub target_cpu_utilization_percentage: Option<u32>,
+}
+
+/// A listener of a Gateway, as in the `parentRefs` of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayRef {
+    /// Name of the Gateway.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Namespace of the Gateway, whose pods reach the hub.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: String,
+    /// Name of the Gateway's listener that the route is attached to. Unset: every listener that takes the hostnames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub section_name: Option<String>,
 }
 
 /// Who may be an agent.
@@ -441,7 +502,7 @@ pub struct TenantStatus {
     pub hub_namespace: Option<String>,
     /// How many Agents the tenant has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agents: Option<i64>,
+    pub agent_count: Option<i64>,
     /// Spec, defaults of the tier and Quotas combined: the values in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<TenantEffective>,
@@ -474,9 +535,9 @@ pub struct TenantStatus {
 #[serde(rename_all = "camelCase")]
 pub struct TenantEffective {
     /// Limits of the tenant as a whole.
-    pub limits: Limits,
+    pub limits: TenantLimits,
     /// Limits of each agent, before Quotas make them smaller.
-    pub agent_limits: Limits,
+    pub agent_limits: AgentLimits,
     /// Replicas of the hub.
     pub hub_replicas: u32,
     /// Who may be an agent: `Declared` or `Open`.

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Condition, Limits};
+use super::{common::Condition, limits::QuotaLimits, selector::LabelSelectorRequirement};
 
 /// Limits for some agents of a tenant, or for all of it. The smallest limit that applies is the one that holds.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -25,7 +24,7 @@ use crate::common::{Condition, Limits};
     derive = "PartialEq",
     doc = "Limits for some agents of a tenant, or for all of it. The smallest limit that applies is the one that holds.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("a quota's name has at most 63 characters"),
-    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agents"),
+    printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agentCount"),
     printcolumn(name = "Msgs/min", type_ = "integer", json_path = ".status.effective.messagesPerMinute"),
     printcolumn(name = "Storage", type_ = "integer", json_path = ".status.effective.storageBytes"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -41,25 +40,29 @@ use crate::common::{Condition, Limits};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.maxAgents) || has(self.messagesPerMinute) || has(self.bytesPerMinute) || has(self.messagesPerMonth) || has(self.concurrentStreams) || has(self.storageBytes)")
+    validation = Rule::new("has(self.limits.maxAgents) || has(self.limits.messagesPerMinute) || has(self.limits.bytesPerMinute) || has(self.limits.messagesPerMonth) || has(self.limits.concurrentStreams) || has(self.limits.storageBytes)")
         .message("a quota sets at least one limit")
 )]
 pub struct QuotaSpec {
     /// Which agents: those that meet all that is set here, each with these limits. Empty: the tenant as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
-    /// The limits.
-    #[serde(flatten)]
-    pub limits: Limits,
+    /// What is limited, within the ceilings of the tenant's tier. One that is unset is not limited here.
+    pub limits: QuotaLimits,
 }
 
 /// Which agents. Everything that is set must be met.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
-    /// Labels that the Agent resource must have.
+    /// Labels that the Agent resource must have, with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 50))]
     pub match_labels: BTreeMap<String, String>,
+    /// What the labels of the Agent resource must meet, as in a LabelSelector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub match_expressions: Vec<LabelSelectorRequirement>,
     /// The Agent has one of these names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 63)))]
@@ -103,13 +106,13 @@ pub struct QuotaStatus {
     pub conditions: Vec<Condition>,
     /// How many agents it applies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agents: Option<i64>,
+    pub agent_count: Option<i64>,
     /// What holds for them: the smallest of this, the Tenant's, the tier's and other Quotas' of the same agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub effective: Option<Limits>,
+    pub effective: Option<QuotaLimits>,
     /// What was used of it. Not filled in yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Limits>,
+    pub usage: Option<QuotaLimits>,
     /// Fields of the spec that are set, and that nothing acts on yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields_not_acted_on: Vec<String>,

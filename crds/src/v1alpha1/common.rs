@@ -45,88 +45,6 @@ pub struct CredentialStatus {
     pub since: String,
 }
 
-/// Limits. One that is unset is not limited here; the effective limit is the smallest that applies.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Limits {
-    /// The most Agents that may be provisioned. When there are more, the youngest are Stalled with TooManyAgents.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1_000_000))]
-    pub max_agents: Option<i64>,
-    /// The most messages that are sent in a minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub messages_per_minute: Option<i64>,
-    /// The most bytes that are sent in a minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub bytes_per_minute: Option<i64>,
-    /// The most messages that are sent in a calendar month.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub messages_per_month: Option<i64>,
-    /// The most streams that are open at a time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1_000_000))]
-    pub concurrent_streams: Option<i64>,
-    /// The most bytes of stored contexts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub storage_bytes: Option<i64>,
-}
-
-impl Limits {
-    /// Each limit with the name of its field.
-    #[must_use]
-    pub fn entries(&self) -> [(&'static str, Option<i64>); 6] {
-        [
-            ("maxAgents", self.max_agents),
-            ("messagesPerMinute", self.messages_per_minute),
-            ("bytesPerMinute", self.bytes_per_minute),
-            ("messagesPerMonth", self.messages_per_month),
-            ("concurrentStreams", self.concurrent_streams),
-            ("storageBytes", self.storage_bytes),
-        ]
-    }
-
-    /// Combines two, limit by limit.
-    fn zip(&self, other: &Self, choose: impl Fn(Option<i64>, Option<i64>) -> Option<i64>) -> Self {
-        Self {
-            max_agents: choose(self.max_agents, other.max_agents),
-            messages_per_minute: choose(self.messages_per_minute, other.messages_per_minute),
-            bytes_per_minute: choose(self.bytes_per_minute, other.bytes_per_minute),
-            messages_per_month: choose(self.messages_per_month, other.messages_per_month),
-            concurrent_streams: choose(self.concurrent_streams, other.concurrent_streams),
-            storage_bytes: choose(self.storage_bytes, other.storage_bytes),
-        }
-    }
-
-    /// The smaller of each.
-    #[must_use]
-    pub fn smallest(&self, other: &Self) -> Self {
-        self.zip(other, |left, right| match (left, right) {
-            (Some(left), Some(right)) => Some(left.min(right)),
-            (left, right) => left.or(right),
-        })
-    }
-
-    /// Those of `overrides`, and one's own where it has none.
-    #[must_use]
-    pub fn overridden_by(&self, overrides: &Self) -> Self {
-        self.zip(overrides, |own, over| over.or(own))
-    }
-
-    /// The limits that are above `ceiling`: field, limit, ceiling.
-    #[must_use]
-    pub fn above(&self, ceiling: &Self) -> Vec<(&'static str, i64, i64)> {
-        self.entries()
-            .into_iter()
-            .zip(ceiling.entries())
-            .filter_map(|((field, limit), (_, most))| Some((field, limit?, most?)).filter(|(_, limit, most)| limit > most))
-            .collect()
-    }
-}
-
 /// How long something is kept: a whole number and a unit, such as `7d`, `12h`, `30m` or `90s`. Up to `9999d`, which every store holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Retention {
@@ -211,32 +129,6 @@ impl JsonSchema for Retention {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({"type": "string", "pattern": RETENTION_PATTERN})
     }
-}
-
-/// CPU and memory, as Kubernetes writes quantities.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ResourceList {
-    /// CPU, in cores, such as `2` or `250m`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?m?$"))]
-    pub cpu: Option<String>,
-    /// Memory, in bytes, such as `128Mi`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?([kKMGT]i?)?$"))]
-    pub memory: Option<String>,
-}
-
-/// What a container asks for, and what it may use at most.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Resources {
-    /// What the scheduler reserves for each replica.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requests: Option<ResourceList>,
-    /// What each replica may use at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<ResourceList>,
 }
 
 /// As in a PodSpec.

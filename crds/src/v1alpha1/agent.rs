@@ -7,7 +7,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Condition, Limits, Retention};
+use super::{
+    common::{Condition, Retention},
+    limits::AgentLimits,
+};
 
 /// A program that talks to others of its tenant through the tenant's hub.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -26,12 +29,17 @@ use crate::common::{Condition, Limits, Retention};
         .message("an agent's name has at most 63 characters"),
     validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("an agent's name has only small letters, digits and inner hyphens"),
+    selectable = ".spec.role",
+    selectable = ".spec.type",
+    selectable = ".spec.suspend",
+    selectable = ".status.tenant",
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Synced", type_ = "string", json_path = ".status.conditions[?(@.type==\"Synced\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend", priority = 1),
     printcolumn(name = "Tenant", type_ = "string", json_path = ".status.tenant", priority = 1),
     printcolumn(
         name = "Message",
@@ -63,8 +71,8 @@ pub struct AgentSpec {
     /// Anything else that others may look for, at most 16 KiB together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
-    pub metadata: BTreeMap<String, String>,
-    /// What the agent may do in its tenant, from everything (`admin`) to looking on (`observer`).
+    pub attributes: BTreeMap<String, String>,
+    /// What the agent may do in its tenant, from everything (`Admin`) to looking on (`Observer`).
     pub role: Role,
     /// Context types that it publishes. One that the Tenant does not list gets a topic, within the tier's allowance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -90,7 +98,6 @@ pub struct AgentSpec {
 
 /// What an agent may do within its tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Everything in this tenant.
     Admin,
@@ -105,9 +112,24 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Admin, Self::AgentProducer, Self::AgentConsumer, Self::AgentFull, Self::Observer];
+
     /// As in the resource.
     #[must_use]
     pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "Admin",
+            Self::AgentProducer => "AgentProducer",
+            Self::AgentConsumer => "AgentConsumer",
+            Self::AgentFull => "AgentFull",
+            Self::Observer => "Observer",
+        }
+    }
+
+    /// As in the database, and as the hub says it to agents.
+    #[must_use]
+    pub fn stored(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::AgentProducer => "agent-producer",
@@ -222,5 +244,5 @@ pub struct AgentStatus {
 #[serde(rename_all = "camelCase")]
 pub struct AgentEffective {
     /// The smallest limits that apply to the agent.
-    pub limits: Limits,
+    pub limits: AgentLimits,
 }
