@@ -268,6 +268,7 @@ impl View {
             for object in self.store.of_kind(kind.as_str())? {
                 let condition = ready_condition(&object).cloned().unwrap_or_default();
                 let is_ready = text(&condition, "/status") == "True";
+                let is_suspended = text(&condition, "/reason") == "Suspended";
                 match kind {
                     Kind::Tenant => {
                         let progress = match is_ready && self.hub_runs(&object) {
@@ -277,7 +278,7 @@ impl View {
                         };
                         tenants.insert(text(&object, "/metadata/name").to_owned(), progress);
                     }
-                    Kind::Agent if !is_ready => {
+                    Kind::Agent if !is_ready || is_suspended => {
                         refused_agents
                             .insert((text(&object, "/status/tenant").to_owned(), text(&object, "/metadata/name").to_owned()));
                     }

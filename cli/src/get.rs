@@ -21,7 +21,7 @@ use crate::{
     },
     output::{self, Exit, Failure, Output},
     platform::PlatformArgs,
-    standalone::{State, ready_condition, text},
+    standalone::{self, State, endpoints, ready_condition, text},
     stop::Stop,
 };
 
@@ -129,7 +129,7 @@ async fn list(args: &GetArgs, kind: Kind, output: Output) -> Result<(), Failure>
         (Output::Table { wide }, ..) => {
             let columns = columns(kind, wide);
             output::table(&header(&columns), rows(&columns, &items))?;
-            items.iter().filter(|item| condition(item, "status") != "True").try_for_each(explain)
+            items.iter().try_for_each(explain)
         }
     }
 }
@@ -220,7 +220,7 @@ impl Source {
         let (mut items, running) = match self {
             Self::Cluster(cluster) => (cluster.list(kind, args.namespace.as_deref()).await?, None),
             Self::Dev(state) => {
-                let (items, running) = standalone(state, kind)?;
+                let (items, running) = of_state(state, kind)?;
                 (items, Some(running))
             }
         };
@@ -233,7 +233,7 @@ impl Source {
 }
 
 /// What the state folder has, and whether `acb dev` runs on it.
-fn standalone(state: &State, kind: Kind) -> Result<(Vec<Value>, bool), Failure> {
+fn of_state(state: &State, kind: Kind) -> Result<(Vec<Value>, bool), Failure> {
     let state = state.existing()?;
     let store = ObjectStore::open(&state).map_err(Failure::failed)?;
     let accesses = access::read(&state).map_err(Failure::failed)?;
@@ -298,6 +298,8 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
     let name: Column = ("NAME", |item| shown(item, "/metadata/name"));
     let namespace: Column = ("NAMESPACE", |item| shown(item, "/metadata/namespace"));
     let ready: Column = ("READY", |item| condition(item, "status"));
+    let synced: Column =
+        ("SYNCED", |item| standalone::condition(item, "Synced").map_or("-", |synced| text(synced, "/status")).to_owned());
     let reason: Column = ("REASON", |item| condition(item, "reason"));
     let agents: Column = ("AGENTS", |item| shown(item, "/status/agentCount"));
     let message: Column = ("MESSAGE", |item| condition(item, "message"));
@@ -305,10 +307,22 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
     let (mut columns, further): (Vec<Column>, Vec<Column>) = match kind {
         Kind::Tenant => {
             let tier: Column = ("TIER", |item| shown(item, "/spec/tier"));
-            let endpoints: Column = ("ENDPOINTS", |item| shown(item, "/status/endpoints/grpc"));
+            let hub: Column = ("HUB", |item| match item.pointer("/status/hub") {
+                Some(hub) => format!("{}/{}", shown(hub, "/readyReplicas"), shown(hub, "/replicas")),
+                None => "-".to_owned(),
+            });
+            let version: Column = ("VERSION", |item| shown(item, "/status/hub/version"));
+            let endpoints: Column = ("ENDPOINTS", |item| match endpoints(item) {
+                addresses if addresses.is_empty() => "-".to_owned(),
+                addresses => addresses.join(","),
+            });
+            let synced_at: Column = ("LAST SYNC", |item| since(text(item, "/status/lastSyncTime")));
             let id: Column = ("ID", |item| shown(item, "/status/tenantId"));
             let namespace: Column = ("NAMESPACE", |item| shown(item, "/status/namespace"));
-            (vec![name, tier, ready, reason, agents, endpoints, age], vec![id, namespace, message])
+            (
+                vec![name, tier, ready, synced, reason, agents, hub, endpoints, age],
+                vec![version, synced_at, id, namespace, message],
+            )
         }
         Kind::Agent => {
             let role: Column = ("ROLE", |item| shown(item, "/spec/role"));
@@ -319,9 +333,9 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             let tenant: Column = ("TENANT", |item| shown(item, "/status/tenant"));
             let kind: Column = ("TYPE", |item| shown(item, "/spec/type"));
             let groups: Column = ("GROUPS", |item| shown(item, "/spec/groups"));
-            (vec![namespace, name, role, ready, reason, key, age], vec![tenant, kind, groups, message])
+            (vec![namespace, name, role, ready, synced, reason, key, age], vec![tenant, kind, groups, message])
         }
-        Kind::Quota => (vec![namespace, name, agents, ready, reason, age], vec![message]),
+        Kind::Quota => (vec![namespace, name, agents, ready, synced, reason, age], vec![message]),
     };
     if wide {
         columns.extend(further);
@@ -337,7 +351,18 @@ fn rows<'a>(columns: &[Column], items: impl IntoIterator<Item = &'a Value>) -> V
     items.into_iter().map(|item| columns.iter().map(|(_, cell)| cell(item)).collect()).collect()
 }
 
+/// What is not as it should be, each reason once.
 fn explain(item: &Value) -> Result<(), Failure> {
-    let (name, reason) = (shown(item, "/metadata/name"), condition(item, "reason"));
-    output::line(output::printable(&format!("\n{name}: {reason}: {}", condition(item, "message"))))
+    let mut told: Vec<&str> = Vec::new();
+    for (name, good) in [("Ready", "True"), ("Synced", "True"), ("Degraded", "False")] {
+        let found = standalone::condition(item, name).filter(|found| text(found, "/status") != good);
+        let Some(found) = found.filter(|found| !told.contains(&text(found, "/reason"))) else { continue };
+        told.push(text(found, "/reason"));
+        let line = format!("\n{}: {}: {}", shown(item, "/metadata/name"), text(found, "/reason"), text(found, "/message"));
+        output::line(output::printable(&line))?;
+    }
+    if told.is_empty() && ready_condition(item).is_none() {
+        output::line(output::printable(&format!("\n{}: nothing was said of it yet", shown(item, "/metadata/name"))))?;
+    }
+    Ok(())
 }

@@ -39,8 +39,19 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The addresses by which a Tenant's hub is reached.
+pub(crate) fn endpoints(tenant: &Value) -> Vec<&str> {
+    let listed = tenant.pointer("/status/endpoints").and_then(Value::as_array).into_iter().flatten();
+    listed.map(|endpoint| text(endpoint, "/address")).collect()
+}
+
 /// The condition `Ready` of an object.
 pub(crate) fn ready_condition(object: &Value) -> Option<&Value> {
+    condition(object, "Ready")
+}
+
+/// A condition of an object.
+pub(crate) fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array)?;
-    conditions.iter().find(|condition| condition["type"] == "Ready")
+    conditions.iter().find(|condition| condition["type"] == name)
 }

@@ -44,6 +44,9 @@ pub mod objects {
     pub const TENANT_ADMINS: &str = "acb-tenant-admins";
 }
 
+/// The label of a Tenant with the wave in which changes of the platform come to it: a whole number, 0 where it has none. Lower ones come first.
+pub const ROLLOUT_WAVE: &str = "acb.dev/rollout-wave";
+
 /// What people ask for with an annotation, because it is done once or only after a mishap.
 pub mod annotations {
     /// On a Tenant: the id of an earlier Tenant of its name, whose data it takes over.

@@ -1,8 +1,29 @@
-//! Conditions as kstatus reads them: `Ready`, `Reconciling`, `Stalled`. What can't be mended by trying again is `Stalled`.
+//! Conditions as kstatus reads them: `Ready`, `Reconciling`, `Stalled`. Whether a resource can be used, whether its spec is applied, and why not
+//! are three facts, and three conditions.
 
 use std::fmt;
 
 use acb_crds::{Condition, common::MAX_MESSAGE};
+
+use crate::observed::ObservedHub;
+
+/// Whether it can be used.
+pub const READY: &str = "Ready";
+
+/// Whether every system has what the spec says.
+pub const SYNCED: &str = "Synced";
+
+/// Work is in progress.
+pub const RECONCILING: &str = "Reconciling";
+
+/// As it is written it can't be: trying again won't help.
+pub const STALLED: &str = "Stalled";
+
+/// It can be used, or was to be, and something of it needs a look.
+pub const DEGRADED: &str = "Degraded";
+
+/// Agents are refused, because the spec says so.
+pub const SUSPENDED: &str = "Suspended";
 
 /// The condition that says what of the brokers' settings puts a tenant's data at risk.
 pub const KAFKA_AT_RISK: &str = "KafkaAtRisk";
@@ -10,13 +31,16 @@ pub const KAFKA_AT_RISK: &str = "KafkaAtRisk";
 /// The condition that says what others change each time that it was set right.
 pub const CONFLICTING: &str = "Conflicting";
 
+/// The condition that says that a hub waits for its turn to roll.
+pub const ROLLOUT_PENDING: &str = "RolloutPending";
+
 /// Why a condition is as it is. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// Everything is as it should be.
     Provisioned,
-    /// The plan is being applied.
-    Applying,
+    /// Every system has what the spec says.
+    Applied,
     /// Something has to come up.
     Waiting,
     /// A step failed, and is tried again.
@@ -27,6 +51,10 @@ pub enum Reason {
     Deleting,
     /// Agents are refused because the resource says so.
     Suspended,
+    /// No replica of the hub takes traffic.
+    HubUnavailable,
+    /// Some of the hub's replicas don't take traffic, and that is no rollout.
+    HubDegraded,
     /// The document breaks a rule of its schema.
     InvalidSpec,
     /// A limit is above what the tier allows.
@@ -49,12 +77,12 @@ pub enum Reason {
     CredentialNotSupported,
     /// Fields are set that nothing acts on yet.
     NotImplemented,
-    /// Every field that is set is acted on.
-    AllActedOn,
     /// The brokers are set in a way that can lose data, or let others see it.
     UnsafeSettings,
     /// Someone else changes what ACB sets right, each time.
     AnotherWriter,
+    /// Others roll first.
+    Queued,
 }
 
 impl fmt::Display for Reason {
@@ -92,7 +120,9 @@ impl fmt::Display for Problem {
 pub enum Outcome {
     /// Converged, and what it runs is ready.
     Ready,
-    /// Converged, but something has to come up first; the text says what.
+    /// Converged, but what it runs has to come up first; the text says what.
+    Starting(String),
+    /// Something else has to be there before it can be applied; the text says what.
     Waiting(String),
     /// A step failed, and is tried again; the text says which and why.
     Retrying(String),
@@ -104,45 +134,145 @@ pub enum Outcome {
     Deleting(String),
 }
 
-/// The conditions that an outcome means. `suspended` and `not_acted_on` are told beside it.
-#[must_use]
-pub fn conditions(outcome: &Outcome, suspended: bool, not_acted_on: &[String]) -> Vec<Condition> {
-    let (ready, reconciling, stalled, reason, message) = match outcome {
-        Outcome::Ready if suspended => {
-            (false, false, false, Reason::Suspended, "suspended by its spec: set suspend to false to go on".to_owned())
+impl Outcome {
+    /// Whether every system has what the spec says.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        matches!(self, Self::Ready | Self::Starting(_))
+    }
+
+    /// For programs and for people.
+    fn told(&self) -> (Reason, String) {
+        match self {
+            Self::Ready => (Reason::Provisioned, "provisioned".to_owned()),
+            Self::Starting(what) | Self::Waiting(what) => (Reason::Waiting, what.clone()),
+            Self::Retrying(why) => (Reason::Retrying, why.clone()),
+            Self::Refused(why) => (Reason::Refused, why.clone()),
+            Self::Deleting(what) => (Reason::Deleting, what.clone()),
+            Self::Stalled(problems) => {
+                let reason = problems.first().map_or(Reason::InvalidSpec, |problem| problem.reason);
+                (reason, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            }
         }
-        Outcome::Ready => (true, false, false, Reason::Provisioned, "provisioned".to_owned()),
-        Outcome::Waiting(what) => (false, true, false, Reason::Waiting, what.clone()),
-        Outcome::Retrying(why) => (false, true, false, Reason::Retrying, why.clone()),
-        Outcome::Refused(why) => (false, false, true, Reason::Refused, why.clone()),
-        Outcome::Deleting(what) => (false, true, false, Reason::Deleting, what.clone()),
-        Outcome::Stalled(problems) => {
-            let reason = problems.first().map_or(Reason::InvalidSpec, |problem| problem.reason);
-            let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            (false, false, true, reason, message)
+    }
+}
+
+/// What conditions follow from, beside how far the reconcile came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Basis<'a> {
+    /// Of the spec that this is about.
+    pub generation: Option<i64>,
+    /// The conditions as they were.
+    pub previous: &'a [Condition],
+    /// Whether the spec says that agents are refused.
+    pub suspended: bool,
+    /// What runs for it; `None`: nothing does, or that is not known now.
+    pub hub: Option<&'a ObservedHub>,
+    /// Fields that are set and that nothing acts on yet.
+    pub not_acted_on: &'a [String],
+}
+
+impl Basis<'_> {
+    /// What `Ready` said, where it tells that the spec of this generation was applied: whoever can use the resource can go on to, whatever
+    /// becomes of looking for drift.
+    fn applied_before(&self) -> Option<&Condition> {
+        let ready =
+            self.previous.iter().find(|before| before.r#type == READY && before.observed_generation == self.generation)?;
+        let tells = [Reason::Provisioned, Reason::Suspended, Reason::HubUnavailable];
+        tells.iter().any(|reason| reason.to_string() == ready.reason).then_some(ready)
+    }
+
+    /// Whether the spec, as it is now, is in force.
+    fn is_in_force(&self, outcome: &Outcome) -> bool {
+        let before = self.applied_before().is_some();
+        match outcome {
+            Outcome::Ready => true,
+            Outcome::Starting(_) => before || self.suspended,
+            Outcome::Retrying(_) | Outcome::Refused(_) => before,
+            // An Agent whose Tenant is gone can't be used; a Tenant whose namespaces were taken from the operator can.
+            Outcome::Waiting(_) => before && self.hub.is_some(),
+            Outcome::Stalled(_) | Outcome::Deleting(_) => false,
         }
-    };
-    let condition = |name: &str, holds: bool, reason: Reason, message: &str| Condition {
+    }
+
+    /// `Ready` of what is in force.
+    fn usable(&self, outcome: &Outcome) -> Condition {
+        if self.suspended {
+            return condition(READY, true, Reason::Suspended, "suspended by its spec: set suspend to false to go on");
+        }
+        match (self.hub, self.applied_before()) {
+            (Some(hub), _) if hub.ready == 0 => condition(READY, false, Reason::HubUnavailable, &hub.lacks),
+            // Nobody looked.
+            (None, Some(before)) if !outcome.is_synced() => before.clone(),
+            _ => condition(READY, true, Reason::Provisioned, "provisioned"),
+        }
+    }
+
+    /// What of the hub is not as it should be, where that is no rollout.
+    fn trouble(&self, is_in_force: bool) -> Option<Condition> {
+        let hub = self.hub.filter(|hub| !hub.rolled_out && !self.suspended)?;
+        if is_in_force && hub.ready > 0 {
+            return (!hub.rolling).then(|| condition(DEGRADED, true, Reason::HubDegraded, &hub.lacks));
+        }
+        (is_in_force || !hub.rolling).then(|| condition(DEGRADED, true, Reason::HubUnavailable, &hub.lacks))
+    }
+}
+
+fn condition(name: &str, holds: bool, reason: Reason, message: &str) -> Condition {
+    Condition {
         r#type: name.to_owned(),
         status: if holds { "True" } else { "False" }.to_owned(),
         reason: reason.to_string(),
         // An API server refuses a status with a longer one, and then says nothing at all.
         message: message.chars().take(MAX_MESSAGE).collect(),
         ..Condition::default()
+    }
+}
+
+/// The conditions that an outcome means. `Ready` says whether the resource can be used: it changes with its hub, or with a spec that is not
+/// in force yet. `Synced` says whether every system has what the spec says. The others are there only while they are true.
+#[must_use]
+pub fn conditions(outcome: &Outcome, basis: &Basis<'_>) -> Vec<Condition> {
+    let (reason, message) = outcome.told();
+    let is_in_force = basis.is_in_force(outcome);
+    let synced = if outcome.is_synced() {
+        condition(SYNCED, true, Reason::Applied, "every system has what the spec says")
+    } else {
+        condition(SYNCED, false, reason, &message)
     };
-    let mut conditions = vec![condition("Ready", ready, reason, &message)];
-    // kstatus: these two are there only while they are true.
-    if reconciling {
-        conditions.push(condition("Reconciling", true, reason, &message));
+    let ready = if is_in_force { basis.usable(outcome) } else { condition(READY, false, reason, &message) };
+    let mut conditions = vec![ready, synced];
+    let is_under_way = match outcome {
+        Outcome::Starting(_) => !basis.suspended && (!is_in_force || basis.hub.is_none_or(|hub| hub.rolling)),
+        Outcome::Waiting(_) | Outcome::Retrying(_) => !is_in_force,
+        Outcome::Deleting(_) => true,
+        Outcome::Ready | Outcome::Refused(_) | Outcome::Stalled(_) => false,
+    };
+    if is_under_way {
+        conditions.push(condition(RECONCILING, true, reason, &message));
     }
-    if stalled {
-        conditions.push(condition("Stalled", true, reason, &message));
+    match outcome {
+        Outcome::Stalled(_) => conditions.push(condition(STALLED, true, reason, &message)),
+        // What can be used has not failed; but someone has to do something.
+        Outcome::Refused(_) if is_in_force => conditions.push(condition(DEGRADED, true, reason, &message)),
+        Outcome::Refused(_) => conditions.push(condition(STALLED, true, reason, &message)),
+        Outcome::Deleting(_) => {}
+        _ => conditions.extend(basis.trouble(is_in_force)),
     }
-    if !not_acted_on.is_empty() {
-        let message = format!("set, but nothing acts on it yet: {}", not_acted_on.join(", "));
+    if basis.suspended && is_in_force {
+        conditions.push(condition(SUSPENDED, true, Reason::Suspended, "its agents are refused"));
+    }
+    if !basis.not_acted_on.is_empty() {
+        let message = format!("set, but nothing acts on it yet: {}", basis.not_acted_on.join(", "));
         conditions.push(condition("FieldsNotActedOn", true, Reason::NotImplemented, &message));
     }
     conditions
+}
+
+/// Whether a condition is one of those that [`conditions`] says anew each time.
+#[must_use]
+pub fn is_of_outcome(name: &str) -> bool {
+    [READY, SYNCED, RECONCILING, STALLED, DEGRADED].contains(&name)
 }
 
 /// What is said while the brokers' settings put data at risk. There only while it is true, and in the way of nothing.
@@ -155,6 +285,13 @@ pub fn at_risk(risks: &[String]) -> Option<Condition> {
 #[must_use]
 pub fn conflicting(conflicts: &[String]) -> Option<Condition> {
     beside(CONFLICTING, Reason::AnotherWriter, conflicts)
+}
+
+/// What is said while a hub waits to roll for the platform's sake. There only while it is true, and in the way of nothing.
+#[must_use]
+pub fn rollout_pending(why: Option<&str>) -> Option<Condition> {
+    let why = why.map(|why| format!("the hub is to roll for a change of the platform, and waits: {why}"));
+    beside(ROLLOUT_PENDING, Reason::Queued, why.as_slice())
 }
 
 fn beside(name: &str, reason: Reason, texts: &[String]) -> Option<Condition> {

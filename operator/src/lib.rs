@@ -17,6 +17,7 @@ pub mod platform;
 pub mod preview;
 pub mod quota;
 mod reconcile;
+pub mod rollout;
 pub mod runtime;
 pub mod tenancy;
 pub mod tenant;

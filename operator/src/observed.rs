@@ -15,6 +15,25 @@ pub enum LoginState {
     Unknown,
 }
 
+/// How a tenant's hub is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedHub {
+    /// Replicas that there should be.
+    pub replicas: u32,
+    /// Those that take traffic, of whichever revision.
+    pub ready: u32,
+    /// Whether every replica is of the newest revision and takes traffic, and none of an earlier one is left.
+    pub rolled_out: bool,
+    /// Whether a revision is on its way to that, and not held up.
+    pub rolling: bool,
+    /// What a replica of the newest revision runs.
+    pub image: String,
+    /// What it lacks; empty where it is rolled out.
+    pub lacks: String,
+    /// Why it can't run here at all.
+    pub fault: Option<String>,
+}
+
 /// What Kafka holds of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedKafka {

@@ -203,6 +203,29 @@ pub enum PostgresStep {
         /// The topic.
         topic: TopicSpec,
     },
+    /// Writes down that no resource asks for a topic any more, on either bus: from now on its time runs.
+    RetireTopic {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// The full name.
+        topic: String,
+        /// How long it stays.
+        retention_seconds: u64,
+    },
+    /// Strikes that out: it is asked for again, or it is gone.
+    ReviveTopic {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// The full name.
+        topic: String,
+    },
+    /// Removes a topic of the PostgreSQL bus, and what is in it.
+    RemoveTopic {
+        /// 20 hex digits.
+        tenant_id: String,
+        /// The full name.
+        topic: String,
+    },
     /// Ends the tenant's sessions and bars its login. Data stays.
     DisableLogin {
         /// 20 hex digits.

@@ -107,6 +107,12 @@ impl fmt::Display for PostgresStep {
             }
             Self::RemoveAgent { agent_id, .. } => write!(f, "- postgres agent {agent_id} with its keys and memberships"),
             Self::EnsureTopic { topic, .. } => write!(f, "+ postgres {topic}"),
+            Self::RetireTopic { topic, retention_seconds, .. } => {
+                let retention = Retention::from_seconds(*retention_seconds);
+                write!(f, "+ postgres mark of topic {topic}: nobody asks for it, and it goes after {retention}")
+            }
+            Self::ReviveTopic { topic, .. } => write!(f, "- postgres mark of topic {topic}: it is asked for again, or gone"),
+            Self::RemoveTopic { topic, .. } => write!(f, "- postgres topic {topic} and what is in it"),
             Self::DisableLogin { tenant_id } => write!(f, "- postgres login acb_t_{tenant_id} barred; its data stays"),
             Self::RemoveTenant { tenant_id } => write!(f, "- postgres every row of tenant {tenant_id}, and its login"),
         }

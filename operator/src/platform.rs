@@ -3,7 +3,7 @@
 use acb_crds::tenant::LocalObjectReference;
 use serde::{Deserialize, Serialize};
 
-use crate::tier::TierOverrides;
+use crate::{rollout::MaxConcurrent, tier::TierOverrides};
 
 /// Where DNS listens unless the platform says otherwise.
 pub const DNS_PORTS: [u16; 1] = [53];
@@ -37,6 +37,8 @@ pub struct Platform {
     pub extra_tls_names: Vec<String>,
     /// What this platform allows differently.
     pub tiers: TierOverrides,
+    /// How many tenants roll at a time for the platform's sake.
+    pub rollout: MaxConcurrent,
 }
 
 /// Where the log is, as in `hub.json`.
@@ -85,6 +87,7 @@ impl Platform {
             operator_namespace: "acb-system".to_owned(),
             extra_tls_names: Vec::new(),
             tiers: TierOverrides::new(),
+            rollout: MaxConcurrent::Percent(100),
         }
     }
 

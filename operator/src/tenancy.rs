@@ -177,11 +177,18 @@ impl Tenancy {
     }
 
     /// The context types that only agents name and that the tier has room for, in the order of the agents' age, and those that it
-    /// has no room for.
+    /// has no room for. One that has a topic takes its place, also where nobody asks for it any more: or whoever asks for another each
+    /// time would have topics without bound.
     #[must_use]
-    pub fn extra_types(&self, tenant: &Tenant, allowance: &Allowance) -> (Vec<ContextTypeName>, BTreeSet<String>) {
+    pub fn extra_types(
+        &self,
+        tenant: &Tenant,
+        allowance: &Allowance,
+        existing: &BTreeSet<String>,
+    ) -> (Vec<ContextTypeName>, BTreeSet<String>) {
         let listed: BTreeSet<&str> = tenant.spec.context_types.iter().map(|listed| listed.name.as_str()).collect();
         let room = allowance.context_types.saturating_sub(listed.len());
+        let mut places: BTreeSet<&str> = existing.iter().map(String::as_str).chain(listed.iter().copied()).collect();
         let (mut granted, mut refused) = (Vec::new(), BTreeSet::new());
         let (agents, left_out) = (self.agents_by_age(), self.crowded_out(tenant, allowance));
         let counted = agents.iter().filter(|agent| !left_out.contains_key(name_of(agent)));
@@ -190,13 +197,23 @@ impl Tenancy {
             if listed.contains(name.as_str()) || granted.contains(&parsed) {
                 continue;
             }
-            if granted.len() < room {
+            let has_place = places.contains(name.as_str()) || places.len() < allowance.context_types;
+            if granted.len() < room && has_place {
+                places.insert(name);
                 granted.push(parsed);
             } else {
                 refused.insert(name.clone());
             }
         }
         (granted, refused)
+    }
+
+    /// Of the context types that have a topic, those that no resource asks for, granted or not.
+    #[must_use]
+    pub fn idle_types(&self, tenant: &Tenant, existing: &BTreeSet<String>) -> Vec<String> {
+        let listed = tenant.spec.context_types.iter().map(|listed| &listed.name);
+        let asked: BTreeSet<&String> = listed.chain(self.staying().flat_map(|agent| &agent.spec.publishes)).collect();
+        existing.iter().filter(|name| !asked.contains(name)).cloned().collect()
     }
 }
 
@@ -221,6 +238,8 @@ pub struct Owner {
     pub limits: TenantLimits,
     /// Context types that only agents name and that the tier has no room for.
     pub refused_types: BTreeSet<String>,
+    /// Context types that nobody asks for any more, and that take room until their topics go.
+    pub idle_types: Vec<String>,
     standings: BTreeMap<String, Standing>,
 }
 
@@ -248,12 +267,23 @@ impl Census {
                 namespace: namespace.to_owned(),
                 tenant: tenant.clone(),
                 limits: tenancy.tenant_limits(tenant, &allowance),
-                refused_types: tenancy.extra_types(tenant, &allowance).1,
+                refused_types: tenancy.extra_types(tenant, &allowance, &BTreeSet::new()).1,
+                idle_types: Vec::new(),
                 standings: standings.collect(),
                 allowance,
             }
         });
         Self { tenancy, owner, operator_namespace: platform.operator_namespace.clone() }
+    }
+
+    /// The same, where it is known which context types have a topic.
+    #[must_use]
+    pub fn with_types(mut self, existing: &BTreeSet<String>) -> Self {
+        if let Some(owner) = &mut self.owner {
+            owner.refused_types = self.tenancy.extra_types(&owner.tenant, &owner.allowance, existing).1;
+            owner.idle_types = self.tenancy.idle_types(&owner.tenant, existing);
+        }
+        self
     }
 
     /// Where the authorities of tenants are.

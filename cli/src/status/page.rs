@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     get::since,
     output::{self, Failure},
-    standalone::{ready_condition, text},
+    standalone::{condition, endpoints, ready_condition, text},
 };
 
 /// What is known of a tenant.
@@ -71,8 +71,7 @@ impl TenantStatus {
             "" => "-".to_owned(),
             text => text.to_owned(),
         };
-        let endpoints = self.tenant.pointer("/status/endpoints/grpc").and_then(Value::as_array);
-        let endpoints: Vec<&str> = endpoints.into_iter().flatten().filter_map(Value::as_str).collect();
+        let endpoints = endpoints(&self.tenant);
         let facts = [
             ("tenant", at("/metadata/name")),
             ("id", at("/status/tenantId")),
@@ -144,6 +143,10 @@ impl TenantStatus {
             let message = if ready.is_null() { "the operator, which has not looked at it yet" } else { text(&ready, "/message") };
             waits.push(format!("Tenant {}: {message}", text(&self.tenant, "/metadata/name")));
         }
+        let synced = condition(&self.tenant, "Synced").filter(|synced| text(synced, "/status") != "True");
+        if let (true, Some(synced)) = (waits.is_empty(), synced) {
+            waits.push(format!("what is new in Tenant {}: {}", text(&self.tenant, "/metadata/name"), text(synced, "/message")));
+        }
         if self.hub.ready < self.hub.replicas {
             waits.push(format!("{} replicas of the hub", self.hub.replicas - self.hub.ready));
         }
@@ -180,6 +183,9 @@ mod tests {
     fn what_it_waits_for_is_said() {
         let mut status = TenantStatus { tenant: object("acme", "True"), ..TenantStatus::default() };
         assert_eq!(status.waits_for(), "nothing");
+        let away = json!({"type": "Synced", "status": "False", "message": "Kafka is away"});
+        status.tenant["status"]["conditions"].as_array_mut().into_iter().for_each(|all| all.push(away.clone()));
+        assert_eq!(status.waits_for(), "what is new in Tenant acme: Kafka is away");
         status.hub = Hub { replicas: 3, ready: 1, ..Hub::default() };
         status.agents = vec![object("a", "True"), object("b", "False"), json!({"metadata": {"name": "c"}})];
         status.tenant = object("acme", "False");

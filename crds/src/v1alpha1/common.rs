@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `Ready`, `Reconciling`, `Stalled` (as in kstatus), or one of ACB's own.
+    /// `Ready`, `Reconciling`, `Stalled` (as in kstatus), `Synced`, or one of ACB's own.
     #[schemars(length(min = 1, max = 316))]
     pub r#type: String,
     /// Whether it holds: `True`, `False` or `Unknown`.

@@ -38,11 +38,15 @@ use super::{
     selectable = ".spec.suspend",
     printcolumn(name = "Tier", type_ = "string", json_path = ".spec.tier"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Synced", type_ = "string", json_path = ".status.conditions[?(@.type==\"Synced\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agentCount"),
-    printcolumn(name = "Hub", type_ = "string", json_path = ".status.endpoints.grpc[0]"),
+    printcolumn(name = "Hub", type_ = "integer", json_path = ".status.hub.readyReplicas"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend", priority = 1),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.hub.version", priority = 1),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoints[0].address", priority = 1),
+    printcolumn(name = "Last Sync", type_ = "date", json_path = ".status.lastSyncTime", priority = 1),
     printcolumn(name = "Id", type_ = "string", json_path = ".status.tenantId", priority = 1),
     printcolumn(name = "Namespace", type_ = "string", json_path = ".status.namespace", priority = 1),
     printcolumn(
@@ -480,10 +484,13 @@ pub struct TenantStatus {
     /// The generation of the spec that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Reconciling`, `Stalled`, and others.
+    /// `Ready` (it can be used), `Synced` (every system has what the spec says), `Reconciling`, `Stalled`, `Degraded`, `Suspended`, and others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// When every system was last seen to have what the spec says, in RFC 3339. Written when something else changes, or when that is no longer so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sync_time: Option<String>,
     /// 20 hex digits: what the tenant is called in PostgreSQL and Kafka.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
@@ -502,9 +509,19 @@ pub struct TenantStatus {
     /// The systems that hold the tenant's data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// How agents reach the hub.
+    /// How agents reach the hub: each way to it, for gRPC over TLS 1.3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
+    /// ConfigMap in the tenant's namespace with the `ca.crt` that the hub's certificate is checked against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoints: Option<Endpoints>,
+    pub ca_config_map: Option<String>,
+    /// The hub as it runs: how many of its replicas take traffic, and what they run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<HubStatus>,
+    /// The context types that there are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub context_types: Vec<ContextTypeStatus>,
     /// What its hub logs in and signs with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
@@ -527,9 +544,6 @@ pub struct TenantEffective {
     pub registration: String,
     /// What happens to the tenant's data when it is deleted: `Retain` or `Delete`.
     pub deletion_policy: String,
-    /// Those of the spec, and those that Agents publish.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub context_types: Vec<String>,
 }
 
 /// Which systems hold a tenant's data.
@@ -545,13 +559,60 @@ pub struct Placement {
     pub postgres: String,
 }
 
-/// How to reach a hub.
+/// A way to a hub.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// What leads to the hub: its Service from within the cluster (`ClusterIP`), a port of every node (`NodePort`), a load balancer, a Gateway, or a process of this machine (`Local`).
+    pub r#type: EndpointType,
+    /// `host:port` that agents connect to. The host is `*` where it is any node's address.
+    pub address: String,
+}
+
+/// What leads to a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EndpointType {
+    /// Its Service, from within the cluster.
+    ClusterIP,
+    /// A port of every node.
+    NodePort,
+    /// A load balancer.
+    LoadBalancer,
+    /// A Gateway.
+    Gateway,
+    /// A process of this machine.
+    Local,
+}
+
+/// A hub as it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Endpoints {
-    /// `host:port` of each way to the hub, for gRPC over TLS 1.3.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub grpc: Vec<String>,
-    /// ConfigMap in the tenant's namespace with the `ca.crt` that the hub's certificate is checked against.
-    pub ca_config_map: String,
+pub struct HubStatus {
+    /// Replicas that there should be.
+    pub replicas: u32,
+    /// Replicas that take traffic, of whichever revision.
+    pub ready_replicas: u32,
+    /// Image that a replica of the newest revision runs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// Version of the hub, where the image's tag says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// A context type that there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContextTypeStatus {
+    /// Name of the type, as agents publish and subscribe to it.
+    pub name: String,
+    /// What asks for it: the `Tenant`, an `Agent` that publishes it, or `Nobody` any more. What nobody asks for counts until its topic is removed.
+    pub origin: String,
+    /// Topic that changes of its contexts are in.
+    pub topic: String,
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Since when nobody asks for it, in RFC 3339. The topic is removed once its retention has passed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwanted_since: Option<String>,
 }

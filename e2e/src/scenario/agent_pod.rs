@@ -28,7 +28,7 @@ fn access(world: &World, tenant: &str, agent: &str) -> Result<Access> {
         return wrong(format!("agent {namespace}/{agent} has no API key in its status: {}", object["status"]));
     };
     let tenant_object = world.kubectl.get(&["tenant", tenant])?;
-    let Some(endpoint) = tenant_object["status"]["endpoints"]["grpc"][0].as_str() else {
+    let Some(endpoint) = tenant_object["status"]["endpoints"][0]["address"].as_str() else {
         return wrong(format!("tenant {tenant} has no endpoint in its status: {}", tenant_object["status"]));
     };
     Ok(Access { secret: secret.to_owned(), server: format!("https://{endpoint}") })

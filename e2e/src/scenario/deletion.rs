@@ -253,6 +253,8 @@ pub(super) fn suspended(world: &mut World) -> Result<()> {
     };
     suspend(true)?;
     operator::says(world, &[&tenant], "Suspended", "suspend", 60)?;
+    // It has come to where it was to be: nobody who waits for it waits for ever.
+    world.kubectl.wait_for("Ready", &[&tenant], 10)?;
     let pod = agent_pod::start(world, TENANT, AGENT, "suspended", &["whoami"])?;
     agent_pod::wait_refused(world, &pod)?;
     agent_pod::remove(world, &pod)?;

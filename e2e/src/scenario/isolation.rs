@@ -95,7 +95,7 @@ fn authority(kubectl: &Kubectl, tenant: &str) -> Result<String> {
 }
 
 fn endpoints(tenant: &Value) -> Result<Vec<String>> {
-    Ok(vec![format!("https://{}", text(tenant, "/status/endpoints/grpc/0")?)])
+    Ok(vec![format!("https://{}", text(tenant, "/status/endpoints/0/address")?)])
 }
 
 fn first_agent(kubectl: &Kubectl, tenant: &str) -> Result<Value> {

@@ -42,15 +42,30 @@ fn away(world: &World, (stop, start): (Order, Order), system: &str, is_back: imp
     let load = Load::start(world)?;
     let hubs = load::hubs(world)?;
     backends::order(stop)?;
-    let named = operator::says(world, &[&tenant()], "Retrying", system, 120);
+    let named = operator::says(world, &[&tenant()], "Retrying", system, 120).and_then(|()| is_ready(world));
     // Also where it was not named: later scenarios need it.
     backends::order(start)?;
     eventually(30, &format!("{system} answers its superuser"), || is_back().map_err(|error| error.to_string()))?;
     named?;
-    world.kubectl.wait_for("Ready", &[&tenant()], 120)?;
+    for condition in ["Synced", "Ready"] {
+        world.kubectl.wait_for(condition, &[&tenant()], 120)?;
+    }
     load.flows(world)?;
     load.finish(world)?;
     same_hubs(world, &hubs)
+}
+
+/// What the operator can't reach is no reason to say of a tenant that it can't be used.
+fn is_ready(world: &World) -> Result<()> {
+    let found = world.kubectl.get(&[&tenant()])?;
+    let conditions = found["status"]["conditions"].as_array().into_iter().flatten();
+    let mut ready = conditions.filter(|condition| condition["type"] == "Ready");
+    let is_told = |ready: &serde_json::Value| ready["status"] == "True" || ready["reason"] == "HubUnavailable";
+    if ready.all(is_told) {
+        Ok(())
+    } else {
+        wrong(format!("a store is away, and the tenant is not Ready for it: {}", found["status"]))
+    }
 }
 
 fn tenant() -> String {
@@ -73,7 +88,7 @@ pub(super) fn api_server(world: &mut World) -> Result<()> {
     let daemon = world.state.start_again("kube-apiserver")?;
     daemon.wait(60, || world.kubectl.run(&["get", "--raw", "/readyz"]).is_ok())?;
     operator::resynced(world)?;
-    world.kubectl.wait_for("Ready", &[&tenant()], 60)?;
+    world.kubectl.wait_for("Synced", &[&tenant()], 60)?;
     load.flows(world)?;
     let told = load.finish(world)?;
     told.was_steady(down, up, STEADY)?;
@@ -114,5 +129,6 @@ fn replaced(world: &World, secret: &str, right: &str, system: &str, bites: impl 
     let named = bites().and_then(|()| operator::says(world, &[&tenant()], "Refused", system, 150));
     put(right)?;
     named?;
-    world.kubectl.wait_for("Ready", &[&tenant()], 180)
+    world.kubectl.wait_for("Synced", &[&tenant()], 180)?;
+    is_ready(world)
 }

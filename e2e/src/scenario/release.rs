@@ -33,7 +33,7 @@ pub(super) fn rolling_upgrade(world: &mut World) -> Result<()> {
     let load = Load::start(world)?;
     for image in [another, format!("acb-hub:{version}")] {
         install::helm(world, &[&format!("hubImage={image}")])?;
-        eventually(180, &format!("every hub is of {image}"), || {
+        eventually(300, &format!("every hub is of {image}"), || {
             let hub = world.kubectl.get(&["--namespace", &format!("acbhub-{}", load::TENANT), "deployment", "hub"]);
             let hub = hub.map_err(|error| error.to_string())?;
             let (spec, status) = (&hub["spec"]["template"]["spec"]["containers"][0]["image"], &hub["status"]);

@@ -4,7 +4,7 @@ use acb_crds::{Agent, AgentStatus, agent::AgentEffective};
 
 use super::{World, rotation, validate::ValidatedAgent};
 use crate::{
-    condition::{self, Outcome},
+    condition::{self, Basis, Outcome},
     tenant::newest,
 };
 
@@ -13,9 +13,15 @@ use crate::{
 pub fn status(agent: &Agent, validated: Option<&ValidatedAgent>, world: &World, outcome: &Outcome, now: &str) -> AgentStatus {
     let previous = agent.status.clone().unwrap_or_default();
     let not_acted_on = validated.map(|validated| validated.not_acted_on.clone()).unwrap_or_default();
-    let suspended = validated.is_some_and(|validated| validated.spec.suspend.unwrap_or(false));
     let generation = agent.metadata.generation;
-    let conditions = condition::conditions(outcome, suspended, &not_acted_on);
+    let basis = Basis {
+        generation,
+        previous: &previous.conditions,
+        suspended: validated.is_some_and(|validated| validated.spec.suspend.unwrap_or(false)),
+        hub: None,
+        not_acted_on: &not_acted_on,
+    };
+    let conditions = condition::conditions(outcome, &basis);
     let mut status = AgentStatus {
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),

@@ -74,8 +74,9 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
         let refused = |name: &String| owner.refused_types.contains(name);
         for (index, name) in agent.spec.publishes.iter().enumerate().filter(|(_, name)| refused(name)) {
             let message = format!(
-                "the Tenant does not list {name}, and its {} context types are all in use: use a listed one or ask the platform team",
-                owner.allowance.context_types
+                "the Tenant does not list {name}, and its {} context types are all in use: use a listed one or ask the platform team{}",
+                owner.allowance.context_types,
+                idle(&owner.idle_types)
             );
             problems.push(Problem::new(Reason::TooManyContextTypes, format!("spec.publishes[{index}]"), message));
         }
@@ -107,6 +108,22 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
         namespace,
         deleting,
     })
+}
+
+/// So many are named.
+const NAMED: usize = 5;
+
+/// What takes room although nobody asks for it.
+fn idle(types: &[String]) -> String {
+    if types.is_empty() {
+        return String::new();
+    }
+    let named = types.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = types.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!(
+        "; {named}{more} are in use until their topics go, each once its retention has passed since nobody publishes it any more: publishing one of these again is allowed"
+    )
 }
 
 /// A Quota that this version can't read limits as it did: nothing is loosened for it.

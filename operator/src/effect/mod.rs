@@ -1,5 +1,6 @@
 //! Effects apply one step of a plan to one system. Each is idempotent: it may be repeated after a crash anywhere.
 
+pub(crate) mod certificates;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod fence;
@@ -17,6 +18,7 @@ pub mod postgres_excess;
 pub mod postgres_inventory;
 pub mod postgres_observe;
 mod postgres_removal;
+mod postgres_topics;
 pub mod seal;
 pub mod secret;
 

@@ -80,6 +80,11 @@ impl PostgresEffect {
             PostgresStep::RestrainAgent { tenant_id, agent } => self.restrain_agent(tenant_id, agent).await,
             PostgresStep::RemoveAgent { tenant_id, agent_id } => self.remove_agent(tenant_id, agent_id).await,
             PostgresStep::EnsureTopic { tenant_id, topic } => self.ensure_topic(tenant_id, topic).await,
+            PostgresStep::RetireTopic { tenant_id, topic, retention_seconds } => {
+                self.retire_topic(tenant_id, topic, *retention_seconds).await
+            }
+            PostgresStep::ReviveTopic { tenant_id, topic } => self.revive_topic(tenant_id, topic).await,
+            PostgresStep::RemoveTopic { tenant_id, topic } => self.remove_topic(tenant_id, topic).await,
             PostgresStep::DisableLogin { tenant_id } => self.disable_login(tenant_id).await,
             PostgresStep::RemoveTenant { tenant_id } => {
                 self.disable_login(tenant_id).await?;

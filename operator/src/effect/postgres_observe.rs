@@ -36,8 +36,19 @@ pub struct ObservedTenant {
     pub replaced_keys: BTreeSet<String>,
     /// Topics of the PostgreSQL bus, by name.
     pub topics: BTreeMap<String, TopicSpec>,
+    /// Topics, of either bus, that no resource asked for when that was looked at last, by name.
+    pub retired: BTreeMap<String, RetiredTopic>,
     /// Its login; `None` where there is none.
     pub login: Option<ObservedLogin>,
+}
+
+/// A topic that no resource asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetiredTopic {
+    /// Since when, in RFC 3339.
+    pub since: String,
+    /// Whether its retention has passed since.
+    pub is_over: bool,
 }
 
 /// A tenant's role.
@@ -112,6 +123,15 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
     .fetch_all(&mut *transaction)
     .await?;
     observed.topics = topics.iter().map(topic_spec).collect::<Result<_, _>>()?;
+    let retired: Vec<(String, String, bool)> = sqlx::query_as(
+        "SELECT topic, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                since + make_interval(secs => retention_seconds) <= clock_timestamp()
+         FROM acb.retired_topic WHERE tenant_id = $1",
+    )
+    .bind(id)
+    .fetch_all(&mut *transaction)
+    .await?;
+    observed.retired = retired.into_iter().map(|(topic, since, is_over)| (topic, RetiredTopic { since, is_over })).collect();
     let name = format!("acb_t_{tenant_id}");
     let login: Option<(bool, i32)> =
         sqlx::query_as("SELECT rolcanlogin, rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = $1")

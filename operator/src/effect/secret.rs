@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use acb_crds::names::TenantId;
 use base64::{
     Engine,
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
@@ -21,6 +22,8 @@ const AUTHORITY_LIFE: Duration = Duration::days(3650);
 const LEAF_LIFE: Duration = Duration::days(90);
 /// A leaf of this age is replaced: there is a month for what goes wrong with that.
 const LEAF_REPLACED: Duration = Duration::days(60);
+/// Earlier or later by so much, by the tenant: those whose leaves were made on one day don't all roll on one day.
+const LEAF_JITTER: Duration = Duration::days(5);
 /// Tokens of a key that was replaced are taken for so long: their hour, and what it takes until every replica signs with the new one.
 const PREVIOUS_KEY_LIFE: Duration = Duration::hours(2);
 /// Certificates are valid from a little earlier, for clocks that are behind ours.
@@ -70,9 +73,16 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
     }
 }
 
-/// Whether a leaf that was made then (RFC 3339) is to be replaced. One of unknown age is not.
-pub(crate) fn is_leaf_old(made: &str, now: OffsetDateTime) -> bool {
-    OffsetDateTime::parse(made, &Rfc3339).is_ok_and(|made| now - made >= LEAF_REPLACED)
+/// Whether a tenant's leaf that was made then (RFC 3339) is to be replaced. One of unknown age is not.
+pub(crate) fn is_leaf_old(made: &str, id: TenantId, now: OffsetDateTime) -> bool {
+    OffsetDateTime::parse(made, &Rfc3339).is_ok_and(|made| now - made >= LEAF_REPLACED + jitter(id))
+}
+
+/// From `-LEAF_JITTER` to `LEAF_JITTER`, always the same of one tenant.
+fn jitter(id: TenantId) -> Duration {
+    let [high, low, ..] = id.bytes();
+    let part = i64::from(u16::from_be_bytes([*high, *low]));
+    Duration::seconds(2 * LEAF_JITTER.whole_seconds() * part / i64::from(u16::MAX)) - LEAF_JITTER
 }
 
 /// A new Ed25519 key, as PEM.
@@ -183,9 +193,20 @@ mod tests {
     fn a_leaf_is_replaced_long_before_it_ends() {
         let made = "2026-01-01T00:00:00Z";
         let after = |days| OffsetDateTime::parse(made, &Rfc3339).unwrap() + Duration::days(days);
-        assert!(!is_leaf_old(made, after(59)) && is_leaf_old(made, after(60)));
-        assert!(LEAF_REPLACED + Duration::days(30) <= LEAF_LIFE);
-        assert!(!is_leaf_old("", after(1000)), "of unknown age");
+        let id = |start: &str| TenantId::from_hex(&format!("{start}{}", "0".repeat(16))).unwrap();
+        for (start, days) in [("0000", 55), ("8000", 60), ("ffff", 65)] {
+            let old = |days| is_leaf_old(made, id(start), after(days));
+            assert!(!old(days - 1) && old(days + 1), "{start}");
+        }
+        assert!(LEAF_REPLACED + LEAF_JITTER + Duration::days(25) <= LEAF_LIFE);
+        assert!(!is_leaf_old("", id("0000"), after(1000)), "of unknown age");
+    }
+
+    #[test]
+    fn leaves_that_were_made_on_one_day_are_replaced_on_many() {
+        let days: std::collections::BTreeSet<i64> =
+            (0..1_000).map(|number| jitter(TenantId::from_uid(&format!("uid-{number}"))).whole_days()).collect();
+        assert!(days.len() >= 9 && days.first() >= Some(&-5) && days.last() <= Some(&5), "{days:?}");
     }
 
     #[tokio::test]

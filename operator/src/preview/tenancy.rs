@@ -1,6 +1,6 @@
 //! The decisions about one tenancy, as a reconcile makes them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use acb_crds::{
     Condition, Tenant,
@@ -46,17 +46,19 @@ pub(crate) async fn decide(
     tenancy.quotas.retain(|quota| quota.metadata.deletion_timestamp.is_none());
     let census = Arc::new(Census::of(namespace, tenancy, platform));
     let tenancy = census.tenancy();
-    let mut decided = Vec::new();
+    let (mut decided, mut types) = (Vec::new(), BTreeSet::new());
     // What the Tenant's plan makes is there when its Agents' turn comes.
     let mut before = Plan::default();
     for tenant in tenancy.tenants.iter().filter(|tenant| tenancy::namespace(tenant).unwrap_or_default() == namespace) {
-        let decision = decide_tenant(tenant, tenancy, sources, platform).await?;
+        let decision = decide_tenant(tenant, tenancy, sources, platform, &mut types).await?;
         if let Ok(plan) = &decision {
             before.steps.extend(plan.steps.clone());
         }
         let was_stalled = is_stalled(tenant.status.as_ref().map(|status| status.conditions.as_slice()));
         decided.push(Decided { object: reference(Kind::Tenant, &tenant.metadata), decision, was_stalled });
     }
+    let census = Arc::new(Arc::unwrap_or_clone(census).with_types(&types));
+    let tenancy = census.tenancy();
     for quota in &tenancy.quotas {
         yield_now().await;
         let decision = quota::validate::validate(quota, &census).map(|_| Plan::default()).map_err(Refused::from);
@@ -99,6 +101,7 @@ async fn decide_tenant(
     tenancy: &Tenancy,
     sources: Option<&Sources<'_>>,
     platform: &Platform,
+    types: &mut BTreeSet<String>,
 ) -> Result<Decision, EffectError> {
     let tenancy = tenancy.clone();
     let world = match sources {
@@ -109,7 +112,11 @@ async fn decide_tenant(
     if let Some(why) = world.away().into_iter().next() {
         return Err(why);
     }
-    Ok(match tenant::decide(tenant, &world, platform) {
+    let decision = tenant::decide(tenant, &world, platform);
+    if let Some(validated) = decision.tenant() {
+        types.extend(world.existing_types(&validated.name, platform));
+    }
+    Ok(match decision {
         tenant::Decision::Refused { problems, restraint, .. } => Err(Refused { problems, restraint }),
         decision => Ok(decision.plan()),
     })

@@ -3,7 +3,7 @@
 use acb_crds::{Quota, QuotaStatus};
 
 use super::validate::ValidatedQuota;
-use crate::condition::{self, Outcome, Problem};
+use crate::condition::{self, Basis, Outcome, Problem};
 
 /// The status after a reconcile. `now` is RFC 3339.
 #[must_use]
@@ -15,7 +15,8 @@ pub fn status(quota: &Quota, validated: &Result<ValidatedQuota, Vec<Problem>>, n
     };
     let not_acted_on = validated.as_ref().map(|validated| validated.not_acted_on.clone()).unwrap_or_default();
     let generation = quota.metadata.generation;
-    let conditions = condition::conditions(&outcome, false, &not_acted_on);
+    let basis = Basis { generation, previous: &previous.conditions, not_acted_on: &not_acted_on, ..Basis::default() };
+    let conditions = condition::conditions(&outcome, &basis);
     let mut status = QuotaStatus {
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),

@@ -100,7 +100,7 @@ pub(crate) fn ending(
     let why = match outcome {
         // What was refused was never provisioned: there is nothing to take down.
         Outcome::Ready | Outcome::Deleting(_) | Outcome::Stalled(_) => return Some(removed),
-        Outcome::Waiting(why) | Outcome::Retrying(why) | Outcome::Refused(why) => why,
+        Outcome::Starting(why) | Outcome::Waiting(why) | Outcome::Retrying(why) | Outcome::Refused(why) => why,
     };
     let failures = failures();
     let is_over = match patience {

@@ -3,7 +3,9 @@
 
 pub(crate) mod deletion;
 pub(crate) mod jobs;
+pub(crate) mod last_sync;
 pub(crate) mod news;
+pub(crate) mod rollouts;
 pub(crate) mod runtime;
 pub(crate) mod schedule;
 pub(crate) mod tenancies;

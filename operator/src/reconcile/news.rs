@@ -3,7 +3,7 @@
 use acb_crds::Condition;
 
 use crate::{
-    condition::{CONFLICTING, KAFKA_AT_RISK},
+    condition::{CONFLICTING, DEGRADED, KAFKA_AT_RISK, READY, Reason, STALLED, SYNCED},
     plan::{KubernetesStep, Plan, Step},
 };
 
@@ -31,20 +31,44 @@ fn short(text: &str) -> String {
     format!("{}…", &text[..end])
 }
 
-fn ready(conditions: &[Condition]) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.r#type == "Ready")
+fn of<'a>(conditions: &'a [Condition], name: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.r#type == name)
 }
 
-/// A reason of `Ready` that was not there before. A message alone changes too often to be news.
+/// Whether a condition has another status or another reason than before. A message alone changes too often to be news.
+fn is_new(before: &[Condition], now: &Condition) -> bool {
+    of(before, &now.r#type).is_none_or(|before| before.reason != now.reason || before.status != now.status)
+}
+
+/// Another reason of `Ready`.
 pub(crate) fn of_conditions(before: &[Condition], now: &[Condition]) -> Option<News> {
-    let now_ready = ready(now)?;
-    let same = ready(before).is_some_and(|before| before.reason == now_ready.reason && before.status == now_ready.status);
-    if same {
-        return None;
-    }
-    let stalled = now.iter().any(|condition| condition.r#type == "Stalled" && condition.status == "True");
-    let warning = stalled || now_ready.reason == "Retrying";
-    Some(News { warning, reason: now_ready.reason.clone(), action: "Reconcile", note: short(&now_ready.message) })
+    let ready = of(now, READY).filter(|ready| is_new(before, ready))?;
+    let warning = of(now, STALLED).is_some() || [Reason::Retrying, Reason::HubUnavailable].iter().any(|bad| is_for(ready, *bad));
+    Some(news(ready, warning))
+}
+
+/// That the spec is no longer known to be applied, or is again, where `Ready` does not tell.
+pub(crate) fn of_sync(before: &[Condition], now: &[Condition]) -> Option<News> {
+    let synced = of(now, SYNCED).filter(|synced| is_new(before, synced))?;
+    let is_told = of(now, READY).is_some_and(|ready| is_new(before, ready));
+    // The first time it is no news that nothing is wrong.
+    let is_first = of(before, SYNCED).is_none() && synced.status == "True";
+    (!is_told && !is_first).then(|| news(synced, synced.status != "True"))
+}
+
+/// That something of what can be used began to need a look, where nothing else tells.
+pub(crate) fn of_trouble(before: &[Condition], now: &[Condition]) -> Option<News> {
+    let degraded = of(now, DEGRADED).filter(|degraded| is_new(before, degraded))?;
+    let is_told = [READY, SYNCED].iter().any(|name| of(now, name).is_some_and(|told| told.reason == degraded.reason));
+    (!is_told).then(|| news(degraded, true))
+}
+
+fn is_for(condition: &Condition, reason: Reason) -> bool {
+    condition.reason == reason.to_string()
+}
+
+fn news(of: &Condition, warning: bool) -> News {
+    News { warning, reason: of.reason.clone(), action: "Reconcile", note: short(&of.message) }
 }
 
 /// That something began to put data at risk, or something else than before.
@@ -58,10 +82,9 @@ pub(crate) fn of_conflict(before: &[Condition], now: &[Condition]) -> Option<New
 }
 
 fn new_warning(before: &[Condition], now: &[Condition], name: &str, action: &'static str) -> Option<News> {
-    let of = |conditions: &[Condition]| conditions.iter().find(|found| found.r#type == name).cloned();
-    let warned = of(now)?;
-    let is_known = of(before).is_some_and(|known| known.message == warned.message);
-    (!is_known).then(|| News { warning: true, reason: warned.reason, action, note: short(&warned.message) })
+    let warned = of(now, name)?;
+    let is_known = of(before, name).is_some_and(|known| known.message == warned.message);
+    (!is_known).then(|| News { warning: true, reason: warned.reason.clone(), action, note: short(&warned.message) })
 }
 
 /// Sessions with PostgreSQL that were ended.
@@ -109,15 +132,48 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::condition::{self, Outcome};
+    use crate::{
+        condition::{self, Basis, Outcome},
+        observed::ObservedHub,
+    };
+
+    fn after(previous: &[Condition], outcome: &Outcome, hub: &ObservedHub) -> Vec<Condition> {
+        let basis = Basis { previous, hub: Some(hub), ..Basis::default() };
+        condition::conditions(outcome, &basis)
+    }
 
     #[test]
     fn only_another_reason_is_news() {
-        let of = |outcome: &Outcome| condition::conditions(outcome, false, &[]);
-        let (waiting, ready) = (of(&Outcome::Waiting("1 of 2".into())), of(&Outcome::Ready));
-        assert_eq!(of_conditions(&waiting, &of(&Outcome::Waiting("2 of 2".into()))), None);
-        assert_eq!(of_conditions(&[], &ready).unwrap().reason, "Provisioned");
-        assert!(of_conditions(&ready, &of(&Outcome::Retrying("PostgreSQL".into()))).unwrap().warning);
+        let hub = ObservedHub { replicas: 2, ready: 2, rolled_out: true, ..ObservedHub::default() };
+        let of = |previous: &[Condition], outcome: &Outcome| after(previous, outcome, &hub);
+        let waiting = of(&[], &Outcome::Waiting("1 of 2".into()));
+        assert_eq!(of_conditions(&waiting, &of(&waiting, &Outcome::Waiting("2 of 2".into()))), None);
+        let ready = of(&waiting, &Outcome::Ready);
+        assert_eq!(of_conditions(&waiting, &ready).unwrap().reason, "Provisioned");
+        assert_eq!((of_sync(&waiting, &ready), of_sync(&[], &ready)), (None, None), "told by Ready");
+        // Looking for drift fails: whoever uses it notices nothing.
+        let away = of(&ready, &Outcome::Retrying("PostgreSQL".into()));
+        let told = of_sync(&ready, &away).unwrap();
+        assert!(of_conditions(&ready, &away).is_none() && told.warning && told.reason == "Retrying");
+        let again = of_sync(&away, &of(&away, &Outcome::Ready)).unwrap();
+        assert!(!again.warning && again.reason == "Applied", "{again:?}");
+        assert!(of_conditions(&[], &of(&[], &Outcome::Retrying("PostgreSQL".into()))).unwrap().warning, "not provisioned yet");
+    }
+
+    #[test]
+    fn a_hub_that_lost_replicas_is_told_once() {
+        let whole = ObservedHub { replicas: 2, ready: 2, rolled_out: true, ..ObservedHub::default() };
+        let half = ObservedHub { ready: 1, rolled_out: false, lacks: "1 of 2".into(), ..whole.clone() };
+        let none = ObservedHub { ready: 0, ..half.clone() };
+        let ready = after(&[], &Outcome::Ready, &whole);
+        let (starting, fewer) = (Outcome::Starting("1 of 2".into()), Outcome::Starting("0 of 2".into()));
+        let degraded = after(&ready, &starting, &half);
+        assert_eq!(of_trouble(&ready, &degraded).unwrap().reason, "HubDegraded");
+        assert_eq!(of_conditions(&ready, &degraded), None);
+        let gone = after(&degraded, &fewer, &none);
+        assert!(of_conditions(&degraded, &gone).unwrap().warning && of_trouble(&degraded, &gone).is_none());
+        let back = after(&gone, &Outcome::Ready, &whole);
+        assert_eq!(of_conditions(&gone, &back).unwrap().reason, "Provisioned");
     }
 
     #[test]

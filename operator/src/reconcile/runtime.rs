@@ -1,13 +1,15 @@
 //! What a cluster and a single machine do differently.
 
-use acb_crds::{names::TenantName, schema::ObjectRef};
+use std::collections::BTreeSet;
+
+use acb_crds::{schema::ObjectRef, tenant::Endpoint};
 use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{deletion::Ending, news::News};
 use crate::{
-    condition::Outcome,
     effect::{EffectError, kafka::KafkaEffect, kubernetes::Objects, postgres::PostgresEffect},
+    observed::ObservedHub,
     platform::Platform,
     tenancy::Tenancy,
     tenant::{
@@ -51,14 +53,16 @@ pub(crate) trait Runtime: Hubs {
     async fn tell(&self, object: &ObjectRef, news: News);
     /// Whether the resource is not looked at, because its document was refused.
     fn is_refused(&self, object: &ObjectRef) -> bool;
-    /// Whether what the plan runs is ready.
-    fn hub(&self, tenant: &ValidatedTenant) -> Outcome;
-    /// `host:port` of each way to the hub.
-    fn endpoints(&self, tenant: &TenantName) -> Vec<String>;
+    /// How what the plan runs is doing.
+    fn hub(&self, tenant: &ValidatedTenant) -> ObservedHub;
+    /// Each way to the hub.
+    fn endpoints(&self, tenant: &ValidatedTenant) -> Vec<Endpoint>;
     /// What of a tenant others change each time that it was set right, and who.
     fn conflicts(&self, _: &ValidatedTenant) -> Vec<String> {
         Vec::new()
     }
+    /// Has these namespaces looked at soon.
+    fn wake(&self, _: BTreeSet<String>) {}
     /// After attempts over so long a deletion ends, whatever is left behind; `None`: it is tried for ever.
     fn deletion_bound(&self) -> Option<std::time::Duration>;
 }

@@ -315,6 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn twenty_thousand_patches_are_far_fewer_reconciles() {
+        let (mut schedule, begun) = (Schedule::new(4, WAITS), Instant::now());
+        let (mut started, mut running) = (0, false);
+        // Twenty a second, of something that takes a twentieth of one.
+        for patch in 0..20_000 {
+            let now = begun + Duration::from_millis(50) * patch;
+            if std::mem::take(&mut running) {
+                schedule.finish(&"a", Turn::Settled, now, 0.5);
+            }
+            schedule.touch("a", now);
+            running = !schedule.start_due(now).is_empty();
+            started += u32::from(running);
+        }
+        assert!(started <= 1_100, "{started} in 1,000 s");
+    }
+
+    #[test]
     fn what_waits_and_what_converged_are_left_alone() {
         let (mut schedule, mut now) = (Schedule::new(1, WAITS), Instant::now());
         for (turn, wait) in [(Turn::Waiting, 5), (Turn::Settled, 60)] {

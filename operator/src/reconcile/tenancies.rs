@@ -1,7 +1,7 @@
 //! One tenancy at a time: a namespace, the Tenant that it belongs to, its Quotas and its Agents go through the pipeline together, so
 //! that the world is read once and an agent never comes before its tenant. One that fails holds up none of the others.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use acb_crds::{
     Agent, Condition, Quota, Tenant,
@@ -16,16 +16,20 @@ use tracing::{debug, info, warn};
 
 use super::{
     deletion::{self, Attempts, Ending, Patience},
+    last_sync::LastSyncs,
     news,
+    rollouts::Rollouts,
     runtime::{Database, Runtime},
     schedule::Turn,
 };
 use crate::{
     agent, condition,
-    condition::Outcome,
+    condition::{Basis, Outcome},
     effect::{EffectError, kubernetes},
+    observed::ObservedHub,
     plan::{KafkaStep, Plan, Step},
     quota,
+    rollout::{Stage as RollStage, Wait},
     tenancy::{self, Census, Tenancy},
     tenant::{self, Decision, Stage, fetch::Sources},
 };
@@ -34,6 +38,8 @@ use crate::{
 pub(crate) struct Tenancies {
     runtime: Arc<dyn Runtime>,
     attempts: Attempts,
+    last_syncs: LastSyncs,
+    rollouts: Rollouts,
 }
 
 /// PostgreSQL, or why it can't be used now.
@@ -45,10 +51,11 @@ pub(crate) fn reference(kind: Kind, metadata: &ObjectMeta) -> ObjectRef {
     ObjectRef { kind, namespace, name: metadata.name.clone().unwrap_or_default() }
 }
 
-/// A status with other conditions alone: what was found before stays said.
+/// A status with other conditions of how far it came: what else was found before stays said.
 pub(crate) fn with_conditions(mut status: Value, generation: Option<i64>, outcome: &Outcome) -> Value {
     let previous: Vec<Condition> = conditions(&status);
-    let wanted = condition::conditions(outcome, false, &[]);
+    let mut wanted = condition::conditions(outcome, &Basis { generation, previous: &previous, ..Basis::default() });
+    wanted.extend(previous.iter().filter(|said| !condition::is_of_outcome(&said.r#type)).cloned());
     status["conditions"] = json!(condition::merge(&previous, wanted, generation, &super::now()));
     status["observedGeneration"] = json!(generation);
     status
@@ -64,7 +71,7 @@ fn is_leaving(metadata: &ObjectMeta) -> bool {
 
 impl Tenancies {
     pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, attempts: Attempts::default() }
+        Self { runtime, attempts: Attempts::default(), last_syncs: LastSyncs::default(), rollouts: Rollouts::default() }
     }
 
     /// Brings one namespace's tenancy to where it should be, as far as it goes now.
@@ -94,6 +101,9 @@ impl Tenancies {
         if let Some(tenant) = everything.unreadable_owner(namespace) {
             // Whose it is, it is: nothing in it is taken for nobody's.
             debug!(namespace, tenant = tenant.metadata.name, "left alone: this version can't read its Tenant");
+            for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
+                self.look(tenant, RollStage::Settled, everything);
+            }
             return Turn::Settled;
         }
         let database = self.runtime.database().await;
@@ -102,14 +112,16 @@ impl Tenancies {
         tenancy.quotas.retain(|quota| !is_leaving(&quota.metadata));
         let mut turns = Vec::new();
         let census = Arc::new(Census::of(namespace, tenancy, self.runtime.platform()));
-        let tenancy = census.tenancy();
         // On the way out agents go first, while their tenant is still known.
-        let (leaving, staying): (Vec<_>, Vec<_>) = tenancy.agents.iter().partition(|agent| is_leaving(&agent.metadata));
+        let (leaving, staying): (Vec<_>, Vec<_>) = everything.agents.iter().partition(|agent| is_leaving(&agent.metadata));
         turns.extend(self.agents(namespace, &leaving, &census, database).await);
+        let mut types = BTreeSet::new();
         for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
-            let result = self.tenant(tenant, tenancy, database).await;
+            let result = self.tenant(tenant, census.tenancy(), database, &mut types).await;
             turns.push(self.fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }
+        // Its Agents are measured against what was seen of it.
+        let census = Arc::new(Arc::unwrap_or_clone(census).with_types(&types));
         for quota in &everything.quotas {
             let result = self.quota(quota, &census).await;
             yield_now().await;
@@ -120,20 +132,61 @@ impl Tenancies {
         worst.unwrap_or(Turn::Settled)
     }
 
-    async fn tenant(&self, tenant: &Tenant, tenancy: &Tenancy, database: Reached<'_>) -> Result<Turn, EffectError> {
+    /// `types`: the context types that the tenant of the namespace has topics of.
+    async fn tenant(
+        &self,
+        tenant: &Tenant,
+        tenancy: &Tenancy,
+        database: Reached<'_>,
+        types: &mut BTreeSet<String>,
+    ) -> Result<Turn, EffectError> {
         let object = reference(Kind::Tenant, &tenant.metadata);
         if self.runtime.is_refused(&object) {
+            self.look(tenant, RollStage::Settled, tenancy);
             return Ok(Turn::Settled);
         }
         if !is_leaving(&tenant.metadata)
             && let Err(error) = self.runtime.hold(&object).await
         {
+            self.look(tenant, RollStage::Settled, tenancy);
             return self.say_failure(&object, &tenant.metadata, &tenant.status, &error).await;
         }
-        let world = self.fetch(tenant, tenancy, database).await;
-        let decision = tenant::decide(tenant, &world, self.runtime.platform());
+        let mut world = self.fetch(tenant, tenancy, database).await;
+        let mut decision = tenant::decide(tenant, &world, self.runtime.platform());
+        let waits = self.take_turn(tenant, &decision, &world);
+        if waits.is_some() {
+            world.held = true;
+            decision = tenant::decide(tenant, &world, self.runtime.platform());
+        }
+        if let Some(validated) = decision.tenant() {
+            types.extend(world.existing_types(&validated.name, self.runtime.platform()));
+        }
         let (outcome, turn) = self.carry_out(&object, &decision, database).await;
-        self.say(tenant, &world, &decision, &outcome, turn).await
+        let turn = if waits.is_some() && turn == Turn::Settled { Turn::Waiting } else { turn };
+        self.say(tenant, &world, &decision, &outcome, turn, waits).await
+    }
+
+    /// Why the hub of a Tenant may not roll now for the platform's sake; `None`: it may, or has no reason to. Everybody is looked at, so that it
+    /// is known who rolls.
+    fn take_turn(&self, tenant: &Tenant, decision: &Decision, world: &tenant::World) -> Option<Wait> {
+        let platform = self.runtime.platform();
+        let stage = match decision {
+            Decision::Converge { tenant, .. } if tenant::rollout::is_due(tenant, world, platform) => RollStage::Due,
+            Decision::Converge { tenant, .. }
+                if tenant::rollout::is_of_platform(tenant, world) && !world.rolled_out && !tenant.suspended =>
+            {
+                RollStage::Rolling
+            }
+            _ => RollStage::Settled,
+        };
+        // Of a hub that can't be seen nothing is new.
+        if world.kubernetes.away().is_some() { None } else { self.look(tenant, stage, &world.tenancy) }
+    }
+
+    fn look(&self, tenant: &Tenant, stage: RollStage, tenancy: &Tenancy) -> Option<Wait> {
+        let looked = self.rollouts.look(tenant, stage, &tenancy.tenants, self.runtime.platform().rollout);
+        self.runtime.wake(looked.wake);
+        looked.waits
     }
 
     async fn fetch(&self, tenant: &Tenant, tenancy: &Tenancy, database: Reached<'_>) -> tenant::World {
@@ -164,7 +217,7 @@ impl Tenancies {
                 (Outcome::Stalled(problems.clone()), turn)
             }
             Decision::Converge { tenant, .. } if away.is_empty() => {
-                let outcome = self.runtime.hub(tenant);
+                let outcome = started(self.runtime.hub(tenant));
                 let turn = turn(&outcome);
                 (outcome, turn)
             }
@@ -206,6 +259,7 @@ impl Tenancies {
         decision: &Decision,
         outcome: &Outcome,
         turn: Turn,
+        waits: Option<Wait>,
     ) -> Result<Turn, EffectError> {
         let object = reference(Kind::Tenant, &tenant.metadata);
         if is_leaving(&tenant.metadata) {
@@ -224,26 +278,29 @@ impl Tenancies {
         let validated = decision.tenant();
         let said = tenant.status.as_ref();
         let endpoints = match validated {
-            Some(validated) => self.runtime.endpoints(&validated.name),
-            None => said.and_then(|status| status.endpoints.clone()).map(|known| known.grpc).unwrap_or_default(),
+            Some(validated) => self.runtime.endpoints(validated),
+            None => said.map(|status| status.endpoints.clone()).unwrap_or_default(),
         };
         let credentials = match decision {
-            Decision::Converge { secrets, away, .. }
-                if away.is_empty() && !matches!(outcome, Outcome::Retrying(_) | Outcome::Refused(_)) =>
-            {
+            Decision::Converge { secrets, .. } if outcome.is_synced() => {
                 let before = said.map(|status| status.credentials.as_slice()).unwrap_or_default();
                 tenant::rotation::credentials(secrets, world, before, &super::now())
             }
             _ => Vec::new(),
         };
+        let now = super::now();
         let seen = tenant::status::Seen {
             endpoints,
+            hub: validated.map(|validated| self.runtime.hub(validated)),
+            retired: validated.map(|validated| tenant::retirement::retired(validated, world, platform)).unwrap_or_default(),
+            last_sync: self.last_syncs.after(&object, said, outcome, &decision.plan(), &now),
             agents: i64::try_from(world.tenancy.agents.len()).unwrap_or(i64::MAX),
             credentials,
             conflicts: validated.map(|validated| self.runtime.conflicts(validated)).unwrap_or_default(),
+            waits_to_roll: waits.map(|wait| wait.to_string()),
             risks: validated.and_then(|_| world.kafka.known()).map(|kafka| kafka.risks.clone()),
         };
-        let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &super::now());
+        let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &now);
         let before = said.map(|status| status.conditions.as_slice()).unwrap_or_default();
         self.save_status(&object, before, &status.conditions, &status).await?;
         Ok(turn)
@@ -383,6 +440,7 @@ impl Tenancies {
         };
         self.runtime.let_go(object, &ending).await?;
         self.attempts.forget(object, uid);
+        self.last_syncs.forget(object);
         match &ending {
             Ending::LeftBehind(why) => warn!(%object, why, "let go, with something left behind"),
             ending => info!(%object, ?ending, "removed"),
@@ -437,9 +495,14 @@ impl Tenancies {
         let status = serde_json::to_value(status)
             .map_err(|error| EffectError::refused("the operator", format!("the status of {object} is no JSON: {error}")))?;
         self.runtime.set_status(object, status).await?;
-        for news in
-            [news::of_conditions(before, now), news::of_risk(before, now), news::of_conflict(before, now)].into_iter().flatten()
-        {
+        let news = [
+            news::of_conditions(before, now),
+            news::of_sync(before, now),
+            news::of_trouble(before, now),
+            news::of_risk(before, now),
+            news::of_conflict(before, now),
+        ];
+        for news in news.into_iter().flatten() {
             self.runtime.tell(object, news).await;
         }
         Ok(())
@@ -457,10 +520,19 @@ fn failures<'a>(all: impl Iterator<Item = (&'a EffectError, String)>) -> Outcome
     if errors.iter().any(|error| error.is_transient()) { Outcome::Retrying(text) } else { Outcome::Refused(text) }
 }
 
+/// What a hub means for a tenant whose plan is carried out.
+fn started(hub: ObservedHub) -> Outcome {
+    match hub.fault {
+        Some(fault) => Outcome::Refused(fault),
+        None if hub.rolled_out => Outcome::Ready,
+        None => Outcome::Starting(hub.lacks),
+    }
+}
+
 fn turn(outcome: &Outcome) -> Turn {
     match outcome {
         Outcome::Ready | Outcome::Stalled(_) => Turn::Settled,
-        Outcome::Waiting(_) | Outcome::Deleting(_) => Turn::Waiting,
+        Outcome::Starting(_) | Outcome::Waiting(_) | Outcome::Deleting(_) => Turn::Waiting,
         // A refusal may rest on something that someone mends elsewhere.
         Outcome::Retrying(_) | Outcome::Refused(_) => Turn::Failed,
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use acb_crds::{
     names::{TenantName, annotations::FORCE_RELEASE},
     schema::{Kind, ObjectRef},
-    tenant::DeletionPolicy,
+    tenant::{DeletionPolicy, Endpoint},
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -26,12 +27,12 @@ use super::{
     tenancies::Tenancies,
 };
 use crate::{
-    condition::Outcome,
     effect::{
         EffectError,
         kafka::KafkaEffect,
         kubernetes::{ObjectKey, Objects},
     },
+    observed::ObservedHub,
     platform::{Platform, PlatformBus, PlatformPostgres},
     runtime::standalone::{objects::ObjectStore, state::StateDir},
     tenancy::{Tenancy, Unreadable},
@@ -52,6 +53,7 @@ struct Wood {
     kafka_is_away: bool,
     /// The API server refuses our finalizer.
     is_unheld: bool,
+    hub: ObservedHub,
 }
 
 impl Wood {
@@ -72,6 +74,7 @@ impl Wood {
             bound: Duration::ZERO,
             kafka_is_away: false,
             is_unheld: false,
+            hub: ObservedHub { replicas: 1, ready: 1, rolled_out: true, ..ObservedHub::default() },
         }
     }
 
@@ -162,12 +165,16 @@ impl Runtime for Wood {
         false
     }
 
-    fn hub(&self, _: &ValidatedTenant) -> Outcome {
-        Outcome::Ready
+    fn hub(&self, _: &ValidatedTenant) -> ObservedHub {
+        self.hub.clone()
     }
 
-    fn endpoints(&self, _: &TenantName) -> Vec<String> {
+    fn endpoints(&self, _: &ValidatedTenant) -> Vec<Endpoint> {
         Vec::new()
+    }
+
+    fn wake(&self, namespaces: BTreeSet<String>) {
+        namespaces.into_iter().for_each(|namespace| self.note(format!("wake {namespace}")));
     }
 
     fn deletion_bound(&self) -> Option<Duration> {
@@ -344,4 +351,72 @@ async fn others_have_a_turn_between_two_agents() {
     });
     Wood::new(tenancy).reconcile().await;
     assert!(turns.load(Ordering::Relaxed) >= 50, "{turns:?}");
+}
+
+/// A tenancy whose status says that it was provisioned.
+fn provisioned() -> Tenancy {
+    let mut tenancy = acme(None, None);
+    let said = json!([
+        {"type": "Ready", "status": "True", "reason": "Provisioned", "message": "provisioned", "observedGeneration": 1,
+         "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        {"type": "Synced", "status": "True", "reason": "Applied", "message": "", "observedGeneration": 1,
+         "lastTransitionTime": "2026-01-01T00:00:00Z"},
+    ]);
+    let status = json!({"observedGeneration": 1, "conditions": said});
+    tenancy.tenants[0].status = Some(serde_json::from_value(status.clone()).unwrap());
+    tenancy.agents[0].status = Some(serde_json::from_value(status).unwrap());
+    tenancy
+}
+
+/// Type, status and reason of the conditions that were written last, by the object's place in the order of writing.
+async fn said(wood: Wood) -> Vec<Vec<String>> {
+    let wood = Arc::new(wood);
+    Tenancies::new(Arc::clone(&wood) as _).reconcile("acb-acme").await;
+    let statuses = wood.statuses.lock().unwrap().clone();
+    let of = |status: &String| {
+        let status: Value = serde_json::from_str(status).unwrap();
+        let text = |condition: &Value, field: &str| condition[field].as_str().unwrap().to_owned();
+        let conditions = status["conditions"].as_array().unwrap().iter();
+        conditions.map(|found| ["type", "status", "reason"].map(|field| text(found, field)).join(" ")).collect()
+    };
+    statuses.iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_for_the_operator_alone_leaves_ready_what_works() {
+    let expected = ["Ready True Provisioned", "Synced False Retrying"];
+    assert_eq!(said(Wood::new(provisioned())).await, [expected, expected]);
+    // A spec that is not applied yet is.
+    let mut edited = provisioned();
+    edited.tenants[0].metadata.generation = Some(2);
+    edited.agents[0].metadata.generation = Some(2);
+    let expected = ["Ready False Retrying", "Synced False Retrying", "Reconciling True Retrying"];
+    assert_eq!(said(Wood::new(edited)).await, [expected, expected]);
+    // And a hub that is down is none that works.
+    let down = ObservedHub { replicas: 1, rolling: false, lacks: "0 of 1".into(), ..ObservedHub::default() };
+    let wood = Wood { hub: down, ..Wood::new(provisioned()) };
+    let expected = ["Ready False HubUnavailable", "Synced False Retrying", "Degraded True HubUnavailable"];
+    assert_eq!(said(wood).await[0], expected);
+}
+
+#[tokio::test]
+async fn a_hub_rolls_for_the_platforms_sake_once_everybody_was_looked_at() {
+    let mut tenancy = acme(None, None);
+    tenancy.agents.clear();
+    let mut other = tenancy.tenants[0].clone();
+    (other.metadata.name, other.metadata.uid) = (Some("globex".into()), Some("uid-globex".into()));
+    tenancy.tenants.push(other);
+    let wood = Wood { kafka_is_away: true, ..Wood::new(tenancy) };
+    let (hub, wood) = (running(&wood).await, Arc::new(wood));
+    let tenancies = Tenancies::new(Arc::clone(&wood) as _);
+    tenancies.reconcile("acb-acme").await;
+    let said = wood.statuses.lock().unwrap().join("\n");
+    assert!(said.contains("RolloutPending") && said.contains("1 tenants are looked at first"), "{said}");
+    let spec = async || wood.store.get(&hub).await.unwrap().unwrap()["spec"].clone();
+    assert_eq!(spec().await, json!({}), "it is as it was");
+    tenancies.reconcile("acb-globex").await;
+    assert!(wood.log.lock().unwrap().contains(&"wake acb-acme".to_owned()));
+    tenancies.reconcile("acb-acme").await;
+    assert!(!wood.statuses.lock().unwrap().last().unwrap().contains("RolloutPending"));
+    assert_ne!(spec().await, json!({}));
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     effect::{
-        EffectError,
+        EffectError, certificates,
         kafka::KafkaEffect,
         kafka_settings::OPEN_BY_DEFAULT,
         kubernetes::{ObjectKey, Objects, SecretDetails},
@@ -81,7 +81,7 @@ pub async fn fetch(tenant: &Tenant, tenancy: Tenancy, sources: &Sources<'_>, pla
     let id = identity.id;
     world.identity = Some(identity);
     world.rolled_out = sources.hubs.is_rolled_out(&name);
-    world.kubernetes = fetch_objects(&mut world, tenant, &name, sources.objects, platform).await.into();
+    world.kubernetes = fetch_objects(&mut world, tenant, (&name, id), sources.objects, platform).await.into();
     let postgres = match (away, &sources.postgres) {
         (Some(why), _) => Err(why),
         (None, Err(why)) => Err(why.clone()),
@@ -100,7 +100,7 @@ pub async fn fetch(tenant: &Tenant, tenancy: Tenancy, sources: &Sources<'_>, pla
 async fn fetch_objects(
     world: &mut World,
     tenant: &Tenant,
-    name: &TenantName,
+    (name, id): (&TenantName, TenantId),
     objects: &dyn Objects,
     platform: &Platform,
 ) -> Result<(), EffectError> {
@@ -116,7 +116,7 @@ async fn fetch_objects(
         let secrets = found.iter().filter_map(|(key, found)| Some((key.secret_ref()?, SecretDetails::of(found))));
         world.details.extend(secrets);
         world.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
-        world.outdated.extend(found.iter().filter(|(_, found)| is_old_leaf(found)).filter_map(|(key, _)| key.secret_ref()));
+        world.outdated.extend(found.iter().filter(|(_, found)| is_old_leaf(found, id)).filter_map(|(key, _)| key.secret_ref()));
         world.objects.extend(found.into_iter().filter(|(key, _)| key.kind != "Secret"));
     }
     Ok(())
@@ -187,10 +187,10 @@ async fn rows_of_id(pool: Result<&Pool, EffectError>, id: TenantId) -> Result<Op
 }
 
 /// A hub's certificate that will not last much longer.
-fn is_old_leaf(secret: &Value) -> bool {
+fn is_old_leaf(secret: &Value, id: TenantId) -> bool {
     let text = |pointer: &str| secret.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let is_leaf = text("/kind") == "Secret" && text("/metadata/name").starts_with(&format!("{}-", objects::HUB_TLS));
-    is_leaf && secret::is_leaf_old(text("/metadata/creationTimestamp"), OffsetDateTime::now_utc())
+    is_leaf && secret::is_leaf_old(text("/metadata/creationTimestamp"), id, OffsetDateTime::now_utc())
 }
 
 /// Where a tenant logs in.
@@ -255,7 +255,11 @@ async fn login_with(
     gate: &Gate<'_>,
 ) -> Result<(LoginState, LoginState), EffectError> {
     let data = objects.read(secret).await?;
-    if data.get("ca.crt") != authorities.map(str::as_bytes) {
+    let is_same = match (data.get("ca.crt"), authorities) {
+        (Some(known), Some(now)) => certificates::are_same(known, now.as_bytes()),
+        (known, now) => known.is_none() && now.is_none(),
+    };
+    if !is_same {
         world.outdated.insert(secret.clone());
     }
     let user = id.login();

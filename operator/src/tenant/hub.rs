@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{World, hub_secrets::HubSecrets, rotation, space::labels, validate::ValidatedTenant};
+use super::{World, hub_names, hub_secrets::HubSecrets, rotation, space::labels, validate::ValidatedTenant};
 use crate::{
     effect::kubernetes::{AUTHORITY, ObjectKey},
     plan::SecretRef,
@@ -21,6 +21,9 @@ pub const OPS_PORT: u16 = 8080;
 
 /// The annotation of the Deployment with a digest of what that certificate was made for: names and authority.
 const TLS_FOR: &str = "acb.dev/tls-for";
+
+/// The annotation of the Deployment with the addresses of a load balancer that the certificate was made for.
+const TLS_ADDRESSES: &str = "acb.dev/tls-addresses";
 
 /// `hub.json`. A struct rather than JSON, so that its text is always the same.
 #[derive(Serialize)]
@@ -40,18 +43,8 @@ pub fn config_text(tenant: &ValidatedTenant, platform: &Platform) -> String {
     serde_json::to_string_pretty(&config).unwrap_or_default()
 }
 
-/// The names in the hub's certificate.
-#[must_use]
-pub fn tls_names(tenant: &ValidatedTenant, platform: &Platform) -> Vec<String> {
-    let service = format!("{}.{}", objects::HUB, tenant.name.hub_namespace());
-    let mut names = vec![service.clone(), format!("{service}.svc"), format!("{service}.svc.cluster.local")];
-    names.extend(tenant.hub.hostnames.iter().cloned());
-    names.extend(platform.extra_tls_names.iter().cloned());
-    names
-}
-
-fn tls_digest(authority: &SecretRef, tenant: &ValidatedTenant, platform: &Platform) -> String {
-    let text = format!("{} {}", authority.object_name(), tls_names(tenant, platform).join(","));
+fn tls_digest(authority: &SecretRef, names: &[String]) -> String {
+    let text = format!("{} {}", authority.object_name(), names.join(","));
     hex::encode(&Sha256::digest(text)[..8])
 }
 
@@ -84,8 +77,13 @@ pub fn secrets(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> 
     let mut tls = next(&space, objects::HUB_TLS, &mounted);
     // What a certificate holds can't be seen from here; what it was made for is written on what mounts it.
     let made_for = found.and_then(|found| annotation(found, TLS_FOR));
-    let other = made_for.is_some_and(|made_for| made_for != tls_digest(&authority, tenant, platform));
-    if other && mounted.contains(&tls.object_name().as_str()) {
+    let is_in_use = mounted.contains(&tls.object_name().as_str());
+    let known = found.and_then(|found| annotation(found, TLS_ADDRESSES)).unwrap_or_default();
+    let known = known.split(',').filter(|address| !address.is_empty()).map(str::to_owned).collect();
+    let tls_addresses: Vec<String> = hub_names::addresses(tenant, world, &known, !is_in_use).into_iter().collect();
+    let tls_names = [hub_names::written(tenant, platform), tls_addresses.clone()].concat();
+    let other = made_for.is_some_and(|made_for| made_for != tls_digest(&authority, &tls_names));
+    if other && is_in_use && !world.held {
         tls.generation += 1;
     }
     HubSecrets {
@@ -94,6 +92,8 @@ pub fn secrets(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> 
         keys: next(&space, objects::HUB_KEYS, &mounted),
         postgres: next(&space, objects::HUB_POSTGRES, &mounted),
         kafka: platform.has_kafka().then(|| next(&space, objects::HUB_KAFKA, &mounted)),
+        tls_names,
+        tls_addresses,
     }
 }
 
@@ -269,14 +269,18 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
     let mut pod_annotations = json!(template.annotations);
     // A hub reads its configuration once: a change rolls it.
     pod_annotations["acb.dev/config"] = json!(hex::encode(&Sha256::digest(config_text(tenant, platform))[..8]));
+    let mut annotations = json!({
+        AUTHORITY: secrets.authority.object_name(),
+        TLS_FOR: tls_digest(&secrets.authority, &secrets.tls_names),
+    });
+    if !secrets.tls_addresses.is_empty() {
+        annotations[TLS_ADDRESSES] = json!(secrets.tls_addresses.join(","));
+    }
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {
             "name": objects::HUB, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, "hub"),
-            "annotations": {
-                AUTHORITY: secrets.authority.object_name(),
-                TLS_FOR: tls_digest(&secrets.authority, tenant, platform),
-            },
+            "annotations": annotations,
         },
         "spec": {
             "selector": {"matchLabels": selector(tenant)},

@@ -15,6 +15,10 @@ pub struct HubSecrets {
     pub postgres: SecretRef,
     /// The login to Kafka, where it is used.
     pub kafka: Option<SecretRef>,
+    /// The names in the leaf.
+    pub tls_names: Vec<String>,
+    /// Of those, the addresses that a load balancer gave.
+    pub tls_addresses: Vec<String>,
 }
 
 impl HubSecrets {

@@ -6,6 +6,7 @@ pub mod bandwidth;
 mod decision;
 pub mod fetch;
 pub mod hub;
+mod hub_names;
 pub mod hub_secrets;
 mod hub_spec;
 mod label;
@@ -19,6 +20,8 @@ pub mod plan;
 mod read;
 mod removal;
 mod restraint;
+pub mod retirement;
+pub mod rollout;
 pub mod rotation;
 pub mod scaling;
 pub mod space;
@@ -27,7 +30,7 @@ pub mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use acb_crds::Tenant;
+use acb_crds::{Tenant, names::TenantName};
 use serde_json::Value;
 
 pub use self::{
@@ -42,7 +45,8 @@ use crate::{
         postgres_observe::ObservedTenant,
     },
     observed::{LoginState, ObservedKafka},
-    plan::{SecretRef, TenantRow},
+    plan::{SecretRef, TenantRow, TopicSpec},
+    platform::Platform,
     tenancy::Tenancy,
 };
 
@@ -79,6 +83,8 @@ pub struct World {
     pub unanswered: Vec<EffectError>,
     /// Another tenant's data under the same name.
     pub retained: Option<RetainedData>,
+    /// Whether its hub waits for its turn to roll for the platform's sake: until then it stays as it is.
+    pub held: bool,
 }
 
 impl Default for World {
@@ -99,6 +105,7 @@ impl Default for World {
             kafka: Read::default(),
             unanswered: Vec::new(),
             retained: None,
+            held: false,
         }
     }
 }
@@ -120,6 +127,35 @@ impl World {
         known.unwrap_or_else(|| adoption::identity(tenant, adoption::asked(tenant), &self.tenancy.tenants, None))
     }
 
+    /// The tenant's topics, on whichever bus they are; `None` while that is away.
+    #[must_use]
+    pub fn topics(&self, platform: &Platform) -> Option<&BTreeMap<String, TopicSpec>> {
+        if platform.has_kafka() {
+            self.kafka.known().map(|kafka| &kafka.topics)
+        } else {
+            self.postgres.known().map(|postgres| &postgres.topics)
+        }
+    }
+
+    /// The topics of context types, each with its type: not ACB's own, and none that keeps the last of each key for good.
+    pub(crate) fn context_topics<'a>(
+        &'a self,
+        name: &TenantName,
+        platform: &Platform,
+    ) -> impl Iterator<Item = (&'a str, &'a TopicSpec)> + use<'a> {
+        let prefix = name.topic_prefix();
+        self.topics(platform).into_iter().flatten().filter_map(move |(topic, spec)| {
+            let context_type = topic.strip_prefix(prefix.as_str())?;
+            (!context_type.contains('.') && spec.cleanup == "delete").then_some((context_type, spec))
+        })
+    }
+
+    /// The context types that have such a topic.
+    #[must_use]
+    pub fn existing_types(&self, name: &TenantName, platform: &Platform) -> BTreeSet<String> {
+        self.context_topics(name, platform).map(|(context_type, _)| context_type.to_owned()).collect()
+    }
+
     /// The tenant's row, where PostgreSQL has one.
     #[must_use]
     pub fn row(&self) -> Option<&TenantRow> {
@@ -137,7 +173,7 @@ impl World {
     #[must_use]
     pub fn secret(&self, namespace: &str, name: &str) -> SecretRef {
         let newest = newest(&self.secrets, namespace, name);
-        let generation = newest.generation + u64::from(self.outdated.contains(&newest));
+        let generation = newest.generation + u64::from(self.outdated.contains(&newest) && !self.held);
         SecretRef { generation, ..newest }
     }
 }

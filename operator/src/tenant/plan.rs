@@ -6,8 +6,8 @@ use acb_crds::schema::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, rotation, scaling,
-    space, validate::ValidatedTenant,
+    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, retirement,
+    rollout, rotation, scaling, space, validate::ValidatedTenant,
 };
 use crate::{
     difference,
@@ -50,6 +50,7 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     publish_authority(tenant, &secrets, world, &mut steps);
     postgres(tenant, &secrets, world, platform, &mut steps);
     kafka(tenant, &secrets, world, platform, &mut steps);
+    steps.extend(retirement::steps(tenant, world, platform));
     let optional = |object: Option<Value>, key: ObjectKey, steps: &mut Vec<Step>| match object {
         Some(object) => apply(object, steps),
         None => remove(world, &key, steps),
@@ -68,8 +69,10 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     // Not part of the mark: an autoscaler that changes it has changed nothing of ours.
     let known = world.objects.get(&hub_key(tenant, DEPLOYMENT));
     // A hub is first started when every store has a login for it.
-    if known.is_some() || world.away().is_empty() {
-        let mut deployment = difference::marked(hub::deployment(tenant, &secrets, platform));
+    if (known.is_some() || world.away().is_empty()) && !world.held {
+        let mut deployment = hub::deployment(tenant, &secrets, platform);
+        rollout::mark(&mut deployment, tenant, world);
+        let mut deployment = difference::marked(deployment);
         deployment["spec"]["replicas"] = json!(scaling::replicas(tenant, known));
         apply_marked(deployment, &mut steps);
     }
@@ -129,7 +132,7 @@ pub(super) fn admins_key(tenant: &ValidatedTenant) -> ObjectKey {
 
 fn make_secrets(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platform: &Platform) -> Vec<Step> {
     let login = |authorities| SecretContent::Login { username: tenant.id.login(), authorities };
-    let names = hub::tls_names(tenant, platform);
+    let names = secrets.tls_names.clone();
     let keys = match secrets.keys.before().filter(|before| world.secrets.contains(before)) {
         Some(previous) => SecretContent::RotatedHubKeys { previous },
         None => SecretContent::HubKeys,

@@ -152,7 +152,8 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
             &mut problems,
         ));
     }
-    for extra in world.tenancy.extra_types(tenant, &allowance).0 {
+    let existing = world.existing_types(&name, platform);
+    for extra in world.tenancy.extra_types(tenant, &allowance, &existing).0 {
         let listed = ContextType {
             name: extra.to_string(),
             partitions: None,
@@ -284,12 +285,7 @@ pub(crate) fn above_tier(prefix: &str, above: Vec<(&'static str, i64, i64)>, tie
 
 fn existing_partitions(world: &World, platform: &Platform, tenant: &TenantName, context_type: &str) -> Option<u32> {
     let topic = format!("{}{context_type}", tenant.topic_prefix());
-    let topics = if platform.has_kafka() {
-        world.kafka.known().map(|kafka| &kafka.topics)
-    } else {
-        world.postgres.known().map(|postgres| &postgres.topics)
-    };
-    topics?.get(&topic).map(|topic| topic.partitions)
+    world.topics(platform)?.get(&topic).map(|topic| topic.partitions)
 }
 
 fn row(listed: &ContextType, existing: Option<u32>, field: &str, most: u32, problems: &mut Vec<Problem>) -> ContextTypeRow {

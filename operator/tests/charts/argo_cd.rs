@@ -1,6 +1,10 @@
 //! The health check of docs/gitops.md, run as Argo CD runs it: Lua 5.1 with the object in `obj`.
 
-use acb_operator::condition::{Outcome, Problem, Reason, conditions};
+use acb_crds::Condition;
+use acb_operator::{
+    condition::{Basis, Outcome, Problem, Reason, conditions},
+    observed::ObservedHub,
+};
 use mlua::{Lua, LuaSerdeExt as _};
 use serde_json::{Value, json};
 
@@ -23,7 +27,12 @@ fn health(kind: &str, object: &Value) -> (String, String) {
 }
 
 fn object(outcome: &Outcome, suspended: bool, observed: u64) -> Value {
-    let conditions = conditions(outcome, suspended, &[]);
+    object_after(&[], outcome, None, suspended, observed)
+}
+
+fn object_after(previous: &[Condition], outcome: &Outcome, hub: Option<&ObservedHub>, suspended: bool, observed: u64) -> Value {
+    let basis = Basis { generation: None, previous, suspended, hub, not_acted_on: &[] };
+    let conditions = conditions(outcome, &basis);
     json!({"metadata": {"generation": 2}, "status": {"observedGeneration": observed, "conditions": conditions}})
 }
 
@@ -42,5 +51,15 @@ fn argo_cd_is_told_what_the_operator_says() {
         says(&object(&Outcome::Refused("no such user".into()), false, 2), "Degraded", "no such user");
         says(&object(&Outcome::Stalled(problems.clone()), false, 2), "Degraded", "spec.hub: too many");
         says(&object(&Outcome::Ready, true, 2), "Suspended", "suspended by its spec: set suspend to false to go on");
+        // What was ready stays so while the operator can't look, and says where someone has to do something.
+        let before = conditions(&Outcome::Ready, &Basis::default());
+        let hub = ObservedHub { replicas: 2, ready: 2, rolled_out: true, ..ObservedHub::default() };
+        let after = |outcome: Outcome, hub: &ObservedHub| object_after(&before, &outcome, Some(hub), false, 2);
+        says(&after(Outcome::Retrying("Kafka is away".into()), &hub), "Healthy", "provisioned");
+        says(&after(Outcome::Refused("wrong password".into()), &hub), "Degraded", "wrong password");
+        let rolling = ObservedHub { rolled_out: false, rolling: true, ..hub.clone() };
+        says(&after(Outcome::Starting("1 of 2".into()), &rolling), "Progressing", "1 of 2");
+        let gone = ObservedHub { ready: 0, rolled_out: false, lacks: "0 of 2".into(), ..hub.clone() };
+        says(&after(Outcome::Starting("0 of 2".into()), &gone), "Degraded", "0 of 2");
     }
 }

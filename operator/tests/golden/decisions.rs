@@ -333,6 +333,40 @@ fn a_password_is_left_as_it_is_while_nobody_says_whether_it_works() {
     assert_eq!((plan, away.len()), (Plan::default(), 1));
 }
 
+#[test]
+fn an_address_of_a_load_balancer_comes_into_the_certificate_and_costs_one_roll() {
+    let given = tenancy(&tenant_text("acme", "{tier: Free, hub: {service: {type: LoadBalancer}}}"));
+    let platform = platform();
+    let mut world = converged(&given, &platform);
+    let key = ObjectKey::new("v1", "Service", "acbhub-acme", "hub");
+    // What is done once the load balancer has these addresses.
+    let with = |world: &mut tenant::World, hosts: &[&str]| {
+        let ingress: Vec<_> = hosts.iter().map(|host| json!({"hostname": host})).collect();
+        world.objects.get_mut(&key).unwrap()["status"] = json!({"loadBalancer": {"ingress": ingress}});
+        let steps = plan(&first(&given), world, &platform);
+        apply(world, &steps);
+        assert_eq!(plan(&first(&given), world, &platform), Plan::default(), "it ends");
+        (steps.to_string(), serde_json::to_string(&steps).unwrap())
+    };
+    let (text, json) = with(&mut world, &["203.0.113.7"]);
+    assert!(text.contains("hub-tls-2") && text.contains("Deployment") && json.contains("\"203.0.113.7\""), "{text}");
+    let none = Plan::default().to_string();
+    for hosts in [&[][..], &["203.0.113.7"], &[], &["203.0.113.7"], &["no name"]] {
+        assert_eq!(with(&mut world, hosts).0, none, "one that comes and goes: {hosts:?}");
+    }
+    let (text, json) = with(&mut world, &["lb.example"]);
+    assert!(text.contains("hub-tls-3") && json.contains("\"203.0.113.7\",\"lb.example\""), "{json}");
+    // There is a bound to what is kept.
+    let many: Vec<String> = (0..20).map(|number| format!("lb-{number:02}.example")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert!(with(&mut world, &many).1.contains("hub-tls") && with(&mut world, &many).0 == none);
+    // A new one has what there is.
+    let newest = tenant::newest(&world.secrets, "acbhub-acme", "hub-tls");
+    world.outdated.insert(newest);
+    let (_, json) = with(&mut world, &["lb.example"]);
+    assert!(json.contains("lb.example") && !json.contains("203.0.113.7") && !json.contains("lb-00"), "{json}");
+}
+
 fn unreadable(kind: Kind, metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Unreadable {
     Unreadable { kind, metadata: metadata.clone(), space: None }
 }

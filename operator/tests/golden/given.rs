@@ -7,7 +7,7 @@ use acb_operator::{
     agent,
     effect::{
         kubernetes::{AUTHORITY, ObjectKey, SecretDetails},
-        postgres_observe::ObservedLogin,
+        postgres_observe::{ObservedLogin, RetiredTopic},
     },
     observed::{LoginState, ObservedKafka},
     plan::{KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, Step},
@@ -124,6 +124,17 @@ pub(crate) fn apply(world: &mut tenant::World, plan: &Plan) {
             }
             Step::Postgres(PostgresStep::EnsureTopic { topic, .. }) => {
                 world.postgres.known_mut().unwrap().topics.insert(topic.name.clone(), topic);
+            }
+            Step::Postgres(PostgresStep::RetireTopic { topic, .. }) => {
+                world.postgres.known_mut().unwrap().retired.insert(topic, RetiredTopic::default());
+            }
+            Step::Postgres(PostgresStep::ReviveTopic { topic, .. }) => {
+                world.postgres.known_mut().unwrap().retired.remove(&topic);
+            }
+            Step::Postgres(PostgresStep::RemoveTopic { topic, .. }) => {
+                let known = world.postgres.known_mut().unwrap();
+                known.topics.remove(&topic);
+                known.retired.remove(&topic);
             }
             Step::Postgres(PostgresStep::EnsureLogin { connection_limit, .. }) => {
                 let connection_limit = i32::try_from(connection_limit).unwrap();

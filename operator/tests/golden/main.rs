@@ -6,4 +6,6 @@ mod decisions;
 mod given;
 mod plans;
 mod refusals;
+mod retirement;
+mod rollouts;
 mod statuses;

@@ -1,5 +1,7 @@
+use acb_crds::tenant::{Endpoint, EndpointType};
 use acb_operator::{
-    condition::{Outcome, Problem, Reason},
+    condition::{Basis, Outcome, Problem, Reason, conditions, merge},
+    observed::ObservedHub,
     quota,
     tenant::{self, status::Seen},
 };
@@ -14,24 +16,122 @@ fn a_status_changes_only_when_something_did() {
     let (given, platform) = (sample("acme.yaml"), platform());
     let mut tenant = first(&given);
     let validated = tenant::validate::validate(&tenant, &world(&given), &platform).unwrap();
-    let seen = Seen { endpoints: vec!["127.0.0.1:8443".into()], agents: 3, ..Seen::default() };
+    let endpoint = Endpoint { r#type: EndpointType::ClusterIP, address: "hub.acbhub-acme.svc:8443".into() };
+    let running = ObservedHub { image: "acb-hub:0.1.0".into(), ..hub(2, false) };
+    let seen = Seen { endpoints: vec![endpoint], agents: 3, hub: Some(running), ..Seen::default() };
     let status =
         |tenant: &_, outcome: &Outcome, now| tenant::status::status(tenant, Some(&validated), outcome, &seen, &platform, now);
     let ready = status(&tenant, &Outcome::Ready, FIRST);
     assert_eq!(ready.observed_generation, Some(1));
-    assert_eq!(ready.conditions.len(), 1);
-    assert_eq!((ready.conditions[0].r#type.as_str(), ready.conditions[0].status.as_str()), ("Ready", "True"));
+    assert_eq!(names(&ready), [("Ready", "True"), ("Synced", "True")]);
+    let runs = ready.hub.clone().unwrap();
+    assert_eq!((runs.replicas, runs.ready_replicas, runs.version.as_deref()), (2, 2, Some("0.1.0")));
+    let types = ready.context_types.iter().map(|found| format!("{} of {}: {}", found.topic, found.origin, found.partitions));
+    assert!(types.clone().any(|text| text == "acb.acme.documents of Tenant: 4"), "{:?}", types.collect::<Vec<_>>());
     tenant.status = Some(ready.clone());
     assert_eq!(status(&tenant, &Outcome::Ready, LATER), ready, "nothing changed");
 
     let problems = vec![Problem::new(Reason::AboveTier, "spec.hub", "too many")];
     let stalled = tenant::status::status(&tenant, None, &Outcome::Stalled(problems), &seen, &platform, LATER);
-    let names: Vec<_> =
-        stalled.conditions.iter().map(|condition| (condition.r#type.as_str(), condition.status.as_str())).collect();
-    assert_eq!(names, [("Ready", "False"), ("Stalled", "True")]);
+    assert_eq!(names(&stalled), [("Ready", "False"), ("Synced", "False"), ("Stalled", "True")]);
     assert_eq!(stalled.conditions[0].last_transition_time, LATER);
     assert_eq!(stalled.conditions[0].message, "spec.hub: too many");
     assert_eq!(stalled.effective, ready.effective, "what was provisioned stays said");
+}
+
+fn names(status: &acb_crds::TenantStatus) -> Vec<(&str, &str)> {
+    status.conditions.iter().map(|condition| (condition.r#type.as_str(), condition.status.as_str())).collect()
+}
+
+/// Conditions one after another, each with what was said before; `conditions` alone.
+struct Told {
+    said: Vec<acb_crds::Condition>,
+    generation: i64,
+    suspended: bool,
+}
+
+impl Told {
+    fn new() -> Self {
+        Self { said: Vec::new(), generation: 1, suspended: false }
+    }
+
+    fn by(&mut self, outcome: &Outcome, hub: Option<&ObservedHub>) -> Vec<String> {
+        let generation = Some(self.generation);
+        let basis = Basis { generation, previous: &self.said, suspended: self.suspended, hub, not_acted_on: &[] };
+        self.said = merge(&self.said, conditions(outcome, &basis), generation, FIRST);
+        let texts = self.said.iter().map(|said| format!("{}={} {}", said.r#type, said.status, said.reason));
+        texts.collect()
+    }
+}
+
+fn hub(ready: u32, rolling: bool) -> ObservedHub {
+    ObservedHub {
+        replicas: 2,
+        ready,
+        rolled_out: ready == 2 && !rolling,
+        rolling,
+        lacks: "lacks".into(),
+        ..ObservedHub::default()
+    }
+}
+
+#[test]
+fn ready_changes_with_the_hub_and_with_a_spec_that_is_not_in_force() {
+    let mut told = Told::new();
+    let starting = Outcome::Starting("the hub has 0 of 2 replicas ready".into());
+    let away = Outcome::Retrying("Kafka is away".into());
+    let (whole, half, none) = (hub(2, false), hub(1, false), hub(0, false));
+    let first = ["Ready=False Waiting", "Synced=True Applied", "Reconciling=True Waiting"];
+    assert_eq!(told.by(&starting, Some(&hub(1, true))), first, "all of it, the first time");
+    let fine = ["Ready=True Provisioned", "Synced=True Applied"];
+    assert_eq!(told.by(&Outcome::Ready, Some(&whole)), fine);
+    // A roll that the platform began.
+    let rolling = ["Ready=True Provisioned", "Synced=True Applied", "Reconciling=True Waiting"];
+    assert_eq!(told.by(&starting, Some(&hub(2, true))), rolling);
+    assert_eq!(told.by(&away, Some(&whole)), ["Ready=True Provisioned", "Synced=False Retrying"]);
+    let lost = ["Ready=True Provisioned", "Synced=True Applied", "Degraded=True HubDegraded"];
+    assert_eq!(told.by(&starting, Some(&half)), lost);
+    let gone = ["Ready=False HubUnavailable", "Synced=True Applied", "Degraded=True HubUnavailable"];
+    assert_eq!(told.by(&starting, Some(&none)), gone);
+    let worse = ["Ready=False HubUnavailable", "Synced=False Retrying", "Degraded=True HubUnavailable"];
+    assert_eq!(told.by(&away, Some(&none)), worse);
+    // The hub comes back while the store is still away.
+    assert_eq!(told.by(&away, Some(&whole)), ["Ready=True Provisioned", "Synced=False Retrying"]);
+    let refused = Outcome::Refused("wrong password".into());
+    let degraded = ["Ready=True Provisioned", "Synced=False Refused", "Degraded=True Refused"];
+    assert_eq!(told.by(&refused, Some(&whole)), degraded, "who uses it notices nothing");
+    told.generation = 2;
+    assert_eq!(told.by(&refused, Some(&whole)), ["Ready=False Refused", "Synced=False Refused", "Stalled=True Refused"]);
+    let edited = ["Ready=False Retrying", "Synced=False Retrying", "Reconciling=True Retrying"];
+    assert_eq!(told.by(&away, Some(&whole)), edited);
+    assert_eq!(told.by(&starting, Some(&hub(2, true))), rolling.map(|text| text.replace("True Provisioned", "False Waiting")));
+    assert_eq!(told.by(&Outcome::Ready, Some(&whole)), fine);
+    assert_eq!(
+        told.by(&Outcome::Deleting("the hub".into()), None),
+        ["Ready=False Deleting", "Synced=False Deleting", "Reconciling=True Deleting"]
+    );
+}
+
+#[test]
+fn what_is_suspended_has_come_to_where_it_was_to_be() {
+    let mut told = Told { suspended: true, ..Told::new() };
+    let suspended = ["Ready=True Suspended", "Synced=True Applied", "Suspended=True Suspended"];
+    assert_eq!(told.by(&Outcome::Ready, None), suspended);
+    // Nobody waits for a hub that nobody may use.
+    assert_eq!(told.by(&Outcome::Starting("0 of 2".into()), Some(&hub(0, false))), suspended);
+    let away = ["Ready=True Suspended", "Synced=False Retrying", "Suspended=True Suspended"];
+    assert_eq!(told.by(&Outcome::Retrying("away".into()), Some(&hub(0, false))), away);
+    // An Agent of a tenant that is not there any more.
+    (told.suspended, told.said) = (false, Vec::new());
+    told.by(&Outcome::Ready, None);
+    let waits = ["Ready=False Waiting", "Synced=False Waiting", "Reconciling=True Waiting"];
+    assert_eq!(told.by(&Outcome::Waiting("for its tenant".into()), None), waits);
+}
+
+#[test]
+fn a_hub_that_never_came_up_is_told_where_it_is_held_up() {
+    let held_up = ["Ready=False Waiting", "Synced=True Applied", "Reconciling=True Waiting", "Degraded=True HubUnavailable"];
+    assert_eq!(Told::new().by(&Outcome::Starting("no such image".into()), Some(&hub(0, false))), held_up);
 }
 
 #[test]

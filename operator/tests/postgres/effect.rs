@@ -21,6 +21,7 @@ crate::on_each_version!(
     what_is_projected_is_observed,
     memberships_are_intervals,
     a_replaced_key_overlaps,
+    a_retired_topic_has_its_time,
     removal_leaves_nothing
 );
 
@@ -183,6 +184,43 @@ async fn removal_leaves_nothing(world: &World) {
         );
     }
     assert_eq!(observe_tenant(&pool(world).await, id).await.unwrap(), Default::default());
+}
+
+async fn a_retired_topic_has_its_time(world: &World) {
+    let pool = pool(world).await;
+    let tenant = world.pg.fresh_tenant("retired").await;
+    let topic = tenant.context_type("notes", 2).await.name;
+    let tenant_id = tenant.id_hex().to_owned();
+    let retire = |retention_seconds: u64| PostgresStep::RetireTopic {
+        tenant_id: tenant_id.clone(),
+        topic: topic.clone(),
+        retention_seconds,
+    };
+    tenant.apply(&retire(60)).await;
+    let first = observe_tenant(&pool, &tenant_id).await.unwrap().retired[&topic].clone();
+    assert!(!first.is_over && first.since.ends_with('Z') && first.since.starts_with("20"), "{first:?}");
+    // Said again it begins nothing anew: its time has passed, and stays so.
+    let mut superuser = world.pg.superuser().await;
+    let earlier = format!("UPDATE acb.retired_topic SET since = since - interval '61 s' WHERE tenant_id = '\\x{tenant_id}'");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(earlier)).execute(&mut superuser).await.unwrap();
+    tenant.apply(&retire(60)).await;
+    assert!(observe_tenant(&pool, &tenant_id).await.unwrap().retired[&topic].is_over);
+    tenant.apply(&PostgresStep::ReviveTopic { tenant_id: tenant_id.clone(), topic: topic.clone() }).await;
+    let observed = observe_tenant(&pool, &tenant_id).await.unwrap();
+    assert!(observed.retired.is_empty() && observed.topics.contains_key(&topic));
+
+    tenant.apply(&retire(60)).await;
+    let fill = format!(
+        "INSERT INTO acb.bus_record (tenant_id, topic, partition, \"offset\", value, log_time)
+         SELECT '\\x{tenant_id}', '{topic}', 0, n, 'x', now() FROM generate_series(0, 4999) AS n"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut superuser).await.unwrap();
+    let others = observed.topics.len() - 1;
+    tenant.apply(&PostgresStep::RemoveTopic { tenant_id: tenant_id.clone(), topic: topic.clone() }).await;
+    let observed = observe_tenant(&pool, &tenant_id).await.unwrap();
+    assert!(observed.retired.is_empty() && !observed.topics.contains_key(&topic) && observed.topics.len() == others);
+    let left = format!("SELECT count(*) FROM acb.bus_record WHERE tenant_id = '\\x{tenant_id}' AND topic = '{topic}'");
+    assert_eq!(number(&mut superuser, &left).await, 0);
 }
 
 async fn leaders(version: Version) {

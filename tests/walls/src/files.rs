@@ -24,8 +24,9 @@ const ROOMS: &[Rooms] = &[
         package: "acb-operator",
         floors: &[
             &["defaults"],
-            &["bootstrap", "condition", "difference", "local_postgres_binaries", "plan", "tier"],
+            &["bootstrap", "difference", "local_postgres_binaries", "plan", "rollout", "tier"],
             &["local_postgres", "observed", "plan_text", "platform"],
+            &["condition"],
             &["effect", "tenancy"],
             &["tenant"],
             &["agent", "orphans", "quota"],

@@ -58,11 +58,13 @@ async fn known(cluster: &Cluster, tenant: &TenantName) -> Result<Value, Failure>
 /// Where the hub is, and whether it takes a port-forward to get there.
 fn servers(tenant: &TenantName, known: &Value, is_inside: bool) -> (Vec<String>, bool) {
     let service = format!("{}.{}.svc", objects::HUB, tenant.hub_namespace());
-    let listed = known.pointer("/status/endpoints/grpc").and_then(Value::as_array).into_iter().flatten();
+    let listed = known.pointer("/status/endpoints").and_then(Value::as_array).into_iter().flatten();
     let outside: Vec<String> = listed
-        .filter_map(Value::as_str)
-        .filter(|endpoint| endpoint.split(':').next() != Some(service.as_str()))
-        .map(|endpoint| format!("https://{endpoint}"))
+        .filter(|endpoint| text(endpoint, "/type") != "ClusterIP")
+        .map(|endpoint| text(endpoint, "/address"))
+        // Any node's address is none to connect to.
+        .filter(|address| !address.starts_with("*:"))
+        .map(|address| format!("https://{address}"))
         .collect();
     if is_inside || outside.is_empty() { (vec![format!("https://{service}:{GRPC_PORT}")], !is_inside) } else { (outside, false) }
 }
@@ -109,11 +111,15 @@ mod tests {
     fn a_hub_without_an_address_outside_is_forwarded_to() {
         let tenant = TenantName::parse("acme").unwrap();
         let service = vec!["https://hub.acbhub-acme.svc:8443".to_owned()];
-        let known = |endpoints: &[&str]| json!({"status": {"endpoints": {"grpc": endpoints}}});
-        let inner = known(&["hub.acbhub-acme.svc:8443"]);
+        let known = |endpoints: &[(&str, &str)]| {
+            let endpoints: Vec<Value> = endpoints.iter().map(|(of, address)| json!({"type": of, "address": address})).collect();
+            json!({"status": {"endpoints": endpoints}})
+        };
+        let inside = ("ClusterIP", "hub.acbhub-acme.svc:8443");
+        let inner = known(&[inside, ("NodePort", "*:31234")]);
         assert_eq!(servers(&tenant, &inner, false), (service.clone(), true));
         assert_eq!(servers(&tenant, &Value::Null, false), (service.clone(), true));
-        let both = known(&["hub.acbhub-acme.svc:8443", "203.0.113.7:8443"]);
+        let both = known(&[inside, ("LoadBalancer", "203.0.113.7:8443")]);
         assert_eq!(servers(&tenant, &both, false), (vec!["https://203.0.113.7:8443".to_owned()], false));
         assert_eq!(servers(&tenant, &both, true), (service, false));
     }

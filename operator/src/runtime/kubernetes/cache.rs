@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{FIELD_MANAGER, claims::Claims, kinds::WatchedKind};
+use super::{FIELD_MANAGER, claims::Claims, kinds::WatchedKind, tally::Tally};
 use crate::{
     effect::kubernetes::ObjectKey,
     tenancy::{self, Tenancy, Unreadable},
@@ -49,6 +49,7 @@ struct Inner {
     quotas: BTreeMap<String, BTreeMap<String, Quota>>,
     /// Resources that this operator can't read, and why.
     unreadable: BTreeMap<ObjectRef, String>,
+    tally: Tally,
     count: u64,
 }
 
@@ -112,6 +113,7 @@ impl Cache {
         let before =
             known.insert(key.clone(), Entry { object: Arc::clone(&object), version, at, writers }).map(|entry| entry.object);
         inner.parse(&key, Some(&object));
+        inner.tally.change(&key, before.as_deref(), Some(&object));
         Some(Change { key, before, now: Some(object) })
     }
 
@@ -192,6 +194,11 @@ impl Cache {
         self.read().unreadable.clone()
     }
 
+    /// How many resources say what of themselves.
+    pub(super) fn tally(&self) -> Tally {
+        self.read().tally.clone()
+    }
+
     /// The namespaces that there is something to do for.
     pub(super) fn namespaces(&self) -> BTreeSet<String> {
         let inner = self.read();
@@ -242,6 +249,7 @@ impl Inner {
             self.objects.remove(&key.namespace);
         }
         self.parse(key, None);
+        self.tally.change(key, before.as_deref(), None);
         Some(Change { key: key.clone(), before, now: None })
     }
 

@@ -1,6 +1,7 @@
 //! What reconciling takes on a cluster, for one leader's term.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -8,6 +9,7 @@ use std::{
 use acb_crds::{
     names::{TenantName, objects::HUB},
     schema::{Kind, ObjectRef},
+    tenant::Endpoint,
 };
 use async_trait::async_trait;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -17,10 +19,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FINALIZER, cache::Cache, config::Config, database::Claim, events::Events, hub, lease::KAFKA_SPARE, objects::KubernetesObjects,
+    FINALIZER, cache::Cache, config::Config, database::Claim, events::Events, hub, lease::KAFKA_SPARE,
+    objects::KubernetesObjects, watch::Woken,
 };
 use crate::{
-    condition::Outcome,
     effect::{
         EffectError,
         fence::Fence,
@@ -28,6 +30,7 @@ use crate::{
         kafka_access::KafkaAccess,
         kubernetes::{ObjectKey, Objects},
     },
+    observed::ObservedHub,
     orphans::OrphanReport,
     platform::Platform,
     reconcile::{
@@ -46,6 +49,7 @@ const DELETION_BOUND: Duration = Duration::from_secs(300);
 pub(super) struct Cluster {
     pub(super) config: Arc<Config>,
     pub(super) cache: Arc<Cache>,
+    pub(super) woken: Arc<Woken>,
     pub(super) objects: Arc<KubernetesObjects>,
     pub(super) claim: Claim,
     pub(super) fence: Arc<Fence>,
@@ -102,7 +106,7 @@ impl Cluster {
 
 impl Hubs for Cluster {
     fn is_rolled_out(&self, tenant: &TenantName) -> bool {
-        hub::outcome(self.hub_object(tenant, "apps/v1", "Deployment").as_deref()) == Outcome::Ready
+        hub::observed(self.hub_object(tenant, "apps/v1", "Deployment").as_deref()).rolled_out
     }
 }
 
@@ -181,16 +185,21 @@ impl Runtime for Cluster {
         false
     }
 
-    fn hub(&self, tenant: &ValidatedTenant) -> Outcome {
-        hub::outcome(self.hub_object(&tenant.name, "apps/v1", "Deployment").as_deref())
+    fn hub(&self, tenant: &ValidatedTenant) -> ObservedHub {
+        hub::observed(self.hub_object(&tenant.name, "apps/v1", "Deployment").as_deref())
     }
 
-    fn endpoints(&self, tenant: &TenantName) -> Vec<String> {
-        hub::endpoints(self.hub_object(tenant, "v1", "Service").as_deref())
+    fn endpoints(&self, tenant: &ValidatedTenant) -> Vec<Endpoint> {
+        let service = self.hub_object(&tenant.name, "v1", "Service");
+        hub::endpoints(service.as_deref(), &tenant.hub.hostnames, &self.platform().extra_tls_names)
     }
 
     fn conflicts(&self, tenant: &ValidatedTenant) -> Vec<String> {
         self.objects.conflicts(&[&tenant.namespace, &tenant.name.hub_namespace()])
+    }
+
+    fn wake(&self, namespaces: BTreeSet<String>) {
+        self.woken.add(namespaces);
     }
 
     fn deletion_bound(&self) -> Option<Duration> {

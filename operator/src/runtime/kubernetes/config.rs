@@ -12,8 +12,12 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use zeroize::Zeroizing;
 
 use crate::{
-    effect::kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
+    effect::{
+        certificates,
+        kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
+    },
     platform::{self, Platform, PlatformBus, PlatformPostgres},
+    rollout::MaxConcurrent,
     tier::TierOverrides,
 };
 
@@ -60,6 +64,8 @@ struct File {
     extra_tls_names: Vec<String>,
     #[serde(default)]
     tiers: TierOverrides,
+    #[serde(default)]
+    rollout: RolloutPart,
     #[serde(default = "resync_seconds")]
     resync_seconds: u64,
     #[serde(default = "concurrency")]
@@ -83,6 +89,19 @@ enum Bus {
 struct KafkaPart {
     #[serde(default = "three")]
     replication_factor: i16,
+}
+
+/// How a change of the platform goes to its tenants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct RolloutPart {
+    max_concurrent_tenants: MaxConcurrent,
+}
+
+impl Default for RolloutPart {
+    fn default() -> Self {
+        Self { max_concurrent_tenants: MaxConcurrent::Percent(5) }
+    }
 }
 
 fn dns_ports() -> Vec<u16> {
@@ -163,6 +182,7 @@ impl Config {
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
+        platform.rollout = file.rollout.max_concurrent_tenants;
         (platform.dns_ports, platform.run_as_user) = (file.dns_ports, file.run_as_user);
         platform.hub_image_repositories = Some(file.hub_image_repositories);
         platform.hub_image_pull_secrets = file.hub_image_pull_secrets;
@@ -208,7 +228,10 @@ impl Config {
     /// Whether the authorities of a server are others now than those that this process was started with: they are in what it plans.
     pub(super) fn has_other_authorities(&self) -> bool {
         // A file that is not there is one that is being replaced.
-        let differs = |path: &Path, known: Option<&str>| fs::read_to_string(path).is_ok_and(|now| Some(now.as_str()) != known);
+        let differs = |path: &Path, known: Option<&str>| {
+            let is_other = |now: String| known.is_none_or(|known| !certificates::are_same(now.as_bytes(), known.as_bytes()));
+            fs::read_to_string(path).is_ok_and(is_other)
+        };
         let kafka = self.kafka.as_ref().and_then(|kafka| Some((kafka.options().ca_file.clone()?, kafka.authorities()?)));
         differs(&self.postgres.join("ca.crt"), self.platform.postgres_authorities.as_deref())
             || kafka.is_some_and(|(path, known)| differs(&path, Some(known)))

@@ -1,8 +1,9 @@
 //! How a tenant's hub is doing, and how it is reached, from its Deployment and its Service. Pure.
 
+use acb_crds::tenant::{Endpoint, EndpointType};
 use serde_json::Value;
 
-use crate::condition::Outcome;
+use crate::observed::ObservedHub;
 
 fn number(object: &Value, pointer: &str) -> u64 {
     object.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
@@ -21,32 +22,63 @@ fn complaint(deployment: &Value) -> Option<String> {
     conditions.iter().find(bad).map(|condition| text(condition, "message"))
 }
 
-/// Whether every replica of the newest revision takes traffic, and none of an earlier one is left.
-pub(super) fn outcome(deployment: Option<&Value>) -> Outcome {
-    let Some(deployment) = deployment else { return Outcome::Waiting("the hub is about to start".to_owned()) };
+/// What a Deployment says of its replicas.
+pub(super) fn observed(deployment: Option<&Value>) -> ObservedHub {
+    let Some(deployment) = deployment else {
+        return ObservedHub { rolling: true, lacks: "the hub is about to start".to_owned(), ..ObservedHub::default() };
+    };
     let wanted = deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
     let seen = number(deployment, "/status/observedGeneration") >= number(deployment, "/metadata/generation");
     let of = |field: &str| if seen { number(deployment, &format!("/status/{field}")) } else { 0 };
-    let ready = of("readyReplicas").min(of("updatedReplicas"));
-    if seen && ready >= wanted && of("replicas") <= of("updatedReplicas") {
-        return Outcome::Ready;
+    let (updated, replicas) = (of("updatedReplicas"), of("replicas"));
+    let newest = of("readyReplicas").min(updated);
+    let rolled_out = seen && newest >= wanted && replicas <= updated;
+    let complaint = complaint(deployment);
+    let rolling = !rolled_out && complaint.is_none() && (!seen || updated < wanted || replicas > updated);
+    let why = complaint.map(|why| format!("; {why}")).unwrap_or_default();
+    let lacks = format!("the hub has {} of {wanted} replicas ready{why}", newest.min(wanted));
+    let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let image = deployment.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str).unwrap_or_default();
+    ObservedHub {
+        replicas: small(wanted),
+        // Also while the controller has not seen the newest revision: who takes traffic goes on to.
+        ready: small(number(deployment, "/status/readyReplicas")),
+        rolled_out,
+        rolling,
+        image: image.to_owned(),
+        lacks: if rolled_out { String::new() } else { lacks },
+        fault: None,
     }
-    let why = complaint(deployment).map(|why| format!("; {why}")).unwrap_or_default();
-    Outcome::Waiting(format!("the hub has {} of {wanted} replicas ready{why}", ready.min(wanted)))
 }
 
-/// The Service's name, and its addresses outside where it has some.
-pub(super) fn endpoints(service: Option<&Value>) -> Vec<String> {
+/// Where a Gateway's listener for TLS is: the operator does not read Gateways.
+const GATEWAY_PORT: u64 = 443;
+
+/// The Service's name, and its addresses outside where it has some; `nodes` are names by which nodes are reached, `gateway` those of its route.
+pub(super) fn endpoints(service: Option<&Value>, gateway: &[String], nodes: &[String]) -> Vec<Endpoint> {
     let Some(service) = service else { return Vec::new() };
     let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
-    let port = ports.filter(|port| port["name"] == "grpc").find_map(|port| port["port"].as_u64()).unwrap_or_default();
-    let mut endpoints = vec![format!("{}.{}.svc:{port}", text("/metadata/name"), text("/metadata/namespace"))];
+    let grpc = ports.into_iter().find(|port| port["name"] == "grpc");
+    let port = |field: &str| grpc.and_then(|port| port[field].as_u64());
+    let inside = port("port").unwrap_or_default();
+    let of = |r#type: EndpointType, host: &str, port: u64| Endpoint {
+        r#type,
+        address: if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") },
+    };
+    let name = format!("{}.{}.svc", text("/metadata/name"), text("/metadata/namespace"));
+    let mut endpoints = vec![of(EndpointType::ClusterIP, &name, inside)];
+    endpoints.extend(gateway.iter().map(|host| of(EndpointType::Gateway, host, GATEWAY_PORT)));
     let outside = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).into_iter().flatten();
     endpoints.extend(outside.filter_map(|ingress| {
         let host = ingress.get("hostname").or_else(|| ingress.get("ip"))?.as_str()?;
-        Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+        Some(of(EndpointType::LoadBalancer, host, inside))
     }));
+    if let (true, Some(port)) = (text("/spec/type") == "NodePort", port("nodePort")) {
+        let any = ["*".to_owned()];
+        let nodes = if nodes.is_empty() { &any } else { nodes };
+        endpoints.extend(nodes.iter().map(|node| of(EndpointType::NodePort, node, port)));
+    }
     endpoints
 }
 
@@ -63,34 +95,52 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_is_ready_when_its_newest_revision_is_and_no_other_is_left() {
+    fn a_hub_is_rolled_out_when_its_newest_revision_is_ready_and_no_other_is_left() {
         let ready = json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2});
-        assert_eq!(outcome(Some(&deployment(ready.clone()))), Outcome::Ready);
-        for (field, value) in [("observedGeneration", 1), ("replicas", 3), ("updatedReplicas", 1), ("readyReplicas", 1)] {
+        let all = observed(Some(&deployment(ready.clone())));
+        assert!(all.rolled_out && !all.rolling && all.lacks.is_empty(), "{all:?}");
+        for (field, value, rolling) in
+            [("observedGeneration", 1, true), ("replicas", 3, true), ("updatedReplicas", 1, true), ("readyReplicas", 1, false)]
+        {
             let mut status = ready.clone();
             status[field] = json!(value);
-            assert!(matches!(outcome(Some(&deployment(status))), Outcome::Waiting(_)), "{field}");
+            let hub = observed(Some(&deployment(status)));
+            assert!(!hub.rolled_out && hub.rolling == rolling && hub.ready >= 1, "{field}: {hub:?}");
         }
-        assert!(matches!(outcome(None), Outcome::Waiting(_)));
+        let none = observed(None);
+        assert!(!none.rolled_out && none.rolling && none.ready == 0, "{none:?}");
     }
 
     #[test]
     fn what_kubernetes_complains_of_is_said() {
         let status = json!({"observedGeneration": 2, "conditions": [
             {"type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing."}]});
-        let Outcome::Waiting(why) = outcome(Some(&deployment(status))) else { panic!() };
-        assert_eq!(why, "the hub has 0 of 2 replicas ready; ReplicaSet has timed out progressing.");
+        let hub = observed(Some(&deployment(status)));
+        assert_eq!(hub.lacks, "the hub has 0 of 2 replicas ready; ReplicaSet has timed out progressing.");
+        assert!(!hub.rolling, "it is held up");
+    }
+
+    fn addresses(service: &Value, gateway: &[&str], nodes: &[&str]) -> Vec<String> {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+        let endpoints = endpoints(Some(service), &owned(gateway), &owned(nodes));
+        endpoints.into_iter().map(|endpoint| format!("{:?} {}", endpoint.r#type, endpoint.address)).collect()
     }
 
     #[test]
     fn a_service_is_reached_by_name_and_by_its_addresses_outside() {
-        let service = json!({
+        let mut service = json!({
             "metadata": {"name": "hub", "namespace": "acbhub-acme"},
-            "spec": {"ports": [{"name": "grpc", "port": 8443}]},
+            "spec": {"type": "LoadBalancer", "ports": [{"name": "grpc", "port": 8443, "nodePort": 31234}]},
             "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}, {"ip": "2001:db8::7"}, {"hostname": "lb.example"}]}},
         });
-        let expected = ["hub.acbhub-acme.svc:8443", "203.0.113.7:8443", "[2001:db8::7]:8443", "lb.example:8443"];
-        assert_eq!(endpoints(Some(&service)), expected);
-        assert!(endpoints(None).is_empty());
+        let inside = "ClusterIP hub.acbhub-acme.svc:8443";
+        let balanced = ["LoadBalancer 203.0.113.7:8443", "LoadBalancer [2001:db8::7]:8443", "LoadBalancer lb.example:8443"];
+        assert_eq!(addresses(&service, &[], &[]), [&[inside][..], &balanced].concat());
+        service["status"] = json!({});
+        assert_eq!(addresses(&service, &["acme.example"], &[]), [inside, "Gateway acme.example:443"]);
+        service["spec"]["type"] = json!("NodePort");
+        assert_eq!(addresses(&service, &[], &[]), [inside, "NodePort *:31234"]);
+        assert_eq!(addresses(&service, &[], &["nodes.example"]), [inside, "NodePort nodes.example:31234"]);
+        assert!(endpoints(None, &["acme.example".to_owned()], &[]).is_empty());
     }
 }

@@ -12,6 +12,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::tally::{Said, Tally};
 use crate::{orphans::System, reconcile::schedule::Turn};
 
 /// Seconds: from five milliseconds to a minute.
@@ -50,6 +51,14 @@ struct Orphans {
     system: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Resources {
+    kind: &'static str,
+    condition: &'static str,
+    status: String,
+    reason: String,
+}
+
 /// Counters of one operator process. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -62,6 +71,7 @@ pub struct Metrics {
     ended_sessions: Counter,
     orphans: Family<Orphans, Gauge>,
     finished: Family<Orphans, Counter>,
+    resources: Family<Resources, Gauge>,
 }
 
 impl fmt::Debug for Metrics {
@@ -103,8 +113,15 @@ impl Default for Metrics {
             "What belonged to no Tenant, and was taken away",
             Family::clone(&finished),
         );
+        let resources = Family::default();
+        registry.register(
+            "acb_operator_resources",
+            "Tenants, Agents and Quotas, by what their conditions say",
+            Family::clone(&resources),
+        );
         let registry = Arc::new(Mutex::new(registry));
-        let metrics = Self { registry, reconciled, seconds, depth, leading, requests, ended_sessions, orphans, finished };
+        let metrics =
+            Self { registry, reconciled, seconds, depth, leading, requests, ended_sessions, orphans, finished, resources };
         // Known from the beginning, so that nobody takes a process that stands by for one that is gone.
         metrics.leads(false);
         metrics.waits(0);
@@ -149,6 +166,18 @@ impl Metrics {
         self.finished.get_or_create(&Orphans { system: system.as_str() }).inc();
     }
 
+    /// What resources say of themselves. A process that does not lead says nothing of them.
+    pub(super) fn resources(&self, tally: &Tally) {
+        // Written together: a scrape in between would see a part of them.
+        let _unread = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        self.resources.clear();
+        for (said, count) in tally.iter() {
+            let Said { kind, condition, status, reason } = said.clone();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.resources.get_or_create(&Resources { kind, condition, status, reason }).set(count);
+        }
+    }
+
     /// All of them, as Prometheus reads them.
     ///
     /// # Errors
@@ -164,7 +193,10 @@ impl Metrics {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+    use serde_json::json;
+
     use super::*;
+    use crate::effect::kubernetes::ObjectKey;
 
     #[test]
     fn names_are_those_that_dashboards_know() {
@@ -174,6 +206,11 @@ mod tests {
         metrics.requested("patch");
         metrics.orphans(System::Kafka, 2);
         metrics.orphan_finished(System::Postgres);
+        let mut tally = Tally::default();
+        let key = ObjectKey::new(acb_crds::API_VERSION, "Agent", "acb-acme", "a");
+        let stalled = json!({"status": {"conditions": [{"type": "Stalled", "status": "True", "reason": "TooManyAgents"}]}});
+        tally.change(&key, None, Some(&stalled));
+        metrics.resources(&tally);
         let text = metrics.text().unwrap();
         for line in [
             "controller_runtime_reconcile_total{controller=\"tenancy\",result=\"error\"} 1",
@@ -184,8 +221,11 @@ mod tests {
             "acb_operator_orphans{system=\"kafka\"} 2",
             "acb_operator_orphans{system=\"kubernetes\"} 0",
             "acb_operator_orphans_finished_total{system=\"postgres\"} 1",
+            "acb_operator_resources{kind=\"Agent\",condition=\"Stalled\",status=\"True\",reason=\"TooManyAgents\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        metrics.resources(&Tally::default());
+        assert!(!metrics.text().unwrap().contains("TooManyAgents"), "nothing is left of a term");
     }
 }

@@ -27,6 +27,7 @@ mod secrets;
 mod server;
 mod sessions;
 mod sweep;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod wake;

@@ -28,6 +28,9 @@ use crate::{
     tenant::namespace::TENANT_LABEL,
 };
 
+/// A write that met another's is tried again so often at once: what is there is read, and compared anew. It is nobody's news.
+const CONFLICTS: usize = 3;
+
 /// Objects of one leader's term.
 pub(super) struct KubernetesObjects {
     requests: Requests,
@@ -67,7 +70,21 @@ impl KubernetesObjects {
 
     /// Adds a finalizer to an object or takes it away, where that changes anything. One that is gone is no error.
     pub(super) async fn set_finalizer(&self, key: &ObjectKey, finalizer: &str, wanted: bool) -> Result<(), EffectError> {
-        let Some(known) = self.cache.get(key) else { return Ok(()) };
+        let Some(first) = self.cache.get(key) else { return Ok(()) };
+        let mut attempt = 0;
+        loop {
+            let written = match self.same(key, &first) {
+                Some(known) => self.write_finalizer(key, &known, finalizer, wanted).await,
+                None => Ok(()),
+            };
+            if !self.is_late(key, &written, attempt).await {
+                return written.map_err(Into::into);
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn write_finalizer(&self, key: &ObjectKey, known: &Value, finalizer: &str, wanted: bool) -> Result<(), Refusal> {
         let listed = known.pointer("/metadata/finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
         if listed.iter().any(|listed| listed == finalizer) == wanted {
             return Ok(());
@@ -77,16 +94,27 @@ impl KubernetesObjects {
         let version = known.pointer("/metadata/resourceVersion");
         let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
         let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match self.patch(key, None, &options, &Patch::Merge(patch)).await {
-            Ok(()) | Err(Refusal::Missing) => Ok(()),
-            Err(other) => Err(other.into()),
-        }
+        gone_is_done(self.patch(key, None, &options, &Patch::Merge(patch)).await)
     }
 
     /// Sets the status of an object, where it differs. One that is gone is no error.
     pub(super) async fn set_status(&self, key: &ObjectKey, status: Value) -> Result<(), EffectError> {
-        let Some(known) = self.cache.get(key) else { return Ok(()) };
-        if known.get("status") == Some(&status) {
+        let Some(first) = self.cache.get(key) else { return Ok(()) };
+        let mut attempt = 0;
+        loop {
+            let written = match self.same(key, &first) {
+                Some(known) => self.write_status(key, &known, &status).await,
+                None => Ok(()),
+            };
+            if !self.is_late(key, &written, attempt).await {
+                return written.map_err(Into::into);
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn write_status(&self, key: &ObjectKey, known: &Value, status: &Value) -> Result<(), Refusal> {
+        if known.get("status") == Some(status) {
             return Ok(());
         }
         let object = json!({
@@ -97,10 +125,68 @@ impl KubernetesObjects {
             },
             "status": status,
         });
-        match self.patch(key, Some("status"), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await {
-            Ok(()) | Err(Refusal::Missing) => Ok(()),
-            Err(other) => Err(other.into()),
+        let options = PatchParams::apply(FIELD_MANAGER).force();
+        gone_is_done(self.patch(key, Some("status"), &options, &Patch::Apply(object)).await)
+    }
+
+    /// Writes an object, where it differs from what is known. `is_first`: a return of what others changed counts once for each step.
+    async fn write(&self, key: &ObjectKey, object: &Value, known: Option<&Value>, is_first: bool) -> Result<(), Refusal> {
+        if known.is_some_and(|known| !difference::differs(object, known)) {
+            return Ok(());
         }
+        // One that is gone is made again at once: nobody's hub is rolled by that.
+        if known.is_some() && self.conflicts.rests(key, object) {
+            return Ok(());
+        }
+        let writers = self.cache.writers(key);
+        let mut sent = object.clone();
+        // An object that is known is changed as it was seen, or not at all: a leader that was asleep has seen an older one.
+        if let Some(version) = known.and_then(|known| known.pointer("/metadata/resourceVersion")) {
+            sent["metadata"]["resourceVersion"] = version.clone();
+        }
+        let options = PatchParams::apply(FIELD_MANAGER).force();
+        self.patch(key, None, &options, &Patch::Apply(sent.clone())).await?;
+        match known {
+            Some(_) if is_first => self.conflicts.applied(key, object, writers),
+            Some(_) => {}
+            // Nobody has changed what was not there.
+            None => self.conflicts.made(key, object),
+        }
+        // What someone else put into an object of ours is theirs, and so it stays through an apply: lists are written whole then, and what
+        // is to go is taken away by name.
+        let now = self.cache.get(key);
+        if let Some(now) = now.filter(|now| difference::differs(object, now)) {
+            let mut sent = difference::without_foreign(object, &now).unwrap_or(sent);
+            sent["metadata"]["resourceVersion"] = now.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+            let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            self.patch(key, None, &options, &Patch::Merge(sent)).await?;
+        }
+        Ok(())
+    }
+
+    /// An object as it is known now; `None` where it is gone, or another was made under its name.
+    fn same(&self, key: &ObjectKey, first: &Value) -> Option<Arc<Value>> {
+        let uid = |object: &Value| object.pointer("/metadata/uid").cloned();
+        self.cache.get(key).filter(|known| uid(known) == uid(first))
+    }
+
+    /// Whether a write met another's, and is to be made again of what is there now. The fence is asked before each.
+    async fn is_late(&self, key: &ObjectKey, written: &Result<(), Refusal>, attempt: usize) -> bool {
+        matches!(written, Err(Refusal::Conflict(_))) && attempt < CONFLICTS && self.read_again(key).await.is_ok()
+    }
+
+    /// Has the cache know what the API server has of an object now: the watch may be behind.
+    async fn read_again(&self, key: &ObjectKey) -> Result<(), Refusal> {
+        let api = self.requests.api_of(key).map_err(Refusal::Other)?;
+        // Of most kinds the operator may only list.
+        let named = ListParams::default().fields(&format!("metadata.name={}", key.name));
+        let listed = self.requests.send("list", key, api.list(&named)).await?;
+        for found in &listed.items {
+            if let Some(object) = plain(&key.api_version, &key.kind, found) {
+                self.cache.put(object);
+            }
+        }
+        Ok(())
     }
 
     /// The Tenants that the API server has now: not asked from a cache, neither its own nor this one.
@@ -135,6 +221,23 @@ impl KubernetesObjects {
 fn can_be_a_tenants(key: &ObjectKey, object: &Value) -> bool {
     let label = object.get("metadata").and_then(|metadata| metadata.get("labels")?.get(TENANT_LABEL));
     key.kind != "Namespace" || label.is_some() || key.name.starts_with("acb")
+}
+
+/// One that is gone is no error.
+fn gone_is_done(written: Result<(), Refusal>) -> Result<(), Refusal> {
+    match written {
+        Err(Refusal::Missing) => Ok(()),
+        written => written,
+    }
+}
+
+/// A plan that leaves the replicas as they were when it was made leaves them as they are now: an autoscaler may have been the other writer.
+fn follow_replicas(object: &mut Value, before: Option<&Value>, now: Option<&Value>) {
+    let replicas = |object: &Value| object.pointer("/spec/replicas").cloned();
+    let (planned, before, now) = (replicas(object), before.and_then(replicas), now.and_then(replicas));
+    if let (true, Some(now)) = (object["kind"] == "Deployment" && planned.is_some() && planned == before, now) {
+        object["spec"]["replicas"] = now;
+    }
 }
 
 #[async_trait]
@@ -177,21 +280,6 @@ impl Objects for KubernetesObjects {
     async fn apply(&self, object: &Value) -> Result<(), EffectError> {
         let key = ObjectKey::of(object)
             .ok_or_else(|| EffectError::refused("the operator", "an object without apiVersion, kind or metadata.name"))?;
-        let known = self.cache.get(&key);
-        if known.as_ref().is_some_and(|known| !difference::differs(object, known)) {
-            return Ok(());
-        }
-        // One that is gone is made again at once: nobody's hub is rolled by that.
-        if known.is_some() && self.conflicts.rests(&key, object) {
-            return Ok(());
-        }
-        let writers = self.cache.writers(&key);
-        let mut sent = object.clone();
-        // An object that is known is changed as it was seen, or not at all: a leader that was asleep has seen an older one.
-        if let Some(version) = known.as_ref().and_then(|known| known.pointer("/metadata/resourceVersion")) {
-            sent["metadata"]["resourceVersion"] = version.clone();
-        }
-        let options = PatchParams::apply(FIELD_MANAGER).force();
         let refused = |refusal| match refusal {
             Refusal::Missing if WatchedKind::find(&key.api_version, &key.kind).is_some_and(|kind| kind.is_optional) => {
                 let what = format!(
@@ -202,22 +290,16 @@ impl Objects for KubernetesObjects {
             }
             other => other.within(&key.namespace),
         };
-        self.patch(&key, None, &options, &Patch::Apply(sent.clone())).await.map_err(refused)?;
-        match known {
-            Some(_) => self.conflicts.applied(&key, object, writers),
-            // Nobody has changed what was not there.
-            None => self.conflicts.made(&key, object),
+        let (mut object, mut attempt) = (object.clone(), 0);
+        loop {
+            let known = self.cache.get(&key);
+            let written = self.write(&key, &object, known.as_deref(), attempt == 0).await;
+            if !self.is_late(&key, &written, attempt).await {
+                return written.map_err(refused);
+            }
+            follow_replicas(&mut object, known.as_deref(), self.cache.get(&key).as_deref());
+            attempt += 1;
         }
-        // What someone else put into an object of ours is theirs, and so it stays through an apply: lists are written whole then, and what
-        // is to go is taken away by name.
-        let now = self.cache.get(&key);
-        if let Some(now) = now.filter(|now| difference::differs(object, now)) {
-            let mut sent = difference::without_foreign(object, &now).unwrap_or(sent);
-            sent["metadata"]["resourceVersion"] = now.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
-            let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-            self.patch(&key, None, &options, &Patch::Merge(sent)).await.map_err(refused)?;
-        }
-        Ok(())
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), EffectError> {

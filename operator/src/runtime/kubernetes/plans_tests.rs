@@ -141,6 +141,7 @@ impl World {
         let claim = Claim::new(Arc::clone(&config), "test", Arc::clone(&objects) as _).unwrap();
         let recorder = Recorder::new(client, Reporter { controller: "test".into(), instance: None });
         let cluster = Cluster {
+            woken: Arc::default(),
             config,
             cache: Arc::clone(&cache),
             objects,

@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     Missing,
     /// It is there already.
     Exists,
+    /// Someone wrote in between: what the API server said.
+    Conflict(String),
     /// May not: what the API server said.
     Forbidden(String),
     /// Anything else.
@@ -38,6 +40,7 @@ impl From<Refusal> for EffectError {
         match refusal {
             Refusal::Missing => Self::unavailable(SYSTEM, "an object is gone that was there a moment ago"),
             Refusal::Exists => Self::unavailable(SYSTEM, "an object is there that was not a moment ago"),
+            Refusal::Conflict(detail) => Self::unavailable(SYSTEM, detail),
             Refusal::Forbidden(detail) if is_of_rbac(&detail) => {
                 Self::refused(SYSTEM, format!("{detail}: compare the operator's ClusterRole with docs/rbac.md"))
             }
@@ -120,8 +123,8 @@ fn refusal(verb: &str, what: &dyn std::fmt::Display, error: &Error) -> Refusal {
     match status.code {
         404 => Refusal::Missing,
         409 if status.reason == "AlreadyExists" => Refusal::Exists,
-        // Someone wrote in between: what is there now is read, and decided about anew.
-        409 | 429 | 500.. => Refusal::Other(EffectError::unavailable(SYSTEM, detail)),
+        409 => Refusal::Conflict(detail),
+        429 | 500.. => Refusal::Other(EffectError::unavailable(SYSTEM, detail)),
         403 if status.message.contains("is being terminated") => Refusal::Other(EffectError::unavailable(SYSTEM, detail)),
         403 => Refusal::Forbidden(detail),
         // A token that is being replaced.

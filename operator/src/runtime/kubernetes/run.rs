@@ -32,6 +32,7 @@ use super::{
     pulse::{self, Pulse},
     requests::Requests,
     sessions, sweep,
+    tally::Tally,
     watch::Watches,
 };
 use crate::{
@@ -61,6 +62,9 @@ const AGENT_WITHIN: Duration = Duration::from_millis(100);
 const SHORT_TERM: Duration = Duration::from_secs(10);
 /// After a term that was too short, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Scrapes are seldom closer.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// The files of authorities are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -206,6 +210,7 @@ impl Process {
         let cluster = Arc::new(Cluster {
             config: Arc::clone(&self.config),
             cache,
+            woken: Arc::clone(&self.watches.woken),
             objects,
             claim,
             fence: Arc::clone(&term.fence),
@@ -217,6 +222,7 @@ impl Process {
         let mut sweeping = tokio::spawn(sweep::sweep(Arc::clone(&cluster), self.metrics.clone()));
         self.leading.send_replace(Some(Arc::clone(&cluster)));
         tokio::spawn(sessions::end_overlong(Arc::clone(&cluster), self.metrics.clone()));
+        tokio::spawn(count_resources(Arc::clone(&cluster), self.metrics.clone()));
         let waits = Waits { resync: self.config.resync, waiting: WAITING };
         let mut turns = Turns {
             tenancies: Arc::new(Tenancies::new(Arc::clone(&cluster) as _)),
@@ -273,6 +279,17 @@ impl Process {
             }
         }
     }
+}
+
+/// Tells, for as long as this process leads, what resources say of themselves.
+async fn count_resources(cluster: Arc<Cluster>, metrics: Metrics) {
+    loop {
+        metrics.resources(&cluster.cache.tally());
+        if cluster.closing.run_until_cancelled(sleep(COUNT_EVERY)).await.is_none() {
+            break;
+        }
+    }
+    metrics.resources(&Tally::default());
 }
 
 async fn report(cluster: &Cluster, object: &ObjectRef, why: String) -> Result<(), EffectError> {

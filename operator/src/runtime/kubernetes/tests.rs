@@ -28,19 +28,30 @@ type Sent = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// An API server that answers everything alike, and writes down what it was asked.
 fn api(status: u16, answer: Value) -> (Client, Sent) {
+    api_of(&[(status, answer)])
+}
+
+/// An API server that answers one after the other, and the last answer for good.
+fn api_of(answers: &[(u16, Value)]) -> (Client, Sent) {
     let sent = Sent::default();
-    let log = Arc::clone(&sent);
+    let (log, answers) = (Arc::clone(&sent), Arc::new(answers.to_vec()));
     let service = tower::service_fn(move |request: Request<Body>| {
-        let (log, answer) = (Arc::clone(&log), answer.clone());
+        let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
         async move {
             let (parts, body) = request.into_parts();
             let bytes = body.collect().await.unwrap().to_bytes();
             let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            log.lock().unwrap().push((format!("{} {}", parts.method, parts.uri), body));
+            let mut log = log.lock().unwrap();
+            let (status, answer) = answers[log.len().min(answers.len() - 1)].clone();
+            log.push((format!("{} {}", parts.method, parts.uri), body));
             Ok::<_, Infallible>(Response::builder().status(status).body(Body::from(answer.to_string().into_bytes())).unwrap())
         }
     });
     (Client::new(service, "default"), sent)
+}
+
+fn list_of(object: &Value) -> Value {
+    json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [object]})
 }
 
 fn objects(client: Client, cache: &Arc<Cache>, fence: Fence) -> KubernetesObjects {
@@ -132,6 +143,90 @@ async fn who_is_late_is_told_to_look_again() {
     wanted["spec"]["type"] = json!("LoadBalancer");
     let error = objects(client, &cache, open()).apply(&wanted).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn a_write_that_met_anothers_is_made_again_of_what_is_there() {
+    let conflict = (409, failure(409, "Conflict"));
+    let of_type = |version: u64, kind: &str| {
+        let mut object = planned(&service(7));
+        object["spec"]["type"] = json!(kind);
+        object = difference::marked(object);
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        object["metadata"]["uid"] = json!("u-1");
+        object
+    };
+    let wanted = planned(&of_type(7, "LoadBalancer"));
+    let (client, sent) = api_of(&[conflict.clone(), (200, list_of(&of_type(9, "NodePort"))), (200, of_type(10, "LoadBalancer"))]);
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    objects(client, &cache, open()).apply(&wanted).await.unwrap();
+    let log = sent.lock().unwrap().clone();
+    assert_eq!(log.len(), 3, "{log:?}");
+    assert!(log[1].0.contains("fieldSelector=metadata.name%3Dhub"), "{}", log[1].0);
+    assert_eq!(log[2].1.pointer("/metadata/resourceVersion").unwrap(), "9");
+    // The other has done it.
+    let (client, sent) = api_of(&[conflict.clone(), (200, list_of(&of_type(9, "LoadBalancer")))]);
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    objects(client, &cache, open()).apply(&wanted).await.unwrap();
+    assert_eq!(sent.lock().unwrap().len(), 2);
+    // Who writes each time in between is waited for by and by.
+    let (client, sent) = api_of(&[
+        conflict.clone(),
+        (200, list_of(&of_type(8, "NodePort"))),
+        conflict.clone(),
+        (200, list_of(&of_type(9, "NodePort"))),
+        conflict.clone(),
+        (200, list_of(&of_type(10, "NodePort"))),
+        conflict.clone(),
+    ]);
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    let error = objects(client, &cache, open()).apply(&wanted).await.unwrap_err();
+    assert!(error.is_transient() && sent.lock().unwrap().len() == 7, "{error}: {:?}", sent.lock().unwrap());
+    // A status, and a finalizer.
+    for is_status in [true, false] {
+        let (client, sent) = api_of(&[conflict.clone(), (200, list_of(&service(9))), (200, service(10))]);
+        let cache = Arc::new(Cache::default());
+        cache.put(service(7));
+        let (objects, key) = (objects(client, &cache, open()), ObjectKey::of(&service(7)).unwrap());
+        if is_status {
+            objects.set_status(&key, json!({"agents": 2})).await.unwrap();
+        } else {
+            objects.set_finalizer(&key, FINALIZER, true).await.unwrap();
+        }
+        assert_eq!(sent.lock().unwrap()[2].1.pointer("/metadata/resourceVersion").unwrap(), "9");
+    }
+    // One that was made anew under the name has no part in it.
+    let mut another = service(9);
+    another["metadata"]["uid"] = json!("u-2");
+    let (client, sent) = api_of(&[conflict, (200, list_of(&another))]);
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    objects(client, &cache, open()).set_status(&ObjectKey::of(&service(7)).unwrap(), json!({"agents": 2})).await.unwrap();
+    assert_eq!(sent.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn replicas_that_an_autoscaler_set_meanwhile_stay() {
+    let deployment = |version: u64, replicas: u64| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "hub", "namespace": "acbhub-acme", "resourceVersion": version.to_string(), "uid": "u-1"},
+            "spec": {"replicas": replicas, "paused": false},
+        })
+    };
+    let mut wanted = planned(&deployment(7, 2));
+    wanted["spec"]["paused"] = json!(true);
+    let answers =
+        [(409, failure(409, "Conflict")), (200, list_of(&deployment(9, 5))), (200, json!({"metadata": {"name": "hub"}}))];
+    let (client, sent) = api_of(&answers);
+    let cache = Arc::new(Cache::default());
+    cache.put(deployment(7, 2));
+    objects(client, &cache, open()).apply(&wanted).await.unwrap();
+    let log = sent.lock().unwrap().clone();
+    assert_eq!((&log[2].1["spec"]["replicas"], &log[2].1["spec"]["paused"]), (&json!(5), &json!(true)));
 }
 
 #[tokio::test]

@@ -36,8 +36,8 @@ pub fn export(state: &StateDir, store: &ObjectStore) -> Result<BTreeMap<String, 
     let mut accesses = BTreeMap::new();
     for tenant in tenants {
         let (Some(name), Some(status)) = (tenant.metadata.name, tenant.status) else { continue };
-        let (Some(namespace), endpoints) = (status.namespace, status.endpoints.unwrap_or_default()) else { continue };
-        let servers: Vec<String> = endpoints.grpc.iter().map(|address| format!("https://{address}")).collect();
+        let Some(namespace) = status.namespace else { continue };
+        let servers: Vec<String> = status.endpoints.iter().map(|endpoint| format!("https://{}", endpoint.address)).collect();
         let mut access = Access { server: servers.join(","), ..Access::default() };
         let own = folder.join(file_name(&name));
         let ca = store.read_object(&ObjectKey::new("v1", "ConfigMap", &namespace, objects::CA))?;

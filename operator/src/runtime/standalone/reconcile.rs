@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use acb_crds::{
     names::{TenantName, objects::HUB},
     schema::{ObjectRef, Violation},
+    tenant::{Endpoint, EndpointType},
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -27,6 +28,7 @@ use crate::{
         kubernetes::{ObjectKey, Objects},
         postgres::PostgresEffect,
     },
+    observed::ObservedHub,
     platform::Platform,
     reconcile::{
         deletion::Ending,
@@ -136,23 +138,33 @@ impl Runtime for Machine {
         self.refused.borrow().contains_key(object)
     }
 
-    fn hub(&self, tenant: &ValidatedTenant) -> Outcome {
+    fn hub(&self, tenant: &ValidatedTenant) -> ObservedHub {
         let running = self.running.borrow();
         let key = format!("{}/{HUB}", tenant.name.hub_namespace());
-        let Some(hub) = running.deployments.get(&key) else { return Outcome::Waiting("the hub is about to start".to_owned()) };
-        if !hub.error.is_empty() {
-            return Outcome::Refused(hub.error.clone());
-        }
-        if hub.ready >= tenant.replicas && hub.outdated == 0 {
-            return Outcome::Ready;
-        }
+        let Some(hub) = running.deployments.get(&key) else {
+            let lacks = "the hub is about to start".to_owned();
+            return ObservedHub { replicas: tenant.replicas, rolling: true, lacks, ..ObservedHub::default() };
+        };
+        let rolled_out = hub.error.is_empty() && hub.ready >= tenant.replicas && hub.outdated == 0;
         let why = hub.pods.iter().find(|(_, pod)| !pod.ready && !pod.message.is_empty());
         let why = why.map(|(name, pod)| format!("; {name}: {}", pod.message)).unwrap_or_default();
-        Outcome::Waiting(format!("the hub has {} of {} replicas ready{why}", hub.ready.min(tenant.replicas), tenant.replicas))
+        let lacks = format!("the hub has {} of {} replicas ready{why}", hub.ready.min(tenant.replicas), tenant.replicas);
+        let ready = hub.pods.values().filter(|pod| pod.ready).count();
+        ObservedHub {
+            replicas: tenant.replicas,
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            rolled_out,
+            rolling: !rolled_out && hub.error.is_empty(),
+            image: tenant.hub.image.as_ref().unwrap_or(&self.platform.hub_image).clone(),
+            lacks: if rolled_out { String::new() } else { lacks },
+            fault: Some(hub.error.clone()).filter(|fault| !fault.is_empty()),
+        }
     }
 
-    fn endpoints(&self, tenant: &TenantName) -> Vec<String> {
-        self.running.borrow().endpoints.of(&tenant.hub_namespace(), HUB, "grpc").to_vec()
+    fn endpoints(&self, tenant: &ValidatedTenant) -> Vec<Endpoint> {
+        let running = self.running.borrow();
+        let addresses = running.endpoints.of(&tenant.name.hub_namespace(), HUB, "grpc").iter();
+        addresses.map(|address| Endpoint { r#type: EndpointType::Local, address: address.clone() }).collect()
     }
 
     fn deletion_bound(&self) -> Option<Duration> {
