@@ -14,6 +14,7 @@ pub use v1alpha1::{
     affinity,
     agent::{self, Agent, AgentSpec, AgentStatus},
     common::{self, Condition, Retention},
+    context_type, hub,
     limits::{self, AgentLimits, QuotaLimits, TenantLimits},
     network, quantity,
     quota::{self, Quota, QuotaSpec, QuotaStatus},

@@ -1,6 +1,6 @@
 //! What the operator was told about the platform that it serves.
 
-use acb_crds::tenant::LocalObjectReference;
+use acb_crds::hub::LocalObjectReference;
 use serde::{Deserialize, Serialize};
 
 use crate::{rollout::MaxConcurrent, tier::TierOverrides};

@@ -3,6 +3,8 @@
 pub mod affinity;
 pub mod agent;
 pub mod common;
+pub mod context_type;
+pub mod hub;
 pub mod limits;
 pub mod network;
 pub mod quantity;

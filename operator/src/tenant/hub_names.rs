@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use acb_crds::{names::objects, tenant::ServiceType};
+use acb_crds::{hub::ServiceType, names::objects};
 use serde_json::Value;
 
 use super::{World, validate::ValidatedTenant};

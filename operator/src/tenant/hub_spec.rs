@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, net::IpAddr};
 use acb_crds::{
     affinity::{Affinity, NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm, PodAffinity, PodAffinityTerm},
     common::Toleration,
+    hub::Hub,
     network::{IpBlock, NetworkPolicyPeer},
     quantity::Quantity,
     resources::ResourceRequirements,
     selector::LabelSelector,
-    tenant::Hub,
 };
 
 use super::label;

@@ -3,12 +3,14 @@
 
 use acb_crds::{
     AgentLimits, Retention, Tenant, TenantLimits, Tier,
+    context_type::{Cleanup, ContextType, PayloadSchema},
+    hub::Hub,
     names::{
         TenantId, TenantName,
         annotations::{ADOPT, ROTATE},
     },
     schema::Kind,
-    tenant::{Cleanup, ContextType, DeletionPolicy, Hub, PayloadSchema, Registration},
+    tenant::{DeletionPolicy, Registration},
 };
 use acb_hub_core::kit::{json_keywords, json_schema::JsonSchema};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-use acb_crds::tenant::GatewayRef;
+use acb_crds::hub::GatewayRef;
 use acb_operator::{
     agent::{self, StoredApiKey},
     effect::{kubernetes::ObjectKey, postgres_observe::LoginState},

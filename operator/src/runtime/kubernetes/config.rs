@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use acb_crds::tenant::LocalObjectReference;
+use acb_crds::hub::LocalObjectReference;
 use serde::Deserialize;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use zeroize::Zeroizing;
