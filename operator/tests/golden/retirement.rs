@@ -10,7 +10,7 @@ use crate::given::{
 };
 
 fn world(platform: &Platform) -> tenant::World {
-    let text = tenant_text("acme", "{tier: Free}") + &agent_text("acb-acme", "a", "{role: agent-full, publishes: [t0]}");
+    let text = tenant_text("acme", "{tier: Free}") + &agent_text("acb-acme", "a", "{role: AgentFull, publishes: [t0]}");
     converged(&tenancy(&text), platform)
 }
 
@@ -99,7 +99,7 @@ fn a_topic_that_somebody_may_ask_for_stays() {
         unread.tenancy.unreadable = vec![Unreadable { kind: Kind::Agent, metadata, space: None }];
         assert!(!removes(&unread));
         // By one that is suspended, and by one for which there is no room.
-        for spec in ["{role: agent-full, publishes: [t0], suspend: true}", "{role: agent-full, publishes: [t0]}"] {
+        for spec in ["{role: AgentFull, publishes: [t0], suspend: true}", "{role: AgentFull, publishes: [t0]}"] {
             let other = tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-acme", "b", spec)));
             let mut asked = world.clone();
             asked.tenancy.agents.extend(other.agents);
