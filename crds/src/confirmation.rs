@@ -3,23 +3,20 @@
 
 use serde_json::Value;
 
-use crate::{
-    names::annotations::CONFIRM_DELETE,
-    schema::{Kind, text_at},
-    violation::Violation,
-};
+use crate::{names::annotations::CONFIRM_DELETE, violation::Violation};
 
 /// What is wrong with a change of `deletionPolicy` from `Retain`, which is the default, to `Delete`.
-pub(crate) fn check(kind: Kind, value: &Value, old: &Value) -> Option<Violation> {
-    let deletes = |object: &Value| text_at(object, "/spec/deletionPolicy") == "Delete";
-    if kind != Kind::Tenant || !deletes(value) || deletes(old) {
+pub(crate) fn check(value: &Value, old: &Value) -> Option<Violation> {
+    let text = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let deletes = |object: &Value| text(object, "/kind") == "Tenant" && text(object, "/spec/deletionPolicy") == "Delete";
+    if !deletes(value) || deletes(old) {
         return None;
     }
-    let name = text_at(value, "/metadata/name");
+    let name = text(value, "/metadata/name");
     // An apply leaves the annotations that others wrote.
     let is_confirmed = [value, old].iter().any(|object| {
         let annotations = object.pointer("/metadata/annotations");
-        annotations.and_then(|annotations| annotations.get(CONFIRM_DELETE)?.as_str()) == Some(name)
+        annotations.and_then(|annotations| annotations.get(CONFIRM_DELETE)?.as_str()) == Some(name.as_str())
     });
     let message = format!(
         "Delete removes the tenant's rows and topics for good, once the Tenant is deleted: confirm it with the annotation {CONFIRM_DELETE}={name}"

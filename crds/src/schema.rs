@@ -162,7 +162,7 @@ pub fn check(value: &Value, old: Option<&Value>) -> Result<Resource, Vec<Violati
     if violations.is_empty() {
         checker.rules.evaluate(&document, old, "", &mut violations);
     }
-    if let Some(violation) = old.and_then(|old| confirmation::check(kind, value, old)) {
+    if let Some(violation) = old.and_then(|old| confirmation::check(value, old)) {
         violations.push(violation);
     }
     if !violations.is_empty() {

@@ -176,6 +176,15 @@ fn cases() -> Vec<Case> {
     ] {
         cases.push(applies(None, resource("Quota", space, spec), denied));
     }
+    // Under a tier that became smaller what is there stays, and is not raised.
+    let mut lowered = namespace(OWN, ours());
+    lowered["metadata"]["annotations"]["acb.dev/ceiling-tenant-maxAgents"] = json!("2");
+    cases.push(applies(None, resource("Quota", OWN, json!({"limits": {"maxAgents": 3}})), None));
+    cases.push(applies(operator, lowered, None));
+    cases.push(asks(None, &["label", "quotas.acb.dev", "tried", "--namespace", OWN, "team=x"], None));
+    for (most, denied) in [(4, above), (3, None), (2, None), (3, above)] {
+        cases.push(applies(None, resource("Quota", OWN, json!({"limits": {"maxAgents": most}})), denied));
+    }
     cases.extend(confirmations());
     cases.push(asks(operator, &["delete", "namespace", OWN, "--wait=false"], None));
     cases

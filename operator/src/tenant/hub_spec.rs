@@ -202,13 +202,10 @@ fn check_resources(resources: &ResourceRequirements, wrong: &mut Wrong) {
     }
     for (name, request) in &resources.requests {
         let Some(limit) = resources.limits.get(name) else { continue };
-        if let (Some(asked), Some(most)) = (request.milli(), limit.milli()) {
-            if asked > most {
-                let (request, limit) = (shown(request), shown(limit));
-                let message =
-                    format!("{request} is above the limit {limit}: lower it, or raise spec.hub.resources.limits.{name}");
-                wrong.push(format!("spec.hub.resources.requests.{name}"), message);
-            }
+        if request.milli() > limit.milli() && limit.milli().is_some() {
+            let (request, limit) = (shown(request), shown(limit));
+            let message = format!("{request} is above the limit {limit}: lower it, or raise spec.hub.resources.limits.{name}");
+            wrong.push(format!("spec.hub.resources.requests.{name}"), message);
         }
     }
 }
