@@ -34,7 +34,7 @@ fn without_helm(text: &str) -> String {
 
 fn holds(golden: &str, text: &str) {
     if std::env::var_os("UPDATE_CHARTS").is_some() {
-        fs::write(path(golden), &text).unwrap();
+        fs::write(path(golden), text).unwrap();
     }
     let found = fs::read_to_string(path(golden)).unwrap_or_default();
     assert!(found == text, "{golden} is out of date: run UPDATE_CHARTS=1 make charts, and read the difference");
