@@ -150,10 +150,17 @@ impl World {
         })
     }
 
-    /// The context types that have such a topic.
+    /// The context types that have such a topic. While the log is away, those that PostgreSQL knows of: nobody is let in because it is.
     #[must_use]
     pub fn existing_types(&self, name: &TenantName, platform: &Platform) -> BTreeSet<String> {
-        self.context_topics(name, platform).map(|(context_type, _)| context_type.to_owned()).collect()
+        if self.topics(platform).is_some() {
+            return self.context_topics(name, platform).map(|(context_type, _)| context_type.to_owned()).collect();
+        }
+        let prefix = name.topic_prefix();
+        let retired = self.postgres.known().into_iter().flat_map(|known| known.retired.keys());
+        let retired = retired.filter_map(|topic| topic.strip_prefix(prefix.as_str())).map(str::to_owned);
+        let asked = self.row().into_iter().flat_map(|row| &row.context_types).map(|row| row.name.clone());
+        retired.chain(asked).collect()
     }
 
     /// The tenant's row, where PostgreSQL has one.

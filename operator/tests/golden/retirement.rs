@@ -52,6 +52,12 @@ fn an_agent_that_is_edited_in_a_loop_has_no_more_topics_than_its_tier_allows() {
         assert_eq!(types(&world, &platform), ["t0", "t1", "t2", "t3", "t4"]);
         let (reason, message) = refusal(&world, &platform).expect("refused");
         assert!(reason == Reason::TooManyContextTypes && message.contains("t0, t1, t2, t3, t4 are in use until"), "{message}");
+        // Nor is it let in while the log is away, which would know.
+        if platform.has_kafka() {
+            let mut away = world.clone();
+            away.kafka = tenant::Read::Away(acb_operator::effect::EffectError::unavailable("Kafka", "down"));
+            assert!(refusal(&away, &platform).is_some());
+        }
         // One of these has its place.
         let again = publish(&mut world, &["t1"], &platform);
         assert!(again.contains("- postgres mark of topic acb.acme.t1") && !again.contains("- kafka topic"), "{again}");
