@@ -1,7 +1,7 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test charts bench release images e2e cluster-up cluster-down
+.PHONY: help build demo test campaign charts bench release images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
@@ -37,6 +37,15 @@ test: ## Format, lints, unit and golden tests, conformance suites, integration t
 	@scripts/postgres17
 	@scripts/crates
 	@scripts/test
+
+# `make campaign SEED=7 SEQUENCES=1` plays one history again.
+SEED ?= 1
+SEQUENCES ?= 5000
+
+campaign: ## Tries the operator's decisions on thousands of seeded histories of faults. SEED=… SEQUENCES=…
+	@scripts/install-dependencies build
+	@scripts/crates
+	SEED=$(SEED) SEQUENCES=$(SEQUENCES) cargo test --locked -p acb-campaign -- --nocapture
 
 charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
 	@scripts/crates

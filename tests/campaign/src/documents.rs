@@ -1,0 +1,145 @@
+//! The resources that people write, as an API server keeps them: with a UID, an age, finalizers, and a time of deletion while one holds them.
+
+use std::collections::BTreeMap;
+
+use acb_crds::{
+    names::{FINALIZER, TenantId, annotations::CONFIRM_DELETE},
+    schema::{self, Resource},
+};
+use acb_operator::tenancy::{Tenancy, namespace};
+use serde_json::{Value, json};
+
+/// Kind, namespace, name.
+pub(crate) type Name = (String, String, String);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Documents {
+    all: BTreeMap<Name, Value>,
+    made: u64,
+    /// Every UID that ever was, with what had it.
+    uids: BTreeMap<String, Name>,
+}
+
+pub(crate) fn name(kind: &str, namespace: &str, name: &str) -> Name {
+    (kind.to_owned(), namespace.to_owned(), name.to_owned())
+}
+
+fn is_leaving(document: &Value) -> bool {
+    !document["metadata"]["deletionTimestamp"].is_null()
+}
+
+impl Documents {
+    /// Makes or edits one; whether the API server took it.
+    pub(crate) fn put(&mut self, at: &Name, spec: &Value) -> bool {
+        if self.all.get(at).is_some_and(is_leaving) {
+            return false;
+        }
+        let age = format!("2026-01-01T{:02}:{:02}:{:02}Z", self.made / 3600 % 24, self.made / 60 % 60, self.made % 60);
+        self.put_aged(at, spec, &age)
+    }
+
+    fn put_aged(&mut self, at: &Name, spec: &Value, age: &str) -> bool {
+        let (kind, namespace, name) = at;
+        // Whoever deletes here means it.
+        let annotations = if kind == "Tenant" { json!({CONFIRM_DELETE: name}) } else { json!({}) };
+        let mut document = json!({
+            "apiVersion": acb_crds::API_VERSION, "kind": kind, "metadata": {"name": name, "annotations": annotations}, "spec": spec,
+        });
+        if !namespace.is_empty() {
+            document["metadata"]["namespace"] = json!(namespace);
+        }
+        let old = self.all.get(at);
+        if schema::check(&document, old).is_err() {
+            return false;
+        }
+        match old {
+            Some(old) => document["metadata"] = old["metadata"].clone(),
+            None => {
+                self.made += 1;
+                let uid = format!("00000000-0000-4000-8000-{:012}", self.made);
+                self.uids.insert(uid.clone(), at.clone());
+                document["metadata"]["uid"] = json!(uid);
+                document["metadata"]["creationTimestamp"] = json!(age);
+            }
+        }
+        self.all.insert(at.clone(), document);
+        true
+    }
+
+    /// What is asked of its credentials.
+    pub(crate) fn rotate(&mut self, at: &Name, request: &str) {
+        if let Some(document) = self.all.get_mut(at).filter(|document| !is_leaving(document)) {
+            document["metadata"]["annotations"]["acb.dev/rotate"] = json!(request);
+        }
+    }
+
+    pub(crate) fn delete(&mut self, at: &Name) {
+        let Some(document) = self.all.get_mut(at) else { return };
+        if document["metadata"]["finalizers"].is_null() {
+            self.all.remove(at);
+        } else {
+            document["metadata"]["deletionTimestamp"] = json!("2026-02-01T00:00:00Z");
+        }
+    }
+
+    pub(crate) fn hold(&mut self, at: &Name) {
+        if let Some(document) = self.all.get_mut(at) {
+            document["metadata"]["finalizers"] = json!([FINALIZER]);
+        }
+    }
+
+    pub(crate) fn let_go(&mut self, at: &Name) {
+        self.all.remove(at);
+    }
+
+    pub(crate) fn names(&self) -> Vec<Name> {
+        self.all.keys().cloned().collect()
+    }
+
+    /// The same documents in another cluster, made there in the order of their ages.
+    pub(crate) fn fresh(&self) -> Self {
+        let mut all: Vec<(&Name, &Value)> = self.all.iter().filter(|(_, document)| !is_leaving(document)).collect();
+        all.sort_by_key(|(_, document)| document["metadata"]["creationTimestamp"].as_str().map(str::to_owned));
+        // Other UIDs than any here: what is compared must not depend on them.
+        let mut fresh = Self { made: 500_000, ..Self::default() };
+        for (at, document) in all {
+            let age = document["metadata"]["creationTimestamp"].as_str().unwrap();
+            assert!(fresh.put_aged(at, &document["spec"], age), "{document}");
+        }
+        fresh
+    }
+
+    /// As the operator reads them for one namespace.
+    pub(crate) fn tenancy(&self, of: &str) -> Tenancy {
+        let mut tenancy = Tenancy::default();
+        for document in self.all.values() {
+            match schema::check(document, None).expect("the API server took it") {
+                Resource::Tenant(tenant) => tenancy.tenants.push(*tenant),
+                Resource::Agent(agent) if agent.metadata.namespace.as_deref() == Some(of) => tenancy.agents.push(*agent),
+                Resource::Quota(quota) if quota.metadata.namespace.as_deref() == Some(of) => tenancy.quotas.push(*quota),
+                Resource::Agent(_) | Resource::Quota(_) => {}
+            }
+        }
+        tenancy
+    }
+
+    /// Every namespace that some document is about.
+    pub(crate) fn namespaces(&self) -> Vec<String> {
+        let tenants = self.tenancy("").tenants;
+        let spaces = tenants.iter().filter_map(namespace).chain(self.all.keys().map(|(_, namespace, _)| namespace.clone()));
+        let mut spaces: Vec<String> = spaces.filter(|space| !space.is_empty()).collect();
+        spaces.sort();
+        spaces.dedup();
+        spaces
+    }
+
+    /// A text without what depends on when something was made.
+    pub(crate) fn neutral(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (uid, (kind, namespace, name)) in &self.uids {
+            text = text.replace(&TenantId::from_uid(uid).hex(), &format!("<id of {name}>"));
+            text = text.replace(uid, &format!("<uid of {kind} {namespace}/{name}>"));
+        }
+        text
+    }
+}

@@ -1,0 +1,214 @@
+//! What happens: people write, delete and rotate, systems go away and come back, the operator dies in the middle, others change things.
+
+use std::collections::BTreeSet;
+
+use acb_operator::effect::kubernetes::ObjectKey;
+use serde_json::{Value, json};
+
+use crate::{
+    documents::{Name, name},
+    operator::Operator,
+    random::Random,
+    systems::{Crash, System},
+};
+
+const TENANTS: [&str; 2] = ["acme", "globex"];
+const AGENTS: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    Put(Name, Value),
+    Delete(Name),
+    Rotate(Name, String),
+    /// The operator looks at everything once.
+    Round,
+    /// These are away from now on.
+    Away(BTreeSet<System>),
+    /// So many steps from now.
+    Crash {
+        after: usize,
+        answered: bool,
+    },
+    /// Somebody else changes something; the number says what.
+    Drift(usize),
+}
+
+/// Specs that are good, whatever there was before.
+pub(crate) fn tenants() -> Vec<Value> {
+    vec![
+        json!({"tier": "Starter", "deletionPolicy": "Delete"}),
+        json!({"tier": "Professional", "deletionPolicy": "Delete", "contextTypes": [{"name": "documents", "retention": "7d"}]}),
+        json!({"tier": "Professional", "deletionPolicy": "Delete", "contextTypes": [{"name": "documents", "retention": "1d"}, {"name": "reports"}],
+               "limits": {"maxAgents": 9, "messagesPerMonth": 1000}}),
+        json!({"tier": "Enterprise", "deletionPolicy": "Delete", "hub": {"replicas": 3}, "limits": {"storageBytes": 1_000_000}}),
+        json!({"tier": "Starter", "deletionPolicy": "Delete", "suspend": true}),
+        json!({"tier": "Enterprise", "deletionPolicy": "Delete", "hub": {"autoscaling": {"minReplicas": 2, "maxReplicas": 4}},
+               "admins": [{"kind": "Group", "name": "team"}]}),
+    ]
+}
+
+fn agents() -> Vec<Value> {
+    vec![
+        json!({"role": "AgentFull"}),
+        json!({"role": "Admin", "groups": ["g", "h"], "publishes": ["documents"]}),
+        json!({"role": "AgentProducer", "publishes": ["documents", "extra"], "attributes": {"k": "v"}}),
+        json!({"role": "Observer", "subscribes": ["reports"], "type": "watcher"}),
+        json!({"role": "AgentFull", "suspend": true}),
+    ]
+}
+
+fn quotas() -> Vec<Value> {
+    vec![json!({"limits": {"messagesPerMinute": 10}, "selector": {"names": ["a"]}}), json!({"limits": {"storageBytes": 500_000}})]
+}
+
+fn tenant(random: &mut Random) -> Name {
+    name("Tenant", "", *random.pick(&TENANTS))
+}
+
+fn agent(random: &mut Random) -> Name {
+    name("Agent", &format!("acb-{}", random.pick(&TENANTS)), *random.pick(&AGENTS))
+}
+
+fn quota(random: &mut Random) -> Name {
+    name("Quota", &format!("acb-{}", random.pick(&TENANTS)), "q")
+}
+
+/// What may be among the acts of a history.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Troubles {
+    pub(crate) crashes: bool,
+    pub(crate) away: bool,
+    pub(crate) drift: bool,
+}
+
+pub(crate) fn history(random: &mut Random, length: usize, troubles: Troubles) -> Vec<Act> {
+    let mut acts = Vec::new();
+    for _ in 0..length {
+        acts.push(match random.below(14) {
+            0..3 => Act::Put(tenant(random), random.pick(&tenants()).clone()),
+            3..6 => Act::Put(agent(random), random.pick(&agents()).clone()),
+            6 => Act::Put(quota(random), random.pick(&quotas()).clone()),
+            7 => Act::Delete(if random.one_in(2) { tenant(random) } else { agent(random) }),
+            8 => Act::Delete(if random.one_in(2) { quota(random) } else { agent(random) }),
+            9 => Act::Rotate(if random.one_in(2) { tenant(random) } else { agent(random) }, format!("r{}", random.below(3))),
+            10 if troubles.crashes => Act::Crash { after: random.below(25), answered: random.one_in(2) },
+            11 if troubles.away => Act::Away(System::ALL.into_iter().filter(|_| random.one_in(2)).collect()),
+            12 if troubles.drift => Act::Drift(random.below(1 << 20)),
+            _ => Act::Round,
+        });
+        if random.one_in(2) {
+            acts.push(Act::Round);
+        }
+    }
+    acts
+}
+
+pub(crate) fn play(operator: &mut Operator, acts: &[Act]) {
+    for act in acts {
+        match act {
+            Act::Put(at, spec) => {
+                operator.documents.put(at, spec);
+            }
+            Act::Delete(at) => {
+                operator.documents.delete(at);
+                // With the namespace its Agents and Quotas go, as an API server does it.
+                if at.0 == "Tenant" {
+                    let space = format!("acb-{}", at.2);
+                    let inside = operator.documents.names().into_iter().filter(|(_, namespace, _)| *namespace == space);
+                    inside.collect::<Vec<_>>().iter().for_each(|inside| operator.documents.delete(inside));
+                }
+            }
+            Act::Rotate(at, request) => operator.documents.rotate(at, request),
+            Act::Round => {
+                operator.round();
+            }
+            Act::Away(systems) => operator.systems.away.clone_from(systems),
+            Act::Crash { after, answered } => {
+                let at = operator.systems.steps + after;
+                operator.systems.crash = Some(if *answered { Crash::After(at) } else { Crash::Before(at) });
+            }
+            Act::Drift(which) => drift(operator, *which),
+        }
+    }
+}
+
+/// Changes one thing that is the operator's.
+fn drift(operator: &mut Operator, which: usize) {
+    let systems = &mut operator.systems;
+    let nth = |count: usize| (count > 0).then(|| which / 16 % count.max(1));
+    match which % 12 {
+        0 | 1 => {
+            let keys: Vec<ObjectKey> = systems.kubernetes.objects.keys().filter(|key| key.kind != "Namespace").cloned().collect();
+            if let Some(index) = nth(keys.len()) {
+                systems.kubernetes.remove(&keys[index]);
+            }
+        }
+        2 => {
+            let keys: Vec<ObjectKey> = systems.kubernetes.objects.keys().cloned().collect();
+            if let Some(index) = nth(keys.len()) {
+                let object = systems.kubernetes.objects.get_mut(&keys[index]).unwrap();
+                match keys[index].kind.as_str() {
+                    "Deployment" => object["spec"]["template"]["spec"]["containers"][0]["image"] = json!("evil:1"),
+                    "NetworkPolicy" => object["spec"]["podSelector"] = json!({"matchLabels": {"x": "y"}}),
+                    "RoleBinding" => object["subjects"] = json!([]),
+                    "Service" => object["spec"]["selector"] = json!({"app": "other"}),
+                    _ => {}
+                }
+            }
+        }
+        3 => {
+            let mut rows: Vec<_> = systems.postgres.tenants.values_mut().collect();
+            if let Some(row) = nth(rows.len()).and_then(|index| rows[index].observed.tenant.as_mut()) {
+                row.suspended = !row.suspended;
+                row.limits = json!({});
+            }
+        }
+        4 | 5 => {
+            let mut agents: Vec<_> =
+                systems.postgres.tenants.values_mut().flat_map(|rows| rows.observed.agents.values_mut()).collect();
+            if let Some(index) = nth(agents.len()) {
+                agents[index].role = "admin".to_owned();
+                agents[index].suspended = false;
+            }
+        }
+        6 => {
+            let mut keys: Vec<_> =
+                systems.postgres.tenants.values_mut().flat_map(|rows| rows.observed.api_keys.values_mut()).collect();
+            if let Some(index) = nth(keys.len()) {
+                keys[index][0].hmac = vec![0];
+            }
+        }
+        7 => {
+            let mut logins: Vec<_> =
+                systems.postgres.tenants.values_mut().filter_map(|rows| rows.observed.login.as_mut()).collect();
+            // One that is barred stays barred, whoever bars it.
+            if let Some(index) = nth(logins.len()) {
+                logins[index].connection_limit = -1;
+            }
+        }
+        8 => {
+            let mut users: Vec<_> = systems.kafka.iter_mut().flat_map(|kafka| kafka.users.values_mut()).collect();
+            if let Some(index) = nth(users.len()) {
+                users[index].prefixes.push("acb.".to_owned());
+            }
+        }
+        9 => {
+            let mut users: Vec<_> = systems.kafka.iter_mut().flat_map(|kafka| kafka.users.values_mut()).collect();
+            if let Some(index) = nth(users.len()) {
+                users[index].quota = Default::default();
+            }
+        }
+        10 => {
+            let mut topics: Vec<_> = systems.kafka.iter_mut().flat_map(|kafka| kafka.topics.values_mut()).collect();
+            if let Some(index) = nth(topics.len()) {
+                topics[index].retention_seconds = 1;
+            }
+        }
+        _ => {
+            let names: Vec<_> = systems.kafka.iter().flat_map(|kafka| kafka.topics.keys().cloned()).collect();
+            if let (Some(index), Some(kafka)) = (nth(names.len()), systems.kafka.as_mut()) {
+                kafka.topics.remove(&names[index]);
+            }
+        }
+    }
+}

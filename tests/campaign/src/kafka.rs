@@ -1,0 +1,81 @@
+//! Topics, users, ACLs and quotas, as the brokers keep them.
+
+use std::collections::BTreeMap;
+
+use acb_operator::{
+    effect::EffectError,
+    observed::{LoginState, ObservedKafka},
+    plan::{KafkaQuota, KafkaStep, SecretRef, TopicSpec},
+};
+
+use crate::kubernetes::Kubernetes;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct User {
+    /// The Secret whose password it has.
+    password: Option<u64>,
+    /// The prefixes of topics that it may use.
+    pub(crate) prefixes: Vec<String>,
+    pub(crate) quota: KafkaQuota,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kafka {
+    pub(crate) topics: BTreeMap<String, TopicSpec>,
+    pub(crate) users: BTreeMap<String, User>,
+}
+
+impl Kafka {
+    pub(crate) fn apply(&mut self, step: &KafkaStep, kubernetes: &Kubernetes) -> Result<(), EffectError> {
+        match step {
+            KafkaStep::EnsureTopic { topic } => {
+                let found = self.topics.get(&topic.name).map_or(0, |found| found.partitions);
+                if topic.partitions < found {
+                    return Err(EffectError::refused("Kafka", format!("{} has {found} partitions", topic.name)));
+                }
+                self.topics.insert(topic.name.clone(), topic.clone());
+            }
+            KafkaStep::EnsureUser { username, secret } => {
+                let password = kubernetes.secret(secret)?.serial;
+                self.users.entry(username.clone()).or_default().password = Some(password);
+            }
+            KafkaStep::EnsureAcls { username, prefix } => {
+                self.users.entry(username.clone()).or_default().prefixes = vec![prefix.clone()];
+            }
+            KafkaStep::EnsureQuota { username, quota } => self.users.entry(username.clone()).or_default().quota = *quota,
+            KafkaStep::RemoveUser { username } => {
+                self.users.remove(username);
+            }
+            KafkaStep::RemoveTopic { name } => {
+                self.topics.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is seen of the tenant with this user and prefix. Other tenants' topics are seen, too.
+    pub(crate) fn observe(&self, username: &str, prefix: &str, secret: &SecretRef, kubernetes: &Kubernetes) -> ObservedKafka {
+        let user = self.users.get(username);
+        let password = user.and_then(|user| user.password);
+        let login = |secret: Option<&SecretRef>| match secret.and_then(|secret| kubernetes.secrets.get(secret)) {
+            Some(found) if password == Some(found.serial) => LoginState::Works,
+            _ => LoginState::Refused,
+        };
+        let newest = login(Some(secret));
+        let before = secret.before();
+        ObservedKafka {
+            topics: self
+                .topics
+                .iter()
+                .filter(|(name, _)| name.starts_with(prefix))
+                .map(|(name, topic)| (name.clone(), topic.clone()))
+                .collect(),
+            user: newest,
+            previous: if newest == LoginState::Refused { login(before.as_ref()) } else { LoginState::Refused },
+            has_user: password.is_some(),
+            acls: user.is_some_and(|user| user.prefixes == [prefix]),
+            quota: user.map(|user| user.quota).unwrap_or_default(),
+            ..ObservedKafka::default()
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! A campaign against the operator's decisions: thousands of seeded histories of documents, with crashes, systems that are away and changes by
+//! others, on models of Kubernetes, PostgreSQL and Kafka. `docs/testing.md` says what is tried, and how a failure is replayed.
+#![cfg(test)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod documents;
+mod history;
+mod kafka;
+mod kubernetes;
+mod operator;
+mod postgres;
+mod properties;
+mod random;
+mod systems;

@@ -1,0 +1,83 @@
+//! The three systems, what was asked of them, and how they fail.
+
+use std::collections::BTreeSet;
+
+use acb_operator::{effect::EffectError, plan::Step};
+
+use crate::{kafka::Kafka, kubernetes::Kubernetes, postgres::Postgres};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum System {
+    Kubernetes,
+    Postgres,
+    Kafka,
+}
+
+impl System {
+    pub(crate) const ALL: [Self; 3] = [Self::Kubernetes, Self::Postgres, Self::Kafka];
+
+    fn of(step: &Step) -> Self {
+        match step {
+            Step::Kubernetes(_) => Self::Kubernetes,
+            Step::Postgres(_) => Self::Postgres,
+            Step::Kafka(_) => Self::Kafka,
+        }
+    }
+
+    pub(crate) fn away(self) -> EffectError {
+        EffectError::unavailable(format!("{self:?}"), "it is away")
+    }
+}
+
+/// Where the process that acts dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The step was not sent.
+    Before(usize),
+    /// It was carried out, and the answer is lost.
+    After(usize),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Systems {
+    pub(crate) kubernetes: Kubernetes,
+    pub(crate) postgres: Postgres,
+    pub(crate) kafka: Option<Kafka>,
+    pub(crate) away: BTreeSet<System>,
+    pub(crate) crash: Option<Crash>,
+    /// Steps that were carried out.
+    pub(crate) steps: usize,
+    /// The last of them.
+    pub(crate) log: Vec<String>,
+}
+
+impl Systems {
+    pub(crate) fn apply(&mut self, step: &Step) -> Result<(), EffectError> {
+        let lost = || EffectError::unavailable("the process", "it died");
+        if self.crash == Some(Crash::Before(self.steps)) {
+            self.crash = None;
+            return Err(lost());
+        }
+        let system = System::of(step);
+        if self.away.contains(&system) {
+            return Err(system.away());
+        }
+        match step {
+            Step::Kubernetes(step) => self.kubernetes.apply(step)?,
+            Step::Postgres(step) => self.postgres.apply(step, &self.kubernetes)?,
+            Step::Kafka(step) => match &mut self.kafka {
+                Some(kafka) => kafka.apply(step, &self.kubernetes)?,
+                None => panic!("a step for a Kafka that is not there: {step:?}"),
+            },
+        }
+        if self.log.len() < 400 {
+            self.log.push(format!("{}: {step:?}", self.steps).chars().take(240).collect());
+        }
+        self.steps += 1;
+        if self.crash == Some(Crash::After(self.steps - 1)) {
+            self.crash = None;
+            return Err(lost());
+        }
+        Ok(())
+    }
+}
