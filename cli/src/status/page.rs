@@ -95,6 +95,8 @@ impl TenantStatus {
             vec![pod.name.clone(), pod.phase.clone(), ready, restarts, age, pod.message.clone()]
         });
         output::table(&["POD", "PHASE", "READY", "RESTARTS", "AGE", "MESSAGE"], pods.collect())?;
+        heading("Context types")?;
+        output::table(&["NAME", "TOPIC", "PARTITIONS", "FROM", "UNWANTED FOR"], self.context_types())?;
         heading("Agents")?;
         output::table(&["NAME", "ROLE", "READY", "REASON", "MESSAGE"], self.agents.iter().map(agent).collect())?;
         heading("Credentials")?;
@@ -117,6 +119,17 @@ impl TenantStatus {
         }
         heading("Waits for")?;
         output::line(output::printable(&self.waits_for()))
+    }
+
+    fn context_types(&self) -> Vec<Vec<String>> {
+        let types = self.tenant.pointer("/status/contextTypes").and_then(Value::as_array);
+        let row = |found: &Value| {
+            let field = |name: &str| text(found, name).to_owned();
+            let partitions = found.pointer("/partitions").map(ToString::to_string).unwrap_or_default();
+            let unwanted = found.get("unwantedSince").and_then(Value::as_str).map_or_else(|| "-".to_owned(), since);
+            vec![field("/name"), field("/topic"), partitions, field("/origin"), unwanted]
+        };
+        types.into_iter().flatten().map(row).collect()
     }
 
     fn conditions(&self) -> Vec<Vec<String>> {

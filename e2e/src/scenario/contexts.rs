@@ -19,7 +19,7 @@ pub(super) fn run(world: &mut World) -> Result<()> {
         if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { wrong(said(&output)) }
     };
     let listed: Value = serde_json::from_str(&ok(&["get", "tn", "acme", "--cluster", "--output", "json"])?)?;
-    if listed["metadata"]["name"] != "acme" || !listed["status"]["endpoints"].is_object() {
+    if listed["metadata"]["name"] != "acme" || !listed["status"]["endpoints"][0]["address"].is_string() {
         return wrong(format!("acb get: {listed}"));
     }
     let agents = ok(&["get", "agt", "--cluster", "--namespace", "acb-acme"])?;
@@ -40,6 +40,12 @@ pub(super) fn run(world: &mut World) -> Result<()> {
         if !page.contains(part) {
             return wrong(format!("acb status, without {part:?}: {page}"));
         }
+    }
+    let orphans = ok(&["get", "orphans", "--cluster", "--service-account", "acb-system/acb-operator", "--output", "json"])?;
+    let orphans: Value = serde_json::from_str(&orphans)?;
+    if !orphans["lookedAt"].is_string() || orphans["away"] != serde_json::json!([]) || orphans["orphans"] != serde_json::json!([])
+    {
+        return wrong(format!("acb get orphans: {orphans}"));
     }
     let answers = agent_pod::start(world, "acme", "worker-a", "forwarded", &["reply", "--topic", "hail", "over here"])?;
     agent_pod::wait_running(world, &answers)?;

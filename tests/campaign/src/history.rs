@@ -62,11 +62,11 @@ fn quotas() -> Vec<Value> {
 }
 
 fn tenant(random: &mut Random) -> Name {
-    name("Tenant", "", *random.pick(&TENANTS))
+    name("Tenant", "", random.pick::<&str>(&TENANTS))
 }
 
 fn agent(random: &mut Random) -> Name {
-    name("Agent", &format!("acb-{}", random.pick(&TENANTS)), *random.pick(&AGENTS))
+    name("Agent", &format!("acb-{}", random.pick(&TENANTS)), random.pick::<&str>(&AGENTS))
 }
 
 fn quota(random: &mut Random) -> Name {

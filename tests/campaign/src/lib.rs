@@ -1,7 +1,7 @@
 //! A campaign against the operator's decisions: thousands of seeded histories of documents, with crashes, systems that are away and changes by
 //! others, on models of Kubernetes, PostgreSQL and Kafka. `docs/testing.md` says what is tried, and how a failure is replayed.
 #![cfg(test)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod documents;
 mod history;

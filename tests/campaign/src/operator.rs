@@ -96,7 +96,7 @@ impl Operator {
     fn pass(&mut self, space: &str) -> Result<(), Stopped> {
         let tenancy = self.documents.tenancy(space);
         let mut counted = tenancy.clone();
-        counted.quotas.retain(|quota| !quota.metadata.deletion_timestamp.is_some());
+        counted.quotas.retain(|quota| quota.metadata.deletion_timestamp.is_none());
         let census = Arc::new(Census::of(space, counted, &self.platform));
         let (leaving, staying): (Vec<Agent>, Vec<Agent>) =
             tenancy.agents.iter().cloned().partition(|agent| agent.metadata.deletion_timestamp.is_some());
@@ -114,7 +114,7 @@ impl Operator {
 
     fn tenant(&mut self, tenant: &Tenant, tenancy: &Tenancy, types: &mut BTreeSet<String>) -> Result<(), Stopped> {
         let at = name("Tenant", "", tenant.metadata.name.as_deref().unwrap());
-        if !tenant.metadata.deletion_timestamp.is_some() {
+        if tenant.metadata.deletion_timestamp.is_none() {
             self.documents.hold(&at);
         }
         let world = self.world(tenant, tenancy);
@@ -184,7 +184,7 @@ impl Operator {
             world.details.retain(|secret, _| spaces.contains(&secret.namespace.as_str()));
             world.secrets = world.details.keys().cloned().collect();
         }
-        let is_asked = !tenant.metadata.deletion_timestamp.is_some() && world.kubernetes.away().is_none();
+        let is_asked = tenant.metadata.deletion_timestamp.is_none() && world.kubernetes.away().is_none();
         let secret = |secrets: &BTreeSet<SecretRef>, of: &str| newest(secrets, &name.hub_namespace(), of);
         if systems.away.contains(&System::Postgres) {
             world.postgres = Read::Away(System::Postgres.away());
