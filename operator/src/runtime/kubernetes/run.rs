@@ -63,6 +63,10 @@ const SHORT_TERM: Duration = Duration::from_secs(10);
 /// After a term that was too short, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// How often it is looked for what can't be read.
+const UNREADABLE_EVERY: Duration = Duration::from_secs(1);
+/// The same, after a status was not written.
+const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 /// Scrapes are seldom closer.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 
@@ -223,6 +227,7 @@ impl Process {
         self.leading.send_replace(Some(Arc::clone(&cluster)));
         tokio::spawn(sessions::end_overlong(Arc::clone(&cluster), self.metrics.clone()));
         tokio::spawn(count_resources(Arc::clone(&cluster), self.metrics.clone()));
+        tokio::spawn(report_unreadable(Arc::clone(&cluster)));
         let waits = Waits { resync: self.config.resync, waiting: WAITING };
         let mut turns = Turns {
             tenancies: Arc::new(Tenancies::new(Arc::clone(&cluster) as _)),
@@ -235,7 +240,6 @@ impl Process {
         turns.touch(turns.fresh.clone());
         loop {
             self.pulse.beat();
-            self.report_unreadable(&cluster).await;
             turns.start();
             self.metrics.waits(turns.schedule.due(Instant::now()));
             // Also where nothing is due, so that a loop that stands still can be told from one that has nothing to do.
@@ -270,13 +274,21 @@ impl Process {
         }
         cluster.claim.close().await;
     }
+}
 
-    /// A resource that this version can't read is said to be so, and left alone.
-    async fn report_unreadable(&self, cluster: &Cluster) {
+/// What this version can't read is said to be so, and left alone. By a task of its own: an API server that refuses such a status, or does not
+/// answer, holds up nobody else's turn.
+async fn report_unreadable(cluster: Arc<Cluster>) {
+    loop {
+        let mut pause = UNREADABLE_EVERY;
         for (object, why) in cluster.cache.unreadable() {
-            if let Err(error) = report(cluster, &object, why).await {
+            if let Err(error) = report(&cluster, &object, why).await {
                 warn!(%object, %error, "the status of what can't be read is not written");
+                pause = REFUSED_AGAIN;
             }
+        }
+        if cluster.closing.run_until_cancelled(sleep(pause)).await.is_none() {
+            break;
         }
     }
 }
