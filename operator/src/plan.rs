@@ -328,6 +328,9 @@ pub struct ReplacedKey {
     pub overlap_seconds: u64,
 }
 
+/// Seconds of a retention without an end: a thousand years.
+pub const FOR_EVER: u64 = 31_557_600_000;
+
 /// A topic, on either bus.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

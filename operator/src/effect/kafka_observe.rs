@@ -93,7 +93,8 @@ async fn topics(
         let spec = TopicSpec {
             name: name.clone(),
             partitions: partitions.get(&name).copied().unwrap_or_default(),
-            retention_seconds: value("retention.ms").parse().map_or(0, |milliseconds: u64| milliseconds / 1000),
+            // Below zero, and what can't be read, is for ever: nobody takes it for over.
+            retention_seconds: value("retention.ms").parse().map_or(u64::MAX, |milliseconds: u64| milliseconds / 1000),
             cleanup: value("cleanup.policy").to_owned(),
             max_message_bytes: value("max.message.bytes").parse().unwrap_or_default(),
         };

@@ -47,6 +47,8 @@ pub struct ObservedTenant {
 pub struct RetiredTopic {
     /// Since when, in RFC 3339.
     pub since: String,
+    /// For how long it stays.
+    pub retention_seconds: u64,
     /// Whether its retention has passed since.
     pub is_over: bool,
 }
@@ -123,15 +125,16 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
     .fetch_all(&mut *transaction)
     .await?;
     observed.topics = topics.iter().map(topic_spec).collect::<Result<_, _>>()?;
-    let retired: Vec<(String, String, bool)> = sqlx::query_as(
-        "SELECT topic, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+    let retired: Vec<(String, String, i64, bool)> = sqlx::query_as(
+        "SELECT topic, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), retention_seconds,
                 since + make_interval(secs => retention_seconds) <= clock_timestamp()
          FROM acb.retired_topic WHERE tenant_id = $1",
     )
     .bind(id)
     .fetch_all(&mut *transaction)
     .await?;
-    observed.retired = retired.into_iter().map(|(topic, since, is_over)| (topic, RetiredTopic { since, is_over })).collect();
+    let marked = |(topic, since, seconds, is_over)| (topic, RetiredTopic { since, retention_seconds: number(seconds), is_over });
+    observed.retired = retired.into_iter().map(marked).collect();
     let name = format!("acb_t_{tenant_id}");
     let login: Option<(bool, i32)> =
         sqlx::query_as("SELECT rolcanlogin, rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = $1")

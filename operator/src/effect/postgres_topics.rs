@@ -4,21 +4,24 @@ use super::{
     EffectError,
     postgres::{PostgresEffect, tenant_bytes},
 };
+use crate::plan::FOR_EVER;
 
 /// Records that go at once: one may have 1 MiB.
 const RECORDS: i64 = 2_000;
 
 impl PostgresEffect {
-    /// The first time counts: repeating it begins nothing anew.
+    /// The first time counts: repeating it begins nothing anew, and may only make it longer.
     pub(super) async fn retire_topic(&self, tenant_id: &str, topic: &str, retention_seconds: u64) -> Result<(), EffectError> {
         let id = tenant_bytes(tenant_id)?;
         self.within(&format!("topic {topic}"), async |connection| {
             sqlx::query(
-                "INSERT INTO acb.retired_topic (tenant_id, topic, retention_seconds) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                "INSERT INTO acb.retired_topic AS retired (tenant_id, topic, retention_seconds) VALUES ($1, $2, $3)
+                 ON CONFLICT (tenant_id, topic) DO UPDATE
+                 SET retention_seconds = greatest(retired.retention_seconds, excluded.retention_seconds)",
             )
             .bind(&id)
             .bind(topic)
-            .bind(i64::try_from(retention_seconds).unwrap_or(i64::MAX).max(1))
+            .bind(i64::try_from(retention_seconds.clamp(1, FOR_EVER)).unwrap_or(i64::MAX))
             .execute(connection)
             .await
             .map(drop)

@@ -8,7 +8,7 @@ use acb_crds::{schema::Kind, tenant::ContextTypeStatus};
 
 use super::{World, validate::ValidatedTenant};
 use crate::{
-    plan::{KafkaStep, PostgresStep, Step, TopicSpec},
+    plan::{FOR_EVER, KafkaStep, PostgresStep, Step, TopicSpec},
     platform::Platform,
 };
 
@@ -39,6 +39,14 @@ pub(super) fn steps(tenant: &ValidatedTenant, world: &World, platform: &Platform
                 topic,
                 retention_seconds: spec.retention_seconds,
             })),
+            // Someone keeps it for longer since.
+            Some(retired) if retired.retention_seconds < spec.retention_seconds.min(FOR_EVER) => {
+                steps.push(Step::Postgres(PostgresStep::RetireTopic {
+                    tenant_id: tenant_id.clone(),
+                    topic,
+                    retention_seconds: spec.retention_seconds,
+                }));
+            }
             Some(retired) if !retired.is_over => {}
             Some(_) if platform.has_kafka() => steps.push(Step::Kafka(KafkaStep::RemoveTopic { name: topic })),
             Some(_) => steps.push(Step::Postgres(PostgresStep::RemoveTopic { tenant_id: tenant_id.clone(), topic })),

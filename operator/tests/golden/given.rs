@@ -125,8 +125,9 @@ pub(crate) fn apply(world: &mut tenant::World, plan: &Plan) {
             Step::Postgres(PostgresStep::EnsureTopic { topic, .. }) => {
                 world.postgres.known_mut().unwrap().topics.insert(topic.name.clone(), topic);
             }
-            Step::Postgres(PostgresStep::RetireTopic { topic, .. }) => {
-                world.postgres.known_mut().unwrap().retired.insert(topic, RetiredTopic::default());
+            Step::Postgres(PostgresStep::RetireTopic { topic, retention_seconds, .. }) => {
+                let retired = RetiredTopic { retention_seconds, ..RetiredTopic::default() };
+                world.postgres.known_mut().unwrap().retired.insert(topic, retired);
             }
             Step::Postgres(PostgresStep::ReviveTopic { topic, .. }) => {
                 world.postgres.known_mut().unwrap().retired.remove(&topic);

@@ -2,7 +2,13 @@
 
 use acb_crds::schema::Kind;
 use acb_operator::{
-    agent, condition::Reason, effect::postgres_observe::RetiredTopic, plan::Plan, platform::Platform, tenancy::Unreadable, tenant,
+    agent,
+    condition::Reason,
+    effect::postgres_observe::RetiredTopic,
+    plan::{FOR_EVER, Plan},
+    platform::Platform,
+    tenancy::Unreadable,
+    tenant,
 };
 
 use crate::given::{
@@ -37,7 +43,7 @@ fn refusal(world: &tenant::World, platform: &Platform) -> Option<(Reason, String
 }
 
 fn is_over(world: &mut tenant::World, topic: &str) {
-    let over = RetiredTopic { since: "2025-01-01T00:00:00Z".into(), is_over: true };
+    let over = RetiredTopic { since: "2025-01-01T00:00:00Z".into(), retention_seconds: FOR_EVER, is_over: true };
     let retired = &mut world.postgres.known_mut().unwrap().retired;
     assert!(retired.insert(topic.to_owned(), over).is_some(), "{topic} is not marked");
 }
@@ -86,6 +92,20 @@ fn a_topic_goes_once_its_retention_has_passed_since_nobody_asked_for_it() {
         assert!(world.postgres.known().unwrap().retired.is_empty(), "nothing is left of it");
         assert_eq!(publish(&mut world, &["t1"], &platform), Plan::default().to_string());
     }
+}
+
+#[test]
+fn a_topic_that_somebody_keeps_for_longer_is_not_over() {
+    let platform = kafka_platform();
+    let mut world = world(&platform);
+    publish(&mut world, &[], &platform);
+    let topics = &mut world.kafka.known_mut().unwrap().topics;
+    topics.get_mut("acb.acme.t0").unwrap().retention_seconds = u64::MAX;
+    let retired = world.postgres.known_mut().unwrap().retired.get_mut("acb.acme.t0").unwrap();
+    retired.is_over = true;
+    let text = publish(&mut world, &[], &platform);
+    assert!(text.contains("acb.acme.t0") && !text.contains("kafka topic acb.acme.t0"), "{text}");
+    assert_eq!(world.postgres.known().unwrap().retired["acb.acme.t0"].retention_seconds, u64::MAX);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use acb_operator::{
         postgres::{PostgresEffect, stored_key},
         postgres_observe::{LoginState, login_state, observe_tenant},
     },
-    plan::{AgentRow, PostgresStep},
+    plan::{AgentRow, FOR_EVER, PostgresStep},
 };
 use acb_testbed::{Postgres, Version};
 use serde_json::json;
@@ -205,6 +205,10 @@ async fn a_retired_topic_has_its_time(world: &World) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(earlier)).execute(&mut superuser).await.unwrap();
     tenant.apply(&retire(60)).await;
     assert!(observe_tenant(&pool, &tenant_id).await.unwrap().retired[&topic].is_over);
+    // Who keeps it for longer meanwhile, even for ever, is heard.
+    tenant.apply(&retire(u64::MAX)).await;
+    let longer = observe_tenant(&pool, &tenant_id).await.unwrap().retired[&topic].clone();
+    assert!(!longer.is_over && longer.retention_seconds == FOR_EVER, "{longer:?}");
     tenant.apply(&PostgresStep::ReviveTopic { tenant_id: tenant_id.clone(), topic: topic.clone() }).await;
     let observed = observe_tenant(&pool, &tenant_id).await.unwrap();
     assert!(observed.retired.is_empty() && observed.topics.contains_key(&topic));

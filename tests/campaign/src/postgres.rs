@@ -6,7 +6,7 @@ use acb_operator::{
     effect::{
         EffectError,
         postgres::StoredKey,
-        postgres_observe::{ObservedLogin, ObservedTenant, RetiredTopic},
+        postgres_observe::{ObservedLogin, ObservedTenant},
     },
     observed::LoginState,
     plan::{PostgresStep, SecretRef},
@@ -89,8 +89,9 @@ impl Postgres {
             PostgresStep::EnsureTopic { tenant_id, topic } => {
                 self.row(tenant_id)?.topics.insert(topic.name.clone(), topic.clone());
             }
-            PostgresStep::RetireTopic { tenant_id, topic, .. } => {
-                self.row(tenant_id)?.retired.insert(topic.clone(), RetiredTopic::default());
+            PostgresStep::RetireTopic { tenant_id, topic, retention_seconds } => {
+                let retired = self.row(tenant_id)?.retired.entry(topic.clone()).or_default();
+                retired.retention_seconds = retired.retention_seconds.max(*retention_seconds);
             }
             PostgresStep::ReviveTopic { tenant_id, topic } => {
                 self.row(tenant_id)?.retired.remove(topic);

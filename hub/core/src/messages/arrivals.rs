@@ -52,6 +52,12 @@ impl Arrivals {
         }
     }
 
+    /// Whether somebody waits for what comes to one of these addresses.
+    pub(super) fn awaits<'a>(&self, mut addresses: impl Iterator<Item = &'a MailboxAddress>) -> bool {
+        let waiting = self.lock();
+        !waiting.by_address.is_empty() && addresses.any(|address| waiting.by_address.contains_key(address))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,6 +109,8 @@ mod tests {
         let group = MailboxAddress::Group("pair".to_owned());
         let wait = arrivals.wait(vec![MailboxAddress::All, group.clone()]).unwrap();
         assert!(wait.came().now_or_never().is_none());
+        assert!(arrivals.awaits([&group].into_iter()));
+        assert!(!arrivals.awaits([&MailboxAddress::Group("other".to_owned())].into_iter()));
         arrivals.tell(&[MailboxAddress::Group("other".to_owned()), group.clone(), group]);
         assert!(wait.came().now_or_never().is_some());
         assert!(wait.came().now_or_never().is_none());

@@ -1,7 +1,7 @@
 //! Writes the mailbox index behind the log. Every replica tries; whoever moves the checkpoint first has written the rows, and the
 //! others drop theirs.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, pin::pin, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 
@@ -69,21 +69,32 @@ pub(super) async fn run(
         from.into_iter().map(|checkpoint| Behind { checkpoint, next: checkpoint, rows: VecDeque::new() }).collect();
     let mut batch = Vec::new();
     loop {
-        let waiting: usize = partitions.iter().map(|partition| partition.rows.len()).sum();
         let idle = partitions.iter().all(|partition| partition.next <= partition.checkpoint);
         if idle {
             tokio::select! {
                 () = parts.lifecycle.stop.cancelled() => return,
                 count = work.recv_many(&mut batch, MAX_BATCH) => if count == 0 { return },
             }
-            parts.index.arrivals.tell(&take(&mut partitions, &mut batch));
             // Gathers what comes at about the same time, unless somebody waits for it.
-            tokio::select! {
-                () = parts.lifecycle.stop.cancelled() => return,
-                () = parts.index.wanted.notified() => {}
-                () = tokio::time::sleep(parts.config.index_every) => {}
+            let mut until = pin!(tokio::time::sleep(parts.config.index_every));
+            let mut gathered = 0;
+            loop {
+                let rows = batch.iter().filter_map(|work| work.row.as_ref());
+                let is_awaited = parts.index.arrivals.awaits(rows.map(|row| &row.address));
+                gathered += batch.len();
+                parts.index.arrivals.tell(&take(&mut partitions, &mut batch));
+                if is_awaited || gathered >= MAX_WAITING {
+                    break;
+                }
+                tokio::select! {
+                    () = parts.lifecycle.stop.cancelled() => return,
+                    () = parts.index.wanted.notified() => break,
+                    () = &mut until => break,
+                    count = work.recv_many(&mut batch, MAX_BATCH) => if count == 0 { return },
+                }
             }
         }
+        let waiting: usize = partitions.iter().map(|partition| partition.rows.len()).sum();
         while waiting + batch.len() < MAX_WAITING {
             match work.try_recv() {
                 Ok(item) => batch.push(item),

@@ -22,6 +22,13 @@ fn complaint(deployment: &Value) -> Option<String> {
     conditions.iter().find(bad).map(|condition| text(condition, "message"))
 }
 
+/// Whether its newest revision has not been there as a whole yet: pods that start are no trouble.
+fn is_progressing(deployment: &Value) -> bool {
+    let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let mut progressing = conditions.filter(|condition| condition["type"] == "Progressing");
+    progressing.next().is_some_and(|condition| condition["status"] == "True" && condition["reason"] != "NewReplicaSetAvailable")
+}
+
 /// What a Deployment says of its replicas.
 pub(super) fn observed(deployment: Option<&Value>) -> ObservedHub {
     let Some(deployment) = deployment else {
@@ -34,7 +41,8 @@ pub(super) fn observed(deployment: Option<&Value>) -> ObservedHub {
     let newest = of("readyReplicas").min(updated);
     let rolled_out = seen && newest >= wanted && replicas <= updated;
     let complaint = complaint(deployment);
-    let rolling = !rolled_out && complaint.is_none() && (!seen || updated < wanted || replicas > updated);
+    let rolling =
+        !rolled_out && complaint.is_none() && (!seen || updated < wanted || replicas > updated || is_progressing(deployment));
     let why = complaint.map(|why| format!("; {why}")).unwrap_or_default();
     let lacks = format!("the hub has {} of {wanted} replicas ready{why}", newest.min(wanted));
     let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);

@@ -77,7 +77,8 @@ impl KubernetesObjects {
                 Some(known) => self.write_finalizer(key, &known, finalizer, wanted).await,
                 None => Ok(()),
             };
-            if !self.is_late(key, &written, attempt).await {
+            let is_another = || !wanted && self.same(key, &first).is_some_and(|now| !is_aside(Some(&first), &now));
+            if !self.is_late(key, &written, attempt).await || is_another() {
                 return written.map_err(Into::into);
             }
             attempt += 1;
@@ -294,7 +295,11 @@ impl Objects for KubernetesObjects {
         loop {
             let known = self.cache.get(&key);
             let written = self.write(&key, &object, known.as_deref(), attempt == 0).await;
-            if !self.is_late(&key, &written, attempt).await {
+            // What another wrote may be a newer leader's: this plan knows nothing of it, and is made again of what is there now.
+            let is_another = || {
+                self.cache.get(&key).is_some_and(|now| !is_aside(known.as_deref(), &now) && difference::differs(&object, &now))
+            };
+            if !self.is_late(&key, &written, attempt).await || is_another() {
                 return written.map_err(refused);
             }
             follow_replicas(&mut object, known.as_deref(), self.cache.get(&key).as_deref());
@@ -332,4 +337,25 @@ impl Objects for KubernetesObjects {
         self.fence.check(Duration::ZERO)?;
         self.secrets.create(secret, &data, asked).await
     }
+}
+
+/// Whether an object changed only in what no decision is about: its status, and the replicas that an autoscaler sets.
+fn is_aside(before: Option<&Value>, now: &Value) -> bool {
+    let decided = |object: &Value| {
+        let mut object = object.clone();
+        let Some(fields) = object.as_object_mut() else { return object };
+        fields.remove("status");
+        let metadata = fields.remove("metadata").unwrap_or_default();
+        let own = |annotations: &Value| {
+            let own = annotations.as_object().into_iter().flatten().filter(|(name, _)| name.starts_with("acb.dev/"));
+            own.map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>()
+        };
+        fields.insert("labels".to_owned(), metadata["labels"].clone());
+        fields.insert("annotations".to_owned(), Value::Object(own(&metadata["annotations"])));
+        if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove("replicas");
+        }
+        object
+    };
+    before.is_some_and(|before| decided(before) == decided(now))
 }
