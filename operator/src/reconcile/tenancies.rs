@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use acb_crds::{
     Agent, Condition, Quota, Tenant,
-    names::FINALIZER,
+    names::{FINALIZER, TenantName},
     schema::{Kind, ObjectRef},
     tenant::DeletionPolicy,
 };
@@ -170,15 +170,16 @@ impl Tenancies {
     /// is known who rolls.
     fn take_turn(&self, tenant: &Tenant, decision: &Decision, world: &tenant::World) -> Option<Wait> {
         let platform = self.runtime.platform();
+        // Of the hub alone: a spec that is refused does not say that what was begun came up.
+        let rolls = tenant.spec.suspend != Some(true)
+            && !world.rolled_out
+            && TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default())
+                .is_ok_and(|name| tenant::rollout::is_of_platform(&name, world));
         let stage = match decision {
+            Decision::TakeDown { .. } => Some(RollStage::Settled),
             Decision::Converge { tenant, .. } if tenant::rollout::is_due(tenant, world, platform) => Some(RollStage::Due),
-            Decision::Converge { tenant, .. }
-                if tenant::rollout::is_of_platform(tenant, world) && !world.rolled_out && !tenant.suspended =>
-            {
-                Some(RollStage::Rolling)
-            }
-            Decision::Converge { .. } | Decision::TakeDown { .. } => Some(RollStage::Settled),
-            // What is wrong with it does not say that what was begun came up.
+            _ if rolls => Some(RollStage::Rolling),
+            Decision::Converge { .. } => Some(RollStage::Settled),
             Decision::Refused { .. } | Decision::Open { .. } => None,
         };
         // Of a hub that can't be seen nothing is new.

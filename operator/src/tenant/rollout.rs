@@ -2,7 +2,7 @@
 //! change of the Tenant's own is held up by nobody. What is wanted is compared with what was applied last, and never with what is found: a
 //! foreign hand's change is no roll, and is set right at once. Pure.
 
-use acb_crds::names::objects;
+use acb_crds::names::{TenantName, objects};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -70,8 +70,8 @@ fn is_own(tenant: &ValidatedTenant, world: &World, found: &Value) -> bool {
     annotation(found, MADE_FROM).is_some_and(|made_from| made_from != own(tenant)) || is_rotating(tenant, world)
 }
 
-fn planned<'a>(tenant: &ValidatedTenant, world: &'a World) -> Option<&'a Value> {
-    world.objects.get(&ObjectKey::new("apps/v1", "Deployment", &tenant.name.hub_namespace(), objects::HUB))
+fn planned<'a>(name: &TenantName, world: &'a World) -> Option<&'a Value> {
+    world.objects.get(&ObjectKey::new("apps/v1", "Deployment", &name.hub_namespace(), objects::HUB))
 }
 
 fn annotation<'a>(found: &'a Value, name: &str) -> Option<&'a str> {
@@ -123,7 +123,7 @@ fn is_other(wanted: &Value, found: &Value) -> bool {
 #[must_use]
 pub fn is_due(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> bool {
     // What starts for the first time takes nobody's agents away.
-    let Some(found) = planned(tenant, world) else { return false };
+    let Some(found) = planned(&tenant.name, world) else { return false };
     if is_own(tenant, world, found) || lacks_secret(found, tenant, world, platform) {
         return false;
     }
@@ -133,8 +133,8 @@ pub fn is_due(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> b
 
 /// Whether the newest revision of the hub came from the platform, and was not seen everywhere yet.
 #[must_use]
-pub fn is_of_platform(tenant: &ValidatedTenant, world: &World) -> bool {
-    let found = planned(tenant, world);
+pub fn is_of_platform(name: &TenantName, world: &World) -> bool {
+    let found = planned(name, world);
     found.and_then(|found| annotation(found, ROLLED_BY)) == Some(PLATFORM)
 }
 
@@ -171,7 +171,7 @@ fn is_both(deployment: &Value, found: &Value, tenant: &ValidatedTenant, world: &
 
 /// Writes down what the Deployment was made from, and whose change it is.
 pub(super) fn mark(deployment: &mut Value, tenant: &ValidatedTenant, world: &World) {
-    let by = match planned(tenant, world) {
+    let by = match planned(&tenant.name, world) {
         None => TENANT,
         Some(found) => {
             let before = annotation(found, ROLLED_BY).unwrap_or(TENANT);
@@ -198,7 +198,7 @@ pub(super) fn mark(deployment: &mut Value, tenant: &ValidatedTenant, world: &Wor
 /// The Deployment while its hub waits for its turn: pods as they were applied last, so that what a foreign hand changed in them goes, and all
 /// else as it is wanted now. `None` where it was not written down how they were.
 pub(super) fn as_applied(mut deployment: Value, tenant: &ValidatedTenant, world: &World) -> Option<Value> {
-    let found = planned(tenant, world)?;
+    let found = planned(&tenant.name, world)?;
     deployment["spec"]["template"] = applied(found).filter(Value::is_object)?;
     let annotations = found.pointer("/metadata/annotations").and_then(Value::as_object).into_iter().flatten();
     let ours = annotations.filter(|(name, _)| name.starts_with(OURS));

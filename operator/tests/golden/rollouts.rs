@@ -23,7 +23,7 @@ fn is_due(tenant: &Tenant, world: &tenant::World, platform: &Platform) -> bool {
 }
 
 fn is_of_platform(tenant: &Tenant, world: &tenant::World, platform: &Platform) -> bool {
-    rollout::is_of_platform(&validated(tenant, world, platform), world)
+    rollout::is_of_platform(&validated(tenant, world, platform).name, world)
 }
 
 /// One look.
