@@ -44,15 +44,15 @@ pub mod objects {
     pub const TENANT_ADMINS: &str = "acb-tenant-admins";
 }
 
-/// The label of a Tenant with the wave in which changes of the platform come to it: a whole number, 0 where it has none. Lower ones come first.
-pub const ROLLOUT_WAVE: &str = "acb.dev/rollout-wave";
-
-/// What people ask for with an annotation, because it is done once or only after a mishap.
+/// What people ask for with an annotation, because it is done once, only after a mishap, or is no affair of the spec.
 pub mod annotations {
     /// On a Tenant: the id of an earlier Tenant of its name, whose data it takes over.
     pub const ADOPT: &str = "acb.dev/adopt";
     /// On a Tenant or an Agent: a value that was not seen before replaces its credentials once.
     pub const ROTATE: &str = "acb.dev/rotate";
+    /// On a Tenant: the wave in which changes of the platform come to it, a whole number, 0 where it has none. Lower ones come first. No label:
+    /// the value of one can't begin with a minus.
+    pub const ROLLOUT_WAVE: &str = "acb.dev/rollout-wave";
     /// On a Tenant: its own name lets `deletionPolicy` become `Delete`, where the data was to be retained before.
     pub const CONFIRM_DELETE: &str = "acb.dev/confirm-delete";
     /// On a Tenant or an Agent that is being deleted: its own name lets it go although something of it could not be taken down.

@@ -47,6 +47,13 @@ pub(crate) fn marked(mut object: Value) -> Value {
     object
 }
 
+/// Whether `found` was applied as something other than `wanted`, which is not marked yet.
+#[must_use]
+pub(crate) fn is_of_another(wanted: &Value, found: &Value) -> bool {
+    let mark = |object: &Value| object["metadata"]["annotations"][APPLIED].clone();
+    mark(found) != mark(&marked(wanted.clone()))
+}
+
 /// Whether `found` lacks anything of `wanted`, or has what nobody but ACB may give it. What else it has is not ours, but for lists: those
 /// are as they are wanted, or not.
 #[must_use]

@@ -74,8 +74,8 @@ pub struct Member {
 /// Why a tenant waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// So many were not looked at yet: one of them may roll already, or come first.
-    Unseen(usize),
+    /// So many were not looked at yet, this one first of all: one of them may roll already, or come first.
+    Unseen(usize, String),
     /// A tenant of an earlier wave rolls, waits, or did not come up.
     Wave(i64, String),
     /// So many roll, which are as many as may.
@@ -85,7 +85,7 @@ pub enum Wait {
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unseen(count) => write!(f, "{count} tenants are looked at first"),
+            Self::Unseen(count, tenant) => write!(f, "{count} tenants are looked at first, such as {tenant}"),
             Self::Wave(wave, tenant) => write!(f, "wave {wave} comes first, and tenant {tenant} of it is not through"),
             Self::Full(count) => write!(f, "{count} tenants roll now, and no more do at a time (rollout.maxConcurrentTenants)"),
         }
@@ -97,13 +97,13 @@ impl fmt::Display for Wait {
 /// # Errors
 /// What it waits for.
 pub fn turn(name: &str, members: &BTreeMap<String, Member>, most: MaxConcurrent) -> Result<(), Wait> {
-    let Some(own) = members.get(name) else { return Err(Wait::Unseen(1)) };
+    let Some(own) = members.get(name) else { return Err(Wait::Unseen(1, name.to_owned())) };
     if own.stage == Some(Stage::Rolling) {
         return Ok(());
     }
-    let unseen = members.values().filter(|member| member.stage.is_none()).count();
-    if unseen > 0 {
-        return Err(Wait::Unseen(unseen));
+    let mut unseen = members.iter().filter(|(_, member)| member.stage.is_none()).map(|(name, _)| name);
+    if let Some(first) = unseen.next() {
+        return Err(Wait::Unseen(1 + unseen.count(), first.clone()));
     }
     let earlier = members.iter().filter(|(_, other)| other.wave < own.wave && other.stage != Some(Stage::Settled));
     if let Some((first, other)) = earlier.min_by_key(|(_, other)| other.wave) {
@@ -160,8 +160,8 @@ mod tests {
     fn nobody_begins_before_everybody_was_looked_at() {
         let most = MaxConcurrent::Percent(100);
         let all = members(&[("a", 0, Some(Due)), ("b", 0, None), ("c", 3, Some(Rolling))]);
-        assert_eq!((turn("a", &all, most), turn("c", &all, most)), (Err(Wait::Unseen(1)), Ok(())));
-        assert_eq!(turn("unknown", &all, most), Err(Wait::Unseen(1)));
+        assert_eq!((turn("a", &all, most), turn("c", &all, most)), (Err(Wait::Unseen(1, "b".to_owned())), Ok(())));
+        assert_eq!(turn("unknown", &all, most), Err(Wait::Unseen(1, "unknown".to_owned())));
     }
 
     #[test]

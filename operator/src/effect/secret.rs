@@ -24,6 +24,8 @@ const LEAF_LIFE: Duration = Duration::days(90);
 const LEAF_REPLACED: Duration = Duration::days(60);
 /// Earlier or later by so much, by the tenant: those whose leaves were made on one day don't all roll on one day.
 const LEAF_JITTER: Duration = Duration::days(5);
+/// A leaf of this age waits for no turn: its replacement was due for ten days.
+const LEAF_OVERDUE: Duration = Duration::days(75);
 /// Tokens of a key that was replaced are taken for so long: their hour, and what it takes until every replica signs with the new one.
 const PREVIOUS_KEY_LIFE: Duration = Duration::hours(2);
 /// Certificates are valid from a little earlier, for clocks that are behind ours.
@@ -76,6 +78,11 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
 /// Whether a tenant's leaf that was made then (RFC 3339) is to be replaced. One of unknown age is not.
 pub(crate) fn is_leaf_old(made: &str, id: TenantId, now: OffsetDateTime) -> bool {
     OffsetDateTime::parse(made, &Rfc3339).is_ok_and(|made| now - made >= LEAF_REPLACED + jitter(id))
+}
+
+/// Whether a leaf that was made then is to be replaced without waiting for a turn.
+pub(crate) fn is_leaf_overdue(made: &str, now: OffsetDateTime) -> bool {
+    OffsetDateTime::parse(made, &Rfc3339).is_ok_and(|made| now - made >= LEAF_OVERDUE)
 }
 
 /// From `-LEAF_JITTER` to `LEAF_JITTER`, always the same of one tenant.
@@ -200,6 +207,8 @@ mod tests {
         }
         assert!(LEAF_REPLACED + LEAF_JITTER + Duration::days(25) <= LEAF_LIFE);
         assert!(!is_leaf_old("", id("0000"), after(1000)), "of unknown age");
+        assert!(!is_leaf_overdue(made, after(74)) && is_leaf_overdue(made, after(76)) && !is_leaf_overdue("", after(1000)));
+        assert!(LEAF_REPLACED + LEAF_JITTER < LEAF_OVERDUE && LEAF_OVERDUE < LEAF_LIFE);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use acb_crds::{Tenant, names::ROLLOUT_WAVE};
+use acb_crds::{Tenant, names::annotations::ROLLOUT_WAVE};
 
 use crate::{
     rollout::{self, MaxConcurrent, Member, Stage, Wait},
@@ -30,8 +30,8 @@ pub(crate) struct Looked {
 
 /// The wave of a Tenant: 0 where it does not say a number.
 fn wave(tenant: &Tenant) -> i64 {
-    let label = tenant.metadata.labels.as_ref().and_then(|labels| labels.get(ROLLOUT_WAVE));
-    label.and_then(|label| label.parse().ok()).unwrap_or_default()
+    let annotation = tenant.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROLLOUT_WAVE));
+    annotation.and_then(|wave| wave.trim().parse().ok()).unwrap_or_default()
 }
 
 fn name(tenant: &Tenant) -> &str {
@@ -39,8 +39,9 @@ fn name(tenant: &Tenant) -> &str {
 }
 
 impl Rollouts {
-    /// One was looked at, and is at `stage`. What is due rolls from now on, where it may.
-    pub(crate) fn look(&self, tenant: &Tenant, stage: Stage, all: &[Tenant], most: MaxConcurrent) -> Looked {
+    /// One was looked at, and is at `stage`. What is due rolls from now on, where it may. `None`: that could not be told, and it is where it was
+    /// before; one of which nothing was known holds nobody up.
+    pub(crate) fn look(&self, tenant: &Tenant, stage: Option<Stage>, all: &[Tenant], most: MaxConcurrent) -> Looked {
         // One whose name can't be one is never looked at, and waited for by nobody.
         let there = all.iter().filter(|tenant| tenancy::namespace(tenant).is_some());
         let there: BTreeMap<&str, &Tenant> = there.map(|tenant| (name(tenant), tenant)).collect();
@@ -51,6 +52,8 @@ impl Rollouts {
         }
         let own = name(tenant);
         let Some(before) = members.get(own).map(|member| member.stage) else { return Looked::default() };
+        let is_judged = stage.is_some();
+        let stage = stage.or(before).unwrap_or(Stage::Settled);
         let set = |members: &mut BTreeMap<String, Member>, stage| {
             if let Some(member) = members.get_mut(own) {
                 member.stage = Some(stage);
@@ -61,7 +64,7 @@ impl Rollouts {
         if stage != Stage::Due || before != Some(Stage::Rolling) {
             set(&mut members, stage);
         }
-        if members.get(own).is_some_and(|member| member.stage == Some(Stage::Due)) {
+        if is_judged && members.get(own).is_some_and(|member| member.stage == Some(Stage::Due)) {
             match rollout::turn(own, &members, most) {
                 Ok(()) => set(&mut members, Stage::Rolling),
                 Err(wait) => waits = Some(wait),
@@ -86,7 +89,7 @@ mod tests {
     use super::{Stage::*, *};
 
     fn tenant(name: &str, wave: &str) -> Tenant {
-        let metadata = json!({"name": name, "uid": name, "labels": {ROLLOUT_WAVE: wave}});
+        let metadata = json!({"name": name, "uid": name, "annotations": {ROLLOUT_WAVE: wave}});
         let tenant =
             json!({"apiVersion": acb_crds::API_VERSION, "kind": "Tenant", "metadata": metadata, "spec": {"tier": "Free"}});
         serde_json::from_value(tenant).unwrap()
@@ -97,10 +100,10 @@ mod tests {
         let all = [tenant("canary", "-1"), tenant("b", "no number"), tenant("c", "0"), tenant("z", "7")];
         let (rollouts, most) = (Rollouts::default(), MaxConcurrent::Count(1));
         let look = |index: usize, stage: Stage| {
-            let looked = rollouts.look(&all[index], stage, &all, most);
+            let looked = rollouts.look(&all[index], Some(stage), &all, most);
             (looked.waits.map(|wait| wait.to_string()).unwrap_or_default(), looked.wake.into_iter().collect::<Vec<_>>())
         };
-        assert!(look(1, Due).0.contains("looked at first"));
+        assert_eq!(look(1, Due).0, "3 tenants are looked at first, such as c");
         look(2, Due);
         look(0, Due);
         // The last one that was looked at: now it is known whose turn it is.
@@ -123,8 +126,25 @@ mod tests {
     fn one_that_is_gone_is_waited_for_by_nobody() {
         let all = [tenant("one", "0"), tenant("two", "1")];
         let (rollouts, most) = (Rollouts::default(), MaxConcurrent::Count(1));
-        rollouts.look(&all[0], Rolling, &all, most);
-        assert!(rollouts.look(&all[1], Due, &all, most).waits.is_some());
-        assert_eq!(rollouts.look(&all[1], Due, &all[1..], most).waits, None);
+        rollouts.look(&all[0], Some(Rolling), &all, most);
+        assert!(rollouts.look(&all[1], Some(Due), &all, most).waits.is_some());
+        assert_eq!(rollouts.look(&all[1], Some(Due), &all[1..], most).waits, None);
+    }
+
+    #[test]
+    fn one_that_could_not_be_judged_is_where_it_was() {
+        let all = [tenant("canary", "-1"), tenant("b", "0"), tenant("broken", "0")];
+        let (rollouts, most) = (Rollouts::default(), MaxConcurrent::Count(9));
+        rollouts.look(&all[2], None, &all, most);
+        rollouts.look(&all[0], Some(Rolling), &all, most);
+        let waits = |looked: Looked| looked.waits.is_some();
+        assert!(waits(rollouts.look(&all[1], Some(Due), &all, most)));
+        assert_eq!(rollouts.look(&all[0], None, &all, most), Looked::default());
+        assert!(waits(rollouts.look(&all[1], Some(Due), &all, most)), "the canary is not through");
+        rollouts.look(&all[0], Some(Settled), &all, most);
+        assert!(!waits(rollouts.look(&all[1], Some(Due), &all, most)), "of the broken one nothing is known");
+        rollouts.look(&all[0], Some(Due), &all, MaxConcurrent::Count(1));
+        rollouts.look(&all[0], None, &all, most);
+        assert!(waits(rollouts.look(&all[0], Some(Due), &all, MaxConcurrent::Count(1))), "it did not begin meanwhile");
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use acb_crds::{
     Agent, Condition, Quota, Tenant,
-    names::FINALIZER,
+    names::{FINALIZER, TenantName},
     schema::{Kind, ObjectRef},
     tenant::DeletionPolicy,
 };
@@ -102,7 +102,7 @@ impl Tenancies {
             // Whose it is, it is: nothing in it is taken for nobody's.
             debug!(namespace, tenant = tenant.metadata.name, "left alone: this version can't read its Tenant");
             for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
-                self.look(tenant, RollStage::Settled, everything);
+                self.look(tenant, None, everything);
             }
             return Turn::Settled;
         }
@@ -142,13 +142,13 @@ impl Tenancies {
     ) -> Result<Turn, EffectError> {
         let object = reference(Kind::Tenant, &tenant.metadata);
         if self.runtime.is_refused(&object) {
-            self.look(tenant, RollStage::Settled, tenancy);
+            self.look(tenant, None, tenancy);
             return Ok(Turn::Settled);
         }
         if !is_leaving(&tenant.metadata)
             && let Err(error) = self.runtime.hold(&object).await
         {
-            self.look(tenant, RollStage::Settled, tenancy);
+            self.look(tenant, None, tenancy);
             return self.say_failure(&object, &tenant.metadata, &tenant.status, &error).await;
         }
         let mut world = self.fetch(tenant, tenancy, database).await;
@@ -170,20 +170,23 @@ impl Tenancies {
     /// is known who rolls.
     fn take_turn(&self, tenant: &Tenant, decision: &Decision, world: &tenant::World) -> Option<Wait> {
         let platform = self.runtime.platform();
+        // Of the hub alone: a spec that is refused does not say that what was begun came up.
+        let rolls = tenant.spec.suspend != Some(true)
+            && !world.rolled_out
+            && TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default())
+                .is_ok_and(|name| tenant::rollout::is_of_platform(&name, world));
         let stage = match decision {
-            Decision::Converge { tenant, .. } if tenant::rollout::is_due(tenant, world, platform) => RollStage::Due,
-            Decision::Converge { tenant, .. }
-                if tenant::rollout::is_of_platform(tenant, world) && !world.rolled_out && !tenant.suspended =>
-            {
-                RollStage::Rolling
-            }
-            _ => RollStage::Settled,
+            Decision::TakeDown { .. } => Some(RollStage::Settled),
+            Decision::Converge { tenant, .. } if tenant::rollout::is_due(tenant, world, platform) => Some(RollStage::Due),
+            _ if rolls => Some(RollStage::Rolling),
+            Decision::Converge { .. } => Some(RollStage::Settled),
+            Decision::Refused { .. } | Decision::Open { .. } => None,
         };
         // Of a hub that can't be seen nothing is new.
         if world.kubernetes.away().is_some() { None } else { self.look(tenant, stage, &world.tenancy) }
     }
 
-    fn look(&self, tenant: &Tenant, stage: RollStage, tenancy: &Tenancy) -> Option<Wait> {
+    fn look(&self, tenant: &Tenant, stage: Option<RollStage>, tenancy: &Tenancy) -> Option<Wait> {
         let looked = self.rollouts.look(tenant, stage, &tenancy.tenants, self.runtime.platform().rollout);
         self.runtime.wake(looked.wake);
         looked.waits

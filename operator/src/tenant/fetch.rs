@@ -80,8 +80,9 @@ pub async fn fetch(tenant: &Tenant, tenancy: Tenancy, sources: &Sources<'_>, pla
     let (identity, away) = identify(tenant, &world.tenancy, sources.objects, pool).await;
     let id = identity.id;
     world.identity = Some(identity);
-    world.rolled_out = sources.hubs.is_rolled_out(&name);
     world.kubernetes = fetch_objects(&mut world, tenant, (&name, id), sources.objects, platform).await.into();
+    // After the objects: what is told of an earlier revision must not be taken for the one that was read.
+    world.rolled_out = sources.hubs.is_rolled_out(&name);
     let postgres = match (away, &sources.postgres) {
         (Some(why), _) => Err(why),
         (None, Err(why)) => Err(why.clone()),
@@ -116,7 +117,12 @@ async fn fetch_objects(
         let secrets = found.iter().filter_map(|(key, found)| Some((key.secret_ref()?, SecretDetails::of(found))));
         world.details.extend(secrets);
         world.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
-        world.outdated.extend(found.iter().filter(|(_, found)| is_old_leaf(found, id)).filter_map(|(key, _)| key.secret_ref()));
+        let leaves = |is_meant: fn(&str, TenantId, OffsetDateTime) -> bool| {
+            let meant = found.iter().filter(move |(_, found)| is_leaf(found, id, is_meant));
+            meant.filter_map(|(key, _)| key.secret_ref()).collect::<Vec<_>>()
+        };
+        world.outdated.extend(leaves(secret::is_leaf_old));
+        world.overdue.extend(leaves(|made, _, now| secret::is_leaf_overdue(made, now)));
         world.objects.extend(found.into_iter().filter(|(key, _)| key.kind != "Secret"));
     }
     Ok(())
@@ -186,11 +192,11 @@ async fn rows_of_id(pool: Result<&Pool, EffectError>, id: TenantId) -> Result<Op
         .map_err(|error| failed(&format!("looking for the data of id {id}"), &error))
 }
 
-/// A hub's certificate that will not last much longer.
-fn is_old_leaf(secret: &Value, id: TenantId) -> bool {
+/// A hub's certificate whose age is meant.
+fn is_leaf(secret: &Value, id: TenantId, is_meant: fn(&str, TenantId, OffsetDateTime) -> bool) -> bool {
     let text = |pointer: &str| secret.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let is_leaf = text("/kind") == "Secret" && text("/metadata/name").starts_with(&format!("{}-", objects::HUB_TLS));
-    is_leaf && secret::is_leaf_old(text("/metadata/creationTimestamp"), id, OffsetDateTime::now_utc())
+    is_leaf && is_meant(text("/metadata/creationTimestamp"), id, OffsetDateTime::now_utc())
 }
 
 /// Where a tenant logs in.

@@ -25,6 +25,9 @@ const TLS_FOR: &str = "acb.dev/tls-for";
 /// The annotation of the Deployment with the addresses of a load balancer that the certificate was made for.
 const TLS_ADDRESSES: &str = "acb.dev/tls-addresses";
 
+/// The annotation of the pods with a digest of `hub.json`.
+pub(super) const CONFIG_DIGEST: &str = "acb.dev/config";
+
 /// `hub.json`. A struct rather than JSON, so that its text is always the same.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,6 +53,12 @@ fn tls_digest(authority: &SecretRef, names: &[String]) -> String {
 
 fn annotation<'a>(found: &'a Value, name: &str) -> Option<&'a str> {
     found.pointer("/metadata/annotations").and_then(|annotations| annotations.get(name)).and_then(Value::as_str)
+}
+
+/// Whether the certificate in use was made for fewer addresses than the hub is to be reached by.
+pub(super) fn lacks_address(found: &Value, secrets: &HubSecrets) -> bool {
+    let known = annotation(found, TLS_ADDRESSES).unwrap_or_default();
+    secrets.tls_addresses.iter().any(|address| !known.split(',').any(|known| known == address))
 }
 
 /// The newest generation of each Secret; the next where that no longer serves, where a rotation was asked for, or where the one that the Deployment was made with is gone:
@@ -268,7 +277,7 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
     }
     let mut pod_annotations = json!(template.annotations);
     // A hub reads its configuration once: a change rolls it.
-    pod_annotations["acb.dev/config"] = json!(hex::encode(&Sha256::digest(config_text(tenant, platform))[..8]));
+    pod_annotations[CONFIG_DIGEST] = json!(hex::encode(&Sha256::digest(config_text(tenant, platform))[..8]));
     let mut annotations = json!({
         AUTHORITY: secrets.authority.object_name(),
         TLS_FOR: tls_digest(&secrets.authority, &secrets.tls_names),

@@ -65,6 +65,8 @@ pub struct World {
     pub details: BTreeMap<SecretRef, SecretDetails>,
     /// Of those, what no longer serves: another generation is to take its place.
     pub outdated: BTreeSet<SecretRef>,
+    /// Of those, what can't wait for a turn: certificates that are close to their end.
+    pub overdue: BTreeSet<SecretRef>,
     /// Namespaces whose Secrets may not be read yet: what is in `secrets` is not all there is.
     pub closed: BTreeSet<String>,
     /// Whether the API server told of every namespace: only then is what is in `objects` and `secrets` all there is.
@@ -96,6 +98,7 @@ impl Default for World {
             secrets: BTreeSet::new(),
             details: BTreeMap::new(),
             outdated: BTreeSet::new(),
+            overdue: BTreeSet::new(),
             closed: BTreeSet::new(),
             kubernetes: Read::default(),
             postgres: Read::default(),

@@ -15,6 +15,9 @@ use crate::platform::{Platform, PlatformBus};
 /// The label of namespaces whose pods may scrape the hubs. Only the platform may set it.
 pub const MONITORING_LABEL: &str = "acb.dev/monitoring";
 
+/// The policy that lets a hub reach the platform's stores.
+pub(super) const TO_PLATFORM: &str = "hub-to-platform";
+
 /// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL and Kafka only. In the
 /// tenant's own namespace nobody else's pods get in; where its agents connect to is theirs: they call models and tools that ACB does not
 /// know of. A namespace that the platform gave is left as it is.
@@ -44,7 +47,7 @@ pub fn policies(tenant: &ValidatedTenant, platform: &Platform) -> Vec<Value> {
                 }],
             }),
         ),
-        hub("hub-to-platform", json!({"podSelector": to_hub, "policyTypes": ["Egress"], "egress": platform_egress(platform)})),
+        hub(TO_PLATFORM, json!({"podSelector": to_hub, "policyTypes": ["Egress"], "egress": platform_egress(platform)})),
     ];
     if tenant.own_namespace {
         let inner = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": {}}]}]});

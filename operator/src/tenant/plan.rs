@@ -43,7 +43,7 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     let apply = |object: Value, steps: &mut Vec<Step>| apply_marked(difference::marked(object), steps);
     // What lets the operator into the namespaces comes right after them: without it nothing else there would be taken from it.
     let walls = space::namespaces(tenant).into_iter().chain(access::operator(tenant, platform));
-    for object in walls.chain(network::policies(tenant, platform)) {
+    for object in walls.chain(network::policies(tenant, platform)).filter(|object| !is_kept(object, world)) {
         apply(object, &mut steps);
     }
     steps.extend(make_secrets(tenant, &secrets, world, platform));
@@ -64,15 +64,21 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
         hub::config_map(tenant, platform),
         hub::service(tenant),
     ] {
-        apply(object, &mut steps);
+        if !is_kept(&object, world) {
+            apply(object, &mut steps);
+        }
     }
     // Not part of the mark: an autoscaler that changes it has changed nothing of ours.
     let known = world.objects.get(&hub_key(tenant, DEPLOYMENT));
     // A hub is first started when every store has a login for it.
-    if (known.is_some() || world.away().is_empty()) && !world.held {
-        let mut deployment = hub::deployment(tenant, &secrets, platform);
+    let mut deployment = hub::deployment(tenant, &secrets, platform);
+    let deployment = if world.held {
+        rollout::as_applied(deployment, tenant, world)
+    } else {
         rollout::mark(&mut deployment, tenant, world);
-        let mut deployment = difference::marked(deployment);
+        (known.is_some() || world.away().is_empty()).then(|| difference::marked(deployment))
+    };
+    if let Some(mut deployment) = deployment {
         deployment["spec"]["replicas"] = json!(scaling::replicas(tenant, known));
         apply_marked(deployment, &mut steps);
     }
@@ -85,6 +91,18 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
         steps.extend(rotation::remove_replaced(tenant, world, &secrets));
     }
     Plan { steps }
+}
+
+/// Whether an object stays as it is until the hub's turn comes: the hub that runs needs what the platform wanted before. A foreign hand's
+/// change of what is still wanted goes at once.
+fn is_kept(object: &Value, world: &World) -> bool {
+    let is_meant = match object["kind"].as_str() {
+        Some("NetworkPolicy") => object["metadata"]["name"] == network::TO_PLATFORM,
+        Some("ConfigMap") => object["metadata"]["name"] == objects::HUB_CONFIG,
+        _ => false,
+    };
+    let found = ObjectKey::of(object).and_then(|key| world.objects.get(&key));
+    world.held && is_meant && found.is_some_and(|found| difference::is_of_another(object, found))
 }
 
 /// What takes something away comes first: nothing that is refused on the way may hold it up. Agents that nobody stands for also have to be

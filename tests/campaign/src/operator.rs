@@ -369,7 +369,8 @@ impl Operator {
 
 /// Takes out digests and versions.
 fn strip(object: &mut Value) {
-    const DIGESTS: [&str; 5] = ["acb.dev/applied", "acb.dev/tls-for", "acb.dev/made-from", "acb.dev/rolled-by", "acb.dev/config"];
+    const DIGESTS: [&str; 6] =
+        ["acb.dev/applied", "acb.dev/tls-for", "acb.dev/made-from", "acb.dev/pods", "acb.dev/rolled-by", "acb.dev/config"];
     match object {
         Value::Object(fields) => {
             fields.remove("resourceVersion");

@@ -6,7 +6,7 @@ use acb_crds::{
     Tenant,
     names::{
         FINALIZER,
-        annotations::{ADOPT, FORCE_RELEASE, ROTATE},
+        annotations::{ADOPT, FORCE_RELEASE, ROLLOUT_WAVE, ROTATE},
     },
     schema::Kind,
 };
@@ -43,7 +43,7 @@ fn is_meaningful(change: &Change) -> bool {
         let of = |pointer: &str| object.pointer(pointer).cloned();
         let metadata = ["uid", "labels", "deletionTimestamp"].map(|name| of(&format!("/metadata/{name}")));
         let annotation = |name: &str| object.pointer("/metadata/annotations")?.get(name).cloned();
-        Some((of("/spec"), metadata, [ADOPT, FORCE_RELEASE, ROTATE].map(annotation)))
+        Some((of("/spec"), metadata, [ADOPT, FORCE_RELEASE, ROTATE, ROLLOUT_WAVE].map(annotation)))
     };
     let is_held = |object: &Option<std::sync::Arc<Value>>| {
         let listed = object.as_ref().and_then(|object| object.pointer("/metadata/finalizers")?.as_array());
@@ -142,7 +142,7 @@ mod tests {
         let metadata = |annotations: Value| json!({"metadata": {"name": "acme", "uid": "acme", "annotations": annotations}});
         let annotated = tenant("acme", &metadata(json!({"kubectl.kubernetes.io/last-applied-configuration": "{}"})));
         assert!(wakes(&change(Some(before.clone()), Some(annotated)), &known()).is_empty());
-        for asked in [ADOPT, FORCE_RELEASE, ROTATE] {
+        for asked in [ADOPT, FORCE_RELEASE, ROTATE, ROLLOUT_WAVE] {
             let annotated = tenant("acme", &metadata(json!({asked: "now"})));
             assert_eq!(wakes(&change(Some(before.clone()), Some(annotated)), &known()).len(), 1, "{asked}");
         }
