@@ -50,14 +50,14 @@ pub(crate) fn tenants() -> Vec<Value> {
 }
 
 /// Specs with fewer agents than there may be.
-fn bounded() -> Vec<Value> {
+pub(crate) fn bounded() -> Vec<Value> {
     vec![
         json!({"tier": "Starter", "deletionPolicy": "Delete", "limits": {"maxAgents": 1}}),
         json!({"tier": "Professional", "deletionPolicy": "Delete", "limits": {"maxAgents": 2}}),
     ]
 }
 
-fn agents() -> Vec<Value> {
+pub(crate) fn agents() -> Vec<Value> {
     vec![
         json!({"role": "AgentFull"}),
         json!({"role": "Admin", "groups": ["g", "h"], "publishes": ["documents"]}),
@@ -67,7 +67,7 @@ fn agents() -> Vec<Value> {
     ]
 }
 
-fn quotas() -> Vec<Value> {
+pub(crate) fn quotas() -> Vec<Value> {
     vec![
         json!({"limits": {"messagesPerMinute": 10}, "selector": {"names": ["a"]}}),
         json!({"limits": {"storageBytes": 500_000, "messagesPerMonth": 9_000_000}}),

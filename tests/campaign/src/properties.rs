@@ -268,6 +268,39 @@ fn a_system_that_is_away_holds_up_only_what_needs_it() {
     }
 }
 
+#[test]
+fn a_removal_is_let_go_when_all_is_shut() {
+    for (with_kafka, policy) in [(false, "Retain"), (false, "Delete"), (true, "Retain"), (true, "Delete")] {
+        for system in System::ALL.into_iter().filter(|system| with_kafka || *system != System::Kafka) {
+            let (mut operator, acme) = (settled(with_kafka, policy), name("Tenant", "", "acme"));
+            operator.systems.away.insert(system);
+            play(&mut operator, &[Act::Delete(acme.clone()), Act::Round, Act::Round, Act::Round]);
+            assert!(operator.documents.get(&acme).is_some(), "{system:?} was away, and it is let go");
+            recover(&mut operator);
+            operator.settle_late();
+            unbroken(&operator).and_then(|()| shut(&operator, &BTreeSet::new())).unwrap();
+            assert!(operator.documents.get(&acme).is_none(), "{system:?} is back");
+        }
+    }
+}
+
+#[test]
+fn every_edit_is_kept() {
+    let (acme, agent, quota) = (name("Tenant", "", "acme"), name("Agent", "acb-acme", "a"), name("Quota", "acb-acme", "q"));
+    let edits = history::tenants().into_iter().chain(history::bounded()).map(|spec| Act::Put(acme.clone(), spec));
+    let edits = edits.chain(history::agents().into_iter().map(|spec| Act::Put(agent.clone(), spec)));
+    let edits = edits.chain(history::quotas().into_iter().map(|spec| Act::Put(quota.clone(), spec)));
+    let asked = [Act::Rotate(agent.clone(), "now".into()), Act::Rotate(acme.clone(), "now".into())];
+    for edit in edits.chain(asked) {
+        for with_kafka in [false, true] {
+            let mut operator = settled(with_kafka, "Delete");
+            play(&mut operator, std::slice::from_ref(&edit));
+            operator.settle_late();
+            unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap_or_else(|why| panic!("{edit:?}: {why}"));
+        }
+    }
+}
+
 /// Of a tenant that is on its way out, what each system that is there lets in.
 fn shut(operator: &Operator, away: &BTreeSet<System>) -> Result<(), String> {
     let snapshot = operator.snapshot();
