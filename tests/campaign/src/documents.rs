@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use acb_crds::{
-    names::{FINALIZER, TenantId, annotations::CONFIRM_DELETE},
+    names::{
+        FINALIZER, TenantId,
+        annotations::{ADOPT, CONFIRM_DELETE, ROTATE},
+    },
     schema::{self, Resource},
 };
 use acb_operator::tenancy::{Tenancy, namespace};
@@ -68,8 +71,8 @@ impl Documents {
 
     /// What is asked of its credentials.
     pub(crate) fn rotate(&mut self, at: &Name, request: &str) {
-        if let Some(document) = self.all.get_mut(at).filter(|document| !is_leaving(document)) {
-            document["metadata"]["annotations"]["acb.dev/rotate"] = json!(request);
+        if self.all.get(at).is_some_and(|document| !is_leaving(document)) {
+            self.annotate(at, ROTATE, request);
         }
     }
 
@@ -90,6 +93,36 @@ impl Documents {
 
     pub(crate) fn let_go(&mut self, at: &Name) {
         self.all.remove(at);
+    }
+
+    pub(crate) fn get(&self, at: &Name) -> Option<&Value> {
+        self.all.get(at)
+    }
+
+    pub(crate) fn of_kind(&self, kind: &str) -> impl Iterator<Item = (&Name, &Value)> {
+        self.all.iter().filter(move |((found, ..), _)| found == kind)
+    }
+
+    /// The id of a Tenant's data: that of its UID, or the one that it adopts.
+    pub(crate) fn id(&self, tenant: &Value) -> TenantId {
+        let adopted = tenant["metadata"]["annotations"][ADOPT].as_str().and_then(TenantId::from_hex);
+        adopted.unwrap_or_else(|| TenantId::from_uid(tenant["metadata"]["uid"].as_str().unwrap()))
+    }
+
+    /// The Tenant of this id, and its name.
+    pub(crate) fn tenant_of(&self, id: &str) -> Option<(&str, &Value)> {
+        let mut tenants = self.of_kind("Tenant");
+        tenants.find(|(_, tenant)| self.id(tenant).hex() == id).map(|((.., name), tenant)| (name.as_str(), tenant))
+    }
+
+    pub(crate) fn is_adopting(&self, tenant: &str) -> bool {
+        self.get(&name("Tenant", "", tenant)).is_some_and(|document| document["metadata"]["annotations"][ADOPT].is_string())
+    }
+
+    pub(crate) fn annotate(&mut self, at: &Name, annotation: &str, value: &str) {
+        if let Some(document) = self.all.get_mut(at) {
+            document["metadata"]["annotations"][annotation] = json!(value);
+        }
     }
 
     pub(crate) fn names(&self) -> Vec<Name> {

@@ -29,6 +29,8 @@ pub(crate) enum Act {
         after: usize,
         answered: bool,
     },
+    /// Whether new pods don't come to be from now on.
+    Stuck(bool),
     /// Somebody else changes something; the number says what.
     Drift(usize),
 }
@@ -47,7 +49,15 @@ pub(crate) fn tenants() -> Vec<Value> {
     ]
 }
 
-fn agents() -> Vec<Value> {
+/// Specs with fewer agents than there may be.
+pub(crate) fn bounded() -> Vec<Value> {
+    vec![
+        json!({"tier": "Starter", "deletionPolicy": "Delete", "limits": {"maxAgents": 1}}),
+        json!({"tier": "Professional", "deletionPolicy": "Delete", "limits": {"maxAgents": 2}}),
+    ]
+}
+
+pub(crate) fn agents() -> Vec<Value> {
     vec![
         json!({"role": "AgentFull"}),
         json!({"role": "Admin", "groups": ["g", "h"], "publishes": ["documents"]}),
@@ -57,8 +67,11 @@ fn agents() -> Vec<Value> {
     ]
 }
 
-fn quotas() -> Vec<Value> {
-    vec![json!({"limits": {"messagesPerMinute": 10}, "selector": {"names": ["a"]}}), json!({"limits": {"storageBytes": 500_000}})]
+pub(crate) fn quotas() -> Vec<Value> {
+    vec![
+        json!({"limits": {"messagesPerMinute": 10}, "selector": {"names": ["a"]}}),
+        json!({"limits": {"storageBytes": 500_000, "messagesPerMonth": 9_000_000}}),
+    ]
 }
 
 fn tenant(random: &mut Random) -> Name {
@@ -79,12 +92,15 @@ pub(crate) struct Troubles {
     pub(crate) crashes: bool,
     pub(crate) away: bool,
     pub(crate) drift: bool,
+    /// More agents than a tenant may have. Those that are left out keep their mailboxes, and so its end is not that of a fresh cluster.
+    pub(crate) crowds: bool,
 }
 
 pub(crate) fn history(random: &mut Random, length: usize, troubles: Troubles) -> Vec<Act> {
     let mut acts = Vec::new();
     for _ in 0..length {
         acts.push(match random.below(14) {
+            0 if troubles.crowds => Act::Put(tenant(random), random.pick(&bounded()).clone()),
             0..3 => Act::Put(tenant(random), random.pick(&tenants()).clone()),
             3..6 => Act::Put(agent(random), random.pick(&agents()).clone()),
             6 => Act::Put(quota(random), random.pick(&quotas()).clone()),
@@ -92,6 +108,7 @@ pub(crate) fn history(random: &mut Random, length: usize, troubles: Troubles) ->
             8 => Act::Delete(if random.one_in(2) { quota(random) } else { agent(random) }),
             9 => Act::Rotate(if random.one_in(2) { tenant(random) } else { agent(random) }, format!("r{}", random.below(3))),
             10 if troubles.crashes => Act::Crash { after: random.below(25), answered: random.one_in(2) },
+            11 if troubles.away && random.one_in(3) => Act::Stuck(random.one_in(2)),
             11 if troubles.away => Act::Away(System::ALL.into_iter().filter(|_| random.one_in(2)).collect()),
             12 if troubles.drift => Act::Drift(random.below(1 << 20)),
             _ => Act::Round,
@@ -123,6 +140,7 @@ pub(crate) fn play(operator: &mut Operator, acts: &[Act]) {
                 operator.round();
             }
             Act::Away(systems) => operator.systems.away.clone_from(systems),
+            Act::Stuck(is_stuck) => operator.systems.kubernetes.is_stuck = *is_stuck,
             Act::Crash { after, answered } => {
                 let at = operator.systems.steps + after;
                 operator.systems.crash = Some(if *answered { Crash::After(at) } else { Crash::Before(at) });

@@ -1,6 +1,6 @@
 //! Objects and Secrets, as an API server keeps what the operator applies. Of a Secret it is known which one it is, not what is in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use acb_operator::{
     effect::{
@@ -26,6 +26,8 @@ pub(crate) struct Kubernetes {
     pub(crate) secrets: BTreeMap<SecretRef, Secret>,
     /// The pods of each hub, as its Deployment had them when they last came to be.
     rolled: BTreeMap<String, Value>,
+    /// Whether no pod is replaced.
+    pub(crate) is_stuck: bool,
     serial: u64,
 }
 
@@ -111,6 +113,10 @@ impl Kubernetes {
 
     /// Every hub has the pods that its Deployment wants.
     pub(crate) fn roll(&mut self) {
+        if self.is_stuck {
+            let there: BTreeSet<String> = self.deployments().map(|(namespace, _)| namespace.to_owned()).collect();
+            return self.rolled.retain(|namespace, _| there.contains(namespace));
+        }
         self.rolled = self.deployments().map(|(namespace, pods)| (namespace.to_owned(), pods.clone())).collect();
     }
 
@@ -121,6 +127,13 @@ impl Kubernetes {
     fn deployments(&self) -> impl Iterator<Item = (&str, &Value)> {
         let of = self.objects.iter().filter(|(key, _)| key.kind == "Deployment");
         of.map(|(key, object)| (key.namespace.as_str(), &object["spec"]["template"]))
+    }
+
+    /// The Secrets that the pods of a hub have.
+    pub(crate) fn mounted(&self, namespace: &str) -> BTreeSet<String> {
+        let volumes = self.rolled.get(namespace).and_then(|pods| pods.pointer("/spec/volumes")).and_then(Value::as_array);
+        let names = volumes.into_iter().flatten().filter_map(|volume| volume["secret"]["secretName"].as_str());
+        names.map(str::to_owned).collect()
     }
 
     pub(crate) fn is_rolled_out(&self, namespace: &str) -> bool {

@@ -9,6 +9,8 @@ mod kafka;
 mod kubernetes;
 mod operator;
 mod postgres;
+mod promises;
 mod properties;
 mod random;
 mod systems;
+mod watch;

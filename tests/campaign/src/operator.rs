@@ -18,15 +18,16 @@ use acb_operator::{
     plan::{Plan, SecretRef},
     platform::{Platform, PlatformBus, PlatformPostgres},
     tenancy::{self, Census, Tenancy},
-    tenant::{self, Decision, Read, RetainedData, World, newest},
+    tenant::{self, Decision, Read, RetainedData, World, adoption, newest},
 };
 use serde_json::{Value, json};
 
 use crate::{
     documents::{Documents, Name, name},
     kafka::Kafka,
-    kubernetes::hub,
+    kubernetes::{self, hub},
     systems::{System, Systems},
+    watch,
 };
 
 const OPERATOR_NAMESPACE: &str = "acb-system";
@@ -148,6 +149,8 @@ impl Operator {
 
     fn apply(&mut self, plan: &Plan) -> Result<(), EffectError> {
         for step in &plan.steps {
+            let why = (!self.systems.is_away(step)).then(|| watch::forbids(step, &self.documents, &self.systems)).flatten();
+            self.broken.extend(why.map(|why| format!("{why}: {step}")));
             self.systems.apply(step)?;
         }
         Ok(())
@@ -168,9 +171,25 @@ impl Operator {
         }
     }
 
+    /// Whose data a Tenant has: the order of `identify` in `operator/src/tenant/fetch.rs`.
+    fn identity(&self, tenant: &Tenant, tenancy: &Tenancy) -> adoption::Identity {
+        let (systems, name) = (&self.systems, tenant.metadata.name.as_deref().unwrap_or_default());
+        let space = systems.kubernetes.objects.get(&kubernetes::namespace(&format!("acbhub-{name}")));
+        let space = space.filter(|_| !systems.away.contains(&System::Kubernetes));
+        let recorded = adoption::recorded(tenant, space);
+        let (mut wanted, mut rows_of) = (adoption::wanted(tenant, space), None);
+        if systems.away.contains(&System::Postgres) {
+            wanted = recorded.map(|id| id.hex());
+        } else if let Some(id) = &wanted {
+            rows_of = systems.postgres.observe(id).tenant.map(|row| row.name);
+        }
+        adoption::identity(tenant, wanted.as_deref(), &tenancy.tenants, rows_of.as_deref()).or_recorded(recorded)
+    }
+
     fn world(&self, tenant: &Tenant, tenancy: &Tenancy) -> World {
         let mut world = World { tenancy: tenancy.clone(), ..World::default() };
         let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return world };
+        world.identity = Some(self.identity(tenant, tenancy));
         let (id, systems) = (world.identity(tenant).id, &self.systems);
         let space = tenancy::namespace(tenant).unwrap_or_default();
         let spaces = ["", &space, &name.hub_namespace(), OPERATOR_NAMESPACE];
@@ -207,6 +226,16 @@ impl Operator {
             Some(kafka) => {
                 let secret = secret(&world.secrets, objects::HUB_KAFKA);
                 let mut seen = kafka.observe(&id.login(), &name.topic_prefix(), &secret, &systems.kubernetes);
+                let (has_row, is_adopted) = (world.row().is_some(), world.identity(tenant).adopted);
+                if world.retained.is_none()
+                    && world.postgres.known().is_some()
+                    && !has_row
+                    && !seen.topics.is_empty()
+                    && !is_adopted
+                {
+                    let place = format!("Kafka topics {}*", name.topic_prefix());
+                    world.retained = Some(RetainedData { tenant_id: "unknown".into(), place });
+                }
                 if !is_asked {
                     seen.user = LoginState::Refused;
                     seen.previous = seen.user;
@@ -261,11 +290,12 @@ impl Operator {
     fn agent_world(&self, agent: &Agent, census: &Arc<Census>) -> agent::World {
         let space = agent.metadata.namespace.clone().unwrap_or_default();
         let mut world = agent::World { census: Arc::clone(census), ..agent::World::default() };
-        let uid = agent.metadata.uid.clone().unwrap_or_default();
+        let mut uid = agent.metadata.uid.clone().unwrap_or_default();
         world.id = Some(uid.clone());
         let Some(owner) = census.owner(&space) else { return world };
         let Ok(tenant) = TenantName::parse(owner.tenant.metadata.name.as_deref().unwrap_or_default()) else { return world };
-        let id = tenant::World { tenancy: census.tenancy().clone(), ..World::default() }.identity(&owner.tenant).id;
+        let identity = self.identity(&owner.tenant, census.tenancy());
+        let id = identity.id;
         world.tenant_id = Some(id);
         let key = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default()).map(|name| name.api_key_secret());
         let systems = &self.systems;
@@ -279,6 +309,11 @@ impl Operator {
         world.secrets.extend(own.iter().chain(&keys).cloned());
         world.secrets.extend(of(OPERATOR_NAMESPACE, &id.authority_secret()));
         let observed = systems.postgres.observe(&id.hex());
+        if identity.adopted {
+            let uids: Vec<&str> = census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
+            uid = adoption::agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &observed.agents);
+            world.id = Some(uid.clone());
+        }
         world.tenant_projected = observed.tenant.is_some();
         world.row = observed.agents.get(&uid).cloned();
         world.has_replaced_key = observed.replaced_keys.contains(&uid);
@@ -296,6 +331,12 @@ impl Operator {
         };
         world.ended_keys = own.into_iter().filter(|secret| self.is_late && Some(secret) != newest_key.as_ref()).collect();
         world
+    }
+
+    /// The namespace of the hub that serves a namespace of Agents.
+    pub(crate) fn owner(&self, space: &str) -> Option<String> {
+        let tenancy = self.documents.tenancy(space);
+        Some(format!("acbhub-{}", tenancy.tenant_of(space)?.metadata.name.as_deref()?))
     }
 
     /// What belongs to no Tenant.

@@ -123,6 +123,16 @@ impl Postgres {
         self.tenants.get(tenant_id).map(|rows| rows.observed.clone()).unwrap_or_default()
     }
 
+    /// The Secret whose password a login has.
+    pub(crate) fn password(&self, tenant_id: &str) -> Option<u64> {
+        self.tenants.get(tenant_id)?.password
+    }
+
+    /// The Secret whose key an agent has.
+    pub(crate) fn key_of(&self, tenant_id: &str, agent: &str) -> Option<u64> {
+        self.tenants.get(tenant_id)?.observed.api_keys.get(agent)?.first()?.prefix.parse().ok()
+    }
+
     pub(crate) fn login(&self, tenant_id: &str, secret: &SecretRef, kubernetes: &Kubernetes) -> LoginState {
         let rows = self.tenants.get(tenant_id);
         let enabled = rows.and_then(|rows| rows.observed.login).is_some_and(|login| login.enabled);

@@ -52,15 +52,18 @@ pub(crate) struct Systems {
 }
 
 impl Systems {
+    pub(crate) fn is_away(&self, step: &Step) -> bool {
+        self.away.contains(&System::of(step))
+    }
+
     pub(crate) fn apply(&mut self, step: &Step) -> Result<(), EffectError> {
         let lost = || EffectError::unavailable("the process", "it died");
         if self.crash == Some(Crash::Before(self.steps)) {
             self.crash = None;
             return Err(lost());
         }
-        let system = System::of(step);
-        if self.away.contains(&system) {
-            return Err(system.away());
+        if self.is_away(step) {
+            return Err(System::of(step).away());
         }
         match step {
             Step::Kubernetes(step) => self.kubernetes.apply(step)?,
