@@ -157,7 +157,13 @@ async fn a_write_that_met_anothers_is_made_again_of_what_is_there() {
         object
     };
     let wanted = planned(&of_type(7, "LoadBalancer"));
-    let mut told = service(9);
+    // What was planned is the same: only the version moved on.
+    let moved = |version: u64| {
+        let mut object = service(7);
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        object
+    };
+    let mut told = moved(9);
     told["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}});
     let (client, sent) = api_of(&[conflict.clone(), (200, list_of(&told)), (200, of_type(10, "LoadBalancer"))]);
     let cache = Arc::new(Cache::default());
@@ -180,7 +186,7 @@ async fn a_write_that_met_anothers_is_made_again_of_what_is_there() {
     let error = objects(client, &cache, open()).apply(&wanted).await.unwrap_err();
     assert!(error.is_transient() && sent.lock().unwrap().len() == 2, "{error}: {:?}", sent.lock().unwrap());
     // Who writes each time in between is waited for by and by.
-    let again = |version| (200, list_of(&service(version)));
+    let again = |version| (200, list_of(&moved(version)));
     let (client, sent) =
         api_of(&[conflict.clone(), again(8), conflict.clone(), again(9), conflict.clone(), again(10), conflict.clone()]);
     let cache = Arc::new(Cache::default());
