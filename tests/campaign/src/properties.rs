@@ -301,6 +301,47 @@ fn every_edit_is_kept() {
     }
 }
 
+#[test]
+fn what_others_change_is_set_right() {
+    let start = settled(true, "Delete");
+    let before = start.snapshot();
+    for kind in 0..12 {
+        // Of objects there are many.
+        for which in 0..if matches!(kind, 1 | 2) { start.systems.kubernetes.objects.len() } else { 2 } {
+            let mut operator = start.clone();
+            // The kind is the remainder by 12, and which one it is the quotient by 16, over and over.
+            let drift = (which * 16..).find(|number| number % 12 == kind).unwrap();
+            play(&mut operator, &[Act::Drift(drift)]);
+            operator.settle_late();
+            let held = unbroken(&operator).and_then(|()| same(&operator.snapshot(), &before));
+            held.unwrap_or_else(|why| panic!("{kind}, {which}: {why}"));
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_went_by_force_is_shut_out() {
+    for is_suspended in [false, true] {
+        let (mut operator, agent) = (settled(true, "Delete"), name("Agent", "acb-acme", "a"));
+        assert!(operator.documents.put(&agent, &json!({"role": "AgentFull", "suspend": is_suspended})));
+        operator.settle_late();
+        operator.documents.let_go(&agent);
+        operator.settle_late();
+        unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
+    }
+}
+
+#[test]
+fn partitions_that_are_there_stay() {
+    let (mut operator, acme) = (settled(true, "Delete"), name("Tenant", "", "acme"));
+    for listed in [json!({"name": "documents", "partitions": 8}), json!({"name": "documents", "retention": "3d"})] {
+        let spec = json!({"tier": "Professional", "deletionPolicy": "Delete", "contextTypes": [listed]});
+        assert!(operator.documents.put(&acme, &spec));
+        operator.settle_late();
+        unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
+    }
+}
+
 /// Of a tenant that is on its way out, what each system that is there lets in.
 fn shut(operator: &Operator, away: &BTreeSet<System>) -> Result<(), String> {
     let snapshot = operator.snapshot();

@@ -3,7 +3,7 @@
 use acb_crds::names::TenantId;
 use acb_operator::{
     effect::kubernetes::ObjectKey,
-    plan::{KafkaStep, KubernetesStep, PostgresStep, SecretRef, Step},
+    plan::{KafkaStep, KubernetesStep, PostgresStep, SecretContent, SecretRef, Step},
 };
 use serde_json::Value;
 
@@ -31,6 +31,11 @@ fn in_kubernetes(step: &KubernetesStep, documents: &Documents, systems: &Systems
             let login = owner_of_hub(namespace, documents).filter(|_| name == "hub-postgres")?;
             let is_in_use = systems.postgres.password(&login.hex()) == Some(serial);
             is_in_use.then(|| format!("Secret {namespace}/{name} goes, and its password is the one that works"))
+        }
+        KubernetesStep::EnsureSecret { secret, content: SecretContent::HubKeys, .. } => {
+            let before = secret.before().filter(|_| secret.name == "hub-keys")?;
+            let is_there = systems.kubernetes.secrets.contains_key(&before);
+            is_there.then(|| format!("the pepper in {} is forgotten: no key lets an agent in", before.object_name()))
         }
         KubernetesStep::Apply { object } => {
             let key = ObjectKey::of(object)?;
