@@ -4,7 +4,7 @@ use acb_crds::{Tenant, schema::Kind};
 use acb_operator::{
     condition::Reason,
     effect::{EffectError, kubernetes::ObjectKey},
-    plan::{AgentRow, Plan},
+    plan::{AgentRow, Plan, Step},
     platform::Platform,
     tenancy::{Tenancy, Unreadable},
     tenant::{self, Decision, Read, Stage, adoption},
@@ -429,4 +429,24 @@ fn one_that_can_not_be_read_takes_its_place_by_its_age() {
         out.map(|agent| agent.metadata.name.clone().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!((refused("a"), refused("b"), refused("c")), (vec!["c".to_owned()], vec!["c".to_owned()], vec![]));
+}
+
+/// Found by the campaign: a first plan that broke off, PostgreSQL away, and then a Tenant that was taken for the next of its name.
+#[test]
+fn no_topic_comes_before_the_row_that_says_whose_it_is() {
+    let (platform, tenancy) = (kafka_platform(), tenancy(&tenant_text("acme", "{tier: Free}")));
+    let mut world = crate::given::world(&tenancy);
+    let whole = plan(&first(&tenancy), &world, &platform);
+    let before_the_stores = whole.steps.iter().take_while(|step| !matches!(step, Step::Postgres(_))).cloned().collect();
+    apply(&mut world, &Plan { steps: before_the_stores });
+    let known = std::mem::replace(&mut world.postgres, away("PostgreSQL"));
+    let text = plan(&first(&tenancy), &world, &platform).to_string();
+    assert!(!text.contains("kafka"), "{text}");
+    // With its user it has a row, and what somebody took away in Kafka is set right.
+    world.postgres = known;
+    apply(&mut world, &whole);
+    world.postgres = away("PostgreSQL");
+    world.kafka.known_mut().unwrap().topics.clear();
+    let text = plan(&first(&tenancy), &world, &platform).to_string();
+    assert!(text.contains("kafka topic acb.acme.sys.messages"), "{text}");
 }

@@ -126,7 +126,7 @@ fn of_agents(operator: &Operator, space: &str, rows: &BTreeMap<String, AgentRow>
         }
         within(&bounds(documents, space, &Value::Null, Some(agent), None), &row.limits).or_else(fail)?;
         let own = |secret: &&SecretRef| secret.namespace == *space && secret.name == format!("{agent}-api-key");
-        let Some((newest, found)) = systems.kubernetes.secrets.iter().filter(|(secret, _)| own(secret)).next_back() else {
+        let Some((newest, found)) = systems.kubernetes.secrets.iter().rfind(|(secret, _)| own(secret)) else {
             return fail("it has no key".to_owned());
         };
         if systems.kubernetes.secrets.keys().filter(own).count() > 1 {
@@ -136,9 +136,9 @@ fn of_agents(operator: &Operator, space: &str, rows: &BTreeMap<String, AgentRow>
         if asked.is_some() && found.asked.as_deref() != asked {
             return fail(format!("{newest} does not answer {asked:?}"));
         }
-        let pepper = systems.kubernetes.secrets.iter().filter(|(secret, _)| secret.name == "hub-keys");
+        let mut pepper = systems.kubernetes.secrets.iter().filter(|(secret, _)| secret.name == "hub-keys");
         let of = operator.owner(space);
-        let pepper = pepper.filter(|(secret, _)| Some(&secret.namespace) == of.as_ref()).next_back().map(|(_, keys)| keys.pepper);
+        let pepper = pepper.rfind(|(secret, _)| Some(&secret.namespace) == of.as_ref()).map(|(_, keys)| keys.pepper);
         let is_current = |id: &str| pepper.is_some_and(|pepper| systems.postgres.is_current(id, &row.id, found.serial, pepper));
         if !systems.postgres.tenants.keys().any(|id| is_current(id)) {
             return fail("the key in its Secret does not let it in".to_owned());
