@@ -127,8 +127,10 @@ fn other(value: &Value) -> Option<Other> {
 }
 
 fn is_tenants_namespace(value: &Value) -> bool {
-    let label = value.pointer("/metadata/labels").and_then(|labels| labels.get("acb.dev/tenant"));
-    text_at(value, "/apiVersion") == "v1" && text_at(value, "/kind") == "Namespace" && label.is_some_and(Value::is_string)
+    let label = value.pointer("/metadata/labels").and_then(|labels| labels.get("acb.dev/tenant")).and_then(Value::as_str);
+    // One that the platform gives has to be there: that it is passed over is said.
+    let is_made = label.is_some_and(|tenant| text_at(value, "/metadata/name") == format!("acb-{tenant}"));
+    text_at(value, "/apiVersion") == "v1" && text_at(value, "/kind") == "Namespace" && is_made
 }
 
 /// Everything in some files, and what was refused.

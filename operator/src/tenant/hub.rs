@@ -237,6 +237,11 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
         Some(given) => resources(given),
         None => json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}),
     };
+    // Without a request an autoscaler has nothing to measure against, and never scales.
+    let has_cpu = |list: &str| container["resources"].pointer(&format!("/{list}/cpu")).is_some();
+    if tenant.range.is_some() && !has_cpu("requests") && !has_cpu("limits") {
+        container["resources"]["requests"]["cpu"] = json!("100m");
+    }
     let mut pod = json!({
         "serviceAccountName": objects::HUB,
         "automountServiceAccountToken": false,

@@ -197,8 +197,16 @@ fn check_node_term(term: &NodeSelectorTerm, at: &str, wrong: &mut Wrong) {
         }
     }
     // A field of a node is its name, and nothing else.
-    for field in term.match_fields.iter().filter(|field| field.key != "metadata.name" || field.values.len() != 1) {
-        wrong.push(at.to_owned(), format!("matchFields knows metadata.name with one value, and not {:?}", field.key));
+    let is_name = |field: &&NodeSelectorRequirement| {
+        field.key != "metadata.name"
+            || field.values.len() != 1
+            || !matches!(field.operator, NodeSelectorOperator::In | NodeSelectorOperator::NotIn)
+    };
+    for field in term.match_fields.iter().filter(is_name) {
+        wrong.push(
+            at.to_owned(),
+            format!("matchFields knows metadata.name In or NotIn one value, and not {:?} {:?}", field.key, field.operator),
+        );
     }
 }
 

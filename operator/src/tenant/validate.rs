@@ -114,6 +114,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         problems.push(Problem::new(Reason::RetainedData, format!("metadata.annotations[{ADOPT}]"), why.clone()));
     }
     check_neighbours(tenant, world, &identity, &namespace, &mut problems);
+    check_operators(&platform.operator_namespace, &namespace, &name.hub_namespace(), &mut problems);
     let limits = spec.limits.clone().unwrap_or_default();
     let agent_limits = spec.agent_limits.clone().unwrap_or_default();
     problems.extend(above_tier("spec.limits", limits.above(&allowance.tenant), spec.tier));
@@ -227,6 +228,17 @@ fn keep_types(world: &World, platform: &Platform, context_types: &mut Vec<Contex
         let unwanted = row.context_types.iter().filter(|known| context_types.iter().all(|wanted| wanted.name != known.name));
         let unwanted: Vec<ContextTypeRow> = unwanted.cloned().collect();
         context_types.extend(unwanted);
+    }
+}
+
+/// The admission policies know the operator's namespace as it was when they were made: another overlay may have moved it.
+fn check_operators(own: &str, space: &str, hub: &str, problems: &mut Vec<Problem>) {
+    let message = format!("namespace {own} is the operator's own: choose another name, or another agentNamespace");
+    if own == hub {
+        problems.push(Problem::new(Reason::NamespaceNotOurs, "metadata.name", message.clone()));
+    }
+    if own == space {
+        problems.push(Problem::new(Reason::NamespaceNotOurs, "spec.agentNamespace", message));
     }
 }
 

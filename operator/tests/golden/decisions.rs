@@ -450,3 +450,25 @@ fn no_topic_comes_before_the_row_that_says_whose_it_is() {
     let text = plan(&first(&tenancy), &world, &platform).to_string();
     assert!(text.contains("kafka topic acb.acme.sys.messages"), "{text}");
 }
+
+#[test]
+fn a_tenant_whose_namespace_would_be_the_operators_is_stalled() {
+    let platform = Platform { operator_namespace: "acb-prod".into(), ..platform() };
+    for text in [tenant_text("prod", "{tier: Free}"), tenant_text("acme", "{tier: Free, agentNamespace: acb-prod}")] {
+        let tenancy = tenancy(&text);
+        match tenant::decide(&first(&tenancy), &crate::given::world(&tenancy), &platform) {
+            Decision::Refused { problems, .. } => {
+                assert!(problems.iter().any(|problem| problem.message.contains("is the operator's own")), "{problems:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_autoscaler_has_something_to_measure_against() {
+    let spec = "{tier: Enterprise, hub: {autoscaling: {maxReplicas: 3}, resources: {limits: {memory: 2Gi}}}}";
+    let tenancy = tenancy(&tenant_text("acme", spec));
+    let planned = serde_json::to_string(&plan(&first(&tenancy), &crate::given::world(&tenancy), &platform())).unwrap();
+    assert!(planned.contains(r#""resources":{"limits":{"memory":"2Gi"},"requests":{"cpu":"100m"}}"#), "{planned}");
+}

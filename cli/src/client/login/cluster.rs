@@ -60,10 +60,11 @@ fn servers(tenant: &TenantName, known: &Value, is_inside: bool) -> (Vec<String>,
     let service = format!("{}.{}.svc", objects::HUB, tenant.hub_namespace());
     let listed = known.pointer("/status/endpoints").and_then(Value::as_array).into_iter().flatten();
     let outside: Vec<String> = listed
-        .filter(|endpoint| text(endpoint, "/type") != "ClusterIP")
+        // A node's name is a guess of the operator's, and may lead nowhere: the port-forward does not.
+        .filter(|endpoint| !matches!(text(endpoint, "/type"), "ClusterIP" | "NodePort"))
         .map(|endpoint| text(endpoint, "/address"))
-        // Any node's address is none to connect to.
-        .filter(|address| !address.starts_with("*:"))
+        // A pattern is no address to connect to.
+        .filter(|address| !address.starts_with('*'))
         .map(|address| format!("https://{address}"))
         .collect();
     if is_inside || outside.is_empty() { (vec![format!("https://{service}:{GRPC_PORT}")], !is_inside) } else { (outside, false) }

@@ -173,6 +173,13 @@ impl Config {
         if file.run_as_user == Some(0) {
             return wrong("runAsUser: hubs don't run as root: name another user, or leave it out and let the cluster choose");
         }
+        let is_tagged = |entry: &&String| entry.contains('@') || entry.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        if let Some(entry) = file.hub_image_repositories.iter().find(is_tagged) {
+            return Err(ConfigError::new(
+                path,
+                format_args!("hubImageRepositories: {entry}: name the repository without a tag or a digest"),
+            ));
+        }
         if file.hub_image.trim().is_empty() {
             return wrong("hubImage: name the image of acb-hub");
         }
@@ -343,6 +350,10 @@ mod tests {
             (format!("{POSTGRES}resyncSeconds: 1\n"), "resyncSeconds"),
             (format!("{POSTGRES}dnsPorts: []\n"), "dnsPorts"),
             (format!("{POSTGRES}runAsUser: 0\n"), "runAsUser"),
+            (
+                format!("{POSTGRES}hubImageRepositories: ['x.example:5000/acb-hub', 'x.example/acb-hub:canary']\n"),
+                "acb-hub:canary",
+            ),
             (format!("{POSTGRES}concurrency: 0\n"), "concurrency"),
             (format!("{POSTGRES}tiers: {{Free: {{tenant: {{maxAgnets: 1}}}}}}\n"), "maxAgnets"),
             (format!("{POSTGRES}tiers: {{Free: {{agentDefault: {{maxAgents: 1}}}}}}\n"), "maxAgents"),
