@@ -11,9 +11,10 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 23] = [
+const TABLES: [&str; 24] = [
     "tenant",
     "context_type",
+    "retired_topic",
     "agent",
     "group_member",
     "api_key",

@@ -118,6 +118,7 @@ async fn furnish(world: &World) {
     let (acme, alice) = (format!("'\\x{}'", world.acme.id_hex()), format!("'{}'", world.alice.id));
     let any = "'00000000-0000-4000-8000-000000000001'";
     for (table, columns, values) in [
+        ("retired_topic", "topic, retention_seconds", "'acb.acme.documents', 60".to_owned()),
         ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),
         ("presence", "agent_id", alice.clone()),
         (
