@@ -34,12 +34,18 @@ fn sorted(value: &Value, out: &mut String) {
     }
 }
 
+/// What tells a text from another, short enough for an annotation.
+#[must_use]
+pub(crate) fn digest(text: impl AsRef<[u8]>) -> String {
+    hex::encode(&Sha256::digest(text)[..8])
+}
+
 /// The object, with the digest of itself.
 #[must_use]
 pub(crate) fn marked(mut object: Value) -> Value {
     let mut text = String::new();
     sorted(&object, &mut text);
-    let digest = hex::encode(&Sha256::digest(text)[..8]);
+    let digest = digest(text);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
         annotations[APPLIED] = json!(digest);

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use acb_crds::{names::objects, quantity::Quantity, resources::ResourceRequirements};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{World, hub_names, hub_secrets::HubSecrets, rotation, space::labels, validate::ValidatedTenant};
 use crate::{
+    difference::digest,
     effect::kubernetes::{AUTHORITY, ObjectKey},
     plan::SecretRef,
     platform::{Platform, PlatformBus, PlatformPostgres},
@@ -48,7 +48,7 @@ pub fn config_text(tenant: &ValidatedTenant, platform: &Platform) -> String {
 
 fn tls_digest(authority: &SecretRef, names: &[String]) -> String {
     let text = format!("{} {}", authority.object_name(), names.join(","));
-    hex::encode(&Sha256::digest(text)[..8])
+    digest(text)
 }
 
 fn annotation<'a>(found: &'a Value, name: &str) -> Option<&'a str> {
@@ -282,7 +282,7 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
     }
     let mut pod_annotations = json!(template.annotations);
     // A hub reads its configuration once: a change rolls it.
-    pod_annotations[CONFIG_DIGEST] = json!(hex::encode(&Sha256::digest(config_text(tenant, platform))[..8]));
+    pod_annotations[CONFIG_DIGEST] = json!(digest(config_text(tenant, platform)));
     let mut annotations = json!({
         AUTHORITY: secrets.authority.object_name(),
         TLS_FOR: tls_digest(&secrets.authority, &secrets.tls_names),

@@ -4,7 +4,6 @@
 
 use acb_crds::names::{TenantName, objects};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{World, hub, hub_secrets::HubSecrets, newest, rotation, validate::ValidatedTenant};
 use crate::{
@@ -46,11 +45,7 @@ fn own(tenant: &ValidatedTenant) -> String {
         hub.affinity,
         hub.hostnames,
     ]);
-    digest(&fields)
-}
-
-fn digest(value: &Value) -> String {
-    hex::encode(&Sha256::digest(value.to_string())[..8])
+    difference::digest(fields.to_string())
 }
 
 /// Whether the Tenant asked for credentials that its hub does not have yet.
@@ -102,7 +97,8 @@ fn lacks_certificate(found: &Value, secrets: &HubSecrets, tenant: &ValidatedTena
 
 /// A pod template as it is written down.
 fn kept(template: &Value) -> Value {
-    if template.to_string().len() > MOST_KEPT { json!(digest(template)) } else { template.clone() }
+    let text = template.to_string();
+    if text.len() > MOST_KEPT { json!(difference::digest(text)) } else { template.clone() }
 }
 
 /// The pod template that was applied last, as it was written down.
