@@ -17,7 +17,7 @@ use std::{
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::server::serve;
+pub(crate) use self::server::{random, serve};
 use crate::{
     error::{Result, at, wrong},
     place::{Place, SOCKETS},

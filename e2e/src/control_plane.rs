@@ -134,6 +134,10 @@ fn start_controllers(place: &Place, state: &mut State) -> Result<()> {
         format!("--service-account-private-key-file={}", pki.join("service-accounts.key").display()),
         format!("--root-ca-file={}", pki.join("ca.crt").display()),
         format!("--cluster-cidr={PODS}"),
+        // Somebody waits: by default an autoscaler looks every 15 s, and disregards a pod's first minutes.
+        "--horizontal-pod-autoscaler-sync-period=3s".to_owned(),
+        "--horizontal-pod-autoscaler-cpu-initialization-period=10s".to_owned(),
+        "--horizontal-pod-autoscaler-initial-readiness-delay=3s".to_owned(),
     ]);
     let manager = state.start("kube-controller-manager", &mut command)?;
     let mut command = Command::new(place.bin("kube-scheduler"));

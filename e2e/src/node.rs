@@ -63,6 +63,29 @@ pub(crate) fn tag(image: &str, other: &str) -> Result<()> {
     run(Command::new("ctr").args(tag)).map(drop)
 }
 
+/// Puts an image of the node into a registry under another name, which the node then forgets. `hosts` says how the registry is reached.
+pub(crate) fn push(image: &str, to: &str, hosts: &Path) -> Result<()> {
+    tag(image, to)?;
+    let socket = socket();
+    let ctr = || {
+        let mut command = Command::new("ctr");
+        command.args(["--address", &socket, "--namespace", "k8s.io", "images"]);
+        command
+    };
+    run(ctr().arg("push").arg("--hosts-dir").arg(hosts).arg(to))?;
+    run(ctr().args(["rm", to])).map(drop)
+}
+
+/// Lets containerd know the authority of a registry. It looks at each pull.
+pub(crate) fn trust_registry(address: &str, authority: &str) -> Result<()> {
+    let folder = Path::new(NODE).join("registries").join(address);
+    fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let file = folder.join("ca.crt");
+    fs::write(&file, authority).map_err(at(&file))?;
+    let hosts = format!("server = \"https://{address}\"\n[host.\"https://{address}\"]\nca = {file:?}\n");
+    fs::write(folder.join("hosts.toml"), hosts).map_err(at(&folder))
+}
+
 fn start_containerd(place: &Place, state: &mut State) -> Result<()> {
     let config = place.run().join("containerd.toml");
     // Without `restrict_oom_score_adj` no sandbox starts on a machine without CAP_SYS_RESOURCE.
@@ -81,6 +104,9 @@ restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
 enable_selinux = false
 stream_server_address = "127.0.0.1"
+
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{NODE}/registries"
 
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{CNI_PLUGINS}"

@@ -13,13 +13,18 @@ use k8s_openapi::{
 };
 use kube_client::{Api, api::ListParams};
 
-use super::page::{Credential, Event, Hub, Pod, TenantStatus};
+use super::{
+    lag::{self, Lags},
+    page::{Credential, Event, Hub, Pod, TenantStatus},
+};
 use crate::{
     cluster::{Cluster, refused},
     output::{Exit, Failure},
     standalone::text,
 };
 
+/// Where a hub says how it is.
+const OPS_PORT: u16 = 8080;
 /// The most events that are shown: the last ones.
 const EVENTS: usize = 10;
 
@@ -78,12 +83,32 @@ async fn hub(cluster: &Cluster, namespace: &str, unseen: &mut Vec<String>) -> Re
     let (spec, status) = (deployment.spec.unwrap_or_default(), deployment.status.unwrap_or_default());
     let containers = spec.template.spec.unwrap_or_default().containers;
     let number = |count: Option<i32>| u64::try_from(count.unwrap_or_default()).unwrap_or_default();
+    let pods: Vec<Pod> = pods.into_iter().map(pod).collect();
+    let lag = lags(cluster, namespace, &pods, unseen).await?;
     Ok(Hub {
         replicas: number(spec.replicas),
         ready: number(status.ready_replicas),
         image: containers.into_iter().next().and_then(|container| container.image).unwrap_or_default(),
-        pods: pods.into_iter().map(pod).collect(),
+        pods,
+        lag,
     })
+}
+
+/// Asks each replica that is ready, by way of the API server.
+async fn lags(cluster: &Cluster, namespace: &str, pods: &[Pod], unseen: &mut Vec<String>) -> Result<Lags, Failure> {
+    let mut lags = Lags::new();
+    for pod in pods.iter().filter(|pod| pod.ready) {
+        let what = format!("the metrics of pod {namespace}/{} (pods/proxy)", pod.name);
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{}:{OPS_PORT}/proxy/metrics", pod.name);
+        let request = http::Request::get(path).body(Vec::new()).map_err(Failure::failed)?;
+        match cluster.client.request_text(request).await {
+            Ok(metrics) => lag::add(&mut lags, &metrics),
+            Err(error) if refused(&what, &error).is_denial() => unseen.push(refused(&what, &error).to_string()),
+            // A replica that ends at this moment is no reason to show nothing.
+            Err(error) => unseen.push(format!("{what}: {error}")),
+        }
+    }
+    Ok(lags)
 }
 
 fn pod(pod: CorePod) -> Pod {

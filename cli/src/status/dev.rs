@@ -1,20 +1,28 @@
 //! A tenant, as the state folder of `acb dev` has it.
 
+use std::time::Duration;
+
 use acb_crds::{
     names::{TenantName, objects},
     schema::Kind,
 };
-use acb_operator::runtime::standalone::{deployments::read_running, objects::ObjectStore};
+use acb_operator::runtime::standalone::{deployments::read_running, objects::ObjectStore, probe};
 use serde_json::Value;
 
-use super::page::{Credential, Hub, Pod, TenantStatus};
+use super::{
+    lag::{self, Lags},
+    page::{Credential, Hub, Pod, TenantStatus},
+};
 use crate::{
     output::{Exit, Failure},
     standalone::{State, text},
 };
 
+/// How long a replica may take to say how it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Looks.
-pub(super) fn look(state: &State, name: &TenantName) -> Result<TenantStatus, Failure> {
+pub(super) async fn look(state: &State, name: &TenantName) -> Result<TenantStatus, Failure> {
     let state = state.existing()?;
     let store = ObjectStore::open(&state).map_err(Failure::failed)?;
     let of_kind = |kind: &str| store.of_kind(kind).map_err(Failure::failed);
@@ -35,6 +43,13 @@ pub(super) fn look(state: &State, name: &TenantName) -> Result<TenantStatus, Fai
     let secrets = secrets.iter().filter(|secret| namespaces.iter().any(|namespace| is_in(secret, namespace)));
     let running = if state.holder().is_some() { read_running(&state).map_err(Failure::failed)? } else { Default::default() };
     let deployment = running.deployments.get(&format!("{}/{}", namespaces[1], objects::HUB)).cloned().unwrap_or_default();
+    let mut lag = Lags::new();
+    for port in deployment.pods.values().filter(|pod| pod.ready).filter_map(|pod| pod.ports.get("ops")) {
+        // A replica that ends at this moment is no reason to show nothing.
+        if let Ok(metrics) = probe::http_get(*port, "/metrics", PATIENCE, lag::MOST).await {
+            lag::add(&mut lag, &metrics);
+        }
+    }
     let pods = deployment.pods.into_iter().map(|(name, pod)| Pod {
         name,
         phase: format!("{:?}", pod.phase),
@@ -48,6 +63,7 @@ pub(super) fn look(state: &State, name: &TenantName) -> Result<TenantStatus, Fai
         ready: u64::from(deployment.ready),
         image: "acb-hub, as a process".to_owned(),
         pods: pods.collect(),
+        lag,
     };
     let mut unseen = Vec::new();
     if state.holder().is_none() {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod dev;
+mod lag;
 mod page;
 
 use acb_crds::names::TenantName;
@@ -41,7 +42,7 @@ pub(crate) async fn run(args: &StatusArgs, output: Output) -> Result<(), Failure
     let status = if of.platform.is_cluster() {
         cluster::look(&of.platform.cluster.place().open().await?, &of.name).await?
     } else {
-        dev::look(&of.platform.state, &of.name)?
+        dev::look(&of.platform.state, &of.name).await?
     };
     match output {
         Output::Document(syntax) => syntax.document(&status),

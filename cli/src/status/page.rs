@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::lag::Lags;
 use crate::{
     get::since,
     output::{self, Failure},
@@ -30,6 +31,8 @@ pub(super) struct Hub {
     pub(super) ready: u64,
     pub(super) image: String,
     pub(super) pods: Vec<Pod>,
+    /// Records of each topic that a replica has not read yet, of the one that is furthest behind.
+    pub(super) lag: Lags,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -95,6 +98,11 @@ impl TenantStatus {
             vec![pod.name.clone(), pod.phase.clone(), ready, restarts, age, pod.message.clone()]
         });
         output::table(&["POD", "PHASE", "READY", "RESTARTS", "AGE", "MESSAGE"], pods.collect())?;
+        if !self.hub.lag.is_empty() {
+            heading("Topics that the hub reads")?;
+            let lags = self.hub.lag.iter().map(|(topic, lag)| vec![topic.clone(), lag.to_string()]);
+            output::table(&["TOPIC", "LAG"], lags.collect())?;
+        }
         heading("Context types")?;
         output::table(&["NAME", "TOPIC", "PARTITIONS", "FROM", "UNWANTED FOR"], self.context_types())?;
         heading("Agents")?;

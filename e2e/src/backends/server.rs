@@ -102,7 +102,8 @@ impl Both {
     }
 }
 
-fn random() -> Result<String> {
+/// 192 random bits, as hex.
+pub(crate) fn random() -> Result<String> {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).map_err(|error| Error::Wrong(format!("no random numbers: {error}")))?;
     Ok(hex::encode(bytes))

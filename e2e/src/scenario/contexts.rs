@@ -36,7 +36,15 @@ pub(super) fn run(world: &mut World) -> Result<()> {
         return wrong(format!("acb whoami: {whoami}"));
     }
     let page = ok(&["status", "tenant", "acme", "--cluster"])?;
-    for part in ["replicas are ready", "Running", "hub-postgres-", "worker-a-api-key-", "Last events", "Waits for\nnothing"] {
+    for part in [
+        "replicas are ready",
+        "Running",
+        "hub-postgres-",
+        "worker-a-api-key-",
+        "acb.acme.sys.messages",
+        "Last events",
+        "Waits for\nnothing",
+    ] {
         if !page.contains(part) {
             return wrong(format!("acb status, without {part:?}: {page}"));
         }

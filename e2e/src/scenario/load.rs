@@ -68,9 +68,14 @@ pub(super) fn ready(world: &World) -> Result<()> {
 }
 
 impl Load {
-    /// Starts both, and waits until messages flow.
+    /// Makes the tenant where it is not there yet, starts both, and waits until messages flow.
     pub(super) fn start(world: &World) -> Result<Self> {
         ready(world)?;
+        Self::begin(world)
+    }
+
+    /// The same in the tenant as it is.
+    pub(super) fn begin(world: &World) -> Result<Self> {
         let receiver = agent_pod::start_load(world, TENANT, "receiver", &["receive"])?;
         agent_pod::wait_running(world, &receiver)?;
         let sender = agent_pod::start_load(world, TENANT, "sender", &["send", "receiver", "--every-ms", EVERY_MS])?;
@@ -180,6 +185,20 @@ impl Told {
             None => Ok(()),
         }
     }
+}
+
+/// Waits until both replicas of the hub are of an image.
+pub(super) fn rolled(world: &World, image: &str) -> Result<()> {
+    eventually(300, &format!("every hub is of {image}"), || {
+        let hub = world.kubectl.get(&["--namespace", &format!("acbhub-{TENANT}"), "deployment", "hub"]);
+        let hub = hub.map_err(|error| error.to_string())?;
+        let (spec, status) = (&hub["spec"]["template"]["spec"]["containers"][0]["image"], &hub["status"]);
+        let of_it = status["observedGeneration"] == hub["metadata"]["generation"] && status["updatedReplicas"] == 2;
+        if *spec == json!(image) && of_it && status["replicas"] == 2 && status["readyReplicas"] == 2 {
+            return Ok(());
+        }
+        Err(format!("{spec}: {status}"))
+    })
 }
 
 /// Names of the hub's pods, and how often each one's container was started again.

@@ -4,6 +4,7 @@ mod account;
 mod admission;
 mod agent_pod;
 mod asked;
+mod autoscaled;
 mod contexts;
 mod crds;
 mod deletion;
@@ -20,8 +21,10 @@ mod load;
 mod operator;
 mod outage;
 mod plan;
+mod pull;
 mod release;
 mod restore;
+mod rollback;
 mod rotate;
 mod runbook;
 mod tenant;
@@ -247,6 +250,30 @@ const SCENARIOS: &[Scenario] = &[
         long: true,
         after: &["tenant-ready"],
         run: release::rolling_upgrade,
+    },
+    Scenario {
+        name: "rollback",
+        proves: "a release with a migration and a resource that only it can read is rolled back under load: nothing is lost or loosened",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: rollback::run,
+    },
+    Scenario {
+        name: "autoscaled",
+        proves: "a HorizontalPodAutoscaler gives a hub more replicas under load, and takes them back: no message is lost, or comes twice",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: autoscaled::run,
+    },
+    Scenario {
+        name: "image-pull-secret",
+        proves: "a hub's image comes from a registry that asks for a login, as soon as the login is there",
+        needs_node: true,
+        long: false,
+        after: &["install"],
+        run: pull::secret,
     },
     Scenario {
         name: "rotate",

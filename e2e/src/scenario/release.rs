@@ -1,6 +1,6 @@
 //! The operator's own releases: upgraded, rolled back, uninstalled.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     World, agent_pod, deletion,
@@ -14,7 +14,6 @@ use super::{
 use crate::{
     error::{Error, Result, wrong},
     node,
-    process::eventually,
 };
 
 /// `upgrade`: the same charts again, while hubs run.
@@ -33,16 +32,7 @@ pub(super) fn rolling_upgrade(world: &mut World) -> Result<()> {
     let load = Load::start(world)?;
     for image in [another, format!("acb-hub:{version}")] {
         install::helm(world, &[&format!("hubImage={image}")])?;
-        eventually(300, &format!("every hub is of {image}"), || {
-            let hub = world.kubectl.get(&["--namespace", &format!("acbhub-{}", load::TENANT), "deployment", "hub"]);
-            let hub = hub.map_err(|error| error.to_string())?;
-            let (spec, status) = (&hub["spec"]["template"]["spec"]["containers"][0]["image"], &hub["status"]);
-            let of_it = status["observedGeneration"] == hub["metadata"]["generation"] && status["updatedReplicas"] == 2;
-            if *spec == json!(image) && of_it && status["replicas"] == 2 && status["readyReplicas"] == 2 {
-                return Ok(());
-            }
-            Err(format!("{spec}: {status}"))
-        })?;
+        load::rolled(world, &image)?;
         load.flows(world)?;
     }
     let told = load.finish(world)?;

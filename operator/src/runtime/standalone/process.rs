@@ -376,7 +376,7 @@ impl Prober {
     async fn next(&mut self) -> Result<(), String> {
         let Some((probe, port)) = &self.probe else { return std::future::pending().await };
         sleep_until(self.next).await;
-        let result = probe::http_get(*port, &probe.path, probe.timeout.max(Duration::from_secs(1))).await;
+        let result = probe::http_get(*port, &probe.path, probe.timeout.max(Duration::from_secs(1)), probe::ANSWER_BYTES).await;
         if result.is_ok() {
             (self.failures, self.was_good) = (0, true);
         } else {
@@ -384,7 +384,7 @@ impl Prober {
         }
         let eager = !self.was_good && !self.eager.is_zero();
         self.next = Instant::now() + if eager { self.eager } else { probe.period.max(Duration::from_secs(1)) };
-        result
+        result.map(drop)
     }
 
     fn has_failed(&self) -> bool {
