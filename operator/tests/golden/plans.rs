@@ -293,7 +293,8 @@ fn a_gateway_gets_a_route_and_a_certificate_with_its_name() {
     let tenancy = sample("acme.yaml");
     let mut world = converged(&tenancy, &platform);
     let mut tenant = first(&tenancy);
-    let gateway = GatewayRef { name: "edge".into(), namespace: "gateways".into(), section_name: Some("agents".into()) };
+    let gateway =
+        GatewayRef { name: "edge".into(), namespace: "gateways".into(), section_name: Some("agents".into()), port: Some(8443) };
     let hub = tenant.spec.hub.as_mut().unwrap();
     (hub.gateway_ref, hub.hostnames) = (Some(gateway), vec!["acme.example".into(), "acme.example.org".into()]);
     let routed = plan(&tenant, &world, &platform);

@@ -191,7 +191,7 @@ impl Runtime for Cluster {
 
     fn endpoints(&self, tenant: &ValidatedTenant) -> Vec<Endpoint> {
         let service = self.hub_object(&tenant.name, "v1", "Service");
-        hub::endpoints(service.as_deref(), &tenant.hub.hostnames, &self.platform().extra_tls_names)
+        hub::endpoints(service.as_deref(), &tenant.hub, &self.platform().extra_tls_names)
     }
 
     fn conflicts(&self, tenant: &ValidatedTenant) -> Vec<String> {

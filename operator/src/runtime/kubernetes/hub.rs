@@ -1,6 +1,9 @@
 //! How a tenant's hub is doing, and how it is reached, from its Deployment and its Service. Pure.
 
-use acb_crds::tenant::{Endpoint, EndpointType};
+use acb_crds::{
+    hub::Hub,
+    tenant::{Endpoint, EndpointType},
+};
 use serde_json::Value;
 
 use crate::observed::ObservedHub;
@@ -59,11 +62,11 @@ pub(super) fn observed(deployment: Option<&Value>) -> ObservedHub {
     }
 }
 
-/// Where a Gateway's listener for TLS is: the operator does not read Gateways.
-const GATEWAY_PORT: u64 = 443;
+/// Where a Gateway's listener for TLS is, unless the spec says otherwise: the operator does not read Gateways.
+const GATEWAY_PORT: u16 = 443;
 
-/// The Service's name, and its addresses outside where it has some; `nodes` are names by which nodes are reached, `gateway` those of its route.
-pub(super) fn endpoints(service: Option<&Value>, gateway: &[String], nodes: &[String]) -> Vec<Endpoint> {
+/// The Service's name, and its addresses outside where it has some; `nodes` are names by which nodes are reached.
+pub(super) fn endpoints(service: Option<&Value>, hub: &Hub, nodes: &[String]) -> Vec<Endpoint> {
     let Some(service) = service else { return Vec::new() };
     let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
@@ -76,7 +79,8 @@ pub(super) fn endpoints(service: Option<&Value>, gateway: &[String], nodes: &[St
     };
     let name = format!("{}.{}.svc", text("/metadata/name"), text("/metadata/namespace"));
     let mut endpoints = vec![of(EndpointType::ClusterIP, &name, inside)];
-    endpoints.extend(gateway.iter().map(|host| of(EndpointType::Gateway, host, GATEWAY_PORT)));
+    let listener = hub.gateway_ref.as_ref().and_then(|gateway| gateway.port).unwrap_or(GATEWAY_PORT);
+    endpoints.extend(hub.hostnames.iter().map(|host| of(EndpointType::Gateway, host, listener.into())));
     let outside = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).into_iter().flatten();
     endpoints.extend(outside.filter_map(|ingress| {
         let host = ingress.get("hostname").or_else(|| ingress.get("ip"))?.as_str()?;
@@ -94,6 +98,7 @@ pub(super) fn endpoints(service: Option<&Value>, gateway: &[String], nodes: &[St
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+    use acb_crds::hub::GatewayRef;
     use serde_json::json;
 
     use super::*;
@@ -128,9 +133,9 @@ mod tests {
         assert!(!hub.rolling, "it is held up");
     }
 
-    fn addresses(service: &Value, gateway: &[&str], nodes: &[&str]) -> Vec<String> {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
-        let endpoints = endpoints(Some(service), &owned(gateway), &owned(nodes));
+    fn addresses(service: &Value, hub: &Hub, nodes: &[&str]) -> Vec<String> {
+        let nodes: Vec<String> = nodes.iter().map(|name| (*name).to_owned()).collect();
+        let endpoints = endpoints(Some(service), hub, &nodes);
         endpoints.into_iter().map(|endpoint| format!("{:?} {}", endpoint.r#type, endpoint.address)).collect()
     }
 
@@ -143,12 +148,17 @@ mod tests {
         });
         let inside = "ClusterIP hub.acbhub-acme.svc:8443";
         let balanced = ["LoadBalancer 203.0.113.7:8443", "LoadBalancer [2001:db8::7]:8443", "LoadBalancer lb.example:8443"];
-        assert_eq!(addresses(&service, &[], &[]), [&[inside][..], &balanced].concat());
+        let none = Hub::default();
+        assert_eq!(addresses(&service, &none, &[]), [&[inside][..], &balanced].concat());
         service["status"] = json!({});
-        assert_eq!(addresses(&service, &["acme.example"], &[]), [inside, "Gateway acme.example:443"]);
+        let gateway = GatewayRef { name: "edge".into(), namespace: "gateways".into(), section_name: None, port: None };
+        let mut named = Hub { gateway_ref: Some(gateway), hostnames: vec!["acme.example".into()], ..Hub::default() };
+        assert_eq!(addresses(&service, &named, &[]), [inside, "Gateway acme.example:443"]);
+        named.gateway_ref.as_mut().unwrap().port = Some(8443);
+        assert_eq!(addresses(&service, &named, &[]), [inside, "Gateway acme.example:8443"]);
         service["spec"]["type"] = json!("NodePort");
-        assert_eq!(addresses(&service, &[], &[]), [inside, "NodePort *:31234"]);
-        assert_eq!(addresses(&service, &[], &["nodes.example"]), [inside, "NodePort nodes.example:31234"]);
-        assert!(endpoints(None, &["acme.example".to_owned()], &[]).is_empty());
+        assert_eq!(addresses(&service, &none, &[]), [inside, "NodePort *:31234"]);
+        assert_eq!(addresses(&service, &none, &["nodes.example"]), [inside, "NodePort nodes.example:31234"]);
+        assert!(endpoints(None, &named, &[]).is_empty());
     }
 }
