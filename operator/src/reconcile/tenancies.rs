@@ -31,7 +31,7 @@ use crate::{
     quota,
     rollout::{Stage as RollStage, Wait},
     tenancy::{self, Census, Tenancy},
-    tenant::{self, Decision, Stage, fetch::Sources},
+    tenant::{self, Decision, Stage, fetch::Sources, proved_logins::ProvedLogins},
 };
 
 /// Reconciles, with what a runtime gives.
@@ -40,6 +40,7 @@ pub(crate) struct Tenancies {
     attempts: Attempts,
     last_syncs: LastSyncs,
     rollouts: Rollouts,
+    proved: ProvedLogins,
 }
 
 /// PostgreSQL, or why it can't be used now.
@@ -71,7 +72,13 @@ fn is_leaving(metadata: &ObjectMeta) -> bool {
 
 impl Tenancies {
     pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, attempts: Attempts::default(), last_syncs: LastSyncs::default(), rollouts: Rollouts::default() }
+        Self {
+            runtime,
+            attempts: Attempts::default(),
+            last_syncs: LastSyncs::default(),
+            rollouts: Rollouts::default(),
+            proved: ProvedLogins::default(),
+        }
     }
 
     /// Brings one namespace's tenancy to where it should be, as far as it goes now.
@@ -199,6 +206,7 @@ impl Tenancies {
             postgres: database.map(|database| &database.reader).map_err(Clone::clone),
             kafka: kafka.as_ref().map(Option::as_ref).map_err(Clone::clone),
             hubs: self.runtime.as_ref(),
+            proved: Some(&self.proved),
         };
         tenant::fetch::fetch(tenant, tenancy.clone(), &sources, self.runtime.platform()).await
     }

@@ -70,7 +70,8 @@ impl Outside {
             (tenancy.agents, tenancy.quotas) = (self.all("Agent", Some(&space))?, self.all("Quota", Some(&space))?);
             let failed = |error: EffectError| format!("{name}: {error}");
             let platform = &told.platform;
-            let sources = Sources { objects: self, postgres: Ok(&postgres), kafka: Ok(kafka.as_ref()), hubs: &Unseen };
+            let sources =
+                Sources { objects: self, postgres: Ok(&postgres), kafka: Ok(kafka.as_ref()), hubs: &Unseen, proved: None };
             let world = fetch(tenant, tenancy.clone(), &sources, platform).await;
             let decision = tenant::decide(tenant, &world, platform);
             if let Decision::Refused { problems, .. } = &decision {

@@ -353,7 +353,8 @@ async fn read(cluster: &Cluster, namespace: &str, given: &[Resource]) -> Result<
     ended.end();
     let kafka = cluster.kafka()?.map(|kafka| kafka.fenced(ended, Duration::ZERO));
     let objects = ReadOnly(cluster.objects());
-    let sources = Sources { objects: &objects, postgres: Ok(&database.reader), kafka: Ok(kafka.as_ref()), hubs: cluster };
+    let sources =
+        Sources { objects: &objects, postgres: Ok(&database.reader), kafka: Ok(kafka.as_ref()), hubs: cluster, proved: None };
     decide(namespace, tenancy, Some(&sources), cluster.platform()).await
 }
 
