@@ -30,7 +30,7 @@ use crate::{
     plan::{KafkaStep, Plan, Step},
     quota,
     rollout::{Stage as RollStage, Wait},
-    tenancy::{self, Census, Tenancy},
+    tenancy::{Census, Tenancy},
     tenant::{self, Decision, Stage, fetch::Sources, proved_logins::ProvedLogins},
 };
 
@@ -108,7 +108,7 @@ impl Tenancies {
         if let Some(tenant) = everything.unreadable_owner(namespace) {
             // Whose it is, it is: nothing in it is taken for nobody's.
             debug!(namespace, tenant = tenant.metadata.name, "left alone: this version can't read its Tenant");
-            for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
+            for tenant in everything.tenants.of_space(namespace) {
                 self.look(tenant, None, everything);
             }
             return Turn::Settled;
@@ -123,7 +123,7 @@ impl Tenancies {
         let (leaving, staying): (Vec<_>, Vec<_>) = everything.agents.iter().partition(|agent| is_leaving(&agent.metadata));
         turns.extend(self.agents(namespace, &leaving, &census, database).await);
         let mut types = BTreeSet::new();
-        for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
+        for tenant in everything.tenants.of_space(namespace) {
             let result = self.tenant(tenant, census.tenancy(), database, &mut types).await;
             turns.push(self.fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }

@@ -26,7 +26,7 @@ use crate::{
         EffectError, certificates,
         kafka::{COMMON_ROUNDS, KafkaEffect},
         kafka_settings::OPEN_BY_DEFAULT,
-        kubernetes::{ObjectKey, Objects, SecretDetails},
+        kubernetes::{AUTHORITY, ObjectKey, Objects, SecretDetails},
         postgres::failed,
         postgres_observe::{self, ObservedTenant},
         secret,
@@ -106,12 +106,29 @@ async fn fetch_objects(
     world: &mut World,
     tenant: &Tenant,
     (name, id): (&TenantName, TenantId),
-    objects: &dyn Objects,
+    sources: &dyn Objects,
     platform: &Platform,
 ) -> Result<(), EffectError> {
-    let space = tenancy::namespace(tenant).unwrap_or_default();
-    for namespace in ["", &space, &name.hub_namespace(), &platform.operator_namespace] {
-        let found: BTreeMap<ObjectKey, Value> = match objects.list(namespace).await {
+    let (space, hub_space) = (tenancy::namespace(tenant).unwrap_or_default(), name.hub_namespace());
+    // Of the namespaces only its own two, and of the operator's only its authority: there are as many others as there are tenants.
+    for namespace in [&space, &hub_space] {
+        let key = ObjectKey::new("v1", "Namespace", "", namespace);
+        if let Some(found) = sources.get(&key).await? {
+            world.objects.insert(key, found);
+        }
+    }
+    for namespace in [&space, &hub_space, &platform.operator_namespace] {
+        let found = if *namespace == platform.operator_namespace {
+            let own = id.authority_secret();
+            let hub = world.objects.get(&ObjectKey::new("apps/v1", "Deployment", &hub_space, objects::HUB));
+            // One that adopted its data may still have the authority that it had before.
+            let made_with = hub.and_then(|hub| hub.pointer("/metadata/annotations")?.get(AUTHORITY)?.as_str()?.rsplit_once('-'));
+            let names: Vec<&str> = made_with.map(|(name, _)| name).into_iter().chain([own.as_str()]).collect();
+            sources.generations(namespace, &names).await
+        } else {
+            sources.list(namespace).await
+        };
+        let found: BTreeMap<ObjectKey, Value> = match found {
             Err(EffectError::Closed { namespace, .. }) => {
                 world.closed.insert(namespace);
                 continue;

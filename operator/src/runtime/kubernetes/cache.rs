@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use acb_crds::{
@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::{FIELD_MANAGER, claims::Claims, kinds::WatchedKind, tally::Tally};
 use crate::{
     effect::kubernetes::ObjectKey,
-    tenancy::{self, Tenancy, Unreadable},
+    tenancy::{Listed, Tenancy, Tenants, Unreadable},
 };
 
 /// An object that is otherwise than before.
@@ -43,7 +43,9 @@ struct Entry {
 struct Inner {
     /// By namespace; the empty one: cluster-scoped.
     objects: BTreeMap<String, BTreeMap<ObjectKey, Entry>>,
-    tenants: BTreeMap<String, Tenant>,
+    tenants: BTreeMap<String, Arc<Listed>>,
+    /// All of them, once somebody has asked since one changed.
+    listed: OnceLock<Tenants>,
     claims: Claims,
     agents: BTreeMap<String, BTreeMap<String, Agent>>,
     quotas: BTreeMap<String, BTreeMap<String, Quota>>,
@@ -164,7 +166,7 @@ impl Cache {
     pub(super) fn tenancy(&self, namespace: &str) -> Tenancy {
         let inner = self.read();
         Tenancy {
-            tenants: inner.tenants.values().cloned().collect(),
+            tenants: inner.listed.get_or_init(|| inner.tenants.values().cloned().collect()).clone(),
             agents: inner.agents.get(namespace).into_iter().flatten().map(|(_, agent)| agent.clone()).collect(),
             quotas: inner.quotas.get(namespace).into_iter().flatten().map(|(_, quota)| quota.clone()).collect(),
             unreadable: inner.unreadable_of(namespace),
@@ -205,7 +207,7 @@ impl Cache {
         let filled = |namespace: &String, count: usize| (count > 0).then(|| namespace.clone());
         let of_agents = inner.agents.iter().filter_map(|(namespace, agents)| filled(namespace, agents.len()));
         let of_quotas = inner.quotas.iter().filter_map(|(namespace, quotas)| filled(namespace, quotas.len()));
-        inner.tenants.values().filter_map(tenancy::namespace).chain(of_agents).chain(of_quotas).collect()
+        inner.tenants.values().filter_map(|listed| listed.space().map(str::to_owned)).chain(of_agents).chain(of_quotas).collect()
     }
 }
 
@@ -214,10 +216,19 @@ fn typed<T: DeserializeOwned>(
     name: &str,
     object: Option<&Value>,
 ) -> Result<(), serde_json::Error> {
+    typed_as(map, name, object, |object: T| object)
+}
+
+fn typed_as<T: DeserializeOwned, K>(
+    map: &mut BTreeMap<String, K>,
+    name: &str,
+    object: Option<&Value>,
+    kept: impl FnOnce(T) -> K,
+) -> Result<(), serde_json::Error> {
     // What can't be read is not as it was; that it is there is kept with why (`unreadable_of`).
     map.remove(name);
     if let Some(object) = object {
-        map.insert(name.to_owned(), T::deserialize(object)?);
+        map.insert(name.to_owned(), kept(T::deserialize(object)?));
     }
     Ok(())
 }
@@ -258,12 +269,13 @@ impl Inner {
         let Some(resource) = resource_of(key) else { return };
         let (namespace, name) = (key.namespace.clone(), key.name.as_str());
         let parsed = match resource.kind {
-            Kind::Tenant => typed(&mut self.tenants, name, object),
+            Kind::Tenant => typed_as(&mut self.tenants, name, object, |tenant: Tenant| Arc::new(Listed::from(tenant))),
             Kind::Agent => typed(self.agents.entry(namespace).or_default(), name, object),
             Kind::Quota => typed(self.quotas.entry(namespace).or_default(), name, object),
         };
         if resource.kind == Kind::Tenant {
-            self.claims.set(name, self.tenants.get(name));
+            self.claims.set(name, self.tenants.get(name).map(|listed| listed.tenant()));
+            self.listed = OnceLock::new();
         }
         match parsed {
             Ok(()) => drop(self.unreadable.remove(&resource)),

@@ -382,6 +382,10 @@ impl Objects for ReadOnly<'_> {
         self.0.list(namespace).await
     }
 
+    async fn generations(&self, namespace: &str, names: &[&str]) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
+        self.0.generations(namespace, names).await
+    }
+
     async fn apply(&self, _: &Value) -> Result<(), EffectError> {
         Err(refused())
     }

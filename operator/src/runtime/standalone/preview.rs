@@ -30,7 +30,7 @@ use crate::{
     },
     platform::{Platform, PlatformBus, PlatformPostgres},
     preview::{Against, Found, Planned, Report, tenancy::decide},
-    tenancy::{self, Tenancy},
+    tenancy::{self, Tenancy, Tenants},
     tenant::fetch::{Hubs, PostgresReader, Sources},
 };
 
@@ -120,7 +120,8 @@ fn gather(given: impl Iterator<Item = Resource>, store: Option<&ObjectStore>) ->
             }
         }
     }
-    tenancies.values_mut().for_each(|tenancy| tenancy.tenants.clone_from(&tenants));
+    let tenants = Tenants::from(tenants);
+    tenancies.values_mut().for_each(|tenancy| tenancy.tenants = tenants.clone());
     Ok(tenancies)
 }
 
