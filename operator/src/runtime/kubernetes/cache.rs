@@ -31,7 +31,8 @@ pub(super) struct Change {
 
 #[derive(Debug)]
 struct Entry {
-    object: Arc<Value>,
+    /// As text: as a tree an object takes ten times the memory, and few of them are looked at at a time.
+    text: Box<str>,
     version: u64,
     /// When it came, counted in changes.
     at: u64,
@@ -53,6 +54,13 @@ struct Inner {
     unreadable: BTreeMap<ObjectRef, String>,
     tally: Tally,
     count: u64,
+}
+
+impl Entry {
+    fn object(&self) -> Arc<Value> {
+        // It was written from an object.
+        Arc::new(serde_json::from_str(&self.text).unwrap_or_default())
+    }
 }
 
 /// Every object that is watched.
@@ -112,8 +120,8 @@ impl Cache {
             return None;
         }
         let object = Arc::new(object);
-        let before =
-            known.insert(key.clone(), Entry { object: Arc::clone(&object), version, at, writers }).map(|entry| entry.object);
+        let text = object.to_string().into_boxed_str();
+        let before = known.insert(key.clone(), Entry { text, version, at, writers }).map(|entry| entry.object());
         inner.parse(&key, Some(&object));
         inner.tally.change(&key, before.as_deref(), Some(&object));
         Some(Change { key, before, now: Some(object) })
@@ -140,7 +148,7 @@ impl Cache {
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<Arc<Value>> {
-        self.read().objects.get(&key.namespace)?.get(key).map(|entry| Arc::clone(&entry.object))
+        self.read().objects.get(&key.namespace)?.get(key).map(Entry::object)
     }
 
     /// Who else than this operator wrote an object.
@@ -159,7 +167,7 @@ impl Cache {
         let inner = self.read();
         let objects = inner.objects.get(namespace).into_iter().flatten();
         let owned = objects.filter(|(key, _)| key.api_version != acb_crds::API_VERSION);
-        owned.map(|(key, entry)| (key.clone(), Value::clone(&entry.object))).collect()
+        owned.map(|(key, entry)| (key.clone(), Arc::unwrap_or_clone(entry.object()))).collect()
     }
 
     /// Every Tenant, and the Agents and Quotas of a namespace.
@@ -238,7 +246,7 @@ impl Inner {
     fn unreadable_of(&self, namespace: &str) -> Vec<Unreadable> {
         let known = |resource: &ObjectRef| {
             let key = ObjectKey::new(acb_crds::API_VERSION, resource.kind.as_str(), &resource.namespace, &resource.name);
-            let object = &self.objects.get(&resource.namespace)?.get(&key)?.object;
+            let object = self.objects.get(&resource.namespace)?.get(&key)?.object();
             let metadata: ObjectMeta = serde_json::from_value(object.get("metadata")?.clone()).ok()?;
             let space = (resource.kind == Kind::Tenant).then(|| {
                 let given = object.pointer("/spec/agentNamespace").and_then(Value::as_str).map(str::to_owned);
@@ -255,7 +263,7 @@ impl Inner {
         if objects.get(key).is_none_or(|known| known.version > version) {
             return None;
         }
-        let before = objects.remove(key).map(|entry| entry.object);
+        let before = objects.remove(key).map(|entry| entry.object());
         if objects.is_empty() {
             self.objects.remove(&key.namespace);
         }
