@@ -12,7 +12,7 @@ use acb_crds::{
     schema::{Kind, ObjectRef},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{FIELD_MANAGER, claims::Claims, kinds::WatchedKind, tally::Tally};
@@ -32,7 +32,7 @@ pub(super) struct Change {
 #[derive(Debug)]
 struct Entry {
     /// As text: as a tree an object takes ten times the memory, and few of them are looked at at a time.
-    text: Box<str>,
+    text: Arc<str>,
     version: u64,
     /// When it came, counted in changes.
     at: u64,
@@ -48,7 +48,8 @@ struct Inner {
     /// All of them, once somebody has asked since one changed.
     listed: OnceLock<Tenants>,
     claims: Claims,
-    agents: BTreeMap<String, BTreeMap<String, Agent>>,
+    /// The names of those that can be read, by namespace. Typed only when they are asked for: there are many.
+    agents: BTreeMap<String, BTreeSet<String>>,
     quotas: BTreeMap<String, BTreeMap<String, Quota>>,
     /// Resources that this operator can't read, and why.
     unreadable: BTreeMap<ObjectRef, String>,
@@ -120,7 +121,7 @@ impl Cache {
             return None;
         }
         let object = Arc::new(object);
-        let text = object.to_string().into_boxed_str();
+        let text = Arc::from(object.to_string());
         let before = known.insert(key.clone(), Entry { text, version, at, writers }).map(|entry| entry.object());
         inner.parse(&key, Some(&object));
         inner.tally.change(&key, before.as_deref(), Some(&object));
@@ -172,18 +173,24 @@ impl Cache {
 
     /// Every Tenant, and the Agents and Quotas of a namespace.
     pub(super) fn tenancy(&self, namespace: &str) -> Tenancy {
-        let inner = self.read();
-        Tenancy {
-            tenants: inner.listed.get_or_init(|| inner.tenants.values().cloned().collect()).clone(),
-            agents: inner.agents.get(namespace).into_iter().flatten().map(|(_, agent)| agent.clone()).collect(),
-            quotas: inner.quotas.get(namespace).into_iter().flatten().map(|(_, quota)| quota.clone()).collect(),
-            unreadable: inner.unreadable_of(namespace),
-        }
+        let (mut tenancy, agents) = {
+            let inner = self.read();
+            let tenancy = Tenancy {
+                tenants: inner.listed.get_or_init(|| inner.tenants.values().cloned().collect()).clone(),
+                agents: Vec::new(),
+                quotas: inner.quotas.get(namespace).into_iter().flatten().map(|(_, quota)| quota.clone()).collect(),
+                unreadable: inner.unreadable_of(namespace),
+            };
+            (tenancy, inner.agents_of(namespace))
+        };
+        // There may be thousands: the watches go on meanwhile.
+        tenancy.agents = agents.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        tenancy
     }
 
     /// How many Agents a namespace has.
     pub(super) fn agents(&self, namespace: &str) -> usize {
-        self.read().agents.get(namespace).map_or(0, BTreeMap::len)
+        self.read().agents.get(namespace).map_or(0, BTreeSet::len)
     }
 
     /// Reads who claims which namespaces.
@@ -258,6 +265,14 @@ impl Inner {
         here.filter_map(known).collect()
     }
 
+    /// The Agents of a namespace that can be read.
+    fn agents_of(&self, namespace: &str) -> Vec<Arc<str>> {
+        let Some(objects) = self.objects.get(namespace) else { return Vec::new() };
+        let key = |name: &String| ObjectKey::new(acb_crds::API_VERSION, Kind::Agent.as_str(), namespace, name);
+        let agents = self.agents.get(namespace).into_iter().flatten();
+        agents.filter_map(|name| Some(Arc::clone(&objects.get(&key(name))?.text))).collect()
+    }
+
     fn remove(&mut self, key: &ObjectKey, version: u64) -> Option<Change> {
         let objects = self.objects.get_mut(&key.namespace)?;
         if objects.get(key).is_none_or(|known| known.version > version) {
@@ -278,7 +293,18 @@ impl Inner {
         let (namespace, name) = (key.namespace.clone(), key.name.as_str());
         let parsed = match resource.kind {
             Kind::Tenant => typed_as(&mut self.tenants, name, object, |tenant: Tenant| Arc::new(Listed::from(tenant))),
-            Kind::Agent => typed(self.agents.entry(namespace).or_default(), name, object),
+            Kind::Agent => {
+                let agents = self.agents.entry(namespace.clone()).or_default();
+                agents.remove(name);
+                let parsed = object.map(Agent::deserialize).transpose();
+                if let Ok(Some(_)) = parsed {
+                    agents.insert(name.to_owned());
+                }
+                if agents.is_empty() {
+                    self.agents.remove(&namespace);
+                }
+                parsed.map(drop)
+            }
             Kind::Quota => typed(self.quotas.entry(namespace).or_default(), name, object),
         };
         if resource.kind == Kind::Tenant {

@@ -121,12 +121,18 @@ fn list(store: &Store, path: &Path, query: &HashMap<String, String>, only_metada
     if let Some(name) = query.get("fieldSelector").and_then(|fields| fields.strip_prefix("metadata.name=")) {
         objects.retain(|object| object["metadata"]["name"] == name);
     }
+    // In pages, as clients ask for them: an answer with everything would take memory that no client of Kubernetes needs.
+    let number = |name: &str| query.get(name).and_then(|number| number.parse::<usize>().ok());
+    let (from, most) = (number("continue").unwrap_or_default(), number("limit").unwrap_or(usize::MAX));
+    let left = objects.len().saturating_sub(from.saturating_add(most));
+    let next = if left > 0 { json!((from + most).to_string()) } else { Value::Null };
+    objects = objects.into_iter().skip(from).take(most).collect();
     let items: Vec<Value> =
         objects.iter().map(|object| if only_metadata { metadata_of(object) } else { Value::clone(object) }).collect();
     let (api_version, kind) =
         if only_metadata { ("meta.k8s.io/v1", "PartialObjectMetadataList") } else { (path.kind.api_version.as_str(), "List") };
     let list = json!({
-        "apiVersion": api_version, "kind": kind, "metadata": {"resourceVersion": version.to_string()}, "items": items,
+        "apiVersion": api_version, "kind": kind, "metadata": {"resourceVersion": version.to_string(), "continue": next}, "items": items,
     });
     whole(200, &list)
 }
