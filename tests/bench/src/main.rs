@@ -55,9 +55,12 @@ struct Arguments {
     /// Tenants of the operator, with ten agents each.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=900))]
     tenants: u32,
-    /// Numbers of tenants for the part `scale`, the smallest first: the others are compared with it.
-    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000, 2000, 5000], value_parser = clap::value_parser!(u32).range(1..))]
+    /// Numbers of tenants for the part `scale` with the log on Kafka, the smallest first: the others are compared with it. 0: none.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000])]
     sizes: Vec<u32>,
+    /// The same, with the log on PostgreSQL.
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 2000, 5000])]
+    sizes_on_postgres: Vec<u32>,
     /// Agents that are connected at once, beside ten.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=1000))]
     agents: u32,
@@ -197,7 +200,7 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         operator::run(effort, target, &mut report).await?;
     }
     if named(Part::Scale) {
-        operator::scale(effort, &arguments.sizes, target, &mut report).await?;
+        operator::scale(effort, (&arguments.sizes, &arguments.sizes_on_postgres), target, &mut report).await?;
     }
     if named(Part::Fairness) {
         operator::fairness(effort, target, &mut report).await?;

@@ -16,8 +16,6 @@ use crate::{Effort, Failure, report::Report, samples::median, tell};
 
 /// Drift is looked for every ten minutes, as the chart has it; less often than that is what this waits for.
 const RESYNC: Duration = Duration::from_secs(60);
-/// A broker maps two files for each partition, and Linux lets a process have 65,530: of twelve partitions for each tenant.
-const MOST_ON_KAFKA: u32 = 2_000;
 /// Events that are about nothing that is decided.
 const EVENTS: usize = 20_000;
 /// Tenants that are changed at once.
@@ -27,26 +25,34 @@ const LATEST: Duration = Duration::from_secs(3600);
 /// What was measured of one size.
 struct Figures {
     tenants: u32,
+    bus: &'static str,
     /// CPU seconds of a look at everyone.
     cpu: f64,
     /// One more Tenant, created to Ready, in seconds.
     ready: f64,
 }
 
-pub(crate) async fn run(effort: Effort, sizes: &[u32], target: &Path, report: &mut Report) -> Result<(), Failure> {
+/// With the log on Kafka, and with the log on PostgreSQL: a broker on the same two cores does not get far.
+pub(crate) async fn run(
+    effort: Effort,
+    (on_kafka, on_postgres): (&[u32], &[u32]),
+    target: &Path,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let mut all: Vec<Figures> = Vec::new();
-    for size in sizes {
-        let on_kafka = *size <= MOST_ON_KAFKA;
-        let mut scene = Scene::set(target, on_kafka, RESYNC).await?;
-        let bus = if on_kafka { "Kafka" } else { "PostgreSQL" };
+    let on_kafka = on_kafka.iter().map(|size| (*size, "Kafka"));
+    let all_sizes = on_kafka.chain(on_postgres.iter().map(|size| (*size, "PostgreSQL")));
+    for (size, bus) in all_sizes.filter(|(size, _)| *size > 0) {
+        let mut scene = Scene::set(target, bus == "Kafka", RESYNC).await?;
         tell(format!("{size} tenants with {AGENTS} agents each, their log on {bus}"));
-        let figures = measure(&mut scene, *size, effort, report).await?;
-        let what = |what: &str| format!("operator, {what}, {} tenants", figures.tenants);
-        if let Some(half) = all.iter().find(|other| other.tenants * 2 == figures.tenants) {
+        let figures = measure(&mut scene, (size, bus), effort, report).await?;
+        let what = |what: &str| format!("operator, {what}, {} tenants, log on {bus}", figures.tenants);
+        let mut others = all.iter().filter(|other| other.bus == bus);
+        if let Some(half) = others.clone().find(|other| other.tenants * 2 == figures.tenants) {
             let against = format!("{} tenants", half.tenants);
             report.ratio(what("CPU of a full resync"), &against, (figures.cpu, half.cpu), 2.5);
         }
-        if let Some(first) = all.first() {
+        if let Some(first) = others.next() {
             let against = format!("{} tenants", first.tenants);
             report.ratio(what("one more Tenant created to Ready"), &against, (figures.ready, first.ready), 1.5);
         }
@@ -55,9 +61,14 @@ pub(crate) async fn run(effort: Effort, sizes: &[u32], target: &Path, report: &m
     Ok(())
 }
 
-async fn measure(scene: &mut Scene, size: u32, effort: Effort, report: &mut Report) -> Result<Figures, Failure> {
+async fn measure(
+    scene: &mut Scene,
+    (size, bus): (u32, &'static str),
+    effort: Effort,
+    report: &mut Report,
+) -> Result<Figures, Failure> {
     let names: Vec<String> = (0..size).map(|n| format!("many-{n:05}")).collect();
-    let what = |what: &str| format!("operator, {size} tenants and {} agents: {what}", size as usize * AGENTS);
+    let what = |what: &str| format!("operator, {size} tenants and {} agents, log on {bus}: {what}", size as usize * AGENTS);
     let made = scene.fill(&names, AGENTS, LATEST).await?;
     tell(format!("  all Ready after {made:.0} s; the API server has {} objects", scene.api.len()));
     report.beside(what("made, all Ready"), None, made, "s");
@@ -108,7 +119,7 @@ async fn measure(scene: &mut Scene, size: u32, effort: Effort, report: &mut Repo
     let changes = changes(scene, &names).await?;
     tell(format!("  does {changes:.0} changes of Tenants a second"));
     report.beside(what("changes of Tenants done"), None, changes, "/s");
-    Ok(Figures { tenants: size, cpu, ready })
+    Ok(Figures { tenants: size, bus, cpu, ready })
 }
 
 /// Events a second that change nothing, from the first to when a change behind them is seen.
