@@ -63,7 +63,7 @@ bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. 
 	$(RELEASE) -p acb-bench
 	@# It only makes the cluster.
 	$(if $(OPERATOR),$(BUILD) --bin acb-e2e)
-	target/release/acb-bench $(addprefix --only ,$(PARTS)) $(if $(OPERATOR),--also operator)
+	target/release/acb-bench $(addprefix --only ,$(PARTS)) $(if $(OPERATOR),--also operator --also scale --also fairness)
 
 release: ## Dry run of a release, to target/release-VERSION: binaries, images, charts, notes, checksums. Publishes nothing.
 	@scripts/install-dependencies build e2e

@@ -47,6 +47,8 @@ pub struct ObservedKafka {
     pub previous: LoginState,
     /// Whether there are credentials of the tenant's user at all.
     pub has_user: bool,
+    /// Rounds of their hash: by that they are told from those that someone else sets.
+    pub credential_rounds: u32,
     /// Whether its ACLs are exactly those that it should have.
     pub acls: bool,
     /// What its user may take of each broker.
@@ -63,6 +65,7 @@ impl Default for ObservedKafka {
             user: LoginState::Refused,
             previous: LoginState::Refused,
             has_user: false,
+            credential_rounds: 0,
             acls: false,
             quota: KafkaQuota::default(),
             risks: Vec::new(),

@@ -386,7 +386,8 @@ mod tests {
         tenancy.tenants.push(adopting);
         assert_eq!(orphans(&tenancy, &inventory), []);
         // And has it, without the annotation.
-        tenancy.tenants.last_mut().unwrap().metadata.annotations = None;
+        let last = tenancy.tenants.len() - 1;
+        tenancy.tenants[last].metadata.annotations = None;
         let mut taken = inventory.clone();
         let key = ObjectKey::new("v1", "Namespace", "", "acbhub-acme");
         let space = taken.objects.get_mut(&key).unwrap();

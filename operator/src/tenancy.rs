@@ -1,19 +1,18 @@
 //! Which resources belong together: a tenant, its namespace, its agents in order, its limits, its context types. Pure, and the same
 //! for all three kinds, so that none of them disagrees with another.
 
+mod tenants;
+
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
 };
 
-use acb_crds::{
-    Agent, AgentLimits, Quota, Tenant, TenantLimits,
-    names::{ContextTypeName, TenantId, TenantName},
-    quota::Selector,
-    schema::Kind,
-};
+use acb_crds::{Agent, AgentLimits, Quota, Tenant, TenantLimits, names::ContextTypeName, quota::Selector, schema::Kind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub(crate) use self::tenants::Listed;
+pub use self::tenants::{Tenants, namespace};
 use crate::{
     platform::Platform,
     tier::{self, Allowance},
@@ -23,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tenancy {
     /// Every Tenant.
-    pub tenants: Vec<Tenant>,
+    pub tenants: Tenants,
     /// The Agents of the namespace in question.
     pub agents: Vec<Agent>,
     /// The Quotas of the namespace in question.
@@ -51,20 +50,6 @@ pub fn by_age(left: &ObjectMeta, right: &ObjectMeta) -> Ordering {
     newness.then_with(|| left.namespace.cmp(&right.namespace)).then_with(|| left.name.cmp(&right.name))
 }
 
-/// The namespace of a tenant's Agents and Quotas.
-#[must_use]
-pub fn namespace(tenant: &Tenant) -> Option<String> {
-    let name = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()).ok()?;
-    Some(tenant.spec.agent_namespace.clone().unwrap_or_else(|| name.namespace()))
-}
-
-/// What two tenants may not share.
-fn claims(tenant: &Tenant) -> Option<(BTreeSet<String>, TenantId)> {
-    let name = TenantName::parse(tenant.metadata.name.as_deref()?).ok()?;
-    let spaces = [namespace(tenant)?, name.namespace(), name.hub_namespace()];
-    Some((spaces.into(), TenantId::from_uid(tenant.metadata.uid.as_deref().unwrap_or_default())))
-}
-
 impl Tenancy {
     /// Whether there is a resource of that kind that this version can't read.
     #[must_use]
@@ -83,23 +68,25 @@ impl Tenancy {
     /// The tenant that a namespace belongs to: of two that claim it, the older.
     #[must_use]
     pub fn tenant_of(&self, space: &str) -> Option<&Tenant> {
-        let claiming = self.tenants.iter().filter(|tenant| namespace(tenant).as_deref() == Some(space));
+        let claiming = self.tenants.of_space(space);
         claiming.filter(|tenant| self.collision(tenant).is_none()).min_by(|left, right| by_age(&left.metadata, &right.metadata))
     }
 
     /// An older tenant with one of the same derived names, and the name.
     #[must_use]
     pub fn collision(&self, tenant: &Tenant) -> Option<(&Tenant, String)> {
-        let (spaces, id) = claims(tenant)?;
-        let older = self.tenants.iter().filter(|other| {
-            other.metadata.name != tenant.metadata.name && by_age(&other.metadata, &tenant.metadata) == Ordering::Less
+        let own = Listed::from(tenant.clone());
+        let own = own.claims()?;
+        let older = self.tenants.listed().filter(|other| {
+            let other = &other.tenant().metadata;
+            other.name != tenant.metadata.name && by_age(other, &tenant.metadata) == Ordering::Less
         });
         older.into_iter().find_map(|other| {
-            let (other_spaces, other_id) = claims(other)?;
-            if id == other_id {
-                return Some((other, format!("id {id}")));
+            let claims = other.claims()?;
+            if own.id == claims.id {
+                return Some((other.tenant(), format!("id {}", own.id)));
             }
-            spaces.intersection(&other_spaces).next().map(|space| (other, format!("namespace {space}")))
+            own.spaces.intersection(&claims.spaces).next().map(|space| (other.tenant(), format!("namespace {space}")))
         })
     }
 
@@ -356,10 +343,10 @@ mod tests {
         let metadata = |age: u32| object::<Tenant>("Tenant", "newer", age, &spec).metadata;
         for (age, is_its) in [(5, true), (1, false)] {
             let unreadable = Unreadable { kind: Kind::Tenant, metadata: metadata(age), space: Some("team".into()) };
-            let tenants = vec![object("Tenant", "acme", 3, &spec)];
+            let tenants = vec![object("Tenant", "acme", 3, &spec)].into();
             let mut tenancy = Tenancy { tenants, unreadable: vec![unreadable], ..Tenancy::default() };
             assert_eq!(tenancy.unreadable_owner("team").is_some(), is_its);
-            tenancy.tenants.clear();
+            tenancy.tenants = Tenants::default();
             assert!(tenancy.unreadable_owner("team").is_some() && tenancy.unreadable_owner("other").is_none());
         }
     }
@@ -368,7 +355,7 @@ mod tests {
     fn a_census_says_of_each_agent_what_leaves_it_out_and_the_smallest_limits() {
         let agent = |name: &str, age: u32, of: &str| object("Agent", name, age, &json!({"role": "Observer", "type": of}));
         let tenancy = Tenancy {
-            tenants: vec![object("Tenant", "acme", 0, &json!({"tier": "Free", "limits": {"maxAgents": 3}}))],
+            tenants: vec![object("Tenant", "acme", 0, &json!({"tier": "Free", "limits": {"maxAgents": 3}}))].into(),
             // By age: d, c, b, a.
             agents: vec![agent("a", 1, "x"), agent("b", 2, "y"), agent("c", 3, "x"), agent("d", 4, "x")],
             unreadable: Vec::new(),

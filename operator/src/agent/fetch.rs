@@ -76,10 +76,8 @@ pub async fn fetch_shared(
         shared.details.extend(found.iter().filter_map(|(key, found)| Some((key.secret_ref()?, SecretDetails::of(found)))));
         shared.secrets.extend(found.keys().filter_map(ObjectKey::secret_ref));
     }
-    let operators = shared.census.operator_namespace();
-    let found = objects.list(operators).await?;
-    let own = found.keys().filter_map(ObjectKey::secret_ref).filter(|secret| secret.name == id.authority_secret());
-    shared.authorities = own.collect();
+    let found = objects.generations(shared.census.operator_namespace(), &[&id.authority_secret()]).await?;
+    shared.authorities = found.keys().filter_map(ObjectKey::secret_ref).collect();
     shared.observed = postgres_observe::observe_tenant(pool, &id.hex()).await?;
     Ok(shared)
 }

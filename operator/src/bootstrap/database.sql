@@ -19,6 +19,9 @@ BEGIN
 END
 $$;
 
+-- By these the operator sees that someone changed a login, without trying its password at each look. They tell nothing of the password.
+GRANT SELECT (oid, rolname, xmin) ON pg_catalog.pg_authid TO acb_operator;
+
 CREATE SCHEMA IF NOT EXISTS acb AUTHORIZATION acb_owner;
 ALTER SCHEMA acb OWNER TO acb_owner;
 REVOKE ALL ON SCHEMA acb FROM PUBLIC;

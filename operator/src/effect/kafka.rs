@@ -29,13 +29,18 @@ use bytes::Bytes;
 use tokio::time::{Duration, Instant, sleep};
 use uuid::Uuid;
 
-use super::{EffectError, SecretReader, fence::Fence, postgres_observe::LoginState};
+use super::{
+    EffectError, SecretReader,
+    fence::Fence,
+    kafka_acls::{Acl, acls_of},
+    kafka_configs::{RESOURCE_TOPIC, configs},
+    kafka_shared::SharedSnapshot,
+    postgres_observe::LoginState,
+};
 use crate::plan::{KafkaQuota, KafkaStep, SecretRef, TopicSpec};
 
-/// Topics and clients agree on this: with a lower limit at the topic, a record that is too large would fail the others of its batch.
-const MAX_MESSAGE_BYTES: u32 = 2 * 1024 * 1024;
-/// Kafka's least. The passwords are random: more rounds would add nothing.
-const ITERATIONS: i32 = 4096;
+/// Kafka's least, and what its tools set where nothing is said. The passwords are random: more rounds would add nothing.
+pub const COMMON_ROUNDS: u32 = 4096;
 const REQUEST_TIMEOUT_MS: i32 = 3000;
 /// What the controller took, brokers know a moment later.
 const KNOWN_WITHIN: Duration = Duration::from_secs(3);
@@ -43,53 +48,8 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 /// The operation that takes a value of a configuration away.
 const REMOVE: i8 = 1;
 pub(super) const SCRAM_SHA_512: i8 = 2;
-pub(super) const RESOURCE_TOPIC: i8 = 2;
-const RESOURCE_GROUP: i8 = 3;
 const PATTERN_ANY: i8 = 1;
-/// Kafka's numbers: a client with others makes ACLs that look right in its own listing, and grant nothing.
-const PATTERN_PREFIXED: i8 = 4;
 const ANY: i8 = 1;
-const ALLOW: i8 = 3;
-const READ: i8 = 3;
-const WRITE: i8 = 4;
-const DESCRIBE: i8 = 8;
-/// Everything that a tenant may do, on its own prefix.
-const GRANTS: [(i8, i8); 4] =
-    [(RESOURCE_TOPIC, READ), (RESOURCE_TOPIC, WRITE), (RESOURCE_TOPIC, DESCRIBE), (RESOURCE_GROUP, DESCRIBE)];
-
-/// An ACL, whole: its fields decide whether two are the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Acl {
-    /// `User:<name>`.
-    pub principal: String,
-    /// `*` is any.
-    pub host: String,
-    /// Kafka's number: 2 for topics, 3 for groups.
-    pub resource_type: i8,
-    /// The name, or its beginning.
-    pub resource_name: String,
-    /// Kafka's number: 3 for literal, 4 for prefixed.
-    pub pattern_type: i8,
-    /// Kafka's number.
-    pub operation: i8,
-    /// Kafka's number: 2 denies, 3 allows.
-    pub permission: i8,
-}
-
-/// What a tenant's user is granted on its prefix.
-#[must_use]
-pub fn acls_of(username: &str, prefix: &str) -> BTreeSet<Acl> {
-    let acl = |(resource_type, operation)| Acl {
-        principal: format!("User:{username}"),
-        host: "*".to_owned(),
-        resource_type,
-        resource_name: prefix.to_owned(),
-        pattern_type: PATTERN_PREFIXED,
-        operation,
-        permission: ALLOW,
-    };
-    GRANTS.map(acl).into()
-}
 
 /// Applies the Kafka steps of a plan.
 #[derive(Clone, Debug)]
@@ -98,13 +58,15 @@ pub struct KafkaEffect {
     replication_factor: i16,
     /// Kafka itself fences nothing: what has to be left of the lease when a change is sent.
     fence: Option<(Arc<Fence>, Duration)>,
+    /// What was read for all tenants at once.
+    shared: Option<Arc<SharedSnapshot>>,
 }
 
 impl KafkaEffect {
     /// As the operator's own user. `replication_factor` is `-1` for the cluster's own default.
     #[must_use]
     pub fn new(settings: Settings, replication_factor: i16) -> Self {
-        Self { settings, replication_factor, fence: None }
+        Self { settings, replication_factor, fence: None, shared: None }
     }
 
     /// Sends a change only while more than `spare` is left of the lease.
@@ -112,6 +74,17 @@ impl KafkaEffect {
     pub fn fenced(mut self, fence: Arc<Fence>, spare: Duration) -> Self {
         self.fence = Some((fence, spare));
         self
+    }
+
+    /// Reads for all tenants at once, and tells the others that share it what it changes.
+    #[must_use]
+    pub fn sharing(mut self, shared: Arc<SharedSnapshot>) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
+    pub(super) fn shared(&self) -> Option<&SharedSnapshot> {
+        self.shared.as_deref()
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -126,12 +99,40 @@ impl KafkaEffect {
         if steps.is_empty() {
             return Ok(());
         }
+        // Until its end, however that comes about: what was sent may have been done.
+        let _writing = self.shared.as_ref().map(|shared| shared.writing(steps.iter().map(whose)));
         let mut session = Session::open(self).await?;
         for run in steps.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
             session.apply(run, secrets).await?;
         }
         Ok(())
     }
+}
+
+/// Rounds for one credential: other ones each time, and never those that are common. Kafka tells nothing else of a credential, so by them a
+/// password that someone else sets shows without a login.
+fn rounds() -> Result<u32, EffectError> {
+    let mut random = [0_u8; 2];
+    getrandom::fill(&mut random).map_err(|error| EffectError::unavailable("the system's randomness", error))?;
+    Ok(COMMON_ROUNDS + 1 + u32::from(u16::from_be_bytes(random)) % (COMMON_ROUNDS - 1))
+}
+
+/// Whose a step is: the user, or the prefix of the topic.
+fn whose(step: &KafkaStep) -> &str {
+    match step {
+        KafkaStep::EnsureTopic { topic } => prefix_of(&topic.name),
+        KafkaStep::RemoveTopic { name } => prefix_of(name),
+        KafkaStep::EnsureUser { username, .. }
+        | KafkaStep::EnsureAcls { username, .. }
+        | KafkaStep::EnsureQuota { username, .. }
+        | KafkaStep::RemoveUser { username } => username,
+    }
+}
+
+/// Of `acb.acme.sys.messages`: `acb.acme.`.
+fn prefix_of(topic: &str) -> &str {
+    let second = topic.match_indices('.').nth(1).map_or(topic.len(), |(at, _)| at + 1);
+    topic.get(..second).unwrap_or(topic)
 }
 
 /// A connection for a few requests.
@@ -307,14 +308,15 @@ impl<'a> Session<'a> {
             last = Some((*username, zeroize::Zeroizing::new(content.text(secret, "password")?.to_owned())));
             let mut salt = [0_u8; 32];
             getrandom::fill(&mut salt).map_err(|error| EffectError::unavailable("the system's randomness", error))?;
-            let salted = tokio::task::spawn_blocking(move || salted_password(&password, &salt, ITERATIONS.cast_unsigned()))
+            let rounds = rounds()?;
+            let salted = tokio::task::spawn_blocking(move || salted_password(&password, &salt, rounds))
                 .await
                 .map_err(|error| EffectError::unavailable("the hash of a password", error))?;
             upsertions.push(
                 ScramCredentialUpsertion::default()
                     .with_name(text(username))
                     .with_mechanism(SCRAM_SHA_512)
-                    .with_iterations(ITERATIONS)
+                    .with_iterations(rounds.cast_signed())
                     .with_salt(Bytes::copy_from_slice(&salt))
                     .with_salted_password(Bytes::copy_from_slice(salted.as_ref())),
             );
@@ -476,16 +478,6 @@ async fn wait(deadline: Instant, what: &str) -> Result<(), EffectError> {
     }
     sleep(Duration::from_millis(20)).await;
     Ok(())
-}
-
-/// The configuration of a topic that ACB owns.
-pub(super) fn configs(topic: &TopicSpec) -> [(&'static str, String); 4] {
-    [
-        ("retention.ms", topic.retention_seconds.saturating_mul(1000).to_string()),
-        ("cleanup.policy", topic.cleanup.clone()),
-        ("max.message.bytes", topic.max_message_bytes.max(MAX_MESSAGE_BYTES).to_string()),
-        ("message.timestamp.type", "LogAppendTime".to_owned()),
-    ]
 }
 
 fn creation_of(acl: &Acl) -> AclCreation {

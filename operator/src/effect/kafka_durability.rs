@@ -12,13 +12,16 @@ use acb_kafka::kafka_protocol::{
 
 use super::{
     EffectError,
-    kafka::{RESOURCE_TOPIC, Session, failed, text},
+    kafka::{Session, failed, text},
+    kafka_configs::RESOURCE_TOPIC,
 };
 
 pub(super) const UNCLEAN: &str = "unclean.leader.election.enable";
 pub(super) const IN_SYNC: &str = "min.insync.replicas";
 /// Where a value comes from: the topic itself.
 const OF_TOPIC: i8 = 1;
+/// What is looked at.
+pub(super) const KEYS: [&str; 2] = [UNCLEAN, IN_SYNC];
 
 impl Session<'_> {
     /// What of these topics is less safe than the brokers have it, by topic. One that is gone has nothing.
@@ -26,7 +29,7 @@ impl Session<'_> {
         if topics.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let keys = [UNCLEAN, IN_SYNC].map(StrBytes::from_static_str);
+        let keys = KEYS.map(StrBytes::from_static_str);
         let resources = topics.iter().map(|name| {
             DescribeConfigsResource::default()
                 .with_resource_type(RESOURCE_TOPIC)
@@ -42,7 +45,8 @@ impl Session<'_> {
     }
 }
 
-fn weak(topic: &DescribeConfigsResult) -> Vec<&'static str> {
+/// What of a topic is less safe than the brokers have it, by an answer with the values that would hold if it had none of its own.
+pub(super) fn weak(topic: &DescribeConfigsResult) -> Vec<&'static str> {
     let own = |key: &str| {
         let config = topic.configs.iter().find(|config| config.name.as_str() == key && config.config_source == OF_TOPIC)?;
         let brokers = config.synonyms.iter().find(|synonym| synonym.source != OF_TOPIC)?;

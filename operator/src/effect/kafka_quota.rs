@@ -1,10 +1,13 @@
 //! Client quotas: what a user may take of each broker.
 
+use std::collections::BTreeMap;
+
 use acb_kafka::kafka_protocol::{
     messages::{
         AlterClientQuotasRequest, DescribeClientQuotasRequest,
         alter_client_quotas_request::{EntityData, EntryData, OpData},
         describe_client_quotas_request::ComponentData,
+        describe_client_quotas_response as described,
     },
     protocol::StrBytes,
 };
@@ -18,6 +21,8 @@ use crate::plan::KafkaQuota;
 const USER: &str = "user";
 /// The entity with exactly this name, and not a default.
 const MATCH_EXACT: i8 = 0;
+/// Every entity that has a name.
+const MATCH_ANY: i8 = 2;
 
 /// Each part by Kafka's key.
 fn parts(quota: &KafkaQuota) -> [(&'static str, Option<u64>); 3] {
@@ -52,25 +57,31 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What a user may take; a rate that no plan could give reads as another than it.
-    pub(super) async fn quota(&mut self, username: &str) -> Result<KafkaQuota, EffectError> {
+    /// What each user may take, or this one.
+    pub(super) async fn quotas(&mut self, username: Option<&str>) -> Result<BTreeMap<String, KafkaQuota>, EffectError> {
         let user = ComponentData::default()
             .with_entity_type(StrBytes::from_static_str(USER))
-            .with_match_type(MATCH_EXACT)
-            .with_match(Some(text(username)));
+            .with_match_type(if username.is_some() { MATCH_EXACT } else { MATCH_ANY })
+            .with_match(username.map(text));
         let request = DescribeClientQuotasRequest::default().with_components(vec![user]).with_strict(true);
         let answer = self.connection().send(&request, 1).await.map_err(failed)?;
-        check(answer.error_code, answer.error_message.as_ref(), &format!("reading the quota of {username}"))?;
-        let values = answer.entries.iter().flatten().flat_map(|entry| &entry.values);
-        let value = |wanted: &str| {
-            let found = values.clone().find(|value| value.key.as_str() == wanted)?.value;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a one is another in any case")]
-            Some(found.ceil() as u64)
-        };
-        Ok(KafkaQuota {
-            producer_bytes_per_second: value("producer_byte_rate"),
-            consumer_bytes_per_second: value("consumer_byte_rate"),
-            request_percent: value("request_percentage"),
-        })
+        check(answer.error_code, answer.error_message.as_ref(), "reading the quotas of tenants")?;
+        let entries = answer.entries.iter().flatten();
+        let named = entries.filter_map(|entry| Some((entry.entity.first()?.entity_name.as_ref()?.to_string(), quota(entry))));
+        Ok(named.collect())
+    }
+}
+
+/// A rate that no plan could give reads as another than it.
+fn quota(entry: &described::EntryData) -> KafkaQuota {
+    let value = |wanted: &str| {
+        let found = entry.values.iter().find(|value| value.key.as_str() == wanted)?.value;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a one is another in any case")]
+        Some(found.ceil() as u64)
+    };
+    KafkaQuota {
+        producer_bytes_per_second: value("producer_byte_rate"),
+        consumer_bytes_per_second: value("consumer_byte_rate"),
+        request_percent: value("request_percentage"),
     }
 }

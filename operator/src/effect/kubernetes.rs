@@ -77,6 +77,12 @@ pub trait Objects: SecretReader {
     async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, EffectError>;
     /// Everything that is in a namespace, without what is in Secrets; the empty namespace: what is cluster-scoped.
     async fn list(&self, namespace: &str) -> Result<BTreeMap<ObjectKey, Value>, EffectError>;
+    /// The generations of some Secrets in a namespace that may hold many others, as [`list`](Self::list) has them.
+    async fn generations(&self, namespace: &str, names: &[&str]) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
+        let mut found = self.list(namespace).await?;
+        found.retain(|key, _| key.secret_ref().is_some_and(|secret| names.contains(&secret.name.as_str())));
+        Ok(found)
+    }
     /// Makes the object, or sets what ACB owns of it.
     async fn apply(&self, object: &Value) -> Result<(), EffectError>;
     /// Removes an object; one that is not there is no error.

@@ -40,6 +40,8 @@ pub struct ObservedTenant {
     pub retired: BTreeMap<String, RetiredTopic>,
     /// Its login; `None` where there is none.
     pub login: Option<ObservedLogin>,
+    /// Which version of the login's role it is: another one after each `ALTER ROLE`. `None` where PostgreSQL does not tell.
+    pub login_version: Option<u64>,
 }
 
 /// A topic that no resource asks for.
@@ -136,13 +138,24 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
     let marked = |(topic, since, seconds, is_over)| (topic, RetiredTopic { since, retention_seconds: number(seconds), is_over });
     observed.retired = retired.into_iter().map(marked).collect();
     let name = format!("acb_t_{tenant_id}");
-    let login: Option<(bool, i32)> =
-        sqlx::query_as("SELECT rolcanlogin, rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = $1")
-            .bind(&name)
-            .fetch_optional(&mut *transaction)
-            .await?;
+    let login: Option<(bool, i32, bool)> = sqlx::query_as(
+        "SELECT rolcanlogin, rolconnlimit, has_column_privilege('pg_catalog.pg_authid', 'xmin', 'SELECT')
+         FROM pg_catalog.pg_roles WHERE rolname = $1",
+    )
+    .bind(&name)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    // A bootstrap of an earlier version did not grant it.
+    if login.is_some_and(|(_, _, may_see)| may_see) {
+        let version: Option<i64> =
+            sqlx::query_scalar("SELECT oid::bigint << 32 | xmin::text::bigint FROM pg_catalog.pg_authid WHERE rolname = $1")
+                .bind(&name)
+                .fetch_optional(&mut *transaction)
+                .await?;
+        observed.login_version = version.map(i64::cast_unsigned);
+    }
     let excess = !postgres_excess::excess(&mut transaction, &name).await?.is_none();
-    observed.login = login.map(|(enabled, connection_limit)| ObservedLogin { enabled, connection_limit, excess });
+    observed.login = login.map(|(enabled, connection_limit, _)| ObservedLogin { enabled, connection_limit, excess });
     transaction.commit().await?;
     Ok(observed)
 }

@@ -9,9 +9,11 @@ use crate::tenancy::Tenancy;
 
 /// Lays one resource over those of its kind.
 macro_rules! lay_one {
-    ($known:expr, $given:expr) => {
-        match $known.iter_mut().find(|known| known.metadata.name == $given.metadata.name) {
-            Some(known) => {
+    ($known:expr, $given:expr) => {{
+        let known = $known.iter().position(|known| known.metadata.name == $given.metadata.name);
+        match known {
+            Some(index) => {
+                let known = &mut $known[index];
                 known.spec = $given.spec.clone();
                 known.metadata = metadata(&$given.metadata, Some(&known.metadata));
             }
@@ -21,7 +23,7 @@ macro_rules! lay_one {
                 $known.push(new);
             }
         }
-    };
+    }};
 }
 
 /// Lays resources over a tenancy: every Tenant, and the Agents and Quotas of its namespace.

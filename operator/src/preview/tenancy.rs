@@ -16,7 +16,7 @@ use crate::{
     platform::Platform,
     quota,
     reconcile::tenancies::reference,
-    tenancy::{self, Census, Tenancy},
+    tenancy::{Census, Tenancy},
     tenant::{self, fetch::Sources},
 };
 
@@ -49,7 +49,7 @@ pub(crate) async fn decide(
     let (mut decided, mut types) = (Vec::new(), BTreeSet::new());
     // What the Tenant's plan makes is there when its Agents' turn comes.
     let mut before = Plan::default();
-    for tenant in tenancy.tenants.iter().filter(|tenant| tenancy::namespace(tenant).unwrap_or_default() == namespace) {
+    for tenant in tenancy.tenants.of_space(namespace) {
         let decision = decide_tenant(tenant, tenancy, sources, platform, &mut types).await?;
         if let Ok(plan) = &decision {
             before.steps.extend(plan.steps.clone());

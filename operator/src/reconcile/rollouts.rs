@@ -10,13 +10,37 @@ use acb_crds::{Tenant, names::annotations::ROLLOUT_WAVE};
 
 use crate::{
     rollout::{self, MaxConcurrent, Member, Stage, Wait},
-    tenancy,
+    tenancy::{Listed, Tenants},
 };
 
 /// The tenants that there are.
 #[derive(Debug, Default)]
 pub(crate) struct Rollouts {
-    members: Mutex<BTreeMap<String, Member>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    members: BTreeMap<String, Member>,
+    /// Those that `members` are of.
+    all: Option<Tenants>,
+}
+
+impl Known {
+    /// Makes the members those that there are.
+    fn follow(&mut self, all: &Tenants) {
+        if self.all.as_ref().is_some_and(|known| known.is_same(all)) {
+            return;
+        }
+        // One whose name can't be one is never looked at, and waited for by nobody.
+        let there = all.listed().filter(|listed| listed.space().is_some()).map(Listed::tenant);
+        let there: BTreeMap<&str, &Tenant> = there.map(|tenant| (name(tenant), tenant)).collect();
+        self.members.retain(|name, _| there.contains_key(name.as_str()));
+        for (name, tenant) in &there {
+            self.members.entry((*name).to_owned()).or_insert(Member { wave: 0, stage: None }).wave = wave(tenant);
+        }
+        self.all = Some(all.clone());
+    }
 }
 
 /// What follows from a look at one.
@@ -41,15 +65,10 @@ fn name(tenant: &Tenant) -> &str {
 impl Rollouts {
     /// One was looked at, and is at `stage`. What is due rolls from now on, where it may. `None`: that could not be told, and it is where it was
     /// before; one of which nothing was known holds nobody up.
-    pub(crate) fn look(&self, tenant: &Tenant, stage: Option<Stage>, all: &[Tenant], most: MaxConcurrent) -> Looked {
-        // One whose name can't be one is never looked at, and waited for by nobody.
-        let there = all.iter().filter(|tenant| tenancy::namespace(tenant).is_some());
-        let there: BTreeMap<&str, &Tenant> = there.map(|tenant| (name(tenant), tenant)).collect();
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.retain(|name, _| there.contains_key(name.as_str()));
-        for (name, tenant) in &there {
-            members.entry((*name).to_owned()).or_insert(Member { wave: 0, stage: None }).wave = wave(tenant);
-        }
+    pub(crate) fn look(&self, tenant: &Tenant, stage: Option<Stage>, all: &Tenants, most: MaxConcurrent) -> Looked {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.follow(all);
+        let members = &mut known.members;
         let own = name(tenant);
         let Some(before) = members.get(own).map(|member| member.stage) else { return Looked::default() };
         let is_judged = stage.is_some();
@@ -62,11 +81,11 @@ impl Rollouts {
         let mut waits = None;
         // What was begun goes on, also where its plan failed half-way.
         if stage != Stage::Due || before != Some(Stage::Rolling) {
-            set(&mut members, stage);
+            set(members, stage);
         }
         if is_judged && members.get(own).is_some_and(|member| member.stage == Some(Stage::Due)) {
-            match rollout::turn(own, &members, most) {
-                Ok(()) => set(&mut members, Stage::Rolling),
+            match rollout::turn(own, members, most) {
+                Ok(()) => set(members, Stage::Rolling),
                 Err(wait) => waits = Some(wait),
             }
         }
@@ -74,9 +93,9 @@ impl Rollouts {
         if members.get(own).is_some_and(|member| member.stage == before) {
             return Looked { waits, wake: BTreeSet::new() };
         }
-        let next = rollout::next(&members, most);
-        let others = next.iter().filter(|next| *next != own).filter_map(|next| there.get(next.as_str()));
-        Looked { waits, wake: others.filter_map(|tenant| tenancy::namespace(tenant)).collect() }
+        let others: BTreeSet<String> = rollout::next(members, most).into_iter().filter(|next| next != own).collect();
+        let others = all.listed().filter(|listed| others.contains(name(listed.tenant())));
+        Looked { waits, wake: others.filter_map(|listed| listed.space().map(str::to_owned)).collect() }
     }
 }
 
@@ -97,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_roll_goes_through_all_of_them_in_their_waves() {
-        let all = [tenant("canary", "-1"), tenant("b", "no number"), tenant("c", "0"), tenant("z", "7")];
+        let all = Tenants::from(vec![tenant("canary", "-1"), tenant("b", "no number"), tenant("c", "0"), tenant("z", "7")]);
         let (rollouts, most) = (Rollouts::default(), MaxConcurrent::Count(1));
         let look = |index: usize, stage: Stage| {
             let looked = rollouts.look(&all[index], Some(stage), &all, most);
@@ -124,16 +143,16 @@ mod tests {
 
     #[test]
     fn one_that_is_gone_is_waited_for_by_nobody() {
-        let all = [tenant("one", "0"), tenant("two", "1")];
+        let all = Tenants::from(vec![tenant("one", "0"), tenant("two", "1")]);
         let (rollouts, most) = (Rollouts::default(), MaxConcurrent::Count(1));
         rollouts.look(&all[0], Some(Rolling), &all, most);
         assert!(rollouts.look(&all[1], Some(Due), &all, most).waits.is_some());
-        assert_eq!(rollouts.look(&all[1], Some(Due), &all[1..], most).waits, None);
+        assert_eq!(rollouts.look(&all[1], Some(Due), &Tenants::from(vec![all[1].clone()]), most).waits, None);
     }
 
     #[test]
     fn one_that_could_not_be_judged_is_where_it_was() {
-        let all = [tenant("canary", "-1"), tenant("b", "0"), tenant("broken", "0")];
+        let all = Tenants::from(vec![tenant("canary", "-1"), tenant("b", "0"), tenant("broken", "0")]);
         let (rollouts, most) = (Rollouts::default(), MaxConcurrent::Count(9));
         rollouts.look(&all[2], None, &all, most);
         rollouts.look(&all[0], Some(Rolling), &all, most);

@@ -30,8 +30,8 @@ use crate::{
     plan::{KafkaStep, Plan, Step},
     quota,
     rollout::{Stage as RollStage, Wait},
-    tenancy::{self, Census, Tenancy},
-    tenant::{self, Decision, Stage, fetch::Sources},
+    tenancy::{Census, Tenancy},
+    tenant::{self, Decision, Stage, fetch::Sources, proved_logins::ProvedLogins},
 };
 
 /// Reconciles, with what a runtime gives.
@@ -40,6 +40,7 @@ pub(crate) struct Tenancies {
     attempts: Attempts,
     last_syncs: LastSyncs,
     rollouts: Rollouts,
+    proved: ProvedLogins,
 }
 
 /// PostgreSQL, or why it can't be used now.
@@ -71,7 +72,13 @@ fn is_leaving(metadata: &ObjectMeta) -> bool {
 
 impl Tenancies {
     pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, attempts: Attempts::default(), last_syncs: LastSyncs::default(), rollouts: Rollouts::default() }
+        Self {
+            runtime,
+            attempts: Attempts::default(),
+            last_syncs: LastSyncs::default(),
+            rollouts: Rollouts::default(),
+            proved: ProvedLogins::default(),
+        }
     }
 
     /// Brings one namespace's tenancy to where it should be, as far as it goes now.
@@ -101,7 +108,7 @@ impl Tenancies {
         if let Some(tenant) = everything.unreadable_owner(namespace) {
             // Whose it is, it is: nothing in it is taken for nobody's.
             debug!(namespace, tenant = tenant.metadata.name, "left alone: this version can't read its Tenant");
-            for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
+            for tenant in everything.tenants.of_space(namespace) {
                 self.look(tenant, None, everything);
             }
             return Turn::Settled;
@@ -116,7 +123,7 @@ impl Tenancies {
         let (leaving, staying): (Vec<_>, Vec<_>) = everything.agents.iter().partition(|agent| is_leaving(&agent.metadata));
         turns.extend(self.agents(namespace, &leaving, &census, database).await);
         let mut types = BTreeSet::new();
-        for tenant in everything.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(namespace)) {
+        for tenant in everything.tenants.of_space(namespace) {
             let result = self.tenant(tenant, census.tenancy(), database, &mut types).await;
             turns.push(self.fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }
@@ -199,6 +206,7 @@ impl Tenancies {
             postgres: database.map(|database| &database.reader).map_err(Clone::clone),
             kafka: kafka.as_ref().map(Option::as_ref).map_err(Clone::clone),
             hubs: self.runtime.as_ref(),
+            proved: Some(&self.proved),
         };
         tenant::fetch::fetch(tenant, tenancy.clone(), &sources, self.runtime.platform()).await
     }

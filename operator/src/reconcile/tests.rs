@@ -196,7 +196,8 @@ fn acme(tenant_deleted: Option<i64>, agent_deleted: Option<i64>) -> Tenancy {
     agent["namespace"] = json!("acb-acme");
     let value = |kind: &str, metadata: Value, spec: Value| json!({"apiVersion": acb_crds::API_VERSION, "kind": kind, "metadata": metadata, "spec": spec});
     Tenancy {
-        tenants: vec![serde_json::from_value(value("Tenant", meta("acme", tenant_deleted), json!({"tier": "Free"}))).unwrap()],
+        tenants: vec![serde_json::from_value(value("Tenant", meta("acme", tenant_deleted), json!({"tier": "Free"}))).unwrap()]
+            .into(),
         agents: vec![serde_json::from_value(value("Agent", agent, json!({"role": "AgentFull"}))).unwrap()],
         quotas: Vec::new(),
         unreadable: Vec::new(),

@@ -57,7 +57,12 @@ fn asked_id(tenant: &Tenant) -> Option<TenantId> {
 
 /// Decides about the id that is [`wanted`]. `rows_of` is the name under which PostgreSQL holds it; `None`: it holds nothing of it.
 #[must_use]
-pub fn identity(tenant: &Tenant, wanted: Option<&str>, tenants: &[Tenant], rows_of: Option<&str>) -> Identity {
+pub fn identity<'a>(
+    tenant: &Tenant,
+    wanted: Option<&str>,
+    tenants: impl IntoIterator<Item = &'a Tenant>,
+    rows_of: Option<&str>,
+) -> Identity {
     let own = own(tenant);
     let refuse = |why: String| Identity { id: own, adopted: false, refused: Some(why) };
     let Some(text) = wanted else { return Identity { id: own, adopted: false, refused: None } };
@@ -73,7 +78,7 @@ pub fn identity(tenant: &Tenant, wanted: Option<&str>, tenants: &[Tenant], rows_
         let is_another = other.metadata.name != tenant.metadata.name;
         is_another && (self::own(other) == id || (asked_id(other) == Some(id) && rows_of.is_none()))
     };
-    if let Some(other) = tenants.iter().find(claims) {
+    if let Some(other) = tenants.into_iter().find(claims) {
         let other = other.metadata.name.as_deref().unwrap_or_default();
         return refuse(format!("id {id} is tenant {other}'s, which is there: remove the annotation"));
     }

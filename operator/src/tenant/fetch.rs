@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
 };
 
 use acb_crds::{
@@ -18,13 +19,14 @@ use super::{
     RetainedData, World,
     adoption::{self, Identity},
     newest,
+    proved_logins::{Attempt, ProvedLogins, Store},
 };
 use crate::{
     effect::{
         EffectError, certificates,
-        kafka::KafkaEffect,
+        kafka::{COMMON_ROUNDS, KafkaEffect},
         kafka_settings::OPEN_BY_DEFAULT,
-        kubernetes::{ObjectKey, Objects, SecretDetails},
+        kubernetes::{AUTHORITY, ObjectKey, Objects, SecretDetails},
         postgres::failed,
         postgres_observe::{self, ObservedTenant},
         secret,
@@ -63,6 +65,8 @@ pub struct Sources<'a> {
     pub kafka: Result<Option<&'a KafkaEffect>, EffectError>,
     /// What runs.
     pub hubs: &'a dyn Hubs,
+    /// Logins that need not be tried; `None`: each is tried.
+    pub proved: Option<&'a ProvedLogins>,
 }
 
 /// Tells what runs.
@@ -86,13 +90,13 @@ pub async fn fetch(tenant: &Tenant, tenancy: Tenancy, sources: &Sources<'_>, pla
     let postgres = match (away, &sources.postgres) {
         (Some(why), _) => Err(why),
         (None, Err(why)) => Err(why.clone()),
-        (None, Ok(postgres)) => fetch_postgres(&mut world, tenant, &name, id, sources.objects, postgres, platform).await,
+        (None, Ok(postgres)) => fetch_postgres(&mut world, tenant, (&name, id), sources, postgres, platform).await,
     };
     world.postgres = postgres.into();
     let kafka = match &sources.kafka {
         Err(why) => Err(why.clone()),
         Ok(None) => Ok(ObservedKafka::default()),
-        Ok(Some(kafka)) => fetch_kafka(&mut world, tenant, &name, id, sources.objects, kafka, platform).await,
+        Ok(Some(kafka)) => fetch_kafka(&mut world, tenant, (&name, id), sources, kafka, platform).await,
     };
     world.kafka = kafka.into();
     world
@@ -102,12 +106,29 @@ async fn fetch_objects(
     world: &mut World,
     tenant: &Tenant,
     (name, id): (&TenantName, TenantId),
-    objects: &dyn Objects,
+    sources: &dyn Objects,
     platform: &Platform,
 ) -> Result<(), EffectError> {
-    let space = tenancy::namespace(tenant).unwrap_or_default();
-    for namespace in ["", &space, &name.hub_namespace(), &platform.operator_namespace] {
-        let found: BTreeMap<ObjectKey, Value> = match objects.list(namespace).await {
+    let (space, hub_space) = (tenancy::namespace(tenant).unwrap_or_default(), name.hub_namespace());
+    // Of the namespaces only its own two, and of the operator's only its authority: there are as many others as there are tenants.
+    for namespace in [&space, &hub_space] {
+        let key = ObjectKey::new("v1", "Namespace", "", namespace);
+        if let Some(found) = sources.get(&key).await? {
+            world.objects.insert(key, found);
+        }
+    }
+    for namespace in [&space, &hub_space, &platform.operator_namespace] {
+        let found = if *namespace == platform.operator_namespace {
+            let own = id.authority_secret();
+            let hub = world.objects.get(&ObjectKey::new("apps/v1", "Deployment", &hub_space, objects::HUB));
+            // One that adopted its data may still have the authority that it had before.
+            let made_with = hub.and_then(|hub| hub.pointer("/metadata/annotations")?.get(AUTHORITY)?.as_str()?.rsplit_once('-'));
+            let names: Vec<&str> = made_with.map(|(name, _)| name).into_iter().chain([own.as_str()]).collect();
+            sources.generations(namespace, &names).await
+        } else {
+            sources.list(namespace).await
+        };
+        let found: BTreeMap<ObjectKey, Value> = match found {
             Err(EffectError::Closed { namespace, .. }) => {
                 world.closed.insert(namespace);
                 continue;
@@ -131,9 +152,8 @@ async fn fetch_objects(
 async fn fetch_postgres(
     world: &mut World,
     tenant: &Tenant,
-    name: &TenantName,
-    id: TenantId,
-    objects: &dyn Objects,
+    (name, id): (&TenantName, TenantId),
+    sources: &Sources<'_>,
     postgres: &PostgresReader,
     platform: &Platform,
 ) -> Result<ObservedTenant, EffectError> {
@@ -141,9 +161,9 @@ async fn fetch_postgres(
     let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_POSTGRES);
     // Without a Secret nobody can log in; and whether one that goes still can decides nothing.
     if needs_login(world, tenant, &secret) && observed.login.is_some() {
-        let gate = Gate::Postgres(&postgres.tenants);
+        let gate = Gate { server: Server::Postgres(&postgres.tenants), version: observed.login_version, proved: sources.proved };
         let authorities = platform.postgres_authorities.as_deref();
-        (world.login, world.previous_login) = try_secrets(world, &secret, id, objects, authorities, &gate).await;
+        (world.login, world.previous_login) = try_secrets(world, &secret, id, sources.objects, authorities, &gate).await;
     }
     world.retained = retained(&postgres.pool, name, id).await?;
     Ok(observed)
@@ -200,29 +220,53 @@ fn is_leaf(secret: &Value, id: TenantId, is_meant: fn(&str, TenantId, OffsetDate
 }
 
 /// Where a tenant logs in.
-enum Gate<'a> {
+enum Server<'a> {
     Postgres(&'a PgConnectOptions),
     /// And whether it let the tenant in where no ACL does.
     Kafka(&'a KafkaEffect, &'a AtomicBool),
 }
 
+/// A tenant's login to a store.
+struct Gate<'a> {
+    server: Server<'a>,
+    /// What the store had of it before.
+    version: Option<u64>,
+    proved: Option<&'a ProvedLogins>,
+}
+
 impl Gate<'_> {
-    fn system(&self) -> &'static str {
-        match self {
-            Self::Postgres(_) => "PostgreSQL",
-            Self::Kafka(..) => "Kafka",
+    fn store(&self) -> Store {
+        match self.server {
+            Server::Postgres(_) => Store::Postgres,
+            Server::Kafka(..) => Store::Kafka,
         }
     }
 
+    /// Whether the password is the right one: tried, unless that is known.
     async fn login(&self, user: &str, password: &str) -> LoginState {
-        match self {
-            Self::Postgres(server) => {
-                postgres_observe::login_state(&PgConnectOptions::clone(server).username(user).password(password)).await
+        let attempt = Attempt::new(self.store(), user, password, self.version);
+        let Some((proved, attempt)) = self.proved.zip(attempt) else { return self.log_in(user, password).await.0 };
+        if proved.is_proved(&attempt, Instant::now()) {
+            return LoginState::Works;
+        }
+        let (state, is_open) = self.log_in(user, password).await;
+        // Of a store that lets a tenant in to more than its own, everyone tries, until it does no more.
+        if is_open {
+            proved.forget(attempt.store());
+        }
+        proved.tried(attempt, state == LoginState::Works && !is_open, Instant::now());
+        state
+    }
+
+    async fn log_in(&self, user: &str, password: &str) -> (LoginState, bool) {
+        match self.server {
+            Server::Postgres(server) => {
+                (postgres_observe::login_state(&PgConnectOptions::clone(server).username(user).password(password)).await, false)
             }
-            Self::Kafka(brokers, is_open) => {
+            Server::Kafka(brokers, is_open) => {
                 let (state, open) = brokers.try_login(user, password).await;
                 is_open.fetch_or(open, Ordering::Relaxed);
-                state
+                (state, open)
             }
         }
     }
@@ -241,7 +285,7 @@ async fn try_secrets(
         Ok(states) if ![states.0, states.1].contains(&LoginState::Unknown) => states,
         Ok(_) => {
             let detail = format!("logging in as {} was not answered", id.login());
-            world.unanswered.push(EffectError::unavailable(gate.system(), detail));
+            world.unanswered.push(EffectError::unavailable(gate.store().name(), detail));
             (LoginState::Unknown, LoginState::Unknown)
         }
         Err(why) => {
@@ -280,19 +324,19 @@ async fn login_with(
 async fn fetch_kafka(
     world: &mut World,
     tenant: &Tenant,
-    name: &TenantName,
-    id: TenantId,
-    objects: &dyn Objects,
+    (name, id): (&TenantName, TenantId),
+    sources: &Sources<'_>,
     kafka: &KafkaEffect,
     platform: &Platform,
 ) -> Result<ObservedKafka, EffectError> {
-    let mut observed = kafka.observe(&id.login(), &name.topic_prefix()).await?;
+    let mut observed = kafka.look(&id.login(), &name.topic_prefix()).await?;
     let secret = newest(&world.secrets, &name.hub_namespace(), objects::HUB_KAFKA);
     if needs_login(world, tenant, &secret) && observed.has_user {
         let is_open = AtomicBool::new(false);
-        let gate = Gate::Kafka(kafka, &is_open);
+        let version = Some(u64::from(observed.credential_rounds)).filter(|rounds| *rounds != u64::from(COMMON_ROUNDS));
+        let gate = Gate { server: Server::Kafka(kafka, &is_open), version, proved: sources.proved };
         let authorities = platform.kafka_authorities.as_deref();
-        (observed.user, observed.previous) = try_secrets(world, &secret, id, objects, authorities, &gate).await;
+        (observed.user, observed.previous) = try_secrets(world, &secret, id, sources.objects, authorities, &gate).await;
         if is_open.into_inner() {
             observed.risks.push(OPEN_BY_DEFAULT.to_owned());
         }

@@ -17,6 +17,7 @@ pub mod opening;
 pub(crate) mod orphan;
 pub mod owned;
 pub mod plan;
+pub mod proved_logins;
 mod read;
 mod removal;
 mod restraint;

@@ -89,7 +89,7 @@ fn an_earlier_tenants_data_is_taken_over_where_it_is_asked_for() {
         tenant.metadata.uid = Some(uid.to_owned());
         let annotations = adopt.map(|id| ("acb.dev/adopt".to_owned(), id.to_owned()));
         tenant.metadata.annotations = Some(annotations.into_iter().collect());
-        world.tenancy.tenants = vec![tenant.clone()];
+        world.tenancy.tenants = vec![tenant.clone()].into();
         world.identity =
             Some(tenant::adoption::identity(&tenant, tenant::adoption::asked(&tenant), &world.tenancy.tenants, Some("acme")));
         tenant

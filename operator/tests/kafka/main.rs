@@ -9,7 +9,9 @@ mod fence;
 #[allow(dead_code)]
 mod given;
 mod inventory;
+mod proved;
 mod restart;
+mod snapshot;
 
 use acb_kafka::{
     Connection, Error, ResponseError, Settings,

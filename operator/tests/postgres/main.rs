@@ -12,6 +12,7 @@ mod given;
 mod inventory;
 mod operator;
 mod positions;
+mod proved;
 mod rotation;
 mod schema;
 mod walls;

@@ -66,7 +66,7 @@ async fn a_store_takes_the_new_password_when_every_replica_runs_with_it() {
     }
     for is_everywhere in [false, true] {
         let hubs = RolledOut(is_everywhere);
-        let sources = Sources { objects: &cluster, postgres: Ok(&reader), kafka: Ok(None), hubs: &hubs };
+        let sources = Sources { objects: &cluster, postgres: Ok(&reader), kafka: Ok(None), hubs: &hubs, proved: None };
         let world = fetch(&asked, given.clone(), &sources, &platform).await;
         assert!(world.away().is_empty(), "{:?}", world.away());
         let steps = tenant::decide(&asked, &world, &platform).plan().to_string();

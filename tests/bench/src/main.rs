@@ -55,6 +55,12 @@ struct Arguments {
     /// Tenants of the operator, with ten agents each.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=900))]
     tenants: u32,
+    /// Numbers of tenants for the part `scale` with the log on Kafka, the smallest first: the others are compared with it. 0: none.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000])]
+    sizes: Vec<u32>,
+    /// The same, with the log on PostgreSQL.
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 2000, 5000])]
+    sizes_on_postgres: Vec<u32>,
     /// Agents that are connected at once, beside ten.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=1000))]
     agents: u32,
@@ -105,6 +111,10 @@ enum Part {
     Dev,
     /// The operator with many tenants. Only where it is named: it needs a control plane.
     Operator,
+    /// The operator with thousands of tenants, on an API server of wood. Only where it is named.
+    Scale,
+    /// What busy tenants take from others, on an API server of wood. Only where it is named.
+    Fairness,
     /// Tenants that get ready on a node. Only where it is named: it needs a cluster with the operator.
     Ready,
 }
@@ -188,6 +198,12 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     }
     if named(Part::Operator) {
         operator::run(effort, target, &mut report).await?;
+    }
+    if named(Part::Scale) {
+        operator::scale(effort, (&arguments.sizes, &arguments.sizes_on_postgres), target, &mut report).await?;
+    }
+    if named(Part::Fairness) {
+        operator::fairness(effort, target, &mut report).await?;
     }
     if named(Part::Ready) {
         operator::ready(effort, &mut report)?;

@@ -45,6 +45,14 @@ impl Report {
         });
     }
 
+    /// A figure against another one, that is to be `goal` at least.
+    pub(crate) fn at_least_ratio(&mut self, what: impl Into<String>, against: &str, (value, other): (f64, f64), goal: f64) {
+        self.ratio(what, against, (value, other), goal);
+        if let Some(row) = self.rows.last_mut() {
+            (row.at_least, row.met) = (true, row.ratio.map(|ratio| ratio >= goal));
+        }
+    }
+
     /// A figure that may be `goal` at most.
     pub(crate) fn value(&mut self, what: impl Into<String>, value: f64, unit: &'static str, goal: f64) {
         let value = rounded(value);
@@ -141,6 +149,8 @@ mod tests {
         assert!(json["rows"][2]["met"].is_null());
         report.at_least("topics", 49.0, "/s", 50.0);
         assert_eq!(serde_json::to_value(&report).unwrap()["rows"][3]["met"], false);
+        report.at_least_ratio("topics", "bare", (40.0, 100.0), 0.5);
+        assert_eq!(serde_json::to_value(&report).unwrap()["rows"][4]["met"], false);
         assert!(report.table().lines().nth(1).unwrap().ends_with("NO"));
     }
 }

@@ -35,22 +35,29 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 impl OperatorFiles {
-    /// For an operator that reaches this PostgreSQL and this Kafka at these ports of loopback, without TLS.
-    pub fn new(postgres: (&Postgres, u16), kafka: (&Kafka, u16), told: Told) -> io::Result<Self> {
+    /// For an operator that reaches this PostgreSQL and this Kafka at these ports of loopback, without TLS; without a Kafka the log is in
+    /// PostgreSQL.
+    pub fn new(postgres: (&Postgres, u16), kafka: Option<(&Kafka, u16)>, told: Told) -> io::Result<Self> {
         let files = Self(tempfile::Builder::new().prefix("acb-operator-").tempdir()?);
-        let config = json!({
-            "bus": {"kind": "kafka", "bootstrapServers": format!("127.0.0.1:{}", kafka.1), "tls": false},
-            "kafka": {"replicationFactor": 1},
+        let bus = kafka.map_or(
+            json!({"kind": "postgres"}),
+            |(_, port)| json!({"kind": "kafka", "bootstrapServers": format!("127.0.0.1:{port}"), "tls": false}),
+        );
+        let mut config = json!({
+            "bus": bus,
             "postgres": {"host": "127.0.0.1", "port": postgres.1, "database": "acb", "sslMode": "disable"},
             "hubImage": "acb-hub:none",
             "resyncSeconds": told.resync_seconds,
             "concurrency": told.concurrency,
         });
+        if kafka.is_some() {
+            config["kafka"] = json!({"replicationFactor": 1});
+        }
         // JSON is YAML.
         write(&files.config(), &config.to_string())?;
-        let logins =
-            [("postgres", "acb_operator", postgres.0.operator_password()), ("kafka", Kafka::ADMIN, kafka.0.admin_password())];
-        for (system, username, password) in logins {
+        let postgres = ("postgres", "acb_operator", postgres.0.operator_password());
+        let kafka = kafka.map(|(kafka, _)| ("kafka", Kafka::ADMIN, kafka.admin_password()));
+        for (system, username, password) in [Some(postgres), kafka].into_iter().flatten() {
             let folder = files.0.path().join(system);
             fs::create_dir(&folder)?;
             write(&folder.join("username"), username)?;

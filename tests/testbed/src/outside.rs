@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use acb_crds::names::TenantName;
+use acb_crds::{Tenant, names::TenantName};
 use acb_operator::{
     agent,
     effect::{
@@ -55,7 +55,7 @@ impl Outside {
         let postgres = PostgresReader::lazy(login, reach.tenant_login());
         let kafka = reach.kafka.as_ref().map(|kafka| kafka.effect()).transpose().map_err(|error| error.to_string())?;
         let mut lines = Vec::new();
-        let everyone: Tenancy = Tenancy { tenants: self.all("Tenant", None)?, ..Tenancy::default() };
+        let everyone: Tenancy = Tenancy { tenants: self.all::<Tenant>("Tenant", None)?.into(), ..Tenancy::default() };
         for tenant in &everyone.tenants {
             let name = tenant.metadata.name.clone().unwrap_or_default();
             let space = tenancy::namespace(tenant).unwrap_or_default();
@@ -70,7 +70,8 @@ impl Outside {
             (tenancy.agents, tenancy.quotas) = (self.all("Agent", Some(&space))?, self.all("Quota", Some(&space))?);
             let failed = |error: EffectError| format!("{name}: {error}");
             let platform = &told.platform;
-            let sources = Sources { objects: self, postgres: Ok(&postgres), kafka: Ok(kafka.as_ref()), hubs: &Unseen };
+            let sources =
+                Sources { objects: self, postgres: Ok(&postgres), kafka: Ok(kafka.as_ref()), hubs: &Unseen, proved: None };
             let world = fetch(tenant, tenancy.clone(), &sources, platform).await;
             let decision = tenant::decide(tenant, &world, platform);
             if let Decision::Refused { problems, .. } = &decision {

@@ -163,8 +163,8 @@ impl<'a> Stage<'a> {
             relays.insert(relay_name(protocol), relay);
         }
         let port = |protocol| relays.get(relay_name(protocol)).map_or(0, |relay| relay.port);
-        let files = OperatorFiles::new((&postgres, port(Protocol::Postgres)), (&kafka, port(Protocol::Kafka)), TOLD);
-        let direct = OperatorFiles::new((&postgres, postgres.server().port()), (&kafka, kafka.port()), TOLD);
+        let files = OperatorFiles::new((&postgres, port(Protocol::Postgres)), Some((&kafka, port(Protocol::Kafka))), TOLD);
+        let direct = OperatorFiles::new((&postgres, postgres.server().port()), Some((&kafka, kafka.port())), TOLD);
         let (files, direct) = (files.map_err(failed)?, direct.map_err(failed)?);
         let (told, reach) = (files.load().map_err(failed)?, direct.load().map_err(failed)?);
         let kubeconfig = self.world.place.kubeconfig("leader");

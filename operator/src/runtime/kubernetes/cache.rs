@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use acb_crds::{
@@ -12,13 +12,13 @@ use acb_crds::{
     schema::{Kind, ObjectRef},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{FIELD_MANAGER, claims::Claims, kinds::WatchedKind, tally::Tally};
 use crate::{
     effect::kubernetes::ObjectKey,
-    tenancy::{self, Tenancy, Unreadable},
+    tenancy::{Listed, Tenancy, Tenants, Unreadable},
 };
 
 /// An object that is otherwise than before.
@@ -31,7 +31,8 @@ pub(super) struct Change {
 
 #[derive(Debug)]
 struct Entry {
-    object: Arc<Value>,
+    /// As text: as a tree an object takes ten times the memory, and few of them are looked at at a time.
+    text: Arc<str>,
     version: u64,
     /// When it came, counted in changes.
     at: u64,
@@ -43,14 +44,24 @@ struct Entry {
 struct Inner {
     /// By namespace; the empty one: cluster-scoped.
     objects: BTreeMap<String, BTreeMap<ObjectKey, Entry>>,
-    tenants: BTreeMap<String, Tenant>,
+    tenants: BTreeMap<String, Arc<Listed>>,
+    /// All of them, once somebody has asked since one changed.
+    listed: OnceLock<Tenants>,
     claims: Claims,
-    agents: BTreeMap<String, BTreeMap<String, Agent>>,
+    /// The names of those that can be read, by namespace. Typed only when they are asked for: there are many.
+    agents: BTreeMap<String, BTreeSet<String>>,
     quotas: BTreeMap<String, BTreeMap<String, Quota>>,
     /// Resources that this operator can't read, and why.
     unreadable: BTreeMap<ObjectRef, String>,
     tally: Tally,
     count: u64,
+}
+
+impl Entry {
+    fn object(&self) -> Arc<Value> {
+        // It was written from an object.
+        Arc::new(serde_json::from_str(&self.text).unwrap_or_default())
+    }
 }
 
 /// Every object that is watched.
@@ -110,8 +121,8 @@ impl Cache {
             return None;
         }
         let object = Arc::new(object);
-        let before =
-            known.insert(key.clone(), Entry { object: Arc::clone(&object), version, at, writers }).map(|entry| entry.object);
+        let text = Arc::from(object.to_string());
+        let before = known.insert(key.clone(), Entry { text, version, at, writers }).map(|entry| entry.object());
         inner.parse(&key, Some(&object));
         inner.tally.change(&key, before.as_deref(), Some(&object));
         Some(Change { key, before, now: Some(object) })
@@ -138,7 +149,7 @@ impl Cache {
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<Arc<Value>> {
-        self.read().objects.get(&key.namespace)?.get(key).map(|entry| Arc::clone(&entry.object))
+        self.read().objects.get(&key.namespace)?.get(key).map(Entry::object)
     }
 
     /// Who else than this operator wrote an object.
@@ -157,23 +168,29 @@ impl Cache {
         let inner = self.read();
         let objects = inner.objects.get(namespace).into_iter().flatten();
         let owned = objects.filter(|(key, _)| key.api_version != acb_crds::API_VERSION);
-        owned.map(|(key, entry)| (key.clone(), Value::clone(&entry.object))).collect()
+        owned.map(|(key, entry)| (key.clone(), Arc::unwrap_or_clone(entry.object()))).collect()
     }
 
     /// Every Tenant, and the Agents and Quotas of a namespace.
     pub(super) fn tenancy(&self, namespace: &str) -> Tenancy {
-        let inner = self.read();
-        Tenancy {
-            tenants: inner.tenants.values().cloned().collect(),
-            agents: inner.agents.get(namespace).into_iter().flatten().map(|(_, agent)| agent.clone()).collect(),
-            quotas: inner.quotas.get(namespace).into_iter().flatten().map(|(_, quota)| quota.clone()).collect(),
-            unreadable: inner.unreadable_of(namespace),
-        }
+        let (mut tenancy, agents) = {
+            let inner = self.read();
+            let tenancy = Tenancy {
+                tenants: inner.listed.get_or_init(|| inner.tenants.values().cloned().collect()).clone(),
+                agents: Vec::new(),
+                quotas: inner.quotas.get(namespace).into_iter().flatten().map(|(_, quota)| quota.clone()).collect(),
+                unreadable: inner.unreadable_of(namespace),
+            };
+            (tenancy, inner.agents_of(namespace))
+        };
+        // There may be thousands: the watches go on meanwhile.
+        tenancy.agents = agents.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        tenancy
     }
 
     /// How many Agents a namespace has.
     pub(super) fn agents(&self, namespace: &str) -> usize {
-        self.read().agents.get(namespace).map_or(0, BTreeMap::len)
+        self.read().agents.get(namespace).map_or(0, BTreeSet::len)
     }
 
     /// Reads who claims which namespaces.
@@ -205,7 +222,7 @@ impl Cache {
         let filled = |namespace: &String, count: usize| (count > 0).then(|| namespace.clone());
         let of_agents = inner.agents.iter().filter_map(|(namespace, agents)| filled(namespace, agents.len()));
         let of_quotas = inner.quotas.iter().filter_map(|(namespace, quotas)| filled(namespace, quotas.len()));
-        inner.tenants.values().filter_map(tenancy::namespace).chain(of_agents).chain(of_quotas).collect()
+        inner.tenants.values().filter_map(|listed| listed.space().map(str::to_owned)).chain(of_agents).chain(of_quotas).collect()
     }
 }
 
@@ -214,10 +231,19 @@ fn typed<T: DeserializeOwned>(
     name: &str,
     object: Option<&Value>,
 ) -> Result<(), serde_json::Error> {
+    typed_as(map, name, object, |object: T| object)
+}
+
+fn typed_as<T: DeserializeOwned, K>(
+    map: &mut BTreeMap<String, K>,
+    name: &str,
+    object: Option<&Value>,
+    kept: impl FnOnce(T) -> K,
+) -> Result<(), serde_json::Error> {
     // What can't be read is not as it was; that it is there is kept with why (`unreadable_of`).
     map.remove(name);
     if let Some(object) = object {
-        map.insert(name.to_owned(), T::deserialize(object)?);
+        map.insert(name.to_owned(), kept(T::deserialize(object)?));
     }
     Ok(())
 }
@@ -227,7 +253,7 @@ impl Inner {
     fn unreadable_of(&self, namespace: &str) -> Vec<Unreadable> {
         let known = |resource: &ObjectRef| {
             let key = ObjectKey::new(acb_crds::API_VERSION, resource.kind.as_str(), &resource.namespace, &resource.name);
-            let object = &self.objects.get(&resource.namespace)?.get(&key)?.object;
+            let object = self.objects.get(&resource.namespace)?.get(&key)?.object();
             let metadata: ObjectMeta = serde_json::from_value(object.get("metadata")?.clone()).ok()?;
             let space = (resource.kind == Kind::Tenant).then(|| {
                 let given = object.pointer("/spec/agentNamespace").and_then(Value::as_str).map(str::to_owned);
@@ -239,12 +265,20 @@ impl Inner {
         here.filter_map(known).collect()
     }
 
+    /// The Agents of a namespace that can be read.
+    fn agents_of(&self, namespace: &str) -> Vec<Arc<str>> {
+        let Some(objects) = self.objects.get(namespace) else { return Vec::new() };
+        let key = |name: &String| ObjectKey::new(acb_crds::API_VERSION, Kind::Agent.as_str(), namespace, name);
+        let agents = self.agents.get(namespace).into_iter().flatten();
+        agents.filter_map(|name| Some(Arc::clone(&objects.get(&key(name))?.text))).collect()
+    }
+
     fn remove(&mut self, key: &ObjectKey, version: u64) -> Option<Change> {
         let objects = self.objects.get_mut(&key.namespace)?;
         if objects.get(key).is_none_or(|known| known.version > version) {
             return None;
         }
-        let before = objects.remove(key).map(|entry| entry.object);
+        let before = objects.remove(key).map(|entry| entry.object());
         if objects.is_empty() {
             self.objects.remove(&key.namespace);
         }
@@ -258,12 +292,24 @@ impl Inner {
         let Some(resource) = resource_of(key) else { return };
         let (namespace, name) = (key.namespace.clone(), key.name.as_str());
         let parsed = match resource.kind {
-            Kind::Tenant => typed(&mut self.tenants, name, object),
-            Kind::Agent => typed(self.agents.entry(namespace).or_default(), name, object),
+            Kind::Tenant => typed_as(&mut self.tenants, name, object, |tenant: Tenant| Arc::new(Listed::from(tenant))),
+            Kind::Agent => {
+                let agents = self.agents.entry(namespace.clone()).or_default();
+                agents.remove(name);
+                let parsed = object.map(Agent::deserialize).transpose();
+                if let Ok(Some(_)) = parsed {
+                    agents.insert(name.to_owned());
+                }
+                if agents.is_empty() {
+                    self.agents.remove(&namespace);
+                }
+                parsed.map(drop)
+            }
             Kind::Quota => typed(self.quotas.entry(namespace).or_default(), name, object),
         };
         if resource.kind == Kind::Tenant {
-            self.claims.set(name, self.tenants.get(name));
+            self.claims.set(name, self.tenants.get(name).map(|listed| listed.tenant()));
+            self.listed = OnceLock::new();
         }
         match parsed {
             Ok(()) => drop(self.unreadable.remove(&resource)),

@@ -28,6 +28,7 @@ use crate::{
         fence::Fence,
         kafka::KafkaEffect,
         kafka_access::KafkaAccess,
+        kafka_shared::SharedSnapshot,
         kubernetes::{ObjectKey, Objects},
     },
     observed::ObservedHub,
@@ -53,6 +54,8 @@ pub(super) struct Cluster {
     pub(super) objects: Arc<KubernetesObjects>,
     pub(super) claim: Claim,
     pub(super) fence: Arc<Fence>,
+    /// What Kafka holds of all tenants.
+    pub(super) kafka: Arc<SharedSnapshot>,
     pub(super) events: Events,
     /// Given when no further step may begin.
     pub(super) closing: CancellationToken,
@@ -135,7 +138,7 @@ impl Runtime for Cluster {
 
     fn kafka(&self) -> Result<Option<KafkaEffect>, EffectError> {
         let effect = self.config.kafka.as_ref().map(KafkaAccess::effect).transpose()?;
-        Ok(effect.map(|effect| effect.fenced(Arc::clone(&self.fence), KAFKA_SPARE)))
+        Ok(effect.map(|effect| effect.fenced(Arc::clone(&self.fence), KAFKA_SPARE).sharing(Arc::clone(&self.kafka))))
     }
 
     fn may_act(&self) -> Result<(), EffectError> {

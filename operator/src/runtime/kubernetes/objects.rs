@@ -15,7 +15,7 @@ use super::{
     conflicts::Conflicts,
     kinds::WatchedKind,
     requests::{Refusal, Requests, plain},
-    secrets::Secrets,
+    secrets::{Listing, Secrets},
 };
 use crate::{
     difference,
@@ -25,7 +25,6 @@ use crate::{
         kubernetes::{ObjectKey, Objects},
     },
     plan::SecretRef,
-    tenant::namespace::TENANT_LABEL,
 };
 
 /// A write that met another's is tried again so often at once: what is there is read, and compared anew. It is nobody's news.
@@ -218,12 +217,6 @@ impl KubernetesObjects {
     }
 }
 
-/// What of all namespaces can be a tenant's: others would only be carried along.
-fn can_be_a_tenants(key: &ObjectKey, object: &Value) -> bool {
-    let label = object.get("metadata").and_then(|metadata| metadata.get("labels")?.get(TENANT_LABEL));
-    key.kind != "Namespace" || label.is_some() || key.name.starts_with("acb")
-}
-
 /// One that is gone is no error.
 fn gone_is_done(written: Result<(), Refusal>) -> Result<(), Refusal> {
     match written {
@@ -260,7 +253,6 @@ impl Objects for KubernetesObjects {
     async fn list(&self, namespace: &str) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
         let mut objects = self.cache.list(namespace);
         if namespace.is_empty() {
-            objects.retain(|key, object| can_be_a_tenants(key, object));
             return Ok(objects);
         }
         if !self.has_namespace(namespace) {
@@ -276,6 +268,17 @@ impl Objects for KubernetesObjects {
             objects.insert(ObjectKey::new("v1", "Secret", namespace, &name), listing.object(namespace, &name));
         }
         Ok(objects)
+    }
+
+    async fn generations(&self, namespace: &str, names: &[&str]) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
+        if !self.has_namespace(namespace) {
+            return Ok(BTreeMap::new());
+        }
+        let listed = self.secrets.generations(namespace, names).await.map_err(|refusal| refusal.within(namespace))?;
+        let of = |(name, listing): (String, Listing)| {
+            (ObjectKey::new("v1", "Secret", namespace, &name), listing.object(namespace, &name))
+        };
+        Ok(listed.into_iter().map(of).collect())
     }
 
     async fn apply(&self, object: &Value) -> Result<(), EffectError> {

@@ -353,7 +353,8 @@ async fn read(cluster: &Cluster, namespace: &str, given: &[Resource]) -> Result<
     ended.end();
     let kafka = cluster.kafka()?.map(|kafka| kafka.fenced(ended, Duration::ZERO));
     let objects = ReadOnly(cluster.objects());
-    let sources = Sources { objects: &objects, postgres: Ok(&database.reader), kafka: Ok(kafka.as_ref()), hubs: cluster };
+    let sources =
+        Sources { objects: &objects, postgres: Ok(&database.reader), kafka: Ok(kafka.as_ref()), hubs: cluster, proved: None };
     decide(namespace, tenancy, Some(&sources), cluster.platform()).await
 }
 
@@ -379,6 +380,10 @@ impl Objects for ReadOnly<'_> {
 
     async fn list(&self, namespace: &str) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
         self.0.list(namespace).await
+    }
+
+    async fn generations(&self, namespace: &str, names: &[&str]) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
+        self.0.generations(namespace, names).await
     }
 
     async fn apply(&self, _: &Value) -> Result<(), EffectError> {

@@ -147,6 +147,7 @@ impl World {
             objects,
             claim,
             fence,
+            kafka: Arc::default(),
             events: events::publish(recorder),
             closing: closing.clone(),
             left_behind: Notify::new(),

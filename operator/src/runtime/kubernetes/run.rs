@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     condition::{Outcome, Problem, Reason},
-    effect::{EffectError, SecretReader},
+    effect::{EffectError, SecretReader, kafka_shared::SharedSnapshot},
     reconcile::{
         jitter,
         jobs::Jobs,
@@ -218,6 +218,8 @@ impl Process {
             objects,
             claim,
             fence: Arc::clone(&term.fence),
+            // The second pass is to see what came after the first.
+            kafka: Arc::new(SharedSnapshot::outdated_at(Instant::now() + SECOND_PASS_AFTER)),
             events: events::publish(self.recorder.clone()),
             closing: closing.clone(),
             left_behind: Notify::new(),
@@ -249,7 +251,11 @@ impl Process {
                 () = stop.cancelled() => break,
                 () = term.lost.cancelled() => break,
                 () = self.watches.woken.wait() => turns.touch(self.watches.woken.take()),
-                () = term.look_again.notified() => turns.touch(cluster.cache.namespaces()),
+                () = term.look_again.notified() => {
+                    // Another wrote to Kafka when it led no more.
+                    cluster.kafka.outdate();
+                    turns.touch(cluster.cache.namespaces());
+                }
                 Some(ended) = turns.jobs.next() => {
                     self.metrics.reconciled(ended.turn, ended.took);
                     turns.finish(&ended.namespace, ended.turn);

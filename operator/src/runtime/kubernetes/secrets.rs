@@ -26,12 +26,14 @@ use crate::{
     plan::SecretRef,
 };
 
-/// A pass over a tenancy asks for the same namespaces more than once.
-const FRESH: Duration = Duration::from_secs(2);
+/// A pass over a tenancy asks for the same namespaces more than once, and all ask for the operator's, which has Secrets of all. A list serves
+/// for so many times as long as it took, at least and at most for so long.
+const FRESH_TIMES: u32 = 20;
+const FRESH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 #[derive(Debug)]
 struct Listed {
-    at: Instant,
+    until: Instant,
     /// By name.
     secrets: BTreeMap<String, Listing>,
 }
@@ -112,11 +114,29 @@ impl Secrets {
 
     /// The Secrets of a namespace, by name.
     pub(super) async fn list(&self, namespace: &str) -> Result<BTreeMap<String, Listing>, Refusal> {
-        if let Some(listed) = self.inner().listed.get(namespace).filter(|listed| listed.at.elapsed() < FRESH) {
-            return Ok(listed.secrets.clone());
+        self.look(namespace, Clone::clone).await
+    }
+
+    /// Of the Secrets of a namespace every generation of these, by name.
+    pub(super) async fn generations(&self, namespace: &str, names: &[&str]) -> Result<BTreeMap<String, Listing>, Refusal> {
+        self.look(namespace, |secrets| {
+            let of = |name: &&str| {
+                let start = format!("{name}-");
+                let found = secrets.range(start.clone()..).take_while(move |(name, _)| name.starts_with(&start));
+                found.map(|(name, listing)| (name.clone(), listing.clone())).collect::<Vec<_>>()
+            };
+            names.iter().flat_map(of).collect()
+        })
+        .await
+    }
+
+    /// Takes of the Secrets of a namespace what is needed: there may be many.
+    async fn look<T>(&self, namespace: &str, take: impl Fn(&BTreeMap<String, Listing>) -> T) -> Result<T, Refusal> {
+        if let Some(listed) = self.inner().listed.get(namespace).filter(|listed| Instant::now() < listed.until) {
+            return Ok(take(&listed.secrets));
         }
         let api = self.api(namespace).map_err(Refusal::Other)?;
-        let (at, what) = (Instant::now(), format!("Secrets of {namespace}"));
+        let (begun, what) = (Instant::now(), format!("Secrets of {namespace}"));
         let listed = self.requests.send("list", &what, api.list_metadata(&ListParams::default().labels(OWNED))).await?;
         let secrets: BTreeMap<String, Listing> =
             listed.items.iter().filter_map(|secret| Some((secret.metadata.name.clone()?, listing(&secret.metadata)))).collect();
@@ -124,8 +144,10 @@ impl Secrets {
         inner.known.retain(|key, known| {
             key.namespace != namespace || secrets.get(&key.name).is_some_and(|secret| secret.uid == known.uid)
         });
-        inner.listed.insert(namespace.to_owned(), Listed { at, secrets: secrets.clone() });
-        Ok(secrets)
+        let taken = take(&secrets);
+        let until = begun + (begun.elapsed() * FRESH_TIMES).clamp(FRESH.0, FRESH.1);
+        inner.listed.insert(namespace.to_owned(), Listed { until, secrets });
+        Ok(taken)
     }
 
     /// What is in a Secret.

@@ -74,7 +74,7 @@ impl Everything {
         let is_seen = |other: &Unreadable| other.kind == Kind::Tenant || here(&other.metadata.namespace);
         Tenancy {
             unreadable: self.unreadable.into_iter().filter(is_seen).collect(),
-            tenants: self.tenants,
+            tenants: self.tenants.into(),
             agents: self.agents.into_iter().filter(|agent| here(&agent.metadata.namespace)).collect(),
             quotas: self.quotas.into_iter().filter(|quota| here(&quota.metadata.namespace)).collect(),
         }

@@ -30,7 +30,7 @@ use crate::{
     },
     platform::{Platform, PlatformBus, PlatformPostgres},
     preview::{Against, Found, Planned, Report, tenancy::decide},
-    tenancy::{self, Tenancy},
+    tenancy::{self, Tenancy, Tenants},
     tenant::fetch::{Hubs, PostgresReader, Sources},
 };
 
@@ -75,9 +75,13 @@ pub async fn preview(loaded: Loaded, state: Option<&StateDir>) -> Result<Report,
     let running = state.map(deployments::read_running).transpose()?.unwrap_or_default();
     let hubs = Written { store: store.clone(), running };
     let sources = match (&reader, &store) {
-        (Some(postgres), Some(store)) => {
-            Some(Sources { objects: store.as_ref(), postgres: Ok(postgres), kafka: Ok(kafka.as_ref()), hubs: &hubs })
-        }
+        (Some(postgres), Some(store)) => Some(Sources {
+            objects: store.as_ref(),
+            postgres: Ok(postgres),
+            kafka: Ok(kafka.as_ref()),
+            hubs: &hubs,
+            proved: None,
+        }),
         _ => None,
     };
     let mut here: BTreeSet<ObjectRef> = loaded.errors.iter().filter_map(|refused| refused.object.clone()).collect();
@@ -116,7 +120,8 @@ fn gather(given: impl Iterator<Item = Resource>, store: Option<&ObjectStore>) ->
             }
         }
     }
-    tenancies.values_mut().for_each(|tenancy| tenancy.tenants.clone_from(&tenants));
+    let tenants = Tenants::from(tenants);
+    tenancies.values_mut().for_each(|tenancy| tenancy.tenants = tenants.clone());
     Ok(tenancies)
 }
 

@@ -2,9 +2,14 @@
 //! and Kafka; of the hubs it is only said that they run.
 
 mod cluster;
+mod fairness;
+mod model;
 mod nowhere;
 mod process;
 mod ready;
+mod scale;
+mod scene;
+mod topics;
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +31,7 @@ use tokio::time::sleep;
 use self::{cluster::Cluster, nowhere::Nowhere, process::Operator};
 use crate::{Effort, Failure, report::Report, samples::median, tell};
 
-pub(crate) use self::ready::run as ready;
+pub(crate) use self::{fairness::run as fairness, ready::run as ready, scale::run as scale};
 
 /// Of each tenant.
 const AGENTS: usize = 10;
@@ -57,7 +62,7 @@ struct Stage {
     nowhere: Nowhere,
     postgres: Postgres,
     // Ends with this.
-    _kafka: Kafka,
+    kafka: Kafka,
     sql: Relay,
     admin: Relay,
     files: OperatorFiles,
@@ -115,9 +120,9 @@ impl Stage {
         let sql = Relay::start(Protocol::Postgres, behind(postgres.server().port())).await?;
         let admin = Relay::start(Protocol::Kafka, behind(kafka.port())).await?;
         let told = Told { resync_seconds: RESYNC_SECONDS, concurrency: 4 };
-        let files = OperatorFiles::new((&postgres, sql.port), (&kafka, admin.port), told)?;
+        let files = OperatorFiles::new((&postgres, sql.port), Some((&kafka, admin.port)), told)?;
         let logs = logs.to_owned();
-        Ok(Self { cluster, nowhere, postgres, _kafka: kafka, sql, admin, files, kubeconfig, logs, started: 0, edits: 0, tenants })
+        Ok(Self { cluster, nowhere, postgres, kafka, sql, admin, files, kubeconfig, logs, started: 0, edits: 0, tenants })
     }
 
     async fn operator(&mut self) -> Result<Operator, Failure> {
@@ -206,14 +211,14 @@ pub(crate) async fn run(effort: Effort, target: &Path, report: &mut Report) -> R
 async fn measure(stage: &mut Stage, effort: Effort, report: &mut Report) -> Result<(), Failure> {
     let leader = stage.operator().await?;
     leader.wait_leading().await?;
-    topics(stage, report).await?;
+    wide(stage, report).await?;
     many(stage, report).await?;
     resyncs(stage, &leader, report).await?;
     changes(stage, leader, effort, report).await
 }
 
 /// Tenants with many topics, from their files to the last topic.
-async fn topics(stage: &mut Stage, report: &mut Report) -> Result<(), Failure> {
+async fn wide(stage: &mut Stage, report: &mut Report) -> Result<(), Failure> {
     tell(format!("making {} topics", WIDE_TENANTS * (WIDE_TYPES + 4)));
     let types: Vec<Value> = (0..WIDE_TYPES).map(|n| json!({"name": format!("type-{n}"), "partitions": 1})).collect();
     let names: Vec<String> = (0..WIDE_TENANTS).map(|n| format!("wide-{n}")).collect();
@@ -233,6 +238,10 @@ async fn topics(stage: &mut Stage, report: &mut Report) -> Result<(), Failure> {
     let rate = made as f64 / seconds;
     tell(format!("  {made} topics in {seconds:.1} s"));
     report.at_least("topics created, ten tenants with a hundred each", rate, "/s", 50.0);
+    let bare = topics::bare(&stage.kafka, made).await?;
+    tell(format!("  a bare loop that makes a hundred at a time: {bare:.0} a second"));
+    let against = format!("a bare loop, a hundred at a time, {bare:.0}/s");
+    report.at_least_ratio("topics created by the operator", &against, (rate, bare), 0.5);
     stage.converge().await?;
     stage.cluster.run(&["delete", "tenants.acb.dev", "--all", "--timeout=300s"])?;
     stage.nowhere.end_pods(&stage.cluster)?;

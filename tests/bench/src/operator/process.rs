@@ -18,6 +18,8 @@ use crate::Failure;
 const READY: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
+/// Of a second, in `/proc`.
+const TICKS: f64 = 100.0;
 
 pub(super) struct Operator {
     process: Child,
@@ -81,6 +83,18 @@ impl Operator {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib: Option<f64> = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
         kib.map(|kib| kib / 1024.0).ok_or_else(|| Failure("no VmRSS".to_owned()))
+    }
+
+    /// Of all its threads, in user and in kernel mode.
+    pub(super) fn cpu_seconds(&self) -> Result<f64, Failure> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // After the name, which may hold anything: the third field is the first.
+        let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().collect()).unwrap_or_default();
+        let ticks = |field: usize| fields.get(field - 3).and_then(|ticks| ticks.parse::<f64>().ok());
+        match (ticks(14), ticks(15)) {
+            (Some(user), Some(system)) => Ok((user + system) / TICKS),
+            _ => Err(Failure("no CPU time".to_owned())),
+        }
     }
 
     pub(super) fn signal(&self, signal: Signal) -> Result<(), Failure> {
