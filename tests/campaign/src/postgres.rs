@@ -71,10 +71,6 @@ impl Postgres {
                 rows.observed.login = Some(ObservedLogin { enabled: true, connection_limit, excess: false });
             }
             PostgresStep::ProjectTenant { tenant_id, tenant } => {
-                let has_name = |rows: &Rows| rows.observed.tenant.as_ref().is_some_and(|row| row.name == tenant.name);
-                if self.tenants.iter().any(|(id, rows)| id != tenant_id && has_name(rows)) {
-                    return Err(refused(format!("another tenant has the name {}", tenant.name)));
-                }
                 self.tenants.entry(tenant_id.clone()).or_default().observed.tenant = Some(tenant.clone());
             }
             PostgresStep::ProjectAgent { tenant_id, agent, api_key } => {
