@@ -20,11 +20,11 @@ use acb_operator::{
 use serde_json::Value;
 
 use crate::{
+    asleep::Asleep,
     cache::Cache,
     documents::{self, Documents, Name, name},
     kafka::Kafka,
     kubernetes::hub,
-    rivals::Asleep,
     systems::{System, Systems},
     watch,
     writes::{self, Write},

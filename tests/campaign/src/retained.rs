@@ -174,6 +174,20 @@ fn retained_data_is_adopted_under_its_own_name_alone() {
     }
 }
 
+#[test]
+fn a_tenant_whose_namespaces_went_before_it_is_shut_all_the_same() {
+    for (with_kafka, policy) in [(false, "Retain"), (false, "Delete"), (true, "Retain"), (true, "Delete")] {
+        let (mut operator, acme) = (settled(with_kafka, policy), name("Tenant", "", "acme"));
+        for space in ["acbhub-acme", "acb-acme"] {
+            operator.systems.kubernetes.remove(&kubernetes::namespace(space));
+        }
+        play(&mut operator, &[Act::Delete(acme.clone())]);
+        operator.settle_late();
+        unbroken(&operator).and_then(|()| shut(&operator, &BTreeSet::new())).unwrap();
+        assert!(operator.documents.get(&acme).is_none(), "it is let go");
+    }
+}
+
 /// Who is let in is there; or it is said that they are not.
 pub(crate) fn only_who_is_there_is_let_in(operator: &Operator) -> Result<(), String> {
     let (documents, systems) = (&operator.documents, &operator.systems);

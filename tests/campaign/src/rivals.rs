@@ -1,10 +1,8 @@
 //! Two operators: one is asleep in the middle of a plan while another leads, and wakes. What it had begun to send is sent then; before each further
 //! change it asks its fence, which is shut. PostgreSQL knows the leader's epoch, Kubernetes the versions of objects, Kafka nothing.
 
-use acb_operator::plan::{KafkaStep, Step};
-use serde_json::Value;
-
 use crate::{
+    asleep::Asleep,
     cache::Cache,
     history::{self, Act, agents, play, tenants},
     operator::Operator,
@@ -16,18 +14,7 @@ use crate::{
     watch,
     writes::{self, Write, decided},
 };
-
-/// A step that is about to be sent by one that sleeps.
-#[derive(Clone, Debug)]
-pub(crate) struct Asleep {
-    step: Step,
-    /// What the sleeper knows.
-    cache: Cache,
-    /// The topic that it is about to remove.
-    topic: Option<u64>,
-    /// Of every document that there was.
-    uids: Vec<Value>,
-}
+use acb_operator::plan::{KafkaStep, Step};
 
 impl Operator {
     /// The process that is about to send a step falls asleep, and another leads. It has followed the same watches.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     documents::{Documents, name},
+    postgres::Rows,
     systems::Systems,
 };
 
@@ -176,6 +177,10 @@ fn in_postgres(step: &PostgresStep, documents: &Documents, systems: &Systems) ->
             let other = row.filter(|row| row.name != tenant.name);
             if let Some(other) = other {
                 return Some(format!("the rows of {} become those of {}", other.name, tenant.name));
+            }
+            let is_named = |rows: &Rows| rows.observed.tenant.as_ref().is_some_and(|row| row.name == tenant.name);
+            if systems.postgres.tenants.iter().any(|(id, rows)| id != tenant_id && is_named(rows)) {
+                return Some(format!("there are rows of two tenants {}", tenant.name));
             }
             let is_suspended = |row: &TenantRow| row.suspended && row.name == tenant.name && !tenant.suspended;
             let wants_it = staying(&tenant.name, documents).is_some_and(|document| document["spec"]["suspend"] == true);
