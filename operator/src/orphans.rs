@@ -144,16 +144,26 @@ struct Everyone {
 }
 
 impl Everyone {
-    fn of(tenancy: &Tenancy, objects: &BTreeMap<ObjectKey, Value>) -> Self {
+    fn of(tenancy: &Tenancy, inventory: &Inventory) -> Self {
         let readable = tenancy.tenants.iter().map(|tenant: &Tenant| &tenant.metadata);
         let unreadable = tenancy.unreadable.iter().filter(|unreadable| unreadable.kind == Kind::Tenant);
         let all: Vec<&ObjectMeta> = readable.chain(unreadable.map(|unreadable| &unreadable.metadata)).collect();
         let uids: BTreeSet<String> = all.iter().filter_map(|metadata| metadata.uid.clone()).collect();
         let mut ids: BTreeSet<TenantId> = uids.iter().map(|uid| TenantId::from_uid(uid)).collect();
-        let asked = all.iter().filter_map(|metadata| TenantId::from_hex(metadata.annotations.as_ref()?.get(ADOPT)?));
+        // Nobody has the data of another name, whatever it asks for.
+        let rows = inventory.postgres.as_ref().map(|postgres| &postgres.rows);
+        let is_refused = |metadata: &ObjectMeta, id: &TenantId| {
+            let name = rows.and_then(|rows| rows.get(id));
+            name.is_some_and(|name| metadata.name.as_ref() != Some(name))
+        };
+        let asked = all.iter().filter_map(|metadata| {
+            let id = TenantId::from_hex(metadata.annotations.as_ref()?.get(ADOPT)?)?;
+            (!is_refused(metadata, &id)).then_some(id)
+        });
         ids.extend(asked);
         // What a Tenant adopted is its own also where the annotation was taken away since.
-        let own = namespaces(objects).filter(|(_, space)| label(space, TENANT_UID_LABEL).is_some_and(|uid| uids.contains(uid)));
+        let own = namespaces(&inventory.objects)
+            .filter(|(_, space)| label(space, TENANT_UID_LABEL).is_some_and(|uid| uids.contains(uid)));
         ids.extend(own.filter_map(|(_, space)| adopted_id(space)));
         let names = all.iter().filter_map(|metadata| metadata.name.clone()).collect();
         Self { names, uids, ids }
@@ -167,7 +177,7 @@ fn namespaces(objects: &BTreeMap<ObjectKey, Value>) -> impl Iterator<Item = (&Ob
 /// What belongs to nobody. `tenancy` is to be read after the inventory: who is made in between has nothing in it yet.
 #[must_use]
 pub fn orphans(tenancy: &Tenancy, inventory: &Inventory) -> Vec<Orphan> {
-    let everyone = Everyone::of(tenancy, &inventory.objects);
+    let everyone = Everyone::of(tenancy, inventory);
     let known = Known::of(&inventory.objects);
     let mut found = in_kubernetes(&everyone, inventory);
     if let Some(postgres) = &inventory.postgres {
@@ -352,6 +362,9 @@ mod tests {
             format!("- kafka user {login}, its acls and its quota"),
         ];
         assert_eq!(steps(&found), expected);
+        // Whoever of another name asks for its data has nothing of it.
+        tenancy.tenants[0].metadata.annotations = Some([(ADOPT.to_owned(), id("acme").hex())].into());
+        assert_eq!(steps(&orphans(&tenancy, &inventory)), expected);
         assert_eq!(found.iter().map(|orphan| orphan.system).collect::<Vec<_>>(), System::ALL);
     }
 

@@ -43,10 +43,11 @@ pub(crate) trait Runtime: Hubs {
     fn kafka(&self) -> Result<Option<KafkaEffect>, EffectError>;
     /// Fails where this process may no longer change anything. Every effect that another system does not fence asks again by itself.
     fn may_act(&self) -> Result<(), EffectError>;
-    /// Makes sure that the resource can't go before it is taken down. Comes before anything is made for it.
-    async fn hold(&self, object: &ObjectRef) -> Result<(), EffectError>;
-    /// Lets a resource go that is on its way out.
-    async fn let_go(&self, object: &ObjectRef, ending: &Ending) -> Result<(), EffectError>;
+    /// Makes sure that the resource with this UID can't go before it is taken down. Comes before anything is made for it, and fails where it
+    /// is gone already.
+    async fn hold(&self, object: &ObjectRef, uid: &str) -> Result<(), EffectError>;
+    /// Lets the resource with this UID go that is on its way out; not another that came under its name.
+    async fn let_go(&self, object: &ObjectRef, uid: &str, ending: &Ending) -> Result<(), EffectError>;
     /// Sets the status, where it differs; nothing else of the resource.
     async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError>;
     /// Tells people. Never an error: news that is lost is in the status, too.

@@ -66,6 +66,10 @@ fn conditions(status: &Value) -> Vec<Condition> {
     status.get("conditions").cloned().and_then(|found| serde_json::from_value(found).ok()).unwrap_or_default()
 }
 
+fn uid(metadata: &ObjectMeta) -> &str {
+    metadata.uid.as_deref().unwrap_or_default()
+}
+
 fn is_leaving(metadata: &ObjectMeta) -> bool {
     metadata.deletion_timestamp.is_some()
 }
@@ -153,7 +157,7 @@ impl Tenancies {
             return Ok(Turn::Settled);
         }
         if !is_leaving(&tenant.metadata)
-            && let Err(error) = self.runtime.hold(&object).await
+            && let Err(error) = self.runtime.hold(&object, uid(&tenant.metadata)).await
         {
             self.look(tenant, None, tenancy);
             return self.say_failure(&object, &tenant.metadata, &tenant.status, &error).await;
@@ -347,7 +351,7 @@ impl Tenancies {
         let object = reference(Kind::Quota, &quota.metadata);
         if is_leaving(&quota.metadata) {
             // It has nothing of its own that could be left behind.
-            self.runtime.let_go(&object, &Ending::Removed).await?;
+            self.runtime.let_go(&object, uid(&quota.metadata), &Ending::Removed).await?;
         } else if !self.runtime.is_refused(&object) {
             let validated = quota::validate::validate(quota, census);
             let status = quota::status::status(quota, &validated, &super::now());
@@ -387,7 +391,7 @@ impl Tenancies {
         shared: Result<(&agent::fetch::Shared, &Database), &EffectError>,
     ) -> Result<Turn, EffectError> {
         let deleting = is_leaving(&agent.metadata);
-        if !deleting && let Err(error) = self.runtime.hold(object).await {
+        if !deleting && let Err(error) = self.runtime.hold(object, uid(&agent.metadata)).await {
             return self.say_failure(object, &agent.metadata, &agent.status, &error).await;
         }
         let fetched = match shared {
@@ -444,12 +448,12 @@ impl Tenancies {
         outcome: &Outcome,
         (removed, patience): (Ending, Patience),
     ) -> Result<bool, EffectError> {
-        let uid = metadata.uid.as_deref().unwrap_or_default();
+        let uid = uid(metadata);
         let failures = || self.attempts.failed(object, uid, Instant::now());
         let Some(ending) = deletion::ending(outcome, removed, patience, deletion::is_released(metadata), failures) else {
             return Ok(false);
         };
-        self.runtime.let_go(object, &ending).await?;
+        self.runtime.let_go(object, uid, &ending).await?;
         self.attempts.forget(object, uid);
         self.last_syncs.forget(object);
         match &ending {

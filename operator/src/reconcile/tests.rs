@@ -135,7 +135,7 @@ impl Runtime for Wood {
         Ok(())
     }
 
-    async fn hold(&self, object: &ObjectRef) -> Result<(), EffectError> {
+    async fn hold(&self, object: &ObjectRef, _: &str) -> Result<(), EffectError> {
         if self.is_unheld {
             return Err(EffectError::refused("the API", "a policy denies it"));
         }
@@ -143,7 +143,7 @@ impl Runtime for Wood {
         Ok(())
     }
 
-    async fn let_go(&self, object: &ObjectRef, ending: &Ending) -> Result<(), EffectError> {
+    async fn let_go(&self, object: &ObjectRef, _: &str, ending: &Ending) -> Result<(), EffectError> {
         self.note(format!("let go {object}: {ending:?}"));
         Ok(())
     }

@@ -43,12 +43,17 @@ pub fn recorded(tenant: &Tenant, hub_namespace: Option<&Value>) -> Option<Tenant
 }
 
 /// The id that is asked for: by the annotation or, where that was removed since, by what was granted. That holds for as long as the Tenant
-/// is there; and it is what is taken down, whatever is asked for then.
+/// is there; and it is what is taken down, whatever is asked for then. One that was provisioned without it has its own.
 #[must_use]
 pub fn wanted(tenant: &Tenant, hub_namespace: Option<&Value>) -> Option<String> {
     let recorded = recorded(tenant, hub_namespace).map(|id| id.hex());
     let asked = asked(tenant).map(str::to_owned);
-    if tenant.metadata.deletion_timestamp.is_some() { recorded.or(asked) } else { asked.or(recorded) }
+    if tenant.metadata.deletion_timestamp.is_none() {
+        return asked.or(recorded);
+    }
+    let uid = tenant.metadata.uid.as_deref();
+    let is_provisioned = hub_namespace.is_some_and(|namespace| label(namespace, TENANT_UID_LABEL) == uid);
+    recorded.or(asked.filter(|_| !is_provisioned))
 }
 
 fn asked_id(tenant: &Tenant) -> Option<TenantId> {
@@ -172,6 +177,10 @@ mod tests {
         leaving.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
         assert_eq!(wanted(&leaving, Some(&namespace("a"))).as_deref(), Some(EARLIER));
         assert_eq!(wanted(&leaving, None).as_deref(), Some("nonsense"));
+        // One that asked after it was provisioned goes with what it has: its own login would work on.
+        let mut own = namespace("a");
+        own["metadata"]["annotations"] = json!({});
+        assert_eq!(wanted(&leaving, Some(&own)), None);
         let later = "99887766554433221100";
         assert_eq!(wanted(&tenant("acme", "a", Some(later)), Some(&namespace("a"))).as_deref(), Some(later));
     }

@@ -9,7 +9,10 @@ use acb_crds::{
     },
     schema::{self, Resource},
 };
-use acb_operator::tenancy::{Tenancy, namespace};
+use acb_operator::{
+    effect::kubernetes::ObjectKey,
+    tenancy::{Tenancy, namespace},
+};
 use serde_json::{Value, json};
 
 /// Kind, namespace, name.
@@ -20,7 +23,12 @@ pub(crate) struct Documents {
     all: BTreeMap<Name, Value>,
     made: u64,
     /// Every UID that ever was, with what had it.
-    uids: BTreeMap<String, Name>,
+    had: BTreeMap<String, Name>,
+}
+
+/// As an object of Kubernetes.
+pub(crate) fn key((kind, namespace, name): &Name) -> ObjectKey {
+    ObjectKey::new(acb_crds::API_VERSION, kind, namespace, name)
 }
 
 pub(crate) fn name(kind: &str, namespace: &str, name: &str) -> Name {
@@ -60,7 +68,7 @@ impl Documents {
             None => {
                 self.made += 1;
                 let uid = format!("00000000-0000-4000-8000-{:012}", self.made);
-                self.uids.insert(uid.clone(), at.clone());
+                self.had.insert(uid.clone(), at.clone());
                 document["metadata"]["uid"] = json!(uid);
                 document["metadata"]["creationTimestamp"] = json!(age);
             }
@@ -103,26 +111,51 @@ impl Documents {
         self.all.iter().filter(move |((found, ..), _)| found == kind)
     }
 
-    /// The id of a Tenant's data: that of its UID, or the one that it adopts.
+    /// The id that follows from the UID of a Tenant.
     pub(crate) fn id(&self, tenant: &Value) -> TenantId {
-        let adopted = tenant["metadata"]["annotations"][ADOPT].as_str().and_then(TenantId::from_hex);
-        adopted.unwrap_or_else(|| TenantId::from_uid(tenant["metadata"]["uid"].as_str().unwrap()))
+        TenantId::from_uid(tenant["metadata"]["uid"].as_str().unwrap())
     }
 
-    /// The Tenant of this id, and its name.
-    pub(crate) fn tenant_of(&self, id: &str) -> Option<(&str, &Value)> {
-        let mut tenants = self.of_kind("Tenant");
-        tenants.find(|(_, tenant)| self.id(tenant).hex() == id).map(|((.., name), tenant)| (name.as_str(), tenant))
+    /// Asks for the data of an id.
+    pub(crate) fn adopt(&mut self, at: &Name, id: TenantId) {
+        self.annotate(at, ADOPT, &id.hex());
     }
 
-    pub(crate) fn is_adopting(&self, tenant: &str) -> bool {
-        self.get(&name("Tenant", "", tenant)).is_some_and(|document| document["metadata"]["annotations"][ADOPT].is_string())
+    /// Asks for nothing any more.
+    pub(crate) fn forget_adoption(&mut self, at: &Name) {
+        let annotations = self.all.get_mut(at).and_then(|document| document["metadata"]["annotations"].as_object_mut());
+        annotations.into_iter().for_each(|annotations| drop(annotations.remove(ADOPT)));
     }
 
-    pub(crate) fn annotate(&mut self, at: &Name, annotation: &str, value: &str) {
+    /// The ids of every Tenant that ever was.
+    pub(crate) fn every_id(&self) -> Vec<TenantId> {
+        let tenants = self.had.iter().filter(|(_, (kind, ..))| kind == "Tenant");
+        tenants.map(|(uid, _)| TenantId::from_uid(uid)).collect()
+    }
+
+    /// As an operator knows them.
+    pub(crate) fn seen<'a>(objects: impl Iterator<Item = (&'a ObjectKey, &'a Value)>) -> Self {
+        let documents = objects.filter(|(key, _)| key.api_version == acb_crds::API_VERSION);
+        // What was let go is there until its deletion comes back through the watch.
+        let held = documents.filter(|(_, document)| !is_leaving(document) || document["metadata"]["finalizers"].is_array());
+        let all = held.map(|(key, document)| ((key.kind.clone(), key.namespace.clone(), key.name.clone()), document.clone()));
+        Self { all: all.collect(), ..Self::default() }
+    }
+
+    /// As objects of Kubernetes.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (ObjectKey, &Value)> {
+        self.all.iter().map(|(at, document)| (key(at), document))
+    }
+
+    fn annotate(&mut self, at: &Name, annotation: &str, value: &str) {
         if let Some(document) = self.all.get_mut(at) {
             document["metadata"]["annotations"][annotation] = json!(value);
         }
+    }
+
+    /// Of all that are there.
+    pub(crate) fn uids(&self) -> Vec<Value> {
+        self.all.values().map(|document| document["metadata"]["uid"].clone()).collect()
     }
 
     pub(crate) fn names(&self) -> Vec<Name> {
@@ -169,7 +202,7 @@ impl Documents {
     /// A text without what depends on when something was made.
     pub(crate) fn neutral(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for (uid, (kind, namespace, name)) in &self.uids {
+        for (uid, (kind, namespace, name)) in &self.had {
             text = text.replace(&TenantId::from_uid(uid).hex(), &format!("<id of {name}>"));
             text = text.replace(uid, &format!("<uid of {kind} {namespace}/{name}>"));
         }

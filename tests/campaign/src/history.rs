@@ -6,6 +6,7 @@ use acb_operator::effect::kubernetes::ObjectKey;
 use serde_json::{Value, json};
 
 use crate::{
+    cache::Cache,
     documents::{Name, name},
     operator::Operator,
     random::Random,
@@ -24,6 +25,8 @@ pub(crate) enum Act {
     Round,
     /// These are away from now on.
     Away(BTreeSet<System>),
+    /// These do not say what they hold from now on, and take every step.
+    Unread(BTreeSet<System>),
     /// So many steps from now.
     Crash {
         after: usize,
@@ -33,6 +36,22 @@ pub(crate) enum Act {
     Stuck(bool),
     /// Somebody else changes something; the number says what.
     Drift(usize),
+    /// A Tenant asks for the data of one that was once; the number says whose, or that it asks for nobody's any more.
+    Adopt(Name, usize),
+    /// Somebody takes a Tenant and its Agents out of the API, whatever holds them.
+    Force(Name),
+    /// The operator looks for what belongs to no Tenant.
+    Sweep,
+    /// The watches of these kinds tell nothing from now on, and those of all others what there is.
+    Behind(BTreeSet<String>),
+    /// Those that are behind tell so many changes.
+    Tell(usize),
+    /// Another process leads from now on, which has followed the same watches.
+    Successor,
+    /// The process falls asleep so many steps from now, and another leads.
+    Sleep(usize),
+    /// It wakes.
+    Wake,
 }
 
 /// Specs that are good, whatever there was before.
@@ -74,15 +93,15 @@ pub(crate) fn quotas() -> Vec<Value> {
     ]
 }
 
-fn tenant(random: &mut Random) -> Name {
+pub(crate) fn tenant(random: &mut Random) -> Name {
     name("Tenant", "", random.pick::<&str>(&TENANTS))
 }
 
-fn agent(random: &mut Random) -> Name {
+pub(crate) fn agent(random: &mut Random) -> Name {
     name("Agent", &format!("acb-{}", random.pick(&TENANTS)), random.pick::<&str>(&AGENTS))
 }
 
-fn quota(random: &mut Random) -> Name {
+pub(crate) fn quota(random: &mut Random) -> Name {
     name("Quota", &format!("acb-{}", random.pick(&TENANTS)), "q")
 }
 
@@ -108,9 +127,46 @@ pub(crate) fn history(random: &mut Random, length: usize, troubles: Troubles) ->
             8 => Act::Delete(if random.one_in(2) { quota(random) } else { agent(random) }),
             9 => Act::Rotate(if random.one_in(2) { tenant(random) } else { agent(random) }, format!("r{}", random.below(3))),
             10 if troubles.crashes => Act::Crash { after: random.below(25), answered: random.one_in(2) },
-            11 if troubles.away && random.one_in(3) => Act::Stuck(random.one_in(2)),
-            11 if troubles.away => Act::Away(System::ALL.into_iter().filter(|_| random.one_in(2)).collect()),
+            11 if troubles.away => absence(random),
             12 if troubles.drift => Act::Drift(random.below(1 << 20)),
+            _ => Act::Round,
+        });
+        if random.one_in(2) {
+            acts.push(Act::Round);
+        }
+    }
+    acts
+}
+
+/// Systems go away, or come back.
+fn absence(random: &mut Random) -> Act {
+    let some = |random: &mut Random| System::ALL.into_iter().filter(|_| random.one_in(2)).collect();
+    match random.below(4) {
+        0 => Act::Stuck(random.one_in(2)),
+        1 => Act::Unread(some(random)),
+        _ => Act::Away(some(random)),
+    }
+}
+
+/// Tenants come and go, and leave their data or not, and ask for what others left.
+pub(crate) fn successions(random: &mut Random, length: usize) -> Vec<Act> {
+    let mut acts = Vec::new();
+    for _ in 0..length {
+        acts.push(match random.below(14) {
+            0..4 => {
+                let mut spec = random.pick(&tenants()).clone();
+                if random.one_in(2) {
+                    spec["deletionPolicy"] = json!("Retain");
+                }
+                Act::Put(tenant(random), spec)
+            }
+            4 => Act::Put(agent(random), random.pick(&agents()).clone()),
+            5..8 => Act::Delete(tenant(random)),
+            8..10 => Act::Adopt(tenant(random), random.below(1 << 10)),
+            10 if random.one_in(2) => Act::Force(tenant(random)),
+            10 => Act::Sweep,
+            11 if random.one_in(2) => Act::Crash { after: random.below(25), answered: random.one_in(2) },
+            11 => absence(random),
             _ => Act::Round,
         });
         if random.one_in(2) {
@@ -140,13 +196,35 @@ pub(crate) fn play(operator: &mut Operator, acts: &[Act]) {
                 operator.round();
             }
             Act::Away(systems) => operator.systems.away.clone_from(systems),
+            Act::Unread(systems) => operator.systems.unread.clone_from(systems),
             Act::Stuck(is_stuck) => operator.systems.kubernetes.is_stuck = *is_stuck,
             Act::Crash { after, answered } => {
                 let at = operator.systems.steps + after;
                 operator.systems.crash = Some(if *answered { Crash::After(at) } else { Crash::Before(at) });
             }
             Act::Drift(which) => drift(operator, *which),
+            Act::Adopt(at, which) => {
+                let ids = operator.documents.every_id();
+                match ids.get(which % (ids.len() + 1)) {
+                    Some(id) => operator.documents.adopt(at, *id),
+                    None => operator.documents.forget_adoption(at),
+                }
+            }
+            Act::Force(at) => {
+                let space = format!("acb-{}", at.2);
+                let mut gone = operator.documents.names();
+                gone.retain(|name| name == at || name.1 == space);
+                gone.iter().for_each(|name| operator.documents.let_go(name));
+            }
+            Act::Sweep => operator.sweep(),
+            Act::Behind(kinds) => operator.cache.iter_mut().for_each(|cache| cache.behind.clone_from(kinds)),
+            Act::Tell(changes) => operator.cache.iter_mut().for_each(|cache| cache.tell(*changes)),
+            Act::Sleep(after) if operator.asleep.is_none() => operator.sleeps_at = Some(operator.systems.steps + after),
+            Act::Sleep(_) => {}
+            Act::Wake => operator.wake(),
+            Act::Successor => operator.cache.iter_mut().for_each(Cache::change_leader),
         }
+        operator.note();
     }
 }
 

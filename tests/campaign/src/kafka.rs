@@ -10,6 +10,9 @@ use acb_operator::{
 
 use crate::kubernetes::Kubernetes;
 
+/// No topic takes less.
+const MAX_MESSAGE_BYTES: u32 = 2 * 1024 * 1024;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct User {
     /// The Secret whose password it has.
@@ -23,23 +26,33 @@ pub(crate) struct User {
 pub(crate) struct Kafka {
     pub(crate) topics: BTreeMap<String, TopicSpec>,
     pub(crate) users: BTreeMap<String, User>,
+    /// Which one of its name a topic is.
+    ids: BTreeMap<String, u64>,
+    made: u64,
 }
 
 impl Kafka {
     pub(crate) fn apply(&mut self, step: &KafkaStep, kubernetes: &Kubernetes) -> Result<(), EffectError> {
         match step {
             KafkaStep::EnsureTopic { topic } => {
-                let found = self.topics.get(&topic.name).map_or(0, |found| found.partitions);
-                if topic.partitions < found {
-                    return Err(EffectError::refused("Kafka", format!("{} has {found} partitions", topic.name)));
+                // Those that are there stay.
+                let partitions = self.topics.get(&topic.name).map_or(0, |found| found.partitions).max(topic.partitions);
+                let max_message_bytes = topic.max_message_bytes.max(MAX_MESSAGE_BYTES);
+                if !self.topics.contains_key(&topic.name) {
+                    self.made += 1;
+                    self.ids.insert(topic.name.clone(), self.made);
                 }
-                self.topics.insert(topic.name.clone(), topic.clone());
+                self.topics.insert(topic.name.clone(), TopicSpec { partitions, max_message_bytes, ..topic.clone() });
             }
             KafkaStep::EnsureUser { username, secret } => {
                 let password = kubernetes.secret(secret)?.serial;
                 self.users.entry(username.clone()).or_default().password = Some(password);
             }
             KafkaStep::EnsureAcls { username, prefix } => {
+                let tenant = prefix.strip_prefix("acb.").and_then(|rest| rest.strip_suffix('.'));
+                if tenant.is_none_or(|tenant| tenant.is_empty() || tenant.contains('.')) {
+                    return Err(EffectError::refused("ACB", format!("{prefix:?} is not a tenant's prefix")));
+                }
                 self.users.entry(username.clone()).or_default().prefixes = vec![prefix.clone()];
             }
             KafkaStep::EnsureQuota { username, quota } => self.users.entry(username.clone()).or_default().quota = *quota,
@@ -51,6 +64,11 @@ impl Kafka {
             }
         }
         Ok(())
+    }
+
+    /// Of a topic that is there.
+    pub(crate) fn id(&self, topic: &str) -> Option<u64> {
+        self.topics.contains_key(topic).then(|| self.ids.get(topic).copied()).flatten()
     }
 
     /// What is seen of the tenant with this user and prefix. Other tenants' topics are seen, too.

@@ -49,7 +49,8 @@ impl Kubernetes {
                 self.serial += 1;
                 // An API server fills in fields of its own.
                 object["metadata"]["resourceVersion"] = json!(self.serial.to_string());
-                object["status"] = json!({"phase": "Active"});
+                let rolled = self.rolled.get(&key.namespace) == Some(&object["spec"]["template"]);
+                object["status"] = json!({"phase": "Active", "rolled": key.kind == "Deployment" && rolled});
                 self.objects.insert(key, object);
             }
             KubernetesStep::EnsureSecret { secret, content, asked } => {
@@ -111,13 +112,18 @@ impl Kubernetes {
         self.secrets.iter().map(|(secret, found)| (secret.clone(), details(found))).collect()
     }
 
-    /// Every hub has the pods that its Deployment wants.
+    /// Every hub has the pods that its Deployment wants, and each Deployment says so.
     pub(crate) fn roll(&mut self) {
         if self.is_stuck {
             let there: BTreeSet<String> = self.deployments().map(|(namespace, _)| namespace.to_owned()).collect();
-            return self.rolled.retain(|namespace, _| there.contains(namespace));
+            self.rolled.retain(|namespace, _| there.contains(namespace));
+        } else {
+            self.rolled = self.deployments().map(|(namespace, pods)| (namespace.to_owned(), pods.clone())).collect();
         }
-        self.rolled = self.deployments().map(|(namespace, pods)| (namespace.to_owned(), pods.clone())).collect();
+        for (key, object) in self.objects.iter_mut().filter(|(key, _)| key.kind == "Deployment") {
+            let rolled = self.rolled.get(&key.namespace) == Some(&object["spec"]["template"]);
+            object["status"]["rolled"] = json!(rolled);
+        }
     }
 
     pub(crate) fn clone_rolled(&self) -> BTreeMap<String, Value> {
@@ -134,10 +140,5 @@ impl Kubernetes {
         let volumes = self.rolled.get(namespace).and_then(|pods| pods.pointer("/spec/volumes")).and_then(Value::as_array);
         let names = volumes.into_iter().flatten().filter_map(|volume| volume["secret"]["secretName"].as_str());
         names.map(str::to_owned).collect()
-    }
-
-    pub(crate) fn is_rolled_out(&self, namespace: &str) -> bool {
-        let wanted = self.objects.get(&hub(namespace)).map(|object| &object["spec"]["template"]);
-        wanted.is_some() && self.rolled.get(namespace) == wanted
     }
 }

@@ -3,14 +3,26 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod asleep;
+mod cache;
 mod documents;
 mod history;
 mod kafka;
 mod kubernetes;
+mod look;
 mod operator;
 mod postgres;
 mod promises;
 mod properties;
 mod random;
+mod retained;
+mod rivals;
+mod seeded;
+mod snapshot;
+mod stale;
+mod sweep;
 mod systems;
+mod trial;
+mod values;
 mod watch;
+mod writes;

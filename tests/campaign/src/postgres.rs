@@ -9,7 +9,7 @@ use acb_operator::{
         postgres_observe::{ObservedLogin, ObservedTenant},
     },
     observed::LoginState,
-    plan::{PostgresStep, SecretRef},
+    plan::{FOR_EVER, PostgresStep, SecretRef, TopicSpec},
 };
 
 use crate::kubernetes::Kubernetes;
@@ -19,6 +19,8 @@ pub(crate) struct Rows {
     pub(crate) observed: ObservedTenant,
     /// The Secret whose password the login has.
     password: Option<u64>,
+    /// By agent: the key before its own, which works on for a while.
+    replaced: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,28 @@ fn key(serial: u64, pepper: u64) -> StoredKey {
     StoredKey { prefix: format!("{serial}"), hmac: pepper.to_be_bytes().to_vec() }
 }
 
+impl Rows {
+    fn remove_agent(&mut self, id: &str) {
+        self.observed.agents.remove(id);
+        self.set_key(id, None);
+    }
+
+    /// The key that an agent has now; and the one before works on, where it did until now, for so many seconds.
+    fn set_key(&mut self, agent: &str, keys: Option<(StoredKey, Option<(String, u64)>)>) {
+        let own = self.observed.api_keys.remove(agent).and_then(|keys| keys.into_iter().next()).map(|key| key.prefix);
+        let known = own.into_iter().chain(self.replaced.remove(agent)).collect::<Vec<_>>();
+        self.observed.replaced_keys.remove(agent);
+        let Some((key, before)) = keys else { return };
+        if let Some((before, _)) =
+            before.filter(|(before, overlap)| *overlap > 0 && *before != key.prefix && known.contains(before))
+        {
+            self.replaced.insert(agent.to_owned(), before);
+            self.observed.replaced_keys.insert(agent.to_owned());
+        }
+        self.observed.api_keys.insert(agent.to_owned(), vec![key]);
+    }
+}
+
 impl Postgres {
     pub(crate) fn apply(&mut self, step: &PostgresStep, kubernetes: &Kubernetes) -> Result<(), EffectError> {
         match step {
@@ -47,10 +71,6 @@ impl Postgres {
                 rows.observed.login = Some(ObservedLogin { enabled: true, connection_limit, excess: false });
             }
             PostgresStep::ProjectTenant { tenant_id, tenant } => {
-                let has_name = |rows: &Rows| rows.observed.tenant.as_ref().is_some_and(|row| row.name == tenant.name);
-                if self.tenants.iter().any(|(id, rows)| id != tenant_id && has_name(rows)) {
-                    return Err(refused(format!("another tenant has the name {}", tenant.name)));
-                }
                 self.tenants.entry(tenant_id.clone()).or_default().observed.tenant = Some(tenant.clone());
             }
             PostgresStep::ProjectAgent { tenant_id, agent, api_key } => {
@@ -59,47 +79,54 @@ impl Postgres {
                     Some(api_key) => {
                         kubernetes.secret(&api_key.authority)?;
                         let of = |secret: &SecretRef| kubernetes.secret(secret).map(|found| found.serial);
-                        let before = api_key.before.as_ref().map(|before| of(&before.secret)).transpose()?;
+                        let before = match &api_key.before {
+                            None => None,
+                            Some(before) => Some((of(&before.secret)?.to_string(), before.overlap_seconds)),
+                        };
                         Some((key(of(&api_key.secret)?, kubernetes.secret(&api_key.keys)?.pepper), before))
                     }
                 };
-                let observed = self.row(tenant_id)?;
-                observed.agents.insert(agent.id.clone(), agent.clone());
-                observed.api_keys.remove(&agent.id);
-                observed.replaced_keys.remove(&agent.id);
-                if let Some((key, before)) = keys {
-                    observed.api_keys.insert(agent.id.clone(), vec![key]);
-                    if before.is_some() {
-                        observed.replaced_keys.insert(agent.id.clone());
-                    }
-                }
+                let rows = self.row(tenant_id)?;
+                // One that was made again has a new UID under the old name.
+                let gone: Vec<String> = rows
+                    .observed
+                    .agents
+                    .values()
+                    .filter(|row| row.name == agent.name && row.id != agent.id)
+                    .map(|row| row.id.clone())
+                    .collect();
+                gone.iter().for_each(|id| rows.remove_agent(id));
+                rows.observed.agents.insert(agent.id.clone(), agent.clone());
+                rows.set_key(&agent.id, keys);
             }
             PostgresStep::RestrainAgent { tenant_id, agent } => {
-                let observed = self.row(tenant_id)?;
-                if let Some(row) = observed.agents.get_mut(&agent.id) {
-                    *row = agent.clone();
+                let rows = self.tenants.get_mut(tenant_id);
+                if let Some(row) = rows.and_then(|rows| rows.observed.agents.get_mut(&agent.id)) {
+                    row.role.clone_from(&agent.role);
+                    row.limits.clone_from(&agent.limits);
+                    row.suspended = agent.suspended;
                 }
             }
             PostgresStep::RemoveAgent { tenant_id, agent_id } => {
-                let observed = self.row(tenant_id)?;
-                observed.agents.remove(agent_id);
-                observed.api_keys.remove(agent_id);
-                observed.replaced_keys.remove(agent_id);
+                self.tenants.get_mut(tenant_id).into_iter().for_each(|rows| rows.remove_agent(agent_id));
             }
             PostgresStep::EnsureTopic { tenant_id, topic } => {
-                self.row(tenant_id)?.topics.insert(topic.name.clone(), topic.clone());
+                let topics = &mut self.row(tenant_id)?.observed.topics;
+                let partitions = topics.get(&topic.name).map_or(0, |found| found.partitions).max(topic.partitions);
+                topics.insert(topic.name.clone(), TopicSpec { partitions, ..topic.clone() });
             }
             PostgresStep::RetireTopic { tenant_id, topic, retention_seconds } => {
-                let retired = self.row(tenant_id)?.retired.entry(topic.clone()).or_default();
-                retired.retention_seconds = retired.retention_seconds.max(*retention_seconds);
+                let retired = self.row(tenant_id)?.observed.retired.entry(topic.clone()).or_default();
+                retired.retention_seconds = retired.retention_seconds.max((*retention_seconds).clamp(1, FOR_EVER));
             }
             PostgresStep::ReviveTopic { tenant_id, topic } => {
-                self.row(tenant_id)?.retired.remove(topic);
+                self.tenants.get_mut(tenant_id).into_iter().for_each(|rows| drop(rows.observed.retired.remove(topic)));
             }
             PostgresStep::RemoveTopic { tenant_id, topic } => {
-                let observed = self.row(tenant_id)?;
-                observed.topics.remove(topic);
-                observed.retired.remove(topic);
+                if let Some(rows) = self.tenants.get_mut(tenant_id) {
+                    rows.observed.topics.remove(topic);
+                    rows.observed.retired.remove(topic);
+                }
             }
             PostgresStep::DisableLogin { tenant_id } => {
                 if let Some(login) = self.tenants.get_mut(tenant_id).and_then(|rows| rows.observed.login.as_mut()) {
@@ -114,9 +141,9 @@ impl Postgres {
     }
 
     /// What belongs to a tenant's row: without one there is nothing to belong to.
-    fn row(&mut self, tenant_id: &str) -> Result<&mut ObservedTenant, EffectError> {
-        let found = self.tenants.get_mut(tenant_id).map(|rows| &mut rows.observed);
-        found.filter(|observed| observed.tenant.is_some()).ok_or_else(|| refused(format!("tenant {tenant_id} has no row")))
+    fn row(&mut self, tenant_id: &str) -> Result<&mut Rows, EffectError> {
+        let found = self.tenants.get_mut(tenant_id).filter(|rows| rows.observed.tenant.is_some());
+        found.ok_or_else(|| refused(format!("tenant {tenant_id} has no row")))
     }
 
     pub(crate) fn observe(&self, tenant_id: &str) -> ObservedTenant {
@@ -154,6 +181,7 @@ impl Postgres {
         for rows in self.tenants.values_mut() {
             rows.observed.retired.values_mut().for_each(|retired| retired.is_over = true);
             rows.observed.replaced_keys.clear();
+            rows.replaced.clear();
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use acb_crds::names::annotations::ADOPT;
 use acb_operator::plan::{AgentRow, SecretRef};
 use serde_json::Value;
 
@@ -10,6 +11,7 @@ use crate::{
     documents::{Documents, name},
     operator::Operator,
     systems::Systems,
+    watch::{identity, ids},
 };
 
 const DAY: u64 = 86_400;
@@ -22,7 +24,7 @@ pub(crate) fn kept(operator: &Operator) -> Result<(), String> {
         if !document["metadata"]["deletionTimestamp"].is_null() {
             continue;
         }
-        let (id, spec) = (documents.id(document), &document["spec"]);
+        let (id, spec) = (identity(document, systems), &document["spec"]);
         let rows = systems.postgres.observe(&id.hex());
         let Some(row) = &rows.tenant else { continue };
         if row.name != *tenant {
@@ -33,14 +35,20 @@ pub(crate) fn kept(operator: &Operator) -> Result<(), String> {
         if spec["suspend"] == true && !row.suspended {
             return Err(format!("Tenant {tenant} is suspended, and let in"));
         }
+        // It asks for what it can't have: nothing else of it is acted on.
+        let asks = document["metadata"]["annotations"][ADOPT].as_str();
+        if asks.is_some_and(|asks| asks != id.hex()) {
+            continue;
+        }
         let limits = bounds(documents, &space, &spec["limits"], None, most_agents(spec));
         within(&limits, &row.limits).map_err(|why| format!("Tenant {tenant}: {why}"))?;
         of_agents(operator, &space, &rows.agents, limits.get("maxAgents").copied())?;
+        let whose = document;
         let is_let_in = |agent: &AgentRow| !agent.suspended || rows.api_keys.contains_key(&agent.id);
         for agent in rows.agents.values().filter(|agent| is_let_in(agent)) {
             let there = documents.get(&name("Agent", &space, &agent.name));
             // Who adopts a tenant's data has the agents of its names.
-            let is_it = |document: &&Value| document["metadata"]["uid"] == agent.id || documents.is_adopting(tenant);
+            let is_it = |document: &&Value| document["metadata"]["uid"] == agent.id || ids(whose, systems).len() > 1;
             there
                 .filter(is_it)
                 .ok_or_else(|| format!("agent {} of {tenant} is let in, and no Agent stands for it", agent.name))?;

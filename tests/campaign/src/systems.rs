@@ -44,6 +44,8 @@ pub(crate) struct Systems {
     pub(crate) postgres: Postgres,
     pub(crate) kafka: Option<Kafka>,
     pub(crate) away: BTreeSet<System>,
+    /// Those that do not say what they hold, and take every step: they come and go between a look and a step.
+    pub(crate) unread: BTreeSet<System>,
     pub(crate) crash: Option<Crash>,
     /// Steps that were carried out.
     pub(crate) steps: usize,
@@ -52,8 +54,14 @@ pub(crate) struct Systems {
 }
 
 impl Systems {
-    pub(crate) fn is_away(&self, step: &Step) -> bool {
-        self.away.contains(&System::of(step))
+    /// Whether what a system holds can't be read.
+    pub(crate) fn is_unread(&self, system: System) -> bool {
+        self.away.contains(&system) || self.unread.contains(&system)
+    }
+
+    /// Whether a step comes to its system.
+    pub(crate) fn reaches(&self, step: &Step) -> bool {
+        !self.away.contains(&System::of(step)) && self.crash != Some(Crash::Before(self.steps))
     }
 
     pub(crate) fn apply(&mut self, step: &Step) -> Result<(), EffectError> {
@@ -62,7 +70,7 @@ impl Systems {
             self.crash = None;
             return Err(lost());
         }
-        if self.is_away(step) {
+        if self.away.contains(&System::of(step)) {
             return Err(System::of(step).away());
         }
         match step {

@@ -148,18 +148,18 @@ impl Runtime for Cluster {
         self.fence.check(Duration::ZERO)
     }
 
-    async fn hold(&self, object: &ObjectRef) -> Result<(), EffectError> {
+    async fn hold(&self, object: &ObjectRef, uid: &str) -> Result<(), EffectError> {
         self.may_act()?;
         // A Quota has nothing that would have to be taken down.
         if object.kind == Kind::Quota {
             return Ok(());
         }
-        self.objects.set_finalizer(&key(object), FINALIZER, true).await
+        self.objects.set_finalizer(&key(object), uid, FINALIZER, true).await
     }
 
-    async fn let_go(&self, object: &ObjectRef, ending: &Ending) -> Result<(), EffectError> {
+    async fn let_go(&self, object: &ObjectRef, uid: &str, ending: &Ending) -> Result<(), EffectError> {
         self.may_act()?;
-        self.objects.set_finalizer(&key(object), FINALIZER, false).await?;
+        self.objects.set_finalizer(&key(object), uid, FINALIZER, false).await?;
         if matches!(ending, Ending::LeftBehind(_)) {
             self.left_behind.notify_one();
         }

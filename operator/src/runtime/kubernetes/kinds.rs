@@ -69,6 +69,11 @@ impl WatchedKind {
         WATCHED.iter().chain([&SECRET]).find(|known| known.api_version == api_version && known.kind == kind)
     }
 
+    /// Whether something is let in, or left behind, by what is known of it. What else the operator makes is only set right later than it could be.
+    pub(super) fn is_decided_by(&self) -> bool {
+        self.api_version == acb_crds::API_VERSION || matches!(self.kind, "Namespace" | "Deployment")
+    }
+
     /// As the client asks for it.
     pub(super) fn resource(&self) -> ApiResource {
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", self.api_version));

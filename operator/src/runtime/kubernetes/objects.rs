@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use acb_crds::schema::Kind;
 use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_client::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube_client::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use serde_json::{Value, json};
 
 use super::{
@@ -67,18 +67,30 @@ impl KubernetesObjects {
         Ok(())
     }
 
-    /// Adds a finalizer to an object or takes it away, where that changes anything. One that is gone is no error.
-    pub(super) async fn set_finalizer(&self, key: &ObjectKey, finalizer: &str, wanted: bool) -> Result<(), EffectError> {
-        let Some(first) = self.cache.get(key) else { return Ok(()) };
+    /// Adds a finalizer to the object with this UID or takes it away, where that changes anything. One that is gone can't be held: nothing may be
+    /// made for it any more. And what comes under its name meanwhile is another, which is neither held nor let go for it.
+    pub(super) async fn set_finalizer(
+        &self,
+        key: &ObjectKey,
+        uid: &str,
+        finalizer: &str,
+        wanted: bool,
+    ) -> Result<(), EffectError> {
+        let gone = || match wanted {
+            true => Err(EffectError::unavailable("the API server", format!("{key} is gone: nothing is made for it"))),
+            false => Ok(()),
+        };
+        let is_it = |found: &Value| found.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid);
+        let Some(first) = self.cache.get(key).filter(|found| is_it(found)) else { return gone() };
         let mut attempt = 0;
         loop {
             let written = match self.same(key, &first) {
                 Some(known) => self.write_finalizer(key, &known, finalizer, wanted).await,
-                None => Ok(()),
+                None => Err(Refusal::Missing),
             };
             let is_another = || !wanted && self.same(key, &first).is_some_and(|now| !is_aside(Some(&first), &now));
             if !self.is_late(key, &written, attempt).await || is_another() {
-                return written.map_err(Into::into);
+                return if matches!(written, Err(Refusal::Missing)) { gone() } else { written.map_err(Into::into) };
             }
             attempt += 1;
         }
@@ -94,7 +106,7 @@ impl KubernetesObjects {
         let version = known.pointer("/metadata/resourceVersion");
         let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
         let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        gone_is_done(self.patch(key, None, &options, &Patch::Merge(patch)).await)
+        self.patch(key, None, &options, &Patch::Merge(patch)).await
     }
 
     /// Sets the status of an object, where it differs. One that is gone is no error.
@@ -138,6 +150,10 @@ impl KubernetesObjects {
         if known.is_some() && self.conflicts.rests(key, object) {
             return Ok(());
         }
+        // Whose a namespace is it says itself: one that came meanwhile is another's, and a forced apply would make it this one's.
+        if known.is_none() && key.kind == "Namespace" {
+            return self.create(key, object).await;
+        }
         let writers = self.cache.writers(key);
         let mut sent = object.clone();
         // An object that is known is changed as it was seen, or not at all: a leader that was asleep has seen an older one.
@@ -160,6 +176,25 @@ impl KubernetesObjects {
             sent["metadata"]["resourceVersion"] = now.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
             let options = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
             self.patch(key, None, &options, &Patch::Merge(sent)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes an object that is not there.
+    async fn create(&self, key: &ObjectKey, object: &Value) -> Result<(), Refusal> {
+        let api = self.requests.api_of(key).map_err(Refusal::Other)?;
+        let object = serde_json::from_value(object.clone())
+            .map_err(|error| Refusal::Other(EffectError::refused("the operator", format!("{key} is no object: {error}"))))?;
+        let options = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.fence.check(Duration::ZERO).map_err(Refusal::Other)?;
+        let sent = self.requests.send("create", key, api.create(&options, &object)).await;
+        if let Err(Refusal::Exists) = sent {
+            // What is decided next is decided about that one.
+            self.read_again(key).await?;
+        }
+        let made = sent?;
+        if let Some(object) = plain(&key.api_version, &key.kind, &made) {
+            self.cache.put(object);
         }
         Ok(())
     }

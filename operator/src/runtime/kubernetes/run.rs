@@ -58,6 +58,8 @@ const STEP_WITHIN: Duration = Duration::from_secs(15);
 const RECONCILE_WITHIN: Duration = Duration::from_secs(120);
 /// The same for each Agent, of which there may be thousands.
 const AGENT_WITHIN: Duration = Duration::from_millis(100);
+/// Who can't know what there is leaves the lease to another.
+const LISTED_WITHIN: Duration = Duration::from_secs(30);
 /// A term that ends sooner was none: what ended it is likely to end the next one, too.
 const SHORT_TERM: Duration = Duration::from_secs(10);
 /// After a term that was too short, and at most.
@@ -198,6 +200,15 @@ struct Process {
 impl Process {
     /// One term.
     async fn lead(&self, term: &Term, stop: &CancellationToken) {
+        let listed = tokio::select! {
+            () = stop.cancelled() => false,
+            () = term.lost.cancelled() => false,
+            listed = timeout(LISTED_WITHIN, self.watches.list_anew()) => listed.is_ok(),
+        };
+        if !listed {
+            warn!("can't lead: the API server did not list what there is in time");
+            return self.metrics.leads(false);
+        }
         let cache = Arc::clone(&self.watches.cache);
         let own_namespace = &self.config.platform.operator_namespace;
         let objects =

@@ -202,7 +202,7 @@ async fn a_write_that_met_anothers_is_made_again_of_what_is_there() {
         if is_status {
             objects.set_status(&key, json!({"agents": 2})).await.unwrap();
         } else {
-            objects.set_finalizer(&key, FINALIZER, true).await.unwrap();
+            objects.set_finalizer(&key, "u-1", FINALIZER, true).await.unwrap();
         }
         assert_eq!(sent.lock().unwrap()[2].1.pointer("/metadata/resourceVersion").unwrap(), "9");
     }
@@ -254,7 +254,7 @@ async fn without_the_lease_nothing_is_sent() {
         objects.delete(&key).await,
         objects.create_secret(&secret, SecretData::new(), None).await,
         objects.set_status(&key, json!({"agents": 1})).await,
-        objects.set_finalizer(&key, FINALIZER, true).await,
+        objects.set_finalizer(&key, "u-1", FINALIZER, true).await,
     ] {
         assert!(result.unwrap_err().to_string().contains("lease"));
     }
@@ -290,6 +290,33 @@ async fn a_deletion_names_the_one_that_was_seen() {
 }
 
 #[tokio::test]
+async fn a_namespace_that_came_meanwhile_is_not_taken() {
+    let namespace = |uid: &str| {
+        difference::marked(json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "acb-acme", "labels": {"acb.dev/tenant": "acme", "acb.dev/tenant-uid": uid}},
+        }))
+    };
+    let mut there = namespace("new");
+    there["metadata"]["resourceVersion"] = json!("9");
+    let (client, sent) = api_of(&[(409, failure(409, "AlreadyExists")), (200, list_of(&there))]);
+    let cache = Arc::new(Cache::default());
+    let objects_now = objects(client, &cache, open());
+    let error = objects_now.apply(&namespace("old")).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    let lines: Vec<String> = sent.lock().unwrap().iter().map(|(line, _)| line.clone()).collect();
+    assert!(lines[0].starts_with("POST /api/v1/namespaces?") && lines[1].starts_with("GET ") && lines.len() == 2, "{lines:?}");
+    let known = cache.get(&ObjectKey::of(&there).unwrap()).unwrap();
+    assert_eq!(known["metadata"]["labels"]["acb.dev/tenant-uid"], "new", "what is decided next is decided about that one");
+    // Where there is none it is made, and known.
+    let (client, sent) = api(201, there.clone());
+    let cache = Arc::new(Cache::default());
+    objects(client, &cache, open()).apply(&namespace("new")).await.unwrap();
+    assert_eq!(sent.lock().unwrap().len(), 1);
+    assert!(cache.get(&ObjectKey::of(&there).unwrap()).is_some());
+}
+
+#[tokio::test]
 async fn a_finalizer_leaves_those_of_others() {
     let (client, sent) = api(200, service(8));
     let cache = Arc::new(Cache::default());
@@ -298,12 +325,39 @@ async fn a_finalizer_leaves_those_of_others() {
     cache.put(found);
     let objects = objects(client, &cache, open());
     let key = ObjectKey::of(&service(7)).unwrap();
-    objects.set_finalizer(&key, FINALIZER, true).await.unwrap();
+    objects.set_finalizer(&key, "u-1", FINALIZER, true).await.unwrap();
     assert!(sent.lock().unwrap().is_empty(), "it is there");
-    objects.set_finalizer(&key, FINALIZER, false).await.unwrap();
+    objects.set_finalizer(&key, "u-1", FINALIZER, false).await.unwrap();
     let body = sent.lock().unwrap()[0].1.clone();
     assert_eq!(body.pointer("/metadata/finalizers").unwrap(), &json!(["else.where/x"]));
     assert_eq!(body.pointer("/metadata/resourceVersion").unwrap(), "7");
+}
+
+#[tokio::test]
+async fn what_is_gone_is_not_held_and_what_has_its_name_is_another() {
+    let key = ObjectKey::of(&service(7)).unwrap();
+    let cache = Arc::new(Cache::default());
+    let (client, sent) = api(200, service(8));
+    // The watch has said that it is gone, or that there is another.
+    objects(client.clone(), &cache, open()).set_finalizer(&key, "u-1", FINALIZER, true).await.unwrap_err();
+    let mut held = service(7);
+    held["metadata"]["finalizers"] = json!([FINALIZER]);
+    cache.put(held);
+    let objects_now = objects(client, &cache, open());
+    objects_now.set_finalizer(&key, "u-0", FINALIZER, true).await.unwrap_err();
+    objects_now.set_finalizer(&key, "u-0", FINALIZER, false).await.unwrap();
+    assert!(sent.lock().unwrap().is_empty(), "nothing is said to the other one");
+    // The watch is behind.
+    let cache = Arc::new(Cache::default());
+    cache.put(service(7));
+    let (client, _) = api(404, failure(404, "NotFound"));
+    let error = objects(client, &cache, open()).set_finalizer(&key, "u-1", FINALIZER, true).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    let (client, _) = api(404, failure(404, "NotFound"));
+    let mut held = service(8);
+    held["metadata"]["finalizers"] = json!([FINALIZER]);
+    cache.put(held);
+    objects(client, &cache, open()).set_finalizer(&key, "u-1", FINALIZER, false).await.unwrap();
 }
 
 #[tokio::test]
@@ -417,6 +471,50 @@ async fn a_kind_that_is_not_watched_is_refused() {
 }
 
 /// Run by the e2e, which has a cluster: `KUBECONFIG=… cargo test -p acb-operator --lib conforms_on_a_cluster -- --ignored`.
+/// Lists what it is given, and tells of no change.
+fn silent(tenants: Arc<Mutex<Vec<Value>>>) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let tenants = Arc::clone(&tenants);
+        async move {
+            let uri = request.uri().to_string();
+            if uri.contains("watch=true") {
+                return std::future::pending().await;
+            }
+            let items = if uri.contains("/tenants") { tenants.lock().unwrap().clone() } else { Vec::new() };
+            let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "9"}, "items": items});
+            Ok::<_, Infallible>(Response::builder().status(200).body(Body::from(list.to_string().into_bytes())).unwrap())
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test]
+async fn a_new_leader_knows_what_there_is_also_where_its_watches_are_behind() {
+    let tenant = |name: &str, suspend: bool, version: u64| {
+        json!({"apiVersion": acb_crds::API_VERSION, "kind": "Tenant", "metadata": {"name": name, "resourceVersion": version.to_string()},
+               "spec": {"tier": "Free", "suspend": suspend}})
+    };
+    let there = Arc::new(Mutex::new(vec![tenant("acme", false, 1), tenant("globex", false, 2)]));
+    let requests = Requests::new(silent(Arc::clone(&there)), Metrics::default());
+    let (watches, stop) = (Arc::new(Watches::new()), CancellationToken::new());
+    watches.start(&requests, &stop);
+    let within = Duration::from_secs(30);
+    let mut missing = watches.missing.subscribe();
+    tokio::time::timeout(within, missing.wait_for(Vec::is_empty)).await.expect("every kind is listed").unwrap();
+    let known = || {
+        let tenants = watches.cache.tenancy("").tenants;
+        tenants.iter().map(|tenant| (tenant.metadata.name.clone().unwrap(), tenant.spec.suspend)).collect::<Vec<_>>()
+    };
+    let before = vec![("acme".to_owned(), Some(false)), ("globex".to_owned(), Some(false))];
+    *there.lock().unwrap() = vec![tenant("acme", true, 3), tenant("initech", false, 4)];
+    assert_eq!(known(), before, "no watch told of it");
+    for _ in 0..2 {
+        tokio::time::timeout(within, watches.list_anew()).await.expect("what decides is listed");
+        assert_eq!(known(), [("acme".to_owned(), Some(true)), ("initech".to_owned(), Some(false))]);
+    }
+    stop.cancel();
+}
+
 #[tokio::test]
 #[ignore = "needs a cluster in KUBECONFIG, with the CRDs installed"]
 async fn conforms_on_a_cluster() {

@@ -2,7 +2,7 @@
 //! holds each namespace once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -55,12 +55,17 @@ pub(super) struct Watches {
     pub(super) woken: Arc<Woken>,
     /// The kinds that were not listed yet.
     pub(super) missing: watch::Sender<Vec<String>>,
+    /// How often it was asked to list anew.
+    asked: watch::Sender<u64>,
+    /// By kind: which of these requests its last list answers.
+    listed: watch::Sender<BTreeMap<&'static str, u64>>,
 }
 
 impl Watches {
     pub(super) fn new() -> Self {
         let missing = WATCHED.iter().filter(|kind| !kind.is_optional).map(|kind| kind.plural.to_owned()).collect();
-        Self { cache: Arc::default(), woken: Arc::default(), missing: watch::Sender::new(missing) }
+        let (asked, listed) = (watch::Sender::new(0), watch::Sender::default());
+        Self { cache: Arc::default(), woken: Arc::default(), missing: watch::Sender::new(missing), asked, listed }
     }
 
     /// Follows every kind until stopped.
@@ -76,7 +81,33 @@ impl Watches {
         }
     }
 
+    /// Waits until what decides most was listed after now. A watch may be behind what the leader before this one wrote, or had read: whoever
+    /// decides from less than that lets in who was shut out, or leaves behind what was made.
+    pub(super) async fn list_anew(&self) {
+        let mut listed = self.listed.subscribe();
+        self.asked.send_modify(|asked| *asked += 1);
+        let asked = *self.asked.borrow();
+        let is_new = |listed: &BTreeMap<&str, u64>| {
+            let mut kinds = WATCHED.iter().filter(|kind| kind.is_decided_by());
+            kinds.all(|kind| listed.get(kind.plural).is_some_and(|answered| *answered >= asked))
+        };
+        // Its sender lives as long as this.
+        let _ = listed.wait_for(is_new).await;
+    }
+
+    /// From one list to the next that is asked for.
     async fn follow(&self, kind: &'static WatchedKind, requests: &Requests) {
+        let mut asked = self.asked.subscribe();
+        loop {
+            let answers = *asked.borrow_and_update();
+            tokio::select! {
+                () = self.follow_on(kind, requests, answers) => {}
+                Ok(()) = asked.changed(), if kind.is_decided_by() => {}
+            }
+        }
+    }
+
+    async fn follow_on(&self, kind: &'static WatchedKind, requests: &Requests, answers: u64) {
         let config = kind.selector.map_or_else(watcher::Config::default, |selector| watcher::Config::default().labels(selector));
         let mut events = std::pin::pin!(watcher::watcher(requests.api(kind, ""), config).default_backoff());
         // What a list has named so far, and where the cache was when it was begun.
@@ -93,6 +124,9 @@ impl Watches {
                     gone.iter().for_each(|change| self.wake(change));
                     named.clear();
                     complained = false;
+                    self.listed.send_modify(|listed| {
+                        listed.insert(kind.plural, answers);
+                    });
                     self.missing.send_if_modified(|missing| {
                         let before = missing.len();
                         missing.retain(|plural| plural != kind.plural);

@@ -119,11 +119,11 @@ impl Runtime for Machine {
     }
 
     /// The folder takes nothing away by itself.
-    async fn hold(&self, _: &ObjectRef) -> Result<(), EffectError> {
+    async fn hold(&self, _: &ObjectRef, _: &str) -> Result<(), EffectError> {
         Ok(())
     }
 
-    async fn let_go(&self, object: &ObjectRef, ending: &Ending) -> Result<(), EffectError> {
+    async fn let_go(&self, object: &ObjectRef, _: &str, ending: &Ending) -> Result<(), EffectError> {
         Ok(self.resources.finish_deletion(object, *ending != Ending::Retained)?)
     }
 
