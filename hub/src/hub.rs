@@ -5,7 +5,7 @@ use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use acb_hub_api::{
     grpc::{
         agent::Agents, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate,
-        stream::StreamGate,
+        stream::StreamGate, usage::UsageGate,
     },
     operations,
     routes::Services,
@@ -300,6 +300,7 @@ impl Parts {
             auth: Auth::new(Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())),
             agents: Agents::new(tenant, Registry::new(directory.clone(), store)),
             mailboxes: MailboxGate::new(messages.clone()),
+            usage: UsageGate::new(messages.clone()),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),
             messages: MessageGate::new(messages, &self.config.replica),
             contexts: ContextGate::new(contexts),

@@ -15,6 +15,7 @@ mod refusal;
 mod reply;
 mod target;
 mod unread;
+mod usage;
 mod watch;
 
 use self::{refusal::refused, target::Target};
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Receive(receive::Receive),
     /// Shows what is unread in the mailbox, and takes none of it.
     Unread(unread::Unread),
+    /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
+    Usage(usage::Usage),
     /// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread.
     Watch(watch::Watch),
     /// Lists, shows, replays and drops messages that nobody took.
@@ -67,6 +70,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Reply(reply) => reply.run(output).await,
         Command::Receive(receive) => receive.run(output).await,
         Command::Unread(unread) => unread.run(output).await,
+        Command::Usage(usage) => usage.run(output).await,
         Command::Watch(watch) => watch.run(output).await,
         Command::DeadLetters(letters) => letters.run(output).await,
         Command::Context(contexts) => contexts.run(output).await,

@@ -14,4 +14,5 @@ mod plan;
 mod rotation;
 mod shared;
 mod transfer;
+mod usage;
 mod world;

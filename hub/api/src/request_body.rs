@@ -258,6 +258,7 @@ mod tests {
                 subscribes: Vec::new(),
                 location: String::new(),
                 metadata: BTreeMap::new(),
+                limits: Default::default(),
                 suspended: false,
                 created_at: OffsetDateTime::UNIX_EPOCH,
             };

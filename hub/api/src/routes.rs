@@ -7,7 +7,7 @@ use acb_proto::{
         agent_registry_server::AgentRegistryServer, auth_service_server::AuthServiceServer,
         context_service_server::ContextServiceServer, dead_letter_service_server::DeadLetterServiceServer,
         mailbox_service_server::MailboxServiceServer, message_service_server::MessageServiceServer,
-        stream_service_server::StreamServiceServer,
+        stream_service_server::StreamServiceServer, usage_service_server::UsageServiceServer,
     },
 };
 use tonic::service::Routes;
@@ -16,7 +16,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     grpc::{
         agent::Agents, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate,
-        stream::StreamGate,
+        stream::StreamGate, usage::UsageGate,
     },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };
@@ -38,6 +38,8 @@ pub struct Services {
     pub contexts: ContextGate,
     /// Large contexts.
     pub streams: StreamGate,
+    /// Limits.
+    pub usage: UsageGate,
 }
 
 impl std::fmt::Debug for Services {
@@ -85,7 +87,8 @@ impl Services {
             .add_service(MailboxServiceServer::new(self.mailboxes).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(DeadLetterServiceServer::new(self.dead_letters).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(ContextServiceServer::new(self.contexts).max_decoding_message_size(MAX_REQUEST_BYTES))
-            .add_service(StreamServiceServer::new(self.streams).max_decoding_message_size(MAX_REQUEST_BYTES));
+            .add_service(StreamServiceServer::new(self.streams).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(UsageServiceServer::new(self.usage).max_decoding_message_size(MAX_REQUEST_BYTES));
         Ok((routes.routes(), Health(reporter)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use acb_hub_core::fault::{self, Fault};
+use acb_hub_core::fault::{self, Exhausted, Fault};
 use http::{HeaderMap, Response};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -23,7 +23,13 @@ const MAX_MESSAGE_BYTES: usize = 2500;
 #[must_use]
 pub fn to_status(mut fault: Fault) -> Status {
     clip(&mut fault.message);
-    let details = ErrorDetails::with_error_info(fault.reason, ERROR_DOMAIN, HashMap::new());
+    let mut details = ErrorDetails::with_error_info(fault.reason, ERROR_DOMAIN, HashMap::new());
+    if let Some(Exhausted { subject, limit, most, retry_after }) = fault.exhausted.as_deref() {
+        details.add_quota_failure_violation(subject.clone(), format!("{limit} is {most}"));
+        if retry_after.is_some() {
+            details.set_retry_info(*retry_after);
+        }
+    }
     Status::with_error_details(Code::from(fault.code as i32), fault.message, details)
 }
 

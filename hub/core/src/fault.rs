@@ -1,6 +1,6 @@
 //! The one error that a caller sees: a code, a stable reason, and a message that says what to do.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// What kind of failure it is. The numbers are gRPC's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,12 +68,33 @@ pub struct Fault {
     pub reason: &'static str,
     /// For people: what failed, for which object, and what to do.
     pub message: String,
+    /// Which limit was reached, where it is one that somebody set.
+    pub exhausted: Option<Box<Exhausted>>,
+}
+
+/// A limit that was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// Whose it is, such as `agent worker-a`.
+    pub subject: String,
+    /// Its name in the resources, such as `messagesPerMinute`.
+    pub limit: &'static str,
+    /// What it is.
+    pub most: u64,
+    /// When there is room again; `None`: not while the limit is as it is.
+    pub retry_after: Option<Duration>,
 }
 
 impl Fault {
     /// A fault.
     pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into() }
+        Self { code, reason, message: message.into(), exhausted: None }
+    }
+
+    /// The same, of a limit that somebody set.
+    #[must_use]
+    pub fn exhausted(self, exhausted: Exhausted) -> Self {
+        Self { exhausted: Some(Box::new(exhausted)), ..self }
     }
 
     /// The request is malformed.

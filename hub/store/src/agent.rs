@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use acb_hub_core::{
     directory::{
         agent::{Agent, AgentId},
+        limits::Limits,
         membership::Membership,
         schema::PayloadSchema,
         snapshot::{ContextType, DirectoryStore, KnownKey, Snapshot},
@@ -43,7 +44,7 @@ impl DirectoryStore for PgStore {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
-        let tenant = sqlx::query("SELECT generation, suspended, registration FROM acb.tenant")
+        let tenant = sqlx::query("SELECT generation, suspended, registration, limits FROM acb.tenant")
             .fetch_optional(&mut *transaction)
             .await
             .map_err(failed)?
@@ -53,8 +54,8 @@ impl DirectoryStore for PgStore {
             .await
             .map_err(failed)?;
         let agents = sqlx::query(
-            "SELECT a.agent_id, a.name, a.type, a.capabilities, a.location, a.metadata, a.role, a.publishes, a.subscribes, a.suspended,
-                    a.created_at, coalesce(m.groups, '{}') AS groups
+            "SELECT a.agent_id, a.name, a.type, a.capabilities, a.location, a.metadata, a.role, a.publishes, a.subscribes, a.limits,
+                    a.suspended, a.created_at, coalesce(m.groups, '{}') AS groups
              FROM acb.agent a
              LEFT JOIN (SELECT tenant_id, agent_id, array_agg(group_name ORDER BY group_name) AS groups FROM acb.group_member
                         WHERE left_at IS NULL GROUP BY tenant_id, agent_id) m USING (tenant_id, agent_id)",
@@ -85,6 +86,7 @@ impl DirectoryStore for PgStore {
         );
         snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
         snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
+        snapshot.limits = tenant.try_get::<Json<Limits>, _>("limits").map_err(failed)?.0;
         snapshot.context_types = readable("a context type", &types, context_type).into_iter().collect();
         snapshot.api_keys = readable("an API key", &keys, api_key).into_iter().collect();
         Ok(snapshot)
@@ -125,6 +127,7 @@ fn agent(row: &PgRow) -> Result<Agent, sqlx::Error> {
         role: row.try_get::<&str, _>("role")?.parse().map_err(|problem: String| sqlx::Error::Decode(problem.into()))?,
         publishes: row.try_get("publishes")?,
         subscribes: row.try_get("subscribes")?,
+        limits: row.try_get::<Json<Limits>, _>("limits")?.0,
         suspended: row.try_get("suspended")?,
         created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
     })

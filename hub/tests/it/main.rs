@@ -8,6 +8,7 @@ mod filters;
 mod hub;
 mod kafka;
 mod lifecycle;
+mod limits;
 mod mailboxes;
 mod messages;
 mod outage;

@@ -331,9 +331,12 @@ fn stored_schema(listed: &PayloadSchema) -> Value {
     json!({"id": listed.id, "version": listed.version, "schema": listed.json_schema})
 }
 
+/// Limits that something acts on: the operator on the first, hubs on the others.
+const ACTED_ON: [&str; 3] = ["maxAgents", "messagesPerMinute", "bytesPerMinute"];
+
 /// Limits that are projected, and that no hub enforces yet.
 pub(crate) fn limits_not_acted_on(prefix: &str, limits: Vec<(&'static str, Option<i64>)>) -> Vec<String> {
-    let set = limits.into_iter().filter(|(field, limit)| limit.is_some() && *field != "maxAgents");
+    let set = limits.into_iter().filter(|(field, limit)| limit.is_some() && !ACTED_ON.contains(field));
     set.map(|(field, _)| format!("{prefix}.{field}")).collect()
 }
 

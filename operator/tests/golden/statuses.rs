@@ -172,5 +172,5 @@ fn a_quota_shows_what_holds() {
     let effective = status.effective.unwrap();
     assert_eq!((status.agent_count, effective.messages_per_minute, effective.concurrent_streams), (Some(2), Some(600), Some(4)));
     assert_eq!(effective.bytes_per_minute, Some(100_000_000), "the default of an agent");
-    assert_eq!(status.fields_not_acted_on, ["spec.limits.messagesPerMinute", "spec.limits.concurrentStreams"]);
+    assert_eq!(status.fields_not_acted_on, ["spec.limits.concurrentStreams"]);
 }

@@ -44,6 +44,25 @@ impl Patience {
     }
 }
 
+/// How long one message or call is kept back, all in all, while a limit has no room for it.
+const LIMITED: Duration = Duration::from_secs(120);
+/// When a limit has room again, not everybody comes at once.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// Waits of one message or call for a limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limited(Option<Instant>);
+
+impl Limited {
+    /// When to try again after this error. `None` where it is of no limit, or where the wait would be too long.
+    pub(crate) fn again_at(&mut self, error: &Error) -> Option<Instant> {
+        let now = Instant::now();
+        let again = now + error.retry_after()? + SPREAD.mul_f64(random_fraction());
+        let until = *self.0.get_or_insert(now + LIMITED);
+        (again <= until).then_some(again)
+    }
+}
+
 /// Evenly in `0.0..1.0`.
 fn random_fraction() -> f64 {
     f64::from(random_u32()) / (f64::from(u32::MAX) + 1.0)
@@ -73,6 +92,20 @@ mod tests {
         assert!(start.elapsed() <= Duration::from_secs(20));
         assert!((8..40).contains(&tries), "{tries}");
         assert_eq!(error.message(), "gave up after 20 s: refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_is_waited_for_as_long_as_it_says_and_not_for_ever() {
+        let refused = |after| Error::refused(crate::Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED", "no").until(after);
+        let (mut limited, start) = (Limited::default(), Instant::now());
+        assert_eq!(limited.again_at(&refused(None)), None);
+        let again = limited.again_at(&refused(Some(Duration::from_secs(50)))).unwrap();
+        assert!((Duration::from_secs(50)..=Duration::from_secs(51)).contains(&(again - start)), "{again:?}");
+        tokio::time::sleep_until(again).await;
+        let again = limited.again_at(&refused(Some(Duration::from_secs(60)))).unwrap();
+        tokio::time::sleep_until(again).await;
+        assert_eq!(limited.again_at(&refused(Some(Duration::from_secs(60)))), None);
+        assert_eq!(Limited::default().again_at(&refused(Some(Duration::from_secs(86_400)))), None, "of a month");
     }
 
     #[tokio::test(start_paused = true)]

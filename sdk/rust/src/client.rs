@@ -10,6 +10,7 @@ use acb_proto::v1::{
     agent_registry_client::AgentRegistryClient, context_service_client::ContextServiceClient,
     dead_letter_service_client::DeadLetterServiceClient, mailbox_service_client::MailboxServiceClient,
     message_service_client::MessageServiceClient, stream_service_client::StreamServiceClient,
+    usage_service_client::UsageServiceClient,
 };
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
@@ -17,7 +18,7 @@ use tonic::{Code, Response, Status, service::interceptor::InterceptedService, tr
 use crate::{
     Error, Identity, Tokens,
     auth::{Auth, Bearer, Denied},
-    backoff::Patience,
+    backoff::{Limited, Patience},
     credential::{ApiKey, Credential},
     error::broke,
     replica::Replicas,
@@ -171,6 +172,10 @@ impl Line {
         ContextServiceClient::new(self.service.clone())
     }
 
+    pub(crate) fn usage(&self) -> UsageServiceClient<Service> {
+        UsageServiceClient::new(self.service.clone())
+    }
+
     pub(crate) fn streams(&self) -> StreamServiceClient<Service> {
         StreamServiceClient::new(self.service.clone())
     }
@@ -264,6 +269,7 @@ impl Client {
     {
         let mut patience = self.patience();
         let mut renewed = false;
+        let mut limited = Limited::default();
         loop {
             let error = match self.line().await {
                 Ok(line) => match timeout(within, make(line.clone())).await {
@@ -271,6 +277,11 @@ impl Client {
                     Ok(Err(status)) => match self.judge(&line, status, &mut renewed).await {
                         Next::Again => continue,
                         Next::Later(error) if retry == Retry::Always => error,
+                        Next::Later(error) | Next::Never(error) if let Some(again) = limited.again_at(&error) => {
+                            tracing::warn!(%error, "waiting for a limit");
+                            tokio::time::sleep_until(again).await;
+                            continue;
+                        }
                         Next::Later(error) | Next::Never(error) => return Err(error.during(what)),
                     },
                     Err(_) => {

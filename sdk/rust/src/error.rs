@@ -1,6 +1,6 @@
 //! The one error of the SDK.
 
-use std::{error::Error as _, fmt};
+use std::{error::Error as _, fmt, time::Duration};
 
 use tonic::Status;
 use tonic_types::StatusExt as _;
@@ -35,6 +35,8 @@ pub enum Error {
         reason: String,
         /// For people.
         message: String,
+        /// When a limit that was reached has room again. `None` where it is no such refusal, or where waiting does not help.
+        retry_after: Option<Duration>,
     },
     /// No replica answered, or the connection broke.
     Unavailable(String),
@@ -55,7 +57,25 @@ pub enum Error {
 impl Error {
     /// A refusal, as a hub answers it.
     pub fn refused(code: Code, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Refused { code, reason: reason.into(), message: message.into() }
+        Self::Refused { code, reason: reason.into(), message: message.into(), retry_after: None }
+    }
+
+    /// When a limit that was reached has room again: the SDK has waited for that already, up to two minutes.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The same refusal, of a limit that has room again after a while.
+    #[must_use]
+    pub(crate) fn until(self, after: Option<Duration>) -> Self {
+        match self {
+            Self::Refused { code, reason, message, .. } => Self::Refused { code, reason, message, retry_after: after },
+            other => other,
+        }
     }
 
     /// What kind of failure it is.
@@ -113,7 +133,9 @@ impl Error {
     pub(crate) fn during(self, what: impl fmt::Display) -> Self {
         let say = |message: String| format!("{what}: {message}");
         match self {
-            Self::Refused { code, reason, message } => Self::Refused { code, reason, message: say(message) },
+            Self::Refused { code, reason, message, retry_after } => {
+                Self::Refused { code, reason, message: say(message), retry_after }
+            }
             Self::Unavailable(message) => Self::Unavailable(say(message)),
             Self::Untrusted(message) => Self::Untrusted(say(message)),
             Self::Timeout(message) => Self::Timeout(say(message)),
@@ -128,7 +150,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { code, reason, message } if reason.is_empty() => write!(f, "{message} ({code:?})"),
+            Self::Refused { code, reason, message, .. } if reason.is_empty() => write!(f, "{message} ({code:?})"),
             Self::Refused { reason, message, .. } => write!(f, "{message} ({reason})"),
             other => f.write_str(other.message()),
         }
@@ -148,8 +170,10 @@ impl From<Status> for Error {
             };
             return Self::Unavailable(message);
         }
-        let reason = status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default();
-        Self::Refused { code: status.code(), reason, message: status.message().to_owned() }
+        let details = status.get_error_details();
+        let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+        let retry_after = details.retry_info().and_then(|info| info.retry_delay);
+        Self::Refused { code: status.code(), reason, message: status.message().to_owned(), retry_after }
     }
 }
 

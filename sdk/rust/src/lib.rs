@@ -25,13 +25,14 @@ mod subscription;
 mod transfer;
 mod unread;
 mod upload;
+mod usage;
 mod wire;
 
 /// The generated messages, clients and servers.
 pub use acb_proto::v1;
 pub use acb_proto::v1::{
     Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
-    MessageType, PayloadRef, Position, RequestAddress, SendMessageResponse, address, context_event,
+    MessageType, PayloadRef, Position, RequestAddress, SendMessageResponse, Usage, address, context_event,
 };
 pub use agent::{Criteria, Heartbeats, Registration};
 pub use client::{Builder, Client};

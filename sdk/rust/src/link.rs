@@ -14,14 +14,14 @@ use acb_proto::v1::{
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
 use crate::{
     Client, Error, SendMessageResponse,
-    backoff::Patience,
+    backoff::{Limited, Patience},
     client::{Line, Next},
     error::broke,
     inbox::Inbox,
@@ -46,6 +46,7 @@ struct Pending {
     sequence: u64,
     bytes: usize,
     command: Command,
+    limited: Limited,
 }
 
 /// How one connection ended.
@@ -89,6 +90,8 @@ pub(crate) struct Driver {
     /// The number of a message that the hub refused on the current connection. It fails what was written behind that, until it has seen
     /// the number again.
     refused: Option<u64>,
+    /// A limit has no room before that: nothing more is sent on this session until then, so that its order stays.
+    limited_until: Option<Instant>,
     next_sequence: u64,
     /// Whether the present connection has brought anything yet: a message, or the outcome of one.
     progressed: bool,
@@ -123,6 +126,7 @@ impl Driver {
             pending_bytes: 0,
             written: 0,
             refused: None,
+            limited_until: None,
             next_sequence: 1,
             renewed: false,
             progressed: false,
@@ -227,6 +231,10 @@ impl Driver {
                 // Every sender is gone, and with them the session, where there is none.
                 command = self.commands.recv(), if room => command.map_or(Event::Unwanted, Event::Command),
                 () = self.inbox.woken() => continue,
+                () = reached(self.limited_until) => {
+                    self.limited_until = None;
+                    continue;
+                }
                 () = self.deliveries.closed() => Event::Unwanted,
             };
             let ended = match event {
@@ -300,6 +308,7 @@ impl Driver {
                     Some((permit, frame)) => permit.send(request(frame)),
                     None => return Ended::Unwanted,
                 },
+                () = reached(self.limited_until) => self.limited_until = None,
             }
         }
         drop(out);
@@ -310,12 +319,16 @@ impl Driver {
     fn accept(&mut self, command: Command) {
         let bytes = command.message.encoded_len();
         self.pending_bytes += bytes;
-        self.pending.push_back(Pending { sequence: self.next_sequence, bytes, command });
+        self.pending.push_back(Pending { sequence: self.next_sequence, bytes, command, limited: Limited::default() });
         self.next_sequence += 1;
     }
 
     fn has_frame(&self) -> bool {
-        self.inbox.has_news() || (self.refused.is_none() && self.written < self.pending.len())
+        self.inbox.has_news() || (self.may_send() && self.written < self.pending.len())
+    }
+
+    fn may_send(&self) -> bool {
+        self.refused.is_none() && self.limited_until.is_none()
     }
 
     fn next_frame(&mut self) -> Option<Out> {
@@ -331,7 +344,7 @@ impl Driver {
         if !delivery_ids.is_empty() {
             return Some(Out::InProgress(InProgress { delivery_ids }));
         }
-        if self.refused.is_some() {
+        if !self.may_send() {
             return None;
         }
         let pending = self.pending.get(self.written)?;
@@ -354,15 +367,28 @@ impl Driver {
             Some(Outcome::Failed(failed)) if failed.code == Code::Unavailable as i32 => {
                 return Err(Error::refused(Code::Unavailable, failed.reason, failed.message));
             }
-            Some(Outcome::Failed(failed)) => Err(Error::refused(Code::from(failed.code), failed.reason, failed.message)),
+            Some(Outcome::Failed(failed)) => {
+                let after = failed.retry_after.and_then(|after| Duration::try_from(after).ok());
+                Err(Error::refused(Code::from(failed.code), failed.reason, failed.message).until(after))
+            }
             None => Err(Error::refused(Code::Internal, "", "the hub answered without an outcome")),
         };
         // Not in the log, and for no reason of its own: it is sent again below, and its caller has nothing to mend.
         let aborted = self.refused.is_some() && outcome.as_ref().is_err_and(|error| error.code() == Code::Aborted);
+        let limited = match (&outcome, self.pending.get_mut(index)) {
+            (Err(error), Some(pending)) => {
+                pending.limited.again_at(error).inspect(|_| tracing::warn!(%error, "waiting for a limit"))
+            }
+            _ => None,
+        };
+        self.limited_until = self.limited_until.max(limited);
         if outcome.is_err() {
             self.refused.get_or_insert(sent.sequence);
         }
-        if !aborted && let Some(pending) = self.pending.remove(index) {
+        if !aborted
+            && limited.is_none()
+            && let Some(pending) = self.pending.remove(index)
+        {
             self.pending_bytes -= pending.bytes;
             self.written = self.written.saturating_sub(1);
             // A caller that dropped its receipt does not want to know.
@@ -402,6 +428,14 @@ impl Driver {
             }
             Next::Never(error) => Ended::Over(error),
         }
+    }
+}
+
+/// Resolves at that time; never where there is none.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

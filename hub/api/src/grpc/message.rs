@@ -207,6 +207,11 @@ pub(super) fn deliveries(ids: &[String]) -> Result<Vec<DeliveryId>, Fault> {
     ids.iter().map(|id| id.parse()).collect()
 }
 
+/// When a limit has room again, where it will.
+fn retry_after(fault: &Fault) -> Option<prost_types::Duration> {
+    fault.exhausted.as_ref()?.retry_after?.try_into().ok()
+}
+
 async fn give(mut events: SessionEvents, out: &mpsc::Sender<Outgoing>) {
     while let Some((event, room)) = events.take().await {
         let response = match event {
@@ -216,6 +221,7 @@ async fn give(mut events: SessionEvents, out: &mpsc::Sender<Outgoing>) {
                     Err(fault) => Outcome::Failed(Failure {
                         code: fault.code as i32,
                         reason: fault.reason.to_owned(),
+                        retry_after: retry_after(&fault),
                         message: fault.message,
                     }),
                 };

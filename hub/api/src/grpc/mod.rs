@@ -9,3 +9,4 @@ pub mod mailbox;
 pub mod message;
 pub mod stream;
 mod timestamp;
+pub mod usage;

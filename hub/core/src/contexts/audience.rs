@@ -155,6 +155,7 @@ pub(crate) mod tests {
             role,
             publishes: vec!["notes".into()],
             subscribes: subscribes.iter().map(ToString::to_string).collect(),
+            limits: Default::default(),
             suspended: false,
             created_at: OffsetDateTime::UNIX_EPOCH,
         }

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::limits::Limits;
+
 /// The UID of an Agent resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AgentId(pub Uuid);
@@ -47,15 +49,19 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllDeadLetters, Discover, OwnDeadLetters, Presence, PublishContext, ReadContext, ReadOwnStream, Receive,
-            RegisterOthers, Send,
+            AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext, ReadOwnStream,
+            Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
-            Self::Full => permission != AllDeadLetters,
-            Self::Producer => matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream),
-            Self::Consumer => matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | ReadContext),
-            Self::Observer => matches!(permission, Discover | ReadContext),
+            Self::Full => !matches!(permission, AllDeadLetters | AllUsage),
+            Self::Producer => {
+                matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream | OwnUsage)
+            }
+            Self::Consumer => {
+                matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | ReadContext | OwnUsage)
+            }
+            Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage),
         }
     }
 }
@@ -94,6 +100,10 @@ pub enum Permission {
     ReadContext,
     /// See how far one's own stream is.
     ReadOwnStream,
+    /// See one's own limits and the tenant's, and what was used of them.
+    OwnUsage,
+    /// The same of every agent.
+    AllUsage,
 }
 
 /// An agent, as projected by the operator.
@@ -119,6 +129,8 @@ pub struct Agent {
     pub publishes: Vec<String>,
     /// Context types that it reads.
     pub subscribes: Vec<String>,
+    /// What it may use.
+    pub limits: Limits,
     /// Whether it is refused.
     pub suspended: bool,
     /// Since when it is known.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod caller;
+pub mod limits;
 pub mod membership;
 pub mod presence;
 pub mod refresher;

@@ -326,6 +326,7 @@ fn as_agent(row: RegisteredRow, by: &Agent) -> Agent {
         role: by.role,
         publishes: Vec::new(),
         subscribes: Vec::new(),
+        limits: by.limits,
         suspended: by.suspended,
         created_at: row.created_at,
     }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     agent::{Agent, AgentId},
+    limits::Limits,
     membership::Membership,
     schema::PayloadSchema,
 };
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub suspended: bool,
     /// Whether agents may register others.
     pub open_registration: bool,
+    /// What all agents together may use.
+    pub limits: Limits,
     /// Its context types, by name.
     pub context_types: HashMap<String, ContextType>,
     /// Its API keys, by prefix.

@@ -202,6 +202,7 @@ pub(crate) mod tests {
             role,
             publishes: Vec::new(),
             subscribes: Vec::new(),
+            limits: Default::default(),
             suspended: false,
             created_at: OffsetDateTime::UNIX_EPOCH,
         }

@@ -104,7 +104,10 @@ macro_rules! operations {
     };
 }
 
-use Permission::{AllDeadLetters, Discover, OwnDeadLetters, Presence, PublishContext, ReadContext, ReadOwnStream, Receive, Send};
+use Permission::{
+    AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext, ReadOwnStream, Receive,
+    Send,
+};
 
 // A row is the operation, the permissions of which one is needed, and the gRPC path. That a message was sent, the log itself records.
 operations! {
@@ -139,6 +142,8 @@ operations! {
     GetDeadLetter: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/GetDeadLetter").audited();
     ReplayDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ReplayDeadLetters").audited();
     DropDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/DropDeadLetters").audited();
+
+    GetUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/GetUsage");
 
     CreateContext: needs(&[PublishContext], "/acb.v1.ContextService/CreateContext").audited();
     GetContext: needs(&[ReadContext], "/acb.v1.ContextService/GetContext").audited();

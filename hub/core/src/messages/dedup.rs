@@ -8,13 +8,16 @@
 //! Only *first or not* is the same everywhere. Which message a repetition is of, and whether it conflicts, follows from the oldest record with the
 //! key that a replica has read: on one that started since, that may be a repetition of a message which had left the window.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::directory::agent::AgentId;
+use crate::{directory::agent::AgentId, log::bus::Partition};
 
 /// A key, hashed: (sender, method, idempotency key).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +101,12 @@ impl DedupWindow {
         verdict
     }
 
+    /// Whether a message with this key was seen, and is not forgotten yet.
+    #[must_use]
+    pub fn knows(&self, key: &DedupKey) -> bool {
+        self.known.contains_key(key)
+    }
+
     /// How many keys are known.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -122,6 +131,26 @@ impl DedupWindow {
         {
             self.known.remove(&key);
         }
+    }
+}
+
+/// The windows of all partitions. The reader of the log judges by them; a sender asks whether a key is known.
+#[derive(Debug)]
+pub struct DedupWindows(Vec<Mutex<DedupWindow>>);
+
+impl DedupWindows {
+    /// Windows of so many partitions, each of this much log time, and of at most this many keys in all.
+    #[must_use]
+    pub fn new(partitions: usize, window: Duration, limit: usize) -> Self {
+        // The bound is per partition, since only the records of one partition have one order.
+        let keys = limit / partitions.max(1);
+        Self((0..partitions).map(|_| Mutex::new(DedupWindow::new(window, keys))).collect())
+    }
+
+    /// The window of a partition, where there is one.
+    #[must_use]
+    pub fn of(&self, partition: Partition) -> Option<MutexGuard<'_, DedupWindow>> {
+        self.0.get(partition as usize).map(|window| window.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -40,3 +40,4 @@ pub mod session;
 mod start;
 mod trimmer;
 pub mod unread;
+pub mod usage;

@@ -14,6 +14,7 @@ use super::{
     acknowledgements::Acknowledgements,
     arrivals::Arrivals,
     config::MessagesConfig,
+    dedup::DedupWindows,
     letter_store::LetterStore,
     log::Log,
     logged::{Command, Seen},
@@ -22,6 +23,7 @@ use super::{
     ports::{CursorStore, MailboxStore},
     position::Position,
     replies::Replies,
+    usage::Usage,
 };
 use crate::{
     directory::snapshot::Directory,
@@ -131,6 +133,8 @@ pub(super) struct Parts {
     pub(super) cursors: Arc<dyn CursorStore>,
     pub(super) acknowledgements: Arc<Acknowledgements>,
     pub(super) waiters: Arc<Waiters>,
+    pub(super) windows: Arc<DedupWindows>,
+    pub(super) usage: Arc<Usage>,
     pub(super) memory: Arc<Memory>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) directory: Directory,

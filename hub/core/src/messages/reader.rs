@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    dedup::{DedupKey, DedupWindow, Verdict},
+    dedup::{DedupKey, Verdict},
     envelope::Envelope,
     indexer::IndexWork,
     life,
@@ -62,7 +62,6 @@ pub(super) struct Reader {
     sequencers: Vec<Sequencer<Entry>>,
     /// Partitions that have a record of a newer hub next.
     halted: BTreeSet<Partition>,
-    windows: Vec<DedupWindow>,
     routes: HashMap<AgentId, Route>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The one that everything is delivered by.
@@ -79,11 +78,7 @@ impl Reader {
         caught_up_at: Vec<Offset>,
         from: &[Offset],
     ) -> Self {
-        let window = time::Duration::try_from(parts.config.dedup_window).unwrap_or(time::Duration::minutes(10));
-        // The bound is per partition, since only the records of one partition have one order.
-        let keys = parts.config.dedup_keys / from.len().max(1);
         let sequencers = from.iter().map(|offset| Sequencer::new(*offset)).collect();
-        let windows = from.iter().map(|_| DedupWindow::new(window, keys)).collect();
         let mut snapshots = parts.directory.changes();
         let snapshot = snapshots.borrow_and_update().clone();
         Self {
@@ -95,7 +90,6 @@ impl Reader {
             caught_up_at,
             sequencers,
             halted: BTreeSet::new(),
-            windows,
             routes: HashMap::new(),
             snapshots,
             snapshot,
@@ -248,9 +242,11 @@ impl Reader {
             Verdict::First
         } else {
             let key = DedupKey::new(message.from_id, &method, &message.idempotency_key);
-            let window = self.windows.get_mut(partition as usize)?;
-            window.see(key, &digest, id, log_time)
+            self.parts.windows.of(partition)?.see(key, &digest, id, log_time)
         };
+        // What an administrator replays is no message that its first sender sends now.
+        let counts = verdict == Verdict::First && message.replayed_from.is_none();
+        self.parts.usage.logged(id, message.from_id, message.payload.len() as u64, log_time, counts);
         // Not what merely passes on where the reply to another's request goes.
         if method == REQUEST
             && !message.idempotency_key.is_empty()

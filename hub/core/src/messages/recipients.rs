@@ -110,6 +110,7 @@ mod tests {
             role,
             publishes: Vec::new(),
             subscribes: Vec::new(),
+            limits: Default::default(),
             suspended,
             created_at: OffsetDateTime::UNIX_EPOCH,
         }

@@ -58,8 +58,10 @@ pub(super) async fn serve(
         {
             queue.waiting.push_back(next);
         }
+        sender::begin(&parts, &agent).await;
         let now = truncated(OffsetDateTime::now_utc());
-        let run = queue.next_run(|message| sender::seal(&parts, &agent, message, SEND, now));
+        let may_begin = || sender::may_begin(&parts, &agent);
+        let run = queue.next_run(may_begin, |message| sender::seal(&parts, &agent, message, SEND, now));
         let Run { envelopes, sequences, rooms, refused } = run;
         let receipts = sender::append(&parts, envelopes, &mut metrics).await;
         drop(rooms);
@@ -99,14 +101,14 @@ struct Run {
 }
 
 impl SendQueue {
-    /// The next messages that can go into one record.
-    fn next_run(&mut self, seal: impl Fn(OutgoingMessage) -> Result<Envelope, Fault>) -> Run {
+    /// The next messages that can go into one record: the first, and others as long as more of them may be on their way at one time.
+    fn next_run(&mut self, may_begin: impl Fn() -> bool, seal: impl Fn(OutgoingMessage) -> Result<Envelope, Fault>) -> Run {
         let mut run = Run { envelopes: Vec::new(), sequences: Vec::new(), rooms: Vec::new(), refused: None };
         let mut bytes = 0;
         while let Some(next) = self.waiting.pop_front() {
             let cost = next.message.cost();
             let is_blocked = self.failed.is_some_and(|at| next.sequence > at);
-            if !run.envelopes.is_empty() && (is_blocked || bytes + cost > RECORD_BYTES) {
+            if !run.envelopes.is_empty() && (is_blocked || bytes + cost > RECORD_BYTES || !may_begin()) {
                 self.waiting.push_front(next);
                 break;
             }
@@ -202,7 +204,7 @@ mod tests {
 
     /// Sends the next run with these receipts: the numbers in it, and what became of each.
     fn send(queue: &mut SendQueue, receipts: Vec<Result<Receipt, Fault>>) -> (Vec<u64>, Vec<(u64, Option<&'static str>)>) {
-        let run = queue.next_run(seal);
+        let run = queue.next_run(|| true, seal);
         let sent = run.sequences.clone();
         let outcomes = queue.settle(run.sequences, receipts, run.refused);
         (sent, outcomes.into_iter().map(|(sequence, outcome)| (sequence, outcome.err().map(|fault| fault.reason))).collect())
@@ -236,6 +238,16 @@ mod tests {
         let (_, outcomes) = send(&mut queue, vec![unknown(), unknown()]);
         assert_eq!(outcomes, [(1, Some("LOG_UNKNOWN")), (2, Some("LOG_UNKNOWN")), (3, Some("EARLIER_MESSAGE_FAILED"))]);
         assert_eq!(queue.failed, Some(1));
+    }
+
+    #[test]
+    fn a_record_has_no_more_than_may_be_on_its_way() {
+        let mut queue = queue(&[(1, 1), (2, 1), (4, 1)]);
+        let more = std::cell::Cell::new(1);
+        let may_begin = || more.replace(more.get() - 1) > 0;
+        assert_eq!(queue.next_run(may_begin, seal).sequences, [1, 2]);
+        more.set(0);
+        assert_eq!(queue.next_run(|| false, seal).sequences, [4]);
     }
 
     #[test]

@@ -6,16 +6,17 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{
-    dedup::Verdict,
+    dedup::{DedupKey, Verdict},
     envelope::Envelope,
     logged::{Command, REQUEST, Seen},
     message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, too_large},
     parts::{Parts, stopping},
     recipients::{Wants, resolve},
     record,
+    usage::Reserved,
 };
 use crate::{
-    directory::agent::Agent,
+    directory::{agent::Agent, limits::Limits},
     fault::{Code, Fault},
     kit::clock::truncated,
     log::{
@@ -32,8 +33,27 @@ const UNKNOWN: &str = "LOG_UNKNOWN";
 /// What was known of a partition's clock is wrong, where it is off by more.
 const OFF: Duration = Duration::SECOND;
 
+/// The limits of an agent and of the tenant as they are now: a session lasts.
+fn limits(parts: &Parts, from: &Agent) -> (Limits, Limits) {
+    let snapshot = parts.directory.snapshot();
+    (snapshot.agent(from.id).map_or(from.limits, |agent| agent.limits), snapshot.limits)
+}
+
+/// Whether this replica may put one more message of the agent on its way into the log.
+pub(super) fn may_begin(parts: &Parts, from: &Agent) -> bool {
+    let (own, of_tenant) = limits(parts, from);
+    parts.usage.may_begin(from.id, own, of_tenant)
+}
+
+/// Waits until it may.
+pub(super) async fn begin(parts: &Parts, from: &Agent) {
+    let (own, of_tenant) = limits(parts, from);
+    parts.usage.begin(from.id, own, of_tenant).await;
+}
+
 /// Sends one message and waits until it was seen in order.
 pub(super) async fn send(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Receipt, Fault> {
+    begin(parts, from).await;
     let envelope = seal(parts, from, message, method, truncated(OffsetDateTime::now_utc()))?;
     append(parts, vec![envelope], &mut SenderMetrics::new(&parts.metrics, &from.name))
         .await
@@ -67,10 +87,27 @@ pub(super) fn seal(
     let reply_to = message.reply_to.as_ref().filter(|_| method != REQUEST);
     // Nothing is compared with what has no key.
     let digest = if message.idempotency_key.is_empty() { [0; 32] } else { message.digest(method, reply_to) };
+    let id = Uuid::now_v7();
+    let partition = partition_of(from.id.0, parts.log.partitions);
+    let accepted_at = parts.log.clock.there(partition, now);
+    let bytes = message.payload.len() as u64;
+    let limits = (parts.config.tenant.as_str(), snapshot.limits);
+    // The limits of now: a session lasts.
+    let sender = snapshot.agent(from.id).map_or(from, |agent| agent);
+    if let Err(fault) = parts.usage.reserve(id, sender, limits, bytes, accepted_at) {
+        // What is there is not sent a second time: who asks what became of it is told.
+        let key = DedupKey::new(from.id, method, &message.idempotency_key);
+        let is_there =
+            !message.idempotency_key.is_empty() && parts.windows.of(partition).is_some_and(|window| window.knows(&key));
+        if !is_there {
+            parts.metrics.limited(&fault);
+            return Err(fault);
+        }
+    }
     let latest = now + MAX_LIFETIME;
     let traced = is_traceparent(&message.traceparent);
     let message = Message {
-        id: Uuid::now_v7(),
+        id,
         from_id: from.id,
         from: from.name.clone(),
         to: message.to,
@@ -84,7 +121,7 @@ pub(super) fn seal(
         correlation_id: message.correlation_id,
         reply_to: message.reply_to,
         metadata: message.metadata,
-        accepted_at: parts.log.clock.there(partition_of(from.id.0, parts.log.partitions), now),
+        accepted_at,
         sent_at: now,
         expires_at: message.expires_at.map_or(latest, |at| truncated(at.min(latest))),
         // W3C: what can't be read is dropped, and the trace starts anew.
@@ -117,6 +154,7 @@ pub(super) async fn append_one(parts: &Parts, envelope: Envelope, sealed_at: Off
 pub(super) async fn append(parts: &Parts, envelopes: Vec<Envelope>, metrics: &mut SenderMetrics) -> Vec<Result<Receipt, Fault>> {
     let began = Instant::now();
     let Some(sealed_at) = envelopes.first().map(|envelope| envelope.message.sent_at) else { return Vec::new() };
+    let _reserved = Reserved(parts.usage.clone(), envelopes.iter().map(|envelope| envelope.message.id).collect());
     let sent: Vec<_> =
         envelopes.iter().map(|Envelope { message, .. }| (message.id, message.kind.as_str(), message.payload.len())).collect();
     let seen = match append_record(parts, envelopes, sealed_at).await {

@@ -16,6 +16,7 @@ use super::{
     catch_up,
     config::MessagesConfig,
     dead_letters,
+    dedup::DedupWindows,
     delivery::DeliveryId,
     demand::Demand,
     filter::MessageFilter,
@@ -37,6 +38,7 @@ use super::{
     start::{self, Start},
     trimmer::Trimmer,
     unread::Unread,
+    usage::{self, LimitUsage, Whose},
 };
 use crate::{
     directory::{
@@ -48,9 +50,13 @@ use crate::{
     fault::{Code, Fault},
     kit::{
         budget::{Budget, Room},
+        quoted::quoted,
         supervisor::Supervisor,
     },
-    log::bus::{Bus, BusError, TopicName},
+    log::{
+        bus::{Bus, BusError, TopicName},
+        partition::partition_of,
+    },
     metrics::Metrics,
 };
 
@@ -142,6 +148,8 @@ impl Messages {
             index: Arc::new(Index { store: mailboxes, checkpoints, wanted: Notify::new(), arrivals: Arc::default() }),
             letters: Arc::new(Letters { store: letters, appended: Notify::new() }),
             waiters: Arc::new(Waiters::new(replies)),
+            windows: Arc::new(DedupWindows::new(from.len(), dedup_window, config.dedup_keys)),
+            usage: Arc::default(),
             memory: Arc::new(Memory {
                 sessions: Budget::new(config.replica_bytes),
                 kept: Budget::new(config.kept_bytes),
@@ -170,6 +178,22 @@ impl Messages {
         supervisor.spawn_until("messages.letters", until(), letter_indexer::run(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
         Ok(Self { parts, presence: None, pullers: Arc::default(), _stop: stop })
+    }
+
+    /// The limits of an agent (where the name is empty, of the caller) and of the tenant, and what was used of them.
+    pub fn usage(&self, caller: &Agent, of: &str) -> Result<Vec<LimitUsage>, Fault> {
+        let (parts, snapshot) = (&self.parts, self.parts.directory.snapshot());
+        let name = if of.is_empty() { &caller.name } else { of };
+        if *name != caller.name && !caller.role.allows(Permission::AllUsage) {
+            return Err(lacks(caller, &[Permission::AllUsage]));
+        }
+        let missing = || Fault::not_found("AGENT_NOT_FOUND", format!("there is no agent {}", quoted(name)));
+        let agent = snapshot.agent_named(name).ok_or_else(missing)?;
+        let now = parts.log.clock.there(partition_of(agent.id.0, parts.log.partitions), OffsetDateTime::now_utc());
+        let (of_agent, of_tenant) = parts.usage.sent(agent.id, now);
+        let own = usage::of_limits(Whose::Agent(&agent.name), agent.limits, of_agent, now);
+        let all = usage::of_limits(Whose::Tenant(&parts.config.tenant), snapshot.limits, of_tenant, now);
+        Ok(own.into_iter().chain(all).collect())
     }
 
     /// Tells the callers of requests without a reply whether the recipient was there.

@@ -12,6 +12,7 @@ use prometheus_client::{
 };
 
 use self::contexts::ContextMetrics;
+use crate::fault::{Exhausted, Fault};
 
 /// Seconds: from half a millisecond to half a minute.
 const LATENCY_BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -60,6 +61,12 @@ struct DeadLetters {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limited {
+    limit: &'static str,
+    subject: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SettledLetters {
     outcome: &'static str,
     tenant_id: String,
@@ -78,6 +85,7 @@ pub struct Metrics {
     latency: Histograms<Operation>,
     active: Family<Tenant, Gauge>,
     errors: Family<ErrorLabels, Counter>,
+    limited: Family<Limited, Counter>,
     sent: Family<AgentLabel, Counter>,
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
@@ -106,6 +114,7 @@ impl Metrics {
             latency: Family::new_with_constructor(histogram),
             active: Family::default(),
             errors: Family::default(),
+            limited: Family::default(),
             sent: Family::default(),
             received: Family::default(),
             lag: Family::default(),
@@ -121,6 +130,8 @@ impl Metrics {
             registry.register("acb_message_latency_seconds", "How long message operations took", metrics.latency.clone());
             registry.register("acb_active_agents", "Agents with a receiving session on this replica", metrics.active.clone());
             registry.register("acb_errors", "Requests that failed", metrics.errors.clone());
+            let help = "Messages that were refused because a limit was reached";
+            registry.register("acb_limited", help, metrics.limited.clone());
             registry.register("acb_agent_messages_sent", "Messages accepted from an agent", metrics.sent.clone());
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
@@ -169,6 +180,13 @@ impl Metrics {
     #[must_use]
     pub fn contexts(&self) -> ContextMetrics {
         self.contexts.clone()
+    }
+
+    /// A message was refused because somebody's limit was reached.
+    pub(crate) fn limited(&self, fault: &Fault) {
+        if let Some(Exhausted { subject, limit, .. }) = fault.exhausted.as_deref() {
+            self.limited.get_or_create(&Limited { limit, subject: subject.clone() }).inc();
+        }
     }
 
     /// A request failed: `kind` is the code in lower case.

@@ -53,6 +53,25 @@ pub(crate) async fn a_repeated_message_is_one_message_on_any_replica(world: &Wor
     assert!(silent(&mut inbox).await);
 }
 
+pub(crate) async fn a_message_that_is_there_is_sent_again_beyond_any_limit(world: &World) {
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let first = replica.send(&a, keyed("b", "x", "k")).await.unwrap();
+    world.limit("a", Some(0));
+    let again = replica.send(&a, keyed("b", "x", "k")).await.unwrap();
+    assert_eq!((again.id, again.deduplicated), (first.id, true));
+    let fault = replica.send(&a, keyed("b", "x", "other")).await.unwrap_err();
+    assert_eq!((fault.code, fault.reason), (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED"));
+    // Others go on, and so does this one once it may: also on a session that was open before.
+    replica.send(&world.agent("c"), to("b", "y")).await.unwrap();
+    let mut session = replica.open_session(a.clone(), SessionOptions::default()).await.unwrap();
+    session.input.send(1, to("b", "z")).await.unwrap();
+    let SessionEvent::Sent { outcome: Err(_), .. } = event(&mut session).await else { panic!("a refusal") };
+    world.limit("a", None);
+    session.input.send(1, to("b", "z")).await.unwrap();
+    let SessionEvent::Sent { outcome: Ok(_), .. } = event(&mut session).await else { panic!("a receipt") };
+}
+
 pub(crate) async fn a_restarted_replica_still_knows_what_was_sent(world: &World) {
     let a = world.agent("a");
     let first = world.replica("first").await;
@@ -672,6 +691,6 @@ pub(crate) async fn an_acknowledged_late_message_does_not_come_again(world: &Wor
     assert!(silent(&mut inbox).await);
 }
 
-async fn event_of(events: &mut acb_hub_core::messages::session::SessionEvents) -> SessionEvent {
+pub(crate) async fn event_of(events: &mut acb_hub_core::messages::session::SessionEvents) -> SessionEvent {
     tokio::time::timeout(PATIENCE, events.next()).await.expect("an event in time").expect("the session lives")
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use acb_hub_core::{
     directory::{
         agent::{Agent, AgentId, Role},
+        limits::Limits,
         membership::Membership,
         snapshot::{Directory, Snapshot},
     },
@@ -113,6 +114,18 @@ impl World {
         self.directory.snapshot().agent_named(name).unwrap().clone()
     }
 
+    /// Limits that every replica learns of now.
+    pub(crate) fn limit(&self, agent: &str, messages_per_minute: Option<u64>) {
+        let snapshot = self.directory.snapshot();
+        let limits = Limits { messages_per_minute, ..Limits::default() };
+        let agents = snapshot.agents().map(|known| {
+            let limits = if known.name == agent { limits } else { known.limits };
+            Agent { limits, ..(**known).clone() }
+        });
+        let members = ["pair"].into_iter().flat_map(|group| snapshot.memberships(group).to_vec()).collect();
+        self.directory.replace(Snapshot::new(snapshot.generation + 1, agents.collect(), members));
+    }
+
     /// A membership that every replica learns of now.
     pub(crate) fn join(&self, agent: &str, group: &str, joined_at: OffsetDateTime) {
         let snapshot = self.directory.snapshot();
@@ -190,6 +203,7 @@ pub(crate) fn agent(name: &str, created_at: OffsetDateTime) -> Agent {
         role: Role::Full,
         publishes: vec![],
         subscribes: vec![],
+        limits: Default::default(),
         suspended: false,
         created_at,
     }

@@ -53,6 +53,7 @@ fn agent(dice: &mut Dice, ids: &[AgentId]) -> Agent {
         role: dice.one(&[Role::Admin, Role::Producer, Role::Consumer, Role::Full, Role::Full, Role::Observer]),
         publishes: dice.some(&TYPES),
         subscribes: dice.some(&TYPES),
+        limits: Default::default(),
         suspended: false,
         created_at: OffsetDateTime::UNIX_EPOCH,
     }

@@ -117,6 +117,7 @@ on_postgres!(
     a_drained_session_leaves_a_clean_mailbox,
     a_slow_agent_slows_nobody_and_misses_nothing,
     bad_messages_are_refused_with_a_reason,
+    a_message_that_is_there_is_sent_again_beyond_any_limit,
     a_restarted_replica_still_knows_what_was_sent,
     a_full_cursor_holds_its_partition_back_until_it_is_released,
     a_partition_is_free_again_when_its_oldest_message_is_given_up,

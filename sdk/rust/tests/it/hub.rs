@@ -15,6 +15,7 @@ use tokio::{net::TcpListener, sync::mpsc, time::Instant};
 use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::gate::Gate;
 
@@ -56,6 +57,8 @@ pub struct State {
     pub exchanges: usize,
     /// Logins that are refused because there are too many.
     pub crowd: usize,
+    /// Messages that are refused because a limit is reached, and when it has room again: one after another.
+    pub limited: Vec<Option<Duration>>,
     pub refreshes: usize,
     pub subscriptions: Vec<subscribe_request::From>,
 }
@@ -240,12 +243,18 @@ impl Replica {
         }
     }
 
+    /// Whether a limit is reached, and until when.
+    fn limited(&self) -> Option<Option<Duration>> {
+        let mut state = self.state();
+        (!state.limited.is_empty()).then(|| state.limited.remove(0))
+    }
+
     async fn converse(self, mut inbound: Streaming<SessionRequest>, out: mpsc::Sender<Result<SessionResponse, Status>>) {
         use session_response::{Frame, Opened, Sent, sent::Outcome};
         let say = async |frame| drop(out.send(Ok(SessionResponse { frame: Some(frame) })).await);
         let failure = |code: tonic::Code, reason: &str| {
             let (reason, message) = (reason.to_owned(), "no".to_owned());
-            Outcome::Failed(session_response::Failure { code: code.into(), reason, message })
+            Outcome::Failed(session_response::Failure { code: code.into(), reason, message, retry_after: None })
         };
         // What follows a failed message fails, until its number comes again.
         let mut failed = None;
@@ -261,6 +270,14 @@ impl Replica {
                     let (refused, again) = (has_topic("refused"), has_topic("again"));
                     let outcome = if failed.is_some_and(|at| send.sequence > at) {
                         failure(tonic::Code::Aborted, "EARLIER_MESSAGE_FAILED")
+                    } else if let Some(after) = self.limited() {
+                        failed = Some(send.sequence);
+                        Outcome::Failed(session_response::Failure {
+                            code: tonic::Code::ResourceExhausted.into(),
+                            reason: "RATE_LIMIT_EXCEEDED".into(),
+                            message: "no".into(),
+                            retry_after: after.map(|after| after.try_into().unwrap()),
+                        })
                     } else if has_topic("stale") {
                         failed = Some(send.sequence);
                         failure(tonic::Code::Unavailable, "MESSAGE_STALE")
@@ -297,6 +314,13 @@ impl message_service_server::MessageService for Replica {
 
     async fn send_message(&self, request: Request<SendMessageRequest>) -> Result<Response<SendMessageResponse>, Status> {
         self.check(&request)?;
+        if let Some(after) = self.limited() {
+            let mut details = ErrorDetails::with_error_info("RATE_LIMIT_EXCEEDED", "acb.dev", std::collections::HashMap::new());
+            if after.is_some() {
+                details.set_retry_info(after);
+            }
+            return Err(Status::with_error_details(tonic::Code::ResourceExhausted, "no", details));
+        }
         Ok(Response::new(self.log(request.into_inner().message.unwrap()).await))
     }
 

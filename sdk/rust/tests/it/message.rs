@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use acb_sdk::{Code, Error, Message, Since};
@@ -89,6 +89,50 @@ async fn what_was_sent_behind_a_refused_message_arrives_in_order() {
     let topics: Vec<String> = hub.state().log.iter().map(|message| message.topic.clone()).collect();
     let expected: Vec<String> = (0..300).filter(|number| !refused(*number)).map(|number| number.to_string()).collect();
     assert_eq!(topics, expected);
+}
+
+#[tokio::test]
+async fn what_a_limit_keeps_back_is_sent_when_there_is_room_again_and_in_order() {
+    let hub = Hub::start(1).await;
+    let client = hub.client().connect().await.unwrap();
+    let session = client.session().receive(false).open().await.unwrap();
+    let (after, start) = (Duration::from_millis(300), Instant::now());
+    hub.state().limited = vec![Some(after)];
+    let mut receipts = Vec::new();
+    for number in 0..20 {
+        receipts.push(session.sender().enqueue(Message::to_agent("worker").topic(number.to_string())).await.unwrap());
+    }
+    for receipt in receipts {
+        receipt.await.unwrap();
+    }
+    assert!(start.elapsed() >= after);
+    let topics: Vec<String> = hub.state().log.iter().map(|message| message.topic.clone()).collect();
+    assert_eq!(topics, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+    // Without a session, too.
+    hub.state().limited = vec![Some(after)];
+    let start = Instant::now();
+    client.send(Message::to_agent("worker").topic("t")).await.unwrap();
+    assert!(start.elapsed() >= after);
+}
+
+#[tokio::test]
+async fn a_limit_that_waiting_does_not_help_against_fails_at_once() {
+    let hub = Hub::start(1).await;
+    let client = hub.client().connect().await.unwrap();
+    let session = client.session().receive(false).open().await.unwrap();
+    // The rest of a month is as good as never.
+    for never in [None, Some(Duration::from_secs(86_400))] {
+        hub.state().limited = vec![never, never];
+        let errors = [
+            session.send(Message::to_agent("worker").topic("t")).await.unwrap_err(),
+            client.send(Message::to_agent("worker").topic("t")).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED"));
+            assert_eq!(error.retry_after(), never);
+        }
+        session.send(Message::to_agent("worker").topic("t")).await.unwrap();
+    }
 }
 
 fn mail(id: &str, topic: &str, payload: &str) -> acb_proto::v1::Message {
