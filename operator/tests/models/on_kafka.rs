@@ -68,6 +68,8 @@ fn of_user(of: &str, generation: u64) -> SecretRef {
 async fn seen(effect: &KafkaEffect, of: &str, secrets: &Secrets) -> ObservedKafka {
     let mut seen = effect.observe(&user(of), &format!("acb.{of}.")).await.unwrap();
     seen.risks.clear();
+    // Each password has rounds of its own, which the model does not draw.
+    seen.credential_rounds = 0;
     let newest = secrets.kubernetes().secrets.get(&of_user(of, 2)).cloned();
     if let Some(found) = newest.filter(|_| seen.has_user) {
         seen.user = effect.login_state(&user(of), &password(&found)).await;

@@ -157,6 +157,8 @@ impl Draw {
 /// As the model has it: a key by the Secrets that it is of, and nothing of when and how often something was done.
 fn as_model(mut seen: ObservedTenant, peppers: &[u64]) -> ObservedTenant {
     seen.generation = 0;
+    // Which login it is; the model has no versions of rows.
+    seen.login_version = None;
     seen.retired.values_mut().for_each(|retired| retired.since.clear());
     for key in seen.api_keys.values_mut().flatten() {
         let serial: u64 = key.prefix.parse().unwrap();

@@ -38,7 +38,8 @@ impl Operator {
         }
         let mut tenancy = self.documents_seen().tenancy("");
         // The API server is asked, too.
-        let there = self.documents.tenancy("").tenants.into_iter().map(|tenant| tenant.metadata);
+        let there = self.documents.tenancy("").tenants;
+        let there = there.iter().map(|tenant| tenant.metadata.clone());
         tenancy.unreadable.extend(there.map(|metadata| Unreadable { kind: Kind::Tenant, metadata, space: None }));
         orphans(&tenancy, &inventory)
     }

@@ -73,7 +73,6 @@ async fn replicas_overshoot_a_limit_by_what_the_others_have_on_their_way() {
     for shares in [&[900, 900][..], &[500; 5], &[1100, 100, 100, 100, 100]] {
         let accepted = together(shares).await;
         let most = LIMIT + (shares.len() as u64 - 1) * LIMIT / 200;
-        println!("{} replicas that were asked for {shares:?} accepted {accepted} of {LIMIT}", shares.len());
         assert!((LIMIT..=most).contains(&accepted), "{shares:?}: {accepted}");
     }
 }
