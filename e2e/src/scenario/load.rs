@@ -52,14 +52,15 @@ pub(super) fn ready(world: &World) -> Result<()> {
         }
         object
     };
-    let agent = || json!({"role": "AgentFull", "groups": ["load"]});
-    let spec =
-        json!({"tier": "Enterprise", "hub": {"replicas": 2}, "deletionPolicy": "Delete", "contextTypes": [{"name": "notes"}]});
+    let agent = || json!({"role": "AgentFull"});
+    let spec = json!({
+        "tier": "Enterprise", "hub": {"replicas": 2}, "deletionPolicy": "Delete", "contextTypes": [{"name": "notes"}],
+        // More than an agent has by default.
+        "agentLimits": {"messagesPerMinute": 100_000},
+    });
     let rest = json!({"apiVersion": "v1", "kind": "List", "items": [
         kind("Agent", "sender", agent()),
         kind("Agent", "receiver", agent()),
-        // More than an agent has by default.
-        kind("Quota", "load", json!({"selector": {"groups": ["load"]}, "limits": {"messagesPerMinute": 100_000}})),
     ]});
     world.kubectl.apply(&kind("Tenant", TENANT, spec).to_string())?;
     world.kubectl.wait_for("Ready", &[&format!("tenant/{TENANT}")], 60)?;
