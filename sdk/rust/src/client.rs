@@ -12,7 +12,7 @@ use acb_proto::v1::{
     message_service_client::MessageServiceClient, stream_service_client::StreamServiceClient,
     usage_service_client::UsageServiceClient,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::{
@@ -267,6 +267,23 @@ impl Client {
         F: Fn(Line) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_until(what, retry, within, None, make).await
+    }
+
+    /// The same, of a caller who waits no longer than until then for a limit that has no room.
+    pub(crate) async fn call_until<T, F, Fut>(
+        &self,
+        what: &str,
+        retry: Retry,
+        within: Duration,
+        until: Option<Instant>,
+        make: F,
+    ) -> Result<T, Error>
+    where
+        F: Fn(Line) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let in_time = |again: &Instant| until.is_none_or(|until| *again <= until);
         let mut patience = self.patience();
         let mut renewed = false;
         let mut limited = Limited::default();
@@ -277,7 +294,7 @@ impl Client {
                     Ok(Err(status)) => match self.judge(&line, status, &mut renewed).await {
                         Next::Again => continue,
                         Next::Later(error) if retry == Retry::Always => error,
-                        Next::Later(error) | Next::Never(error) if let Some(again) = limited.again_at(&error) => {
+                        Next::Later(error) | Next::Never(error) if let Some(again) = limited.again_at(&error).filter(in_time) => {
                             tracing::warn!(%error, "waiting for a limit");
                             tokio::time::sleep_until(again).await;
                             continue;

@@ -343,7 +343,7 @@ impl Client {
         let message = Some(message.build_query()?);
         let until = tokio::time::Instant::now() + within;
         let response = self
-            .call("request", Retry::Always, within + REPLY_SLACK, |line| {
+            .call_until("request", Retry::Always, within + REPLY_SLACK, Some(until), |line| {
                 let left = until.saturating_duration_since(tokio::time::Instant::now());
                 let request = RequestRequest { message: message.clone(), timeout: wire::duration(left) };
                 async move {

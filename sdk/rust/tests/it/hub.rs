@@ -249,6 +249,16 @@ impl Replica {
         (!state.limited.is_empty()).then(|| state.limited.remove(0))
     }
 
+    /// The same of a call of its own.
+    fn may_send(&self) -> Result<(), Status> {
+        let Some(after) = self.limited() else { return Ok(()) };
+        let mut details = ErrorDetails::with_error_info("RATE_LIMIT_EXCEEDED", "acb.dev", std::collections::HashMap::new());
+        if after.is_some() {
+            details.set_retry_info(after);
+        }
+        Err(Status::with_error_details(tonic::Code::ResourceExhausted, "no", details))
+    }
+
     async fn converse(self, mut inbound: Streaming<SessionRequest>, out: mpsc::Sender<Result<SessionResponse, Status>>) {
         use session_response::{Frame, Opened, Sent, sent::Outcome};
         let say = async |frame| drop(out.send(Ok(SessionResponse { frame: Some(frame) })).await);
@@ -314,17 +324,12 @@ impl message_service_server::MessageService for Replica {
 
     async fn send_message(&self, request: Request<SendMessageRequest>) -> Result<Response<SendMessageResponse>, Status> {
         self.check(&request)?;
-        if let Some(after) = self.limited() {
-            let mut details = ErrorDetails::with_error_info("RATE_LIMIT_EXCEEDED", "acb.dev", std::collections::HashMap::new());
-            if after.is_some() {
-                details.set_retry_info(after);
-            }
-            return Err(Status::with_error_details(tonic::Code::ResourceExhausted, "no", details));
-        }
+        self.may_send()?;
         Ok(Response::new(self.log(request.into_inner().message.unwrap()).await))
     }
 
     async fn request(&self, _: Request<RequestRequest>) -> Result<Response<RequestResponse>, Status> {
+        self.may_send()?;
         Err(Status::unimplemented(""))
     }
 

@@ -135,6 +135,17 @@ async fn a_limit_that_waiting_does_not_help_against_fails_at_once() {
     }
 }
 
+#[tokio::test]
+async fn a_request_waits_for_a_limit_no_longer_than_for_its_reply() {
+    let hub = Hub::start(1).await;
+    let client = hub.client().connect().await.unwrap();
+    hub.state().limited = vec![Some(Duration::from_secs(30))];
+    let start = Instant::now();
+    let error = client.request(Message::to_agent("worker").topic("t"), Duration::from_secs(2)).await.unwrap_err();
+    assert_eq!(error.reason(), "RATE_LIMIT_EXCEEDED");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
 fn mail(id: &str, topic: &str, payload: &str) -> acb_proto::v1::Message {
     acb_proto::v1::Message { id: id.into(), topic: topic.into(), payload: payload.to_owned().into(), ..Default::default() }
 }
