@@ -11,16 +11,12 @@ use crate::{
     operator::Operator,
     promises,
     systems::{Crash, System, Systems},
-    trial::{as_fresh, campaign, changes, recover, same, settled, shut, unbroken},
+    trial::{as_fresh, campaign, changes, keeps_promises, recover, same, settled, shut, unbroken},
 };
 
 fn ends_as_fresh(acts: &[Act], with_kafka: bool) -> Result<(), String> {
     let mut operator = Operator::new(with_kafka);
-    play(&mut operator, acts);
-    recover(&mut operator);
-    operator.settle_late();
-    unbroken(&operator)?;
-    promises::kept(&operator)?;
+    keeps_promises(&mut operator, acts)?;
     as_fresh(&operator)
 }
 
@@ -37,11 +33,7 @@ fn crashes_and_absences_and_the_changes_of_others_leave_nothing() {
 
 fn ends_within_bounds(acts: &[Act], with_kafka: bool) -> Result<(), String> {
     let mut operator = Operator::new(with_kafka);
-    play(&mut operator, acts);
-    recover(&mut operator);
-    operator.settle_late();
-    unbroken(&operator)?;
-    promises::kept(&operator)
+    keeps_promises(&mut operator, acts)
 }
 
 #[test]

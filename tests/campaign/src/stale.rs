@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 
 use crate::{
     cache::Cache,
-    history::{self, Act, agents, play, quotas, tenants},
+    history::{self, Act, agents, quotas, tenants},
     operator::Operator,
-    promises,
     random::Random,
-    trial::{as_fresh, campaign, recover, unbroken},
+    trial::{as_fresh, campaign, keeps_promises},
 };
 
 /// What decides most, and of the rest all together.
@@ -88,11 +87,7 @@ fn successors(random: &mut Random, length: usize) -> Vec<Act> {
 fn ends_as_fresh(acts: &[Act], with_kafka: bool) -> Result<(), String> {
     let mut operator = Operator::new(with_kafka);
     operator.cache = Some(Cache::default());
-    play(&mut operator, acts);
-    recover(&mut operator);
-    operator.settle_late();
-    unbroken(&operator)?;
-    promises::kept(&operator)?;
+    keeps_promises(&mut operator, acts)?;
     as_fresh(&operator)
 }
 

@@ -14,6 +14,7 @@ use crate::{
     documents::name,
     history::{self, Act},
     operator::Operator,
+    promises,
     random::Random,
     systems::System,
 };
@@ -107,6 +108,15 @@ pub(crate) fn as_fresh(operator: &Operator) -> Result<(), String> {
     same(&operator.snapshot(), &fresh(operator)?)?;
     let orphans = operator.orphans();
     if orphans.is_empty() { Ok(()) } else { Err(format!("orphans: {}", orphans.join(", "))) }
+}
+
+/// Plays these acts, lets everything come back, and holds the end to what was promised.
+pub(crate) fn keeps_promises(operator: &mut Operator, acts: &[Act]) -> Result<(), String> {
+    history::play(operator, acts);
+    recover(operator);
+    operator.settle_late();
+    unbroken(operator)?;
+    promises::kept(operator)
 }
 
 pub(crate) type Snapshot = BTreeMap<String, String>;

@@ -16,7 +16,7 @@ use super::{
     usage::Reserved,
 };
 use crate::{
-    directory::{agent::Agent, limits::Limits},
+    directory::{agent::Agent, limits::Limits, snapshot::Snapshot},
     fault::{Code, Fault},
     kit::clock::truncated,
     log::{
@@ -33,10 +33,15 @@ const UNKNOWN: &str = "LOG_UNKNOWN";
 /// What was known of a partition's clock is wrong, where it is off by more.
 const OFF: Duration = Duration::SECOND;
 
-/// The limits of an agent and of the tenant as they are now: a session lasts.
+/// A sender as it is known now: a session lasts, and its limits may have changed since.
+fn as_known<'a>(snapshot: &'a Snapshot, from: &'a Agent) -> &'a Agent {
+    snapshot.agent(from.id).map_or(from, |agent| agent)
+}
+
+/// The limits of an agent and of the tenant as they are now.
 fn limits(parts: &Parts, from: &Agent) -> (Limits, Limits) {
     let snapshot = parts.directory.snapshot();
-    (snapshot.agent(from.id).map_or(from.limits, |agent| agent.limits), snapshot.limits)
+    (as_known(&snapshot, from).limits, snapshot.limits)
 }
 
 /// Whether this replica may put one more message of the agent on its way into the log.
@@ -92,9 +97,7 @@ pub(super) fn seal(
     let accepted_at = parts.log.clock.there(partition, now);
     let bytes = message.payload.len() as u64;
     let limits = (parts.config.tenant.as_str(), snapshot.limits);
-    // The limits of now: a session lasts.
-    let sender = snapshot.agent(from.id).map_or(from, |agent| agent);
-    if let Err(fault) = parts.usage.reserve(id, sender, limits, bytes, accepted_at) {
+    if let Err(fault) = parts.usage.reserve(id, as_known(&snapshot, from), limits, bytes, accepted_at) {
         // What is there is not sent a second time: who asks what became of it is told.
         let key = DedupKey::new(from.id, method, &message.idempotency_key);
         let is_there =

@@ -130,7 +130,7 @@ impl Whose<'_> {
 impl Usage {
     /// Whether this replica may put one more message of the agent on its way.
     pub(super) fn may_begin(&self, agent: AgentId, limits: Limits, of_tenant: Limits) -> bool {
-        if limits == Limits::default() && of_tenant == Limits::default() {
+        if is_unlimited(limits, of_tenant) {
             return true;
         }
         let counts = self.lock();
@@ -160,7 +160,7 @@ impl Usage {
         bytes: u64,
         now: OffsetDateTime,
     ) -> Result<(), Fault> {
-        if agent.limits == Limits::default() && of_tenant == Limits::default() {
+        if is_unlimited(agent.limits, of_tenant) {
             return Ok(());
         }
         let minute = minute_of(now);
@@ -210,6 +210,11 @@ impl Usage {
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether neither the agent nor the tenant has a limit: then nothing is reserved.
+fn is_unlimited(limits: Limits, of_tenant: Limits) -> bool {
+    limits == Limits::default() && of_tenant == Limits::default()
 }
 
 /// Whether one more message may go on its way beside these.
