@@ -312,12 +312,7 @@ fn reason(letter: &DeadLetter) -> String {
 }
 
 fn recipient(letter: &DeadLetter) -> String {
-    match letter.recipient.as_ref().and_then(|address| address.to.as_ref()) {
-        Some(address::To::Agent(name)) => name.clone(),
-        Some(address::To::Group(name)) => format!("group {name}"),
-        Some(address::To::All(_)) => "all".to_owned(),
-        Some(address::To::Request(_)) | None => "unknown".to_owned(),
-    }
+    payload::recipient(letter.recipient.as_ref().and_then(|address| address.to.as_ref()))
 }
 
 fn state_name(state: DeadLetterState) -> &'static str {

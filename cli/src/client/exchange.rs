@@ -8,15 +8,19 @@ use serde_json::json;
 use super::{Target, payload, refused};
 use crate::output::{self, Exit, Failure, Output};
 
-/// Sends a message to an agent, a group or all.
+/// Sends a message to an agent, several agents, a group or all.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
     #[command(flatten)]
     target: Target,
-    /// The agent that it is for. With --group or --all there is none: DATA comes first.
-    to: Option<String>,
+    /// The agent that it is for. With --to, --group or --all there is none: DATA comes first.
+    #[arg(value_name = "TO")]
+    agent: Option<String>,
     /// What it says: text, `-` for the standard input, `@file` for a file, `@@text` for a text that begins with @.
     data: Option<String>,
+    /// To this agent; may be repeated, for up to 64 agents.
+    #[arg(long, value_name = "AGENT", conflicts_with_all = ["group", "all"])]
+    to: Vec<String>,
     /// To the members of this group.
     #[arg(long, conflicts_with = "all")]
     group: Option<String>,
@@ -42,13 +46,19 @@ pub(crate) struct Send {
 
 impl Send {
     pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
-        let mut arguments = self.to.into_iter().chain(self.data);
+        let mut arguments = self.agent.into_iter().chain(self.data);
         let (mut message, recipient) = match (self.group, self.all) {
+            _ if !self.to.is_empty() => {
+                let named: Vec<String> = self.to.iter().map(|agent| format!("{agent:?}")).collect();
+                let noun = if named.len() == 1 { "agent" } else { "agents" };
+                (Message::to_agents(self.to), format!("{noun} {}", named.join(", ")))
+            }
             (Some(group), _) => (Message::to_group(&group), format!("group {group:?}")),
             (None, true) => (Message::to_all(), "all".to_owned()),
             (None, false) => {
-                let agent =
-                    arguments.next().ok_or_else(|| Failure::new(Exit::Usage, "send: name an agent, or give --group or --all"))?;
+                let agent = arguments
+                    .next()
+                    .ok_or_else(|| Failure::new(Exit::Usage, "send: name an agent, or give --to, --group or --all"))?;
                 let recipient = format!("agent {agent:?}");
                 (Message::to_agent(agent), recipient)
             }
@@ -57,7 +67,7 @@ impl Send {
         if let Some(surplus) = arguments.next() {
             return Err(Failure::new(
                 Exit::Usage,
-                format_args!("send: with --group or --all there is no agent to name: {surplus:?} is too much"),
+                format_args!("send: with --to, --group or --all there is no other agent to name: {surplus:?} is too much"),
             ));
         }
         message = fill(message, &data, self.json)?.topic(self.topic);

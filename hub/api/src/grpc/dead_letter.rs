@@ -113,6 +113,9 @@ fn filter_of(filter: DeadLetterFilter) -> Result<LetterFilter, Fault> {
         Some(message::Address::Agent(name)) => Some(LetterRecipient::Agent(name)),
         Some(message::Address::Group(name)) => Some(LetterRecipient::Group(name)),
         Some(message::Address::All) => Some(LetterRecipient::All),
+        Some(message::Address::Agents(_)) => {
+            return Err(invalid("a dead letter is of one recipient: name one agent, a group or all"));
+        }
         Some(message::Address::Request { .. }) => return Err(invalid("what goes to a waiting caller is no dead letter")),
     };
     let named = [

@@ -12,8 +12,8 @@ use acb_hub_core::{
     },
 };
 use acb_proto::v1::{
-    self, Address, RequestAddress, RequestRequest, RequestResponse, SendMessageRequest, SendMessageResponse, SessionRequest,
-    SessionResponse,
+    self, Address, AgentNames, RequestAddress, RequestRequest, RequestResponse, SendMessageRequest, SendMessageResponse,
+    SessionRequest, SessionResponse,
     address::To,
     message_service_server::MessageService,
     session_request::{self, Frame, Open},
@@ -317,6 +317,7 @@ pub(super) fn address(address: Option<Address>) -> Result<Option<message::Addres
         None => None,
         Some(To::Agent(name)) => Some(message::Address::Agent(name)),
         Some(To::Group(name)) => Some(message::Address::Group(name)),
+        Some(To::Agents(AgentNames { names })) => Some(message::Address::agents(names)?),
         Some(To::All(true)) => Some(message::Address::All),
         Some(To::All(false)) => {
             return Err(Fault::invalid("RECIPIENT_MISSING", "`all` is false: name an agent or a group, or set it to true"));
@@ -333,6 +334,7 @@ fn wire_address(address: &message::Address) -> Address {
     let to = match address {
         message::Address::Agent(name) => To::Agent(name.clone()),
         message::Address::Group(name) => To::Group(name.clone()),
+        message::Address::Agents(names) => To::Agents(AgentNames { names: names.iter().map(str::to_owned).collect() }),
         message::Address::All => To::All(true),
         message::Address::Request { agent, request_id } => {
             To::Request(RequestAddress { agent: agent.clone(), request_id: request_id.to_string() })

@@ -178,7 +178,7 @@ pub(super) async fn bury(parts: &Parts, logged: &LoggedMessage, recipient: Agent
 async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<Burial, Fault> {
     // A row of one agent's mailbox is there until its message is done with, and so is one that expired for everybody. What one member of
     // a group did not take the others may still: that row is not the session's to claim.
-    let address = MailboxAddress::of(&logged.message)
+    let address = MailboxAddress::of(&logged.message, recipient)
         .filter(|address| reason == Reason::Expired || matches!(address, MailboxAddress::Agent(_)));
     let Some(address) = address else {
         bury_one(parts, logged, recipient, reason).await?;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     envelope::Envelope,
-    message::{Address, Message, MessageType},
+    message::{Message, MessageType},
     ports::MailboxAddress,
 };
 use crate::{
@@ -160,13 +160,16 @@ impl DeadLetter {
         let attempts = header(ATTEMPTS).and_then(|text| text.parse().ok()).or_else(|| in_words(reason));
         let recipient = match header(RECIPIENT) {
             Some(agent) => MailboxAddress::Agent(AgentId(agent.parse().ok()?)),
-            None => MailboxAddress::of(&message)?,
+            // What is for several agents has a letter for each of them, which says for whom.
+            None => <[MailboxAddress; 1]>::try_from(MailboxAddress::all_of(&message)).ok()?.into_iter().next()?,
         };
-        let recipient_name = match (&recipient, &message.to) {
-            (MailboxAddress::Agent(_), Address::Agent(name)) => name.clone(),
-            (MailboxAddress::Agent(agent), _) => snapshot.agent(*agent).map(|agent| agent.name.clone()).unwrap_or_default(),
-            (MailboxAddress::Group(name), _) => name.clone(),
-            (MailboxAddress::All, _) => String::new(),
+        let recipient_name = match &recipient {
+            MailboxAddress::Agent(agent) => match message.recipient_name(*agent) {
+                Some(name) => name.to_owned(),
+                None => snapshot.agent(*agent).map(|agent| agent.name.clone()).unwrap_or_default(),
+            },
+            MailboxAddress::Group(name) => name.clone(),
+            MailboxAddress::All => String::new(),
         };
         let letter = Self {
             id: LetterId::of(message.id, &recipient),

@@ -1,6 +1,7 @@
 //! Messages between agents: their way through the log to those whom they are for.
 
 mod acknowledgements;
+pub mod agent_names;
 mod arrivals;
 mod catch_up;
 pub mod config;

@@ -77,7 +77,7 @@ pub(super) fn seal(
     message.validate(now)?;
     let snapshot = parts.directory.snapshot();
     let wants = if method == REQUEST { Wants::Reply } else { Wants::Delivery };
-    let to_id = resolve(&snapshot, Some(from.id), &message.to, wants)?;
+    let to_ids = resolve(&snapshot, Some(from.id), &message.to, wants)?;
     if let Address::Request { request_id, .. } = &message.to
         && parts.waiters.replies().is_over(*request_id, now)
     {
@@ -85,6 +85,10 @@ pub(super) fn seal(
         return Err(Fault::new(Code::FailedPrecondition, "REQUEST_OVER", why));
     }
     if let Some(address) = &message.reply_to {
+        if matches!(address, Address::Agents(_)) {
+            let why = "reply_to names one agent, a group or all: nothing was sent";
+            return Err(Fault::invalid("RECIPIENTS_INVALID", why));
+        }
         // Whoever answers sends to it, and not this sender.
         resolve(&snapshot, None, address, Wants::Delivery)?;
     }
@@ -114,7 +118,7 @@ pub(super) fn seal(
         from_id: from.id,
         from: from.name.clone(),
         to: message.to,
-        to_id,
+        to_ids,
         topic: message.topic,
         kind: message.kind,
         content_type: message.content_type,

@@ -252,6 +252,10 @@ impl Messages {
     /// As [`send`](Self::send), and `DEADLINE_EXCEEDED`.
     pub async fn request(&self, from: &Agent, mut message: OutgoingMessage, timeout: Duration) -> Result<Message, Fault> {
         self.parts.ready()?;
+        if matches!(message.to, Address::Agents(_)) {
+            let why = "a request has one reply: ask one agent, or a group for the first answer, or send a message with reply_to";
+            return Err(Fault::invalid("RECIPIENTS_INVALID", why));
+        }
         let began = tokio::time::Instant::now();
         let timeout = if timeout.is_zero() { Duration::from_secs(30) } else { timeout.min(MAX_REQUEST_TIMEOUT) };
         // Whose time is over before it is in the log has no reply, and is no bad request.

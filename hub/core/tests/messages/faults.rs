@@ -459,7 +459,7 @@ async fn a_record_of_a_newer_hub_is_waited_for_and_not_skipped() {
     replica.send(&a, to("b", "read")).await.unwrap();
     crate::world::eventually(async || rows.checkpoints_now()[partition as usize] == first_of(2)).await;
     let mut session = world.receive(&replica, "c").await;
-    append(&[8, 3]).await;
+    append(&[8, 4]).await;
     append(b"\xff\xff").await;
     let mut waits = replica.waiting_for();
     let newer = |waits: &Option<String>| waits.as_deref() == Some("a newer hub: this replica can't read what that one writes");

@@ -16,6 +16,7 @@ mod records;
 mod requests;
 mod rights;
 mod scenarios;
+mod several;
 mod unread;
 mod world;
 
@@ -154,6 +155,16 @@ on_the_model!(
     what_waits_goes_into_the_log_together,
     a_used_key_fails_its_message_alone,
     messages_of_one_record_expire_by_themselves,
+);
+
+on_the_model!(
+    several:
+    a_message_to_several_is_one_record_and_each_takes_it,
+    a_repeated_message_to_several_is_one_message,
+    a_message_to_several_is_sent_to_all_of_them_or_to_none,
+    who_of_several_never_took_it_has_a_dead_letter,
+    messages_to_several_keep_their_order_among_others,
+    every_row_of_many_lists_is_written,
 );
 
 on_the_model!(
