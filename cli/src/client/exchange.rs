@@ -1,8 +1,8 @@
 //! Messages and inline contexts that are sent from the command line.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use acb_sdk::Message;
+use acb_sdk::{Message, system_time};
 use serde_json::json;
 
 use super::{Target, payload, refused};
@@ -42,6 +42,12 @@ pub(crate) struct Send {
     /// Goes to the dead letters where nobody took it in this time [default: 6d, which is also the most].
     #[arg(long, value_name = "TIME", value_parser = payload::duration)]
     expires_in: Option<Duration>,
+    /// Is sent after this time, up to 7d: see `acb scheduled`.
+    #[arg(long = "in", value_name = "TIME", value_parser = payload::duration)]
+    deliver_in: Option<Duration>,
+    /// Is sent at this time, such as 2026-11-27T17:00:00Z, up to 7 days from now.
+    #[arg(long = "at", value_name = "TIME", value_parser = payload::instant, conflicts_with = "deliver_in")]
+    deliver_at: Option<SystemTime>,
 }
 
 impl Send {
@@ -80,7 +86,24 @@ impl Send {
         if let Some(context_id) = self.about {
             message = message.context(context_id);
         }
+        // What is to be sent in the past is for the hub to refuse.
+        let until = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or_default();
+        let later = self.deliver_in.or_else(|| self.deliver_at.map(until));
         let client = self.target.connect().await?;
+        if let Some(later) = later {
+            let scheduled =
+                client.schedule(message, later).await.map_err(|error| refused(&format!("message to {recipient}"), &error))?;
+            let due = system_time(scheduled.due_at);
+            return match output {
+                Output::Document(syntax) => syntax.document(&json!({
+                    "messageId": scheduled.message_id, "dueAt": due.map(payload::time), "deduplicated": scheduled.deduplicated,
+                })),
+                Output::Table { .. } => {
+                    let due = due.map(payload::time_in_seconds).unwrap_or_default();
+                    output::line(format_args!("Scheduled {} to {recipient} for {due}.", scheduled.message_id))
+                }
+            };
+        }
         let sent = client.send(message).await.map_err(|error| refused(&format!("message to {recipient}"), &error))?;
         match output {
             Output::Document(syntax) => {

@@ -134,6 +134,12 @@ pub(super) fn recipient(to: Option<&address::To>) -> String {
     }
 }
 
+/// A time in RFC 3339, such as 2026-11-27T17:00:00Z.
+pub(super) fn instant(text: &str) -> Result<SystemTime, String> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "write a time such as 2026-11-27T17:00:00Z".to_owned())?;
+    Ok(time.into())
+}
+
 /// What a message is.
 pub(super) fn kind(message: &acb_proto::v1::Message) -> String {
     message.r#type().as_str_name().trim_start_matches("MESSAGE_TYPE_").to_lowercase()

@@ -12,6 +12,7 @@ mod login;
 mod messages;
 mod plan;
 mod rotation;
+mod scheduled;
 mod shared;
 mod transfer;
 mod usage;

@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod presence;
 mod query_timer;
 pub mod schema;
+mod timer;
 mod upload;
 mod visibility;
 

@@ -106,6 +106,8 @@ fn filter_of(filter: DeadLetterFilter) -> Result<LetterFilter, Fault> {
         Ok(DeadLetterReason::Unspecified) => None,
         Ok(DeadLetterReason::Expired) => Some(LetterReason::Expired),
         Ok(DeadLetterReason::Attempts) => Some(LetterReason::Attempts),
+        Ok(DeadLetterReason::SenderRefused) => Some(LetterReason::SenderRefused),
+        Ok(DeadLetterReason::RecipientGone) => Some(LetterReason::RecipientGone),
         Err(_) => return Err(invalid(format!("{} is no reason", filter.reason))),
     };
     let recipient = match address(filter.recipient)? {
@@ -162,6 +164,8 @@ fn wire(letter: &DeadLetter) -> v1::DeadLetter {
     let reason = match letter.reason {
         LetterReason::Expired => DeadLetterReason::Expired,
         LetterReason::Attempts => DeadLetterReason::Attempts,
+        LetterReason::SenderRefused => DeadLetterReason::SenderRefused,
+        LetterReason::RecipientGone => DeadLetterReason::RecipientGone,
     };
     v1::DeadLetter {
         id: letter.id.to_string(),

@@ -49,12 +49,12 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext, ReadOwnStream,
-            Receive, RegisterOthers, Send,
+            AllDeadLetters, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext,
+            ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
-            Self::Full => !matches!(permission, AllDeadLetters | AllUsage),
+            Self::Full => !matches!(permission, AllDeadLetters | AllScheduledMessages | AllUsage),
             Self::Producer => {
                 matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream | OwnUsage)
             }
@@ -88,6 +88,8 @@ pub enum Permission {
     RegisterOthers,
     /// Send messages.
     Send,
+    /// See and cancel the scheduled messages of all agents, and not just those that one scheduled oneself.
+    AllScheduledMessages,
     /// Receive messages.
     Receive,
     /// See, replay and drop the dead letters of one's own mailbox.

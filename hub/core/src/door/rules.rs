@@ -105,8 +105,8 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext, ReadOwnStream, Receive,
-    Send,
+    AllDeadLetters, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext,
+    ReadOwnStream, Receive, Send,
 };
 
 // A row is the operation, the permissions of which one is needed, and the gRPC path. That a message was sent, the log itself records.
@@ -131,6 +131,10 @@ operations! {
     SendMessage: needs(&[Send], "/acb.v1.MessageService/SendMessage");
     Request: needs(&[Send], "/acb.v1.MessageService/Request");
     Session: needs(&[Send, Receive], "/acb.v1.MessageService/Session").audited().fresh().asks_many().answers_many();
+
+    ScheduleMessage: needs(&[Send], "/acb.v1.ScheduleService/ScheduleMessage").audited();
+    ListScheduledMessages: needs(&[Send, AllScheduledMessages], "/acb.v1.ScheduleService/ListScheduledMessages").audited();
+    CancelScheduledMessage: needs(&[Send, AllScheduledMessages], "/acb.v1.ScheduleService/CancelScheduledMessage").audited();
 
     PullMessages: needs(&[Receive], "/acb.v1.MailboxService/PullMessages");
     AcknowledgeMessages: needs(&[Receive], "/acb.v1.MailboxService/AcknowledgeMessages");

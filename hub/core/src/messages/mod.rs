@@ -34,6 +34,7 @@ mod recipients;
 pub mod record;
 mod replies;
 pub mod request_id;
+pub mod scheduled;
 mod send_queue;
 mod sender;
 pub mod service;

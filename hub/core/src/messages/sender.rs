@@ -16,7 +16,11 @@ use super::{
     usage::Reserved,
 };
 use crate::{
-    directory::{agent::Agent, limits::Limits, snapshot::Snapshot},
+    directory::{
+        agent::{Agent, AgentId},
+        limits::Limits,
+        snapshot::Snapshot,
+    },
     fault::{Code, Fault},
     kit::clock::truncated,
     log::{
@@ -76,8 +80,48 @@ pub(super) fn seal(
 ) -> Result<Envelope, Fault> {
     message.validate(now)?;
     let snapshot = parts.directory.snapshot();
+    let to_ids = recipients(parts, &snapshot, from, &message, method, now)?;
+    // A waiting caller's address is made by the hub, and differs with each try.
+    let reply_to = message.reply_to.as_ref().filter(|_| method != REQUEST);
+    // Nothing is compared with what has no key.
+    let digest = if message.idempotency_key.is_empty() { [0; 32] } else { message.digest(method, reply_to) };
+    let id = Uuid::now_v7();
+    let partition = partition_of(from.id.0, parts.log.partitions);
+    let accepted_at = parts.log.clock.there(partition, now);
+    if let Err(fault) = reserve(parts, from, id, message.payload.len(), accepted_at) {
+        // What is there is not sent a second time: who asks what became of it is told.
+        let key = DedupKey::new(from.id, method, &message.idempotency_key);
+        let is_there =
+            !message.idempotency_key.is_empty() && parts.windows.of(partition).is_some_and(|window| window.knows(&key));
+        if !is_there {
+            parts.metrics.limited(&fault);
+            return Err(fault);
+        }
+    }
+    let latest = now + MAX_LIFETIME;
+    let expires_at = message.expires_at.map_or(latest, |at| truncated(at.min(latest)));
+    let message = message_of(from, message, to_ids, id, Times { accepted_at, sent_at: now, expires_at });
+    Ok(Envelope { message, digest, method: method.to_owned() })
+}
+
+/// Reserves what the limits leave for a message with so many bytes. `now` is what the log's clock shows.
+pub(super) fn reserve(parts: &Parts, from: &Agent, id: Uuid, bytes: usize, now: OffsetDateTime) -> Result<(), Fault> {
+    let snapshot = parts.directory.snapshot();
+    let limits = (parts.config.tenant.as_str(), snapshot.limits);
+    parts.usage.reserve(id, as_known(&snapshot, from), limits, bytes as u64, now)
+}
+
+/// The agents that a message is for by name, where each of its addresses can be sent to.
+pub(super) fn recipients(
+    parts: &Parts,
+    snapshot: &Snapshot,
+    from: &Agent,
+    message: &OutgoingMessage,
+    method: &str,
+    now: OffsetDateTime,
+) -> Result<Vec<AgentId>, Fault> {
     let wants = if method == REQUEST { Wants::Reply } else { Wants::Delivery };
-    let to_ids = resolve(&snapshot, Some(from.id), &message.to, wants)?;
+    let to_ids = resolve(snapshot, Some(from.id), &message.to, wants)?;
     if let Address::Request { request_id, .. } = &message.to
         && parts.waiters.replies().is_over(*request_id, now)
     {
@@ -90,30 +134,23 @@ pub(super) fn seal(
             return Err(Fault::invalid("RECIPIENTS_INVALID", why));
         }
         // Whoever answers sends to it, and not this sender.
-        resolve(&snapshot, None, address, Wants::Delivery)?;
+        resolve(snapshot, None, address, Wants::Delivery)?;
     }
-    // A waiting caller's address is made by the hub, and differs with each try.
-    let reply_to = message.reply_to.as_ref().filter(|_| method != REQUEST);
-    // Nothing is compared with what has no key.
-    let digest = if message.idempotency_key.is_empty() { [0; 32] } else { message.digest(method, reply_to) };
-    let id = Uuid::now_v7();
-    let partition = partition_of(from.id.0, parts.log.partitions);
-    let accepted_at = parts.log.clock.there(partition, now);
-    let bytes = message.payload.len() as u64;
-    let limits = (parts.config.tenant.as_str(), snapshot.limits);
-    if let Err(fault) = parts.usage.reserve(id, as_known(&snapshot, from), limits, bytes, accepted_at) {
-        // What is there is not sent a second time: who asks what became of it is told.
-        let key = DedupKey::new(from.id, method, &message.idempotency_key);
-        let is_there =
-            !message.idempotency_key.is_empty() && parts.windows.of(partition).is_some_and(|window| window.knows(&key));
-        if !is_there {
-            parts.metrics.limited(&fault);
-            return Err(fault);
-        }
-    }
-    let latest = now + MAX_LIFETIME;
+    Ok(to_ids)
+}
+
+/// When a message was taken and sent, and until when it lives.
+pub(super) struct Times {
+    pub(super) accepted_at: OffsetDateTime,
+    pub(super) sent_at: OffsetDateTime,
+    pub(super) expires_at: OffsetDateTime,
+}
+
+/// The message as its receiver gets it.
+pub(super) fn message_of(from: &Agent, message: OutgoingMessage, to_ids: Vec<AgentId>, id: Uuid, times: Times) -> Message {
+    let Times { accepted_at, sent_at, expires_at } = times;
     let traced = is_traceparent(&message.traceparent);
-    let message = Message {
+    Message {
         id,
         from_id: from.id,
         from: from.name.clone(),
@@ -129,14 +166,13 @@ pub(super) fn seal(
         reply_to: message.reply_to,
         metadata: message.metadata,
         accepted_at,
-        sent_at: now,
-        expires_at: message.expires_at.map_or(latest, |at| truncated(at.min(latest))),
+        sent_at,
+        expires_at,
         // W3C: what can't be read is dropped, and the trace starts anew.
         tracestate: if traced && message.tracestate.len() <= 512 { message.tracestate } else { String::new() },
         traceparent: if traced { message.traceparent } else { String::new() },
         replayed_from: None,
-    };
-    Ok(Envelope { message, digest, method: method.to_owned() })
+    }
 }
 
 fn is_traceparent(text: &str) -> bool {

@@ -33,6 +33,7 @@ use super::{
     reader::Reader,
     receiver::{Receiver, Reception},
     replies::Replies,
+    scheduled::ScheduledMessages,
     send_queue, sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
@@ -58,6 +59,7 @@ use crate::{
         partition::partition_of,
     },
     metrics::Metrics,
+    timers::{alarm::Wake, ports::TimerStore},
 };
 
 /// Calls that wait for a reply.
@@ -227,6 +229,12 @@ impl Messages {
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(self.parts.clone())
+    }
+
+    /// Messages that are sent later, kept as these timers. It is for an [`Alarm`](crate::timers::alarm::Alarm) to have them sent, which that wakes.
+    #[must_use]
+    pub fn scheduled(&self, timers: Arc<dyn TimerStore>, wake: Wake) -> ScheduledMessages {
+        ScheduledMessages::new(self.parts.clone(), timers, wake)
     }
 
     /// What is unread, to be looked at.

@@ -34,6 +34,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::model_timers::ModelTimers;
+
 type Partitions = Vec<Vec<Logged>>;
 
 /// A log in memory. Every append is durable at once; acknowledgements and tails take their time.
@@ -217,6 +219,7 @@ impl Rows {
 #[derive(Default)]
 pub(crate) struct ModelStore {
     rows: Mutex<Rows>,
+    pub(crate) timers: ModelTimers,
 }
 
 impl ModelStore {
@@ -230,7 +233,7 @@ impl ModelStore {
 
     /// A copy, as a backup or a standby has it.
     pub(crate) fn copy(&self) -> Self {
-        Self { rows: Mutex::new(self.rows().clone()) }
+        Self { rows: Mutex::new(self.rows().clone()), timers: ModelTimers::default() }
     }
 
     /// PostgreSQL goes back to what it was when this copy was made.
