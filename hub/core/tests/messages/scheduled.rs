@@ -338,7 +338,9 @@ pub(crate) async fn a_timer_is_carried_out_by_one_replica_at_a_time(world: &Worl
 pub(crate) async fn what_the_limits_have_no_room_for_waits(world: &World) {
     let replica = Replica::idle(world, "only").await;
     let a = world.agent("a");
-    replica.scheduled.schedule(&a, to("b", "x"), Duration::from_millis(1)).await.unwrap();
+    let both = Address::agents(vec!["b".to_owned(), "c".to_owned()]).unwrap();
+    replica.scheduled.schedule(&a, OutgoingMessage::new(both, "t", "x"), Duration::from_millis(1)).await.unwrap();
+    change(world, |agent| Some(agent.clone()).filter(|agent| agent.name != "c"));
     world.limit("a", Some(1));
     replica.messages.send(&a, to("b", "the one of this minute")).await.unwrap();
     let mut due = None;
@@ -360,12 +362,15 @@ pub(crate) async fn what_the_limits_have_no_room_for_waits(world: &World) {
         }
     }
     due.settle(&[timer.id], &[]).await.unwrap();
+    // Who is gone has a letter once it was sent, and not with each try.
+    eventually(async || replica.letters().await.len() == 1).await;
+    assert_eq!(replica.letters().await[0].reason, LetterReason::RecipientGone);
     // Where it never will be sent, somebody is to see that.
     world.limit("a", Some(0));
     replica.scheduled.schedule(&a, to("b", "never"), Duration::from_millis(1)).await.unwrap();
     replica.begin(Duration::from_millis(200));
-    eventually(async || replica.letters().await.len() == 1).await;
-    assert_eq!(replica.letters().await[0].reason, LetterReason::SenderRefused);
+    eventually(async || replica.letters().await.len() == 2).await;
+    assert_eq!(replica.letters().await[1].reason, LetterReason::SenderRefused);
 }
 
 pub(crate) async fn timers_are_bounded_known_again_and_forgotten(world: &World) {
