@@ -20,7 +20,7 @@ use acb_hub_core::{
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    door::{access_token::Tokens, admission::Door, authority::Authority},
+    door::{access_token::Tokens, admission::Door, authority::Authority, registration::Registrar},
     fault::Fault,
     kit::{
         readiness::Readiness,
@@ -298,7 +298,17 @@ impl Parts {
         let uploads = Uploads::new(&contexts, self.metrics.contexts());
         Services {
             auth: Auth::new(Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())),
-            agents: Agents::new(tenant, Registry::new(directory.clone(), store)),
+            agents: Agents::new(
+                tenant,
+                Registry::new(directory.clone(), store.clone()),
+                Registrar::new(
+                    self.tokens.clone(),
+                    self.refresher.clone(),
+                    store,
+                    self.bus.clone(),
+                    TopicName::system(tenant, "control"),
+                ),
+            ),
             mailboxes: MailboxGate::new(messages.clone()),
             usage: UsageGate::new(messages.clone()),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),

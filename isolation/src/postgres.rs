@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 24] = [
+const TABLES: [&str; 26] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -19,6 +19,8 @@ const TABLES: [&str; 24] = [
     "group_member",
     "api_key",
     "registered_agent",
+    "registered_key",
+    "registration_count",
     "presence",
     "refresh_token",
     "bus_topic",

@@ -11,6 +11,7 @@ mod kafka;
 mod login;
 mod messages;
 mod plan;
+mod registration;
 mod rotation;
 mod shared;
 mod transfer;

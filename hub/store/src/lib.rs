@@ -16,6 +16,7 @@ mod number;
 pub mod outbox;
 pub mod presence;
 mod query_timer;
+mod registration;
 pub mod schema;
 mod upload;
 mod visibility;

@@ -12,6 +12,7 @@ mod limits;
 mod mailboxes;
 mod messages;
 mod outage;
+mod permissions;
 mod postgres;
 mod registry;
 mod reload;

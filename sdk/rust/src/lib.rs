@@ -34,7 +34,7 @@ pub use acb_proto::v1::{
     Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
     MessageType, PayloadRef, Position, RequestAddress, SendMessageResponse, Usage, address, context_event,
 };
-pub use agent::{Criteria, Heartbeats, Registration};
+pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use client::{Builder, Client};
 pub use context::{Inline, Share, Update};
 pub use credential::{ApiKey, Identity, Tokens};

@@ -30,9 +30,14 @@ pub enum Role {
     Full,
     /// Sees agents and public contexts.
     Observer,
+    /// Sees who is there, what was used and what was done, and no contents.
+    Auditor,
 }
 
 impl Role {
+    /// All of them, the mightiest first.
+    pub const ALL: [Self; 6] = [Self::Admin, Self::Full, Self::Producer, Self::Consumer, Self::Observer, Self::Auditor];
+
     /// As in the Agent resource.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -42,6 +47,7 @@ impl Role {
             Self::Consumer => "agent-consumer",
             Self::Full => "agent-full",
             Self::Observer => "observer",
+            Self::Auditor => "auditor",
         }
     }
 
@@ -49,19 +55,21 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext, ReadOwnStream,
-            Receive, RegisterOthers, Send,
+            AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadContext,
+            ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
-            Self::Full => !matches!(permission, AllDeadLetters | AllUsage),
+            Self::Full => !permission.is_of_all(),
             Self::Producer => {
                 matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream | OwnUsage)
             }
             Self::Consumer => {
-                matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | ReadContext | OwnUsage)
+                let reads = matches!(permission, ReadContext | ReadAddressedContext);
+                reads || matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | OwnUsage)
             }
             Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage),
+            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage),
         }
     }
 }
@@ -70,10 +78,7 @@ impl FromStr for Role {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Admin, Self::Producer, Self::Consumer, Self::Full, Self::Observer]
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or_else(|| format!("unknown role {text:?}"))
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| format!("unknown role {text:?}"))
     }
 }
 
@@ -96,14 +101,65 @@ pub enum Permission {
     AllDeadLetters,
     /// Create, update, delete and stream contexts.
     PublishContext,
-    /// Read contexts within their scope.
+    /// Read contexts that are public.
     ReadContext,
+    /// Read contexts that are for the agent by its group or its name.
+    ReadAddressedContext,
+    /// Read, change and publish contexts of every type, whoever made them.
+    AllContexts,
     /// See how far one's own stream is.
     ReadOwnStream,
     /// See one's own limits and the tenant's, and what was used of them.
     OwnUsage,
     /// The same of every agent.
     AllUsage,
+}
+
+impl Permission {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Discover,
+        Self::Presence,
+        Self::RegisterOthers,
+        Self::Send,
+        Self::Receive,
+        Self::OwnDeadLetters,
+        Self::AllDeadLetters,
+        Self::PublishContext,
+        Self::ReadContext,
+        Self::ReadAddressedContext,
+        Self::AllContexts,
+        Self::ReadOwnStream,
+        Self::OwnUsage,
+        Self::AllUsage,
+    ];
+
+    /// What of the tenant it is about, as docs/permissions.md says it.
+    #[must_use]
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Self::Discover => "the tenant's agents",
+            Self::Presence => "itself",
+            Self::RegisterOthers => "agents of its role",
+            Self::Send => "to agents that receive",
+            Self::Receive => "its mailbox",
+            Self::OwnDeadLetters => "its mailbox's",
+            Self::AllDeadLetters => "every mailbox's",
+            Self::PublishContext => "its own, of types that it publishes",
+            Self::ReadContext => "its own; of types that it reads: public ones",
+            Self::ReadAddressedContext => "those for its groups or its name",
+            Self::AllContexts => "every one",
+            Self::ReadOwnStream => "its own",
+            Self::OwnUsage => "its own, the tenant's",
+            Self::AllUsage => "every agent's, the tenant's",
+        }
+    }
+
+    /// Whether it is about what belongs to others, too.
+    #[must_use]
+    pub const fn is_of_all(self) -> bool {
+        matches!(self, Self::AllDeadLetters | Self::AllContexts | Self::AllUsage)
+    }
 }
 
 /// An agent, as projected by the operator.

@@ -105,9 +105,15 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext, ReadOwnStream, Receive,
-    Send,
+    AllContexts, AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadAddressedContext,
+    ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
 };
+
+/// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
+const READS: &[Permission] = &[ReadContext, ReadAddressedContext, AllContexts];
+
+/// What making, changing or ending a context takes.
+const PUBLISHES: &[Permission] = &[PublishContext, AllContexts];
 
 // A row is the operation, the permissions of which one is needed, and the gRPC path. That a message was sent, the log itself records.
 operations! {
@@ -121,8 +127,8 @@ operations! {
     Reflect: public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
     ReflectAlpha: public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
 
-    Register: needs(&[Presence], "/acb.v1.AgentRegistry/Register").audited();
-    Unregister: needs(&[Presence], "/acb.v1.AgentRegistry/Unregister").audited();
+    Register: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Register").audited();
+    Unregister: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Unregister").audited();
     Heartbeat: needs(&[Presence], "/acb.v1.AgentRegistry/Heartbeat");
     Discover: needs(&[Discover], "/acb.v1.AgentRegistry/Discover");
     GetAgent: needs(&[Discover], "/acb.v1.AgentRegistry/GetAgent");
@@ -145,15 +151,16 @@ operations! {
 
     GetUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/GetUsage");
 
-    CreateContext: needs(&[PublishContext], "/acb.v1.ContextService/CreateContext").audited();
-    GetContext: needs(&[ReadContext], "/acb.v1.ContextService/GetContext").audited();
-    UpdateContext: needs(&[PublishContext], "/acb.v1.ContextService/UpdateContext").audited();
-    DeleteContext: needs(&[PublishContext], "/acb.v1.ContextService/DeleteContext").audited();
-    ListContexts: needs(&[ReadContext], "/acb.v1.ContextService/ListContexts").audited();
-    Subscribe: needs(&[ReadContext], "/acb.v1.ContextService/Subscribe").audited().answers_many();
+    CreateContext: needs(PUBLISHES, "/acb.v1.ContextService/CreateContext").audited();
+    GetContext: needs(READS, "/acb.v1.ContextService/GetContext").audited();
+    UpdateContext: needs(PUBLISHES, "/acb.v1.ContextService/UpdateContext").audited();
+    SetContextAccess: needs(PUBLISHES, "/acb.v1.ContextService/SetContextAccess").audited();
+    DeleteContext: needs(PUBLISHES, "/acb.v1.ContextService/DeleteContext").audited();
+    ListContexts: needs(READS, "/acb.v1.ContextService/ListContexts").audited();
+    Subscribe: needs(READS, "/acb.v1.ContextService/Subscribe").audited().answers_many();
 
-    StreamContext: needs(&[PublishContext], "/acb.v1.StreamService/StreamContext").audited().asks_many().answers_many();
-    ReceiveContext: needs(&[ReadContext], "/acb.v1.StreamService/ReceiveContext").audited().answers_many();
+    StreamContext: needs(PUBLISHES, "/acb.v1.StreamService/StreamContext").audited().asks_many().answers_many();
+    ReceiveContext: needs(READS, "/acb.v1.StreamService/ReceiveContext").audited().answers_many();
     GetStreamProgress: needs(&[ReadOwnStream], "/acb.v1.StreamService/GetStreamProgress");
 }
 
@@ -161,4 +168,72 @@ operations! {
 #[must_use]
 pub fn of_grpc(path: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.bindings.grpc == path).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs, path::PathBuf};
+
+    use super::*;
+    use crate::directory::agent::Role;
+
+    const BEGIN: &str =
+        "<!-- What follows is printed from hub/core/src/door/rules.rs by `UPDATE_DOCS=1 cargo test -p acb-hub-core`. -->\n";
+    const END: &str = "<!-- End of what is printed. -->\n";
+
+    /// With what a role may do an operation; empty: not at all.
+    fn cell(role: Role, rule: &Rule) -> String {
+        let Access::AnyOf(any_of) = rule.access else { return "anyone".to_owned() };
+        let mut held: Vec<Permission> = any_of.iter().copied().filter(|permission| role.allows(*permission)).collect();
+        if let Some(all) = held.iter().copied().find(|permission| permission.is_of_all()) {
+            held = vec![all];
+        }
+        held.into_iter().map(Permission::resource).collect::<Vec<_>>().join("; ")
+    }
+
+    fn table() -> String {
+        let mut page = String::from("| operation |");
+        for role in Role::ALL {
+            write!(page, " `{}` |", role.as_str()).unwrap();
+        }
+        page.push_str(" recorded |\n|---|");
+        page.push_str(&"---|".repeat(Role::ALL.len() + 1));
+        page.push('\n');
+        for rule in RULES {
+            let method = rule.bindings.grpc.trim_start_matches('/').trim_start_matches("acb.v1.");
+            write!(page, "| `{method}` |").unwrap();
+            for role in Role::ALL {
+                write!(page, " {} |", cell(role, rule)).unwrap();
+            }
+            writeln!(page, " {} |", if rule.audited { "every call" } else { "refusals" }).unwrap();
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_of_permissions_is_current() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/permissions.md");
+        let found = fs::read_to_string(&path).unwrap();
+        let (before, rest) = found.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once(END).unwrap();
+        let page = format!("{before}{BEGIN}{}{END}{after}", table());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, &page).unwrap();
+            return;
+        }
+        assert!(found == page, "docs/permissions.md is out of date: run UPDATE_DOCS=1 cargo test -p acb-hub-core");
+    }
+
+    #[test]
+    fn every_permission_is_needed_by_something_and_held_by_somebody() {
+        for permission in Permission::ALL {
+            let needed = |rule: &Rule| matches!(rule.access, Access::AnyOf(any_of) if any_of.contains(&permission));
+            assert!(RULES.iter().copied().any(needed), "nothing needs {permission:?}");
+            assert!(Role::Admin.allows(permission), "an admin lacks {permission:?}");
+        }
+        for role in Role::ALL {
+            let none = Permission::ALL.into_iter().all(|permission| !role.allows(permission));
+            assert!(!none, "{role:?} may do nothing");
+        }
+    }
 }
