@@ -13,6 +13,7 @@ mod program;
 mod receive;
 mod refusal;
 mod reply;
+mod scheduled;
 mod target;
 mod unread;
 mod usage;
@@ -34,7 +35,7 @@ pub(crate) enum Command {
     Profile(profiles::Profile),
     /// Lists, shows and discovers the agents of the tenant, as its hub knows them.
     Agent(agent::Agent),
-    /// Sends a message to an agent, a group or all.
+    /// Sends a message to an agent, several agents, a group or all.
     Send(exchange::Send),
     /// Sends a query to an agent and waits for its reply.
     Request(exchange::Request),
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Receive(receive::Receive),
     /// Shows what is unread in the mailbox, and takes none of it.
     Unread(unread::Unread),
+    /// Lists and cancels messages that are sent later: see `acb send --in`.
+    Scheduled(scheduled::Scheduled),
     /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
     Usage(usage::Usage),
     /// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread.
@@ -70,6 +73,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Reply(reply) => reply.run(output).await,
         Command::Receive(receive) => receive.run(output).await,
         Command::Unread(unread) => unread.run(output).await,
+        Command::Scheduled(scheduled) => scheduled.run(output).await,
         Command::Usage(usage) => usage.run(output).await,
         Command::Watch(watch) => watch.run(output).await,
         Command::DeadLetters(letters) => letters.run(output).await,

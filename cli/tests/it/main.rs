@@ -13,6 +13,7 @@ mod messages;
 mod plan;
 mod registration;
 mod rotation;
+mod scheduled;
 mod shared;
 mod transfer;
 mod usage;

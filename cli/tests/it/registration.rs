@@ -19,7 +19,7 @@ async fn an_agent_registers_another_and_its_key_is_shown_once() {
     let deadline = Instant::now() + Duration::from_secs(20);
     let listed = loop {
         let listed = world.run(&["agent", "get", "-p", "observer", "gadget-1"]).await;
-        if listed.status == 0 || Instant::now() > deadline {
+        if listed.succeeded() || Instant::now() > deadline {
             break listed.ok().stdout;
         }
     };

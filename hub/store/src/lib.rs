@@ -18,6 +18,7 @@ pub mod presence;
 mod query_timer;
 mod registration;
 pub mod schema;
+mod timer;
 mod upload;
 mod visibility;
 

@@ -29,6 +29,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 14, name: "retired-topics", sql: include_str!("../migrations/0014_retired_topics.sql") },
     Migration { version: 15, name: "auditor", sql: include_str!("../migrations/0015_auditor.sql") },
     Migration { version: 16, name: "registrations", sql: include_str!("../migrations/0016_registrations.sql") },
+    Migration { version: 17, name: "timers", sql: include_str!("../migrations/0017_timers.sql") },
 ];
 
 /// The version that this code was written for.

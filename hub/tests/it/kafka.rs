@@ -11,6 +11,7 @@ use crate::{
     filters::is_followed,
     hub::{Hub, KAFKA_PASSWORD},
     messages::is_delivered,
+    schedule::is_sent_later,
 };
 
 struct Password;
@@ -49,5 +50,6 @@ async fn a_message_is_delivered_over_kafka() {
     let hub = Hub::launch_on(tenant, None, bus);
     hub.until_ready().await;
     is_followed(&hub).await;
+    is_sent_later(&hub).await;
     is_delivered(hub).await;
 }

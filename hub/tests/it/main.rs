@@ -17,5 +17,6 @@ mod postgres;
 mod registry;
 mod reload;
 mod requests;
+mod schedule;
 mod times;
 mod tokens;

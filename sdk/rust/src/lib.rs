@@ -18,6 +18,7 @@ mod message;
 mod page;
 mod pull;
 mod replica;
+mod schedule;
 mod seen;
 mod session;
 mod sharing;
@@ -32,7 +33,8 @@ mod wire;
 pub use acb_proto::v1;
 pub use acb_proto::v1::{
     Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
-    MessageType, PayloadRef, Position, RequestAddress, SendMessageResponse, Usage, address, context_event,
+    MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage, SendMessageResponse, Usage,
+    address, context_event,
 };
 pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use client::{Builder, Client};

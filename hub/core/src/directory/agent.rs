@@ -55,14 +55,15 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadContext,
-            ReadOwnStream, Receive, RegisterOthers, Send,
+            AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext,
+            ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
             Self::Full => !permission.is_of_all(),
             Self::Producer => {
-                matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream | OwnUsage)
+                let sends = matches!(permission, Send | OwnScheduledMessages | PublishContext | ReadOwnStream);
+                sends || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage)
             }
             Self::Consumer => {
                 let reads = matches!(permission, ReadContext | ReadAddressedContext);
@@ -93,6 +94,10 @@ pub enum Permission {
     RegisterOthers,
     /// Send messages.
     Send,
+    /// See and cancel the messages that one scheduled.
+    OwnScheduledMessages,
+    /// See and cancel the scheduled messages of all agents, and not just those that one scheduled oneself.
+    AllScheduledMessages,
     /// Receive messages.
     Receive,
     /// See, replay and drop the dead letters of one's own mailbox.
@@ -117,11 +122,13 @@ pub enum Permission {
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Discover,
         Self::Presence,
         Self::RegisterOthers,
         Self::Send,
+        Self::OwnScheduledMessages,
+        Self::AllScheduledMessages,
         Self::Receive,
         Self::OwnDeadLetters,
         Self::AllDeadLetters,
@@ -142,6 +149,8 @@ impl Permission {
             Self::Presence => "itself",
             Self::RegisterOthers => "agents of its role",
             Self::Send => "to agents that receive",
+            Self::OwnScheduledMessages => "those that it scheduled",
+            Self::AllScheduledMessages => "everybody's",
             Self::Receive => "its mailbox",
             Self::OwnDeadLetters => "its mailbox's",
             Self::AllDeadLetters => "every mailbox's",
@@ -158,7 +167,7 @@ impl Permission {
     /// Whether it is about what belongs to others, too.
     #[must_use]
     pub const fn is_of_all(self) -> bool {
-        matches!(self, Self::AllDeadLetters | Self::AllContexts | Self::AllUsage)
+        matches!(self, Self::AllScheduledMessages | Self::AllDeadLetters | Self::AllContexts | Self::AllUsage)
     }
 }
 

@@ -105,8 +105,8 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllContexts, AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadAddressedContext,
-    ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
+    AllContexts, AllDeadLetters, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage,
+    Presence, PublishContext, ReadAddressedContext, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
 };
 
 /// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
@@ -137,6 +137,10 @@ operations! {
     SendMessage: needs(&[Send], "/acb.v1.MessageService/SendMessage");
     Request: needs(&[Send], "/acb.v1.MessageService/Request");
     Session: needs(&[Send, Receive], "/acb.v1.MessageService/Session").audited().fresh().asks_many().answers_many();
+
+    ScheduleMessage: needs(&[Send], "/acb.v1.ScheduleService/ScheduleMessage").audited();
+    ListScheduledMessages: needs(&[OwnScheduledMessages, AllScheduledMessages], "/acb.v1.ScheduleService/ListScheduledMessages").audited();
+    CancelScheduledMessage: needs(&[OwnScheduledMessages, AllScheduledMessages], "/acb.v1.ScheduleService/CancelScheduledMessage").audited();
 
     PullMessages: needs(&[Receive], "/acb.v1.MailboxService/PullMessages");
     AcknowledgeMessages: needs(&[Receive], "/acb.v1.MailboxService/AcknowledgeMessages");
