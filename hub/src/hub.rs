@@ -14,6 +14,7 @@ use acb_hub_api::{
 };
 use acb_hub_bus::{KafkaBus, PostgresBus};
 use acb_hub_core::{
+    audit::journal::Journal,
     contexts::{catalog::Contexts, outbox::ContextChanges, parts::ContextConfig, upload::Uploads},
     directory::{
         presence::Registry,
@@ -148,7 +149,11 @@ impl Parts {
             .services(messages.clone(), contexts.clone())
             .routes()
             .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
-        let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone());
+        let journal = self.journal();
+        let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal);
+        let refused = door.clone();
+        self.until_stopped("audit.refusals", async move { refused.write_refusals().await });
+        let recorded = door.clone();
         let accepting = self.supervisor.stop().child_token();
         let incoming = accept(listener, certificate, ConnectionLimits::default(), accepting.clone(), &self.supervisor)
             .map_err(|error| HubError::Io("TLS".to_owned(), error))?;
@@ -179,7 +184,9 @@ impl Parts {
         let drain = async {
             messages.drain().await;
             self.supervisor.stop().cancel();
-            (&mut server).await
+            let ended = (&mut server).await;
+            recorded.recorded().await;
+            ended
         };
         // Whoever has not left by then is cut off, and resumes elsewhere.
         let ended = timeout(if failed.is_some() { DRAIN_BROKEN } else { DRAIN }, drain).await.unwrap_or(Ok(()));
@@ -272,6 +279,14 @@ impl Parts {
                 return;
             }
         }
+    }
+
+    fn journal(&self) -> Journal {
+        let Config { hub, replica, .. } = &*self.config;
+        let (journal, queue) = Journal::new(self.bus.clone(), &hub.tenant, replica, self.metrics.audit());
+        // It goes on while the hub drains: calls end then.
+        self.supervisor.spawn("audit.queue", queue.run());
+        journal
     }
 
     fn contexts(&self) -> Arc<Contexts> {

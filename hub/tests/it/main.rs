@@ -18,3 +18,4 @@ mod reload;
 mod requests;
 mod times;
 mod tokens;
+mod trail;

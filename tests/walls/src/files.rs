@@ -18,7 +18,7 @@ const PENDING: &[&str] = &[];
 const ROOMS: &[Rooms] = &[
     Rooms {
         package: "acb-hub-core",
-        floors: &[&["fault"], &["kit"], &["metrics"], &["log"], &["directory"], &["door", "messages", "contexts"]],
+        floors: &[&["fault"], &["kit"], &["metrics"], &["log"], &["directory"], &["audit"], &["door", "messages", "contexts"]],
     },
     Rooms {
         package: "acb-operator",

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
+    audit::journal::Journal,
     directory::{caller::Caller, presence::Registry, refresher::Refresher, snapshot::Directory, trail::Trail},
     door::{access_token::Tokens, admission::Door, authority::Authority, keyring::Keyring, rules::Operation},
     fault::Fault,
+    kit::supervisor::Supervisor,
     metrics::Metrics,
 };
 use acb_hub_store::PgStore;
@@ -30,9 +33,14 @@ impl World {
             format!("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEB{}\n-----END PRIVATE KEY-----\n", "AQEB".repeat(10));
         let keyring = Keyring::new(&signing, tenant.pepper().to_vec(), vec![7; 32], &[]).unwrap();
         let tokens = Tokens::new(tenant.name(), tenant.id_hex(), keyring);
+        let metrics = Arc::new(Metrics::new("acme"));
+        let supervisor = Supervisor::default();
+        let bus = PostgresBus::connect(tenant.id_bytes().try_into().unwrap(), store.pool().clone(), &supervisor);
+        let (journal, queue) = Journal::new(Arc::new(bus), tenant.name(), "hub-0", metrics.audit());
+        supervisor.spawn("audit.queue", queue.run());
         Self {
             authority: Authority::new(tokens.clone(), store.clone(), refresher.clone()),
-            door: Door::new(tokens, refresher, Arc::new(Metrics::new("acme"))),
+            door: Door::new(tokens, refresher, metrics, journal),
             registry: Registry::new(directory, store),
             tenant,
         }
