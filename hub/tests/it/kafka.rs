@@ -11,6 +11,7 @@ use crate::{
     filters::is_followed,
     hub::{Hub, KAFKA_PASSWORD},
     messages::is_delivered,
+    trail::listed,
 };
 
 struct Password;
@@ -49,5 +50,7 @@ async fn a_message_is_delivered_over_kafka() {
     let hub = Hub::launch_on(tenant, None, bus);
     hub.until_ready().await;
     is_followed(&hub).await;
+    let (_, root) = hub.agent("root", "admin").await;
+    assert!(listed(&hub, &root, "ExchangeToken").await.iter().any(|record| record.agent == "root"));
     is_delivered(hub).await;
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use acb_hub_core::audit::record::{AuditRecord, Phase};
 use acb_proto::v1::{
-    CreateContextRequest, GetContextRequest, HeartbeatRequest, SubscribeRequest, context_service_client::ContextServiceClient,
+    CreateContextRequest, GetContextRequest, HeartbeatRequest, ListAuditRecordsRequest, SubscribeRequest,
+    audit_service_client::AuditServiceClient, context_service_client::ContextServiceClient,
 };
 use acb_testbed::{Postgres, TestAgent};
 use tokio::time::{Instant, sleep};
@@ -167,4 +168,34 @@ async fn a_flood_of_strangers_makes_few_records() {
         };
         assert_eq!(record.reason, expected);
     }
+}
+
+/// The trail as an administrator reads it, once it has a record of this operation.
+pub async fn listed(hub: &Hub, token: &str, operation: &str) -> Vec<AuditRecord> {
+    let mut audit = AuditServiceClient::new(hub.channel());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let request = ListAuditRecordsRequest { operation: operation.to_owned(), ..ListAuditRecordsRequest::default() };
+        let page = audit.list_audit_records(with(token, request)).await.unwrap().into_inner();
+        if !page.records.is_empty() {
+            return page.records.iter().map(|logged| AuditRecord::decode(&logged.record).unwrap()).collect();
+        }
+        assert!(Instant::now() < deadline, "{}", hub.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_trail_is_read_by_administrators_alone_and_that_is_in_it() {
+    let hub = Hub::start().await;
+    let (_, root) = hub.agent("root", "admin").await;
+    let (_, full) = hub.agent("full", "agent-full").await;
+    let refused =
+        AuditServiceClient::new(hub.channel()).list_audit_records(with(&full, ListAuditRecordsRequest::default())).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
+    let logins = listed(&hub, &root, "ExchangeToken").await;
+    assert!(logins.iter().any(|record| record.agent == "root" && record.outcome == "done"), "{logins:?}");
+    let reads = listed(&hub, &root, "ListAuditRecords").await;
+    assert_eq!(reads[0].agent, "root");
+    hub.until("/metrics", |_, metrics| !metrics.contains("acb_audit_tree_size 0")).await;
 }

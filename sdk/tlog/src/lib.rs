@@ -5,3 +5,4 @@ pub mod checkpoint;
 pub mod note;
 pub mod proof;
 pub mod tree;
+pub mod verification;

@@ -2,5 +2,8 @@
 //! a tree of what is there.
 
 pub mod journal;
+pub mod ports;
+pub mod reading;
 pub mod record;
 pub mod refusals;
+pub mod sink;

@@ -49,12 +49,12 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext, ReadOwnStream,
-            Receive, RegisterOthers, Send,
+            AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadAudit, ReadContext,
+            ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
-            Self::Full => !matches!(permission, AllDeadLetters | AllUsage),
+            Self::Full => !matches!(permission, AllDeadLetters | AllUsage | ReadAudit),
             Self::Producer => {
                 matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream | OwnUsage)
             }
@@ -104,6 +104,8 @@ pub enum Permission {
     OwnUsage,
     /// The same of every agent.
     AllUsage,
+    /// Read the audit trail of the tenant.
+    ReadAudit,
 }
 
 /// An agent, as projected by the operator.

@@ -140,8 +140,8 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext, ReadOwnStream, Receive,
-    Send,
+    AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadAudit, ReadContext,
+    ReadOwnStream, Receive, Send,
 };
 
 // A row is the operation, the permissions of which one is needed, and the gRPC path. That a message was sent, the log itself records.
@@ -179,6 +179,10 @@ operations! {
     DropDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/DropDeadLetters").change();
 
     GetUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/GetUsage");
+
+    ListAuditRecords: needs(&[ReadAudit], "/acb.v1.AuditService/ListAuditRecords").read();
+    GetAuditCheckpoint: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditCheckpoint");
+    GetAuditProof: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditProof");
 
     CreateContext: needs(&[PublishContext], "/acb.v1.ContextService/CreateContext").change();
     GetContext: needs(&[ReadContext], "/acb.v1.ContextService/GetContext").read();
