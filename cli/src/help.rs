@@ -17,7 +17,10 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("Run it", &["dev"]),
     ("For platform teams", &["get", "status", "plan", "bootstrap", "isolation"]),
     ("Log in as an agent", &["login", "logout", "whoami", "profile"]),
-    ("As an agent", &["agent", "send", "request", "reply", "receive", "unread", "usage", "watch", "dead-letters", "context"]),
+    (
+        "As an agent",
+        &["agent", "send", "request", "reply", "receive", "unread", "usage", "watch", "dead-letters", "context", "audit"],
+    ),
     ("Other", &["completion", "help"]),
 ];
 

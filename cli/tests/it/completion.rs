@@ -54,6 +54,7 @@ fn bash_completes_commands_options_and_values() {
         "receive",
         "unread",
         "usage",
+        "audit",
         "watch",
         "dead-letters",
         "agent",

@@ -2,6 +2,7 @@
 //! are here too; the operator runs them, a hub never does.
 
 pub mod agent;
+mod audit;
 mod chunk;
 pub mod context;
 pub mod credential;

@@ -30,6 +30,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 15, name: "auditor", sql: include_str!("../migrations/0015_auditor.sql") },
     Migration { version: 16, name: "registrations", sql: include_str!("../migrations/0016_registrations.sql") },
     Migration { version: 17, name: "timers", sql: include_str!("../migrations/0017_timers.sql") },
+    Migration { version: 18, name: "audit", sql: include_str!("../migrations/0018_audit.sql") },
 ];
 
 /// The version that this code was written for.

@@ -20,3 +20,4 @@ mod requests;
 mod schedule;
 mod times;
 mod tokens;
+mod trail;

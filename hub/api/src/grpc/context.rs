@@ -55,6 +55,7 @@ impl ContextService for ContextGate {
     async fn create_context(&self, request: Request<CreateContextRequest>) -> Result<Response<Context>, Status> {
         let (caller, trail) = (caller(&request)?, trail(&request));
         let request = request.into_inner();
+        trail.bytes(request.payload.len() as u64);
         let new = NewContext {
             description: description(request.r#type, request.metadata, request.content_type, request.ttl, request.access)
                 .map_err(to_status)?,
@@ -74,6 +75,7 @@ impl ContextService for ContextGate {
         let (context, room) = self.contexts.get(&caller.agent, id).await.map_err(to_status)?;
         trail.version(context.version);
         let mut response = Response::new(wire(context));
+        trail.bytes(response.get_ref().payload.len() as u64);
         if let Some(room) = room {
             response.extensions_mut().insert(AnswerRoom::new(vec![room]));
         }
@@ -85,6 +87,7 @@ impl ContextService for ContextGate {
         let request = request.into_inner();
         let id = ContextId::parse(&request.id).map_err(to_status)?;
         trail.object(CONTEXT, id);
+        trail.bytes(request.payload.len() as u64);
         let update = ContextUpdate {
             id,
             version: request.version,

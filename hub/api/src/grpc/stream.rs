@@ -93,6 +93,8 @@ impl StreamGate {
                 (Err(_), Err(_)) => {}
             }
         }
+        let Progress { stored, layout, .. } = session.progress();
+        trail.bytes(stored.bytes(layout));
         match finish? {
             Some(Finish { sha256 }) => {
                 let sha256 = digest(&sha256).map_err(to_status)?;

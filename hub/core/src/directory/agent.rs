@@ -56,7 +56,7 @@ impl Role {
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
             AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext,
-            ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
+            ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
@@ -70,7 +70,7 @@ impl Role {
                 reads || matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | OwnUsage)
             }
             Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage),
-            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage),
+            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | ReadAudit),
         }
     }
 }
@@ -118,11 +118,13 @@ pub enum Permission {
     OwnUsage,
     /// The same of every agent.
     AllUsage,
+    /// Read the audit trail of the tenant.
+    ReadAudit,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Discover,
         Self::Presence,
         Self::RegisterOthers,
@@ -139,6 +141,7 @@ impl Permission {
         Self::ReadOwnStream,
         Self::OwnUsage,
         Self::AllUsage,
+        Self::ReadAudit,
     ];
 
     /// What of the tenant it is about, as docs/permissions.md says it.
@@ -161,13 +164,14 @@ impl Permission {
             Self::ReadOwnStream => "its own",
             Self::OwnUsage => "its own, the tenant's",
             Self::AllUsage => "every agent's, the tenant's",
+            Self::ReadAudit => "the tenant's",
         }
     }
 
     /// Whether it is about what belongs to others, too.
     #[must_use]
     pub const fn is_of_all(self) -> bool {
-        matches!(self, Self::AllScheduledMessages | Self::AllDeadLetters | Self::AllContexts | Self::AllUsage)
+        matches!(self, Self::AllScheduledMessages | Self::AllDeadLetters | Self::AllContexts | Self::AllUsage | Self::ReadAudit)
     }
 }
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
+    audit::journal::Journal,
     directory::{caller::Caller, presence::Registry, refresher::Refresher, snapshot::Directory, trail::Trail},
     door::{
         access_token::Tokens, admission::Door, authority::Authority, keyring::Keyring, registration::Registrar, rules::Operation,
@@ -33,17 +34,20 @@ impl World {
         let store = Arc::new(PgStore::new(tenant.connect_options()));
         let directory = Directory::default();
         let refresher = Arc::new(Refresher::new(directory.clone(), store.clone()));
-        let supervisor = Supervisor::default();
-        let id = tenant.id_bytes().try_into().unwrap();
-        let bus = Arc::new(PostgresBus::connect(id, store.pool().clone(), &supervisor));
         // 32 bytes of 1, in PKCS#8.
         let signing =
             format!("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEB{}\n-----END PRIVATE KEY-----\n", "AQEB".repeat(10));
         let keyring = Keyring::new(&signing, tenant.pepper().to_vec(), vec![7; 32], &[]).unwrap();
         let tokens = Tokens::new(tenant.name(), tenant.id_hex(), keyring);
+        let metrics = Arc::new(Metrics::new("acme"));
+        let supervisor = Supervisor::default();
+        let id = tenant.id_bytes().try_into().unwrap();
+        let bus = Arc::new(PostgresBus::connect(id, store.pool().clone(), &supervisor));
+        let (journal, queue) = Journal::new(bus.clone(), tenant.name(), "hub-0", metrics.audit());
+        supervisor.spawn("audit.queue", queue.run());
         Self {
             authority: Authority::new(tokens.clone(), store.clone(), refresher.clone()),
-            door: Door::new(tokens.clone(), refresher.clone(), Arc::new(Metrics::new("acme"))),
+            door: Door::new(tokens.clone(), refresher.clone(), metrics, journal),
             registry: Registry::new(directory, store.clone()),
             registrar: Registrar::new(tokens, refresher, store.clone(), bus, TopicName::system("acme", "control")),
             _stop: supervisor.stop().clone().drop_guard(),
