@@ -9,7 +9,8 @@ use std::{
 
 use acb_hub_api::tls::Certificate;
 use acb_hub_bus::KafkaSettings;
-use acb_hub_core::door::keyring::Keyring;
+use acb_hub_core::door::keyring::{Keyring, signing_key};
+use acb_tlog::note::Signing;
 use serde::Deserialize;
 use sqlx::{
     ConnectOptions as _,
@@ -140,6 +141,18 @@ impl Config {
         let pem = text(&dir.join("signing.key"))?;
         Keyring::new(&pem, bytes(&dir.join("pepper"))?, bytes(&dir.join("refresh.key"))?, &previous)
             .map_err(|error| ConfigError::new(dir.display(), error))
+    }
+
+    /// The key that signs the audit trail, as it is now. A Secret of before that has none: its next generation does.
+    pub(crate) fn audit_key(&self) -> Result<Option<Signing>, ConfigError> {
+        let path = self.dir.join("keys/audit.key");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let key =
+            signing_key("audit.key", &text(&path)?).map_err(|error| ConfigError::new(self.dir.join("keys").display(), error))?;
+        let name = format!("acb.dev/audit/{}/{}", self.hub.tenant, self.hub.tenant_id);
+        Signing::new(&name, key).map(Some).map_err(|error| ConfigError::new(path.display(), error))
     }
 
     /// Whether the time is over in which tokens of the key before are taken. Without a time it never is.

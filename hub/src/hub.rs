@@ -4,8 +4,8 @@ use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use acb_hub_api::{
     grpc::{
-        agent::Agents, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate,
-        schedule::ScheduleGate, stream::StreamGate, usage::UsageGate,
+        agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate,
+        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, usage::UsageGate,
     },
     operations,
     routes::Services,
@@ -14,13 +14,18 @@ use acb_hub_api::{
 };
 use acb_hub_bus::{KafkaBus, PostgresBus};
 use acb_hub_core::{
+    audit::{
+        journal::Journal,
+        reading::AuditTrail,
+        sink::{SigningKey, Sink, SinkTimes},
+    },
     contexts::{catalog::Contexts, outbox::ContextChanges, parts::ContextConfig, upload::Uploads},
     directory::{
         presence::Registry,
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    door::{access_token::Tokens, admission::Door, authority::Authority},
+    door::{access_token::Tokens, admission::Door, authority::Authority, registration::Registrar},
     fault::Fault,
     kit::{
         readiness::Readiness,
@@ -154,7 +159,11 @@ impl Parts {
             .services(messages.clone(), contexts.clone())
             .routes()
             .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
-        let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone());
+        let journal = self.journal();
+        let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal);
+        let refused = door.clone();
+        self.until_stopped("audit.refusals", async move { refused.write_refusals().await });
+        let recorded = door.clone();
         let accepting = self.supervisor.stop().child_token();
         let incoming = accept(listener, certificate, ConnectionLimits::default(), accepting.clone(), &self.supervisor)
             .map_err(|error| HubError::Io("TLS".to_owned(), error))?;
@@ -185,7 +194,9 @@ impl Parts {
         let drain = async {
             messages.drain().await;
             self.supervisor.stop().cancel();
-            (&mut server).await
+            let ended = (&mut server).await;
+            recorded.recorded().await;
+            ended
         };
         // Whoever has not left by then is cut off, and resumes elsewhere.
         let ended = timeout(if failed.is_some() { DRAIN_BROKEN } else { DRAIN }, drain).await.unwrap_or(Ok(()));
@@ -209,6 +220,7 @@ impl Parts {
         });
         let directory = probe::directory(self.refresher.clone(), readiness.clone(), part(DIRECTORY, self.place()));
         self.until_stopped("probe.directory", directory);
+        self.until_stopped("audit.sink", self.sink().run());
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
         self.until_stopped("metrics.agents", probe::forget(self.refresher.directory().clone(), self.metrics.clone()));
         self.until_stopped("readiness", follow(messages.waiting_for(), self.readiness.clone()));
@@ -280,6 +292,28 @@ impl Parts {
         }
     }
 
+    fn journal(&self) -> Journal {
+        let Config { hub, replica, .. } = &*self.config;
+        let (journal, queue) = Journal::new(self.bus.clone(), &hub.tenant, replica, self.metrics.audit());
+        // It goes on while the hub drains: calls end then.
+        self.supervisor.spawn("audit.queue", queue.run());
+        journal
+    }
+
+    fn sink(&self) -> Sink {
+        let config = self.config.clone();
+        // Read each time: a rotated key needs no word about it.
+        let key: SigningKey = Arc::new(move || {
+            config.audit_key().unwrap_or_else(|error| {
+                tracing::warn!(%error, "the audit trail can't be signed");
+                None
+            })
+        });
+        let Config { hub, replica, .. } = &*self.config;
+        let store = Arc::new(self.store.clone());
+        Sink::new(self.bus.clone(), store, key, (&hub.tenant, replica), self.metrics.audit(), SinkTimes::default())
+    }
+
     fn contexts(&self) -> Arc<Contexts> {
         let (tenant, directory) = (self.config.hub.tenant.as_str(), self.refresher.directory());
         let (outbox, committed) = (Arc::new(PgOutbox::new(&self.store)), Committed::default());
@@ -312,8 +346,19 @@ impl Parts {
         let directory = self.refresher.directory();
         let uploads = Uploads::new(&contexts, self.metrics.contexts());
         Services {
+            audit: AuditGate::new(AuditTrail::new(store.clone())),
             auth: Auth::new(Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())),
-            agents: Agents::new(tenant, Registry::new(directory.clone(), store)),
+            agents: Agents::new(
+                tenant,
+                Registry::new(directory.clone(), store.clone()),
+                Registrar::new(
+                    self.tokens.clone(),
+                    self.refresher.clone(),
+                    store,
+                    self.bus.clone(),
+                    TopicName::system(tenant, "control"),
+                ),
+            ),
             mailboxes: MailboxGate::new(messages.clone()),
             usage: UsageGate::new(messages.clone()),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 32] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -19,6 +19,8 @@ const TABLES: [&str; 25] = [
     "group_member",
     "api_key",
     "registered_agent",
+    "registered_key",
+    "registration_count",
     "presence",
     "refresh_token",
     "bus_topic",
@@ -37,11 +39,16 @@ const TABLES: [&str; 25] = [
     "chunk",
     "context",
     "outbox",
+    "audit_record",
+    "audit_node",
+    "audit_growth",
+    "audit_checkpoint",
+    "audit_sink",
 ];
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 32] = [
+const STATEMENTS: [(&str, &str, &str); 33] = [
     (
         "forge.timer",
         "a message that the neighbour's hub sends later",
@@ -89,6 +96,12 @@ const STATEMENTS: [(&str, &str, &str); 32] = [
     ),
     ("delete.log", "the neighbour's messages gone", "DELETE FROM acb.bus_record WHERE tenant_id = decode('{victim}', 'hex')"),
     ("delete.contexts", "the neighbour's contexts gone", "DELETE FROM acb.context WHERE tenant_id = decode('{victim}', 'hex')"),
+    (
+        "forge.audit",
+        "a record in the neighbour's audit trail",
+        "INSERT INTO acb.audit_record (tenant_id, number, record, at, agent, operation)
+         SELECT decode('{victim}', 'hex'), 9000000, '\\x00', now(), 'nobody', 'Nothing'",
+    ),
     ("truncate.log", "everyone's messages gone", "TRUNCATE acb.bus_record"),
     ("raise.own-limits", "one's own limits lifted", "UPDATE acb.tenant SET limits = '{}' WHERE tenant_id = acb.current_tenant()"),
     ("raise.own-role", "one's own agents made admin", "UPDATE acb.agent SET role = 'admin' WHERE tenant_id = acb.current_tenant()"),

@@ -86,9 +86,9 @@ pub enum SecretContent {
         /// Subject alternative names: DNS names and IP addresses.
         names: Vec<String>,
     },
-    /// `signing.key`, `pepper`, `refresh.key`.
+    /// `signing.key`, `audit.key`, `pepper`, `refresh.key`.
     HubKeys,
-    /// A new `signing.key`; `pepper` and `refresh.key` of the Secret before, and the public half of its key as `signing.previous.pub`,
+    /// A new `signing.key` and `audit.key`; `pepper` and `refresh.key` of the Secret before, and the public half of its key as `signing.previous.pub`,
     /// which counts until `signing.previous.until`.
     RotatedHubKeys {
         /// The Secret before.

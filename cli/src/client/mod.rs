@@ -1,6 +1,7 @@
 //! The commands that speak to a tenant's hub.
 
 mod agent;
+mod audit;
 mod context;
 mod dead_letters;
 mod exchange;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Scheduled(scheduled::Scheduled),
     /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
     Usage(usage::Usage),
+    /// Lists, exports and verifies the audit trail of the tenant. Takes the role admin.
+    Audit(audit::Audit),
     /// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread.
     Watch(watch::Watch),
     /// Lists, shows, replays and drops messages that nobody took.
@@ -75,6 +78,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Unread(unread) => unread.run(output).await,
         Command::Scheduled(scheduled) => scheduled.run(output).await,
         Command::Usage(usage) => usage.run(output).await,
+        Command::Audit(audit) => audit.run(output).await,
         Command::Watch(watch) => watch.run(output).await,
         Command::DeadLetters(letters) => letters.run(output).await,
         Command::Context(contexts) => contexts.run(output).await,

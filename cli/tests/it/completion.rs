@@ -55,6 +55,7 @@ fn bash_completes_commands_options_and_values() {
         "unread",
         "scheduled",
         "usage",
+        "audit",
         "watch",
         "dead-letters",
         "agent",

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod adoption;
+mod audit;
 mod completion;
 mod dead_letters;
 mod dev;
@@ -11,6 +12,7 @@ mod kafka;
 mod login;
 mod messages;
 mod plan;
+mod registration;
 mod rotation;
 mod scheduled;
 mod shared;

@@ -51,7 +51,7 @@ pub(crate) fn agent(name: &str, spec: &str) -> String {
 fn tenant(name: &str, replicas: u32) -> String {
     format!(
         "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {name}}}\n\
-         spec: {{tier: Professional, hub: {{replicas: {replicas}}}, contextTypes: [{{name: documents}}]}}\n"
+         spec: {{tier: Professional, registration: Open, hub: {{replicas: {replicas}}}, contextTypes: [{{name: documents}}]}}\n"
     )
 }
 

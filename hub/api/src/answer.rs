@@ -5,7 +5,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use acb_hub_core::door::call::{Call, Outcome, access_ended};
+use acb_hub_core::{
+    door::{
+        call::{Call, Outcome, access_ended},
+        rules::Audited,
+    },
+    fault::Fault,
+};
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -35,10 +41,19 @@ enum Of {
 }
 
 /// Writes what became of a call.
-pub(crate) fn settle(call: &mut Call, status: Option<&Status>) {
+fn settle(call: &mut Call, status: Option<&Status>) {
     match status.filter(|status| status.code() != Code::Ok) {
         None => call.settle(Outcome::Done),
         Some(status) => call.settle(Outcome::Failed { code: code_name(status.code()), reason: &reason(status) }),
+    }
+}
+
+/// Records what becomes of a call before anything of its answer goes out.
+pub(crate) async fn begin(call: &mut Call, status: Option<&Status>) -> Result<(), Fault> {
+    match status.filter(|status| status.code() != Code::Ok) {
+        Some(status) => call.answer(Outcome::Failed { code: code_name(status.code()), reason: &reason(status) }).await,
+        None if call.rule().answers_many && status.is_none() => call.begin().await,
+        None => call.answer(Outcome::Done).await,
     }
 }
 
@@ -75,6 +90,13 @@ fn piece(rest: &mut Bytes) -> Bytes {
     Bytes::copy_from_slice(&std::mem::take(rest))
 }
 
+/// A stream's end says how much was read.
+fn read(call: &Call, data: &Bytes) {
+    if call.rule().answers_many && call.rule().audited == Audited::Read {
+        call.trail().bytes(data.len() as u64);
+    }
+}
+
 /// The next frame of an answer, if there is one, and whether it was the last.
 type Next = (Option<Result<Frame<Bytes>, Status>>, bool);
 
@@ -92,7 +114,7 @@ fn next_frame(open: &mut Open, cx: &mut Context<'_>) -> Poll<Next> {
             settle(&mut open.call, Some(&status));
             (Some(Err(status)), true)
         }
-        Some(Ok(frame)) => match frame.into_data() {
+        Some(Ok(frame)) => match frame.into_data().inspect(|data| read(&open.call, data)) {
             Ok(data) if data.len() <= PIECE => (Some(Ok(Frame::data(data))), false),
             Ok(data) => {
                 open.rest = data;

@@ -22,7 +22,7 @@ use tower::Service;
 use tracing::Instrument as _;
 
 use crate::{
-    answer::{Answer, settle},
+    answer::{Answer, begin},
     ending::Admitted,
     peer::{OpenCall, Peer},
     request_body::RequestBody,
@@ -93,6 +93,9 @@ where
         call.refuse(&fault);
         return Ok(refusal(fault));
     }
+    if let Err(fault) = call.intend().await {
+        return Ok(refusal(fault));
+    }
     let body = RequestBody::new(call.rule(), call.metered().clone());
     let admitted = call.caller().is_some().then_some(peer).map(|peer| Admitted::new(&mut call, peer));
     // What a caller says about itself must not pass for what the door proved.
@@ -119,10 +122,8 @@ where
     let mut response = explain(response);
     let room = response.extensions_mut().remove();
     let status = Status::from_header_map(response.headers());
-    if call.rule().answers_many && status.is_none() {
-        call.begun();
-    } else {
-        settle(&mut call, status.as_ref());
+    if let Err(fault) = begin(&mut call, status.as_ref()).await {
+        return Ok(refusal(fault));
     }
     Ok(response.map(|body| Body::new(Answer::new(body, call, admitted, room, open))))
 }

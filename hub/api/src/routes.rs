@@ -4,11 +4,11 @@ use acb_hub_core::kit::readiness::Readiness;
 use acb_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
-        agent_registry_server::AgentRegistryServer, auth_service_server::AuthServiceServer,
-        context_service_server::ContextServiceServer, dead_letter_service_server::DeadLetterServiceServer,
-        mailbox_service_server::MailboxServiceServer, message_service_server::MessageServiceServer,
-        schedule_service_server::ScheduleServiceServer, stream_service_server::StreamServiceServer,
-        usage_service_server::UsageServiceServer,
+        agent_registry_server::AgentRegistryServer, audit_service_server::AuditServiceServer,
+        auth_service_server::AuthServiceServer, context_service_server::ContextServiceServer,
+        dead_letter_service_server::DeadLetterServiceServer, mailbox_service_server::MailboxServiceServer,
+        message_service_server::MessageServiceServer, schedule_service_server::ScheduleServiceServer,
+        stream_service_server::StreamServiceServer, usage_service_server::UsageServiceServer,
     },
 };
 use tonic::service::Routes;
@@ -16,8 +16,8 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     grpc::{
-        agent::Agents, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate,
-        schedule::ScheduleGate, stream::StreamGate, usage::UsageGate,
+        agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate,
+        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, usage::UsageGate,
     },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };
@@ -43,6 +43,8 @@ pub struct Services {
     pub streams: StreamGate,
     /// Limits.
     pub usage: UsageGate,
+    /// The audit trail.
+    pub audit: AuditGate,
 }
 
 impl std::fmt::Debug for Services {
@@ -92,7 +94,8 @@ impl Services {
             .add_service(ScheduleServiceServer::new(self.schedule).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(ContextServiceServer::new(self.contexts).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(StreamServiceServer::new(self.streams).max_decoding_message_size(MAX_REQUEST_BYTES))
-            .add_service(UsageServiceServer::new(self.usage).max_decoding_message_size(MAX_REQUEST_BYTES));
+            .add_service(UsageServiceServer::new(self.usage).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(AuditServiceServer::new(self.audit).max_decoding_message_size(MAX_REQUEST_BYTES));
         Ok((routes.routes(), Health(reporter)))
     }
 }

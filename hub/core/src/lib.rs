@@ -10,10 +10,12 @@
 //! | [`metrics`] | what is counted |
 //! | [`log`] | the bus port, and what follows from order alone |
 //! | [`directory`] | who is in the tenant |
+//! | [`audit`] | who did what |
 //! | [`door`] | who calls, and what the call needs |
 //! | [`messages`] | messages between agents |
 //! | [`contexts`] | shared contexts and streams |
 
+pub mod audit;
 pub mod contexts;
 pub mod directory;
 pub mod door;

@@ -2,6 +2,7 @@
 //! are here too; the operator runs them, a hub never does.
 
 pub mod agent;
+mod audit;
 mod chunk;
 pub mod context;
 pub mod credential;
@@ -16,6 +17,7 @@ mod number;
 pub mod outbox;
 pub mod presence;
 mod query_timer;
+mod registration;
 pub mod schema;
 mod timer;
 mod upload;

@@ -81,6 +81,7 @@ impl Hub {
         write(dir.path(), "kafka/username", tenant.name());
         write(dir.path(), "kafka/password", KAFKA_PASSWORD);
         write(dir.path(), "keys/signing.key", KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem());
+        write(dir.path(), "keys/audit.key", KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem());
         write(dir.path(), "keys/pepper", tenant.pepper());
         write(dir.path(), "keys/refresh.key", [7; 32]);
         let (ca, authority) = authority(dir.path());

@@ -12,6 +12,7 @@ use crate::{
     hub::{Hub, KAFKA_PASSWORD},
     messages::is_delivered,
     schedule::is_sent_later,
+    trail::listed,
 };
 
 struct Password;
@@ -51,5 +52,7 @@ async fn a_message_is_delivered_over_kafka() {
     hub.until_ready().await;
     is_followed(&hub).await;
     is_sent_later(&hub).await;
+    let (_, root) = hub.agent("root", "admin").await;
+    assert!(listed(&hub, &root, "ExchangeToken").await.iter().any(|record| record.agent == "root"));
     is_delivered(hub).await;
 }

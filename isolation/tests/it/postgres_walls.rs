@@ -120,6 +120,8 @@ async fn furnish(world: &World) {
     for (table, columns, values) in [
         ("retired_topic", "topic, retention_seconds", "'acb.acme.documents', 60".to_owned()),
         ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),
+        ("registered_key", "prefix, agent_id, hmac", format!("'helper', {any}, decode(repeat('00', 32), 'hex')")),
+        ("registration_count", "count", "1".to_owned()),
         ("presence", "agent_id", alice.clone()),
         (
             "mailbox",
@@ -137,6 +139,10 @@ async fn furnish(world: &World) {
             format!("{any}, {any}, 'expired', 0, {alice}, 'alice', '*', '', 't', 'event', 0, now(), now(), now(), 99, 0, 0"),
         ),
         ("dead_letter_checkpoint", "epoch, partition, next_offset", "99, 0, 0".to_owned()),
+        ("audit_record", "number, record, at, agent, operation", "1000000, '', now(), 'alice', 'GetContext'".to_owned()),
+        ("audit_node", "level, index, hash", "0, 1000000, decode(repeat('00', 32), 'hex')".to_owned()),
+        ("audit_growth", "first, size, epoch, next_offset", "1000000, 1000001, 99, 1".to_owned()),
+        ("audit_checkpoint", "size, verifier, note", "1000000, 'k', 'n'".to_owned()),
         ("lease", "lease, until", format!("{any}, now() + '1 day'")),
         // As of a newer hub: its alarm leaves it.
         (

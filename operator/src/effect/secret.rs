@@ -44,6 +44,7 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
         }
         SecretContent::HubKeys => Ok(SecretData::new()
             .with("signing.key", signing_key()?.as_bytes())
+            .with("audit.key", signing_key()?.as_bytes())
             .with("pepper", random()?.as_slice())
             .with("refresh.key", random()?.as_slice())),
         SecretContent::RotatedHubKeys { previous } => {
@@ -54,6 +55,7 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
             // known as the same.
             Ok(SecretData::new()
                 .with("signing.key", signing_key()?.as_bytes())
+                .with("audit.key", signing_key()?.as_bytes())
                 .with("signing.previous.pub", replaced.map_err(unmade)?.public_key_pem())
                 .with("signing.previous.until", until.to_string())
                 .with("pepper", before.bytes(previous, "pepper")?)

@@ -7,10 +7,11 @@ use std::{
 };
 
 use acb_proto::v1::{
-    agent_registry_client::AgentRegistryClient, context_service_client::ContextServiceClient,
-    dead_letter_service_client::DeadLetterServiceClient, mailbox_service_client::MailboxServiceClient,
-    message_service_client::MessageServiceClient, schedule_service_client::ScheduleServiceClient,
-    stream_service_client::StreamServiceClient, usage_service_client::UsageServiceClient,
+    agent_registry_client::AgentRegistryClient, audit_service_client::AuditServiceClient,
+    context_service_client::ContextServiceClient, dead_letter_service_client::DeadLetterServiceClient,
+    mailbox_service_client::MailboxServiceClient, message_service_client::MessageServiceClient,
+    schedule_service_client::ScheduleServiceClient, stream_service_client::StreamServiceClient,
+    usage_service_client::UsageServiceClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
@@ -178,6 +179,10 @@ impl Line {
 
     pub(crate) fn usage(&self) -> UsageServiceClient<Service> {
         UsageServiceClient::new(self.service.clone())
+    }
+
+    pub(crate) fn audit(&self) -> AuditServiceClient<Service> {
+        AuditServiceClient::new(self.service.clone())
     }
 
     pub(crate) fn streams(&self) -> StreamServiceClient<Service> {

@@ -3,6 +3,7 @@
 //! Start at [`Client::builder`]. Reconnecting, trying again and renewing tokens is done here; what callers see is one [`Error`].
 
 mod agent;
+mod audit;
 mod auth;
 mod backoff;
 mod client;
@@ -36,7 +37,8 @@ pub use acb_proto::v1::{
     MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage, SendMessageResponse, Usage,
     address, context_event,
 };
-pub use agent::{Criteria, Heartbeats, Registration};
+pub use agent::{Criteria, Heartbeats, Registered, Registration};
+pub use audit::{AuditClaim, AuditQuery, audit_record};
 pub use client::{Builder, Client};
 pub use context::{Inline, Share, Update};
 pub use credential::{ApiKey, Identity, Tokens};

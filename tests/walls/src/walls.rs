@@ -17,6 +17,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("acb-hub-store", &["tonic", "rdkafka", "acb-proto", "acb-hub-api", "acb-hub-bus"]),
     ("acb-operator", &["tonic", "acb-proto", "acb-sdk", "acb-hub-api", "acb-hub-bus"]),
     ("acb-sdk", &["sqlx", "rdkafka", "acb-crds", "acb-hub-core"]),
+    ("acb-tlog", &["tokio", "tonic", "sqlx", "acb-proto"]),
     // What an attacker has: a client, and the protocols of the servers.
     ("acb-isolation", &["acb-crds", "acb-hub-core", "acb-hub-store", "kube"]),
 ];

@@ -33,7 +33,7 @@ impl Auth {
     }
 
     fn response(&self, trail: &Trail, grant: Grant) -> Response<TokenResponse> {
-        trail.agent(&grant.agent_name);
+        trail.agent(grant.agent, &grant.agent_name);
         trail.key(&grant.key);
         Response::new(TokenResponse {
             access_token: grant.access_token,

@@ -1,6 +1,7 @@
 //! The gRPC services: each translates, calls core, and translates back.
 
 pub mod agent;
+pub mod audit;
 pub mod auth;
 mod caller;
 pub mod context;

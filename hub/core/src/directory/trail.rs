@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::agent::AgentId;
+
 /// The trail of one call. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Trail(Arc<Mutex<Facts>>);
@@ -12,20 +14,22 @@ pub struct Trail(Arc<Mutex<Facts>>);
 /// What is known of a call so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The name of the agent that called.
-    pub agent: Option<String>,
+    /// The agent that called: its UID and name.
+    pub agent: Option<(AgentId, String)>,
     /// The prefix of the API key that was shown, or that the token came from.
     pub key: Option<String>,
     /// What the call is about, such as `context 0190…`.
     pub object: Option<String>,
     /// Which version of it the call made, or gave.
     pub version: Option<u64>,
+    /// How much of it was read or written.
+    pub bytes: u64,
 }
 
 impl Trail {
     /// The agent that a credential turned out to be of.
-    pub fn agent(&self, name: &str) {
-        self.lock().agent = Some(name.to_owned());
+    pub fn agent(&self, id: AgentId, name: &str) {
+        self.lock().agent = Some((id, name.to_owned()));
     }
 
     /// The prefix of the API key that was shown, or that a token came from.
@@ -41,6 +45,12 @@ impl Trail {
     /// Which version of its object the call made, or gave.
     pub fn version(&self, version: u64) {
         self.lock().version = Some(version);
+    }
+
+    /// So much more was read or written.
+    pub fn bytes(&self, bytes: u64) {
+        let mut facts = self.lock();
+        facts.bytes = facts.bytes.saturating_add(bytes);
     }
 
     /// All that is known.

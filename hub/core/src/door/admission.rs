@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 use tracing::Span;
+use uuid::Uuid;
 
 use super::{
     access_token::{Claims, Tokens, invalid_token},
@@ -15,6 +16,7 @@ use super::{
     rules::{Access, Rule},
 };
 use crate::{
+    audit::{journal::Journal, refusals::Refusals},
     directory::{
         caller::{Caller, lacks},
         refresher::Refresher,
@@ -32,13 +34,16 @@ pub struct Door {
     metrics: Arc<Metrics>,
     meter: Meter,
     calls: OpenCalls,
+    journal: Journal,
+    refusals: Refusals,
 }
 
 impl Door {
-    /// A door of one tenant.
+    /// A door of one tenant, whose calls are recorded in this journal.
     #[must_use]
-    pub fn new(tokens: Tokens, directory: Arc<Refresher>, metrics: Arc<Metrics>) -> Self {
-        Self { tokens, directory, metrics, meter: Meter::default(), calls: OpenCalls::default() }
+    pub fn new(tokens: Tokens, directory: Arc<Refresher>, metrics: Arc<Metrics>, journal: Journal) -> Self {
+        let (meter, calls, refusals) = (Meter::default(), OpenCalls::default(), Refusals::default());
+        Self { tokens, directory, metrics, meter, calls, journal, refusals }
     }
 
     /// The tenant's name.
@@ -57,7 +62,17 @@ impl Door {
             agent = tracing::field::Empty,
             correlation_id = correlation,
         );
-        let record = Record { span, rule, origin, trail: Trail::default(), metrics: self.metrics.clone() };
+        let record = Record {
+            id: Uuid::now_v7(),
+            span,
+            rule,
+            origin,
+            correlation: correlation.unwrap_or_default().to_owned(),
+            trail: Trail::default(),
+            metrics: self.metrics.clone(),
+            journal: self.journal.clone(),
+            refusals: self.refusals.clone(),
+        };
         Arrival { door: self.clone(), record }
     }
 
@@ -73,6 +88,17 @@ impl Door {
         self.calls.watch(|rule, caller, now| self.still_admits(rule, caller, now)).await;
     }
 
+    /// Writes the sums of what was refused, for as long as it is polled.
+    pub async fn write_refusals(&self) {
+        self.refusals.write(&self.journal).await;
+    }
+
+    /// Waits until what was recorded so far is in the log.
+    pub async fn recorded(&self) {
+        self.refusals.write_once(&self.journal).await;
+        self.journal.flushed().await;
+    }
+
     /// Proves who calls, and that the caller's role allows the operation. `authorization` is the header's text. `trail` learns who the caller
     /// says to be as soon as that is proved, and so before the first refusal that has a name. The caller is `None` only for public operations.
     pub async fn admit(&self, rule: &Rule, authorization: Option<&str>, trail: &Trail) -> Result<Option<Caller>, Fault> {
@@ -80,7 +106,7 @@ impl Door {
             return Ok(None);
         };
         let claims = self.authenticate(authorization)?;
-        trail.agent(&claims.name);
+        trail.agent(claims.agent(), &claims.name);
         if let Some(key) = &claims.key {
             trail.key(key);
         }
@@ -164,7 +190,7 @@ impl Arrival {
             Ok((caller, metered))
         };
         let admitted = admitted.await;
-        if let Some(agent) = record.trail.facts().agent {
+        if let Some((_, agent)) = record.trail.facts().agent {
             record.span.record("agent", agent);
         }
         match admitted {
@@ -187,6 +213,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        audit::journal::tests::journal,
         directory::{
             agent::{Agent, Role},
             snapshot::{Directory, DirectoryStore, KnownKey, Snapshot},
@@ -219,13 +246,13 @@ mod tests {
         snapshot.api_keys.insert("k1".to_owned(), key);
         change(&mut snapshot);
         let refresher = Refresher::new(Directory::default(), Arc::new(Fixed(snapshot)));
-        (Door::new(tokens, Arc::new(refresher), Arc::new(Metrics::new("acme"))), format!("Bearer {token}"))
+        (Door::new(tokens, Arc::new(refresher), Arc::new(Metrics::new("acme")), journal().1), format!("Bearer {token}"))
     }
 
     #[tokio::test]
     async fn every_method_refuses_callers_without_a_token_and_roles_without_the_permission() {
         for rule in RULES.iter().copied() {
-            for role in [Role::Admin, Role::Producer, Role::Consumer, Role::Full, Role::Observer] {
+            for role in Role::ALL {
                 let (door, header) = door(agent(role), |_| {});
                 let Access::AnyOf(permissions) = rule.access else {
                     assert!(door.admit(rule, None, &Trail::default()).await.unwrap().is_none());
@@ -265,7 +292,7 @@ mod tests {
             let trail = Trail::default();
             let reason = door.admit(heartbeat, header, &trail).await.unwrap_err().reason;
             let facts = trail.facts();
-            (reason, facts.agent, facts.key)
+            (reason, facts.agent.map(|(_, name)| name), facts.key)
         };
         let named = || (Some("alice".to_owned()), Some("k1".to_owned()));
         let of = |reason, (agent, key)| (reason, agent, key);

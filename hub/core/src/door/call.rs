@@ -3,16 +3,23 @@
 use std::sync::{Arc, Weak};
 
 use tracing::Span;
+use uuid::Uuid;
 
 use super::{
     meter::Metered,
     open_calls::{Ending, OpenCall, OpenCalls},
     origin::Origin,
-    rules::{Access, Rule},
+    rules::{Access, Audited, Rule},
 };
 use crate::{
+    audit::{
+        journal::Journal,
+        record::{AuditRecord, Phase},
+        refusals::{Refusals, Refused},
+    },
     directory::{caller::Caller, refresher::Connected, trail::Trail},
     fault::{Code, Fault},
+    kit::clock::now,
     metrics::Metrics,
 };
 
@@ -32,59 +39,120 @@ pub enum Outcome<'a> {
     AccessEnded,
 }
 
-/// Says once what became of a call: in the audit log where its operation is audited, and in the metrics where it failed.
+/// Says what becomes of a call: in the audit trail where its operation is audited, in the hub's log, and in the metrics where it failed.
 #[derive(Debug)]
 pub(crate) struct Record {
+    /// Names the call in the trail.
+    pub(crate) id: Uuid,
     /// Has tenant, agent and correlation id.
     pub(crate) span: Span,
     pub(crate) rule: &'static Rule,
     pub(crate) origin: Origin,
+    pub(crate) correlation: String,
     pub(crate) trail: Trail,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) journal: Journal,
+    pub(crate) refusals: Refusals,
 }
 
+/// An outcome in the words of records.
+struct Told<'a> {
+    outcome: &'a str,
+    reason: &'a str,
+}
+
+impl Outcome<'_> {
+    fn told(&self) -> Told<'_> {
+        match self {
+            Self::Done => Told { outcome: "done", reason: "" },
+            Self::Failed { code, reason } => Told { outcome: code, reason },
+            Self::AccessEnded => Told { outcome: "ended", reason: access_ended().reason },
+        }
+    }
+}
+
+/// Its caller went away first.
+const LEFT: Told<'_> = Told { outcome: "left", reason: "" };
+
 impl Record {
-    /// It was not let in. That is always recorded.
+    /// It was not let in. That is summed, whatever the operation.
     pub(crate) fn refused(&self, fault: &Fault) {
         self.count(fault.code.name());
-        self.write("refused", Some(fault.reason));
+        self.say(&Told { outcome: "refused", reason: fault.reason });
+        self.sum(fault.reason);
     }
 
-    fn settle(&self, outcome: Outcome<'_>) {
-        match outcome {
-            Outcome::Done => self.say("done", None),
-            Outcome::Failed { code, reason } => {
-                self.count(code);
-                self.say(code, Some(reason).filter(|reason| !reason.is_empty()));
-            }
-            // As a refusal, always: the right to the call was taken away.
-            Outcome::AccessEnded => {
-                let fault = access_ended();
-                self.count(fault.code.name());
-                self.write("ended", Some(fault.reason));
-            }
-        }
+    fn sum(&self, reason: &str) {
+        let agent = self.trail.facts().agent.map(|(id, name)| (Some(id), name));
+        let (source, operation) = (Some(self.origin.source), self.rule.operation.name());
+        self.refusals.add(Refused { source, agent, operation, reason: reason.to_owned() });
     }
 
     fn count(&self, code: &str) {
         self.metrics.error(self.rule.operation.name(), code);
     }
 
-    fn say(&self, outcome: &str, reason: Option<&str>) {
-        if self.rule.audited {
-            self.write(outcome, reason);
+    fn counted(&self, outcome: Outcome<'_>) {
+        match outcome {
+            Outcome::Done => {}
+            Outcome::Failed { code, .. } => self.count(code),
+            Outcome::AccessEnded => self.count(access_ended().code.name()),
         }
     }
 
-    fn write(&self, outcome: &str, reason: Option<&str>) {
+    /// The record of one moment of the call.
+    fn record(&self, phase: Phase, told: &Told<'_>) -> AuditRecord {
+        let facts = self.trail.facts();
+        let (agent_id, agent) = facts.agent.map(|(id, name)| (Some(id), name)).unwrap_or_default();
+        AuditRecord {
+            call: self.id,
+            phase,
+            at: now(),
+            replica: self.journal.replica().to_owned(),
+            operation: self.rule.operation.name().to_owned(),
+            agent_id,
+            agent,
+            key: facts.key.unwrap_or_default(),
+            object: facts.object.unwrap_or_default(),
+            version: facts.version.unwrap_or(0),
+            bytes: facts.bytes,
+            source: self.origin.address.map(|address| address.to_string()).unwrap_or_default(),
+            outcome: told.outcome.to_owned(),
+            reason: told.reason.to_owned(),
+            correlation_id: self.correlation.clone(),
+            count: 0,
+        }
+    }
+
+    /// What comes last of a call.
+    fn last(&self) -> Phase {
+        if self.rule.answers_many { Phase::End } else { Phase::Outcome }
+    }
+
+    /// The last of an audited call, which no one waits for.
+    fn ended(&self, told: &Told<'_>) {
+        match self.rule.audited {
+            Audited::Not => {}
+            // Nobody was proved: it is as good as refused.
+            Audited::Login => self.sum(if told.reason.is_empty() { told.outcome } else { told.reason }),
+            Audited::Change | Audited::Read => self.journal.queue(&self.record(self.last(), told)),
+        }
+        if self.rule.audited != Audited::Not {
+            self.say(told);
+        }
+    }
+
+    /// A line of the hub's log.
+    fn say(&self, told: &Told<'_>) {
         let facts = self.trail.facts();
         self.span.in_scope(|| {
             // Only a login learns after its admission whose it is.
-            if let Some(agent) = facts.agent.filter(|_| self.rule.access == Access::Public) {
+            if let Some((_, agent)) = facts.agent.filter(|_| self.rule.access == Access::Public) {
                 self.span.record("agent", agent);
             }
             let (key, object, version) = (facts.key.as_deref(), facts.object.as_deref(), facts.version);
             let (method, peer) = (self.rule.operation.name(), self.origin.address.map(tracing::field::display));
+            let (outcome, reason) = (told.outcome, Some(told.reason).filter(|reason| !reason.is_empty()));
             tracing::info!(target: "acb::audit", method, outcome, reason, object, version, key, peer);
         });
     }
@@ -159,23 +227,95 @@ impl Call {
         self.record.refused(fault);
     }
 
-    /// It begins, and what becomes of it will be known later.
-    pub fn begun(&self) {
-        self.record.say("begun", None);
+    /// To be awaited before anything handles it. A change must not be made where its intent can't be recorded.
+    ///
+    /// # Errors
+    /// Where it must not be carried out.
+    pub async fn intend(&mut self) -> Result<(), Fault> {
+        if self.record.rule.audited != Audited::Change {
+            return Ok(());
+        }
+        let phase = if self.record.rule.answers_many { Phase::Begin } else { Phase::Intent };
+        self.must_write(phase, &NOT_YET).await
     }
 
-    /// Records what became of it, if that is not recorded yet.
+    /// To be awaited before the first byte of an answer that goes on: what becomes of it will be known later.
+    ///
+    /// # Errors
+    /// Where nothing of the answer may reach the caller.
+    pub async fn begin(&mut self) -> Result<(), Fault> {
+        if self.record.rule.audited == Audited::Read {
+            self.must_write(Phase::Begin, &NOT_YET).await?;
+        }
+        if self.record.rule.audited != Audited::Not {
+            self.record.say(&Told { outcome: "begun", reason: "" });
+        }
+        Ok(())
+    }
+
+    /// To be awaited before the first byte of an answer that is known as a whole.
+    ///
+    /// # Errors
+    /// Where nothing of the answer may reach the caller.
+    pub async fn answer(&mut self, outcome: Outcome<'_>) -> Result<(), Fault> {
+        let is_proven = || self.record.trail.facts().agent.is_some() && outcome == Outcome::Done;
+        let waits = match self.record.rule.audited {
+            Audited::Read => true,
+            Audited::Login => is_proven(),
+            Audited::Not | Audited::Change => false,
+        };
+        if waits && !self.settled {
+            let told = outcome.told();
+            self.must_write(Phase::Outcome, &told).await?;
+            self.settled = true;
+            self.record.counted(outcome);
+            self.record.say(&told);
+        } else {
+            self.settle(outcome);
+        }
+        Ok(())
+    }
+
+    /// Records what became of it, if that is not recorded yet. Nobody waits for that.
     pub fn settle(&mut self, outcome: Outcome<'_>) {
-        if !std::mem::replace(&mut self.settled, true) {
-            self.record.settle(outcome);
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        self.record.counted(outcome);
+        self.record.ended(&outcome.told());
+        // As a refusal, of any operation: the right to the call was taken away.
+        if outcome == Outcome::AccessEnded && self.record.rule.audited == Audited::Not {
+            let told = outcome.told();
+            self.record.say(&told);
+            self.record.sum(told.reason);
         }
     }
+
+    /// Writes a record without which the call must not go on. Where it can't be written that is the end of the call.
+    async fn must_write(&mut self, phase: Phase, told: &Told<'_>) -> Result<(), Fault> {
+        let written = self.record.journal.write(&self.record.record(phase, told)).await;
+        if let Err(fault) = &written {
+            let failed = Outcome::Failed { code: fault.code.name(), reason: fault.reason };
+            if self.record.rule.audited == Audited::Login {
+                // It was proved, and so is no refusal.
+                self.settled = true;
+                self.record.counted(failed);
+                self.record.say(&failed.told());
+            } else {
+                self.settle(failed);
+            }
+        }
+        written
+    }
 }
+
+/// What becomes of it is not known yet.
+const NOT_YET: Told<'_> = Told { outcome: "", reason: "" };
 
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.settled {
-            self.record.say("left", None);
+            self.record.ended(&LEFT);
         }
     }
 }

@@ -48,11 +48,8 @@ impl Keyring {
                 return Err(KeyError { file, problem: "must hold at least 32 bytes" });
             }
         }
+        let key = signing_key("signing.key", signing_pem)?;
         let problem = |problem| KeyError { file: "signing.key", problem };
-        let mut der = pem_body(signing_pem).ok_or_else(|| problem("is not PEM"))?;
-        let key = SigningKey::from_pkcs8_der(&der).map_err(|_| problem("is not an Ed25519 key in PKCS#8"));
-        der.zeroize();
-        let key = key?;
         let encoded = key.to_pkcs8_der().map_err(|_| problem("can't be encoded"))?;
         let signing = EncodingKey::from_ed_der(encoded.as_bytes());
         let mut keys = vec![key.verifying_key()];
@@ -95,6 +92,18 @@ impl Keyring {
             .collect();
         serde_json::json!({ "keys": keys }).to_string()
     }
+}
+
+/// The Ed25519 key that this file (PKCS#8 PEM) holds.
+///
+/// # Errors
+/// Where it holds none.
+pub fn signing_key(file: &'static str, pem: &str) -> Result<SigningKey, KeyError> {
+    let problem = |problem| KeyError { file, problem };
+    let mut der = pem_body(pem).ok_or_else(|| problem("is not PEM"))?;
+    let key = SigningKey::from_pkcs8_der(&der).map_err(|_| problem("is not an Ed25519 key in PKCS#8"));
+    der.zeroize();
+    key
 }
 
 /// The thumbprint of RFC 7638.

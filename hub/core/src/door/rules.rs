@@ -11,6 +11,19 @@ pub enum Access {
     AnyOf(&'static [Permission]),
 }
 
+/// What the audit trail has of the calls of an operation, and when. Refusals are summed, of every operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audited {
+    /// Nothing.
+    Not,
+    /// A proven login, before its caller has the tokens; others are summed: anybody can call it.
+    Login,
+    /// The intent before anything handles it, and what became of it.
+    Change,
+    /// What was read, before the first byte of it reaches the caller.
+    Read,
+}
+
 /// Where an operation is found, in each protocol that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bindings {
@@ -27,8 +40,8 @@ pub struct Rule {
     pub bindings: Bindings,
     /// Who may call it.
     pub access: Access,
-    /// Whether every call leaves an audit record. Refusals always do.
-    pub audited: bool,
+    /// What the audit trail has of its calls.
+    pub audited: Audited,
     /// Whether the directory's generation is read first: for calls that last, and so must not begin by old facts.
     pub fresh: bool,
     /// Whether a call takes any number of requests, and not just one.
@@ -48,9 +61,23 @@ impl Rule {
         Self { answers_many: true, ..self }
     }
 
-    /// The same, of an operation whose every call leaves an audit record.
-    const fn audited(self) -> Self {
-        Self { audited: true, ..self }
+    const fn audited(self, audited: Audited) -> Self {
+        Self { audited, ..self }
+    }
+
+    /// The same, of an operation that proves who calls.
+    const fn login(self) -> Self {
+        self.audited(Audited::Login)
+    }
+
+    /// The same, of an operation that changes what the tenant would want to know of.
+    const fn change(self) -> Self {
+        self.audited(Audited::Change)
+    }
+
+    /// The same, of an operation that reads what the tenant would want to know of.
+    const fn read(self) -> Self {
+        self.audited(Audited::Read)
     }
 
     /// The same, of an operation that must not begin by old facts.
@@ -60,7 +87,15 @@ impl Rule {
 }
 
 const fn rule(operation: Operation, access: Access, grpc: &'static str) -> Rule {
-    Rule { operation, bindings: Bindings { grpc }, access, audited: false, fresh: false, asks_many: false, answers_many: false }
+    Rule {
+        operation,
+        bindings: Bindings { grpc },
+        access,
+        audited: Audited::Not,
+        fresh: false,
+        asks_many: false,
+        answers_many: false,
+    }
 }
 
 const fn public(operation: Operation, grpc: &'static str) -> Rule {
@@ -105,24 +140,30 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllDeadLetters, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadContext,
-    ReadOwnStream, Receive, Send,
+    AllContexts, AllDeadLetters, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage,
+    Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
 };
+
+/// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
+const READS: &[Permission] = &[ReadContext, ReadAddressedContext, AllContexts];
+
+/// What making, changing or ending a context takes.
+const PUBLISHES: &[Permission] = &[PublishContext, AllContexts];
 
 // A row is the operation, the permissions of which one is needed, and the gRPC path. That a message was sent, the log itself records.
 operations! {
     // Without a token: what hands tokens out, and what probes and tools need before they have one.
-    ExchangeToken: public("/acb.v1.AuthService/ExchangeToken").audited();
-    RefreshToken: public("/acb.v1.AuthService/RefreshToken").audited();
-    RevokeToken: public("/acb.v1.AuthService/RevokeToken").audited();
+    ExchangeToken: public("/acb.v1.AuthService/ExchangeToken").login();
+    RefreshToken: public("/acb.v1.AuthService/RefreshToken").login();
+    RevokeToken: public("/acb.v1.AuthService/RevokeToken").login();
     GetJwks: public("/acb.v1.AuthService/GetJwks");
     CheckHealth: public("/grpc.health.v1.Health/Check");
     WatchHealth: public("/grpc.health.v1.Health/Watch").answers_many();
     Reflect: public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
     ReflectAlpha: public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
 
-    Register: needs(&[Presence], "/acb.v1.AgentRegistry/Register").audited();
-    Unregister: needs(&[Presence], "/acb.v1.AgentRegistry/Unregister").audited();
+    Register: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Register").change();
+    Unregister: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Unregister").change();
     Heartbeat: needs(&[Presence], "/acb.v1.AgentRegistry/Heartbeat");
     Discover: needs(&[Discover], "/acb.v1.AgentRegistry/Discover");
     GetAgent: needs(&[Discover], "/acb.v1.AgentRegistry/GetAgent");
@@ -130,11 +171,11 @@ operations! {
 
     SendMessage: needs(&[Send], "/acb.v1.MessageService/SendMessage");
     Request: needs(&[Send], "/acb.v1.MessageService/Request");
-    Session: needs(&[Send, Receive], "/acb.v1.MessageService/Session").audited().fresh().asks_many().answers_many();
+    Session: needs(&[Send, Receive], "/acb.v1.MessageService/Session").read().fresh().asks_many().answers_many();
 
-    ScheduleMessage: needs(&[Send], "/acb.v1.ScheduleService/ScheduleMessage").audited();
-    ListScheduledMessages: needs(&[Send, AllScheduledMessages], "/acb.v1.ScheduleService/ListScheduledMessages").audited();
-    CancelScheduledMessage: needs(&[Send, AllScheduledMessages], "/acb.v1.ScheduleService/CancelScheduledMessage").audited();
+    ScheduleMessage: needs(&[Send], "/acb.v1.ScheduleService/ScheduleMessage").change();
+    ListScheduledMessages: needs(&[OwnScheduledMessages, AllScheduledMessages], "/acb.v1.ScheduleService/ListScheduledMessages").read();
+    CancelScheduledMessage: needs(&[OwnScheduledMessages, AllScheduledMessages], "/acb.v1.ScheduleService/CancelScheduledMessage").change();
 
     PullMessages: needs(&[Receive], "/acb.v1.MailboxService/PullMessages");
     AcknowledgeMessages: needs(&[Receive], "/acb.v1.MailboxService/AcknowledgeMessages");
@@ -142,22 +183,27 @@ operations! {
     CountUnread: needs(&[Receive], "/acb.v1.MailboxService/CountUnread");
     WaitForUnread: needs(&[Receive], "/acb.v1.MailboxService/WaitForUnread");
 
-    ListDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ListDeadLetters").audited();
-    GetDeadLetter: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/GetDeadLetter").audited();
-    ReplayDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ReplayDeadLetters").audited();
-    DropDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/DropDeadLetters").audited();
+    ListDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ListDeadLetters").read();
+    GetDeadLetter: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/GetDeadLetter").read();
+    ReplayDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ReplayDeadLetters").change();
+    DropDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/DropDeadLetters").change();
 
     GetUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/GetUsage");
 
-    CreateContext: needs(&[PublishContext], "/acb.v1.ContextService/CreateContext").audited();
-    GetContext: needs(&[ReadContext], "/acb.v1.ContextService/GetContext").audited();
-    UpdateContext: needs(&[PublishContext], "/acb.v1.ContextService/UpdateContext").audited();
-    DeleteContext: needs(&[PublishContext], "/acb.v1.ContextService/DeleteContext").audited();
-    ListContexts: needs(&[ReadContext], "/acb.v1.ContextService/ListContexts").audited();
-    Subscribe: needs(&[ReadContext], "/acb.v1.ContextService/Subscribe").audited().answers_many();
+    ListAuditRecords: needs(&[ReadAudit], "/acb.v1.AuditService/ListAuditRecords").read();
+    GetAuditCheckpoint: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditCheckpoint");
+    GetAuditProof: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditProof");
 
-    StreamContext: needs(&[PublishContext], "/acb.v1.StreamService/StreamContext").audited().asks_many().answers_many();
-    ReceiveContext: needs(&[ReadContext], "/acb.v1.StreamService/ReceiveContext").audited().answers_many();
+    CreateContext: needs(PUBLISHES, "/acb.v1.ContextService/CreateContext").change();
+    GetContext: needs(READS, "/acb.v1.ContextService/GetContext").read();
+    UpdateContext: needs(PUBLISHES, "/acb.v1.ContextService/UpdateContext").change();
+    SetContextAccess: needs(PUBLISHES, "/acb.v1.ContextService/SetContextAccess").change();
+    DeleteContext: needs(PUBLISHES, "/acb.v1.ContextService/DeleteContext").change();
+    ListContexts: needs(READS, "/acb.v1.ContextService/ListContexts").read();
+    Subscribe: needs(READS, "/acb.v1.ContextService/Subscribe").read().answers_many();
+
+    StreamContext: needs(PUBLISHES, "/acb.v1.StreamService/StreamContext").change().asks_many().answers_many();
+    ReceiveContext: needs(READS, "/acb.v1.StreamService/ReceiveContext").read().answers_many();
     GetStreamProgress: needs(&[ReadOwnStream], "/acb.v1.StreamService/GetStreamProgress");
 }
 
@@ -165,4 +211,77 @@ operations! {
 #[must_use]
 pub fn of_grpc(path: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.bindings.grpc == path).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs, path::PathBuf};
+
+    use super::*;
+    use crate::directory::agent::Role;
+
+    const BEGIN: &str =
+        "<!-- What follows is printed from hub/core/src/door/rules.rs by `UPDATE_DOCS=1 cargo test -p acb-hub-core`. -->\n";
+    const END: &str = "<!-- End of what is printed. -->\n";
+
+    /// With what a role may do an operation; empty: not at all.
+    fn cell(role: Role, rule: &Rule) -> String {
+        let Access::AnyOf(any_of) = rule.access else { return "anyone".to_owned() };
+        let mut held: Vec<Permission> = any_of.iter().copied().filter(|permission| role.allows(*permission)).collect();
+        if let Some(all) = held.iter().copied().find(|permission| permission.is_of_all()) {
+            held = vec![all];
+        }
+        held.into_iter().map(Permission::resource).collect::<Vec<_>>().join("; ")
+    }
+
+    fn table() -> String {
+        let mut page = String::from("| operation |");
+        for role in Role::ALL {
+            write!(page, " `{}` |", role.as_str()).unwrap();
+        }
+        page.push_str(" recorded |\n|---|");
+        page.push_str(&"---|".repeat(Role::ALL.len() + 1));
+        page.push('\n');
+        for rule in RULES {
+            let method = rule.bindings.grpc.trim_start_matches('/').trim_start_matches("acb.v1.");
+            write!(page, "| `{method}` |").unwrap();
+            for role in Role::ALL {
+                write!(page, " {} |", cell(role, rule)).unwrap();
+            }
+            let recorded = match rule.audited {
+                Audited::Not => "",
+                Audited::Login | Audited::Change => "intent, outcome",
+                Audited::Read => "what was read",
+            };
+            writeln!(page, " {recorded} |").unwrap();
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_of_permissions_is_current() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/permissions.md");
+        let found = fs::read_to_string(&path).unwrap();
+        let (before, rest) = found.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once(END).unwrap();
+        let page = format!("{before}{BEGIN}{}{END}{after}", table());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, &page).unwrap();
+            return;
+        }
+        assert!(found == page, "docs/permissions.md is out of date: run UPDATE_DOCS=1 cargo test -p acb-hub-core");
+    }
+
+    #[test]
+    fn every_permission_is_needed_by_something_and_held_by_somebody() {
+        for permission in Permission::ALL {
+            let needed = |rule: &Rule| matches!(rule.access, Access::AnyOf(any_of) if any_of.contains(&permission));
+            assert!(RULES.iter().copied().any(needed), "nothing needs {permission:?}");
+            assert!(Role::Admin.allows(permission), "an admin lacks {permission:?}");
+        }
+        for role in Role::ALL {
+            let none = Permission::ALL.into_iter().all(|permission| !role.allows(permission));
+            assert!(!none, "{role:?} may do nothing");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What a hub counts, under the names that operators of the platform were promised.
 
+pub mod audit;
 pub mod contexts;
 pub(crate) mod traffic;
 
@@ -11,7 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::contexts::ContextMetrics;
+use self::{audit::AuditMetrics, contexts::ContextMetrics};
 use crate::fault::{Exhausted, Fault};
 
 /// Seconds: from half a millisecond to half a minute.
@@ -89,6 +90,7 @@ pub struct Metrics {
     sent: Family<AgentLabel, Counter>,
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
+    audit: AuditMetrics,
     lag: Family<Topic, Gauge>,
     queries: Histograms<Query>,
     forgotten: Family<Tenant, Counter>,
@@ -110,6 +112,7 @@ impl Metrics {
         let metrics = Self {
             message_types: ["event", "command", "query", "response"].map(of_type),
             contexts: ContextMetrics::new(tenant.clone()),
+            audit: AuditMetrics::default(),
             tenant,
             registry: Mutex::default(),
             messages,
@@ -139,6 +142,7 @@ impl Metrics {
             registry.register("acb_agent_messages_sent", "Messages accepted from an agent", metrics.sent.clone());
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
+            metrics.audit.register(&mut registry);
             registry.register("acb_kafka_lag", "Records that this replica has not read yet", metrics.lag.clone());
             registry.register("acb_db_query_duration_seconds", "How long queries took", metrics.queries.clone());
             let help = "Messages that the log forgot before anybody had taken them, and that are no dead letters";
@@ -188,6 +192,12 @@ impl Metrics {
     #[must_use]
     pub fn contexts(&self) -> ContextMetrics {
         self.contexts.clone()
+    }
+
+    /// What is counted about the audit trail, in the same scrape.
+    #[must_use]
+    pub fn audit(&self) -> AuditMetrics {
+        self.audit.clone()
     }
 
     /// A message was refused because somebody's limit was reached.

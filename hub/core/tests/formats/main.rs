@@ -1,10 +1,11 @@
-//! Envelopes and records as the first hub of their version wrote them, byte for byte. What is in a log stays there for a week: whoever changes a format unseen makes hubs
+//! Envelopes and audit records as a hub of version 1 wrote them, byte for byte. What is in a log stays there for a week, and the audit for good: whoever changes a format unseen makes hubs
 //! misread it. A new version gets new files here; these stay.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
 use acb_hub_core::{
+    audit::record::{AuditRecord, Phase},
     directory::agent::AgentId,
     messages::{
         envelope::Envelope,
@@ -19,6 +20,8 @@ use uuid::Uuid;
 const ENVELOPE: &str = include_str!("envelope-1.hex");
 const ANSWER: &str = include_str!("envelope-1-answer.hex");
 const LIST: &str = include_str!("envelope-3.hex");
+const AUDIT: &str = include_str!("audit-1.hex");
+const REFUSALS: &str = include_str!("audit-1-refusals.hex");
 const RECORD: &str = include_str!("record-2.hex");
 const RECORD_WITH_LIST: &str = include_str!("record-3.hex");
 
@@ -131,5 +134,57 @@ fn a_time_that_no_date_can_say_is_no_envelope() {
         endless.extend([0x98, 0x01]);
         prost::encoding::encode_varint(micros.cast_unsigned(), &mut endless);
         assert!(Envelope::decode(&endless.into()).unwrap_err().to_string().contains("expires_at"));
+    }
+}
+
+/// A read, with every field that a call has.
+fn read() -> AuditRecord {
+    AuditRecord {
+        call: Uuid::from_u128(1),
+        phase: Phase::Outcome,
+        at: at(1_700_000_000_000_001),
+        replica: "hub-0".to_owned(),
+        operation: "GetContext".to_owned(),
+        agent_id: Some(AgentId(Uuid::from_u128(2))),
+        agent: "scout".to_owned(),
+        key: "k1".to_owned(),
+        object: format!("context {}", Uuid::from_u128(3)),
+        version: 4,
+        bytes: 5,
+        source: "192.0.2.1:4711".to_owned(),
+        outcome: "done".to_owned(),
+        reason: String::new(),
+        correlation_id: "c".to_owned(),
+        count: 0,
+    }
+}
+
+/// A sum, of strangers.
+fn refusals() -> AuditRecord {
+    AuditRecord {
+        call: Uuid::from_u128(6),
+        phase: Phase::Refusals,
+        at: at(1_700_000_000_000_002),
+        replica: "hub-1".to_owned(),
+        operation: "Heartbeat".to_owned(),
+        agent_id: None,
+        agent: String::new(),
+        key: String::new(),
+        object: String::new(),
+        version: 0,
+        bytes: 0,
+        source: "2001:db8::".to_owned(),
+        outcome: "refused".to_owned(),
+        reason: "TOKEN_REQUIRED".to_owned(),
+        correlation_id: String::new(),
+        count: 7,
+    }
+}
+
+#[test]
+fn an_audit_record_of_version_1_is_read_and_written_as_it_was() {
+    for (recorded, record) in [(AUDIT, read()), (REFUSALS, refusals())] {
+        assert_eq!(hex(&record.encode()), hex(&bytes(recorded)));
+        assert_eq!(AuditRecord::decode(&bytes(recorded)).unwrap(), record);
     }
 }

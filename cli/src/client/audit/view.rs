@@ -1,0 +1,48 @@
+//! How a record is shown.
+
+use acb_sdk::{
+    audit_record,
+    v1::{AuditPhase, AuditRecord, LoggedAuditRecord},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+/// The whole of a record, with the bytes that are the leaf. What is exported is this.
+pub(super) fn document(logged: &LoggedAuditRecord) -> Value {
+    let (record, leaf) = (BASE64_STANDARD.encode(&logged.record), BASE64_STANDARD.encode(&logged.leaf_hash));
+    let mut value = json!({"number": logged.number, "record": record, "leafHash": leaf});
+    if let Some(read) = audit_record(&logged.record) {
+        value["says"] = says(&read);
+    }
+    value
+}
+
+/// What the bytes of a record say.
+pub(super) fn says(record: &AuditRecord) -> Value {
+    json!({
+        "at": time(record), "call": id(&record.call), "phase": phase(record), "replica": record.replica,
+        "operation": record.operation, "agent": record.agent, "agentId": id(&record.agent_id), "key": record.key,
+        "object": record.object, "version": record.object_version, "bytes": record.bytes, "source": record.source,
+        "outcome": record.outcome, "reason": record.reason, "correlationId": record.correlation_id, "count": record.count,
+    })
+}
+
+pub(super) fn phase(record: &AuditRecord) -> String {
+    record.phase().as_str_name().trim_start_matches("AUDIT_PHASE_").to_lowercase()
+}
+
+/// Whether something follows, where all goes well.
+pub(super) fn is_beginning(record: &AuditRecord) -> bool {
+    matches!(record.phase(), AuditPhase::Intent | AuditPhase::Begin)
+}
+
+pub(super) fn time(record: &AuditRecord) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(record.at) * 1000).ok();
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+fn id(bytes: &[u8]) -> String {
+    Uuid::from_slice(bytes).map(|id| id.to_string()).unwrap_or_default()
+}

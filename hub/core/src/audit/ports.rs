@@ -1,0 +1,116 @@
+//! The port that keeps the trail: rows in the order of the log, and the tree over them.
+
+use std::time::Duration;
+
+use acb_tlog::tree::{Hash, NodeId, Tree};
+use async_trait::async_trait;
+use bytes::Bytes;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    fault::Fault,
+    log::bus::{Epoch, Offset},
+};
+
+/// Where in the log the tree goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// In which life of the log.
+    pub epoch: Epoch,
+    /// Everything below is in the tree.
+    pub next: Offset,
+}
+
+/// What is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The tree.
+    pub tree: Tree,
+    /// Where it goes on. `None`: nothing was read yet.
+    pub place: Option<Place>,
+}
+
+/// A record that becomes a leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its bytes, as they are in the log.
+    pub record: Bytes,
+    /// What it says, for those who look for it.
+    pub at: OffsetDateTime,
+    /// The name of the agent; empty where there is none.
+    pub agent: String,
+    /// The operation.
+    pub operation: String,
+}
+
+/// What is added at one time.
+#[derive(Clone, Debug)]
+pub struct Growth {
+    /// The tree's size before it.
+    pub first: u64,
+    /// One record at least.
+    pub leaves: Vec<Leaf>,
+    /// The nodes that are complete with them.
+    pub nodes: Vec<(NodeId, Hash)>,
+    /// Where the tree goes on after it.
+    pub place: Place,
+}
+
+/// A checkpoint that was signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    /// The size of the tree.
+    pub size: u64,
+    /// The key that signed it, as a C2SP verifier key.
+    pub verifier: String,
+    /// The signed note.
+    pub note: String,
+    /// When it was signed.
+    pub at: OffsetDateTime,
+}
+
+/// Which records; what is not said is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// At this time or later.
+    pub since: Option<OffsetDateTime>,
+    /// Before this time.
+    pub until: Option<OffsetDateTime>,
+    /// Of this agent.
+    pub agent: Option<String>,
+    /// Of this operation.
+    pub operation: Option<String>,
+}
+
+/// A record that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRecord {
+    /// The number of its leaf.
+    pub number: u64,
+    /// Its bytes.
+    pub record: Bytes,
+    /// The hash that the tree has for it. `None`: the tree has no such leaf.
+    pub leaf: Option<Hash>,
+}
+
+/// Keeps the trail. What is there is never changed.
+#[async_trait]
+pub trait AuditStore: Send + Sync + 'static {
+    /// Whether this holder builds the tree from now on for so long: where nobody else does.
+    async fn hold_sink(&self, holder: Uuid, life: Duration) -> Result<bool, Fault>;
+    /// What is kept now.
+    async fn head(&self) -> Result<Head, Fault>;
+    /// Adds records and their nodes, together. False where the tree has grown from that size already: nothing is added then.
+    async fn grow(&self, growth: &Growth) -> Result<bool, Fault>;
+    /// Keeps a checkpoint, if there is none of that size.
+    async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Fault>;
+    /// The latest checkpoint.
+    async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Fault>;
+    /// Every key that signed one.
+    async fn verifiers(&self) -> Result<Vec<String>, Fault>;
+    /// The hashes of these nodes, in their order. `None` where one of them is not there.
+    async fn nodes(&self, ids: &[NodeId]) -> Result<Option<Vec<Hash>>, Fault>;
+    /// The records that match, from this number on, by number: at most `limit`.
+    async fn records(&self, filter: &AuditFilter, from: u64, limit: usize) -> Result<Vec<KeptRecord>, Fault>;
+}

@@ -1,0 +1,316 @@
+//! The sink: makes rows of the log of audit records, in its order, a tree over them, and checkpoints of the tree. One replica does it at a time; where
+//! two think that they do, the store lets one of them grow the tree from one size.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use acb_tlog::{
+    checkpoint::Checkpoint,
+    note::Signing,
+    tree::{Tree, leaf_hash},
+};
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use uuid::Uuid;
+
+use super::{
+    ports::{AuditStore, Growth, Leaf, Place, SignedCheckpoint},
+    record::{AuditRecord, Phase},
+};
+use crate::{
+    fault::Fault,
+    kit::clock::{now, truncated},
+    log::{
+        bus::{Batch, Bounds, Bus, Logged, Record, TopicName},
+        follower::{Followed, Follower},
+    },
+    metrics::audit::AuditMetrics,
+};
+
+/// Says that a record of the log is a checkpoint of what is before it, and no leaf.
+const CHECKPOINT: &str = "acb-checkpoint";
+
+/// What is added to the tree at one time at most, beyond the first record.
+const LEAVES: usize = 500;
+const BYTES: usize = 4 * 1024 * 1024;
+
+/// Times of the sink.
+#[derive(Clone, Copy, Debug)]
+pub struct SinkTimes {
+    /// How often it says that it lives, and others ask whether one does.
+    pub hold_every: Duration,
+    /// How long nobody else begins after it said so.
+    pub hold_for: Duration,
+    /// How often a tree that has grown is signed.
+    pub sign_every: Duration,
+    /// How long a log must end before what was read of it until that is believed: who leads it anew may say too early an end.
+    pub cut_after: Duration,
+}
+
+impl Default for SinkTimes {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { hold_every: seconds(5), hold_for: seconds(15), sign_every: seconds(60), cut_after: seconds(30) }
+    }
+}
+
+/// The key that signs now, where there is one.
+pub type SigningKey = Arc<dyn Fn() -> Option<Signing> + Send + Sync>;
+
+/// The sink of one replica.
+pub struct Sink {
+    bus: Arc<dyn Bus>,
+    topic: TopicName,
+    store: Arc<dyn AuditStore>,
+    key: SigningKey,
+    replica: String,
+    metrics: AuditMetrics,
+    times: SinkTimes,
+    holder: Uuid,
+    /// Since when the log seems to end before what was read of it.
+    short_since: Option<Instant>,
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// What the tree has, and where it goes on.
+struct Growing {
+    tree: Tree,
+    place: Place,
+    /// The size that was signed last, and when it may be signed again.
+    signed: u64,
+    sign_at: Instant,
+}
+
+impl Sink {
+    /// Of this replica.
+    #[must_use]
+    pub fn new(
+        bus: Arc<dyn Bus>,
+        store: Arc<dyn AuditStore>,
+        key: SigningKey,
+        (tenant, replica): (&str, &str),
+        metrics: AuditMetrics,
+        times: SinkTimes,
+    ) -> Self {
+        let topic = TopicName::system(tenant, "audit");
+        Self { bus, topic, store, key, replica: replica.to_owned(), metrics, times, holder: Uuid::new_v4(), short_since: None }
+    }
+
+    /// Builds the tree whenever nobody else does, for as long as it is polled.
+    pub async fn run(mut self) {
+        loop {
+            if let Err(fault) = self.turn().await {
+                tracing::warn!(topic = %self.topic, %fault, "the audit trail waits");
+            }
+            self.metrics.lag(0);
+            self.metrics.size(0);
+            sleep(self.times.hold_every).await;
+        }
+    }
+
+    async fn holds(&self) -> Result<bool, Fault> {
+        self.store.hold_sink(self.holder, self.times.hold_for).await
+    }
+
+    /// Builds it until somebody else does, or the log is another one.
+    async fn turn(&mut self) -> Result<(), Fault> {
+        if !self.holds().await? {
+            return Ok(());
+        }
+        let Some(mut growing) = self.begin().await? else { return Ok(()) };
+        let Place { epoch, next } = growing.place;
+        let mut follower = Follower::new(self.bus.clone(), self.topic.clone(), epoch, vec![next]);
+        let mut hold = interval(self.times.hold_every);
+        hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                followed = follower.next() => match followed {
+                    Followed::Batch(batch) if batch.partition == 0 => {
+                        if !self.take(&mut growing, batch).await? {
+                            return Ok(());
+                        }
+                    }
+                    // It has one partition: no record is in another.
+                    Followed::Batch(_) | Followed::Grown(_) => {}
+                    Followed::MadeAnew | Followed::Gone(_) => return Ok(()),
+                },
+                _ = hold.tick() => {
+                    if !self.holds().await? {
+                        return Ok(());
+                    }
+                    let bounds = self.bus.bounds(&self.topic).await?;
+                    self.metrics.lag(Bounds::unread(&bounds.into_iter().map(Ok).collect::<Vec<_>>(), [growing.place.next].into_iter()));
+                    self.metrics.size(growing.tree.size());
+                }
+                () = tokio::time::sleep_until(growing.sign_at), if growing.tree.size() > growing.signed => {
+                    growing.sign_at = Instant::now() + self.times.sign_every;
+                    self.sign(&mut growing).await?;
+                }
+            }
+        }
+    }
+
+    /// Where it goes on. `None` where that is not known for a while.
+    async fn begin(&mut self) -> Result<Option<Growing>, Fault> {
+        let head = self.store.head().await?;
+        let info = self.bus.topic(&self.topic).await?;
+        let bounds = self.bus.bounds(&self.topic).await?;
+        let Some(bounds) = bounds.first() else { return Ok(None) };
+        let signed = self.store.checkpoint().await?;
+        let since = signed.as_ref().map(|signed| OffsetDateTime::now_utc() - signed.at);
+        let wait = since.and_then(|since| self.times.sign_every.checked_sub(since.try_into().ok()?)).unwrap_or_default();
+        let from = |place| Growing {
+            tree: head.tree.clone(),
+            place,
+            signed: signed.as_ref().map_or(0, |signed| signed.size),
+            sign_at: Instant::now() + wait,
+        };
+        let (epoch, first) = (info.epoch, Place { epoch: info.epoch, next: bounds.first });
+        let (mut growing, missing) = match head.place {
+            // What was before the first record that anybody could read is no one's loss but where there was something.
+            None if bounds.first == 0 => (from(first), None),
+            None => {
+                (from(first), Some(format!("records 0 to {} of the log: they were gone before they were read", bounds.first - 1)))
+            }
+            Some(place) if place.epoch != epoch => {
+                (from(first), Some(format!("what the log had from record {} on: it was made anew", place.next)))
+            }
+            Some(place) if bounds.next < place.next => {
+                let since = *self.short_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < self.times.cut_after {
+                    return Ok(None);
+                }
+                let (was, is) = (place.next, bounds.next);
+                (
+                    from(Place { epoch, next: is }),
+                    Some(format!("records of the log before {is}: it had {was}, and was cut short")),
+                )
+            }
+            // What of it is gone shows itself with the first record that is there.
+            Some(place) => (from(place), None),
+        };
+        self.short_since = None;
+        let Some(missing) = missing else { return Ok(Some(growing)) };
+        let place = growing.place;
+        let gap = self.gap(&missing);
+        Ok(self.grow(&mut growing, vec![gap], place).await?.then_some(growing))
+    }
+
+    /// Makes leaves of what comes. False where somebody else has grown the tree.
+    async fn take(&self, growing: &mut Growing, batch: Batch) -> Result<bool, Fault> {
+        let (epoch, mut leaves, mut bytes) = (growing.place.epoch, Vec::new(), 0);
+        let mut next = growing.place.next;
+        for logged in batch.records {
+            if logged.offset < next {
+                continue;
+            }
+            if logged.offset > next {
+                leaves.push(
+                    self.gap(&format!(
+                        "records {next} to {} of the log: they were gone before they were read",
+                        logged.offset - 1
+                    )),
+                );
+            }
+            next = logged.offset + 1;
+            if let Some(leaf) = leaf(&logged) {
+                bytes += leaf.record.len();
+                leaves.push(leaf);
+            }
+            if leaves.len() >= LEAVES || bytes >= BYTES {
+                bytes = 0;
+                if !self.grow(growing, std::mem::take(&mut leaves), Place { epoch, next }).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        if !leaves.is_empty() && !self.grow(growing, leaves, Place { epoch, next }).await? {
+            return Ok(false);
+        }
+        growing.place.next = next.max(growing.place.next);
+        Ok(true)
+    }
+
+    async fn grow(&self, growing: &mut Growing, leaves: Vec<Leaf>, place: Place) -> Result<bool, Fault> {
+        let (first, mut tree, mut nodes) = (growing.tree.size(), growing.tree.clone(), Vec::with_capacity(2 * leaves.len()));
+        for leaf in &leaves {
+            nodes.extend(tree.push(leaf_hash(&leaf.record)));
+        }
+        let growth = Growth { first, leaves, nodes, place };
+        if !self.store.grow(&growth).await? {
+            tracing::info!(topic = %self.topic, first, "another replica builds the audit trail");
+            return Ok(false);
+        }
+        (growing.tree, growing.place) = (tree, place);
+        self.metrics.size(growing.tree.size());
+        Ok(true)
+    }
+
+    /// The leaf that says that something is missing.
+    fn gap(&self, missing: &str) -> Leaf {
+        tracing::error!(topic = %self.topic, missing, "the audit trail has a gap");
+        self.metrics.gap();
+        let record = AuditRecord {
+            call: Uuid::now_v7(),
+            phase: Phase::Gap,
+            at: now(),
+            replica: self.replica.clone(),
+            operation: String::new(),
+            agent_id: None,
+            agent: String::new(),
+            key: String::new(),
+            object: missing.to_owned(),
+            version: 0,
+            bytes: 0,
+            source: String::new(),
+            outcome: "missing".to_owned(),
+            reason: String::new(),
+            correlation_id: String::new(),
+            count: 0,
+        };
+        Leaf { record: record.encode(), at: record.at, agent: String::new(), operation: String::new() }
+    }
+
+    /// Signs the tree as it is now, keeps that, and tells the log.
+    async fn sign(&self, growing: &mut Growing) -> Result<(), Fault> {
+        let Some(key) = (self.key)() else {
+            tracing::warn!("the audit trail is not signed: the Secret of the hub's keys has no audit.key");
+            return Ok(());
+        };
+        let (size, root) = (growing.tree.size(), growing.tree.root());
+        let note = Checkpoint { origin: key.verifier().name().to_owned(), size, root }.sign(&key);
+        let checkpoint = SignedCheckpoint { size, verifier: key.verifier().to_string(), note: note.clone(), at: now() };
+        self.store.keep_checkpoint(&checkpoint).await?;
+        growing.signed = size;
+        let record = Record { key: None, headers: vec![(CHECKPOINT.to_owned(), Bytes::new())], value: Some(note.into()) };
+        let appended = async { self.bus.append(&self.topic, 0, record).await?.await };
+        if let Err(error) = appended.await {
+            // The next one is of a larger tree, which says all that this one did.
+            tracing::warn!(topic = %self.topic, %error, "a checkpoint of the audit trail is not in the log");
+        }
+        Ok(())
+    }
+}
+
+/// The leaf of a record. `None`: it is none.
+fn leaf(logged: &Logged) -> Option<Leaf> {
+    if logged.record.headers.iter().any(|(name, _)| name == CHECKPOINT) {
+        return None;
+    }
+    let record = logged.record.value.clone()?;
+    let log_time = truncated(logged.log_time);
+    // Also what this version can't read is a leaf: it must not be possible to hide something by writing it wrongly.
+    let (at, agent, operation) = match AuditRecord::decode(&record) {
+        Ok(read) => (read.at, read.agent, read.operation),
+        Err(_) => (log_time, String::new(), String::new()),
+    };
+    // PostgreSQL takes no NUL, and a date of its own range.
+    let text = |text: String| text.replace('\0', "");
+    let at = if (1970..=9999).contains(&at.year()) { at } else { log_time };
+    Some(Leaf { record, at, agent: text(agent), operation: text(operation) })
+}

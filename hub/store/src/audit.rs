@@ -1,0 +1,205 @@
+//! The audit trail.
+
+use std::time::Duration;
+
+use acb_hub_core::{
+    audit::ports::{AuditFilter, AuditStore, Growth, Head, KeptRecord, Place, SignedCheckpoint},
+    fault::{Code, Fault},
+};
+use acb_hub_pool::Timestamp;
+use acb_tlog::tree::{Hash, NodeId, Tree, subtrees};
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::{Postgres, QueryBuilder, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    PgStore,
+    number::{from_epoch, signed, unsigned},
+};
+
+/// What a row that is there already means.
+const UNIQUE_VIOLATION: &str = "23505";
+
+fn is_taken(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == UNIQUE_VIOLATION))
+}
+
+#[async_trait]
+impl AuditStore for PgStore {
+    async fn hold_sink(&self, holder: Uuid, life: Duration) -> Result<bool, Fault> {
+        let query = self.timer.start("audit.hold");
+        let held = sqlx::query(
+            "INSERT INTO acb.audit_sink AS s (tenant_id, holder, until)
+             VALUES (acb.current_tenant(), $1, clock_timestamp() + make_interval(secs => $2))
+             ON CONFLICT (tenant_id) DO UPDATE SET holder = excluded.holder, until = excluded.until
+             WHERE s.holder = excluded.holder OR s.until < clock_timestamp()",
+        )
+        .bind(holder)
+        .bind(life.as_secs_f64())
+        .execute(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        Ok(held.rows_affected() == 1)
+    }
+
+    async fn head(&self) -> Result<Head, Fault> {
+        let query = self.timer.start("audit.head");
+        let row: Option<(i64, i64, i64)> =
+            sqlx::query_as("SELECT size, epoch, next_offset FROM acb.audit_growth ORDER BY first DESC LIMIT 1")
+                .fetch_optional(self.pool())
+                .await
+                .map_err(|error| query.fault(error))?;
+        let Some((size, epoch, next)) = row else { return Ok(Head { tree: Tree::default(), place: None }) };
+        let size = unsigned(size);
+        let hashes = self.nodes(&subtrees(size)).await?;
+        let tree = hashes.and_then(|hashes| Tree::resume(size, hashes)).ok_or_else(|| {
+            Fault::new(Code::DataLoss, "AUDIT_TREE_DAMAGED", "nodes of the audit trail's tree are missing: somebody removed them")
+        })?;
+        Ok(Head { tree, place: Some(Place { epoch: epoch.cast_unsigned(), next: unsigned(next) }) })
+    }
+
+    async fn grow(&self, growth: &Growth) -> Result<bool, Fault> {
+        let query = self.timer.start("audit.grow");
+        let failed = |error| query.fault(error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        // First: it is what two that write at once meet at.
+        let size = growth.first + growth.leaves.len() as u64;
+        let grown = sqlx::query(
+            "INSERT INTO acb.audit_growth (tenant_id, first, size, epoch, next_offset) VALUES (acb.current_tenant(), $1, $2, $3, $4)",
+        )
+        .bind(signed(growth.first))
+        .bind(signed(size))
+        .bind(from_epoch(growth.place.epoch))
+        .bind(signed(growth.place.next))
+        .execute(&mut *transaction)
+        .await;
+        match grown {
+            Err(error) if is_taken(&error) => return Ok(false),
+            grown => grown.map_err(failed)?,
+        };
+        let mut insert =
+            QueryBuilder::<Postgres>::new("INSERT INTO acb.audit_record (tenant_id, number, record, at, agent, operation) ");
+        insert.push_values((growth.first..).zip(&growth.leaves), |mut row, (number, leaf)| {
+            row.push("acb.current_tenant()")
+                .push_bind(signed(number))
+                .push_bind(&leaf.record[..])
+                .push_bind(leaf.at)
+                .push_bind(&leaf.agent)
+                .push_bind(&leaf.operation);
+        });
+        match insert.build().execute(&mut *transaction).await {
+            // Of a growth that somebody removed.
+            Err(error) if is_taken(&error) => return Err(damaged()),
+            inserted => inserted.map_err(failed)?,
+        };
+        let (levels, (indexes, hashes)): (Vec<i16>, (Vec<i64>, Vec<&[u8]>)) =
+            growth.nodes.iter().map(|(id, hash)| (i16::from(id.level), (signed(id.index), &hash[..]))).unzip();
+        let nodes = sqlx::query(
+            "INSERT INTO acb.audit_node (tenant_id, level, index, hash)
+             SELECT acb.current_tenant(), * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[])",
+        )
+        .bind(levels)
+        .bind(indexes)
+        .bind(hashes)
+        .execute(&mut *transaction)
+        .await;
+        match nodes {
+            Err(error) if is_taken(&error) => return Err(damaged()),
+            nodes => nodes.map_err(failed)?,
+        };
+        transaction.commit().await.map_err(failed)?;
+        Ok(true)
+    }
+
+    async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Fault> {
+        let query = self.timer.start("audit.keep_checkpoint");
+        sqlx::query(
+            "INSERT INTO acb.audit_checkpoint (tenant_id, size, verifier, note, at) VALUES (acb.current_tenant(), $1, $2, $3, $4)
+             ON CONFLICT (tenant_id, size) DO NOTHING",
+        )
+        .bind(signed(checkpoint.size))
+        .bind(&checkpoint.verifier)
+        .bind(&checkpoint.note)
+        .bind(checkpoint.at)
+        .execute(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Fault> {
+        let query = self.timer.start("audit.checkpoint");
+        let row: Option<(i64, String, String, Timestamp)> =
+            sqlx::query_as("SELECT size, verifier, note, at FROM acb.audit_checkpoint ORDER BY size DESC LIMIT 1")
+                .fetch_optional(self.pool())
+                .await
+                .map_err(|error| query.fault(error))?;
+        Ok(row.map(|(size, verifier, note, at)| SignedCheckpoint { size: unsigned(size), verifier, note, at: at.into() }))
+    }
+
+    async fn verifiers(&self) -> Result<Vec<String>, Fault> {
+        let query = self.timer.start("audit.verifiers");
+        sqlx::query_scalar("SELECT verifier FROM acb.audit_checkpoint GROUP BY verifier ORDER BY max(size) DESC LIMIT 100")
+            .fetch_all(self.pool())
+            .await
+            .map_err(|error| query.fault(error))
+    }
+
+    async fn nodes(&self, ids: &[NodeId]) -> Result<Option<Vec<Hash>>, Fault> {
+        let query = self.timer.start("audit.nodes");
+        let (levels, indexes): (Vec<i16>, Vec<i64>) = ids.iter().map(|id| (i16::from(id.level), signed(id.index))).unzip();
+        let rows: Vec<Option<Vec<u8>>> = sqlx::query_scalar(
+            "SELECT n.hash FROM unnest($1::smallint[], $2::bigint[]) WITH ORDINALITY AS w (level, index, place)
+             LEFT JOIN acb.audit_node AS n ON n.level = w.level AND n.index = w.index ORDER BY w.place",
+        )
+        .bind(levels)
+        .bind(indexes)
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        Ok(rows.into_iter().map(|hash| hash?.try_into().ok()).collect())
+    }
+
+    async fn records(&self, filter: &AuditFilter, from: u64, limit: usize) -> Result<Vec<KeptRecord>, Fault> {
+        let query = self.timer.start("audit.list");
+        let failed = |error| query.fault(error);
+        let mut select = QueryBuilder::<Postgres>::new(
+            "SELECT r.number, r.record, n.hash FROM acb.audit_record AS r
+             LEFT JOIN acb.audit_node AS n ON n.level = 0 AND n.index = r.number WHERE r.number >= ",
+        );
+        select.push_bind(signed(from));
+        if let Some(since) = filter.since {
+            select.push(" AND r.at >= ").push_bind(since);
+        }
+        if let Some(until) = filter.until {
+            select.push(" AND r.at < ").push_bind(until);
+        }
+        if let Some(agent) = &filter.agent {
+            select.push(" AND r.agent = ").push_bind(agent);
+        }
+        if let Some(operation) = &filter.operation {
+            select.push(" AND r.operation = ").push_bind(operation);
+        }
+        select.push(" ORDER BY r.number LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = select.build().fetch_all(self.pool()).await.map_err(failed)?;
+        rows.iter().map(|row| kept(row).map_err(failed)).collect()
+    }
+}
+
+fn kept(row: &PgRow) -> Result<KeptRecord, sqlx::Error> {
+    let (record, leaf): (&[u8], Option<&[u8]>) = (row.try_get("record")?, row.try_get("hash")?);
+    Ok(KeptRecord {
+        number: unsigned(row.try_get("number")?),
+        record: Bytes::copy_from_slice(record),
+        leaf: leaf.and_then(|leaf| leaf.try_into().ok()),
+    })
+}
+
+fn damaged() -> Fault {
+    Fault::new(
+        Code::DataLoss,
+        "AUDIT_TREE_DAMAGED",
+        "rows of the audit trail are there that it did not grow by: somebody changed it",
+    )
+}

@@ -1,0 +1,115 @@
+//! Sinks that end, that are two at once, and a log or a database that went back.
+
+use acb_hub_core::audit::{
+    ports::{AuditStore as _, Growth, Leaf, Place},
+    record::{AuditRecord, Phase},
+};
+use acb_tlog::tree::leaf_hash;
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+use crate::world::{World, objects, root};
+
+#[tokio::test]
+async fn of_several_replicas_one_builds_and_another_goes_on_where_it_ends() {
+    let world = World::new().await;
+    let mut sinks: Vec<_> = ["hub-0", "hub-1", "hub-2"].into_iter().map(|replica| world.sink(replica)).collect();
+    let mut logged = 0;
+    while let Some(sink) = sinks.pop() {
+        world.log(logged..logged + 20).await;
+        logged += 20;
+        world.grown(logged).await;
+        // Perhaps the one that builds, and in the midst of it.
+        drop(sink);
+    }
+    let _last = world.sink("hub-3");
+    world.log(logged..logged + 20).await;
+    let kept = world.grown(logged + 20).await;
+    assert_eq!(objects(&kept), (0..logged + 20).map(|number| format!("number {number}")).collect::<Vec<_>>());
+    assert_eq!(world.signed(logged + 20).await.root, root(&kept));
+}
+
+#[tokio::test]
+async fn two_that_write_at_once_make_one_tree() {
+    let world = World::new().await;
+    let growth = |text: &'static str| {
+        let mut tree = acb_tlog::tree::Tree::default();
+        let record = Bytes::from_static(text.as_bytes());
+        let nodes = tree.push(leaf_hash(&record));
+        let leaf = Leaf { record, at: OffsetDateTime::UNIX_EPOCH, agent: String::new(), operation: String::new() };
+        Growth { first: 0, leaves: vec![leaf], nodes, place: Place { epoch: 1, next: 1 } }
+    };
+    let (one, other) = (growth("one"), growth("other"));
+    let (one, other) = tokio::join!(world.store.grow(&one), world.store.grow(&other));
+    let grown = [one.unwrap(), other.unwrap()];
+    assert_eq!(grown.iter().filter(|grown| **grown).count(), 1, "{grown:?}");
+    assert_eq!(root(&world.kept().await), world.store.head().await.unwrap().tree.root());
+}
+
+#[tokio::test]
+async fn a_database_that_went_back_has_the_same_tree_again() {
+    let world = World::new().await;
+    let sink = world.sink("hub-0");
+    world.log(0..8).await;
+    world.grown(8).await;
+    let before = world.signed(8).await;
+    drop(sink);
+    // As a restore does: the rows of what came last are not there.
+    world.sql("DELETE FROM acb.audit_growth WHERE tenant_id = $1").await;
+    world.sql("DELETE FROM acb.audit_checkpoint WHERE tenant_id = $1").await;
+    world.sql("DELETE FROM acb.audit_node WHERE tenant_id = $1").await;
+    assert_eq!(world.sql("DELETE FROM acb.audit_record WHERE tenant_id = $1").await, 8);
+    let _sink = world.sink("hub-1");
+    let kept = world.grown(8).await;
+    assert_eq!(objects(&kept), (0..8).map(|number| format!("number {number}")).collect::<Vec<_>>());
+    assert_eq!((before.root, before.size), (root(&kept), 8), "what was signed before is still true");
+}
+
+#[tokio::test]
+async fn what_the_log_has_no_more_is_a_gap_that_is_told() {
+    let world = World::new().await;
+    let sink = world.sink("hub-0");
+    world.log(0..3).await;
+    world.grown(3).await;
+    world.signed(3).await;
+    drop(sink);
+    world.log(3..6).await;
+    // Retention took what nobody had read.
+    let remove = r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" < 6"#;
+    world.sql(remove).await;
+    world.sql("UPDATE acb.bus_partition SET first_offset = 6 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
+    let _sink = world.sink("hub-1");
+    world.log(6..7).await;
+    world.until(|| async { objects(&world.kept().await).last().is_some_and(|last| last == "number 6") }).await;
+    let kept = world.kept().await;
+    let gap = AuditRecord::decode(&kept[3].record).unwrap();
+    assert_eq!(gap.phase, Phase::Gap);
+    assert!(gap.object.starts_with("records ") && gap.object.contains("gone before they were read"), "{gap:?}");
+    assert!(world.metrics.render().contains("acb_audit_gaps_total 1"));
+    assert_eq!(world.signed(kept.len() as u64).await.root, root(&kept), "the gap is signed with the rest");
+}
+
+#[tokio::test]
+async fn a_log_that_was_made_anew_or_cut_short_is_a_gap_that_is_told() {
+    let world = World::new().await;
+    let sink = world.sink("hub-0");
+    world.log(0..3).await;
+    world.grown(3).await;
+    world.signed(3).await;
+    drop(sink);
+    world.sql("DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
+    world
+        .sql("UPDATE acb.bus_partition SET next_offset = 0, first_offset = 0 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'")
+        .await;
+    let sink = world.sink("hub-1");
+    let kept = world.grown(4).await;
+    assert!(objects(&kept)[3].contains("was cut short"), "{:?}", objects(&kept));
+    world.log(10..11).await;
+    let kept = world.grown(5).await;
+    assert_eq!(objects(&kept)[4], "number 10");
+
+    world.sql("UPDATE acb.bus_topic SET epoch = epoch + 1 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
+    drop(sink);
+    let _sink = world.sink("hub-2");
+    world.until(|| async { objects(&world.kept().await).iter().any(|object| object.contains("made anew")) }).await;
+}

@@ -1,0 +1,158 @@
+//! A tenant with a log of audit records, and sinks that build its tree.
+
+use std::{sync::Arc, time::Duration};
+
+use acb_hub_bus::PostgresBus;
+use acb_hub_core::{
+    audit::{
+        ports::{AuditFilter, AuditStore as _, KeptRecord},
+        reading::AuditTrail,
+        record::{AuditRecord, Phase},
+        sink::{Sink, SinkTimes},
+    },
+    kit::supervisor::Supervisor,
+    log::bus::{Bus, Record, TopicName},
+    metrics::Metrics,
+};
+use acb_hub_store::PgStore;
+use acb_testbed::{Postgres, TestTenant};
+use acb_tlog::{
+    checkpoint::Checkpoint,
+    note::Signing,
+    tree::{Tree, leaf_hash},
+};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use uuid::Uuid;
+
+pub(crate) struct World {
+    pub(crate) tenant: TestTenant,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) store: Arc<PgStore>,
+    pub(crate) trail: AuditTrail,
+    pub(crate) topic: TopicName,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Ends a sink when it is dropped.
+pub(crate) struct Running(JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(crate) fn signing() -> Signing {
+    // The second half of the key's PKCS#8 form is what makes it: 32 bytes.
+    let pem = format!("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEB{}\n-----END PRIVATE KEY-----\n", "AQEB".repeat(10));
+    Signing::new("acb.dev/audit/test", acb_hub_core::door::keyring::signing_key("audit.key", &pem).unwrap()).unwrap()
+}
+
+pub(crate) const TIMES: SinkTimes = SinkTimes {
+    hold_every: Duration::from_millis(50),
+    hold_for: Duration::from_millis(500),
+    sign_every: Duration::from_millis(100),
+    cut_after: Duration::from_millis(300),
+};
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let store = Arc::new(PgStore::new(tenant.connect_options()));
+        let bus = PostgresBus::connect(tenant.id_bytes().try_into().unwrap(), store.pool().clone(), &Supervisor::default());
+        let topic = TopicName::system(tenant.name(), "audit");
+        let trail = AuditTrail::new(store.clone());
+        Self { bus: Arc::new(bus), trail, store, topic, metrics: Arc::new(Metrics::new(tenant.name())), tenant }
+    }
+
+    /// A replica that may build the tree.
+    pub(crate) fn sink(&self, replica: &str) -> Running {
+        let key = Arc::new(|| Some(signing()));
+        let metrics = self.metrics.audit();
+        let sink = Sink::new(self.bus.clone(), self.store.clone(), key, (self.tenant.name(), replica), metrics, TIMES);
+        Running(tokio::spawn(sink.run()))
+    }
+
+    /// Logs so many records, the first with this number.
+    pub(crate) async fn log(&self, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            let record = Record { key: None, headers: Vec::new(), value: Some(record(number).encode()) };
+            self.bus.append(&self.topic, 0, record).await.unwrap().await.unwrap();
+        }
+    }
+
+    pub(crate) async fn kept(&self) -> Vec<KeptRecord> {
+        self.store.records(&AuditFilter::default(), 0, 10_000).await.unwrap()
+    }
+
+    /// Waits until the tree has so many records.
+    pub(crate) async fn grown(&self, size: u64) -> Vec<KeptRecord> {
+        self.until(|| async { self.kept().await.len() as u64 >= size }).await;
+        let kept = self.kept().await;
+        assert_eq!(kept.len() as u64, size, "{kept:?}");
+        kept
+    }
+
+    /// Waits until the tree of this size is signed.
+    pub(crate) async fn signed(&self, size: u64) -> Checkpoint {
+        self.until(|| async { self.store.checkpoint().await.unwrap().is_some_and(|signed| signed.size >= size) }).await;
+        let note = self.store.checkpoint().await.unwrap().unwrap().note;
+        Checkpoint::open(&note, &[signing().verifier().clone()]).unwrap()
+    }
+
+    pub(crate) async fn until<F: Future<Output = bool>>(&self, wanted: impl Fn() -> F) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !wanted().await {
+            assert!(Instant::now() < deadline, "{:?}", self.kept().await);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// As who owns the tables.
+    pub(crate) async fn sql(&self, sql: &'static str) -> u64 {
+        let mut superuser: PgConnection = Postgres::shared().await.superuser().await;
+        sqlx::query("SET session_replication_role = replica").execute(&mut superuser).await.unwrap();
+        sqlx::query(sql).bind(self.tenant.id_bytes()).execute(&mut superuser).await.unwrap().rows_affected()
+    }
+}
+
+pub(crate) fn record(number: u64) -> AuditRecord {
+    AuditRecord {
+        call: Uuid::from_u128(number.into()),
+        phase: Phase::Outcome,
+        at: OffsetDateTime::UNIX_EPOCH + Duration::from_secs(number),
+        replica: "hub-0".to_owned(),
+        operation: if number.is_multiple_of(2) { "GetContext" } else { "ListContexts" }.to_owned(),
+        agent_id: None,
+        agent: if number.is_multiple_of(3) { "alice" } else { "bob" }.to_owned(),
+        key: String::new(),
+        object: format!("number {number}"),
+        version: 0,
+        bytes: 0,
+        source: String::new(),
+        outcome: "done".to_owned(),
+        reason: String::new(),
+        correlation_id: String::new(),
+        count: 0,
+    }
+}
+
+/// What the records say that they are about.
+pub(crate) fn objects(kept: &[KeptRecord]) -> Vec<String> {
+    kept.iter().map(|kept| AuditRecord::decode(&kept.record).unwrap().object).collect()
+}
+
+/// The root over records.
+pub(crate) fn root(kept: &[KeptRecord]) -> [u8; 32] {
+    let mut tree = Tree::default();
+    for kept in kept {
+        assert_eq!((kept.number, kept.leaf), (tree.size(), Some(leaf_hash(&kept.record))));
+        tree.push(leaf_hash(&kept.record));
+    }
+    tree.root()
+}

@@ -1,0 +1,201 @@
+//! The audit trail in the log: what is there before a call is carried out or answered, and that nothing is where it can't be.
+
+use std::time::Duration;
+
+use acb_hub_core::audit::record::{AuditRecord, Phase};
+use acb_proto::v1::{
+    CreateContextRequest, GetContextRequest, HeartbeatRequest, ListAuditRecordsRequest, SubscribeRequest,
+    audit_service_client::AuditServiceClient, context_service_client::ContextServiceClient,
+};
+use acb_testbed::{Postgres, TestAgent};
+use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
+
+use crate::hub::{Hub, reason, with};
+
+/// What the log has now, of the calls of these operations.
+pub async fn logged(hub: &Hub, operations: &[&str]) -> Vec<AuditRecord> {
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let values: Vec<Vec<u8>> = sqlx::query_scalar(
+        r#"SELECT value FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' ORDER BY "offset""#,
+    )
+    .bind(hub.tenant.id_bytes())
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap();
+    let records = values.iter().filter_map(|value| AuditRecord::decode(value).ok());
+    records.filter(|record| operations.contains(&record.operation.as_str())).collect()
+}
+
+/// Waits until the log has so many.
+async fn logged_so_many(hub: &Hub, operations: &[&str], count: usize) -> Vec<AuditRecord> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let records = logged(hub, operations).await;
+        if records.len() >= count {
+            return records;
+        }
+        assert!(Instant::now() < deadline, "{records:?}\n{}", hub.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// An agent that shares notes, and its token.
+pub async fn alice(hub: &Hub) -> (TestAgent, String) {
+    hub.tenant.context_type("notes", 1).await;
+    let mut row = hub.tenant.agent_row("alice");
+    row.publishes = vec!["notes".to_owned()];
+    row.subscribes = vec!["notes".to_owned()];
+    let agent = hub.tenant.project(&row).await;
+    let token = hub.exchange(&agent.api_key).await.unwrap().access_token;
+    (agent, token)
+}
+
+pub fn note() -> CreateContextRequest {
+    CreateContextRequest { r#type: "notes".to_owned(), payload: "12345".into(), ..CreateContextRequest::default() }
+}
+
+pub fn contexts(hub: &Hub) -> ContextServiceClient<Channel> {
+    ContextServiceClient::new(hub.channel())
+}
+
+#[tokio::test]
+async fn a_change_has_its_intent_and_its_outcome_in_the_log() {
+    let hub = Hub::start().await;
+    let (alice, token) = alice(&hub).await;
+    let mut create = with(&token, note());
+    create.metadata_mut().insert("x-correlation-id", "case-7".parse().unwrap());
+    let id = contexts(&hub).create_context(create).await.unwrap().into_inner().id;
+    assert_eq!(logged(&hub, &["CreateContext"]).await[0].phase, Phase::Intent, "before it is answered");
+    let records = logged_so_many(&hub, &["CreateContext"], 2).await;
+    let [intent, outcome] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((intent.phase, outcome.phase), (Phase::Intent, Phase::Outcome));
+    assert_eq!((intent.call, intent.outcome.as_str()), (outcome.call, ""));
+    for record in [intent, outcome] {
+        assert_eq!((record.agent_id.unwrap().0, record.agent.as_str()), (alice.id, "alice"));
+        assert_eq!((record.key.as_str(), record.replica.as_str()), (alice.api_key.split('_').nth(1).unwrap(), "hub-0"));
+        assert!(record.source.starts_with("127.0.0.1:") && record.correlation_id == "case-7", "{record:?}");
+    }
+    assert_eq!((&outcome.object, outcome.version, outcome.bytes), (&format!("context {id}"), 1, 5));
+    assert_eq!((outcome.outcome.as_str(), outcome.reason.as_str()), ("done", ""));
+}
+
+#[tokio::test]
+async fn what_is_read_is_in_the_log_before_its_reader_has_it() {
+    let hub = Hub::start().await;
+    let (_, token) = alice(&hub).await;
+    let id = contexts(&hub).create_context(with(&token, note())).await.unwrap().into_inner().id;
+    for read in 1..=5 {
+        contexts(&hub).get_context(with(&token, GetContextRequest { id: id.clone() })).await.unwrap();
+        let records = logged(&hub, &["GetContext"]).await;
+        let last = records.last().unwrap();
+        assert_eq!((records.len(), last.phase, last.outcome.as_str()), (read, Phase::Outcome, "done"));
+        assert_eq!((&last.object, last.version, last.bytes), (&format!("context {id}"), 1, 5));
+    }
+    let subscribe = SubscribeRequest { r#type: "notes".to_owned(), ..SubscribeRequest::default() };
+    let mut subscription = contexts(&hub).subscribe(with(&token, subscribe)).await.unwrap().into_inner();
+    subscription.message().await.unwrap();
+    let begun = logged(&hub, &["Subscribe"]).await;
+    assert_eq!(begun.iter().map(|record| record.phase).collect::<Vec<_>>(), [Phase::Begin]);
+    drop(subscription);
+    let records = logged_so_many(&hub, &["Subscribe"], 2).await;
+    let end = &records[1];
+    assert_eq!((end.phase, end.call, end.outcome.as_str()), (Phase::End, begun[0].call, "left"));
+    assert!(end.bytes > 0, "{end:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_done_that_the_log_does_not_know_of() {
+    let hub = Hub::start().await;
+    let (alice, token) = alice(&hub).await;
+    let id = contexts(&hub).create_context(with(&token, note())).await.unwrap().into_inner().id;
+    let mut superuser = Postgres::shared().await.superuser().await;
+    sqlx::query("SET session_replication_role = replica").execute(&mut superuser).await.unwrap();
+    let mut execute = async |sql: &'static str| {
+        sqlx::query(sql).bind(hub.tenant.id_bytes()).execute(&mut superuser).await.unwrap();
+    };
+    execute("UPDATE acb.bus_partition SET partition = 1000 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
+    let created = contexts(&hub).create_context(with(&token, note())).await.unwrap_err();
+    let read = contexts(&hub).get_context(with(&token, GetContextRequest { id: id.clone() })).await.unwrap_err();
+    let subscribed = SubscribeRequest { r#type: "notes".to_owned(), ..SubscribeRequest::default() };
+    let subscribed = contexts(&hub).subscribe(with(&token, subscribed)).await.unwrap_err();
+    let login = hub.exchange(&alice.api_key).await.unwrap_err();
+    for status in [created, read, subscribed, login] {
+        assert_eq!((status.code(), reason(&status).as_str()), (tonic::Code::Unavailable, "AUDIT_UNAVAILABLE"));
+    }
+    hub.agents().heartbeat(with(&token, HeartbeatRequest {})).await.expect("it is not audited");
+    let mut rows = Postgres::shared().await.superuser().await;
+    let count = "SELECT count(*) FROM acb.context WHERE tenant_id = $1";
+    let contexts_there: i64 = sqlx::query_scalar(count).bind(hub.tenant.id_bytes()).fetch_one(&mut rows).await.unwrap();
+    assert_eq!(contexts_there, 1, "nothing was created");
+    hub.until("/metrics", |_, metrics| metrics.contains("acb_audit_unavailable_total 4")).await;
+
+    execute("UPDATE acb.bus_partition SET partition = 0 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
+    contexts(&hub).get_context(with(&token, GetContextRequest { id })).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_strangers_makes_few_records() {
+    let hub = Hub::start().await;
+    let (_, token) = hub.agent("olaf", "observer").await;
+    for _ in 0..40 {
+        hub.agents().heartbeat(HeartbeatRequest {}).await.unwrap_err();
+    }
+    for _ in 0..3 {
+        hub.agents().heartbeat(with(&token, HeartbeatRequest {})).await.unwrap_err();
+        hub.exchange("acb_nobody_at-all").await.unwrap_err();
+    }
+    let is_there = |records: &[AuditRecord]| records.iter().map(|record| record.count).sum::<u64>() == 46;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let sums = loop {
+        let mut records = logged(&hub, &["Heartbeat", "ExchangeToken"]).await;
+        records.retain(|record| record.phase == Phase::Refusals);
+        if is_there(&records) {
+            break records;
+        }
+        assert!(Instant::now() < deadline, "{records:?}");
+        sleep(Duration::from_millis(50)).await;
+    };
+    // They may be of two times of ten seconds.
+    assert!(sums.len() <= 6, "{sums:?}");
+    for record in &sums {
+        assert_eq!((record.source.as_str(), record.outcome.as_str()), ("127.0.0.1", "refused"));
+        let expected = match (record.operation.as_str(), record.agent.as_str()) {
+            ("Heartbeat", "") => "TOKEN_REQUIRED",
+            ("Heartbeat", "olaf") => "ROLE_LACKS_PERMISSION",
+            ("ExchangeToken", "") => "CREDENTIAL_REFUSED",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(record.reason, expected);
+    }
+}
+
+/// The trail as an administrator reads it, once it has a record of this operation.
+pub async fn listed(hub: &Hub, token: &str, operation: &str) -> Vec<AuditRecord> {
+    let mut audit = AuditServiceClient::new(hub.channel());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let request = ListAuditRecordsRequest { operation: operation.to_owned(), ..ListAuditRecordsRequest::default() };
+        let page = audit.list_audit_records(with(token, request)).await.unwrap().into_inner();
+        if !page.records.is_empty() {
+            return page.records.iter().map(|logged| AuditRecord::decode(&logged.record).unwrap()).collect();
+        }
+        assert!(Instant::now() < deadline, "{}", hub.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_trail_is_read_by_administrators_alone_and_that_is_in_it() {
+    let hub = Hub::start().await;
+    let (_, root) = hub.agent("root", "admin").await;
+    let (_, full) = hub.agent("full", "agent-full").await;
+    let refused =
+        AuditServiceClient::new(hub.channel()).list_audit_records(with(&full, ListAuditRecordsRequest::default())).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
+    let logins = listed(&hub, &root, "ExchangeToken").await;
+    assert!(logins.iter().any(|record| record.agent == "root" && record.outcome == "done"), "{logins:?}");
+    let reads = listed(&hub, &root, "ListAuditRecords").await;
+    assert_eq!(reads[0].agent, "root");
+    hub.until("/metrics", |_, metrics| !metrics.contains("acb_audit_tree_size 0")).await;
+}
