@@ -19,7 +19,20 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("Log in as an agent", &["login", "logout", "whoami", "profile"]),
     (
         "As an agent",
-        &["agent", "send", "request", "reply", "receive", "unread", "usage", "watch", "dead-letters", "context", "audit"],
+        &[
+            "agent",
+            "send",
+            "request",
+            "reply",
+            "receive",
+            "unread",
+            "scheduled",
+            "usage",
+            "watch",
+            "dead-letters",
+            "context",
+            "audit",
+        ],
     ),
     ("Other", &["completion", "help"]),
 ];

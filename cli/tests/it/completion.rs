@@ -53,6 +53,7 @@ fn bash_completes_commands_options_and_values() {
         "reply",
         "receive",
         "unread",
+        "scheduled",
         "usage",
         "audit",
         "watch",

@@ -226,7 +226,11 @@ impl ScheduledMessages {
         let Some(from) = from else {
             return self.bury(&envelope, &envelope.message.to_ids, LetterReason::SenderRefused).await;
         };
-        let Some(mut envelope) = self.reach(&snapshot, from, envelope).await? else { return Ok(Fired::Done) };
+        let (mut envelope, gone) = match reach(&snapshot, from, &envelope)? {
+            Reach::Nobody => return self.bury(&envelope, &envelope.message.to_ids, LetterReason::RecipientGone).await,
+            Reach::All => (envelope, None),
+            Reach::Some { there, gone } => (*there, Some((envelope, gone))),
+        };
         sender::begin(parts, from).await;
         let message = &mut envelope.message;
         message.accepted_at = parts.log.clock.there(partition_of(message.from_id.0, parts.log.partitions), sealed_at);
@@ -240,33 +244,11 @@ impl ScheduledMessages {
         }
         let mut metrics = SenderMetrics::new(&parts.metrics, &from.name);
         sender::append(parts, vec![envelope], &mut metrics).await.pop().unwrap_or_else(|| Err(stopping()))?;
-        Ok(Fired::Done)
-    }
-
-    /// The message for those who can have it now. Whom it can't be sent to any more has a dead letter. `None` where that is everybody.
-    async fn reach(&self, snapshot: &Snapshot, from: &Agent, mut envelope: Envelope) -> Result<Option<Envelope>, Fault> {
-        let message = &envelope.message;
-        if !matches!(message.to, Address::Agent(_) | Address::Agents(_)) {
-            if resolve(snapshot, Some(from.id), &message.to, Wants::Delivery).is_ok() {
-                return Ok(Some(envelope));
-            }
-            self.bury(&envelope, &[], LetterReason::RecipientGone).await?;
-            return Ok(None);
+        match gone {
+            // Not before it is sent: until it is, this is tried again and again.
+            Some((envelope, gone)) => self.bury(&envelope, &gone, LetterReason::RecipientGone).await,
+            None => Ok(Fired::Done),
         }
-        // An agent that was made anew under the same name is another one: the message was not for that.
-        let receives = |id: &AgentId| snapshot.agent(*id).is_some_and(|agent| agent.role.allows(Permission::Receive));
-        let (reached, gone): (Vec<AgentId>, Vec<AgentId>) = message.to_ids.iter().copied().partition(receives);
-        if gone.is_empty() {
-            return Ok(Some(envelope));
-        }
-        self.bury(&envelope, &gone, LetterReason::RecipientGone).await?;
-        if reached.is_empty() {
-            return Ok(None);
-        }
-        let names = reached.iter().filter_map(|id| message.recipient_name(*id)).map(str::to_owned).collect();
-        envelope.message.to = Address::agents(names)?;
-        envelope.message.to_ids = reached;
-        Ok(Some(envelope))
     }
 
     /// Puts a message into the dead letters: a letter for each of these agents, or one for the group or all.
@@ -312,6 +294,38 @@ impl Handler for ScheduledMessages {
             }
         }
     }
+}
+
+/// Who can have a message now of those whom it was for when it was scheduled.
+enum Reach {
+    All,
+    Nobody,
+    /// It is sent to those who are there. The others have a dead letter.
+    Some {
+        there: Box<Envelope>,
+        gone: Vec<AgentId>,
+    },
+}
+
+fn reach(snapshot: &Snapshot, from: &Agent, envelope: &Envelope) -> Result<Reach, Fault> {
+    let Envelope { message, digest, method } = envelope;
+    if !matches!(message.to, Address::Agent(_) | Address::Agents(_)) {
+        let somebody = resolve(snapshot, Some(from.id), &message.to, Wants::Delivery).is_ok();
+        return Ok(if somebody { Reach::All } else { Reach::Nobody });
+    }
+    // An agent that was made anew under the same name is another one: the message was not for that.
+    let receives = |id: &AgentId| snapshot.agent(*id).is_some_and(|agent| agent.role.allows(Permission::Receive));
+    let (reached, gone): (Vec<AgentId>, Vec<AgentId>) = message.to_ids.iter().copied().partition(receives);
+    if gone.is_empty() {
+        return Ok(Reach::All);
+    }
+    if reached.is_empty() {
+        return Ok(Reach::Nobody);
+    }
+    let names = reached.iter().filter_map(|id| message.recipient_name(*id)).map(str::to_owned).collect();
+    let message = Message { to: Address::agents(names)?, to_ids: reached, ..message.clone() };
+    let there = Box::new(Envelope { message, digest: *digest, method: method.clone() });
+    Ok(Reach::Some { there, gone })
 }
 
 /// The message as of now, without when it was accepted.

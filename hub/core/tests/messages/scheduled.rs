@@ -1,6 +1,9 @@
 //! Messages that are sent later. Shared with the suite that runs on PostgreSQL.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use acb_hub_core::{
     directory::{
@@ -23,7 +26,7 @@ use acb_hub_core::{
 };
 use bytes::Bytes;
 use time::OffsetDateTime;
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -39,6 +42,7 @@ pub(crate) struct Replica {
     pub(crate) timers: Arc<dyn TimerStore>,
     wake: Wake,
     stop: CancellationToken,
+    alarm: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Replica {
@@ -46,13 +50,19 @@ impl Replica {
     pub(crate) async fn idle(world: &World, name: &str) -> Self {
         let (messages, timers, wake) = (world.replica(name).await, (world.connect)().timers, Wake::default());
         let scheduled = messages.scheduled(timers.clone(), wake.clone());
-        Self { messages, scheduled, timers, wake, stop: CancellationToken::new() }
+        Self { messages, scheduled, timers, wake, stop: CancellationToken::new(), alarm: Mutex::default() }
     }
 
     pub(crate) fn begin(&self, poll: Duration) {
         let handlers: [Arc<dyn Handler>; 1] = [Arc::new(self.scheduled.clone())];
         let alarm = Alarm::new(self.timers.clone(), handlers, self.wake.clone(), poll, Arc::new(Metrics::new("acme")));
-        tokio::spawn(alarm.run(self.stop.clone()));
+        *self.alarm.lock().unwrap() = Some(tokio::spawn(alarm.run(self.stop.clone())));
+    }
+
+    /// It ends at once, whatever it is doing.
+    fn kill(&self) {
+        self.alarm.lock().unwrap().take().unwrap().abort();
+        self.messages.stop();
     }
 
     pub(crate) async fn start(world: &World, name: &str) -> Self {
@@ -258,6 +268,56 @@ pub(crate) async fn what_a_replica_that_died_had_sent_is_not_sent_again(world: &
     assert_eq!(reason(other.scheduled.cancel(&a, scheduled.id).await), "SCHEDULED_MESSAGE_SENT");
 }
 
+/// The replica that took a message wakes for it; where that one is gone, the others find it at their next look.
+pub(crate) async fn what_is_due_is_sent_in_time(world: &World) {
+    let (left, right) = (Replica::idle(world, "left").await, Replica::idle(world, "right").await);
+    let a = world.agent("a");
+    let mut inbox = world.receive(&right.messages, "b").await;
+    // By itself it would look once an hour.
+    left.begin(LATER);
+    let scheduled = left.scheduled.schedule(&a, to("b", "woken for"), SOON).await.unwrap();
+    let got = delivery(&mut inbox).await;
+    assert_eq!(got.message.id, scheduled.id);
+    left.scheduled.schedule(&a, to("b", "taken over"), SOON).await.unwrap();
+    left.kill();
+    right.begin(Duration::from_millis(200));
+    assert_eq!(text(&delivery(&mut inbox).await), "taken over");
+    assert!(silent(&mut inbox).await);
+}
+
+/// Of two replicas one is killed again and again, wherever it is, while they send what is due.
+pub(crate) async fn what_is_scheduled_is_sent_once_through_kills(world: &World) {
+    const MESSAGES: usize = 200;
+    let a = world.agent("a");
+    let lasting = Replica::start(world, "lasting").await;
+    let mut inbox = world.receive(&lasting.messages, "b").await;
+    for number in 0..MESSAGES {
+        let after = SOON + Duration::from_millis(10 * number as u64);
+        lasting.scheduled.schedule(&a, to("b", &number.to_string()), after).await.unwrap();
+    }
+    let killing = async {
+        loop {
+            let killed = Replica::idle(world, "killed").await;
+            killed.begin(Duration::from_millis(20));
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            killed.kill();
+        }
+    };
+    let receiving = async {
+        let mut got = std::collections::BTreeSet::new();
+        while got.len() < MESSAGES {
+            let delivery = delivery(&mut inbox).await;
+            assert!(got.insert(text(&delivery)), "{} is there twice", text(&delivery));
+        }
+    };
+    tokio::select! {
+        () = killing => {}
+        () = receiving => {}
+    }
+    eventually(async || lasting.waiting(&a, false).await.is_empty()).await;
+    assert!(silent(&mut inbox).await);
+}
+
 pub(crate) async fn a_timer_is_carried_out_by_one_replica_at_a_time(world: &World) {
     const MESSAGES: usize = 60;
     let replicas = [Replica::start(world, "left").await, Replica::start(world, "right").await];
@@ -278,7 +338,9 @@ pub(crate) async fn a_timer_is_carried_out_by_one_replica_at_a_time(world: &Worl
 pub(crate) async fn what_the_limits_have_no_room_for_waits(world: &World) {
     let replica = Replica::idle(world, "only").await;
     let a = world.agent("a");
-    replica.scheduled.schedule(&a, to("b", "x"), Duration::from_millis(1)).await.unwrap();
+    let both = Address::agents(vec!["b".to_owned(), "c".to_owned()]).unwrap();
+    replica.scheduled.schedule(&a, OutgoingMessage::new(both, "t", "x"), Duration::from_millis(1)).await.unwrap();
+    change(world, |agent| Some(agent.clone()).filter(|agent| agent.name != "c"));
     world.limit("a", Some(1));
     replica.messages.send(&a, to("b", "the one of this minute")).await.unwrap();
     let mut due = None;
@@ -300,12 +362,15 @@ pub(crate) async fn what_the_limits_have_no_room_for_waits(world: &World) {
         }
     }
     due.settle(&[timer.id], &[]).await.unwrap();
+    // Who is gone has a letter once it was sent, and not with each try.
+    eventually(async || replica.letters().await.len() == 1).await;
+    assert_eq!(replica.letters().await[0].reason, LetterReason::RecipientGone);
     // Where it never will be sent, somebody is to see that.
     world.limit("a", Some(0));
     replica.scheduled.schedule(&a, to("b", "never"), Duration::from_millis(1)).await.unwrap();
     replica.begin(Duration::from_millis(200));
-    eventually(async || replica.letters().await.len() == 1).await;
-    assert_eq!(replica.letters().await[0].reason, LetterReason::SenderRefused);
+    eventually(async || replica.letters().await.len() == 2).await;
+    assert_eq!(replica.letters().await[1].reason, LetterReason::SenderRefused);
 }
 
 pub(crate) async fn timers_are_bounded_known_again_and_forgotten(world: &World) {

@@ -115,6 +115,8 @@ on_postgres!(
 on_postgres!(
     scheduled:
     what_is_scheduled_is_sent_once_when_it_is_due,
+    what_is_due_is_sent_in_time,
+    what_is_scheduled_is_sent_once_through_kills,
     what_is_cancelled_is_not_sent,
     what_can_not_be_scheduled_says_why,
     what_can_not_be_sent_when_it_is_due_is_a_dead_letter,
