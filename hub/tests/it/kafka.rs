@@ -51,6 +51,6 @@ async fn a_message_is_delivered_over_kafka() {
     hub.until_ready().await;
     is_followed(&hub).await;
     let (_, root) = hub.agent("root", "admin").await;
-    assert!(listed(&hub, &root, "ExchangeToken").await.iter().any(|record| record.agent == "root"));
+    assert_eq!(listed(&hub, &root, "ExchangeToken", "root").await[0].outcome, "done");
     is_delivered(hub).await;
 }
