@@ -5,7 +5,7 @@ use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use acb_hub_api::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate,
-        message::MessageGate, stream::StreamGate, usage::UsageGate,
+        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, usage::UsageGate,
     },
     operations,
     routes::Services,
@@ -25,7 +25,7 @@ use acb_hub_core::{
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    door::{access_token::Tokens, admission::Door, authority::Authority},
+    door::{access_token::Tokens, admission::Door, authority::Authority, registration::Registrar},
     fault::Fault,
     kit::{
         readiness::Readiness,
@@ -38,8 +38,14 @@ use acb_hub_core::{
             relay::{self, Committed, Relay},
         },
     },
-    messages::{config::MessagesConfig, parts::MessageStores, request_id::RequestKey, service::Messages},
+    messages::{
+        config::MessagesConfig, parts::MessageStores, request_id::RequestKey, scheduled::ScheduledMessages, service::Messages,
+    },
     metrics::Metrics,
+    timers::{
+        alarm::{self, Alarm, Wake},
+        handler::Handler,
+    },
 };
 use acb_hub_store::{PgStore, context::PgContexts, outbox::PgOutbox};
 use tokio::{
@@ -325,6 +331,15 @@ impl Parts {
         )
     }
 
+    fn scheduled(&self, messages: &Messages) -> ScheduledMessages {
+        let (timers, wake) = (Arc::new(self.store.clone()), Wake::default());
+        let scheduled = messages.scheduled(timers.clone(), wake.clone());
+        let handlers: [Arc<dyn Handler>; 1] = [Arc::new(scheduled.clone())];
+        let alarm = Alarm::new(timers, handlers, wake, alarm::POLL, self.metrics.clone());
+        self.supervisor.spawn("timers", alarm.run(self.supervisor.stop().clone()));
+        scheduled
+    }
+
     fn services(&self, messages: Messages, contexts: Arc<Contexts>) -> Services {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
@@ -333,10 +348,21 @@ impl Parts {
         Services {
             audit: AuditGate::new(AuditTrail::new(store.clone())),
             auth: Auth::new(Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())),
-            agents: Agents::new(tenant, Registry::new(directory.clone(), store)),
+            agents: Agents::new(
+                tenant,
+                Registry::new(directory.clone(), store.clone()),
+                Registrar::new(
+                    self.tokens.clone(),
+                    self.refresher.clone(),
+                    store,
+                    self.bus.clone(),
+                    TopicName::system(tenant, "control"),
+                ),
+            ),
             mailboxes: MailboxGate::new(messages.clone()),
             usage: UsageGate::new(messages.clone()),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),
+            schedule: ScheduleGate::new(self.scheduled(&messages)),
             messages: MessageGate::new(messages, &self.config.replica),
             contexts: ContextGate::new(contexts),
             streams: StreamGate::new(uploads, &self.config.replica),

@@ -1,11 +1,11 @@
 //! Against the hubs: one's own, with the neighbour's names; and the neighbour's, with one's own credentials.
 
 use acb_proto::v1::{
-    Access, Address, Chunk, CreateContextRequest, DeleteContextRequest, DiscoverRequest, ExchangeTokenRequest, GetAgentRequest,
-    GetContextRequest, GetStreamProgressRequest, ListAgentsRequest, ListContextsRequest, OutgoingMessage, ReceiveContextRequest,
-    RefreshTokenRequest, RequestAddress, Scope, SendMessageRequest, SessionRequest, StreamContextRequest, SubscribeRequest,
-    UpdateContextRequest, address, agent_registry_client::AgentRegistryClient, auth_service_client::AuthServiceClient,
-    context_service_client::ContextServiceClient, exchange_token_request::Credential,
+    Access, Address, AgentNames, Chunk, CreateContextRequest, DeleteContextRequest, DiscoverRequest, ExchangeTokenRequest,
+    GetAgentRequest, GetContextRequest, GetStreamProgressRequest, ListAgentsRequest, ListContextsRequest, OutgoingMessage,
+    ReceiveContextRequest, RefreshTokenRequest, RequestAddress, Scope, SendMessageRequest, SessionRequest, StreamContextRequest,
+    SubscribeRequest, UpdateContextRequest, address, agent_registry_client::AgentRegistryClient,
+    auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient, exchange_token_request::Credential,
     message_service_client::MessageServiceClient, session_request, stream_context_request,
     stream_service_client::StreamServiceClient,
 };
@@ -150,6 +150,12 @@ pub(crate) fn attacks() -> Vec<Attack> {
         }),
         attack(NAMES, "names.send-agent", "a message to the neighbour's agent", |g: Ground| async move {
             let request = bearer(message_to(address::To::Agent(g.victim.agent.clone())), &g.attacker_token);
+            MessageServiceClient::new(g.own).send_message(request).await?;
+            got("the message was accepted")
+        }),
+        attack(NAMES, "names.send-several", "a message to the neighbour's agent, among one's own", |g: Ground| async move {
+            let names = vec![g.victim.agent.clone(), own_name(&g.attacker_token)];
+            let request = bearer(message_to(address::To::Agents(AgentNames { names })), &g.attacker_token);
             MessageServiceClient::new(g.own).send_message(request).await?;
             got("the message was accepted")
         }),
@@ -299,6 +305,12 @@ fn forged(ground: &Ground, header: &str, signature: &str) -> String {
         Err(_) => claims,
     };
     format!("{}.{}.{signature}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
+}
+
+/// The name of the agent that a token speaks for.
+fn own_name(token: &str) -> String {
+    let claims: serde_json::Value = serde_json::from_str(&part(token, 1)).unwrap_or_default();
+    claims["name"].as_str().unwrap_or_default().to_owned()
 }
 
 /// One part of a JWT, decoded.

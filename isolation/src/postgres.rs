@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 29] = [
+const TABLES: [&str; 32] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -19,6 +19,8 @@ const TABLES: [&str; 29] = [
     "group_member",
     "api_key",
     "registered_agent",
+    "registered_key",
+    "registration_count",
     "presence",
     "refresh_token",
     "bus_topic",
@@ -32,6 +34,7 @@ const TABLES: [&str; 29] = [
     "dead_letter",
     "dead_letter_checkpoint",
     "lease",
+    "timer",
     "upload",
     "chunk",
     "context",
@@ -45,7 +48,13 @@ const TABLES: [&str; 29] = [
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 32] = [
+const STATEMENTS: [(&str, &str, &str); 33] = [
+    (
+        "forge.timer",
+        "a message that the neighbour's hub sends later",
+        "INSERT INTO acb.timer (tenant_id, timer_id, kind, subject, key, digest, content, made_at, due_at, try_at)
+         SELECT decode('{victim}', 'hex'), gen_random_uuid(), 'forged', gen_random_uuid(), '', sha256(''), '', now(), now(), now()",
+    ),
     (
         "forge.message",
         "a message in the neighbour's log",

@@ -1,11 +1,18 @@
 //! Who is in the tenant.
 
-use acb_sdk::{Agent as Entry, AgentStatus, Criteria, system_time};
+use std::{
+    fs::File,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use acb_sdk::{Agent as Entry, AgentStatus, Criteria, Registration, system_time};
 use futures::{Stream, TryStreamExt as _};
 use serde_json::{Value, json};
 
 use super::{Target, payload, refused};
-use crate::output::{self, Failure, Output};
+use crate::output::{self, Exit, Failure, Output};
 
 /// Lists, shows and discovers the agents of the tenant, as its hub knows them. `acb get agents` shows their resources.
 #[derive(Debug, clap::Args)]
@@ -23,6 +30,10 @@ enum AgentCommand {
     Get(Get),
     /// Finds those that are of a type, can do something, or have some metadata.
     Discover(Discover),
+    /// Registers another agent, of this agent's role, and shows its API key once. Where the Tenant's registration is Open.
+    Register(Register),
+    /// Removes agents that this agent registered: their keys end.
+    Unregister(Unregister),
 }
 
 impl Agent {
@@ -31,6 +42,8 @@ impl Agent {
             AgentCommand::List(list) => show(list.target.connect().await?.agents(), output).await,
             AgentCommand::Get(get) => get.run(output).await,
             AgentCommand::Discover(discover) => discover.run(output).await,
+            AgentCommand::Register(register) => register.run(output).await,
+            AgentCommand::Unregister(unregister) => unregister.run(output).await,
         }
     }
 }
@@ -88,6 +101,99 @@ impl Discover {
     }
 }
 
+#[derive(Debug, clap::Args)]
+struct Register {
+    #[command(flatten)]
+    target: Target,
+    /// Its name. One that this agent registered before is described anew, and gets another key.
+    name: String,
+    /// What it is.
+    #[arg(long, value_name = "TYPE")]
+    r#type: Option<String>,
+    /// What it can do; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    capability: Vec<String>,
+    /// Any other fact, as key=value; may be repeated.
+    #[arg(long, value_parser = payload::pair)]
+    metadata: Vec<(String, String)>,
+    /// Where it is.
+    #[arg(long)]
+    location: Option<String>,
+    /// Writes the key into this file, which only its owner reads and which must not be there yet, instead of showing it.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl Register {
+    async fn run(self, output: Output) -> Result<(), Failure> {
+        let registration = Registration {
+            name: self.name.clone(),
+            agent_type: self.r#type.unwrap_or_default(),
+            capabilities: self.capability,
+            metadata: self.metadata.into_iter().collect(),
+            location: self.location.unwrap_or_default(),
+        };
+        let client = self.target.connect().await?;
+        // Before there is a key that could not be kept.
+        let file = self.key_file.as_deref().map(|path| (path, new_private_file(path)));
+        let file = file.map(|(path, file)| file.map(|file| (path, file))).transpose()?;
+        let made = client.register(registration).await.map_err(|error| {
+            if let Some((path, _)) = &file {
+                // It holds nothing. What can't be removed is said by whoever looks for a key in it.
+                let _ = std::fs::remove_file(path);
+            }
+            refused(&format!("agent {:?}", self.name), &error)
+        })?;
+        if let Some((path, mut file)) = file {
+            let written = file.write_all(made.api_key.as_bytes()).and_then(|()| file.sync_all());
+            written.map_err(|error| Failure::failed(format_args!("{}: {error}; register it again", path.display())))?;
+            return match output {
+                Output::Document(syntax) => syntax.document(&view(&made.agent)),
+                Output::Table { .. } => output::line(format_args!("Registered {}; its key is in {}.", self.name, path.display())),
+            };
+        }
+        match output {
+            Output::Document(syntax) => {
+                let mut view = view(&made.agent);
+                view["apiKey"] = json!(made.api_key);
+                syntax.document(&view)
+            }
+            Output::Table { .. } => {
+                output::line(format_args!("Registered {}. Its API key, which is not shown again:\n{}", self.name, made.api_key))
+            }
+        }
+    }
+}
+
+fn new_private_file(path: &Path) -> Result<File, Failure> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(path).map_err(|error| Failure::new(Exit::Usage, format_args!("{}: {error}", path.display())))
+}
+
+#[derive(Debug, clap::Args)]
+struct Unregister {
+    #[command(flatten)]
+    target: Target,
+    /// Their names.
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+impl Unregister {
+    async fn run(self, output: Output) -> Result<(), Failure> {
+        let client = self.target.connect().await?;
+        for name in &self.names {
+            client.unregister(name).await.map_err(|error| refused(&format!("agent {name:?}"), &error))?;
+            match output {
+                Output::Document(syntax) => syntax.record(&json!({"unregistered": name}))?,
+                Output::Table { .. } => output::line(format_args!("Unregistered {name}."))?,
+            }
+        }
+        Ok(())
+    }
+}
+
 async fn show(agents: impl Stream<Item = Result<Entry, acb_sdk::Error>>, output: Output) -> Result<(), Failure> {
     let agents: Vec<Entry> = agents.try_collect().await.map_err(|error| refused("agents", &error))?;
     match output {
@@ -122,11 +228,7 @@ fn status(agent: &Entry) -> &'static str {
 
 /// What a person is to know first: that nobody is there to be written to.
 fn shown(agent: &Entry) -> String {
-    match (agent.registered_by.as_str(), agent.suspended) {
-        (_, true) => "suspended".to_owned(),
-        ("", false) => status(agent).to_owned(),
-        (by, false) => format!("via {by}"),
-    }
+    if agent.suspended { "suspended" } else { status(agent) }.to_owned()
 }
 
 fn rows(agent: &Entry) -> Vec<Vec<String>> {
@@ -137,6 +239,7 @@ fn rows(agent: &Entry) -> Vec<Vec<String>> {
         ("type", agent.r#type.clone()),
         ("status", shown(agent)),
         ("role", agent.role.clone()),
+        ("registered by", agent.registered_by.clone()),
         ("groups", agent.groups.join(",")),
         ("capabilities", agent.capabilities.join(",")),
         ("location", agent.location.clone()),

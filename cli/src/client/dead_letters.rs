@@ -74,6 +74,10 @@ enum Reason {
     Expired,
     /// It was tried ten times.
     Attempts,
+    /// It was scheduled, and its sender could send it no more when it was due.
+    SenderRefused,
+    /// It was scheduled, and whom it was for was gone when it was due.
+    RecipientGone,
 }
 
 impl Filter {
@@ -89,6 +93,8 @@ impl Filter {
         letters = match self.reason {
             Some(Reason::Expired) => letters.reason(DeadLetterReason::Expired),
             Some(Reason::Attempts) => letters.reason(DeadLetterReason::Attempts),
+            Some(Reason::SenderRefused) => letters.reason(DeadLetterReason::SenderRefused),
+            Some(Reason::RecipientGone) => letters.reason(DeadLetterReason::RecipientGone),
             None => letters,
         };
         if let Some(sender) = self.from {
@@ -307,17 +313,14 @@ fn reason(letter: &DeadLetter) -> String {
     match letter.reason() {
         DeadLetterReason::Expired => "expired".to_owned(),
         DeadLetterReason::Attempts => format!("{} attempts", letter.attempts),
+        DeadLetterReason::SenderRefused => "sender refused".to_owned(),
+        DeadLetterReason::RecipientGone => "recipient gone".to_owned(),
         DeadLetterReason::Unspecified => "unknown".to_owned(),
     }
 }
 
 fn recipient(letter: &DeadLetter) -> String {
-    match letter.recipient.as_ref().and_then(|address| address.to.as_ref()) {
-        Some(address::To::Agent(name)) => name.clone(),
-        Some(address::To::Group(name)) => format!("group {name}"),
-        Some(address::To::All(_)) => "all".to_owned(),
-        Some(address::To::Request(_)) | None => "unknown".to_owned(),
-    }
+    payload::recipient(letter.recipient.as_ref().and_then(|address| address.to.as_ref()))
 }
 
 fn state_name(state: DeadLetterState) -> &'static str {

@@ -1,22 +1,26 @@
 //! Messages and inline contexts that are sent from the command line.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use acb_sdk::Message;
+use acb_sdk::{Message, system_time};
 use serde_json::json;
 
 use super::{Target, payload, refused};
 use crate::output::{self, Exit, Failure, Output};
 
-/// Sends a message to an agent, a group or all.
+/// Sends a message to an agent, several agents, a group or all.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
     #[command(flatten)]
     target: Target,
-    /// The agent that it is for. With --group or --all there is none: DATA comes first.
-    to: Option<String>,
+    /// The agent that it is for. With --to, --group or --all there is none: DATA comes first.
+    #[arg(value_name = "TO")]
+    agent: Option<String>,
     /// What it says: text, `-` for the standard input, `@file` for a file, `@@text` for a text that begins with @.
     data: Option<String>,
+    /// To this agent; may be repeated, for up to 64 agents.
+    #[arg(long, value_name = "AGENT", conflicts_with_all = ["group", "all"])]
+    to: Vec<String>,
     /// To the members of this group.
     #[arg(long, conflicts_with = "all")]
     group: Option<String>,
@@ -38,17 +42,29 @@ pub(crate) struct Send {
     /// Goes to the dead letters where nobody took it in this time [default: 6d, which is also the most].
     #[arg(long, value_name = "TIME", value_parser = payload::duration)]
     expires_in: Option<Duration>,
+    /// Is sent after this time, up to 7d: see `acb scheduled`.
+    #[arg(long = "in", value_name = "TIME", value_parser = payload::duration)]
+    deliver_in: Option<Duration>,
+    /// Is sent at this time, such as 2026-11-27T17:00:00Z, up to 7 days from now.
+    #[arg(long = "at", value_name = "TIME", value_parser = payload::instant, conflicts_with = "deliver_in")]
+    deliver_at: Option<SystemTime>,
 }
 
 impl Send {
     pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
-        let mut arguments = self.to.into_iter().chain(self.data);
+        let mut arguments = self.agent.into_iter().chain(self.data);
         let (mut message, recipient) = match (self.group, self.all) {
+            _ if !self.to.is_empty() => {
+                let named: Vec<String> = self.to.iter().map(|agent| format!("{agent:?}")).collect();
+                let noun = if named.len() == 1 { "agent" } else { "agents" };
+                (Message::to_agents(self.to), format!("{noun} {}", named.join(", ")))
+            }
             (Some(group), _) => (Message::to_group(&group), format!("group {group:?}")),
             (None, true) => (Message::to_all(), "all".to_owned()),
             (None, false) => {
-                let agent =
-                    arguments.next().ok_or_else(|| Failure::new(Exit::Usage, "send: name an agent, or give --group or --all"))?;
+                let agent = arguments
+                    .next()
+                    .ok_or_else(|| Failure::new(Exit::Usage, "send: name an agent, or give --to, --group or --all"))?;
                 let recipient = format!("agent {agent:?}");
                 (Message::to_agent(agent), recipient)
             }
@@ -57,7 +73,7 @@ impl Send {
         if let Some(surplus) = arguments.next() {
             return Err(Failure::new(
                 Exit::Usage,
-                format_args!("send: with --group or --all there is no agent to name: {surplus:?} is too much"),
+                format_args!("send: with --to, --group or --all there is no other agent to name: {surplus:?} is too much"),
             ));
         }
         message = fill(message, &data, self.json)?.topic(self.topic);
@@ -70,7 +86,24 @@ impl Send {
         if let Some(context_id) = self.about {
             message = message.context(context_id);
         }
+        // What is to be sent in the past is for the hub to refuse.
+        let until = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or_default();
+        let later = self.deliver_in.or_else(|| self.deliver_at.map(until));
         let client = self.target.connect().await?;
+        if let Some(later) = later {
+            let scheduled =
+                client.schedule(message, later).await.map_err(|error| refused(&format!("message to {recipient}"), &error))?;
+            let due = system_time(scheduled.due_at);
+            return match output {
+                Output::Document(syntax) => syntax.document(&json!({
+                    "messageId": scheduled.message_id, "dueAt": due.map(payload::time), "deduplicated": scheduled.deduplicated,
+                })),
+                Output::Table { .. } => {
+                    let due = due.map(payload::time_in_seconds).unwrap_or_default();
+                    output::line(format_args!("Scheduled {} to {recipient} for {due}.", scheduled.message_id))
+                }
+            };
+        }
         let sent = client.send(message).await.map_err(|error| refused(&format!("message to {recipient}"), &error))?;
         match output {
             Output::Document(syntax) => {

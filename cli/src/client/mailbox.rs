@@ -6,7 +6,7 @@ use std::{
 };
 
 use acb_proto::v1;
-use acb_sdk::{Client, Error, Heartbeats, Received, Registration, Session};
+use acb_sdk::{Client, Error, Heartbeats, Received, Session};
 
 use super::refused;
 use crate::{
@@ -42,7 +42,7 @@ impl Mailbox {
             _ => refused("mailbox", &error),
         })?;
         // Messages come without it, too.
-        if let Err(error) = client.register(Registration::default()).await {
+        if let Err(error) = client.announce().await {
             tracing::warn!("the agent is not shown as online: {error}");
         }
         Ok(Self { client: client.clone(), heartbeats: client.heartbeats(), session, stop, left: Left::default() })

@@ -14,6 +14,7 @@ mod program;
 mod receive;
 mod refusal;
 mod reply;
+mod scheduled;
 mod target;
 mod unread;
 mod usage;
@@ -35,7 +36,7 @@ pub(crate) enum Command {
     Profile(profiles::Profile),
     /// Lists, shows and discovers the agents of the tenant, as its hub knows them.
     Agent(agent::Agent),
-    /// Sends a message to an agent, a group or all.
+    /// Sends a message to an agent, several agents, a group or all.
     Send(exchange::Send),
     /// Sends a query to an agent and waits for its reply.
     Request(exchange::Request),
@@ -48,9 +49,11 @@ pub(crate) enum Command {
     Receive(receive::Receive),
     /// Shows what is unread in the mailbox, and takes none of it.
     Unread(unread::Unread),
+    /// Lists and cancels messages that are sent later: see `acb send --in`.
+    Scheduled(scheduled::Scheduled),
     /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
     Usage(usage::Usage),
-    /// Lists, exports and verifies the audit trail of the tenant. Takes the role admin.
+    /// Lists, exports and verifies the audit trail of the tenant. Takes the role auditor or admin.
     Audit(audit::Audit),
     /// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread.
     Watch(watch::Watch),
@@ -73,6 +76,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Reply(reply) => reply.run(output).await,
         Command::Receive(receive) => receive.run(output).await,
         Command::Unread(unread) => unread.run(output).await,
+        Command::Scheduled(scheduled) => scheduled.run(output).await,
         Command::Usage(usage) => usage.run(output).await,
         Command::Audit(audit) => audit.run(output).await,
         Command::Watch(watch) => watch.run(output).await,

@@ -115,11 +115,29 @@ pub(super) fn time_in_seconds(time: SystemTime) -> String {
 pub(super) fn to(to: Option<&address::To>) -> Value {
     match to {
         Some(address::To::Agent(name)) => json!({"agent": name}),
+        Some(address::To::Agents(agents)) => json!({"agents": agents.names}),
         Some(address::To::Group(name)) => json!({"group": name}),
         Some(address::To::All(_)) => json!({"all": true}),
         Some(address::To::Request(request)) => json!({"request": request.request_id}),
         None => Value::Null,
     }
+}
+
+/// Where a message goes, in a table.
+pub(super) fn recipient(to: Option<&address::To>) -> String {
+    match to {
+        Some(address::To::Agent(name)) => name.clone(),
+        Some(address::To::Agents(agents)) => agents.names.join(","),
+        Some(address::To::Group(name)) => format!("group {name}"),
+        Some(address::To::All(_)) => "all".to_owned(),
+        Some(address::To::Request(_)) | None => "unknown".to_owned(),
+    }
+}
+
+/// A time in RFC 3339, such as 2026-11-27T17:00:00Z.
+pub(super) fn instant(text: &str) -> Result<SystemTime, String> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "write a time such as 2026-11-27T17:00:00Z".to_owned())?;
+    Ok(time.into())
 }
 
 /// What a message is.

@@ -43,6 +43,13 @@ async fn what_is_sent_is_received() {
     let expected = [("from a file", plain), (r#"{"n": 1}"#, "application/json"), ("to the group", plain), ("to all", plain)];
     assert_eq!(came, expected.map(|(payload, kind)| (payload.to_owned(), kind.to_owned())));
     receive.end().await.ok();
+    let said = world.run(&send(&["--to", "inbox", "--to", "sender", "to both", "--topic", "t"])).await.ok().stdout;
+    assert!(said.ends_with(" to agents \"inbox\", \"sender\".\n"), "{said}");
+    for name in ["inbox", "sender"] {
+        let got = world.run(&["receive", "-p", name, "-o", "json", "--count", "1"]).await.ok().stdout;
+        let got: Value = serde_json::from_str(&got).unwrap();
+        assert_eq!((&got["payload"], &got["to"]), (&json!("to both"), &json!({"agents": ["inbox", "sender"]})));
+    }
 
     // What was printed was acknowledged: a later session has the next one only.
     world.run(&send(&["inbox", "later\u{1b}[2J", "--topic", "t"])).await.ok();
@@ -88,6 +95,10 @@ async fn a_message_that_cannot_be_sent_says_why() {
     let unknown = world.run(&send(&["nobody", "x"])).await.fails(3, &["\"nobody\"", "RECIPIENT_NOT_FOUND"]);
     assert_eq!(unknown.stderr.lines().count(), 1, "{}", unknown.stderr);
     world.run(&send(&["--group", "nobody", "x"])).await.fails(3, &["\"nobody\""]);
+    world.run(&send(&["--to", "sender", "--to", "nobody", "x"])).await.fails(3, &["\"nobody\"", "RECIPIENT_NOT_FOUND"]);
+    world.run(&send(&["--to", "sender", "--to", "sender", "x"])).await.fails(2, &["\"sender\" is named twice"]);
+    world.run(&send(&["--to", "sender", "--all", "x"])).await.fails(2, &["--all"]);
+    world.run(&send(&["--to", "sender", "x", "y"])).await.fails(2, &["\"y\""]);
     world.run(&send(&["observer", "x"])).await.fails(1, &["role observer", "RECIPIENT_CANNOT_RECEIVE"]);
     world.run(&send(&["--group", "watchers", "x"])).await.fails(1, &["0 members", "NO_RECIPIENTS"]);
     world.run(&send(&[])).await.fails(2, &["--group or --all"]);

@@ -75,6 +75,16 @@ async fn a_context_lives_through_its_versions() {
     world.run(&["context", "get", "-p", "stranger", id]).await.fails(3, &[id, "that you may see"]);
     world.run(&["context", "delete", "-p", "stranger", id]).await.fails(3, &[id]);
 
+    // Given to one, and to another.
+    world.run(&["context", "access", "-p", "reader", other, "public"]).await.fails(4, &[other, "only its creator or an admin"]);
+    world.run(&["context", "access", "-p", "publisher", other, "shared:"]).await.fails(2, &["shared:"]);
+    let given = world.run(&["context", "access", "-p", "publisher", other, "shared:stranger,reader"]).await.ok().stdout;
+    assert_eq!(given, format!("{other} is shared:stranger,reader since version 2.\n"));
+    world.run(&["context", "access", "-p", "publisher", other, "shared:stranger"]).await.ok();
+    world.run(&["context", "get", "-p", "reader", other]).await.fails(3, &[other, "that you may see"]);
+    let own = world.json(&["context", "access", "-p", "publisher", other, "shared:reader"]).await;
+    assert_eq!((&own["version"], &own["agents"]), (&json!(4), &json!(["reader"])));
+
     let deleted = world.run(&["context", "delete", "-p", "publisher", id, other]).await.ok().stdout;
     assert_eq!(deleted, format!("Deleted {id}.\nDeleted {other}.\n"));
     world.run(&["context", "get", "-p", "reader", id]).await.fails(3, &[id]);

@@ -18,7 +18,7 @@ use tokio::{
 const LONG: Duration = Duration::from_secs(120);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const AGENTS: [(&str, &str); 20] = [
+const AGENTS: [(&str, &str); 22] = [
     ("sender", "{type: sender, role: AgentFull, publishes: [documents], subscribes: [documents]}"),
     ("login", "{type: person, role: AgentFull}"),
     ("finder", "{type: person, role: AgentFull}"),
@@ -39,6 +39,8 @@ const AGENTS: [(&str, &str); 20] = [
     ("reads-later", "{type: worker, role: AgentFull}"),
     ("root", "{type: person, role: Admin}"),
     ("stranger", "{type: worker, role: AgentFull}"),
+    ("plans", "{type: worker, role: AgentFull}"),
+    ("gets-later", "{type: worker, role: AgentFull}"),
 ];
 
 /// An agent of tenant `acme`, in a file of its own.
@@ -49,7 +51,7 @@ pub(crate) fn agent(name: &str, spec: &str) -> String {
 fn tenant(name: &str, replicas: u32) -> String {
     format!(
         "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {name}}}\n\
-         spec: {{tier: Professional, hub: {{replicas: {replicas}}}, contextTypes: [{{name: documents}}]}}\n"
+         spec: {{tier: Professional, registration: Open, hub: {{replicas: {replicas}}}, contextTypes: [{{name: documents}}]}}\n"
     )
 }
 

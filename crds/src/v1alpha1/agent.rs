@@ -109,11 +109,14 @@ pub enum Role {
     AgentFull,
     /// Sees agents and public contexts.
     Observer,
+    /// Sees agents, what each of them used, and the audit trail; no message and no context.
+    Auditor,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Admin, Self::AgentProducer, Self::AgentConsumer, Self::AgentFull, Self::Observer];
+    pub const ALL: [Self; 6] =
+        [Self::Admin, Self::AgentProducer, Self::AgentConsumer, Self::AgentFull, Self::Observer, Self::Auditor];
 
     /// As in the resource.
     #[must_use]
@@ -124,6 +127,7 @@ impl Role {
             Self::AgentConsumer => "AgentConsumer",
             Self::AgentFull => "AgentFull",
             Self::Observer => "Observer",
+            Self::Auditor => "Auditor",
         }
     }
 
@@ -136,6 +140,7 @@ impl Role {
             Self::AgentConsumer => "agent-consumer",
             Self::AgentFull => "agent-full",
             Self::Observer => "observer",
+            Self::Auditor => "auditor",
         }
     }
 }

@@ -7,8 +7,8 @@ use acb_proto::{
         agent_registry_server::AgentRegistryServer, audit_service_server::AuditServiceServer,
         auth_service_server::AuthServiceServer, context_service_server::ContextServiceServer,
         dead_letter_service_server::DeadLetterServiceServer, mailbox_service_server::MailboxServiceServer,
-        message_service_server::MessageServiceServer, stream_service_server::StreamServiceServer,
-        usage_service_server::UsageServiceServer,
+        message_service_server::MessageServiceServer, schedule_service_server::ScheduleServiceServer,
+        stream_service_server::StreamServiceServer, usage_service_server::UsageServiceServer,
     },
 };
 use tonic::service::Routes;
@@ -17,7 +17,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate,
-        message::MessageGate, stream::StreamGate, usage::UsageGate,
+        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, usage::UsageGate,
     },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };
@@ -35,6 +35,8 @@ pub struct Services {
     pub mailboxes: MailboxGate,
     /// Dead letters.
     pub dead_letters: DeadLetterGate,
+    /// Messages that are sent later.
+    pub schedule: ScheduleGate,
     /// Contexts.
     pub contexts: ContextGate,
     /// Large contexts.
@@ -89,6 +91,7 @@ impl Services {
             .add_service(MessageServiceServer::new(self.messages).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(MailboxServiceServer::new(self.mailboxes).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(DeadLetterServiceServer::new(self.dead_letters).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(ScheduleServiceServer::new(self.schedule).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(ContextServiceServer::new(self.contexts).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(StreamServiceServer::new(self.streams).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(UsageServiceServer::new(self.usage).max_decoding_message_size(MAX_REQUEST_BYTES))

@@ -24,3 +24,4 @@ pub mod kit;
 pub mod log;
 pub mod messages;
 pub mod metrics;
+pub mod timers;

@@ -24,11 +24,18 @@ use crate::PgStore;
 /// A membership that ended longer ago covers no message that still lives; a day more, for clocks that differ.
 const MEMBERSHIP_MATTERS: Duration = MAX_LIFETIME.saturating_add(Duration::DAY);
 
+/// The directory's generation: what the operator projected, and what agents registered.
+macro_rules! generation {
+    () => {
+        "generation + coalesce((SELECT r.count FROM acb.registration_count AS r), 0) AS generation"
+    };
+}
+
 #[async_trait]
 impl DirectoryStore for PgStore {
     async fn generation(&self) -> Result<u64, Fault> {
         let query = self.timer.start("tenant.generation");
-        let generation: Option<i64> = sqlx::query_scalar("SELECT generation FROM acb.tenant")
+        let generation: Option<i64> = sqlx::query_scalar(concat!("SELECT ", generation!(), " FROM acb.tenant"))
             .fetch_optional(self.pool())
             .await
             .map_err(|error| query.fault(error))?;
@@ -44,7 +51,7 @@ impl DirectoryStore for PgStore {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
-        let tenant = sqlx::query("SELECT generation, suspended, registration, limits FROM acb.tenant")
+        let tenant = sqlx::query(concat!("SELECT ", generation!(), ", suspended, registration, limits FROM acb.tenant"))
             .fetch_optional(&mut *transaction)
             .await
             .map_err(failed)?
@@ -63,6 +70,16 @@ impl DirectoryStore for PgStore {
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
+        let registered = sqlx::query(
+            "SELECT r.agent_id, r.name, r.type, r.capabilities, r.location, r.metadata, a.role, a.publishes, a.subscribes, a.limits,
+                    a.suspended, r.created_at, '{}'::text[] AS groups, r.registered_by
+             FROM acb.registered_agent r
+             JOIN acb.agent a ON a.tenant_id = r.tenant_id AND a.agent_id = r.registered_by
+             JOIN acb.tenant t ON t.tenant_id = r.tenant_id AND t.registration = 'Open'",
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
         // Who left a group before every message that still lives was sent, is owed nothing by it.
         let memberships = sqlx::query(
             "SELECT group_name, agent_id, joined_at, left_at FROM acb.group_member
@@ -72,10 +89,13 @@ impl DirectoryStore for PgStore {
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
-        let keys = sqlx::query("SELECT prefix, agent_id, expires_at, clock_timestamp() AS there FROM acb.api_key")
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed)?;
+        let keys = sqlx::query(
+            "SELECT prefix, agent_id, expires_at, clock_timestamp() AS there FROM acb.api_key
+             UNION ALL SELECT prefix, agent_id, NULL, clock_timestamp() FROM acb.registered_key",
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
         transaction.rollback().await.map_err(failed)?;
 
         let generation: i64 = tenant.try_get("generation").map_err(failed)?;
@@ -83,7 +103,8 @@ impl DirectoryStore for PgStore {
             generation.cast_unsigned(),
             readable("an agent", &agents, agent),
             readable("a membership", &memberships, membership),
-        );
+        )
+        .with_registered(readable("a registered agent", &registered, registered_agent));
         snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
         snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
         snapshot.limits = tenant.try_get::<Json<Limits>, _>("limits").map_err(failed)?.0;
@@ -131,6 +152,11 @@ fn agent(row: &PgRow) -> Result<Agent, sqlx::Error> {
         suspended: row.try_get("suspended")?,
         created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
     })
+}
+
+/// With who registered it.
+fn registered_agent(row: &PgRow) -> Result<(Agent, AgentId), sqlx::Error> {
+    Ok((agent(row)?, AgentId(row.try_get("registered_by")?)))
 }
 
 fn membership(row: &PgRow) -> Result<Membership, sqlx::Error> {

@@ -200,6 +200,32 @@ impl ContextStore for PgContexts {
         Ok(changed.is_some())
     }
 
+    async fn set_access(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
+        let query = self.timer.start("context.set_access");
+        const SQL: &str = "
+            WITH changed AS (
+                UPDATE acb.context SET version = $2 + 1, scope = $3, groups = $4, agents = $5, updated_at = $6
+                WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > $10)
+                RETURNING tenant_id, context_id, type)
+            INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
+            SELECT tenant_id, context_id, type, $7, $8, $9 FROM changed";
+        let changed = sqlx::query(SQL)
+            .bind(context.id.0)
+            .bind(signed(context.version) - 1)
+            .bind(context.access.scope.as_str())
+            .bind(&context.access.groups)
+            .bind(&context.access.agents)
+            .bind(context.updated_at)
+            .bind(&event[..])
+            .bind(NOUN)
+            .bind(Change::Updated.number().cast_signed())
+            .bind(now())
+            .execute(&self.pool)
+            .await
+            .map_err(|error| query.fault(error))?;
+        Ok(changed.rows_affected() > 0)
+    }
+
     async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault> {
         let query = self.timer.start("context.delete");
         const SQL: &str = "

@@ -17,7 +17,9 @@ mod number;
 pub mod outbox;
 pub mod presence;
 mod query_timer;
+mod registration;
 pub mod schema;
+mod timer;
 mod upload;
 mod visibility;
 

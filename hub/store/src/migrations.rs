@@ -27,7 +27,10 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 12, name: "dead-letters", sql: include_str!("../migrations/0012_dead_letters.sql") },
     Migration { version: 13, name: "bus-kind", sql: include_str!("../migrations/0013_bus_kind.sql") },
     Migration { version: 14, name: "retired-topics", sql: include_str!("../migrations/0014_retired_topics.sql") },
-    Migration { version: 16, name: "audit", sql: include_str!("../migrations/0016_audit.sql") },
+    Migration { version: 15, name: "auditor", sql: include_str!("../migrations/0015_auditor.sql") },
+    Migration { version: 16, name: "registrations", sql: include_str!("../migrations/0016_registrations.sql") },
+    Migration { version: 17, name: "timers", sql: include_str!("../migrations/0017_timers.sql") },
+    Migration { version: 18, name: "audit", sql: include_str!("../migrations/0018_audit.sql") },
 ];
 
 /// The version that this code was written for.

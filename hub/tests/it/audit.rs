@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::hub::{Hub, reason, with};
 
 /// Waits for so many records of a method. Each as its outcome, reason, agent, key, object and version.
-async fn records(hub: &Hub, method: &str, count: usize) -> Vec<[String; 6]> {
+pub async fn records(hub: &Hub, method: &str, count: usize) -> Vec<[String; 6]> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
         let log = hub.log();

@@ -11,6 +11,7 @@ use crate::{
     filters::is_followed,
     hub::{Hub, KAFKA_PASSWORD},
     messages::is_delivered,
+    schedule::is_sent_later,
     trail::listed,
 };
 
@@ -52,5 +53,6 @@ async fn a_message_is_delivered_over_kafka() {
     is_followed(&hub).await;
     let (_, root) = hub.agent("root", "admin").await;
     assert_eq!(listed(&hub, &root, "ExchangeToken", "root").await[0].outcome, "done");
+    is_sent_later(&hub).await;
     is_delivered(hub).await;
 }

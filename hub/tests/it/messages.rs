@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use acb_proto::v1::{
-    Address, OutgoingMessage, SendMessageRequest, SessionRequest, SessionResponse,
+    Address, AgentNames, ListUnreadRequest, OutgoingMessage, SendMessageRequest, SessionRequest, SessionResponse,
     address::To,
+    mailbox_service_client::MailboxServiceClient,
     message_service_client::MessageServiceClient,
     session_request::{Ack, Frame, Open, Send},
     session_response,
@@ -73,6 +74,28 @@ pub async fn is_delivered(mut hub: Hub) {
     );
     assert_eq!(message.traceparent, trace);
     frames.send(SessionRequest { frame: Some(Frame::Ack(Ack { delivery_ids: vec![delivery.delivery_id] })) }).await.unwrap();
+
+    // To several: in the log once, and each of them finds it.
+    let (_, carol) = hub.agent("carol", "agent-consumer").await;
+    let several = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut request = to("", b"for two");
+        request.message.as_mut().unwrap().to = Some(Address { to: Some(To::Agents(AgentNames { names })) });
+        request
+    };
+    let sent = client.send_message(with(&alice, several(&["carol", "bob"]))).await.unwrap().into_inner();
+    let session_response::Frame::Delivery(delivery) = next(&mut session).await else { panic!("no delivery") };
+    let message = delivery.message.unwrap();
+    assert_eq!((&message.id, message.to), (&sent.message_id, several(&["bob", "carol"]).message.unwrap().to));
+    frames.send(SessionRequest { frame: Some(Frame::Ack(Ack { delivery_ids: vec![delivery.delivery_id] })) }).await.unwrap();
+    let unread = MailboxServiceClient::new(hub.channel()).list_unread(with(&carol, ListUnreadRequest::default())).await.unwrap();
+    assert_eq!(unread.into_inner().messages.iter().map(|message| &message.id).collect::<Vec<_>>(), [&sent.message_id]);
+    let status = client.send_message(with(&alice, several(&["bob", "bob"]))).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "RECIPIENTS_INVALID"));
+    // One alone is that agent.
+    client.send_message(with(&alice, several(&["carol"]))).await.unwrap();
+    let status = client.send_message(with(&alice, several(&["bob", "nobody"]))).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "RECIPIENT_NOT_FOUND"));
 
     let status = client.send_message(with(&alice, to("nobody", b""))).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{}", reason(&status));

@@ -120,6 +120,8 @@ async fn furnish(world: &World) {
     for (table, columns, values) in [
         ("retired_topic", "topic, retention_seconds", "'acb.acme.documents', 60".to_owned()),
         ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),
+        ("registered_key", "prefix, agent_id, hmac", format!("'helper', {any}, decode(repeat('00', 32), 'hex')")),
+        ("registration_count", "count", "1".to_owned()),
         ("presence", "agent_id", alice.clone()),
         (
             "mailbox",
@@ -142,6 +144,12 @@ async fn furnish(world: &World) {
         ("audit_growth", "first, size, epoch, next_offset", "1000000, 1000001, 99, 1".to_owned()),
         ("audit_checkpoint", "size, verifier, note", "1000000, 'k', 'n'".to_owned()),
         ("lease", "lease, until", format!("{any}, now() + '1 day'")),
+        // As of a newer hub: its alarm leaves it.
+        (
+            "timer",
+            "timer_id, kind, subject, key, digest, content, made_at, due_at, try_at",
+            format!("{any}, 'later', {any}, '', sha256(''), '', now(), now(), now()"),
+        ),
         // Its relay has no use for what it can't read, and leaves it.
         (
             "bus_record",

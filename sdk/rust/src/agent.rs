@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 
 use crate::{Client, Error, client::Retry, page};
 
-/// What an agent says of itself when it registers. Empty fields leave what its resource says.
+/// What is said of an agent that another one registers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Registration {
-    /// Empty: the calling agent itself.
+    /// At most 63 lower-case letters, digits and inner hyphens.
     pub name: String,
     /// What it is.
     pub agent_type: String,
@@ -24,6 +24,21 @@ pub struct Registration {
     pub metadata: HashMap<String, String>,
     /// Where it is.
     pub location: String,
+}
+
+/// An agent that was registered for another one, and the only look at its key.
+#[derive(Clone, PartialEq)]
+pub struct Registered {
+    /// The agent.
+    pub agent: Agent,
+    /// What it logs in with. The hub keeps no copy, and does not say it again.
+    pub api_key: String,
+}
+
+impl std::fmt::Debug for Registered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registered").field("agent", &self.agent.name).finish_non_exhaustive()
+    }
 }
 
 /// What to look for; every given criterion must match.
@@ -49,20 +64,44 @@ impl Drop for Heartbeats {
 }
 
 impl Client {
-    /// Announces an agent as online.
-    pub async fn register(&self, registration: Registration) -> Result<Agent, Error> {
+    /// Announces this agent as online.
+    pub async fn announce(&self) -> Result<Agent, Error> {
+        self.send_registration(Registration::default()).await.map(|registered| registered.agent)
+    }
+
+    /// Registers another agent of this agent's role, in a tenant whose registration is `Open`. It may do what this agent may, and ends with
+    /// it. Called again under the same name it describes the agent anew, and gives it another key: the one before ends.
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
+    /// use acb_sdk::Registration;
+    /// let helper = client.register(Registration { name: "helper".to_owned(), ..Registration::default() }).await?;
+    /// // Give helper.api_key to the program that is to be the helper.
+    /// client.unregister("helper").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn register(&self, registration: Registration) -> Result<Registered, Error> {
+        if registration.name.is_empty() {
+            return Err(Error::refused(crate::Code::InvalidArgument, "AGENT_NAME_INVALID", "register: say the new agent's name"));
+        }
+        self.send_registration(registration).await
+    }
+
+    async fn send_registration(&self, registration: Registration) -> Result<Registered, Error> {
         let Registration { name, agent_type, capabilities, metadata, location } = registration;
         let request = RegisterRequest { name, r#type: agent_type, capabilities, metadata, location };
-        let RegisterResponse { agent } = self
+        let RegisterResponse { agent, api_key } = self
             .call("register", Retry::Always, Client::ATTEMPT, |line| {
                 let request = request.clone();
                 async move { line.agents().register(request).await }
             })
             .await?;
-        agent.ok_or_else(|| Error::refused(crate::Code::Internal, "", "register: the hub answered without an agent"))
+        let missing = || Error::refused(crate::Code::Internal, "", "register: the hub answered without an agent");
+        Ok(Registered { agent: agent.ok_or_else(missing)?, api_key })
     }
 
-    /// Takes an agent offline; the calling one where `name` is empty.
+    /// Takes the calling agent offline where `name` is empty, or removes one that it registered.
     pub async fn unregister(&self, name: &str) -> Result<(), Error> {
         self.call("unregister", Retry::Always, Client::ATTEMPT, |line| {
             let request = UnregisterRequest { name: name.to_owned() };

@@ -10,7 +10,8 @@ use acb_proto::v1::{
     agent_registry_client::AgentRegistryClient, audit_service_client::AuditServiceClient,
     context_service_client::ContextServiceClient, dead_letter_service_client::DeadLetterServiceClient,
     mailbox_service_client::MailboxServiceClient, message_service_client::MessageServiceClient,
-    stream_service_client::StreamServiceClient, usage_service_client::UsageServiceClient,
+    schedule_service_client::ScheduleServiceClient, stream_service_client::StreamServiceClient,
+    usage_service_client::UsageServiceClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
@@ -166,6 +167,10 @@ impl Line {
 
     pub(crate) fn dead_letters(&self) -> DeadLetterServiceClient<Service> {
         DeadLetterServiceClient::new(self.service.clone())
+    }
+
+    pub(crate) fn schedule(&self) -> ScheduleServiceClient<Service> {
+        ScheduleServiceClient::new(self.service.clone())
     }
 
     pub(crate) fn contexts(&self) -> ContextServiceClient<Service> {

@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use acb_proto::v1::{
-    Context, CreateContextRequest, DeleteContextRequest, GetContextRequest, ListContextsRequest, UpdateContextRequest,
+    Access, Context, CreateContextRequest, DeleteContextRequest, GetContextRequest, ListContextsRequest, SetContextAccessRequest,
+    UpdateContextRequest,
 };
 use bytes::Bytes;
 use futures::Stream;
 use serde::Serialize;
 
-use crate::{Client, Error, client::Retry, message::JSON, page, sharing::Sharing};
+use crate::{
+    Client, Error,
+    client::Retry,
+    message::JSON,
+    page,
+    sharing::{Scope, Sharing},
+};
 
 /// Gathers how a small payload is shared; see [`Client::share`].
 pub type Share = Sharing<Inline>;
@@ -151,6 +158,26 @@ impl Client {
             ttl: None,
         };
         Update { client: self.clone(), request }
+    }
+
+    /// Replaces who may read a context of one's own; its payload stays. Whoever loses sight of it hears so, and reads no more of it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client, id: &str) -> Result<(), acb_sdk::Error> {
+    /// use acb_sdk::Scope;
+    /// client.set_access(id, Scope::Agents(vec!["worker-a".to_owned(), "worker-b".to_owned()])).await?;
+    /// client.set_access(id, Scope::Private).await?; // Both have lost it again.
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn set_access(&self, id: &str, scope: Scope) -> Result<Context, Error> {
+        let access = Some(Access::from(scope));
+        // Said twice it is what it was after the first time.
+        self.call("set context access", Retry::Always, Client::ATTEMPT, |line| {
+            let request = SetContextAccessRequest { id: id.to_owned(), version: 0, access: access.clone() };
+            async move { line.contexts().set_context_access(request).await }
+        })
+        .await
     }
 
     /// Deletes a context of one's own.

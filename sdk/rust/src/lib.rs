@@ -19,6 +19,7 @@ mod message;
 mod page;
 mod pull;
 mod replica;
+mod schedule;
 mod seen;
 mod session;
 mod sharing;
@@ -33,9 +34,10 @@ mod wire;
 pub use acb_proto::v1;
 pub use acb_proto::v1::{
     Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
-    MessageType, PayloadRef, Position, RequestAddress, SendMessageResponse, Usage, address, context_event,
+    MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage, SendMessageResponse, Usage,
+    address, context_event,
 };
-pub use agent::{Criteria, Heartbeats, Registration};
+pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use audit::{AuditClaim, AuditQuery, audit_record};
 pub use client::{Builder, Client};
 pub use context::{Inline, Share, Update};

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use acb_proto::v1::{self, Address, MessageType, OutgoingMessage, RequestRequest, SendMessageRequest, address};
+use acb_proto::v1::{self, Address, AgentNames, MessageType, OutgoingMessage, RequestRequest, SendMessageRequest, address};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Code, Status};
@@ -23,6 +23,8 @@ pub const FAILURE: &str = "acb-failure";
 const REPLY_SLACK: Duration = Duration::from_secs(5);
 /// The most of a reason that is sent, in bytes. All metadata of a message may have 16 KiB.
 const MOST_OF_REASON: usize = 4096;
+/// Agents that a message can be for.
+const MOST_RECIPIENTS: usize = 64;
 
 /// A message to send. Each gets an idempotency key when it is made: sent twice, it arrives once.
 ///
@@ -58,6 +60,11 @@ impl Message {
     /// To one agent, by name.
     pub fn to_agent(name: impl Into<String>) -> Self {
         Self::to(address::To::Agent(name.into()))
+    }
+
+    /// To each of these agents, by name: 2 to 64, each once. It is for all of them or for none: where one does not exist, nothing is sent.
+    pub fn to_agents(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::to(address::To::Agents(AgentNames { names: names.into_iter().map(Into::into).collect() }))
     }
 
     /// To the members of a group.
@@ -193,9 +200,22 @@ impl Message {
             Some(address::To::Agent(name) | address::To::Group(name)) if name.is_empty() => {
                 Err(Error::Usage("the message names no recipient".to_owned()))
             }
+            Some(address::To::Agents(AgentNames { names })) => match flaw(names) {
+                Some(flaw) => Err(Error::Usage(flaw)),
+                None => Ok(self.wire),
+            },
             _ => Ok(self.wire),
         }
     }
+}
+
+/// Why this is no list of recipients. The hub would end the session that such a message is sent in.
+fn flaw(names: &[String]) -> Option<String> {
+    if names.is_empty() || names.len() > MOST_RECIPIENTS || names.iter().any(String::is_empty) {
+        return Some(format!("a message names 1 to {MOST_RECIPIENTS} agents, each by its name"));
+    }
+    let mut seen = std::collections::HashSet::new();
+    names.iter().find(|name| !seen.insert(*name)).map(|name| format!("agent {name:?} is named twice"))
 }
 
 /// A received message. Until it is [acknowledged](Self::ack) the hub keeps it, and delivers it again in a later session; dropped, it is
@@ -382,6 +402,11 @@ mod tests {
         let odd = std::collections::HashMap::from([((1, 2), 3)]);
         assert!(matches!(Message::to_agent("x").json(&odd).build(), Err(Error::Payload(_))));
         assert!(matches!(Message::answer().build(), Err(Error::Usage(_))));
+        assert!(matches!(Message::to_agents(["x", ""]).build(), Err(Error::Usage(_))));
+        assert!(matches!(Message::to_agents(Vec::<String>::new()).build(), Err(Error::Usage(_))));
+        assert!(matches!(Message::to_agents(["x", "y", "x"]).build(), Err(Error::Usage(why)) if why.contains("\"x\"")));
+        let many = |count: u32| Message::to_agents((0..count).map(|number| number.to_string())).build();
+        assert!(many(64).is_ok() && matches!(many(65), Err(Error::Usage(_))));
     }
 
     #[test]

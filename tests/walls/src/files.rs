@@ -18,7 +18,15 @@ const PENDING: &[&str] = &[];
 const ROOMS: &[Rooms] = &[
     Rooms {
         package: "acb-hub-core",
-        floors: &[&["fault"], &["kit"], &["metrics"], &["log"], &["directory"], &["audit"], &["door", "messages", "contexts"]],
+        floors: &[
+            &["fault"],
+            &["kit"],
+            &["metrics"],
+            &["log", "timers"],
+            &["directory"],
+            &["audit"],
+            &["door", "messages", "contexts"],
+        ],
     },
     Rooms {
         package: "acb-operator",

@@ -10,7 +10,7 @@ mod view;
 
 use std::path::PathBuf;
 
-use acb_sdk::{Code, Context, system_time};
+use acb_sdk::{Code, Context, Scope, system_time};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 
@@ -40,6 +40,8 @@ enum ContextCommand {
     Pull(pull::Pull),
     /// Makes the next version of one of this agent's own.
     Update(Update),
+    /// Says anew who may read one of this agent's own: gives it to agents or groups, or takes it back.
+    Access(AccessOf),
     /// Deletes some of this agent's own.
     #[command(visible_alias = "rm")]
     Delete(Delete),
@@ -54,6 +56,7 @@ impl Contexts {
             ContextCommand::List(list) => list.run(output).await,
             ContextCommand::Get(get) => get.run(output).await,
             ContextCommand::Update(update) => update.run(output).await,
+            ContextCommand::Access(access) => access.run(output).await,
             ContextCommand::Delete(delete) => delete.run(output).await,
         }
     }
@@ -205,6 +208,30 @@ impl Update {
             Output::Document(syntax) => syntax.document(&view(&updated)),
             Output::Table { .. } => {
                 output::line(format_args!("Updated {} to version {} ({} bytes).", updated.id, updated.version, updated.size))
+            }
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct AccessOf {
+    #[command(flatten)]
+    target: Target,
+    /// Its id.
+    id: String,
+    /// Who may read it from now on: public, private, group:a,b or shared:agent-a,agent-b.
+    #[arg(value_parser = payload::scope)]
+    scope: Scope,
+}
+
+impl AccessOf {
+    async fn run(self, output: Output) -> Result<(), Failure> {
+        let client = self.target.connect().await?;
+        let context = client.set_access(&self.id, self.scope).await.map_err(|error| refused(&named(&self.id), &error))?;
+        match output {
+            Output::Document(syntax) => syntax.document(&view(&context)),
+            Output::Table { .. } => {
+                output::line(format_args!("{} is {} since version {}.", context.id, scope(&context), context.version))
             }
         }
     }

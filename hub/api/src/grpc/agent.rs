@@ -1,6 +1,9 @@
 //! `AgentRegistry`.
 
-use acb_hub_core::directory::presence::{self, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry};
+use acb_hub_core::{
+    directory::presence::{self, Criteria, HEARTBEAT_SECONDS, Listed, Page, Registration, Registry},
+    door::registration::{Registered, Registrar},
+};
 use acb_proto::v1::{
     Agent, AgentStatus, DiscoverRequest, DiscoverResponse, GetAgentRequest, HeartbeatRequest, HeartbeatResponse,
     ListAgentsRequest, ListAgentsResponse, RegisterRequest, RegisterResponse, UnregisterRequest, UnregisterResponse,
@@ -23,13 +26,14 @@ use crate::{
 pub struct Agents {
     tenant: String,
     registry: Registry,
+    registrar: Registrar,
 }
 
 impl Agents {
-    /// Over this registry.
+    /// Over this registry, and what registers agents for others.
     #[must_use]
-    pub fn new(tenant: &str, registry: Registry) -> Self {
-        Self { tenant: tenant.to_owned(), registry }
+    pub fn new(tenant: &str, registry: Registry, registrar: Registrar) -> Self {
+        Self { tenant: tenant.to_owned(), registry, registrar }
     }
 
     fn agent(&self, listed: &Listed) -> Agent {
@@ -70,16 +74,23 @@ impl AgentRegistry for Agents {
         let (caller, trail) = (caller(&request)?, trail(&request));
         let RegisterRequest { name, r#type, capabilities, metadata, location } = request.into_inner();
         let registration = Registration { name, kind: r#type, capabilities, metadata: metadata.into_iter().collect(), location };
-        let listed = self.registry.register(&caller, registration).await.map_err(to_status)?;
+        let (listed, api_key) = if Registry::is_own(&caller, &registration.name) {
+            (self.registry.announce(&caller, &registration).await.map_err(to_status)?, String::new())
+        } else {
+            let Registered { listed, api_key } = self.registrar.register(&caller, registration).await.map_err(to_status)?;
+            (listed, api_key)
+        };
         trail.object("agent", &listed.agent.name);
-        Ok(Response::new(RegisterResponse { agent: Some(self.agent(&listed)) }))
+        Ok(Response::new(RegisterResponse { agent: Some(self.agent(&listed)), api_key }))
     }
 
     async fn unregister(&self, request: Request<UnregisterRequest>) -> Result<Response<UnregisterResponse>, Status> {
         let (caller, trail) = (caller(&request)?, trail(&request));
         let name = request.into_inner().name;
-        self.registry.unregister(&caller, &name).await.map_err(to_status)?;
-        trail.object("agent", if name.is_empty() { &caller.agent.name } else { &name });
+        let is_own = Registry::is_own(&caller, &name);
+        trail.object("agent", if is_own { &caller.agent.name } else { &name });
+        let gone = if is_own { self.registry.goodbye(&caller).await } else { self.registrar.unregister(&caller, &name).await };
+        gone.map_err(to_status)?;
         Ok(Response::new(UnregisterResponse {}))
     }
 

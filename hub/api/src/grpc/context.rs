@@ -15,7 +15,7 @@ use acb_hub_core::{
 };
 use acb_proto::v1::{
     self, Context, ContextEvent, CreateContextRequest, DeleteContextRequest, DeleteContextResponse, GetContextRequest,
-    ListContextsRequest, ListContextsResponse, PayloadRef, SubscribeRequest, UpdateContextRequest,
+    ListContextsRequest, ListContextsResponse, PayloadRef, SetContextAccessRequest, SubscribeRequest, UpdateContextRequest,
     context_event::Kind,
     context_service_server::ContextService,
     subscribe_request::{From, Positions},
@@ -97,6 +97,20 @@ impl ContextService for ContextGate {
             ttl: ttl(request.ttl).map_err(to_status)?,
         };
         let context = self.contexts.update(&caller.agent, update).await.map_err(to_status)?;
+        trail.version(context.version);
+        Ok(Response::new(without_payload(context)))
+    }
+
+    async fn set_context_access(&self, request: Request<SetContextAccessRequest>) -> Result<Response<Context>, Status> {
+        let (caller, trail) = (caller(&request)?, trail(&request));
+        let SetContextAccessRequest { id, version, access } = request.into_inner();
+        let id = ContextId::parse(&id).map_err(to_status)?;
+        trail.object(CONTEXT, id);
+        // Left out it would be read as public.
+        let access = access.ok_or_else(|| Fault::invalid("ACCESS_INVALID", "say who may read it")).and_then(core_access);
+        let version = (version > 0).then_some(version);
+        let context =
+            self.contexts.set_access(&caller.agent, id, version, access.map_err(to_status)?).await.map_err(to_status)?;
         trail.version(context.version);
         Ok(Response::new(without_payload(context)))
     }
@@ -263,7 +277,16 @@ pub(crate) fn description(
     time_to_live: Option<prost_types::Duration>,
     access: Option<v1::Access>,
 ) -> Result<Description, Fault> {
-    let access = access.unwrap_or_default();
+    Ok(Description {
+        kind,
+        metadata: metadata.into_iter().collect(),
+        content_type,
+        ttl: ttl(time_to_live)?,
+        access: core_access(access.unwrap_or_default())?,
+    })
+}
+
+fn core_access(access: v1::Access) -> Result<Access, Fault> {
     let scope = match v1::Scope::try_from(access.scope) {
         Ok(v1::Scope::Unspecified | v1::Scope::Public) => audience::Scope::Public,
         Ok(v1::Scope::Private) => audience::Scope::Private,
@@ -272,13 +295,7 @@ pub(crate) fn description(
         // Read as public, an unknown scope of a newer client would show what it meant to hide.
         Err(_) => return Err(Fault::invalid("ACCESS_INVALID", format!("unknown scope {}", access.scope))),
     };
-    Ok(Description {
-        kind,
-        metadata: metadata.into_iter().collect(),
-        content_type,
-        ttl: ttl(time_to_live)?,
-        access: Access { scope, groups: access.groups, agents: access.agents },
-    })
+    Ok(Access { scope, groups: access.groups, agents: access.agents })
 }
 
 fn ttl(ttl: Option<prost_types::Duration>) -> Result<Option<Duration>, Fault> {

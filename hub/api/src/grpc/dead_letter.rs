@@ -106,6 +106,8 @@ fn filter_of(filter: DeadLetterFilter) -> Result<LetterFilter, Fault> {
         Ok(DeadLetterReason::Unspecified) => None,
         Ok(DeadLetterReason::Expired) => Some(LetterReason::Expired),
         Ok(DeadLetterReason::Attempts) => Some(LetterReason::Attempts),
+        Ok(DeadLetterReason::SenderRefused) => Some(LetterReason::SenderRefused),
+        Ok(DeadLetterReason::RecipientGone) => Some(LetterReason::RecipientGone),
         Err(_) => return Err(invalid(format!("{} is no reason", filter.reason))),
     };
     let recipient = match address(filter.recipient)? {
@@ -113,6 +115,9 @@ fn filter_of(filter: DeadLetterFilter) -> Result<LetterFilter, Fault> {
         Some(message::Address::Agent(name)) => Some(LetterRecipient::Agent(name)),
         Some(message::Address::Group(name)) => Some(LetterRecipient::Group(name)),
         Some(message::Address::All) => Some(LetterRecipient::All),
+        Some(message::Address::Agents(_)) => {
+            return Err(invalid("a dead letter is of one recipient: name one agent, a group or all"));
+        }
         Some(message::Address::Request { .. }) => return Err(invalid("what goes to a waiting caller is no dead letter")),
     };
     let named = [
@@ -159,6 +164,8 @@ fn wire(letter: &DeadLetter) -> v1::DeadLetter {
     let reason = match letter.reason {
         LetterReason::Expired => DeadLetterReason::Expired,
         LetterReason::Attempts => DeadLetterReason::Attempts,
+        LetterReason::SenderRefused => DeadLetterReason::SenderRefused,
+        LetterReason::RecipientGone => DeadLetterReason::RecipientGone,
     };
     v1::DeadLetter {
         id: letter.id.to_string(),

@@ -12,8 +12,8 @@ use acb_hub_core::{
     },
 };
 use acb_proto::v1::{
-    self, Address, RequestAddress, RequestRequest, RequestResponse, SendMessageRequest, SendMessageResponse, SessionRequest,
-    SessionResponse,
+    self, Address, AgentNames, RequestAddress, RequestRequest, RequestResponse, SendMessageRequest, SendMessageResponse,
+    SessionRequest, SessionResponse,
     address::To,
     message_service_server::MessageService,
     session_request::{self, Frame, Open},
@@ -263,20 +263,20 @@ fn accepted(receipt: message::Receipt) -> SendMessageResponse {
 
 /// The trace of a call, for messages that bring none of their own.
 #[derive(Clone, Debug, Default)]
-struct Trace {
+pub(super) struct Trace {
     parent: String,
     state: String,
 }
 
 impl Trace {
-    fn of(metadata: &MetadataMap) -> Self {
+    pub(super) fn of(metadata: &MetadataMap) -> Self {
         let headers: &HeaderMap = metadata.as_ref();
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         Self { parent: text("traceparent"), state: text("tracestate") }
     }
 }
 
-fn outgoing(message: Option<v1::OutgoingMessage>, trace: &Trace) -> Result<OutgoingMessage, Fault> {
+pub(super) fn outgoing(message: Option<v1::OutgoingMessage>, trace: &Trace) -> Result<OutgoingMessage, Fault> {
     let message = message.ok_or_else(|| Fault::invalid("MESSAGE_MISSING", "the request has no message"))?;
     let kind = match message.r#type() {
         v1::MessageType::Unspecified | v1::MessageType::Event => MessageType::Event,
@@ -317,6 +317,7 @@ pub(super) fn address(address: Option<Address>) -> Result<Option<message::Addres
         None => None,
         Some(To::Agent(name)) => Some(message::Address::Agent(name)),
         Some(To::Group(name)) => Some(message::Address::Group(name)),
+        Some(To::Agents(AgentNames { names })) => Some(message::Address::agents(names)?),
         Some(To::All(true)) => Some(message::Address::All),
         Some(To::All(false)) => {
             return Err(Fault::invalid("RECIPIENT_MISSING", "`all` is false: name an agent or a group, or set it to true"));
@@ -329,10 +330,11 @@ pub(super) fn address(address: Option<Address>) -> Result<Option<message::Addres
     })
 }
 
-fn wire_address(address: &message::Address) -> Address {
+pub(super) fn wire_address(address: &message::Address) -> Address {
     let to = match address {
         message::Address::Agent(name) => To::Agent(name.clone()),
         message::Address::Group(name) => To::Group(name.clone()),
+        message::Address::Agents(names) => To::Agents(AgentNames { names: names.iter().map(str::to_owned).collect() }),
         message::Address::All => To::All(true),
         message::Address::Request { agent, request_id } => {
             To::Request(RequestAddress { agent: agent.clone(), request_id: request_id.to_string() })

@@ -8,6 +8,7 @@ pub mod context;
 pub mod dead_letter;
 pub mod mailbox;
 pub mod message;
+pub mod schedule;
 pub mod stream;
 mod timestamp;
 pub mod usage;

@@ -197,11 +197,11 @@ impl StreamService for StreamGate {
         trail.object(CONTEXT, id);
         let (context, chunks) = self.uploads.receive(&caller.agent, id, from_chunk).await.map_err(to_status)?;
         trail.version(context.version);
-        let mut head = wire(context.clone());
+        let mut head = wire(context);
         // It comes as a chunk.
         head.payload = Bytes::new();
         let head = Ok(ReceiveContextResponse { frame: Some(receive_context_response::Frame::Context(head)) });
-        Ok(Response::new(Box::pin(stream::iter([head]).chain(chunk_frames(context, chunks, parts)))))
+        Ok(Response::new(Box::pin(stream::iter([head]).chain(chunk_frames(chunks, parts)))))
     }
 
     async fn get_stream_progress(&self, request: Request<GetStreamProgressRequest>) -> Result<Response<StreamProgress>, Status> {
@@ -212,28 +212,18 @@ impl StreamService for StreamGate {
     }
 }
 
-fn chunk_frames(
-    context: context::Context,
-    chunks: Chunks,
-    parts: Parts,
-) -> impl Stream<Item = Result<ReceiveContextResponse, Status>> + Send {
-    stream::unfold(Some((context, chunks, parts)), |state| async {
-        let (context, mut chunks, mut parts) = state?;
+fn chunk_frames(chunks: Chunks, parts: Parts) -> impl Stream<Item = Result<ReceiveContextResponse, Status>> + Send {
+    stream::unfold(Some((chunks, parts)), |state| async {
+        let (mut chunks, mut parts) = state?;
         // Before it is read: who takes nothing must not have chunks read.
         parts.hold(CHUNK_BYTES as usize).await;
         let chunk = match chunks.next().await? {
-            _ if !chunks.still_seen(&context) => {
-                return Some((
-                    Err(to_status(Fault::not_found("CONTEXT_NOT_FOUND", "you may not see this context any more"))),
-                    None,
-                ));
-            }
             Ok(chunk) => chunk,
             Err(fault) => return Some((Err(to_status(fault)), None)),
         };
         let frame = Chunk { index: chunk.index, sha256: Bytes::copy_from_slice(&chunk.sha256), data: chunk.data };
         let frame = ReceiveContextResponse { frame: Some(receive_context_response::Frame::Chunk(frame)) };
-        Some((Ok(frame), Some((context, chunks, parts))))
+        Some((Ok(frame), Some((chunks, parts))))
     })
 }
 

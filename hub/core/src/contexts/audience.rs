@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::{
     directory::{
-        agent::{Agent, Permission, Role},
+        agent::{Agent, Permission},
         caller::lacks,
     },
     fault::{Code, Fault},
@@ -100,7 +100,7 @@ pub fn may_publish(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fa
     if !agent.role.allows(Permission::PublishContext) {
         return Err(lacks(agent, &[Permission::PublishContext]));
     }
-    if agent.role != Role::Admin && !agent.publishes.iter().any(|own| own == kind) {
+    if !agent.role.allows(Permission::AllContexts) && !agent.publishes.iter().any(|own| own == kind) {
         return Err(Fault::new(
             Code::PermissionDenied,
             "CONTEXT_TYPE_NOT_PUBLISHED",
@@ -115,7 +115,7 @@ pub fn may_follow(agent: &Agent, kind: &str, known_type: bool) -> Result<(), Fau
     if !agent.role.allows(Permission::ReadContext) {
         return Err(lacks(agent, &[Permission::ReadContext]));
     }
-    if agent.role != Role::Admin && !agent.subscribes.iter().chain(&agent.publishes).any(|own| own == kind) {
+    if !agent.role.allows(Permission::AllContexts) && !agent.subscribes.iter().chain(&agent.publishes).any(|own| own == kind) {
         return Err(Fault::new(
             Code::PermissionDenied,
             "CONTEXT_TYPE_NOT_SUBSCRIBED",
@@ -141,7 +141,7 @@ pub(crate) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::directory::agent::AgentId;
+    use crate::directory::agent::{AgentId, Role};
 
     pub(crate) fn agent(name: &str, role: Role, subscribes: &[&str], groups: &[&str]) -> Agent {
         Agent {

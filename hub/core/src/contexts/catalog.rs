@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     audience::{Access, may_follow, may_publish},
-    change::{self, Change},
+    change::{self, Change, TOO_LARGE},
     context::{Context, ContextId, Description, MAX_INLINE_BYTES, Payload, validate_labels, validate_ttl},
     expiry::ExpirySweep,
     filter::yield_after,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     directory::{
-        agent::{Agent, Role},
+        agent::{Agent, Permission},
         snapshot::{ContextType, Directory},
     },
     fault::{Code, Fault},
@@ -202,15 +202,8 @@ impl Contexts {
         let kind = snapshot.context_types.get(&old.kind);
         may_publish(caller, &old.kind, kind.is_some())?;
         check_payload(&update.payload, kind)?;
-        let conflict = || {
-            Fault::new(
-                Code::Aborted,
-                "CONTEXT_VERSION_CONFLICT",
-                format!("context {} is not at version {} any more: read it again, then update", update.id, update.version),
-            )
-        };
         if old.version != update.version {
-            return Err(conflict());
+            return Err(conflict(update.id, update.version));
         }
         let _room = self.parts.room(caller.id, update.payload.len()).await?;
         let schema = self.parts.schemas.check(&snapshot, &old.kind, &update.payload).await?;
@@ -229,10 +222,47 @@ impl Contexts {
         };
         let event = change::encode(Change::Updated, &context, Some(&old))?;
         if !self.parts.stores.contexts.update(&context, event).await? {
-            return Err(conflict());
+            return Err(conflict(update.id, update.version));
         }
         self.parts.stores.committed.tell();
         Ok(context)
+    }
+
+    /// Makes a new version with another access; the payload stays. `version`: the one that the caller read; `None`: whichever is current.
+    pub async fn set_access(
+        &self,
+        caller: &Agent,
+        id: ContextId,
+        version: Option<u64>,
+        access: Access,
+    ) -> Result<Context, Fault> {
+        access.validate()?;
+        for _ in 0..RETRIES {
+            let owned = self.owned(caller, id).await?;
+            if let Some(read) = version.filter(|read| *read != owned.version) {
+                return Err(conflict(id, read));
+            }
+            if owned.access == access {
+                return Ok(owned);
+            }
+            let (old, _room) = self.parts.get_whole(caller, id).await?;
+            if old.version != owned.version {
+                continue;
+            }
+            let context = Context { version: old.version + 1, access: access.clone(), updated_at: now(), ..old.clone() };
+            let event = match change::encode(Change::Updated, &context, Some(&old)) {
+                // A longer list of names must not keep a withdrawal from being made: readers get the payload by the id.
+                Err(fault) if fault.reason == TOO_LARGE => {
+                    change::encode(Change::Updated, &Context { payload: Payload::Unread, ..context.clone() }, Some(&old))?
+                }
+                event => event?,
+            };
+            if self.parts.stores.contexts.set_access(&context, event).await? {
+                self.parts.stores.committed.tell();
+                return Ok(context);
+            }
+        }
+        Err(busy(id))
     }
 
     /// Deletes one, with its chunks.
@@ -381,7 +411,7 @@ impl Contexts {
     /// A context that the caller may change. Not found where it may not even see it.
     async fn owned(&self, caller: &Agent, id: ContextId) -> Result<Context, Fault> {
         let context = self.parts.get(caller, id).await?;
-        if context.creator != caller.id && caller.role != Role::Admin {
+        if context.creator != caller.id && !caller.role.allows(Permission::AllContexts) {
             return Err(Fault::new(
                 Code::PermissionDenied,
                 "CONTEXT_NOT_OWNED",
@@ -390,6 +420,11 @@ impl Contexts {
         }
         Ok(context)
     }
+}
+
+fn conflict(id: ContextId, version: u64) -> Fault {
+    let why = format!("context {id} is not at version {version} any more: read it again, then change it");
+    Fault::new(Code::Aborted, "CONTEXT_VERSION_CONFLICT", why)
 }
 
 fn living(tail: &Weak<ContextTail>) -> Option<Arc<ContextTail>> {

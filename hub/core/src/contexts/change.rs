@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     audience::{Access, Scope},
     context::{Context, ContextId, MAX_INLINE_BYTES, Payload, UploadId},
+    visibility::Viewer,
 };
 use crate::{
     directory::{agent::AgentId, schema::SchemaRef},
@@ -31,6 +32,9 @@ const FORMAT: u32 = 1;
 
 /// Why a record of a newer hub is not read.
 pub(crate) const NEWER: &str = "LOG_RECORD_NEWER";
+
+/// Why a change is not written.
+pub(crate) const TOO_LARGE: &str = "CONTEXT_TOO_LARGE";
 
 /// Where chunks are: in PostgreSQL.
 const BACKEND: &str = "postgres";
@@ -68,6 +72,8 @@ const BACKEND: &str = "postgres";
 ///     string content_type = 2;
 ///     uint64 size = 3;
 ///     string scope = 4;
+///     repeated string groups = 5;
+///     repeated string agents = 6;
 ///   }
 /// }
 /// ```
@@ -159,6 +165,12 @@ pub struct WireLabels {
     /// Who may see it.
     #[prost(string, tag = "4")]
     pub scope: String,
+    /// Which groups.
+    #[prost(string, repeated, tag = "5")]
+    pub groups: Vec<String>,
+    /// Which agents.
+    #[prost(string, repeated, tag = "6")]
+    pub agents: Vec<String>,
 }
 
 /// Read before anything else of a record.
@@ -218,8 +230,8 @@ pub struct Labels {
     pub content_type: String,
     /// Bytes of the payload.
     pub size: u64,
-    /// Who may see it.
-    pub scope: Scope,
+    /// Who may see it. Groups and agents are empty in what was written before access could change.
+    pub access: Access,
 }
 
 /// A change, decoded. For a deletion the context is what it last was, without its payload.
@@ -231,6 +243,14 @@ pub struct Event {
     pub context: Context,
     /// Of an update: what the version before it had.
     pub previous: Option<Labels>,
+}
+
+impl Event {
+    /// Whether the viewer might see the version before this one. To be asked where it may not see this one.
+    pub(crate) fn withdrawn_from(&self, viewer: &Viewer) -> bool {
+        let context = &self.context;
+        self.previous.as_ref().is_some_and(|previous| viewer.sees(&context.kind, context.creator, &previous.access))
+    }
 }
 
 /// The log's form of a change, for the outbox. Refuses one that the log would not take. `previous`: what an update replaces.
@@ -269,6 +289,8 @@ pub fn encode(change: Change, context: &Context, previous: Option<&Context>) -> 
             content_type: previous.content_type.clone(),
             size: previous.size,
             scope: previous.access.scope.as_str().to_owned(),
+            groups: previous.access.groups.clone(),
+            agents: previous.access.agents.clone(),
         }),
         backend: match context.payload {
             Payload::Chunks(_) if !deleted => BACKEND.to_owned(),
@@ -279,7 +301,7 @@ pub fn encode(change: Change, context: &Context, previous: Option<&Context>) -> 
     if size > MAX_INLINE_BYTES {
         return Err(Fault::new(
             Code::ResourceExhausted,
-            "CONTEXT_TOO_LARGE",
+            TOO_LARGE,
             format!("the context has {size} bytes with its envelope, and at most {MAX_INLINE_BYTES} fit: stream it instead"),
         ));
     }
@@ -324,7 +346,8 @@ pub fn decode(record: &Record) -> Result<Option<Event>, Fault> {
     }
     let previous = change.previous.map(|labels| {
         let scope = labels.scope.parse::<Scope>().map_err(damaged)?;
-        Ok::<_, Fault>(Labels { metadata: labels.metadata, content_type: labels.content_type, size: labels.size, scope })
+        let access = Access { scope, groups: labels.groups, agents: labels.agents };
+        Ok::<_, Fault>(Labels { metadata: labels.metadata, content_type: labels.content_type, size: labels.size, access })
     });
     let kind = Change::from_number(change.kind).ok_or_else(|| damaged("unknown kind of change"))?;
     Ok(Some(Event {

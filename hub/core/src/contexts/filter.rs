@@ -108,7 +108,7 @@ impl<'a> Version<'a> {
             metadata: &labels.metadata,
             content_type: &labels.content_type,
             size: labels.size,
-            scope: labels.scope,
+            scope: labels.access.scope,
             version: event.context.version.saturating_sub(1),
         })
     }
@@ -131,6 +131,11 @@ impl ContextFilter {
         self.0.matches(&Version::current(context, false))
     }
 
+    /// Whether the version before an update matched. `true` where that is not known.
+    pub(crate) fn matched(&self, event: &Event) -> bool {
+        Version::previous(event).is_none_or(|previous| self.0.matches(&previous))
+    }
+
     /// What is told of a change. `is_whole`: the subscriber was told, or could have been, of every version before it. Where it was not, because
     /// compaction removed some, it may hold one that matched: then it is told rather once too often.
     pub(crate) fn meaning(&self, event: &Event, is_whole: bool) -> Meaning {
@@ -143,8 +148,11 @@ impl ContextFilter {
             Change::Deleted if is_whole => Meaning::Nothing,
             Change::Deleted => Meaning::Change,
             Change::Updated => {
-                let matched = Version::previous(event).is_none_or(|previous| self.0.matches(&previous));
-                if matched || !is_whole { Meaning::Left } else { Meaning::Nothing }
+                if self.matched(event) || !is_whole {
+                    Meaning::Left
+                } else {
+                    Meaning::Nothing
+                }
             }
         }
     }
@@ -175,7 +183,7 @@ mod tests {
             metadata: labels(before),
             content_type: context.content_type.clone(),
             size: 1,
-            scope: context.access.scope,
+            access: context.access.clone(),
         });
         Event { change, context, previous }
     }

@@ -33,6 +33,8 @@ pub trait ContextStore: Send + Sync + 'static {
     async fn payload(&self, id: ContextId, version: u64) -> Result<Option<Bytes>, Fault>;
     /// Replaces version `context.version - 1` with this one. False where that is not the current one any more.
     async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault>;
+    /// The same, where only the access is another one: the payload stays as it is.
+    async fn set_access(&self, context: &Context, event: Bytes) -> Result<bool, Fault>;
     /// Removes this version, expired or not. False where it is not the current one any more.
     async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault>;
     /// Those that the viewer sees, unexpired, without payloads, in the order of their ids.

@@ -97,7 +97,7 @@ pub enum Notice {
         /// What happened.
         event: Box<Event>,
     },
-    /// A context that the agent may see matched the subscription's filter before an update, and does not since.
+    /// Before an update a context matched the subscription's filter and the agent might see it, and since then one of the two is not so.
     Left {
         /// Where the update is.
         position: Position,
@@ -316,9 +316,20 @@ impl Subscription {
             if *after_hole {
                 self.holes.insert(*partition);
             }
-            // A version that the agent may not see is one that it was not told of: the next one comes after a gap.
-            if !context.seen_by(self.subscriber.viewer()?) {
-                continue;
+            let position = Position { epoch: self.source.tail.epoch(), partition: *partition, offset: *offset };
+            let viewer = self.subscriber.viewer()?;
+            if !context.seen_by(viewer) {
+                // A version that the agent may not see is one that it was not told of: the next one comes after a gap. But of what was withdrawn
+                // from it, it hears, and has nothing of it then.
+                if !event.withdrawn_from(viewer) || !self.versions.advance(context.id, context.version) {
+                    continue;
+                }
+                if self.filter.as_ref().is_some_and(|filter| !filter.matched(event)) {
+                    continue;
+                }
+                self.told.passed(*partition, *offset);
+                let (kind, version) = (context.kind.clone(), context.version);
+                return Ok(Some(Notice::Left { position, context: context.id, kind, version }));
             }
             let last = self.versions.last(context.id);
             if !self.versions.advance(context.id, context.version) {
@@ -328,7 +339,6 @@ impl Subscription {
             let evaluation = Instant::now();
             let meaning = self.filter.as_ref().map_or(Meaning::Change, |filter| filter.meaning(event, is_whole));
             yield_after(evaluation).await;
-            let position = Position { epoch: self.source.tail.epoch(), partition: *partition, offset: *offset };
             let notice = match meaning {
                 // Of what is gone already its deletion is told.
                 Meaning::Change if *change != Change::Deleted && context.expired(now()) => continue,

@@ -25,6 +25,9 @@ use crate::{
     metrics::contexts::ContextMetrics,
 };
 
+/// How old what is known of a context's access may be while it is read.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Chunks of one stream on their way to the store.
 const WINDOW: usize = 4;
 
@@ -140,8 +143,8 @@ impl Uploads {
         let chunks = Chunks {
             uploads: self.clone(),
             agent: agent.clone(),
-            id,
-            payload: context.payload.clone(),
+            context: context.clone(),
+            looked_at: Instant::now(),
             next: from_chunk,
             count: layout.count(),
             memory: self.memory.queue(READ_AHEAD * CHUNK_BYTES as usize),
@@ -382,8 +385,9 @@ type Reading = BoxFuture<'static, Result<Option<Chunk>, Fault>>;
 pub struct Chunks {
     uploads: Uploads,
     agent: Agent,
-    id: ContextId,
-    payload: Payload,
+    /// As it was when it was looked at last.
+    context: Context,
+    looked_at: Instant,
     next: u32,
     count: u32,
     memory: Queue,
@@ -402,7 +406,7 @@ impl Chunks {
             }
             let index = self.next;
             self.next += 1;
-            let chunk = match &self.payload {
+            let chunk = match &self.context.payload {
                 Payload::Chunks(upload) => self.uploads.get_chunk(*upload, index),
                 Payload::Inline(payload) => {
                     let sha256 = Sha256::digest(payload).into();
@@ -415,21 +419,28 @@ impl Chunks {
         }
         let chunk = (&mut self.ahead.front_mut()?.1).await;
         self.ahead.pop_front();
-        Some(match chunk {
-            Ok(Some(chunk)) => {
-                self.uploads.metrics.streamed(&self.agent.name, "out", chunk.data.len());
-                Ok(chunk)
-            }
-            Ok(None) => Err(not_found(self.id)),
-            Err(fault) => Err(fault),
-        })
+        Some(self.given(chunk).await)
     }
 
-    /// Whether the reader may (still) see the context by what is known now. Long reads outlive changes of membership.
-    #[must_use]
-    pub fn still_seen(&self, context: &Context) -> bool {
-        let snapshot = self.uploads.parts.directory.snapshot();
-        snapshot.agent(self.agent.id).is_some_and(|agent| !agent.suspended && context.seen_by(&Viewer::of(agent)))
+    async fn given(&mut self, chunk: Result<Option<Chunk>, Fault>) -> Result<Chunk, Fault> {
+        let chunk = chunk?.ok_or_else(|| not_found(self.context.id))?;
+        self.still_seen().await?;
+        self.uploads.metrics.streamed(&self.agent.name, "out", chunk.data.len());
+        Ok(chunk)
+    }
+
+    /// Refuses where the reader may not see the context any more: a long read outlives changes of its groups, and of who the context is for.
+    async fn still_seen(&mut self) -> Result<(), Fault> {
+        let parts = &self.uploads.parts;
+        let id = self.context.id;
+        if self.looked_at.elapsed() >= LOOK_AGAIN {
+            let now = parts.stores.contexts.get(id).await?.ok_or_else(|| not_found(id))?;
+            self.context.access = now.access;
+            self.looked_at = Instant::now();
+        }
+        let snapshot = parts.directory.snapshot();
+        let agent = snapshot.agent(self.agent.id).filter(|agent| !agent.suspended);
+        if agent.is_some_and(|agent| self.context.seen_by(&Viewer::of(agent))) { Ok(()) } else { Err(not_found(id)) }
     }
 }
 

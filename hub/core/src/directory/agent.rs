@@ -30,9 +30,14 @@ pub enum Role {
     Full,
     /// Sees agents and public contexts.
     Observer,
+    /// Sees who is there, what was used and what was done, and no contents.
+    Auditor,
 }
 
 impl Role {
+    /// All of them, the mightiest first.
+    pub const ALL: [Self; 6] = [Self::Admin, Self::Full, Self::Producer, Self::Consumer, Self::Observer, Self::Auditor];
+
     /// As in the Agent resource.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -42,6 +47,7 @@ impl Role {
             Self::Consumer => "agent-consumer",
             Self::Full => "agent-full",
             Self::Observer => "observer",
+            Self::Auditor => "auditor",
         }
     }
 
@@ -49,19 +55,22 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadAudit, ReadContext,
-            ReadOwnStream, Receive, RegisterOthers, Send,
+            AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext,
+            ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
-            Self::Full => !matches!(permission, AllDeadLetters | AllUsage | ReadAudit),
+            Self::Full => !permission.is_of_all(),
             Self::Producer => {
-                matches!(permission, Discover | Presence | RegisterOthers | Send | PublishContext | ReadOwnStream | OwnUsage)
+                let sends = matches!(permission, Send | OwnScheduledMessages | PublishContext | ReadOwnStream);
+                sends || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage)
             }
             Self::Consumer => {
-                matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | ReadContext | OwnUsage)
+                let reads = matches!(permission, ReadContext | ReadAddressedContext);
+                reads || matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | OwnUsage)
             }
             Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage),
+            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | ReadAudit),
         }
     }
 }
@@ -70,10 +79,7 @@ impl FromStr for Role {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Admin, Self::Producer, Self::Consumer, Self::Full, Self::Observer]
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or_else(|| format!("unknown role {text:?}"))
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| format!("unknown role {text:?}"))
     }
 }
 
@@ -88,6 +94,10 @@ pub enum Permission {
     RegisterOthers,
     /// Send messages.
     Send,
+    /// See and cancel the messages that one scheduled.
+    OwnScheduledMessages,
+    /// See and cancel the scheduled messages of all agents, and not just those that one scheduled oneself.
+    AllScheduledMessages,
     /// Receive messages.
     Receive,
     /// See, replay and drop the dead letters of one's own mailbox.
@@ -96,8 +106,12 @@ pub enum Permission {
     AllDeadLetters,
     /// Create, update, delete and stream contexts.
     PublishContext,
-    /// Read contexts within their scope.
+    /// Read contexts that are public.
     ReadContext,
+    /// Read contexts that are for the agent by its group or its name.
+    ReadAddressedContext,
+    /// Read, change and publish contexts of every type, whoever made them.
+    AllContexts,
     /// See how far one's own stream is.
     ReadOwnStream,
     /// See one's own limits and the tenant's, and what was used of them.
@@ -106,6 +120,59 @@ pub enum Permission {
     AllUsage,
     /// Read the audit trail of the tenant.
     ReadAudit,
+}
+
+impl Permission {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Discover,
+        Self::Presence,
+        Self::RegisterOthers,
+        Self::Send,
+        Self::OwnScheduledMessages,
+        Self::AllScheduledMessages,
+        Self::Receive,
+        Self::OwnDeadLetters,
+        Self::AllDeadLetters,
+        Self::PublishContext,
+        Self::ReadContext,
+        Self::ReadAddressedContext,
+        Self::AllContexts,
+        Self::ReadOwnStream,
+        Self::OwnUsage,
+        Self::AllUsage,
+        Self::ReadAudit,
+    ];
+
+    /// What of the tenant it is about, as docs/permissions.md says it.
+    #[must_use]
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Self::Discover => "the tenant's agents",
+            Self::Presence => "itself",
+            Self::RegisterOthers => "agents of its role",
+            Self::Send => "to agents that receive",
+            Self::OwnScheduledMessages => "those that it scheduled",
+            Self::AllScheduledMessages => "everybody's",
+            Self::Receive => "its mailbox",
+            Self::OwnDeadLetters => "its mailbox's",
+            Self::AllDeadLetters => "every mailbox's",
+            Self::PublishContext => "its own, of types that it publishes",
+            Self::ReadContext => "its own; of types that it reads: public ones",
+            Self::ReadAddressedContext => "those for its groups or its name",
+            Self::AllContexts => "every one",
+            Self::ReadOwnStream => "its own",
+            Self::OwnUsage => "its own, the tenant's",
+            Self::AllUsage => "every agent's, the tenant's",
+            Self::ReadAudit => "the tenant's",
+        }
+    }
+
+    /// Whether it is about what belongs to others, too.
+    #[must_use]
+    pub const fn is_of_all(self) -> bool {
+        matches!(self, Self::AllScheduledMessages | Self::AllDeadLetters | Self::AllContexts | Self::AllUsage | Self::ReadAudit)
+    }
 }
 
 /// An agent, as projected by the operator.

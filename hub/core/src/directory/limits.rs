@@ -12,6 +12,9 @@ pub struct Limits {
     /// Bytes of their payloads.
     #[serde(deserialize_with = "limit")]
     pub bytes_per_minute: Option<u64>,
+    /// Agents that the tenant has; of a single agent it says nothing.
+    #[serde(deserialize_with = "limit")]
+    pub max_agents: Option<u64>,
 }
 
 /// A limit that is below zero lets nothing through, as zero does.
@@ -29,7 +32,8 @@ mod tests {
         assert_eq!(read("{}"), Limits::default());
         let text =
             r#"{"messagesPerMinute": 9223372036854775807, "bytesPerMinute": null, "storageBytes": 5, "ofALaterVersion": true}"#;
-        assert_eq!(read(text), Limits { messages_per_minute: Some(i64::MAX.unsigned_abs()), bytes_per_minute: None });
+        assert_eq!(read(text), Limits { messages_per_minute: Some(i64::MAX.unsigned_abs()), ..Limits::default() });
+        assert_eq!(read(r#"{"maxAgents": 3}"#).max_agents, Some(3));
         assert_eq!(read(r#"{"messagesPerMinute": -1}"#).messages_per_minute, Some(0));
         assert!(serde_json::from_str::<Limits>(r#"{"messagesPerMinute": "many"}"#).is_err());
     }

@@ -24,8 +24,6 @@ pub const SILENCE: Duration = Duration::seconds(90);
 /// What hubs ask agents for: three may be lost.
 pub const HEARTBEAT_SECONDS: u32 = 30;
 
-/// A tenant holds this many agents that others registered.
-const MAX_REGISTERED: usize = 1000;
 const MAX_CRITERIA: usize = 32;
 
 /// Whether an agent is there.
@@ -75,34 +73,13 @@ pub struct Registration {
     pub location: String,
 }
 
-/// Where presence and registered agents are kept.
+/// Where presence is kept.
 #[async_trait]
 pub trait PresenceStore: Send + Sync + 'static {
     /// Notes that an agent is there, or said goodbye.
     async fn note(&self, agent: AgentId, online: bool) -> Result<(), Fault>;
     /// Those of the agents who were ever seen.
     async fn presence(&self, agents: &[AgentId]) -> Result<HashMap<AgentId, Presence>, Fault>;
-    /// Every agent that another one registered.
-    async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault>;
-    /// The one that was registered under this name.
-    async fn registered_as(&self, name: &str) -> Result<Option<RegisteredRow>, Fault>;
-    /// Adds or replaces one, by name. ALREADY_EXISTS where another agent registered that name.
-    async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault>;
-    /// Removes what `by` registered under this name, and its presence; whether there was one.
-    async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault>;
-}
-
-/// A stored registration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RegisteredRow {
-    /// Made by the store.
-    pub id: AgentId,
-    /// What was said.
-    pub registration: Registration,
-    /// Who said it.
-    pub by: AgentId,
-    /// When.
-    pub created_at: OffsetDateTime,
 }
 
 /// What an agent is, and whether it is there.
@@ -112,17 +89,14 @@ pub struct Listed {
     pub agent: Arc<Agent>,
     /// When it was seen; `None`: never.
     pub presence: Option<Presence>,
-    /// Who registered it, by name. Such an agent has no key of its own, and so no mailbox: it is reached by way of who registered it.
+    /// Who registered it, by name; `None` for one with an Agent resource.
     pub registered_by: Option<String>,
 }
 
 impl Listed {
-    /// Its status now. One that can't be reached is never online.
+    /// Its status now.
     #[must_use]
     pub fn status(&self, now: OffsetDateTime) -> Status {
-        if self.registered_by.is_some() {
-            return Status::Offline;
-        }
         self.presence.map_or(Status::Offline, |presence| presence.status(now))
     }
 }
@@ -174,45 +148,16 @@ impl Registry {
         Self { directory, store }
     }
 
-    /// Announces the caller, or registers another agent of its role.
-    pub async fn register(&self, caller: &Caller, registration: Registration) -> Result<Listed, Fault> {
-        if registration.name.is_empty() || registration.name == caller.agent.name {
-            return self.announce(caller, &registration).await;
-        }
-        caller.require(Permission::RegisterOthers)?;
-        let snapshot = self.directory.snapshot();
-        if !snapshot.open_registration {
-            return Err(Fault::new(
-                Code::FailedPrecondition,
-                "REGISTRATION_DECLARED",
-                "this tenant only has agents with an Agent resource: apply one, or set the Tenant's spec.registration to Open",
-            ));
-        }
-        check_name(&registration.name)?;
-        check_size(&registration)?;
-        if snapshot.agent_named(&registration.name).is_some() {
-            return Err(Fault::new(
-                Code::AlreadyExists,
-                "AGENT_EXISTS",
-                format!("there is an Agent resource {}: choose another name", registration.name),
-            ));
-        }
-        let known = self.store.registered().await?;
-        if known.len() >= MAX_REGISTERED && !known.iter().any(|row| row.registration.name == registration.name) {
-            return Err(Fault::new(
-                Code::ResourceExhausted,
-                "TOO_MANY_REGISTERED",
-                format!("{MAX_REGISTERED} agents are registered by others: unregister some"),
-            ));
-        }
-        let row = self.store.register(caller.agent.id, &registration).await?;
-        self.store.note(row.id, true).await?;
-        let registered_by = Some(caller.agent.name.clone());
-        Ok(Listed { agent: Arc::new(as_agent(row, &caller.agent)), presence: Some(seen_now()), registered_by })
+    /// Whether a name in a request of this caller's means itself.
+    #[must_use]
+    pub fn is_own(caller: &Caller, name: &str) -> bool {
+        name.is_empty() || name == caller.agent.name
     }
 
-    async fn announce(&self, caller: &Caller, registration: &Registration) -> Result<Listed, Fault> {
-        // What the resource says stands: a caller that says otherwise must hear it, not believe that it was taken.
+    /// Announces the caller.
+    pub async fn announce(&self, caller: &Caller, registration: &Registration) -> Result<Listed, Fault> {
+        caller.require(Permission::Presence)?;
+        // What is known of it stands: a caller that says otherwise must hear it, not believe that it was taken.
         let agent = &caller.agent;
         let differs = (!registration.kind.is_empty() && registration.kind != agent.kind)
             || (!registration.location.is_empty() && registration.location != agent.location)
@@ -223,26 +168,20 @@ impl Registry {
                 Code::FailedPrecondition,
                 "AGENT_IS_DECLARED",
                 format!(
-                    "agent {} is described by its Agent resource: change it there, and register without a description",
+                    "agent {} is described by its Agent resource, or by who registered it: change it there, and register without a description",
                     agent.name
                 ),
             ));
         }
         self.store.note(agent.id, true).await?;
-        Ok(Listed { agent: agent.clone(), presence: Some(seen_now()), registered_by: None })
+        let registered_by = self.registered_by(agent.id);
+        Ok(Listed { agent: agent.clone(), presence: Some(seen_now()), registered_by })
     }
 
-    /// Takes the caller, or one that it registered, offline.
-    pub async fn unregister(&self, caller: &Caller, name: &str) -> Result<(), Fault> {
-        if name.is_empty() || name == caller.agent.name {
-            return self.store.note(caller.agent.id, false).await;
-        }
-        caller.require(Permission::RegisterOthers)?;
-        if check_name(name).is_ok() && self.store.unregister(caller.agent.id, name).await? {
-            Ok(())
-        } else {
-            Err(no_such_agent(name))
-        }
+    /// Takes the caller offline.
+    pub async fn goodbye(&self, caller: &Caller) -> Result<(), Fault> {
+        caller.require(Permission::Presence)?;
+        self.store.note(caller.agent.id, false).await
     }
 
     /// The caller lives.
@@ -252,18 +191,14 @@ impl Registry {
 
     /// One agent by name.
     pub async fn get(&self, name: &str) -> Result<Listed, Fault> {
-        let snapshot = self.directory.snapshot();
-        let (agent, registered_by) = match snapshot.agent_named(name) {
-            Some(agent) => (agent.clone(), None),
-            None if check_name(name).is_err() => return Err(no_such_agent(name)),
-            None => {
-                let row = self.store.registered_as(name).await?.ok_or_else(|| no_such_agent(name))?;
-                let by = snapshot.agent(row.by).ok_or_else(|| no_such_agent(name))?;
-                (Arc::new(as_agent(row, by)), Some(by.name.clone()))
-            }
-        };
+        let agent = self.directory.snapshot().agent_named(name).cloned().ok_or_else(|| no_such_agent(name))?;
         let presence = self.store.presence(&[agent.id]).await?.remove(&agent.id);
+        let registered_by = self.registered_by(agent.id);
         Ok(Listed { agent, presence, registered_by })
+    }
+
+    fn registered_by(&self, agent: AgentId) -> Option<String> {
+        self.directory.snapshot().registered_by(agent).map(|by| by.name.clone())
     }
 
     /// One page of those who match, and where the next one begins (`None`: this is the last).
@@ -274,7 +209,7 @@ impl Registry {
                 format!("at most {MAX_CRITERIA} capabilities and metadata entries can be asked for"),
             ));
         }
-        let mut agents = self.everyone().await?;
+        let mut agents = self.everyone();
         agents.retain(|listed| listed.agent.name > page.after && criteria.match_agent(&listed.agent));
         agents.sort_by(|a, b| a.agent.name.cmp(&b.agent.name));
         let more = page::cut(&mut agents, page::size(page.size), |listed| bytes(&listed.agent));
@@ -288,19 +223,13 @@ impl Registry {
     }
 
     /// All agents, without their presence.
-    async fn everyone(&self) -> Result<Vec<Listed>, Fault> {
+    fn everyone(&self) -> Vec<Listed> {
         let snapshot = self.directory.snapshot();
-        let declared = |agent: &Arc<Agent>| Listed { agent: agent.clone(), presence: None, registered_by: None };
-        let mut agents: Vec<Listed> = snapshot.agents().map(declared).collect();
-        for row in self.store.registered().await? {
-            if snapshot.agent_named(&row.registration.name).is_none()
-                && let Some(by) = snapshot.agent(row.by)
-            {
-                let registered_by = Some(by.name.clone());
-                agents.push(Listed { agent: Arc::new(as_agent(row, by)), presence: None, registered_by });
-            }
-        }
-        Ok(agents)
+        let listed = |agent: &Arc<Agent>| {
+            let registered_by = snapshot.registered_by(agent.id).map(|by| by.name.clone());
+            Listed { agent: agent.clone(), presence: None, registered_by }
+        };
+        snapshot.agents().map(listed).collect()
     }
 }
 
@@ -313,31 +242,13 @@ fn seen_now() -> Presence {
     Presence { online: true, last_seen_at: OffsetDateTime::now_utc() }
 }
 
-fn as_agent(row: RegisteredRow, by: &Agent) -> Agent {
-    let Registration { name, kind, capabilities, metadata, location } = row.registration;
-    Agent {
-        id: row.id,
-        name,
-        kind,
-        capabilities,
-        groups: Vec::new(),
-        location,
-        metadata,
-        role: by.role,
-        publishes: Vec::new(),
-        subscribes: Vec::new(),
-        limits: by.limits,
-        suspended: by.suspended,
-        created_at: row.created_at,
-    }
-}
-
-fn no_such_agent(name: &str) -> Fault {
+/// What a caller hears of an agent that is not there.
+pub(crate) fn no_such_agent(name: &str) -> Fault {
     Fault::not_found("AGENT_NOT_FOUND", format!("this tenant has no agent {}: ListAgents shows all", quoted(name)))
 }
 
 /// As Kubernetes names objects.
-fn check_name(name: &str) -> Result<(), Fault> {
+pub(crate) fn check_name(name: &str) -> Result<(), Fault> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let fits = name.len() <= 63 && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-');
     if fits {
@@ -346,94 +257,21 @@ fn check_name(name: &str) -> Result<(), Fault> {
     Err(Fault::invalid("AGENT_NAME_INVALID", "a name has at most 63 lower-case letters, digits and inner hyphens"))
 }
 
-fn check_size(registration: &Registration) -> Result<(), Fault> {
-    let texts = registration.capabilities.iter().chain(registration.metadata.keys()).chain(registration.metadata.values());
-    let texts: Vec<&String> = texts.chain([&registration.kind, &registration.location]).collect();
-    if texts.iter().any(|text| text.contains('\0')) {
-        return Err(Fault::invalid("REGISTRATION_INVALID", "type, capabilities, metadata and location take no NUL"));
-    }
-    if texts.iter().map(|text| text.len()).sum::<usize>() > 16 * 1024 {
-        return Err(Fault::invalid(
-            "REGISTRATION_TOO_LARGE",
-            "type, capabilities, metadata and location take at most 16 KiB together",
-        ));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// One agent at a time may be registered.
-    #[derive(Default)]
-    struct Model(std::sync::Mutex<Option<RegisteredRow>>);
+    /// Nobody was ever seen.
+    struct Unseen;
 
     #[async_trait]
-    impl PresenceStore for Model {
+    impl PresenceStore for Unseen {
         async fn note(&self, _: AgentId, _: bool) -> Result<(), Fault> {
             Ok(())
         }
 
         async fn presence(&self, _: &[AgentId]) -> Result<HashMap<AgentId, Presence>, Fault> {
             Ok(HashMap::new())
-        }
-
-        async fn registered(&self) -> Result<Vec<RegisteredRow>, Fault> {
-            Ok(self.0.lock().unwrap().iter().cloned().collect())
-        }
-
-        async fn registered_as(&self, name: &str) -> Result<Option<RegisteredRow>, Fault> {
-            Ok(self.0.lock().unwrap().clone().filter(|row| row.registration.name == name))
-        }
-
-        async fn register(&self, by: AgentId, registration: &Registration) -> Result<RegisteredRow, Fault> {
-            let id = AgentId(uuid::Uuid::from_u128(50));
-            let row = RegisteredRow { id, registration: registration.clone(), by, created_at: OffsetDateTime::UNIX_EPOCH };
-            *self.0.lock().unwrap() = Some(row.clone());
-            Ok(row)
-        }
-
-        async fn unregister(&self, _: AgentId, _: &str) -> Result<bool, Fault> {
-            Ok(self.0.lock().unwrap().take().is_some())
-        }
-    }
-
-    #[tokio::test]
-    async fn others_are_registered_by_who_may_and_where_registration_is_open() {
-        use crate::{
-            directory::{agent::Role, snapshot::Snapshot},
-            door::access_token::tests::agent,
-        };
-        let outcome = async |role: Role, open: bool| {
-            let caller = Caller { agent: Arc::new(agent(role)), expires_at: OffsetDateTime::now_utc(), key: None };
-            let mut snapshot = Snapshot::new(1, vec![agent(role)], Vec::new());
-            snapshot.open_registration = open;
-            let registry = Registry::new(Directory::new(snapshot), Arc::new(Model::default()));
-            let registration = Registration { name: "helper".to_owned(), ..Registration::default() };
-            match registry.register(&caller, registration).await {
-                Ok(made) => {
-                    assert_eq!(made.agent.role, role, "of its own role");
-                    let (listed, _) = registry.list(&Criteria::default(), &Page::default()).await.unwrap();
-                    let listed = listed.into_iter().find(|listed| listed.agent.name == "helper").unwrap();
-                    for found in [&made, &listed, &registry.get("helper").await.unwrap()] {
-                        assert_eq!(found.agent.id, made.agent.id);
-                        // It was just registered, and nobody can reach it.
-                        let shown = (found.status(OffsetDateTime::now_utc()), found.registered_by.as_deref());
-                        assert_eq!(shown, (Status::Offline, Some("alice")));
-                    }
-                    registry.unregister(&caller, "helper").await.unwrap();
-                    registry.get("helper").await.map_or_else(|fault| fault.reason, |_| "still there")
-                }
-                Err(fault) => fault.reason,
-            }
-        };
-        for role in [Role::Admin, Role::Full, Role::Producer, Role::Consumer] {
-            assert_eq!(outcome(role, true).await, "AGENT_NOT_FOUND", "{role:?}: made, and removed again");
-            assert_eq!(outcome(role, false).await, "REGISTRATION_DECLARED", "{role:?}");
-        }
-        for open in [true, false] {
-            assert_eq!(outcome(Role::Observer, open).await, "ROLE_LACKS_PERMISSION");
         }
     }
 
@@ -451,7 +289,7 @@ mod tests {
             large.metadata = [("note".to_owned(), "x".repeat(400_000))].into();
             agents.push(large);
         }
-        let registry = Registry::new(Directory::new(Snapshot::new(1, agents, Vec::new())), Arc::new(Model::default()));
+        let registry = Registry::new(Directory::new(Snapshot::new(1, agents, Vec::new())), Arc::new(Unseen));
         let (mut names, mut after) = (Vec::new(), Some(String::new()));
         while let Some(last) = after {
             let page = Page { size: 5000, after: last };
@@ -464,11 +302,8 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_must_fit_the_store() {
-        let check = |kind: &str| check_size(&Registration { kind: kind.to_owned(), ..Registration::default() });
-        assert_eq!(check("worker"), Ok(()));
-        assert_eq!(check("a\0b").map_err(|fault| fault.reason), Err("REGISTRATION_INVALID"));
-        assert_eq!(check(&"x".repeat(17_000)).map_err(|fault| fault.reason), Err("REGISTRATION_TOO_LARGE"));
+    fn a_name_is_one_of_kubernetes() {
+        assert_eq!(check_name("worker-7"), Ok(()));
         for bad in ["a\0b", "-a", "a-", "A", &"a".repeat(64)] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }

@@ -53,6 +53,8 @@ pub struct Snapshot {
     agents: HashMap<AgentId, Arc<Agent>>,
     by_name: HashMap<String, AgentId>,
     members: HashMap<String, Vec<Membership>>,
+    /// Who registered those that have no Agent resource.
+    registered: HashMap<AgentId, AgentId>,
 }
 
 impl Snapshot {
@@ -68,6 +70,25 @@ impl Snapshot {
             snapshot.members.entry(membership.group.clone()).or_default().push(membership);
         }
         snapshot
+    }
+
+    /// Adds agents, each with the one that registered it. One whose name an Agent resource has is passed over.
+    #[must_use]
+    pub fn with_registered(mut self, registered: Vec<(Agent, AgentId)>) -> Self {
+        for (agent, by) in registered {
+            if !self.by_name.contains_key(&agent.name) {
+                self.registered.insert(agent.id, by);
+                self.by_name.insert(agent.name.clone(), agent.id);
+                self.agents.insert(agent.id, Arc::new(agent));
+            }
+        }
+        self
+    }
+
+    /// Who registered this agent; `None` for one with an Agent resource.
+    #[must_use]
+    pub fn registered_by(&self, id: AgentId) -> Option<&Arc<Agent>> {
+        self.agent(*self.registered.get(&id)?)
     }
 
     /// By UID.

@@ -252,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn every_method_refuses_callers_without_a_token_and_roles_without_the_permission() {
         for rule in RULES.iter().copied() {
-            for role in [Role::Admin, Role::Producer, Role::Consumer, Role::Full, Role::Observer] {
+            for role in Role::ALL {
                 let (door, header) = door(agent(role), |_| {});
                 let Access::AnyOf(permissions) = rule.access else {
                     assert!(door.admit(rule, None, &Trail::default()).await.unwrap().is_none());

@@ -1,8 +1,13 @@
 //! API keys: `acb_<prefix>_<secret>`. A key is never stored, only an HMAC that proves it.
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use time::OffsetDateTime;
 
-use crate::{directory::agent::AgentId, kit::hmac::keyed};
+use crate::{
+    directory::agent::AgentId,
+    fault::{Code, Fault},
+    kit::hmac::keyed,
+};
 
 /// Longer credentials are not looked at.
 pub(crate) const MAX_CREDENTIAL_BYTES: usize = 256;
@@ -24,6 +29,35 @@ pub struct StoredKey {
     pub expires_at: Option<OffsetDateTime>,
 }
 
+/// What is stored of a key that was just made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewKey {
+    /// What is no secret of it.
+    pub prefix: String,
+    /// See [`api_key_hmac`].
+    pub hmac: [u8; 32],
+}
+
+/// A key that was just made.
+pub(crate) struct FreshKey {
+    /// All of it. To be shown once.
+    pub(crate) text: String,
+    /// What is kept of it.
+    pub(crate) stored: NewKey,
+}
+
+/// Makes a key, as the operator makes them: 12 characters that are no secret, and 256 bits that are.
+pub(crate) fn new_api_key(pepper: &[u8]) -> Result<FreshKey, Fault> {
+    let mut bytes = [0_u8; 38];
+    getrandom::fill(&mut bytes)
+        .map_err(|_| Fault::new(Code::Internal, "NO_RANDOMNESS", "the hub's machine gives no randomness"))?;
+    let (prefix, secret) = bytes.split_at(6);
+    let prefix = hex::encode(prefix);
+    let text = format!("acb_{prefix}_{}", BASE64_URL_SAFE_NO_PAD.encode(secret));
+    let hmac = api_key_hmac(pepper, &text);
+    Ok(FreshKey { text, stored: NewKey { prefix, hmac } })
+}
+
 /// What is no secret of an API key `acb_<prefix>_<secret>`. `None` where it is none.
 #[must_use]
 pub fn key_prefix(api_key: &str) -> Option<&str> {
@@ -37,6 +71,15 @@ pub fn key_prefix(api_key: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_are_made_are_keys_and_each_is_another() {
+        let (one, two) = (new_api_key(b"pepper").unwrap(), new_api_key(b"pepper").unwrap());
+        assert_eq!(key_prefix(&one.text), Some(one.stored.prefix.as_str()));
+        assert_eq!((one.stored.prefix.len(), one.text.len()), (12, 4 + 12 + 1 + 43));
+        assert_eq!(one.stored.hmac, api_key_hmac(b"pepper", &one.text));
+        assert!(one.text != two.text && one.stored.prefix != two.stored.prefix);
+    }
 
     #[test]
     fn only_keys_of_our_form_have_a_prefix() {

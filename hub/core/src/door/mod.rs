@@ -12,4 +12,5 @@ pub mod open_calls;
 pub mod origin;
 pub mod ports;
 pub mod refresh_token;
+pub mod registration;
 pub mod rules;

@@ -1,12 +1,15 @@
-//! The port that proves credentials.
+//! The ports that prove credentials, and make some.
 
 use async_trait::async_trait;
 
 use super::{
-    api_key::StoredKey,
+    api_key::{NewKey, StoredKey},
     refresh_token::{NewFamily, Rotation, TokenHash},
 };
-use crate::fault::Fault;
+use crate::{
+    directory::{agent::AgentId, presence::Registration},
+    fault::Fault,
+};
 
 /// Where credentials are proved.
 #[async_trait]
@@ -20,4 +23,14 @@ pub trait CredentialStore: Send + Sync + 'static {
     async fn rotate_refresh(&self, hash: TokenHash, successor: TokenHash) -> Result<Rotation, Fault>;
     /// Revokes the family of a token, if it is known.
     async fn revoke_refresh(&self, hash: TokenHash) -> Result<(), Fault>;
+}
+
+/// Where agents are kept that others registered.
+#[async_trait]
+pub trait RegistrationStore: Send + Sync + 'static {
+    /// Adds one, or replaces what `by` registered under this name, with its key. AGENT_EXISTS where the name is another's, and TOO_MANY_AGENTS
+    /// where the tenant has `most` agents, or [`MAX_REGISTERED`](super::registration::MAX_REGISTERED) of them are registered by others.
+    async fn register(&self, by: AgentId, registration: &Registration, key: &NewKey, most: Option<u64>) -> Result<(), Fault>;
+    /// Removes what `by` registered under this name, its key and its presence; whether there was one.
+    async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault>;
 }

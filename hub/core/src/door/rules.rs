@@ -140,9 +140,15 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllDeadLetters, AllUsage, Discover, OwnDeadLetters, OwnUsage, Presence, PublishContext, ReadAudit, ReadContext,
-    ReadOwnStream, Receive, Send,
+    AllContexts, AllDeadLetters, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage,
+    Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
 };
+
+/// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
+const READS: &[Permission] = &[ReadContext, ReadAddressedContext, AllContexts];
+
+/// What making, changing or ending a context takes.
+const PUBLISHES: &[Permission] = &[PublishContext, AllContexts];
 
 // A row is the operation, the permissions of which one is needed, and the gRPC path. That a message was sent, the log itself records.
 operations! {
@@ -156,8 +162,8 @@ operations! {
     Reflect: public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
     ReflectAlpha: public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
 
-    Register: needs(&[Presence], "/acb.v1.AgentRegistry/Register").change();
-    Unregister: needs(&[Presence], "/acb.v1.AgentRegistry/Unregister").change();
+    Register: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Register").change();
+    Unregister: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Unregister").change();
     Heartbeat: needs(&[Presence], "/acb.v1.AgentRegistry/Heartbeat");
     Discover: needs(&[Discover], "/acb.v1.AgentRegistry/Discover");
     GetAgent: needs(&[Discover], "/acb.v1.AgentRegistry/GetAgent");
@@ -166,6 +172,10 @@ operations! {
     SendMessage: needs(&[Send], "/acb.v1.MessageService/SendMessage");
     Request: needs(&[Send], "/acb.v1.MessageService/Request");
     Session: needs(&[Send, Receive], "/acb.v1.MessageService/Session").read().fresh().asks_many().answers_many();
+
+    ScheduleMessage: needs(&[Send], "/acb.v1.ScheduleService/ScheduleMessage").change();
+    ListScheduledMessages: needs(&[OwnScheduledMessages, AllScheduledMessages], "/acb.v1.ScheduleService/ListScheduledMessages").read();
+    CancelScheduledMessage: needs(&[OwnScheduledMessages, AllScheduledMessages], "/acb.v1.ScheduleService/CancelScheduledMessage").change();
 
     PullMessages: needs(&[Receive], "/acb.v1.MailboxService/PullMessages");
     AcknowledgeMessages: needs(&[Receive], "/acb.v1.MailboxService/AcknowledgeMessages");
@@ -184,15 +194,16 @@ operations! {
     GetAuditCheckpoint: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditCheckpoint");
     GetAuditProof: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditProof");
 
-    CreateContext: needs(&[PublishContext], "/acb.v1.ContextService/CreateContext").change();
-    GetContext: needs(&[ReadContext], "/acb.v1.ContextService/GetContext").read();
-    UpdateContext: needs(&[PublishContext], "/acb.v1.ContextService/UpdateContext").change();
-    DeleteContext: needs(&[PublishContext], "/acb.v1.ContextService/DeleteContext").change();
-    ListContexts: needs(&[ReadContext], "/acb.v1.ContextService/ListContexts").read();
-    Subscribe: needs(&[ReadContext], "/acb.v1.ContextService/Subscribe").read().answers_many();
+    CreateContext: needs(PUBLISHES, "/acb.v1.ContextService/CreateContext").change();
+    GetContext: needs(READS, "/acb.v1.ContextService/GetContext").read();
+    UpdateContext: needs(PUBLISHES, "/acb.v1.ContextService/UpdateContext").change();
+    SetContextAccess: needs(PUBLISHES, "/acb.v1.ContextService/SetContextAccess").change();
+    DeleteContext: needs(PUBLISHES, "/acb.v1.ContextService/DeleteContext").change();
+    ListContexts: needs(READS, "/acb.v1.ContextService/ListContexts").read();
+    Subscribe: needs(READS, "/acb.v1.ContextService/Subscribe").read().answers_many();
 
-    StreamContext: needs(&[PublishContext], "/acb.v1.StreamService/StreamContext").change().asks_many().answers_many();
-    ReceiveContext: needs(&[ReadContext], "/acb.v1.StreamService/ReceiveContext").read().answers_many();
+    StreamContext: needs(PUBLISHES, "/acb.v1.StreamService/StreamContext").change().asks_many().answers_many();
+    ReceiveContext: needs(READS, "/acb.v1.StreamService/ReceiveContext").read().answers_many();
     GetStreamProgress: needs(&[ReadOwnStream], "/acb.v1.StreamService/GetStreamProgress");
 }
 
@@ -200,4 +211,78 @@ operations! {
 #[must_use]
 pub fn of_grpc(path: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.bindings.grpc == path).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs, path::PathBuf};
+
+    use super::*;
+    use crate::directory::agent::Role;
+
+    const BEGIN: &str =
+        "<!-- What follows is printed from hub/core/src/door/rules.rs by `UPDATE_DOCS=1 cargo test -p acb-hub-core`. -->\n";
+    const END: &str = "<!-- End of what is printed. -->\n";
+
+    /// With what a role may do an operation; empty: not at all.
+    fn cell(role: Role, rule: &Rule) -> String {
+        let Access::AnyOf(any_of) = rule.access else { return "anyone".to_owned() };
+        let mut held: Vec<Permission> = any_of.iter().copied().filter(|permission| role.allows(*permission)).collect();
+        if let Some(all) = held.iter().copied().find(|permission| permission.is_of_all()) {
+            held = vec![all];
+        }
+        held.into_iter().map(Permission::resource).collect::<Vec<_>>().join("; ")
+    }
+
+    fn table() -> String {
+        let mut page = String::from("| operation |");
+        for role in Role::ALL {
+            write!(page, " `{}` |", role.as_str()).unwrap();
+        }
+        page.push_str(" recorded |\n|---|");
+        page.push_str(&"---|".repeat(Role::ALL.len() + 1));
+        page.push('\n');
+        for rule in RULES {
+            let method = rule.bindings.grpc.trim_start_matches('/').trim_start_matches("acb.v1.");
+            write!(page, "| `{method}` |").unwrap();
+            for role in Role::ALL {
+                write!(page, " {} |", cell(role, rule)).unwrap();
+            }
+            let recorded = match rule.audited {
+                Audited::Not => "refusals",
+                Audited::Login => "logins, before they are answered",
+                Audited::Change => "before it is done, and its end",
+                Audited::Read => "before it is answered",
+            };
+            writeln!(page, " {recorded} |").unwrap();
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_of_permissions_is_current() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/permissions.md");
+        let found = fs::read_to_string(&path).unwrap();
+        let (before, rest) = found.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once(END).unwrap();
+        let page = format!("{before}{BEGIN}{}{END}{after}", table());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, &page).unwrap();
+            return;
+        }
+        assert!(found == page, "docs/permissions.md is out of date: run UPDATE_DOCS=1 cargo test -p acb-hub-core");
+    }
+
+    #[test]
+    fn every_permission_is_needed_by_something_and_held_by_somebody() {
+        for permission in Permission::ALL {
+            let needed = |rule: &Rule| matches!(rule.access, Access::AnyOf(any_of) if any_of.contains(&permission));
+            assert!(RULES.iter().copied().any(needed), "nothing needs {permission:?}");
+            assert!(Role::Admin.allows(permission), "an admin lacks {permission:?}");
+        }
+        for role in Role::ALL {
+            let none = Permission::ALL.into_iter().all(|permission| !role.allows(permission));
+            assert!(!none, "{role:?} may do nothing");
+        }
+    }
 }

@@ -48,6 +48,18 @@ const CLAIM: Duration = Duration::from_secs(300);
 pub(super) enum Reason {
     Expired,
     Attempts(u32),
+    /// It was never sent.
+    Unsent(LetterReason),
+}
+
+impl Reason {
+    fn of_letter(self) -> LetterReason {
+        match self {
+            Self::Expired => LetterReason::Expired,
+            Self::Attempts(_) => LetterReason::Attempts,
+            Self::Unsent(reason) => reason,
+        }
+    }
 }
 
 /// Which recipients of a message to a group or to all acknowledged it.
@@ -111,10 +123,10 @@ async fn cursors(parts: &Parts, snapshot: &Snapshot, rows: &[IndexEntry]) -> Res
     Ok(cursors.into_iter().map(|(agent, partition, cursor)| ((agent, partition), cursor)).collect())
 }
 
-/// Puts a message into the dead letters, durably.
-async fn put(
+/// Puts a message into the dead letters, durably. One that was never sent has no place in the log.
+pub(super) async fn put(
     parts: &Parts,
-    source: MessagePlace,
+    source: Option<MessagePlace>,
     envelope: &Envelope,
     recipient: Option<AgentId>,
     reason: Reason,
@@ -125,13 +137,15 @@ async fn put(
         return Ok(());
     }
     let text = match reason {
-        Reason::Expired => "expired".to_owned(),
+        Reason::Expired | Reason::Unsent(_) => reason.of_letter().as_str().to_owned(),
         Reason::Attempts(attempts) => format!("not acknowledged after {attempts} attempts"),
     };
     let mut record = envelope.record();
     let headers = &mut record.headers;
     headers.push((letter::REASON.to_owned(), Bytes::from(text)));
-    headers.push((letter::SOURCE.to_owned(), Bytes::from(format!("{}-{}", source.partition, source.position))));
+    if let Some(MessagePlace { partition, position }) = source {
+        headers.push((letter::SOURCE.to_owned(), Bytes::from(format!("{partition}-{position}"))));
+    }
     if let Reason::Attempts(attempts) = reason {
         headers.push((letter::ATTEMPTS.to_owned(), Bytes::from(attempts.to_string())));
     }
@@ -148,10 +162,7 @@ async fn put(
     // Also where that is not known: it may be there.
     parts.letters.appended.notify_one();
     appended.map_err(|error| failed(&error))?;
-    parts.metrics.dead_letter(match reason {
-        Reason::Expired => LetterReason::Expired.as_str(),
-        Reason::Attempts(_) => LetterReason::Attempts.as_str(),
-    });
+    parts.metrics.dead_letter(reason.of_letter().as_str());
     Ok(())
 }
 
@@ -178,7 +189,7 @@ pub(super) async fn bury(parts: &Parts, logged: &LoggedMessage, recipient: Agent
 async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<Burial, Fault> {
     // A row of one agent's mailbox is there until its message is done with, and so is one that expired for everybody. What one member of
     // a group did not take the others may still: that row is not the session's to claim.
-    let address = MailboxAddress::of(&logged.message)
+    let address = MailboxAddress::of(&logged.message, recipient)
         .filter(|address| reason == Reason::Expired || matches!(address, MailboxAddress::Agent(_)));
     let Some(address) = address else {
         bury_one(parts, logged, recipient, reason).await?;
@@ -210,7 +221,7 @@ async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
 async fn bury_one(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<(), Fault> {
     let place = MessagePlace { partition: logged.partition, position: logged.position };
     match catch_up::one(parts, logged.partition, logged.position).await? {
-        Some(found) => put(parts, place, &found.envelope, Some(recipient), reason).await,
+        Some(found) => put(parts, Some(place), &found.envelope, Some(recipient), reason).await,
         None => {
             forgotten(parts, logged.partition, logged.position);
             Ok(())
@@ -379,7 +390,7 @@ async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, found: Option<
         Ok(())
     } else {
         let place = MessagePlace { partition: row.partition, position: row.position };
-        put(parts, place, &envelope, recipient, Reason::Expired).await
+        put(parts, Some(place), &envelope, recipient, Reason::Expired).await
     };
     (row, outcome)
 }

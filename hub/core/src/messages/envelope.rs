@@ -1,10 +1,10 @@
 //! How a message stands in the log.
 //!
-//! The value of a record of `acb.<tenant>.sys.messages` that holds one message is a protobuf message, version 1 (several: [`super::record`]):
+//! The value of a record of `acb.<tenant>.sys.messages` that holds one message is a protobuf message (several messages: [`super::record`]):
 //!
 //! | field | | |
 //! |---|---|---|
-//! | 1 | `uint32 version` | 1; a reader that meets a higher one than it knows reads no further, since what it can't read may be a message; this field keeps its number in every version |
+//! | 1 | `uint32 version` | 1, or 3 where the message is for several agents (2 is a record of several messages); a reader that meets a higher one than it knows reads no further, since what it can't read may be a message; this field keeps its number in every version |
 //! | 2 | `bytes id` | UUIDv7, 16 bytes |
 //! | 3, 4 | `bytes from_id`, `string from` | the sender's UID and name |
 //! | 5, 6 | `Destination to`, `Destination reply_to` | below |
@@ -13,9 +13,11 @@
 //! | 15, 16 | `string correlation_id`, `map<string, string> metadata` | |
 //! | 17–19 | `int64 accepted_at`, `sent_at`, `expires_at` | microseconds since 1970 |
 //! | 20–22 | `string traceparent`, `tracestate`, `bytes replayed_from` | |
+//! | 29 | `repeated Recipient recipients` | version 3 only, with destination kind 5: the agents, by their names; 2 to 64 |
 //!
-//! `Destination`: `1 uint32 kind` (1 agent, 2 group, 3 all, 4 waiting request), `2 string name`, `3 bytes id` (the agent's UID),
-//! `4 bytes request_id`. Fields are only ever added.
+//! `Destination`: `1 uint32 kind` (1 agent, 2 group, 3 all, 4 waiting request, 5 recipients), `2 string name`, `3 bytes id` (the agent's UID),
+//! `4 bytes request_id`. `Recipient`: `1 bytes id`, `2 string name`, `3 uint64 n` (dense for each recipient; 0 for what an agent sends).
+//! Fields are only ever added.
 //!
 //! Kept for what an instance (a conversation, a meeting) will send, whose id is then the sender's. No version has them yet, and whoever writes
 //! one of them writes a higher version, since a reader that passes over them would deliver to nobody:
@@ -26,7 +28,6 @@
 //! | 25 | `uint64 life` | the instance's; it changes where PostgreSQL went back |
 //! | 26, 27 | `bytes speaker_id`, `string speaker` | the agent that made the step; both empty for a timer |
 //! | 28 | `uint32 effect` | what happened |
-//! | 29 | `repeated Recipient recipients` | with destination kind 5; `Recipient`: `1 bytes id`, `2 string name`, `3 uint64 n` (dense for each recipient) |
 
 use std::collections::BTreeMap;
 
@@ -38,7 +39,10 @@ use prost::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::message::{Address, Message, MessageType};
+use super::{
+    agent_names::AgentNames,
+    message::{Address, Message, MessageType},
+};
 use crate::{
     directory::agent::AgentId,
     kit::clock::{from_micros, to_micros},
@@ -46,6 +50,8 @@ use crate::{
 };
 
 const VERSION: u32 = 1;
+/// Of a message that is for several agents: who passed over the list would deliver to nobody.
+pub(super) const LIST: u32 = 3;
 
 /// A message with what readers of the log decide by.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +71,7 @@ pub enum EnvelopeError {
     #[error("the record is no envelope: {0}")]
     Malformed(#[from] prost::DecodeError),
     /// From a newer hub.
-    #[error("the envelope has version {0}, and this hub reads version {VERSION}")]
+    #[error("the envelope has version {0}, and this hub reads versions up to {LIST}")]
     Version(u32),
     /// A field does not hold what it must.
     #[error("the envelope's field {0} is invalid")]
@@ -79,13 +85,13 @@ impl Envelope {
         let message = &self.message;
         // Without the metadata, amply: it grows where that is not enough.
         let mut wire = Fields(Vec::with_capacity(512 + message.payload.len()));
-        wire.number(1, VERSION.into());
+        wire.number(1, self.version().into());
         wire.bytes(2, message.id.as_bytes());
         wire.bytes(3, message.from_id.0.as_bytes());
         wire.text(4, &message.from);
-        wire.nested(5, &destination(&message.to, message.to_id));
+        wire.nested(5, &destination(&message.to, &message.to_ids));
         if let Some(address) = &message.reply_to {
-            wire.nested(6, &destination(address, None));
+            wire.nested(6, &destination(address, &[]));
         }
         wire.text(7, &message.topic);
         wire.number(8, message.kind as u64 + 1);
@@ -108,7 +114,20 @@ impl Envelope {
         wire.text(20, &message.traceparent);
         wire.text(21, &message.tracestate);
         wire.bytes(22, message.replayed_from.as_ref().map_or(&[], |id| id.as_bytes()));
+        if let Address::Agents(names) = &message.to {
+            for (name, id) in names.iter().zip(&message.to_ids) {
+                let mut recipient = Fields(Vec::with_capacity(name.len() + 24));
+                recipient.bytes(1, id.0.as_bytes());
+                recipient.text(2, name);
+                wire.nested(29, &recipient);
+            }
+        }
         wire.0.into()
+    }
+
+    /// The version of the format that it is written in.
+    pub(super) fn version(&self) -> u32 {
+        if matches!(self.message.to, Address::Agents(_)) { LIST } else { VERSION }
     }
 
     /// Reads the value of a record.
@@ -118,17 +137,18 @@ impl Envelope {
     pub fn decode(value: &Bytes) -> Result<Self, EnvelopeError> {
         // First, and alone: a newer version may use the other fields differently.
         let version = version(value)?;
-        if version != VERSION {
+        if ![VERSION, LIST].contains(&version) {
             return Err(EnvelopeError::Version(version));
         }
         let wire = WireEnvelope::decode(value.clone())?;
-        let (to, to_id) = decode_address(wire.to.as_ref().ok_or(EnvelopeError::Field("to"))?)?;
+        let to = wire.to.as_ref().ok_or(EnvelopeError::Field("to"))?;
+        let (to, to_ids) = if version == LIST { decode_list(to, wire.recipients)? } else { decode_address(to)? };
         let message = Message {
             id: uuid(&wire.id, "id")?,
             from_id: AgentId(uuid(&wire.from_id, "from_id")?),
             from: wire.from,
             to,
-            to_id,
+            to_ids,
             topic: wire.topic,
             kind: match wire.kind {
                 1 => MessageType::Event,
@@ -225,23 +245,39 @@ impl Fields {
     }
 }
 
-fn destination(address: &Address, id: Option<AgentId>) -> Fields {
+fn destination(address: &Address, ids: &[AgentId]) -> Fields {
     let mut fields = Fields(Vec::with_capacity(64));
     let (kind, name, request_id) = match address {
         Address::Agent(name) => (1, name.as_str(), None),
         Address::Group(name) => (2, name.as_str(), None),
         Address::All => (3, "", None),
         Address::Request { agent, request_id } => (4, agent.as_str(), Some(request_id)),
+        Address::Agents(_) => (5, "", None),
     };
     fields.number(1, kind);
     fields.text(2, name);
-    fields.bytes(3, id.as_ref().map_or(&[], |id| id.0.as_bytes()));
+    let id = ids.first().filter(|_| kind != 5);
+    fields.bytes(3, id.map_or(&[], |id| id.0.as_bytes()));
     fields.bytes(4, request_id.map_or(&[], |id| id.as_bytes()));
     fields
 }
 
-fn decode_address(wire: &WireDestination) -> Result<(Address, Option<AgentId>), EnvelopeError> {
-    let id = if wire.id.is_empty() { None } else { Some(AgentId(uuid(&wire.id, "to.id")?)) };
+fn decode_list(to: &WireDestination, recipients: Vec<WireRecipient>) -> Result<(Address, Vec<AgentId>), EnvelopeError> {
+    if to.kind != 5 {
+        return Err(EnvelopeError::Field("to.kind"));
+    }
+    let mut ids = BTreeMap::new();
+    let mut names = Vec::with_capacity(recipients.len());
+    for WireRecipient { id, name } in recipients {
+        ids.insert(name.clone(), AgentId(uuid(&id, "recipients.id")?));
+        names.push(name);
+    }
+    let names = AgentNames::new(names).map_err(|_| EnvelopeError::Field("recipients"))?;
+    Ok((Address::Agents(names), ids.into_values().collect()))
+}
+
+fn decode_address(wire: &WireDestination) -> Result<(Address, Vec<AgentId>), EnvelopeError> {
+    let ids = if wire.id.is_empty() { Vec::new() } else { vec![AgentId(uuid(&wire.id, "to.id")?)] };
     let address = match wire.kind {
         1 => Address::Agent(wire.name.clone()),
         2 => Address::Group(wire.name.clone()),
@@ -249,7 +285,7 @@ fn decode_address(wire: &WireDestination) -> Result<(Address, Option<AgentId>), 
         4 => Address::Request { agent: wire.name.clone(), request_id: uuid(&wire.request_id, "to.request_id")? },
         _ => return Err(EnvelopeError::Field("to.kind")),
     };
-    Ok((address, id))
+    Ok((address, ids))
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -268,6 +304,14 @@ struct WireDestination {
     id: Bytes,
     #[prost(bytes = "bytes", tag = "4")]
     request_id: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireRecipient {
+    #[prost(bytes = "bytes", tag = "1")]
+    id: Bytes,
+    #[prost(string, tag = "2")]
+    name: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -316,6 +360,8 @@ struct WireEnvelope {
     tracestate: String,
     #[prost(bytes = "bytes", tag = "22")]
     replayed_from: Bytes,
+    #[prost(message, repeated, tag = "29")]
+    recipients: Vec<WireRecipient>,
 }
 
 #[cfg(test)]
@@ -333,7 +379,7 @@ pub(in crate::messages) mod tests {
                 from_id: AgentId(Uuid::from_u128(2)),
                 from: "scout".to_owned(),
                 to: Address::Agent("worker".to_owned()),
-                to_id: Some(AgentId(Uuid::from_u128(3))),
+                to_ids: vec![AgentId(Uuid::from_u128(3))],
                 topic: "work.new".to_owned(),
                 kind: MessageType::Command,
                 content_type: "application/json".to_owned(),
@@ -365,23 +411,30 @@ pub(in crate::messages) mod tests {
 
     /// What prost makes of it.
     fn by_prost(Envelope { message, digest, method }: &Envelope) -> Vec<u8> {
-        let address = |address: &Address, id: Option<AgentId>| {
+        let address = |address: &Address, ids: &[AgentId]| {
             let (kind, name, request_id) = match address {
                 Address::Agent(name) => (1, name.clone(), Bytes::new()),
                 Address::Group(name) => (2, name.clone(), Bytes::new()),
                 Address::All => (3, String::new(), Bytes::new()),
                 Address::Request { agent, request_id } => (4, agent.clone(), Bytes::copy_from_slice(request_id.as_bytes())),
+                Address::Agents(_) => (5, String::new(), Bytes::new()),
             };
-            let id = id.map(|id| Bytes::copy_from_slice(id.0.as_bytes())).unwrap_or_default();
+            let id = ids.first().filter(|_| kind != 5).map(|id| Bytes::copy_from_slice(id.0.as_bytes())).unwrap_or_default();
             WireDestination { kind, name, id, request_id }
         };
+        let names: Vec<&str> = match &message.to {
+            Address::Agents(names) => names.iter().collect(),
+            _ => Vec::new(),
+        };
+        let recipient =
+            |(name, id): (&str, &AgentId)| WireRecipient { id: Bytes::copy_from_slice(id.0.as_bytes()), name: name.to_owned() };
         let wire = WireEnvelope {
-            version: VERSION,
+            version: if names.is_empty() { 1 } else { 3 },
             id: Bytes::copy_from_slice(message.id.as_bytes()),
             from_id: Bytes::copy_from_slice(message.from_id.0.as_bytes()),
             from: message.from.clone(),
-            to: Some(address(&message.to, message.to_id)),
-            reply_to: message.reply_to.as_ref().map(|to| address(to, None)),
+            to: Some(address(&message.to, &message.to_ids)),
+            reply_to: message.reply_to.as_ref().map(|to| address(to, &[])),
             topic: message.topic.clone(),
             kind: message.kind as u32 + 1,
             content_type: message.content_type.clone(),
@@ -398,6 +451,7 @@ pub(in crate::messages) mod tests {
             traceparent: message.traceparent.clone(),
             tracestate: message.tracestate.clone(),
             replayed_from: message.replayed_from.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
+            recipients: names.into_iter().zip(&message.to_ids).map(recipient).collect(),
         };
         wire.encode_to_vec()
     }
@@ -408,21 +462,26 @@ pub(in crate::messages) mod tests {
             texts in proptest::collection::vec(".{0,40}", 7),
             payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600),
             metadata in proptest::collection::btree_map(".{0,20}", ".{0,20}", 0..4),
-            to in 0..4_u8,
+            to in 0..5_u8,
+            agents in proptest::collection::btree_set(".{0,70}", 2..=64),
             replies in proptest::prelude::any::<bool>(),
             micros in -5_000_000_000_i64..5_000_000_000,
         ) {
             let [from, topic, content_type, context_id, idempotency_key, correlation_id, name] = texts.try_into().unwrap();
             let mut envelope = envelope();
             let request = Address::Request { agent: name.clone(), request_id: Uuid::from_u128(9) };
-            let (to, to_id) = match to {
-                0 => (Address::Agent(name), Some(AgentId(Uuid::from_u128(3)))),
-                1 => (Address::Group(name), None),
-                2 => (Address::All, None),
-                _ => (request.clone(), None),
+            let (to, to_ids) = match to {
+                0 => (Address::Agent(name), vec![AgentId(Uuid::from_u128(3))]),
+                1 => (Address::Group(name), vec![]),
+                2 => (Address::All, vec![]),
+                3 => {
+                    let ids = (0..agents.len()).map(|number| AgentId(Uuid::from_u128(number as u128 + 7))).collect();
+                    (Address::agents(agents.into_iter().rev().collect()).unwrap(), ids)
+                }
+                _ => (request.clone(), vec![]),
             };
             envelope.message = Message {
-                from, topic, content_type, context_id, idempotency_key, correlation_id, metadata, to, to_id,
+                from, topic, content_type, context_id, idempotency_key, correlation_id, metadata, to, to_ids,
                 payload: payload.into(),
                 reply_to: replies.then_some(request),
                 accepted_at: from_micros(micros).unwrap(),
@@ -439,10 +498,30 @@ pub(in crate::messages) mod tests {
         let newer = WireEnvelope { version: 2, ..WireEnvelope::default() };
         assert_eq!(Envelope::decode(&newer.encode_to_vec().into()), Err(EnvelopeError::Version(2)));
         // Its second field is a number.
-        let otherwise = Bytes::from_static(&[8, 3, 16, 1]);
-        assert_eq!(Envelope::decode(&otherwise), Err(EnvelopeError::Version(3)));
+        let otherwise = Bytes::from_static(&[8, 4, 16, 1]);
+        assert_eq!(Envelope::decode(&otherwise), Err(EnvelopeError::Version(4)));
         assert!(matches!(Envelope::decode(&Bytes::from_static(b"\xff\xff")), Err(EnvelopeError::Malformed(_))));
         let empty = WireEnvelope { version: 1, ..WireEnvelope::default() };
         assert_eq!(Envelope::decode(&empty.encode_to_vec().into()), Err(EnvelopeError::Field("to")));
+    }
+
+    #[test]
+    fn a_list_of_recipients_is_as_it_must_be() {
+        let recipient = |name: &str| WireRecipient { id: Bytes::copy_from_slice(&[1; 16]), name: name.to_owned() };
+        let read = |version, kind, recipients: &[WireRecipient]| {
+            let to = Some(WireDestination { kind, ..WireDestination::default() });
+            let wire = WireEnvelope { version, to, recipients: recipients.to_vec(), ..WireEnvelope::default() };
+            // What comes after the list is missing, too.
+            Envelope::decode(&wire.encode_to_vec().into()).unwrap_err()
+        };
+        let two = [recipient("a"), recipient("b")];
+        assert_eq!(read(LIST, 5, &two), EnvelopeError::Field("id"));
+        assert_eq!(read(LIST, 5, &two[..1]), EnvelopeError::Field("recipients"));
+        assert_eq!(read(LIST, 5, &[recipient("a"), recipient("a")]), EnvelopeError::Field("recipients"));
+        assert_eq!(read(LIST, 5, &vec![recipient("a"); 65]), EnvelopeError::Field("recipients"));
+        assert_eq!(read(LIST, 1, &two), EnvelopeError::Field("to.kind"));
+        assert_eq!(read(VERSION, 5, &two), EnvelopeError::Field("to.kind"));
+        let nameless = WireRecipient { id: Bytes::new(), name: "b".to_owned() };
+        assert_eq!(read(LIST, 5, &[recipient("a"), nameless]), EnvelopeError::Field("recipients.id"));
     }
 }

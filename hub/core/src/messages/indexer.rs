@@ -18,7 +18,8 @@ pub(super) const MAX_WAITING: usize = 100_000;
 /// Rows of one transaction.
 const MAX_BATCH: usize = 2000;
 
-/// How far a partition was read, with the row of the last message if it has one.
+/// How far a partition was read, with a row of the last message if it has one. The first rows of a message that has several come with its own position:
+/// the index goes past it with the last of them.
 #[derive(Debug)]
 pub(super) struct IndexWork {
     pub(super) partition: Partition,
@@ -39,8 +40,10 @@ impl Behind {
         if self.next <= self.checkpoint {
             return None;
         }
-        let rows: Vec<IndexEntry> = self.rows.iter().take(MAX_BATCH).cloned().collect();
-        let to = if rows.len() == MAX_BATCH { rows.last().map_or(self.next, |row| row.position + 1) } else { self.next };
+        let full = self.rows.get(MAX_BATCH - 1).map(|row| row.position);
+        // All rows of a message are written together: who finds the checkpoint past it writes none of them any more.
+        let to = full.map_or(self.next, |position| position + 1).min(self.next);
+        let rows = self.rows.iter().take_while(|row| row.position < to).cloned().collect();
         Some(Advance { partition, from: self.checkpoint, to, rows })
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     envelope::Envelope,
-    message::{Address, Message, MessageType},
+    message::{Message, MessageType},
     ports::MailboxAddress,
 };
 use crate::{
@@ -67,6 +67,10 @@ pub enum LetterReason {
     Expired,
     /// It was tried too often.
     Attempts,
+    /// It was scheduled, and its sender may send it no more.
+    SenderRefused,
+    /// It was scheduled, and whom it was for is gone, or receives no more.
+    RecipientGone,
 }
 
 impl LetterReason {
@@ -76,13 +80,16 @@ impl LetterReason {
         match self {
             Self::Expired => "expired",
             Self::Attempts => "attempts",
+            Self::SenderRefused => "sender-refused",
+            Self::RecipientGone => "recipient-gone",
         }
     }
 
     /// From what was stored.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Expired, Self::Attempts].into_iter().find(|reason| reason.as_str() == text)
+        let all = [Self::Expired, Self::Attempts, Self::SenderRefused, Self::RecipientGone];
+        all.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 
@@ -160,18 +167,24 @@ impl DeadLetter {
         let attempts = header(ATTEMPTS).and_then(|text| text.parse().ok()).or_else(|| in_words(reason));
         let recipient = match header(RECIPIENT) {
             Some(agent) => MailboxAddress::Agent(AgentId(agent.parse().ok()?)),
-            None => MailboxAddress::of(&message)?,
+            // What is for several agents has a letter for each of them, which says for whom.
+            None => <[MailboxAddress; 1]>::try_from(MailboxAddress::all_of(&message)).ok()?.into_iter().next()?,
         };
-        let recipient_name = match (&recipient, &message.to) {
-            (MailboxAddress::Agent(_), Address::Agent(name)) => name.clone(),
-            (MailboxAddress::Agent(agent), _) => snapshot.agent(*agent).map(|agent| agent.name.clone()).unwrap_or_default(),
-            (MailboxAddress::Group(name), _) => name.clone(),
-            (MailboxAddress::All, _) => String::new(),
+        let recipient_name = match &recipient {
+            MailboxAddress::Agent(agent) => match message.recipient_name(*agent) {
+                Some(name) => name.to_owned(),
+                None => snapshot.agent(*agent).map(|agent| agent.name.clone()).unwrap_or_default(),
+            },
+            MailboxAddress::Group(name) => name.clone(),
+            MailboxAddress::All => String::new(),
         };
         let letter = Self {
             id: LetterId::of(message.id, &recipient),
             message_id: message.id,
-            reason: if attempts.is_some() { LetterReason::Attempts } else { LetterReason::Expired },
+            reason: match attempts {
+                Some(_) => LetterReason::Attempts,
+                None => LetterReason::parse(reason).unwrap_or(LetterReason::Expired),
+            },
             attempts: attempts.unwrap_or(0),
             sender: message.from_id,
             sender_name: message.from.clone(),
@@ -249,8 +262,14 @@ mod tests {
         assert_eq!(in_words("not acknowledged after 10 attempts"), Some(10));
         assert_eq!(in_words("expired"), None);
         assert_eq!(
-            ["expired", "attempts", ""].map(LetterReason::parse),
-            [Some(LetterReason::Expired), Some(LetterReason::Attempts), None]
+            ["expired", "attempts", "sender-refused", "recipient-gone", ""].map(LetterReason::parse),
+            [
+                Some(LetterReason::Expired),
+                Some(LetterReason::Attempts),
+                Some(LetterReason::SenderRefused),
+                Some(LetterReason::RecipientGone),
+                None
+            ]
         );
     }
 }

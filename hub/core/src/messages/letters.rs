@@ -137,7 +137,7 @@ impl DeadLetters {
             if !own && sees(caller).is_some() {
                 return Err(lacks(caller, &[Permission::AllDeadLetters]));
             }
-            if matches!(to, Address::Request { .. }) {
+            if matches!(to, Address::Request { .. } | Address::Agents(_)) {
                 return Err(Fault::invalid("RECIPIENT_INVALID", "a dead letter is sent to an agent, a group or all"));
             }
             resolve(&self.parts.directory.snapshot(), None, to, Wants::Delivery)?;
@@ -227,12 +227,12 @@ impl DeadLetters {
     async fn send(&self, letter: &DeadLetter, to: Option<&Address>) -> Result<LetterState, Fault> {
         let message = self.content(letter).await?;
         let _room = self.parts.memory.sending.take(message.cost()).ok_or_else(sender::too_many)?;
-        let (to, to_id) = recipient(&self.parts.directory.snapshot(), letter, to)?;
+        let (to, to_ids) = recipient(&self.parts.directory.snapshot(), letter, to)?;
         let now = now();
         let message = Message {
             id: Uuid::now_v7(),
             to,
-            to_id,
+            to_ids,
             idempotency_key: letter.id.to_string(),
             // Whoever waited there waits no more: an answer goes to the mailbox.
             reply_to: message.reply_to.filter(|address| !matches!(address, Address::Request { .. })),
@@ -286,7 +286,7 @@ fn sees(caller: &Agent) -> Option<AgentId> {
 }
 
 /// Where a letter goes when it is sent again.
-fn recipient(snapshot: &Snapshot, letter: &DeadLetter, to: Option<&Address>) -> Result<(Address, Option<AgentId>), Fault> {
+fn recipient(snapshot: &Snapshot, letter: &DeadLetter, to: Option<&Address>) -> Result<(Address, Vec<AgentId>), Fault> {
     let to = match (to, &letter.recipient) {
         (Some(to), _) => to.clone(),
         (None, MailboxAddress::Agent(agent)) => match snapshot.agent(*agent) {
@@ -300,8 +300,8 @@ fn recipient(snapshot: &Snapshot, letter: &DeadLetter, to: Option<&Address>) -> 
         (None, MailboxAddress::Group(name)) => Address::Group(name.clone()),
         (None, MailboxAddress::All) => Address::All,
     };
-    let id = resolve(snapshot, None, &to, Wants::Delivery)?;
-    Ok((to, id))
+    let ids = resolve(snapshot, None, &to, Wants::Delivery)?;
+    Ok((to, ids))
 }
 
 fn bytes(letter: &DeadLetter) -> usize {

@@ -15,6 +15,8 @@ use crate::{
 /// Idempotency keys are scoped by method: the same key of a send and of a request names two messages.
 pub(super) const SEND: &str = "send";
 pub(super) const REQUEST: &str = "request";
+/// Of what was scheduled, when it is sent: its key is its own id.
+pub(super) const SCHEDULED: &str = "scheduled";
 
 /// A message and its place in the log.
 #[derive(Clone, Debug)]

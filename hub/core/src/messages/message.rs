@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::agent_names::AgentNames;
 use crate::{
     directory::agent::AgentId,
     fault::Fault,
@@ -56,6 +57,8 @@ impl MessageType {
 pub enum Address {
     /// One agent.
     Agent(String),
+    /// Each of these agents.
+    Agents(AgentNames),
     /// Every member of a group but the sender.
     Group(String),
     /// Every agent of the tenant but the sender.
@@ -67,6 +70,27 @@ pub enum Address {
         /// For what.
         request_id: Uuid,
     },
+}
+
+impl Address {
+    /// Agents by their names. One alone is that agent.
+    ///
+    /// # Errors
+    /// As [`AgentNames::new`].
+    pub fn agents(mut names: Vec<String>) -> Result<Self, Fault> {
+        match names.pop() {
+            Some(name) if names.is_empty() => Ok(Self::Agent(name)),
+            last => AgentNames::new(names.into_iter().chain(last).collect()).map(Self::Agents),
+        }
+    }
+
+    /// Bytes that a list of agents takes, with their UIDs.
+    fn list_bytes(&self) -> usize {
+        match self {
+            Self::Agents(names) => names.bytes() + names.count() * LISTED,
+            Self::Agent(_) | Self::Group(_) | Self::All | Self::Request { .. } => 0,
+        }
+    }
 }
 
 /// What the sender gives.
@@ -123,7 +147,7 @@ impl OutgoingMessage {
 
     /// Bytes that it takes in memory, roughly.
     pub(crate) fn cost(&self) -> usize {
-        cost(&self.payload, &self.metadata)
+        cost(&self.payload, &self.metadata) + self.to.list_bytes()
     }
 
     /// Whether every field is within its bounds. Who the message is for is checked apart from that.
@@ -165,6 +189,10 @@ impl OutgoingMessage {
             match address {
                 None => add(b"-"),
                 Some(Address::Agent(name)) => add(format!("a:{name}").as_bytes()),
+                Some(Address::Agents(names)) => {
+                    add(format!("l:{}", names.count()).as_bytes());
+                    names.iter().for_each(|name| add(name.as_bytes()));
+                }
                 Some(Address::Group(name)) => add(format!("g:{name}").as_bytes()),
                 Some(Address::All) => add(b"*"),
                 Some(Address::Request { agent, request_id }) => add(format!("r:{agent}:{request_id}").as_bytes()),
@@ -185,6 +213,8 @@ impl OutgoingMessage {
 
 /// What a message takes beside its payload and metadata, amply.
 const OVERHEAD: usize = 1024;
+/// What an agent of a list takes beside its name, amply.
+const LISTED: usize = 64;
 
 fn cost(payload: &Bytes, metadata: &BTreeMap<String, String>) -> usize {
     OVERHEAD + payload.len() + metadata_bytes(metadata)
@@ -201,8 +231,8 @@ pub struct Message {
     pub from: String,
     /// Where to.
     pub to: Address,
-    /// The UID that an agent's name stood for when the message was accepted.
-    pub to_id: Option<AgentId>,
+    /// The UIDs that agents' names stood for when the message was accepted, in the order of the names.
+    pub to_ids: Vec<AgentId>,
     /// What handlers are chosen by.
     pub topic: String,
     /// What it is.
@@ -238,7 +268,17 @@ pub struct Message {
 impl Message {
     /// Bytes that it takes in memory, roughly.
     pub(crate) fn cost(&self) -> usize {
-        cost(&self.payload, &self.metadata)
+        cost(&self.payload, &self.metadata) + self.to.list_bytes()
+    }
+
+    /// The name of an agent that the message is for by name.
+    #[must_use]
+    pub fn recipient_name(&self, id: AgentId) -> Option<&str> {
+        match &self.to {
+            Address::Agent(name) => Some(name),
+            Address::Agents(names) => names.iter().zip(&self.to_ids).find(|(_, known)| **known == id).map(|(name, _)| name),
+            Address::Group(_) | Address::All | Address::Request { .. } => None,
+        }
     }
 
     /// Whether its sender waits, or waited, for a reply: then it expires with that wait.

@@ -1,6 +1,7 @@
 //! Messages between agents: their way through the log to those whom they are for.
 
 mod acknowledgements;
+pub mod agent_names;
 mod arrivals;
 mod catch_up;
 pub mod config;
@@ -33,6 +34,7 @@ mod recipients;
 pub mod record;
 mod replies;
 pub mod request_id;
+pub mod scheduled;
 mod send_queue;
 mod sender;
 pub mod service;

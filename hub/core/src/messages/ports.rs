@@ -30,15 +30,22 @@ pub enum MailboxAddress {
 }
 
 impl MailboxAddress {
-    /// Where a message is kept. `None` for one that goes to a waiting caller, or to nobody.
+    /// Where a message is kept: a mailbox for each agent that it names. Nowhere where it goes to a waiting caller, or to nobody.
     #[must_use]
-    pub fn of(message: &Message) -> Option<Self> {
+    pub fn all_of(message: &Message) -> Vec<Self> {
         match &message.to {
-            Address::Agent(_) => message.to_id.map(Self::Agent),
-            Address::Group(group) => Some(Self::Group(group.clone())),
-            Address::All => Some(Self::All),
-            Address::Request { .. } => None,
+            Address::Agent(_) | Address::Agents(_) => message.to_ids.iter().copied().map(Self::Agent).collect(),
+            Address::Group(group) => vec![Self::Group(group.clone())],
+            Address::All => vec![Self::All],
+            Address::Request { .. } => Vec::new(),
         }
+    }
+
+    /// The mailbox in which this agent finds a message that is for it.
+    #[must_use]
+    pub fn of(message: &Message, agent: AgentId) -> Option<Self> {
+        let mut all = Self::all_of(message).into_iter();
+        all.find(|address| matches!(address, Self::Group(_) | Self::All) || *address == Self::Agent(agent))
     }
 
     /// As stored.

@@ -204,10 +204,14 @@ impl Reader {
             let mut last = None;
             for (number, envelope) in envelopes.into_iter().enumerate() {
                 let position = nth_of(offset, number);
-                if last.is_some() && !self.send_to_index(partition, position, last.take()).await {
-                    return;
+                for row in self.judge(partition, position, log_time, envelope) {
+                    // Not past its position before it is known to be the last one there: the index must not go on without the others.
+                    if let Some(row) = last.replace(row)
+                        && !self.send_to_index(partition, position, Some(row)).await
+                    {
+                        return;
+                    }
                 }
-                last = self.judge(partition, position, log_time, envelope);
             }
             if !self.send_to_index(partition, end, last).await {
                 return;
@@ -221,20 +225,20 @@ impl Reader {
     /// Tells the indexer how far a partition was read, unless it was indexed so far before. False where the indexer is gone.
     async fn send_to_index(&self, partition: Partition, next: Position, row: Option<IndexEntry>) -> bool {
         let indexed = self.indexed.get(partition as usize).copied().unwrap_or(0);
-        next <= indexed || self.index.send(IndexWork { partition, next, row }).await.is_ok()
+        (row.is_none() && next <= indexed) || self.index.send(IndexWork { partition, next, row }).await.is_ok()
     }
 
-    /// What every reader decides about a message. The row to index, where it has a mailbox.
+    /// What every reader decides about a message. The rows to index: one for each mailbox that it is in.
     fn judge(
         &mut self,
         partition: Partition,
         position: Position,
         log_time: OffsetDateTime,
         envelope: Envelope,
-    ) -> Option<IndexEntry> {
+    ) -> Vec<IndexEntry> {
         if log_time - envelope.message.accepted_at > self.parts.config.max_append_delay {
             self.parts.waiters.appends.resolve(envelope.message.id, Seen::Stale(Box::new(envelope)));
-            return None;
+            return Vec::new();
         }
         let Envelope { message, digest, method } = envelope;
         let id = message.id;
@@ -242,7 +246,8 @@ impl Reader {
             Verdict::First
         } else {
             let key = DedupKey::new(message.from_id, &method, &message.idempotency_key);
-            self.parts.windows.of(partition)?.see(key, &digest, id, log_time)
+            let Some(mut window) = self.parts.windows.of(partition) else { return Vec::new() };
+            window.see(key, &digest, id, log_time)
         };
         // What an administrator replays is no message that its first sender sends now.
         let counts = verdict == Verdict::First && message.replayed_from.is_none();
@@ -259,9 +264,10 @@ impl Reader {
                 Verdict::Conflict(_) => {}
             }
         }
-        let row = if verdict == Verdict::First { self.deliver(partition, position, log_time, message) } else { None };
+        let first = verdict == Verdict::First;
+        let rows = if first { self.deliver(partition, position, log_time, message) } else { Vec::new() };
         self.parts.waiters.appends.resolve(id, Seen::Judged(verdict));
-        row
+        rows
     }
 
     fn deliver(
@@ -270,22 +276,25 @@ impl Reader {
         position: Position,
         log_time: OffsetDateTime,
         message: Message,
-    ) -> Option<IndexEntry> {
+    ) -> Vec<IndexEntry> {
         if let Address::Request { request_id, .. } = &message.to {
             self.parts.waiters.replies().answered(*request_id, MessagePlace { partition, position }, log_time);
             self.parts.waiters.requests.resolve(*request_id, &message);
         }
-        let address = MailboxAddress::of(&message)?;
+        let addresses = MailboxAddress::all_of(&message);
         let (expires_at, sender) = (message.expires_at, message.from_id);
         // What was indexed before, each session finds in the index.
-        if self.indexed.get(partition as usize).is_none_or(|indexed| position < *indexed) {
-            return None;
+        if addresses.is_empty() || self.indexed.get(partition as usize).is_none_or(|indexed| position < *indexed) {
+            return Vec::new();
         }
         if !self.routes.is_empty() {
             let logged = Arc::new(LoggedMessage { partition, position, log_time, message: Arc::new(message) });
-            self.fan_out(&address, &logged);
+            for address in &addresses {
+                self.fan_out(address, &logged);
+            }
         }
-        Some(IndexEntry { address, partition, position, log_time, expires_at, sender: Some(sender) })
+        let row = |address| IndexEntry { address, partition, position, log_time, expires_at, sender: Some(sender) };
+        addresses.into_iter().map(row).collect()
     }
 
     fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {

@@ -19,42 +19,46 @@ pub(super) enum Wants {
     Reply,
 }
 
-/// The agent that the address names, where it names one. A fault where nobody but `from` can receive what goes there.
+/// The agents that the address names, in its order. A fault where nobody but `from` can receive what goes there, or one of several can't.
 pub(super) fn resolve(
     snapshot: &Snapshot,
     from: Option<AgentId>,
     address: &Address,
     wants: Wants,
-) -> Result<Option<AgentId>, Fault> {
+) -> Result<Vec<AgentId>, Fault> {
     match address {
         // The caller of a request waits for its reply on that call, whatever its role.
-        Address::Request { agent: name, .. } => named(snapshot, name).map(|agent| Some(agent.id)),
-        Address::Agent(name) => {
-            let agent = named(snapshot, name)?;
-            if !receives(agent) {
-                return Err(Fault::new(
-                    Code::FailedPrecondition,
-                    "RECIPIENT_CANNOT_RECEIVE",
-                    format!("agent {name} has role {}, which receives no messages: nothing was sent", agent.role.as_str()),
-                ));
-            }
-            if wants == Wants::Reply && agent.suspended {
-                return Err(suspended(format!("agent {name} is suspended")));
-            }
-            Ok(Some(agent.id))
-        }
+        Address::Request { agent: name, .. } => named(snapshot, name).map(|agent| vec![agent.id]),
+        Address::Agent(name) => receiver(snapshot, name, wants).map(|agent| vec![agent.id]),
+        // All of them, or nothing is sent.
+        Address::Agents(names) => names.iter().map(|name| receiver(snapshot, name, wants).map(|agent| agent.id)).collect(),
         Address::Group(name) if !snapshot.has_group(name) => Err(unknown("group", name)),
         Address::Group(name) => {
             let members = snapshot.memberships(name).iter().filter(|member| member.left_at.is_none());
             let members = members.filter_map(|member| snapshot.agent(member.agent));
-            somebody(members.map(|agent| &**agent), from, wants, &format!("group {name}")).map(|()| None)
+            somebody(members.map(|agent| &**agent), from, wants, &format!("group {name}")).map(|()| Vec::new())
         }
-        Address::All => somebody(snapshot.agents().map(|agent| &**agent), from, wants, "the tenant").map(|()| None),
+        Address::All => somebody(snapshot.agents().map(|agent| &**agent), from, wants, "the tenant").map(|()| Vec::new()),
     }
 }
 
 fn named<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Agent, Fault> {
     snapshot.agent_named(name).map(|agent| &**agent).ok_or_else(|| unknown("agent", name))
+}
+
+fn receiver<'a>(snapshot: &'a Snapshot, name: &str, wants: Wants) -> Result<&'a Agent, Fault> {
+    let agent = named(snapshot, name)?;
+    if !receives(agent) {
+        return Err(Fault::new(
+            Code::FailedPrecondition,
+            "RECIPIENT_CANNOT_RECEIVE",
+            format!("agent {name} has role {}, which receives no messages: nothing was sent", agent.role.as_str()),
+        ));
+    }
+    if wants == Wants::Reply && agent.suspended {
+        return Err(suspended(format!("agent {name} is suspended")));
+    }
+    Ok(agent)
 }
 
 fn receives(agent: &Agent) -> bool {
@@ -92,6 +96,8 @@ fn unknown(what: &str, name: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use time::OffsetDateTime;
     use uuid::Uuid;
 
@@ -160,7 +166,10 @@ mod tests {
         assert_eq!(outcome(&pair(Full, true), &to("bob"), Delivery), "fine");
         assert_eq!(outcome(&pair(Full, true), &to("bob"), Reply), "RECIPIENT_SUSPENDED");
         assert_eq!(outcome(&pair(Full, true), &Address::All, Reply), "fine", "carol is there");
-        for unknown in [to("nobody"), Address::Group("none".to_owned())] {
+        let both = |other: &str| Address::agents(vec!["bob".to_owned(), other.to_owned()]).unwrap();
+        assert_eq!(outcome(&pair(Full, true), &both("carol"), Delivery), "fine");
+        assert_eq!(outcome(&pair(Observer, false), &both("carol"), Delivery), "RECIPIENT_CANNOT_RECEIVE");
+        for unknown in [to("nobody"), both("nobody"), Address::Group("none".to_owned())] {
             assert_eq!(outcome(&alone, &unknown, Delivery), "RECIPIENT_NOT_FOUND");
         }
     }

@@ -1,11 +1,12 @@
 //! What a record of the messages log holds: one message, or several that one session sent one after another.
 //!
-//! One message is its envelope, version 1 (see [`super::envelope`]). Several are a protobuf message of version 2:
+//! One message is its envelope (see [`super::envelope`]), of version 1, or 3 where it is for several agents. Several messages are a protobuf message
+//! of version 2, or 3 where one of them is for several agents: a hub that reads up to version 2 stops at the record, and does not pass over it.
 //!
 //! | field | | |
 //! |---|---|---|
-//! | 1 | `uint32 version` | 2; see the envelope's |
-//! | 30 | `repeated bytes messages` | 1 to 64 envelopes of version 1, in the order in which they were sent |
+//! | 1 | `uint32 version` | 2 or 3; see the envelope's |
+//! | 30 | `repeated bytes messages` | 1 to 64 envelopes, in the order in which they were sent; no envelope has this field |
 //!
 //! A record is in the log as a whole or not at all. So a message never stands behind one that was sent before it and failed.
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{
-    envelope::{Envelope, EnvelopeError, version},
+    envelope::{Envelope, EnvelopeError, LIST, version},
     position::MAX_MESSAGES,
 };
 use crate::log::bus::Record;
@@ -29,7 +30,8 @@ pub fn encode(envelopes: &[Envelope]) -> Record {
         [first, ..] => {
             let messages = envelopes.iter().map(Envelope::encode).collect();
             let mut record = first.described();
-            record.value = Some(WireRecord { version: VERSION, messages }.encode_to_vec().into());
+            let version = envelopes.iter().map(Envelope::version).max().unwrap_or_default().max(VERSION);
+            record.value = Some(WireRecord { version, messages }.encode_to_vec().into());
             record
         }
     }
@@ -40,10 +42,14 @@ pub fn encode(envelopes: &[Envelope]) -> Record {
 /// # Errors
 /// Where it is none that this version reads.
 pub fn decode(value: &Bytes) -> Result<Vec<Envelope>, EnvelopeError> {
-    if version(value)? != VERSION {
+    let version = version(value)?;
+    if ![VERSION, LIST].contains(&version) {
         return Ok(vec![Envelope::decode(value)?]);
     }
     let wire = WireRecord::decode(value.clone())?;
+    if version == LIST && wire.messages.is_empty() {
+        return Ok(vec![Envelope::decode(value)?]);
+    }
     if wire.messages.is_empty() || wire.messages.len() > MAX_MESSAGES {
         return Err(EnvelopeError::Field("messages"));
     }
@@ -54,7 +60,7 @@ pub fn decode(value: &Bytes) -> Result<Vec<Envelope>, EnvelopeError> {
 /// The version of a record that only a newer hub can read.
 #[must_use]
 pub fn newer(value: &Bytes) -> Option<u32> {
-    version(value).ok().filter(|version| *version > VERSION)
+    version(value).ok().filter(|version| *version > LIST)
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -69,8 +75,13 @@ struct WireRecord {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use uuid::Uuid;
+
     use super::*;
-    use crate::messages::envelope::tests::envelope;
+    use crate::{
+        directory::agent::AgentId,
+        messages::{envelope::tests::envelope, message::Address},
+    };
 
     fn several(count: usize) -> Bytes {
         let messages = vec![envelope().encode(); count];
@@ -91,17 +102,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_several_agents_has_a_version_that_a_reader_of_others_stops_at() {
+        let list = || {
+            let mut list = envelope();
+            list.message.to = Address::agents(vec!["worker".to_owned(), "other".to_owned()]).unwrap();
+            list.message.to_ids = vec![AgentId(Uuid::from_u128(3)), AgentId(Uuid::from_u128(4))];
+            list
+        };
+        for messages in
+            [vec![list()], vec![envelope(), list()], vec![list(), list()], vec![envelope()], vec![envelope(), envelope()]]
+        {
+            let value = encode(&messages).value.unwrap();
+            let expected = match (messages.contains(&list()), messages.len()) {
+                (true, _) => 3,
+                (false, 1) => 1,
+                (false, _) => 2,
+            };
+            assert_eq!(version(&value).unwrap(), expected);
+            assert_eq!(decode(&value).unwrap(), messages);
+        }
+    }
+
+    #[test]
     fn too_many_none_newer_ones_and_noise_are_refused() {
         assert_eq!(decode(&several(MAX_MESSAGES)).unwrap().len(), MAX_MESSAGES);
         for count in [0, MAX_MESSAGES + 1] {
             assert_eq!(decode(&several(count)), Err(EnvelopeError::Field("messages")));
         }
-        let newer_one = Bytes::from(WireRecord { version: 3, messages: Vec::new() }.encode_to_vec());
-        assert_eq!((newer(&newer_one), decode(&newer_one)), (Some(3), Err(EnvelopeError::Version(3))));
+        let newer_one = Bytes::from(WireRecord { version: 4, messages: Vec::new() }.encode_to_vec());
+        assert_eq!((newer(&newer_one), decode(&newer_one)), (Some(4), Err(EnvelopeError::Version(4))));
         assert_eq!((newer(&several(2)), newer(&envelope().encode())), (None, None));
-        let inner = Bytes::from_static(&[8, 3]);
+        let inner = Bytes::from_static(&[8, 4]);
         let nested = Bytes::from(WireRecord { version: VERSION, messages: vec![inner] }.encode_to_vec());
-        assert_eq!(decode(&nested), Err(EnvelopeError::Version(3)));
+        assert_eq!(decode(&nested), Err(EnvelopeError::Version(4)));
         assert!(matches!(decode(&Bytes::from_static(b"\xff\xff")), Err(EnvelopeError::Malformed(_))));
     }
 }

@@ -16,7 +16,11 @@ use super::{
     usage::Reserved,
 };
 use crate::{
-    directory::{agent::Agent, limits::Limits, snapshot::Snapshot},
+    directory::{
+        agent::{Agent, AgentId},
+        limits::Limits,
+        snapshot::Snapshot,
+    },
     fault::{Code, Fault},
     kit::clock::truncated,
     log::{
@@ -76,18 +80,7 @@ pub(super) fn seal(
 ) -> Result<Envelope, Fault> {
     message.validate(now)?;
     let snapshot = parts.directory.snapshot();
-    let wants = if method == REQUEST { Wants::Reply } else { Wants::Delivery };
-    let to_id = resolve(&snapshot, Some(from.id), &message.to, wants)?;
-    if let Address::Request { request_id, .. } = &message.to
-        && parts.waiters.replies().is_over(*request_id, now)
-    {
-        let why = "the deadline of this request has passed: nobody waits for the reply, and it was not sent";
-        return Err(Fault::new(Code::FailedPrecondition, "REQUEST_OVER", why));
-    }
-    if let Some(address) = &message.reply_to {
-        // Whoever answers sends to it, and not this sender.
-        resolve(&snapshot, None, address, Wants::Delivery)?;
-    }
+    let to_ids = recipients(parts, &snapshot, from, &message, method, now)?;
     // A waiting caller's address is made by the hub, and differs with each try.
     let reply_to = message.reply_to.as_ref().filter(|_| method != REQUEST);
     // Nothing is compared with what has no key.
@@ -95,9 +88,7 @@ pub(super) fn seal(
     let id = Uuid::now_v7();
     let partition = partition_of(from.id.0, parts.log.partitions);
     let accepted_at = parts.log.clock.there(partition, now);
-    let bytes = message.payload.len() as u64;
-    let limits = (parts.config.tenant.as_str(), snapshot.limits);
-    if let Err(fault) = parts.usage.reserve(id, as_known(&snapshot, from), limits, bytes, accepted_at) {
+    if let Err(fault) = reserve(parts, from, id, message.payload.len(), accepted_at) {
         // What is there is not sent a second time: who asks what became of it is told.
         let key = DedupKey::new(from.id, method, &message.idempotency_key);
         let is_there =
@@ -108,13 +99,63 @@ pub(super) fn seal(
         }
     }
     let latest = now + MAX_LIFETIME;
+    let expires_at = message.expires_at.map_or(latest, |at| truncated(at.min(latest)));
+    let message = message_of(from, message, to_ids, id, Times { accepted_at, sent_at: now, expires_at });
+    Ok(Envelope { message, digest, method: method.to_owned() })
+}
+
+/// Reserves what the limits leave for a message with so many bytes. `now` is what the log's clock shows.
+pub(super) fn reserve(parts: &Parts, from: &Agent, id: Uuid, bytes: usize, now: OffsetDateTime) -> Result<(), Fault> {
+    let snapshot = parts.directory.snapshot();
+    let limits = (parts.config.tenant.as_str(), snapshot.limits);
+    parts.usage.reserve(id, as_known(&snapshot, from), limits, bytes as u64, now)
+}
+
+/// The agents that a message is for by name, where each of its addresses can be sent to.
+pub(super) fn recipients(
+    parts: &Parts,
+    snapshot: &Snapshot,
+    from: &Agent,
+    message: &OutgoingMessage,
+    method: &str,
+    now: OffsetDateTime,
+) -> Result<Vec<AgentId>, Fault> {
+    let wants = if method == REQUEST { Wants::Reply } else { Wants::Delivery };
+    let to_ids = resolve(snapshot, Some(from.id), &message.to, wants)?;
+    if let Address::Request { request_id, .. } = &message.to
+        && parts.waiters.replies().is_over(*request_id, now)
+    {
+        let why = "the deadline of this request has passed: nobody waits for the reply, and it was not sent";
+        return Err(Fault::new(Code::FailedPrecondition, "REQUEST_OVER", why));
+    }
+    if let Some(address) = &message.reply_to {
+        if matches!(address, Address::Agents(_)) {
+            let why = "reply_to names one agent, a group or all: nothing was sent";
+            return Err(Fault::invalid("RECIPIENTS_INVALID", why));
+        }
+        // Whoever answers sends to it, and not this sender.
+        resolve(snapshot, None, address, Wants::Delivery)?;
+    }
+    Ok(to_ids)
+}
+
+/// When a message was taken and sent, and until when it lives.
+pub(super) struct Times {
+    pub(super) accepted_at: OffsetDateTime,
+    pub(super) sent_at: OffsetDateTime,
+    pub(super) expires_at: OffsetDateTime,
+}
+
+/// The message as its receiver gets it.
+pub(super) fn message_of(from: &Agent, message: OutgoingMessage, to_ids: Vec<AgentId>, id: Uuid, times: Times) -> Message {
+    let Times { accepted_at, sent_at, expires_at } = times;
     let traced = is_traceparent(&message.traceparent);
-    let message = Message {
+    Message {
         id,
         from_id: from.id,
         from: from.name.clone(),
         to: message.to,
-        to_id,
+        to_ids,
         topic: message.topic,
         kind: message.kind,
         content_type: message.content_type,
@@ -125,14 +166,13 @@ pub(super) fn seal(
         reply_to: message.reply_to,
         metadata: message.metadata,
         accepted_at,
-        sent_at: now,
-        expires_at: message.expires_at.map_or(latest, |at| truncated(at.min(latest))),
+        sent_at,
+        expires_at,
         // W3C: what can't be read is dropped, and the trace starts anew.
         tracestate: if traced && message.tracestate.len() <= 512 { message.tracestate } else { String::new() },
         traceparent: if traced { message.traceparent } else { String::new() },
         replayed_from: None,
-    };
-    Ok(Envelope { message, digest, method: method.to_owned() })
+    }
 }
 
 fn is_traceparent(text: &str) -> bool {

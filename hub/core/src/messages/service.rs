@@ -33,6 +33,7 @@ use super::{
     reader::Reader,
     receiver::{Receiver, Reception},
     replies::Replies,
+    scheduled::ScheduledMessages,
     send_queue, sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
@@ -58,6 +59,7 @@ use crate::{
         partition::partition_of,
     },
     metrics::Metrics,
+    timers::{alarm::Wake, ports::TimerStore},
 };
 
 /// Calls that wait for a reply.
@@ -229,6 +231,12 @@ impl Messages {
         DeadLetters::new(self.parts.clone())
     }
 
+    /// Messages that are sent later, kept as these timers. It is for an [`Alarm`](crate::timers::alarm::Alarm) to have them sent, which that wakes.
+    #[must_use]
+    pub fn scheduled(&self, timers: Arc<dyn TimerStore>, wake: Wake) -> ScheduledMessages {
+        ScheduledMessages::new(self.parts.clone(), timers, wake)
+    }
+
     /// What is unread, to be looked at.
     #[must_use]
     pub fn unread(&self) -> Unread {
@@ -252,6 +260,10 @@ impl Messages {
     /// As [`send`](Self::send), and `DEADLINE_EXCEEDED`.
     pub async fn request(&self, from: &Agent, mut message: OutgoingMessage, timeout: Duration) -> Result<Message, Fault> {
         self.parts.ready()?;
+        if matches!(message.to, Address::Agents(_)) {
+            let why = "a request has one reply: ask one agent, or a group for the first answer, or send a message with reply_to";
+            return Err(Fault::invalid("RECIPIENTS_INVALID", why));
+        }
         let began = tokio::time::Instant::now();
         let timeout = if timeout.is_zero() { Duration::from_secs(30) } else { timeout.min(MAX_REQUEST_TIMEOUT) };
         // Whose time is over before it is in the log has no reply, and is no bad request.

@@ -319,11 +319,11 @@ mod tests {
     }
 
     fn limited(number: u128, messages: Option<u64>, bytes: Option<u64>) -> Agent {
-        let limits = Limits { messages_per_minute: messages, bytes_per_minute: bytes };
+        let limits = Limits { messages_per_minute: messages, bytes_per_minute: bytes, ..Limits::default() };
         Agent { id: AgentId(Uuid::from_u128(number)), name: format!("a{number}"), limits, ..agent(Role::Full) }
     }
 
-    const FREE: (&str, Limits) = ("acme", Limits { messages_per_minute: None, bytes_per_minute: None });
+    const FREE: (&str, Limits) = ("acme", Limits { messages_per_minute: None, bytes_per_minute: None, max_agents: None });
 
     #[test]
     fn an_agent_sends_as_many_as_it_may_in_each_minute() {
@@ -394,7 +394,7 @@ mod tests {
         assert_eq!((over.limit, over.retry_after), ("bytesPerMinute", Some(Duration::from_secs(60))));
         let never = usage.reserve(Uuid::from_u128(3), &alice, FREE, 101, at(0)).unwrap_err().exhausted.unwrap();
         assert_eq!(never.retry_after, None);
-        let of_tenant = ("acme", Limits { messages_per_minute: Some(1), bytes_per_minute: None });
+        let of_tenant = ("acme", Limits { messages_per_minute: Some(1), ..Limits::default() });
         let other = limited(2, None, None);
         let all = usage.reserve(Uuid::from_u128(4), &other, of_tenant, 1, at(0)).unwrap_err().exhausted.unwrap();
         assert_eq!(all.subject, "tenant acme");

@@ -97,6 +97,8 @@ pub struct Metrics {
     sweep_lag: Family<Tenant, Gauge>,
     dead_letters: Family<DeadLetters, Counter>,
     settled_letters: Family<SettledLetters, Counter>,
+    timers_waiting: Family<Tenant, Gauge>,
+    timer_lateness: Histograms<Tenant>,
 }
 
 impl Metrics {
@@ -126,6 +128,8 @@ impl Metrics {
             sweep_lag: Family::default(),
             dead_letters: Family::default(),
             settled_letters: Family::default(),
+            timers_waiting: Family::default(),
+            timer_lateness: Family::new_with_constructor(histogram),
         };
         {
             let mut registry = metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -149,7 +153,11 @@ impl Metrics {
             registry.register("acb_dead_letters", help, metrics.dead_letters.clone());
             let help = "Dead letters that were replayed or dropped through this replica";
             registry.register("acb_dead_letters_settled", help, metrics.settled_letters.clone());
-            for reason in ["expired", "attempts"] {
+            let help = "Timers of the tenant that wait, such as scheduled messages, at this replica's last look";
+            registry.register("acb_timers_waiting", help, metrics.timers_waiting.clone());
+            let help = "How much later than they were due timers were carried out by this replica";
+            registry.register("acb_timer_lateness_seconds", help, metrics.timer_lateness.clone());
+            for reason in ["expired", "attempts", "sender-refused", "recipient-gone"] {
                 let _zero = metrics.dead_letters.get_or_create(&DeadLetters { reason, tenant_id: metrics.tenant.clone() });
             }
             // There from the start: the first one that is counted would be no increase otherwise.
@@ -250,6 +258,17 @@ impl Metrics {
     /// A dead letter was `replayed` or `dropped`.
     pub fn letters_settled(&self, outcome: &'static str) {
         self.settled_letters.get_or_create(&SettledLetters { outcome, tenant_id: self.tenant.clone() }).inc();
+    }
+
+    /// So many timers wait.
+    pub fn timers_waiting(&self, count: u64) {
+        let label = Tenant { tenant_id: self.tenant.clone() };
+        self.timers_waiting.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A timer was carried out so long after it was due.
+    pub fn timer_fired(&self, late: Duration) {
+        self.timer_lateness.get_or_create(&Tenant { tenant_id: self.tenant.clone() }).observe(late.as_secs_f64());
     }
 
     /// How long ago the oldest message expired that is still in a mailbox.

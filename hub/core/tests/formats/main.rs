@@ -1,4 +1,4 @@
-//! Envelopes and audit records as a hub of version 1 wrote them, byte for byte. What is in a log stays there for a week, and the audit for good: whoever changes a format unseen makes hubs
+//! Envelopes, records and audit records as the first hub of their version wrote them, byte for byte. What is in a log stays there for a week, and the audit for good: whoever changes a format unseen makes hubs
 //! misread it. A new version gets new files here; these stay.
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,9 @@ const ENVELOPE: &str = include_str!("envelope-1.hex");
 const ANSWER: &str = include_str!("envelope-1-answer.hex");
 const AUDIT: &str = include_str!("audit-1.hex");
 const REFUSALS: &str = include_str!("audit-1-refusals.hex");
+const LIST: &str = include_str!("envelope-3.hex");
 const RECORD: &str = include_str!("record-2.hex");
+const RECORD_WITH_LIST: &str = include_str!("record-3.hex");
 
 fn bytes(hex: &str) -> Bytes {
     let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -44,7 +46,7 @@ fn envelope() -> Envelope {
             from_id: AgentId(Uuid::from_u128(2)),
             from: "scout".to_owned(),
             to: Address::Agent("worker".to_owned()),
-            to_id: Some(AgentId(Uuid::from_u128(3))),
+            to_ids: vec![AgentId(Uuid::from_u128(3))],
             topic: "work.new".to_owned(),
             kind: MessageType::Query,
             content_type: "application/json".to_owned(),
@@ -72,7 +74,7 @@ fn answer() -> Envelope {
     Envelope {
         message: Message {
             to: Address::Request { agent: "scout".to_owned(), request_id: Uuid::from_u128(5) },
-            to_id: None,
+            to_ids: vec![],
             kind: MessageType::Response,
             content_type: String::new(),
             context_id: String::new(),
@@ -90,12 +92,30 @@ fn answer() -> Envelope {
     }
 }
 
+/// For several agents.
+fn list() -> Envelope {
+    let Envelope { message, digest, .. } = envelope();
+    let to = Address::agents(vec!["worker".to_owned(), "other".to_owned()]).unwrap();
+    let to_ids = vec![AgentId(Uuid::from_u128(9)), AgentId(Uuid::from_u128(3))];
+    Envelope { message: Message { to, to_ids, reply_to: None, ..message }, digest, method: "send".to_owned() }
+}
+
 #[test]
 fn an_envelope_of_version_1_is_read_and_written_as_it_was() {
     for (recorded, envelope) in [(ENVELOPE, envelope()), (ANSWER, answer())] {
         assert_eq!(hex(&envelope.encode()), hex(&bytes(recorded)));
         assert_eq!(Envelope::decode(&bytes(recorded)).unwrap(), envelope);
     }
+}
+
+#[test]
+fn an_envelope_for_several_agents_is_read_and_written_as_it_was() {
+    assert_eq!(hex(&list().encode()), hex(&bytes(LIST)));
+    assert_eq!(Envelope::decode(&bytes(LIST)).unwrap(), list());
+    assert_eq!(record::decode(&bytes(LIST)).unwrap(), [list()]);
+    let messages = [answer(), list()];
+    assert_eq!(hex(&record::encode(&messages).value.unwrap()), hex(&bytes(RECORD_WITH_LIST)));
+    assert_eq!(record::decode(&bytes(RECORD_WITH_LIST)).unwrap(), messages);
 }
 
 #[test]

@@ -120,6 +120,7 @@ async fn a_task_that_panics_is_told_by_its_name() {
         mailboxes: Arc::new(Panicking(ModelStore::default())),
         cursors: Arc::new(ModelStore::default()),
         letters: Arc::new(ModelStore::default()),
+        timers: Arc::new(ModelStore::default()),
     });
     let replica = world.replica("only").await;
     replica.send(&world.agent("a"), to("b", "fuel")).await.unwrap();
@@ -459,7 +460,7 @@ async fn a_record_of_a_newer_hub_is_waited_for_and_not_skipped() {
     replica.send(&a, to("b", "read")).await.unwrap();
     crate::world::eventually(async || rows.checkpoints_now()[partition as usize] == first_of(2)).await;
     let mut session = world.receive(&replica, "c").await;
-    append(&[8, 3]).await;
+    append(&[8, 4]).await;
     append(b"\xff\xff").await;
     let mut waits = replica.waiting_for();
     let newer = |waits: &Option<String>| waits.as_deref() == Some("a newer hub: this replica can't read what that one writes");

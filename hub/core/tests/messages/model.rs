@@ -34,6 +34,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::model_timers::ModelTimers;
+
 type Partitions = Vec<Vec<Logged>>;
 
 /// A log in memory. Every append is durable at once; acknowledgements and tails take their time.
@@ -177,16 +179,23 @@ impl Bus for ModelBus {
     }
 }
 
+/// A message that is for several agents has a row for each of them.
+type RowKey = (Partition, Offset, MailboxAddress);
+
+fn key(row: &IndexEntry) -> RowKey {
+    (row.partition, row.position, row.address.clone())
+}
+
 #[derive(Clone, Default)]
 struct Rows {
     /// Which one ended, and which one came after it.
     cuts: HashMap<Epoch, Epoch>,
     checkpoints: Vec<Offset>,
-    index: BTreeMap<(Partition, Offset), IndexEntry>,
+    index: BTreeMap<RowKey, IndexEntry>,
     sessions: HashMap<AgentId, (u64, bool)>,
     cursors: BTreeMap<(AgentId, Partition), CursorState>,
     attempts: BTreeMap<(AgentId, Partition, Offset), u32>,
-    claims: BTreeMap<(Partition, Offset), Instant>,
+    claims: BTreeMap<RowKey, Instant>,
     receivers: HashMap<AgentId, (String, Uuid)>,
     leases: HashMap<Uuid, Instant>,
     letters: BTreeMap<LetterId, DeadLetter>,
@@ -201,8 +210,8 @@ impl Rows {
         epoch
     }
 
-    fn is_claimed(&self, partition: Partition, position: Offset) -> bool {
-        self.claims.get(&(partition, position)).is_some_and(|until| Instant::now() < *until)
+    fn is_claimed(&self, key: &RowKey) -> bool {
+        self.claims.get(key).is_some_and(|until| Instant::now() < *until)
     }
 }
 
@@ -210,6 +219,7 @@ impl Rows {
 #[derive(Default)]
 pub(crate) struct ModelStore {
     rows: Mutex<Rows>,
+    pub(crate) timers: ModelTimers,
 }
 
 impl ModelStore {
@@ -223,7 +233,7 @@ impl ModelStore {
 
     /// A copy, as a backup or a standby has it.
     pub(crate) fn copy(&self) -> Self {
-        Self { rows: Mutex::new(self.rows().clone()) }
+        Self { rows: Mutex::new(self.rows().clone()), timers: ModelTimers::default() }
     }
 
     /// PostgreSQL goes back to what it was when this copy was made.
@@ -266,7 +276,7 @@ impl LogLives for ModelStore {
         for (partition, end) in ends {
             let checkpoint = &mut rows.checkpoints[*partition as usize];
             *checkpoint = (*checkpoint).min(*end);
-            rows.index.retain(|(of, position), _| of != partition || position < end);
+            rows.index.retain(|(of, position, _), _| of != partition || position < end);
             rows.attempts.retain(|(_, of, position), _| of != partition || position < end);
             for ((_, of), state) in &mut rows.cursors {
                 if of == partition {
@@ -302,7 +312,7 @@ impl MailboxStore for ModelStore {
                         MailboxAddress::Group(_) | MailboxAddress::All => None,
                     };
                     if passed.is_none_or(|cursor| row.position >= cursor.watermark) {
-                        rows.index.insert((row.partition, row.position), row);
+                        rows.index.insert(key(&row), row);
                     }
                 }
                 moved.push(Moved::Won);
@@ -326,7 +336,8 @@ impl MailboxStore for ModelStore {
             return Err(index_went_back());
         }
         let of = |(partition, range): &(Partition, Range<Offset>)| {
-            let found = rows.index.range((*partition, range.start)..(*partition, range.end)).map(|(_, row)| row);
+            let from = |position| (*partition, position, MailboxAddress::Agent(AgentId(Uuid::nil())));
+            let found = rows.index.range(from(range.start)..from(range.end)).map(|(_, row)| row);
             found.filter(|row| addresses.contains(&row.address)).take(limit).cloned().collect::<Vec<_>>()
         };
         Ok(ranges.iter().flat_map(of).collect())
@@ -334,7 +345,7 @@ impl MailboxStore for ModelStore {
 
     async fn claim_expired(&self, _epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
         let mut rows = self.rows();
-        let free = rows.index.values().filter(|row| row.expires_at <= now && !rows.is_claimed(row.partition, row.position));
+        let free = rows.index.values().filter(|row| row.expires_at <= now && !rows.is_claimed(&key(row)));
         let due: Vec<IndexEntry> = free.take(limit).cloned().collect();
         let mut expired = Expired { oldest: due.iter().map(|row| row.expires_at).min(), ..Expired::default() };
         for row in due {
@@ -343,10 +354,10 @@ impl MailboxStore for ModelStore {
                 MailboxAddress::Group(_) | MailboxAddress::All => None,
             };
             if taken.is_some_and(|cursor| cursor.acknowledged(row.position)) {
-                rows.index.remove(&(row.partition, row.position));
+                rows.index.remove(&key(&row));
                 expired.removed += 1;
             } else {
-                rows.claims.insert((row.partition, row.position), Instant::now() + lease);
+                rows.claims.insert(key(&row), Instant::now() + lease);
                 expired.claimed.push(row);
             }
         }
@@ -362,20 +373,21 @@ impl MailboxStore for ModelStore {
         lease: Duration,
     ) -> Result<Claim, Fault> {
         let mut rows = self.rows();
-        if rows.index.get(&(partition, position)).is_none_or(|row| row.address != *address) {
+        let key = (partition, position, address.clone());
+        if !rows.index.contains_key(&key) {
             return Ok(Claim::Gone);
         }
-        if rows.is_claimed(partition, position) {
+        if rows.is_claimed(&key) {
             return Ok(Claim::Held);
         }
-        rows.claims.insert((partition, position), Instant::now() + lease);
+        rows.claims.insert(key, Instant::now() + lease);
         Ok(Claim::Claimed)
     }
 
     async fn release(&self, _epoch: Epoch, held: &[IndexEntry], rest: Duration) -> Result<(), Fault> {
         let mut rows = self.rows();
         for row in held {
-            rows.claims.insert((row.partition, row.position), Instant::now() + rest);
+            rows.claims.insert(key(row), Instant::now() + rest);
         }
         Ok(())
     }
@@ -395,7 +407,7 @@ impl MailboxStore for ModelStore {
     async fn remove(&self, _epoch: Epoch, gone: &[IndexEntry]) -> Result<(), Fault> {
         let mut rows = self.rows();
         for row in gone {
-            rows.index.remove(&(row.partition, row.position));
+            rows.index.remove(&key(row));
         }
         Ok(())
     }

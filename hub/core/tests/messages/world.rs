@@ -27,6 +27,7 @@ use acb_hub_core::{
         session::{Session, SessionEvent, SessionOptions},
     },
     metrics::Metrics,
+    timers::ports::TimerStore,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -40,12 +41,13 @@ pub(crate) struct Ports {
     pub(crate) mailboxes: Arc<dyn MailboxStore>,
     pub(crate) cursors: Arc<dyn CursorStore>,
     pub(crate) letters: Arc<dyn LetterStore>,
+    pub(crate) timers: Arc<dyn TimerStore>,
 }
 
 impl Ports {
     /// Of a store that has all of them.
-    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore>(bus: Arc<dyn Bus>, store: &Arc<S>) -> Self {
-        Self { bus, mailboxes: store.clone(), cursors: store.clone(), letters: store.clone() }
+    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore + TimerStore>(bus: Arc<dyn Bus>, store: &Arc<S>) -> Self {
+        Self { bus, mailboxes: store.clone(), cursors: store.clone(), letters: store.clone(), timers: store.clone() }
     }
 
     /// The log, and the rest.
@@ -71,7 +73,7 @@ pub(crate) struct World {
 impl World {
     /// Agents `a` to `d`; `b` and `c` are in group `pair`, and `d` left it yesterday.
     pub(crate) fn new(tenant: &str, connect: impl Fn() -> Ports + Send + Sync + 'static) -> Self {
-        let Ports { bus, cursors, mailboxes, letters } = connect();
+        let Ports { bus, cursors, mailboxes, letters, .. } = connect();
         let now = OffsetDateTime::now_utc();
         let born = now - time::Duration::days(2);
         let agents: Vec<Agent> = ["a", "b", "c", "d"].into_iter().map(|name| agent(name, born)).collect();

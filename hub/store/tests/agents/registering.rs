@@ -1,9 +1,17 @@
 //! Agents that other agents register, where the tenant's registration is open.
 
 use acb_hub_core::{
-    directory::presence::{Criteria, Page, Registration},
-    door::rules::Operation,
+    directory::{
+        agent::AgentId,
+        caller::Caller,
+        presence::{Criteria, Page, Registration},
+        snapshot::DirectoryStore as _,
+    },
+    door::{api_key::NewKey, ports::RegistrationStore as _, rules::Operation},
 };
+
+use acb_hub_store::PgStore;
+use tokio::task::JoinSet;
 
 use crate::world::{World, reason};
 
@@ -25,9 +33,9 @@ async fn an_agent_registers_others_and_only_its_own() {
     let (alice, bob) = (caller(&alice.api_key).await, caller(&bob.api_key).await);
     let helper = |kind: &str| Registration { name: "helper".to_owned(), kind: kind.to_owned(), ..Registration::default() };
 
-    let made = world.registry.register(&alice, helper("one")).await.unwrap().agent;
+    let made = world.registrar.register(&alice, helper("one")).await.unwrap().listed.agent;
     assert_eq!((made.role, made.kind.as_str()), (alice.agent.role, "one"));
-    let again = world.registry.register(&alice, helper("two")).await.unwrap().agent;
+    let again = world.registrar.register(&alice, helper("two")).await.unwrap().listed.agent;
     assert_eq!((again.id, again.kind.as_str()), (made.id, "two"));
     let names = async || {
         let (listed, _) = world.registry.list(&Criteria::default(), &Page::default()).await.unwrap();
@@ -35,16 +43,36 @@ async fn an_agent_registers_others_and_only_its_own() {
     };
     assert_eq!(names().await, ["alice", "bob", "helper", "olaf"]);
 
-    assert_eq!(reason(world.registry.register(&bob, helper("mine")).await), "AGENT_EXISTS");
+    assert_eq!(reason(world.registrar.register(&bob, helper("mine")).await), "AGENT_EXISTS");
     let alices = Registration { name: "alice".to_owned(), ..Registration::default() };
-    assert_eq!(reason(world.registry.register(&bob, alices).await), "AGENT_EXISTS");
-    assert_eq!(reason(world.registry.unregister(&bob, "helper").await), "AGENT_NOT_FOUND");
-    assert_eq!(reason(world.registry.register(&observer, helper("no")).await), "ROLE_LACKS_PERMISSION");
-    world.registry.unregister(&alice, "helper").await.unwrap();
+    assert_eq!(reason(world.registrar.register(&bob, alices).await), "AGENT_EXISTS");
+    assert_eq!(reason(world.registrar.unregister(&bob, "helper").await), "AGENT_NOT_FOUND");
+    assert_eq!(reason(world.registrar.register(&observer, helper("no")).await), "ROLE_LACKS_PERMISSION");
+    world.registry.announce(&Caller { agent: again, ..alice.clone() }, &Registration::default()).await.unwrap();
+    world.registrar.unregister(&alice, "helper").await.unwrap();
     assert_eq!(names().await, ["alice", "bob", "olaf"]);
     // Registering and leaving again and again leaves nothing behind.
     let mut connection = world.tenant.connect().await;
     let left = sqlx::query_scalar("SELECT count(*) FROM acb.presence WHERE agent_id = $1").bind(made.id.0);
     let left: i64 = left.fetch_one(&mut connection).await.unwrap();
     assert_eq!(left, 0);
+}
+
+/// The tenant has at most so many agents, however many ask at one time.
+#[tokio::test(flavor = "multi_thread")]
+async fn registrations_at_one_time_do_not_pass_the_limit() {
+    let world = World::new().await;
+    let alice = world.tenant.agent("alice").await;
+    let store = PgStore::new(world.tenant.connect_options());
+    let mut registrations = JoinSet::new();
+    for number in 0..8 {
+        let store = store.clone();
+        let registration = Registration { name: format!("helper-{number}"), ..Registration::default() };
+        let key = NewKey { prefix: format!("key{number}"), hmac: [7; 32] };
+        registrations.spawn(async move { reason(store.register(AgentId(alice.id), &registration, &key, Some(4)).await) });
+    }
+    let mut outcomes = registrations.join_all().await;
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, [&["TOO_MANY_AGENTS"; 5][..], &["fine"; 3]].concat());
+    assert_eq!(store.load().await.unwrap().agents().count(), 4);
 }

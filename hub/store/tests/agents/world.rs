@@ -6,20 +6,26 @@ use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
     audit::journal::Journal,
     directory::{caller::Caller, presence::Registry, refresher::Refresher, snapshot::Directory, trail::Trail},
-    door::{access_token::Tokens, admission::Door, authority::Authority, keyring::Keyring, rules::Operation},
+    door::{
+        access_token::Tokens, admission::Door, authority::Authority, keyring::Keyring, registration::Registrar, rules::Operation,
+    },
     fault::Fault,
     kit::supervisor::Supervisor,
+    log::bus::TopicName,
     metrics::Metrics,
 };
 use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::DropGuard;
 
 pub(crate) struct World {
     pub(crate) tenant: TestTenant,
     pub(crate) authority: Authority,
     pub(crate) door: Door,
     pub(crate) registry: Registry,
+    pub(crate) registrar: Registrar,
+    _stop: DropGuard,
 }
 
 impl World {
@@ -28,20 +34,23 @@ impl World {
         let store = Arc::new(PgStore::new(tenant.connect_options()));
         let directory = Directory::default();
         let refresher = Arc::new(Refresher::new(directory.clone(), store.clone()));
+        let supervisor = Supervisor::default();
+        let id = tenant.id_bytes().try_into().unwrap();
+        let bus = Arc::new(PostgresBus::connect(id, store.pool().clone(), &supervisor));
         // 32 bytes of 1, in PKCS#8.
         let signing =
             format!("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEB{}\n-----END PRIVATE KEY-----\n", "AQEB".repeat(10));
         let keyring = Keyring::new(&signing, tenant.pepper().to_vec(), vec![7; 32], &[]).unwrap();
         let tokens = Tokens::new(tenant.name(), tenant.id_hex(), keyring);
         let metrics = Arc::new(Metrics::new("acme"));
-        let supervisor = Supervisor::default();
-        let bus = PostgresBus::connect(tenant.id_bytes().try_into().unwrap(), store.pool().clone(), &supervisor);
-        let (journal, queue) = Journal::new(Arc::new(bus), tenant.name(), "hub-0", metrics.audit());
+        let (journal, queue) = Journal::new(bus.clone(), tenant.name(), "hub-0", metrics.audit());
         supervisor.spawn("audit.queue", queue.run());
         Self {
             authority: Authority::new(tokens.clone(), store.clone(), refresher.clone()),
-            door: Door::new(tokens, refresher, metrics, journal),
-            registry: Registry::new(directory, store),
+            door: Door::new(tokens.clone(), refresher.clone(), metrics, journal),
+            registry: Registry::new(directory, store.clone()),
+            registrar: Registrar::new(tokens, refresher, store.clone(), bus, TopicName::system("acme", "control")),
+            _stop: supervisor.stop().clone().drop_guard(),
             tenant,
         }
     }

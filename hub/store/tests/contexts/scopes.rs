@@ -8,7 +8,7 @@ use acb_hub_core::contexts::{
     visibility::Viewer,
 };
 
-use crate::world::{World, access, brief, new, reason};
+use crate::world::{Replica, World, access, brief, new, reason};
 
 /// Clients take answers of 4 MiB.
 #[tokio::test(flavor = "multi_thread")]
@@ -139,6 +139,79 @@ async fn a_subscriber_hears_of_what_it_may_see_at_that_time() {
     one.refresh().await;
     one.share(alice, "too late", Access::public()).await;
     assert_eq!(reason(crate::world::next(&mut events).await), "AGENT_GONE");
+}
+
+/// Who reads a context is its creator's to say, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_shared_is_withdrawn_and_given_to_another() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let (carol, stranger) = (world.agent("carol", &[]).await, world.agent("stranger", &[]).await);
+    let (one, two) = (world.replica().await, world.replica().await);
+    let subscribe = async |agent, filter: &str| {
+        let mut events = one.contexts.subscribe(&one.agent(agent), "notes", filter, &From::Now).await.unwrap();
+        assert_eq!(brief(&mut events).await, "subscribed");
+        events
+    };
+    let (mut bobs, mut carols, mut strangers) =
+        (subscribe(bob, "").await, subscribe(carol, "").await, subscribe(stranger, "").await);
+    let mut filtered = subscribe(bob, "context.content_type == 'application/json'").await;
+    let to = |name: &str| access(Scope::Shared, &[], &[name]);
+    let plan = one.share(alice, "plan", to("bob")).await;
+    assert_eq!(brief(&mut bobs).await, "Created 1 plan");
+
+    let set = async |replica: &Replica, agent, version, access| {
+        replica.contexts.set_access(&replica.agent(agent), plan.id, version, access).await
+    };
+    assert_eq!(reason(set(&two, bob, None, to("stranger")).await), "CONTEXT_NOT_OWNED");
+    assert_eq!(reason(set(&two, carol, None, to("carol")).await), "CONTEXT_NOT_FOUND");
+    assert_eq!(reason(set(&two, alice, Some(7), to("carol")).await), "CONTEXT_VERSION_CONFLICT");
+    assert_eq!(reason(set(&two, alice, None, access(Scope::Shared, &[], &[])).await), "ACCESS_INVALID");
+    let given = set(&two, alice, Some(1), to("carol")).await.unwrap();
+    assert_eq!((given.version, &given.access, given.sha256), (2, &to("carol"), plan.sha256));
+    assert_eq!(set(&two, alice, None, to("carol")).await.unwrap().version, 2, "said again, it is what it is");
+
+    assert_eq!(brief(&mut bobs).await, "Left 2");
+    assert_eq!(brief(&mut carols).await, "Updated 2 plan");
+    assert_eq!(reason(one.contexts.get(&one.agent(bob), plan.id).await), "CONTEXT_NOT_FOUND");
+    let (read, _) = one.contexts.get(&one.agent(carol), plan.id).await.unwrap();
+    assert_eq!((read.version, read.payload), (2, plan.payload));
+    let listed = one.contexts.list(&one.agent(bob), Listing { kind: "notes", ..Listing::default() }).await.unwrap();
+    assert_eq!(listed.contexts, []);
+
+    // Those who never saw it, or asked for others, hear nothing of it.
+    one.share(alice, "last", Access::public()).await;
+    assert_eq!(brief(&mut strangers).await, "Created 1 last");
+    let mut json = new("{}", Access::public());
+    json.description.content_type = "application/json".to_owned();
+    one.contexts.create(&one.agent(alice), json).await.unwrap();
+    assert_eq!(brief(&mut filtered).await, "Created 1 {}");
+}
+
+/// A payload that leaves no room in the log for a longer list of names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_context_is_withdrawn_too() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let one = world.replica().await;
+    let fits = one.share(alice, "x", access(Scope::Shared, &[], &["bob"])).await;
+    let mut bytes = 1024 * 1024;
+    let large = loop {
+        let new = new(&"x".repeat(bytes), access(Scope::Shared, &[], &["bob"]));
+        match one.contexts.create(&one.agent(alice), new).await {
+            Ok(context) => break context,
+            Err(fault) => assert_eq!(fault.reason, "CONTEXT_TOO_LARGE"),
+        }
+        bytes -= 16;
+    };
+    let many: Vec<String> = (0..100).map(|number| format!("agent-{number}")).collect();
+    let many = Access { scope: Scope::Shared, groups: Vec::new(), agents: many };
+    for context in [fits, large] {
+        let changed = one.contexts.set_access(&one.agent(alice), context.id, None, many.clone()).await.unwrap();
+        assert_eq!(changed.version, 2);
+        assert_eq!(reason(one.contexts.get(&one.agent(bob), context.id).await), "CONTEXT_NOT_FOUND");
+        assert_eq!(one.contexts.get(&one.agent(alice), context.id).await.unwrap().0.size, context.size);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -175,6 +175,10 @@ impl ContextStore for Stuck {
         self.0.update(context, event).await
     }
 
+    async fn set_access(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
+        self.0.set_access(context, event).await
+    }
+
     async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault> {
         if self.1.get() == Some(&id) {
             self.2.fetch_add(1, Ordering::Relaxed);

@@ -181,6 +181,36 @@ async fn what_waits_for_the_store_is_forgotten_with_its_stream_and_what_is_being
     assert_eq!(replica.uploads.progress(&agent, first).await.unwrap().stored.next(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_ends_with_the_right_to_it() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let (one, two) = (world.replica().await, world.replica().await);
+    let file = File::of(6 * CHUNK_BYTES as usize);
+    let to = |name: &str| access(Scope::Shared, &[], &[name]);
+    let mut session = one.uploads.start(&one.agent(alice), file.start(id(), to("bob"))).await.unwrap();
+    for index in 0..6 {
+        assert_eq!(put(&mut session, file.chunk(index)).await, "fine");
+    }
+    settle(&mut session).await;
+    let context = session.finish(file.sha256()).await.unwrap();
+
+    let (_, mut bobs) = one.uploads.receive(&one.agent(bob), context.id, 0).await.unwrap();
+    let (_, mut alices) = one.uploads.receive(&one.agent(alice), context.id, 0).await.unwrap();
+    assert_eq!(bobs.next().await.unwrap().unwrap().index, 0);
+    assert_eq!(alices.next().await.unwrap().unwrap().index, 0);
+    // At the other replica: this one has to look.
+    let withdrawn = two.contexts.set_access(&two.agent(alice), context.id, None, to("carol")).await.unwrap();
+    assert_eq!((withdrawn.version, withdrawn.payload), (2, context.payload));
+    sleep(Duration::from_millis(1001)).await;
+    assert_eq!(reason(bobs.next().await.unwrap()), "CONTEXT_NOT_FOUND");
+    for index in 1..6 {
+        assert_eq!(alices.next().await.unwrap().unwrap().index, index, "its creator reads on");
+    }
+    assert_eq!(download(&two, alice, context.id, 0).await, file.0);
+    assert_eq!(reason(two.uploads.receive(&two.agent(bob), context.id, 0).await), "CONTEXT_NOT_FOUND");
+}
+
 /// The reads that cancelled downloads had asked for come before nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn downloads_that_were_cancelled_leave_the_queue_for_chunks() {

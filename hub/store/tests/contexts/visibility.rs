@@ -50,7 +50,7 @@ fn agent(dice: &mut Dice, ids: &[AgentId]) -> Agent {
         groups: dice.some(&GROUPS),
         location: String::new(),
         metadata: BTreeMap::new(),
-        role: dice.one(&[Role::Admin, Role::Producer, Role::Consumer, Role::Full, Role::Full, Role::Observer]),
+        role: dice.one(&[Role::Admin, Role::Producer, Role::Consumer, Role::Full, Role::Full, Role::Observer, Role::Auditor]),
         publishes: dice.some(&TYPES),
         subscribes: dice.some(&TYPES),
         limits: Default::default(),

@@ -25,6 +25,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    scheduled::Replica,
     world::{deliveries, eventually, keyed, silent, text, to},
     world_of,
 };
@@ -262,5 +263,31 @@ async fn a_clock_that_is_set_while_a_hub_runs_loses_nothing() {
         let mut got: Vec<String> = deliveries(&mut inbox, 2).await.iter().map(text).collect();
         got.sort();
         assert_eq!(got, [format!("a{number}"), format!("c{number}")]);
+    }
+}
+
+/// Its clock alone says when a timer is due.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scheduled_messages_are_sent_by_the_clock_of_the_server() {
+    const SOON: Duration = Duration::from_millis(500);
+    for seconds in [HOUR, -HOUR] {
+        let off = Off::by(seconds).await;
+        let world = world_of(&off.tenant);
+        let (left, right) = (Replica::start(&world, "left").await, Replica::start(&world, "right").await);
+        let a = world.agent("a");
+        let mut inbox = world.receive(&right.messages, "b").await;
+        let began = tokio::time::Instant::now();
+        let soon = left.scheduled.schedule(&a, to("b", "soon"), SOON).await.unwrap();
+        let ahead = (soon.due_at - OffsetDateTime::now_utc()).whole_seconds();
+        assert!((ahead - seconds).abs() < 30, "{seconds} s: it is due in {ahead} s by this clock");
+        assert_eq!(deliveries(&mut inbox, 1).await.iter().map(text).collect::<Vec<_>>(), ["soon"]);
+        assert!(began.elapsed() >= SOON, "{seconds} s");
+        // It is set by two hours: what was an hour away is due. Set back, what is due is far away again, and what was sent is not sent again.
+        left.scheduled.schedule(&a, to("b", "later"), Duration::from_secs(3600)).await.unwrap();
+        off.set(seconds + 2 * HOUR).await;
+        assert_eq!(deliveries(&mut inbox, 1).await.iter().map(text).collect::<Vec<_>>(), ["later"]);
+        left.scheduled.schedule(&a, to("b", "far"), Duration::from_secs(60)).await.unwrap();
+        off.set(seconds).await;
+        assert!(silent(&mut inbox).await, "{seconds} s");
     }
 }

@@ -15,6 +15,7 @@ use acb_hub_core::{
         },
         position::Position,
     },
+    timers::ports::{Added, Bounds, Cancelled, Due, NewTimer, TimerStore},
 };
 use acb_hub_store::PgStore;
 use acb_testbed::{Gate, Postgres};
@@ -169,6 +170,78 @@ async fn a_session_that_was_opened_twice_ends_the_first_one() {
         let ended = Breaking::ask_again(async || world.store.flush(EPOCH, flushes.to_vec()).await).await;
         assert_eq!(ended, [(agent, before)]);
         before = opened.session_epoch;
+    }
+}
+
+fn timer(key: &str, after: Duration) -> NewTimer {
+    let (id, subject) = (Uuid::new_v4(), Uuid::from_u128(7));
+    NewTimer { id, kind: "test", subject, after, key: key.to_owned(), digest: [1; 32], content: bytes::Bytes::from_static(b"x") }
+}
+
+const BOUNDS: Bounds = Bounds { each: 1000, all: 1000 };
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timer_is_made_once() {
+    let world = Breaking::start().await;
+    let mut unanswered = 0;
+    for (number, bytes) in (1..).zip((0..END).step_by(STEP)) {
+        let timer = timer(&number.to_string(), Duration::from_secs(3600));
+        if world.ask(bytes, world.store.add(&timer, BOUNDS)).await.is_none() {
+            unanswered += 1;
+            match Breaking::ask_again(async || world.store.add(&timer, BOUNDS).await).await {
+                Added::Made { .. } => {}
+                Added::Known { id, .. } => assert_eq!(id, timer.id),
+                other => panic!("{other:?}"),
+            }
+        }
+        let timers = Breaking::ask_again(async || world.store.list("test", None, None, 1000).await).await;
+        assert_eq!(timers.len(), number);
+    }
+    assert!(unanswered > 3, "{unanswered}");
+}
+
+/// Until it is settled it is due, for whoever asks next; also where its replica died with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timer_is_settled_or_due_again() {
+    let world = Breaking::start().await;
+    let mut unanswered = 0;
+    for bytes in (0..END).step_by(STEP) {
+        let timer = timer("", Duration::from_millis(1));
+        Breaking::ask_again(async || world.store.add(&timer, BOUNDS).await).await;
+        let due = claimed(&world.store).await;
+        assert_eq!(due.timers()[0].id, timer.id);
+        if world.ask(bytes, due.settle(&[timer.id], &[])).await.is_none() {
+            unanswered += 1;
+            match Breaking::ask_again(async || world.store.cancel("test", None, timer.id).await).await {
+                // It was carried out, and its replica was not told.
+                Cancelled::TooLate => continue,
+                Cancelled::Now => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        let again = Breaking::ask_again(async || world.store.cancel("test", None, timer.id).await).await;
+        assert!(matches!(again, Cancelled::TooLate | Cancelled::Before), "{again:?}");
+    }
+    assert!(unanswered > 3, "{unanswered}");
+    // A replica that is gone without a word has none of them any more.
+    let timer = timer("", Duration::from_millis(1));
+    world.store.add(&timer, BOUNDS).await.unwrap();
+    let lost = claimed(&world.store).await;
+    world.gate.slam();
+    world.gate.reopen();
+    assert_eq!(claimed(&world.store).await.timers()[0].id, timer.id);
+    drop(lost);
+}
+
+/// What is due, as soon as something is.
+async fn claimed(store: &PgStore) -> Box<dyn Due> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Ok(Some(due)) = TimerStore::claim(store, &["test"]).await {
+            return due;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nothing is due");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -8,6 +8,10 @@ mod going_back;
 #[path = "../../../core/tests/messages/lives.rs"]
 mod lives;
 mod lost_answers;
+// The same.
+#[allow(dead_code)]
+#[path = "../../../core/tests/messages/scheduled.rs"]
+mod scheduled;
 mod standby;
 // This suite needs less of it than those that it is shared with.
 #[allow(dead_code)]
@@ -39,7 +43,8 @@ fn world_on(tenant: &TestTenant, store: PgConnectOptions, log: PgConnectOptions)
             bus: Arc::new(bus),
             mailboxes: Arc::new(store.clone()),
             cursors: Arc::new(store.clone()),
-            letters: Arc::new(store),
+            letters: Arc::new(store.clone()),
+            timers: Arc::new(store),
         }
     })
 }

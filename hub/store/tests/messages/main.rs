@@ -20,6 +20,10 @@ mod records;
 mod requests;
 #[path = "../../../core/tests/messages/scenarios.rs"]
 mod scenarios;
+#[path = "../../../core/tests/messages/scheduled.rs"]
+mod scheduled;
+#[path = "../../../core/tests/messages/several.rs"]
+mod several;
 #[path = "../../../core/tests/messages/unread.rs"]
 mod unread;
 #[path = "../../../core/tests/messages/world.rs"]
@@ -96,6 +100,28 @@ on_postgres!(
     what_waits_goes_into_the_log_together,
     a_used_key_fails_its_message_alone,
     messages_of_one_record_expire_by_themselves,
+);
+
+on_postgres!(
+    several:
+    a_message_to_several_is_one_record_and_each_takes_it,
+    a_repeated_message_to_several_is_one_message,
+    a_message_to_several_is_sent_to_all_of_them_or_to_none,
+    who_of_several_never_took_it_has_a_dead_letter,
+    messages_to_several_keep_their_order_among_others,
+    every_row_of_many_lists_is_written,
+);
+
+on_postgres!(
+    scheduled:
+    what_is_scheduled_is_sent_once_when_it_is_due,
+    what_is_cancelled_is_not_sent,
+    what_can_not_be_scheduled_says_why,
+    what_can_not_be_sent_when_it_is_due_is_a_dead_letter,
+    what_a_replica_that_died_had_sent_is_not_sent_again,
+    a_timer_is_carried_out_by_one_replica_at_a_time,
+    what_the_limits_have_no_room_for_waits,
+    timers_are_bounded_known_again_and_forgotten,
 );
 
 on_postgres!(

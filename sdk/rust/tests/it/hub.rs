@@ -358,6 +358,10 @@ impl context_service_server::ContextService for Replica {
         Err(Status::unimplemented(""))
     }
 
+    async fn set_context_access(&self, _: Request<SetContextAccessRequest>) -> Result<Response<Context>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn delete_context(&self, _: Request<DeleteContextRequest>) -> Result<Response<DeleteContextResponse>, Status> {
         Err(Status::unimplemented(""))
     }

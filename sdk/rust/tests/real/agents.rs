@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use acb_sdk::{AgentStatus, Code, Criteria, Registration};
+use acb_sdk::{AgentStatus, Code, Criteria, Registered, Registration};
 use futures::TryStreamExt as _;
 
 use crate::world::{client, client_at, until};
@@ -34,12 +34,12 @@ async fn presence_is_announced_kept_and_taken_back() {
     let seen = other.agent("present").await.unwrap();
     assert_eq!((seen.status(), seen.r#type.as_str(), seen.tenant.as_str()), (AgentStatus::Offline, "presence", "acme"));
 
-    let registered = here.register(Registration::default()).await.unwrap();
+    let registered = here.announce().await.unwrap();
     assert_eq!((registered.status(), registered.capabilities.as_slice()), (AgentStatus::Online, &["summarize".to_owned()][..]));
     // The other replica says the same.
     assert_eq!(other.agent("present").await.unwrap().status(), AgentStatus::Online);
     // What its resource says is not for it to change.
-    let odd = Registration { capabilities: vec!["fly".into()], ..Registration::default() };
+    let odd = Registration { name: "present".into(), capabilities: vec!["fly".into()], ..Registration::default() };
     assert_eq!(here.register(odd).await.unwrap_err().reason(), "AGENT_IS_DECLARED");
 
     assert_eq!(here.heartbeat().await.unwrap(), Duration::from_secs(30));
@@ -66,10 +66,13 @@ async fn an_agent_of_an_open_tenant_may_register_others() {
         metadata: pair("mood", "good"),
         location: "attic".into(),
     };
-    let registered = here.register(said()).await.unwrap();
-    // It is reached by way of who registered it, and so never online itself.
-    assert_eq!((registered.status(), registered.registered_by.as_str()), (AgentStatus::Offline, "elder"));
-    assert_eq!(registered.location, "attic");
+    let Registered { agent, api_key } = here.register(said()).await.unwrap();
+    assert_eq!((agent.status(), agent.registered_by.as_str(), agent.location.as_str()), (AgentStatus::Offline, "elder", "attic"));
+    let again = here.register(said()).await.unwrap();
+    assert!(!format!("{again:?}").contains("acb_"), "a key is in a debug print");
+    assert!(api_key.starts_with("acb_") && api_key != again.api_key && again.agent.id == agent.id);
+    assert_eq!(here.register(Registration::default()).await.unwrap_err().reason(), "AGENT_NAME_INVALID");
+    until("the other replica knows it", async || other.agent("gadget-7").await.ok()).await;
     for criteria in [
         Criteria { agent_type: "gadget".into(), ..Criteria::default() },
         Criteria { capabilities: vec!["fly".into()], ..Criteria::default() },
@@ -79,7 +82,8 @@ async fn an_agent_of_an_open_tenant_may_register_others() {
     }
     assert_eq!(other.unregister("gadget-7").await.unwrap_err().code(), Code::NotFound, "it is not the other's");
     here.unregister("gadget-7").await.unwrap();
-    assert_eq!(other.agent("gadget-7").await.unwrap_err().code(), Code::NotFound);
+    let gone = async || other.agent("gadget-7").await.err().filter(|error| error.code() == Code::NotFound);
+    until("the other replica knows that it is gone", gone).await;
 
     let taken = Registration { name: "poet".into(), ..said() };
     assert_eq!(here.register(taken).await.unwrap_err().reason(), "AGENT_EXISTS");

@@ -67,7 +67,7 @@ fn an_update_says_what_it_replaced() {
     let before = context(Payload::Inline(Bytes::from_static(b"hello")));
     let after = Context { version: 4, metadata: BTreeMap::new(), ..before.clone() };
     let event = decode(&record(encode(Change::Updated, &after, Some(&before)).unwrap()).unwrap()).unwrap().unwrap();
-    let labels = Labels { metadata: before.metadata, content_type: before.content_type, size: 5, scope: Scope::Group };
+    let labels = Labels { metadata: before.metadata, content_type: before.content_type, size: 5, access: before.access };
     assert_eq!((event.previous, event.context), (Some(labels), after));
 }
 
@@ -92,7 +92,7 @@ fn recorded_changes_are_read() {
     let recorded = [
         (Change::Created, include_str!("testdata/context_change_1_created.hex")),
         (Change::Created, include_str!("testdata/context_change_1_streamed.hex")),
-        (Change::Updated, include_str!("testdata/context_change_1_updated.hex")),
+        (Change::Updated, include_str!("testdata/context_change_1_updated_audience.hex")),
         (Change::Deleted, include_str!("testdata/context_change_1_deleted.hex")),
     ];
     for ((change, text), written) in recorded.into_iter().zip(written()) {
@@ -101,6 +101,16 @@ fn recorded_changes_are_read() {
         assert_eq!(decode(&record(bytes.clone()).unwrap()).unwrap(), Some(expected));
         assert_eq!(written, bytes, "{change:?} is written otherwise than before");
     }
+}
+
+/// An update did not say for which groups and agents the version before it was while that could not change.
+#[test]
+fn an_update_of_an_earlier_hub_is_read() {
+    let bytes = Bytes::from(hex::decode(include_str!("testdata/context_change_1_updated.hex").trim()).unwrap());
+    let [_, _, updated, _] = written();
+    let mut expected = decode(&record(updated).unwrap()).unwrap().unwrap();
+    expected.previous.as_mut().unwrap().access.groups.clear();
+    assert_eq!(decode(&record(bytes).unwrap()).unwrap(), Some(expected));
 }
 
 /// The four kinds of change, of contexts that are the same each time.

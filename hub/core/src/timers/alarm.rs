@@ -1,0 +1,122 @@
+//! The task of a replica that carries timers out. It sleeps until the next one is due. What another replica makes meanwhile it sees at its next look;
+//! that replica wakes for it itself.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    handler::{Fired, Handler},
+    ports::{Timer, TimerStore},
+};
+use crate::{fault::Fault, metrics::Metrics};
+
+/// How often to look for what another replica made, or left behind.
+pub const POLL: Duration = Duration::from_secs(5);
+/// The longest that carrying out may take. The claim lasts meanwhile, and PostgreSQL ends an idle one after 30 s.
+pub const FIRE_WITHIN: Duration = Duration::from_secs(10);
+/// The pause before what took too long is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The first pause after the store failed, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), POLL);
+
+/// Wakes the alarm of this replica. Clones wake the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    /// A timer was made, which may be the next one that is due.
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Carries out the timers of these nouns.
+pub struct Alarm {
+    store: Arc<dyn TimerStore>,
+    handlers: HashMap<&'static str, Arc<dyn Handler>>,
+    wake: Wake,
+    poll: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Alarm {
+    /// Timers of other kinds are left to replicas that know them.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn TimerStore>,
+        handlers: impl IntoIterator<Item = Arc<dyn Handler>>,
+        wake: Wake,
+        poll: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let handlers = handlers.into_iter().map(|handler| (handler.kind(), handler)).collect();
+        Self { store, handlers, wake, poll, metrics }
+    }
+
+    /// Carries timers out until the hub ends.
+    pub async fn run(self, cancellation: CancellationToken) {
+        let mut backoff = BACKOFF.0;
+        loop {
+            let look = tokio::select! {
+                // What is being carried out is given back: the next replica takes it at once.
+                () = cancellation.cancelled() => return,
+                look = self.look() => look,
+            };
+            let pause = match look {
+                Ok(next) => {
+                    backoff = BACKOFF.0;
+                    next.map_or(self.poll, |next| next.min(self.poll))
+                }
+                Err(fault) => {
+                    tracing::warn!(%fault, "timers wait for the store");
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                    backoff
+                }
+            };
+            tokio::select! {
+                () = cancellation.cancelled() => return,
+                () = self.wake.0.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Carries out what is due, and says in which time the next look is to be.
+    async fn look(&self) -> Result<Option<Duration>, Fault> {
+        let kinds: Vec<&str> = self.handlers.values().filter(|handler| handler.ready()).map(|handler| handler.kind()).collect();
+        if kinds.is_empty() {
+            return Ok(None);
+        }
+        while let Some(due) = self.store.claim(&kinds).await? {
+            let now = due.now();
+            let fired = join_all(due.timers().iter().map(|timer| self.fire(timer))).await;
+            let (mut done, mut later) = (Vec::new(), Vec::new());
+            for (timer, fired) in due.timers().iter().zip(fired) {
+                match fired {
+                    Fired::Done => {
+                        self.metrics.timer_fired((now - timer.due_at).try_into().unwrap_or_default());
+                        done.push(timer.id);
+                    }
+                    Fired::Later(pause) => later.push((timer.id, pause)),
+                }
+            }
+            due.settle(&done, &later).await?;
+        }
+        let waiting = self.store.waiting(&kinds).await?;
+        self.metrics.timers_waiting(waiting.count);
+        Ok(waiting.next)
+    }
+
+    async fn fire(&self, timer: &Timer) -> Fired {
+        let Some(handler) = self.handlers.get(timer.kind.as_str()) else { return Fired::Later(self.poll) };
+        let late = |id: Uuid| {
+            tracing::warn!(kind = timer.kind, %id, "a timer could not be carried out in time, trying again");
+            Fired::Later(AGAIN)
+        };
+        timeout(FIRE_WITHIN, handler.fire(timer)).await.unwrap_or_else(|_| late(timer.id))
+    }
+}

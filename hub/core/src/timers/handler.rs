@@ -1,0 +1,28 @@
+//! What a noun does with its timers that are due.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::ports::Timer;
+
+/// What came of a timer that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fired {
+    /// It is done with.
+    Done,
+    /// It could not be done now: it is tried again after this.
+    Later(Duration),
+}
+
+/// A noun with timers.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// What its timers are called in the store. It never changes.
+    fn kind(&self) -> &'static str;
+    /// Whether this replica can carry any out now. If not, they are left to the others.
+    fn ready(&self) -> bool;
+    /// Carries a timer out. It may have been carried out before, by a replica that ended before it could say so: then nothing may come of it.
+    /// Where this takes longer than [`FIRE_WITHIN`](super::alarm::FIRE_WITHIN), it is dropped and tried again.
+    async fn fire(&self, timer: &Timer) -> Fired;
+}

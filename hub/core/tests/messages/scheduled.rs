@@ -1,0 +1,366 @@
+//! Messages that are sent later. Shared with the suite that runs on PostgreSQL.
+
+use std::{sync::Arc, time::Duration};
+
+use acb_hub_core::{
+    directory::{
+        agent::{Agent, Role},
+        snapshot::Snapshot,
+    },
+    fault::{Code, Fault},
+    messages::{
+        letter::{DeadLetter, LetterFilter, LetterReason},
+        message::{Address, OutgoingMessage},
+        scheduled::{BOUNDS, MAX_BYTES, MAX_WAIT, Scheduled, ScheduledMessage, ScheduledMessages},
+        service::Messages,
+    },
+    metrics::Metrics,
+    timers::{
+        alarm::{Alarm, Wake},
+        handler::{Fired, Handler},
+        ports::{Added, Bounds, Cancelled, NewTimer, TimerStore},
+    },
+};
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::world::{World, delivery, eventually, keyed, silent, text, to};
+
+const SOON: Duration = Duration::from_millis(300);
+const LATER: Duration = Duration::from_secs(3600);
+
+/// A replica with what sends its scheduled messages, until that is told to end.
+pub(crate) struct Replica {
+    pub(crate) messages: Messages,
+    pub(crate) scheduled: ScheduledMessages,
+    pub(crate) timers: Arc<dyn TimerStore>,
+    wake: Wake,
+    stop: CancellationToken,
+}
+
+impl Replica {
+    /// One that sends nothing yet.
+    pub(crate) async fn idle(world: &World, name: &str) -> Self {
+        let (messages, timers, wake) = (world.replica(name).await, (world.connect)().timers, Wake::default());
+        let scheduled = messages.scheduled(timers.clone(), wake.clone());
+        Self { messages, scheduled, timers, wake, stop: CancellationToken::new() }
+    }
+
+    pub(crate) fn begin(&self, poll: Duration) {
+        let handlers: [Arc<dyn Handler>; 1] = [Arc::new(self.scheduled.clone())];
+        let alarm = Alarm::new(self.timers.clone(), handlers, self.wake.clone(), poll, Arc::new(Metrics::new("acme")));
+        tokio::spawn(alarm.run(self.stop.clone()));
+    }
+
+    pub(crate) async fn start(world: &World, name: &str) -> Self {
+        let replica = Self::idle(world, name).await;
+        replica.begin(Duration::from_millis(200));
+        replica
+    }
+
+    async fn waiting(&self, agent: &Agent, all: bool) -> Vec<ScheduledMessage> {
+        let (mut messages, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = self.scheduled.list(agent, all, 2, &token).await.unwrap();
+            assert!(page.messages.len() <= 2);
+            messages.extend(page.messages);
+            token = page.next_page_token;
+            if token.is_empty() {
+                return messages;
+            }
+        }
+    }
+
+    async fn letters(&self) -> Vec<DeadLetter> {
+        self.messages.dead_letters().list(&admin(), LetterFilter::default(), 100, "").await.unwrap().letters
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn admin() -> Agent {
+    Agent { role: Role::Admin, ..crate::world::agent("root", OffsetDateTime::now_utc()) }
+}
+
+/// Another directory, which every replica learns of now: without an agent where `change` says so.
+fn change(world: &World, change: impl Fn(&Agent) -> Option<Agent>) {
+    let snapshot = world.directory.snapshot();
+    let agents = snapshot.agents().filter_map(|agent| change(agent)).collect();
+    world.directory.replace(Snapshot::new(snapshot.generation + 1, agents, snapshot.memberships("pair").to_vec()));
+}
+
+fn reason<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> &'static str {
+    outcome.unwrap_err().reason
+}
+
+pub(crate) async fn what_is_scheduled_is_sent_once_when_it_is_due(world: &World) {
+    let (left, right) = (Replica::start(world, "left").await, Replica::start(world, "right").await);
+    let (a, began) = (world.agent("a"), Instant::now());
+    let mut inbox = world.receive(&right.messages, "b").await;
+    let scheduled = left.scheduled.schedule(&a, keyed("b", "later", "k"), SOON).await.unwrap();
+    assert!(!scheduled.deduplicated);
+    let again = right.scheduled.schedule(&a, keyed("b", "later", "k"), SOON).await.unwrap();
+    assert_eq!(again, Scheduled { deduplicated: true, ..scheduled });
+    assert_eq!(reason(right.scheduled.schedule(&a, keyed("b", "other", "k"), SOON).await), "IDEMPOTENCY_KEY_REUSED");
+    // Sent now, it is another message.
+    right.messages.send(&a, keyed("b", "now", "k")).await.unwrap();
+    assert_eq!(text(&delivery(&mut inbox).await), "now");
+    let got = delivery(&mut inbox).await;
+    assert!(began.elapsed() >= SOON);
+    assert_eq!((text(&got).as_str(), got.message.id, got.message.from.as_str()), ("later", scheduled.id, "a"));
+    assert!(got.message.expires_at - got.message.sent_at >= time::Duration::days(6));
+    eventually(async || left.waiting(&a, false).await.is_empty()).await;
+    assert!(silent(&mut inbox).await);
+    // Whose answer was lost until then is told all the same.
+    let again = left.scheduled.schedule(&a, keyed("b", "later", "k"), SOON).await.unwrap();
+    assert_eq!((again.id, again.deduplicated), (scheduled.id, true));
+    tokio::time::sleep(SOON).await;
+    assert!(silent(&mut inbox).await);
+
+    // To a group and to several, in the order in which they are due, and not of their calls.
+    let pair = OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "second");
+    left.scheduled.schedule(&a, pair, 2 * SOON).await.unwrap();
+    let both = Address::agents(vec!["b".to_owned(), "d".to_owned()]).unwrap();
+    left.scheduled.schedule(&a, OutgoingMessage::new(both, "t", "first"), SOON).await.unwrap();
+    assert_eq!(text(&delivery(&mut inbox).await), "first");
+    assert_eq!(text(&delivery(&mut inbox).await), "second");
+    assert_eq!(world.rows("d").await, 1);
+}
+
+pub(crate) async fn what_is_cancelled_is_not_sent(world: &World) {
+    let (left, right) = (Replica::start(world, "left").await, Replica::start(world, "right").await);
+    let (a, c) = (world.agent("a"), world.agent("c"));
+    let mut inbox = world.receive(&right.messages, "b").await;
+    let mut ids = Vec::new();
+    for (number, agent) in [&a, &a, &c, &a].into_iter().enumerate() {
+        let after = LATER + number as u32 * SOON;
+        ids.push(left.scheduled.schedule(agent, to("b", &number.to_string()), after).await.unwrap().id);
+    }
+    let listed = async |agent: &Agent, all| -> Vec<Uuid> {
+        right.waiting(agent, all).await.into_iter().map(|waiting| waiting.message.id).collect()
+    };
+    assert_eq!(listed(&a, false).await, [ids[0], ids[1], ids[3]]);
+    assert_eq!(listed(&admin(), true).await, ids);
+    assert_eq!(reason(right.scheduled.list(&a, true, 0, "").await), "ROLE_LACKS_PERMISSION");
+    assert_eq!(reason(right.scheduled.list(&a, false, 0, "noise").await), "PAGE_TOKEN_INVALID");
+    // Another's is not there for it.
+    assert_eq!(reason(right.scheduled.cancel(&a, ids[2]).await), "SCHEDULED_MESSAGE_NOT_FOUND");
+    assert_eq!(right.scheduled.cancel(&admin(), ids[2]).await, Ok(false));
+    assert_eq!(right.scheduled.cancel(&a, ids[0]).await, Ok(false));
+    assert_eq!(left.scheduled.cancel(&a, ids[0]).await, Ok(true));
+    assert_eq!(reason(right.scheduled.cancel(&a, Uuid::new_v4()).await), "SCHEDULED_MESSAGE_NOT_FOUND");
+    assert_eq!(listed(&admin(), true).await, [ids[1], ids[3]]);
+    let soon = left.scheduled.schedule(&a, to("b", "soon"), SOON).await.unwrap();
+    assert_eq!(right.scheduled.cancel(&a, soon.id).await, Ok(false));
+    let sent = left.scheduled.schedule(&a, to("b", "sent"), SOON).await.unwrap();
+    assert_eq!(text(&delivery(&mut inbox).await), "sent");
+    let fault = right.scheduled.cancel(&a, sent.id).await.unwrap_err();
+    assert_eq!((fault.code, fault.reason), (Code::FailedPrecondition, "SCHEDULED_MESSAGE_SENT"));
+    assert!(silent(&mut inbox).await);
+}
+
+pub(crate) async fn what_can_not_be_scheduled_says_why(world: &World) {
+    let replica = Replica::idle(world, "only").await;
+    let a = world.agent("a");
+    let schedule = async |message, after| reason(replica.scheduled.schedule(&a, message, after).await);
+    for after in [Duration::ZERO, MAX_WAIT + Duration::from_secs(1), Duration::MAX] {
+        assert_eq!(schedule(to("b", "x"), after).await, "DELIVERY_TIME_INVALID");
+    }
+    let waiting = Address::Request { agent: "b".to_owned(), request_id: Uuid::new_v4() };
+    assert_eq!(schedule(OutgoingMessage::new(waiting, "t", "x"), SOON).await, "DELIVERY_TIME_INVALID");
+    assert_eq!(schedule(to("nobody", "x"), SOON).await, "RECIPIENT_NOT_FOUND");
+    assert_eq!(schedule(OutgoingMessage { topic: " ".to_owned(), ..to("b", "x") }, SOON).await, "TOPIC_INVALID");
+    assert_eq!(schedule(to("b", &"x".repeat(MAX_BYTES)), SOON).await, "SCHEDULED_MESSAGE_TOO_LARGE");
+    // It would be over before it is sent.
+    let expires_at = Some(OffsetDateTime::now_utc() + Duration::from_secs(60));
+    assert_eq!(schedule(OutgoingMessage { expires_at, ..to("b", "x") }, LATER).await, "EXPIRY_INVALID");
+    assert!(replica.waiting(&admin(), true).await.is_empty());
+    let largest = to("b", &"x".repeat(MAX_BYTES - 1024));
+    replica.scheduled.schedule(&a, largest, MAX_WAIT).await.unwrap();
+    for _ in 1..BOUNDS.each {
+        replica.scheduled.schedule(&a, to("b", "x"), LATER).await.unwrap();
+    }
+    assert_eq!(schedule(to("b", "x"), LATER).await, "TOO_MANY_SCHEDULED_MESSAGES");
+    // Others may go on.
+    replica.scheduled.schedule(&world.agent("c"), to("b", "x"), LATER).await.unwrap();
+}
+
+pub(crate) async fn what_can_not_be_sent_when_it_is_due_is_a_dead_letter(world: &World) {
+    let replica = Replica::idle(world, "only").await;
+    let (a, d) = (world.agent("a"), world.agent("d"));
+    let mut inbox = world.receive(&replica.messages, "b").await;
+    let several = Address::agents(["b", "c", "d"].map(str::to_owned).into()).unwrap();
+    replica.scheduled.schedule(&a, OutgoingMessage::new(several, "t", "for two of three"), SOON).await.unwrap();
+    replica.scheduled.schedule(&a, to("c", "for one who is gone"), SOON).await.unwrap();
+    replica.scheduled.schedule(&d, to("b", "of one who is suspended"), SOON).await.unwrap();
+    // One is made anew under its name, and is another one; one is suspended.
+    change(world, |agent| match agent.name.as_str() {
+        "c" => Some(crate::world::agent("c", OffsetDateTime::now_utc())),
+        "d" => Some(Agent { suspended: true, ..agent.clone() }),
+        _ => Some(agent.clone()),
+    });
+    replica.begin(Duration::from_millis(200));
+    let got = delivery(&mut inbox).await;
+    assert_eq!(text(&got), "for two of three");
+    assert_eq!(got.message.to, Address::agents(vec!["b".to_owned(), "d".to_owned()]).unwrap());
+    eventually(async || replica.letters().await.len() == 3).await;
+    let mut letters: Vec<_> = replica
+        .letters()
+        .await
+        .into_iter()
+        .map(|letter| (letter.reason.as_str(), letter.sender_name, letter.recipient_name, letter.size))
+        .collect();
+    letters.sort();
+    let letter = |reason: LetterReason, from: &str, to: &str, text: &str| {
+        (reason.as_str(), from.to_owned(), to.to_owned(), text.len() as u64)
+    };
+    let expected = [
+        letter(LetterReason::RecipientGone, "a", "c", "for two of three"),
+        letter(LetterReason::RecipientGone, "a", "c", "for one who is gone"),
+        letter(LetterReason::SenderRefused, "d", "b", "of one who is suspended"),
+    ];
+    assert_eq!(letters, expected);
+    assert!(silent(&mut inbox).await && replica.waiting(&admin(), true).await.is_empty());
+}
+
+/// It had the message in the log, and could not say so any more.
+pub(crate) async fn what_a_replica_that_died_had_sent_is_not_sent_again(world: &World) {
+    let (dying, other) = (Replica::idle(world, "dying").await, Replica::idle(world, "other").await);
+    let a = world.agent("a");
+    let mut inbox = world.receive(&other.messages, "b").await;
+    let scheduled = dying.scheduled.schedule(&a, keyed("b", "once", "k"), Duration::from_millis(1)).await.unwrap();
+    let mut due = None;
+    eventually(async || {
+        due = dying.timers.claim(&["message"]).await.unwrap();
+        due.is_some()
+    })
+    .await;
+    let due = due.unwrap();
+    let timer = due.timers()[0].clone();
+    assert_eq!(timer.id, scheduled.id);
+    // Nobody else has it meanwhile.
+    assert!(other.timers.claim(&["message"]).await.unwrap().is_none());
+    assert_eq!(dying.scheduled.fire(&timer).await, Fired::Done);
+    drop(due);
+    dying.messages.stop();
+    drop(dying);
+    assert_eq!(delivery(&mut inbox).await.message.id, scheduled.id);
+    other.begin(Duration::from_millis(200));
+    eventually(async || other.waiting(&a, false).await.is_empty()).await;
+    assert!(silent(&mut inbox).await, "once");
+    assert_eq!(reason(other.scheduled.cancel(&a, scheduled.id).await), "SCHEDULED_MESSAGE_SENT");
+}
+
+pub(crate) async fn a_timer_is_carried_out_by_one_replica_at_a_time(world: &World) {
+    const MESSAGES: usize = 60;
+    let replicas = [Replica::start(world, "left").await, Replica::start(world, "right").await];
+    let a = world.agent("a");
+    let mut inbox = world.receive(&replicas[0].messages, "b").await;
+    for number in 0..MESSAGES {
+        replicas[number % 2].scheduled.schedule(&a, to("b", &number.to_string()), SOON).await.unwrap();
+    }
+    let mut got = std::collections::BTreeSet::new();
+    for _ in 0..MESSAGES {
+        got.insert(text(&delivery(&mut inbox).await));
+    }
+    assert_eq!(got.len(), MESSAGES, "none is there twice");
+    assert!(silent(&mut inbox).await);
+    eventually(async || replicas[0].waiting(&admin(), true).await.is_empty()).await;
+}
+
+pub(crate) async fn what_the_limits_have_no_room_for_waits(world: &World) {
+    let replica = Replica::idle(world, "only").await;
+    let a = world.agent("a");
+    replica.scheduled.schedule(&a, to("b", "x"), Duration::from_millis(1)).await.unwrap();
+    world.limit("a", Some(1));
+    replica.messages.send(&a, to("b", "the one of this minute")).await.unwrap();
+    let mut due = None;
+    eventually(async || {
+        due = replica.timers.claim(&["message"]).await.unwrap();
+        due.is_some()
+    })
+    .await;
+    let due = due.unwrap();
+    let timer = due.timers()[0].clone();
+    match replica.scheduled.fire(&timer).await {
+        // Unless a minute has just begun.
+        Fired::Done => {}
+        Fired::Later(pause) => {
+            assert!(pause <= Duration::from_secs(61), "{pause:?}");
+            assert!(replica.letters().await.is_empty());
+            world.limit("a", None);
+            assert_eq!(replica.scheduled.fire(&timer).await, Fired::Done);
+        }
+    }
+    due.settle(&[timer.id], &[]).await.unwrap();
+    // Where it never will be sent, somebody is to see that.
+    world.limit("a", Some(0));
+    replica.scheduled.schedule(&a, to("b", "never"), Duration::from_millis(1)).await.unwrap();
+    replica.begin(Duration::from_millis(200));
+    eventually(async || replica.letters().await.len() == 1).await;
+    assert_eq!(replica.letters().await[0].reason, LetterReason::SenderRefused);
+}
+
+pub(crate) async fn timers_are_bounded_known_again_and_forgotten(world: &World) {
+    let timers = (world.connect)().timers;
+    let bounds = Bounds { each: 2, all: 3 };
+    let new = |subject: u128, key: &str, after| NewTimer {
+        id: Uuid::new_v4(),
+        kind: "test",
+        subject: Uuid::from_u128(subject),
+        after,
+        key: key.to_owned(),
+        digest: [7; 32],
+        content: Bytes::from_static(b"content"),
+    };
+    let add = async |timer: &NewTimer| timers.add(timer, bounds).await.unwrap();
+    let first = new(1, "k", Duration::from_millis(1));
+    let Added::Made { due_at } = add(&first).await else { panic!("it is made") };
+    assert_eq!(add(&new(1, "k", LATER)).await, Added::Known { id: first.id, due_at, digest: [7; 32] });
+    assert!(matches!(add(&new(1, "", LATER)).await, Added::Made { .. }));
+    assert_eq!(add(&new(1, "", LATER)).await, Added::Full { of_subject: true });
+    assert!(matches!(add(&new(2, "k", LATER)).await, Added::Made { .. }));
+    assert_eq!(add(&new(3, "", LATER)).await, Added::Full { of_subject: false });
+    // Two at the same moment are one.
+    let twice = [new(4, "k", LATER), new(4, "k", LATER)];
+    let wide = Bounds { each: 9, all: 9 };
+    let (one, other) = tokio::join!(timers.add(&twice[0], wide), timers.add(&twice[1], wide));
+    let made = [one.unwrap(), other.unwrap()].into_iter().filter(|added| matches!(added, Added::Made { .. })).count();
+    assert_eq!(made, 1);
+    // Other kinds are nobody's here.
+    assert!(timers.claim(&["other"]).await.unwrap().is_none());
+    assert_eq!(timers.waiting(&["other"]).await.unwrap().count, 0);
+    let mut due = None;
+    eventually(async || {
+        due = timers.claim(&["test"]).await.unwrap();
+        due.is_some()
+    })
+    .await;
+    let due = due.unwrap();
+    assert_eq!(
+        due.timers().iter().map(|timer| (timer.id, &timer.content[..])).collect::<Vec<_>>(),
+        [(first.id, &b"content"[..])]
+    );
+    assert!(due.now() >= due_at);
+    // Who cancels it waits for whoever has it, and is too late.
+    let cancelling = timers.cancel("test", None, first.id);
+    let settling = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        due.settle(&[first.id], &[]).await
+    };
+    let (cancelled, settled) = tokio::join!(cancelling, settling);
+    settled.unwrap();
+    assert_eq!(cancelled.unwrap(), Cancelled::TooLate);
+    assert_eq!(add(&new(1, "k", LATER)).await, Added::Known { id: first.id, due_at, digest: [7; 32] });
+    assert!(matches!(add(&new(1, "", LATER)).await, Added::Full { of_subject: false }));
+    let waiting = timers.waiting(&["test"]).await.unwrap();
+    assert_eq!(waiting.count, 3);
+    assert!(waiting.next.unwrap() > LATER / 2);
+}

@@ -1,0 +1,115 @@
+//! Agents that other agents registered.
+
+use acb_hub_core::{
+    directory::{agent::AgentId, presence::Registration},
+    door::{api_key::NewKey, ports::RegistrationStore, registration::MAX_REGISTERED},
+    fault::{Code, Fault},
+};
+use acb_hub_pool::Session;
+use async_trait::async_trait;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use crate::PgStore;
+
+#[async_trait]
+impl RegistrationStore for PgStore {
+    async fn register(&self, by: AgentId, registration: &Registration, key: &NewKey, most: Option<u64>) -> Result<(), Fault> {
+        let query = self.timer.start("registered_agent.put");
+        let failed = |error| query.fault(error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        count(&mut transaction).await.map_err(failed)?;
+        let is_declared: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM acb.agent WHERE name = $1)")
+            .bind(&registration.name)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        if is_declared {
+            return Err(exists(&format!("there is an Agent resource {}", registration.name)));
+        }
+        let agent: Option<Uuid> = sqlx::query_scalar(
+            "INSERT INTO acb.registered_agent AS r (tenant_id, agent_id, name, type, capabilities, location, metadata, registered_by)
+             VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (tenant_id, name) DO UPDATE
+                 SET type = excluded.type, capabilities = excluded.capabilities, location = excluded.location, metadata = excluded.metadata
+                 WHERE r.registered_by = excluded.registered_by
+             RETURNING agent_id",
+        )
+        .bind(Uuid::now_v7())
+        .bind(&registration.name)
+        .bind(&registration.kind)
+        .bind(&registration.capabilities)
+        .bind(&registration.location)
+        .bind(Json(&registration.metadata))
+        .bind(by.0)
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        let Some(agent) = agent else { return Err(exists(&format!("another agent registered {}", registration.name))) };
+        let (registered, declared): (i64, i64) =
+            sqlx::query_as("SELECT (SELECT count(*) FROM acb.registered_agent), (SELECT count(*) FROM acb.agent)")
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        let all = (registered + declared).unsigned_abs();
+        if registered.unsigned_abs() > MAX_REGISTERED.into() || most.is_some_and(|most| all > most) {
+            let most = most.map_or_else(String::new, |most| format!(", of {most} that the tenant may have"));
+            let why = format!(
+                "there would be {all} agents{most}; at most {MAX_REGISTERED} of them are registered by others: unregister some"
+            );
+            return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_AGENTS", why));
+        }
+        sqlx::query("DELETE FROM acb.registered_key WHERE agent_id = $1")
+            .bind(agent)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        sqlx::query(
+            "INSERT INTO acb.registered_key (tenant_id, prefix, agent_id, hmac) VALUES (acb.current_tenant(), $1, $2, $3)",
+        )
+        .bind(&key.prefix)
+        .bind(agent)
+        .bind(key.hmac.as_slice())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault> {
+        let query = self.timer.start("registered_agent.delete");
+        let failed = |error| query.fault(error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        let gone: Option<Uuid> = sqlx::query_scalar(
+            "WITH gone AS (DELETE FROM acb.registered_agent WHERE registered_by = $1 AND name = $2 RETURNING agent_id),
+                  unseen AS (DELETE FROM acb.presence WHERE agent_id IN (SELECT agent_id FROM gone))
+             SELECT agent_id FROM gone",
+        )
+        .bind(by.0)
+        .bind(name)
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        if gone.is_none() {
+            return Ok(false);
+        }
+        count(&mut transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(true)
+    }
+}
+
+/// Makes the directory newer. Of two registrations at one time the second waits here for the first: how many agents there are holds until the end.
+async fn count(connection: &mut Session) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO acb.registration_count AS r (tenant_id, count) VALUES (acb.current_tenant(), 1)
+         ON CONFLICT (tenant_id) DO UPDATE SET count = r.count + 1",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn exists(what: &str) -> Fault {
+    Fault::new(Code::AlreadyExists, "AGENT_EXISTS", format!("{what}: choose another name"))
+}
