@@ -34,15 +34,15 @@ impl World {
         let store = Arc::new(PgStore::new(tenant.connect_options()));
         let directory = Directory::default();
         let refresher = Arc::new(Refresher::new(directory.clone(), store.clone()));
-        let supervisor = Supervisor::default();
-        let id = tenant.id_bytes().try_into().unwrap();
-        let bus = Arc::new(PostgresBus::connect(id, store.pool().clone(), &supervisor));
         // 32 bytes of 1, in PKCS#8.
         let signing =
             format!("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAEB{}\n-----END PRIVATE KEY-----\n", "AQEB".repeat(10));
         let keyring = Keyring::new(&signing, tenant.pepper().to_vec(), vec![7; 32], &[]).unwrap();
         let tokens = Tokens::new(tenant.name(), tenant.id_hex(), keyring);
         let metrics = Arc::new(Metrics::new("acme"));
+        let supervisor = Supervisor::default();
+        let id = tenant.id_bytes().try_into().unwrap();
+        let bus = Arc::new(PostgresBus::connect(id, store.pool().clone(), &supervisor));
         let (journal, queue) = Journal::new(bus.clone(), tenant.name(), "hub-0", metrics.audit());
         supervisor.spawn("audit.queue", queue.run());
         Self {
