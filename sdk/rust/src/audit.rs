@@ -142,10 +142,9 @@ impl Client {
             AuditClaim::Prefix { size } => Claim::Prefix(size),
         };
         let request = GetAuditProofRequest { claim: Some(claim) };
-        let answer = self
-            .call("get audit proof", Retry::Always, Self::ATTEMPT, |line| {
-                let request = request.clone();
-                async move { line.audit().get_audit_proof(request).await }
+        let answer =
+            self.call("get audit proof", Retry::Always, Self::ATTEMPT, |line| async move {
+                line.audit().get_audit_proof(request).await
             })
             .await?;
         let hash = |hash: &bytes::Bytes| hash.as_ref().try_into();
