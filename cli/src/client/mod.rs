@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Scheduled(scheduled::Scheduled),
     /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
     Usage(usage::Usage),
-    /// Lists, exports and verifies the audit trail of the tenant. Takes the role admin.
+    /// Lists, exports and verifies the audit trail of the tenant. Takes the role auditor or admin.
     Audit(audit::Audit),
     /// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread.
     Watch(watch::Watch),

@@ -29,9 +29,11 @@ fn is_taken(error: &sqlx::Error) -> bool {
 impl AuditStore for PgStore {
     async fn hold_sink(&self, holder: Uuid, life: Duration) -> Result<bool, Fault> {
         let query = self.timer.start("audit.hold");
+        // Looked at first: a replica that only asks must write nothing, or all of them would, all the time.
         let held = sqlx::query(
             "INSERT INTO acb.audit_sink AS s (tenant_id, holder, until)
-             VALUES (acb.current_tenant(), $1, clock_timestamp() + make_interval(secs => $2))
+             SELECT acb.current_tenant(), $1, clock_timestamp() + make_interval(secs => $2)
+             WHERE NOT EXISTS (SELECT FROM acb.audit_sink WHERE holder <> $1 AND until >= clock_timestamp())
              ON CONFLICT (tenant_id) DO UPDATE SET holder = excluded.holder, until = excluded.until
              WHERE s.holder = excluded.holder OR s.until < clock_timestamp()",
         )

@@ -51,8 +51,8 @@ async fn a_message_is_delivered_over_kafka() {
     let hub = Hub::launch_on(tenant, None, bus);
     hub.until_ready().await;
     is_followed(&hub).await;
-    is_sent_later(&hub).await;
     let (_, root) = hub.agent("root", "admin").await;
-    assert!(listed(&hub, &root, "ExchangeToken").await.iter().any(|record| record.agent == "root"));
+    assert_eq!(listed(&hub, &root, "ExchangeToken", "root").await[0].outcome, "done");
+    is_sent_later(&hub).await;
     is_delivered(hub).await;
 }

@@ -170,12 +170,13 @@ async fn a_flood_of_strangers_makes_few_records() {
     }
 }
 
-/// The trail as an administrator reads it, once it has a record of this operation.
-pub async fn listed(hub: &Hub, token: &str, operation: &str) -> Vec<AuditRecord> {
+/// What this agent did, as an administrator reads it once the trail has it.
+pub async fn listed(hub: &Hub, token: &str, operation: &str, agent: &str) -> Vec<AuditRecord> {
     let mut audit = AuditServiceClient::new(hub.channel());
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        let request = ListAuditRecordsRequest { operation: operation.to_owned(), ..ListAuditRecordsRequest::default() };
+        let (operation, agent) = (operation.to_owned(), agent.to_owned());
+        let request = ListAuditRecordsRequest { operation, agent, ..ListAuditRecordsRequest::default() };
         let page = audit.list_audit_records(with(token, request)).await.unwrap().into_inner();
         if !page.records.is_empty() {
             return page.records.iter().map(|logged| AuditRecord::decode(&logged.record).unwrap()).collect();
@@ -193,9 +194,9 @@ async fn the_trail_is_read_by_administrators_alone_and_that_is_in_it() {
     let refused =
         AuditServiceClient::new(hub.channel()).list_audit_records(with(&full, ListAuditRecordsRequest::default())).await;
     assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
-    let logins = listed(&hub, &root, "ExchangeToken").await;
-    assert!(logins.iter().any(|record| record.agent == "root" && record.outcome == "done"), "{logins:?}");
-    let reads = listed(&hub, &root, "ListAuditRecords").await;
+    let logins = listed(&hub, &root, "ExchangeToken", "root").await;
+    assert_eq!((logins[0].agent.as_str(), logins[0].outcome.as_str()), ("root", "done"));
+    let reads = listed(&hub, &root, "ListAuditRecords", "root").await;
     assert_eq!(reads[0].agent, "root");
     hub.until("/metrics", |_, metrics| !metrics.contains("acb_audit_tree_size 0")).await;
 }

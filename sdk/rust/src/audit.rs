@@ -95,7 +95,7 @@ pub fn audit_record(bytes: &[u8]) -> Option<AuditRecord> {
 }
 
 impl Client {
-    /// The audit records that match, by number; page after page as they are taken. Takes the role `admin`.
+    /// The audit records that match, by number; page after page as they are taken. Takes the role `auditor` or `admin`.
     ///
     /// ```no_run
     /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
@@ -126,7 +126,7 @@ impl Client {
         })
     }
 
-    /// The latest checkpoint of the audit trail, and the keys that signed one. Takes the role `admin`.
+    /// The latest checkpoint of the audit trail, and the keys that signed one. Takes the role `auditor` or `admin`.
     pub async fn audit_checkpoint(&self) -> Result<GetAuditCheckpointResponse, Error> {
         self.call("get audit checkpoint", Retry::Always, Self::ATTEMPT, |line| async move {
             line.audit().get_audit_checkpoint(GetAuditCheckpointRequest {}).await
@@ -134,7 +134,7 @@ impl Client {
         .await
     }
 
-    /// The hashes that prove it. Takes the role `admin`.
+    /// The hashes that prove it. Takes the role `auditor` or `admin`.
     pub async fn audit_proof(&self, claim: AuditClaim) -> Result<Vec<[u8; 32]>, Error> {
         let claim = match claim {
             AuditClaim::Inclusion { number, size } => Claim::Inclusion(AuditInclusion { number, size }),
@@ -142,10 +142,9 @@ impl Client {
             AuditClaim::Prefix { size } => Claim::Prefix(size),
         };
         let request = GetAuditProofRequest { claim: Some(claim) };
-        let answer = self
-            .call("get audit proof", Retry::Always, Self::ATTEMPT, |line| {
-                let request = request.clone();
-                async move { line.audit().get_audit_proof(request).await }
+        let answer =
+            self.call("get audit proof", Retry::Always, Self::ATTEMPT, |line| async move {
+                line.audit().get_audit_proof(request).await
             })
             .await?;
         let hash = |hash: &bytes::Bytes| hash.as_ref().try_into();

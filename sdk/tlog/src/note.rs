@@ -167,7 +167,7 @@ mod tests {
     fn a_note_of_another_program_is_opened() {
         let peter: Verifier = KEY.parse().unwrap();
         assert_eq!((peter.to_string().as_str(), peter.name()), (KEY, "PeterNeumann"));
-        assert!(open(NOTE, &[peter.clone()]).unwrap().ends_with("problem is.\n"));
+        assert!(open(NOTE, std::slice::from_ref(&peter)).unwrap().ends_with("problem is.\n"));
         let changed = NOTE.replacen("answer", "question", 1);
         assert_eq!(open(&changed, &[peter]), Err(NoteError::Signature("PeterNeumann".to_owned())));
     }

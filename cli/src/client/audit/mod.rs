@@ -9,7 +9,7 @@ mod view;
 
 use crate::output::{Failure, Output};
 
-/// Lists, exports and verifies the audit trail of the tenant. Takes the role admin.
+/// Lists, exports and verifies the audit trail of the tenant. Takes the role auditor or admin.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Audit {
     #[command(subcommand)]

@@ -66,7 +66,6 @@ impl Writer {
 
 impl Journal {
     /// Of this replica. What is queued is moved by the second, which must run for as long as the hub.
-    #[must_use]
     pub fn new(bus: Arc<dyn Bus>, tenant: &str, replica: &str, metrics: AuditMetrics) -> (Self, JournalQueue) {
         let (queue, queued) = mpsc::channel(QUEUE);
         let writer = Writer { bus, topic: TopicName::system(tenant, "audit"), metrics };

@@ -50,7 +50,7 @@ pub struct SinkTimes {
 impl Default for SinkTimes {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { hold_every: seconds(5), hold_for: seconds(15), sign_every: seconds(60), cut_after: seconds(30) }
+        Self { hold_every: seconds(10), hold_for: seconds(30), sign_every: seconds(60), cut_after: seconds(30) }
     }
 }
 

@@ -249,9 +249,10 @@ mod tests {
                 write!(page, " {} |", cell(role, rule)).unwrap();
             }
             let recorded = match rule.audited {
-                Audited::Not => "",
-                Audited::Login | Audited::Change => "intent, outcome",
-                Audited::Read => "what was read",
+                Audited::Not => "refusals",
+                Audited::Login => "logins, before they are answered",
+                Audited::Change => "before it is done, and its end",
+                Audited::Read => "before it is answered",
             };
             writeln!(page, " {recorded} |").unwrap();
         }

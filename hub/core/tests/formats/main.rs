@@ -1,4 +1,4 @@
-//! Envelopes and audit records as a hub of version 1 wrote them, byte for byte. What is in a log stays there for a week, and the audit for good: whoever changes a format unseen makes hubs
+//! Envelopes, records and audit records as the first hub of their version wrote them, byte for byte. What is in a log stays there for a week, and the audit for good: whoever changes a format unseen makes hubs
 //! misread it. A new version gets new files here; these stay.
 #![allow(clippy::unwrap_used)]
 
@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 const ENVELOPE: &str = include_str!("envelope-1.hex");
 const ANSWER: &str = include_str!("envelope-1-answer.hex");
-const LIST: &str = include_str!("envelope-3.hex");
 const AUDIT: &str = include_str!("audit-1.hex");
 const REFUSALS: &str = include_str!("audit-1-refusals.hex");
+const LIST: &str = include_str!("envelope-3.hex");
 const RECORD: &str = include_str!("record-2.hex");
 const RECORD_WITH_LIST: &str = include_str!("record-3.hex");
 
