@@ -105,7 +105,8 @@ impl Discover {
 struct Register {
     #[command(flatten)]
     target: Target,
-    /// Its name. One that this agent registered before is described anew, and gets another key.
+    /// Its name, to which this agent's is put: `helper` of `supervisor` is `supervisor.helper`. One that was registered before is described anew, and
+    /// gets another key.
     name: String,
     /// What it is.
     #[arg(long, value_name = "TYPE")]
@@ -149,7 +150,9 @@ impl Register {
             written.map_err(|error| Failure::failed(format_args!("{}: {error}; register it again", path.display())))?;
             return match output {
                 Output::Document(syntax) => syntax.document(&view(&made.agent)),
-                Output::Table { .. } => output::line(format_args!("Registered {}; its key is in {}.", self.name, path.display())),
+                Output::Table { .. } => {
+                    output::line(format_args!("Registered {}; its key is in {}.", made.agent.name, path.display()))
+                }
             };
         }
         match output {
@@ -158,9 +161,11 @@ impl Register {
                 view["apiKey"] = json!(made.api_key);
                 syntax.document(&view)
             }
-            Output::Table { .. } => {
-                output::line(format_args!("Registered {}. Its API key, which is not shown again:\n{}", self.name, made.api_key))
-            }
+            Output::Table { .. } => output::line(format_args!(
+                "Registered {}. Its API key, which is not shown again:
+{}",
+                made.agent.name, made.api_key
+            )),
         }
     }
 }

@@ -14,11 +14,11 @@ async fn an_agent_registers_another_and_its_key_is_shown_once() {
     let register = ["agent", "register", "-p", "sender", "gadget-1", "--type", "gadget", "--capability", "fly"];
     let shown = world.run(&register).await.ok().stdout;
     let key = shown.lines().last().unwrap().to_owned();
-    assert!(shown.starts_with("Registered gadget-1. Its API key, which is not shown again:\nacb_"), "{shown}");
+    assert!(shown.starts_with("Registered sender.gadget-1. Its API key, which is not shown again:\nacb_"), "{shown}");
     // At whichever replica: the other one may hear of it a moment later.
     let deadline = Instant::now() + Duration::from_secs(20);
     let listed = loop {
-        let listed = world.run(&["agent", "get", "-p", "observer", "gadget-1"]).await;
+        let listed = world.run(&["agent", "get", "-p", "observer", "sender.gadget-1"]).await;
         if listed.succeeded() || Instant::now() > deadline {
             break listed.ok().stdout;
         }
@@ -33,8 +33,8 @@ async fn an_agent_registers_another_and_its_key_is_shown_once() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     // A key in a file that is there is never written over.
     world.run(&[&register[..], &["--key-file", "gadget.key"]].concat()).await.fails(2, &["gadget.key", "exists"]);
-    let taken = ["agent", "register", "-p", "sender", "observer", "--key-file", "other.key"];
-    world.run(&taken).await.fails(1, &["observer", "choose another name"]);
+    let odd = ["agent", "register", "-p", "sender", "Gadget!", "--key-file", "other.key"];
+    world.run(&odd).await.fails(1, &["Gadget!", "lower-case"]);
     assert!(!world.path("other.key").exists());
     world.run(&["agent", "register", "-p", "observer", "gadget-2"]).await.fails(4, &["ROLE_LACKS_PERMISSION"]);
 

@@ -4,6 +4,8 @@ CREATE TABLE acb.registered_key (
     prefix     text  NOT NULL,
     agent_id   uuid  NOT NULL,
     hmac       bytea NOT NULL CHECK (octet_length(hmac) = 32),
+    -- The prefix of the key that its registrar showed: both end together, or a stolen key would live on in those that were registered by it.
+    by_key     text  NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, prefix),
     FOREIGN KEY (tenant_id, agent_id) REFERENCES acb.registered_agent ON DELETE CASCADE

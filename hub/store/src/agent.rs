@@ -19,7 +19,7 @@ use sqlx::{Row as _, postgres::PgRow, types::Json};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::PgStore;
+use crate::{PgStore, keys::keys};
 
 /// A membership that ended longer ago covers no message that still lives; a day more, for clocks that differ.
 const MEMBERSHIP_MATTERS: Duration = MAX_LIFETIME.saturating_add(Duration::DAY);
@@ -89,13 +89,10 @@ impl DirectoryStore for PgStore {
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
-        let keys = sqlx::query(
-            "SELECT prefix, agent_id, expires_at, clock_timestamp() AS there FROM acb.api_key
-             UNION ALL SELECT prefix, agent_id, NULL, clock_timestamp() FROM acb.registered_key",
-        )
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?;
+        let keys = sqlx::query(concat!("SELECT prefix, agent_id, expires_at, clock_timestamp() AS there FROM ", keys!()))
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed)?;
         transaction.rollback().await.map_err(failed)?;
 
         let generation: i64 = tenant.try_get("generation").map_err(failed)?;

@@ -9,7 +9,7 @@ use acb_hub_core::{
         context::{Context, ContextId, Payload, UploadId},
         outbox::NOUN,
         parts::ContextStores,
-        ports::{ContextStore, Created, Expiry, ListFilter},
+        ports::{AccessStore, ContextStore, Created, Expiry, ListFilter},
         visibility::Viewer,
     },
     directory::{agent::AgentId, schema::SchemaRef},
@@ -127,6 +127,18 @@ const EXPIRED: &str = select!(
 );
 
 const LISTED: &str = select!("NULL::bytea", "WHERE context_id > ");
+
+#[async_trait]
+impl AccessStore for PgContexts {
+    async fn access(&self, ids: &[ContextId]) -> Result<Vec<(ContextId, Access)>, Fault> {
+        let query = self.timer.start("context.access");
+        let failed = |error| query.fault(error);
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows = sqlx::query("SELECT context_id, scope, groups, agents FROM acb.context WHERE context_id = ANY ($1)");
+        let rows = rows.bind(ids).fetch_all(&self.pool).await.map_err(failed)?;
+        rows.iter().map(|row| Ok((ContextId(row.try_get("context_id")?), access(row)?))).collect::<Result<_, _>>().map_err(failed)
+    }
+}
 
 #[async_trait]
 impl ContextStore for PgContexts {
@@ -299,9 +311,14 @@ fn split(payload: &Payload) -> (Option<&[u8]>, Option<Uuid>) {
     }
 }
 
+fn access(row: &PgRow) -> Result<Access, sqlx::Error> {
+    let scope: &str = row.try_get("scope")?;
+    let scope = scope.parse().map_err(|why: String| sqlx::Error::Decode(why.into()))?;
+    Ok(Access { scope, groups: row.try_get("groups")?, agents: row.try_get("agents")? })
+}
+
 fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
     let wrong = |why: String| sqlx::Error::Decode(why.into());
-    let scope: &str = row.try_get("scope")?;
     let sha256: &[u8] = row.try_get("sha256")?;
     let upload: Option<Uuid> = row.try_get("upload_id")?;
     let inline: Option<&[u8]> = row.try_get("payload")?;
@@ -313,7 +330,7 @@ fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
         kind: row.try_get("type")?,
         creator: AgentId(row.try_get("creator")?),
         creator_name: row.try_get("creator_name")?,
-        access: Access { scope: scope.parse().map_err(wrong)?, groups: row.try_get("groups")?, agents: row.try_get("agents")? },
+        access: access(row)?,
         metadata: metadata.0,
         version: unsigned(row.try_get("version")?),
         content_type: row.try_get("content_type")?,

@@ -17,20 +17,18 @@ use sqlx::Row as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::PgStore;
+use crate::{PgStore, keys::keys};
 
 #[async_trait]
 impl CredentialStore for PgStore {
     async fn api_key(&self, prefix: &str) -> Result<Option<StoredKey>, Fault> {
         let query = self.timer.start("credential.api_key");
-        let row: Option<(Uuid, Vec<u8>, Option<Timestamp>, Timestamp)> = sqlx::query_as(
-            "SELECT agent_id, hmac, expires_at, clock_timestamp() FROM acb.api_key WHERE prefix = $1
-                 UNION ALL SELECT agent_id, hmac, NULL, clock_timestamp() FROM acb.registered_key WHERE prefix = $1",
-        )
-        .bind(prefix)
-        .fetch_optional(self.pool())
-        .await
-        .map_err(|error| query.fault(error))?;
+        let row: Option<(Uuid, Vec<u8>, Option<Timestamp>, Timestamp)> =
+            sqlx::query_as(concat!("SELECT agent_id, hmac, expires_at, clock_timestamp() FROM ", keys!(), " WHERE prefix = $1"))
+                .bind(prefix)
+                .fetch_optional(self.pool())
+                .await
+                .map_err(|error| query.fault(error))?;
         row.map(|(agent, hmac, expires_at, there)| {
             let hmac = hmac
                 .try_into()
@@ -82,13 +80,14 @@ impl CredentialStore for PgStore {
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         lock_family(&mut transaction, hash).await.map_err(failed)?;
-        let row = sqlx::query(
+        let row = sqlx::query(concat!(
             "SELECT family, agent_id, key_prefix, expires_at, used_at, revoked, clock_timestamp() AS now,
-                    EXISTS (SELECT FROM acb.api_key AS k WHERE k.prefix = r.key_prefix AND k.agent_id = r.agent_id
-                            AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()))
-                    OR EXISTS (SELECT FROM acb.registered_key AS k WHERE k.prefix = r.key_prefix AND k.agent_id = r.agent_id) AS key_lives
-             FROM acb.refresh_token AS r WHERE token_hash = $1 FOR UPDATE OF r",
-        )
+                    EXISTS (SELECT FROM ",
+            keys!(),
+            " WHERE key.prefix = r.key_prefix AND key.agent_id = r.agent_id
+                            AND (key.expires_at IS NULL OR key.expires_at > clock_timestamp())) AS key_lives
+             FROM acb.refresh_token AS r WHERE token_hash = $1 FOR UPDATE OF r"
+        ))
         .bind(hash.as_slice())
         .fetch_optional(&mut *transaction)
         .await

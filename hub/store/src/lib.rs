@@ -8,6 +8,7 @@ pub mod context;
 pub mod credential;
 mod cursor;
 pub mod fault;
+mod keys;
 mod letter;
 mod life;
 pub mod login;

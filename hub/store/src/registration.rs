@@ -2,7 +2,11 @@
 
 use acb_hub_core::{
     directory::{agent::AgentId, presence::Registration},
-    door::{api_key::NewKey, ports::RegistrationStore, registration::MAX_REGISTERED},
+    door::{
+        api_key::NewKey,
+        ports::RegistrationStore,
+        registration::{MAX_REGISTERED, declared},
+    },
     fault::{Code, Fault},
 };
 use acb_hub_pool::Session;
@@ -19,13 +23,16 @@ impl RegistrationStore for PgStore {
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         count(&mut transaction).await.map_err(failed)?;
-        let is_declared: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM acb.agent WHERE name = $1)")
-            .bind(&registration.name)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        if is_declared {
-            return Err(exists(&format!("there is an Agent resource {}", registration.name)));
+        // Whoever closes registration counts, too, and so comes before this or after it.
+        let (is_open, is_known): (bool, bool) = sqlx::query_as(
+            "SELECT registration = 'Open', EXISTS (SELECT FROM acb.registered_agent WHERE name = $1) FROM acb.tenant",
+        )
+        .bind(&registration.name)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        if !is_open {
+            return Err(declared());
         }
         let agent: Option<Uuid> = sqlx::query_scalar(
             "INSERT INTO acb.registered_agent AS r (tenant_id, agent_id, name, type, capabilities, location, metadata, registered_by)
@@ -45,14 +52,17 @@ impl RegistrationStore for PgStore {
         .fetch_optional(&mut *transaction)
         .await
         .map_err(failed)?;
-        let Some(agent) = agent else { return Err(exists(&format!("another agent registered {}", registration.name))) };
+        let Some(agent) = agent else {
+            let why = format!("another agent registered {}: choose another name", registration.name);
+            return Err(Fault::new(Code::AlreadyExists, "AGENT_EXISTS", why));
+        };
         let (registered, declared): (i64, i64) =
             sqlx::query_as("SELECT (SELECT count(*) FROM acb.registered_agent), (SELECT count(*) FROM acb.agent)")
                 .fetch_one(&mut *transaction)
                 .await
                 .map_err(failed)?;
         let all = (registered + declared).unsigned_abs();
-        if registered.unsigned_abs() > MAX_REGISTERED.into() || most.is_some_and(|most| all > most) {
+        if !is_known && (registered.unsigned_abs() > MAX_REGISTERED.into() || most.is_some_and(|most| all > most)) {
             let most = most.map_or_else(String::new, |most| format!(", of {most} that the tenant may have"));
             let why = format!(
                 "there would be {all} agents{most}; at most {MAX_REGISTERED} of them are registered by others: unregister some"
@@ -65,27 +75,28 @@ impl RegistrationStore for PgStore {
             .await
             .map_err(failed)?;
         sqlx::query(
-            "INSERT INTO acb.registered_key (tenant_id, prefix, agent_id, hmac) VALUES (acb.current_tenant(), $1, $2, $3)",
+            "INSERT INTO acb.registered_key (tenant_id, prefix, agent_id, hmac, by_key) VALUES (acb.current_tenant(), $1, $2, $3, $4)",
         )
         .bind(&key.prefix)
         .bind(agent)
         .bind(key.hmac.as_slice())
+        .bind(&key.by_key)
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
         transaction.commit().await.map_err(failed)
     }
 
-    async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault> {
+    async fn unregister(&self, by: Option<AgentId>, name: &str) -> Result<bool, Fault> {
         let query = self.timer.start("registered_agent.delete");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let gone: Option<Uuid> = sqlx::query_scalar(
-            "WITH gone AS (DELETE FROM acb.registered_agent WHERE registered_by = $1 AND name = $2 RETURNING agent_id),
+            "WITH gone AS (DELETE FROM acb.registered_agent WHERE ($1::uuid IS NULL OR registered_by = $1) AND name = $2 RETURNING agent_id),
                   unseen AS (DELETE FROM acb.presence WHERE agent_id IN (SELECT agent_id FROM gone))
              SELECT agent_id FROM gone",
         )
-        .bind(by.0)
+        .bind(by.map(|by| by.0))
         .bind(name)
         .fetch_optional(&mut *transaction)
         .await
@@ -108,8 +119,4 @@ async fn count(connection: &mut Session) -> Result<(), sqlx::Error> {
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn exists(what: &str) -> Fault {
-    Fault::new(Code::AlreadyExists, "AGENT_EXISTS", format!("{what}: choose another name"))
 }

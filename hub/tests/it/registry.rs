@@ -1,5 +1,7 @@
 //! Who is there.
 
+use std::time::{Duration, Instant};
+
 use acb_operator::plan::{PostgresStep, TenantRow};
 use acb_proto::v1::{
     Address, Agent, AgentStatus, DiscoverRequest, GetAgentRequest, HeartbeatRequest, ListAgentsRequest, PullMessagesRequest,
@@ -7,6 +9,7 @@ use acb_proto::v1::{
     mailbox_service_client::MailboxServiceClient, message_service_client::MessageServiceClient,
 };
 use serde_json::json;
+use tokio::time::sleep;
 use tonic::Code;
 
 use crate::{
@@ -116,13 +119,13 @@ async fn who_was_registered_logs_in_is_written_to_and_ends_with_its_registrar() 
     assert!(!hub.log().contains(&made.api_key), "a key is in the log");
 
     let tokens = hub.exchange(&made.api_key).await.unwrap();
-    assert_eq!((tokens.agent.as_str(), tokens.agent_id.as_str()), ("helper", agent.id.as_str()));
+    assert_eq!((tokens.agent.as_str(), tokens.agent_id.as_str()), ("albert.helper", agent.id.as_str()));
     let own = tokens.access_token;
     agents.register(with(&own, RegisterRequest::default())).await.unwrap();
     let listed = agents.list_agents(with(&token, ListAgentsRequest::default())).await.unwrap().into_inner().agents;
-    let online = listed.into_iter().find(|agent| agent.name == "helper").unwrap();
+    let online = listed.into_iter().find(|agent| agent.name == "albert.helper").unwrap();
     assert_eq!((online.status(), online.registered_by.as_str()), (AgentStatus::Online, "albert"));
-    MessageServiceClient::new(hub.channel()).send_message(with(&wendy, to("helper", b"hello"))).await.unwrap();
+    MessageServiceClient::new(hub.channel()).send_message(with(&wendy, to("albert.helper", b"hello"))).await.unwrap();
     let pull = PullMessagesRequest { receiver: "program".to_owned(), max_messages: 1, ..PullMessagesRequest::default() };
     let pulled = MailboxServiceClient::new(hub.channel()).pull_messages(with(&own, pull)).await.unwrap().into_inner();
     assert_eq!(&pulled.deliveries[0].message.as_ref().unwrap().payload[..], b"hello");
@@ -132,9 +135,13 @@ async fn who_was_registered_logs_in_is_written_to_and_ends_with_its_registrar() 
         async |token: &str, request: RegisterRequest| reason(&hub.agents().register(with(token, request)).await.unwrap_err());
     let another = || RegisterRequest { name: "another".to_owned(), ..RegisterRequest::default() };
     assert_eq!(refused(&own, another()).await, "REGISTRAR_IS_REGISTERED");
-    assert_eq!(refused(&wendy, helper()).await, "AGENT_EXISTS");
-    assert_eq!(refused(&token, RegisterRequest { name: "wendy".to_owned(), ..helper() }).await, "AGENT_EXISTS");
-    let unregister = || UnregisterRequest { name: "helper".to_owned() };
+    let named = |name: &str| RegisterRequest { name: name.to_owned(), ..helper() };
+    assert_eq!(refused(&wendy, named("albert.helper")).await, "AGENT_NAME_INVALID");
+    assert_eq!(
+        refused(&wendy, RegisterRequest { capabilities: vec![String::new(); 100_000], ..helper() }).await,
+        "REGISTRATION_INVALID"
+    );
+    let unregister = || UnregisterRequest { name: "albert.helper".to_owned() };
     assert_eq!(reason(&agents.unregister(with(&wendy, unregister())).await.unwrap_err()), "AGENT_NOT_FOUND");
 
     // Its key is replaced.
@@ -159,10 +166,16 @@ async fn who_was_registered_logs_in_is_written_to_and_ends_with_its_registrar() 
     hub.exchange(&second.api_key).await.unwrap();
     agents.unregister(with(&token, unregister())).await.unwrap();
     assert_eq!(reason(&agents.heartbeat(with(&own, HeartbeatRequest {})).await.unwrap_err()), "TOKEN_INVALID");
-    let status = MessageServiceClient::new(hub.channel()).send_message(with(&wendy, to("helper", b"x"))).await.unwrap_err();
+    let status =
+        MessageServiceClient::new(hub.channel()).send_message(with(&wendy, to("albert.helper", b"x"))).await.unwrap_err();
     assert_eq!(reason(&status), "RECIPIENT_NOT_FOUND");
     let third = agents.register(with(&token, helper())).await.unwrap().into_inner();
     hub.exchange(&third.api_key).await.unwrap();
+    // By an administrator, too.
+    let (_, root) = hub.agent("root", "admin").await;
+    agents.unregister(with(&root, unregister())).await.unwrap();
+    assert_eq!(reason(&hub.exchange(&third.api_key).await.unwrap_err()), "CREDENTIAL_REFUSED");
+    let third = agents.register(with(&token, helper())).await.unwrap().into_inner();
     hub.tenant.remove(albert.id).await;
     assert_eq!(reason(&hub.exchange(&third.api_key).await.unwrap_err()), "CREDENTIAL_REFUSED");
 }
@@ -198,6 +211,27 @@ async fn who_was_registered_counts_and_goes_where_registration_is_declared() {
 
     hub.tenant.apply(&tenant("Declared", json!({}))).await;
     assert_eq!(reason(&hub.exchange(&helper.api_key).await.unwrap_err()), "CREDENTIAL_REFUSED");
-    assert_eq!(reason(&hub.agents().heartbeat(with(&own, HeartbeatRequest {})).await.unwrap_err()), "TOKEN_INVALID");
+    // This replica looks within seconds.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Ok(response) = hub.agents().heartbeat(with(&own, HeartbeatRequest {})).await {
+        assert!(Instant::now() < deadline, "still let in: {response:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(reason(&register("helper").await.unwrap_err()), "REGISTRATION_DECLARED");
+    // It is gone, and not only hidden.
+    hub.tenant.apply(&tenant("Open", json!({}))).await;
+    assert_eq!(reason(&hub.exchange(&helper.api_key).await.unwrap_err()), "CREDENTIAL_REFUSED");
+}
+
+/// Whoever stole a key must have nothing left once it is replaced.
+#[tokio::test]
+async fn a_key_ends_with_the_key_that_it_was_registered_by() {
+    let hub = Hub::start().await;
+    let (_, token) = hub.agent("albert", "agent-full").await;
+    let made = hub.agents().register(with(&token, helper())).await.unwrap().into_inner();
+    let own = hub.exchange(&made.api_key).await.unwrap().access_token;
+    // Its resource is applied anew with another key.
+    hub.agent("albert", "agent-full").await;
+    assert_eq!(reason(&hub.exchange(&made.api_key).await.unwrap_err()), "CREDENTIAL_REFUSED");
+    assert_eq!(reason(&hub.agents().heartbeat(with(&own, HeartbeatRequest {})).await.unwrap_err()), "TOKEN_INVALID");
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use acb_crds::tenant::Registration;
 use acb_hub_pool::{Pool, Session};
 use async_trait::async_trait;
 use hmac::{Hmac, Mac as _};
@@ -163,6 +164,9 @@ impl PostgresEffect {
                 .bind(Json(&tenant.limits))
                 .execute(&mut *connection)
                 .await?;
+                if tenant.registration == Registration::Declared.as_str() {
+                    end_registrations(connection, &id).await?;
+                }
                 let names: Vec<&str> = tenant.context_types.iter().map(|row| row.name.as_str()).collect();
                 sqlx::query("DELETE FROM acb.context_type WHERE tenant_id = $1 AND name <> ALL ($2)")
                     .bind(&id)
@@ -388,6 +392,20 @@ pub fn stored_key(pepper: &[u8], key: &str) -> Option<StoredKey> {
 fn key_prefix(key: &str) -> Option<&str> {
     let (prefix, secret) = key.trim().strip_prefix("acb_")?.split_once('_')?;
     (!prefix.is_empty() && !secret.is_empty()).then_some(prefix)
+}
+
+/// Ends the agents that others registered. A hub that registers one at this time counts first, too: it is done before this, or finds that registration
+/// is closed.
+async fn end_registrations(connection: &mut Session, id: &[u8]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO acb.registration_count AS r (tenant_id, count) VALUES ($1, 1)
+         ON CONFLICT (tenant_id) DO UPDATE SET count = r.count + 1",
+    )
+    .bind(id)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM acb.registered_agent WHERE tenant_id = $1").bind(id).execute(&mut *connection).await?;
+    Ok(())
 }
 
 async fn project_agent_row(connection: &mut Session, id: &[u8], agent_id: Uuid, agent: &AgentRow) -> Result<(), sqlx::Error> {

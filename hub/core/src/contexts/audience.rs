@@ -69,6 +69,18 @@ impl Access {
         Self { scope: Scope::Public, groups: Vec::new(), agents: Vec::new() }
     }
 
+    /// Whether nobody may see by it who may not by the other.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        let some_of = |these: &[String], those: &[String]| these.iter().all(|name| those.contains(name));
+        match (self.scope, other.scope) {
+            (Scope::Private, _) | (_, Scope::Public) => true,
+            (Scope::Group, Scope::Group) => some_of(&self.groups, &other.groups),
+            (Scope::Shared, Scope::Shared) => some_of(&self.agents, &other.agents),
+            _ => false,
+        }
+    }
+
     /// Refuses an audience that the scope does not use, or lacks: it would be seen by other agents than the caller thinks.
     pub fn validate(&self) -> Result<(), Fault> {
         let (wanted, refused, what) = match self.scope {

@@ -245,6 +245,11 @@ impl Contexts {
             if owned.access == access {
                 return Ok(owned);
             }
+            // To give it to further readers is to publish; to take it back never needs more than that it is one's own.
+            if !access.is_within(&owned.access) {
+                let known_type = self.parts.directory.snapshot().context_types.contains_key(&owned.kind);
+                may_publish(caller, &owned.kind, known_type)?;
+            }
             let (old, _room) = self.parts.get_whole(caller, id).await?;
             if old.version != owned.version {
                 continue;
@@ -340,6 +345,7 @@ impl Contexts {
         let source = Source {
             bus: self.bus.clone(),
             tail,
+            access: self.parts.stores.contexts.clone(),
             reads: self.parts.reads.clone(),
             bookmark_every: self.parts.config.bookmark_every,
             metrics: self.parts.metrics.clone(),
@@ -452,9 +458,11 @@ fn check_payload(payload: &Bytes, kind: Option<&ContextType>) -> Result<(), Faul
 /// What a repeated create finds. A first version tells whether it was the same request; a later one no longer does.
 fn same(first: Context, again: &Context) -> Result<Context, Fault> {
     let differs = first.kind != again.kind
-        || first.access != again.access
         || (first.version == 1
-            && (first.sha256 != again.sha256 || first.metadata != again.metadata || first.content_type != again.content_type));
+            && (first.access != again.access
+                || first.sha256 != again.sha256
+                || first.metadata != again.metadata
+                || first.content_type != again.content_type));
     if differs {
         return Err(Fault::new(
             Code::AlreadyExists,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 
 use super::{
+    audience::Access,
     chunk::{Chunk, Layout, Stored},
     context::{Context, ContextId, Description, UploadId},
     visibility::Viewer,
@@ -22,9 +23,16 @@ pub enum Created {
     Before(Box<Context>),
 }
 
+/// Knows who may read contexts now.
+#[async_trait]
+pub trait AccessStore: Send + Sync + 'static {
+    /// The access of those of the contexts that are there.
+    async fn access(&self, ids: &[ContextId]) -> Result<Vec<(ContextId, Access)>, Fault>;
+}
+
 /// Keeps contexts. Each change is written in one transaction with its event for the outbox, and is durable before the call resolves.
 #[async_trait]
-pub trait ContextStore: Send + Sync + 'static {
+pub trait ContextStore: AccessStore {
     /// Makes one.
     async fn create(&self, context: &Context, idempotency_key: Option<&str>, event: Bytes) -> Result<Created, Fault>;
     /// One that has not expired, without its payload.

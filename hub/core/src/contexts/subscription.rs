@@ -1,7 +1,7 @@
 //! One agent's subscription to the changes of one context type.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -12,10 +12,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    audience::may_follow,
+    audience::{Access, may_follow},
     change::{Change, Event},
     context::{ContextId, MAX_INLINE_BYTES},
     filter::{ContextFilter, Meaning, yield_after},
+    ports::AccessStore,
     tail::{ContextTail, Found, HELD_BYTES, Place, Placed, epoch_changed},
     versions::Versions,
     visibility::Viewer,
@@ -46,6 +47,10 @@ const END_SHOWN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Subscriptions of one agent that wait for their turn to read from the log.
 const MAX_WAITING: usize = 64;
+
+/// How old what is known of the access of contexts may be, and of how many it is asked at once.
+const CURRENT_FOR: Duration = Duration::from_secs(1);
+const ASKED_AT_ONCE: usize = 64;
 
 /// Why a position is refused.
 const INVALID: &str = "POSITION_INVALID";
@@ -144,6 +149,8 @@ impl Subscriber {
 pub(crate) struct Source {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) tail: Arc<ContextTail>,
+    /// Who may read now what the log has from before.
+    pub(crate) access: Arc<dyn AccessStore>,
     /// What all subscribers of the replica may be reading from the log at one time.
     pub(crate) reads: Arc<Shares<AgentId>>,
     /// How often a subscriber that sees nothing is told where it stands.
@@ -170,6 +177,13 @@ pub struct Subscription {
     /// Since when the log has not shown what it has, and the next pause.
     unshown: Option<(Instant, Duration)>,
     told: Told,
+    current: Current,
+}
+
+/// Who may read what comes next, as of a moment ago. `None`: it is gone.
+struct Current {
+    at: Instant,
+    asked: HashMap<ContextId, Option<Access>>,
 }
 
 /// Where the subscriber was last told that it stands.
@@ -241,6 +255,7 @@ impl Subscription {
             holes: BTreeSet::new(),
             greeting,
             told: Told::now(&next),
+            current: Current { at: Instant::now(), asked: HashMap::new() },
             place: Place::at(next),
             pending: VecDeque::new(),
             versions: Versions::new(REMEMBERED),
@@ -320,16 +335,21 @@ impl Subscription {
             let viewer = self.subscriber.viewer()?;
             if !context.seen_by(viewer) {
                 // A version that the agent may not see is one that it was not told of: the next one comes after a gap. But of what was withdrawn
-                // from it, it hears, and has nothing of it then.
-                if !event.withdrawn_from(viewer) || !self.versions.advance(context.id, context.version) {
+                // from it, it hears, and has nothing of it then. Where compaction removed the change that did, what it was told of before counts.
+                let had = event.withdrawn_from(viewer) || self.versions.last(context.id).is_some();
+                if !had || !self.versions.advance(context.id, context.version) {
                     continue;
                 }
+                self.versions.forget(context.id);
                 if self.filter.as_ref().is_some_and(|filter| !filter.matched(event)) {
                     continue;
                 }
                 self.told.passed(*partition, *offset);
                 let (kind, version) = (context.kind.clone(), context.version);
                 return Ok(Some(Notice::Left { position, context: context.id, kind, version }));
+            }
+            if self.is_withheld(event).await? {
+                continue;
             }
             let last = self.versions.last(context.id);
             if !self.versions.advance(context.id, context.version) {
@@ -356,6 +376,27 @@ impl Subscription {
             return Ok(Some(notice));
         }
         Ok(None)
+    }
+
+    /// Whether the agent may not see any more what it might see when the log took it. Of what is gone the end is told, and what was before it.
+    async fn is_withheld(&mut self, event: &Event) -> Result<bool, Fault> {
+        let id = event.context.id;
+        let is_recent = (now() - event.context.updated_at).abs() < CURRENT_FOR;
+        if event.change == Change::Deleted || event.context.creator == self.subscriber.agent || is_recent {
+            return Ok(false);
+        }
+        if self.current.at.elapsed() >= CURRENT_FOR || !self.current.asked.contains_key(&id) {
+            let others = self.pending.iter().map(|placed| placed.event.context.id).take(ASKED_AT_ONCE);
+            let mut asked: HashMap<_, _> = others.chain([id]).map(|id| (id, None)).collect();
+            let ids: Vec<_> = asked.keys().copied().collect();
+            for (id, access) in self.source.access.access(&ids).await? {
+                asked.insert(id, Some(access));
+            }
+            self.current = Current { at: Instant::now(), asked };
+        }
+        let Some(Some(access)) = self.current.asked.get(&id) else { return Ok(false) };
+        let viewer = self.subscriber.viewer()?;
+        Ok(!viewer.sees(&event.context.kind, event.context.creator, access))
     }
 
     /// Reads a little of the log in one partition that is behind the window, or waits where the log does not show it yet.

@@ -25,6 +25,11 @@ impl Versions {
         self.seen.get(&id).map(|(version, _)| *version)
     }
 
+    /// Of what is told no more it need not be known.
+    pub(crate) fn forget(&mut self, id: ContextId) {
+        self.seen.remove(&id);
+    }
+
     /// Whether this version is new. When it is full, it forgets the context that was unused for longest.
     pub(crate) fn advance(&mut self, id: ContextId, version: u64) -> bool {
         self.uses += 1;

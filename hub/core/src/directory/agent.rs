@@ -92,6 +92,8 @@ pub enum Permission {
     Presence,
     /// Register another agent of one's own role, where the tenant's registration is Open.
     RegisterOthers,
+    /// Unregister agents, whoever registered them.
+    AllRegistrations,
     /// Send messages.
     Send,
     /// See and cancel the messages that one scheduled.
@@ -124,10 +126,11 @@ pub enum Permission {
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Discover,
         Self::Presence,
         Self::RegisterOthers,
+        Self::AllRegistrations,
         Self::Send,
         Self::OwnScheduledMessages,
         Self::AllScheduledMessages,
@@ -151,6 +154,7 @@ impl Permission {
             Self::Discover => "the tenant's agents",
             Self::Presence => "itself",
             Self::RegisterOthers => "agents of its role",
+            Self::AllRegistrations => "itself; every agent that was registered",
             Self::Send => "to agents that receive",
             Self::OwnScheduledMessages => "those that it scheduled",
             Self::AllScheduledMessages => "everybody's",
@@ -171,7 +175,15 @@ impl Permission {
     /// Whether it is about what belongs to others, too.
     #[must_use]
     pub const fn is_of_all(self) -> bool {
-        matches!(self, Self::AllScheduledMessages | Self::AllDeadLetters | Self::AllContexts | Self::AllUsage | Self::ReadAudit)
+        matches!(
+            self,
+            Self::AllRegistrations
+                | Self::AllScheduledMessages
+                | Self::AllDeadLetters
+                | Self::AllContexts
+                | Self::AllUsage
+                | Self::ReadAudit
+        )
     }
 }
 

@@ -91,6 +91,13 @@ impl Snapshot {
         self.agent(*self.registered.get(&id)?)
     }
 
+    /// On whose account an agent sends: its own, or that of who registered it. Otherwise an agent would have its limits once more with each that it
+    /// registers.
+    #[must_use]
+    pub fn account(&self, id: AgentId) -> Option<&Arc<Agent>> {
+        self.registered_by(id).or_else(|| self.agent(id))
+    }
+
     /// By UID.
     #[must_use]
     pub fn agent(&self, id: AgentId) -> Option<&Arc<Agent>> {

@@ -36,6 +36,8 @@ pub struct NewKey {
     pub prefix: String,
     /// See [`api_key_hmac`].
     pub hmac: [u8; 32],
+    /// The prefix of the key that it ends with.
+    pub by_key: String,
 }
 
 /// A key that was just made.
@@ -47,7 +49,7 @@ pub(crate) struct FreshKey {
 }
 
 /// Makes a key, as the operator makes them: 12 characters that are no secret, and 256 bits that are.
-pub(crate) fn new_api_key(pepper: &[u8]) -> Result<FreshKey, Fault> {
+pub(crate) fn new_api_key(pepper: &[u8], by_key: &str) -> Result<FreshKey, Fault> {
     let mut bytes = [0_u8; 38];
     getrandom::fill(&mut bytes)
         .map_err(|_| Fault::new(Code::Internal, "NO_RANDOMNESS", "the hub's machine gives no randomness"))?;
@@ -55,7 +57,7 @@ pub(crate) fn new_api_key(pepper: &[u8]) -> Result<FreshKey, Fault> {
     let prefix = hex::encode(prefix);
     let text = format!("acb_{prefix}_{}", BASE64_URL_SAFE_NO_PAD.encode(secret));
     let hmac = api_key_hmac(pepper, &text);
-    Ok(FreshKey { text, stored: NewKey { prefix, hmac } })
+    Ok(FreshKey { text, stored: NewKey { prefix, hmac, by_key: by_key.to_owned() } })
 }
 
 /// What is no secret of an API key `acb_<prefix>_<secret>`. `None` where it is none.
@@ -74,7 +76,7 @@ mod tests {
 
     #[test]
     fn keys_that_are_made_are_keys_and_each_is_another() {
-        let (one, two) = (new_api_key(b"pepper").unwrap(), new_api_key(b"pepper").unwrap());
+        let (one, two) = (new_api_key(b"pepper", "k1").unwrap(), new_api_key(b"pepper", "k1").unwrap());
         assert_eq!(key_prefix(&one.text), Some(one.stored.prefix.as_str()));
         assert_eq!((one.stored.prefix.len(), one.text.len()), (12, 4 + 12 + 1 + 43));
         assert_eq!(one.stored.hmac, api_key_hmac(b"pepper", &one.text));

@@ -28,9 +28,10 @@ pub trait CredentialStore: Send + Sync + 'static {
 /// Where agents are kept that others registered.
 #[async_trait]
 pub trait RegistrationStore: Send + Sync + 'static {
-    /// Adds one, or replaces what `by` registered under this name, with its key. AGENT_EXISTS where the name is another's, and TOO_MANY_AGENTS
-    /// where the tenant has `most` agents, or [`MAX_REGISTERED`](super::registration::MAX_REGISTERED) of them are registered by others.
+    /// Adds one, or replaces what `by` registered under this name, with its key. REGISTRATION_DECLARED where the tenant has no others than those
+    /// with a resource, and TOO_MANY_AGENTS where it has `most` agents, or
+    /// [`MAX_REGISTERED`](super::registration::MAX_REGISTERED) of them are registered by others.
     async fn register(&self, by: AgentId, registration: &Registration, key: &NewKey, most: Option<u64>) -> Result<(), Fault>;
-    /// Removes what `by` registered under this name, its key and its presence; whether there was one.
-    async fn unregister(&self, by: AgentId, name: &str) -> Result<bool, Fault>;
+    /// Removes what `by`, or whoever, registered under this name, its key and its presence; whether there was one.
+    async fn unregister(&self, by: Option<AgentId>, name: &str) -> Result<bool, Fault>;
 }

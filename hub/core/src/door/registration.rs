@@ -14,6 +14,7 @@ use crate::{
         refresher::Refresher,
     },
     fault::{Code, Fault},
+    kit::labels,
     log::bus::{Bus, Record, TopicName},
 };
 
@@ -72,11 +73,7 @@ impl Registrar {
         caller.require(Permission::RegisterOthers)?;
         let snapshot = self.directory.directory().snapshot();
         if !snapshot.open_registration {
-            return Err(Fault::new(
-                Code::FailedPrecondition,
-                "REGISTRATION_DECLARED",
-                "this tenant only has agents with an Agent resource: apply one, or set the Tenant's spec.registration to Open",
-            ));
+            return Err(declared());
         }
         if snapshot.registered_by(caller.agent.id).is_some() {
             return Err(Fault::new(
@@ -85,9 +82,15 @@ impl Registrar {
                 "an agent that another one registered registers no further ones: ask an agent with an Agent resource",
             ));
         }
+        let Some(by_key) = &caller.key else {
+            let why = "the access token does not say which API key it came from: get a new one from AuthService.ExchangeToken";
+            return Err(Fault::new(Code::FailedPrecondition, "REGISTRAR_KEY_UNKNOWN", why));
+        };
         check_name(&registration.name)?;
-        check_size(&registration)?;
-        let key = new_api_key(self.tokens.keyring().pepper())?;
+        check_description(&registration)?;
+        // In a namespace of its registrar's: nobody takes a name that others have granted something to.
+        let registration = Registration { name: format!("{}.{}", caller.agent.name, registration.name), ..registration };
+        let key = new_api_key(self.tokens.keyring().pepper(), by_key)?;
         let most = snapshot.limits.max_agents;
         self.store.register(caller.agent.id, &registration, &key.stored, most).await?;
         self.hint().await;
@@ -98,10 +101,13 @@ impl Registrar {
         Ok(Registered { listed, api_key: key.text })
     }
 
-    /// Removes an agent that the caller registered: its key ends, and with it all that it has open.
+    /// Removes an agent that the caller registered, or an administrator any that was registered: its key ends, and with it all that it has open.
     pub async fn unregister(&self, caller: &Caller, name: &str) -> Result<(), Fault> {
         caller.require(Permission::RegisterOthers)?;
-        if check_name(name).is_err() || !self.store.unregister(caller.agent.id, name).await? {
+        let full = if name.contains('.') { name.to_owned() } else { format!("{}.{name}", caller.agent.name) };
+        let is_name = full.split('.').all(|part| check_name(part).is_ok());
+        let by = (!caller.agent.role.allows(Permission::AllRegistrations)).then_some(caller.agent.id);
+        if !is_name || !self.store.unregister(by, &full).await? {
             return Err(no_such_agent(name));
         }
         self.hint().await;
@@ -122,19 +128,31 @@ impl Registrar {
     }
 }
 
-fn check_size(registration: &Registration) -> Result<(), Fault> {
-    let texts = registration.capabilities.iter().chain(registration.metadata.keys()).chain(registration.metadata.values());
-    let texts: Vec<&String> = texts.chain([&registration.kind, &registration.location]).collect();
-    if texts.iter().any(|text| text.contains('\0')) {
-        return Err(Fault::invalid("REGISTRATION_INVALID", "type, capabilities, metadata and location take no NUL"));
+/// What a caller hears where no agent may register others.
+#[must_use]
+pub fn declared() -> Fault {
+    Fault::new(
+        Code::FailedPrecondition,
+        "REGISTRATION_DECLARED",
+        "this tenant only has agents with an Agent resource: apply one, or set the Tenant's spec.registration to Open",
+    )
+}
+
+/// As many as an Agent resource may have, and no larger: every replica holds them, and every list of agents has them.
+const MAX_CAPABILITIES: usize = 50;
+const MAX_TEXT_BYTES: usize = 253;
+
+fn check_description(registration: &Registration) -> Result<(), Fault> {
+    let Registration { name: _, kind, capabilities, metadata, location } = registration;
+    let fits = |text: &String| text.len() <= MAX_TEXT_BYTES && !text.contains('\0');
+    let named = capabilities.iter().all(|capability| !capability.is_empty() && fits(capability));
+    if capabilities.len() > MAX_CAPABILITIES || !named || !fits(kind) || !fits(location) {
+        let rule = format!(
+            "an agent has at most {MAX_CAPABILITIES} named capabilities; each of them, type and location take at most {MAX_TEXT_BYTES} bytes without NUL"
+        );
+        return Err(Fault::invalid("REGISTRATION_INVALID", rule));
     }
-    if texts.iter().map(|text| text.len()).sum::<usize>() > 16 * 1024 {
-        return Err(Fault::invalid(
-            "REGISTRATION_TOO_LARGE",
-            "type, capabilities, metadata and location take at most 16 KiB together",
-        ));
-    }
-    Ok(())
+    labels::check_metadata(metadata)
 }
 
 #[cfg(test)]
@@ -142,10 +160,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registration_must_fit_the_store() {
-        let check = |kind: &str| check_size(&Registration { kind: kind.to_owned(), ..Registration::default() });
-        assert_eq!(check("worker"), Ok(()));
-        assert_eq!(check("a\0b").map_err(|fault| fault.reason), Err("REGISTRATION_INVALID"));
-        assert_eq!(check(&"x".repeat(17_000)).map_err(|fault| fault.reason), Err("REGISTRATION_TOO_LARGE"));
+    fn a_description_is_no_larger_than_that_of_an_agent_resource() {
+        let kind = |kind: &str| Registration { kind: kind.to_owned(), ..Registration::default() };
+        let capabilities = |capability: &str, count| Registration {
+            capabilities: vec![capability.to_owned(); count],
+            ..Registration::default()
+        };
+        let metadata = Registration { metadata: [("a".to_owned(), "b\0".to_owned())].into(), ..Registration::default() };
+        assert_eq!(check_description(&kind("worker")), Ok(()));
+        assert_eq!(check_description(&capabilities("fly", MAX_CAPABILITIES)), Ok(()));
+        for bad in [kind("a\0b"), kind(&"x".repeat(254)), capabilities("", 1), capabilities("fly", MAX_CAPABILITIES + 1)] {
+            assert_eq!(check_description(&bad).map_err(|fault| fault.reason), Err("REGISTRATION_INVALID"));
+        }
+        assert_eq!(check_description(&metadata).map_err(|fault| fault.reason), Err("METADATA_INVALID"));
     }
 }

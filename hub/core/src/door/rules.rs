@@ -140,8 +140,9 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllContexts, AllDeadLetters, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage,
-    Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
+    AllContexts, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters,
+    OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream,
+    Receive, RegisterOthers, Send,
 };
 
 /// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
@@ -163,7 +164,7 @@ operations! {
     ReflectAlpha: public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
 
     Register: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Register").change();
-    Unregister: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Unregister").change();
+    Unregister: needs(&[Presence, RegisterOthers, AllRegistrations], "/acb.v1.AgentRegistry/Unregister").change();
     Heartbeat: needs(&[Presence], "/acb.v1.AgentRegistry/Heartbeat");
     Discover: needs(&[Discover], "/acb.v1.AgentRegistry/Discover");
     GetAgent: needs(&[Discover], "/acb.v1.AgentRegistry/GetAgent");

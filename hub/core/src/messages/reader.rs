@@ -251,7 +251,9 @@ impl Reader {
         };
         // What an administrator replays is no message that its first sender sends now.
         let counts = verdict == Verdict::First && message.replayed_from.is_none();
-        self.parts.usage.logged(id, message.from_id, message.payload.len() as u64, log_time, counts);
+        // By what is known now of who registered whom: a replica that hears of it late counts a few messages to the agent itself.
+        let account = self.parts.directory.snapshot().account(message.from_id).map_or(message.from_id, |agent| agent.id);
+        self.parts.usage.logged(id, account, message.payload.len() as u64, log_time, counts);
         // Not what merely passes on where the reply to another's request goes.
         if method == REQUEST
             && !message.idempotency_key.is_empty()

@@ -18,7 +18,6 @@ use super::{
 use crate::{
     directory::{
         agent::{Agent, AgentId},
-        limits::Limits,
         snapshot::Snapshot,
     },
     fault::{Code, Fault},
@@ -37,27 +36,23 @@ const UNKNOWN: &str = "LOG_UNKNOWN";
 /// What was known of a partition's clock is wrong, where it is off by more.
 const OFF: Duration = Duration::SECOND;
 
-/// A sender as it is known now: a session lasts, and its limits may have changed since.
-fn as_known<'a>(snapshot: &'a Snapshot, from: &'a Agent) -> &'a Agent {
-    snapshot.agent(from.id).map_or(from, |agent| agent)
-}
-
-/// The limits of an agent and of the tenant as they are now.
-fn limits(parts: &Parts, from: &Agent) -> (Limits, Limits) {
-    let snapshot = parts.directory.snapshot();
-    (as_known(&snapshot, from).limits, snapshot.limits)
+/// Whose limits a sender is under, as they are known now: a session lasts, and they may have changed since.
+fn account<'a>(snapshot: &'a Snapshot, from: &'a Agent) -> &'a Agent {
+    snapshot.account(from.id).map_or(from, |agent| agent)
 }
 
 /// Whether this replica may put one more message of the agent on its way into the log.
 pub(super) fn may_begin(parts: &Parts, from: &Agent) -> bool {
-    let (own, of_tenant) = limits(parts, from);
-    parts.usage.may_begin(from.id, own, of_tenant)
+    let snapshot = parts.directory.snapshot();
+    let account = account(&snapshot, from);
+    parts.usage.may_begin(account.id, account.limits, snapshot.limits)
 }
 
 /// Waits until it may.
 pub(super) async fn begin(parts: &Parts, from: &Agent) {
-    let (own, of_tenant) = limits(parts, from);
-    parts.usage.begin(from.id, own, of_tenant).await;
+    let snapshot = parts.directory.snapshot();
+    let account = account(&snapshot, from);
+    parts.usage.begin(account.id, account.limits, snapshot.limits).await;
 }
 
 /// Sends one message and waits until it was seen in order.
@@ -108,7 +103,7 @@ pub(super) fn seal(
 pub(super) fn reserve(parts: &Parts, from: &Agent, id: Uuid, bytes: usize, now: OffsetDateTime) -> Result<(), Fault> {
     let snapshot = parts.directory.snapshot();
     let limits = (parts.config.tenant.as_str(), snapshot.limits);
-    parts.usage.reserve(id, as_known(&snapshot, from), limits, bytes as u64, now)
+    parts.usage.reserve(id, account(&snapshot, from), limits, bytes as u64, now)
 }
 
 /// The agents that a message is for by name, where each of its addresses can be sent to.

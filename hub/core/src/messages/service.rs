@@ -190,7 +190,7 @@ impl Messages {
             return Err(lacks(caller, &[Permission::AllUsage]));
         }
         let missing = || Fault::not_found("AGENT_NOT_FOUND", format!("there is no agent {}", quoted(name)));
-        let agent = snapshot.agent_named(name).ok_or_else(missing)?;
+        let agent = snapshot.agent_named(name).and_then(|agent| snapshot.account(agent.id)).ok_or_else(missing)?;
         let now = parts.log.clock.there(partition_of(agent.id.0, parts.log.partitions), OffsetDateTime::now_utc());
         let (of_agent, of_tenant) = parts.usage.sent(agent.id, now);
         let own = usage::of_limits(Whose::Agent(&agent.name), agent.limits, of_agent, now);

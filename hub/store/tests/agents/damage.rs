@@ -89,9 +89,9 @@ async fn times_without_end_are_times() {
             snapshot.key_lives(caller.agent.id, alice.api_key.split('_').nth(1).unwrap(), time::OffsetDateTime::now_utc()),
             later
         );
-        assert!(store.load().await.unwrap().agent_named("helper").is_some());
+        assert!(store.load().await.unwrap().agent_named("alice.helper").is_some());
         world.registry.get("alice").await.unwrap();
-        world.registry.get("helper").await.unwrap();
+        world.registry.get("alice.helper").await.unwrap();
         assert_eq!(world.registry.list(&Criteria::default(), &Page::default()).await.unwrap().0.len(), 2, "{time}");
         let outcome = world.authority.exchange(&alice.api_key).await;
         assert_eq!(outcome.is_ok(), later, "{time}: {outcome:?}");

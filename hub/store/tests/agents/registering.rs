@@ -41,12 +41,13 @@ async fn an_agent_registers_others_and_only_its_own() {
         let (listed, _) = world.registry.list(&Criteria::default(), &Page::default()).await.unwrap();
         listed.into_iter().map(|listed| listed.agent.name.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(names().await, ["alice", "bob", "helper", "olaf"]);
+    assert_eq!(names().await, ["alice", "alice.helper", "bob", "olaf"]);
 
-    assert_eq!(reason(world.registrar.register(&bob, helper("mine")).await), "AGENT_EXISTS");
-    let alices = Registration { name: "alice".to_owned(), ..Registration::default() };
-    assert_eq!(reason(world.registrar.register(&bob, alices).await), "AGENT_EXISTS");
-    assert_eq!(reason(world.registrar.unregister(&bob, "helper").await), "AGENT_NOT_FOUND");
+    // Names of one are no names of another.
+    let bobs = world.registrar.register(&bob, helper("mine")).await.unwrap().listed.agent;
+    assert_eq!(bobs.name, "bob.helper");
+    assert_eq!(reason(world.registrar.unregister(&bob, "alice.helper").await), "AGENT_NOT_FOUND");
+    world.registrar.unregister(&bob, "helper").await.unwrap();
     assert_eq!(reason(world.registrar.register(&observer, helper("no")).await), "ROLE_LACKS_PERMISSION");
     world.registry.announce(&Caller { agent: again, ..alice.clone() }, &Registration::default()).await.unwrap();
     world.registrar.unregister(&alice, "helper").await.unwrap();
@@ -67,12 +68,17 @@ async fn registrations_at_one_time_do_not_pass_the_limit() {
     let mut registrations = JoinSet::new();
     for number in 0..8 {
         let store = store.clone();
-        let registration = Registration { name: format!("helper-{number}"), ..Registration::default() };
-        let key = NewKey { prefix: format!("key{number}"), hmac: [7; 32] };
+        let registration = Registration { name: format!("alice.helper-{number}"), ..Registration::default() };
+        let key = NewKey { prefix: format!("key{number}"), hmac: [7; 32], by_key: "k1".to_owned() };
         registrations.spawn(async move { reason(store.register(AgentId(alice.id), &registration, &key, Some(4)).await) });
     }
     let mut outcomes = registrations.join_all().await;
     outcomes.sort_unstable();
     assert_eq!(outcomes, [&["TOO_MANY_AGENTS"; 5][..], &["fine"; 3]].concat());
     assert_eq!(store.load().await.unwrap().agents().count(), 4);
+    // One that is there may be registered again.
+    let there = store.load().await.unwrap().agents().find(|agent| agent.name != "alice").unwrap().name.clone();
+    let again = Registration { name: there, ..Registration::default() };
+    let key = NewKey { prefix: "again".to_owned(), hmac: [8; 32], by_key: "k1".to_owned() };
+    assert_eq!(reason(store.register(AgentId(alice.id), &again, &key, Some(2)).await), "fine");
 }

@@ -257,3 +257,47 @@ async fn what_answers_hold_is_counted_for_each_caller() {
     answers.pop();
     one.contexts.get(&one.agent(alice), large.id).await.unwrap();
 }
+
+/// What the log has from before a withdrawal is not read after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_withdrawn_is_not_read_from_the_log() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let one = world.replica().await;
+    let withdrawn = one.share(alice, "secret", access(Scope::Shared, &[], &["bob"])).await;
+    let stays = one.share(alice, "plan", access(Scope::Shared, &[], &["bob"])).await;
+    one.contexts.set_access(&one.agent(alice), withdrawn.id, None, access(Scope::Private, &[], &[])).await.unwrap();
+    // A subscription takes what is younger than this for what it still is.
+    tokio::time::sleep(std::time::Duration::from_millis(1001)).await;
+    let mut events = one.contexts.subscribe(&one.agent(bob), "notes", "", &From::Start).await.unwrap();
+    assert_eq!(brief(&mut events).await, "subscribed");
+    let mut seen = vec![brief(&mut events).await, brief(&mut events).await];
+    seen.sort_unstable();
+    assert_eq!(seen, ["Created 1 plan", "Left 2"]);
+    // Its creator reads all of it.
+    let mut own = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Start).await.unwrap();
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        all.push(brief(&mut own).await);
+    }
+    all.sort_unstable();
+    assert_eq!(all, ["Created 1 plan", "Created 1 secret", "Updated 2 secret", "subscribed"]);
+    assert_eq!(stays.version, 1);
+}
+
+/// To give a context to more readers is to publish; to take it back is its creator's always.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_publishes_a_type_no_more_may_only_withdraw() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    let one = world.replica().await;
+    let shared = access(Scope::Shared, &[], &["bob", "carol"]);
+    let context = one.share(alice, "plan", shared).await;
+    world.change(alice, "alice", |row| row.publishes.clear()).await;
+    one.refresh().await;
+    let set = async |access| reason(one.contexts.set_access(&one.agent(alice), context.id, None, access).await);
+    assert_eq!(set(Access::public()).await, "CONTEXT_TYPE_NOT_PUBLISHED");
+    assert_eq!(set(access(Scope::Shared, &[], &["dave"])).await, "CONTEXT_TYPE_NOT_PUBLISHED");
+    assert_eq!(set(access(Scope::Shared, &[], &["carol"])).await, "fine");
+    assert_eq!(set(access(Scope::Private, &[], &[])).await, "fine");
+}

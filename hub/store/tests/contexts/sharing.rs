@@ -15,7 +15,7 @@ use acb_hub_core::{
         chunk::Chunk,
         context::{Context, ContextId, Payload, UploadId},
         parts::{ContextConfig, ContextStores},
-        ports::{ContextStore, Created, Expiry, ListFilter},
+        ports::{AccessStore, ContextStore, Created, Expiry, ListFilter},
         subscription::From,
         upload::StartUpload,
         visibility::Viewer,
@@ -156,6 +156,13 @@ async fn payloads_meet_the_schema_of_their_type() {
 
 /// A store that deletes all contexts but one, and counts how often it was to delete that.
 struct Stuck(Arc<dyn ContextStore>, Arc<OnceLock<ContextId>>, Arc<AtomicU32>);
+
+#[async_trait]
+impl AccessStore for Stuck {
+    async fn access(&self, ids: &[ContextId]) -> Result<Vec<(ContextId, Access)>, Fault> {
+        self.0.access(ids).await
+    }
+}
 
 #[async_trait]
 impl ContextStore for Stuck {
