@@ -162,8 +162,7 @@ impl Register {
                 syntax.document(&view)
             }
             Output::Table { .. } => output::line(format_args!(
-                "Registered {}. Its API key, which is not shown again:
-{}",
+                "Registered {}. Its API key, which is not shown again:\n{}",
                 made.agent.name, made.api_key
             )),
         }
