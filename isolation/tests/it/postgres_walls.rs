@@ -120,7 +120,7 @@ async fn furnish(world: &World) {
     for (table, columns, values) in [
         ("retired_topic", "topic, retention_seconds", "'acb.acme.documents', 60".to_owned()),
         ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),
-        ("registered_key", "prefix, agent_id, hmac", format!("'helper', {any}, decode(repeat('00', 32), 'hex')")),
+        ("registered_key", "prefix, agent_id, hmac, by_key", format!("'helper', {any}, decode(repeat('00', 32), 'hex'), 'own'")),
         ("registration_count", "count", "1".to_owned()),
         ("presence", "agent_id", alice.clone()),
         (
