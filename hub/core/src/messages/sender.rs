@@ -34,6 +34,8 @@ use crate::{
 const MAX_WAITING: usize = 100_000;
 /// The reason where an append may be in the log, or not.
 const UNKNOWN: &str = "LOG_UNKNOWN";
+/// The reason where an append is not in the log.
+const REFUSED: &str = "LOG_REFUSED";
 /// What was known of a partition's clock is wrong, where it is off by more.
 const OFF: Duration = Duration::SECOND;
 
@@ -320,6 +322,11 @@ pub(super) fn unanswered() -> Fault {
     append_fault(AppendError::Unknown("the log did not answer".to_owned()))
 }
 
+/// Whether the log took an append, whatever became of its messages there.
+pub(super) fn is_taken<T>(sent: &Result<T, Fault>) -> bool {
+    !matches!(sent, Err(fault) if fault.reason == UNKNOWN || fault.reason == REFUSED)
+}
+
 pub(super) fn too_many() -> Fault {
     let why = "too many messages are on their way into the log: send more slowly";
     Fault::new(Code::ResourceExhausted, "TOO_MANY_SENDS", why)
@@ -329,7 +336,7 @@ fn append_fault(error: AppendError) -> Fault {
     match error {
         AppendError::TooLarge { size, .. } => too_large(size),
         AppendError::Refused(why) => {
-            Fault::unavailable("LOG_REFUSED", format!("the log did not take the message ({why}): send it again"))
+            Fault::unavailable(REFUSED, format!("the log did not take the message ({why}): send it again"))
         }
         AppendError::Unknown(why) => Fault::unavailable(
             UNKNOWN,
