@@ -112,6 +112,7 @@ impl LetterStore for PgStore {
         select.push(COLUMNS).push(" FROM acb.dead_letter WHERE true");
         if let Some(own) = filter.own {
             select.push(" AND recipient = ").push_bind(MailboxAddress::Agent(own).to_text());
+            select.push(" AND reason <> ").push_bind(LetterReason::SenderRefused.as_str());
         }
         if let Some(reason) = filter.reason {
             select.push(" AND reason = ").push_bind(reason.as_str());

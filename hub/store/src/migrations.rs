@@ -31,6 +31,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 16, name: "registrations", sql: include_str!("../migrations/0016_registrations.sql") },
     Migration { version: 17, name: "timers", sql: include_str!("../migrations/0017_timers.sql") },
     Migration { version: 18, name: "audit", sql: include_str!("../migrations/0018_audit.sql") },
+    Migration { version: 19, name: "timer-attempts", sql: include_str!("../migrations/0019_timer_attempts.sql") },
 ];
 
 /// The version that this code was written for.

@@ -33,12 +33,15 @@ struct PgDue {
 fn decode(row: &PgRow) -> Result<Timer, sqlx::Error> {
     let time = |column: &str| row.try_get::<Timestamp, _>(column).map(OffsetDateTime::from);
     let content: &[u8] = row.try_get("content")?;
+    let attempted: Option<f64> = row.try_get("attempted")?;
     Ok(Timer {
         id: row.try_get("timer_id")?,
         kind: row.try_get("kind")?,
         subject: row.try_get("subject")?,
         due_at: time("due_at")?,
         made_at: time("made_at")?,
+        // A clock that was set back since shows less than nothing.
+        attempted: attempted.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
         content: Bytes::copy_from_slice(content),
     })
 }
@@ -108,7 +111,9 @@ impl TimerStore for PgStore {
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         // Whoever dies with these gives them back at once: the lock of a row ends with its connection.
         let rows = sqlx::query(
-            "SELECT timer_id, kind, subject, due_at, made_at, content, clock_timestamp() AS now FROM acb.timer
+            "SELECT timer_id, kind, subject, due_at, made_at, content, clock_timestamp() AS now,
+                    extract(epoch FROM clock_timestamp() - attempted_at)::float8 AS attempted
+             FROM acb.timer
              WHERE settled_at IS NULL AND kind = ANY ($1) AND try_at <= clock_timestamp()
              ORDER BY try_at LIMIT $2 FOR UPDATE SKIP LOCKED",
         )
@@ -165,6 +170,7 @@ impl TimerStore for PgStore {
         let rows = sqlx::query(
             "SELECT * FROM (
                  SELECT timer_id, kind, subject, due_at, made_at, content,
+                        extract(epoch FROM clock_timestamp() - attempted_at)::float8 AS attempted,
                         sum(octet_length(content)) OVER (ORDER BY due_at, timer_id) - octet_length(content) AS before
                  FROM acb.timer
                  WHERE settled_at IS NULL AND kind = $1 AND ($2::uuid IS NULL OR subject = $2)
@@ -187,10 +193,12 @@ impl TimerStore for PgStore {
     async fn cancel(&self, kind: &str, subject: Option<Uuid>, id: Uuid) -> Result<Cancelled, Fault> {
         let query = self.timer.start("timer.cancel");
         let failed = |error| query.fault(error);
-        // Where a replica has it, this waits until that one is done, and then finds it settled, or not.
+        // Where a replica has it, this waits until that one is done, and then finds it settled, or not. What was begun may be carried out although its
+        // row does not say so: to call that cancelled would be wrong.
         let cancelled = sqlx::query(
             "UPDATE acb.timer SET settled_at = clock_timestamp(), cancelled = true, content = ''
-             WHERE timer_id = $1 AND kind = $2 AND ($3::uuid IS NULL OR subject = $3) AND settled_at IS NULL",
+             WHERE timer_id = $1 AND kind = $2 AND ($3::uuid IS NULL OR subject = $3) AND settled_at IS NULL
+               AND attempted_at IS NULL",
         )
         .bind(id)
         .bind(kind)
@@ -228,7 +236,7 @@ impl Due for PgDue {
         self.now
     }
 
-    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)]) -> Result<(), Fault> {
+    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)], attempted: &[Uuid]) -> Result<(), Fault> {
         let Self { mut transaction, timer, .. } = *self;
         let query = timer.start("timer.settle");
         let failed = |error| query.fault(error);
@@ -247,6 +255,11 @@ impl Due for PgDue {
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
+        sqlx::query("UPDATE acb.timer SET attempted_at = clock_timestamp() WHERE timer_id = ANY ($1)")
+            .bind(attempted)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
         transaction.commit().await.map_err(failed)
     }
 }

@@ -52,6 +52,7 @@ pub enum Verdict {
 #[derive(Debug)]
 struct Known {
     last: u64,
+    at: OffsetDateTime,
     id: Uuid,
     digest: [u8; 16],
 }
@@ -83,10 +84,11 @@ impl DedupWindow {
         let verdict = match self.known.get_mut(&key) {
             Some(known) => {
                 known.last = self.sequence;
+                known.at = log_time;
                 if known.digest == short { Verdict::Repeated(known.id) } else { Verdict::Conflict(known.id) }
             }
             None => {
-                self.known.insert(key, Known { last: self.sequence, id, digest: short });
+                self.known.insert(key, Known { last: self.sequence, at: log_time, id, digest: short });
                 Verdict::First
             }
         };
@@ -105,6 +107,14 @@ impl DedupWindow {
     #[must_use]
     pub fn knows(&self, key: &DedupKey) -> bool {
         self.known.contains_key(key)
+    }
+
+    /// What a record would be that the log took now, where that is sure: what was seen lately is in the window of every replica. `None`: it is for the log
+    /// to say. That is so from half a window on, too, so that who repeats a message for hours is known all that time.
+    #[must_use]
+    pub fn recall(&self, key: &DedupKey, digest: &[u8; 32], now: OffsetDateTime) -> Option<Verdict> {
+        let known = self.known.get(key).filter(|known| now - known.at < self.window / 2)?;
+        Some(if known.digest[..] == digest[..16] { Verdict::Repeated(known.id) } else { Verdict::Conflict(known.id) })
     }
 
     /// How many keys are known.
@@ -176,6 +186,20 @@ mod tests {
         assert_eq!(window.see(key("a"), &[1; 32], id(2), at(600)), Verdict::Repeated(id(1)));
         assert_eq!(window.see(key("a"), &[2; 32], id(3), at(601)), Verdict::Conflict(id(1)));
         assert_eq!(window.see(key("a"), &[1; 32], id(4), at(1202)), Verdict::First);
+    }
+
+    #[test]
+    fn what_was_seen_lately_is_recalled() {
+        let mut window = DedupWindow::new(Duration::seconds(600), 10);
+        let id = Uuid::from_u128(1);
+        assert_eq!(window.recall(&key("a"), &[1; 32], at(0)), None);
+        window.see(key("a"), &[1; 32], id, at(0));
+        assert_eq!(window.recall(&key("a"), &[1; 32], at(299)), Some(Verdict::Repeated(id)));
+        assert_eq!(window.recall(&key("a"), &[2; 32], at(299)), Some(Verdict::Conflict(id)));
+        // From then on the log is asked, which makes it known for longer.
+        assert_eq!(window.recall(&key("a"), &[1; 32], at(300)), None);
+        assert_eq!(window.see(key("a"), &[1; 32], Uuid::from_u128(2), at(300)), Verdict::Repeated(id));
+        assert_eq!(window.recall(&key("a"), &[1; 32], at(599)), Some(Verdict::Repeated(id)));
     }
 
     #[test]

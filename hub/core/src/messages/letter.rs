@@ -155,6 +155,12 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
+    /// Whether this agent has it of its own mailbox. Not where its sender was refused: then only who has the letters of all may decide.
+    #[must_use]
+    pub fn is_own(&self, agent: AgentId) -> bool {
+        self.recipient == MailboxAddress::Agent(agent) && self.reason != LetterReason::SenderRefused
+    }
+
     /// Reads a record of the dead letters, and the message in it. `None` for what is no letter.
     #[must_use]
     pub(super) fn read(logged: &Logged, epoch: Epoch, snapshot: &Snapshot) -> Option<(Self, Message)> {

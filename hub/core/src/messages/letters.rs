@@ -1,7 +1,8 @@
 //! What may be done with dead letters: to list them, to look into one, to send one again, to drop it.
 //!
 //! Whoever receives has the letters of its own mailbox. Those of others, of groups and of all are an administrator's, and so is to send one to
-//! somebody else than it was for: its sender did not mean that.
+//! somebody else than it was for: its sender did not mean that. So are those whose sender was refused: what it may send no more is not to reach whom it
+//! was for by way of the dead letters.
 
 use std::time::Duration;
 
@@ -251,7 +252,7 @@ impl DeadLetters {
     /// A letter that the caller may see.
     async fn find(&self, caller: &Agent, id: LetterId) -> Result<DeadLetter, Fault> {
         let letter = self.parts.letters.store.letter(id).await?;
-        let own = |letter: &DeadLetter| sees(caller).is_none_or(|own| letter.recipient == MailboxAddress::Agent(own));
+        let own = |letter: &DeadLetter| sees(caller).is_none_or(|own| letter.is_own(own));
         letter.filter(own).ok_or_else(|| {
             Fault::not_found(
                 "DEAD_LETTER_NOT_FOUND",

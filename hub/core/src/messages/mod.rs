@@ -3,6 +3,7 @@
 mod acknowledgements;
 pub mod agent_names;
 mod arrivals;
+mod attempts;
 mod catch_up;
 pub mod config;
 pub mod cursor;

@@ -6,9 +6,11 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
+    attempts::{Attempts, Tried},
     dead_letters::{self, Reason},
     envelope::{Envelope, EnvelopeError},
     letter::LetterReason,
@@ -17,6 +19,7 @@ use super::{
     parts::{Parts, stopping},
     recipients::{Wants, resolve},
     sender::{self, Times},
+    usage::Reserved,
 };
 use crate::{
     directory::{
@@ -92,6 +95,7 @@ pub struct ScheduledMessages {
     parts: Parts,
     timers: Arc<dyn TimerStore>,
     wake: Wake,
+    attempts: Arc<Attempts>,
 }
 
 impl std::fmt::Debug for ScheduledMessages {
@@ -102,7 +106,7 @@ impl std::fmt::Debug for ScheduledMessages {
 
 impl ScheduledMessages {
     pub(super) fn new(parts: Parts, timers: Arc<dyn TimerStore>, wake: Wake) -> Self {
-        Self { parts, timers, wake }
+        Self { parts, timers, wake, attempts: Arc::default() }
     }
 
     /// Has a message sent `after` this time, 7 days at most.
@@ -194,7 +198,9 @@ impl ScheduledMessages {
             Cancelled::Now => Ok(false),
             Cancelled::Before => Ok(true),
             Cancelled::TooLate => {
-                let why = format!("message {id} was due, and is sent or among the dead letters: it can't be cancelled any more");
+                let why = format!(
+                    "message {id} was due, and is sent, may be sent, or is among the dead letters: it can't be cancelled any more"
+                );
                 Err(Fault::new(Code::FailedPrecondition, "SCHEDULED_MESSAGE_SENT", why))
             }
             Cancelled::Unknown => {
@@ -212,42 +218,84 @@ impl ScheduledMessages {
         Err(lacks(caller, &[Permission::AllScheduledMessages]))
     }
 
-    /// Sends what is due, as its sender would now.
-    async fn send(&self, envelope: Envelope) -> Result<Fired, Fault> {
+    /// Sends what is due, as its sender would now. That it was attempted is written down before: what became of an attempt may never be known.
+    async fn send(&self, envelope: Envelope, attempted: Option<Duration>) -> Result<Fired, Fault> {
         let parts = &self.parts;
         let snapshot = parts.directory.snapshot();
+        let sealed_at = now();
+        let envelope = timed(envelope, sealed_at);
+        // Before anything is said about who may send: what the log has is sent, whatever became of its sender and its recipients since.
+        let tried = self.attempts.tried(parts, &envelope, attempted).await?;
+        match tried {
+            Tried::Sent => {
+                return match reach(&snapshot, &envelope)? {
+                    Reach::Some { gone, .. } => self.bury(&envelope, &gone, LetterReason::RecipientGone).await,
+                    Reach::All | Reach::Nobody => Ok(Fired::Done),
+                };
+            }
+            Tried::Searching => return Ok(Fired::Later(RETRY)),
+            // It would have expired there, too.
+            Tried::Forgotten => return self.bury(&envelope, &envelope.message.to_ids, LetterReason::Expired).await,
+            Tried::Not | Tried::Lately => {}
+        }
         if snapshot.suspended {
             // Nobody of the tenant sends: what is due waits until it may.
             return Ok(Fired::Later(LONG_RETRY));
         }
-        let sealed_at = now();
-        let envelope = timed(envelope, sealed_at);
         let from = snapshot.acting(envelope.message.from_id).ok().filter(|from| from.role.allows(Permission::Send));
         let Some(from) = from else {
-            return self.bury(&envelope, &envelope.message.to_ids, LetterReason::SenderRefused).await;
+            return self.give_up(&envelope, LetterReason::SenderRefused, tried).await;
         };
-        let (mut envelope, gone) = match reach(&snapshot, from, &envelope)? {
-            Reach::Nobody => return self.bury(&envelope, &envelope.message.to_ids, LetterReason::RecipientGone).await,
+        let (mut envelope, gone) = match reach(&snapshot, &envelope)? {
+            Reach::Nobody => return self.give_up(&envelope, LetterReason::RecipientGone, tried).await,
             Reach::All => (envelope, None),
             Reach::Some { there, gone } => (*there, Some((envelope, gone))),
         };
+        let partition = partition_of(envelope.message.from_id.0, parts.log.partitions);
+        if let Some(pause) = self.attempts.pause(partition) {
+            return Ok(Fired::Later(pause.max(RETRY)));
+        }
         sender::begin(parts, from).await;
         let message = &mut envelope.message;
-        message.accepted_at = parts.log.clock.there(partition_of(message.from_id.0, parts.log.partitions), sealed_at);
+        message.accepted_at = parts.log.clock.there(partition, sealed_at);
         if let Err(fault) = sender::reserve(parts, from, message.id, message.payload.len(), message.accepted_at) {
             parts.metrics.limited(&fault);
             return match fault.exhausted.as_ref().and_then(|exhausted| exhausted.retry_after) {
                 Some(pause) => Ok(Fired::Later(pause.max(RETRY))),
                 // It never will be sent while the limit is as low.
-                None => self.bury(&envelope, &envelope.message.to_ids, LetterReason::SenderRefused).await,
+                None => self.give_up(&envelope, LetterReason::SenderRefused, tried).await,
             };
         }
+        if tried == Tried::Not {
+            drop(Reserved(parts.usage.clone(), vec![message.id]));
+            return Ok(Fired::Attempt);
+        }
+        // A partition that takes nothing holds up no other for long.
+        let patience = match self.attempts.begin(partition) {
+            Ok(patience) => patience,
+            Err(pause) => {
+                drop(Reserved(parts.usage.clone(), vec![message.id]));
+                return Ok(Fired::Later(pause.max(RETRY)));
+            }
+        };
         let mut metrics = SenderMetrics::new(&parts.metrics, &from.name);
-        sender::append(parts, vec![envelope], &mut metrics).await.pop().unwrap_or_else(|| Err(stopping()))?;
+        let sent = timeout(patience, sender::append(parts, vec![envelope], &mut metrics)).await;
+        let sent = sent.map_or_else(|_| Some(Err(sender::unanswered())), |mut sent| sent.pop());
+        let sent = sent.unwrap_or_else(|| Err(stopping()));
+        self.attempts.ended(partition, sender::is_taken(&sent));
+        sent?;
         match gone {
             // Not before it is sent: until it is, this is tried again and again.
             Some((envelope, gone)) => self.bury(&envelope, &gone, LetterReason::RecipientGone).await,
             None => Ok(Fired::Done),
+        }
+    }
+
+    /// Puts a message that is not to be sent any more into the dead letters, unless it may be on its way into the log.
+    async fn give_up(&self, envelope: &Envelope, reason: LetterReason, tried: Tried) -> Result<Fired, Fault> {
+        match tried {
+            Tried::Lately => Ok(Fired::Later(LONG_RETRY)),
+            _ => self.bury(envelope, &envelope.message.to_ids, reason).await,
         }
     }
 
@@ -271,7 +319,8 @@ impl Handler for ScheduledMessages {
     }
 
     fn ready(&self) -> bool {
-        self.parts.ready().is_ok()
+        // Nobody of a suspended tenant sends. To look at what is due again and again would load a store that others share.
+        self.parts.ready().is_ok() && !self.parts.directory.snapshot().suspended
     }
 
     async fn fire(&self, timer: &Timer) -> Fired {
@@ -286,7 +335,7 @@ impl Handler for ScheduledMessages {
                 return Fired::Done;
             }
         };
-        match self.send(envelope).await {
+        match self.send(envelope, timer.attempted).await {
             Ok(fired) => fired,
             Err(fault) => {
                 tracing::warn!(id = %timer.id, %fault, "a scheduled message can't be sent yet");
@@ -307,10 +356,10 @@ enum Reach {
     },
 }
 
-fn reach(snapshot: &Snapshot, from: &Agent, envelope: &Envelope) -> Result<Reach, Fault> {
+fn reach(snapshot: &Snapshot, envelope: &Envelope) -> Result<Reach, Fault> {
     let Envelope { message, digest, method } = envelope;
     if !matches!(message.to, Address::Agent(_) | Address::Agents(_)) {
-        let somebody = resolve(snapshot, Some(from.id), &message.to, Wants::Delivery).is_ok();
+        let somebody = resolve(snapshot, Some(message.from_id), &message.to, Wants::Delivery).is_ok();
         return Ok(if somebody { Reach::All } else { Reach::Nobody });
     }
     // An agent that was made anew under the same name is another one: the message was not for that.

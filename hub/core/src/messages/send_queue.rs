@@ -13,7 +13,7 @@ use super::{
     message::{OutgoingMessage, Receipt},
     parts::{DRAIN, Parts},
     position::MAX_MESSAGES,
-    sender,
+    sender::{self, Sealed},
     session::{NumberedMessage, Queued, SessionEvent},
 };
 use crate::{
@@ -62,10 +62,10 @@ pub(super) async fn serve(
         let now = truncated(OffsetDateTime::now_utc());
         let may_begin = || sender::may_begin(&parts, &agent);
         let run = queue.next_run(may_begin, |message| sender::seal(&parts, &agent, message, SEND, now));
-        let Run { envelopes, sequences, rooms, refused } = run;
+        let Run { envelopes, sequences, rooms, answered } = run;
         let receipts = sender::append(&parts, envelopes, &mut metrics).await;
         drop(rooms);
-        for (sequence, outcome) in queue.settle(sequences, receipts, refused) {
+        for (sequence, outcome) in queue.settle(sequences, receipts, answered) {
             if events.send(SessionEvent::Sent { sequence, outcome }.into()).await.is_err() {
                 return;
             }
@@ -96,14 +96,14 @@ struct Run {
     sequences: Vec<u64>,
     /// What they take of memory until they are in the log.
     rooms: Vec<Room>,
-    /// The message behind them can't be sent.
-    refused: Option<(u64, Fault)>,
+    /// The message behind them does not go into the log: it can't be sent, or repeats one that is there.
+    answered: Option<Outcome>,
 }
 
 impl SendQueue {
     /// The next messages that can go into one record: the first, and others as long as more of them may be on their way at one time.
-    fn next_run(&mut self, may_begin: impl Fn() -> bool, seal: impl Fn(OutgoingMessage) -> Result<Envelope, Fault>) -> Run {
-        let mut run = Run { envelopes: Vec::new(), sequences: Vec::new(), rooms: Vec::new(), refused: None };
+    fn next_run(&mut self, may_begin: impl Fn() -> bool, seal: impl Fn(OutgoingMessage) -> Result<Sealed, Fault>) -> Run {
+        let mut run = Run { envelopes: Vec::new(), sequences: Vec::new(), rooms: Vec::new(), answered: None };
         let mut bytes = 0;
         while let Some(next) = self.waiting.pop_front() {
             let cost = next.message.cost();
@@ -118,14 +118,18 @@ impl SendQueue {
                 _ => seal(message),
             };
             match sealed {
-                Ok(envelope) => {
+                Ok(Sealed::New(envelope)) => {
                     bytes += cost;
-                    run.envelopes.push(envelope);
+                    run.envelopes.push(*envelope);
                     run.sequences.push(sequence);
                     run.rooms.push(room);
                 }
+                Ok(Sealed::Known(receipt)) => {
+                    run.answered = Some((sequence, Ok(receipt)));
+                    break;
+                }
                 Err(fault) => {
-                    run.refused = Some((sequence, fault));
+                    run.answered = Some((sequence, Err(fault)));
                     break;
                 }
             }
@@ -134,21 +138,16 @@ impl SendQueue {
     }
 
     /// What became of each message of a run, in their order.
-    fn settle(
-        &mut self,
-        sequences: Vec<u64>,
-        receipts: Vec<Result<Receipt, Fault>>,
-        refused: Option<(u64, Fault)>,
-    ) -> Vec<Outcome> {
+    fn settle(&mut self, sequences: Vec<u64>, receipts: Vec<Result<Receipt, Fault>>, answered: Option<Outcome>) -> Vec<Outcome> {
         let mut receipts = receipts.into_iter();
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(sequences.len() + 1);
         let sent = sequences.into_iter().map(|sequence| (sequence, None));
-        for (sequence, fault) in sent.chain(refused.map(|(sequence, fault)| (sequence, Some(fault)))) {
+        for (sequence, answer) in sent.chain(answered.map(|(sequence, outcome)| (sequence, Some(outcome)))) {
             // What has an answer of its own was in the record, whatever became of the one before it.
-            let outcome = match (fault, self.failed) {
+            let outcome = match (answer, self.failed) {
                 (None, at) => receipts.next().unwrap_or_else(|| Err(at.map_or_else(sender::unanswered, blocked))),
                 (Some(_), Some(at)) if sequence > at => Err(blocked(at)),
-                (Some(fault), _) => Err(fault),
+                (Some(outcome), _) => outcome,
             };
             match &outcome {
                 Ok(_) => self.failed = None,
@@ -190,8 +189,8 @@ mod tests {
     }
 
     /// Refuses what is for the topic `3`.
-    fn seal(message: OutgoingMessage) -> Result<Envelope, Fault> {
-        if message.topic == "3" { Err(Fault::invalid("TOPIC_INVALID", "3")) } else { Ok(envelope()) }
+    fn seal(message: OutgoingMessage) -> Result<Sealed, Fault> {
+        if message.topic == "3" { Err(Fault::invalid("TOPIC_INVALID", "3")) } else { Ok(Sealed::New(Box::new(envelope()))) }
     }
 
     fn taken() -> Result<Receipt, Fault> {
@@ -206,7 +205,7 @@ mod tests {
     fn send(queue: &mut SendQueue, receipts: Vec<Result<Receipt, Fault>>) -> (Vec<u64>, Vec<(u64, Option<&'static str>)>) {
         let run = queue.next_run(|| true, seal);
         let sent = run.sequences.clone();
-        let outcomes = queue.settle(run.sequences, receipts, run.refused);
+        let outcomes = queue.settle(run.sequences, receipts, run.answered);
         (sent, outcomes.into_iter().map(|(sequence, outcome)| (sequence, outcome.err().map(|fault| fault.reason))).collect())
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     dedup::{DedupKey, Verdict},
     envelope::Envelope,
-    logged::{Command, REQUEST, Seen},
+    logged::{Command, REQUEST, SEND, Seen},
     message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, too_large},
     parts::{Parts, stopping},
     recipients::{Wants, resolve},
@@ -33,6 +33,8 @@ use crate::{
 const MAX_WAITING: usize = 100_000;
 /// The reason where an append may be in the log, or not.
 const UNKNOWN: &str = "LOG_UNKNOWN";
+/// The reason where an append is not in the log.
+const REFUSED: &str = "LOG_REFUSED";
 /// What was known of a partition's clock is wrong, where it is off by more.
 const OFF: Duration = Duration::SECOND;
 
@@ -58,11 +60,23 @@ pub(super) async fn begin(parts: &Parts, from: &Agent) {
 /// Sends one message and waits until it was seen in order.
 pub(super) async fn send(parts: &Parts, from: &Agent, message: OutgoingMessage, method: &str) -> Result<Receipt, Fault> {
     begin(parts, from).await;
-    let envelope = seal(parts, from, message, method, truncated(OffsetDateTime::now_utc()))?;
+    let envelope = match seal(parts, from, message, method, truncated(OffsetDateTime::now_utc()))? {
+        Sealed::New(envelope) => *envelope,
+        Sealed::Known(receipt) => return Ok(receipt),
+    };
     append(parts, vec![envelope], &mut SenderMetrics::new(&parts.metrics, &from.name))
         .await
         .pop()
         .unwrap_or_else(|| Err(stopping()))
+}
+
+/// What is to be done with a message.
+#[derive(Debug)]
+pub(super) enum Sealed {
+    /// It goes into the log.
+    New(Box<Envelope>),
+    /// It repeats one that is there. It does not go into the log again, where it would count for nothing and be limited by nothing.
+    Known(Receipt),
 }
 
 /// Checks a message and makes its envelope.
@@ -72,7 +86,7 @@ pub(super) fn seal(
     message: OutgoingMessage,
     method: &str,
     now: OffsetDateTime,
-) -> Result<Envelope, Fault> {
+) -> Result<Sealed, Fault> {
     message.validate(now)?;
     let snapshot = parts.directory.snapshot();
     let to_ids = recipients(parts, &snapshot, from, &message, method, now)?;
@@ -83,11 +97,17 @@ pub(super) fn seal(
     let id = Uuid::now_v7();
     let partition = partition_of(from.id.0, parts.log.partitions);
     let accepted_at = parts.log.clock.there(partition, now);
+    let key = (!message.idempotency_key.is_empty()).then(|| DedupKey::new(from.id, method, &message.idempotency_key));
+    // A request that is repeated has another address for its answer, which every replica reads in the log.
+    if let Some(key) = &key
+        && method == SEND
+        && let Some(verdict) = parts.windows.of(partition).and_then(|window| window.recall(key, &digest, accepted_at))
+    {
+        return receipt(id, Some(Seen::Judged(verdict))).map(Sealed::Known);
+    }
     if let Err(fault) = reserve(parts, from, id, message.payload.len(), accepted_at) {
         // What is there is not sent a second time: who asks what became of it is told.
-        let key = DedupKey::new(from.id, method, &message.idempotency_key);
-        let is_there =
-            !message.idempotency_key.is_empty() && parts.windows.of(partition).is_some_and(|window| window.knows(&key));
+        let is_there = key.is_some_and(|key| parts.windows.of(partition).is_some_and(|window| window.knows(&key)));
         if !is_there {
             parts.metrics.limited(&fault);
             return Err(fault);
@@ -96,7 +116,7 @@ pub(super) fn seal(
     let latest = now + MAX_LIFETIME;
     let expires_at = message.expires_at.map_or(latest, |at| truncated(at.min(latest)));
     let message = message_of(from, message, to_ids, id, Times { accepted_at, sent_at: now, expires_at });
-    Ok(Envelope { message, digest, method: method.to_owned() })
+    Ok(Sealed::New(Box::new(Envelope { message, digest, method: method.to_owned() })))
 }
 
 /// Reserves what the limits leave for a message with so many bytes. `now` is what the log's clock shows.
@@ -297,6 +317,11 @@ pub(super) fn unanswered() -> Fault {
     append_fault(AppendError::Unknown("the log did not answer".to_owned()))
 }
 
+/// Whether the log took an append, whatever became of its messages there.
+pub(super) fn is_taken<T>(sent: &Result<T, Fault>) -> bool {
+    !matches!(sent, Err(fault) if fault.reason == UNKNOWN || fault.reason == REFUSED)
+}
+
 pub(super) fn too_many() -> Fault {
     let why = "too many messages are on their way into the log: send more slowly";
     Fault::new(Code::ResourceExhausted, "TOO_MANY_SENDS", why)
@@ -306,7 +331,7 @@ fn append_fault(error: AppendError) -> Fault {
     match error {
         AppendError::TooLarge { size, .. } => too_large(size),
         AppendError::Refused(why) => {
-            Fault::unavailable("LOG_REFUSED", format!("the log did not take the message ({why}): send it again"))
+            Fault::unavailable(REFUSED, format!("the log did not take the message ({why}): send it again"))
         }
         AppendError::Unknown(why) => Fault::unavailable(
             UNKNOWN,

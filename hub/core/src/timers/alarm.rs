@@ -94,17 +94,18 @@ impl Alarm {
         while let Some(due) = self.store.claim(&kinds).await? {
             let now = due.now();
             let fired = join_all(due.timers().iter().map(|timer| self.fire(timer))).await;
-            let (mut done, mut later) = (Vec::new(), Vec::new());
+            let (mut done, mut later, mut attempted) = (Vec::new(), Vec::new(), Vec::new());
             for (timer, fired) in due.timers().iter().zip(fired) {
                 match fired {
                     Fired::Done => {
                         self.metrics.timer_fired((now - timer.due_at).try_into().unwrap_or_default());
                         done.push(timer.id);
                     }
+                    Fired::Attempt => attempted.push(timer.id),
                     Fired::Later(pause) => later.push((timer.id, pause)),
                 }
             }
-            due.settle(&done, &later).await?;
+            due.settle(&done, &later, &attempted).await?;
         }
         let waiting = self.store.waiting(&kinds).await?;
         self.metrics.timers_waiting(waiting.count);

@@ -11,6 +11,8 @@ use super::ports::Timer;
 pub enum Fired {
     /// It is done with.
     Done,
+    /// It is about to be carried out. That is to be written down first: it is fired again at once, and knows that it was.
+    Attempt,
     /// It could not be done now: it is tried again after this.
     Later(Duration),
 }

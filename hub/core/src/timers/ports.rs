@@ -28,6 +28,8 @@ pub struct Timer {
     pub due_at: OffsetDateTime,
     /// When it was made.
     pub made_at: OffsetDateTime,
+    /// How long ago it was written down that it is about to be carried out, by the clock of the store. `None`: it never was.
+    pub attempted: Option<Duration>,
     /// What its noun needs to carry it out.
     pub content: Bytes,
 }
@@ -91,7 +93,7 @@ pub enum Cancelled {
     Now,
     /// It was cancelled a moment ago.
     Before,
-    /// It was carried out a moment ago.
+    /// It was carried out a moment ago, or may have been: that was begun.
     TooLate,
     /// There is none of this name.
     Unknown,
@@ -113,8 +115,9 @@ pub trait Due: Send {
     fn timers(&self) -> &[Timer];
     /// What the clock of the store showed when they were taken.
     fn now(&self) -> OffsetDateTime;
-    /// Says which of them are done with, and which are to be tried again, and when.
-    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)]) -> Result<(), Fault>;
+    /// Says which of them are done with, which are to be tried again, and when, and which are about to be carried out: these are due as before, and
+    /// can't be cancelled any more.
+    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)], attempted: &[Uuid]) -> Result<(), Fault>;
 }
 
 /// Keeps timers.
@@ -139,6 +142,6 @@ pub trait TimerStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Timer>, Fault>;
 
-    /// Cancels one, of this subject or of any. Waits for a replica that carries it out.
+    /// Cancels one, of this subject or of any, that was never attempted. Waits for a replica that has it.
     async fn cancel(&self, kind: &str, subject: Option<Uuid>, id: Uuid) -> Result<Cancelled, Fault>;
 }

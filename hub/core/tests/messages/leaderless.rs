@@ -1,6 +1,9 @@
 //! A log of which one partition can't be used for a while, as on Kafka where the broker that leads it is away.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use acb_hub_core::log::{
     bus::{AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
@@ -12,12 +15,15 @@ use time::OffsetDateTime;
 
 use crate::{
     model::{ModelBus, ModelStore},
+    scheduled::Replica,
     world::{Ports, World, deliveries, delivery, keyed, silent, text, to},
 };
 
 struct Leaderless {
     log: ModelBus,
     away: Mutex<Option<Partition>>,
+    /// It says nothing, instead of refusing.
+    mute: bool,
 }
 
 impl Leaderless {
@@ -42,6 +48,9 @@ impl Bus for Leaderless {
     }
 
     async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
+        if self.is_away(topic, partition) && self.mute {
+            return Ok(Box::pin(std::future::pending()));
+        }
         if self.is_away(topic, partition) {
             return Err(AppendError::Refused("no leader".to_owned()));
         }
@@ -79,9 +88,9 @@ impl Bus for Leaderless {
 }
 
 /// The agents are others in each world, and with them their partitions.
-fn world() -> (Arc<Leaderless>, World) {
+fn world(mute: bool) -> (Arc<Leaderless>, World) {
     loop {
-        let bus = Arc::new(Leaderless { log: ModelBus::new("acme", 4), away: Mutex::default() });
+        let bus = Arc::new(Leaderless { log: ModelBus::new("acme", 4), away: Mutex::default(), mute });
         let (log, store) = (bus.clone(), Arc::new(ModelStore::default()));
         let world = World::new("acme", move || Ports::of(bus.clone(), &store));
         let partition = |name: &str| partition_of(world.agent(name).id.0, 4);
@@ -93,7 +102,7 @@ fn world() -> (Arc<Leaderless>, World) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_starts_and_serves_the_others() {
-    let (log, world) = world();
+    let (log, world) = world(false);
     let (a, c) = (world.agent("a"), world.agent("c"));
     let before = world.replica("before").await;
     before.send(&a, keyed("d", "once", "key")).await.unwrap();
@@ -122,7 +131,7 @@ async fn a_replica_starts_and_serves_the_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_without_any_leader_is_no_start() {
-    let log = Leaderless { log: ModelBus::new("acme", 1), away: Mutex::new(Some(0)) };
+    let log = Leaderless { log: ModelBus::new("acme", 1), away: Mutex::new(Some(0)), mute: false };
     let (bus, store) = (Arc::new(log), Arc::new(ModelStore::default()));
     let world = World::new("acme", move || Ports::of(bus.clone(), &store));
     let (bus, stores) = (world.connect)().parts();
@@ -137,4 +146,35 @@ async fn a_log_without_any_leader_is_no_start() {
         &world.supervisor,
     );
     assert_eq!(start.await.unwrap_err().reason, "LOG_UNAVAILABLE");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_scheduled_is_sent() {
+    let (log, world) = world(true);
+    let (a, c) = (world.agent("a"), world.agent("c"));
+    let replica = Replica::idle(&world, "only").await;
+    let mut inbox = world.receive(&replica.messages, "b").await;
+    // Until it has caught up with all partitions the session reads those, too.
+    for sender in [&a, &c] {
+        replica.messages.send(sender, to("b", "live")).await.unwrap();
+        assert_eq!(text(&delivery(&mut inbox).await), "live");
+    }
+    let after = Duration::from_millis(1);
+    for number in 0..50 {
+        replica.scheduled.schedule(&a, to("b", &number.to_string()), after).await.unwrap();
+    }
+    *log.away.lock().unwrap() = Some(partition_of(a.id.0, 4));
+    replica.begin(Duration::from_millis(200));
+    let began = Instant::now();
+    for number in 0..3 {
+        replica.scheduled.schedule(&c, to("b", &format!("c{number}")), after).await.unwrap();
+        assert_eq!(text(&delivery(&mut inbox).await), format!("c{number}"));
+    }
+    // One append after another would have had 10 s each for those before.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    *log.away.lock().unwrap() = None;
+    let mut got: Vec<u32> = deliveries(&mut inbox, 50).await.iter().map(|delivery| text(delivery).parse().unwrap()).collect();
+    got.sort_unstable();
+    assert_eq!(got, (0..50).collect::<Vec<_>>());
+    assert!(silent(&mut inbox).await);
 }

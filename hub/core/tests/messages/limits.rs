@@ -2,6 +2,7 @@
 
 use acb_hub_core::{
     fault::{Code, Fault},
+    log::bus::TopicName,
     messages::{
         message::Receipt,
         service::Messages,
@@ -13,7 +14,7 @@ use time::OffsetDateTime;
 use super::{
     scenarios::event_of,
     world,
-    world::{World, to},
+    world::{World, keyed, to},
 };
 
 const LIMIT: u64 = 1000;
@@ -66,6 +67,36 @@ async fn together(shares: &[u64]) -> u64 {
             return accepted;
         }
     }
+}
+
+/// They count for nothing, so that nothing else would bound them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repetitions_are_told_and_not_logged_again() {
+    let world = world();
+    world.limit("a", Some(1));
+    let (replica, a) = (world.replica("only").await, world.agent("a"));
+    let records = async || {
+        let bounds = world.bus.bounds(&TopicName::system(&world.tenant, "messages")).await.unwrap();
+        bounds.iter().map(|bounds| bounds.next).sum::<u64>()
+    };
+    let first = replica.send(&a, keyed("b", "x", "k")).await.unwrap();
+    assert_eq!(records().await, 1);
+    for _ in 0..20 {
+        assert_eq!(replica.send(&a, keyed("b", "x", "k")).await, Ok(Receipt { id: first.id, deduplicated: true }));
+        assert_eq!(replica.send(&a, keyed("b", "y", "k")).await.unwrap_err().reason, "IDEMPOTENCY_KEY_REUSED");
+    }
+    // So it is on a session, in its order.
+    let mut session = replica.open_session(a.clone(), SessionOptions::default()).await.unwrap();
+    for (number, text) in ["x", "y", "x"].into_iter().enumerate() {
+        session.input.send(number as u64, keyed("b", text, "k")).await.unwrap();
+    }
+    let mut outcomes = Vec::new();
+    for _ in 0..3 {
+        let SessionEvent::Sent { sequence, outcome } = event_of(&mut session.events).await else { panic!("a receipt") };
+        outcomes.push((sequence, outcome.map(|receipt| receipt.deduplicated).map_err(|fault| fault.reason)));
+    }
+    assert_eq!(outcomes, [(0, Ok(true)), (1, Err("IDEMPOTENCY_KEY_REUSED")), (2, Ok(true))]);
+    assert_eq!(records().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

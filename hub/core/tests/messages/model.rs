@@ -532,7 +532,7 @@ impl LetterStore for ModelStore {
             _ => false,
         };
         let matches = |letter: &&DeadLetter| {
-            filter.own.is_none_or(|own| letter.recipient == MailboxAddress::Agent(own))
+            filter.own.is_none_or(|own| letter.is_own(own))
                 && filter.reason.is_none_or(|reason| letter.reason == reason)
                 && filter.recipient.as_ref().is_none_or(|recipient| is_for(letter, recipient))
                 && filter.sender.as_ref().is_none_or(|sender| letter.sender_name == *sender)

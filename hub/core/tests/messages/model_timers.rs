@@ -28,6 +28,7 @@ struct Row {
     key: String,
     digest: [u8; 32],
     try_at: OffsetDateTime,
+    attempted_at: Option<OffsetDateTime>,
     settled: Option<(OffsetDateTime, Outcome)>,
     claimed: bool,
 }
@@ -72,10 +73,18 @@ impl TimerStore for ModelStore {
             subject: timer.subject,
             due_at,
             made_at,
+            attempted: None,
             content: timer.content.clone(),
         };
-        let row =
-            Row { timer: made, key: timer.key.clone(), digest: timer.digest, try_at: due_at, settled: None, claimed: false };
+        let row = Row {
+            timer: made,
+            key: timer.key.clone(),
+            digest: timer.digest,
+            try_at: due_at,
+            attempted_at: None,
+            settled: None,
+            claimed: false,
+        };
         rows.insert(timer.id, row);
         Ok(Added::Made { due_at })
     }
@@ -85,7 +94,8 @@ impl TimerStore for ModelStore {
         for row in self.timers.rows().values_mut() {
             if row.settled.is_none() && !row.claimed && row.try_at <= now && kinds.contains(&row.timer.kind.as_str()) {
                 row.claimed = true;
-                due.push(row.timer.clone());
+                let attempted = row.attempted_at.map(|at| (now - at).try_into().unwrap_or_default());
+                due.push(Timer { attempted, ..row.timer.clone() });
             }
         }
         due.sort_by_key(|timer| timer.due_at);
@@ -131,6 +141,7 @@ impl TimerStore for ModelStore {
                 match row.settled {
                     Some((_, Outcome::Cancelled)) => return Ok(Cancelled::Before),
                     Some((_, Outcome::Done)) => return Ok(Cancelled::TooLate),
+                    None if row.attempted_at.is_some() => return Ok(Cancelled::TooLate),
                     None if !row.claimed => {
                         row.settled = Some((now(), Outcome::Cancelled));
                         return Ok(Cancelled::Now);
@@ -153,13 +164,16 @@ impl Due for Claimed {
         self.now
     }
 
-    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)]) -> Result<(), Fault> {
+    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)], attempted: &[Uuid]) -> Result<(), Fault> {
         let mut rows = self.timers.rows();
         for id in done {
             rows.get_mut(id).unwrap().settled = Some((now(), Outcome::Done));
         }
         for (id, pause) in later {
             rows.get_mut(id).unwrap().try_at = now() + *pause;
+        }
+        for id in attempted {
+            rows.get_mut(id).unwrap().attempted_at = Some(now());
         }
         Ok(())
     }

@@ -12,7 +12,9 @@ use acb_hub_core::{
     },
     fault::{Code, Fault},
     messages::{
+        config::MessagesConfig,
         letter::{DeadLetter, LetterFilter, LetterReason},
+        letters::Selection,
         message::{Address, OutgoingMessage},
         scheduled::{BOUNDS, MAX_BYTES, MAX_WAIT, Scheduled, ScheduledMessage, ScheduledMessages},
         service::Messages,
@@ -21,7 +23,7 @@ use acb_hub_core::{
     timers::{
         alarm::{Alarm, Wake},
         handler::{Fired, Handler},
-        ports::{Added, Bounds, Cancelled, NewTimer, TimerStore},
+        ports::{Added, Bounds, Cancelled, Due, NewTimer, Timer, TimerStore},
     },
 };
 use bytes::Bytes;
@@ -104,6 +106,31 @@ fn change(world: &World, change: impl Fn(&Agent) -> Option<Agent>) {
     let snapshot = world.directory.snapshot();
     let agents = snapshot.agents().filter_map(|agent| change(agent)).collect();
     world.directory.replace(Snapshot::new(snapshot.generation + 1, agents, snapshot.memberships("pair").to_vec()));
+}
+
+/// Carries a timer out that was not attempted before.
+async fn fire(replica: &Replica, timer: &Timer) -> Fired {
+    assert_eq!(timer.attempted, None);
+    match replica.scheduled.fire(timer).await {
+        Fired::Attempt => replica.scheduled.fire(&attempted(timer, Duration::ZERO)).await,
+        fired => fired,
+    }
+}
+
+/// As if it had been attempted so long ago.
+fn attempted(timer: &Timer, ago: Duration) -> Timer {
+    Timer { attempted: Some(ago), ..timer.clone() }
+}
+
+/// What is due, as soon as something is.
+async fn claimed(replica: &Replica) -> Box<dyn Due> {
+    let mut due = None;
+    eventually(async || {
+        due = replica.timers.claim(&["message"]).await.unwrap();
+        due.is_some()
+    })
+    .await;
+    due.unwrap()
 }
 
 fn reason<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> &'static str {
@@ -238,6 +265,90 @@ pub(crate) async fn what_can_not_be_sent_when_it_is_due_is_a_dead_letter(world: 
     ];
     assert_eq!(letters, expected);
     assert!(silent(&mut inbox).await && replica.waiting(&admin(), true).await.is_empty());
+    // What a suspended agent meant to send does not reach its recipient as a letter of its own.
+    let refused = replica.letters().await.into_iter().find(|letter| letter.reason == LetterReason::SenderRefused).unwrap();
+    let (letters, b) = (replica.messages.dead_letters(), world.agent("b"));
+    assert!(letters.list(&b, LetterFilter::default(), 100, "").await.unwrap().letters.is_empty());
+    assert_eq!(reason(letters.get(&b, refused.id).await), "DEAD_LETTER_NOT_FOUND");
+    let named = || Selection::Named(vec![refused.id]);
+    let all = || Selection::Matching { filter: LetterFilter::default(), page_size: 100, page_token: String::new() };
+    let replayed = letters.replay(&b, named(), None).await.unwrap().outcomes.remove(0).1;
+    assert_eq!(reason(replayed), "DEAD_LETTER_NOT_FOUND");
+    assert!(letters.replay(&b, all(), None).await.unwrap().outcomes.is_empty());
+    assert!(letters.discard(&b, all()).await.unwrap().outcomes.is_empty());
+    assert!(silent(&mut inbox).await);
+    assert!(letters.get(&admin(), refused.id).await.is_ok());
+}
+
+/// Its replica had it in the log and died. Until another one takes it the keys that are known have gone.
+pub(crate) async fn what_may_be_in_the_log_is_looked_up_before_it_is_sent(world: &World) {
+    let config = MessagesConfig { dedup_keys: 1, ..world.config.clone() };
+    let world = &World { config, ..world.clone() };
+    let replica = Replica::idle(world, "only").await;
+    let a = world.agent("a");
+    let mut inbox = world.receive(&replica.messages, "b").await;
+    replica.scheduled.schedule(&a, to("b", "once"), Duration::from_millis(1)).await.unwrap();
+    let due = claimed(&replica).await;
+    let sent = due.timers()[0].clone();
+    assert_eq!(fire(&replica, &sent).await, Fired::Done);
+    assert_eq!(text(&delivery(&mut inbox).await), "once");
+    for number in 0..100 {
+        replica.messages.send(&a, keyed("d", "x", &number.to_string())).await.unwrap();
+    }
+    assert_eq!(replica.scheduled.fire(&attempted(&sent, LATER)).await, Fired::Done);
+    assert!(silent(&mut inbox).await, "once");
+    // Nor is it a dead letter, whatever its sender may do since.
+    let suspend = |agent: &Agent| Some(Agent { suspended: agent.name == "a", ..agent.clone() });
+    change(world, suspend);
+    assert_eq!(replica.scheduled.fire(&attempted(&sent, LATER)).await, Fired::Done);
+    assert!(replica.letters().await.is_empty());
+    change(world, |agent| Some(Agent { suspended: false, ..agent.clone() }));
+    due.settle(&[sent.id], &[], &[]).await.unwrap();
+
+    // What is not there goes there, once that is written down again.
+    replica.scheduled.schedule(&a, to("b", "not yet"), Duration::from_millis(1)).await.unwrap();
+    let due = claimed(&replica).await;
+    let unsent = due.timers()[0].clone();
+    assert_eq!(replica.scheduled.fire(&attempted(&unsent, LATER)).await, Fired::Attempt);
+    // Or to the dead letters, as soon as it can't be on its way any more.
+    change(world, suspend);
+    assert!(matches!(replica.scheduled.fire(&attempted(&unsent, Duration::ZERO)).await, Fired::Later(_)));
+    assert!(replica.letters().await.is_empty());
+    assert_eq!(replica.scheduled.fire(&attempted(&unsent, LATER)).await, Fired::Done);
+    eventually(async || replica.letters().await.len() == 1).await;
+    assert!(silent(&mut inbox).await);
+}
+
+pub(crate) async fn what_was_attempted_is_not_cancelled(world: &World) {
+    let replica = Replica::idle(world, "only").await;
+    let a = world.agent("a");
+    let mut inbox = world.receive(&replica.messages, "b").await;
+    let scheduled = replica.scheduled.schedule(&a, to("b", "may be there"), Duration::from_millis(1)).await.unwrap();
+    let due = claimed(&replica).await;
+    due.settle(&[], &[], &[scheduled.id]).await.unwrap();
+    assert_eq!(reason(replica.scheduled.cancel(&a, scheduled.id).await), "SCHEDULED_MESSAGE_SENT");
+    assert_eq!(replica.waiting(&a, false).await.len(), 1);
+    let due = claimed(&replica).await;
+    assert!(due.timers()[0].attempted.is_some_and(|ago| ago < Duration::from_secs(60)));
+    drop(due);
+    replica.begin(Duration::from_millis(200));
+    assert_eq!(delivery(&mut inbox).await.message.id, scheduled.id);
+    eventually(async || replica.waiting(&a, false).await.is_empty()).await;
+}
+
+pub(crate) async fn what_a_suspended_tenant_scheduled_is_left_alone(world: &World) {
+    let replica = Replica::idle(world, "only").await;
+    let mut inbox = world.receive(&replica.messages, "b").await;
+    replica.scheduled.schedule(&world.agent("a"), to("b", "x"), Duration::from_millis(1)).await.unwrap();
+    let snapshot = world.directory.snapshot();
+    let mut suspended = (*snapshot).clone();
+    suspended.suspended = true;
+    world.directory.replace(suspended);
+    assert!(!replica.scheduled.ready());
+    replica.begin(Duration::from_millis(200));
+    assert!(silent(&mut inbox).await);
+    world.directory.replace((*snapshot).clone());
+    assert_eq!(text(&delivery(&mut inbox).await), "x");
 }
 
 /// It had the message in the log, and could not say so any more.
@@ -246,18 +357,12 @@ pub(crate) async fn what_a_replica_that_died_had_sent_is_not_sent_again(world: &
     let a = world.agent("a");
     let mut inbox = world.receive(&other.messages, "b").await;
     let scheduled = dying.scheduled.schedule(&a, keyed("b", "once", "k"), Duration::from_millis(1)).await.unwrap();
-    let mut due = None;
-    eventually(async || {
-        due = dying.timers.claim(&["message"]).await.unwrap();
-        due.is_some()
-    })
-    .await;
-    let due = due.unwrap();
+    let due = claimed(&dying).await;
     let timer = due.timers()[0].clone();
     assert_eq!(timer.id, scheduled.id);
     // Nobody else has it meanwhile.
     assert!(other.timers.claim(&["message"]).await.unwrap().is_none());
-    assert_eq!(dying.scheduled.fire(&timer).await, Fired::Done);
+    assert_eq!(fire(&dying, &timer).await, Fired::Done);
     drop(due);
     dying.messages.stop();
     drop(dying);
@@ -343,25 +448,20 @@ pub(crate) async fn what_the_limits_have_no_room_for_waits(world: &World) {
     change(world, |agent| Some(agent.clone()).filter(|agent| agent.name != "c"));
     world.limit("a", Some(1));
     replica.messages.send(&a, to("b", "the one of this minute")).await.unwrap();
-    let mut due = None;
-    eventually(async || {
-        due = replica.timers.claim(&["message"]).await.unwrap();
-        due.is_some()
-    })
-    .await;
-    let due = due.unwrap();
+    let due = claimed(&replica).await;
     let timer = due.timers()[0].clone();
-    match replica.scheduled.fire(&timer).await {
+    match fire(&replica, &timer).await {
         // Unless a minute has just begun.
         Fired::Done => {}
         Fired::Later(pause) => {
             assert!(pause <= Duration::from_secs(61), "{pause:?}");
             assert!(replica.letters().await.is_empty());
             world.limit("a", None);
-            assert_eq!(replica.scheduled.fire(&timer).await, Fired::Done);
+            assert_eq!(fire(&replica, &timer).await, Fired::Done);
         }
+        Fired::Attempt => panic!("it was attempted"),
     }
-    due.settle(&[timer.id], &[]).await.unwrap();
+    due.settle(&[timer.id], &[], &[]).await.unwrap();
     // Who is gone has a letter once it was sent, and not with each try.
     eventually(async || replica.letters().await.len() == 1).await;
     assert_eq!(replica.letters().await[0].reason, LetterReason::RecipientGone);
@@ -418,7 +518,7 @@ pub(crate) async fn timers_are_bounded_known_again_and_forgotten(world: &World) 
     let cancelling = timers.cancel("test", None, first.id);
     let settling = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        due.settle(&[first.id], &[]).await
+        due.settle(&[first.id], &[], &[]).await
     };
     let (cancelled, settled) = tokio::join!(cancelling, settling);
     settled.unwrap();

@@ -210,7 +210,7 @@ async fn a_timer_is_settled_or_due_again() {
         Breaking::ask_again(async || world.store.add(&timer, BOUNDS).await).await;
         let due = claimed(&world.store).await;
         assert_eq!(due.timers()[0].id, timer.id);
-        if world.ask(bytes, due.settle(&[timer.id], &[])).await.is_none() {
+        if world.ask(bytes, due.settle(&[timer.id], &[], &[])).await.is_none() {
             unanswered += 1;
             match Breaking::ask_again(async || world.store.cancel("test", None, timer.id).await).await {
                 // It was carried out, and its replica was not told.

@@ -1,0 +1,216 @@
+//! What is known of earlier attempts to send a scheduled message: whether the log has it, and which partitions took nothing lately.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{dedup::DedupKey, envelope::Envelope, parts::Parts, record};
+use crate::{
+    fault::Fault,
+    kit::clock::now,
+    log::{
+        bus::{Logged, Offset, Partition},
+        partition::partition_of,
+    },
+};
+
+/// By how much what is known of the log's clock may be off, beside the clock of the store.
+const SLACK: Duration = Duration::from_secs(60);
+/// Records that are read together.
+const RUN: usize = 64;
+/// Messages of which it is kept how far the log was searched.
+const SEARCHED: usize = 1000;
+/// How long one look into the log goes on. The next one goes on where it ended.
+const LOOK: Duration = Duration::from_secs(5);
+/// The longest that an append may take, where the partition took the one before, and where it did not.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+/// The first pause after a partition took nothing, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What came of earlier attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tried {
+    /// The log has it.
+    Sent,
+    /// The log does not have it, and nothing is on its way there.
+    Not,
+    /// It may be on its way. Sent once more, it is the same message to every reader.
+    Lately,
+    /// Not all of the log was looked at.
+    Searching,
+    /// The log no longer holds what it took then: nobody can say.
+    Forgotten,
+}
+
+/// A partition that took nothing.
+#[derive(Clone, Copy, Debug)]
+struct Refusing {
+    until: Instant,
+    pause: Duration,
+    /// Whether one append finds out now if it takes something again.
+    probed: bool,
+}
+
+/// The attempts of one replica.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    refusing: Mutex<HashMap<Partition, Refusing>>,
+    /// How far the log was searched for a message: of [`SEARCHED`] at most.
+    searched: Mutex<HashMap<Uuid, Offset>>,
+}
+
+impl Attempts {
+    /// What is known of a message that was first attempted so long ago.
+    pub(super) async fn tried(&self, parts: &Parts, envelope: &Envelope, ago: Option<Duration>) -> Result<Tried, Fault> {
+        let Envelope { message, method, .. } = envelope;
+        let partition = partition_of(message.from_id.0, parts.log.partitions);
+        let key = DedupKey::new(message.from_id, method, &message.idempotency_key);
+        if parts.windows.of(partition).is_some_and(|window| window.knows(&key)) {
+            self.searched().remove(&message.id);
+            return Ok(Tried::Sent);
+        }
+        let Some(ago) = ago else { return Ok(Tried::Not) };
+        // What is sent now reaches the log while the window still has all that was sent since then.
+        if ago <= parts.config.dedup_window.saturating_sub(parts.config.max_append_delay) {
+            return Ok(Tried::Lately);
+        }
+        self.search(parts, message.id, partition, ago).await
+    }
+
+    async fn search(&self, parts: &Parts, id: Uuid, partition: Partition, ago: Duration) -> Result<Tried, Fault> {
+        let (bus, topic) = (&parts.log.topic.bus, &parts.log.topic.name);
+        let silent = || Fault::unavailable("LOG_UNAVAILABLE", format!("{topic} does not say what partition {partition} holds"));
+        let bounds = bus.bounds_each(topic).await?.into_iter().nth(partition as usize).ok_or_else(silent)??;
+        let resumed = self.searched().get(&id).copied();
+        let mut next = match resumed {
+            Some(next) => next,
+            None => {
+                let since = ago.saturating_add(SLACK).try_into().ok();
+                let now = parts.log.clock.there(partition, now());
+                let since = since.and_then(|since| now.checked_sub(since)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+                bus.offsets_at_each(topic, since).await?.into_iter().nth(partition as usize).ok_or_else(silent)??
+            }
+        };
+        // Whatever was before the first record may have been this message.
+        if next < bounds.first || (resumed.is_none() && next == bounds.first && bounds.first > 0) {
+            self.searched().remove(&id);
+            return Ok(Tried::Forgotten);
+        }
+        let began = Instant::now();
+        while next < bounds.next {
+            if began.elapsed() > LOOK {
+                return Ok(Tried::Searching);
+            }
+            let records = bus.read(topic, partition, next, RUN).await?;
+            let Some(last) = records.last().map(|logged| logged.offset) else { return Err(silent()) };
+            for logged in &records {
+                if has(parts, logged, id)? {
+                    self.searched().remove(&id);
+                    return Ok(Tried::Sent);
+                }
+            }
+            next = last + 1;
+            self.went(id, next);
+        }
+        self.searched().remove(&id);
+        Ok(Tried::Not)
+    }
+
+    /// The pause until this partition may be tried again, where it took nothing lately.
+    pub(super) fn pause(&self, partition: Partition) -> Option<Duration> {
+        let until = self.refusing().get(&partition)?.until;
+        until.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
+    }
+
+    /// How long an append to this partition may take now. The pause until it may be tried where the partition took nothing lately: only one append
+    /// at a time finds out whether it does again.
+    pub(super) fn begin(&self, partition: Partition) -> Result<Duration, Duration> {
+        let (mut refusing, now) = (self.refusing(), Instant::now());
+        let Some(known) = refusing.get_mut(&partition) else { return Ok(PATIENCE.0) };
+        if known.until > now {
+            return Err(known.until - now);
+        }
+        known.until = now + PATIENCE.1;
+        known.probed = true;
+        Ok(PATIENCE.1)
+    }
+
+    /// Whether a partition took an append.
+    pub(super) fn ended(&self, partition: Partition, taken: bool) {
+        let mut refusing = self.refusing();
+        if taken {
+            refusing.remove(&partition);
+            return;
+        }
+        let now = Instant::now();
+        match refusing.get_mut(&partition) {
+            // Of several that failed together, one counts.
+            Some(Refusing { probed: false, .. }) => {}
+            Some(known) => {
+                known.probed = false;
+                known.pause = (known.pause * 2).min(PAUSE.1);
+                known.until = now + known.pause;
+            }
+            None => {
+                refusing.insert(partition, Refusing { until: now + PAUSE.0, pause: PAUSE.0, probed: false });
+            }
+        }
+    }
+
+    fn went(&self, id: Uuid, next: Offset) {
+        let mut searched = self.searched();
+        // What other replicas found stays here.
+        if searched.len() >= SEARCHED {
+            searched.clear();
+        }
+        searched.insert(id, next);
+    }
+
+    fn refusing(&self) -> MutexGuard<'_, HashMap<Partition, Refusing>> {
+        self.refusing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn searched(&self) -> MutexGuard<'_, HashMap<Uuid, Offset>> {
+        self.searched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a record has this message, and readers take it for one.
+fn has(parts: &Parts, logged: &Logged, id: Uuid) -> Result<bool, Fault> {
+    let Some(value) = &logged.record.value else { return Ok(false) };
+    if record::newer(value).is_some() {
+        let message = format!("the record {}-{} is of a newer hub: use that one", logged.partition, logged.offset);
+        return Err(Fault::unavailable("RECORD_NEWER", message));
+    }
+    let is_stale = |accepted_at: OffsetDateTime| logged.log_time - accepted_at > parts.config.max_append_delay;
+    let envelopes = record::decode(value).unwrap_or_default();
+    Ok(envelopes.iter().any(|Envelope { message, .. }| message.id == id && !is_stale(message.accepted_at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_append_finds_out_whether_a_partition_takes_something_again() {
+        let attempts = Attempts::default();
+        assert_eq!(attempts.begin(0), Ok(PATIENCE.0));
+        for _ in 0..3 {
+            attempts.ended(0, false);
+        }
+        // The others go on.
+        assert_eq!(attempts.begin(1), Ok(PATIENCE.0));
+        assert!(attempts.begin(0).is_err());
+        assert!(attempts.begin(0).is_err_and(|pause| pause <= PAUSE.0), "they failed together");
+        tokio::time::advance(PAUSE.0).await;
+        assert_eq!((attempts.begin(0), attempts.begin(0)), (Ok(PATIENCE.1), Err(PATIENCE.1)));
+        attempts.ended(0, true);
+        assert_eq!(attempts.begin(0), Ok(PATIENCE.0));
+    }
+}
