@@ -68,7 +68,9 @@ impl AuditStore for PgStore {
         // First: it is what two that write at once meet at.
         let size = growth.first + growth.leaves.len() as u64;
         let grown = sqlx::query(
-            "INSERT INTO acb.audit_growth (tenant_id, first, size, epoch, next_offset) VALUES (acb.current_tenant(), $1, $2, $3, $4)",
+            "INSERT INTO acb.audit_growth (tenant_id, first, size, epoch, next_offset)
+             SELECT acb.current_tenant(), $1, $2, $3, $4
+             WHERE $1 = coalesce((SELECT size FROM acb.audit_growth ORDER BY first DESC LIMIT 1), 0)",
         )
         .bind(signed(growth.first))
         .bind(signed(size))
@@ -78,8 +80,13 @@ impl AuditStore for PgStore {
         .await;
         match grown {
             Err(error) if is_taken(&error) => return Ok(false),
-            grown => grown.map_err(failed)?,
-        };
+            // The database went back, as a standby does that was behind: what is not there any more is to be read again from the log.
+            grown => {
+                if grown.map_err(failed)?.rows_affected() == 0 {
+                    return Ok(false);
+                }
+            }
+        }
         let mut insert =
             QueryBuilder::<Postgres>::new("INSERT INTO acb.audit_record (tenant_id, number, record, at, agent, operation) ");
         insert.push_values((growth.first..).zip(&growth.leaves), |mut row, (number, leaf)| {
@@ -114,10 +121,12 @@ impl AuditStore for PgStore {
         Ok(true)
     }
 
-    async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Fault> {
+    async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Fault> {
         let query = self.timer.start("audit.keep_checkpoint");
-        sqlx::query(
-            "INSERT INTO acb.audit_checkpoint (tenant_id, size, verifier, note, at) VALUES (acb.current_tenant(), $1, $2, $3, $4)
+        let kept = sqlx::query(
+            "INSERT INTO acb.audit_checkpoint (tenant_id, size, verifier, note, at)
+             SELECT acb.current_tenant(), $1, $2, $3, $4
+             WHERE $1 = (SELECT size FROM acb.audit_growth ORDER BY first DESC LIMIT 1)
              ON CONFLICT (tenant_id, size) DO NOTHING",
         )
         .bind(signed(checkpoint.size))
@@ -127,7 +136,7 @@ impl AuditStore for PgStore {
         .execute(self.pool())
         .await
         .map_err(|error| query.fault(error))?;
-        Ok(())
+        Ok(kept.rows_affected() == 1)
     }
 
     async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Fault> {

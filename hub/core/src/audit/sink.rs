@@ -34,6 +34,9 @@ const CHECKPOINT: &str = "acb-checkpoint";
 const LEAVES: usize = 500;
 const BYTES: usize = 4 * 1024 * 1024;
 
+/// Characters of an agent's name and of an operation that a record is found by.
+const FOUND_BY: usize = 256;
+
 /// Times of the sink.
 #[derive(Clone, Copy, Debug)]
 pub struct SinkTimes {
@@ -104,11 +107,17 @@ impl Sink {
     /// Builds the tree whenever nobody else does, for as long as it is polled.
     pub async fn run(mut self) {
         loop {
-            if let Err(fault) = self.turn().await {
-                tracing::warn!(topic = %self.topic, %fault, "the audit trail waits");
+            match self.turn().await {
+                Ok(()) => {
+                    self.metrics.lag(0);
+                    self.metrics.size(0);
+                }
+                // The lag stays as it was: one that is stuck must not look as if nothing waited for it.
+                Err(fault) => {
+                    self.metrics.failed();
+                    tracing::warn!(topic = %self.topic, %fault, "the audit trail waits");
+                }
             }
-            self.metrics.lag(0);
-            self.metrics.size(0);
             sleep(self.times.hold_every).await;
         }
     }
@@ -143,16 +152,24 @@ impl Sink {
                     if !self.holds().await? {
                         return Ok(());
                     }
-                    let bounds = self.bus.bounds(&self.topic).await?;
-                    self.metrics.lag(Bounds::unread(&bounds.into_iter().map(Ok).collect::<Vec<_>>(), [growing.place.next].into_iter()));
+                    let bounds = self.bus.bounds(&self.topic).await?.first().copied();
+                    // Cut short: what is appended next would be taken for what was read.
+                    let Some(bounds) = bounds.filter(|bounds| bounds.next >= growing.place.next) else { return Ok(()) };
+                    self.behind(bounds, growing.place);
                     self.metrics.size(growing.tree.size());
                 }
                 () = tokio::time::sleep_until(growing.sign_at), if growing.tree.size() > growing.signed => {
                     growing.sign_at = Instant::now() + self.times.sign_every;
-                    self.sign(&mut growing).await?;
+                    if !self.sign(&mut growing).await? {
+                        return Ok(());
+                    }
                 }
             }
         }
+    }
+
+    fn behind(&self, bounds: Bounds, place: Place) {
+        self.metrics.lag(Bounds::unread(&[Ok(bounds)], std::iter::once(place.next)));
     }
 
     /// Where it goes on. `None` where that is not known for a while.
@@ -194,6 +211,7 @@ impl Sink {
             // What of it is gone shows itself with the first record that is there.
             Some(place) => (from(place), None),
         };
+        self.behind(*bounds, growing.place);
         self.short_since = None;
         let Some(missing) = missing else { return Ok(Some(growing)) };
         let place = growing.place;
@@ -276,16 +294,19 @@ impl Sink {
         Leaf { record: record.encode(), at: record.at, agent: String::new(), operation: String::new() }
     }
 
-    /// Signs the tree as it is now, keeps that, and tells the log.
-    async fn sign(&self, growing: &mut Growing) -> Result<(), Fault> {
+    /// Signs the tree as it is now, keeps that, and tells the log. False where the tree that is kept is another one.
+    async fn sign(&self, growing: &mut Growing) -> Result<bool, Fault> {
         let Some(key) = (self.key)() else {
             tracing::warn!("the audit trail is not signed: the Secret of the hub's keys has no audit.key");
-            return Ok(());
+            return Ok(true);
         };
         let (size, root) = (growing.tree.size(), growing.tree.root());
         let note = Checkpoint { origin: key.verifier().name().to_owned(), size, root }.sign(&key);
         let checkpoint = SignedCheckpoint { size, verifier: key.verifier().to_string(), note: note.clone(), at: now() };
-        self.store.keep_checkpoint(&checkpoint).await?;
+        if !self.store.keep_checkpoint(&checkpoint).await? {
+            tracing::info!(topic = %self.topic, size, "the audit trail is not as this replica left it");
+            return Ok(false);
+        }
         growing.signed = size;
         let record = Record { key: None, headers: vec![(CHECKPOINT.to_owned(), Bytes::new())], value: Some(note.into()) };
         let appended = async { self.bus.append(&self.topic, 0, record).await?.await };
@@ -293,7 +314,7 @@ impl Sink {
             // The next one is of a larger tree, which says all that this one did.
             tracing::warn!(topic = %self.topic, %error, "a checkpoint of the audit trail is not in the log");
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -309,8 +330,9 @@ fn leaf(logged: &Logged) -> Option<Leaf> {
         Ok(read) => (read.at, read.agent, read.operation),
         Err(_) => (log_time, String::new(), String::new()),
     };
-    // PostgreSQL takes no NUL, and a date of its own range.
-    let text = |text: String| text.replace('\0', "");
+    // PostgreSQL takes no NUL, a date of its own range, and in an index no more than a third of a page: who writes one record that it does not take
+    // must not stop the trail for good.
+    let text = |text: String| text.chars().filter(|c| *c != '\0').take(FOUND_BY).collect();
     let at = if (1970..=9999).contains(&at.year()) { at } else { log_time };
     Some(Leaf { record, at, agent: text(agent), operation: text(operation) })
 }
