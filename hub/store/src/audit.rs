@@ -61,6 +61,21 @@ impl AuditStore for PgStore {
         Ok(Head { tree, place: Some(Place { epoch: epoch.cast_unsigned(), next: unsigned(next) }) })
     }
 
+    async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault> {
+        let query = self.timer.start("audit.sizes");
+        // `first` is the size of the growth before, so that its index finds them.
+        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+            "SELECT size, epoch, next_offset FROM acb.audit_growth WHERE first < $1 AND size < $1 ORDER BY first DESC LIMIT $2",
+        )
+        .bind(signed(size))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        let place = |epoch: i64, next| Place { epoch: epoch.cast_unsigned(), next: unsigned(next) };
+        Ok(rows.into_iter().map(|(size, epoch, next)| (unsigned(size), place(epoch, next))).collect())
+    }
+
     async fn grow(&self, growth: &Growth) -> Result<bool, Fault> {
         let query = self.timer.start("audit.grow");
         let failed = |error| query.fault(error);

@@ -101,6 +101,8 @@ pub trait AuditStore: Send + Sync + 'static {
     async fn hold_sink(&self, holder: Uuid, life: Duration) -> Result<bool, Fault>;
     /// What is kept now.
     async fn head(&self) -> Result<Head, Fault>;
+    /// The sizes that the tree had before it had this one, and where it went on then: the largest first, at most `limit`.
+    async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault>;
     /// Adds records and their nodes, together. False where the tree does not have that size now: nothing is added then.
     async fn grow(&self, growth: &Growth) -> Result<bool, Fault>;
     /// Keeps a checkpoint. False where the tree does not have that size now, or one of that size is kept already.

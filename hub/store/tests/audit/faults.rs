@@ -182,3 +182,57 @@ async fn a_sink_that_is_stuck_says_so_and_how_far_it_is_behind() {
     world.until(|| async { failures() >= 3 }).await;
     assert!(world.metrics.render().contains("acb_audit_sink_lag 3"), "{}", world.metrics.render());
 }
+
+/// The log loses its records from this offset on, without telling anybody.
+async fn cut(world: &World, remove: &'static str, shorten: &'static str) {
+    assert_ne!(world.sql(remove).await, 0);
+    world.sql(shorten).await;
+}
+
+const CUT: [&str; 2] = [
+    r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" >= 4"#,
+    "UPDATE acb.bus_partition SET next_offset = 4 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'",
+];
+
+/// Five records, and checkpoints of three and of all: the log has them at 0, 1, 2, 4 and 5.
+async fn of_two_growths(world: &World) {
+    for (size, numbers, end) in [(3, 0..3, 4), (5, 3..5, 7)] {
+        world.log(numbers).await;
+        world.grown(size).await;
+        world.signed(size).await;
+        world.until(|| async { world.bus.bounds(&world.topic).await.unwrap()[0].next == end }).await;
+    }
+}
+
+/// What was read before, the gap, and all that the log has now from the cut on.
+async fn told_all(world: &World) {
+    let is_told = || async { objects(&world.kept().await).last().is_some_and(|last| last == "number 15") };
+    world.until(is_told).await;
+    let objects = objects(&world.kept().await);
+    let numbers = |numbers: std::ops::Range<u64>| numbers.map(|number| format!("number {number}")).collect::<Vec<_>>();
+    assert_eq!(objects[..5], numbers(0..5));
+    assert!(objects[5].contains("was cut short"), "{objects:?}");
+    assert_eq!(objects[6..], numbers(10..16));
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_short_and_grew_again_is_a_gap_and_read_from_there() {
+    let world = World::new().await;
+    let sink = world.sink("hub-0");
+    of_two_growths(&world).await;
+    drop(sink);
+    cut(&world, CUT[0], CUT[1]).await;
+    world.log(10..16).await;
+    let _sink = world.sink("hub-1");
+    told_all(&world).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_short_and_grows_again_under_a_sink_is_a_gap_and_read_from_there() {
+    let world = World::new().await;
+    let _sink = world.sink("hub-0");
+    of_two_growths(&world).await;
+    cut(&world, CUT[0], CUT[1]).await;
+    world.log(10..16).await;
+    told_all(&world).await;
+}
