@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::world::World;
@@ -34,7 +34,7 @@ async fn an_exported_trail_is_verified_and_what_was_changed_in_it_is_named() {
     let lines = exported(&world, "ExchangeToken").await;
     let whole = write(&world, "whole.jsonl", &lines);
     let told = world.run(&["audit", "verify", &whole, "--keep-checkpoint", "kept"]).await.ok().stdout;
-    assert!(told.contains("are as they were logged") && told.contains("are as they were signed"), "{told}");
+    assert!(told.contains("are as they were logged and signed"), "{told}");
     world.run(&["audit", "verify", "-p", "root", "--checkpoint", "kept"]).await.ok();
     world.run(&["audit", "verify", &whole, "--checkpoint", "kept"]).await.ok();
 
@@ -62,6 +62,55 @@ async fn an_exported_trail_is_verified_and_what_was_changed_in_it_is_named() {
         lines[0]["checkpoint"] = note.into();
     };
     verify("resigned", &resigned, "the signature of").await;
+    // Whoever has the file can make all of it anew but the signature.
+    let forge = |lines: &mut Vec<Value>| {
+        let mut forged = lines[1].clone();
+        forged["number"] = lines[3]["number"].clone();
+        lines[3] = forged;
+        lines.remove(0);
+    };
+    verify("forged", &forge, "none of them is signed").await;
+    verify("emptied", &|lines| lines.clear(), "there are no records").await;
+    let mut unsigned = lines.clone();
+    forge(&mut unsigned);
+    let unsigned = write(&world, "unsigned", &unsigned);
+    world.run(&["audit", "verify", &unsigned, "--key", key]).await.fails(1, &["none of them is signed"]);
+    let told = world.run(&["audit", "verify", &unsigned, "--allow-unsigned"]).await.ok().stdout;
+    assert!(told.contains("nothing proves them") && !told.contains("as they were logged"), "{told}");
+    // Lines that nobody would look at say nothing.
+    let says = lines[3]["says"].clone();
+    let smuggled = |line: Value| move |lines: &mut Vec<Value>| lines.insert(4, line.clone());
+    verify("prefixed", &smuggled(json!({"prefix": 1, "hashes": [], "says": says})), "line 5: it is no line").await;
+    verify("late", &smuggled(json!({"prefix": 0, "hashes": []})), "before record 0").await;
+    verify("more", &|lines| lines[3]["more"] = "x".into(), "line 4: it is no line").await;
+    verify("worded", &|lines| lines[3]["says"]["more"] = "x".into(), "line 4: it is no line").await;
+    let twice = std::fs::read_to_string(&whole).unwrap().replacen(r#""says":{"#, r#""says":{"agent":"nobody","#, 1);
+    std::fs::write(world.path("said-twice"), twice).unwrap();
+    world.run(&["audit", "verify", world.path("said-twice").to_str().unwrap()]).await.fails(1, &["line 2: it is no line"]);
+    // Of the first records nothing is there but their hashes: a checkpoint of then takes a proof.
+    let size = lines[0]["size"].as_u64().unwrap();
+    let first = loop {
+        let lines = exported(&world, "ExchangeToken").await;
+        let later = lines[0]["size"].as_u64().unwrap();
+        if later > size + 1 {
+            break size + 1;
+        }
+        world.run(&["audit", "list", "-p", "root", "--limit", "1"]).await.ok();
+    };
+    let export = async |name: &str, arguments: &[&str]| {
+        let first = first.to_string();
+        let command = [&["audit", "export", "-p", "root", "--from", &first], arguments].concat();
+        std::fs::write(world.path(name), world.run(&command).await.ok().stdout).unwrap();
+        world.path(name).to_str().unwrap().to_owned()
+    };
+    let (bare, proved) = (export("bare", &[]).await, export("proved", &["--checkpoint", "kept"]).await);
+    let kept = std::fs::read_to_string(world.path("kept")).unwrap();
+    let keep = ["--checkpoint", "kept", "--keep-checkpoint", "kept"];
+    world.run(&[&["audit", "verify", &bare], &keep[..]].concat()).await.fails(1, &["nothing proves that the trail went on"]);
+    assert_eq!(std::fs::read_to_string(world.path("kept")).unwrap(), kept, "what is not proved is not forgotten");
+    let told = world.run(&[&["audit", "verify", &proved], &keep[..]].concat()).await.ok().stdout;
+    assert!(told.contains("went on from 1 checkpoints"), "{told}");
+    assert_ne!(std::fs::read_to_string(world.path("kept")).unwrap(), kept);
 }
 
 #[tokio::test]
@@ -81,7 +130,7 @@ async fn records_are_listed_exported_from_where_one_was_and_proved() {
     let from: Vec<Value> = later.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&from[1]["prefix"], &from[2]["number"]), (&created["number"], &created["number"]));
     let file = write(&world, "later.jsonl", &from);
-    world.run(&["audit", "verify", &file]).await.ok();
+    world.run(&["audit", "verify", &file, "--allow-unsigned"]).await.ok();
 
     let proved: Value =
         serde_json::from_str(&world.run(&["audit", "prove", "-p", "root", "0", "-o", "json"]).await.ok().stdout).unwrap();

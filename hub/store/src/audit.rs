@@ -61,6 +61,21 @@ impl AuditStore for PgStore {
         Ok(Head { tree, place: Some(Place { epoch: epoch.cast_unsigned(), next: unsigned(next) }) })
     }
 
+    async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault> {
+        let query = self.timer.start("audit.sizes");
+        // `first` is the size of the growth before, so that its index finds them.
+        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+            "SELECT size, epoch, next_offset FROM acb.audit_growth WHERE first < $1 AND size < $1 ORDER BY first DESC LIMIT $2",
+        )
+        .bind(signed(size))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        let place = |epoch: i64, next| Place { epoch: epoch.cast_unsigned(), next: unsigned(next) };
+        Ok(rows.into_iter().map(|(size, epoch, next)| (unsigned(size), place(epoch, next))).collect())
+    }
+
     async fn grow(&self, growth: &Growth) -> Result<bool, Fault> {
         let query = self.timer.start("audit.grow");
         let failed = |error| query.fault(error);
@@ -68,7 +83,9 @@ impl AuditStore for PgStore {
         // First: it is what two that write at once meet at.
         let size = growth.first + growth.leaves.len() as u64;
         let grown = sqlx::query(
-            "INSERT INTO acb.audit_growth (tenant_id, first, size, epoch, next_offset) VALUES (acb.current_tenant(), $1, $2, $3, $4)",
+            "INSERT INTO acb.audit_growth (tenant_id, first, size, epoch, next_offset)
+             SELECT acb.current_tenant(), $1, $2, $3, $4
+             WHERE $1 = coalesce((SELECT size FROM acb.audit_growth ORDER BY first DESC LIMIT 1), 0)",
         )
         .bind(signed(growth.first))
         .bind(signed(size))
@@ -78,8 +95,13 @@ impl AuditStore for PgStore {
         .await;
         match grown {
             Err(error) if is_taken(&error) => return Ok(false),
-            grown => grown.map_err(failed)?,
-        };
+            // The database went back, as a standby does that was behind: what is not there any more is to be read again from the log.
+            grown => {
+                if grown.map_err(failed)?.rows_affected() == 0 {
+                    return Ok(false);
+                }
+            }
+        }
         let mut insert =
             QueryBuilder::<Postgres>::new("INSERT INTO acb.audit_record (tenant_id, number, record, at, agent, operation) ");
         insert.push_values((growth.first..).zip(&growth.leaves), |mut row, (number, leaf)| {
@@ -114,10 +136,12 @@ impl AuditStore for PgStore {
         Ok(true)
     }
 
-    async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Fault> {
+    async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Fault> {
         let query = self.timer.start("audit.keep_checkpoint");
-        sqlx::query(
-            "INSERT INTO acb.audit_checkpoint (tenant_id, size, verifier, note, at) VALUES (acb.current_tenant(), $1, $2, $3, $4)
+        let kept = sqlx::query(
+            "INSERT INTO acb.audit_checkpoint (tenant_id, size, verifier, note, at)
+             SELECT acb.current_tenant(), $1, $2, $3, $4
+             WHERE $1 = (SELECT size FROM acb.audit_growth ORDER BY first DESC LIMIT 1)
              ON CONFLICT (tenant_id, size) DO NOTHING",
         )
         .bind(signed(checkpoint.size))
@@ -127,7 +151,7 @@ impl AuditStore for PgStore {
         .execute(self.pool())
         .await
         .map_err(|error| query.fault(error))?;
-        Ok(())
+        Ok(kept.rows_affected() == 1)
     }
 
     async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Fault> {

@@ -108,7 +108,7 @@ impl CredentialStore for PgStore {
         let key = key.unwrap_or_default();
         let rotation = match stored.judge(now) {
             Judgement::Refuse => Rotation::Refused,
-            Judgement::KeyGone => Rotation::KeyGone,
+            Judgement::KeyGone => Rotation::KeyGone { agent: stored.agent },
             Judgement::Rotate => {
                 let expires_at = now + REFRESH_TOKEN_LIFE;
                 sqlx::query("UPDATE acb.refresh_token SET used_at = $2 WHERE token_hash = $1")
@@ -168,19 +168,21 @@ impl CredentialStore for PgStore {
         Ok(rotation)
     }
 
-    async fn revoke_refresh(&self, hash: TokenHash) -> Result<(), Fault> {
+    async fn revoke_refresh(&self, hash: TokenHash) -> Result<Option<AgentId>, Fault> {
         let query = self.timer.start("credential.revoke_refresh");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         lock_family(&mut transaction, hash).await.map_err(failed)?;
-        sqlx::query(
-            "UPDATE acb.refresh_token SET revoked = true WHERE family = (SELECT family FROM acb.refresh_token WHERE token_hash = $1)",
+        let agents: Vec<Uuid> = sqlx::query_scalar(
+            "UPDATE acb.refresh_token SET revoked = true
+             WHERE NOT revoked AND family = (SELECT family FROM acb.refresh_token WHERE token_hash = $1) RETURNING agent_id",
         )
         .bind(hash.as_slice())
-        .execute(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
-        transaction.commit().await.map_err(failed)
+        transaction.commit().await.map_err(failed)?;
+        Ok(agents.first().copied().map(AgentId))
     }
 }
 

@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use acb_hub_core::{
+    audit::record::{AuditRecord, Phase},
+    directory::agent::AgentId,
+};
 use acb_operator::plan::PostgresStep;
 use acb_proto::v1::{GetJwksRequest, HeartbeatRequest, RefreshTokenRequest, RevokeTokenRequest};
 use tonic::Code;
 
-use crate::hub::{Hub, reason, with};
+use crate::{
+    hub::{Hub, reason, with},
+    trail::logged_so_many,
+};
 
 async fn refresh(hub: &Hub, token: &str) -> Result<acb_proto::v1::TokenResponse, tonic::Status> {
     let request = RefreshTokenRequest { refresh_token: token.to_owned() };
@@ -69,6 +76,19 @@ async fn a_reused_refresh_token_repeats_its_successor_and_later_revokes_the_fami
     hub.auth().revoke_token(RevokeTokenRequest { refresh_token: other.clone() }).await.unwrap();
     assert_eq!(refresh(&hub, &other).await.unwrap_err().code(), Code::Unauthenticated);
     hub.auth().revoke_token(RevokeTokenRequest { refresh_token: "unknown".to_owned() }).await.unwrap();
+    hub.auth().revoke_token(RevokeTokenRequest { refresh_token: other.clone() }).await.unwrap();
+
+    // The trail names whose tokens were taken away, and why, once each.
+    let named = |record: &AuditRecord| {
+        let AuditRecord { phase, operation, agent, object, outcome, .. } = record.clone();
+        (record.agent_id == Some(AgentId(alice.id)) && phase == Phase::Outcome && agent == "alice")
+            .then_some((operation, object, outcome))
+    };
+    let records = logged_so_many(&hub, &["RefreshToken", "RevokeToken"], 5).await;
+    let records: Vec<_> = records.iter().filter_map(named).filter(|(_, object, _)| !object.is_empty()).collect();
+    let told = |operation: &str, object: &str, outcome: &str| (operation.to_owned(), object.to_owned(), outcome.to_owned());
+    let reused = told("RefreshToken", "tokens revoked: one was used again", "unauthenticated");
+    assert_eq!(records, [reused, told("RevokeToken", "tokens revoked: as was asked for", "done")]);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub async fn logged(hub: &Hub, operations: &[&str]) -> Vec<AuditRecord> {
 }
 
 /// Waits until the log has so many.
-async fn logged_so_many(hub: &Hub, operations: &[&str], count: usize) -> Vec<AuditRecord> {
+pub async fn logged_so_many(hub: &Hub, operations: &[&str], count: usize) -> Vec<AuditRecord> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let records = logged(hub, operations).await;

@@ -1,9 +1,10 @@
 //! Verifies records, one after another, against the tree and what was signed of it. It does no I/O, and trusts nobody but the keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     checkpoint::Checkpoint,
+    proof::verify_consistency,
     tree::{Hash, Tree, leaf_hash},
 };
 
@@ -27,6 +28,14 @@ pub enum Wrong {
     Prefix(u64),
     #[error("there are two checkpoints of {0} records, and they differ: the trail was forked")]
     Forked(u64),
+    #[error("the trail before record {1} is not the one that was signed at {0} records: it was forked")]
+    AnotherBefore(u64, u64),
+    #[error("the checkpoint of {0} records is of before record {1}, and nothing proves that the trail went on from it")]
+    Unproved(u64, u64),
+    #[error("nothing shows that the records {0} to {1} are as they were logged: none of them is signed")]
+    Unsigned(u64, u64),
+    #[error("there are no records")]
+    Empty,
 }
 
 /// What was verified.
@@ -34,9 +43,9 @@ pub enum Wrong {
 pub struct Verified {
     /// The first record that was looked at, and the one after the last.
     pub records: (u64, u64),
-    /// The largest size that was signed, of those that could be looked at.
+    /// The largest size that was signed. What comes after it is proved by nothing: who changes a record there changes its hash with it.
     pub signed: u64,
-    /// Checkpoints of before the first record: nothing can be said of them.
+    /// Checkpoints of before the first record. Each is proved to be of this trail.
     pub before: usize,
 }
 
@@ -45,12 +54,21 @@ pub struct Verified {
 pub struct Verification {
     signed: BTreeMap<u64, Hash>,
     tree: Tree,
-    first: Option<u64>,
+    /// The size before the first record, and the root that the tree has there.
+    first: Option<(u64, Hash)>,
     /// The largest size at which the tree was as it was signed.
     good: Option<u64>,
+    /// Sizes before the first record that the tree is proved to have grown from.
+    proved: BTreeSet<u64>,
+    unsigned_allowed: bool,
 }
 
 impl Verification {
+    /// A trail of which nothing is signed passes as well. Only who knows where it comes from may ask for that.
+    pub fn allow_unsigned(&mut self) {
+        self.unsigned_allowed = true;
+    }
+
     /// The tree must be so at this size.
     ///
     /// # Errors
@@ -62,18 +80,39 @@ impl Verification {
         }
     }
 
-    /// What comes before the first record is taken from these hashes of subtrees.
+    /// What comes before the first record is taken from these hashes of subtrees. After a record they must be those of the records before.
     ///
     /// # Errors
-    /// Where they are not what was signed.
+    /// Where they are not what was signed, or not what the records make.
     pub fn prefix(&mut self, size: u64, hashes: Vec<Hash>) -> Result<(), Wrong> {
-        // Later in the trail it says nothing that is not known.
+        let tree = Tree::resume(size, hashes).ok_or(Wrong::Prefix(size))?;
         if self.first.is_some() {
-            return Ok(());
+            let is_known = (tree.size(), tree.root()) == (self.tree.size(), self.tree.root());
+            return if is_known { Ok(()) } else { Err(Wrong::Prefix(size)) };
         }
-        self.tree = Tree::resume(size, hashes).ok_or(Wrong::Prefix(size))?;
-        self.first = Some(size);
+        self.first = Some((size, tree.root()));
+        self.tree = tree;
         self.look(size).map_err(|_| Wrong::Prefix(size))
+    }
+
+    /// The sizes that were signed before the first record, each of which takes a proof.
+    #[must_use]
+    pub fn to_prove(&self) -> Vec<u64> {
+        let (first, _) = self.first.unwrap_or_default();
+        self.signed.range(1..first.max(1)).map(|(size, _)| *size).filter(|size| !self.proved.contains(size)).collect()
+    }
+
+    /// The proof that the tree before the first record grew from the one that was signed at this size. Nobody asks for that of other sizes.
+    ///
+    /// # Errors
+    /// Where it did not.
+    pub fn grew_from(&mut self, size: u64, proof: &[Hash]) -> Result<(), Wrong> {
+        let (Some((first, root)), Some(signed)) = (self.first, self.signed.get(&size)) else { return Ok(()) };
+        if size < first {
+            verify_consistency((size, signed), (first, &root), proof).map_err(|_| Wrong::AnotherBefore(size, first))?;
+            self.proved.insert(size);
+        }
+        Ok(())
     }
 
     /// The next record, with the hash that the tree is said to have for it.
@@ -82,7 +121,8 @@ impl Verification {
     /// Where it is the first that is wrong.
     pub fn record(&mut self, number: u64, record: &[u8], leaf: Option<Hash>) -> Result<(), Wrong> {
         let next = self.tree.size();
-        self.first.get_or_insert(next);
+        let root = self.tree.root();
+        self.first.get_or_insert((next, root));
         if number > next {
             return Err(Wrong::Missing(next, number));
         }
@@ -99,7 +139,7 @@ impl Verification {
 
     fn look(&mut self, size: u64) -> Result<(), Wrong> {
         if self.signed.get(&size).is_some_and(|root| *root != self.tree.root()) {
-            return Err(Wrong::NotSigned(self.good.or(self.first).unwrap_or(0), size.saturating_sub(1)));
+            return Err(Wrong::NotSigned(self.good.or(self.first.map(|(first, _)| first)).unwrap_or(0), size.saturating_sub(1)));
         }
         if self.signed.contains_key(&size) {
             self.good = Some(size);
@@ -110,14 +150,20 @@ impl Verification {
     /// There are no more.
     ///
     /// # Errors
-    /// Where more were signed.
+    /// Where more were signed, where nothing of it was, and where a checkpoint of before the first record has no proof.
     pub fn end(self) -> Result<Verified, Wrong> {
-        let (first, size) = (self.first.unwrap_or(0), self.tree.size());
+        let ((first, _), size) = (self.first.unwrap_or_default(), self.tree.size());
         if let Some((signed, _)) = self.signed.last_key_value().filter(|(signed, _)| **signed > size) {
             return Err(Wrong::CutOff(size, signed - 1));
         }
-        let before = self.signed.range(..first).filter(|(signed, _)| **signed > 0).count();
-        Ok(Verified { records: (first, size), signed: self.good.unwrap_or(0), before })
+        if let Some(unproved) = self.to_prove().first() {
+            return Err(Wrong::Unproved(*unproved, first));
+        }
+        let signed = self.good.unwrap_or(0);
+        if signed <= first && !self.unsigned_allowed {
+            return Err(if first < size { Wrong::Unsigned(first, size - 1) } else { Wrong::Empty });
+        }
+        Ok(Verified { records: (first, size), signed, before: self.proved.len() })
     }
 }
 
@@ -125,9 +171,13 @@ impl Verification {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use crate::tree::subtrees;
+    use std::collections::HashMap;
 
     use super::*;
+    use crate::{
+        proof::{Part, consistency},
+        tree::{fold, subtrees},
+    };
 
     fn record(number: u64) -> Vec<u8> {
         number.to_be_bytes().to_vec()
@@ -196,25 +246,82 @@ mod tests {
         assert_eq!(verify(forged), Err(Wrong::NotSigned(4, 7)));
     }
 
+    /// Hashes that are folded of nodes of the tree.
+    fn hashes(parts: Vec<Part>) -> Vec<Hash> {
+        let mut tree = Tree::default();
+        let nodes: HashMap<_, _> = (0..10).flat_map(|number| tree.push(leaf_hash(&record(number)))).collect();
+        parts.iter().map(|part| fold(&part.iter().map(|id| nodes[id]).collect::<Vec<_>>()).unwrap()).collect()
+    }
+
+    fn prefix(size: u64) -> Vec<Hash> {
+        hashes(subtrees(size).into_iter().map(|id| vec![id]).collect())
+    }
+
+    /// The records from 6 on, of which the tree was signed at 4 and 8.
+    fn verify_from_6(prefix: Vec<Hash>, proof: Option<Vec<Hash>>) -> Result<Verified, Wrong> {
+        let mut verification = Verification::default();
+        for size in [4, 8] {
+            verification.expect(&signed(size))?;
+        }
+        verification.prefix(6, prefix)?;
+        if let Some(proof) = proof {
+            assert_eq!(verification.to_prove(), [4]);
+            verification.grew_from(4, &proof)?;
+            assert!(verification.to_prove().is_empty());
+        }
+        for (number, record, leaf) in good().into_iter().skip(6) {
+            verification.record(number, &record, leaf)?;
+        }
+        verification.end()
+    }
+
     #[test]
     fn a_trail_without_its_beginning_is_verified_from_there() {
-        let mut tree = Tree::default();
-        let nodes: std::collections::HashMap<_, _> = (0..6).flat_map(|number| tree.push(leaf_hash(&record(number)))).collect();
-        let hashes: Vec<Hash> = subtrees(6).iter().map(|id| nodes[id]).collect();
-        let begin = |hashes: Vec<Hash>| {
+        let proof = hashes(consistency(4, 6).unwrap());
+        assert_eq!(verify_from_6(prefix(6), Some(proof)), Ok(Verified { records: (6, 10), signed: 8, before: 1 }));
+        assert_eq!(verify_from_6(vec![[7; 32]; 2], None), Err(Wrong::NotSigned(6, 7)));
+        assert_eq!(verify_from_6(vec![[7; 32]], None), Err(Wrong::Prefix(6)));
+    }
+
+    #[test]
+    fn a_checkpoint_of_before_the_first_record_takes_a_proof() {
+        assert_eq!(verify_from_6(prefix(6), None), Err(Wrong::Unproved(4, 6)));
+        assert_eq!(verify_from_6(prefix(6), Some(vec![[7; 32]])), Err(Wrong::AnotherBefore(4, 6)));
+        assert_eq!(verify_from_6(prefix(6), Some(Vec::new())), Err(Wrong::AnotherBefore(4, 6)));
+    }
+
+    #[test]
+    fn what_is_not_signed_does_not_pass() {
+        let verify = |allowed: bool, sizes: &[u64], records: std::ops::Range<usize>| {
             let mut verification = Verification::default();
-            for size in [4, 8] {
-                verification.expect(&signed(size))?;
+            if allowed {
+                verification.allow_unsigned();
             }
-            verification.prefix(6, hashes)?;
-            for (number, record, leaf) in good().into_iter().skip(6) {
-                verification.record(number, &record, leaf)?;
+            sizes.iter().for_each(|size| verification.expect(&signed(*size)).unwrap());
+            let first = records.start as u64;
+            if first > 0 {
+                verification.prefix(first, prefix(first)).unwrap();
+            }
+            for (number, record, leaf) in good().drain(records) {
+                verification.record(number, &record, leaf).unwrap();
             }
             verification.end()
         };
-        assert_eq!(begin(hashes.clone()), Ok(Verified { records: (6, 10), signed: 8, before: 1 }));
-        assert_eq!(begin(vec![[7; 32]; 2]), Err(Wrong::NotSigned(6, 7)));
-        assert_eq!(begin(vec![[7; 32]]), Err(Wrong::Prefix(6)));
+        assert_eq!(verify(false, &[], 0..10), Err(Wrong::Unsigned(0, 9)));
+        assert_eq!(verify(false, &[], 0..0), Err(Wrong::Empty));
+        assert_eq!(verify(false, &[4], 4..10), Err(Wrong::Unsigned(4, 9)), "the checkpoint is of what is before");
+        assert_eq!(verify(true, &[], 0..10), Ok(Verified { records: (0, 10), signed: 0, before: 0 }));
+    }
+
+    #[test]
+    fn hashes_between_records_must_be_those_of_the_records() {
+        let mut verification = Verification::default();
+        for (number, record, leaf) in good().drain(..6) {
+            verification.record(number, &record, leaf).unwrap();
+        }
+        verification.prefix(6, prefix(6)).unwrap();
+        assert_eq!(verification.prefix(5, prefix(5)), Err(Wrong::Prefix(5)));
+        assert_eq!(verification.prefix(6, vec![[7; 32]; 2]), Err(Wrong::Prefix(6)));
     }
 
     #[test]

@@ -16,9 +16,9 @@ use acb_tlog::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::{TryStreamExt as _, pin_mut};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::view;
+use super::view::Says;
 use crate::{
     client::{refusal::refused, target::Target},
     output::{self, Failure, Output},
@@ -47,6 +47,9 @@ struct By {
     /// Keeps the latest checkpoint in this file, once all is verified.
     #[arg(long, value_name = "FILE")]
     keep_checkpoint: Option<PathBuf>,
+    /// Accepts a trail of which no record is signed. Nothing shows then that nobody changed it.
+    #[arg(long)]
+    allow_unsigned: bool,
 }
 
 /// What is verified, and by what.
@@ -58,13 +61,14 @@ struct Subject {
 }
 
 impl Subject {
-    fn expect(&mut self, note: &str, place: &str) -> Result<(), Failure> {
+    /// Its size.
+    fn expect(&mut self, note: &str, place: &str) -> Result<u64, Failure> {
         let checkpoint = Checkpoint::open(note, &self.verifiers).map_err(|error| wrong(format!("{place}: {error}")))?;
         self.verification.expect(&checkpoint).map_err(wrong)?;
         if self.latest.as_ref().is_none_or(|(size, _)| *size < checkpoint.size) {
             self.latest = Some((checkpoint.size, note.to_owned()));
         }
-        Ok(())
+        Ok(checkpoint.size)
     }
 }
 
@@ -72,12 +76,13 @@ fn wrong(what: impl std::fmt::Display) -> Failure {
     Failure::failed(format_args!("audit trail: {what}"))
 }
 
-/// A line of what was exported.
+/// A line of what was exported: of one kind, with nothing else in it. What is not looked at could say anything.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 enum Line {
     Checkpoint {
         checkpoint: String,
+        size: u64,
         verifiers: Vec<String>,
     },
     Prefix {
@@ -85,11 +90,16 @@ enum Line {
         hashes: Vec<String>,
     },
     #[serde(rename_all = "camelCase")]
+    Consistency {
+        grew_from: u64,
+        hashes: Vec<String>,
+    },
+    #[serde(rename_all = "camelCase")]
     Record {
         number: u64,
         record: String,
         leaf_hash: String,
-        says: Option<Value>,
+        says: Option<Says>,
     },
 }
 
@@ -97,6 +107,9 @@ impl Verify {
     pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
         let Self { target, file, by } = self;
         let mut subject = Subject { verification: Verification::default(), verifiers: by.key.clone(), latest: None };
+        if by.allow_unsigned {
+            subject.verification.allow_unsigned();
+        }
         let verified = match &file {
             Some(file) => by.file(file, &mut subject)?,
             None => by.hub(&target.connect().await?, &mut subject).await?,
@@ -123,12 +136,14 @@ impl By {
         let named = self.key.is_empty();
         // What is signed comes first, wherever it stands: the roots are looked at while the tree grows.
         for (number, line) in lines(path)? {
-            if let Line::Checkpoint { checkpoint, verifiers } = line? {
+            if let Line::Checkpoint { checkpoint, size, verifiers } = line? {
                 if named {
                     let new = verifiers.iter().filter_map(|text| text.parse().ok()).collect::<Vec<_>>();
                     subject.verifiers.extend(new);
                 }
-                subject.expect(&checkpoint, &format!("{} line {number}", path.display()))?;
+                if subject.expect(&checkpoint, &format!("{} line {number}", path.display()))? != size {
+                    return Err(wrong(format_args!("{} line {number}: its checkpoint is of another size", path.display())));
+                }
             }
         }
         self.kept(subject)?;
@@ -137,14 +152,15 @@ impl By {
             match line? {
                 Line::Checkpoint { .. } => {}
                 Line::Prefix { prefix, hashes } => {
-                    let hashes = hashes.iter().map(|text| hash(text)).collect::<Option<_>>();
-                    let hashes = hashes.ok_or_else(|| wrong(format_args!("{} line {place} has no hashes", path.display())))?;
-                    verification.prefix(prefix, hashes).map_err(wrong)?;
+                    verification.prefix(prefix, hashes_of(path, place, &hashes)?).map_err(wrong)?;
+                }
+                Line::Consistency { grew_from, hashes } => {
+                    verification.grew_from(grew_from, &hashes_of(path, place, &hashes)?).map_err(wrong)?;
                 }
                 Line::Record { number, record, leaf_hash, says } => {
                     let record = BASE64_STANDARD.decode(record).map_err(|_| wrong(Wrong::Changed(number)))?;
                     verification.record(number, &record, hash(&leaf_hash)).map_err(wrong)?;
-                    if says != audit_record(&record).map(|read| view::says(&read)) {
+                    if says != audit_record(&record).as_ref().map(Says::of) {
                         return Err(wrong(format_args!("record {number} says in the file what its bytes do not")));
                     }
                 }
@@ -168,6 +184,11 @@ impl By {
                 let hashes = client.audit_proof(AuditClaim::Prefix { size: logged.number }).await;
                 let hashes = hashes.map_err(|error| refused("audit proof", &error))?;
                 subject.verification.prefix(logged.number, hashes).map_err(wrong)?;
+                for first in subject.verification.to_prove() {
+                    let proof = client.audit_proof(AuditClaim::Consistency { first, second: logged.number }).await;
+                    let proof = proof.map_err(|error| refused("audit proof", &error))?;
+                    subject.verification.grew_from(first, &proof).map_err(wrong)?;
+                }
             }
             let leaf = logged.leaf_hash.as_ref().try_into().ok();
             subject.verification.record(logged.number, &logged.record, leaf).map_err(wrong)?;
@@ -177,17 +198,21 @@ impl By {
 
     fn tell(&self, verified: &Verified, output: Output) -> Result<(), Failure> {
         let Verified { records: (first, end), signed, before } = *verified;
+        let proved = signed.clamp(first, end);
         if let Output::Document(syntax) = output {
-            return syntax.document(&json!({"first": first, "end": end, "signed": signed, "checkpointsBeforeFirst": before}));
+            let document = json!({"first": first, "end": end, "signed": proved, "checkpointsBeforeFirst": before});
+            return syntax.document(&document);
         }
-        let count = end - first;
-        output::line(format_args!("{count} records, from {first} on, are as they were logged."))?;
-        match signed {
-            0 => output::line("Nothing of them was signed: a checkpoint is missing.")?,
-            _ => output::line(format_args!("The first {signed} of the trail are as they were signed."))?,
+        if proved > first {
+            let count = proved - first;
+            output::line(format_args!("{count} records, {first} to {}, are as they were logged and signed.", proved - 1))?;
+        }
+        if proved < end {
+            let count = end - proved;
+            output::line(format_args!("{count} records, {proved} to {}, are not signed: nothing proves them.", end - 1))?;
         }
         if before > 0 {
-            output::line(format_args!("{before} checkpoints are of before the first record here: nothing can be said of them."))?;
+            output::line(format_args!("The trail went on from {before} checkpoints of before record {first}."))?;
         }
         if self.key.is_empty() {
             output::note(output, "the key is the one that the trail itself names: keep it, and give it as --key the next time");
@@ -198,6 +223,11 @@ impl By {
 
 fn hash(text: &str) -> Option<Hash> {
     BASE64_STANDARD.decode(text).ok()?.try_into().ok()
+}
+
+fn hashes_of(path: &Path, line: usize, hashes: &[String]) -> Result<Vec<Hash>, Failure> {
+    let hashes = hashes.iter().map(|text| hash(text)).collect::<Option<_>>();
+    hashes.ok_or_else(|| wrong(format_args!("{} line {line} has no hashes", path.display())))
 }
 
 /// The lines of a file with their numbers, from 1.

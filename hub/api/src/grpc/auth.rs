@@ -64,11 +64,13 @@ impl AuthService for Auth {
 
     async fn refresh_token(&self, request: Request<RefreshTokenRequest>) -> Result<Response<TokenResponse>, Status> {
         let trail = trail(&request);
-        Ok(self.response(&trail, self.authority.refresh(&request.into_inner().refresh_token).await.map_err(to_status)?))
+        let refreshed = self.authority.refresh(&request.into_inner().refresh_token, &trail).await;
+        Ok(self.response(&trail, refreshed.map_err(to_status)?))
     }
 
     async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Result<Response<RevokeTokenResponse>, Status> {
-        self.authority.revoke(&request.into_inner().refresh_token).await.map_err(to_status)?;
+        let trail = trail(&request);
+        self.authority.revoke(&request.into_inner().refresh_token, &trail).await.map_err(to_status)?;
         Ok(Response::new(RevokeTokenResponse {}))
     }
 

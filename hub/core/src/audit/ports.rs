@@ -101,10 +101,12 @@ pub trait AuditStore: Send + Sync + 'static {
     async fn hold_sink(&self, holder: Uuid, life: Duration) -> Result<bool, Fault>;
     /// What is kept now.
     async fn head(&self) -> Result<Head, Fault>;
-    /// Adds records and their nodes, together. False where the tree has grown from that size already: nothing is added then.
+    /// The sizes that the tree had before it had this one, and where it went on then: the largest first, at most `limit`.
+    async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault>;
+    /// Adds records and their nodes, together. False where the tree does not have that size now: nothing is added then.
     async fn grow(&self, growth: &Growth) -> Result<bool, Fault>;
-    /// Keeps a checkpoint, if there is none of that size.
-    async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Fault>;
+    /// Keeps a checkpoint. False where the tree does not have that size now, or one of that size is kept already.
+    async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Fault>;
     /// The latest checkpoint.
     async fn checkpoint(&self) -> Result<Option<SignedCheckpoint>, Fault>;
     /// Every key that signed one.

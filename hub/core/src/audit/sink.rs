@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use acb_tlog::{
     checkpoint::Checkpoint,
     note::Signing,
-    tree::{Tree, leaf_hash},
+    tree::{Hash, Tree, leaf_hash},
 };
 use bytes::Bytes;
 use time::OffsetDateTime;
@@ -14,14 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use super::{
-    ports::{AuditStore, Growth, Leaf, Place, SignedCheckpoint},
+    ports::{AuditFilter, AuditStore, Growth, KeptRecord, Leaf, Place, SignedCheckpoint},
     record::{AuditRecord, Phase},
 };
 use crate::{
     fault::Fault,
     kit::clock::{now, truncated},
     log::{
-        bus::{Batch, Bounds, Bus, Logged, Record, TopicName},
+        bus::{Batch, Bounds, Bus, Logged, Offset, Record, TopicName},
         follower::{Followed, Follower},
     },
     metrics::audit::AuditMetrics,
@@ -30,9 +30,19 @@ use crate::{
 /// Says that a record of the log is a checkpoint of what is before it, and no leaf.
 const CHECKPOINT: &str = "acb-checkpoint";
 
+/// A log that has brought nothing for so long may have been cut short meanwhile: what was read last is looked at again before the next record is
+/// taken.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// Earlier sizes of the tree that are asked for at one time.
+const SIZES: usize = 100;
+
 /// What is added to the tree at one time at most, beyond the first record.
 const LEAVES: usize = 500;
 const BYTES: usize = 4 * 1024 * 1024;
+
+/// Characters of an agent's name and of an operation that a record is found by.
+const FOUND_BY: usize = 256;
 
 /// Times of the sink.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +94,10 @@ struct Growing {
     /// The size that was signed last, and when it may be signed again.
     signed: u64,
     sign_at: Instant,
+    /// The record of the log that the last leaf is. `None` where it is none of the log, as a gap is.
+    last: Option<(Offset, Hash)>,
+    /// When the log brought it.
+    read_at: Instant,
 }
 
 impl Sink {
@@ -104,11 +118,17 @@ impl Sink {
     /// Builds the tree whenever nobody else does, for as long as it is polled.
     pub async fn run(mut self) {
         loop {
-            if let Err(fault) = self.turn().await {
-                tracing::warn!(topic = %self.topic, %fault, "the audit trail waits");
+            match self.turn().await {
+                Ok(()) => {
+                    self.metrics.lag(0);
+                    self.metrics.size(0);
+                }
+                // The lag stays as it was: one that is stuck must not look as if nothing waited for it.
+                Err(fault) => {
+                    self.metrics.failed();
+                    tracing::warn!(topic = %self.topic, %fault, "the audit trail waits");
+                }
             }
-            self.metrics.lag(0);
-            self.metrics.size(0);
             sleep(self.times.hold_every).await;
         }
     }
@@ -131,6 +151,10 @@ impl Sink {
             tokio::select! {
                 followed = follower.next() => match followed {
                     Followed::Batch(batch) if batch.partition == 0 => {
+                        if growing.read_at.elapsed() >= TRUSTED_FOR && !self.has(growing.last).await? {
+                            return Ok(());
+                        }
+                        growing.read_at = Instant::now();
                         if !self.take(&mut growing, batch).await? {
                             return Ok(());
                         }
@@ -143,16 +167,61 @@ impl Sink {
                     if !self.holds().await? {
                         return Ok(());
                     }
-                    let bounds = self.bus.bounds(&self.topic).await?;
-                    self.metrics.lag(Bounds::unread(&bounds.into_iter().map(Ok).collect::<Vec<_>>(), [growing.place.next].into_iter()));
+                    let bounds = self.bus.bounds(&self.topic).await?.first().copied();
+                    // Cut short: what is appended next would be taken for what was read.
+                    let Some(bounds) = bounds.filter(|bounds| bounds.next >= growing.place.next) else { return Ok(()) };
+                    if !self.has(growing.last).await? {
+                        return Ok(());
+                    }
+                    self.behind(bounds, growing.place);
                     self.metrics.size(growing.tree.size());
                 }
                 () = tokio::time::sleep_until(growing.sign_at), if growing.tree.size() > growing.signed => {
                     growing.sign_at = Instant::now() + self.times.sign_every;
-                    self.sign(&mut growing).await?;
+                    if !self.sign(&mut growing).await? {
+                        return Ok(());
+                    }
                 }
             }
         }
+    }
+
+    /// Whether the log still has this record at this offset. What it has no more for its age was there.
+    async fn has(&self, record: Option<(Offset, Hash)>) -> Result<bool, Fault> {
+        let Some((offset, hash)) = record else { return Ok(true) };
+        let read = self.bus.read(&self.topic, 0, offset, 1).await?;
+        let there = read.first().filter(|logged| logged.offset == offset);
+        Ok(there.is_none_or(|logged| leaf(logged).is_some_and(|leaf| leaf_hash(&leaf.record) == hash)))
+    }
+
+    /// The record of the log that the last leaf of a tree of this size is.
+    async fn last(&self, size: u64, place: Place) -> Result<Option<(Offset, Hash)>, Fault> {
+        let (Some(number), Some(offset)) = (size.checked_sub(1), place.next.checked_sub(1)) else { return Ok(None) };
+        let kept = self.store.records(&AuditFilter::default(), number, 1).await?.pop().filter(|kept| kept.number == number);
+        let is_of_log = |kept: &KeptRecord| AuditRecord::decode(&kept.record).map_or(true, |read| read.phase != Phase::Gap);
+        Ok(kept.filter(is_of_log).and_then(|kept| Some((offset, kept.leaf?))))
+    }
+
+    /// Up to where the log is still the one that the tree was made of.
+    async fn cut(&self, mut size: u64, Place { epoch, .. }: Place, first: Offset) -> Result<Offset, Fault> {
+        loop {
+            let sizes = self.store.sizes_before(size, SIZES).await?;
+            let Some((smallest, _)) = sizes.last() else { return Ok(first) };
+            size = *smallest;
+            for (size, place) in sizes {
+                if place.epoch != epoch || place.next <= first {
+                    return Ok(first);
+                }
+                let last = self.last(size, place).await?;
+                if last.is_some() && self.has(last).await? {
+                    return Ok(place.next);
+                }
+            }
+        }
+    }
+
+    fn behind(&self, bounds: Bounds, place: Place) {
+        self.metrics.lag(Bounds::unread(&[Ok(bounds)], std::iter::once(place.next)));
     }
 
     /// Where it goes on. `None` where that is not known for a while.
@@ -169,6 +238,8 @@ impl Sink {
             place,
             signed: signed.as_ref().map_or(0, |signed| signed.size),
             sign_at: Instant::now() + wait,
+            last: None,
+            read_at: Instant::now(),
         };
         let (epoch, first) = (info.epoch, Place { epoch: info.epoch, next: bounds.first });
         let (mut growing, missing) = match head.place {
@@ -191,9 +262,22 @@ impl Sink {
                     Some(format!("records of the log before {is}: it had {was}, and was cut short")),
                 )
             }
-            // What of it is gone shows itself with the first record that is there.
-            Some(place) => (from(place), None),
+            Some(place) => {
+                let last = self.last(head.tree.size(), place).await?;
+                if self.has(last).await? {
+                    // What of it is gone shows itself with the first record that is there.
+                    (Growing { last, ..from(place) }, None)
+                } else {
+                    // It was cut short, and has grown again since.
+                    let next = self.cut(head.tree.size(), place, bounds.first).await?;
+                    let was = place.next;
+                    let missing =
+                        format!("records {next} to {} of the log: it was cut short, and other ones came in their place", was - 1);
+                    (from(Place { epoch, next }), Some(missing))
+                }
+            }
         };
+        self.behind(*bounds, growing.place);
         self.short_since = None;
         let Some(missing) = missing else { return Ok(Some(growing)) };
         let place = growing.place;
@@ -205,6 +289,8 @@ impl Sink {
     async fn take(&self, growing: &mut Growing, batch: Batch) -> Result<bool, Fault> {
         let (epoch, mut leaves, mut bytes) = (growing.place.epoch, Vec::new(), 0);
         let mut next = growing.place.next;
+        // Behind the last leaf, so that whoever goes on from there finds its record just before.
+        let mut place = growing.place;
         for logged in batch.records {
             if logged.offset < next {
                 continue;
@@ -216,20 +302,23 @@ impl Sink {
                         logged.offset - 1
                     )),
                 );
+                place = Place { epoch, next: logged.offset };
             }
             next = logged.offset + 1;
             if let Some(leaf) = leaf(&logged) {
                 bytes += leaf.record.len();
+                growing.last = Some((logged.offset, leaf_hash(&leaf.record)));
+                place = Place { epoch, next };
                 leaves.push(leaf);
             }
             if leaves.len() >= LEAVES || bytes >= BYTES {
                 bytes = 0;
-                if !self.grow(growing, std::mem::take(&mut leaves), Place { epoch, next }).await? {
+                if !self.grow(growing, std::mem::take(&mut leaves), place).await? {
                     return Ok(false);
                 }
             }
         }
-        if !leaves.is_empty() && !self.grow(growing, leaves, Place { epoch, next }).await? {
+        if !leaves.is_empty() && !self.grow(growing, leaves, place).await? {
             return Ok(false);
         }
         growing.place.next = next.max(growing.place.next);
@@ -276,16 +365,19 @@ impl Sink {
         Leaf { record: record.encode(), at: record.at, agent: String::new(), operation: String::new() }
     }
 
-    /// Signs the tree as it is now, keeps that, and tells the log.
-    async fn sign(&self, growing: &mut Growing) -> Result<(), Fault> {
+    /// Signs the tree as it is now, keeps that, and tells the log. False where the tree that is kept is another one.
+    async fn sign(&self, growing: &mut Growing) -> Result<bool, Fault> {
         let Some(key) = (self.key)() else {
             tracing::warn!("the audit trail is not signed: the Secret of the hub's keys has no audit.key");
-            return Ok(());
+            return Ok(true);
         };
         let (size, root) = (growing.tree.size(), growing.tree.root());
         let note = Checkpoint { origin: key.verifier().name().to_owned(), size, root }.sign(&key);
         let checkpoint = SignedCheckpoint { size, verifier: key.verifier().to_string(), note: note.clone(), at: now() };
-        self.store.keep_checkpoint(&checkpoint).await?;
+        if !self.store.keep_checkpoint(&checkpoint).await? {
+            tracing::info!(topic = %self.topic, size, "the audit trail is not as this replica left it");
+            return Ok(false);
+        }
         growing.signed = size;
         let record = Record { key: None, headers: vec![(CHECKPOINT.to_owned(), Bytes::new())], value: Some(note.into()) };
         let appended = async { self.bus.append(&self.topic, 0, record).await?.await };
@@ -293,7 +385,7 @@ impl Sink {
             // The next one is of a larger tree, which says all that this one did.
             tracing::warn!(topic = %self.topic, %error, "a checkpoint of the audit trail is not in the log");
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -309,8 +401,9 @@ fn leaf(logged: &Logged) -> Option<Leaf> {
         Ok(read) => (read.at, read.agent, read.operation),
         Err(_) => (log_time, String::new(), String::new()),
     };
-    // PostgreSQL takes no NUL, and a date of its own range.
-    let text = |text: String| text.replace('\0', "");
+    // PostgreSQL takes no NUL, a date of its own range, and in an index no more than a third of a page: who writes one record that it does not take
+    // must not stop the trail for good.
+    let text = |text: String| text.chars().filter(|c| *c != '\0').take(FOUND_BY).collect();
     let at = if (1970..=9999).contains(&at.year()) { at } else { log_time };
     Some(Leaf { record, at, agent: text(agent), operation: text(operation) })
 }

@@ -24,6 +24,8 @@ pub struct Facts {
     pub version: Option<u64>,
     /// How much of it was read or written.
     pub bytes: u64,
+    /// Tokens were revoked, whatever the caller hears.
+    pub revoked: bool,
 }
 
 impl Trail {
@@ -45,6 +47,12 @@ impl Trail {
     /// Which version of its object the call made, or gave.
     pub fn version(&self, version: u64) {
         self.lock().version = Some(version);
+    }
+
+    /// Tokens of the agent were revoked, for this.
+    pub fn revoked(&self, why: &str) {
+        let mut facts = self.lock();
+        (facts.revoked, facts.object) = (true, Some(format!("tokens revoked: {why}")));
     }
 
     /// So much more was read or written.

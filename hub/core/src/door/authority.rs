@@ -14,7 +14,7 @@ use super::{
     refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation, format_token, hash, random_token},
 };
 use crate::{
-    directory::{agent::AgentId, refresher::Refresher, snapshot::Snapshot},
+    directory::{agent::AgentId, refresher::Refresher, snapshot::Snapshot, trail::Trail},
     fault::{Code, Fault},
     kit::hmac::keyed,
 };
@@ -125,8 +125,8 @@ impl Authority {
         Ok(grant)
     }
 
-    /// New tokens for a refresh token.
-    pub async fn refresh(&self, refresh_token: &str) -> Result<Grant, Fault> {
+    /// New tokens for a refresh token. The trail has whose it was where it is refused for more than being unknown.
+    pub async fn refresh(&self, refresh_token: &str, trail: &Trail) -> Result<Grant, Fault> {
         if refresh_token.len() > MAX_CREDENTIAL_BYTES {
             return Err(refused());
         }
@@ -138,13 +138,18 @@ impl Authority {
                 let snapshot = self.directory.current().await?;
                 self.grant(&snapshot, agent, &key, successor, expires_at)
             }
-            Rotation::KeyGone => Err(Fault::new(
-                Code::Unauthenticated,
-                "API_KEY_GONE",
-                "the API key that this refresh token came from was removed or replaced: exchange the key that the agent's Secret holds now",
-            )),
+            Rotation::KeyGone { agent } => {
+                self.name(agent, trail);
+                Err(Fault::new(
+                    Code::Unauthenticated,
+                    "API_KEY_GONE",
+                    "the API key that this refresh token came from was removed or replaced: exchange the key that the agent's Secret holds now",
+                ))
+            }
             Rotation::Reused { agent } => {
                 tracing::warn!(agent_id = %agent, "a refresh token was used again: its family is revoked");
+                self.name(agent, trail);
+                trail.revoked("one was used again");
                 Err(refused())
             }
             Rotation::Refused => Err(refused()),
@@ -152,12 +157,22 @@ impl Authority {
     }
 
     /// Revokes the family of a refresh token. Succeeds for unknown ones, too.
-    pub async fn revoke(&self, refresh_token: &str) -> Result<(), Fault> {
+    pub async fn revoke(&self, refresh_token: &str, trail: &Trail) -> Result<(), Fault> {
         if refresh_token.len() > MAX_CREDENTIAL_BYTES {
             return Ok(());
         }
         let _turn = self.queues.tokens.next().await?;
-        self.store.revoke_refresh(hash(refresh_token)).await
+        if let Some(agent) = self.store.revoke_refresh(hash(refresh_token)).await? {
+            self.name(agent, trail);
+            trail.revoked("as was asked for");
+        }
+        Ok(())
+    }
+
+    /// An agent that is not there any more has its UID, and no name.
+    fn name(&self, agent: AgentId, trail: &Trail) {
+        let snapshot = self.directory.directory().snapshot();
+        trail.agent(agent, snapshot.agent(agent).map_or("", |agent| &agent.name));
     }
 
     fn grant(
@@ -230,8 +245,8 @@ mod tests {
         async fn rotate_refresh(&self, _: TokenHash, _: TokenHash) -> Result<Rotation, Fault> {
             self.answer(Rotation::Refused).await
         }
-        async fn revoke_refresh(&self, _: TokenHash) -> Result<(), Fault> {
-            self.answer(()).await
+        async fn revoke_refresh(&self, _: TokenHash) -> Result<Option<AgentId>, Fault> {
+            self.answer(None).await
         }
     }
 
@@ -263,8 +278,8 @@ mod tests {
             let authority = authority.clone();
             calls.spawn(async move {
                 let answer = match number % 2 {
-                    0 => authority.refresh("acbr_x").await.map(drop),
-                    _ => authority.revoke("acbr_x").await,
+                    0 => authority.refresh("acbr_x", &Trail::default()).await.map(drop),
+                    _ => authority.revoke("acbr_x", &Trail::default()).await,
                 };
                 answer.map_or_else(|fault| fault.reason, |()| "fine")
             });

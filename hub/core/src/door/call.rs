@@ -133,6 +133,8 @@ impl Record {
     fn ended(&self, told: &Told<'_>) {
         match self.rule.audited {
             Audited::Not => {}
+            // It took tokens away from somebody: that is more than a refusal.
+            Audited::Login if self.trail.facts().revoked => self.journal.queue(&self.record(Phase::Outcome, told)),
             // Nobody was proved: it is as good as refused.
             Audited::Login => self.sum(if told.reason.is_empty() { told.outcome } else { told.reason }),
             Audited::Change | Audited::Read => self.journal.queue(&self.record(self.last(), told)),

@@ -21,8 +21,8 @@ pub trait CredentialStore: Send + Sync + 'static {
     /// Does, under the row's lock, what [`StoredRefresh::judge`] says. The successor lives for [`REFRESH_TOKEN_LIFE`]; the family
     /// keeps [`MAX_FAMILY_TOKENS`].
     async fn rotate_refresh(&self, hash: TokenHash, successor: TokenHash) -> Result<Rotation, Fault>;
-    /// Revokes the family of a token, if it is known.
-    async fn revoke_refresh(&self, hash: TokenHash) -> Result<(), Fault>;
+    /// Revokes the family of a token, if it is known. Whose it was, where it was not revoked before.
+    async fn revoke_refresh(&self, hash: TokenHash) -> Result<Option<AgentId>, Fault>;
 }
 
 /// Where agents are kept that others registered.

@@ -88,7 +88,10 @@ pub enum Rotation {
         agent: AgentId,
     },
     /// It is good, and its API key is gone.
-    KeyGone,
+    KeyGone {
+        /// Whose.
+        agent: AgentId,
+    },
     /// Unknown, expired or revoked.
     Refused,
 }

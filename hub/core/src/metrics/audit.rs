@@ -15,6 +15,7 @@ pub struct AuditMetrics {
     lag: Gauge,
     size: Gauge,
     gaps: Counter,
+    failures: Counter,
 }
 
 impl AuditMetrics {
@@ -33,6 +34,8 @@ impl AuditMetrics {
         registry.register("acb_audit_tree_size", help, self.size.clone());
         let help = "Places where the audit trail could not go on from where it was";
         registry.register("acb_audit_gaps", help, self.gaps.clone());
+        let help = "Times that building the audit trail's tree failed and was begun again";
+        registry.register("acb_audit_sink_failures", help, self.failures.clone());
     }
 
     /// A record is in the log.
@@ -68,5 +71,10 @@ impl AuditMetrics {
     /// Something is missing in the trail.
     pub(crate) fn gap(&self) {
         self.gaps.inc();
+    }
+
+    /// Building the tree failed.
+    pub(crate) fn failed(&self) {
+        self.failures.inc();
     }
 }

@@ -1,7 +1,7 @@
 //! Sinks that end, that are two at once, and a log or a database that went back.
 
 use acb_hub_core::audit::{
-    ports::{AuditStore as _, Growth, Leaf, Place},
+    ports::{AuditStore as _, Growth, Leaf, Place, SignedCheckpoint},
     record::{AuditRecord, Phase},
 };
 use acb_tlog::tree::leaf_hash;
@@ -32,14 +32,7 @@ async fn of_several_replicas_one_builds_and_another_goes_on_where_it_ends() {
 #[tokio::test]
 async fn two_that_write_at_once_make_one_tree() {
     let world = World::new().await;
-    let growth = |text: &'static str| {
-        let mut tree = acb_tlog::tree::Tree::default();
-        let record = Bytes::from_static(text.as_bytes());
-        let nodes = tree.push(leaf_hash(&record));
-        let leaf = Leaf { record, at: OffsetDateTime::UNIX_EPOCH, agent: String::new(), operation: String::new() };
-        Growth { first: 0, leaves: vec![leaf], nodes, place: Place { epoch: 1, next: 1 } }
-    };
-    let (one, other) = (growth("one"), growth("other"));
+    let (one, other) = (growth(0, "one"), growth(0, "other"));
     let (one, other) = tokio::join!(world.store.grow(&one), world.store.grow(&other));
     let grown = [one.unwrap(), other.unwrap()];
     assert_eq!(grown.iter().filter(|grown| **grown).count(), 1, "{grown:?}");
@@ -112,4 +105,134 @@ async fn a_log_that_was_made_anew_or_cut_short_is_a_gap_that_is_told() {
     drop(sink);
     let _sink = world.sink("hub-2");
     world.until(|| async { objects(&world.kept().await).iter().any(|object| object.contains("made anew")) }).await;
+}
+
+fn growth(first: u64, text: &'static str) -> Growth {
+    let mut tree = acb_tlog::tree::Tree::default();
+    let record = Bytes::from_static(text.as_bytes());
+    let nodes = tree.push(leaf_hash(&record));
+    let leaf = Leaf { record, at: OffsetDateTime::UNIX_EPOCH, agent: String::new(), operation: String::new() };
+    Growth { first, leaves: vec![leaf], nodes, place: Place { epoch: 1, next: 1 } }
+}
+
+#[tokio::test]
+async fn a_tree_grows_only_from_the_size_that_it_has_and_only_that_is_signed() {
+    let world = World::new().await;
+    assert!(!world.store.grow(&growth(5, "far")).await.unwrap());
+    assert_eq!((world.kept().await.len(), world.store.head().await.unwrap().tree.size()), (0, 0));
+    let signed = |size| SignedCheckpoint { size, verifier: "k".to_owned(), note: "n".to_owned(), at: OffsetDateTime::UNIX_EPOCH };
+    assert!(!world.store.keep_checkpoint(&signed(1)).await.unwrap());
+    assert!(world.store.grow(&growth(0, "one")).await.unwrap());
+    assert!(!world.store.grow(&growth(0, "one")).await.unwrap());
+    assert!(!world.store.keep_checkpoint(&signed(2)).await.unwrap());
+    assert!(world.store.keep_checkpoint(&signed(1)).await.unwrap());
+    assert!(!world.store.keep_checkpoint(&signed(1)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_database_that_went_back_under_a_sink_loses_no_record() {
+    let world = World::new().await;
+    let _sink = world.sink("hub-0");
+    world.log(0..5).await;
+    world.grown(5).await;
+    world.log(5..8).await;
+    world.grown(8).await;
+    let before = world.signed(8).await;
+    // As after a failover to a standby that was behind.
+    world.sql("DELETE FROM acb.audit_checkpoint WHERE tenant_id = $1 AND size > 5").await;
+    world.sql("DELETE FROM acb.audit_node WHERE tenant_id = $1 AND ((index + 1) << level::int) > 5").await;
+    world.sql("DELETE FROM acb.audit_record WHERE tenant_id = $1 AND number >= 5").await;
+    assert_ne!(world.sql("DELETE FROM acb.audit_growth WHERE tenant_id = $1 AND first >= 5").await, 0);
+    world.log(8..10).await;
+    let kept = world.grown(10).await;
+    assert_eq!(objects(&kept), (0..10).map(|number| format!("number {number}")).collect::<Vec<_>>());
+    assert_eq!(before.root, root(&kept[..8]), "what was signed before is still true");
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_short_under_a_sink_is_a_gap_that_is_told() {
+    let world = World::new().await;
+    let _sink = world.sink("hub-0");
+    world.log(0..3).await;
+    world.grown(3).await;
+    world.signed(3).await;
+    world.sql("DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
+    world
+        .sql("UPDATE acb.bus_partition SET next_offset = 0, first_offset = 0 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'")
+        .await;
+    let kept = world.grown(4).await;
+    assert!(objects(&kept)[3].contains("was cut short"), "{:?}", objects(&kept));
+    world.log(10..11).await;
+    assert_eq!(objects(&world.grown(5).await)[4], "number 10");
+}
+
+#[tokio::test]
+async fn a_sink_that_is_stuck_says_so_and_how_far_it_is_behind() {
+    let world = World::new().await;
+    world.log(0..3).await;
+    // A node where the tree's first is to be.
+    let put = "INSERT INTO acb.audit_node (tenant_id, level, index, hash) VALUES ($1, 0, 0, decode(repeat('00', 32), 'hex'))";
+    world.sql(put).await;
+    let _sink = world.sink("hub-0");
+    let failures = || {
+        let rendered = world.metrics.render();
+        let line = rendered.lines().find_map(|line| line.strip_prefix("acb_audit_sink_failures_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    world.until(|| async { failures() >= 3 }).await;
+    assert!(world.metrics.render().contains("acb_audit_sink_lag 3"), "{}", world.metrics.render());
+}
+
+/// The log loses its records from this offset on, without telling anybody.
+async fn cut(world: &World, remove: &'static str, shorten: &'static str) {
+    assert_ne!(world.sql(remove).await, 0);
+    world.sql(shorten).await;
+}
+
+const CUT: [&str; 2] = [
+    r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" >= 4"#,
+    "UPDATE acb.bus_partition SET next_offset = 4 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'",
+];
+
+/// Five records, and checkpoints of three and of all: the log has them at 0, 1, 2, 4 and 5.
+async fn of_two_growths(world: &World) {
+    for (size, numbers, end) in [(3, 0..3, 4), (5, 3..5, 7)] {
+        world.log(numbers).await;
+        world.grown(size).await;
+        world.signed(size).await;
+        world.until(|| async { world.bus.bounds(&world.topic).await.unwrap()[0].next == end }).await;
+    }
+}
+
+/// What was read before, the gap, and all that the log has now from the cut on.
+async fn told_all(world: &World) {
+    let is_told = || async { objects(&world.kept().await).last().is_some_and(|last| last == "number 15") };
+    world.until(is_told).await;
+    let objects = objects(&world.kept().await);
+    let numbers = |numbers: std::ops::Range<u64>| numbers.map(|number| format!("number {number}")).collect::<Vec<_>>();
+    assert_eq!(objects[..5], numbers(0..5));
+    assert!(objects[5].contains("was cut short"), "{objects:?}");
+    assert_eq!(objects[6..], numbers(10..16));
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_short_and_grew_again_is_a_gap_and_read_from_there() {
+    let world = World::new().await;
+    let sink = world.sink("hub-0");
+    of_two_growths(&world).await;
+    drop(sink);
+    cut(&world, CUT[0], CUT[1]).await;
+    world.log(10..16).await;
+    let _sink = world.sink("hub-1");
+    told_all(&world).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_short_and_grows_again_under_a_sink_is_a_gap_and_read_from_there() {
+    let world = World::new().await;
+    let _sink = world.sink("hub-0");
+    of_two_growths(&world).await;
+    cut(&world, CUT[0], CUT[1]).await;
+    world.log(10..16).await;
+    told_all(&world).await;
 }

@@ -83,6 +83,12 @@ async fn what_is_no_audit_record_is_a_leaf_all_the_same() {
     let kept = world.grown(3).await;
     assert_eq!((&kept[0].record[..], kept[1].record.clone()), (&b"\xff\xff"[..], hostile.encode()));
     root(&kept);
+    // No index takes it as it is, nor compressed.
+    let long: String = std::iter::repeat_with(|| uuid::Uuid::new_v4().to_string()).take(100).collect();
+    let long = AuditRecord { agent: long, ..record(2) };
+    let logged = Record { key: None, headers: Vec::new(), value: Some(long.encode()) };
+    world.bus.append(&world.topic, 0, logged).await.unwrap().await.unwrap();
+    assert_eq!(world.grown(4).await[3].record, long.encode());
     let found = AuditFilter { agent: Some("ab".to_owned()), ..AuditFilter::default() };
     assert_eq!(world.store.records(&found, 0, 10).await.unwrap().len(), 1);
 }
