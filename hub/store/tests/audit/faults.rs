@@ -1,12 +1,16 @@
 //! Sinks that end, that are two at once, and a log or a database that went back.
 
+use std::time::Duration;
+
 use acb_hub_core::audit::{
     ports::{AuditStore as _, Growth, Leaf, Place, SignedCheckpoint},
     record::{AuditRecord, Phase},
 };
+use acb_testbed::Postgres;
 use acb_tlog::tree::leaf_hash;
 use bytes::Bytes;
 use time::OffsetDateTime;
+use tokio::time::sleep;
 
 use crate::world::{World, objects, root};
 
@@ -184,24 +188,30 @@ async fn a_sink_that_is_stuck_says_so_and_how_far_it_is_behind() {
 }
 
 /// The log loses its records from this offset on, without telling anybody.
-async fn cut(world: &World, remove: &'static str, shorten: &'static str) {
-    assert_ne!(world.sql(remove).await, 0);
-    world.sql(shorten).await;
+async fn cut(world: &World, at: u64) {
+    let at = i64::try_from(at).unwrap();
+    let mut superuser = Postgres::shared().await.superuser().await;
+    for sql in [
+        r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" >= $2"#,
+        "UPDATE acb.bus_partition SET next_offset = $2 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'",
+    ] {
+        let done = sqlx::query(sql).bind(world.tenant.id_bytes()).bind(at).execute(&mut superuser).await.unwrap();
+        assert_ne!(done.rows_affected(), 0);
+    }
 }
 
-const CUT: [&str; 2] = [
-    r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" >= 4"#,
-    "UPDATE acb.bus_partition SET next_offset = 4 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'",
-];
-
-/// Five records, and checkpoints of three and of all: the log has them at 0, 1, 2, 4 and 5.
-async fn of_two_growths(world: &World) {
-    for (size, numbers, end) in [(3, 0..3, 4), (5, 3..5, 7)] {
+/// Five records, and checkpoints, of three and of all at least. Where in the log the two records are that came later.
+async fn of_two_growths(world: &World) -> u64 {
+    let mut ends = Vec::new();
+    for (size, numbers) in [(3, 0..3), (5, 3..5)] {
         world.log(numbers).await;
         world.grown(size).await;
         world.signed(size).await;
-        world.until(|| async { world.bus.bounds(&world.topic).await.unwrap()[0].next == end }).await;
+        // The last that goes into the log says that all of it is signed.
+        world.until(|| async { world.last_checkpoint().await == Some(size) }).await;
+        ends.push(world.bus.bounds(&world.topic).await.unwrap()[0].next);
     }
+    ends[0]
 }
 
 /// What was read before, the gap, and all that the log has now from the cut on.
@@ -219,9 +229,9 @@ async fn told_all(world: &World) {
 async fn a_log_that_was_cut_short_and_grew_again_is_a_gap_and_read_from_there() {
     let world = World::new().await;
     let sink = world.sink("hub-0");
-    of_two_growths(&world).await;
+    let later = of_two_growths(&world).await;
     drop(sink);
-    cut(&world, CUT[0], CUT[1]).await;
+    cut(&world, later).await;
     world.log(10..16).await;
     let _sink = world.sink("hub-1");
     told_all(&world).await;
@@ -231,8 +241,10 @@ async fn a_log_that_was_cut_short_and_grew_again_is_a_gap_and_read_from_there() 
 async fn a_log_that_is_cut_short_and_grows_again_under_a_sink_is_a_gap_and_read_from_there() {
     let world = World::new().await;
     let _sink = world.sink("hub-0");
-    of_two_growths(&world).await;
-    cut(&world, CUT[0], CUT[1]).await;
+    let later = of_two_growths(&world).await;
+    // A sink looks back where nothing came for a second: no real log loses its end, and has others in their place, in less.
+    sleep(Duration::from_millis(1100)).await;
+    cut(&world, later).await;
     world.log(10..16).await;
     told_all(&world).await;
 }

@@ -105,6 +105,14 @@ impl World {
         Checkpoint::open(&note, &[signing().verifier().clone()]).unwrap()
     }
 
+    /// What the last record of the log is a checkpoint of, where it is one.
+    pub(crate) async fn last_checkpoint(&self) -> Option<u64> {
+        let next = self.bus.bounds(&self.topic).await.unwrap()[0].next;
+        let last = self.bus.read(&self.topic, 0, next.checked_sub(1)?, 1).await.unwrap().into_iter().next()?;
+        let note = String::from_utf8(last.record.value?.to_vec()).ok()?;
+        Checkpoint::open(&note, &[signing().verifier().clone()]).ok().map(|checkpoint| checkpoint.size)
+    }
+
     pub(crate) async fn until<F: Future<Output = bool>>(&self, wanted: impl Fn() -> F) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !wanted().await {
