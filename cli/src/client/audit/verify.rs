@@ -204,12 +204,16 @@ impl By {
             return syntax.document(&document);
         }
         if proved > first {
-            let count = proved - first;
-            output::line(format_args!("{count} records, {first} to {}, are as they were logged and signed.", proved - 1))?;
+            match proved - first {
+                1 => output::line(format_args!("Record {first} is as it was logged and signed."))?,
+                _ => output::line(format_args!("Records {first} to {} are as they were logged and signed.", proved - 1))?,
+            }
         }
         if proved < end {
-            let count = end - proved;
-            output::line(format_args!("{count} records, {proved} to {}, are not signed: nothing proves them.", end - 1))?;
+            match end - proved {
+                1 => output::line(format_args!("Record {proved} is not signed: nothing proves it."))?,
+                _ => output::line(format_args!("Records {proved} to {} are not signed: nothing proves them.", end - 1))?,
+            }
         }
         if before > 0 {
             output::line(format_args!("The trail went on from {before} checkpoints of before record {first}."))?;

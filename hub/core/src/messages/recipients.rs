@@ -87,10 +87,7 @@ fn suspended(why: String) -> Fault {
 }
 
 fn unknown(what: &str, name: &str) -> Fault {
-    let why = format!(
-        "there is no {what} {} that has a mailbox: see AgentRegistry.ListAgents, where an agent that another one registered has none",
-        quoted(name)
-    );
+    let why = format!("there is no {what} {} in this tenant: AgentRegistry.ListAgents shows all", quoted(name));
     Fault::not_found("RECIPIENT_NOT_FOUND", why)
 }
 
