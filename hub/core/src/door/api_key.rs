@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 
 use crate::{
     directory::agent::AgentId,
-    fault::{Code, Fault},
-    kit::hmac::keyed,
+    fault::Fault,
+    kit::{hmac::keyed, random::random},
 };
 
 /// Longer credentials are not looked at.
@@ -50,12 +50,8 @@ pub(crate) struct FreshKey {
 
 /// Makes a key, as the operator makes them: 12 characters that are no secret, and 256 bits that are.
 pub(crate) fn new_api_key(pepper: &[u8], by_key: &str) -> Result<FreshKey, Fault> {
-    let mut bytes = [0_u8; 38];
-    getrandom::fill(&mut bytes)
-        .map_err(|_| Fault::new(Code::Internal, "NO_RANDOMNESS", "the hub's machine gives no randomness"))?;
-    let (prefix, secret) = bytes.split_at(6);
-    let prefix = hex::encode(prefix);
-    let text = format!("acb_{prefix}_{}", BASE64_URL_SAFE_NO_PAD.encode(secret));
+    let (prefix, secret) = (hex::encode(random::<6>()?), BASE64_URL_SAFE_NO_PAD.encode(random::<32>()?));
+    let text = format!("acb_{prefix}_{secret}");
     let hmac = api_key_hmac(pepper, &text);
     Ok(FreshKey { text, stored: NewKey { prefix, hmac, by_key: by_key.to_owned() } })
 }

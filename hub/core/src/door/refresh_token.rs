@@ -5,10 +5,7 @@ use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::{
-    directory::agent::AgentId,
-    fault::{Code, Fault},
-};
+use crate::{directory::agent::AgentId, fault::Fault, kit::random::random};
 
 /// How long a refresh token is valid, if it is not used.
 pub const REFRESH_TOKEN_LIFE: Duration = Duration::days(7);
@@ -110,10 +107,7 @@ pub struct NewFamily {
 }
 
 pub(crate) fn random_token() -> Result<String, Fault> {
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|_| Fault::new(Code::Internal, "NO_RANDOMNESS", "the hub's machine gives no randomness"))?;
-    Ok(format_token(&bytes))
+    Ok(format_token(&random()?))
 }
 
 pub(crate) fn format_token(bytes: &[u8; 32]) -> String {

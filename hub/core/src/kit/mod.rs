@@ -11,6 +11,7 @@ pub mod labels;
 mod metered;
 pub(crate) mod page;
 pub mod quoted;
+pub(crate) mod random;
 pub mod readiness;
 pub(crate) mod retries;
 pub mod supervisor;

@@ -65,16 +65,12 @@ async fn a_database_that_went_back_has_the_same_tree_again() {
 #[tokio::test]
 async fn what_the_log_has_no_more_is_a_gap_that_is_told() {
     let world = World::new().await;
-    let sink = world.sink("hub-0");
-    world.log(0..3).await;
-    world.grown(3).await;
-    world.signed(3).await;
+    let sink = world.with_three_signed().await;
+    let end = world.ends_signed(3).await;
     drop(sink);
     world.log(3..6).await;
-    // Retention took what nobody had read.
-    let remove = r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" < 6"#;
-    world.sql(remove).await;
-    world.sql("UPDATE acb.bus_partition SET first_offset = 6 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
+    // Retention took what nobody had read, but for the last of it.
+    retain_from(&world, end + 2).await;
     let _sink = world.sink("hub-1");
     world.log(6..7).await;
     world.until(|| async { objects(&world.kept().await).last().is_some_and(|last| last == "number 6") }).await;
@@ -89,10 +85,7 @@ async fn what_the_log_has_no_more_is_a_gap_that_is_told() {
 #[tokio::test]
 async fn a_log_that_was_made_anew_or_cut_short_is_a_gap_that_is_told() {
     let world = World::new().await;
-    let sink = world.sink("hub-0");
-    world.log(0..3).await;
-    world.grown(3).await;
-    world.signed(3).await;
+    let sink = world.with_three_signed().await;
     drop(sink);
     world.sql("DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
     world
@@ -156,10 +149,7 @@ async fn a_database_that_went_back_under_a_sink_loses_no_record() {
 #[tokio::test]
 async fn a_log_that_is_cut_short_under_a_sink_is_a_gap_that_is_told() {
     let world = World::new().await;
-    let _sink = world.sink("hub-0");
-    world.log(0..3).await;
-    world.grown(3).await;
-    world.signed(3).await;
+    let _sink = world.with_three_signed().await;
     world.sql("DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'").await;
     world
         .sql("UPDATE acb.bus_partition SET next_offset = 0, first_offset = 0 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'")
@@ -189,15 +179,20 @@ async fn a_sink_that_is_stuck_says_so_and_how_far_it_is_behind() {
 
 /// The log loses its records from this offset on, without telling anybody.
 async fn cut(world: &World, at: u64) {
-    let at = i64::try_from(at).unwrap();
+    change(world, r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" >= $2"#, at).await;
+    change(world, "UPDATE acb.bus_partition SET next_offset = $2 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'", at).await;
+}
+
+/// The log keeps its records from this offset on.
+async fn retain_from(world: &World, at: u64) {
+    change(world, r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" < $2"#, at).await;
+    change(world, "UPDATE acb.bus_partition SET first_offset = $2 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'", at).await;
+}
+
+async fn change(world: &World, sql: &'static str, at: u64) {
     let mut superuser = Postgres::shared().await.superuser().await;
-    for sql in [
-        r#"DELETE FROM acb.bus_record WHERE tenant_id = $1 AND topic LIKE '%.sys.audit' AND "offset" >= $2"#,
-        "UPDATE acb.bus_partition SET next_offset = $2 WHERE tenant_id = $1 AND topic LIKE '%.sys.audit'",
-    ] {
-        let done = sqlx::query(sql).bind(world.tenant.id_bytes()).bind(at).execute(&mut superuser).await.unwrap();
-        assert_ne!(done.rows_affected(), 0);
-    }
+    let changed = sqlx::query(sql).bind(world.tenant.id_bytes()).bind(i64::try_from(at).unwrap()).execute(&mut superuser).await;
+    assert_ne!(changed.unwrap().rows_affected(), 0);
 }
 
 /// Five records, and checkpoints, of three and of all at least. Where in the log the two records are that came later.
@@ -207,9 +202,7 @@ async fn of_two_growths(world: &World) -> u64 {
         world.log(numbers).await;
         world.grown(size).await;
         world.signed(size).await;
-        // The last that goes into the log says that all of it is signed.
-        world.until(|| async { world.last_checkpoint().await == Some(size) }).await;
-        ends.push(world.bus.bounds(&world.topic).await.unwrap()[0].next);
+        ends.push(world.ends_signed(size).await);
     }
     ends[0]
 }

@@ -96,10 +96,7 @@ async fn what_is_no_audit_record_is_a_leaf_all_the_same() {
 #[tokio::test]
 async fn a_hub_can_add_and_neither_change_nor_remove() {
     let world = World::new().await;
-    let sink = world.sink("hub-0");
-    world.log(0..3).await;
-    world.grown(3).await;
-    world.signed(3).await;
+    let sink = world.with_three_signed().await;
     drop(sink);
     let pool = world.store.pool();
     for table in ["audit_record", "audit_node", "audit_growth", "audit_checkpoint"] {

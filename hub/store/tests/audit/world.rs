@@ -105,8 +105,23 @@ impl World {
         Checkpoint::open(&note, &[signing().verifier().clone()]).unwrap()
     }
 
+    /// A sink that has three records in its tree, and has signed them.
+    pub(crate) async fn with_three_signed(&self) -> Running {
+        let sink = self.sink("hub-0");
+        self.log(0..3).await;
+        self.grown(3).await;
+        self.signed(3).await;
+        sink
+    }
+
+    /// Waits until the log ends with the checkpoint of this size: how many there are before it depends on how fast the tree grew. The log's end.
+    pub(crate) async fn ends_signed(&self, size: u64) -> u64 {
+        self.until(|| async { self.last_checkpoint().await == Some(size) }).await;
+        self.bus.bounds(&self.topic).await.unwrap()[0].next
+    }
+
     /// What the last record of the log is a checkpoint of, where it is one.
-    pub(crate) async fn last_checkpoint(&self) -> Option<u64> {
+    async fn last_checkpoint(&self) -> Option<u64> {
         let next = self.bus.bounds(&self.topic).await.unwrap()[0].next;
         let last = self.bus.read(&self.topic, 0, next.checked_sub(1)?, 1).await.unwrap().into_iter().next()?;
         let note = String::from_utf8(last.record.value?.to_vec()).ok()?;
