@@ -98,6 +98,8 @@ pub struct Metrics {
     dead_letters: Family<DeadLetters, Counter>,
     settled_letters: Family<SettledLetters, Counter>,
     timers_waiting: Family<Tenant, Gauge>,
+    traces_lost: Family<Tenant, Counter>,
+    timers_overdue: Family<Tenant, Gauge>,
     timer_lateness: Histograms<Tenant>,
 }
 
@@ -129,6 +131,8 @@ impl Metrics {
             dead_letters: Family::default(),
             settled_letters: Family::default(),
             timers_waiting: Family::default(),
+            traces_lost: Family::default(),
+            timers_overdue: Family::default(),
             timer_lateness: Family::new_with_constructor(histogram),
         };
         {
@@ -155,6 +159,10 @@ impl Metrics {
             registry.register("acb_dead_letters_settled", help, metrics.settled_letters.clone());
             let help = "Timers of the tenant that wait, such as scheduled messages, at this replica's last look";
             registry.register("acb_timers_waiting", help, metrics.timers_waiting.clone());
+            let help = "Events of messages that this replica had no room or no time to note, so that traces lack them";
+            registry.register("acb_trace_events_lost", help, metrics.traces_lost.clone());
+            let help = "Seconds since the oldest timer that waits was due, at this replica's last look";
+            registry.register("acb_timers_overdue_seconds", help, metrics.timers_overdue.clone());
             let help = "How much later than they were due timers were carried out by this replica";
             registry.register("acb_timer_lateness_seconds", help, metrics.timer_lateness.clone());
             for reason in ["expired", "attempts", "sender-refused", "recipient-gone"] {
@@ -260,10 +268,17 @@ impl Metrics {
         self.settled_letters.get_or_create(&SettledLetters { outcome, tenant_id: self.tenant.clone() }).inc();
     }
 
-    /// So many timers wait.
-    pub fn timers_waiting(&self, count: u64) {
+    /// So many events of messages are in no trace.
+    pub fn trace_lost(&self, events: usize) {
+        let label = Tenant { tenant_id: self.tenant.clone() };
+        self.traces_lost.get_or_create(&label).inc_by(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+
+    /// So many timers wait, and the oldest has been due for so long.
+    pub fn timers_waiting(&self, count: u64, overdue: Duration) {
         let label = Tenant { tenant_id: self.tenant.clone() };
         self.timers_waiting.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.timers_overdue.get_or_create(&label).set(i64::try_from(overdue.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// A timer was carried out so long after it was due.
