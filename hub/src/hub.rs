@@ -5,7 +5,7 @@ use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use acb_hub_api::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate,
-        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, usage::UsageGate,
+        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, trace::TraceGate, usage::UsageGate,
     },
     operations,
     routes::Services,
@@ -29,6 +29,7 @@ use acb_hub_core::{
     fault::Fault,
     kit::{
         readiness::Readiness,
+        spans::Spans,
         supervisor::{Supervisor, TaskEnded},
     },
     log::{
@@ -60,6 +61,7 @@ use crate::{
     config::{Config, ConfigError},
     passwords::{self, KafkaGate, PostgresGate},
     probe, reload,
+    traces::Collector,
 };
 
 /// The pod's grace period is 30 s: what is open has this long to end.
@@ -125,9 +127,15 @@ async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), H
     let bus = log.bus;
     let directory = Directory::default();
     let refresher = Arc::new(Refresher::new(directory.clone(), Arc::new(store.clone())));
-    let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor };
+    let collector = config.hub.tracing.as_ref().map(|tracing| Collector::new(tracing, &config)).transpose()?.map(Arc::new);
+    let spans = collector.clone().map(|collector| Spans::new(collector)).unwrap_or_default();
+    let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor, spans };
 
     let outcome = parts.serve(grpc, &certificate, terminated).await;
+    if let Some(collector) = collector {
+        // It waits for the collector, in a thread where nothing else is held up.
+        let _ended = tokio::task::spawn_blocking(move || collector.end()).await;
+    }
     tracing::info!(tenant = config.hub.tenant, replica = config.replica, "the hub stops");
     outcome
 }
@@ -142,6 +150,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     supervisor: Supervisor,
+    spans: Spans,
 }
 
 impl Parts {
@@ -160,7 +169,8 @@ impl Parts {
             .routes()
             .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
         let journal = self.journal();
-        let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal);
+        let door =
+            Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal).with_spans(self.spans.clone());
         let refused = door.clone();
         self.until_stopped("audit.refusals", async move { refused.write_refusals().await });
         let recorded = door.clone();
@@ -259,11 +269,14 @@ impl Parts {
         let store = Arc::new(self.store.clone());
         let start = async || {
             let request_key = RequestKey::new(self.tokens.keyring().request_secret());
-            let config = MessagesConfig::new(&self.config.hub.tenant, &self.config.replica, request_key);
+            let config = MessagesConfig {
+                spans: self.spans.clone(),
+                ..MessagesConfig::new(&self.config.hub.tenant, &self.config.replica, request_key)
+            };
             let directory = self.refresher.directory().clone();
             Messages::start(
                 self.bus.clone(),
-                MessageStores { mailboxes: store.clone(), cursors: store.clone(), letters: store.clone() },
+                MessageStores { mailboxes: store.clone(), cursors: store.clone(), letters: store.clone(), traces: store.clone() },
                 directory,
                 self.metrics.clone(),
                 config,
@@ -361,6 +374,7 @@ impl Parts {
             ),
             mailboxes: MailboxGate::new(messages.clone()),
             usage: UsageGate::new(messages.clone()),
+            traces: TraceGate::new(messages.traces()),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),
             schedule: ScheduleGate::new(self.scheduled(&messages)),
             messages: MessageGate::new(messages, &self.config.replica),

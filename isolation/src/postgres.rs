@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 32] = [
+const TABLES: [&str; 33] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -35,6 +35,7 @@ const TABLES: [&str; 32] = [
     "dead_letter_checkpoint",
     "lease",
     "timer",
+    "message_trace",
     "upload",
     "chunk",
     "context",

@@ -16,6 +16,7 @@ mod refusal;
 mod reply;
 mod scheduled;
 mod target;
+mod trace;
 mod unread;
 mod usage;
 mod watch;
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     /// Lists and cancels messages that are sent later: see `acb send --in`.
     Scheduled(scheduled::Scheduled),
     /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
+    Trace(trace::Trace),
     Usage(usage::Usage),
     /// Lists, exports and verifies the audit trail of the tenant. Takes the role auditor or admin.
     Audit(audit::Audit),
@@ -77,6 +79,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Receive(receive) => receive.run(output).await,
         Command::Unread(unread) => unread.run(output).await,
         Command::Scheduled(scheduled) => scheduled.run(output).await,
+        Command::Trace(trace) => trace.run(output).await,
         Command::Usage(usage) => usage.run(output).await,
         Command::Audit(audit) => audit.run(output).await,
         Command::Watch(watch) => watch.run(output).await,

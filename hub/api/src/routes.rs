@@ -8,7 +8,8 @@ use acb_proto::{
         auth_service_server::AuthServiceServer, context_service_server::ContextServiceServer,
         dead_letter_service_server::DeadLetterServiceServer, mailbox_service_server::MailboxServiceServer,
         message_service_server::MessageServiceServer, schedule_service_server::ScheduleServiceServer,
-        stream_service_server::StreamServiceServer, usage_service_server::UsageServiceServer,
+        stream_service_server::StreamServiceServer, trace_service_server::TraceServiceServer,
+        usage_service_server::UsageServiceServer,
     },
 };
 use tonic::service::Routes;
@@ -17,7 +18,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate,
-        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, usage::UsageGate,
+        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, trace::TraceGate, usage::UsageGate,
     },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };
@@ -41,6 +42,8 @@ pub struct Services {
     pub contexts: ContextGate,
     /// Large contexts.
     pub streams: StreamGate,
+    /// What happened to messages.
+    pub traces: TraceGate,
     /// Limits.
     pub usage: UsageGate,
     /// The audit trail.
@@ -94,6 +97,7 @@ impl Services {
             .add_service(ScheduleServiceServer::new(self.schedule).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(ContextServiceServer::new(self.contexts).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(StreamServiceServer::new(self.streams).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(TraceServiceServer::new(self.traces).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(UsageServiceServer::new(self.usage).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(AuditServiceServer::new(self.audit).max_decoding_message_size(MAX_REQUEST_BYTES));
         Ok((routes.routes(), Health(reporter)))

@@ -21,6 +21,7 @@ mod query_timer;
 mod registration;
 pub mod schema;
 mod timer;
+mod trace;
 mod upload;
 mod visibility;
 

@@ -150,6 +150,7 @@ async fn furnish(world: &World) {
             "timer_id, kind, subject, key, digest, content, made_at, due_at, try_at",
             format!("{any}, 'later', {any}, '', sha256(''), '', now(), now(), now()"),
         ),
+        ("message_trace", "epoch, partition, section, replica, events", "99, 0, 0, 'r', ''".to_owned()),
         // Its relay has no use for what it can't read, and leaves it.
         (
             "bus_record",

@@ -17,7 +17,7 @@ use tonic::{
 };
 
 use crate::{
-    Error, Identity, Tokens,
+    Error, Identity, Tokens, correlation,
     credential::{ApiKey, Credential},
     error::broke,
 };
@@ -34,6 +34,9 @@ pub(crate) struct Bearer {
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert("authorization", self.header.clone());
+        if let (name, Some(id)) = correlation::header() {
+            request.metadata_mut().insert(name, id);
+        }
         Ok(request)
     }
 }

@@ -8,6 +8,7 @@ mod auth;
 mod backoff;
 mod client;
 mod context;
+mod correlation;
 mod credential;
 mod dead_letter;
 mod download;
@@ -24,6 +25,7 @@ mod seen;
 mod session;
 mod sharing;
 mod subscription;
+mod trace;
 mod transfer;
 mod unread;
 mod upload;
@@ -34,13 +36,14 @@ mod wire;
 pub use acb_proto::v1;
 pub use acb_proto::v1::{
     Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
-    MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage, SendMessageResponse, Usage,
-    address, context_event,
+    MessageTrace, MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage,
+    SendMessageResponse, Usage, address, context_event, trace_event,
 };
 pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use audit::{AuditClaim, AuditQuery, audit_record};
 pub use client::{Builder, Client};
 pub use context::{Inline, Share, Update};
+pub use correlation::{correlated, correlation_id};
 pub use credential::{ApiKey, Identity, Tokens};
 pub use dead_letter::{Letters, WhichLetters};
 pub use download::{Download, Downloaded};

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use crate::{Client, Error, SendMessageResponse, client::Retry, inbox::Ticket, wire};
+use crate::{Client, Error, SendMessageResponse, client::Retry, correlation::correlation_id, inbox::Ticket, wire};
 
 /// The content type of payloads made with [`Message::json`].
 pub const JSON: &str = "application/json";
@@ -202,11 +202,19 @@ impl Message {
             }
             Some(address::To::Agents(AgentNames { names })) => match flaw(names) {
                 Some(flaw) => Err(Error::Usage(flaw)),
-                None => Ok(self.wire),
+                None => Ok(tied(self.wire)),
             },
-            _ => Ok(self.wire),
+            _ => Ok(tied(self.wire)),
         }
     }
+}
+
+/// Ties a message to what it is sent for, where it says nothing else.
+fn tied(mut message: OutgoingMessage) -> OutgoingMessage {
+    if message.correlation_id.is_empty() {
+        message.correlation_id = correlation_id().unwrap_or_default();
+    }
+    message
 }
 
 /// Why this is no list of recipients. The hub would end the session that such a message is sent in.
@@ -250,6 +258,12 @@ impl Received {
     /// A message that did not come through a mailbox.
     pub(crate) fn detached(message: v1::Message, client: Client) -> Self {
         Self { message: Arc::new(message), redelivered: false, attempt: 1, ticket: None, client }
+    }
+
+    /// What ties the message to others: what its sender named, or its own id.
+    #[must_use]
+    pub fn correlation_id(&self) -> &str {
+        if self.message.correlation_id.is_empty() { &self.message.id } else { &self.message.correlation_id }
     }
 
     /// The message as it came.

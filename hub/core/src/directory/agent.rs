@@ -55,22 +55,23 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext,
-            ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
+            AllTraces, AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnTraces, OwnUsage, Presence, PublishContext,
+            ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
             Self::Full => !permission.is_of_all(),
             Self::Producer => {
                 let sends = matches!(permission, Send | OwnScheduledMessages | PublishContext | ReadOwnStream);
-                sends || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage)
+                sends || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage | OwnTraces)
             }
             Self::Consumer => {
                 let reads = matches!(permission, ReadContext | ReadAddressedContext);
-                reads || matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | OwnUsage)
+                let receives = matches!(permission, Receive | OwnDeadLetters | OwnTraces);
+                reads || receives || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage)
             }
             Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage),
-            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | ReadAudit),
+            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | AllTraces | ReadAudit),
         }
     }
 }
@@ -120,13 +121,17 @@ pub enum Permission {
     OwnUsage,
     /// The same of every agent.
     AllUsage,
+    /// See what happened to messages that one sent, or that are for oneself.
+    OwnTraces,
+    /// The same of all messages.
+    AllTraces,
     /// Read the audit trail of the tenant.
     ReadAudit,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Discover,
         Self::Presence,
         Self::RegisterOthers,
@@ -144,6 +149,8 @@ impl Permission {
         Self::ReadOwnStream,
         Self::OwnUsage,
         Self::AllUsage,
+        Self::OwnTraces,
+        Self::AllTraces,
         Self::ReadAudit,
     ];
 
@@ -168,6 +175,8 @@ impl Permission {
             Self::ReadOwnStream => "its own",
             Self::OwnUsage => "its own, the tenant's",
             Self::AllUsage => "every agent's, the tenant's",
+            Self::OwnTraces => "what it sent, and what is for it",
+            Self::AllTraces => "every message",
             Self::ReadAudit => "the tenant's",
         }
     }
@@ -182,6 +191,7 @@ impl Permission {
                 | Self::AllDeadLetters
                 | Self::AllContexts
                 | Self::AllUsage
+                | Self::AllTraces
                 | Self::ReadAudit
         )
     }

@@ -23,6 +23,10 @@ use crate::{
         trail::Trail,
     },
     fault::{Code, Fault},
+    kit::{
+        clock::now,
+        spans::{Spans, TraceParent},
+    },
     metrics::Metrics,
 };
 
@@ -36,6 +40,7 @@ pub struct Door {
     calls: OpenCalls,
     journal: Journal,
     refusals: Refusals,
+    spans: Spans,
 }
 
 impl Door {
@@ -43,7 +48,14 @@ impl Door {
     #[must_use]
     pub fn new(tokens: Tokens, directory: Arc<Refresher>, metrics: Arc<Metrics>, journal: Journal) -> Self {
         let (meter, calls, refusals) = (Meter::default(), OpenCalls::default(), Refusals::default());
-        Self { tokens, directory, metrics, meter, calls, journal, refusals }
+        let spans = Spans::default();
+        Self { tokens, directory, metrics, meter, calls, journal, refusals, spans }
+    }
+
+    /// The same, which tells of each call there.
+    #[must_use]
+    pub fn with_spans(self, spans: Spans) -> Self {
+        Self { spans, ..self }
     }
 
     /// The tenant's name.
@@ -52,26 +64,31 @@ impl Door {
         self.tokens.tenant()
     }
 
-    /// A request is there, for what `rule` is about. `correlation` is what ties log lines of several hubs and agents together.
+    /// A request is there, for what `rule` is about.
     #[must_use]
-    pub fn arrive(&self, rule: &'static Rule, origin: Origin, correlation: Option<&str>) -> Arrival {
+    pub fn arrive(&self, rule: &'static Rule, origin: Origin, ties: Ties<'_>) -> Arrival {
+        let id = Uuid::now_v7();
+        let correlation = ties.correlation.map_or_else(|| id.to_string(), str::to_owned);
         let span = tracing::info_span!(
             "request",
             tenant = self.tenant(),
             method = rule.operation.name(),
             agent = tracing::field::Empty,
-            correlation_id = correlation,
+            correlation_id = correlation.as_str(),
         );
         let record = Record {
-            id: Uuid::now_v7(),
+            id,
             span,
             rule,
             origin,
-            correlation: correlation.unwrap_or_default().to_owned(),
+            correlation,
             trail: Trail::default(),
             metrics: self.metrics.clone(),
             journal: self.journal.clone(),
             refusals: self.refusals.clone(),
+            spans: self.spans.clone(),
+            parent: TraceParent::parse(ties.traceparent),
+            began: now(),
         };
         Arrival { door: self.clone(), record }
     }
@@ -167,6 +184,15 @@ impl Door {
     }
 }
 
+/// What a request is part of, as its caller says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ties<'a> {
+    /// What ties log lines of several hubs and agents together. The hub makes one where the caller names none.
+    pub correlation: Option<&'a str>,
+    /// W3C's, where there is one.
+    pub traceparent: &'a str,
+}
+
 /// A request on its way in.
 #[derive(Debug)]
 pub struct Arrival {
@@ -179,6 +205,12 @@ impl Arrival {
     #[must_use]
     pub fn span(&self) -> Span {
         self.record.span.clone()
+    }
+
+    /// By what the call is found in the hub's log and in the audit trail.
+    #[must_use]
+    pub fn correlation(&self) -> &str {
+        &self.record.correlation
     }
 
     /// Lets it in, or records that it was refused. `authorization` is the header's text.

@@ -140,9 +140,9 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllContexts, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters,
-    OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream,
-    Receive, RegisterOthers, Send,
+    AllContexts, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllTraces, AllUsage, Discover, OwnDeadLetters,
+    OwnScheduledMessages, OwnTraces, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext,
+    ReadOwnStream, Receive, RegisterOthers, Send,
 };
 
 /// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
@@ -188,6 +188,8 @@ operations! {
     GetDeadLetter: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/GetDeadLetter").read();
     ReplayDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ReplayDeadLetters").change();
     DropDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/DropDeadLetters").change();
+
+    GetMessageTrace: needs(&[OwnTraces, AllTraces], "/acb.v1.TraceService/GetMessageTrace").read();
 
     GetUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/GetUsage");
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::request_id::RequestKey;
+use crate::kit::spans::Spans;
 
 /// How the message service behaves.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct MessagesConfig {
     /// The tenant's name.
     pub tenant: String,
@@ -43,6 +44,8 @@ pub struct MessagesConfig {
     pub cut_after: Duration,
     /// How long a message's way into the log may take before its sender is told that it is not known.
     pub append_timeout: Duration,
+    /// Where it is told what happened to messages whose senders collect traces.
+    pub spans: Spans,
 }
 
 impl MessagesConfig {
@@ -68,6 +71,7 @@ impl MessagesConfig {
             look_every: Duration::from_secs(5),
             cut_after: Duration::from_secs(30),
             append_timeout: Duration::from_secs(35),
+            spans: Spans::default(),
         }
     }
 }

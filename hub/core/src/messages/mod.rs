@@ -41,6 +41,7 @@ mod sender;
 pub mod service;
 pub mod session;
 mod start;
+pub mod trace;
 mod trimmer;
 pub mod unread;
 pub mod usage;

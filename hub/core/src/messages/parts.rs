@@ -23,6 +23,7 @@ use super::{
     ports::{CursorStore, MailboxStore},
     position::Position,
     replies::Replies,
+    trace::{recorder::Recorder, store::TraceStore},
     usage::Usage,
 };
 use crate::{
@@ -62,6 +63,8 @@ pub struct MessageStores {
     pub cursors: Arc<dyn CursorStore>,
     /// The index over the dead letters.
     pub letters: Arc<dyn LetterStore>,
+    /// What happened to messages.
+    pub traces: Arc<dyn TraceStore>,
 }
 
 impl fmt::Debug for MessageStores {
@@ -135,6 +138,7 @@ pub(super) struct Parts {
     pub(super) waiters: Arc<Waiters>,
     pub(super) windows: Arc<DedupWindows>,
     pub(super) usage: Arc<Usage>,
+    pub(super) trace: Arc<Recorder>,
     pub(super) memory: Arc<Memory>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) directory: Directory,

@@ -37,6 +37,7 @@ use super::{
     send_queue, sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
+    trace::{recorder::Recorder, search::Traces},
     trimmer::Trimmer,
     unread::Unread,
     usage::{self, LimitUsage, Whose},
@@ -111,7 +112,7 @@ impl Messages {
         config: MessagesConfig,
         supervisor: &Supervisor,
     ) -> Result<Self, Fault> {
-        let MessageStores { mailboxes, cursors, letters } = stores;
+        let MessageStores { mailboxes, cursors, letters, traces } = stores;
         let topic = MessagesTopic::new(bus, &config.tenant);
         let info = topic.info().await?;
         let Life { epoch, indexed } = life::begin(&topic, &*mailboxes, info, config.cut_after).await?;
@@ -152,6 +153,7 @@ impl Messages {
             waiters: Arc::new(Waiters::new(replies)),
             windows: Arc::new(DedupWindows::new(from.len(), dedup_window, config.dedup_keys)),
             usage: Arc::default(),
+            trace: Arc::new(Recorder::new(traces, epoch, &config.replica, metrics.clone())),
             memory: Arc::new(Memory {
                 sessions: Budget::new(config.replica_bytes),
                 kept: Budget::new(config.kept_bytes),
@@ -177,6 +179,8 @@ impl Messages {
         supervisor.spawn_until("messages.life", until(), life::watch(parts.clone()));
         supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
         supervisor.spawn_until("messages.lease", until(), lease::keep(parts.clone()));
+        let (trace, stop) = (parts.trace.clone(), until());
+        supervisor.spawn_until("messages.trace", until(), async move { trace.run(stop).await });
         supervisor.spawn_until("messages.letters", until(), letter_indexer::run(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
         Ok(Self { parts, presence: None, pullers: Arc::default(), _stop: stop })
@@ -235,6 +239,12 @@ impl Messages {
     #[must_use]
     pub fn scheduled(&self, timers: Arc<dyn TimerStore>, wake: Wake) -> ScheduledMessages {
         ScheduledMessages::new(self.parts.clone(), timers, wake)
+    }
+
+    /// What happened to messages.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        Traces::new(self.parts.clone())
     }
 
     /// What is unread, to be looked at.
@@ -488,6 +498,7 @@ impl Messages {
         if tokio::time::timeout(Duration::from_secs(10), sessions.wait_for(|open| *open == 0)).await.is_err() {
             tracing::warn!("sessions were still open at the end of the drain");
         }
+        self.parts.trace.write().await;
         self.parts.lifecycle.stop.cancel();
     }
 

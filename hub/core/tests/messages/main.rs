@@ -11,6 +11,7 @@ mod limits;
 mod lives;
 mod model;
 mod model_timers;
+mod model_traces;
 mod pulling;
 mod receivers;
 mod records;
@@ -19,6 +20,7 @@ mod rights;
 mod scenarios;
 mod scheduled;
 mod several;
+mod traces;
 mod unread;
 mod world;
 
@@ -266,4 +268,19 @@ async fn who_pulls_has_the_mailbox_until_another_takes_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters() {
     pulling::what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_to_a_message_is_seen_by_those_whom_it_concerns() {
+    traces::what_happened_to_a_message_is_seen_by_those_whom_it_concerns(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_for_a_group_is_one_for_each_of_its_members() {
+    traces::a_message_for_a_group_is_one_for_each_of_its_members(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_and_the_end_of_a_message_that_nobody_takes_are_noted() {
+    traces::attempts_and_the_end_of_a_message_that_nobody_takes_are_noted(&world()).await;
 }

@@ -34,7 +34,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::model_timers::ModelTimers;
+use crate::{model_timers::ModelTimers, model_traces::ModelTraces};
 
 type Partitions = Vec<Vec<Logged>>;
 
@@ -220,6 +220,7 @@ impl Rows {
 pub(crate) struct ModelStore {
     rows: Mutex<Rows>,
     pub(crate) timers: ModelTimers,
+    pub(crate) traces: ModelTraces,
 }
 
 impl ModelStore {
@@ -233,7 +234,7 @@ impl ModelStore {
 
     /// A copy, as a backup or a standby has it.
     pub(crate) fn copy(&self) -> Self {
-        Self { rows: Mutex::new(self.rows().clone()), timers: ModelTimers::default() }
+        Self { rows: Mutex::new(self.rows().clone()), timers: ModelTimers::default(), traces: ModelTraces::default() }
     }
 
     /// PostgreSQL goes back to what it was when this copy was made.

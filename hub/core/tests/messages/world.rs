@@ -25,6 +25,7 @@ use acb_hub_core::{
         request_id::RequestKey,
         service::Messages,
         session::{Session, SessionEvent, SessionOptions},
+        trace::store::TraceStore,
     },
     metrics::Metrics,
     timers::ports::TimerStore,
@@ -42,17 +43,29 @@ pub(crate) struct Ports {
     pub(crate) cursors: Arc<dyn CursorStore>,
     pub(crate) letters: Arc<dyn LetterStore>,
     pub(crate) timers: Arc<dyn TimerStore>,
+    pub(crate) traces: Arc<dyn TraceStore>,
 }
 
 impl Ports {
     /// Of a store that has all of them.
-    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore + TimerStore>(bus: Arc<dyn Bus>, store: &Arc<S>) -> Self {
-        Self { bus, mailboxes: store.clone(), cursors: store.clone(), letters: store.clone(), timers: store.clone() }
+    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore + TimerStore + TraceStore>(
+        bus: Arc<dyn Bus>,
+        store: &Arc<S>,
+    ) -> Self {
+        Self {
+            bus,
+            mailboxes: store.clone(),
+            cursors: store.clone(),
+            letters: store.clone(),
+            timers: store.clone(),
+            traces: store.clone(),
+        }
     }
 
     /// The log, and the rest.
     pub(crate) fn parts(self) -> (Arc<dyn Bus>, MessageStores) {
-        (self.bus, MessageStores { mailboxes: self.mailboxes, cursors: self.cursors, letters: self.letters })
+        let Self { bus, mailboxes, cursors, letters, traces, .. } = self;
+        (bus, MessageStores { mailboxes, cursors, letters, traces })
     }
 }
 

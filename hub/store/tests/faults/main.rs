@@ -44,7 +44,8 @@ fn world_on(tenant: &TestTenant, store: PgConnectOptions, log: PgConnectOptions)
             mailboxes: Arc::new(store.clone()),
             cursors: Arc::new(store.clone()),
             letters: Arc::new(store.clone()),
-            timers: Arc::new(store),
+            timers: Arc::new(store.clone()),
+            traces: Arc::new(store),
         }
     })
 }
