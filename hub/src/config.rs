@@ -32,7 +32,7 @@ impl ConfigError {
 }
 
 /// `hub.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct HubConfig {
     /// The tenant's name.
@@ -43,6 +43,20 @@ pub(crate) struct HubConfig {
     pub(crate) bus: BusConfig,
     /// Where the rows are.
     pub(crate) postgres: PostgresConfig,
+    /// Where traces are collected.
+    #[serde(default)]
+    pub(crate) tracing: Option<TracingConfig>,
+}
+
+/// Where traces are collected.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TracingConfig {
+    /// Of a collector that speaks OTLP over gRPC, such as `http://collector:4317`.
+    pub(crate) endpoint: String,
+    /// The part of the calls that begin a trace here and are collected, from 0 to 1. What its caller collects is, always.
+    #[serde(default)]
+    pub(crate) sample_ratio: f64,
 }
 
 /// Where the log is.
