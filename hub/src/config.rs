@@ -59,6 +59,15 @@ pub(crate) struct TracingConfig {
     pub(crate) sample_ratio: f64,
 }
 
+impl TracingConfig {
+    /// As OpenTelemetry's variables say, for hubs that no platform has told: all is collected, unless they say otherwise.
+    fn of_environment() -> Result<Option<Self>, ConfigError> {
+        let endpoint = variable("OTEL_EXPORTER_OTLP_ENDPOINT", "");
+        let sample_ratio = parsed("OTEL_TRACES_SAMPLER_ARG", "1")?;
+        Ok(Some(Self { endpoint, sample_ratio }).filter(|tracing| !tracing.endpoint.is_empty()))
+    }
+}
+
 /// Where the log is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
@@ -119,7 +128,10 @@ impl Config {
     /// From this folder and the environment.
     pub(crate) fn read(dir: PathBuf) -> Result<Self, ConfigError> {
         let path = dir.join("config/hub.json");
-        let hub: HubConfig = serde_json::from_str(&text(&path)?).map_err(|error| ConfigError::new(path.display(), error))?;
+        let mut hub: HubConfig = serde_json::from_str(&text(&path)?).map_err(|error| ConfigError::new(path.display(), error))?;
+        if hub.tracing.is_none() {
+            hub.tracing = TracingConfig::of_environment()?;
+        }
         let mut tenant_id = [0; 10];
         hex::decode_to_slice(&hub.tenant_id, &mut tenant_id)
             .map_err(|_| ConfigError::new(path.display(), "tenantId must be 20 hex digits"))?;

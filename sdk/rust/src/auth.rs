@@ -20,6 +20,7 @@ use crate::{
     Error, Identity, Tokens, correlation,
     credential::{ApiKey, Credential},
     error::broke,
+    trace_context,
 };
 
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -37,6 +38,7 @@ impl Interceptor for Bearer {
         if let (name, Some(id)) = correlation::header() {
             request.metadata_mut().insert(name, id);
         }
+        trace_context::put(request.metadata_mut());
         Ok(request)
     }
 }

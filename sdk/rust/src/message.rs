@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use crate::{Client, Error, SendMessageResponse, client::Retry, correlation::correlation_id, inbox::Ticket, wire};
+use crate::{Client, Error, SendMessageResponse, client::Retry, correlation::correlation_id, inbox::Ticket, trace_context, wire};
 
 /// The content type of payloads made with [`Message::json`].
 pub const JSON: &str = "application/json";
@@ -214,6 +214,7 @@ fn tied(mut message: OutgoingMessage) -> OutgoingMessage {
     if message.correlation_id.is_empty() {
         message.correlation_id = correlation_id().unwrap_or_default();
     }
+    trace_context::fill(&mut message);
     message
 }
 
@@ -264,6 +265,10 @@ impl Received {
     #[must_use]
     pub fn correlation_id(&self) -> &str {
         if self.message.correlation_id.is_empty() { &self.message.id } else { &self.message.correlation_id }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<v1::Message> {
+        self.message.clone()
     }
 
     /// The message as it came.
