@@ -358,12 +358,12 @@ impl Client {
     /// # }
     /// ```
     pub async fn send(&self, message: Message) -> Result<SendMessageResponse, Error> {
-        let message = Some(message.build()?);
-        self.call("send", Retry::Always, Self::ATTEMPT, |line| {
-            let request = SendMessageRequest { message: message.clone() };
+        let message = message.build()?;
+        let call = self.call("send", Retry::Always, Self::ATTEMPT, |line| {
+            let request = SendMessageRequest { message: Some(message.clone()) };
             async move { line.messages().send_message(request).await }
-        })
-        .await
+        });
+        trace_context::of_message(&message, call).await
     }
 
     /// Sends a query and waits for its reply, at most for `within` (up to 5 minutes).
@@ -379,21 +379,20 @@ impl Client {
     /// # }
     /// ```
     pub async fn request(&self, message: Message, within: Duration) -> Result<Received, Error> {
-        let message = Some(message.build_query()?);
+        let message = message.build_query()?;
         let until = tokio::time::Instant::now() + within;
-        let response = self
-            .call_until("request", Retry::Always, within + REPLY_SLACK, Some(until), |line| {
-                let left = until.saturating_duration_since(tokio::time::Instant::now());
-                let request = RequestRequest { message: message.clone(), timeout: wire::duration(left) };
-                async move {
-                    // The hub takes an empty timeout for a mistake of the caller.
-                    if left.is_zero() {
-                        return Err(Status::deadline_exceeded(format!("no reply within {within:.1?}")));
-                    }
-                    line.messages().request(request).await
+        let call = self.call_until("request", Retry::Always, within + REPLY_SLACK, Some(until), |line| {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let request = RequestRequest { message: Some(message.clone()), timeout: wire::duration(left) };
+            async move {
+                // The hub takes an empty timeout for a mistake of the caller.
+                if left.is_zero() {
+                    return Err(Status::deadline_exceeded(format!("no reply within {within:.1?}")));
                 }
-            })
-            .await?;
+                line.messages().request(request).await
+            }
+        });
+        let response = trace_context::of_message(&message, call).await?;
         let reply =
             response.reply.ok_or_else(|| Error::refused(Code::Internal, "", "request: the hub answered without a reply"))?;
         Ok(Received::detached(reply, self.clone()))

@@ -58,6 +58,11 @@ pub(crate) fn fill(message: &mut OutgoingMessage) {
     }
 }
 
+/// Makes the call that sends a message as part of that message's trace.
+pub(crate) async fn of_message<F: Future>(message: &OutgoingMessage, call: F) -> F::Output {
+    traced(message.traceparent.clone(), message.tracestate.clone(), call).await
+}
+
 /// Handles a message as part of its trace.
 pub(crate) async fn handled<F, T, E>(received: &Arc<acb_proto::v1::Message>, handler: F) -> Result<T, E>
 where
