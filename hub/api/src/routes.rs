@@ -109,8 +109,9 @@ mod tests {
     use super::*;
 
     /// Without a token. This list only shrinks.
-    const EXCEPTIONS: [Operation; 8] = [
+    const EXCEPTIONS: [Operation; 9] = [
         Operation::ExchangeToken,
+        Operation::ExchangeSubjectToken,
         Operation::RefreshToken,
         Operation::RevokeToken,
         Operation::GetJwks,

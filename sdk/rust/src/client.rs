@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -69,6 +70,14 @@ impl Builder {
         self
     }
 
+    /// Authenticates with the token of the pod's Kubernetes ServiceAccount: the file of a projected volume whose audience is `acb:<tenant id>`. It is
+    /// read each time that a token is needed, since the kubelet replaces it.
+    #[must_use]
+    pub fn service_account_token(mut self, file: impl Into<PathBuf>) -> Self {
+        self.credential = Some(Credential::TokenFile(file.into()));
+        self
+    }
+
     /// Authenticates with tokens that were exchanged elsewhere. The refresh token is used up.
     #[must_use]
     pub fn tokens(mut self, tokens: Tokens) -> Self {
@@ -85,8 +94,9 @@ impl Builder {
 
     /// Connects and authenticates.
     pub async fn connect(self) -> Result<Client, Error> {
-        let credential =
-            self.credential.ok_or_else(|| Error::Usage("no credential was given: set an API key or tokens".to_owned()))?;
+        let credential = self
+            .credential
+            .ok_or_else(|| Error::Usage("no credential was given: set an API key, the file of a token, or tokens".to_owned()))?;
         let client = Client {
             inner: Arc::new(Inner {
                 replicas: Replicas::new(&self.endpoints, &self.ca_pem, self.through)?,

@@ -94,6 +94,7 @@ impl Record {
 
     fn counted(&self, outcome: Outcome<'_>) {
         match outcome {
+            Outcome::Done if self.rule.audited == Audited::Login => self.metrics.login(self.rule.operation.name()),
             Outcome::Done => {}
             Outcome::Failed { code, .. } => self.count(code),
             Outcome::AccessEnded => self.count(access_ended().code.name()),

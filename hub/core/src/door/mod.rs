@@ -14,3 +14,4 @@ pub mod ports;
 pub mod refresh_token;
 pub mod registration;
 pub mod rules;
+pub mod subject_token;

@@ -155,6 +155,7 @@ const PUBLISHES: &[Permission] = &[PublishContext, AllContexts];
 operations! {
     // Without a token: what hands tokens out, and what probes and tools need before they have one.
     ExchangeToken: public("/acb.v1.AuthService/ExchangeToken").login();
+    ExchangeSubjectToken: public("/acb.v1.AuthService/ExchangeSubjectToken").login();
     RefreshToken: public("/acb.v1.AuthService/RefreshToken").login();
     RevokeToken: public("/acb.v1.AuthService/RevokeToken").login();
     GetJwks: public("/acb.v1.AuthService/GetJwks");

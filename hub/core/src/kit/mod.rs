@@ -14,4 +14,5 @@ pub mod quoted;
 pub(crate) mod random;
 pub mod readiness;
 pub(crate) mod retries;
+pub(crate) mod strict_json;
 pub mod supervisor;
