@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 34] = [
+const TABLES: [&str; 35] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -20,6 +20,7 @@ const TABLES: [&str; 34] = [
     "api_key",
     "cluster_issuer",
     "service_account",
+    "credential_use",
     "registered_agent",
     "registered_key",
     "registration_count",

@@ -5,6 +5,7 @@ mod accounts;
 mod audit;
 mod bad_input;
 mod connections;
+mod credentials;
 mod filters;
 mod hub;
 mod kafka;

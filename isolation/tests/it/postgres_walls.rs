@@ -123,6 +123,7 @@ async fn furnish(world: &World) {
         ("retired_topic", "topic, retention_seconds", "'acb.acme.documents', 60".to_owned()),
         ("cluster_issuer", "issuer, jwks", "'https://issuer', '{}'".to_owned()),
         ("service_account", "agent_id, namespace, name, uid", format!("{alice}, 'acb-acme', 'alice', 'uid'")),
+        ("credential_use", "credential, used_at", "'alice', now()".to_owned()),
         ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),
         ("registered_key", "prefix, agent_id, hmac, by_key", format!("'helper', {any}, decode(repeat('00', 32), 'hex'), 'own'")),
         ("registration_count", "count", "1".to_owned()),

@@ -9,10 +9,10 @@ use std::{
 
 use acb_proto::v1::{
     agent_registry_client::AgentRegistryClient, audit_service_client::AuditServiceClient,
-    context_service_client::ContextServiceClient, dead_letter_service_client::DeadLetterServiceClient,
-    mailbox_service_client::MailboxServiceClient, message_service_client::MessageServiceClient,
-    schedule_service_client::ScheduleServiceClient, stream_service_client::StreamServiceClient,
-    usage_service_client::UsageServiceClient,
+    context_service_client::ContextServiceClient, credential_service_client::CredentialServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, mailbox_service_client::MailboxServiceClient,
+    message_service_client::MessageServiceClient, schedule_service_client::ScheduleServiceClient,
+    stream_service_client::StreamServiceClient, usage_service_client::UsageServiceClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
@@ -185,6 +185,10 @@ impl Line {
 
     pub(crate) fn contexts(&self) -> ContextServiceClient<Service> {
         ContextServiceClient::new(self.service.clone())
+    }
+
+    pub(crate) fn credentials(&self) -> CredentialServiceClient<Service> {
+        CredentialServiceClient::new(self.service.clone())
     }
 
     pub(crate) fn usage(&self) -> UsageServiceClient<Service> {

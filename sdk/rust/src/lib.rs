@@ -9,6 +9,7 @@ mod backoff;
 mod client;
 mod context;
 mod credential;
+mod credentials;
 mod dead_letter;
 mod download;
 mod error;
@@ -33,9 +34,9 @@ mod wire;
 /// The generated messages, clients and servers.
 pub use acb_proto::v1;
 pub use acb_proto::v1::{
-    Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
-    MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage, SendMessageResponse, Usage,
-    address, context_event,
+    Address, Agent, AgentStatus, Context, ContextEvent, Credential, DeadLetter, DeadLetterOutcome, DeadLetterReason,
+    DeadLetterState, MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage,
+    SendMessageResponse, Usage, address, context_event, credential::Kind as CredentialKind,
 };
 pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use audit::{AuditClaim, AuditQuery, audit_record};

@@ -55,22 +55,26 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext,
-            ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
+            AllUsage, Discover, OwnCredentials, OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext,
+            ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
             Self::Full => !permission.is_of_all(),
             Self::Producer => {
                 let sends = matches!(permission, Send | OwnScheduledMessages | PublishContext | ReadOwnStream);
-                sends || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage)
+                sends || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage | OwnCredentials)
             }
             Self::Consumer => {
                 let reads = matches!(permission, ReadContext | ReadAddressedContext);
-                reads || matches!(permission, Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | OwnUsage)
+                reads
+                    || matches!(
+                        permission,
+                        Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | OwnUsage | OwnCredentials
+                    )
             }
-            Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage),
-            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | ReadAudit),
+            Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage | OwnCredentials),
+            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | ReadAudit | OwnCredentials),
         }
     }
 }
@@ -122,11 +126,15 @@ pub enum Permission {
     AllUsage,
     /// Read the audit trail of the tenant.
     ReadAudit,
+    /// See which credentials one has, and when they were used.
+    OwnCredentials,
+    /// The same of every agent.
+    AllCredentials,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Discover,
         Self::Presence,
         Self::RegisterOthers,
@@ -145,6 +153,8 @@ impl Permission {
         Self::OwnUsage,
         Self::AllUsage,
         Self::ReadAudit,
+        Self::OwnCredentials,
+        Self::AllCredentials,
     ];
 
     /// What of the tenant it is about, as docs/permissions.md says it.
@@ -169,6 +179,8 @@ impl Permission {
             Self::OwnUsage => "its own, the tenant's",
             Self::AllUsage => "every agent's, the tenant's",
             Self::ReadAudit => "the tenant's",
+            Self::OwnCredentials => "its own",
+            Self::AllCredentials => "every agent's",
         }
     }
 
@@ -183,6 +195,7 @@ impl Permission {
                 | Self::AllContexts
                 | Self::AllUsage
                 | Self::ReadAudit
+                | Self::AllCredentials
         )
     }
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     access_token::Tokens,
     api_key::{MAX_CREDENTIAL_BYTES, api_key_hmac, key_prefix},
+    credential_use::CredentialUses,
     login_queue::LoginQueue,
     ports::CredentialStore,
     refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation, format_token, hash, random_token},
@@ -96,6 +97,7 @@ pub struct Authority {
     store: Arc<dyn CredentialStore>,
     directory: Arc<Refresher>,
     queues: Arc<Queues>,
+    uses: CredentialUses,
 }
 
 impl fmt::Debug for Authority {
@@ -107,7 +109,12 @@ impl fmt::Debug for Authority {
 impl Authority {
     /// The authority of one tenant.
     pub fn new(tokens: Tokens, store: Arc<dyn CredentialStore>, directory: Arc<Refresher>) -> Self {
-        Self { tokens, store, directory, queues: Arc::default() }
+        Self { tokens, store, directory, queues: Arc::default(), uses: CredentialUses::default() }
+    }
+
+    /// Writes when credentials were last used, for as long as it is polled.
+    pub async fn write_uses(&self) {
+        self.uses.write(&*self.store).await;
     }
 
     /// The tenant's name.
@@ -237,6 +244,7 @@ impl Authority {
         let agent = snapshot.agent(agent).filter(|agent| !agent.suspended && !snapshot.suspended).ok_or_else(refused)?;
         let now = OffsetDateTime::now_utc();
         let (access_token, access_expires_at) = self.tokens.issue(agent, Some(&source), until, snapshot.generation, now)?;
+        self.uses.note(&source.name());
         Ok(Grant { access_token, access_expires_at, refresh, agent: agent.id, agent_name: agent.name.clone(), source })
     }
 }
@@ -270,7 +278,10 @@ mod tests {
     use super::*;
     use crate::{
         directory::snapshot::{Directory, DirectoryStore, KnownKey},
-        door::{access_token::tests::keyring, api_key::StoredKey, refresh_token::TokenHash},
+        door::{
+            access_token::tests::keyring, api_key::StoredKey, credential::Credential, ports::CredentialUse,
+            refresh_token::TokenHash,
+        },
     };
 
     /// Answers nobody until it is let, and knows no credential.
@@ -300,6 +311,12 @@ mod tests {
         }
         async fn revoke_refresh(&self, _: TokenHash) -> Result<Option<AgentId>, Fault> {
             self.answer(None).await
+        }
+        async fn note_uses(&self, _: &[CredentialUse]) -> Result<(), Fault> {
+            self.answer(()).await
+        }
+        async fn credentials(&self, _: Option<AgentId>, _: Option<(&str, &str)>, _: u32) -> Result<Vec<Credential>, Fault> {
+            self.answer(Vec::new()).await
         }
     }
 

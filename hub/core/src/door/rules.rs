@@ -140,9 +140,9 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllContexts, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllUsage, Discover, OwnDeadLetters,
-    OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream,
-    Receive, RegisterOthers, Send,
+    AllContexts, AllCredentials, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllUsage, Discover, OwnCredentials,
+    OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext,
+    ReadOwnStream, Receive, RegisterOthers, Send,
 };
 
 /// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
@@ -163,6 +163,8 @@ operations! {
     WatchHealth: public("/grpc.health.v1.Health/Watch").answers_many();
     Reflect: public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
     ReflectAlpha: public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
+
+    ListCredentials: needs(&[OwnCredentials, AllCredentials], "/acb.v1.CredentialService/ListCredentials").read();
 
     Register: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Register").change();
     Unregister: needs(&[Presence, RegisterOthers, AllRegistrations], "/acb.v1.AgentRegistry/Unregister").change();
