@@ -16,7 +16,7 @@ use crate::{
 pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     ("Run it", &["dev"]),
     ("For platform teams", &["get", "status", "plan", "bootstrap", "isolation"]),
-    ("Log in as an agent", &["login", "logout", "whoami", "profile"]),
+    ("Log in as an agent", &["login", "logout", "whoami", "profile", "credentials"]),
     (
         "As an agent",
         &[

@@ -4,8 +4,9 @@ use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use acb_hub_api::{
     grpc::{
-        agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate,
-        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, trace::TraceGate, usage::UsageGate,
+        agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, credential::CredentialGate,
+        dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
+        trace::TraceGate, usage::UsageGate,
     },
     operations,
     routes::Services,
@@ -25,7 +26,7 @@ use acb_hub_core::{
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    door::{access_token::Tokens, admission::Door, authority::Authority, registration::Registrar},
+    door::{access_token::Tokens, admission::Door, authority::Authority, credentials::Credentials, registration::Registrar},
     fault::Fault,
     kit::{
         readiness::Readiness,
@@ -357,10 +358,14 @@ impl Parts {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
         let directory = self.refresher.directory();
+        let authority = Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone());
+        let used = authority.clone();
+        self.until_stopped("credentials.uses", async move { used.write_uses().await });
         let uploads = Uploads::new(&contexts, self.metrics.contexts());
         Services {
             audit: AuditGate::new(AuditTrail::new(store.clone())),
-            auth: Auth::new(Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())),
+            auth: Auth::new(authority),
+            credentials: CredentialGate::new(Credentials::new(directory.clone(), store.clone())),
             agents: Agents::new(
                 tenant,
                 Registry::new(directory.clone(), store.clone()),

@@ -11,13 +11,16 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 33] = [
+const TABLES: [&str; 36] = [
     "tenant",
     "context_type",
     "retired_topic",
     "agent",
     "group_member",
     "api_key",
+    "cluster_issuer",
+    "service_account",
+    "credential_use",
     "registered_agent",
     "registered_key",
     "registration_count",
@@ -49,7 +52,7 @@ const TABLES: [&str; 33] = [
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 33] = [
+const STATEMENTS: [(&str, &str, &str); 35] = [
     (
         "forge.timer",
         "a message that the neighbour's hub sends later",
@@ -106,6 +109,18 @@ const STATEMENTS: [(&str, &str, &str); 33] = [
     ("truncate.log", "everyone's messages gone", "TRUNCATE acb.bus_record"),
     ("raise.own-limits", "one's own limits lifted", "UPDATE acb.tenant SET limits = '{}' WHERE tenant_id = acb.current_tenant()"),
     ("raise.own-role", "one's own agents made admin", "UPDATE acb.agent SET role = 'admin' WHERE tenant_id = acb.current_tenant()"),
+    (
+        "raise.own-issuer",
+        "an issuer of one's own, who says of anybody that it is an agent",
+        "INSERT INTO acb.cluster_issuer (tenant_id, issuer, jwks) VALUES (acb.current_tenant(), 'https://taken.example', '{}')
+         ON CONFLICT (tenant_id) DO UPDATE SET issuer = excluded.issuer",
+    ),
+    (
+        "raise.own-account",
+        "a ServiceAccount that proves an agent",
+        "INSERT INTO acb.service_account (tenant_id, agent_id, namespace, name, uid)
+         SELECT tenant_id, agent_id, 'taken', name, 'taken' FROM acb.agent WHERE tenant_id = acb.current_tenant()",
+    ),
     ("role.operator", "the operator's rights", "SET ROLE acb_operator"),
     ("role.owner", "the owner's rights", "SET ROLE acb_owner"),
     ("role.provisioner", "the right to make logins", "SET ROLE acb_provisioner"),

@@ -75,6 +75,8 @@ pub enum Reason {
     PartitionsShrink,
     /// Nothing here can check such a credential yet.
     CredentialNotSupported,
+    /// The ServiceAccount is another agent's.
+    ServiceAccountTaken,
     /// Fields are set that nothing acts on yet.
     NotImplemented,
     /// The brokers are set in a way that can lose data, or let others see it.

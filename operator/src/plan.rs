@@ -181,8 +181,8 @@ pub enum PostgresStep {
         /// Its API key, whose HMAC under the pepper in `pepper` is stored.
         api_key: Option<ApiKeyRef>,
     },
-    /// Takes from an agent that is there what it may no longer have: its role, its limits and whether it is refused are set, its keys
-    /// stay; bumps the generation.
+    /// Takes from an agent that is there what it may no longer have: its role, its limits and whether it is refused are set, and its
+    /// ServiceAccount is forgotten where it has none any more; its keys stay; bumps the generation.
     RestrainAgent {
         /// 20 hex digits.
         tenant_id: String,
@@ -254,6 +254,19 @@ pub struct TenantRow {
     pub limits: Value,
     /// Its context types.
     pub context_types: Vec<ContextTypeRow>,
+    /// Who issues the tokens of ServiceAccounts; `None` where no agent has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<IssuerRow>,
+}
+
+/// Who says of a token that it is a Kubernetes ServiceAccount's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRow {
+    /// What its tokens have as `iss`.
+    pub issuer: String,
+    /// Its public keys, as a JSON Web Key Set.
+    pub jwks: Value,
 }
 
 /// The projected row of a context type.
@@ -302,6 +315,21 @@ pub struct AgentRow {
     pub limits: Value,
     /// Whether it is refused.
     pub suspended: bool,
+    /// The ServiceAccount that proves it, where that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ServiceAccountRow>,
+}
+
+/// A ServiceAccount that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAccountRow {
+    /// Where it is.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Another one, once it was deleted and made again.
+    pub uid: String,
 }
 
 /// Where an API key is, and where the pepper is that its HMAC is made with.

@@ -5,7 +5,9 @@ use std::fmt;
 use acb_crds::Retention;
 use serde_json::Value;
 
-use crate::plan::{ApiKeyRef, KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, Step, TopicSpec};
+use crate::plan::{
+    ApiKeyRef, KafkaQuota, KafkaStep, KubernetesStep, Plan, PostgresStep, SecretContent, ServiceAccountRow, Step, TopicSpec,
+};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,7 +81,11 @@ impl fmt::Display for PostgresStep {
                 let suspended = if tenant.suspended { ", suspended" } else { "" };
                 let (name, tier, registration) = (&tenant.name, &tenant.tier, &tenant.registration);
                 write!(f, "+ postgres tenant {name} {tenant_id} ({tier}, {registration}{suspended}; types: {types}; limits: ")?;
-                write!(f, "{})", limits(&tenant.limits))
+                write!(f, "{}", limits(&tenant.limits))?;
+                match &tenant.issuer {
+                    Some(row) => write!(f, "; tokens of {})", row.issuer),
+                    None => f.write_str(")"),
+                }
             }
             Self::ProjectAgent { agent, api_key, .. } => {
                 let groups =
@@ -92,6 +98,9 @@ impl fmt::Display for PostgresStep {
                     agent.role,
                     limits(&agent.limits)
                 )?;
+                if let Some(ServiceAccountRow { namespace, name, .. }) = &agent.service_account {
+                    write!(f, "; ServiceAccount {namespace}/{name}")?;
+                }
                 match api_key {
                     Some(ApiKeyRef { secret, before: Some(before), .. }) => {
                         write!(f, "; key in {secret}, the one before for {} s)", before.overlap_seconds)

@@ -37,6 +37,8 @@ pub struct Platform {
     pub extra_tls_names: Vec<String>,
     /// What this platform allows differently.
     pub tiers: TierOverrides,
+    /// Whether there are Kubernetes ServiceAccounts that agents can prove themselves with.
+    pub has_service_accounts: bool,
     /// How many tenants roll at a time for the platform's sake.
     pub rollout: MaxConcurrent,
     /// Where the hubs' traces are collected.
@@ -111,6 +113,7 @@ impl Platform {
             operator_namespace: "acb-system".to_owned(),
             extra_tls_names: Vec::new(),
             tiers: TierOverrides::new(),
+            has_service_accounts: false,
             rollout: MaxConcurrent::Percent(100),
             tracing: None,
         }

@@ -211,6 +211,7 @@ pub struct Census {
     tenancy: Tenancy,
     owner: Option<Owner>,
     operator_namespace: String,
+    has_service_accounts: bool,
 }
 
 /// The tenant that a namespace belongs to, and what it lets the Agents there have.
@@ -260,7 +261,8 @@ impl Census {
                 allowance,
             }
         });
-        Self { tenancy, owner, operator_namespace: platform.operator_namespace.clone() }
+        let Platform { operator_namespace, has_service_accounts, .. } = platform;
+        Self { tenancy, owner, operator_namespace: operator_namespace.clone(), has_service_accounts: *has_service_accounts }
     }
 
     /// The same, where it is known which context types have a topic.
@@ -277,6 +279,12 @@ impl Census {
     #[must_use]
     pub fn operator_namespace(&self) -> &str {
         &self.operator_namespace
+    }
+
+    /// Whether there are Kubernetes ServiceAccounts that agents can prove themselves with.
+    #[must_use]
+    pub fn has_service_accounts(&self) -> bool {
+        self.has_service_accounts
     }
 
     /// What it was worked out from.

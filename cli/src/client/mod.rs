@@ -3,6 +3,7 @@
 mod agent;
 mod audit;
 mod context;
+mod credentials;
 mod dead_letters;
 mod exchange;
 pub(crate) mod login;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
     Trace(trace::Trace),
     Usage(usage::Usage),
+    /// Lists what agents prove themselves with: which keys and accounts there are, and when each was used last.
+    Credentials(credentials::Credentials),
     /// Lists, exports and verifies the audit trail of the tenant. Takes the role auditor or admin.
     Audit(audit::Audit),
     /// Shows messages as they come, or the changes of a context type, and takes nothing: what is shown stays unread.
@@ -81,6 +84,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Scheduled(scheduled) => scheduled.run(output).await,
         Command::Trace(trace) => trace.run(output).await,
         Command::Usage(usage) => usage.run(output).await,
+        Command::Credentials(credentials) => credentials.run(output).await,
         Command::Audit(audit) => audit.run(output).await,
         Command::Watch(watch) => watch.run(output).await,
         Command::DeadLetters(letters) => letters.run(output).await,

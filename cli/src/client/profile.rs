@@ -32,7 +32,11 @@ pub(super) struct Profile {
     pub(super) servers: Vec<String>,
     /// The tenant's CA, as PEM.
     pub(super) ca: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) api_key: String,
+    /// The token of a ServiceAccount, which is in the place of a key: read each time, since the kubelet replaces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) token_file: Option<PathBuf>,
     /// Whom the key spoke for when it was exchanged.
     #[serde(default)]
     pub(super) tenant: String,
@@ -47,7 +51,7 @@ impl Profile {
     /// One for these replicas, without a name and without a key.
     pub(super) fn at(servers: Vec<String>, ca: String) -> Self {
         let (name, api_key, tenant, agent) = Default::default();
-        Self { name, servers, ca, api_key, tenant, agent, cluster: None }
+        Self { name, servers, ca, api_key, token_file: None, tenant, agent, cluster: None }
     }
 
     /// Whether its hub is not one of `acb dev` on this machine.
@@ -67,8 +71,11 @@ impl Profile {
     }
 
     async fn dial(&self, what: &str, patience: Option<Duration>) -> Result<Client, Failure> {
-        let key = self.api_key.parse().map_err(|error| refused(what, &error))?;
-        let mut builder = Client::builder().endpoints(&self.servers).ca_pem(self.ca.as_bytes()).api_key(key);
+        let builder = Client::builder().endpoints(&self.servers).ca_pem(self.ca.as_bytes());
+        let mut builder = match &self.token_file {
+            Some(file) => builder.service_account_token(file),
+            None => builder.api_key(self.api_key.parse().map_err(|error| refused(what, &error))?),
+        };
         if let Some(patience) = patience {
             builder = builder.retry_for(patience);
         }
@@ -216,6 +223,7 @@ mod tests {
             servers: vec!["https://127.0.0.1:8443".into()],
             ca: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
             api_key: key.into(),
+            token_file: None,
             tenant: "acme".into(),
             agent: "planner".into(),
             cluster: None,

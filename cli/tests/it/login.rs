@@ -29,6 +29,8 @@ async fn a_login_is_kept_and_becomes_the_current_context() {
     );
     assert!(!contexts.to_string().contains("acb_"), "no key is shown");
 
+    world.run(&["login", "acme/finder", "--token-file", text(key)]).await.fails(2, &["has no ServiceAccounts", "--token-file"]);
+
     assert_eq!(world.json(&["whoami"]).await["agent"], "finder");
     assert_eq!(world.json(&["profile", "use", "login"]).await, json!({"profile": "login"}));
     let whoami = world.json(&["whoami"]).await;

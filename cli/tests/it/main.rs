@@ -4,6 +4,7 @@
 mod adoption;
 mod audit;
 mod completion;
+mod credentials;
 mod dead_letters;
 mod dev;
 mod filters;

@@ -156,7 +156,8 @@ pub struct Credentials {
     /// A key in the Secret that `status.apiKeySecret` names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKey>,
-    /// A Kubernetes ServiceAccount of the same namespace. Not acted on yet: without `apiKey` beside it the Agent is `Stalled`.
+    /// A Kubernetes ServiceAccount of the same namespace, whose tokens for the audience `acb:<tenant id>` prove the agent. One proves one agent. Without
+    /// `apiKey` beside it the agent has no key. There are none with `acb dev`: there the Agent is `Stalled` without `apiKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccount>,
     /// A subject of one of the Tenant's OIDC issuers. Not acted on yet: without `apiKey` beside it the Agent is `Stalled`.
@@ -236,6 +237,9 @@ pub struct AgentStatus {
     /// When that Secret was made, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_since: Option<String>,
+    /// The audience that a token of its ServiceAccount must have, and no other beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_audience: Option<String>,
     /// What holds, after the tier, the Tenant and every Quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<AgentEffective>,

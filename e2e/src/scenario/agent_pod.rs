@@ -1,5 +1,7 @@
 //! Agents in pods of their tenant's namespace, with the agent's key and the tenant's CA: the command line, or an agent under load.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use super::World;
@@ -27,11 +29,19 @@ fn access(world: &World, tenant: &str, agent: &str) -> Result<Access> {
     let Some(secret) = object["status"]["apiKeySecret"].as_str() else {
         return wrong(format!("agent {namespace}/{agent} has no API key in its status: {}", object["status"]));
     };
-    let tenant_object = world.kubectl.get(&["tenant", tenant])?;
-    let Some(endpoint) = tenant_object["status"]["endpoints"][0]["address"].as_str() else {
-        return wrong(format!("tenant {tenant} has no endpoint in its status: {}", tenant_object["status"]));
-    };
-    Ok(Access { secret: secret.to_owned(), server: format!("https://{endpoint}") })
+    Ok(Access { secret: secret.to_owned(), server: server(world, tenant)? })
+}
+
+fn server(world: &World, tenant: &str) -> Result<String> {
+    let object = world.kubectl.get(&["tenant", tenant])?;
+    match object["status"]["endpoints"][0]["address"].as_str() {
+        Some(endpoint) => Ok(format!("https://{endpoint}")),
+        None => wrong(format!("tenant {tenant} has no endpoint in its status: {}", object["status"])),
+    }
+}
+
+fn key_volume(secret: &str) -> Value {
+    json!({"name": "key", "secret": {"secretName": secret, "defaultMode": 0o440}})
 }
 
 /// Starts `acb` with these arguments, logged in as an agent.
@@ -59,7 +69,7 @@ fn start_with(world: &World, tenant: &str, name: &str, access: &Access, argument
         "initContainers": [container("login", "acb", &login)],
         "containers": [container("agent", "acb", arguments)],
     });
-    apply(world, tenant, name, &access.secret, containers)
+    apply(world, tenant, name, &key_volume(&access.secret), containers)
 }
 
 /// Starts an agent under load, in the place of one that an earlier scenario may have left behind.
@@ -71,7 +81,27 @@ pub(super) fn start_load(world: &World, tenant: &str, agent: &str, arguments: &[
     let name = format!("load-{agent}");
     let namespace = format!("acb-{tenant}");
     world.kubectl.run(&["--namespace", &namespace, "delete", "pod", &name, "--ignore-not-found", "--timeout=60s"])?;
-    apply(world, tenant, &name, &access.secret, containers)
+    apply(world, tenant, &name, &key_volume(&access.secret), containers)
+}
+
+/// Starts `acb` with these arguments, logged in with nothing but the token of a ServiceAccount.
+pub(super) fn start_with_account(
+    world: &World,
+    tenant: &str,
+    account: &str,
+    audience: &str,
+    name: &str,
+    arguments: &[&str],
+) -> Result<AgentPod> {
+    let server = server(world, tenant)?;
+    let login = ["login", "--profile", "hub", "--server", &server, "--ca", "/ca/ca.crt", "--token-file", "/key/token"];
+    let token = json!({"serviceAccountToken": {"audience": audience, "expirationSeconds": 600, "path": "token"}});
+    let more = json!({
+        "serviceAccountName": account,
+        "initContainers": [container("login", "acb", &login)],
+        "containers": [container("agent", "acb", arguments)],
+    });
+    apply(world, tenant, name, &json!({"name": "key", "projected": {"defaultMode": 0o440, "sources": [token]}}), more)
 }
 
 fn container(name: &str, image: &str, arguments: &[&str]) -> Value {
@@ -91,7 +121,7 @@ fn container(name: &str, image: &str, arguments: &[&str]) -> Value {
     })
 }
 
-fn apply(world: &World, tenant: &str, name: &str, secret: &str, containers: Value) -> Result<AgentPod> {
+fn apply(world: &World, tenant: &str, name: &str, key: &Value, containers: Value) -> Result<AgentPod> {
     let namespace = format!("acb-{tenant}");
     let mut spec = json!({
         "restartPolicy": "Never",
@@ -104,7 +134,7 @@ fn apply(world: &World, tenant: &str, name: &str, secret: &str, containers: Valu
         "volumes": [
             {"name": "state", "emptyDir": {}},
             {"name": "ca", "configMap": {"name": "acb-ca"}},
-            {"name": "key", "secret": {"secretName": secret, "defaultMode": 0o440}},
+            key,
         ],
     });
     if let (Some(spec), Value::Object(containers)) = (spec.as_object_mut(), containers) {
@@ -163,6 +193,17 @@ fn wait_phase(world: &World, pod: &AgentPod, phase: &str, seconds: u64) -> Resul
         world.kubectl.run(&logs).unwrap_or_default()
     };
     wrong(format!("pod {}/{} failed: {}{}", pod.namespace, pod.name, said("login"), said("agent")))
+}
+
+/// Waits until its program has ended, and when that was seen.
+pub(super) fn ended_at(world: &World, pod: &AgentPod, seconds: u64) -> Result<Instant> {
+    eventually(seconds, &format!("pod {}/{} has ended", pod.namespace, pod.name), || {
+        let object = world.kubectl.get(&["--namespace", &pod.namespace, "pod", &pod.name]).map_err(|error| error.to_string())?;
+        match object["status"]["containerStatuses"][0]["state"]["terminated"].is_null() {
+            true => Err(object["status"].to_string()),
+            false => Ok(Instant::now()),
+        }
+    })
 }
 
 /// A command of `acb` to its end, in a pod of its own, and what it printed.

@@ -27,6 +27,7 @@ mod restore;
 mod rollback;
 mod rotate;
 mod runbook;
+mod service_account;
 mod tenant;
 mod versions;
 mod world;
@@ -138,6 +139,14 @@ const SCENARIOS: &[Scenario] = &[
         long: false,
         after: &["tenant-ready"],
         run: tenant::agents_talk,
+    },
+    Scenario {
+        name: "service-account",
+        proves: "a pod logs in with its projected token alone, and what it has open ends within 5 s of its account's deletion",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: service_account::run,
     },
     Scenario {
         name: "isolation",

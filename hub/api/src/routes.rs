@@ -6,10 +6,10 @@ use acb_proto::{
     v1::{
         agent_registry_server::AgentRegistryServer, audit_service_server::AuditServiceServer,
         auth_service_server::AuthServiceServer, context_service_server::ContextServiceServer,
-        dead_letter_service_server::DeadLetterServiceServer, mailbox_service_server::MailboxServiceServer,
-        message_service_server::MessageServiceServer, schedule_service_server::ScheduleServiceServer,
-        stream_service_server::StreamServiceServer, trace_service_server::TraceServiceServer,
-        usage_service_server::UsageServiceServer,
+        credential_service_server::CredentialServiceServer, dead_letter_service_server::DeadLetterServiceServer,
+        mailbox_service_server::MailboxServiceServer, message_service_server::MessageServiceServer,
+        schedule_service_server::ScheduleServiceServer, stream_service_server::StreamServiceServer,
+        trace_service_server::TraceServiceServer, usage_service_server::UsageServiceServer,
     },
 };
 use tonic::service::Routes;
@@ -17,8 +17,9 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     grpc::{
-        agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, dead_letter::DeadLetterGate, mailbox::MailboxGate,
-        message::MessageGate, schedule::ScheduleGate, stream::StreamGate, trace::TraceGate, usage::UsageGate,
+        agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, credential::CredentialGate,
+        dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
+        trace::TraceGate, usage::UsageGate,
     },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };
@@ -28,6 +29,8 @@ use crate::{
 pub struct Services {
     /// Tokens.
     pub auth: Auth,
+    /// What agents prove themselves with.
+    pub credentials: CredentialGate,
     /// Who is there.
     pub agents: Agents,
     /// Messages.
@@ -90,6 +93,7 @@ impl Services {
             .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
             .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
             .add_service(AuthServiceServer::new(self.auth).max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
+            .add_service(CredentialServiceServer::new(self.credentials).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(AgentRegistryServer::new(self.agents).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(MessageServiceServer::new(self.messages).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(MailboxServiceServer::new(self.mailboxes).max_decoding_message_size(MAX_REQUEST_BYTES))
@@ -113,8 +117,9 @@ mod tests {
     use super::*;
 
     /// Without a token. This list only shrinks.
-    const EXCEPTIONS: [Operation; 8] = [
+    const EXCEPTIONS: [Operation; 9] = [
         Operation::ExchangeToken,
+        Operation::ExchangeSubjectToken,
         Operation::RefreshToken,
         Operation::RevokeToken,
         Operation::GetJwks,

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use acb_hub_core::{
     directory::{
         agent::{Agent, AgentId},
+        issuer::Issuer,
         limits::Limits,
         membership::Membership,
         schema::PayloadSchema,
-        snapshot::{ContextType, DirectoryStore, KnownKey, Snapshot},
+        snapshot::{ContextType, DirectoryStore, KnownAccount, KnownKey, Snapshot},
     },
     fault::Fault,
     messages::message::MAX_LIFETIME,
@@ -93,6 +94,12 @@ impl DirectoryStore for PgStore {
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
+        let issuer =
+            sqlx::query("SELECT issuer, jwks FROM acb.cluster_issuer").fetch_all(&mut *transaction).await.map_err(failed)?;
+        let accounts = sqlx::query("SELECT namespace || '/' || name AS account, agent_id, uid FROM acb.service_account")
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed)?;
         transaction.rollback().await.map_err(failed)?;
 
         let generation: i64 = tenant.try_get("generation").map_err(failed)?;
@@ -107,6 +114,8 @@ impl DirectoryStore for PgStore {
         snapshot.limits = tenant.try_get::<Json<Limits>, _>("limits").map_err(failed)?.0;
         snapshot.context_types = readable("a context type", &types, context_type).into_iter().collect();
         snapshot.api_keys = readable("an API key", &keys, api_key).into_iter().collect();
+        snapshot.issuer = readable("the cluster's issuer", &issuer, cluster_issuer).pop().map(Arc::new);
+        snapshot.accounts = readable("a ServiceAccount", &accounts, service_account).into_iter().collect();
         Ok(snapshot)
     }
 }
@@ -173,6 +182,15 @@ fn context_type(row: &PgRow) -> Result<(String, ContextType), sqlx::Error> {
         schema: schema.map(|Json(schema)| Arc::new(schema)),
     };
     Ok((row.try_get("name")?, context_type))
+}
+
+fn cluster_issuer(row: &PgRow) -> Result<Issuer, sqlx::Error> {
+    Ok(Issuer::new(row.try_get("issuer")?, &row.try_get::<Json<serde_json::Value>, _>("jwks")?.0))
+}
+
+fn service_account(row: &PgRow) -> Result<(String, KnownAccount), sqlx::Error> {
+    let account = KnownAccount { agent: AgentId(row.try_get("agent_id")?), uid: row.try_get("uid")? };
+    Ok((row.try_get("account")?, account))
 }
 
 fn api_key(row: &PgRow) -> Result<(String, KnownKey), sqlx::Error> {

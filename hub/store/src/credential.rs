@@ -4,7 +4,8 @@ use acb_hub_core::{
     directory::agent::AgentId,
     door::{
         api_key::StoredKey,
-        ports::CredentialStore,
+        credential::{Credential, CredentialKind},
+        ports::{CredentialStore, CredentialUse},
         refresh_token::{
             Judgement, MAX_FAMILIES, MAX_FAMILY_TOKENS, NewFamily, REFRESH_TOKEN_LIFE, Rotation, StoredRefresh, TokenHash,
         },
@@ -13,7 +14,7 @@ use acb_hub_core::{
 };
 use acb_hub_pool::{Session, Timestamp};
 use async_trait::async_trait;
-use sqlx::Row as _;
+use sqlx::{Row as _, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -184,6 +185,76 @@ impl CredentialStore for PgStore {
         transaction.commit().await.map_err(failed)?;
         Ok(agents.first().copied().map(AgentId))
     }
+
+    async fn note_uses(&self, uses: &[CredentialUse]) -> Result<(), Fault> {
+        let query = self.timer.start("credential.note_uses");
+        let failed = |error| query.fault(error);
+        let credentials: Vec<&str> = uses.iter().map(|used| used.credential.as_str()).collect();
+        let ago: Vec<f64> = uses.iter().map(|used| used.ago.as_secs_f64()).collect();
+        // Other replicas see the same credentials used: of all of them a row is written once a minute.
+        sqlx::query(
+            "INSERT INTO acb.credential_use AS u (tenant_id, credential, used_at)
+             SELECT acb.current_tenant(), credential, clock_timestamp() - make_interval(secs => ago)
+             FROM unnest($1::text[], $2::float8[]) AS used (credential, ago) ORDER BY credential
+             ON CONFLICT (tenant_id, credential) DO UPDATE SET used_at = excluded.used_at
+                 WHERE u.used_at <= excluded.used_at - interval '1 minute'",
+        )
+        .bind(&credentials)
+        .bind(&ago)
+        .execute(self.pool())
+        .await
+        .map_err(failed)?;
+        sqlx::query(concat!(
+            "DELETE FROM acb.credential_use WHERE credential NOT IN (SELECT prefix FROM ",
+            keys!(),
+            " UNION ALL SELECT 'serviceaccount:' || namespace || '/' || name FROM acb.service_account)"
+        ))
+        .execute(self.pool())
+        .await
+        .map_err(failed)?;
+        Ok(())
+    }
+
+    async fn credentials(&self, of: Option<AgentId>, after: Option<(&str, &str)>, limit: u32) -> Result<Vec<Credential>, Fault> {
+        let query = self.timer.start("credential.list");
+        let failed = |error| query.fault(error);
+        let (agent, name) = after.unwrap_or_default();
+        let rows = sqlx::query(
+            "SELECT c.agent_id, c.agent, c.kind, c.name, c.created_at, c.expires_at, u.used_at FROM (
+                 SELECT k.agent_id, a.name AS agent, 'key' AS kind, k.prefix AS name, k.prefix AS credential, k.created_at, k.expires_at
+                 FROM acb.api_key AS k JOIN acb.agent AS a USING (tenant_id, agent_id)
+                 UNION ALL
+                 SELECT k.agent_id, r.name, 'key', k.prefix, k.prefix, k.created_at, own.expires_at
+                 FROM acb.registered_key AS k JOIN acb.registered_agent AS r USING (tenant_id, agent_id)
+                 JOIN acb.api_key AS own ON own.tenant_id = k.tenant_id AND own.prefix = k.by_key AND own.agent_id = r.registered_by
+                 UNION ALL
+                 SELECT s.agent_id, a.name, 'account', s.namespace || '/' || s.name, 'serviceaccount:' || s.namespace || '/' || s.name, s.since, NULL
+                 FROM acb.service_account AS s JOIN acb.agent AS a USING (tenant_id, agent_id)) AS c
+             LEFT JOIN acb.credential_use AS u ON u.credential = c.credential
+             WHERE ($1::uuid IS NULL OR c.agent_id = $1) AND (c.agent, c.name) > ($2, $3) ORDER BY c.agent, c.name LIMIT $4",
+        )
+        .bind(of.map(|agent| agent.0))
+        .bind(agent)
+        .bind(name)
+        .bind(i64::from(limit))
+        .fetch_all(self.pool())
+        .await
+        .map_err(failed)?;
+        rows.iter().map(listed).collect::<Result<_, _>>().map_err(failed)
+    }
+}
+
+fn listed(row: &PgRow) -> Result<Credential, sqlx::Error> {
+    let at = |name| row.try_get::<Option<Timestamp>, _>(name).map(|at| at.map(Into::into));
+    Ok(Credential {
+        agent_id: AgentId(row.try_get("agent_id")?),
+        agent: row.try_get("agent")?,
+        kind: if row.try_get::<&str, _>("kind")? == "key" { CredentialKind::ApiKey } else { CredentialKind::ServiceAccount },
+        name: row.try_get("name")?,
+        created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
+        expires_at: at("expires_at")?,
+        last_used_at: at("used_at")?,
+    })
 }
 
 /// Until the end of the transaction nobody else changes the family that the token is of. The lock is on its oldest token, which every

@@ -33,6 +33,8 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 18, name: "audit", sql: include_str!("../migrations/0018_audit.sql") },
     Migration { version: 19, name: "timer-attempts", sql: include_str!("../migrations/0019_timer_attempts.sql") },
     Migration { version: 20, name: "message-traces", sql: include_str!("../migrations/0020_message_traces.sql") },
+    Migration { version: 21, name: "service-accounts", sql: include_str!("../migrations/0021_service_accounts.sql") },
+    Migration { version: 22, name: "credentials", sql: include_str!("../migrations/0022_credentials.sql") },
 ];
 
 /// The version that this code was written for.

@@ -1,9 +1,11 @@
 //! The hub as its users meet it: a real process, over TLS, with a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
+mod accounts;
 mod audit;
 mod bad_input;
 mod connections;
+mod credentials;
 mod filters;
 mod hub;
 mod kafka;

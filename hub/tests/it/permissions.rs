@@ -11,6 +11,7 @@ use acb_hub_core::{
     directory::{
         agent::{Agent, AgentId, Role},
         limits::Limits,
+        source::Source,
     },
     door::{
         access_token::Tokens,
@@ -79,7 +80,8 @@ fn expired(hub: &Hub, agent: AgentId, key: &str) -> String {
         created_at: OffsetDateTime::UNIX_EPOCH,
     };
     let then = OffsetDateTime::now_utc() - time::Duration::hours(2);
-    Tokens::new(hub.tenant.name(), hub.tenant.id_hex(), keyring).issue(&agent, key_prefix(key), 0, then).unwrap().0
+    let source = key_prefix(key).map(|prefix| Source::ApiKey(prefix.to_owned()));
+    Tokens::new(hub.tenant.name(), hub.tenant.id_hex(), keyring).issue(&agent, source.as_ref(), None, 0, then).unwrap().0
 }
 
 /// Who may nothing: a name for the report, the token, and what is said.

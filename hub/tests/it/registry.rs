@@ -193,6 +193,7 @@ async fn who_was_registered_counts_and_goes_where_registration_is_declared() {
             suspended: false,
             limits,
             context_types: Vec::new(),
+            issuer: None,
         },
     };
     let register = async |name: &str| {

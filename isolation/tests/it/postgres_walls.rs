@@ -77,6 +77,8 @@ async fn each_right_alone_is_what_refused_its_attack() {
         (format!("GRANT TRUNCATE ON acb.bus_record TO {globex}"), "postgres.truncate.log"),
         (format!("GRANT UPDATE ON acb.tenant TO {globex}"), "postgres.raise.own-limits"),
         (format!("GRANT UPDATE ON acb.agent TO {globex}"), "postgres.raise.own-role"),
+        (format!("GRANT INSERT, UPDATE ON acb.cluster_issuer TO {globex}"), "postgres.raise.own-issuer"),
+        (format!("GRANT INSERT ON acb.service_account TO {globex}"), "postgres.raise.own-account"),
         (format!("GRANT TEMP ON DATABASE acb TO {globex}"), "postgres.create.temporary"),
         (format!("GRANT CREATE ON SCHEMA public TO {globex}"), "postgres.create.function"),
         (format!("GRANT SELECT ON pg_authid TO {globex}"), "postgres.read.passwords"),
@@ -119,6 +121,9 @@ async fn furnish(world: &World) {
     let any = "'00000000-0000-4000-8000-000000000001'";
     for (table, columns, values) in [
         ("retired_topic", "topic, retention_seconds", "'acb.acme.documents', 60".to_owned()),
+        ("cluster_issuer", "issuer, jwks", "'https://issuer', '{}'".to_owned()),
+        ("service_account", "agent_id, namespace, name, uid", format!("{alice}, 'acb-acme', 'alice', 'uid'")),
+        ("credential_use", "credential, used_at", "'alice', now()".to_owned()),
         ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),
         ("registered_key", "prefix, agent_id, hmac, by_key", format!("'helper', {any}, decode(repeat('00', 32), 'hex'), 'own'")),
         ("registration_count", "count", "1".to_owned()),

@@ -99,6 +99,8 @@ pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Res
         id: Some(uid.clone()),
         secrets: own.iter().cloned().chain(hub_keys(shared)).chain(shared.authorities.iter().cloned()).collect(),
         tenant_projected: shared.observed.tenant.is_some(),
+        has_issuer: shared.observed.tenant.as_ref().is_some_and(|tenant| tenant.issuer.is_some()),
+        account_uid: account_uid(agent, shared, objects).await?,
         row: shared.observed.agents.get(&uid).cloned(),
         has_replaced_key: shared.observed.replaced_keys.contains(&uid),
         ..World::default()
@@ -114,6 +116,17 @@ pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Res
         world.ended_keys = own.into_iter().filter(|secret| ended && *secret != newest).collect();
     }
     Ok(world)
+}
+
+/// The UID of the ServiceAccount that an agent names, of its own namespace.
+async fn account_uid(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Result<Option<String>, EffectError> {
+    let named = agent.spec.credentials.as_ref().and_then(|credentials| credentials.service_account.as_ref());
+    let Some(account) = named.filter(|_| shared.census.has_service_accounts()) else { return Ok(None) };
+    let namespace = agent.metadata.namespace.as_deref().unwrap_or_default();
+    let found = objects.get(&ObjectKey::new("v1", "ServiceAccount", namespace, &account.name)).await?;
+    let text = |pointer: &str| found.as_ref()?.pointer(pointer)?.as_str();
+    // One that is on its way out proves nobody any more.
+    Ok(text("/metadata/uid").filter(|_| text("/metadata/deletionTimestamp").is_none()).map(str::to_owned))
 }
 
 /// The Secrets with keys of an agent, the newest last.

@@ -5,6 +5,7 @@ pub mod plan;
 mod restraint;
 pub mod rotation;
 mod rotation_policy;
+mod service_account;
 pub mod status;
 pub mod validate;
 
@@ -47,6 +48,10 @@ pub struct World {
     pub row: Option<AgentRow>,
     /// What PostgreSQL holds of its key.
     pub api_key: StoredApiKey,
+    /// The UID of the ServiceAccount that it names, where that is there.
+    pub account_uid: Option<String>,
+    /// Whether its tenant's hub knows who issues the tokens of ServiceAccounts.
+    pub has_issuer: bool,
 }
 
 /// What PostgreSQL holds of an agent's key, compared to the Secret.

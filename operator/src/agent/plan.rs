@@ -3,7 +3,7 @@
 use acb_crds::{names::objects, schema::Kind};
 use serde_json::json;
 
-use super::{StoredApiKey, World, restraint::restraint, rotation, validate::ValidatedAgent};
+use super::{StoredApiKey, World, restraint::restraint, rotation, service_account, validate::ValidatedAgent};
 use crate::{
     plan::{AgentRow, ApiKeyRef, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step},
     tenant::{newest, orphan::shut_out},
@@ -25,6 +25,19 @@ pub fn waits_for(agent: &ValidatedAgent, world: &World) -> Option<String> {
         .then(|| format!("waiting for tenant {} to be provisioned: see its status", agent.tenant))
 }
 
+/// What has to be there before an Agent that is provisioned can log in as its spec says. Empty where it is.
+#[must_use]
+pub fn lacks(agent: &ValidatedAgent, world: &World) -> Option<String> {
+    let name = agent.account_name.as_ref()?;
+    if agent.account.is_none() {
+        let (namespace, field) = (&agent.namespace, service_account::FIELD);
+        return Some(format!("waiting for ServiceAccount {namespace}/{name}: make it, or take it out of {field}"));
+    }
+    let why = "waiting for the keys that the cluster's tokens are checked with: the operator asks the API server for them, and its log has why it \
+               has none";
+    (!world.has_issuer).then(|| why.to_owned())
+}
+
 /// The agent's row as it should be.
 #[must_use]
 pub fn agent_row(agent: &ValidatedAgent) -> AgentRow {
@@ -44,6 +57,7 @@ pub fn agent_row(agent: &ValidatedAgent) -> AgentRow {
         subscribes: spec.subscribes.clone(),
         limits: json!(agent.limits),
         suspended: spec.suspend.unwrap_or(false),
+        service_account: agent.account.clone(),
     }
 }
 
@@ -58,12 +72,20 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
         if world.row.is_some() {
             plan.steps.push(Step::Postgres(PostgresStep::RemoveAgent { tenant_id, agent_id: agent.uid.clone() }));
         }
-        let own = world.secrets.iter().filter(|known| known.namespace == secret.namespace && known.name == secret.name);
-        plan.steps.extend(own.map(removal));
+        plan.steps.extend(own_keys(world, &secret));
         return plan;
     }
     if waits_for(agent, world).is_some() {
         plan.steps.extend(restraint(agent, world));
+        return plan;
+    }
+    let row = agent_row(agent);
+    if !agent.has_api_key {
+        let has_key = world.api_key != StoredApiKey::Absent || world.has_replaced_key;
+        if has_key || world.row.as_ref() != Some(&row) {
+            plan.steps.push(Step::Postgres(PostgresStep::ProjectAgent { tenant_id, agent: row, api_key: None }));
+        }
+        plan.steps.extend(own_keys(world, &secret));
         return plan;
     }
     let missing = !world.secrets.contains(&secret);
@@ -73,7 +95,6 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
         let (content, asked) = (SecretContent::ApiKey { authority: authority.clone() }, agent.rotate.clone());
         plan.steps.push(Step::Kubernetes(KubernetesStep::EnsureSecret { secret: secret.clone(), content, asked }));
     }
-    let row = agent_row(agent);
     let before = rotation::before(agent, world, &secret);
     // Who removes the Secret of a key that was replaced wants that one to end now.
     let is_cut_off = world.has_replaced_key && before.is_none();
@@ -86,6 +107,11 @@ pub fn plan(agent: &ValidatedAgent, world: &World) -> Plan {
         plan.steps.extend(world.ended_keys.iter().map(removal));
     }
     plan
+}
+
+/// Removes the Secrets of its keys, of all generations.
+fn own_keys<'a>(world: &'a World, secret: &'a SecretRef) -> impl Iterator<Item = Step> + 'a {
+    world.secrets.iter().filter(move |known| known.namespace == secret.namespace && known.name == secret.name).map(removal)
 }
 
 fn removal(secret: &SecretRef) -> Step {
@@ -102,7 +128,9 @@ fn removal(secret: &SecretRef) -> Step {
 #[must_use]
 pub fn suspension(tenant_id: &str, world: &World) -> Plan {
     let mut plan = Plan::default();
-    if let Some(row) = world.row.as_ref().filter(|row| !row.suspended || world.api_key != StoredApiKey::Absent) {
+    if let Some(row) =
+        world.row.as_ref().filter(|row| !row.suspended || row.service_account.is_some() || world.api_key != StoredApiKey::Absent)
+    {
         plan.steps.push(shut_out(tenant_id, row));
     }
     plan

@@ -1,4 +1,4 @@
-//! What takes something away from an Agent that is let in: a suspension, a smaller role, smaller limits. It needs no Secret, and so is done
+//! What takes something away from an Agent that is let in: a suspension, a smaller role, smaller limits, an account that is gone. It needs no Secret, and so is done
 //! also where its key can't be made: the key that is stored works on. Pure.
 
 use acb_crds::{AgentLimits, agent::Role};
@@ -15,10 +15,11 @@ pub(super) fn restraint(agent: &ValidatedAgent, world: &World) -> Option<Step> {
     let role = smaller(&row.role, agent.spec.role);
     let suspended = row.suspended || role.is_none() || agent.spec.suspend.unwrap_or(false);
     let role = role.unwrap_or_else(|| row.role.clone());
-    if limits == known && role == row.role && suspended == row.suspended {
+    let service_account = row.service_account.clone().filter(|known| agent.account.as_ref() == Some(known));
+    if limits == known && role == row.role && suspended == row.suspended && service_account == row.service_account {
         return None;
     }
-    let agent_row = AgentRow { limits: json!(limits), role, suspended, ..row.clone() };
+    let agent_row = AgentRow { limits: json!(limits), role, suspended, service_account, ..row.clone() };
     Some(Step::Postgres(PostgresStep::RestrainAgent { tenant_id: agent.tenant_id.hex(), agent: agent_row }))
 }
 

@@ -33,13 +33,14 @@ pub fn status(agent: &Agent, validated: Option<&ValidatedAgent>, world: &World, 
         let is_done = *outcome == Outcome::Ready;
         let there = newest(&world.secrets, &validated.namespace, &validated.name.api_key_secret());
         let secret = if is_done { rotation::secret(validated, world) } else { there };
-        let name = Some(secret.object_name());
+        let name = validated.has_api_key.then(|| secret.object_name());
         status.tenant = Some(validated.tenant.to_string());
         // The time of one that was made just now is this one, and stays.
         let said = status.api_key_since.take().filter(|_| status.api_key_secret == name);
         let made = world.made.get(&secret).filter(|made| !made.is_empty()).cloned();
-        status.api_key_since = said.or(made).or_else(|| is_done.then(|| now.to_owned()));
+        status.api_key_since = said.or(made).or_else(|| is_done.then(|| now.to_owned())).filter(|_| validated.has_api_key);
         status.api_key_secret = name;
+        status.token_audience = validated.account_name.as_ref().map(|_| format!("acb:{}", validated.tenant_id.hex()));
         status.effective = Some(AgentEffective { limits: validated.limits.clone() });
     }
     status

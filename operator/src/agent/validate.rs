@@ -6,9 +6,10 @@ use acb_crds::{
     schema::Kind,
 };
 
-use super::{World, rotation_policy};
+use super::{World, rotation_policy, service_account};
 use crate::{
     condition::{Problem, Reason},
+    plan::ServiceAccountRow,
     tenant::adoption,
 };
 
@@ -36,6 +37,12 @@ pub struct ValidatedAgent {
     pub deleting: bool,
     /// The request for a rotation of its key, if there is one.
     pub rotate: Option<String>,
+    /// Whether it has an API key.
+    pub has_api_key: bool,
+    /// The ServiceAccount that it names, by name.
+    pub account_name: Option<String>,
+    /// The same, where it is there.
+    pub account: Option<ServiceAccountRow>,
     /// Fields that are set and that nothing acts on yet.
     pub not_acted_on: Vec<String>,
 }
@@ -88,20 +95,21 @@ pub fn validate(agent: &Agent, world: &World) -> Result<ValidatedAgent, Vec<Prob
             problems.push(Problem::new(Reason::InvalidSpec, "spec.attributes", message));
         }
         problems.extend(rotation_policy::problem(&agent.spec));
-        if agent.spec.credentials.as_ref().is_some_and(|credentials| credentials.api_key.is_none()) {
-            let message = "only API keys are checked yet: add apiKey, or leave credentials out".to_owned();
-            problems.push(Problem::new(Reason::CredentialNotSupported, "spec.credentials", message));
-        }
+        problems.extend(service_account::problem(agent, world));
     }
     if !problems.is_empty() {
         return Err(problems);
     }
+    let (account_name, account) = service_account::account(agent, world);
     Ok(ValidatedAgent {
+        has_api_key: agent.spec.credentials.as_ref().is_none_or(|credentials| credentials.api_key.is_some()),
+        account_name,
+        account,
         tenant_id: world.tenant_id.unwrap_or_else(|| adoption::own(tenant)),
         tenant: tenant_name,
         spec: agent.spec.clone(),
         limits: known_limits(world, standing.limits),
-        not_acted_on: not_acted_on(agent),
+        not_acted_on: not_acted_on(agent, world),
         rotate: agent.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROTATE).cloned()),
         name,
         uid: world.id.clone().unwrap_or(uid),
@@ -135,10 +143,10 @@ fn known_limits(world: &World, limits: AgentLimits) -> AgentLimits {
     }
 }
 
-fn not_acted_on(agent: &Agent) -> Vec<String> {
+fn not_acted_on(agent: &Agent, world: &World) -> Vec<String> {
     let Some(credentials) = &agent.spec.credentials else { return Vec::new() };
     let fields = [
-        ("serviceAccount", credentials.service_account.is_some()),
+        ("serviceAccount", credentials.service_account.is_some() && !world.census.has_service_accounts()),
         ("external", credentials.external.is_some()),
         ("clientCertificate", credentials.client_certificate.is_some()),
     ];

@@ -12,7 +12,7 @@ use super::{
     seal::{self, MANAGED_BY, SEAL},
     secret,
 };
-use crate::plan::{KubernetesStep, SecretContent, SecretRef};
+use crate::plan::{IssuerRow, KubernetesStep, SecretContent, SecretRef};
 
 /// The annotation with the Secret of the authority that something was made with.
 pub const AUTHORITY: &str = "acb.dev/authority";
@@ -82,6 +82,10 @@ pub trait Objects: SecretReader {
         let mut found = self.list(namespace).await?;
         found.retain(|key, _| key.secret_ref().is_some_and(|secret| names.contains(&secret.name.as_str())));
         Ok(found)
+    }
+    /// Who issues the tokens of ServiceAccounts, as far as that is known. A single machine has none.
+    fn issuer(&self) -> Option<IssuerRow> {
+        None
     }
     /// Makes the object, or sets what ACB owns of it.
     async fn apply(&self, object: &Value) -> Result<(), EffectError>;

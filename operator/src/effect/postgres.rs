@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{EffectError, SecretReader, postgres_excess, seal};
 use crate::{
     bootstrap::{LeaderEpoch, scram_verifier},
-    plan::{AgentRow, ApiKeyRef, PostgresStep, SecretRef, TenantRow, TopicSpec},
+    plan::{AgentRow, ApiKeyRef, IssuerRow, PostgresStep, SecretRef, ServiceAccountRow, TenantRow, TopicSpec},
 };
 
 const SYSTEM: &str = "PostgreSQL";
@@ -167,6 +167,7 @@ impl PostgresEffect {
                 if tenant.registration == Registration::Declared.as_str() {
                     end_registrations(connection, &id).await?;
                 }
+                project_issuer(connection, &id, tenant.issuer.as_ref()).await?;
                 let names: Vec<&str> = tenant.context_types.iter().map(|row| row.name.as_str()).collect();
                 sqlx::query("DELETE FROM acb.context_type WHERE tenant_id = $1 AND name <> ALL ($2)")
                     .bind(&id)
@@ -210,6 +211,7 @@ impl PostgresEffect {
         let changed = self
             .within(&what, async |connection| {
                 project_agent_row(connection, &id, agent_id, agent).await?;
+                project_account(connection, &id, agent_id, agent.service_account.as_ref()).await?;
                 project_groups(connection, &id, agent_id, &agent.groups).await?;
                 project_key(connection, &id, agent_id, key.as_ref(), before.as_ref()).await?;
                 bump(connection, &id).await
@@ -234,7 +236,13 @@ impl PostgresEffect {
                 .bind(agent.suspended)
                 .execute(&mut *connection)
                 .await?;
-                if restrained.rows_affected() == 0 { Ok(None) } else { bump(connection, &id).await }
+                if restrained.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                if agent.service_account.is_none() {
+                    project_account(connection, &id, agent_id, None).await?;
+                }
+                bump(connection, &id).await
             })
             .await?;
         self.announce(changed).await;
@@ -437,6 +445,58 @@ async fn project_agent_row(connection: &mut Session, id: &[u8], agent_id: Uuid, 
     .bind(&agent.subscribes)
     .bind(Json(&agent.limits))
     .bind(agent.suspended)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// The cluster's keys, where the tenant has a use for them.
+async fn project_issuer(connection: &mut Session, id: &[u8], issuer: Option<&IssuerRow>) -> Result<(), sqlx::Error> {
+    let Some(IssuerRow { issuer, jwks }) = issuer else {
+        let removed = sqlx::query("DELETE FROM acb.cluster_issuer WHERE tenant_id = $1").bind(id).execute(connection);
+        return removed.await.map(drop);
+    };
+    sqlx::query(
+        "INSERT INTO acb.cluster_issuer (tenant_id, issuer, jwks) VALUES ($1, $2, $3)
+         ON CONFLICT (tenant_id) DO UPDATE SET issuer = excluded.issuer, jwks = excluded.jwks",
+    )
+    .bind(id)
+    .bind(issuer)
+    .bind(Json(jwks))
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// The ServiceAccount that proves an agent, and no other agent any more.
+async fn project_account(
+    connection: &mut Session,
+    id: &[u8],
+    agent_id: Uuid,
+    account: Option<&ServiceAccountRow>,
+) -> Result<(), sqlx::Error> {
+    let (namespace, name) = account.map(|account| (&account.namespace, &account.name)).unzip();
+    sqlx::query(
+        "DELETE FROM acb.service_account WHERE tenant_id = $1
+         AND CASE WHEN agent_id = $2 THEN $3::text IS NULL ELSE namespace = $3 AND name = $4 END",
+    )
+    .bind(id)
+    .bind(agent_id)
+    .bind(namespace)
+    .bind(name)
+    .execute(&mut *connection)
+    .await?;
+    let Some(ServiceAccountRow { namespace, name, uid }) = account else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO acb.service_account AS s (tenant_id, agent_id, namespace, name, uid) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (tenant_id, agent_id) DO UPDATE SET namespace = excluded.namespace, name = excluded.name, uid = excluded.uid,
+             since = CASE WHEN (s.namespace, s.name, s.uid) = (excluded.namespace, excluded.name, excluded.uid) THEN s.since ELSE now() END",
+    )
+    .bind(id)
+    .bind(agent_id)
+    .bind(namespace)
+    .bind(name)
+    .bind(uid)
     .execute(connection)
     .await
     .map(drop)

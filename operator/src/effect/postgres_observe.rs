@@ -19,7 +19,7 @@ use super::{
     postgres_excess,
 };
 pub use crate::observed::LoginState;
-use crate::plan::{AgentRow, ContextTypeRow, TenantRow, TopicSpec};
+use crate::plan::{AgentRow, ContextTypeRow, IssuerRow, ServiceAccountRow, TenantRow, TopicSpec};
 
 /// Everything that the operator projected for a tenant.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,13 +93,15 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
             suspended: row.try_get("suspended")?,
             limits: row.try_get("limits")?,
             context_types: context_types(&mut transaction, id).await?,
+            issuer: issuer(&mut transaction, id).await?,
         });
     }
     let agents = sqlx::query(
-        "SELECT agent_id, name, type, capabilities, location, metadata, role, publishes, subscribes, limits, suspended,
+        "SELECT agent_id, a.name, type, capabilities, location, metadata, role, publishes, subscribes, limits, suspended,
+                s.namespace AS account_namespace, s.name AS account_name, s.uid AS account_uid,
                 ARRAY(SELECT group_name FROM acb.group_member AS m
                       WHERE m.tenant_id = a.tenant_id AND m.agent_id = a.agent_id AND m.left_at IS NULL ORDER BY 1) AS groups
-         FROM acb.agent AS a WHERE tenant_id = $1",
+         FROM acb.agent AS a LEFT JOIN acb.service_account AS s USING (tenant_id, agent_id) WHERE tenant_id = $1",
     )
     .bind(id)
     .fetch_all(&mut *transaction)
@@ -160,6 +162,15 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
     Ok(observed)
 }
 
+async fn issuer(connection: &mut Session, id: &[u8]) -> Result<Option<IssuerRow>, sqlx::Error> {
+    let row: Option<(String, serde_json::Value)> =
+        sqlx::query_as("SELECT issuer, jwks FROM acb.cluster_issuer WHERE tenant_id = $1")
+            .bind(id)
+            .fetch_optional(connection)
+            .await?;
+    Ok(row.map(|(issuer, jwks)| IssuerRow { issuer, jwks }))
+}
+
 async fn context_types(connection: &mut Session, id: &[u8]) -> Result<Vec<ContextTypeRow>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT name, partitions, retention_seconds, cleanup, max_message_bytes, schema FROM acb.context_type
@@ -197,8 +208,14 @@ fn agent_row(row: &PgRow) -> Result<(String, AgentRow), sqlx::Error> {
         subscribes: row.try_get("subscribes")?,
         limits: row.try_get("limits")?,
         suspended: row.try_get("suspended")?,
+        service_account: service_account(row)?,
     };
     Ok((id, agent))
+}
+
+fn service_account(row: &PgRow) -> Result<Option<ServiceAccountRow>, sqlx::Error> {
+    let Some(uid) = row.try_get("account_uid")? else { return Ok(None) };
+    Ok(Some(ServiceAccountRow { namespace: row.try_get("account_namespace")?, name: row.try_get("account_name")?, uid }))
 }
 
 fn topic_spec(row: &PgRow) -> Result<(String, TopicSpec), sqlx::Error> {

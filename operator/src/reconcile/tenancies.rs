@@ -422,7 +422,8 @@ impl Tenancies {
             Ok(validated) => {
                 let waits_for = agent::plan::waits_for(&validated, &world).filter(|_| !deleting);
                 let applied = self.apply(object, &agent::plan::plan(&validated, &world), Ok(database)).await;
-                let outcome = match (applied, waits_for) {
+                let lacks = || agent::plan::lacks(&validated, &world).filter(|_| !deleting);
+                let outcome = match (applied, waits_for.or_else(lacks)) {
                     (Err(error), _) => failure(&error),
                     (Ok(()), Some(what)) => Outcome::Waiting(what),
                     (Ok(()), None) => Outcome::Ready,

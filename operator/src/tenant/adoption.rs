@@ -212,6 +212,7 @@ mod tests {
                 subscribes: Vec::new(),
                 limits: json!({}),
                 suspended: false,
+                service_account: None,
             };
             (id.to_owned(), row)
         };

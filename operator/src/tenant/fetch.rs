@@ -77,7 +77,7 @@ pub trait Hubs: Send + Sync {
 
 /// Reads everything that a decision about this Tenant looks at. A system that is away is said to be, and the others are read.
 pub async fn fetch(tenant: &Tenant, tenancy: Tenancy, sources: &Sources<'_>, platform: &Platform) -> World {
-    let mut world = World { tenancy, ..World::default() };
+    let mut world = World { tenancy, issuer: sources.objects.issuer(), ..World::default() };
     // One whose names don't parse is refused whatever the world is like.
     let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return world };
     let pool = sources.postgres.as_ref().map(|postgres| &postgres.pool).map_err(Clone::clone);

@@ -46,7 +46,7 @@ use crate::{
         postgres_observe::ObservedTenant,
     },
     observed::{LoginState, ObservedKafka},
-    plan::{SecretRef, TenantRow, TopicSpec},
+    plan::{IssuerRow, SecretRef, TenantRow, TopicSpec},
     platform::Platform,
     tenancy::Tenancy,
 };
@@ -88,6 +88,8 @@ pub struct World {
     pub retained: Option<RetainedData>,
     /// Whether its hub waits for its turn to roll for the platform's sake: until then it stays as it is.
     pub held: bool,
+    /// Who issues the tokens of ServiceAccounts, as far as that is known.
+    pub issuer: Option<IssuerRow>,
 }
 
 impl Default for World {
@@ -110,6 +112,7 @@ impl Default for World {
             unanswered: Vec::new(),
             retained: None,
             held: false,
+            issuer: None,
         }
     }
 }

@@ -23,14 +23,14 @@ pub(super) fn suspensions(identity: &Identity, world: &World) -> Vec<Step> {
         let id = |uid: &str, name: Option<&str>| adoption::agent_id(uid, name.unwrap_or_default(), &uids, rows);
         known.extend(agents.iter().filter_map(|agent| Some(id(agent.uid.as_deref()?, agent.name.as_deref()))));
     }
-    let is_let_in =
-        |row: &AgentRow| !row.suspended || observed.api_keys.contains_key(&row.id) || observed.replaced_keys.contains(&row.id);
+    let has_key = |row: &AgentRow| observed.api_keys.contains_key(&row.id) || observed.replaced_keys.contains(&row.id);
+    let is_let_in = |row: &AgentRow| !row.suspended || row.service_account.is_some() || has_key(row);
     let orphans = rows.values().filter(|row| !known.contains(&row.id) && is_let_in(row));
     orphans.map(|row| shut_out(&identity.id.hex(), row)).collect()
 }
 
-/// Refuses an agent and forgets its keys; its mailbox stays.
+/// Refuses an agent and forgets its keys and its ServiceAccount; its mailbox stays.
 pub(crate) fn shut_out(tenant_id: &str, row: &AgentRow) -> Step {
-    let agent = AgentRow { suspended: true, ..row.clone() };
+    let agent = AgentRow { suspended: true, service_account: None, ..row.clone() };
     Step::Postgres(PostgresStep::ProjectAgent { tenant_id: tenant_id.to_owned(), agent, api_key: None })
 }

@@ -195,6 +195,7 @@ pub fn tenant_row(tenant: &ValidatedTenant) -> TenantRow {
         suspended: tenant.suspended,
         limits: json!(tenant.limits),
         context_types: tenant.context_types.clone(),
+        issuer: tenant.issuer.clone(),
     }
 }
 

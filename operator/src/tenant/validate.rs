@@ -2,7 +2,7 @@
 //! schema; here is what needs the tier, the platform or other resources.
 
 use acb_crds::{
-    AgentLimits, Retention, Tenant, TenantLimits, Tier,
+    Agent, AgentLimits, Retention, Tenant, TenantLimits, Tier,
     context_type::{Cleanup, ContextType, PayloadSchema},
     hub::Hub,
     names::{
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     condition::{Problem, Reason},
     effect::kubernetes::ObjectKey,
-    plan::ContextTypeRow,
+    plan::{ContextTypeRow, IssuerRow},
     platform::Platform,
     tenancy::Tenancy,
     tier::{self, QuotaCeilings},
@@ -80,6 +80,8 @@ pub struct ValidatedTenant {
     pub agent_limits: AgentLimits,
     /// What its Quotas may say at most.
     pub ceilings: QuotaCeilings,
+    /// Who issues the tokens of its agents' ServiceAccounts.
+    pub issuer: Option<IssuerRow>,
     /// Days.
     pub audit_days: u32,
     /// The request for a rotation of its hub's credentials, if there is one.
@@ -186,6 +188,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         limits: effective_limits(tenant, world, platform),
         agent_limits: Tenancy::agent_base(tenant, &allowance),
         ceilings: allowance.quota_ceilings(),
+        issuer: issuer(world, platform),
         tier: spec.tier,
         own_namespace: spec.agent_namespace.is_none(),
         registration: spec.registration.unwrap_or(Registration::Declared),
@@ -206,6 +209,17 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         deleting,
         owned,
     })
+}
+
+/// Who issues the tokens of its agents' ServiceAccounts, where there may be any. As long as the cluster was not asked, it is who it was.
+fn issuer(world: &World, platform: &Platform) -> Option<IssuerRow> {
+    let has_account =
+        |agent: &Agent| agent.spec.credentials.as_ref().is_some_and(|credentials| credentials.service_account.is_some());
+    let is_used = world.tenancy.staying().any(has_account) || world.tenancy.has_unreadable(Kind::Agent);
+    if !platform.has_service_accounts || !is_used {
+        return None;
+    }
+    world.issuer.clone().or_else(|| world.row()?.issuer.clone())
 }
 
 /// Limits of the tenant as a whole. A Quota that this version can't read limits as it did: nothing is loosened for it.

@@ -24,6 +24,10 @@ fn rules(kind: &str, name: &str) -> Vec<Value> {
 
 /// A rule as the page shows it.
 fn row(shown: &str, rule: &Value) -> String {
+    let urls: Vec<_> = words(rule, "nonResourceURLs").iter().map(|url| format!("`{url}`")).collect();
+    if !urls.is_empty() {
+        return format!("| {shown} | URLs | {} | {} |", urls.join(", "), words(rule, "verbs").join(", "));
+    }
     let group = match words(rule, "apiGroups").as_slice() {
         [group] if group.is_empty() => "core".to_owned(),
         [group] => format!("`{group}`"),

@@ -2,6 +2,7 @@
 //! refusal that the operator decides on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod accounts;
 mod decisions;
 mod given;
 mod plans;

@@ -9,7 +9,10 @@ use acb_operator::{
         postgres::{PostgresEffect, StoredKey, stored_key},
         postgres_observe::{ObservedTenant, login_state, observe_tenant},
     },
-    plan::{AgentRow, ApiKeyRef, ContextTypeRow, PostgresStep, ReplacedKey, SecretRef, TenantRow, TopicSpec},
+    plan::{
+        AgentRow, ApiKeyRef, ContextTypeRow, IssuerRow, PostgresStep, ReplacedKey, SecretRef, ServiceAccountRow, TenantRow,
+        TopicSpec,
+    },
 };
 use acb_testbed::Postgres;
 use serde_json::json;
@@ -78,6 +81,10 @@ impl Draw {
             suspended: self.random.one_in(3),
             limits: self.random.pick(&[json!({}), json!({"maxAgents": 3})]).clone(),
             context_types,
+            issuer: self
+                .random
+                .pick(&[None, Some("https://one"), Some("https://two")])
+                .map(|issuer| IssuerRow { issuer: issuer.to_owned(), jwks: json!({"keys": [{"kid": issuer, "kty": "RSA"}]}) }),
         }
     }
 
@@ -97,6 +104,11 @@ impl Draw {
             subscribes: Vec::new(),
             limits: self.random.pick(&[json!({}), json!({"messagesPerMinute": 3})]).clone(),
             suspended: self.random.one_in(3),
+            service_account: self.random.pick(&[None, Some("a"), Some("b")]).map(|name| ServiceAccountRow {
+                namespace: "acb-acme".to_owned(),
+                name: name.to_owned(),
+                uid: (*self.random.pick(&["one", "two"])).to_owned(),
+            }),
         }
     }
 

@@ -1,11 +1,17 @@
 //! Keeps a valid access token: exchanged, refreshed before its end, and renewed where a hub no longer takes it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use acb_proto::v1::{
-    ExchangeTokenRequest, RefreshTokenRequest, TokenResponse, auth_service_client::AuthServiceClient, exchange_token_request,
+    ExchangeSubjectTokenRequest, ExchangeTokenRequest, RefreshTokenRequest, TokenResponse,
+    auth_service_client::AuthServiceClient, exchange_token_request,
 };
 use tokio::{
+    fs::File,
+    io::AsyncReadExt as _,
     sync::Mutex,
     time::{Instant, timeout},
 };
@@ -25,6 +31,10 @@ use crate::{
 
 const ATTEMPT: Duration = Duration::from_secs(10);
 const SHORTEST: Duration = Duration::from_secs(30);
+/// RFC 8693.
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+/// More than a hub looks at.
+const MAX_TOKEN_FILE: u64 = 64 * 1024;
 
 /// Puts the access token on each request.
 #[derive(Clone)]
@@ -135,6 +145,7 @@ impl Auth {
         match (&self.credential, held) {
             (Credential::Tokens(tokens), None) => refresh(channel, &tokens.refresh).await,
             (Credential::Tokens(_), Some(held)) => refresh(channel, &held.tokens.refresh).await,
+            (Credential::TokenFile(file), _) => exchange_file(channel, file).await,
             (Credential::ApiKey(key), None) => exchange(channel, key).await,
             (Credential::ApiKey(key), Some(held)) => match refresh(channel, &held.tokens.refresh).await {
                 // The family was revoked or has ended: the key may still be good.
@@ -155,6 +166,22 @@ async fn exchange(channel: &Channel, key: &ApiKey) -> Result<TokenResponse, Deni
     let credential = Some(exchange_token_request::Credential::ApiKey(key.expose().to_owned()));
     let mut client = AuthServiceClient::new(channel.clone());
     answer(client.exchange_token(ExchangeTokenRequest { credential })).await
+}
+
+async fn exchange_file(channel: &Channel, file: &Path) -> Result<TokenResponse, Denied> {
+    let subject_token = read(file).await.map_err(|error| {
+        Denied::Refused(Error::Usage(format!("the token of the ServiceAccount, {}: {error}", file.display())))
+    })?;
+    let request =
+        ExchangeSubjectTokenRequest { subject_token: subject_token.trim().to_owned(), subject_token_type: JWT.to_owned() };
+    let mut client = AuthServiceClient::new(channel.clone());
+    answer(client.exchange_subject_token(request)).await
+}
+
+async fn read(file: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(file).await?.take(MAX_TOKEN_FILE).read_to_string(&mut text).await?;
+    Ok(text)
 }
 
 async fn refresh(channel: &Channel, token: &str) -> Result<TokenResponse, Denied> {

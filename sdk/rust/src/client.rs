@@ -2,16 +2,18 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use acb_proto::v1::{
     agent_registry_client::AgentRegistryClient, audit_service_client::AuditServiceClient,
-    context_service_client::ContextServiceClient, dead_letter_service_client::DeadLetterServiceClient,
-    mailbox_service_client::MailboxServiceClient, message_service_client::MessageServiceClient,
-    schedule_service_client::ScheduleServiceClient, stream_service_client::StreamServiceClient,
-    trace_service_client::TraceServiceClient, usage_service_client::UsageServiceClient,
+    context_service_client::ContextServiceClient, credential_service_client::CredentialServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, mailbox_service_client::MailboxServiceClient,
+    message_service_client::MessageServiceClient, schedule_service_client::ScheduleServiceClient,
+    stream_service_client::StreamServiceClient, trace_service_client::TraceServiceClient,
+    usage_service_client::UsageServiceClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
@@ -70,6 +72,14 @@ impl Builder {
         self
     }
 
+    /// Authenticates with the token of the pod's Kubernetes ServiceAccount: the file of a projected volume whose audience is `acb:<tenant id>`. It is
+    /// read each time that a token is needed, since the kubelet replaces it.
+    #[must_use]
+    pub fn service_account_token(mut self, file: impl Into<PathBuf>) -> Self {
+        self.credential = Some(Credential::TokenFile(file.into()));
+        self
+    }
+
     /// Authenticates with tokens that were exchanged elsewhere. The refresh token is used up.
     #[must_use]
     pub fn tokens(mut self, tokens: Tokens) -> Self {
@@ -86,8 +96,9 @@ impl Builder {
 
     /// Connects and authenticates.
     pub async fn connect(self) -> Result<Client, Error> {
-        let credential =
-            self.credential.ok_or_else(|| Error::Usage("no credential was given: set an API key or tokens".to_owned()))?;
+        let credential = self
+            .credential
+            .ok_or_else(|| Error::Usage("no credential was given: set an API key, the file of a token, or tokens".to_owned()))?;
         let client = Client {
             inner: Arc::new(Inner {
                 replicas: Replicas::new(&self.endpoints, &self.ca_pem, self.through)?,
@@ -176,6 +187,10 @@ impl Line {
 
     pub(crate) fn contexts(&self) -> ContextServiceClient<Service> {
         ContextServiceClient::new(self.service.clone())
+    }
+
+    pub(crate) fn credentials(&self) -> CredentialServiceClient<Service> {
+        CredentialServiceClient::new(self.service.clone())
     }
 
     pub(crate) fn usage(&self) -> UsageServiceClient<Service> {

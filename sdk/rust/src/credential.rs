@@ -1,6 +1,6 @@
 //! What a client proves itself with. No type here shows its secret in `Debug`.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{fmt, path::PathBuf, str::FromStr, time::SystemTime};
 
 use crate::Error;
 
@@ -51,7 +51,7 @@ pub struct Tokens {
     pub access: String,
     /// When the access token ends.
     pub access_expires_at: SystemTime,
-    /// Exchanged once for new tokens.
+    /// Exchanged once for new tokens. Empty where there is none: the token of a ServiceAccount is exchanged anew instead.
     pub refresh: String,
 }
 
@@ -77,6 +77,8 @@ pub struct Identity {
 pub(crate) enum Credential {
     ApiKey(ApiKey),
     Tokens(Tokens),
+    /// The token of a ServiceAccount, by the file that is read each time: whoever writes it replaces it.
+    TokenFile(PathBuf),
 }
 
 fn is_token(text: &str) -> bool {

@@ -10,6 +10,7 @@ mod client;
 mod context;
 mod correlation;
 mod credential;
+mod credentials;
 mod dead_letter;
 mod download;
 mod error;
@@ -38,9 +39,9 @@ mod wire;
 /// The generated messages, clients and servers.
 pub use acb_proto::v1;
 pub use acb_proto::v1::{
-    Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
-    MessageTrace, MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage,
-    SendMessageResponse, Usage, address, context_event, trace_event,
+    Address, Agent, AgentStatus, Context, ContextEvent, Credential, DeadLetter, DeadLetterOutcome, DeadLetterReason,
+    DeadLetterState, MessageTrace, MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage,
+    SendMessageResponse, Usage, address, context_event, credential::Kind as CredentialKind, trace_event,
 };
 pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use audit::{AuditClaim, AuditQuery, audit_record};

@@ -9,7 +9,7 @@ use acb_operator::{
         postgres_observe::{ObservedLogin, ObservedTenant},
     },
     observed::LoginState,
-    plan::{FOR_EVER, PostgresStep, SecretRef, TopicSpec},
+    plan::{AgentRow, FOR_EVER, PostgresStep, SecretRef, TopicSpec},
 };
 
 use crate::kubernetes::Kubernetes;
@@ -96,6 +96,14 @@ impl Postgres {
                     .map(|row| row.id.clone())
                     .collect();
                 gone.iter().for_each(|id| rows.remove_agent(id));
+                // One ServiceAccount proves one agent.
+                let name = |row: &AgentRow| {
+                    row.service_account.as_ref().map(|account| (account.namespace.clone(), account.name.clone()))
+                };
+                if let Some(own) = name(agent) {
+                    let others = rows.observed.agents.values_mut().filter(|row| name(row).as_ref() == Some(&own));
+                    others.for_each(|row| row.service_account = None);
+                }
                 rows.observed.agents.insert(agent.id.clone(), agent.clone());
                 rows.set_key(&agent.id, keys);
             }
@@ -105,6 +113,7 @@ impl Postgres {
                     row.role.clone_from(&agent.role);
                     row.limits.clone_from(&agent.limits);
                     row.suspended = agent.suspended;
+                    row.service_account = row.service_account.take().filter(|_| agent.service_account.is_some());
                 }
             }
             PostgresStep::RemoveAgent { tenant_id, agent_id } => {

@@ -12,7 +12,7 @@ use acb_operator::{
     bootstrap::{self, LeaderEpoch, Server, claim_leadership},
     effect::{EffectError, SecretData, SecretReader, postgres::PostgresEffect, seal},
     local_postgres::{LocalPostgres, LocalPostgresOptions},
-    plan::{AgentRow, ApiKeyRef, ContextTypeRow, PostgresStep, ReplacedKey, SecretRef, TenantRow, TopicSpec},
+    plan::{AgentRow, ApiKeyRef, ContextTypeRow, IssuerRow, PostgresStep, ReplacedKey, SecretRef, TenantRow, TopicSpec},
 };
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection,
@@ -237,6 +237,7 @@ impl Postgres {
             epoch: self.epoch,
             secrets: self.secrets.clone(),
             context_types: Arc::default(),
+            issuer: Arc::default(),
         };
         tenant.apply(&PostgresStep::EnsureLogin { tenant_id: id_hex, secret: login, connection_limit: 30 }).await;
         tenant.project_tenant().await;
@@ -322,6 +323,7 @@ pub struct TestTenant {
     epoch: LeaderEpoch,
     secrets: Arc<Secrets>,
     context_types: Arc<Mutex<Vec<ContextTypeRow>>>,
+    issuer: Arc<Mutex<Option<IssuerRow>>>,
 }
 
 impl std::fmt::Debug for TestTenant {
@@ -442,6 +444,7 @@ impl TestTenant {
             subscribes: Vec::new(),
             limits: serde_json::json!({}),
             suspended: false,
+            service_account: None,
         }
     }
 
@@ -489,6 +492,18 @@ impl TestTenant {
         SecretRef { namespace: format!("acb-{}", self.name), name: format!("agent-{}", row.id), generation }
     }
 
+    /// Has the tenant know who issues the tokens of ServiceAccounts; `None`: nobody does.
+    pub async fn issuer(&self, issuer: Option<IssuerRow>) {
+        *self.issuer.lock().unwrap() = issuer;
+        self.project_tenant().await;
+    }
+
+    /// Projects this row of an agent that has no API key.
+    pub async fn project_without_key(&self, row: &AgentRow) {
+        let tenant_id = self.id_hex.clone();
+        self.apply(&PostgresStep::ProjectAgent { tenant_id, agent: row.clone(), api_key: None }).await;
+    }
+
     /// Removes an agent.
     pub async fn remove(&self, agent: Uuid) {
         self.apply(&PostgresStep::RemoveAgent { tenant_id: self.id_hex.clone(), agent_id: agent.to_string() }).await;
@@ -507,6 +522,7 @@ impl TestTenant {
             suspended: false,
             limits: serde_json::json!({}),
             context_types: self.context_types.lock().unwrap().clone(),
+            issuer: self.issuer.lock().unwrap().clone(),
         };
         self.apply(&PostgresStep::ProjectTenant { tenant_id: self.id_hex.clone(), tenant }).await;
     }

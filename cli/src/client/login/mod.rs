@@ -17,10 +17,10 @@ use crate::{
     platform::PlatformArgs,
 };
 
-/// Exchanges an API key, and keeps it with the hub's address as a profile.
+/// Exchanges an API key, or the token of a ServiceAccount, and keeps where it is with the hub's address as a profile.
 ///
 /// An agent of `acb dev`, or of a cluster, is named as TENANT/AGENT: its hub, CA and key are looked up. Any other hub is named by
-/// --server, --ca and --api-key-file.
+/// --server, --ca and --api-key-file; in a pod that has a token of its ServiceAccount, by --token-file in the key's place.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Login {
     /// The agent. Its hub, the tenant's CA and its API key are looked up. Where a hub has no address outside of its cluster, commands
@@ -31,14 +31,17 @@ pub(crate) struct Login {
     #[arg(short, long, value_name = "NAME")]
     profile: Option<String>,
     /// The hub's replicas: `https://host:port`, separated by commas.
-    #[arg(short, long, value_delimiter = ',', requires = "ca", requires = "api_key_file", conflicts_with = "agent")]
+    #[arg(short, long, value_delimiter = ',', requires = "ca", requires = "credential", conflicts_with = "agent")]
     server: Vec<String>,
     /// The tenant's CA, as PEM.
     #[arg(long, value_name = "FILE", requires = "server")]
     ca: Option<PathBuf>,
     /// A file that holds the API key. `-` reads it from the standard input [default: the agent's own is looked up].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "credential")]
     api_key_file: Option<PathBuf>,
+    /// A file that holds the token of the pod's ServiceAccount, for the audience `acb:<tenant id>`. It is read each time: the kubelet replaces it.
+    #[arg(long, value_name = "FILE", group = "credential")]
+    token_file: Option<PathBuf>,
     /// On a cluster: the namespace of the tenant's agents [default: as the Tenant says, or acb-TENANT].
     #[arg(long, value_name = "NAME", requires = "agent")]
     namespace: Option<String>,
@@ -64,14 +67,21 @@ impl Login {
             return Err(Failure::new(Exit::Usage, hint));
         }
         let key = self.api_key_file.as_deref().map(read_key).transpose()?;
+        let token_file = self.token_file.as_deref().map(std::path::absolute).transpose();
+        let token_file = token_file.map_err(|error| Failure::failed(format_args!("login: {error}")))?;
+        let looks_up_key = key.is_none() && token_file.is_none();
         let mut profile = match (&self.agent, &self.ca) {
             (Some(agent), _) if self.platform.is_cluster() => {
                 self.platform.say(output);
-                cluster::find(&self.platform, agent, self.namespace.as_deref(), key.is_none()).await?
+                cluster::find(&self.platform, agent, self.namespace.as_deref(), looks_up_key).await?
+            }
+            (Some(_), _) if token_file.is_some() => {
+                let hint = "`acb dev` has no ServiceAccounts: leave --token-file out, and the agent's API key is looked up";
+                return Err(Failure::new(Exit::Usage, hint));
             }
             (Some(agent), _) => {
                 self.platform.say(output);
-                dev::find(&self.platform.state, agent, key.is_none())?
+                dev::find(&self.platform.state, agent, looks_up_key)?
             }
             (None, Some(ca)) => profile::Profile::at(self.server, text_of(ca)?),
             (None, None) => {
@@ -81,6 +91,7 @@ impl Login {
         if let Some(key) = key {
             key.expose().clone_into(&mut profile.api_key);
         }
+        profile.token_file = token_file;
         let client = profile.connect_soon(&format!("login at {}", profile.servers.join(", "))).await?;
         let identity =
             client.identity().await.ok_or_else(|| Failure::failed("login: the hub did not say for whom the key speaks"))?;

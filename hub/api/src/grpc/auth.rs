@@ -9,8 +9,8 @@ use acb_hub_core::{
     fault::Fault,
 };
 use acb_proto::v1::{
-    ExchangeTokenRequest, GetJwksRequest, GetJwksResponse, RefreshTokenRequest, RevokeTokenRequest, RevokeTokenResponse,
-    TokenResponse, auth_service_server::AuthService, exchange_token_request::Credential,
+    ExchangeSubjectTokenRequest, ExchangeTokenRequest, GetJwksRequest, GetJwksResponse, RefreshTokenRequest, RevokeTokenRequest,
+    RevokeTokenResponse, TokenResponse, auth_service_server::AuthService, exchange_token_request::Credential,
 };
 use tonic::{Request, Response, Status};
 
@@ -34,12 +34,14 @@ impl Auth {
 
     fn response(&self, trail: &Trail, grant: Grant) -> Response<TokenResponse> {
         trail.agent(grant.agent, &grant.agent_name);
-        trail.key(&grant.key);
+        trail.source(&grant.source);
+        let refresh_token = grant.refresh_token().to_owned();
+        let refresh_token_expires_at = grant.refresh.as_ref().map(|refresh| timestamp(refresh.expires_at));
         Response::new(TokenResponse {
             access_token: grant.access_token,
             access_token_expires_at: Some(timestamp(grant.access_expires_at)),
-            refresh_token: grant.refresh_token,
-            refresh_token_expires_at: Some(timestamp(grant.refresh_expires_at)),
+            refresh_token,
+            refresh_token_expires_at,
             tenant: self.authority.tenant().to_owned(),
             agent: grant.agent_name,
             agent_id: grant.agent.to_string(),
@@ -60,6 +62,16 @@ impl AuthService for Auth {
             }
             None => Err(to_status(Fault::invalid("CREDENTIAL_MISSING", "the request has no credential: set api_key"))),
         }
+    }
+
+    async fn exchange_subject_token(
+        &self,
+        request: Request<ExchangeSubjectTokenRequest>,
+    ) -> Result<Response<TokenResponse>, Status> {
+        let trail = trail(&request);
+        let ExchangeSubjectTokenRequest { subject_token, subject_token_type } = request.into_inner();
+        let exchanged = self.authority.exchange_subject(&subject_token, &subject_token_type, &trail).await;
+        Ok(self.response(&trail, exchanged.map_err(to_status)?))
     }
 
     async fn refresh_token(&self, request: Request<RefreshTokenRequest>) -> Result<Response<TokenResponse>, Status> {

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod auth;
 mod caller;
 pub mod context;
+pub mod credential;
 pub mod dead_letter;
 pub mod mailbox;
 pub mod message;

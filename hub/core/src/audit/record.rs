@@ -9,7 +9,7 @@
 //! | 3 | `uint32 phase` | 1 intent, 2 outcome, 3 begin, 4 end, 5 refusals, 6 gap |
 //! | 4 | `int64 at` | microseconds since 1970, by the replica's clock |
 //! | 5, 6 | `string replica`, `string operation` | the operation's name, such as `GetContext` |
-//! | 7–9 | `bytes agent_id`, `string agent`, `string key` | who: the agent's UID and name, and the prefix of its API key |
+//! | 7–9 | `bytes agent_id`, `string agent`, `string key` | who: the agent's UID and name, and the prefix of its API key, or `serviceaccount:<namespace>/<name>` |
 //! | 10, 11 | `string object`, `uint64 object_version` | what it was about, such as `context 0190…`; 0: no version is known |
 //! | 12 | `uint64 bytes` | how much was read or written, where that is known |
 //! | 13 | `string source` | the caller's address; of refusals, the address or the /64 that they are summed by |
@@ -81,7 +81,7 @@ pub struct AuditRecord {
     pub agent_id: Option<AgentId>,
     /// Its name.
     pub agent: String,
-    /// The prefix of its API key.
+    /// The prefix of its API key, or the ServiceAccount that proved it.
     pub key: String,
     /// What it was about.
     pub object: String,

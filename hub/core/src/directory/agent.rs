@@ -55,23 +55,24 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllTraces, AllUsage, Discover, OwnDeadLetters, OwnScheduledMessages, OwnTraces, OwnUsage, Presence, PublishContext,
-            ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
+            AllTraces, AllUsage, Discover, OwnCredentials, OwnDeadLetters, OwnScheduledMessages, OwnTraces, OwnUsage, Presence,
+            PublishContext, ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
             Self::Full => !permission.is_of_all(),
             Self::Producer => {
                 let sends = matches!(permission, Send | OwnScheduledMessages | PublishContext | ReadOwnStream);
-                sends || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage | OwnTraces)
+                let own = matches!(permission, OwnUsage | OwnCredentials | OwnTraces);
+                sends || own || matches!(permission, Discover | Presence | RegisterOthers)
             }
             Self::Consumer => {
-                let reads = matches!(permission, ReadContext | ReadAddressedContext);
-                let receives = matches!(permission, Receive | OwnDeadLetters | OwnTraces);
-                reads || receives || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage)
+                let reads = matches!(permission, ReadContext | ReadAddressedContext | Receive | OwnDeadLetters);
+                let own = matches!(permission, OwnUsage | OwnCredentials | OwnTraces);
+                reads || own || matches!(permission, Discover | Presence | RegisterOthers)
             }
-            Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage),
-            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | AllTraces | ReadAudit),
+            Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage | OwnCredentials),
+            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | AllTraces | ReadAudit | OwnCredentials),
         }
     }
 }
@@ -127,11 +128,15 @@ pub enum Permission {
     AllTraces,
     /// Read the audit trail of the tenant.
     ReadAudit,
+    /// See which credentials one has, and when they were used.
+    OwnCredentials,
+    /// The same of every agent.
+    AllCredentials,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Discover,
         Self::Presence,
         Self::RegisterOthers,
@@ -152,6 +157,8 @@ impl Permission {
         Self::OwnTraces,
         Self::AllTraces,
         Self::ReadAudit,
+        Self::OwnCredentials,
+        Self::AllCredentials,
     ];
 
     /// What of the tenant it is about, as docs/permissions.md says it.
@@ -178,6 +185,8 @@ impl Permission {
             Self::OwnTraces => "what it sent, and what is for it",
             Self::AllTraces => "every message",
             Self::ReadAudit => "the tenant's",
+            Self::OwnCredentials => "its own",
+            Self::AllCredentials => "every agent's",
         }
     }
 
@@ -193,6 +202,7 @@ impl Permission {
                 | Self::AllUsage
                 | Self::AllTraces
                 | Self::ReadAudit
+                | Self::AllCredentials
         )
     }
 }

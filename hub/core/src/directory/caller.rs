@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::agent::{Agent, Permission};
+use super::{
+    agent::{Agent, Permission},
+    source::Source,
+};
 use crate::fault::{Code, Fault};
 
 /// The proven caller of one request, as the directory knew it when the request came in.
@@ -14,8 +17,8 @@ pub struct Caller {
     pub agent: Arc<Agent>,
     /// When the access token ends.
     pub expires_at: OffsetDateTime,
-    /// The prefix of the API key that the token came from, where it says so.
-    pub key: Option<String>,
+    /// What the token came from, where it says so.
+    pub source: Option<Source>,
 }
 
 impl Caller {

@@ -2,10 +2,12 @@
 
 pub mod agent;
 pub mod caller;
+pub mod issuer;
 pub mod limits;
 pub mod membership;
 pub mod presence;
 pub mod refresher;
 pub mod schema;
 pub mod snapshot;
+pub mod source;
 pub mod trail;

@@ -11,9 +11,11 @@ use tokio::sync::watch;
 
 use super::{
     agent::{Agent, AgentId},
+    issuer::Issuer,
     limits::Limits,
     membership::Membership,
     schema::PayloadSchema,
+    source::Source,
 };
 use crate::fault::{Code, Fault};
 
@@ -35,6 +37,15 @@ pub struct KnownKey {
     pub expires_at: Option<OffsetDateTime>,
 }
 
+/// A Kubernetes ServiceAccount that proves an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownAccount {
+    /// Whom it proves.
+    pub agent: AgentId,
+    /// The UID that it has now.
+    pub uid: String,
+}
+
 /// Everything that was projected for the tenant, at one generation.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -50,6 +61,10 @@ pub struct Snapshot {
     pub context_types: HashMap<String, ContextType>,
     /// Its API keys, by prefix.
     pub api_keys: HashMap<String, KnownKey>,
+    /// Who issues the tokens of ServiceAccounts; `None` where no agent proves itself with one.
+    pub issuer: Option<Arc<Issuer>>,
+    /// The ServiceAccounts that prove agents, as `<namespace>/<name>`.
+    pub accounts: HashMap<String, KnownAccount>,
     agents: HashMap<AgentId, Arc<Agent>>,
     by_name: HashMap<String, AgentId>,
     members: HashMap<String, Vec<Membership>>,
@@ -117,6 +132,19 @@ impl Snapshot {
     pub fn key_lives(&self, agent: AgentId, prefix: &str, now: OffsetDateTime) -> bool {
         let key = self.api_keys.get(prefix);
         key.is_some_and(|key| key.agent == agent && key.expires_at.is_none_or(|at| now < at))
+    }
+
+    /// Whether what a token of the agent came from still proves the agent.
+    #[must_use]
+    pub fn source_lives(&self, agent: AgentId, source: &Source, now: OffsetDateTime) -> bool {
+        match source {
+            Source::ApiKey(prefix) => self.key_lives(agent, prefix, now),
+            Source::Account(token) => {
+                let is_issuers = self.issuer.as_ref().is_some_and(|issuer| issuer.name() == token.iss);
+                let account = self.accounts.get(&token.account);
+                is_issuers && account.is_some_and(|account| account.agent == agent && account.uid == token.uid)
+            }
+        }
     }
 
     /// By name.

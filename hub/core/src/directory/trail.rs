@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::agent::AgentId;
+use super::{agent::AgentId, source::Source};
 
 /// The trail of one call. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Trail(Arc<Mutex<Facts>>);
 pub struct Facts {
     /// The agent that called: its UID and name.
     pub agent: Option<(AgentId, String)>,
-    /// The prefix of the API key that was shown, or that the token came from.
+    /// The prefix of the API key that was shown, or the name of what the token came from.
     pub key: Option<String>,
     /// What the call is about, such as `context 0190…`.
     pub object: Option<String>,
@@ -34,9 +34,14 @@ impl Trail {
         self.lock().agent = Some((id, name.to_owned()));
     }
 
-    /// The prefix of the API key that was shown, or that a token came from.
+    /// The prefix of the API key that was shown.
     pub fn key(&self, prefix: &str) {
         self.lock().key = Some(prefix.to_owned());
+    }
+
+    /// What a token came from.
+    pub fn source(&self, source: &Source) {
+        self.lock().key = Some(source.name());
     }
 
     /// What the call is about, such as `context 0190…`.

@@ -9,7 +9,10 @@ use uuid::Uuid;
 
 use super::keyring::Keyring;
 use crate::{
-    directory::agent::{Agent, AgentId},
+    directory::{
+        agent::{Agent, AgentId},
+        source::{AccountToken, Source},
+    },
     fault::{Code, Fault},
 };
 
@@ -21,7 +24,7 @@ pub const ACCESS_TOKEN_LIFE: Duration = Duration::hours(1);
 const MAX_TOKEN_BYTES: usize = 4096;
 
 /// Clocks of replicas may differ by this much.
-const LEEWAY_SECONDS: u64 = 5;
+pub(super) const LEEWAY_SECONDS: u64 = 5;
 
 /// What an access token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,9 @@ pub struct Claims {
     /// The prefix of the API key that it came from: the token ends with it. `None` in those of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The token of a ServiceAccount that it came from: the token ends with the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountToken>,
 }
 
 impl Claims {
@@ -54,6 +60,13 @@ impl Claims {
     #[must_use]
     pub fn agent(&self) -> AgentId {
         AgentId(self.sub)
+    }
+
+    /// What the token came from, where it says so.
+    #[must_use]
+    pub fn source(&self) -> Option<Source> {
+        let key = self.key.clone().map(Source::ApiKey);
+        key.or_else(|| self.account.clone().map(Source::Account))
     }
 }
 
@@ -89,16 +102,29 @@ impl Tokens {
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
     }
 
-    /// A token for this agent, and when it ends. `key` is the prefix of the API key that it comes from.
+    /// What is accepted as the audience of other issuers' tokens that are exchanged here: `acb:<tenant id>`.
+    #[must_use]
+    pub fn audience(&self) -> String {
+        format!("acb:{}", self.tenant_id)
+    }
+
+    /// A token for this agent, and when it ends: never after `until`, which is when the credential ends that it comes from.
     pub fn issue(
         &self,
         agent: &Agent,
-        key: Option<&str>,
+        source: Option<&Source>,
+        until: Option<OffsetDateTime>,
         generation: u64,
         now: OffsetDateTime,
     ) -> Result<(String, OffsetDateTime), Fault> {
         let keyring = self.keyring();
-        let expires_at = now + ACCESS_TOKEN_LIFE - earlier();
+        let own_end = now + ACCESS_TOKEN_LIFE - earlier();
+        let expires_at = until.map_or(own_end, |until| until.min(own_end));
+        let (key, account) = match source {
+            Some(Source::ApiKey(prefix)) => (Some(prefix.clone()), None),
+            Some(Source::Account(token)) => (None, Some(token.clone())),
+            None => (None, None),
+        };
         let claims = Claims {
             iss: self.tenant.to_string(),
             aud: self.tenant.to_string(),
@@ -109,7 +135,8 @@ impl Tokens {
             iat: now.unix_timestamp(),
             exp: expires_at.unix_timestamp(),
             jti: Uuid::new_v4(),
-            key: key.map(str::to_owned),
+            key,
+            account,
         };
         let header = Header { kid: Some(keyring.kid.clone()), ..Header::new(Algorithm::EdDSA) };
         let token = jsonwebtoken::encode(&header, &claims, &keyring.signing)
@@ -216,7 +243,7 @@ pub(crate) mod tests {
     fn a_token_says_who_it_was_issued_to() {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let now = OffsetDateTime::now_utc();
-        let (token, expires_at) = tokens.issue(&agent(Role::Full), None, 9, now).unwrap();
+        let (token, expires_at) = tokens.issue(&agent(Role::Full), None, None, 9, now).unwrap();
         let claims = tokens.verify(&token).unwrap();
         assert_eq!((claims.agent(), claims.r#gen, claims.exp), (AgentId(Uuid::from_u128(7)), 9, expires_at.unix_timestamp()));
         assert_eq!(claims.exp, expires_at.unix_timestamp());
@@ -226,7 +253,8 @@ pub(crate) mod tests {
     fn tokens_that_were_issued_together_do_not_end_together() {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let now = OffsetDateTime::now_utc();
-        let lives: Vec<Duration> = (0..100).map(|_| tokens.issue(&agent(Role::Full), None, 1, now).unwrap().1 - now).collect();
+        let lives: Vec<Duration> =
+            (0..100).map(|_| tokens.issue(&agent(Role::Full), None, None, 1, now).unwrap().1 - now).collect();
         let (shortest, longest) = (lives.iter().min().unwrap(), lives.iter().max().unwrap());
         assert!(*longest <= ACCESS_TOKEN_LIFE && *shortest >= ACCESS_TOKEN_LIFE * 9 / 10, "{shortest} to {longest}");
         assert!(*longest - *shortest > Duration::minutes(1), "{shortest} to {longest}");
@@ -237,16 +265,16 @@ pub(crate) mod tests {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let now = OffsetDateTime::now_utc();
         let agent = agent(Role::Full);
-        let expired = tokens.issue(&agent, None, 1, now - Duration::hours(2)).unwrap().0;
+        let expired = tokens.issue(&agent, None, None, 1, now - Duration::hours(2)).unwrap().0;
         assert_eq!(reason(&tokens, &expired), "TOKEN_EXPIRED");
         for foreign in [
             Tokens::new("acme", "00", keyring(2)),
             Tokens::new("acme", "01", keyring(1)),
             Tokens::new("globex", "00", keyring(1)),
         ] {
-            assert_eq!(reason(&tokens, &foreign.issue(&agent, None, 1, now).unwrap().0), "TOKEN_INVALID");
+            assert_eq!(reason(&tokens, &foreign.issue(&agent, None, None, 1, now).unwrap().0), "TOKEN_INVALID");
         }
-        let good = tokens.issue(&agent, None, 1, now).unwrap().0;
+        let good = tokens.issue(&agent, None, None, 1, now).unwrap().0;
         let (head, signature) = good.rsplit_once('.').unwrap();
         let unsigned = format!("{}.{}.", BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), head.split_once('.').unwrap().1);
         let changed = format!("{head}x.{signature}");
@@ -258,10 +286,10 @@ pub(crate) mod tests {
     #[test]
     fn tokens_of_the_key_before_stay_valid_while_both_overlap() {
         let tokens = Tokens::new("acme", "00", keyring(1));
-        let old = tokens.issue(&agent(Role::Full), None, 1, OffsetDateTime::now_utc()).unwrap().0;
+        let old = tokens.issue(&agent(Role::Full), None, None, 1, OffsetDateTime::now_utc()).unwrap().0;
         tokens.replace(Keyring::new(&private(2), vec![1; 32], vec![2; 32], &[public(1)]).unwrap());
         tokens.verify(&old).unwrap();
-        let new = tokens.issue(&agent(Role::Full), None, 1, OffsetDateTime::now_utc()).unwrap().0;
+        let new = tokens.issue(&agent(Role::Full), None, None, 1, OffsetDateTime::now_utc()).unwrap().0;
         tokens.verify(&new).unwrap();
         let jwks: serde_json::Value = serde_json::from_str(&tokens.keyring().jwks()).unwrap();
         assert_eq!(jwks["keys"].as_array().unwrap().len(), 2);

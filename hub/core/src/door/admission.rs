@@ -124,8 +124,8 @@ impl Door {
         };
         let claims = self.authenticate(authorization)?;
         trail.agent(claims.agent(), &claims.name);
-        if let Some(key) = &claims.key {
-            trail.key(key);
+        if let Some(source) = claims.source() {
+            trail.source(&source);
         }
         let caller = self.known(rule, claims).await?;
         if !permissions.iter().any(|permission| caller.agent.role.allows(*permission)) {
@@ -161,11 +161,12 @@ impl Door {
             ));
         }
         let agent = snapshot.agent(claims.agent()).filter(|agent| !agent.suspended).ok_or_else(invalid_token)?;
-        if claims.key.as_ref().is_some_and(|key| !snapshot.key_lives(agent.id, key, OffsetDateTime::now_utc())) {
+        let source = claims.source();
+        if source.as_ref().is_some_and(|source| !snapshot.source_lives(agent.id, source, OffsetDateTime::now_utc())) {
             return Err(invalid_token());
         }
         let expires_at = OffsetDateTime::from_unix_timestamp(claims.exp).map_err(|_| invalid_token())?;
-        Ok(Caller { agent: agent.clone(), expires_at, key: claims.key })
+        Ok(Caller { agent: agent.clone(), expires_at, source })
     }
 
     /// Whether a caller that was let in before still would be: for streams that outlive a change.
@@ -176,7 +177,7 @@ impl Door {
         }
         !snapshot.suspended
             && now < caller.expires_at
-            && caller.key.as_ref().is_none_or(|key| snapshot.key_lives(caller.agent.id, key, now))
+            && caller.source.as_ref().is_none_or(|source| snapshot.source_lives(caller.agent.id, source, now))
             && snapshot
                 .agent(caller.agent.id)
                 // A stream begun by one role goes on by no other: what it may do was looked at when it began.
@@ -249,6 +250,7 @@ mod tests {
         directory::{
             agent::{Agent, Role},
             snapshot::{Directory, DirectoryStore, KnownKey, Snapshot},
+            source::Source,
         },
         door::{
             access_token::tests::{agent, keyring},
@@ -272,7 +274,8 @@ mod tests {
     /// A door before this agent, and a header with a token of it.
     fn door(agent: Agent, change: impl FnOnce(&mut Snapshot)) -> (Door, String) {
         let tokens = Tokens::new("acme", "00", keyring(1));
-        let token = tokens.issue(&agent, Some("k1"), 1, OffsetDateTime::now_utc()).unwrap().0;
+        let source = Source::ApiKey("k1".to_owned());
+        let token = tokens.issue(&agent, Some(&source), None, 1, OffsetDateTime::now_utc()).unwrap().0;
         let key = KnownKey { agent: agent.id, expires_at: None };
         let mut snapshot = Snapshot::new(1, vec![agent], Vec::new());
         snapshot.api_keys.insert("k1".to_owned(), key);

@@ -9,14 +9,16 @@ use uuid::Uuid;
 use super::{
     access_token::Tokens,
     api_key::{MAX_CREDENTIAL_BYTES, api_key_hmac, key_prefix},
+    credential_use::CredentialUses,
     login_queue::LoginQueue,
     ports::CredentialStore,
     refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation, format_token, hash, random_token},
+    subject_token::{Proved, SubjectToken, TOKEN_TYPE},
 };
 use crate::{
-    directory::{agent::AgentId, refresher::Refresher, snapshot::Snapshot, trail::Trail},
+    directory::{agent::AgentId, refresher::Refresher, snapshot::Snapshot, source::Source, trail::Trail},
     fault::{Code, Fault},
-    kit::hmac::keyed,
+    kit::{hmac::keyed, quoted::quoted},
 };
 
 /// What a caller gets for a credential.
@@ -26,16 +28,31 @@ pub struct Grant {
     pub access_token: String,
     /// When it ends.
     pub access_expires_at: OffsetDateTime,
-    /// The refresh token.
-    pub refresh_token: String,
-    /// When it ends.
-    pub refresh_expires_at: OffsetDateTime,
+    /// What renews it; `None` where the credential itself is to be shown again.
+    pub refresh: Option<RefreshToken>,
     /// For whom.
     pub agent: AgentId,
     /// For whom.
     pub agent_name: String,
-    /// The prefix of the API key that it came from.
-    pub key: String,
+    /// What it came from.
+    pub source: Source,
+}
+
+/// A refresh token that was just made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RefreshToken {
+    /// All of it.
+    pub text: String,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+}
+
+impl Grant {
+    /// The refresh token; empty where there is none.
+    #[must_use]
+    pub fn refresh_token(&self) -> &str {
+        self.refresh.as_ref().map_or("", |refresh| &refresh.text)
+    }
 }
 
 impl fmt::Debug for Grant {
@@ -48,7 +65,7 @@ impl fmt::Debug for Grant {
 const AT_ONE_TIME: usize = 2;
 /// Credentials of one kind that wait for their turn: as many agents as may come back at once after an outage, and then some.
 const MAX_WAITING: usize = 256;
-/// And of API keys that this replica does not know: some are newer than its directory, the others are a stranger's inventions.
+/// And of those that prove nobody by what this replica knows: some are newer than its directory, the others are a stranger's inventions.
 const MAX_UNKNOWN_WAITING: usize = 16;
 
 /// Who waits to have a credential looked at. A crowd with invented keys must keep nobody from logging in whose key is known.
@@ -57,6 +74,8 @@ struct Queues {
     keys: LoginQueue,
     unknown_keys: LoginQueue,
     tokens: LoginQueue,
+    accounts: LoginQueue,
+    unknown_accounts: LoginQueue,
 }
 
 impl Default for Queues {
@@ -65,6 +84,8 @@ impl Default for Queues {
             keys: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
             unknown_keys: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
             tokens: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
+            accounts: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
+            unknown_accounts: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
         }
     }
 }
@@ -76,6 +97,7 @@ pub struct Authority {
     store: Arc<dyn CredentialStore>,
     directory: Arc<Refresher>,
     queues: Arc<Queues>,
+    uses: CredentialUses,
 }
 
 impl fmt::Debug for Authority {
@@ -87,7 +109,12 @@ impl fmt::Debug for Authority {
 impl Authority {
     /// The authority of one tenant.
     pub fn new(tokens: Tokens, store: Arc<dyn CredentialStore>, directory: Arc<Refresher>) -> Self {
-        Self { tokens, store, directory, queues: Arc::default() }
+        Self { tokens, store, directory, queues: Arc::default(), uses: CredentialUses::default() }
+    }
+
+    /// Writes when credentials were last used, for as long as it is polled.
+    pub async fn write_uses(&self) {
+        self.uses.write(&*self.store).await;
     }
 
     /// The tenant's name.
@@ -116,13 +143,44 @@ impl Authority {
         let equal = bool::from(presented.ct_eq(&expected));
         let stored = stored.filter(|stored| equal && stored.expires_at.is_none_or(|at| now < at)).ok_or_else(refused)?;
         let snapshot = self.directory.current().await?;
-        let refresh_token = random_token()?;
-        let refresh_expires_at = now + REFRESH_TOKEN_LIFE;
-        let grant = self.grant(&snapshot, stored.agent, prefix, refresh_token, refresh_expires_at)?;
+        let refresh = RefreshToken { text: random_token()?, expires_at: now + REFRESH_TOKEN_LIFE };
         let (id, key) = (Uuid::now_v7(), prefix.to_owned());
-        let family = NewFamily { id, agent: stored.agent, key, expires_at: refresh_expires_at };
-        self.store.insert_refresh(hash(&grant.refresh_token), &family).await?;
+        let (token, family) = (hash(&refresh.text), NewFamily { id, agent: stored.agent, key, expires_at: refresh.expires_at });
+        let grant = self.grant(&snapshot, stored.agent, Source::ApiKey(prefix.to_owned()), None, Some(refresh))?;
+        self.store.insert_refresh(token, &family).await?;
         Ok(grant)
+    }
+
+    /// An access token for a token of a Kubernetes ServiceAccount: one that ends with it, and that nothing renews. Every failure looks the same; the
+    /// hub's log has why.
+    pub async fn exchange_subject(&self, subject_token: &str, token_type: &str, trail: &Trail) -> Result<Grant, Fault> {
+        if token_type != TOKEN_TYPE {
+            let why = format!("the hub exchanges subject tokens of type {TOKEN_TYPE}, not {}", quoted(token_type));
+            return Err(Fault::invalid("TOKEN_TYPE_UNSUPPORTED", why));
+        }
+        let nobody = |why| {
+            tracing::info!(why, "a subject token proves nobody");
+            subject_refused()
+        };
+        let shown = SubjectToken::parse(subject_token).map_err(nobody)?;
+        let audience = self.tokens.audience();
+        let prove = |snapshot: &Snapshot| shown.prove(snapshot, &audience, OffsetDateTime::now_utc());
+        let queue = match prove(&self.directory.directory().snapshot()) {
+            Ok(_) => &self.queues.accounts,
+            Err(_) => &self.queues.unknown_accounts,
+        };
+        let _turn = queue.next().await?;
+        // An account that was deleted a moment ago must not log in once more, and one that was just named should.
+        let snapshot = self.directory.current().await?;
+        let Proved { agent, token, ends_at } = prove(&snapshot).map_err(nobody)?;
+        trail.object("token", format_args!("{} of {}", token.jti, token.iss));
+        let source = Source::Account(token);
+        trail.source(&source);
+        self.name(agent, trail);
+        self.grant(&snapshot, agent, source, Some(ends_at), None).map_err(|fault| match fault.code {
+            Code::Unauthenticated => nobody("its agent is suspended, or is there no more"),
+            _ => fault,
+        })
     }
 
     /// New tokens for a refresh token. The trail has whose it was where it is refused for more than being unknown.
@@ -136,7 +194,7 @@ impl Authority {
         match self.store.rotate_refresh(hash(refresh_token), hash(&successor)).await? {
             Rotation::Successor { agent, key, expires_at } => {
                 let snapshot = self.directory.current().await?;
-                self.grant(&snapshot, agent, &key, successor, expires_at)
+                self.grant(&snapshot, agent, Source::ApiKey(key), None, Some(RefreshToken { text: successor, expires_at }))
             }
             Rotation::KeyGone { agent } => {
                 self.name(agent, trail);
@@ -179,22 +237,15 @@ impl Authority {
         &self,
         snapshot: &Snapshot,
         agent: AgentId,
-        key: &str,
-        refresh_token: String,
-        refresh_expires_at: OffsetDateTime,
+        source: Source,
+        until: Option<OffsetDateTime>,
+        refresh: Option<RefreshToken>,
     ) -> Result<Grant, Fault> {
         let agent = snapshot.agent(agent).filter(|agent| !agent.suspended && !snapshot.suspended).ok_or_else(refused)?;
         let now = OffsetDateTime::now_utc();
-        let (access_token, access_expires_at) = self.tokens.issue(agent, Some(key), snapshot.generation, now)?;
-        Ok(Grant {
-            access_token,
-            access_expires_at,
-            refresh_token,
-            refresh_expires_at,
-            agent: agent.id,
-            agent_name: agent.name.clone(),
-            key: key.to_owned(),
-        })
+        let (access_token, access_expires_at) = self.tokens.issue(agent, Some(&source), until, snapshot.generation, now)?;
+        self.uses.note(&source.name());
+        Ok(Grant { access_token, access_expires_at, refresh, agent: agent.id, agent_name: agent.name.clone(), source })
     }
 }
 
@@ -204,6 +255,16 @@ fn refused() -> Fault {
         Code::Unauthenticated,
         "CREDENTIAL_REFUSED",
         "the credential is unknown, expired or revoked, or its agent is suspended: see the Agent resource and the Secret of its API key",
+    )
+}
+
+/// The same for tokens of other issuers.
+fn subject_refused() -> Fault {
+    Fault::new(
+        Code::Unauthenticated,
+        "SUBJECT_TOKEN_REFUSED",
+        "the token proves no agent here: it has to be of a ServiceAccount that an Agent of its namespace names, for the audience acb:<tenant id> \
+         alone, and valid; the hub's log has why it is not",
     )
 }
 
@@ -217,7 +278,10 @@ mod tests {
     use super::*;
     use crate::{
         directory::snapshot::{Directory, DirectoryStore, KnownKey},
-        door::{access_token::tests::keyring, api_key::StoredKey, refresh_token::TokenHash},
+        door::{
+            access_token::tests::keyring, api_key::StoredKey, credential::Credential, ports::CredentialUse,
+            refresh_token::TokenHash,
+        },
     };
 
     /// Answers nobody until it is let, and knows no credential.
@@ -247,6 +311,12 @@ mod tests {
         }
         async fn revoke_refresh(&self, _: TokenHash) -> Result<Option<AgentId>, Fault> {
             self.answer(None).await
+        }
+        async fn note_uses(&self, _: &[CredentialUse]) -> Result<(), Fault> {
+            self.answer(()).await
+        }
+        async fn credentials(&self, _: Option<AgentId>, _: Option<(&str, &str)>, _: u32) -> Result<Vec<Credential>, Fault> {
+            self.answer(Vec::new()).await
         }
     }
 

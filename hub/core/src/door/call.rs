@@ -102,7 +102,12 @@ impl Record {
 
     fn counted(&self, outcome: Outcome<'_>) {
         match outcome {
-            Outcome::Done => self.trace(None),
+            Outcome::Done => {
+                if self.rule.audited == Audited::Login {
+                    self.metrics.login(self.rule.operation.name());
+                }
+                self.trace(None);
+            }
             Outcome::Failed { code, reason } => {
                 self.count(code);
                 self.trace(Some(if reason.is_empty() { code } else { reason }));

@@ -1,15 +1,27 @@
 //! The ports that prove credentials, and make some.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::{
     api_key::{NewKey, StoredKey},
+    credential::Credential,
     refresh_token::{NewFamily, Rotation, TokenHash},
 };
 use crate::{
     directory::{agent::AgentId, presence::Registration},
     fault::Fault,
 };
+
+/// That a token was issued for a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialUse {
+    /// As [`Source::name`](crate::directory::source::Source::name) has it.
+    pub credential: String,
+    /// How long ago: whoever writes it down has a clock of its own.
+    pub ago: Duration,
+}
 
 /// Where credentials are proved.
 #[async_trait]
@@ -23,6 +35,11 @@ pub trait CredentialStore: Send + Sync + 'static {
     async fn rotate_refresh(&self, hash: TokenHash, successor: TokenHash) -> Result<Rotation, Fault>;
     /// Revokes the family of a token, if it is known. Whose it was, where it was not revoked before.
     async fn revoke_refresh(&self, hash: TokenHash) -> Result<Option<AgentId>, Fault>;
+    /// Writes down when credentials were used last, and forgets those that are there no more. What was used within a minute of what is written
+    /// changes nothing.
+    async fn note_uses(&self, uses: &[CredentialUse]) -> Result<(), Fault>;
+    /// The credentials of an agent, or of all: by their agents' names and their own, those after these two, and no more than so many.
+    async fn credentials(&self, of: Option<AgentId>, after: Option<(&str, &str)>, limit: u32) -> Result<Vec<Credential>, Fault>;
 }
 
 /// Where agents are kept that others registered.

@@ -12,6 +12,7 @@ use crate::{
         caller::Caller,
         presence::{Listed, Registration, check_name, no_such_agent},
         refresher::Refresher,
+        source::Source,
     },
     fault::{Code, Fault},
     kit::labels,
@@ -82,8 +83,8 @@ impl Registrar {
                 "an agent that another one registered registers no further ones: ask an agent with an Agent resource",
             ));
         }
-        let Some(by_key) = &caller.key else {
-            let why = "the access token does not say which API key it came from: get a new one from AuthService.ExchangeToken";
+        let Some(Source::ApiKey(by_key)) = &caller.source else {
+            let why = "what is registered ends with the API key of who registered it, and the access token came from none: exchange an API key";
             return Err(Fault::new(Code::FailedPrecondition, "REGISTRAR_KEY_UNKNOWN", why));
         };
         check_name(&registration.name)?;

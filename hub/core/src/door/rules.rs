@@ -140,9 +140,9 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllContexts, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllTraces, AllUsage, Discover, OwnDeadLetters,
-    OwnScheduledMessages, OwnTraces, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext,
-    ReadOwnStream, Receive, RegisterOthers, Send,
+    AllContexts, AllCredentials, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllTraces, AllUsage, Discover,
+    OwnCredentials, OwnDeadLetters, OwnScheduledMessages, OwnTraces, OwnUsage, Presence, PublishContext, ReadAddressedContext,
+    ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
 };
 
 /// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
@@ -155,6 +155,7 @@ const PUBLISHES: &[Permission] = &[PublishContext, AllContexts];
 operations! {
     // Without a token: what hands tokens out, and what probes and tools need before they have one.
     ExchangeToken: public("/acb.v1.AuthService/ExchangeToken").login();
+    ExchangeSubjectToken: public("/acb.v1.AuthService/ExchangeSubjectToken").login();
     RefreshToken: public("/acb.v1.AuthService/RefreshToken").login();
     RevokeToken: public("/acb.v1.AuthService/RevokeToken").login();
     GetJwks: public("/acb.v1.AuthService/GetJwks");
@@ -162,6 +163,8 @@ operations! {
     WatchHealth: public("/grpc.health.v1.Health/Watch").answers_many();
     Reflect: public("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
     ReflectAlpha: public("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo").asks_many().answers_many();
+
+    ListCredentials: needs(&[OwnCredentials, AllCredentials], "/acb.v1.CredentialService/ListCredentials").read();
 
     Register: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Register").change();
     Unregister: needs(&[Presence, RegisterOthers, AllRegistrations], "/acb.v1.AgentRegistry/Unregister").change();

@@ -15,4 +15,5 @@ pub(crate) mod random;
 pub mod readiness;
 pub(crate) mod retries;
 pub mod spans;
+pub(crate) mod strict_json;
 pub mod supervisor;

@@ -68,6 +68,11 @@ struct Limited {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Login {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SettledLetters {
     outcome: &'static str,
     tenant_id: String,
@@ -87,6 +92,7 @@ pub struct Metrics {
     active: Family<Tenant, Gauge>,
     errors: Family<ErrorLabels, Counter>,
     limited: Family<Limited, Counter>,
+    logins: Family<Login, Counter>,
     sent: Family<AgentLabel, Counter>,
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
@@ -122,6 +128,7 @@ impl Metrics {
             active: Family::default(),
             errors: Family::default(),
             limited: Family::default(),
+            logins: Family::default(),
             sent: Family::default(),
             received: Family::default(),
             lag: Family::default(),
@@ -143,6 +150,8 @@ impl Metrics {
             registry.register("acb_errors", "Requests that failed", metrics.errors.clone());
             let help = "Messages that were refused because a limit was reached";
             registry.register("acb_limited", help, metrics.limited.clone());
+            let help = "Credentials that were exchanged, renewed or revoked; acb_errors has those that were refused";
+            registry.register("acb_logins", help, metrics.logins.clone());
             registry.register("acb_agent_messages_sent", "Messages accepted from an agent", metrics.sent.clone());
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
@@ -218,6 +227,11 @@ impl Metrics {
     /// A request failed: `kind` is the code in lower case.
     pub fn error(&self, operation: &str, kind: &str) {
         self.errors.get_or_create(&ErrorLabels { r#type: kind.to_owned(), operation: operation.to_owned() }).inc();
+    }
+
+    /// A credential was taken.
+    pub(crate) fn login(&self, operation: &'static str) {
+        self.logins.get_or_create(&Login { operation }).inc();
     }
 
     fn sent_by(&self, agent: &str) -> Counter {

@@ -97,13 +97,13 @@ async fn times_without_end_are_times() {
         let outcome = world.authority.exchange(&alice.api_key).await;
         assert_eq!(outcome.is_ok(), later, "{time}: {outcome:?}");
         if let Ok(granted) = outcome {
-            let refreshed = world.authority.refresh(&granted.refresh_token, &Trail::default()).await.unwrap();
+            let refreshed = world.authority.refresh(granted.refresh_token(), &Trail::default()).await.unwrap();
             let tokens = format!(
                 "UPDATE acb.refresh_token SET issued_at = '{time}', expires_at = '{time}' WHERE tenant_id = '\\x{}'",
                 world.tenant.id_hex()
             );
             sqlx::raw_sql(AssertSqlSafe(tokens)).execute(&mut superuser).await.unwrap();
-            world.authority.refresh(&refreshed.refresh_token, &Trail::default()).await.unwrap();
+            world.authority.refresh(refreshed.refresh_token(), &Trail::default()).await.unwrap();
         }
     }
 }

@@ -13,9 +13,14 @@ use acb_crds::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize as _, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{FIELD_MANAGER, claims::Claims, kinds::WatchedKind, tally::Tally};
+use super::{
+    FIELD_MANAGER,
+    claims::Claims,
+    kinds::{OWNED, WatchedKind},
+    tally::Tally,
+};
 use crate::{
     effect::kubernetes::ObjectKey,
     tenancy::{Listed, Tenancy, Tenants, Unreadable},
@@ -91,6 +96,23 @@ pub(super) fn resource_of(key: &ObjectKey) -> Option<ObjectRef> {
     Some(ObjectRef { kind, namespace: key.namespace.clone(), name: key.name.clone() })
 }
 
+/// Whether it is a ServiceAccount that others made: of those there are many, and they are in nobody's plan.
+fn is_foreign_account(key: &ObjectKey, object: &Value) -> bool {
+    let owned = OWNED.split_once('=').is_some_and(|(name, value)| {
+        object.pointer("/metadata/labels").and_then(|labels| labels.get(name)?.as_str()) == Some(value)
+    });
+    key.api_version == "v1" && key.kind == "ServiceAccount" && !owned
+}
+
+/// Of such an account: that it is there, and which one it is.
+fn identity_of(object: &Value) -> Value {
+    let metadata = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
+    let kept = ["name", "namespace", "uid", "resourceVersion", "deletionTimestamp"];
+    let metadata: serde_json::Map<String, Value> =
+        metadata.filter(|(name, _)| kept.contains(&name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect();
+    json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata})
+}
+
 impl Cache {
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
@@ -112,6 +134,9 @@ impl Cache {
         let writers = writers(fields.as_ref());
         let key = ObjectKey::of(&object)?;
         let version = version(&object);
+        if is_foreign_account(&key, &object) {
+            object = identity_of(&object);
+        }
         let mut inner = self.write();
         inner.count += 1;
         let at = inner.count;
@@ -168,7 +193,8 @@ impl Cache {
         let inner = self.read();
         let objects = inner.objects.get(namespace).into_iter().flatten();
         let owned = objects.filter(|(key, _)| key.api_version != acb_crds::API_VERSION);
-        owned.map(|(key, entry)| (key.clone(), Arc::unwrap_or_clone(entry.object()))).collect()
+        let owned = owned.map(|(key, entry)| (key.clone(), Arc::unwrap_or_clone(entry.object())));
+        owned.filter(|(key, object)| !is_foreign_account(key, object)).collect()
     }
 
     /// Every Tenant, and the Agents and Quotas of a namespace.
@@ -186,6 +212,17 @@ impl Cache {
         // There may be thousands: the watches go on meanwhile.
         tenancy.agents = agents.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
         tenancy
+    }
+
+    /// The namespaces whose Agents prove themselves with a ServiceAccount.
+    pub(super) fn account_namespaces(&self) -> BTreeSet<String> {
+        let namespaces: Vec<String> = self.read().agents.keys().cloned().collect();
+        let has_account = |namespace: &String| {
+            let agents = self.read().agents_of(namespace);
+            let parse = |text: &Arc<str>| serde_json::from_str::<Value>(text).unwrap_or_default();
+            agents.iter().any(|text| parse(text).pointer("/spec/credentials/serviceAccount").is_some())
+        };
+        namespaces.into_iter().filter(has_account).collect()
     }
 
     /// How many Agents a namespace has.
@@ -322,9 +359,38 @@ impl Inner {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn of_an_account_that_others_made_its_uid_is_kept() {
+        let cache = Cache::default();
+        let account = |version: &str, uid: &str, labels: Value| {
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "secrets": [{"name": "x"}],
+                   "metadata": {"name": "worker", "namespace": "acb-acme", "uid": uid, "resourceVersion": version, "labels": labels}})
+        };
+        let key = ObjectKey::new("v1", "ServiceAccount", "acb-acme", "worker");
+        cache.put(account("1", "one", json!({"team": "blue"})));
+        let known = cache.get(&key).unwrap();
+        assert_eq!((known.pointer("/metadata/uid"), known.get("secrets")), (Some(&json!("one")), None));
+        assert!(cache.list("acb-acme").is_empty(), "no plan has it");
+        cache.put(account("2", "one", json!({"app.kubernetes.io/managed-by": "acb-operator"})));
+        assert_eq!(cache.list("acb-acme").len(), 1);
+        cache.put(account("3", "one", json!({})));
+        assert!(cache.list("acb-acme").is_empty());
+        assert!(cache.remove(&account("4", "one", json!({}))).is_some() && cache.get(&key).is_none());
+    }
+
+    #[test]
+    fn namespaces_with_accounts_are_known() {
+        let cache = Cache::default();
+        let agent = |namespace: &str, credentials: Value| {
+            json!({"apiVersion": acb_crds::API_VERSION, "kind": "Agent", "metadata": {"name": "a", "namespace": namespace, "resourceVersion": "1"},
+                   "spec": {"role": "AgentFull", "credentials": credentials}})
+        };
+        cache.put(agent("acb-acme", json!({"serviceAccount": {"name": "worker"}})));
+        cache.put(agent("acb-globex", json!({"apiKey": {}})));
+        assert_eq!(cache.account_namespaces(), BTreeSet::from(["acb-acme".to_owned()]));
+    }
 
     fn map(name: &str, version: u64) -> Value {
         json!({"apiVersion": "v1", "kind": "ConfigMap",

@@ -202,6 +202,7 @@ impl Config {
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
         (platform.rollout, platform.tracing) = (file.rollout.max_concurrent_tenants, file.tracing);
+        platform.has_service_accounts = true;
         (platform.dns_ports, platform.run_as_user) = (file.dns_ports, file.run_as_user);
         platform.hub_image_repositories = Some(file.hub_image_repositories);
         platform.hub_image_pull_secrets = file.hub_image_pull_secrets;

@@ -45,7 +45,15 @@ pub(super) const WATCHED: [WatchedKind; 14] = [
     owned("v1", "ConfigMap", "configmaps"),
     owned("v1", "Service", "services"),
     owned("v1", "ResourceQuota", "resourcequotas"),
-    owned("v1", "ServiceAccount", "serviceaccounts"),
+    // Also those of others: agents prove themselves with them.
+    WatchedKind {
+        api_version: "v1",
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        is_namespaced: true,
+        selector: None,
+        is_optional: false,
+    },
     owned("apps/v1", "Deployment", "deployments"),
     owned("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     owned("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
@@ -71,7 +79,7 @@ impl WatchedKind {
 
     /// Whether something is let in, or left behind, by what is known of it. What else the operator makes is only set right later than it could be.
     pub(super) fn is_decided_by(&self) -> bool {
-        self.api_version == acb_crds::API_VERSION || matches!(self.kind, "Namespace" | "Deployment")
+        self.api_version == acb_crds::API_VERSION || matches!(self.kind, "Namespace" | "Deployment" | "ServiceAccount")
     }
 
     /// As the client asks for it.

@@ -11,6 +11,7 @@ mod database;
 mod election;
 mod events;
 mod hub;
+mod issuer;
 mod kinds;
 mod lease;
 pub mod metrics;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_client::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{
     FIELD_MANAGER,
@@ -24,7 +25,7 @@ use crate::{
         fence::Fence,
         kubernetes::{ObjectKey, Objects},
     },
-    plan::SecretRef,
+    plan::{IssuerRow, SecretRef},
 };
 
 /// A write that met another's is tried again so often at once: what is there is read, and compared anew. It is nobody's news.
@@ -39,12 +40,19 @@ pub(super) struct KubernetesObjects {
     conflicts: Conflicts,
     /// Its Secrets may always be read.
     own_namespace: String,
+    issuer: watch::Receiver<Option<IssuerRow>>,
 }
 
 impl KubernetesObjects {
-    pub(super) fn new(requests: Requests, cache: Arc<Cache>, fence: Arc<Fence>, own_namespace: &str) -> Self {
+    pub(super) fn new(
+        requests: Requests,
+        cache: Arc<Cache>,
+        fence: Arc<Fence>,
+        own_namespace: &str,
+        issuer: watch::Receiver<Option<IssuerRow>>,
+    ) -> Self {
         let secrets = Secrets::new(requests.clone());
-        Self { requests, cache, secrets, fence, conflicts: Conflicts::default(), own_namespace: own_namespace.to_owned() }
+        Self { requests, cache, secrets, fence, conflicts: Conflicts::default(), own_namespace: own_namespace.to_owned(), issuer }
     }
 
     /// Sends a patch of an object, and remembers what came of it.
@@ -283,6 +291,10 @@ impl Objects for KubernetesObjects {
             return self.secrets.find(key).await;
         }
         Ok(self.cache.get(key).map(|object| Value::clone(&object)))
+    }
+
+    fn issuer(&self) -> Option<IssuerRow> {
+        self.issuer.borrow().clone()
     }
 
     async fn list(&self, namespace: &str) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {

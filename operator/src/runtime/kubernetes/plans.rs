@@ -32,7 +32,7 @@ use crate::{
         kubernetes::{ObjectKey, Objects},
     },
     orphans::OrphanReport,
-    plan::SecretRef,
+    plan::{IssuerRow, SecretRef},
     preview::{
         Against, Found, Planned, Report, overlay,
         question::{MAX_ANSWER_BYTES, MAX_OBJECTS, Question, VERB},
@@ -384,6 +384,10 @@ impl Objects for ReadOnly<'_> {
 
     async fn generations(&self, namespace: &str, names: &[&str]) -> Result<BTreeMap<ObjectKey, Value>, EffectError> {
         self.0.generations(namespace, names).await
+    }
+
+    fn issuer(&self) -> Option<IssuerRow> {
+        self.0.issuer()
     }
 
     async fn apply(&self, _: &Value) -> Result<(), EffectError> {

@@ -137,7 +137,13 @@ impl World {
         let requests = Requests::new(client.clone(), Metrics::default());
         let (cache, closing) = (Arc::new(Cache::default()), CancellationToken::new());
         let fence = Arc::new(Fence::until(Instant::now() + Duration::from_secs(600)));
-        let objects = Arc::new(KubernetesObjects::new(requests.clone(), Arc::clone(&cache), Arc::clone(&fence), "acb-system"));
+        let objects = Arc::new(KubernetesObjects::new(
+            requests.clone(),
+            Arc::clone(&cache),
+            Arc::clone(&fence),
+            "acb-system",
+            watch::channel(None).1,
+        ));
         let claim = Claim::new(Arc::clone(&config), "test", Arc::clone(&objects) as _).unwrap();
         let recorder = Recorder::new(client, Reporter { controller: "test".into(), instance: None });
         let cluster = Cluster {

@@ -24,7 +24,7 @@ use super::{
     config::{Config, ConfigError},
     database::Claim,
     election::{Election, Term},
-    events,
+    events, issuer,
     metrics::Metrics,
     objects::KubernetesObjects,
     ops, plan_server,
@@ -211,8 +211,9 @@ impl Process {
         }
         let cache = Arc::clone(&self.watches.cache);
         let own_namespace = &self.config.platform.operator_namespace;
-        let objects =
-            Arc::new(KubernetesObjects::new(self.requests.clone(), Arc::clone(&cache), Arc::clone(&term.fence), own_namespace));
+        let (issuers, issuer) = watch::channel(None);
+        let (requests, fence) = (self.requests.clone(), Arc::clone(&term.fence));
+        let objects = Arc::new(KubernetesObjects::new(requests, Arc::clone(&cache), fence, own_namespace, issuer));
         let secrets: Arc<dyn SecretReader> = Arc::clone(&objects) as _;
         let claim = match Claim::new(Arc::clone(&self.config), &self.identity, secrets) {
             Ok(claim) => claim,
@@ -239,6 +240,7 @@ impl Process {
         let mut sweeping = tokio::spawn(sweep::sweep(Arc::clone(&cluster), self.metrics.clone()));
         self.leading.send_replace(Some(Arc::clone(&cluster)));
         tokio::spawn(sessions::end_overlong(Arc::clone(&cluster), self.metrics.clone()));
+        tokio::spawn(issuer::follow(Arc::clone(&cluster), self.requests.clone(), issuers));
         tokio::spawn(count_resources(Arc::clone(&cluster), self.metrics.clone()));
         tokio::spawn(report_unreadable(Arc::clone(&cluster)));
         let waits = Waits { resync: self.config.resync, waiting: WAITING };

@@ -55,7 +55,17 @@ fn list_of(object: &Value) -> Value {
 }
 
 fn objects(client: Client, cache: &Arc<Cache>, fence: Fence) -> KubernetesObjects {
-    KubernetesObjects::new(Requests::new(client, Metrics::default()), Arc::clone(cache), Arc::new(fence), "acb-system")
+    KubernetesObjects::new(
+        Requests::new(client, Metrics::default()),
+        Arc::clone(cache),
+        Arc::new(fence),
+        "acb-system",
+        no_issuer(),
+    )
+}
+
+fn no_issuer() -> tokio::sync::watch::Receiver<Option<crate::plan::IssuerRow>> {
+    tokio::sync::watch::channel(None).1
 }
 
 fn open() -> Fence {
@@ -525,7 +535,7 @@ async fn conforms_on_a_cluster() {
     let mut missing = watches.missing.subscribe();
     tokio::time::timeout(Duration::from_secs(30), missing.wait_for(Vec::is_empty)).await.expect("every kind is listed").unwrap();
     let cache = Arc::clone(&watches.cache);
-    let objects = KubernetesObjects::new(requests, Arc::clone(&cache), Arc::new(open()), "acb-system");
+    let objects = KubernetesObjects::new(requests, Arc::clone(&cache), Arc::new(open()), "acb-system", no_issuer());
     let name = format!("acb-conformance-{}", uuid::Uuid::new_v4().simple());
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     objects.apply(&namespace).await.unwrap();

@@ -60,6 +60,8 @@ pub struct State {
     /// Messages that are refused because a limit is reached, and when it has room again: one after another.
     pub limited: Vec<Option<Duration>>,
     pub refreshes: usize,
+    /// Tokens of other issuers that were exchanged.
+    pub subject_tokens: Vec<String>,
     pub subscriptions: Vec<subscribe_request::From>,
 }
 
@@ -200,6 +202,20 @@ impl auth_service_server::AuthService for Replica {
             }
             _ => Err(Status::unauthenticated("the key is not known")),
         }
+    }
+
+    async fn exchange_subject_token(
+        &self,
+        request: Request<ExchangeSubjectTokenRequest>,
+    ) -> Result<Response<TokenResponse>, Status> {
+        let ExchangeSubjectTokenRequest { subject_token, subject_token_type } = request.into_inner();
+        if subject_token_type != "urn:ietf:params:oauth:token-type:jwt" {
+            return Err(Status::invalid_argument(subject_token_type));
+        }
+        self.state().subject_tokens.push(subject_token);
+        let mut tokens = self.tokens();
+        tokens.get_mut().refresh_token.clear();
+        Ok(tokens)
     }
 
     async fn refresh_token(&self, _: Request<RefreshTokenRequest>) -> Result<Response<TokenResponse>, Status> {

@@ -267,6 +267,25 @@ async fn a_token_that_is_no_longer_taken_is_renewed_once() {
 }
 
 #[tokio::test]
+async fn the_file_of_a_token_is_read_again_each_time() {
+    let hub = Hub::start(1).await;
+    let file = std::env::temp_dir().join(format!("acb-sdk-token-{}", uuid::Uuid::new_v4()));
+    std::fs::write(&file, "first\n").unwrap();
+    let client = hub.client().service_account_token(&file).connect().await.unwrap();
+    assert_eq!(client.tokens().await.unwrap().refresh, "");
+    std::fs::write(&file, "second").unwrap();
+    hub.state().valid.clear();
+    client.send(Message::to_all().topic("t")).await.unwrap();
+    assert_eq!(hub.state().subject_tokens, ["first", "second"]);
+    assert_eq!(hub.state().exchanges, 0);
+    assert_eq!(hub.state().refreshes, 0);
+    std::fs::remove_file(&file).unwrap();
+    hub.state().valid.clear();
+    let error = client.send(Message::to_all().topic("t")).await.unwrap_err();
+    assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+}
+
+#[tokio::test]
 async fn who_finds_a_crowd_at_the_login_tries_again() {
     let hub = Hub::start(1).await;
     hub.state().crowd = 2;

@@ -1,0 +1,154 @@
+//! Agents that prove themselves with a ServiceAccount: what is planned for them and their tenant, and what is said of them.
+
+use acb_operator::{
+    agent::{self, StoredApiKey},
+    condition::{Outcome, Reason},
+    plan::{IssuerRow, Plan, PostgresStep, SecretRef, Step},
+    platform::Platform,
+    tenancy::Tenancy,
+    tenant,
+};
+use serde_json::json;
+
+use crate::given::{agent_named, agent_text, agent_world, apply, converged, first, plan, platform, tenancy, tenant_text};
+
+const UID: &str = "7d0c2ad2-6d7c-4a43-8b4e-0a4a2f5d8f11";
+
+fn cluster() -> Platform {
+    Platform { has_service_accounts: true, ..platform() }
+}
+
+fn issuer(name: &str) -> IssuerRow {
+    IssuerRow { issuer: format!("https://{name}"), jwks: json!({"keys": []}) }
+}
+
+fn given(credentials: &str) -> Tenancy {
+    let spec = format!("{{role: AgentFull, credentials: {credentials}}}");
+    tenancy(&(tenant_text("acme", "{tier: Free}") + &agent_text("acb-acme", "one", &spec)))
+}
+
+/// What is seen of a cluster that has the account.
+fn seen(given: &Tenancy) -> agent::World {
+    agent::World { account_uid: Some(UID.to_owned()), has_issuer: true, ..agent_world(given, &cluster()) }
+}
+
+fn validated(given: &Tenancy, name: &str, world: &agent::World) -> agent::validate::ValidatedAgent {
+    agent::validate::validate(&agent_named(given, name), world).unwrap()
+}
+
+fn planned(given: &Tenancy, world: &agent::World) -> String {
+    agent::plan::plan(&validated(given, "one", world), world).to_string()
+}
+
+#[test]
+fn an_agent_with_an_account_alone_has_no_key() {
+    let given = given("{serviceAccount: {name: worker}}");
+    let mut world = seen(&given);
+    let text = planned(&given, &world);
+    assert!(text.contains("; ServiceAccount acb-acme/worker; no key)") && text.lines().count() == 1, "{text}");
+    let agent = validated(&given, "one", &world);
+    world.row = Some(agent::plan::agent_row(&agent));
+    assert_eq!(planned(&given, &world), "nothing to do\n");
+    assert_eq!(agent::plan::lacks(&agent, &world), None);
+    let status =
+        agent::status::status(&agent_named(&given, "one"), Some(&agent), &world, &Outcome::Ready, "2025-01-01T00:00:00Z");
+    assert_eq!((status.api_key_secret, status.api_key_since), (None, None));
+    assert_eq!(status.token_audience, Some(format!("acb:{}", agent.tenant_id.hex())));
+    assert!(status.fields_not_acted_on.is_empty());
+
+    // It had one before.
+    let secret = SecretRef { namespace: "acb-acme".to_owned(), name: agent.name.api_key_secret(), generation: 1 };
+    world.secrets.insert(secret);
+    world.api_key = StoredApiKey::Current;
+    let text = planned(&given, &world);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("no key)") && lines[1].starts_with("- Secret acb-acme/") && lines.len() == 2, "{text}");
+}
+
+#[test]
+fn an_account_that_is_gone_or_another_is_taken_away() {
+    let given = given("{apiKey: {}, serviceAccount: {name: worker}}");
+    let mut world = seen(&given);
+    let agent = validated(&given, "one", &world);
+    world.row = Some(agent::plan::agent_row(&agent));
+    world.api_key = StoredApiKey::Current;
+    world.secrets.insert(SecretRef { namespace: "acb-acme".to_owned(), name: agent.name.api_key_secret(), generation: 1 });
+    assert_eq!(planned(&given, &world), "nothing to do\n");
+    let known = world.clone();
+    for uid in [None, Some("another".to_owned())] {
+        let world = agent::World { account_uid: uid.clone(), ..known.clone() };
+        let agent = validated(&given, "one", &world);
+        let plan = agent::plan::plan(&agent, &world);
+        let [Step::Postgres(PostgresStep::ProjectAgent { agent: row, api_key: Some(_), .. })] = &plan.steps[..] else {
+            panic!("{plan}")
+        };
+        assert_eq!(row.service_account.as_ref().map(|account| account.uid.clone()), uid);
+        let lacks = agent::plan::lacks(&agent, &world).unwrap_or_default();
+        assert_eq!(lacks.starts_with("waiting for ServiceAccount acb-acme/worker"), uid.is_none(), "{lacks}");
+    }
+    // Also where the rest of it has to wait: nobody knows its tenant's hub keys.
+    let waiting = agent::World { account_uid: None, tenant_projected: false, ..known.clone() };
+    let plan = agent::plan::plan(&validated(&given, "one", &waiting), &waiting);
+    let [Step::Postgres(PostgresStep::RestrainAgent { agent: row, .. })] = &plan.steps[..] else { panic!("{plan}") };
+    assert_eq!(row.service_account, None);
+    // And where the Agent may not be any more.
+    let suspension = agent::plan::suspension("00112233445566778899", &known);
+    let [Step::Postgres(PostgresStep::ProjectAgent { agent: row, .. })] = &suspension.steps[..] else { panic!("{suspension}") };
+    assert_eq!((row.suspended, &row.service_account), (true, &None));
+    // It is known, and the cluster's keys are not.
+    let unknown = agent::World { has_issuer: false, ..known };
+    let lacks = agent::plan::lacks(&validated(&given, "one", &unknown), &unknown).unwrap();
+    assert!(lacks.contains("keys that the cluster's tokens are checked with"), "{lacks}");
+}
+
+#[test]
+fn one_account_proves_one_agent() {
+    let agents = ["one", "two"]
+        .map(|name| agent_text("acb-acme", name, "{role: AgentFull, credentials: {serviceAccount: {name: worker}}}"));
+    let given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agents.concat()));
+    let world = seen(&given);
+    assert!(agent::validate::validate(&agent_named(&given, "one"), &world).is_ok());
+    let problems = agent::validate::validate(&agent_named(&given, "two"), &world).unwrap_err();
+    assert_eq!(
+        (problems[0].reason, problems[0].field.as_str()),
+        (Reason::ServiceAccountTaken, "spec.credentials.serviceAccount.name")
+    );
+    assert!(problems[0].message.contains("Agent one"), "{}", problems[0].message);
+}
+
+#[test]
+fn where_there_are_no_accounts_that_is_said() {
+    let alone = given("{serviceAccount: {name: worker}}");
+    let problems = agent::validate::validate(&agent_named(&alone, "one"), &agent_world(&alone, &platform())).unwrap_err();
+    assert_eq!(problems[0].reason, Reason::CredentialNotSupported);
+    assert!(problems[0].message.contains("on a Kubernetes cluster only: add apiKey"), "{}", problems[0].message);
+    let beside = given("{apiKey: {}, serviceAccount: {name: worker}}");
+    let world = agent::World { account_uid: Some(UID.to_owned()), ..agent_world(&beside, &platform()) };
+    let agent = validated(&beside, "one", &world);
+    assert_eq!(
+        (agent.account.as_ref(), agent.not_acted_on.as_slice()),
+        (None, &["spec.credentials.serviceAccount".to_owned()][..])
+    );
+    let external = given("{external: {issuer: 'https://x', subject: a}}");
+    let problems = agent::validate::validate(&agent_named(&external, "one"), &agent_world(&external, &cluster())).unwrap_err();
+    assert_eq!(problems[0].reason, Reason::CredentialNotSupported);
+}
+
+#[test]
+fn a_tenant_knows_the_clusters_keys_where_an_agent_has_an_account() {
+    let (with, without) = (given("{serviceAccount: {name: worker}}"), given("{apiKey: {}}"));
+    let mut world = converged(&with, &cluster());
+    let of = |given: &Tenancy, world: &tenant::World, issuer: Option<IssuerRow>| {
+        let world = tenant::World { tenancy: given.clone(), issuer, ..world.clone() };
+        plan(&first(given), &world, &cluster())
+    };
+    assert_eq!(of(&with, &world, None), Plan::default(), "the API server was not asked yet");
+    let known = of(&with, &world, Some(issuer("one")));
+    assert!(known.to_string().ends_with("; tokens of https://one)\n"), "{known}");
+    apply(&mut world, &known);
+    assert_eq!(of(&with, &world, Some(issuer("one"))), Plan::default());
+    assert_eq!(of(&with, &world, None), Plan::default(), "a new leader has not asked yet");
+    assert!(of(&with, &world, Some(issuer("two"))).to_string().contains("https://two"));
+    let gone = of(&without, &world, Some(issuer("one")));
+    assert!(gone.steps.len() == 1 && !gone.to_string().contains("tokens of"), "{gone}");
+}
