@@ -263,7 +263,7 @@ impl Parts {
             let directory = self.refresher.directory().clone();
             Messages::start(
                 self.bus.clone(),
-                MessageStores { mailboxes: store.clone(), cursors: store.clone(), letters: store.clone() },
+                MessageStores { mailboxes: store.clone(), cursors: store.clone(), letters: store.clone(), usage: store.clone() },
                 directory,
                 self.metrics.clone(),
                 config,

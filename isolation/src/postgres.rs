@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 32] = [
+const TABLES: [&str; 35] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -44,6 +44,9 @@ const TABLES: [&str; 32] = [
     "audit_growth",
     "audit_checkpoint",
     "audit_sink",
+    "usage_sum",
+    "usage_checkpoint",
+    "usage_gap",
 ];
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in

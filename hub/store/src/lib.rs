@@ -22,6 +22,7 @@ mod registration;
 pub mod schema;
 mod timer;
 mod upload;
+mod usage;
 mod visibility;
 
 use std::{sync::Arc, time::Duration};

@@ -21,3 +21,4 @@ mod schedule;
 mod times;
 mod tokens;
 mod trail;
+mod usage;

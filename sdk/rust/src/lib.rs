@@ -35,7 +35,7 @@ pub use acb_proto::v1;
 pub use acb_proto::v1::{
     Address, Agent, AgentStatus, Context, ContextEvent, DeadLetter, DeadLetterOutcome, DeadLetterReason, DeadLetterState,
     MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage, SendMessageResponse, Usage,
-    address, context_event,
+    UsageGap, UsageSum, address, context_event,
 };
 pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use audit::{AuditClaim, AuditQuery, audit_record};
@@ -55,4 +55,5 @@ pub use subscription::{Since, Subscription};
 pub use transfer::{Progress, Resumption};
 pub use unread::{UnreadCount, UnreadMessages, WatchUnread};
 pub use upload::{Streamed, Upload, Uploaded};
+pub use usage::UsageQuery;
 pub use wire::system_time;

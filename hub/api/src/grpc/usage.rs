@@ -1,12 +1,28 @@
 //! `UsageService`.
 
-use acb_hub_core::messages::{service::Messages, usage::LimitUsage};
-use acb_proto::v1::{GetUsageRequest, GetUsageResponse, Usage, usage_service_server::UsageService};
+use acb_hub_core::{
+    fault::Fault,
+    messages::{
+        service::Messages,
+        usage::LimitUsage,
+        usage_store::{self, Period},
+        usage_sums::{UsageQuery, UsageSums},
+    },
+};
+use acb_proto::v1::{
+    GetUsageRequest, GetUsageResponse, ListUsageRequest, ListUsageResponse, Usage, UsageGap, UsagePeriod, UsageSum,
+    usage_service_server::UsageService,
+};
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    grpc::{caller::caller, timestamp::timestamp},
+    answer_room::Answers,
+    grpc::{
+        caller::{caller, trail},
+        message::instant,
+        timestamp::timestamp,
+    },
     status::to_status,
 };
 
@@ -14,13 +30,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct UsageGate {
     messages: Messages,
+    sums: UsageSums,
 }
 
 impl UsageGate {
     /// Over this service of core.
     #[must_use]
     pub fn new(messages: Messages) -> Self {
-        Self { messages }
+        Self { sums: messages.usage_sums(), messages }
     }
 }
 
@@ -39,4 +56,47 @@ impl UsageService for UsageGate {
         };
         Ok(Response::new(GetUsageResponse { usage: used.into_iter().map(wire).collect() }))
     }
+
+    async fn list_usage(&self, request: Request<ListUsageRequest>) -> Result<Response<ListUsageResponse>, Status> {
+        let caller = caller(&request)?;
+        let (trail, answers) = (trail(&request), Answers::of(&request));
+        let request = request.into_inner();
+        let by = match request.by() {
+            UsagePeriod::Unspecified | UsagePeriod::Hour => Period::Hour,
+            UsagePeriod::Day => Period::Day,
+            UsagePeriod::Month => Period::Month,
+        };
+        let time = |at: Option<_>| {
+            at.map(|at| instant(at).map_err(|_| to_status(Fault::invalid("FILTER_INVALID", "a time is out of range"))))
+                .transpose()
+        };
+        let (from, to) = (time(request.from)?, time(request.to)?);
+        let ListUsageRequest { agent, page_size, page_token, .. } = request;
+        let query = UsageQuery { agent, by, from, to, page_size, page_token };
+        let page = async {
+            let page = self.sums.list(&caller.agent, &query).await.map_err(to_status)?;
+            let of = if query.agent.is_empty() { "everybody it may see" } else { &query.agent };
+            trail.object("usage of", format_args!("{of}"));
+            Ok(ListUsageResponse {
+                sums: page.sums.into_iter().map(sum).collect(),
+                next_page_token: page.next_page_token,
+                gaps: page.gaps.into_iter().map(gap).collect(),
+            })
+        };
+        answers.page(page).await
+    }
+}
+
+fn sum(sum: usage_store::UsageSum) -> UsageSum {
+    UsageSum {
+        starts_at: Some(timestamp(sum.starts_at)),
+        agent_id: sum.agent.to_string(),
+        agent: sum.name,
+        messages: sum.sent.messages,
+        bytes: sum.sent.bytes,
+    }
+}
+
+fn gap(gap: usage_store::UsageGap) -> UsageGap {
+    UsageGap { found_at: Some(timestamp(gap.found_at)), what: gap.what, records: gap.records }
 }

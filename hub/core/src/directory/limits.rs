@@ -12,6 +12,9 @@ pub struct Limits {
     /// Bytes of their payloads.
     #[serde(deserialize_with = "limit")]
     pub bytes_per_minute: Option<u64>,
+    /// Messages that are sent in a calendar month.
+    #[serde(deserialize_with = "limit")]
+    pub messages_per_month: Option<u64>,
     /// Agents that the tenant has; of a single agent it says nothing.
     #[serde(deserialize_with = "limit")]
     pub max_agents: Option<u64>,
@@ -34,6 +37,7 @@ mod tests {
             r#"{"messagesPerMinute": 9223372036854775807, "bytesPerMinute": null, "storageBytes": 5, "ofALaterVersion": true}"#;
         assert_eq!(read(text), Limits { messages_per_minute: Some(i64::MAX.unsigned_abs()), ..Limits::default() });
         assert_eq!(read(r#"{"maxAgents": 3}"#).max_agents, Some(3));
+        assert_eq!(read(r#"{"messagesPerMonth": 10000}"#).messages_per_month, Some(10_000));
         assert_eq!(read(r#"{"messagesPerMinute": -1}"#).messages_per_minute, Some(0));
         assert!(serde_json::from_str::<Limits>(r#"{"messagesPerMinute": "many"}"#).is_err());
     }

@@ -190,6 +190,7 @@ operations! {
     DropDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/DropDeadLetters").change();
 
     GetUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/GetUsage");
+    ListUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/ListUsage").read();
 
     ListAuditRecords: needs(&[ReadAudit], "/acb.v1.AuditService/ListAuditRecords").read();
     GetAuditCheckpoint: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditCheckpoint");

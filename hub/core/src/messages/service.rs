@@ -27,7 +27,7 @@ use super::{
     logged::{REQUEST, SEND},
     message::{Address, Message, OutgoingMessage, Receipt},
     parts::{Index, Letters, Lifecycle, Memory, MessageStores, Parts, Waiters, stopping},
-    position::MessagePlace,
+    position::{MessagePlace, Position},
     pull::{PULL_IN_PROGRESS, Pulled, Puller, Pullers},
     pump::{self, Late},
     reader::Reader,
@@ -37,9 +37,13 @@ use super::{
     send_queue, sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
+    summing,
+    sums::Sums,
     trimmer::Trimmer,
     unread::Unread,
-    usage::{self, LimitUsage, Whose},
+    usage::{self, LimitUsage, Usage, Whose},
+    usage_store::Begun,
+    usage_sums::UsageSums,
 };
 use crate::{
     directory::{
@@ -111,14 +115,20 @@ impl Messages {
         config: MessagesConfig,
         supervisor: &Supervisor,
     ) -> Result<Self, Fault> {
-        let MessageStores { mailboxes, cursors, letters } = stores;
+        let MessageStores { mailboxes, cursors, letters, usage } = stores;
         let topic = MessagesTopic::new(bus, &config.tenant);
         let info = topic.info().await?;
         let Life { epoch, indexed } = life::begin(&topic, &*mailboxes, info, config.cut_after).await?;
+        let since = usage::month_before_began(OffsetDateTime::now_utc());
+        let Begun { next: summed, months, gaps } = usage.begin(epoch, &indexed, since).await?;
+        // What is in no sum yet is read again, too.
+        let needed: Vec<Position> = indexed.iter().zip(&summed).map(|(indexed, summed)| *indexed.min(summed)).collect();
+        metrics.usage().gaps(gaps);
+        let sums = Sums::new(usage, &summed);
         // Of partitions that can't be read now nothing is known. The others are served meanwhile.
         let (mut from, mut caught_up_at) = (vec![0; indexed.len()], vec![0; indexed.len()]);
-        let mut late = Late { partitions: BTreeSet::new(), indexed: Arc::new(indexed.clone()) };
-        let starts = start::find(&topic, &indexed, config.dedup_window).await?;
+        let mut late = Late { partitions: BTreeSet::new(), indexed: Arc::new(indexed.clone()), needed: Arc::new(needed.clone()) };
+        let starts = start::find(&topic, &needed, config.dedup_window).await?;
         if let Some(Err(error)) = starts.iter().find(|_| starts.iter().all(Result::is_err)) {
             return Err(error.clone().into());
         }
@@ -127,6 +137,7 @@ impl Messages {
             match start {
                 Ok(Start { from: first, bounds }) => {
                     start::tell_forgotten(&topic, partition, *checkpoint, bounds);
+                    sums.begin(partition, bounds);
                     (*from, *end) = (first, bounds.next);
                 }
                 Err(error) => {
@@ -151,7 +162,8 @@ impl Messages {
             letters: Arc::new(Letters { store: letters, appended: Notify::new() }),
             waiters: Arc::new(Waiters::new(replies)),
             windows: Arc::new(DedupWindows::new(from.len(), dedup_window, config.dedup_keys)),
-            usage: Arc::default(),
+            usage: Arc::new(Usage::new(summed, months)),
+            sums: Arc::new(sums),
             memory: Arc::new(Memory {
                 sessions: Budget::new(config.replica_bytes),
                 kept: Budget::new(config.kept_bytes),
@@ -177,6 +189,7 @@ impl Messages {
         supervisor.spawn_until("messages.life", until(), life::watch(parts.clone()));
         supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
         supervisor.spawn_until("messages.lease", until(), lease::keep(parts.clone()));
+        supervisor.spawn_until("messages.sums", until(), summing::run(parts.clone()));
         supervisor.spawn_until("messages.letters", until(), letter_indexer::run(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
         Ok(Self { parts, presence: None, pullers: Arc::default(), _stop: stop })
@@ -196,6 +209,12 @@ impl Messages {
         let own = usage::of_limits(Whose::Agent(&agent.name), agent.limits, of_agent, now);
         let all = usage::of_limits(Whose::Tenant(&parts.config.tenant), snapshot.limits, of_tenant, now);
         Ok(own.into_iter().chain(all).collect())
+    }
+
+    /// What agents have sent, by hour, day and month.
+    #[must_use]
+    pub fn usage_sums(&self) -> UsageSums {
+        UsageSums::new(self.parts.clone())
     }
 
     /// Tells the callers of requests without a reply whether the recipient was there.

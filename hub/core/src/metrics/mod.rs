@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod contexts;
 pub(crate) mod traffic;
+pub mod usage;
 
 use std::{sync::Mutex, time::Duration};
 
@@ -12,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{audit::AuditMetrics, contexts::ContextMetrics};
+use self::{audit::AuditMetrics, contexts::ContextMetrics, usage::UsageMetrics};
 use crate::fault::{Exhausted, Fault};
 
 /// Seconds: from half a millisecond to half a minute.
@@ -91,6 +92,7 @@ pub struct Metrics {
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
     audit: AuditMetrics,
+    usage: UsageMetrics,
     lag: Family<Topic, Gauge>,
     queries: Histograms<Query>,
     forgotten: Family<Tenant, Counter>,
@@ -113,6 +115,7 @@ impl Metrics {
             message_types: ["event", "command", "query", "response"].map(of_type),
             contexts: ContextMetrics::new(tenant.clone()),
             audit: AuditMetrics::default(),
+            usage: UsageMetrics::default(),
             tenant,
             registry: Mutex::default(),
             messages,
@@ -143,6 +146,7 @@ impl Metrics {
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
             metrics.audit.register(&mut registry);
+            metrics.usage.register(&mut registry);
             registry.register("acb_kafka_lag", "Records that this replica has not read yet", metrics.lag.clone());
             registry.register("acb_db_query_duration_seconds", "How long queries took", metrics.queries.clone());
             let help = "Messages that the log forgot before anybody had taken them, and that are no dead letters";
@@ -198,6 +202,12 @@ impl Metrics {
     #[must_use]
     pub fn audit(&self) -> AuditMetrics {
         self.audit.clone()
+    }
+
+    /// What is counted about the sums of usage, in the same scrape.
+    #[must_use]
+    pub fn usage(&self) -> UsageMetrics {
+        self.usage.clone()
     }
 
     /// A message was refused because somebody's limit was reached.

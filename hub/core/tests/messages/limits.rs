@@ -150,8 +150,10 @@ async fn usage_is_one_s_own_and_an_administrator_s() {
         [
             ("agent a", "messagesPerMinute", Some(LIMIT)),
             ("agent a", "bytesPerMinute", None),
+            ("agent a", "messagesPerMonth", None),
             ("tenant acme", "messagesPerMinute", None),
             ("tenant acme", "bytesPerMinute", None),
+            ("tenant acme", "messagesPerMonth", None),
         ]
     );
     assert_eq!(replica.usage(&b, "a").unwrap_err().code, Code::PermissionDenied);

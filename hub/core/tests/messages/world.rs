@@ -25,6 +25,7 @@ use acb_hub_core::{
         request_id::RequestKey,
         service::Messages,
         session::{Session, SessionEvent, SessionOptions},
+        usage_store::UsageStore,
     },
     metrics::Metrics,
     timers::ports::TimerStore,
@@ -42,17 +43,23 @@ pub(crate) struct Ports {
     pub(crate) cursors: Arc<dyn CursorStore>,
     pub(crate) letters: Arc<dyn LetterStore>,
     pub(crate) timers: Arc<dyn TimerStore>,
+    pub(crate) usage: Arc<dyn UsageStore>,
 }
 
 impl Ports {
     /// Of a store that has all of them.
-    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore + TimerStore>(bus: Arc<dyn Bus>, store: &Arc<S>) -> Self {
-        Self { bus, mailboxes: store.clone(), cursors: store.clone(), letters: store.clone(), timers: store.clone() }
+    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore + TimerStore + UsageStore>(
+        bus: Arc<dyn Bus>,
+        store: &Arc<S>,
+    ) -> Self {
+        let (mailboxes, cursors, letters, timers, usage) =
+            (store.clone(), store.clone(), store.clone(), store.clone(), store.clone());
+        Self { bus, mailboxes, cursors, letters, timers, usage }
     }
 
     /// The log, and the rest.
     pub(crate) fn parts(self) -> (Arc<dyn Bus>, MessageStores) {
-        (self.bus, MessageStores { mailboxes: self.mailboxes, cursors: self.cursors, letters: self.letters })
+        (self.bus, MessageStores { mailboxes: self.mailboxes, cursors: self.cursors, letters: self.letters, usage: self.usage })
     }
 }
 
@@ -85,6 +92,7 @@ impl World {
             flush_every: Duration::from_millis(50),
             index_every: Duration::from_millis(10),
             sweep_every: Duration::from_millis(200),
+            sum_every: Duration::from_millis(50),
             look_every: Duration::from_millis(100),
             cut_after: Duration::from_millis(500),
             ..MessagesConfig::new(tenant, "r", RequestKey::new([7; 32]))
@@ -118,8 +126,12 @@ impl World {
 
     /// Limits that every replica learns of now.
     pub(crate) fn limit(&self, agent: &str, messages_per_minute: Option<u64>) {
+        self.limit_all(agent, Limits { messages_per_minute, ..Limits::default() });
+    }
+
+    /// The same of every limit that there is.
+    pub(crate) fn limit_all(&self, agent: &str, limits: Limits) {
         let snapshot = self.directory.snapshot();
-        let limits = Limits { messages_per_minute, ..Limits::default() };
         let agents = snapshot.agents().map(|known| {
             let limits = if known.name == agent { limits } else { known.limits };
             Agent { limits, ..(**known).clone() }
