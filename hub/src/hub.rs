@@ -25,7 +25,7 @@ use acb_hub_core::{
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    door::{access_token::Tokens, admission::Door, authority::Authority, registration::Registrar},
+    door::{access_token::Tokens, admission::Door, authority::Authority, meter::Meter, registration::Registrar},
     fault::Fault,
     kit::{
         readiness::Readiness,
@@ -155,12 +155,12 @@ impl Parts {
             ended = self.supervisor.failed() => return Err(ended.into()),
         };
         let contexts = self.contexts();
-        let (routes, health) = self
-            .services(messages.clone(), contexts.clone())
-            .routes()
-            .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
         let journal = self.journal();
         let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal);
+        let (routes, health) = self
+            .services(messages.clone(), contexts.clone(), door.meter().clone())
+            .routes()
+            .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
         let refused = door.clone();
         self.until_stopped("audit.refusals", async move { refused.write_refusals().await });
         let recorded = door.clone();
@@ -340,7 +340,7 @@ impl Parts {
         scheduled
     }
 
-    fn services(&self, messages: Messages, contexts: Arc<Contexts>) -> Services {
+    fn services(&self, messages: Messages, contexts: Arc<Contexts>, meter: Meter) -> Services {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
         let directory = self.refresher.directory();
@@ -360,7 +360,7 @@ impl Parts {
                 ),
             ),
             mailboxes: MailboxGate::new(messages.clone()),
-            usage: UsageGate::new(messages.clone()),
+            usage: UsageGate::new(tenant, messages.clone(), contexts.clone(), meter, directory.clone()),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),
             schedule: ScheduleGate::new(self.scheduled(&messages)),
             messages: MessageGate::new(messages, &self.config.replica),

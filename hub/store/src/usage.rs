@@ -41,7 +41,7 @@ impl UsageStore for PgStore {
         let query = self.timer.start("usage.begin");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
-        // Held until the sums are read: nobody adds to them in between.
+        // Held until the sums are read, as those below are: nobody adds to them in between.
         let known: Vec<(i64, i32)> =
             sqlx::query_as("SELECT epoch, partition FROM acb.usage_checkpoint ORDER BY epoch, partition FOR UPDATE")
                 .fetch_all(&mut *transaction)
@@ -84,7 +84,7 @@ impl UsageStore for PgStore {
                 .map_err(failed)?;
         }
         let next: HashMap<i32, i64> =
-            sqlx::query_as("SELECT partition, next_position FROM acb.usage_checkpoint WHERE epoch = $1")
+            sqlx::query_as("SELECT partition, next_position FROM acb.usage_checkpoint WHERE epoch = $1 FOR UPDATE")
                 .bind(from_epoch(epoch))
                 .fetch_all(&mut *transaction)
                 .await

@@ -13,14 +13,14 @@ pub fn status(quota: &Quota, validated: &Result<ValidatedQuota, Vec<Problem>>, n
         Ok(_) => Outcome::Ready,
         Err(problems) => Outcome::Stalled(problems.clone()),
     };
-    let not_acted_on = validated.as_ref().map(|validated| validated.not_acted_on.clone()).unwrap_or_default();
     let generation = quota.metadata.generation;
-    let basis = Basis { generation, previous: &previous.conditions, not_acted_on: &not_acted_on, ..Basis::default() };
+    let basis = Basis { generation, previous: &previous.conditions, ..Basis::default() };
     let conditions = condition::conditions(&outcome, &basis);
     let mut status = QuotaStatus {
         observed_generation: generation,
         conditions: condition::merge(&previous.conditions, conditions, generation, now),
-        fields_not_acted_on: not_acted_on,
+        // Nothing of it is.
+        fields_not_acted_on: Vec::new(),
         ..previous
     };
     if let Ok(validated) = validated {

@@ -5,7 +5,7 @@ use acb_crds::{Quota, QuotaLimits};
 use crate::{
     condition::{Problem, Reason},
     tenancy::{Census, Tenancy, selection},
-    tenant::validate::{above_tier, limits_not_acted_on},
+    tenant::validate::above_tier,
 };
 
 /// A Quota that applies.
@@ -17,8 +17,6 @@ pub struct ValidatedQuota {
     pub agents: i64,
     /// What holds for all of those, or for the tenant as a whole.
     pub effective: QuotaLimits,
-    /// Fields that are set and that nothing acts on yet.
-    pub not_acted_on: Vec<String>,
 }
 
 /// Decides whether a Quota applies. One that does not still lowers what it can: the smallest limit holds.
@@ -54,6 +52,5 @@ pub fn validate(quota: &Quota, census: &Census) -> Result<ValidatedQuota, Vec<Pr
         tenant: tenant.metadata.name.clone().unwrap_or_default(),
         agents: i64::try_from(agents).unwrap_or(i64::MAX),
         effective,
-        not_acted_on: limits_not_acted_on("spec.limits", limits.entries()),
     })
 }

@@ -1,10 +1,17 @@
 //! `UsageService`.
 
+use std::{fmt, sync::Arc};
+
 use acb_hub_core::{
+    contexts::catalog::Contexts,
+    directory::{
+        limits::{LimitUsage, Whose},
+        snapshot::Directory,
+    },
+    door::meter::Meter,
     fault::Fault,
     messages::{
         service::Messages,
-        usage::LimitUsage,
         usage_store::{self, Period},
         usage_sums::{UsageQuery, UsageSums},
     },
@@ -27,17 +34,27 @@ use crate::{
 };
 
 /// What agents may use, and have used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct UsageGate {
     messages: Messages,
+    contexts: Arc<Contexts>,
+    streams: Meter,
+    directory: Directory,
+    tenant: String,
     sums: UsageSums,
 }
 
+impl fmt::Debug for UsageGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageGate").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
 impl UsageGate {
-    /// Over this service of core.
+    /// Over these services of core, of this tenant.
     #[must_use]
-    pub fn new(messages: Messages) -> Self {
-        Self { sums: messages.usage_sums(), messages }
+    pub fn new(tenant: &str, messages: Messages, contexts: Arc<Contexts>, streams: Meter, directory: Directory) -> Self {
+        Self { sums: messages.usage_sums(), messages, contexts, streams, directory, tenant: tenant.to_owned() }
     }
 }
 
@@ -45,14 +62,19 @@ impl UsageGate {
 impl UsageService for UsageGate {
     async fn get_usage(&self, request: Request<GetUsageRequest>) -> Result<Response<GetUsageResponse>, Status> {
         let caller = caller(&request)?;
-        let used = self.messages.usage(&caller.agent, &request.into_inner().agent).map_err(to_status)?;
+        let account = self.messages.account(&caller.agent, &request.into_inner().agent).map_err(to_status)?;
+        let mut used = self.messages.usage(&account);
+        used.extend(self.streams.usage(&account, (&self.tenant, self.directory.snapshot().limits)));
+        used.extend(self.contexts.storage_usage(&account).await.map_err(to_status)?);
+        // Its own first, as each of them has it.
+        used.sort_by_key(|usage| usage.subject != Whose::Agent(&account.name).subject());
         let now = OffsetDateTime::now_utc();
         let wire = |LimitUsage { subject, limit, most, used, resets_in }| Usage {
             subject,
             limit: limit.to_owned(),
             most,
             used,
-            resets_at: Some(timestamp(now.saturating_add(resets_in.try_into().unwrap_or_default()))),
+            resets_at: resets_in.map(|rest| timestamp(now.saturating_add(rest.try_into().unwrap_or_default()))),
         };
         Ok(Response::new(GetUsageResponse { usage: used.into_iter().map(wire).collect() }))
     }

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -12,8 +12,12 @@ use tokio::time::timeout;
 
 use super::origin::Origin;
 use crate::{
-    directory::{agent::AgentId, caller::Caller},
-    fault::{Code, Fault},
+    directory::{
+        agent::{Agent, AgentId},
+        caller::Caller,
+        limits::{LimitUsage, Limits, Whose},
+    },
+    fault::{Code, Exhausted, Fault},
     kit::budget::{Budget, Queue, Room},
 };
 
@@ -33,6 +37,11 @@ pub const ANSWER: usize = 8 * MIB;
 /// Connections with open calls of one agent: on each of them a protocol holds a window.
 const CONNECTIONS: usize = 64;
 
+/// The name of the limit of streams in the resources.
+const STREAMS: &str = "concurrentStreams";
+/// When to try again where as many are open as may: one may have been left by a connection that broke.
+const STREAM_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long a request waits for room.
 pub const WAIT: Duration = Duration::from_secs(5);
 
@@ -46,6 +55,14 @@ struct Shared {
     strangers: Budget,
     answers: Budget,
     accounts: Mutex<HashMap<Who, Account>>,
+    streams: Mutex<Streams>,
+}
+
+/// Calls that last, of all agents, and of each with those that it registered.
+#[derive(Debug, Default)]
+struct Streams {
+    all: u64,
+    agents: HashMap<AgentId, u64>,
 }
 
 /// Whose share a request counts to.
@@ -73,7 +90,13 @@ impl Meter {
     /// One that counts the requests of agents, and of those who call without a token, on these budgets.
     #[must_use]
     pub fn new(agents: Budget, strangers: Budget) -> Self {
-        Self(Arc::new(Shared { agents, strangers, answers: Budget::new(ANSWERS), accounts: Mutex::default() }))
+        Self(Arc::new(Shared {
+            agents,
+            strangers,
+            answers: Budget::new(ANSWERS),
+            accounts: Mutex::default(),
+            streams: Mutex::default(),
+        }))
     }
 
     /// A call of this caller, or of anybody at that place.
@@ -104,11 +127,36 @@ impl Meter {
         }
         *account.calls.entry(origin.connection).or_default() += 1;
         let (share, answers) = (account.share.clone(), account.answers.clone());
-        Ok(Metered(Arc::new(OneCall { shared: self.0.clone(), who, connection: origin.connection, share, answers })))
+        Ok(Metered(Arc::new(OneCall {
+            shared: self.0.clone(),
+            who,
+            connection: origin.connection,
+            share,
+            answers,
+            stream: OnceLock::new(),
+        })))
+    }
+
+    /// The limits of the streams of this account and of the tenant, and how many are open here.
+    #[must_use]
+    pub fn usage(&self, account: &Agent, (tenant, of_tenant): (&str, Limits)) -> [LimitUsage; 2] {
+        let streams = self.0.streams();
+        let own = (Whose::Agent(&account.name), account.limits, streams.agents.get(&account.id).copied().unwrap_or(0));
+        [own, (Whose::Tenant(tenant), of_tenant, streams.all)].map(|(whose, limits, used)| LimitUsage {
+            subject: whose.subject(),
+            limit: STREAMS,
+            most: limits.concurrent_streams,
+            used,
+            resets_in: None,
+        })
     }
 }
 
 impl Shared {
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Who, Account>> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,9 +173,38 @@ struct OneCall {
     connection: usize,
     share: Queue,
     answers: Queue,
+    /// Whose stream it is, where it is one.
+    stream: OnceLock<AgentId>,
 }
 
 impl Metered {
+    /// It is a call that lasts, on this account. Those of other replicas are not known here.
+    ///
+    /// # Errors
+    /// `TOO_MANY_STREAMS`.
+    pub fn open_stream(&self, account: &Agent, (tenant, of_tenant): (&str, Limits)) -> Result<(), Fault> {
+        let mut streams = self.0.shared.streams();
+        let own = streams.agents.get(&account.id).copied().unwrap_or(0);
+        for (whose, limits, open) in
+            [(Whose::Agent(&account.name), account.limits, own), (Whose::Tenant(tenant), of_tenant, streams.all)]
+        {
+            let Some(most) = limits.concurrent_streams.filter(|most| open >= *most) else { continue };
+            let of = whose.kind();
+            let why = format!("{of} may have {most} streams open at a time, and has {open} at this replica: end some");
+            return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_STREAMS", why).exhausted(Exhausted {
+                subject: whose.subject(),
+                limit: STREAMS,
+                most,
+                retry_after: (most > 0).then_some(STREAM_AGAIN),
+            }));
+        }
+        if self.0.stream.set(account.id).is_ok() {
+            *streams.agents.entry(account.id).or_default() += 1;
+            streams.all += 1;
+        }
+        Ok(())
+    }
+
     /// Whether nobody has shown who calls.
     #[must_use]
     pub fn is_strangers(&self) -> bool {
@@ -166,6 +243,16 @@ impl Metered {
 
 impl Drop for OneCall {
     fn drop(&mut self) {
+        if let Some(account) = self.stream.get() {
+            let mut streams = self.shared.streams();
+            streams.all = streams.all.saturating_sub(1);
+            if let Some(open) = streams.agents.get_mut(account) {
+                *open = open.saturating_sub(1);
+                if *open == 0 {
+                    streams.agents.remove(account);
+                }
+            }
+        }
         let mut accounts = self.shared.lock();
         let Some(account) = accounts.get_mut(&self.who) else { return };
         if let Some(calls) = account.calls.get_mut(&self.connection) {
@@ -233,6 +320,35 @@ mod tests {
         drop(others);
         held.remove(0);
         part.await;
+    }
+
+    #[test]
+    fn streams_are_counted_until_they_end_and_by_account() {
+        let meter = Meter::default();
+        let limits = Limits { concurrent_streams: Some(2), ..Limits::default() };
+        let account = Agent { limits, ..agent(Role::Full) };
+        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), key: None };
+        let all = ("acme", Limits { concurrent_streams: Some(3), ..Limits::default() });
+        let open = |account: &Agent, all| {
+            let call = meter.enter(Some(&caller), &at(1)).unwrap();
+            call.open_stream(account, all).map(|()| call).map_err(|fault| (fault.reason, fault.exhausted.unwrap().subject))
+        };
+        let mut held = vec![open(&account, all).unwrap(), open(&account, all).unwrap()];
+        assert_eq!(open(&account, all).unwrap_err(), ("TOO_MANY_STREAMS", format!("agent {}", account.name)));
+        let other = Agent { id: AgentId(uuid::Uuid::from_u128(77)), name: "other".to_owned(), ..account.clone() };
+        held.push(open(&other, all).unwrap());
+        assert_eq!(open(&other, all).unwrap_err(), ("TOO_MANY_STREAMS", "tenant acme".to_owned()));
+        let [own, tenant] = meter.usage(&account, all);
+        assert_eq!((own.used, own.most, tenant.used, tenant.most), (2, Some(2), 3, Some(3)));
+        held.remove(0);
+        held.push(open(&account, all).unwrap());
+        drop(held);
+        assert!(meter.0.streams().agents.is_empty());
+        assert_eq!(meter.0.streams().all, 0);
+        let never = Limits { concurrent_streams: Some(0), ..Limits::default() };
+        assert!(open(&Agent { limits: never, ..account.clone() }, all).is_err());
+        let most = Limits { concurrent_streams: Some(1 << 63), ..Limits::default() };
+        assert!(open(&Agent { limits: most, ..account }, ("acme", Limits::default())).is_ok());
     }
 
     #[test]

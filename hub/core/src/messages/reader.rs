@@ -216,9 +216,11 @@ impl Reader {
             if !self.send_to_index(partition, end, last).await {
                 return;
             }
-            tokio::select! {
-                () = self.parts.lifecycle.stop.cancelled() => return,
-                () = self.parts.sums.read_to(partition, end) => {}
+            if !self.parts.sums.read_to(partition, end) {
+                tokio::select! {
+                    () = self.parts.lifecycle.stop.cancelled() => return,
+                    () = self.parts.sums.room() => {}
+                }
             }
         }
         if let Some(sequencer) = self.sequencers.get(partition as usize) {

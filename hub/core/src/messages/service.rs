@@ -41,7 +41,7 @@ use super::{
     sums::Sums,
     trimmer::Trimmer,
     unread::Unread,
-    usage::{self, LimitUsage, Usage, Whose},
+    usage::{self, Usage},
     usage_store::Begun,
     usage_sums::UsageSums,
 };
@@ -49,6 +49,7 @@ use crate::{
     directory::{
         agent::{Agent, Permission},
         caller::lacks,
+        limits::{LimitUsage, Whose},
         presence::{PresenceStore, Status},
         snapshot::Directory,
     },
@@ -195,20 +196,29 @@ impl Messages {
         Ok(Self { parts, presence: None, pullers: Arc::default(), _stop: stop })
     }
 
-    /// The limits of an agent (where the name is empty, of the caller) and of the tenant, and what was used of them.
-    pub fn usage(&self, caller: &Agent, of: &str) -> Result<Vec<LimitUsage>, Fault> {
-        let (parts, snapshot) = (&self.parts, self.parts.directory.snapshot());
+    /// On whose account an agent sends (where the name is empty, the caller): for whoever may see what that uses.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` and `AGENT_NOT_FOUND`.
+    pub fn account(&self, caller: &Agent, of: &str) -> Result<Arc<Agent>, Fault> {
+        let snapshot = self.parts.directory.snapshot();
         let name = if of.is_empty() { &caller.name } else { of };
         if *name != caller.name && !caller.role.allows(Permission::AllUsage) {
             return Err(lacks(caller, &[Permission::AllUsage]));
         }
         let missing = || Fault::not_found("AGENT_NOT_FOUND", format!("there is no agent {}", quoted(name)));
-        let agent = snapshot.agent_named(name).and_then(|agent| snapshot.account(agent.id)).ok_or_else(missing)?;
+        snapshot.agent_named(name).and_then(|agent| snapshot.account(agent.id)).cloned().ok_or_else(missing)
+    }
+
+    /// The limits of messages of this account and of the tenant, and what was used of them.
+    #[must_use]
+    pub fn usage(&self, agent: &Agent) -> Vec<LimitUsage> {
+        let (parts, snapshot) = (&self.parts, self.parts.directory.snapshot());
         let now = parts.log.clock.there(partition_of(agent.id.0, parts.log.partitions), OffsetDateTime::now_utc());
         let (of_agent, of_tenant) = parts.usage.sent(agent.id, now);
         let own = usage::of_limits(Whose::Agent(&agent.name), agent.limits, of_agent, now);
         let all = usage::of_limits(Whose::Tenant(&parts.config.tenant), snapshot.limits, of_tenant, now);
-        Ok(own.into_iter().chain(all).collect())
+        own.into_iter().chain(all).collect()
     }
 
     /// What agents have sent, by hour, day and month.

@@ -134,23 +134,26 @@ impl Sums {
         }
     }
 
-    /// Everything below was read. Waits while too much is not summed.
-    pub(super) async fn read_to(&self, partition: Partition, next: Position) {
+    /// Everything below was read. False where no more may be, before there is [`room`](Self::room).
+    pub(super) fn read_to(&self, partition: Partition, next: Position) -> bool {
+        let mut all = self.lock();
+        if let Some(unsummed) = all.get_mut(partition as usize) {
+            unsummed.next = unsummed.next.max(next);
+        }
+        let waiting = waiting(&all);
+        if waiting >= MANY {
+            self.many.notify_one();
+        }
+        waiting < MAX_WAITING
+    }
+
+    /// Waits while too much is not summed.
+    pub(super) async fn room(&self) {
         loop {
             let mut freed = pin!(self.freed.notified());
             // Before the look: what is freed in between is not missed.
             freed.as_mut().enable();
-            let waiting = {
-                let mut all = self.lock();
-                if let Some(unsummed) = all.get_mut(partition as usize) {
-                    unsummed.next = unsummed.next.max(next);
-                }
-                waiting(&all)
-            };
-            if waiting >= MANY {
-                self.many.notify_one();
-            }
-            if waiting < MAX_WAITING {
+            if self.waiting() < MAX_WAITING {
                 return;
             }
             freed.await;
@@ -238,14 +241,14 @@ mod tests {
         sums.lock()[partition as usize].advance(partition, &Snapshot::default())
     }
 
-    #[tokio::test]
-    async fn what_was_sent_goes_into_the_hour_it_belongs_to() {
+    #[test]
+    fn what_was_sent_goes_into_the_hour_it_belongs_to() {
         let (sums, a) = (sums(), AgentId(Uuid::from_u128(1)));
         let late = NOON - time::Duration::SECOND;
         sums.logged((0, nth_of(0, 0)), a, 5, NOON);
         sums.logged((0, nth_of(0, 1)), a, 6, NOON);
         sums.logged((0, nth_of(1, 0)), a, 7, late);
-        sums.read_to(0, first_of(3)).await;
+        assert!(sums.read_to(0, first_of(3)));
         let mut found = advance(&sums, 0).unwrap();
         found.hours.sort_by_key(|sum| sum.starts_at);
         let hours: Vec<_> = found.hours.iter().map(|sum| (sum.starts_at, sum.sent.messages, sum.sent.bytes)).collect();
@@ -254,12 +257,12 @@ mod tests {
         assert_eq!(advance(&sums, 1), None);
     }
 
-    #[tokio::test]
-    async fn what_another_replica_has_summed_is_dropped() {
+    #[test]
+    fn what_another_replica_has_summed_is_dropped() {
         let (sums, a) = (sums(), AgentId(Uuid::from_u128(1)));
         for offset in 8..14 {
             sums.logged((1, nth_of(offset, 0)), a, 1, NOON);
-            sums.read_to(1, first_of(offset + 1)).await;
+            assert!(sums.read_to(1, first_of(offset + 1)));
         }
         assert_eq!(advance(&sums, 1).unwrap().hours[0].sent.messages, 4, "two were summed before");
         let moved = |moved| sums.lock()[1].moved(first_of(14), moved);
@@ -268,20 +271,20 @@ mod tests {
         // It has read further than this one.
         assert!(moved(Moved::Lost(first_of(16))));
         sums.logged((1, nth_of(15, 0)), a, 1, NOON);
-        sums.read_to(1, first_of(16)).await;
+        assert!(sums.read_to(1, first_of(16)));
         assert_eq!(advance(&sums, 1), None);
         assert!(!moved(Moved::Lost(first_of(11))), "the store went back");
         assert!(!moved(Moved::Gone));
     }
 
-    #[tokio::test]
-    async fn what_the_log_forgot_is_missing_once() {
+    #[test]
+    fn what_the_log_forgot_is_missing_once() {
         let sums = sums();
         sums.begin(1, Bounds { first: 25, next: 30 });
         let found = advance(&sums, 1).unwrap();
         assert_eq!((found.from, found.to, found.missing), (first_of(10), first_of(25), 15));
         assert!(sums.lock()[1].moved(found.to, Moved::Won));
-        sums.read_to(1, first_of(26)).await;
+        assert!(sums.read_to(1, first_of(26)));
         assert_eq!(advance(&sums, 1).unwrap().missing, 0);
     }
 
@@ -291,9 +294,10 @@ mod tests {
         for offset in 0..MAX_WAITING as u64 {
             sums.logged((0, nth_of(offset, 0)), a, 1, NOON);
         }
+        assert!(!sums.read_to(0, first_of(MAX_WAITING as u64)));
         let reading = tokio::spawn({
             let sums = sums.clone();
-            async move { sums.read_to(0, first_of(MAX_WAITING as u64)).await }
+            async move { sums.room().await }
         });
         tokio::task::yield_now().await;
         assert!(!reading.is_finished());

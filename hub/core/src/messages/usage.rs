@@ -20,7 +20,7 @@ use super::{position::Position, sent::Sent, usage_store::UsageSum};
 use crate::{
     directory::{
         agent::{Agent, AgentId},
-        limits::Limits,
+        limits::{LimitUsage, Limits, Whose},
     },
     fault::{Code, Exhausted, Fault},
     log::bus::Partition,
@@ -97,22 +97,6 @@ struct Counts {
     tenant_month: Tally,
     /// Messages that room was reserved for, and that nobody has seen in the log yet.
     reserved: HashMap<Uuid, (AgentId, Sent)>,
-}
-
-/// Who is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose<'a> {
-    Agent(&'a str),
-    Tenant(&'a str),
-}
-
-impl Whose<'_> {
-    fn subject(self) -> String {
-        match self {
-            Self::Agent(name) => format!("agent {name}"),
-            Self::Tenant(name) => format!("tenant {name}"),
-        }
-    }
 }
 
 /// What was sent in the minute and in the month of one time, or is on its way.
@@ -278,24 +262,10 @@ impl Used {
     }
 }
 
-/// A limit, and what was used of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitUsage {
-    /// Whose it is, such as `agent worker-a`.
-    pub subject: String,
-    /// Its name in the resources.
-    pub limit: &'static str,
-    /// What it is; `None`: there is none.
-    pub most: Option<u64>,
-    /// What was used in this minute, or in this month.
-    pub used: u64,
-    /// How long until it is 0 again.
-    pub resets_in: Duration,
-}
-
 /// The limits of this one, and what was used of them.
 pub(super) fn of_limits(whose: Whose<'_>, limits: Limits, used: Used, now: OffsetDateTime) -> [LimitUsage; 3] {
-    let usage = |limit, most, used, resets_in| LimitUsage { subject: whose.subject(), limit, most, used, resets_in };
+    let usage =
+        |limit, most, used, resets_in| LimitUsage { subject: whose.subject(), limit, most, used, resets_in: Some(resets_in) };
     [
         usage(MESSAGES, limits.messages_per_minute, used.minute.messages, rest_of_minute(now)),
         usage(BYTES, limits.bytes_per_minute, used.minute.bytes, rest_of_minute(now)),
@@ -359,10 +329,7 @@ fn check(used: Used, bytes: u64, limits: Limits, whose: Whose<'_>, now: OffsetDa
         (BYTES, "bytes", used.minute.bytes, bytes, limits.bytes_per_minute, minute),
     ] {
         let Some(most) = most.filter(|most| used.saturating_add(more) > *most) else { continue };
-        let of = match whose {
-            Whose::Agent(_) => "the agent",
-            Whose::Tenant(_) => "the tenant",
-        };
+        let of = whose.kind();
         // What is larger than the limit itself does not go in the next minute either.
         let retry_after = (more <= most).then(|| rest(now));
         let advice = match retry_after {

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod contexts;
+pub mod limits;
 pub(crate) mod traffic;
 pub mod usage;
 
@@ -13,8 +14,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{audit::AuditMetrics, contexts::ContextMetrics, usage::UsageMetrics};
-use crate::fault::{Exhausted, Fault};
+use self::{audit::AuditMetrics, contexts::ContextMetrics, limits::LimitMetrics, usage::UsageMetrics};
+use crate::fault::Fault;
 
 /// Seconds: from half a millisecond to half a minute.
 const LATENCY_BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -63,12 +64,6 @@ struct DeadLetters {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Limited {
-    limit: &'static str,
-    subject: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SettledLetters {
     outcome: &'static str,
     tenant_id: String,
@@ -87,7 +82,7 @@ pub struct Metrics {
     latency: Histograms<Operation>,
     active: Family<Tenant, Gauge>,
     errors: Family<ErrorLabels, Counter>,
-    limited: Family<Limited, Counter>,
+    limited: LimitMetrics,
     sent: Family<AgentLabel, Counter>,
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
@@ -111,9 +106,10 @@ impl Metrics {
         let tenant = tenant.into();
         let messages: Family<Messages, Counter> = Family::default();
         let of_type = |kind| (kind, messages.get_or_create(&Messages { r#type: kind, tenant_id: tenant.clone() }).clone());
+        let limited = LimitMetrics::default();
         let metrics = Self {
             message_types: ["event", "command", "query", "response"].map(of_type),
-            contexts: ContextMetrics::new(tenant.clone()),
+            contexts: ContextMetrics::new(tenant.clone()).counting(limited.clone()),
             audit: AuditMetrics::default(),
             usage: UsageMetrics::default(),
             tenant,
@@ -122,7 +118,7 @@ impl Metrics {
             latency: Family::new_with_constructor(histogram),
             active: Family::default(),
             errors: Family::default(),
-            limited: Family::default(),
+            limited,
             sent: Family::default(),
             received: Family::default(),
             lag: Family::default(),
@@ -140,8 +136,7 @@ impl Metrics {
             registry.register("acb_message_latency_seconds", "How long message operations took", metrics.latency.clone());
             registry.register("acb_active_agents", "Agents with a receiving session on this replica", metrics.active.clone());
             registry.register("acb_errors", "Requests that failed", metrics.errors.clone());
-            let help = "Messages that were refused because a limit was reached";
-            registry.register("acb_limited", help, metrics.limited.clone());
+            metrics.limited.register(&mut registry);
             registry.register("acb_agent_messages_sent", "Messages accepted from an agent", metrics.sent.clone());
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
@@ -210,11 +205,9 @@ impl Metrics {
         self.usage.clone()
     }
 
-    /// A message was refused because somebody's limit was reached.
+    /// Something was refused because somebody's limit was reached.
     pub(crate) fn limited(&self, fault: &Fault) {
-        if let Some(Exhausted { subject, limit, .. }) = fault.exhausted.as_deref() {
-            self.limited.get_or_create(&Limited { limit, subject: subject.clone() }).inc();
-        }
+        self.limited.refused(fault);
     }
 
     /// A request failed: `kind` is the code in lower case.

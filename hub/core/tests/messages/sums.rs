@@ -67,7 +67,7 @@ pub(crate) async fn what_is_sent_is_in_one_sum(world: &World) {
     assert_eq!(list(world, &replicas[0], &query(Period::Hour)).await.gaps, []);
     // One that starts counts the same months, and sums nothing once more.
     let late = world.replica("late").await;
-    assert_eq!(late.usage(&a, "").unwrap()[2].used, 60);
+    assert_eq!(late.usage(&a)[2].used, 60);
     late.send(&a, to("c", "12345")).await.unwrap();
     let expected = Sent { messages: 61, bytes: 305 };
     eventually(async || summed(world, &late, "a", Period::Hour).await == expected).await;
@@ -124,12 +124,12 @@ pub(crate) async fn a_month_holds_over_replicas_that_come_and_go(world: &World) 
     eventually(async || summed(world, &one, "a", Period::Month).await.messages == 3).await;
     one.stop();
     let (two, three) = (world.replica("two").await, world.replica("three").await);
-    assert_eq!(two.usage(&a, "").unwrap()[2].used, 3);
+    assert_eq!(two.usage(&a)[2].used, 3);
     two.send(&a, to("b", "x")).await.unwrap();
-    eventually(async || three.usage(&a, "").unwrap()[2].used == 4).await;
+    eventually(async || three.usage(&a)[2].used == 4).await;
     three.send(&a, to("b", "x")).await.unwrap();
     for replica in [&two, &three] {
-        eventually(async || replica.usage(&a, "").unwrap()[2].used == 5).await;
+        eventually(async || replica.usage(&a)[2].used == 5).await;
         let refused = replica.send(&a, to("b", "x")).await.unwrap_err();
         assert_eq!((refused.code, refused.reason), (Code::ResourceExhausted, "MONTHLY_LIMIT_EXCEEDED"));
         let exhausted = refused.exhausted.unwrap();
@@ -156,7 +156,7 @@ pub(crate) async fn sums_of_a_store_that_went_back_go_on<B>(world: &World, copy:
     harm(before).await;
     tokio::time::timeout(crate::world::PATIENCE, replica.stopped()).await.expect("it ends in time");
     let replica = world.replica("after").await;
-    assert_eq!(replica.usage(&a, "").unwrap()[2].used, 5, "the month is whole again");
+    assert_eq!(replica.usage(&a)[2].used, 5, "the month is whole again");
     eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 5).await;
     assert_eq!(summed(world, &replica, "a", Period::Month).await.messages, 5);
     assert_eq!(gaps(world, &replica).await, [""; 0]);

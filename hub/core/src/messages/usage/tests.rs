@@ -12,8 +12,17 @@ fn limited(number: u128, messages: Option<u64>, bytes: Option<u64>) -> Agent {
     Agent { id: AgentId(Uuid::from_u128(number)), name: format!("a{number}"), limits, ..agent(Role::Full) }
 }
 
-const FREE: (&str, Limits) =
-    ("acme", Limits { messages_per_minute: None, bytes_per_minute: None, messages_per_month: None, max_agents: None });
+const FREE: (&str, Limits) = (
+    "acme",
+    Limits {
+        messages_per_minute: None,
+        bytes_per_minute: None,
+        messages_per_month: None,
+        concurrent_streams: None,
+        storage_bytes: None,
+        max_agents: None,
+    },
+);
 
 #[test]
 fn an_agent_sends_as_many_as_it_may_in_each_minute() {
