@@ -51,7 +51,13 @@ const TABLES: [&str; 35] = [
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 33] = [
+const STATEMENTS: [(&str, &str, &str); 34] = [
+    (
+        "forge.usage",
+        "messages on the neighbour's bill",
+        "INSERT INTO acb.usage_sum (tenant_id, period, starts_at, agent_id, agent, messages, bytes)
+         SELECT decode('{victim}', 'hex'), 'month', '2026-01-01Z', gen_random_uuid(), 'forged', 1000000, 1",
+    ),
     (
         "forge.timer",
         "a message that the neighbour's hub sends later",

@@ -30,6 +30,7 @@ mod several;
 mod sums;
 #[path = "../../../core/tests/messages/unread.rs"]
 mod unread;
+mod usage;
 #[path = "../../../core/tests/messages/world.rs"]
 mod world;
 
