@@ -25,7 +25,7 @@ use acb_hub_core::{
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    door::{access_token::Tokens, admission::Door, authority::Authority, meter::Meter, registration::Registrar},
+    door::{access_token::Tokens, admission::Door, authority::Authority, meter::Meter, registration::Registrar, stream_exchange},
     fault::Fault,
     kit::{
         readiness::Readiness,
@@ -164,6 +164,13 @@ impl Parts {
         let refused = door.clone();
         self.until_stopped("audit.refusals", async move { refused.write_refusals().await });
         let recorded = door.clone();
+        let exchange = stream_exchange::run(
+            door.meter().clone(),
+            Arc::new(self.store.clone()),
+            self.refresher.directory().clone(),
+            stream_exchange::EVERY,
+        );
+        self.until_stopped("door.streams", exchange);
         let accepting = self.supervisor.stop().child_token();
         let incoming = accept(listener, certificate, ConnectionLimits::default(), accepting.clone(), &self.supervisor)
             .map_err(|error| HubError::Io("TLS".to_owned(), error))?;

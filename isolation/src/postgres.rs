@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 35] = [
+const TABLES: [&str; 36] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -47,6 +47,7 @@ const TABLES: [&str; 35] = [
     "usage_sum",
     "usage_checkpoint",
     "usage_gap",
+    "stream_count",
 ];
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in

@@ -20,6 +20,7 @@ pub mod presence;
 mod query_timer;
 mod registration;
 pub mod schema;
+mod stream;
 mod timer;
 mod upload;
 mod usage;

@@ -33,6 +33,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 18, name: "audit", sql: include_str!("../migrations/0018_audit.sql") },
     Migration { version: 19, name: "timer-attempts", sql: include_str!("../migrations/0019_timer_attempts.sql") },
     Migration { version: 22, name: "usage", sql: include_str!("../migrations/0022_usage.sql") },
+    Migration { version: 23, name: "stream-counts", sql: include_str!("../migrations/0023_stream_counts.sql") },
 ];
 
 /// The version that this code was written for.

@@ -149,6 +149,7 @@ async fn furnish(world: &World) {
             format!("'month', '2026-01-01Z', {alice}, 'alice', 1, 1"),
         ),
         ("usage_checkpoint", "epoch, partition, next_position", "99, 1000, 0".to_owned()),
+        ("stream_count", "replica, until, streams", format!("{any}, now() + '1 day', 1")),
         ("usage_gap", "what", "'records'".to_owned()),
         ("lease", "lease, until", format!("{any}, now() + '1 day'")),
         // As of a newer hub: its alarm leaves it.

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::origin::Origin;
+use super::{origin::Origin, stream_counts::StreamCounts};
 use crate::{
     directory::{
         agent::{Agent, AgentId},
@@ -58,11 +58,21 @@ struct Shared {
     streams: Mutex<Streams>,
 }
 
-/// Calls that last, of all agents, and of each with those that it registered.
+/// Calls that last: at this replica, and at the others as they said last.
 #[derive(Debug, Default)]
 struct Streams {
-    all: u64,
-    agents: HashMap<AgentId, u64>,
+    here: StreamCounts,
+    others: StreamCounts,
+}
+
+impl Streams {
+    fn of(&self, account: AgentId) -> u64 {
+        self.here.of(account).saturating_add(self.others.of(account))
+    }
+
+    fn all(&self) -> u64 {
+        self.here.all.saturating_add(self.others.all)
+    }
 }
 
 /// Whose share a request counts to.
@@ -137,12 +147,23 @@ impl Meter {
         })))
     }
 
-    /// The limits of the streams of this account and of the tenant, and how many are open here.
+    /// Streams that are open at this replica.
+    #[must_use]
+    pub fn streams(&self) -> StreamCounts {
+        self.0.streams().here.clone()
+    }
+
+    /// What the other replicas say of theirs.
+    pub fn others(&self, others: StreamCounts) {
+        self.0.streams().others = others;
+    }
+
+    /// The limits of the streams of this account and of the tenant, and how many are open, as far as that is known here.
     #[must_use]
     pub fn usage(&self, account: &Agent, (tenant, of_tenant): (&str, Limits)) -> [LimitUsage; 2] {
         let streams = self.0.streams();
-        let own = (Whose::Agent(&account.name), account.limits, streams.agents.get(&account.id).copied().unwrap_or(0));
-        [own, (Whose::Tenant(tenant), of_tenant, streams.all)].map(|(whose, limits, used)| LimitUsage {
+        let own = (Whose::Agent(&account.name), account.limits, streams.of(account.id));
+        [own, (Whose::Tenant(tenant), of_tenant, streams.all())].map(|(whose, limits, used)| LimitUsage {
             subject: whose.subject(),
             limit: STREAMS,
             most: limits.concurrent_streams,
@@ -178,19 +199,19 @@ struct OneCall {
 }
 
 impl Metered {
-    /// It is a call that lasts, on this account. Those of other replicas are not known here.
+    /// It is a call that lasts, on this account.
     ///
     /// # Errors
     /// `TOO_MANY_STREAMS`.
     pub fn open_stream(&self, account: &Agent, (tenant, of_tenant): (&str, Limits)) -> Result<(), Fault> {
         let mut streams = self.0.shared.streams();
-        let own = streams.agents.get(&account.id).copied().unwrap_or(0);
+        let own = streams.of(account.id);
         for (whose, limits, open) in
-            [(Whose::Agent(&account.name), account.limits, own), (Whose::Tenant(tenant), of_tenant, streams.all)]
+            [(Whose::Agent(&account.name), account.limits, own), (Whose::Tenant(tenant), of_tenant, streams.all())]
         {
             let Some(most) = limits.concurrent_streams.filter(|most| open >= *most) else { continue };
             let of = whose.kind();
-            let why = format!("{of} may have {most} streams open at a time, and has {open} at this replica: end some");
+            let why = format!("{of} may have {most} streams open at a time, and has {open}: end some");
             return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_STREAMS", why).exhausted(Exhausted {
                 subject: whose.subject(),
                 limit: STREAMS,
@@ -199,8 +220,7 @@ impl Metered {
             }));
         }
         if self.0.stream.set(account.id).is_ok() {
-            *streams.agents.entry(account.id).or_default() += 1;
-            streams.all += 1;
+            streams.here.open(account.id);
         }
         Ok(())
     }
@@ -244,14 +264,7 @@ impl Metered {
 impl Drop for OneCall {
     fn drop(&mut self) {
         if let Some(account) = self.stream.get() {
-            let mut streams = self.shared.streams();
-            streams.all = streams.all.saturating_sub(1);
-            if let Some(open) = streams.agents.get_mut(account) {
-                *open = open.saturating_sub(1);
-                if *open == 0 {
-                    streams.agents.remove(account);
-                }
-            }
+            self.shared.streams().here.close(*account);
         }
         let mut accounts = self.shared.lock();
         let Some(account) = accounts.get_mut(&self.who) else { return };
@@ -343,8 +356,7 @@ mod tests {
         held.remove(0);
         held.push(open(&account, all).unwrap());
         drop(held);
-        assert!(meter.0.streams().agents.is_empty());
-        assert_eq!(meter.0.streams().all, 0);
+        assert_eq!(meter.streams(), StreamCounts::default());
         let never = Limits { concurrent_streams: Some(0), ..Limits::default() };
         assert!(open(&Agent { limits: never, ..account.clone() }, all).is_err());
         let most = Limits { concurrent_streams: Some(1 << 63), ..Limits::default() };
