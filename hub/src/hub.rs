@@ -26,7 +26,10 @@ use acb_hub_core::{
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    door::{access_token::Tokens, admission::Door, authority::Authority, credentials::Credentials, registration::Registrar},
+    door::{
+        access_token::Tokens, admission::Door, authority::Authority, credentials::Credentials, meter::Meter,
+        registration::Registrar, stream_exchange,
+    },
     fault::Fault,
     kit::{
         readiness::Readiness,
@@ -165,16 +168,23 @@ impl Parts {
             ended = self.supervisor.failed() => return Err(ended.into()),
         };
         let contexts = self.contexts();
-        let (routes, health) = self
-            .services(messages.clone(), contexts.clone())
-            .routes()
-            .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
         let journal = self.journal();
         let door =
             Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal).with_spans(self.spans.clone());
+        let (routes, health) = self
+            .services(messages.clone(), contexts.clone(), door.meter().clone())
+            .routes()
+            .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
         let refused = door.clone();
         self.until_stopped("audit.refusals", async move { refused.write_refusals().await });
         let recorded = door.clone();
+        let exchange = stream_exchange::run(
+            door.meter().clone(),
+            Arc::new(self.store.clone()),
+            self.refresher.directory().clone(),
+            stream_exchange::EVERY,
+        );
+        self.until_stopped("door.streams", exchange);
         let accepting = self.supervisor.stop().child_token();
         let incoming = accept(listener, certificate, ConnectionLimits::default(), accepting.clone(), &self.supervisor)
             .map_err(|error| HubError::Io("TLS".to_owned(), error))?;
@@ -277,7 +287,13 @@ impl Parts {
             let directory = self.refresher.directory().clone();
             Messages::start(
                 self.bus.clone(),
-                MessageStores { mailboxes: store.clone(), cursors: store.clone(), letters: store.clone(), traces: store.clone() },
+                MessageStores {
+                    mailboxes: store.clone(),
+                    cursors: store.clone(),
+                    letters: store.clone(),
+                    traces: store.clone(),
+                    usage: store.clone(),
+                },
                 directory,
                 self.metrics.clone(),
                 config,
@@ -354,7 +370,7 @@ impl Parts {
         scheduled
     }
 
-    fn services(&self, messages: Messages, contexts: Arc<Contexts>) -> Services {
+    fn services(&self, messages: Messages, contexts: Arc<Contexts>, meter: Meter) -> Services {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
         let directory = self.refresher.directory();
@@ -378,7 +394,7 @@ impl Parts {
                 ),
             ),
             mailboxes: MailboxGate::new(messages.clone()),
-            usage: UsageGate::new(messages.clone()),
+            usage: UsageGate::new(tenant, messages.clone(), contexts.clone(), meter, directory.clone()),
             traces: TraceGate::new(messages.traces()),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),
             schedule: ScheduleGate::new(self.scheduled(&messages)),

@@ -15,6 +15,7 @@ mod positions;
 mod proved;
 mod rotation;
 mod schema;
+mod usage;
 mod walls;
 mod world;
 

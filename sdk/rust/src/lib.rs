@@ -41,7 +41,7 @@ pub use acb_proto::v1;
 pub use acb_proto::v1::{
     Address, Agent, AgentStatus, Context, ContextEvent, Credential, DeadLetter, DeadLetterOutcome, DeadLetterReason,
     DeadLetterState, MessageTrace, MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage,
-    SendMessageResponse, Usage, address, context_event, credential::Kind as CredentialKind, trace_event,
+    SendMessageResponse, Usage, UsageGap, UsageSum, address, context_event, credential::Kind as CredentialKind, trace_event,
 };
 pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use audit::{AuditClaim, AuditQuery, audit_record};
@@ -63,4 +63,5 @@ pub use trace_context::traced;
 pub use transfer::{Progress, Resumption};
 pub use unread::{UnreadCount, UnreadMessages, WatchUnread};
 pub use upload::{Streamed, Upload, Uploaded};
+pub use usage::UsageQuery;
 pub use wire::system_time;

@@ -58,6 +58,12 @@ impl Door {
         Self { spans, ..self }
     }
 
+    /// What callers hold, for who shows it.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// The tenant's name.
     #[must_use]
     pub fn tenant(&self) -> &str {
@@ -220,6 +226,13 @@ impl Arrival {
         let admitted = async {
             let caller = door.admit(record.rule, authorization, &record.trail).await?;
             let metered = door.meter.enter(caller.as_ref(), &record.origin)?;
+            if let Some(caller) = caller.as_ref().filter(|_| record.rule.lasts()) {
+                let snapshot = door.directory.directory().snapshot();
+                let account = snapshot.account(caller.agent.id).unwrap_or(&caller.agent);
+                metered
+                    .open_stream(account, (door.tenant(), snapshot.limits))
+                    .inspect_err(|fault| door.metrics.limited(fault))?;
+            }
             Ok((caller, metered))
         };
         let admitted = admitted.await;

@@ -51,6 +51,12 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether a call of it is a stream.
+    #[must_use]
+    pub const fn lasts(&self) -> bool {
+        self.asks_many || self.answers_many
+    }
+
     /// The same, of an operation that takes any number of requests.
     const fn asks_many(self) -> Self {
         Self { asks_many: true, ..self }
@@ -195,6 +201,7 @@ operations! {
     GetMessageTrace: needs(&[OwnTraces, AllTraces], "/acb.v1.TraceService/GetMessageTrace").read();
 
     GetUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/GetUsage");
+    ListUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/ListUsage").read();
 
     ListAuditRecords: needs(&[ReadAudit], "/acb.v1.AuditService/ListAuditRecords").read();
     GetAuditCheckpoint: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditCheckpoint");

@@ -38,6 +38,8 @@ pub struct MessagesConfig {
     pub kept_bytes: usize,
     /// Bytes of messages outside of sessions that are on their way into the log; beyond that `TOO_MANY_SENDS`.
     pub sending_bytes: usize,
+    /// How often what was sent is added to the sums of usage.
+    pub sum_every: Duration,
     /// How often store and log are asked whether they are still what this replica remembers.
     pub look_every: Duration,
     /// How long a log must end before what was read of it until that counts as a loss: who leads a partition anew may say too early an end.
@@ -68,6 +70,7 @@ impl MessagesConfig {
             replica_bytes: 64 * 1024 * 1024,
             kept_bytes: 16 * 1024 * 1024,
             sending_bytes: 64 * 1024 * 1024,
+            sum_every: Duration::from_secs(10),
             look_every: Duration::from_secs(5),
             cut_after: Duration::from_secs(30),
             append_timeout: Duration::from_secs(35),

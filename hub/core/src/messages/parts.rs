@@ -23,8 +23,10 @@ use super::{
     ports::{CursorStore, MailboxStore},
     position::Position,
     replies::Replies,
+    sums::Sums,
     trace::{recorder::Recorder, store::TraceStore},
     usage::Usage,
+    usage_store::UsageStore,
 };
 use crate::{
     directory::snapshot::Directory,
@@ -65,6 +67,8 @@ pub struct MessageStores {
     pub letters: Arc<dyn LetterStore>,
     /// What happened to messages.
     pub traces: Arc<dyn TraceStore>,
+    /// What agents have sent, by hour and month.
+    pub usage: Arc<dyn UsageStore>,
 }
 
 impl fmt::Debug for MessageStores {
@@ -139,6 +143,7 @@ pub(super) struct Parts {
     pub(super) windows: Arc<DedupWindows>,
     pub(super) usage: Arc<Usage>,
     pub(super) trace: Arc<Recorder>,
+    pub(super) sums: Arc<Sums>,
     pub(super) memory: Arc<Memory>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) directory: Directory,

@@ -217,6 +217,12 @@ impl Reader {
             if !self.send_to_index(partition, end, last).await {
                 return;
             }
+            if !self.parts.sums.read_to(partition, end) {
+                tokio::select! {
+                    () = self.parts.lifecycle.stop.cancelled() => return,
+                    () = self.parts.sums.room() => {}
+                }
+            }
         }
         if let Some(sequencer) = self.sequencers.get(partition as usize) {
             self.parts.log.read_to(partition, sequencer.position());
@@ -254,7 +260,12 @@ impl Reader {
         let counts = verdict == Verdict::First && message.replayed_from.is_none();
         // By what is known now of who registered whom: a replica that hears of it late counts a few messages to the agent itself.
         let account = self.parts.directory.snapshot().account(message.from_id).map_or(message.from_id, |agent| agent.id);
-        self.parts.usage.logged(id, account, message.payload.len() as u64, log_time, counts);
+        let bytes = message.payload.len() as u64;
+        self.parts.usage.logged(id, account, bytes, log_time, counts);
+        if counts {
+            self.parts.usage.logged_in_month((partition, position), account, bytes, log_time);
+            self.parts.sums.logged((partition, position), account, bytes, log_time);
+        }
         // Not what merely passes on where the reply to another's request goes.
         if method == REQUEST
             && !message.idempotency_key.is_empty()

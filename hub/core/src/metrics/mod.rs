@@ -2,7 +2,9 @@
 
 pub mod audit;
 pub mod contexts;
+pub mod limits;
 pub(crate) mod traffic;
+pub mod usage;
 
 use std::{sync::Mutex, time::Duration};
 
@@ -12,8 +14,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{audit::AuditMetrics, contexts::ContextMetrics};
-use crate::fault::{Exhausted, Fault};
+use self::{audit::AuditMetrics, contexts::ContextMetrics, limits::LimitMetrics, usage::UsageMetrics};
+use crate::fault::Fault;
 
 /// Seconds: from half a millisecond to half a minute.
 const LATENCY_BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -62,12 +64,6 @@ struct DeadLetters {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Limited {
-    limit: &'static str,
-    subject: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Login {
     operation: &'static str,
 }
@@ -91,12 +87,13 @@ pub struct Metrics {
     latency: Histograms<Operation>,
     active: Family<Tenant, Gauge>,
     errors: Family<ErrorLabels, Counter>,
-    limited: Family<Limited, Counter>,
+    limited: LimitMetrics,
     logins: Family<Login, Counter>,
     sent: Family<AgentLabel, Counter>,
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
     audit: AuditMetrics,
+    usage: UsageMetrics,
     lag: Family<Topic, Gauge>,
     queries: Histograms<Query>,
     forgotten: Family<Tenant, Counter>,
@@ -117,17 +114,19 @@ impl Metrics {
         let tenant = tenant.into();
         let messages: Family<Messages, Counter> = Family::default();
         let of_type = |kind| (kind, messages.get_or_create(&Messages { r#type: kind, tenant_id: tenant.clone() }).clone());
+        let limited = LimitMetrics::default();
         let metrics = Self {
             message_types: ["event", "command", "query", "response"].map(of_type),
-            contexts: ContextMetrics::new(tenant.clone()),
+            contexts: ContextMetrics::new(tenant.clone()).counting(limited.clone()),
             audit: AuditMetrics::default(),
+            usage: UsageMetrics::default(),
             tenant,
             registry: Mutex::default(),
             messages,
             latency: Family::new_with_constructor(histogram),
             active: Family::default(),
             errors: Family::default(),
-            limited: Family::default(),
+            limited,
             logins: Family::default(),
             sent: Family::default(),
             received: Family::default(),
@@ -148,14 +147,14 @@ impl Metrics {
             registry.register("acb_message_latency_seconds", "How long message operations took", metrics.latency.clone());
             registry.register("acb_active_agents", "Agents with a receiving session on this replica", metrics.active.clone());
             registry.register("acb_errors", "Requests that failed", metrics.errors.clone());
-            let help = "Messages that were refused because a limit was reached";
-            registry.register("acb_limited", help, metrics.limited.clone());
+            metrics.limited.register(&mut registry);
             let help = "Credentials that were exchanged, renewed or revoked; acb_errors has those that were refused";
             registry.register("acb_logins", help, metrics.logins.clone());
             registry.register("acb_agent_messages_sent", "Messages accepted from an agent", metrics.sent.clone());
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
             metrics.audit.register(&mut registry);
+            metrics.usage.register(&mut registry);
             registry.register("acb_kafka_lag", "Records that this replica has not read yet", metrics.lag.clone());
             registry.register("acb_db_query_duration_seconds", "How long queries took", metrics.queries.clone());
             let help = "Messages that the log forgot before anybody had taken them, and that are no dead letters";
@@ -217,11 +216,15 @@ impl Metrics {
         self.audit.clone()
     }
 
-    /// A message was refused because somebody's limit was reached.
+    /// What is counted about the sums of usage, in the same scrape.
+    #[must_use]
+    pub fn usage(&self) -> UsageMetrics {
+        self.usage.clone()
+    }
+
+    /// Something was refused because somebody's limit was reached.
     pub(crate) fn limited(&self, fault: &Fault) {
-        if let Some(Exhausted { subject, limit, .. }) = fault.exhausted.as_deref() {
-            self.limited.get_or_create(&Limited { limit, subject: subject.clone() }).inc();
-        }
+        self.limited.refused(fault);
     }
 
     /// A request failed: `kind` is the code in lower case.

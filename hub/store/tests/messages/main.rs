@@ -26,8 +26,13 @@ mod scheduled;
 mod several;
 #[path = "../../../core/tests/messages/traces.rs"]
 mod traces;
+// It has cases of faults, too.
+#[allow(dead_code)]
+#[path = "../../../core/tests/messages/sums.rs"]
+mod sums;
 #[path = "../../../core/tests/messages/unread.rs"]
 mod unread;
+mod usage;
 #[path = "../../../core/tests/messages/world.rs"]
 mod world;
 
@@ -129,6 +134,13 @@ on_postgres!(
     a_timer_is_carried_out_by_one_replica_at_a_time,
     what_the_limits_have_no_room_for_waits,
     timers_are_bounded_known_again_and_forgotten,
+);
+
+on_postgres!(
+    sums:
+    what_is_sent_is_in_one_sum,
+    sums_are_one_s_own_and_an_administrator_s,
+    a_month_holds_over_replicas_that_come_and_go,
 );
 
 on_postgres!(
