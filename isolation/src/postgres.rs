@@ -56,7 +56,7 @@ const TABLES: [&str; 40] = [
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 36] = [
+const STATEMENTS: [(&str, &str, &str); 43] = [
     (
         "forge.usage",
         "messages on the neighbour's bill",
@@ -154,6 +154,13 @@ const STATEMENTS: [(&str, &str, &str); 36] = [
     ("host.file", "files of the database's host", "SELECT pg_read_file('PG_VERSION')"),
     ("host.import", "files of the database's host", "SELECT lo_import('/etc/passwd')"),
     ("read.passwords", "every login's verifier", "SELECT count(*) FROM pg_authid"),
+    ("see.locks", "what others wait for", "SELECT pid FROM pg_locks LIMIT 1"),
+    ("see.locks-by-function", "what others wait for", "SELECT pid FROM pg_lock_status() LIMIT 1"),
+    ("see.totals", "how much all tenants write", "SELECT n_tup_ins FROM pg_stat_user_tables LIMIT 1"),
+    ("see.totals-by-function", "how much all tenants write", "SELECT pg_stat_get_tuples_inserted('acb.bus_record'::regclass)"),
+    ("see.transactions", "how much all tenants do", "SELECT xact_commit FROM pg_stat_database LIMIT 1"),
+    ("see.sizes", "how much all tenants store", "SELECT pg_total_relation_size('acb.bus_record')"),
+    ("see.log-position", "how much all tenants write", "SELECT pg_current_wal_lsn()"),
     // One of the neighbour's where it has one. Never a superuser's: that is refused to those too who may end all others.
     (
         "end.sessions",

@@ -90,6 +90,15 @@ async fn each_right_alone_is_what_refused_its_attack() {
 }
 
 #[tokio::test]
+async fn who_watches_the_server_sees_what_a_tenant_does_not() {
+    let world = World::start().await;
+    let (attacker, victim) = (world.attacker(), world.victim().await);
+    all_refused(&run(&["postgres.see."], &attacker, &victim).await);
+    world.sql(&format!("GRANT pg_monitor TO {}", world.globex.username())).await;
+    all_succeeded(&run(&["postgres.see."], &attacker, &victim).await);
+}
+
+#[tokio::test]
 async fn without_authentication_any_login_can_be_had() {
     let world = World::start().await;
     let (attacker, victim) = (world.attacker(), world.victim().await);

@@ -19,6 +19,30 @@ BEGIN
 END
 $$;
 
+-- What the server shows of all locks and tables together is nothing for a tenant: what others wait for, and how much all of them write and store. Whoever
+-- watches the server keeps it. A view shows what those who read it may call, so that the functions alone would do; the views make the refusal plain.
+-- The list of sessions stays: a hub finds its own in it, and ends one that it lost before it appends again.
+DO $$
+DECLARE
+    shown record;
+BEGIN
+    FOR shown IN
+        SELECT 'EXECUTE' AS privilege, 'FUNCTION ' || oid::regprocedure AS item FROM pg_catalog.pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace
+          AND ((proname ~ '^pg_stat_get_' AND proname <> 'pg_stat_get_activity')
+               OR proname IN ('pg_lock_status', 'pg_blocking_pids', 'pg_current_wal_lsn', 'pg_current_wal_insert_lsn',
+                              'pg_current_wal_flush_lsn', 'pg_relation_size', 'pg_table_size', 'pg_indexes_size', 'pg_total_relation_size'))
+        UNION ALL
+        SELECT 'SELECT', 'TABLE ' || oid::regclass FROM pg_catalog.pg_class
+        WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'v'
+          AND ((relname ~ '^pg_stat(io)?_' AND relname <> 'pg_stat_activity') OR relname = 'pg_locks')
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', shown.item);
+        EXECUTE format('GRANT %s ON %s TO pg_read_all_stats', shown.privilege, shown.item);
+    END LOOP;
+END
+$$;
+
 -- By these the operator sees that someone changed a login, without trying its password at each look. They tell nothing of the password.
 GRANT SELECT (oid, rolname, xmin) ON pg_catalog.pg_authid TO acb_operator;
 
