@@ -60,11 +60,19 @@ pub(crate) struct TracingConfig {
 }
 
 impl TracingConfig {
-    /// As OpenTelemetry's variables say, for hubs that no platform has told: all is collected, unless they say otherwise.
-    fn of_environment() -> Result<Option<Self>, ConfigError> {
+    /// As OpenTelemetry's variables say, for hubs that no platform has told: all is collected, unless they say otherwise. They are often there for other
+    /// programs: what is not for a hub is no reason not to start.
+    fn of_environment() -> Option<Self> {
         let endpoint = variable("OTEL_EXPORTER_OTLP_ENDPOINT", "");
-        let sample_ratio = parsed("OTEL_TRACES_SAMPLER_ARG", "1")?;
-        Ok(Some(Self { endpoint, sample_ratio }).filter(|tracing| !tracing.endpoint.is_empty()))
+        if endpoint.is_empty() {
+            return None;
+        }
+        if !endpoint.starts_with("http://") {
+            tracing::warn!(endpoint, "no traces are sent: a hub sends them without TLS, to an endpoint that begins with http://");
+            return None;
+        }
+        let ratio = variable("OTEL_TRACES_SAMPLER_ARG", "1").parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        Some(Self { endpoint, sample_ratio: ratio.unwrap_or(1.0) })
     }
 }
 
@@ -130,7 +138,7 @@ impl Config {
         let path = dir.join("config/hub.json");
         let mut hub: HubConfig = serde_json::from_str(&text(&path)?).map_err(|error| ConfigError::new(path.display(), error))?;
         if hub.tracing.is_none() {
-            hub.tracing = TracingConfig::of_environment()?;
+            hub.tracing = TracingConfig::of_environment();
         }
         let mut tenant_id = [0; 10];
         hex::decode_to_slice(&hub.tenant_id, &mut tenant_id)

@@ -26,6 +26,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Collector {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
+    begins_traces: bool,
 }
 
 impl Collector {
@@ -48,7 +49,7 @@ impl Collector {
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample_ratio)));
         let provider =
             SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).with_sampler(sampler).build();
-        Ok(Self { tracer: provider.tracer("acb-hub"), provider })
+        Ok(Self { tracer: provider.tracer("acb-hub"), provider, begins_traces: settings.sample_ratio > 0.0 })
     }
 
     /// Sends what is left.
@@ -60,6 +61,10 @@ impl Collector {
 }
 
 impl SpanSink for Collector {
+    fn begins_traces(&self) -> bool {
+        self.begins_traces
+    }
+
     fn take(&self, span: Span) {
         let Span { name, kind, parent, began, ended, attributes, failed } = span;
         let kind_of = match kind {

@@ -1,6 +1,6 @@
 //! What ties calls, log lines and messages of several hubs and agents together.
 
-use acb_hub_core::door::admission::Ties;
+use acb_hub_core::{door::admission::Ties, kit::spans::TraceParent};
 use http::HeaderMap;
 
 /// The header by which a caller names that, and is told.
@@ -18,12 +18,8 @@ pub(crate) fn named_correlation(headers: &HeaderMap) -> Option<&str> {
 /// What a request is part of. Where the caller names nothing, its trace ties things together.
 pub(crate) fn ties(headers: &HeaderMap) -> Ties<'_> {
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let trace = || traceparent.split('-').nth(1).filter(|id| is_trace_id(id));
+    let trace = || traceparent.split('-').nth(1).filter(|_| TraceParent::parse(traceparent).is_some());
     Ties { correlation: named_correlation(headers).or_else(trace), traceparent }
-}
-
-fn is_trace_id(id: &str) -> bool {
-    id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -46,6 +42,8 @@ mod tests {
         for strange in ["", "two words", "\u{fc}", &long] {
             assert_eq!(of(&[(CORRELATION_ID, strange)]), None, "{strange}");
         }
-        assert_eq!(of(&[("traceparent", "00-x-y-01")]), None);
+        for strange in ["00-x-y-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+            assert_eq!(of(&[("traceparent", strange)]), None, "{strange}");
+        }
     }
 }

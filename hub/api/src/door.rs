@@ -101,6 +101,10 @@ where
     }
     let body = RequestBody::new(call.rule(), call.metered().clone());
     let admitted = call.caller().is_some().then_some(peer).map(|peer| Admitted::new(&mut call, peer));
+    // A message that names nothing else has what its call is found by.
+    if let Ok(correlation) = call.correlation().parse() {
+        request.headers_mut().insert(CORRELATION_ID, correlation);
+    }
     // What a caller says about itself must not pass for what the door proved.
     let extensions = request.extensions_mut();
     extensions.remove::<Caller>();

@@ -2,7 +2,7 @@
 -- people are shown.
 CREATE TABLE acb.message_trace (
     tenant_id acb.tenant_id NOT NULL REFERENCES acb.tenant ON DELETE CASCADE,
-    trace_id  uuid        NOT NULL DEFAULT gen_random_uuid(),
+    trace_id  bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
     epoch     bigint      NOT NULL,
     partition integer     NOT NULL CHECK (partition >= 0),
     section   bigint      NOT NULL CHECK (section >= 0),

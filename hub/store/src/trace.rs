@@ -5,7 +5,10 @@ use std::time::Duration;
 use acb_hub_core::{
     fault::Fault,
     log::bus::{Epoch, Partition},
-    messages::trace::store::{TracePart, TraceStore},
+    messages::{
+        position::Position,
+        trace::store::{TracePart, TraceStore},
+    },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,8 +18,12 @@ use crate::{
     number::{from_epoch, from_partition, signed, unsigned},
 };
 
-/// Rows that one look removes of what is too old.
-const FORGET: i64 = 10_000;
+/// Bytes that one look reads at most.
+const READ_BYTES: i64 = 16 * 1024 * 1024;
+/// Rows that one statement removes: few enough that nobody waits for it.
+const FORGET: i64 = 5000;
+/// What a row takes beside its events, with its places in the indexes.
+const ROW_BYTES: i64 = 300;
 
 #[async_trait]
 impl TraceStore for PgStore {
@@ -41,16 +48,28 @@ impl TraceStore for PgStore {
         Ok(())
     }
 
-    async fn noted(&self, epoch: Epoch, partition: Partition, section: u64, limit: usize) -> Result<Vec<(String, Bytes)>, Fault> {
+    async fn noted(
+        &self,
+        epoch: Epoch,
+        partition: Partition,
+        section: u64,
+        position: Position,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, Fault> {
         let query = self.timer.start("trace.noted");
         let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
-            "SELECT replica, events FROM acb.message_trace WHERE epoch = $1 AND partition = $2 AND section = $3
-             ORDER BY noted_at LIMIT $4",
+            "SELECT replica, events FROM (
+                 SELECT replica, events, noted_at, trace_id, sum(octet_length(events)) OVER (ORDER BY noted_at, trace_id) AS upto
+                 FROM acb.message_trace
+                 WHERE epoch = $1 AND partition = $2 AND section = $3 AND position($5 IN events) > 0) AS noted
+             WHERE upto <= $6 ORDER BY noted_at, trace_id LIMIT $4",
         )
         .bind(from_epoch(epoch))
         .bind(from_partition(partition))
         .bind(signed(section))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(&position.to_be_bytes()[..])
+        .bind(READ_BYTES)
         .fetch_all(self.pool())
         .await
         .map_err(|error| query.fault(error))?;
@@ -60,34 +79,45 @@ impl TraceStore for PgStore {
     async fn forget_traces(&self, older_than: Duration, bytes: u64) -> Result<u64, Fault> {
         let query = self.timer.start("trace.forget");
         let failed = |error| query.fault(error);
-        let old = sqlx::query(
-            "DELETE FROM acb.message_trace WHERE (tenant_id, trace_id) IN (
-                 SELECT tenant_id, trace_id FROM acb.message_trace
-                 WHERE noted_at < clock_timestamp() - make_interval(secs => $1) ORDER BY noted_at LIMIT $2)",
-        )
-        .bind(older_than.as_secs_f64())
-        .bind(FORGET)
-        .execute(self.pool())
-        .await
-        .map_err(failed)?
-        .rows_affected();
+        let mut forgotten = 0;
+        loop {
+            let removed = sqlx::query(
+                "DELETE FROM acb.message_trace WHERE (tenant_id, trace_id) IN (
+                     SELECT tenant_id, trace_id FROM acb.message_trace
+                     WHERE noted_at < clock_timestamp() - make_interval(secs => $1) ORDER BY noted_at LIMIT $2)",
+            )
+            .bind(older_than.as_secs_f64())
+            .bind(FORGET)
+            .execute(self.pool())
+            .await
+            .map_err(failed)?
+            .rows_affected();
+            forgotten += removed;
+            if removed < unsigned(FORGET) {
+                break;
+            }
+        }
         let (held, rows): (i64, i64) =
-            sqlx::query_as("SELECT coalesce(sum(octet_length(events)), 0)::bigint, count(*) FROM acb.message_trace")
+            sqlx::query_as("SELECT coalesce(sum(octet_length(events) + $1), 0)::bigint, count(*) FROM acb.message_trace")
+                .bind(ROW_BYTES)
                 .fetch_one(self.pool())
                 .await
                 .map_err(failed)?;
-        if unsigned(held) <= bytes {
-            return Ok(old);
+        // A tenth of them: then there is room again for a while.
+        let mut most = if unsigned(held) > bytes { rows / 10 + 1 } else { 0 };
+        while most > 0 {
+            let removed = sqlx::query(
+                "DELETE FROM acb.message_trace WHERE (tenant_id, trace_id) IN (
+                     SELECT tenant_id, trace_id FROM acb.message_trace ORDER BY noted_at LIMIT $1)",
+            )
+            .bind(most.min(FORGET))
+            .execute(self.pool())
+            .await
+            .map_err(failed)?
+            .rows_affected();
+            forgotten += removed;
+            most = if removed == 0 { 0 } else { most - signed(removed) };
         }
-        // A tenth of them at a time: soon there is room again, and no one waits long for it.
-        let most = sqlx::query(
-            "DELETE FROM acb.message_trace WHERE (tenant_id, trace_id) IN (
-                 SELECT tenant_id, trace_id FROM acb.message_trace ORDER BY noted_at LIMIT $1)",
-        )
-        .bind(rows / 10 + 1)
-        .execute(self.pool())
-        .await
-        .map_err(failed)?;
-        Ok(old + most.rows_affected())
+        Ok(forgotten)
     }
 }

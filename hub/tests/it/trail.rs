@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use acb_hub_core::audit::record::{AuditRecord, Phase};
 use acb_proto::v1::{
-    CreateContextRequest, GetContextRequest, HeartbeatRequest, ListAuditRecordsRequest, SubscribeRequest,
-    audit_service_client::AuditServiceClient, context_service_client::ContextServiceClient,
+    Address, CreateContextRequest, GetContextRequest, GetMessageTraceRequest, HeartbeatRequest, ListAuditRecordsRequest,
+    OutgoingMessage, SendMessageRequest, SubscribeRequest, address::To, audit_service_client::AuditServiceClient,
+    context_service_client::ContextServiceClient, message_service_client::MessageServiceClient,
+    trace_service_client::TraceServiceClient,
 };
 use acb_testbed::{Postgres, TestAgent};
 use tokio::time::{Instant, sleep};
@@ -65,7 +67,9 @@ async fn a_change_has_its_intent_and_its_outcome_in_the_log() {
     let (alice, token) = alice(&hub).await;
     let mut create = with(&token, note());
     create.metadata_mut().insert("x-correlation-id", "case-7".parse().unwrap());
-    let id = contexts(&hub).create_context(create).await.unwrap().into_inner().id;
+    let created = contexts(&hub).create_context(create).await.unwrap();
+    assert_eq!(created.metadata().get("x-correlation-id").unwrap(), "case-7", "its caller is told");
+    let id = created.into_inner().id;
     assert_eq!(logged(&hub, &["CreateContext"]).await[0].phase, Phase::Intent, "before it is answered");
     let records = logged_so_many(&hub, &["CreateContext"], 2).await;
     let [intent, outcome] = &records[..] else { panic!("{records:?}") };
@@ -199,4 +203,28 @@ async fn the_trail_is_read_by_administrators_alone_and_that_is_in_it() {
     let reads = listed(&hub, &root, "ListAuditRecords", "root").await;
     assert_eq!(reads[0].agent, "root");
     hub.until("/metrics", |_, metrics| !metrics.contains("acb_audit_tree_size 0")).await;
+}
+
+#[tokio::test]
+async fn a_call_that_names_no_correlation_has_one_and_so_has_what_it_sends() {
+    let hub = Hub::start().await;
+    let (_, token) = alice(&hub).await;
+    hub.tenant.project(&hub.tenant.agent_row("bob")).await;
+    let mut messages = MessageServiceClient::new(hub.channel());
+    let address = |name: &str| Some(Address { to: Some(To::Agent(name.to_owned())) });
+    let send = |name: &str| SendMessageRequest {
+        message: Some(OutgoingMessage { to: address(name), topic: "t".into(), ..OutgoingMessage::default() }),
+    };
+    let sent = messages.send_message(with(&token, send("bob"))).await.unwrap();
+    let named = sent.metadata().get("x-correlation-id").unwrap().to_str().unwrap().to_owned();
+    let id = sent.into_inner().message_id;
+    let trace = TraceServiceClient::new(hub.channel())
+        .get_message_trace(with(&token, GetMessageTraceRequest { message_id: id }))
+        .await
+        .unwrap();
+    assert_eq!(trace.into_inner().trace.unwrap().correlation_id, named);
+    let mut refused = with(&token, send("nobody"));
+    refused.metadata_mut().insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap());
+    let status = messages.send_message(refused).await.unwrap_err();
+    assert_eq!(status.metadata().get("x-correlation-id").unwrap(), "0af7651916cd43dd8448eb211c80319c", "a refusal, too");
 }

@@ -6,7 +6,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use uuid::Uuid;
 
 /// The header that names it.
-const HEADER: &str = "x-correlation-id";
+pub(crate) const HEADER: &str = "x-correlation-id";
 
 tokio::task_local! {
     /// What the application works on.

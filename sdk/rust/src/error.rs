@@ -5,6 +5,8 @@ use std::{error::Error as _, fmt, time::Duration};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
+use crate::correlation;
+
 /// What kind of failure it is, as gRPC names them.
 pub use tonic::Code;
 
@@ -74,7 +76,9 @@ impl Error {
     /// The same refusal, of this call.
     #[must_use]
     pub(crate) fn of_call(mut self, id: &str) -> Self {
-        if let Self::Refused { correlation_id, .. } = &mut self {
+        if let Self::Refused { correlation_id, .. } = &mut self
+            && correlation_id.is_empty()
+        {
             id.clone_into(correlation_id);
         }
         self
@@ -194,7 +198,9 @@ impl From<Status> for Error {
         let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
         let (code, message) = (status.code(), status.message().to_owned());
-        Self::Refused { code, reason, message, retry_after, correlation_id: String::new() }
+        // What the hub says: it takes no notice of an id that it can't use.
+        let named = status.metadata().get(correlation::HEADER).and_then(|id| id.to_str().ok());
+        Self::Refused { code, reason, message, retry_after, correlation_id: named.unwrap_or_default().to_owned() }
     }
 }
 

@@ -22,8 +22,8 @@ const REMIND_EVERY: Duration = Duration::from_secs(10);
 struct Open {
     /// Of the latest delivery.
     delivery_id: String,
-    /// Whether the hub was told that the application began with it.
-    started: bool,
+    /// Whether it may have been delivered before: then its next delivery may be the last.
+    redelivered: bool,
 }
 
 #[derive(Debug)]
@@ -61,8 +61,8 @@ impl Inbox {
     }
 
     /// A ticket where the application is to see the message; `None` where it has it, or had it.
-    pub(crate) fn admit(self: &Arc<Self>, message_id: &str, delivery_id: &str) -> Option<Ticket> {
-        let mut state = self.lock();
+    pub(crate) fn admit(self: &Arc<Self>, message_id: &str, delivery_id: &str, redelivered: bool) -> Option<Ticket> {
+        let state = &mut *self.lock();
         if state.handled.contains(message_id) {
             state.acks.push(delivery_id.to_owned());
             self.wake.notify_one();
@@ -75,7 +75,11 @@ impl Inbox {
             self.wake.notify_one();
             return None;
         }
-        state.open.insert(message_id.to_owned(), Open { delivery_id: delivery_id.to_owned(), started: false });
+        state.open.insert(message_id.to_owned(), Open { delivery_id: delivery_id.to_owned(), redelivered });
+        if redelivered && state.remind_at.is_none() {
+            state.remind_at = Some(Instant::now() + REMIND_EVERY);
+            self.wake.notify_one();
+        }
         Some(Ticket { inbox: self.clone(), message_id: message_id.to_owned() })
     }
 
@@ -104,12 +108,15 @@ impl Inbox {
         self.lock().remind_at
     }
 
-    /// The application is still at work on what it began with. The hub asks that by delivering again, but not at the last attempt: what it hears
-    /// nothing of goes to the dead letters then, while it is being handled.
+    /// The application still has what may have been delivered before. The hub asks that by delivering again, but not after the last attempt: what it
+    /// hears nothing of goes to the dead letters then, while it is handled, or waits for its turn.
     pub(crate) fn remind(&self) {
         let state = &mut *self.lock();
-        state.in_progress.extend(state.open.values().filter(|open| open.started).map(|open| open.delivery_id.clone()));
-        state.remind_at = state.open.values().any(|open| open.started).then(|| Instant::now() + REMIND_EVERY);
+        // What is not taken from here by the connection is not said twice.
+        if state.in_progress.is_empty() {
+            state.in_progress.extend(state.open.values().filter(|open| open.redelivered).map(|open| open.delivery_id.clone()));
+        }
+        state.remind_at = state.open.values().any(|open| open.redelivered).then(|| Instant::now() + REMIND_EVERY);
     }
 
     /// Whether there is anything to tell the hub of its deliveries.
@@ -142,10 +149,8 @@ impl Ticket {
     /// The application begins with a message that may have been delivered before: from now on that counts as an attempt.
     pub(crate) fn start(&self) {
         let state = &mut *self.inbox.lock();
-        if let Some(open) = state.open.get_mut(&self.message_id) {
-            open.started = true;
+        if let Some(open) = state.open.get(&self.message_id) {
             state.started.push(open.delivery_id.clone());
-            state.remind_at.get_or_insert_with(|| Instant::now() + REMIND_EVERY);
         }
         self.inbox.wake.notify_one();
     }
@@ -173,18 +178,18 @@ mod tests {
     #[test]
     fn a_redelivery_of_what_was_handled_is_acknowledged_unseen() {
         let inbox = Inbox::new();
-        inbox.admit("m", "d1").unwrap().ack();
+        inbox.admit("m", "d1", false).unwrap().ack();
         assert_eq!(inbox.take_acks(), ["d1"]);
-        assert!(inbox.admit("m", "d2").is_none());
+        assert!(inbox.admit("m", "d2", false).is_none());
         assert_eq!(inbox.take_acks(), ["d2"]);
     }
 
     #[test]
     fn a_message_in_hand_is_acknowledged_by_its_latest_delivery() {
         let inbox = Inbox::new();
-        let ticket = inbox.admit("m", "d1").unwrap();
+        let ticket = inbox.admit("m", "d1", false).unwrap();
         inbox.forget_deliveries();
-        assert!(inbox.admit("m", "d2").is_none());
+        assert!(inbox.admit("m", "d2", false).is_none());
         assert_eq!(inbox.take_in_progress(), ["d2"]);
         ticket.ack();
         assert_eq!(inbox.take_acks(), ["d2"]);
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn what_is_begun_is_told_by_its_latest_delivery() {
         let inbox = Inbox::new();
-        let ticket = inbox.admit("m", "d1").unwrap();
+        let ticket = inbox.admit("m", "d1", false).unwrap();
         assert!(!inbox.has_news());
         ticket.start();
         assert!(inbox.has_news());
@@ -204,15 +209,16 @@ mod tests {
     }
 
     #[test]
-    fn the_hub_hears_again_of_what_is_worked_at_and_of_nothing_else() {
+    fn the_hub_hears_again_of_what_came_again_and_of_nothing_else() {
         let inbox = Inbox::new();
-        let (worked_at, _waiting) = (inbox.admit("m", "d1").unwrap(), inbox.admit("n", "d2").unwrap());
-        assert_eq!(inbox.remind_at(), None, "an idle agent costs no timer");
-        worked_at.start();
+        let _first = inbox.admit("n", "d2", false).unwrap();
+        assert_eq!(inbox.remind_at(), None, "what comes for the first time costs no timer");
+        let worked_at = inbox.admit("m", "d1", true).unwrap();
         assert!(inbox.remind_at().is_some());
         inbox.remind();
+        inbox.remind();
         assert_eq!(inbox.take_in_progress(), ["d1"]);
-        assert!(inbox.admit("m", "d3").is_none());
+        assert!(inbox.admit("m", "d3", true).is_none());
         assert_eq!(inbox.take_in_progress(), ["d3"]);
         inbox.remind();
         assert_eq!(inbox.take_in_progress(), ["d3"], "by its latest delivery");
@@ -224,8 +230,8 @@ mod tests {
     #[test]
     fn what_was_dropped_comes_again() {
         let inbox = Inbox::new();
-        drop(inbox.admit("m", "d1"));
+        drop(inbox.admit("m", "d1", false));
         assert!(inbox.take_acks().is_empty());
-        assert!(inbox.admit("m", "d2").is_some());
+        assert!(inbox.admit("m", "d2", false).is_some());
     }
 }

@@ -30,6 +30,7 @@ mod spans;
 mod subscription;
 mod trace;
 mod trace_context;
+mod trace_parent;
 mod transfer;
 mod unread;
 mod upload;

@@ -10,7 +10,7 @@ use opentelemetry::{
     },
 };
 
-use crate::trace_context::TraceContext;
+use crate::trace_parent::TraceContext;
 
 const TRACER: &str = "acb-sdk";
 

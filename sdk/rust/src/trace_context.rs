@@ -5,12 +5,7 @@ use std::sync::Arc;
 use acb_proto::v1::OutgoingMessage;
 use tonic::metadata::MetadataMap;
 
-/// What a request or a message says of its trace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TraceContext {
-    pub(crate) traceparent: String,
-    pub(crate) tracestate: String,
-}
+use crate::trace_parent::TraceContext;
 
 tokio::task_local! {
     static CONTEXT: Arc<TraceContext>;

@@ -8,7 +8,7 @@ use acb_hub_core::{
     },
 };
 use acb_proto::v1::{
-    self, GetMessageTraceRequest, GetMessageTraceResponse, MessageTrace, TraceEvent, trace_event::Kind,
+    self, GetMessageTraceRequest, GetMessageTraceResponse, MessageTrace, TraceEvent, address::To, trace_event::Kind,
     trace_service_server::TraceService,
 };
 use tonic::{Request, Response, Status};
@@ -56,11 +56,16 @@ impl TraceService for TraceGate {
 }
 
 fn wire(trace: search::MessageTrace) -> MessageTrace {
-    let search::MessageTrace { message, place, logged_at, events, recipients, more_recipients } = trace;
+    let search::MessageTrace { message, place, logged_at, events, more_events, recipients, more_recipients } = trace;
+    let mut to = wire_address(&message.to);
+    // Whoever knows it may answer the request.
+    if let Some(To::Request(request)) = &mut to.to {
+        request.request_id.clear();
+    }
     MessageTrace {
         message_id: message.id.to_string(),
         from: message.from,
-        to: Some(wire_address(&message.to)),
+        to: Some(to),
         topic: message.topic,
         r#type: wire_kind(message.kind).into(),
         size: message.payload.len() as u64,
@@ -75,6 +80,7 @@ fn wire(trace: search::MessageTrace) -> MessageTrace {
             .into_iter()
             .map(|TraceRecipient { agent, acknowledged }| v1::TraceRecipient { agent, acknowledged })
             .collect(),
+        more_events,
         more_recipients: u32::try_from(more_recipients).unwrap_or(u32::MAX),
     }
 }

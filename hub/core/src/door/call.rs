@@ -122,7 +122,9 @@ impl Record {
     /// Tells whoever collects traces of the call.
     fn trace(&self, failed: Option<&str>) {
         let method = self.rule.bindings.grpc.trim_start_matches('/');
-        self.spans.tell(|| {
+        // Who has not proved who it is does not decide what is collected.
+        let parent = self.parent.filter(|_| self.trail.facts().agent.is_some());
+        self.spans.tell(parent, || {
             let mut attributes = vec![
                 ("rpc.system", "grpc".to_owned()),
                 ("rpc.method", method.to_owned()),
@@ -134,7 +136,7 @@ impl Record {
             Span {
                 name: method.to_owned(),
                 kind: SpanKind::Server,
-                parent: self.parent,
+                parent,
                 began: self.began,
                 ended: now(),
                 attributes,
@@ -241,6 +243,12 @@ impl Call {
     #[must_use]
     pub fn rule(&self) -> &'static Rule {
         self.record.rule
+    }
+
+    /// By what it is found in the hub's log and in the audit trail.
+    #[must_use]
+    pub fn correlation(&self) -> &str {
+        &self.record.correlation
     }
 
     /// Who calls. `None` only for public operations.

@@ -87,6 +87,9 @@ pub struct Span {
 pub trait SpanSink: Send + Sync + 'static {
     /// Takes one. It neither waits nor fails.
     fn take(&self, span: Span);
+
+    /// Whether it takes any that are part of nothing.
+    fn begins_traces(&self) -> bool;
 }
 
 /// Where spans go. Clones lead to the same place; the default to none.
@@ -106,9 +109,11 @@ impl Spans {
         self.0.is_some()
     }
 
-    /// Hands on what was done, where anybody collects it: what is not collected is not even made.
-    pub fn tell(&self, span: impl FnOnce() -> Span) {
-        if let Some(sink) = &self.0 {
+    /// Hands on what was done as part of this, where that is collected: of what is not, nothing is even made.
+    pub fn tell(&self, parent: Option<TraceParent>, span: impl FnOnce() -> Span) {
+        if let Some(sink) = &self.0
+            && parent.map_or_else(|| sink.begins_traces(), |parent| parent.sampled)
+        {
             sink.take(span());
         }
     }

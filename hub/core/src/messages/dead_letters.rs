@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, future::join_all, stream};
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     catch_up::{self, Found},
@@ -165,7 +166,7 @@ pub(super) async fn put(
     appended.map_err(|error| failed(&error))?;
     parts.metrics.dead_letter(reason.of_letter().as_str());
     if let Some(place) = source {
-        parts.trace.note(place, Happening::Dead(reason.of_letter()), recipient.unwrap_or(message.from_id));
+        parts.trace.note(place, Happening::Dead(reason.of_letter()), recipient.unwrap_or(AgentId(Uuid::nil())));
     }
     Ok(())
 }

@@ -22,7 +22,10 @@ use crate::{
         snapshot::Snapshot,
     },
     fault::{Code, Fault},
-    kit::{clock::truncated, spans::SpanKind},
+    kit::{
+        clock::truncated,
+        spans::{SpanKind, TraceParent},
+    },
     log::{
         bus::{AppendError, Appended, Partition},
         partition::partition_of,
@@ -165,7 +168,7 @@ pub(super) struct Times {
 /// The message as its receiver gets it.
 pub(super) fn message_of(from: &Agent, message: OutgoingMessage, to_ids: Vec<AgentId>, id: Uuid, times: Times) -> Message {
     let Times { accepted_at, sent_at, expires_at } = times;
-    let traced = is_traceparent(&message.traceparent);
+    let traced = TraceParent::parse(&message.traceparent).is_some();
     // What follows from a message that names none is found by the message's own id.
     let correlation_id = if message.correlation_id.is_empty() { id.to_string() } else { message.correlation_id };
     Message {
@@ -191,14 +194,6 @@ pub(super) fn message_of(from: &Agent, message: OutgoingMessage, to_ids: Vec<Age
         traceparent: if traced { message.traceparent } else { String::new() },
         replayed_from: None,
     }
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex =
-        |part: &str, length: usize| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    matches!(parts.as_slice(), [version, trace, span, flags]
-        if hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2) && *version != "ff")
 }
 
 /// Appends one message, for whoever sent it. It was sealed when this machine's clock showed `sealed_at`.

@@ -306,3 +306,13 @@ async fn a_message_for_a_group_is_one_for_each_of_its_members() {
 async fn attempts_and_the_end_of_a_message_that_nobody_takes_are_noted() {
     traces::attempts_and_the_end_of_a_message_that_nobody_takes_are_noted(&world()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asked_sees_what_became_of_the_reply() {
+    traces::who_asked_sees_what_became_of_the_reply(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_are_told_of_messages_whose_senders_collect_them() {
+    traces::spans_are_told_of_messages_whose_senders_collect_them(&world()).await;
+}

@@ -8,7 +8,10 @@ use std::{
 use acb_hub_core::{
     fault::Fault,
     log::bus::{Epoch, Partition},
-    messages::trace::store::{TracePart, TraceStore},
+    messages::{
+        position::Position,
+        trace::store::{TracePart, TraceStore},
+    },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,7 +30,14 @@ impl TraceStore for ModelStore {
         Ok(())
     }
 
-    async fn noted(&self, epoch: Epoch, partition: Partition, section: u64, limit: usize) -> Result<Vec<(String, Bytes)>, Fault> {
+    async fn noted(
+        &self,
+        epoch: Epoch,
+        partition: Partition,
+        section: u64,
+        _position: Position,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, Fault> {
         let rows = self.traces.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of = rows.iter().filter(|(of, _, part)| (*of, part.partition, part.section) == (epoch, partition, section));
         Ok(of.take(limit).map(|(_, replica, part)| (replica.clone(), part.events.clone())).collect())

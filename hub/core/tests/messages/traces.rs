@@ -1,9 +1,13 @@
 //! What happened to messages. Shared with the suite that runs on PostgreSQL.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use acb_hub_core::{
     directory::agent::{Agent, Role},
+    kit::spans::{Span, SpanSink, Spans, TraceParent},
     messages::{
         config::MessagesConfig,
         letter::LetterReason,
@@ -68,10 +72,74 @@ pub(crate) async fn a_message_for_a_group_is_one_for_each_of_its_members(world: 
     let got = delivery(&mut inbox).await;
     inbox.input.ack(vec![got.id]).await.unwrap();
     world.acknowledged("b", &[got]).await;
-    let trace = replica.traces().trace(&b, sent.id).await.unwrap();
+    let trace = replica.traces().trace(&a, sent.id).await.unwrap();
     let recipient = |name: &str, acknowledged| TraceRecipient { agent: name.to_owned(), acknowledged };
     assert_eq!(trace.recipients, [recipient("b", true), recipient("c", false)], "d left the group");
     assert_eq!((trace.message.correlation_id.as_str(), trace.more_recipients), ("case-7", 0));
+    // What the others do with it is not for each of them.
+    let c = world.agent("c");
+    let trace = replica.traces().trace(&c, sent.id).await.unwrap();
+    assert_eq!(trace.recipients, [recipient("c", false)]);
+    assert_eq!(events(&replica, &c, sent.id).await, [event(Happening::Accepted, "only", "a", 0)]);
+    let delivered = [event(Happening::Delivered, "only", "b", 1), event(Happening::Acknowledged, "only", "b", 0)];
+    assert_eq!(events(&replica, &b, sent.id).await[1..], delivered);
+}
+
+pub(crate) async fn who_asked_sees_what_became_of_the_reply(world: &World) {
+    let replica = world.replica("only").await;
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let mut inbox = world.receive(&replica, "b").await;
+    let (asked, answered) = tokio::join!(replica.request(&a, to("b", "?"), Duration::from_secs(20)), async {
+        let got = delivery(&mut inbox).await;
+        let answer = OutgoingMessage::new(got.message.reply_to.clone().unwrap(), "t", "!".to_owned());
+        replica.send(&b, answer).await.unwrap()
+    });
+    assert_eq!(asked.unwrap().id, answered.id);
+    let expected = [event(Happening::Accepted, "only", "b", 0), event(Happening::Delivered, "only", "a", 1)];
+    eventually(async || {
+        let mut seen = events(&replica, &b, answered.id).await;
+        seen.sort_by_key(|(_, _, agent, _)| agent != "b");
+        seen == expected
+    })
+    .await;
+    assert_eq!(events(&replica, &a, answered.id).await.len(), 2, "whom it is for");
+    let fault = replica.traces().trace(&world.agent("c"), answered.id).await.unwrap_err();
+    assert_eq!(fault.reason, "MESSAGE_NOT_FOUND");
+}
+
+/// Keeps what it is told, of what is part of nothing, too.
+#[derive(Default)]
+struct Kept(Mutex<Vec<Span>>);
+
+impl SpanSink for Kept {
+    fn take(&self, span: Span) {
+        self.0.lock().unwrap().push(span);
+    }
+
+    fn begins_traces(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) async fn spans_are_told_of_messages_whose_senders_collect_them(world: &World) {
+    let kept = Arc::new(Kept::default());
+    let config = MessagesConfig { spans: Spans::new(kept.clone()), ..world.config.clone() };
+    let world = World { config, ..world.clone() };
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let mut inbox = world.receive(&replica, "b").await;
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for traceparent in [parent, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", ""] {
+        let message = OutgoingMessage { traceparent: traceparent.to_owned(), ..to("b", "x") };
+        replica.send(&a, message).await.unwrap();
+        let got = delivery(&mut inbox).await;
+        inbox.input.ack(vec![got.id]).await.unwrap();
+        world.acknowledged("b", &[got]).await;
+    }
+    let spans = kept.0.lock().unwrap();
+    let names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["publish t", "deliver t", "settle t"], "of the one that is collected, once each");
+    assert!(spans.iter().all(|span| span.parent == TraceParent::parse(parent) && span.began <= span.ended), "{spans:?}");
 }
 
 pub(crate) async fn attempts_and_the_end_of_a_message_that_nobody_takes_are_noted(world: &World) {

@@ -43,7 +43,10 @@ use acb_hub_core::{
     directory::agent::AgentId,
     kit::supervisor::Supervisor,
     log::bus::Epoch,
-    messages::ports::{CursorStore as _, Opened, OpenedMailbox, Opening},
+    messages::{
+        ports::{CursorStore as _, Opened, OpenedMailbox, Opening},
+        trace::store::{TracePart, TraceStore as _},
+    },
 };
 use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};
@@ -238,4 +241,41 @@ async fn a_message_for_a_group_is_one_for_each_of_its_members() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attempts_and_the_end_of_a_message_that_nobody_takes_are_noted() {
     traces::attempts_and_the_end_of_a_message_that_nobody_takes_are_noted(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asked_sees_what_became_of_the_reply() {
+    traces::who_asked_sees_what_became_of_the_reply(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_are_told_of_messages_whose_senders_collect_them() {
+    traces::spans_are_told_of_messages_whose_senders_collect_them(&world().await).await;
+}
+
+/// What is old is forgotten, and the oldest of what is too much.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traces_are_kept_for_so_long_and_in_so_many_bytes() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let store = PgStore::new(tenant.connect_options());
+    let part = |section| TracePart { partition: 0, section, events: vec![7; 1000].into() };
+    for section in 0..30 {
+        store.note(1, "r", &[part(section)]).await.unwrap();
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for section in 0..30 {
+            // Eight sevens are in it.
+            let found = store.noted(1, 0, section, 0x0707_0707_0707_0707, 10).await.unwrap();
+            left.extend(found.iter().map(|_| section));
+        }
+        left
+    };
+    let hour = std::time::Duration::from_secs(3600);
+    assert_eq!(store.forget_traces(hour, 1_000_000).await.unwrap(), 0);
+    assert_eq!(store.forget_traces(hour, 20_000).await.unwrap(), 4, "a tenth, and one");
+    assert_eq!(left().await, (4..30).collect::<Vec<_>>(), "the oldest went");
+    assert!(store.noted(1, 0, 5, 1, 10).await.unwrap().is_empty(), "nothing of another message");
+    assert_eq!(store.forget_traces(std::time::Duration::ZERO, 1_000_000).await.unwrap(), 26);
+    assert_eq!(left().await, [0_u64; 0]);
 }

@@ -494,7 +494,9 @@ impl Receiver {
         match settled {
             // It was acknowledged meanwhile.
             _ if !self.outstanding.contains(place) => {}
-            Settled::Gone => self.done(place),
+            Settled::Gone => {
+                self.done(place);
+            }
             Settled::Later => self.outstanding.postpone(place, now + RETRY),
             // One that an earlier session had, or that expires by another clock a little later.
             Settled::Deliver(logged) if !self.wants(&logged) => {
@@ -591,21 +593,22 @@ impl Receiver {
 
     /// Its agent has handled it.
     fn acknowledge(&mut self, place: MessagePlace) {
-        if self.outstanding.contains(place) {
+        let traced = self.traced.remove(&place);
+        // Also what an earlier session handed over, and this one has not come to yet.
+        if self.done(place) {
             self.parts.trace.note(place, Happening::Acknowledged, self.agent.id);
         }
-        if let Some(traced) = self.traced.remove(&place) {
+        if let Some(traced) = traced {
             traced.tell(&self.parts, "settle", SpanKind::Consumer, &self.agent.name, OffsetDateTime::now_utc(), None);
         }
-        self.done(place);
     }
 
-    /// It is no longer this agent's, whatever became of it.
-    fn done(&mut self, place: MessagePlace) {
+    /// It is no longer this agent's, whatever became of it. Whether it was until now.
+    fn done(&mut self, place: MessagePlace) -> bool {
         self.outstanding.remove(place);
         self.unwanted.remove(place);
         self.traced.remove(&place);
-        self.progress.acknowledge(place);
+        self.progress.acknowledge(place)
     }
 
     /// Hands what changed to the writer of acknowledgements.

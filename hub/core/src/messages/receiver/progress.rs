@@ -170,10 +170,11 @@ impl Progress {
     }
 
     /// A message is done with, however that came. What it blocked is free again.
-    pub(super) fn acknowledge(&mut self, place: MessagePlace) {
+    pub(super) fn acknowledge(&mut self, place: MessagePlace) -> bool {
         let known_below = self.known_below(place.partition);
-        let Some(cursor) = self.cursors.get_mut(place.partition as usize) else { return };
-        if cursor.acknowledge(place.position, known_below) {
+        let Some(cursor) = self.cursors.get_mut(place.partition as usize) else { return false };
+        let is_new = cursor.acknowledge(place.position, known_below);
+        if is_new {
             self.changed.insert(place.partition);
         }
         if !cursor.full() && self.held.remove(&place.partition) {
@@ -182,6 +183,7 @@ impl Progress {
         if self.attempts.remove(&place).is_some() {
             self.counted.insert(place, None);
         }
+        is_new
     }
 
     /// A partition can't be read now. What comes live in it would hide what was not read. Whether that is new.

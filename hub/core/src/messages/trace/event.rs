@@ -28,11 +28,6 @@ pub enum Happening {
     Dead(LetterReason),
 }
 
-const REASONS: [LetterReason; 4] =
-    [LetterReason::Expired, LetterReason::Attempts, LetterReason::SenderRefused, LetterReason::RecipientGone];
-/// The first number of those that stand for a dead letter.
-const DEAD: u8 = 16;
-
 impl Happening {
     /// As it is kept, and in the order in which it happens.
     pub(super) fn number(self) -> u8 {
@@ -41,7 +36,10 @@ impl Happening {
             Self::Delivered => 2,
             Self::Redelivered => 3,
             Self::Acknowledged => 4,
-            Self::Dead(reason) => (DEAD..).zip(REASONS).find(|(_, known)| *known == reason).map_or(DEAD, |(number, _)| number),
+            Self::Dead(LetterReason::Expired) => 16,
+            Self::Dead(LetterReason::Attempts) => 17,
+            Self::Dead(LetterReason::SenderRefused) => 18,
+            Self::Dead(LetterReason::RecipientGone) => 19,
         }
     }
 
@@ -51,7 +49,11 @@ impl Happening {
             2 => Some(Self::Delivered),
             3 => Some(Self::Redelivered),
             4 => Some(Self::Acknowledged),
-            dead => REASONS.get(usize::from(dead.checked_sub(DEAD)?)).copied().map(Self::Dead),
+            16 => Some(Self::Dead(LetterReason::Expired)),
+            17 => Some(Self::Dead(LetterReason::Attempts)),
+            18 => Some(Self::Dead(LetterReason::SenderRefused)),
+            19 => Some(Self::Dead(LetterReason::RecipientGone)),
+            _ => None,
         }
     }
 }
@@ -64,7 +66,7 @@ pub(super) struct Noted {
     pub(super) what: Happening,
     /// The number of the attempt, of a delivery; 0 of all else.
     pub(super) attempt: u8,
-    /// The sender of what was accepted; the recipient of all else, where there is one.
+    /// The sender of what was accepted; the recipient of all else, and nil where there is none.
     pub(super) agent: AgentId,
 }
 
@@ -102,6 +104,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const REASONS: [LetterReason; 4] =
+        [LetterReason::Expired, LetterReason::Attempts, LetterReason::SenderRefused, LetterReason::RecipientGone];
 
     fn noted(position: Position, what: Happening) -> Noted {
         let at = OffsetDateTime::UNIX_EPOCH + time::Duration::microseconds(1_700_000_000_123_456);

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -14,21 +15,25 @@ use super::{
     store::{SECTION_BITS, TracePart, TraceStore},
 };
 use crate::{
-    directory::agent::AgentId,
+    directory::{agent::AgentId, refresher::jittered},
     kit::clock::now,
     log::bus::{Epoch, Partition},
     messages::position::MessagePlace,
     metrics::Metrics,
 };
 
-/// Events that wait to be written.
-const MAX_WAITING: usize = 20_000;
-/// How often they are.
+/// Events that wait to be written: about 10 MiB.
+const MAX_WAITING: usize = 200_000;
+/// So many are written before their time.
+const WRITE_AT: usize = 20_000;
+/// Events of one row, which the table bounds by 1 MiB.
+const ROW: usize = 20_000;
+/// How often they are written.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How long a write may take: what comes meanwhile waits.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// How often what is old is looked for.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_EVERY: Duration = Duration::from_secs(600);
 /// As long as the log of messages keeps what it is about.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of a tenant's traces: about three million messages.
@@ -40,12 +45,13 @@ pub(in crate::messages) struct Recorder {
     epoch: Epoch,
     replica: String,
     waiting: Mutex<Vec<(Partition, Noted)>>,
+    many: Notify,
     metrics: Arc<Metrics>,
 }
 
 impl Recorder {
     pub(in crate::messages) fn new(store: Arc<dyn TraceStore>, epoch: Epoch, replica: &str, metrics: Arc<Metrics>) -> Self {
-        Self { store, epoch, replica: replica.to_owned(), waiting: Mutex::default(), metrics }
+        Self { store, epoch, replica: replica.to_owned(), waiting: Mutex::default(), many: Notify::new(), metrics }
     }
 
     pub(super) fn store(&self) -> &dyn TraceStore {
@@ -63,6 +69,9 @@ impl Recorder {
         let mut waiting = self.lock();
         if waiting.len() < MAX_WAITING {
             waiting.push((place.partition, noted));
+            if waiting.len() == WRITE_AT {
+                self.many.notify_one();
+            }
         } else {
             self.metrics.trace_lost(1);
         }
@@ -74,17 +83,19 @@ impl Recorder {
 
     /// Writes what was noted, until stopped.
     pub(in crate::messages) async fn run(&self, stop: CancellationToken) {
-        let mut forget_at = tokio::time::Instant::now() + FORGET_EVERY;
+        // The replicas of all tenants started at about the same time, and PostgreSQL is one.
+        let mut forget_at = tokio::time::Instant::now() + jittered(FORGET_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = self.many.notified() => {}
                 () = tokio::time::sleep(WRITE_EVERY) => {}
             }
             self.write().await;
             if tokio::time::Instant::now() >= forget_at {
-                forget_at = tokio::time::Instant::now() + FORGET_EVERY;
+                forget_at = tokio::time::Instant::now() + jittered(FORGET_EVERY);
                 if let Err(error) = self.store.forget_traces(KEEP, KEEP_BYTES).await {
-                    tracing::debug!(%error, "old traces can't be removed yet");
+                    tracing::warn!(%error, "old traces can't be removed yet");
                 }
             }
         }
@@ -101,12 +112,10 @@ impl Recorder {
         for (partition, noted) in noted {
             sections.entry((partition, noted.position >> SECTION_BITS)).or_default().push(noted);
         }
-        let part = |((partition, section), noted): ((Partition, u64), Vec<Noted>)| TracePart {
-            partition,
-            section,
-            events: encode(&noted),
-        };
-        let parts: Vec<TracePart> = sections.into_iter().map(part).collect();
+        let mut parts = Vec::with_capacity(sections.len());
+        for ((partition, section), noted) in sections {
+            parts.extend(noted.chunks(ROW).map(|noted| TracePart { partition, section, events: encode(noted) }));
+        }
         let written = tokio::time::timeout(WRITE_WITHIN, self.store.note(self.epoch, &self.replica, &parts)).await;
         if !matches!(written, Ok(Ok(()))) {
             tracing::debug!(events, "what happened to messages could not be written");

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     directory::{
-        agent::{Agent, Permission},
+        agent::{Agent, AgentId, Permission},
         snapshot::Snapshot,
     },
     fault::{Code, Fault},
@@ -23,7 +23,7 @@ use crate::{
     messages::{
         catch_up,
         envelope::Envelope,
-        message::Message,
+        message::{Address, Message},
         parts::Parts,
         ports::{IndexEntry, MailboxAddress},
         position::{MessagePlace, nth_of},
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// By how much the time in an id, and what is known of the log's clock, may be off.
+/// By how much the time in an id, and what is known of the log's clock, may be off. Most messages are in the log by then.
 const SLACK: Duration = Duration::from_secs(10);
 /// Records that are read together.
 const RUN: usize = 64;
@@ -39,8 +39,8 @@ const RUN: usize = 64;
 const WITHIN: Duration = Duration::from_secs(10);
 /// Searches of this replica at a time: each may read much of the log.
 const AT_A_TIME: usize = 2;
-/// Parts of a section that are read: more than any section has that was not delivered over and over.
-const PARTS: usize = 4096;
+/// Parts that are read of what was noted.
+const PARTS: usize = 1000;
 /// Events that are told of one message.
 const EVENTS: usize = 1000;
 /// Recipients that are told of one message.
@@ -81,6 +81,8 @@ pub struct MessageTrace {
     pub logged_at: OffsetDateTime,
     /// In the order of their times: 1,000 at most.
     pub events: Vec<TraceEvent>,
+    /// Whether there are more.
+    pub more_events: bool,
     /// Those whom it is for now: 100 at most. None of a reply to a caller that waits.
     pub recipients: Vec<TraceRecipient>,
     /// How many more there are.
@@ -125,16 +127,27 @@ impl Traces {
         let snapshot = self.parts.directory.snapshot();
         let Located { place, logged_at, message } = located;
         let rows = rows(&message, place, logged_at);
-        let is_for = rows.iter().any(|row| catch_up::is_for(&snapshot, caller.id, row));
-        if message.from_id != caller.id && !is_for && !caller.role.allows(Permission::AllTraces) {
+        let sees_all = message.from_id == caller.id || caller.role.allows(Permission::AllTraces);
+        let asked = matches!(&message.to, Address::Request { agent, .. } if *agent == caller.name);
+        if !sees_all && !asked && !rows.iter().any(|row| catch_up::is_for(&snapshot, caller.id, row)) {
             return Err(missing());
         }
-        let events = self.events(&snapshot, place, message.accepted_at).await?;
-        let (recipients, more_recipients) = self.recipients(&snapshot, &message, place, &rows).await?;
-        Ok(MessageTrace { message, place, logged_at, events, recipients, more_recipients })
+        // What the others whom a message is for do with it is not for each of them.
+        let only = (!sees_all).then_some(caller.id);
+        let (events, more_events) = self.events(&snapshot, place, message.accepted_at, only).await?;
+        let (recipients, more_recipients) = self.recipients(&snapshot, &message, place, &rows, only).await?;
+        Ok(MessageTrace { message, place, logged_at, events, more_events, recipients, more_recipients })
     }
 
+    /// Looks where the message is likely to be, and then as far as its way into the log may have taken.
     async fn locate(&self, id: Uuid) -> Result<Option<Located>, Fault> {
+        match self.locate_within(id, SLACK).await? {
+            None => self.locate_within(id, SLACK + self.parts.config.max_append_delay).await,
+            found => Ok(found),
+        }
+    }
+
+    async fn locate_within(&self, id: Uuid, after: Duration) -> Result<Option<Located>, Fault> {
         let Some(made_at) = id.get_timestamp().and_then(|time| {
             let (seconds, nanos) = time.to_unix();
             let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
@@ -143,7 +156,8 @@ impl Traces {
             return Ok(None);
         };
         let (parts, topic) = (&self.parts, &self.parts.log.topic);
-        let (since, until) = (made_at.checked_sub(slack()), made_at.checked_add(slack()));
+        let span = |time: Duration| time::Duration::try_from(time).unwrap_or_default();
+        let (since, until) = (made_at.checked_sub(span(SLACK)), made_at.checked_add(span(after)));
         let (Some(since), Some(until)) = (since, until) else { return Ok(None) };
         // The time in the id is a replica's, and the log's clock may be elsewhere.
         let there = |partition, at| parts.log.clock.there(partition, at);
@@ -179,7 +193,7 @@ impl Traces {
             let records = self.parts.log.topic.read(partition, range.start, RUN).await?;
             let Some(last) = records.last().map(|logged| (logged.offset, logged.log_time)) else { return Ok(None) };
             for logged in &records {
-                if let Some(located) = find(logged, id) {
+                if let Some(located) = self.find(logged, id)? {
                     return Ok(Some(located));
                 }
             }
@@ -191,20 +205,42 @@ impl Traces {
         Ok(None)
     }
 
+    /// The message, where the record has it and readers take it for one.
+    fn find(&self, logged: &Logged, id: Uuid) -> Result<Option<Located>, Fault> {
+        let Some(value) = &logged.record.value else { return Ok(None) };
+        if record::newer(value).is_some() {
+            let message = format!("the record {}-{} is of a newer hub: ask that one", logged.partition, logged.offset);
+            return Err(Fault::unavailable("RECORD_NEWER", message));
+        }
+        let envelopes = record::decode(value).unwrap_or_default();
+        let found = envelopes.into_iter().enumerate().find(|(_, envelope)| envelope.message.id == id);
+        let Some((number, Envelope { message, .. })) = found else { return Ok(None) };
+        if logged.log_time - message.accepted_at > self.parts.config.max_append_delay {
+            return Ok(None);
+        }
+        let place = MessagePlace { partition: logged.partition, position: nth_of(logged.offset, number) };
+        Ok(Some(Located { place, logged_at: logged.log_time, message }))
+    }
+
     async fn events(
         &self,
         snapshot: &Snapshot,
         place: MessagePlace,
         accepted_at: OffsetDateTime,
-    ) -> Result<Vec<TraceEvent>, Fault> {
-        // What this replica noted a moment ago is not written yet.
-        self.parts.trace.write().await;
+        only: Option<AgentId>,
+    ) -> Result<(Vec<TraceEvent>, bool), Fault> {
+        // What this replica noted a moment ago is not written yet. A caller who goes away meanwhile must not take along what is being written.
+        let trace = self.parts.trace.clone();
+        let _written = tokio::spawn(async move { trace.write().await }).await;
         let section = place.position >> SECTION_BITS;
         let store = self.parts.trace.store();
-        let parts = store.noted(self.parts.log.epoch, place.partition, section, PARTS).await?;
+        let parts = store.noted(self.parts.log.epoch, place.partition, section, place.position, PARTS).await?;
         let mut events: Vec<TraceEvent> = Vec::new();
+        let mut more = parts.len() >= PARTS;
         for (replica, bytes) in parts {
-            let noted = of_position(&bytes, place.position);
+            let mut noted = of_position(&bytes, place.position);
+            noted.retain(|noted| noted.what == Happening::Accepted || only.is_none_or(|only| noted.agent == only));
+            more |= noted.len() > EVENTS - events.len();
             events.extend(noted.into_iter().take(EVENTS - events.len()).map(|noted| TraceEvent {
                 // It was noted once the log had the message.
                 at: if noted.what == Happening::Accepted { accepted_at } else { noted.at },
@@ -215,7 +251,7 @@ impl Traces {
             }));
         }
         events.sort_by_key(|event| (event.at, event.what.number()));
-        Ok(events)
+        Ok((events, more))
     }
 
     async fn recipients(
@@ -224,8 +260,12 @@ impl Traces {
         message: &Message,
         place: MessagePlace,
         rows: &[IndexEntry],
+        only: Option<AgentId>,
     ) -> Result<(Vec<TraceRecipient>, usize), Fault> {
         let is_for = |agent: &Agent| {
+            if only.is_some_and(|only| agent.id != only) {
+                return false;
+            }
             let direct = message.to_ids.contains(&agent.id);
             (direct || agent.id != message.from_id) && rows.iter().any(|row| catch_up::is_for(snapshot, agent.id, row))
         };
@@ -243,10 +283,6 @@ impl Traces {
     }
 }
 
-fn slack() -> time::Duration {
-    time::Duration::try_from(SLACK).unwrap_or(time::Duration::ZERO)
-}
-
 fn too_long() -> Fault {
     Fault::unavailable("TRACE_TOO_LONG", "the log did not show the message in time: try again")
 }
@@ -262,11 +298,4 @@ fn rows(message: &Message, place: MessagePlace, log_time: OffsetDateTime) -> Vec
         sender: Some(message.from_id),
     };
     MailboxAddress::all_of(message).into_iter().map(row).collect()
-}
-
-fn find(logged: &Logged, id: Uuid) -> Option<Located> {
-    let envelopes = record::decode(logged.record.value.as_ref()?).ok()?;
-    let (number, Envelope { message, .. }) = envelopes.into_iter().enumerate().find(|(_, envelope)| envelope.message.id == id)?;
-    let place = MessagePlace { partition: logged.partition, position: nth_of(logged.offset, number) };
-    Some(Located { place, logged_at: logged.log_time, message })
 }

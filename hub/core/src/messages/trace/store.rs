@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::{
     fault::Fault,
     log::bus::{Epoch, Partition},
+    messages::position::Position,
 };
 
 /// Places of messages whose events are kept together: what is asked for of one message is found without a look at all others.
@@ -20,7 +21,7 @@ pub struct TracePart {
     pub partition: Partition,
     /// Which section of it: the position without its last 12 bits.
     pub section: u64,
-    /// Opaque to the store.
+    /// Opaque to the store, but that the position of each message in it stands there as eight bytes, the highest first.
     pub events: Bytes,
 }
 
@@ -33,13 +34,21 @@ pub trait TraceStore: Send + Sync + 'static {
     /// Where the store does not answer.
     async fn note(&self, epoch: Epoch, replica: &str, parts: &[TracePart]) -> Result<(), Fault>;
 
-    /// What replicas noted of a section, with their names: the oldest first, and at most so many parts.
+    /// What replicas noted of a section, with their names: the oldest first, and at most so many parts, of those in which there may be something of the
+    /// message at this position.
     ///
     /// # Errors
     /// Where the store does not answer.
-    async fn noted(&self, epoch: Epoch, partition: Partition, section: u64, limit: usize) -> Result<Vec<(String, Bytes)>, Fault>;
+    async fn noted(
+        &self,
+        epoch: Epoch,
+        partition: Partition,
+        section: u64,
+        position: Position,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, Fault>;
 
-    /// Forgets some of what is older, and some of the oldest where all of it together has more bytes. How many parts.
+    /// Forgets what is older, and some of the oldest where all of it together takes more bytes. How many parts.
     ///
     /// # Errors
     /// Where the store does not answer.
