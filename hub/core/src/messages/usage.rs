@@ -333,6 +333,12 @@ fn check(used: Used, bytes: u64, limits: Limits, whose: Whose<'_>, now: OffsetDa
         // What is larger than the limit itself does not go in the next minute either.
         let retry_after = (more <= most).then(|| rest(now));
         let advice = match retry_after {
+            Some(rest) if reason == PER_MONTH => {
+                format!(
+                    "the next month begins {} (UTC)",
+                    now.saturating_add(rest.try_into().unwrap_or_default()).to_offset(UtcOffset::UTC).date()
+                )
+            }
             Some(rest) => format!("try again in {} s", rest.as_secs() + 1),
             None => "it never will be, while the limit is as low".to_owned(),
         };

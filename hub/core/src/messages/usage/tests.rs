@@ -153,6 +153,8 @@ fn a_month_ends_in_the_middle_of_a_burst() {
     let of = |outcomes: &[Result<(), (_, Box<Exhausted>)>]| outcomes.iter().map(Result::is_ok).collect::<Vec<_>>();
     assert_eq!(of(&outcomes[..4]), [true, true, true, false], "three of December");
     assert_eq!(of(&outcomes[4..]), [true, true, true, false, false, false, false, false], "three of January");
+    let told = usage.reserve(Uuid::from_u128(100), &alice, FREE, 1, end).unwrap_err().message;
+    assert!(told.contains("3 messages a month") && told.ends_with("the next month begins 2027-01-01 (UTC)"), "{told}");
     let (reason, exhausted) = outcomes[3].clone().unwrap_err();
     assert_eq!((reason, exhausted.limit, exhausted.most), ("MONTHLY_LIMIT_EXCEEDED", "messagesPerMonth", 3));
     assert_eq!(exhausted.retry_after, Some(Duration::from_millis(500)));
