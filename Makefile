@@ -1,7 +1,7 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test campaign charts bench release images e2e cluster-up cluster-down
+.PHONY: help build demo test campaign charts traces bench release images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
@@ -50,6 +50,13 @@ campaign: ## Tries the operator's decisions on thousands of seeded histories of 
 charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
 	@scripts/crates
 	cargo test --locked --workspace --test charts -- --include-ignored
+
+traces: ## Sends traces to a real collector, over two agents and both replicas; needs Go 1.25 or later.
+	@scripts/install-dependencies build
+	@tests/testbed/collector/build
+	@scripts/crates
+	$(BUILD) --bin acb --bin acb-hub
+	cargo test --locked --workspace --test collector -- --include-ignored
 
 bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. PARTS="…": these. OPERATOR=1: also the operator's, on a control plane that it makes.
 	@scripts/install-dependencies build kafka $(if $(OPERATOR),e2e)

@@ -27,6 +27,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
             "receive",
             "unread",
             "scheduled",
+            "trace",
             "usage",
             "watch",
             "dead-letters",

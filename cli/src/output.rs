@@ -104,12 +104,26 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     exit: Exit,
     message: String,
+    refusal: Option<Refusal>,
+}
+
+/// What programs and those who search a hub's log need of what it refused.
+#[derive(Clone, Debug)]
+struct Refusal {
+    reason: String,
+    correlation_id: Option<String>,
 }
 
 impl Failure {
     /// A failure with its exit code.
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, message: message.to_string() }
+        Self { exit, message: message.to_string(), refusal: None }
+    }
+
+    /// The failure of a call to a hub.
+    pub(crate) fn refused(exit: Exit, message: impl fmt::Display, error: &acb_sdk::Error) -> Self {
+        let refusal = Refusal { reason: error.reason().to_owned(), correlation_id: error.correlation_id().map(str::to_owned) };
+        Self { refusal: Some(refusal), ..Self::new(exit, message) }
     }
 
     /// It was tried, and failed.
@@ -132,6 +146,17 @@ impl Failure {
         self.exit == Exit::Denied
     }
 
+    fn document(&self) -> serde_json::Value {
+        let mut document = serde_json::json!({"error": self.message, "exitCode": self.exit as u8});
+        if let Some(Refusal { reason, correlation_id }) = &self.refusal {
+            document["reason"] = reason.as_str().into();
+            if let Some(id) = correlation_id {
+                document["correlationId"] = id.as_str().into();
+            }
+        }
+        document
+    }
+
     /// Prints the error and gives the process's exit code.
     pub(crate) fn report(&self, output: Output) -> ExitCode {
         let mut stderr = std::io::stderr().lock();
@@ -139,9 +164,7 @@ impl Failure {
             // Nothing can be done about a closed stderr.
             let _ = match output {
                 Output::Table { .. } => writeln!(stderr, "error: {}", self.message),
-                Output::Document(_) => {
-                    writeln!(stderr, "{}", serde_json::json!({"error": self.message, "exitCode": self.exit as u8}))
-                }
+                Output::Document(_) => writeln!(stderr, "{}", self.document()),
             };
         }
         ExitCode::from(self.exit as u8)

@@ -32,7 +32,7 @@ impl ConfigError {
 }
 
 /// `hub.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct HubConfig {
     /// The tenant's name.
@@ -43,6 +43,29 @@ pub(crate) struct HubConfig {
     pub(crate) bus: BusConfig,
     /// Where the rows are.
     pub(crate) postgres: PostgresConfig,
+    /// Where traces are collected.
+    #[serde(default)]
+    pub(crate) tracing: Option<TracingConfig>,
+}
+
+/// Where traces are collected.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TracingConfig {
+    /// Of a collector that speaks OTLP over gRPC, such as `http://collector:4317`.
+    pub(crate) endpoint: String,
+    /// The part of the calls that begin a trace here and are collected, from 0 to 1. What its caller collects is, always.
+    #[serde(default)]
+    pub(crate) sample_ratio: f64,
+}
+
+impl TracingConfig {
+    /// As OpenTelemetry's variables say, for hubs that no platform has told: all is collected, unless they say otherwise.
+    fn of_environment() -> Result<Option<Self>, ConfigError> {
+        let endpoint = variable("OTEL_EXPORTER_OTLP_ENDPOINT", "");
+        let sample_ratio = parsed("OTEL_TRACES_SAMPLER_ARG", "1")?;
+        Ok(Some(Self { endpoint, sample_ratio }).filter(|tracing| !tracing.endpoint.is_empty()))
+    }
 }
 
 /// Where the log is.
@@ -105,7 +128,10 @@ impl Config {
     /// From this folder and the environment.
     pub(crate) fn read(dir: PathBuf) -> Result<Self, ConfigError> {
         let path = dir.join("config/hub.json");
-        let hub: HubConfig = serde_json::from_str(&text(&path)?).map_err(|error| ConfigError::new(path.display(), error))?;
+        let mut hub: HubConfig = serde_json::from_str(&text(&path)?).map_err(|error| ConfigError::new(path.display(), error))?;
+        if hub.tracing.is_none() {
+            hub.tracing = TracingConfig::of_environment()?;
+        }
         let mut tenant_id = [0; 10];
         hex::decode_to_slice(&hub.tenant_id, &mut tenant_id)
             .map_err(|_| ConfigError::new(path.display(), "tenantId must be 20 hex digits"))?;

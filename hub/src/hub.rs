@@ -6,7 +6,7 @@ use acb_hub_api::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, credential::CredentialGate,
         dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
-        usage::UsageGate,
+        trace::TraceGate, usage::UsageGate,
     },
     operations,
     routes::Services,
@@ -26,10 +26,14 @@ use acb_hub_core::{
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    door::{access_token::Tokens, admission::Door, authority::Authority, credentials::Credentials, registration::Registrar},
+    door::{
+        access_token::Tokens, admission::Door, authority::Authority, credentials::Credentials, meter::Meter,
+        registration::Registrar, stream_exchange,
+    },
     fault::Fault,
     kit::{
         readiness::Readiness,
+        spans::Spans,
         supervisor::{Supervisor, TaskEnded},
     },
     log::{
@@ -61,6 +65,7 @@ use crate::{
     config::{Config, ConfigError},
     passwords::{self, KafkaGate, PostgresGate},
     probe, reload,
+    traces::Collector,
 };
 
 /// The pod's grace period is 30 s: what is open has this long to end.
@@ -126,9 +131,15 @@ async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), H
     let bus = log.bus;
     let directory = Directory::default();
     let refresher = Arc::new(Refresher::new(directory.clone(), Arc::new(store.clone())));
-    let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor };
+    let collector = config.hub.tracing.as_ref().map(|tracing| Collector::new(tracing, &config)).transpose()?.map(Arc::new);
+    let spans = collector.clone().map(|collector| Spans::new(collector)).unwrap_or_default();
+    let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor, spans };
 
     let outcome = parts.serve(grpc, &certificate, terminated).await;
+    if let Some(collector) = collector {
+        // It waits for the collector, in a thread where nothing else is held up.
+        let _ended = tokio::task::spawn_blocking(move || collector.end()).await;
+    }
     tracing::info!(tenant = config.hub.tenant, replica = config.replica, "the hub stops");
     outcome
 }
@@ -143,6 +154,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     supervisor: Supervisor,
+    spans: Spans,
 }
 
 impl Parts {
@@ -156,15 +168,23 @@ impl Parts {
             ended = self.supervisor.failed() => return Err(ended.into()),
         };
         let contexts = self.contexts();
+        let journal = self.journal();
+        let door =
+            Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal).with_spans(self.spans.clone());
         let (routes, health) = self
-            .services(messages.clone(), contexts.clone())
+            .services(messages.clone(), contexts.clone(), door.meter().clone())
             .routes()
             .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
-        let journal = self.journal();
-        let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal);
         let refused = door.clone();
         self.until_stopped("audit.refusals", async move { refused.write_refusals().await });
         let recorded = door.clone();
+        let exchange = stream_exchange::run(
+            door.meter().clone(),
+            Arc::new(self.store.clone()),
+            self.refresher.directory().clone(),
+            stream_exchange::EVERY,
+        );
+        self.until_stopped("door.streams", exchange);
         let accepting = self.supervisor.stop().child_token();
         let incoming = accept(listener, certificate, ConnectionLimits::default(), accepting.clone(), &self.supervisor)
             .map_err(|error| HubError::Io("TLS".to_owned(), error))?;
@@ -260,11 +280,20 @@ impl Parts {
         let store = Arc::new(self.store.clone());
         let start = async || {
             let request_key = RequestKey::new(self.tokens.keyring().request_secret());
-            let config = MessagesConfig::new(&self.config.hub.tenant, &self.config.replica, request_key);
+            let config = MessagesConfig {
+                spans: self.spans.clone(),
+                ..MessagesConfig::new(&self.config.hub.tenant, &self.config.replica, request_key)
+            };
             let directory = self.refresher.directory().clone();
             Messages::start(
                 self.bus.clone(),
-                MessageStores { mailboxes: store.clone(), cursors: store.clone(), letters: store.clone() },
+                MessageStores {
+                    mailboxes: store.clone(),
+                    cursors: store.clone(),
+                    letters: store.clone(),
+                    traces: store.clone(),
+                    usage: store.clone(),
+                },
                 directory,
                 self.metrics.clone(),
                 config,
@@ -341,7 +370,7 @@ impl Parts {
         scheduled
     }
 
-    fn services(&self, messages: Messages, contexts: Arc<Contexts>) -> Services {
+    fn services(&self, messages: Messages, contexts: Arc<Contexts>, meter: Meter) -> Services {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
         let directory = self.refresher.directory();
@@ -365,7 +394,8 @@ impl Parts {
                 ),
             ),
             mailboxes: MailboxGate::new(messages.clone()),
-            usage: UsageGate::new(messages.clone()),
+            usage: UsageGate::new(tenant, messages.clone(), contexts.clone(), meter, directory.clone()),
+            traces: TraceGate::new(messages.traces()),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),
             schedule: ScheduleGate::new(self.scheduled(&messages)),
             messages: MessageGate::new(messages, &self.config.replica),

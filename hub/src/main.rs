@@ -6,6 +6,7 @@ mod logging;
 mod passwords;
 mod probe;
 mod reload;
+mod traces;
 
 use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 

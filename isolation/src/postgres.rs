@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 35] = [
+const TABLES: [&str; 40] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -38,6 +38,7 @@ const TABLES: [&str; 35] = [
     "dead_letter_checkpoint",
     "lease",
     "timer",
+    "message_trace",
     "upload",
     "chunk",
     "context",
@@ -47,11 +48,21 @@ const TABLES: [&str; 35] = [
     "audit_growth",
     "audit_checkpoint",
     "audit_sink",
+    "usage_sum",
+    "usage_checkpoint",
+    "usage_gap",
+    "stream_count",
 ];
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 35] = [
+const STATEMENTS: [(&str, &str, &str); 36] = [
+    (
+        "forge.usage",
+        "messages on the neighbour's bill",
+        "INSERT INTO acb.usage_sum (tenant_id, period, starts_at, agent_id, agent, messages, bytes)
+         SELECT decode('{victim}', 'hex'), 'month', '2026-01-01Z', gen_random_uuid(), 'forged', 1000000, 1",
+    ),
     (
         "forge.timer",
         "a message that the neighbour's hub sends later",

@@ -34,6 +34,12 @@ pub const CONFLICTING: &str = "Conflicting";
 /// The condition that says that a hub waits for its turn to roll.
 pub const ROLLOUT_PENDING: &str = "RolloutPending";
 
+/// The condition that says which limits are used up, or nearly so.
+pub const NEAR_LIMIT: &str = "NearLimit";
+
+/// The condition that says that nobody is under a Quota.
+pub const UNUSED: &str = "Unused";
+
 /// Why a condition is as it is. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -85,6 +91,12 @@ pub enum Reason {
     AnotherWriter,
     /// Others roll first.
     Queued,
+    /// Four fifths of a limit are used.
+    NearLimit,
+    /// A limit is used up.
+    LimitReached,
+    /// Its selector means no agent.
+    NoAgents,
 }
 
 impl fmt::Display for Reason {
@@ -294,6 +306,22 @@ pub fn conflicting(conflicts: &[String]) -> Option<Condition> {
 pub fn rollout_pending(why: Option<&str>) -> Option<Condition> {
     let why = why.map(|why| format!("the hub is to roll for a change of the platform, and waits: {why}"));
     beside(ROLLOUT_PENDING, Reason::Queued, why.as_slice())
+}
+
+/// What is said while limits are used up, or nearly so. There only while it is true, and in the way of nothing.
+#[must_use]
+pub fn near_limit(reached: &[String], near: &[String]) -> Option<Condition> {
+    let told = |what: &str, limits: &[String]| (!limits.is_empty()).then(|| format!("{what}: {}", limits.join(", ")));
+    let texts: Vec<String> = [told("used up", reached), told("used by 80 % or more", near)].into_iter().flatten().collect();
+    let reason = if reached.is_empty() { Reason::NearLimit } else { Reason::LimitReached };
+    beside(NEAR_LIMIT, reason, &texts)
+}
+
+/// What is said while a Quota's selector means nobody. There only while it is true, and in the way of nothing.
+#[must_use]
+pub fn unused() -> Condition {
+    let why = "its selector means no agent: it limits nobody until one has such labels, such a name, group or type";
+    condition(UNUSED, true, Reason::NoAgents, why)
 }
 
 fn beside(name: &str, reason: Reason, texts: &[String]) -> Option<Condition> {

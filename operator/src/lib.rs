@@ -22,3 +22,4 @@ pub mod runtime;
 pub mod tenancy;
 pub mod tenant;
 pub mod tier;
+pub mod usage;

@@ -34,6 +34,15 @@ pub struct ObservedHub {
     pub fault: Option<String>,
 }
 
+/// What the agents of a tenant have used, by UID. What a registered agent uses is on the account of who registered it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedUsage {
+    /// Messages in this calendar month, as far as they are summed.
+    pub messages: BTreeMap<String, i64>,
+    /// Bytes of contexts.
+    pub stored: BTreeMap<String, i64>,
+}
+
 /// What Kafka holds of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedKafka {

@@ -41,6 +41,30 @@ pub struct Platform {
     pub has_service_accounts: bool,
     /// How many tenants roll at a time for the platform's sake.
     pub rollout: MaxConcurrent,
+    /// Where the hubs' traces are collected.
+    pub tracing: Option<PlatformTracing>,
+}
+
+/// Where traces are collected, as in `hub.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlatformTracing {
+    /// Of a collector that speaks OTLP over gRPC, such as `http://collector.monitoring:4317`.
+    pub endpoint: String,
+    /// The part of the calls that begin a trace at a hub and are collected, from 0 to 1. What its caller collects is, always.
+    #[serde(default)]
+    pub sample_ratio: f64,
+}
+
+impl PlatformTracing {
+    /// Host and port, where the endpoint is one.
+    #[must_use]
+    pub fn address(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.endpoint.strip_prefix("http://")?.trim_end_matches('/').rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let plain = !host.is_empty() && !host.contains(['/', '@', '?', '#']);
+        Some((host, port.parse().ok().filter(|port| *port > 0)?)).filter(|_| plain)
+    }
 }
 
 /// Where the log is, as in `hub.json`.
@@ -91,6 +115,7 @@ impl Platform {
             tiers: TierOverrides::new(),
             has_service_accounts: false,
             rollout: MaxConcurrent::Percent(100),
+            tracing: None,
         }
     }
 
@@ -122,6 +147,21 @@ fn repository(image: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_collector_has_a_host_and_a_port() {
+        let address = |endpoint: &str| {
+            let tracing = PlatformTracing { endpoint: endpoint.to_owned(), sample_ratio: 0.0 };
+            tracing.address().map(|(host, port)| format!("{host} {port}"))
+        };
+        assert_eq!(address("http://collector.monitoring:4317").as_deref(), Some("collector.monitoring 4317"));
+        assert_eq!(address("http://[::1]:4317/").as_deref(), Some("::1 4317"));
+        for wrong in
+            ["", "collector:4317", "https://collector:4317", "http://collector", "http://:4317", "http://c:0", "http://c/x:1"]
+        {
+            assert_eq!(address(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_tenant_names_another_version_and_no_other_program() {

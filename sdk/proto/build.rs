@@ -5,9 +5,21 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files =
-        ["auth", "credential", "agent", "message", "mailbox", "dead_letter", "schedule", "context", "stream", "usage", "audit"]
-            .map(|name| format!("acb/v1/{name}.proto"));
+    let files = [
+        "auth",
+        "credential",
+        "agent",
+        "message",
+        "mailbox",
+        "dead_letter",
+        "schedule",
+        "context",
+        "stream",
+        "usage",
+        "audit",
+        "trace",
+    ]
+    .map(|name| format!("acb/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=proto");
 
     let descriptors = protox::compile(&files, ["proto"])?;

@@ -17,6 +17,7 @@ mod refusal;
 mod reply;
 mod scheduled;
 mod target;
+mod trace;
 mod unread;
 mod usage;
 mod watch;
@@ -53,6 +54,7 @@ pub(crate) enum Command {
     /// Lists and cancels messages that are sent later: see `acb send --in`.
     Scheduled(scheduled::Scheduled),
     /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
+    Trace(trace::Trace),
     Usage(usage::Usage),
     /// Lists what agents prove themselves with: which keys and accounts there are, and when each was used last.
     Credentials(credentials::Credentials),
@@ -80,6 +82,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Receive(receive) => receive.run(output).await,
         Command::Unread(unread) => unread.run(output).await,
         Command::Scheduled(scheduled) => scheduled.run(output).await,
+        Command::Trace(trace) => trace.run(output).await,
         Command::Usage(usage) => usage.run(output).await,
         Command::Credentials(credentials) => credentials.run(output).await,
         Command::Audit(audit) => audit.run(output).await,

@@ -16,5 +16,5 @@ pub(super) fn refused(object: &str, error: &Error) -> Failure {
         _ if matches!(error, Error::Usage(_) | Error::Payload(_)) => (Exit::Usage, ""),
         _ => (Exit::Failed, ""),
     };
-    Failure::new(exit, format_args!("{object}: {error}{advice}"))
+    Failure::refused(exit, format_args!("{object}: {error}{advice}"), error)
 }

@@ -18,7 +18,7 @@ use tokio::{
 const LONG: Duration = Duration::from_secs(120);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const AGENTS: [(&str, &str); 22] = [
+const AGENTS: [(&str, &str); 24] = [
     ("sender", "{type: sender, role: AgentFull, publishes: [documents], subscribes: [documents]}"),
     ("login", "{type: person, role: AgentFull}"),
     ("finder", "{type: person, role: AgentFull}"),
@@ -41,6 +41,8 @@ const AGENTS: [(&str, &str); 22] = [
     ("stranger", "{type: worker, role: AgentFull}"),
     ("plans", "{type: worker, role: AgentFull}"),
     ("gets-later", "{type: worker, role: AgentFull}"),
+    ("bills", "{type: worker, role: AgentFull}"),
+    ("pays", "{type: worker, role: AgentFull}"),
 ];
 
 /// An agent of tenant `acme`, in a file of its own.

@@ -110,7 +110,7 @@ pub struct QuotaStatus {
     /// What holds for them: the smallest of this, the Tenant's, the tier's and other Quotas' of the same agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<QuotaLimits>,
-    /// What was used of it. Not filled in yet.
+    /// How much of it is used, in steps of a twentieth: messages in this calendar month, bytes of contexts, agents. With a selector, by the one that uses the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<QuotaLimits>,
     /// Fields of the spec that are set, and that nothing acts on yet.

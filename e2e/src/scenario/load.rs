@@ -56,7 +56,7 @@ pub(super) fn ready(world: &World) -> Result<()> {
     let spec = json!({
         "tier": "Enterprise", "hub": {"replicas": 2}, "deletionPolicy": "Delete", "contextTypes": [{"name": "notes"}],
         // More than an agent has by default.
-        "agentLimits": {"messagesPerMinute": 100_000},
+        "agentLimits": {"messagesPerMinute": 100_000, "concurrentStreams": 1000},
     });
     let rest = json!({"apiVersion": "v1", "kind": "List", "items": [
         kind("Agent", "sender", agent()),

@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 
 use crate::{
     answer::{Answer, begin},
+    correlation::{CORRELATION_ID, ties},
     ending::Admitted,
     peer::{OpenCall, Peer},
     request_body::RequestBody,
@@ -67,9 +68,11 @@ where
         let peer = request.extensions().get::<Peer>().cloned();
         let open = peer.as_ref().map(Peer::call);
         let origin = peer.as_ref().map(Peer::origin).unwrap_or_default();
-        let arrival = self.door.arrive(rule, origin, correlation(request.headers()));
-        let span = arrival.span();
-        handle(inner, request, arrival, peer, open).instrument(span).boxed()
+        let arrival = self.door.arrive(rule, origin, ties(request.headers()));
+        let (span, named) = (arrival.span(), arrival.correlation().parse().ok());
+        let handled = handle(inner, request, arrival, peer, open).instrument(span);
+        let answer = handled.map(|answer| answer.map(|answer| name(answer, named)));
+        answer.boxed()
     }
 }
 
@@ -152,9 +155,10 @@ fn refusal(fault: Fault) -> Response<Body> {
     response
 }
 
-/// What ties log lines of several hubs and agents together: the trace, or what the caller calls it.
-fn correlation(headers: &HeaderMap) -> Option<&str> {
-    let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(|text| text.split('-').nth(1));
-    let named = headers.get("x-correlation-id").and_then(|value| value.to_str().ok());
-    traceparent.or(named).map(|text| text.get(..64).unwrap_or(text))
+/// Tells the caller by what its call is found in the hub's log and in the audit trail.
+fn name(mut answer: Response<Body>, correlation: Option<HeaderValue>) -> Response<Body> {
+    if let Some(correlation) = correlation {
+        answer.headers_mut().insert(CORRELATION_ID, correlation);
+    }
+    answer
 }

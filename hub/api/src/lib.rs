@@ -2,6 +2,7 @@
 
 mod answer;
 mod answer_room;
+mod correlation;
 pub mod door;
 mod ending;
 pub mod grpc;

@@ -9,7 +9,7 @@ use acb_proto::{
         credential_service_server::CredentialServiceServer, dead_letter_service_server::DeadLetterServiceServer,
         mailbox_service_server::MailboxServiceServer, message_service_server::MessageServiceServer,
         schedule_service_server::ScheduleServiceServer, stream_service_server::StreamServiceServer,
-        usage_service_server::UsageServiceServer,
+        trace_service_server::TraceServiceServer, usage_service_server::UsageServiceServer,
     },
 };
 use tonic::service::Routes;
@@ -19,7 +19,7 @@ use crate::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, credential::CredentialGate,
         dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
-        usage::UsageGate,
+        trace::TraceGate, usage::UsageGate,
     },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };
@@ -45,6 +45,8 @@ pub struct Services {
     pub contexts: ContextGate,
     /// Large contexts.
     pub streams: StreamGate,
+    /// What happened to messages.
+    pub traces: TraceGate,
     /// Limits.
     pub usage: UsageGate,
     /// The audit trail.
@@ -99,6 +101,7 @@ impl Services {
             .add_service(ScheduleServiceServer::new(self.schedule).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(ContextServiceServer::new(self.contexts).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(StreamServiceServer::new(self.streams).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(TraceServiceServer::new(self.traces).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(UsageServiceServer::new(self.usage).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(AuditServiceServer::new(self.audit).max_decoding_message_size(MAX_REQUEST_BYTES));
         Ok((routes.routes(), Health(reporter)))

@@ -288,10 +288,26 @@ impl ContextStore for PgContexts {
         row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
     }
 
-    async fn stored_bytes(&self) -> Result<u64, Fault> {
+    async fn with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
+        let query = self.timer.start("context.with_key");
+        let row = sqlx::query(GET_BY_KEY).bind(creator.0).bind(idempotency_key).fetch_optional(&self.pool);
+        let row = row.await.map_err(|error| query.fault(error))?;
+        row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
+    }
+
+    async fn stored_bytes(&self, creators: Option<&[AgentId]>) -> Result<u64, Fault> {
         let query = self.timer.start("context.stored_bytes");
-        let row = sqlx::query("SELECT coalesce(sum(size), 0)::bigint AS bytes FROM acb.context").fetch_one(&self.pool).await;
-        let bytes: i64 = row.and_then(|row| row.try_get("bytes")).map_err(|error| query.fault(error))?;
+        const ALL: &str = "
+            SELECT ((SELECT coalesce(sum(size), 0) FROM acb.context)
+                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL))::bigint";
+        const THEIRS: &str = "
+            SELECT ((SELECT coalesce(sum(size), 0) FROM acb.context WHERE creator = ANY($1))
+                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND agent_id = ANY($1)))::bigint";
+        let bytes = match creators {
+            None => sqlx::query_scalar(ALL),
+            Some(creators) => sqlx::query_scalar(THEIRS).bind(creators.iter().map(|creator| creator.0).collect::<Vec<_>>()),
+        };
+        let bytes: i64 = bytes.fetch_one(&self.pool).await.map_err(|error| query.fault(error))?;
         Ok(unsigned(bytes))
     }
 }

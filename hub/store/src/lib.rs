@@ -20,8 +20,11 @@ pub mod presence;
 mod query_timer;
 mod registration;
 pub mod schema;
+mod stream;
 mod timer;
+mod trace;
 mod upload;
+mod usage;
 mod visibility;
 
 use std::{sync::Arc, time::Duration};

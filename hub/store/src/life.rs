@@ -19,8 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What lies beyond the ends is dropped. The checkpoints come first: whoever writes the index holds them, so that its rows are there when those
 /// of the mailboxes are moved.
-const CLIPS: [&str; 4] = [
+const CLIPS: [&str; 6] = [
     "UPDATE acb.mailbox_checkpoint AS c SET next_position = e.next FROM unnest($2::int[], $3::bigint[]) AS e (partition, next)
+     WHERE c.epoch = $1 AND c.partition = e.partition AND c.next_position > e.next",
+    "INSERT INTO acb.usage_gap (tenant_id, what, records)
+     SELECT acb.current_tenant(), 'the messages log lost its last records: what was in them is in no sum, or was summed and is gone', sum(c.next_position - e.next) / 64
+     FROM acb.usage_checkpoint AS c LEFT JOIN unnest($2::int[], $3::bigint[]) AS e (partition, next) ON c.partition = e.partition AND c.next_position > e.next
+     WHERE c.epoch = $1 HAVING count(*) > 0",
+    "UPDATE acb.usage_checkpoint AS c SET next_position = e.next FROM unnest($2::int[], $3::bigint[]) AS e (partition, next)
      WHERE c.epoch = $1 AND c.partition = e.partition AND c.next_position > e.next",
     "DELETE FROM acb.mailbox AS m USING unnest($2::int[], $3::bigint[]) AS e (partition, next)
        WHERE m.epoch = $1 AND m.partition = e.partition AND m.position >= e.next",
@@ -30,8 +36,9 @@ const CLIPS: [&str; 4] = [
      FROM unnest($2::int[], $3::bigint[]) AS e (partition, next) WHERE c.epoch = $1 AND c.partition = e.partition",
 ];
 
-const MOVES: [&str; 4] = [
+const MOVES: [&str; 5] = [
     "UPDATE acb.mailbox_checkpoint SET epoch = $2 WHERE epoch = $1",
+    "UPDATE acb.usage_checkpoint SET epoch = $2 WHERE epoch = $1",
     "UPDATE acb.mailbox SET epoch = $2 WHERE epoch = $1",
     "UPDATE acb.delivery SET epoch = $2 WHERE epoch = $1",
     "UPDATE acb.cursor SET epoch = $2 WHERE epoch = $1",
@@ -59,6 +66,7 @@ impl LogLives for PgStore {
             "SELECT partition, max(next) FROM (
                    SELECT partition, next_position AS next FROM acb.mailbox_checkpoint WHERE epoch = $1
                    UNION ALL SELECT partition, greatest(acknowledged_below, (SELECT max(x) + 1 FROM unnest(exceptions) AS x)) FROM acb.cursor WHERE epoch = $1
+                   UNION ALL SELECT partition, next_position FROM acb.usage_checkpoint WHERE epoch = $1
                    UNION ALL SELECT partition, position + 1 FROM acb.delivery WHERE epoch = $1) AS reached
                GROUP BY partition",
         )

@@ -32,8 +32,11 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 17, name: "timers", sql: include_str!("../migrations/0017_timers.sql") },
     Migration { version: 18, name: "audit", sql: include_str!("../migrations/0018_audit.sql") },
     Migration { version: 19, name: "timer-attempts", sql: include_str!("../migrations/0019_timer_attempts.sql") },
-    Migration { version: 20, name: "service-accounts", sql: include_str!("../migrations/0020_service_accounts.sql") },
-    Migration { version: 21, name: "credentials", sql: include_str!("../migrations/0021_credentials.sql") },
+    Migration { version: 20, name: "message-traces", sql: include_str!("../migrations/0020_message_traces.sql") },
+    Migration { version: 21, name: "service-accounts", sql: include_str!("../migrations/0021_service_accounts.sql") },
+    Migration { version: 22, name: "credentials", sql: include_str!("../migrations/0022_credentials.sql") },
+    Migration { version: 23, name: "usage", sql: include_str!("../migrations/0023_usage.sql") },
+    Migration { version: 24, name: "stream-counts", sql: include_str!("../migrations/0024_stream_counts.sql") },
 ];
 
 /// The version that this code was written for.

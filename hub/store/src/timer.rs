@@ -144,8 +144,10 @@ impl TimerStore for PgStore {
         .execute(self.pool())
         .await
         .map_err(failed)?;
-        let (count, next): (i64, Option<f64>) = sqlx::query_as(
-            "SELECT count(*), extract(epoch FROM min(try_at) - clock_timestamp())::float8 FROM acb.timer
+        let (count, next, overdue): (i64, Option<f64>, Option<f64>) = sqlx::query_as(
+            "SELECT count(*), extract(epoch FROM min(try_at) - clock_timestamp())::float8,
+                    extract(epoch FROM clock_timestamp() - min(due_at))::float8
+             FROM acb.timer
              WHERE settled_at IS NULL AND kind = ANY ($1)",
         )
         .bind(kinds)
@@ -155,7 +157,9 @@ impl TimerStore for PgStore {
         // What is due is somebody else's, who may die with it.
         let wait = |next: f64| if next > 0.0 { Duration::try_from_secs_f64(next).unwrap_or(Duration::MAX) } else { HELD };
         let next = next.map(wait);
-        Ok(Waiting { count: unsigned(count), next })
+        // What is due in the future is less than nothing.
+        let overdue = overdue.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default();
+        Ok(Waiting { count: unsigned(count), next, overdue })
     }
 
     async fn list(

@@ -13,6 +13,7 @@ use crate::{
     messages::is_delivered,
     schedule::is_sent_later,
     trail::listed,
+    usage::is_summed,
 };
 
 struct Password;
@@ -54,5 +55,6 @@ async fn a_message_is_delivered_over_kafka() {
     let (_, root) = hub.agent("root", "admin").await;
     assert_eq!(listed(&hub, &root, "ExchangeToken", "root").await[0].outcome, "done");
     is_sent_later(&hub).await;
+    is_summed(&hub).await;
     is_delivered(hub).await;
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use acb_operator::plan::AgentRow;
 use acb_proto::v1::{
-    GetUsageRequest, SendMessageRequest, message_service_client::MessageServiceClient, usage_service_client::UsageServiceClient,
+    GetUsageRequest, SendMessageRequest, SubscribeRequest, context_service_client::ContextServiceClient,
+    message_service_client::MessageServiceClient, usage_service_client::UsageServiceClient,
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -92,4 +93,49 @@ async fn a_refusal_says_when_there_is_room_again() {
     let retry = refused.get_details_retry_info().unwrap().retry_delay.unwrap();
     assert!(retry <= Duration::from_secs(60), "{retry:?}");
     assert!(refused.message().contains("1 messages a minute"), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn so_many_streams_are_open_at_a_time() {
+    let hub = Hub::start().await;
+    let (alice, token) = hub.agent("alice", "agent-full").await;
+    let mut row = hub.tenant.agent_row("alice");
+    row.id = alice.id.to_string();
+    row.limits = json!({"concurrentStreams": 1});
+    hub.tenant.context_type("notes", 1).await;
+    row.subscribes = vec!["notes".to_owned()];
+    hub.tenant.project(&row).await;
+    hub.agent("bob", "agent-full").await;
+    let mut contexts = ContextServiceClient::new(hub.channel());
+    let mut subscribe = async || {
+        let request = SubscribeRequest { r#type: "notes".to_owned(), ..SubscribeRequest::default() };
+        contexts.subscribe(with(&token, request)).await.map(tonic::Response::into_inner)
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut open = Vec::new();
+    let refused = loop {
+        match subscribe().await {
+            Ok(stream) => open.push(stream),
+            Err(refused) => break refused,
+        }
+        assert!(Instant::now() < deadline, "{} are let through", open.len());
+        sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "TOO_MANY_STREAMS"));
+    let violations = refused.get_details_quota_failure().unwrap().violations;
+    assert_eq!((violations[0].subject.as_str(), violations[0].description.as_str()), ("agent alice", "concurrentStreams is 1"));
+    assert!(refused.get_details_retry_info().is_some());
+    let mut usage = UsageServiceClient::new(hub.channel());
+    let own = usage.get_usage(with(&token, GetUsageRequest::default())).await.unwrap().into_inner().usage;
+    let found = own.iter().find(|usage| usage.subject == "agent alice" && usage.limit == "concurrentStreams").unwrap();
+    assert_eq!((found.most, found.used, found.resets_at), (Some(1), open.len() as u64, None));
+    // Calls that do not last are none of them.
+    MessageServiceClient::new(hub.channel()).send_message(with(&token, message())).await.unwrap();
+    open.clear();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(refused) = subscribe().await {
+        assert_eq!(reason(&refused), "TOO_MANY_STREAMS");
+        assert!(Instant::now() < deadline, "what ended still counts");
+        sleep(Duration::from_millis(50)).await;
+    }
 }

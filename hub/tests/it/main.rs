@@ -23,3 +23,4 @@ mod schedule;
 mod times;
 mod tokens;
 mod trail;
+mod usage;

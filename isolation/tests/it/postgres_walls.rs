@@ -148,6 +148,14 @@ async fn furnish(world: &World) {
         ("audit_node", "level, index, hash", "0, 1000000, decode(repeat('00', 32), 'hex')".to_owned()),
         ("audit_growth", "first, size, epoch, next_offset", "1000000, 1000001, 99, 1".to_owned()),
         ("audit_checkpoint", "size, verifier, note", "1000000, 'k', 'n'".to_owned()),
+        (
+            "usage_sum",
+            "period, starts_at, agent_id, agent, messages, bytes",
+            format!("'month', '2026-01-01Z', {alice}, 'alice', 1, 1"),
+        ),
+        ("usage_checkpoint", "epoch, partition, next_position", "99, 1000, 0".to_owned()),
+        ("stream_count", "replica, until, streams", format!("{any}, now() + '1 day', 1")),
+        ("usage_gap", "what", "'records'".to_owned()),
         ("lease", "lease, until", format!("{any}, now() + '1 day'")),
         // As of a newer hub: its alarm leaves it.
         (
@@ -155,6 +163,7 @@ async fn furnish(world: &World) {
             "timer_id, kind, subject, key, digest, content, made_at, due_at, try_at",
             format!("{any}, 'later', {any}, '', sha256(''), '', now(), now(), now()"),
         ),
+        ("message_trace", "epoch, partition, section, replica, events", "99, 0, 0, 'r', ''".to_owned()),
         // Its relay has no use for what it can't read, and leaves it.
         (
             "bus_record",

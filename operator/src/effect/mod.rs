@@ -23,6 +23,7 @@ pub mod postgres_inventory;
 pub mod postgres_observe;
 mod postgres_removal;
 mod postgres_topics;
+pub mod postgres_usage;
 pub mod seal;
 pub mod secret;
 

@@ -5,7 +5,7 @@ use acb_crds::{Quota, QuotaLimits};
 use crate::{
     condition::{Problem, Reason},
     tenancy::{Census, Tenancy, selection},
-    tenant::validate::{above_tier, limits_not_acted_on},
+    tenant::validate::above_tier,
 };
 
 /// A Quota that applies.
@@ -15,10 +15,10 @@ pub struct ValidatedQuota {
     pub tenant: String,
     /// How many agents it applies to.
     pub agents: i64,
+    /// Their UIDs; `None` where it is for the tenant as a whole.
+    pub selected: Option<Vec<String>>,
     /// What holds for all of those, or for the tenant as a whole.
     pub effective: QuotaLimits,
-    /// Fields that are set and that nothing acts on yet.
-    pub not_acted_on: Vec<String>,
 }
 
 /// Decides whether a Quota applies. One that does not still lowers what it can: the smallest limit holds.
@@ -36,14 +36,15 @@ pub fn validate(quota: &Quota, census: &Census) -> Result<ValidatedQuota, Vec<Pr
     let (tenant, allowance, tenancy) = (&owner.tenant, &owner.allowance, census.tenancy());
     let limits = &quota.spec.limits;
     let ceilings = allowance.quota_ceilings();
-    let (ceiling, agents, effective) = match quota.spec.agents() {
-        None => (ceilings.tenant, tenancy.staying().count(), owner.limits.clone().into()),
+    let (ceiling, agents, selected, effective) = match quota.spec.agents() {
+        None => (ceilings.tenant, tenancy.staying().count(), None, owner.limits.clone().into()),
         Some(selector) => {
             let is_selected = selection(selector);
             let selected: Vec<_> = tenancy.staying().filter(|agent| is_selected(agent)).collect();
             let own = Tenancy::agent_base(tenant, allowance).smallest(&limits.of_agent());
             let smallest = selected.iter().fold(own, |all, agent| all.smallest(&owner.standing(agent).limits));
-            (ceilings.agent, selected.len(), QuotaLimits { max_agents: limits.max_agents, ..smallest.into() })
+            let uids = selected.iter().filter_map(|agent| agent.metadata.uid.clone()).collect();
+            (ceilings.agent, selected.len(), Some(uids), QuotaLimits { max_agents: limits.max_agents, ..smallest.into() })
         }
     };
     let problems = above_tier("spec.limits", limits.above(&ceiling), tenant.spec.tier);
@@ -53,7 +54,7 @@ pub fn validate(quota: &Quota, census: &Census) -> Result<ValidatedQuota, Vec<Pr
     Ok(ValidatedQuota {
         tenant: tenant.metadata.name.clone().unwrap_or_default(),
         agents: i64::try_from(agents).unwrap_or(i64::MAX),
+        selected,
         effective,
-        not_acted_on: limits_not_acted_on("spec.limits", limits.entries()),
     })
 }

@@ -11,6 +11,7 @@ pub(crate) mod schedule;
 pub(crate) mod tenancies;
 #[cfg(test)]
 mod tests;
+mod usages;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 

@@ -3,7 +3,7 @@
 use acb_crds::Condition;
 
 use crate::{
-    condition::{CONFLICTING, DEGRADED, KAFKA_AT_RISK, READY, Reason, STALLED, SYNCED},
+    condition::{CONFLICTING, DEGRADED, KAFKA_AT_RISK, NEAR_LIMIT, READY, Reason, STALLED, SYNCED},
     plan::{KubernetesStep, Plan, Step},
 };
 
@@ -79,6 +79,11 @@ pub(crate) fn of_risk(before: &[Condition], now: &[Condition]) -> Option<News> {
 /// That someone began to change what was set right, or someone else than before.
 pub(crate) fn of_conflict(before: &[Condition], now: &[Condition]) -> Option<News> {
     new_warning(before, now, CONFLICTING, "Apply")
+}
+
+/// That limits are used up, or nearly so, and others than before.
+pub(crate) fn of_limits(before: &[Condition], now: &[Condition]) -> Option<News> {
+    new_warning(before, now, NEAR_LIMIT, "Check")
 }
 
 fn new_warning(before: &[Condition], now: &[Condition], name: &str, action: &'static str) -> Option<News> {

@@ -21,12 +21,13 @@ use super::{
     rollouts::Rollouts,
     runtime::{Database, Runtime},
     schedule::Turn,
+    usages::Usages,
 };
 use crate::{
     agent, condition,
     condition::{Basis, Outcome},
     effect::{EffectError, kubernetes},
-    observed::ObservedHub,
+    observed::{ObservedHub, ObservedUsage},
     plan::{KafkaStep, Plan, Step},
     quota,
     rollout::{Stage as RollStage, Wait},
@@ -41,6 +42,16 @@ pub(crate) struct Tenancies {
     last_syncs: LastSyncs,
     rollouts: Rollouts,
     proved: ProvedLogins,
+    usages: Usages,
+}
+
+/// What was seen of the tenant of a namespace, and is asked for of what is in it.
+#[derive(Debug, Default)]
+struct OfTenant {
+    /// The context types that it has topics of.
+    types: BTreeSet<String>,
+    /// What its agents have used, where that is known.
+    usage: Option<ObservedUsage>,
 }
 
 /// PostgreSQL, or why it can't be used now.
@@ -82,6 +93,7 @@ impl Tenancies {
             last_syncs: LastSyncs::default(),
             rollouts: Rollouts::default(),
             proved: ProvedLogins::default(),
+            usages: Usages::default(),
         }
     }
 
@@ -126,15 +138,15 @@ impl Tenancies {
         // On the way out agents go first, while their tenant is still known.
         let (leaving, staying): (Vec<_>, Vec<_>) = everything.agents.iter().partition(|agent| is_leaving(&agent.metadata));
         turns.extend(self.agents(namespace, &leaving, &census, database).await);
-        let mut types = BTreeSet::new();
+        let mut seen = OfTenant::default();
         for tenant in everything.tenants.of_space(namespace) {
-            let result = self.tenant(tenant, census.tenancy(), database, &mut types).await;
+            let result = self.tenant(tenant, census.tenancy(), database, &mut seen).await;
             turns.push(self.fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }
         // Its Agents are measured against what was seen of it.
-        let census = Arc::new(Arc::unwrap_or_clone(census).with_types(&types));
+        let census = Arc::new(Arc::unwrap_or_clone(census).with_types(&seen.types));
         for quota in &everything.quotas {
-            let result = self.quota(quota, &census).await;
+            let result = self.quota(quota, &census, seen.usage.as_ref()).await;
             yield_now().await;
             turns.push(self.fell_through(&reference(Kind::Quota, &quota.metadata), result));
         }
@@ -143,13 +155,12 @@ impl Tenancies {
         worst.unwrap_or(Turn::Settled)
     }
 
-    /// `types`: the context types that the tenant of the namespace has topics of.
     async fn tenant(
         &self,
         tenant: &Tenant,
         tenancy: &Tenancy,
         database: Reached<'_>,
-        types: &mut BTreeSet<String>,
+        seen: &mut OfTenant,
     ) -> Result<Turn, EffectError> {
         let object = reference(Kind::Tenant, &tenant.metadata);
         if self.runtime.is_refused(&object) {
@@ -170,11 +181,14 @@ impl Tenancies {
             decision = tenant::decide(tenant, &world, self.runtime.platform());
         }
         if let Some(validated) = decision.tenant() {
-            types.extend(world.existing_types(&validated.name, self.runtime.platform()));
+            seen.types.extend(world.existing_types(&validated.name, self.runtime.platform()));
+        }
+        if let (Some(validated), Ok(database)) = (decision.tenant().filter(|tenant| !tenant.deleting), database) {
+            seen.usage = self.usages.of(&database.reader.pool, &validated.id.hex()).await;
         }
         let (outcome, turn) = self.carry_out(&object, &decision, database).await;
         let turn = if waits.is_some() && turn == Turn::Settled { Turn::Waiting } else { turn };
-        self.say(tenant, &world, &decision, &outcome, turn, waits).await
+        self.say(tenant, &world, (&decision, seen.usage.clone()), &outcome, turn, waits).await
     }
 
     /// Why the hub of a Tenant may not roll now for the platform's sake; `None`: it may, or has no reason to. Everybody is looked at, so that it
@@ -271,7 +285,7 @@ impl Tenancies {
         &self,
         tenant: &Tenant,
         world: &tenant::World,
-        decision: &Decision,
+        (decision, usage): (&Decision, Option<ObservedUsage>),
         outcome: &Outcome,
         turn: Turn,
         waits: Option<Wait>,
@@ -313,6 +327,7 @@ impl Tenancies {
             credentials,
             conflicts: validated.map(|validated| self.runtime.conflicts(validated)).unwrap_or_default(),
             waits_to_roll: waits.map(|wait| wait.to_string()),
+            usage,
             risks: validated.and_then(|_| world.kafka.known()).map(|kafka| kafka.risks.clone()),
         };
         let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &now);
@@ -347,14 +362,14 @@ impl Tenancies {
         self.save_status(object, &before, &conditions(&status), &status).await
     }
 
-    async fn quota(&self, quota: &Quota, census: &Census) -> Result<Turn, EffectError> {
+    async fn quota(&self, quota: &Quota, census: &Census, usage: Option<&ObservedUsage>) -> Result<Turn, EffectError> {
         let object = reference(Kind::Quota, &quota.metadata);
         if is_leaving(&quota.metadata) {
             // It has nothing of its own that could be left behind.
             self.runtime.let_go(&object, uid(&quota.metadata), &Ending::Removed).await?;
         } else if !self.runtime.is_refused(&object) {
             let validated = quota::validate::validate(quota, census);
-            let status = quota::status::status(quota, &validated, &super::now());
+            let status = quota::status::status(quota, &validated, usage, &super::now());
             let before = quota.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
             self.save_status(&object, before, &status.conditions, &status).await?;
         }
@@ -517,6 +532,7 @@ impl Tenancies {
             news::of_trouble(before, now),
             news::of_risk(before, now),
             news::of_conflict(before, now),
+            news::of_limits(before, now),
         ];
         for news in news.into_iter().flatten() {
             self.runtime.tell(object, news).await;

@@ -11,7 +11,7 @@ use crate::{
     difference::digest,
     effect::kubernetes::{AUTHORITY, ObjectKey},
     plan::SecretRef,
-    platform::{Platform, PlatformBus, PlatformPostgres},
+    platform::{Platform, PlatformBus, PlatformPostgres, PlatformTracing},
 };
 
 /// The hub's port for agents.
@@ -36,13 +36,20 @@ struct HubConfig<'a> {
     tenant_id: String,
     bus: &'a PlatformBus,
     postgres: &'a PlatformPostgres,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracing: Option<&'a PlatformTracing>,
 }
 
 /// The text of `hub.json`.
 #[must_use]
 pub fn config_text(tenant: &ValidatedTenant, platform: &Platform) -> String {
-    let config =
-        HubConfig { tenant: tenant.name.as_str(), tenant_id: tenant.id.hex(), bus: &platform.bus, postgres: &platform.postgres };
+    let config = HubConfig {
+        tenant: tenant.name.as_str(),
+        tenant_id: tenant.id.hex(),
+        bus: &platform.bus,
+        postgres: &platform.postgres,
+        tracing: platform.tracing.as_ref(),
+    };
     serde_json::to_string_pretty(&config).unwrap_or_default()
 }
 

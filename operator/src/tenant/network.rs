@@ -18,7 +18,7 @@ pub const MONITORING_LABEL: &str = "acb.dev/monitoring";
 /// The policy that lets a hub reach the platform's stores.
 pub(super) const TO_PLATFORM: &str = "hub-to-platform";
 
-/// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL and Kafka only. In the
+/// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL, Kafka and the collector of traces only. In the
 /// tenant's own namespace nobody else's pods get in; where its agents connect to is theirs: they call models and tools that ACB does not
 /// know of. A namespace that the platform gave is left as it is.
 #[must_use]
@@ -73,15 +73,19 @@ fn agents(tenant: &ValidatedTenant) -> Vec<Value> {
     peers
 }
 
-/// DNS, PostgreSQL and Kafka. A policy knows no names: only what is given as an address is held to it; of brokers only the port, since
+/// DNS, PostgreSQL, Kafka, and the collector of traces. A policy knows no names: only what is given as an address is held to it; of brokers only the port, since
 /// they tell clients other addresses than those that they were first found at.
 fn platform_egress(platform: &Platform) -> Vec<Value> {
     let tcp = |port: u16| json!({"port": port, "protocol": "TCP"});
-    let mut postgres = json!({"ports": [tcp(platform.postgres.port)]});
-    if let Ok(address) = platform.postgres.host.parse::<IpAddr>() {
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        postgres["to"] = json!([{"ipBlock": {"cidr": format!("{address}/{bits}")}}]);
-    }
+    let server = |host: &str, port: u16| {
+        let mut rule = json!({"ports": [tcp(port)]});
+        if let Ok(address) = host.parse::<IpAddr>() {
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            rule["to"] = json!([{"ipBlock": {"cidr": format!("{address}/{bits}")}}]);
+        }
+        rule
+    };
+    let postgres = server(&platform.postgres.host, platform.postgres.port);
     let dns = platform.dns_ports.iter().flat_map(|port| [json!({"port": port, "protocol": "UDP"}), tcp(*port)]);
     let mut egress = vec![json!({"ports": dns.collect::<Vec<_>>()}), postgres];
     if let PlatformBus::Kafka { bootstrap_servers, .. } = &platform.bus {
@@ -89,6 +93,7 @@ fn platform_egress(platform: &Platform) -> Vec<Value> {
             bootstrap_servers.split(',').filter_map(|broker| broker.trim().rsplit_once(':')?.1.parse().ok()).collect();
         egress.push(json!({"ports": ports.into_iter().map(tcp).collect::<Vec<_>>()}));
     }
+    egress.extend(platform.tracing.as_ref().and_then(|tracing| tracing.address()).map(|(host, port)| server(host, port)));
     egress
 }
 

@@ -1,7 +1,7 @@
 //! What became of a Tenant, for its status. The same input gives the same status, so that nothing is written where nothing changed.
 
 use acb_crds::{
-    Tenant, TenantStatus,
+    QuotaLimits, Tenant, TenantStatus,
     common::CredentialStatus,
     names::{TenantId, objects},
     tenant::{ContextTypeStatus, DeletionPolicy, Endpoint, HubStatus, Placement, TenantEffective},
@@ -10,8 +10,9 @@ use acb_crds::{
 use super::validate::ValidatedTenant;
 use crate::{
     condition::{self, Basis, Outcome},
-    observed::ObservedHub,
+    observed::{ObservedHub, ObservedUsage},
     platform::Platform,
+    usage::Used,
 };
 
 /// What the runtime saw beside the outcome.
@@ -33,6 +34,8 @@ pub struct Seen {
     pub retired: Vec<ContextTypeStatus>,
     /// Why its hub waits to roll for the platform's sake.
     pub waits_to_roll: Option<String>,
+    /// What its agents have used; `None` where that was not looked at.
+    pub usage: Option<ObservedUsage>,
     /// When every system was last seen to have what its spec says, in RFC 3339.
     pub last_sync: Option<String>,
 }
@@ -63,6 +66,12 @@ pub fn status(
         None => previous.conditions.iter().find(|before| before.r#type == condition::KAFKA_AT_RISK).cloned(),
     });
     conditions.extend(condition::conflicting(&seen.conflicts));
+    let limits = validated.map(|validated| QuotaLimits::from(validated.limits.clone()));
+    let used = seen.usage.as_ref().zip(limits).map(|(usage, limits)| (Used::of_all(usage, seen.agents), limits));
+    conditions.extend(match &used {
+        Some((used, limits)) => used.near(limits).condition(),
+        None => previous.conditions.iter().find(|before| before.r#type == condition::NEAR_LIMIT).cloned(),
+    });
     conditions.extend(condition::rollout_pending(seen.waits_to_roll.as_deref()));
     let mut status = TenantStatus {
         observed_generation: generation,
@@ -73,6 +82,9 @@ pub fn status(
         // What was provisioned before stays said while the spec is wrong.
         ..TenantStatus { conditions: Vec::new(), ..previous }
     };
+    if let Some((used, limits)) = &used {
+        status.usage = Some(used.shown(limits).of_tenant());
+    }
     let Some(validated) = validated else { return status };
     if !seen.credentials.is_empty() {
         status.credentials.clone_from(&seen.credentials);

@@ -345,19 +345,9 @@ fn stored_schema(listed: &PayloadSchema) -> Value {
     json!({"id": listed.id, "version": listed.version, "schema": listed.json_schema})
 }
 
-/// Limits that something acts on: the operator on the first, hubs on the others.
-const ACTED_ON: [&str; 3] = ["maxAgents", "messagesPerMinute", "bytesPerMinute"];
-
-/// Limits that are projected, and that no hub enforces yet.
-pub(crate) fn limits_not_acted_on(prefix: &str, limits: Vec<(&'static str, Option<i64>)>) -> Vec<String> {
-    let set = limits.into_iter().filter(|(field, limit)| limit.is_some() && !ACTED_ON.contains(field));
-    set.map(|(field, _)| format!("{prefix}.{field}")).collect()
-}
-
 fn not_acted_on(tenant: &Tenant) -> Vec<String> {
     let spec = &tenant.spec;
-    let mut fields = limits_not_acted_on("spec.limits", spec.limits.clone().unwrap_or_default().entries());
-    fields.extend(limits_not_acted_on("spec.agentLimits", spec.agent_limits.clone().unwrap_or_default().entries()));
+    let mut fields = Vec::new();
     for (field, set) in [("spec.audit", spec.audit.is_some()), ("spec.auth", spec.auth.is_some())] {
         if set {
             fields.push(field.to_owned());

@@ -1,7 +1,7 @@
 use acb_crds::tenant::{Endpoint, EndpointType};
 use acb_operator::{
     condition::{Basis, Outcome, Problem, Reason, conditions, merge},
-    observed::ObservedHub,
+    observed::{ObservedHub, ObservedUsage},
     quota,
     tenant::{self, status::Seen},
 };
@@ -143,7 +143,7 @@ fn fields_that_nothing_acts_on_are_named() {
     let platform = platform();
     let validated = tenant::validate::validate(&first(&given), &world(&given), &platform).unwrap();
     let status = tenant::status::status(&first(&given), Some(&validated), &Outcome::Ready, &Seen::default(), &platform, FIRST);
-    assert_eq!(status.fields_not_acted_on, ["spec.limits.messagesPerMonth", "spec.audit"]);
+    assert_eq!(status.fields_not_acted_on, ["spec.audit"]);
     let condition = status.conditions.iter().find(|condition| condition.r#type == "FieldsNotActedOn").unwrap();
     assert!(condition.message.contains("spec.audit"));
 }
@@ -168,9 +168,66 @@ fn what_no_hub_acts_on_in_a_json_schema_is_named() {
 fn a_quota_shows_what_holds() {
     let given = sample("acme.yaml");
     let validated = quota::validate::validate(&given.quotas[0], &census("acb-acme", &given, &platform()));
-    let status = quota::status::status(&given.quotas[0], &validated, FIRST);
+    let status = quota::status::status(&given.quotas[0], &validated, None, FIRST);
     let effective = status.effective.unwrap();
     assert_eq!((status.agent_count, effective.messages_per_minute, effective.concurrent_streams), (Some(2), Some(600), Some(4)));
     assert_eq!(effective.bytes_per_minute, Some(100_000_000), "the default of an agent");
-    assert_eq!(status.fields_not_acted_on, ["spec.limits.concurrentStreams"]);
+    assert_eq!(status.fields_not_acted_on, [""; 0]);
+}
+
+fn used(messages: &[(&str, i64)]) -> ObservedUsage {
+    let messages = messages.iter().map(|(uid, used)| ((*uid).to_owned(), *used)).collect();
+    ObservedUsage { messages, stored: std::collections::BTreeMap::new() }
+}
+
+fn near(conditions: &[acb_crds::Condition]) -> Option<(String, String)> {
+    let near = conditions.iter().find(|condition| condition.r#type == "NearLimit")?;
+    Some((near.reason.clone(), near.message.clone()))
+}
+
+#[test]
+fn a_tenant_shows_what_it_used_in_steps_and_what_is_near() {
+    let given = tenancy(&tenant_text("acme", "{tier: Professional, limits: {messagesPerMonth: 1000}}"));
+    let (platform, mut tenant) = (platform(), first(&given));
+    let validated = tenant::validate::validate(&tenant, &world(&given), &platform).unwrap();
+    let mut told = |usage: Option<ObservedUsage>| {
+        let seen = Seen { usage, ..Seen::default() };
+        let status = tenant::status::status(&tenant, Some(&validated), &Outcome::Ready, &seen, &platform, FIRST);
+        tenant.status = Some(status.clone());
+        (status.usage.and_then(|usage| usage.messages_per_month), near(&status.conditions))
+    };
+    assert_eq!(told(None), (None, None));
+    assert_eq!(told(Some(used(&[("a", 700), ("b", 49)]))), (Some(700), None));
+    let is_near = Some(("NearLimit".to_owned(), "used by 80 % or more: messagesPerMonth (1000)".to_owned()));
+    assert_eq!(told(Some(used(&[("a", 700), ("b", 149)]))), (Some(800), is_near.clone()));
+    // What was not looked at stays said.
+    assert_eq!(told(None), (Some(800), is_near));
+    let reached = Some(("LimitReached".to_owned(), "used up: messagesPerMonth (1000)".to_owned()));
+    assert_eq!(told(Some(used(&[("a", 1000)]))), (Some(1000), reached));
+    // Another month.
+    assert_eq!(told(Some(used(&[]))), (Some(0), None));
+}
+
+#[test]
+fn a_quota_shows_who_uses_the_most_and_that_nobody_is_under_it() {
+    let given = sample("acme.yaml");
+    let mut quota = given.quotas[0].clone();
+    quota.spec.limits.messages_per_month = Some(100);
+    let census = census("acb-acme", &given, &platform());
+    let validated = quota::validate::validate(&quota, &census);
+    let uids = validated.as_ref().unwrap().selected.clone().unwrap();
+    let usage = used(&[(&uids[0], 40), (&uids[1], 85), ("another", 99)]);
+    let mut expected = validated.clone().unwrap();
+    expected.effective.messages_per_month = Some(100);
+    let status = quota::status::status(&quota, &Ok(expected), Some(&usage), FIRST);
+    assert_eq!(status.usage.unwrap().messages_per_month, Some(85));
+    assert_eq!(near(&status.conditions).unwrap().0, "NearLimit");
+    assert!(status.conditions.iter().all(|condition| condition.r#type != "Unused"));
+
+    quota.spec.selector.as_mut().unwrap().names = vec!["nobody".to_owned()];
+    let validated = quota::validate::validate(&quota, &census);
+    let status = quota::status::status(&quota, &validated, Some(&usage), FIRST);
+    let unused = status.conditions.iter().find(|condition| condition.r#type == "Unused").unwrap();
+    assert_eq!((status.agent_count, unused.reason.as_str()), (Some(0), "NoAgents"));
+    assert!(status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True"));
 }

@@ -16,6 +16,7 @@ mod proved;
 mod restored;
 mod rotation;
 mod schema;
+mod usage;
 mod walls;
 mod world;
 

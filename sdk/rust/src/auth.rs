@@ -23,9 +23,10 @@ use tonic::{
 };
 
 use crate::{
-    Error, Identity, Tokens,
+    Error, Identity, Tokens, correlation,
     credential::{ApiKey, Credential},
     error::broke,
+    trace_context,
 };
 
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -44,6 +45,10 @@ pub(crate) struct Bearer {
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert("authorization", self.header.clone());
+        if let (name, Some(id)) = correlation::header() {
+            request.metadata_mut().insert(name, id);
+        }
+        trace_context::put(request.metadata_mut());
         Ok(request)
     }
 }

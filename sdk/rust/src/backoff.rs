@@ -48,6 +48,8 @@ impl Patience {
 const LIMITED: Duration = Duration::from_secs(120);
 /// When a limit has room again, not everybody comes at once.
 const SPREAD: Duration = Duration::from_secs(1);
+/// The reason of a refusal where a month is used up. Nothing waits for the next one: not even at its end, when it is near.
+const MONTH_USED_UP: &str = "MONTHLY_LIMIT_EXCEEDED";
 
 /// Waits of one message or call for a limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +58,9 @@ pub(crate) struct Limited(Option<Instant>);
 impl Limited {
     /// When to try again after this error. `None` where it is of no limit, or where the wait would be too long.
     pub(crate) fn again_at(&mut self, error: &Error) -> Option<Instant> {
+        if error.reason() == MONTH_USED_UP {
+            return None;
+        }
         let now = Instant::now();
         let again = now + error.retry_after()? + SPREAD.mul_f64(random_fraction());
         let until = *self.0.get_or_insert(now + LIMITED);
@@ -105,7 +110,9 @@ mod tests {
         let again = limited.again_at(&refused(Some(Duration::from_secs(60)))).unwrap();
         tokio::time::sleep_until(again).await;
         assert_eq!(limited.again_at(&refused(Some(Duration::from_secs(60)))), None);
-        assert_eq!(Limited::default().again_at(&refused(Some(Duration::from_secs(86_400)))), None, "of a month");
+        assert_eq!(Limited::default().again_at(&refused(Some(Duration::from_secs(86_400)))), None);
+        let month = Error::refused(crate::Code::ResourceExhausted, "MONTHLY_LIMIT_EXCEEDED", "no");
+        assert_eq!(Limited::default().again_at(&month.until(Some(Duration::from_secs(5)))), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,8 @@ use acb_proto::v1::{
     context_service_client::ContextServiceClient, credential_service_client::CredentialServiceClient,
     dead_letter_service_client::DeadLetterServiceClient, mailbox_service_client::MailboxServiceClient,
     message_service_client::MessageServiceClient, schedule_service_client::ScheduleServiceClient,
-    stream_service_client::StreamServiceClient, usage_service_client::UsageServiceClient,
+    stream_service_client::StreamServiceClient, trace_service_client::TraceServiceClient,
+    usage_service_client::UsageServiceClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
@@ -21,6 +22,7 @@ use crate::{
     Error, Identity, Tokens,
     auth::{Auth, Bearer, Denied},
     backoff::{Limited, Patience},
+    correlation::of_call,
     credential::{ApiKey, Credential},
     error::broke,
     replica::Replicas,
@@ -195,6 +197,10 @@ impl Line {
         UsageServiceClient::new(self.service.clone())
     }
 
+    pub(crate) fn traces(&self) -> TraceServiceClient<Service> {
+        TraceServiceClient::new(self.service.clone())
+    }
+
     pub(crate) fn audit(&self) -> AuditServiceClient<Service> {
         AuditServiceClient::new(self.service.clone())
     }
@@ -295,6 +301,22 @@ impl Client {
 
     /// The same, of a caller who waits no longer than until then for a limit that has no room.
     pub(crate) async fn call_until<T, F, Fut>(
+        &self,
+        what: &str,
+        retry: Retry,
+        within: Duration,
+        until: Option<Instant>,
+        make: F,
+    ) -> Result<T, Error>
+    where
+        F: Fn(Line) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let (outcome, correlation_id) = of_call(self.attempt(what, retry, within, until, make)).await;
+        outcome.map_err(|error| error.of_call(&correlation_id))
+    }
+
+    async fn attempt<T, F, Fut>(
         &self,
         what: &str,
         retry: Retry,

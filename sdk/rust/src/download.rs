@@ -13,6 +13,7 @@ use tokio::{
 use crate::{
     Client, Error, Resumption,
     client::{Line, Next},
+    correlation::of_call,
     transfer::{Progress, Watcher, Whole, note_resumption},
 };
 
@@ -68,7 +69,8 @@ impl Download {
     /// a part. The time to mend a broken connection starts anew with each chunk.
     pub async fn receive<W: AsyncWrite + Unpin + Send>(self, writer: &mut W) -> Result<Downloaded, Error> {
         let what = format!("download {}", self.context_id);
-        self.run(writer).await.map_err(|error| error.during(what))
+        let (outcome, correlation_id) = of_call(self.run(writer)).await;
+        outcome.map_err(|error| error.of_call(&correlation_id).during(what))
     }
 
     async fn run<W: AsyncWrite + Unpin + Send>(mut self, writer: &mut W) -> Result<Downloaded, Error> {

@@ -37,6 +37,8 @@ pub enum Error {
         message: String,
         /// When a limit that was reached has room again. `None` where it is no such refusal, or where waiting does not help.
         retry_after: Option<Duration>,
+        /// By what the call is found in the hub's log and in the audit trail. Empty for what is no single call, such as a message of a session.
+        correlation_id: String,
     },
     /// No replica answered, or the connection broke.
     Unavailable(String),
@@ -57,7 +59,25 @@ pub enum Error {
 impl Error {
     /// A refusal, as a hub answers it.
     pub fn refused(code: Code, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Refused { code, reason: reason.into(), message: message.into(), retry_after: None }
+        Self::Refused { code, reason: reason.into(), message: message.into(), retry_after: None, correlation_id: String::new() }
+    }
+
+    /// By what the call is found in the hub's log and in the audit trail, where it was one that a hub refused.
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&str> {
+        match self {
+            Self::Refused { correlation_id, .. } if !correlation_id.is_empty() => Some(correlation_id),
+            _ => None,
+        }
+    }
+
+    /// The same refusal, of this call.
+    #[must_use]
+    pub(crate) fn of_call(mut self, id: &str) -> Self {
+        if let Self::Refused { correlation_id, .. } = &mut self {
+            id.clone_into(correlation_id);
+        }
+        self
     }
 
     /// When a limit that was reached has room again: the SDK has waited for that already, up to two minutes.
@@ -71,11 +91,11 @@ impl Error {
 
     /// The same refusal, of a limit that has room again after a while.
     #[must_use]
-    pub(crate) fn until(self, after: Option<Duration>) -> Self {
-        match self {
-            Self::Refused { code, reason, message, .. } => Self::Refused { code, reason, message, retry_after: after },
-            other => other,
+    pub(crate) fn until(mut self, after: Option<Duration>) -> Self {
+        if let Self::Refused { retry_after, .. } = &mut self {
+            *retry_after = after;
         }
+        self
     }
 
     /// What kind of failure it is.
@@ -133,8 +153,8 @@ impl Error {
     pub(crate) fn during(self, what: impl fmt::Display) -> Self {
         let say = |message: String| format!("{what}: {message}");
         match self {
-            Self::Refused { code, reason, message, retry_after } => {
-                Self::Refused { code, reason, message: say(message), retry_after }
+            Self::Refused { code, reason, message, retry_after, correlation_id } => {
+                Self::Refused { code, reason, message: say(message), retry_after, correlation_id }
             }
             Self::Unavailable(message) => Self::Unavailable(say(message)),
             Self::Untrusted(message) => Self::Untrusted(say(message)),
@@ -173,7 +193,8 @@ impl From<Status> for Error {
         let details = status.get_error_details();
         let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
-        Self::Refused { code: status.code(), reason, message: status.message().to_owned(), retry_after }
+        let (code, message) = (status.code(), status.message().to_owned());
+        Self::Refused { code, reason, message, retry_after, correlation_id: String::new() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt};
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
-use crate::message::Received;
+use crate::{correlation::correlated, message::Received, trace_context};
 
 /// What a handler may fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -50,7 +50,8 @@ impl Handlers {
             return;
         };
         let ticket = received.take_ticket();
-        match handler(received).await {
+        let (correlation, message) = (received.correlation_id().to_owned(), received.shared());
+        match correlated(correlation, trace_context::handled(&message, handler(received))).await {
             Ok(()) => {
                 if let Some(ticket) = ticket {
                     ticket.ack();

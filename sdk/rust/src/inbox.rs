@@ -3,9 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::seen::Seen;
 
@@ -13,18 +14,31 @@ use crate::seen::Seen;
 const MOST_NAMED: usize = 1000;
 /// How many handled messages are remembered, to drop their redeliveries.
 const REMEMBERED: usize = 10_000;
+/// How often the hub hears that the application is still at work: long before it would deliver again, or give up after the last attempt.
+const REMIND_EVERY: Duration = Duration::from_secs(10);
+
+/// A message that is with the application now.
+#[derive(Debug)]
+struct Open {
+    /// Of the latest delivery.
+    delivery_id: String,
+    /// Whether the hub was told that the application began with it.
+    started: bool,
+}
 
 #[derive(Debug)]
 struct State {
-    /// Message id to the latest delivery id: with the application now.
-    open: HashMap<String, String>,
+    /// By message id.
+    open: HashMap<String, Open>,
     handled: Seen,
     /// Delivery ids to acknowledge on the current connection.
     acks: Vec<String>,
     /// What the application began with on the current connection, where it may have been delivered before.
     started: Vec<String>,
-    /// What came again on the current connection while it is with the application.
+    /// What came again on the current connection while it is with the application, and what the application is at work on for long.
     in_progress: Vec<String>,
+    /// When the hub is to hear of what the application is at work on. Where that is nothing, no timer runs.
+    remind_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -41,6 +55,7 @@ impl Inbox {
             acks: Vec::new(),
             started: Vec::new(),
             in_progress: Vec::new(),
+            remind_at: None,
         };
         Arc::new(Self { state: Mutex::new(state), wake: Notify::new() })
     }
@@ -54,11 +69,13 @@ impl Inbox {
             return None;
         }
         // Where the log was made anew the same message has a new delivery id, and only that can be acknowledged.
-        if state.open.insert(message_id.to_owned(), delivery_id.to_owned()).is_some() {
+        if let Some(open) = state.open.get_mut(message_id) {
+            delivery_id.clone_into(&mut open.delivery_id);
             state.in_progress.push(delivery_id.to_owned());
             self.wake.notify_one();
             return None;
         }
+        state.open.insert(message_id.to_owned(), Open { delivery_id: delivery_id.to_owned(), started: false });
         Some(Ticket { inbox: self.clone(), message_id: message_id.to_owned() })
     }
 
@@ -80,6 +97,19 @@ impl Inbox {
 
     pub(crate) fn take_in_progress(&self) -> Vec<String> {
         some_of(&mut self.lock().in_progress)
+    }
+
+    /// When [`remind`](Self::remind) is due.
+    pub(crate) fn remind_at(&self) -> Option<Instant> {
+        self.lock().remind_at
+    }
+
+    /// The application is still at work on what it began with. The hub asks that by delivering again, but not at the last attempt: what it hears
+    /// nothing of goes to the dead letters then, while it is being handled.
+    pub(crate) fn remind(&self) {
+        let state = &mut *self.lock();
+        state.in_progress.extend(state.open.values().filter(|open| open.started).map(|open| open.delivery_id.clone()));
+        state.remind_at = state.open.values().any(|open| open.started).then(|| Instant::now() + REMIND_EVERY);
     }
 
     /// Whether there is anything to tell the hub of its deliveries.
@@ -111,18 +141,20 @@ pub(crate) struct Ticket {
 impl Ticket {
     /// The application begins with a message that may have been delivered before: from now on that counts as an attempt.
     pub(crate) fn start(&self) {
-        let mut state = self.inbox.lock();
-        if let Some(delivery_id) = state.open.get(&self.message_id).cloned() {
-            state.started.push(delivery_id);
+        let state = &mut *self.inbox.lock();
+        if let Some(open) = state.open.get_mut(&self.message_id) {
+            open.started = true;
+            state.started.push(open.delivery_id.clone());
+            state.remind_at.get_or_insert_with(|| Instant::now() + REMIND_EVERY);
         }
         self.inbox.wake.notify_one();
     }
 
     pub(crate) fn ack(self) {
         let mut state = self.inbox.lock();
-        if let Some(delivery_id) = state.open.remove(&self.message_id) {
+        if let Some(open) = state.open.remove(&self.message_id) {
             state.handled.insert(&self.message_id);
-            state.acks.push(delivery_id);
+            state.acks.push(open.delivery_id);
         }
         self.inbox.wake.notify_one();
     }
@@ -169,6 +201,24 @@ mod tests {
         ticket.start();
         inbox.forget_deliveries();
         assert!(inbox.take_started().is_empty(), "of an earlier connection");
+    }
+
+    #[test]
+    fn the_hub_hears_again_of_what_is_worked_at_and_of_nothing_else() {
+        let inbox = Inbox::new();
+        let (worked_at, _waiting) = (inbox.admit("m", "d1").unwrap(), inbox.admit("n", "d2").unwrap());
+        assert_eq!(inbox.remind_at(), None, "an idle agent costs no timer");
+        worked_at.start();
+        assert!(inbox.remind_at().is_some());
+        inbox.remind();
+        assert_eq!(inbox.take_in_progress(), ["d1"]);
+        assert!(inbox.admit("m", "d3").is_none());
+        assert_eq!(inbox.take_in_progress(), ["d3"]);
+        inbox.remind();
+        assert_eq!(inbox.take_in_progress(), ["d3"], "by its latest delivery");
+        worked_at.ack();
+        inbox.remind();
+        assert!(inbox.take_in_progress().is_empty() && inbox.remind_at().is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod auth;
 mod backoff;
 mod client;
 mod context;
+mod correlation;
 mod credential;
 mod credentials;
 mod dead_letter;
@@ -24,7 +25,11 @@ mod schedule;
 mod seen;
 mod session;
 mod sharing;
+#[cfg(feature = "opentelemetry")]
+mod spans;
 mod subscription;
+mod trace;
+mod trace_context;
 mod transfer;
 mod unread;
 mod upload;
@@ -35,13 +40,14 @@ mod wire;
 pub use acb_proto::v1;
 pub use acb_proto::v1::{
     Address, Agent, AgentStatus, Context, ContextEvent, Credential, DeadLetter, DeadLetterOutcome, DeadLetterReason,
-    DeadLetterState, MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage,
-    SendMessageResponse, Usage, address, context_event, credential::Kind as CredentialKind,
+    DeadLetterState, MessageTrace, MessageType, PayloadRef, Position, RequestAddress, ScheduleMessageResponse, ScheduledMessage,
+    SendMessageResponse, Usage, UsageGap, UsageSum, address, context_event, credential::Kind as CredentialKind, trace_event,
 };
 pub use agent::{Criteria, Heartbeats, Registered, Registration};
 pub use audit::{AuditClaim, AuditQuery, audit_record};
 pub use client::{Builder, Client};
 pub use context::{Inline, Share, Update};
+pub use correlation::{correlated, correlation_id};
 pub use credential::{ApiKey, Identity, Tokens};
 pub use dead_letter::{Letters, WhichLetters};
 pub use download::{Download, Downloaded};
@@ -53,7 +59,9 @@ pub use replica::channel;
 pub use session::{Receipt, Sender, Session, SessionBuilder};
 pub use sharing::{Scope, Sharing};
 pub use subscription::{Since, Subscription};
+pub use trace_context::traced;
 pub use transfer::{Progress, Resumption};
 pub use unread::{UnreadCount, UnreadMessages, WatchUnread};
 pub use upload::{Streamed, Upload, Uploaded};
+pub use usage::UsageQuery;
 pub use wire::system_time;

@@ -231,6 +231,10 @@ impl Driver {
                 // Every sender is gone, and with them the session, where there is none.
                 command = self.commands.recv(), if room => command.map_or(Event::Unwanted, Event::Command),
                 () = self.inbox.woken() => continue,
+                () = reached(self.inbox.remind_at()) => {
+                    self.inbox.remind();
+                    continue;
+                }
                 () = reached(self.limited_until) => {
                     self.limited_until = None;
                     continue;

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use crate::{Client, Error, SendMessageResponse, client::Retry, inbox::Ticket, wire};
+use crate::{Client, Error, SendMessageResponse, client::Retry, correlation::correlation_id, inbox::Ticket, trace_context, wire};
 
 /// The content type of payloads made with [`Message::json`].
 pub const JSON: &str = "application/json";
@@ -202,11 +202,20 @@ impl Message {
             }
             Some(address::To::Agents(AgentNames { names })) => match flaw(names) {
                 Some(flaw) => Err(Error::Usage(flaw)),
-                None => Ok(self.wire),
+                None => Ok(tied(self.wire)),
             },
-            _ => Ok(self.wire),
+            _ => Ok(tied(self.wire)),
         }
     }
+}
+
+/// Ties a message to what it is sent for, where it says nothing else.
+fn tied(mut message: OutgoingMessage) -> OutgoingMessage {
+    if message.correlation_id.is_empty() {
+        message.correlation_id = correlation_id().unwrap_or_default();
+    }
+    trace_context::fill(&mut message);
+    message
 }
 
 /// Why this is no list of recipients. The hub would end the session that such a message is sent in.
@@ -250,6 +259,16 @@ impl Received {
     /// A message that did not come through a mailbox.
     pub(crate) fn detached(message: v1::Message, client: Client) -> Self {
         Self { message: Arc::new(message), redelivered: false, attempt: 1, ticket: None, client }
+    }
+
+    /// What ties the message to others: what its sender named, or its own id.
+    #[must_use]
+    pub fn correlation_id(&self) -> &str {
+        if self.message.correlation_id.is_empty() { &self.message.id } else { &self.message.correlation_id }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<v1::Message> {
+        self.message.clone()
     }
 
     /// The message as it came.
@@ -339,12 +358,12 @@ impl Client {
     /// # }
     /// ```
     pub async fn send(&self, message: Message) -> Result<SendMessageResponse, Error> {
-        let message = Some(message.build()?);
-        self.call("send", Retry::Always, Self::ATTEMPT, |line| {
-            let request = SendMessageRequest { message: message.clone() };
+        let message = message.build()?;
+        let call = self.call("send", Retry::Always, Self::ATTEMPT, |line| {
+            let request = SendMessageRequest { message: Some(message.clone()) };
             async move { line.messages().send_message(request).await }
-        })
-        .await
+        });
+        trace_context::of_message(&message, call).await
     }
 
     /// Sends a query and waits for its reply, at most for `within` (up to 5 minutes).
@@ -360,21 +379,20 @@ impl Client {
     /// # }
     /// ```
     pub async fn request(&self, message: Message, within: Duration) -> Result<Received, Error> {
-        let message = Some(message.build_query()?);
+        let message = message.build_query()?;
         let until = tokio::time::Instant::now() + within;
-        let response = self
-            .call_until("request", Retry::Always, within + REPLY_SLACK, Some(until), |line| {
-                let left = until.saturating_duration_since(tokio::time::Instant::now());
-                let request = RequestRequest { message: message.clone(), timeout: wire::duration(left) };
-                async move {
-                    // The hub takes an empty timeout for a mistake of the caller.
-                    if left.is_zero() {
-                        return Err(Status::deadline_exceeded(format!("no reply within {within:.1?}")));
-                    }
-                    line.messages().request(request).await
+        let call = self.call_until("request", Retry::Always, within + REPLY_SLACK, Some(until), |line| {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let request = RequestRequest { message: Some(message.clone()), timeout: wire::duration(left) };
+            async move {
+                // The hub takes an empty timeout for a mistake of the caller.
+                if left.is_zero() {
+                    return Err(Status::deadline_exceeded(format!("no reply within {within:.1?}")));
                 }
-            })
-            .await?;
+                line.messages().request(request).await
+            }
+        });
+        let response = trace_context::of_message(&message, call).await?;
         let reply =
             response.reply.ok_or_else(|| Error::refused(Code::Internal, "", "request: the hub answered without a reply"))?;
         Ok(Received::detached(reply, self.clone()))

@@ -20,6 +20,7 @@ use tonic::Streaming;
 use crate::{
     Client, Error, Resumption,
     client::{Line, Next, Retry},
+    correlation::of_call,
     sharing::{Description, Sharing},
     transfer::{Progress, Watcher, Whole, note_resumption},
 };
@@ -104,7 +105,8 @@ impl<R: AsyncRead + AsyncSeek + Unpin + Send> Upload<R> {
             resumptions: Vec::new(),
             replicas: Vec::new(),
         };
-        let context = run.run().await.map_err(|error| error.during(run.whereabouts()))?;
+        let (outcome, correlation_id) = of_call(run.run()).await;
+        let context = outcome.map_err(|error| error.of_call(&correlation_id).during(run.whereabouts()))?;
         let sha256 = run.whole.finish();
         Ok(Uploaded { context, resumptions: run.resumptions, replicas: run.replicas, bytes: run.size, sha256 })
     }

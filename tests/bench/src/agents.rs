@@ -57,7 +57,7 @@ pub(crate) async fn run(effort: Effort, log: &Path, report: &mut Report) -> Resu
 fn documents(many: u32) -> String {
     let mut all = format!(
         "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {TENANT}}}\nspec:\n  tier: Enterprise\n  hub: {{replicas: 2}}\n  \
-         agentLimits: {{messagesPerMinute: 1000000000, bytesPerMinute: 1000000000000}}\n"
+         agentLimits: {{messagesPerMinute: 1000000000, bytesPerMinute: 1000000000000, concurrentStreams: 1000000}}\n"
     );
     let named = [SENDER.to_owned(), RECEIVER.to_owned()];
     for name in named.into_iter().chain((0..many).map(|number| format!("agent-{number}"))) {

@@ -9,6 +9,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{Consumer as _, StreamConsumer},
     producer::{FutureProducer, FutureRecord},
+    types::RDKafkaErrorCode,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -76,7 +77,11 @@ impl Broker {
             .set("max.message.bytes", "2097152");
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         for result in admin.create_topics([&topic], &options).await? {
-            result.map_err(|(topic, code)| Failure(format!("topic {topic}: {code}")))?;
+            match result {
+                // An earlier part of the same run made it.
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => return Err(Failure(format!("topic {topic}: {code}"))),
+            }
         }
         Ok(())
     }

@@ -163,7 +163,7 @@ impl Standalone {
                 fs::write(folder.join(name), yaml).map_err(failed)?;
             }
             let log = home.path().join("dev.log");
-            let standalone = Self::start_kept(&home, &folder, None, &log, Some(home.path())).await?;
+            let standalone = Self::start_kept(&home, &folder, None, &log, Some(home.path()), &[]).await?;
             // The keeper removes it.
             let _folder = home.0.keep();
             Ok::<_, StandaloneError>(standalone)
@@ -173,7 +173,17 @@ impl Standalone {
 
     /// Starts it, and waits until every tenant is ready. What it says goes to `log`.
     pub async fn start(home: &Home, resources: &Path, kafka: Option<&Kafka>, log: &Path) -> Result<Self, StandaloneError> {
-        Self::start_kept(home, resources, kafka, log, None).await
+        Self::start_kept(home, resources, kafka, log, None, &[]).await
+    }
+
+    /// The same, with its log in PostgreSQL, and these variables in its environment.
+    pub async fn start_with(
+        home: &Home,
+        resources: &Path,
+        log: &Path,
+        variables: &[(&str, String)],
+    ) -> Result<Self, StandaloneError> {
+        Self::start_kept(home, resources, None, log, None, variables).await
     }
 
     async fn start_kept(
@@ -182,6 +192,7 @@ impl Standalone {
         kafka: Option<&Kafka>,
         log: &Path,
         remove: Option<&Path>,
+        variables: &[(&str, String)],
     ) -> Result<Self, StandaloneError> {
         let acb = program()?;
         let ready = home.path().join("ready.json");
@@ -191,6 +202,7 @@ impl Standalone {
         if let Some(kafka) = kafka {
             with_kafka(&mut command, home, kafka)?;
         }
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let shown = log.display();
         let output = File::create(log).map_err(|error| StandaloneError::of(&shown, error))?;
         let errors = output.try_clone().map_err(|error| StandaloneError::of(&shown, error))?;

@@ -35,7 +35,7 @@ const ROOMS: &[Rooms] = &[
             &["bootstrap", "difference", "local_postgres_binaries", "plan", "rollout", "tier"],
             &["local_postgres", "observed", "plan_text", "platform"],
             &["condition"],
-            &["effect", "tenancy"],
+            &["effect", "tenancy", "usage"],
             &["tenant"],
             &["agent", "orphans", "quota"],
             &["reconcile"],

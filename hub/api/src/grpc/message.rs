@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use crate::{
     answer_room::Answers,
+    correlation::named_correlation,
     grpc::{
         caller::{caller, trail},
         timestamp::timestamp,
@@ -94,7 +95,7 @@ impl MessageService for MessageGate {
 
     async fn session(&self, request: Request<Streaming<SessionRequest>>) -> Result<Response<Self::SessionStream>, Status> {
         let (caller, trail) = (caller(&request)?, trail(&request));
-        let trace = Trace::of(request.metadata());
+        let trace = Trace::of_session(request.metadata());
         let (gate, mut frames) = (self.clone(), request.into_inner());
         let (out, stream) = mpsc::channel(OUTGOING_FRAMES);
         // The answer's headers go out before the first frame comes: many clients wait for them before they send it.
@@ -261,18 +262,25 @@ fn accepted(receipt: message::Receipt) -> SendMessageResponse {
     SendMessageResponse { message_id: receipt.id.to_string(), deduplicated: receipt.deduplicated }
 }
 
-/// The trace of a call, for messages that bring none of their own.
+/// The trace and the correlation id of a call, for messages that bring none of their own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trace {
     parent: String,
     state: String,
+    correlation: String,
 }
 
 impl Trace {
     pub(super) fn of(metadata: &MetadataMap) -> Self {
         let headers: &HeaderMap = metadata.as_ref();
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-        Self { parent: text("traceparent"), state: text("tracestate") }
+        let correlation = named_correlation(headers).unwrap_or_default().to_owned();
+        Self { parent: text("traceparent"), state: text("tracestate"), correlation }
+    }
+
+    /// A session is not one exchange: what it sends is not tied together by the call that it is.
+    fn of_session(metadata: &MetadataMap) -> Self {
+        Self { correlation: String::new(), ..Self::of(metadata) }
     }
 }
 
@@ -297,7 +305,7 @@ pub(super) fn outgoing(message: Option<v1::OutgoingMessage>, trace: &Trace) -> R
         payload: message.payload,
         context_id: message.context_id,
         idempotency_key: message.idempotency_key,
-        correlation_id: message.correlation_id,
+        correlation_id: if message.correlation_id.is_empty() { trace.correlation.clone() } else { message.correlation_id },
         reply_to: address(message.reply_to)?,
         metadata: message.metadata.into_iter().collect(),
         expires_at,

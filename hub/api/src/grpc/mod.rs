@@ -12,4 +12,5 @@ pub mod message;
 pub mod schedule;
 pub mod stream;
 mod timestamp;
+pub mod trace;
 pub mod usage;

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     directory::{
         agent::{Agent, Permission},
+        limits::LimitUsage,
         snapshot::{ContextType, Directory},
     },
     fault::{Code, Fault},
@@ -141,10 +142,11 @@ impl Contexts {
         metrics: ContextMetrics,
         supervisor: &Supervisor,
     ) -> Arc<Self> {
+        let tenant = tenant.into();
         Arc::new(Self {
-            parts: Arc::new(Parts::new(stores, directory, config, metrics)),
+            parts: Arc::new(Parts::new(tenant.clone(), stores, directory, config, metrics)),
             bus,
-            tenant: tenant.into(),
+            tenant,
             tails: Mutex::default(),
             ends: Mutex::default(),
             supervisor: supervisor.clone(),
@@ -170,6 +172,14 @@ impl Contexts {
         let sha256 = Sha256::digest(&new.payload).into();
         let context = new.description.context(creator, schema, Payload::Inline(new.payload), size, sha256);
         let event = change::encode(Change::Created, &context, None)?;
+        if let Err(fault) = self.parts.keep(creator, size).await {
+            // What is there is not made a second time: who asks what became of it is told.
+            let first = match key {
+                Some(key) => self.parts.stores.contexts.with_key(creator.id, key).await?,
+                None => None,
+            };
+            return first.filter(|first| !first.expired(now())).map_or(Err(fault), |first| same(first, &context));
+        }
         for _ in 0..RETRIES {
             match (self.parts.stores.contexts.create(&context, key, event.clone()).await?, key) {
                 (Created::New, _) => {
@@ -186,6 +196,14 @@ impl Contexts {
             }
         }
         Err(busy(context.id))
+    }
+
+    /// The limits of what this account and the tenant keep in contexts, and what they do.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn storage_usage(&self, account: &Agent) -> Result<Vec<LimitUsage>, Fault> {
+        self.parts.kept(account).await
     }
 
     /// A context that the caller may see, and the room that its payload takes, to be held for as long.
@@ -221,6 +239,7 @@ impl Contexts {
             ..old.clone()
         };
         let event = change::encode(Change::Updated, &context, Some(&old))?;
+        self.parts.keep(caller, context.size.saturating_sub(old.size)).await?;
         if !self.parts.stores.contexts.update(&context, event).await? {
             return Err(conflict(update.id, update.version));
         }

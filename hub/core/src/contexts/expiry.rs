@@ -53,7 +53,7 @@ impl ExpirySweep {
                 warn!(%fault, "what has expired stays for now, unseen");
             }
             if counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
-                match self.parts.stores.contexts.stored_bytes().await {
+                match self.parts.stores.contexts.stored_bytes(None).await {
                     Ok(bytes) => self.metrics.stored(bytes),
                     Err(fault) => warn!(%fault, "stored bytes were not counted"),
                 }

@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod parts;
 pub mod ports;
 mod schema_check;
+mod storage;
 pub mod subscription;
 mod tail;
 pub mod upload;

@@ -10,11 +10,13 @@ use super::{
     filter::ContextFilter,
     ports::{ChunkStore, ContextStore, UploadStore},
     schema_check::SchemaChecks,
+    storage::Storage,
     visibility::Viewer,
 };
 use crate::{
     directory::{
         agent::{Agent, AgentId},
+        limits::LimitUsage,
         snapshot::Directory,
     },
     fault::{Code, Fault},
@@ -85,11 +87,15 @@ impl Default for ContextConfig {
 
 /// What the services of one replica share.
 pub(crate) struct Parts {
+    /// The tenant's name.
+    pub(crate) tenant: String,
     pub(crate) stores: ContextStores,
     pub(crate) directory: Directory,
     pub(crate) schemas: SchemaChecks,
     pub(crate) config: ContextConfig,
     pub(crate) metrics: ContextMetrics,
+    /// What agents keep.
+    storage: Storage,
     /// Payloads and events of calls.
     calls: Shares<AgentId>,
     /// Records that subscribers read.
@@ -97,8 +103,16 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    pub(crate) fn new(stores: ContextStores, directory: Directory, config: ContextConfig, metrics: ContextMetrics) -> Self {
+    pub(crate) fn new(
+        tenant: String,
+        stores: ContextStores,
+        directory: Directory,
+        config: ContextConfig,
+        metrics: ContextMetrics,
+    ) -> Self {
         Self {
+            tenant,
+            storage: Storage::default(),
             stores,
             directory,
             schemas: SchemaChecks::default(),
@@ -107,6 +121,18 @@ impl Parts {
             calls: Shares::queues(Budget::new(CALLS.0), CALLS.1),
             reads: Arc::new(Shares::strict(Budget::new(READS.0), READS.1)),
         }
+    }
+
+    /// Takes note that the agent is about to keep so many bytes more, where its limits and the tenant's leave them.
+    pub(crate) async fn keep(&self, agent: &Agent, more: u64) -> Result<(), Fault> {
+        let snapshot = self.directory.snapshot();
+        let kept = self.storage.take(&*self.stores.contexts, &snapshot, (&self.tenant, agent), more).await;
+        kept.inspect_err(|fault| self.metrics.limited(fault))
+    }
+
+    /// The limits of what this account and the tenant keep, and what they do.
+    pub(crate) async fn kept(&self, account: &Agent) -> Result<Vec<LimitUsage>, Fault> {
+        self.storage.usage(&*self.stores.contexts, &self.directory.snapshot(), (&self.tenant, account)).await
     }
 
     /// Room for what a call of this agent holds.

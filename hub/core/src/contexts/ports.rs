@@ -51,8 +51,10 @@ pub trait ContextStore: AccessStore {
     async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault>;
     /// The expired one that holds an idempotency key.
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
-    /// Bytes of all payloads.
-    async fn stored_bytes(&self) -> Result<u64, Fault>;
+    /// The one that holds an idempotency key, expired or not, without its payload.
+    async fn with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
+    /// Bytes of the payloads of these creators, or of all: with those that are on their way in.
+    async fn stored_bytes(&self, creators: Option<&[AgentId]>) -> Result<u64, Fault>;
 }
 
 /// A place in the order of expiry.

@@ -98,6 +98,12 @@ impl Uploads {
         // What can't become a context must be known now, not after a hundred chunks.
         let draft = wanted.description.clone().context(agent, None, Payload::Chunks(wanted.id), start.size, [0; 32]);
         change::encode(Change::Created, &draft, None)?;
+        // One that was begun goes on: it counts as a whole from its beginning.
+        if let Err(fault) = self.parts.keep(agent, start.size).await
+            && self.parts.stores.uploads.find(wanted.id).await?.is_none()
+        {
+            return Err(fault);
+        }
         let upload = self.parts.stores.uploads.begin(&wanted).await?;
         if upload.agent != agent.id {
             return Err(upload_not_found(upload.id));

@@ -55,26 +55,24 @@ impl Role {
     #[must_use]
     pub fn allows(self, permission: Permission) -> bool {
         use Permission::{
-            AllUsage, Discover, OwnCredentials, OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext,
-            ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
+            AllTraces, AllUsage, Discover, OwnCredentials, OwnDeadLetters, OwnScheduledMessages, OwnTraces, OwnUsage, Presence,
+            PublishContext, ReadAddressedContext, ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
         };
         match self {
             Self::Admin => true,
             Self::Full => !permission.is_of_all(),
             Self::Producer => {
                 let sends = matches!(permission, Send | OwnScheduledMessages | PublishContext | ReadOwnStream);
-                sends || matches!(permission, Discover | Presence | RegisterOthers | OwnUsage | OwnCredentials)
+                let own = matches!(permission, OwnUsage | OwnCredentials | OwnTraces);
+                sends || own || matches!(permission, Discover | Presence | RegisterOthers)
             }
             Self::Consumer => {
-                let reads = matches!(permission, ReadContext | ReadAddressedContext);
-                reads
-                    || matches!(
-                        permission,
-                        Discover | Presence | RegisterOthers | Receive | OwnDeadLetters | OwnUsage | OwnCredentials
-                    )
+                let reads = matches!(permission, ReadContext | ReadAddressedContext | Receive | OwnDeadLetters);
+                let own = matches!(permission, OwnUsage | OwnCredentials | OwnTraces);
+                reads || own || matches!(permission, Discover | Presence | RegisterOthers)
             }
             Self::Observer => matches!(permission, Discover | ReadContext | OwnUsage | OwnCredentials),
-            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | ReadAudit | OwnCredentials),
+            Self::Auditor => matches!(permission, Discover | OwnUsage | AllUsage | AllTraces | ReadAudit | OwnCredentials),
         }
     }
 }
@@ -124,6 +122,10 @@ pub enum Permission {
     OwnUsage,
     /// The same of every agent.
     AllUsage,
+    /// See what happened to messages that one sent, or that are for oneself.
+    OwnTraces,
+    /// The same of all messages.
+    AllTraces,
     /// Read the audit trail of the tenant.
     ReadAudit,
     /// See which credentials one has, and when they were used.
@@ -134,7 +136,7 @@ pub enum Permission {
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Discover,
         Self::Presence,
         Self::RegisterOthers,
@@ -152,6 +154,8 @@ impl Permission {
         Self::ReadOwnStream,
         Self::OwnUsage,
         Self::AllUsage,
+        Self::OwnTraces,
+        Self::AllTraces,
         Self::ReadAudit,
         Self::OwnCredentials,
         Self::AllCredentials,
@@ -178,6 +182,8 @@ impl Permission {
             Self::ReadOwnStream => "its own",
             Self::OwnUsage => "its own, the tenant's",
             Self::AllUsage => "every agent's, the tenant's",
+            Self::OwnTraces => "what it sent, and what is for it",
+            Self::AllTraces => "every message",
             Self::ReadAudit => "the tenant's",
             Self::OwnCredentials => "its own",
             Self::AllCredentials => "every agent's",
@@ -194,6 +200,7 @@ impl Permission {
                 | Self::AllDeadLetters
                 | Self::AllContexts
                 | Self::AllUsage
+                | Self::AllTraces
                 | Self::ReadAudit
                 | Self::AllCredentials
         )

@@ -115,6 +115,13 @@ impl Snapshot {
         self.registered_by(id).or_else(|| self.agent(id))
     }
 
+    /// Everybody who is on the account of this agent: itself, and those that it registered.
+    #[must_use]
+    pub fn on_account(&self, id: AgentId) -> Vec<AgentId> {
+        let registered = self.registered.iter().filter(|(_, by)| **by == id).map(|(agent, _)| *agent);
+        std::iter::once(id).chain(registered).collect()
+    }
+
     /// By UID.
     #[must_use]
     pub fn agent(&self, id: AgentId) -> Option<&Arc<Agent>> {

@@ -23,6 +23,10 @@ use crate::{
         trail::Trail,
     },
     fault::{Code, Fault},
+    kit::{
+        clock::now,
+        spans::{Spans, TraceParent},
+    },
     metrics::Metrics,
 };
 
@@ -36,6 +40,7 @@ pub struct Door {
     calls: OpenCalls,
     journal: Journal,
     refusals: Refusals,
+    spans: Spans,
 }
 
 impl Door {
@@ -43,7 +48,20 @@ impl Door {
     #[must_use]
     pub fn new(tokens: Tokens, directory: Arc<Refresher>, metrics: Arc<Metrics>, journal: Journal) -> Self {
         let (meter, calls, refusals) = (Meter::default(), OpenCalls::default(), Refusals::default());
-        Self { tokens, directory, metrics, meter, calls, journal, refusals }
+        let spans = Spans::default();
+        Self { tokens, directory, metrics, meter, calls, journal, refusals, spans }
+    }
+
+    /// The same, which tells of each call there.
+    #[must_use]
+    pub fn with_spans(self, spans: Spans) -> Self {
+        Self { spans, ..self }
+    }
+
+    /// What callers hold, for who shows it.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// The tenant's name.
@@ -52,26 +70,31 @@ impl Door {
         self.tokens.tenant()
     }
 
-    /// A request is there, for what `rule` is about. `correlation` is what ties log lines of several hubs and agents together.
+    /// A request is there, for what `rule` is about.
     #[must_use]
-    pub fn arrive(&self, rule: &'static Rule, origin: Origin, correlation: Option<&str>) -> Arrival {
+    pub fn arrive(&self, rule: &'static Rule, origin: Origin, ties: Ties<'_>) -> Arrival {
+        let id = Uuid::now_v7();
+        let correlation = ties.correlation.map_or_else(|| id.to_string(), str::to_owned);
         let span = tracing::info_span!(
             "request",
             tenant = self.tenant(),
             method = rule.operation.name(),
             agent = tracing::field::Empty,
-            correlation_id = correlation,
+            correlation_id = correlation.as_str(),
         );
         let record = Record {
-            id: Uuid::now_v7(),
+            id,
             span,
             rule,
             origin,
-            correlation: correlation.unwrap_or_default().to_owned(),
+            correlation,
             trail: Trail::default(),
             metrics: self.metrics.clone(),
             journal: self.journal.clone(),
             refusals: self.refusals.clone(),
+            spans: self.spans.clone(),
+            parent: TraceParent::parse(ties.traceparent),
+            began: now(),
         };
         Arrival { door: self.clone(), record }
     }
@@ -172,6 +195,15 @@ impl Door {
     }
 }
 
+/// What a request is part of, as its caller says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ties<'a> {
+    /// What ties log lines of several hubs and agents together. The hub makes one where the caller names none.
+    pub correlation: Option<&'a str>,
+    /// W3C's, where there is one.
+    pub traceparent: &'a str,
+}
+
 /// A request on its way in.
 #[derive(Debug)]
 pub struct Arrival {
@@ -186,12 +218,25 @@ impl Arrival {
         self.record.span.clone()
     }
 
+    /// By what the call is found in the hub's log and in the audit trail.
+    #[must_use]
+    pub fn correlation(&self) -> &str {
+        &self.record.correlation
+    }
+
     /// Lets it in, or records that it was refused. `authorization` is the header's text.
     pub async fn admit(self, authorization: Option<&str>) -> Result<Call, Fault> {
         let Self { door, record } = self;
         let admitted = async {
             let caller = door.admit(record.rule, authorization, &record.trail).await?;
             let metered = door.meter.enter(caller.as_ref(), &record.origin)?;
+            if let Some(caller) = caller.as_ref().filter(|_| record.rule.lasts()) {
+                let snapshot = door.directory.directory().snapshot();
+                let account = snapshot.account(caller.agent.id).unwrap_or(&caller.agent);
+                metered
+                    .open_stream(account, (door.tenant(), snapshot.limits))
+                    .inspect_err(|fault| door.metrics.limited(fault))?;
+            }
             Ok((caller, metered))
         };
         let admitted = admitted.await;

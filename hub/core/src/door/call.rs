@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use tracing::Span;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
@@ -19,7 +19,10 @@ use crate::{
     },
     directory::{caller::Caller, refresher::Connected, trail::Trail},
     fault::{Code, Fault},
-    kit::clock::now,
+    kit::{
+        clock::now,
+        spans::{Span, SpanKind, Spans, TraceParent},
+    },
     metrics::Metrics,
 };
 
@@ -45,7 +48,7 @@ pub(crate) struct Record {
     /// Names the call in the trail.
     pub(crate) id: Uuid,
     /// Has tenant, agent and correlation id.
-    pub(crate) span: Span,
+    pub(crate) span: tracing::Span,
     pub(crate) rule: &'static Rule,
     pub(crate) origin: Origin,
     pub(crate) correlation: String,
@@ -53,6 +56,10 @@ pub(crate) struct Record {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) journal: Journal,
     pub(crate) refusals: Refusals,
+    pub(crate) spans: Spans,
+    /// What of a trace the call is part of.
+    pub(crate) parent: Option<TraceParent>,
+    pub(crate) began: OffsetDateTime,
 }
 
 /// An outcome in the words of records.
@@ -78,6 +85,7 @@ impl Record {
     /// It was not let in. That is summed, whatever the operation.
     pub(crate) fn refused(&self, fault: &Fault) {
         self.count(fault.code.name());
+        self.trace(Some(fault.reason));
         self.say(&Told { outcome: "refused", reason: fault.reason });
         self.sum(fault.reason);
     }
@@ -94,11 +102,45 @@ impl Record {
 
     fn counted(&self, outcome: Outcome<'_>) {
         match outcome {
-            Outcome::Done if self.rule.audited == Audited::Login => self.metrics.login(self.rule.operation.name()),
-            Outcome::Done => {}
-            Outcome::Failed { code, .. } => self.count(code),
-            Outcome::AccessEnded => self.count(access_ended().code.name()),
+            Outcome::Done => {
+                if self.rule.audited == Audited::Login {
+                    self.metrics.login(self.rule.operation.name());
+                }
+                self.trace(None);
+            }
+            Outcome::Failed { code, reason } => {
+                self.count(code);
+                self.trace(Some(if reason.is_empty() { code } else { reason }));
+            }
+            Outcome::AccessEnded => {
+                self.count(access_ended().code.name());
+                self.trace(Some(access_ended().reason));
+            }
         }
+    }
+
+    /// Tells whoever collects traces of the call.
+    fn trace(&self, failed: Option<&str>) {
+        let method = self.rule.bindings.grpc.trim_start_matches('/');
+        self.spans.tell(|| {
+            let mut attributes = vec![
+                ("rpc.system", "grpc".to_owned()),
+                ("rpc.method", method.to_owned()),
+                ("acb.correlation_id", self.correlation.clone()),
+                ("acb.replica", self.journal.replica().to_owned()),
+            ];
+            attributes.extend(self.trail.facts().agent.map(|(_, name)| ("acb.agent", name)));
+            attributes.extend(failed.map(|reason| ("error.type", reason.to_owned())));
+            Span {
+                name: method.to_owned(),
+                kind: SpanKind::Server,
+                parent: self.parent,
+                began: self.began,
+                ended: now(),
+                attributes,
+                failed: failed.map(str::to_owned),
+            }
+        });
     }
 
     /// The record of one moment of the call.
@@ -318,6 +360,7 @@ const NOT_YET: Told<'_> = Told { outcome: "", reason: "" };
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.settled {
+            self.record.trace(None);
             self.record.ended(&LEFT);
         }
     }

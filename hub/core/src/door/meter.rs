@@ -4,16 +4,20 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use tokio::time::timeout;
 
-use super::origin::Origin;
+use super::{origin::Origin, stream_counts::StreamCounts};
 use crate::{
-    directory::{agent::AgentId, caller::Caller},
-    fault::{Code, Fault},
+    directory::{
+        agent::{Agent, AgentId},
+        caller::Caller,
+        limits::{LimitUsage, Limits, Whose},
+    },
+    fault::{Code, Exhausted, Fault},
     kit::budget::{Budget, Queue, Room},
 };
 
@@ -33,6 +37,11 @@ pub const ANSWER: usize = 8 * MIB;
 /// Connections with open calls of one agent: on each of them a protocol holds a window.
 const CONNECTIONS: usize = 64;
 
+/// The name of the limit of streams in the resources.
+const STREAMS: &str = "concurrentStreams";
+/// When to try again where as many are open as may: one may have been left by a connection that broke.
+const STREAM_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long a request waits for room.
 pub const WAIT: Duration = Duration::from_secs(5);
 
@@ -46,6 +55,24 @@ struct Shared {
     strangers: Budget,
     answers: Budget,
     accounts: Mutex<HashMap<Who, Account>>,
+    streams: Mutex<Streams>,
+}
+
+/// Calls that last: at this replica, and at the others as they said last.
+#[derive(Debug, Default)]
+struct Streams {
+    here: StreamCounts,
+    others: StreamCounts,
+}
+
+impl Streams {
+    fn of(&self, account: AgentId) -> u64 {
+        self.here.of(account).saturating_add(self.others.of(account))
+    }
+
+    fn all(&self) -> u64 {
+        self.here.all.saturating_add(self.others.all)
+    }
 }
 
 /// Whose share a request counts to.
@@ -73,7 +100,13 @@ impl Meter {
     /// One that counts the requests of agents, and of those who call without a token, on these budgets.
     #[must_use]
     pub fn new(agents: Budget, strangers: Budget) -> Self {
-        Self(Arc::new(Shared { agents, strangers, answers: Budget::new(ANSWERS), accounts: Mutex::default() }))
+        Self(Arc::new(Shared {
+            agents,
+            strangers,
+            answers: Budget::new(ANSWERS),
+            accounts: Mutex::default(),
+            streams: Mutex::default(),
+        }))
     }
 
     /// A call of this caller, or of anybody at that place.
@@ -104,11 +137,47 @@ impl Meter {
         }
         *account.calls.entry(origin.connection).or_default() += 1;
         let (share, answers) = (account.share.clone(), account.answers.clone());
-        Ok(Metered(Arc::new(OneCall { shared: self.0.clone(), who, connection: origin.connection, share, answers })))
+        Ok(Metered(Arc::new(OneCall {
+            shared: self.0.clone(),
+            who,
+            connection: origin.connection,
+            share,
+            answers,
+            stream: OnceLock::new(),
+        })))
+    }
+
+    /// Streams that are open at this replica.
+    #[must_use]
+    pub fn streams(&self) -> StreamCounts {
+        self.0.streams().here.clone()
+    }
+
+    /// What the other replicas say of theirs.
+    pub fn others(&self, others: StreamCounts) {
+        self.0.streams().others = others;
+    }
+
+    /// The limits of the streams of this account and of the tenant, and how many are open, as far as that is known here.
+    #[must_use]
+    pub fn usage(&self, account: &Agent, (tenant, of_tenant): (&str, Limits)) -> [LimitUsage; 2] {
+        let streams = self.0.streams();
+        let own = (Whose::Agent(&account.name), account.limits, streams.of(account.id));
+        [own, (Whose::Tenant(tenant), of_tenant, streams.all())].map(|(whose, limits, used)| LimitUsage {
+            subject: whose.subject(),
+            limit: STREAMS,
+            most: limits.concurrent_streams,
+            used,
+            resets_in: None,
+        })
     }
 }
 
 impl Shared {
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Who, Account>> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,9 +194,37 @@ struct OneCall {
     connection: usize,
     share: Queue,
     answers: Queue,
+    /// Whose stream it is, where it is one.
+    stream: OnceLock<AgentId>,
 }
 
 impl Metered {
+    /// It is a call that lasts, on this account.
+    ///
+    /// # Errors
+    /// `TOO_MANY_STREAMS`.
+    pub fn open_stream(&self, account: &Agent, (tenant, of_tenant): (&str, Limits)) -> Result<(), Fault> {
+        let mut streams = self.0.shared.streams();
+        let own = streams.of(account.id);
+        for (whose, limits, open) in
+            [(Whose::Agent(&account.name), account.limits, own), (Whose::Tenant(tenant), of_tenant, streams.all())]
+        {
+            let Some(most) = limits.concurrent_streams.filter(|most| open >= *most) else { continue };
+            let of = whose.kind();
+            let why = format!("{of} may have {most} streams open at a time, and has {open}: end some");
+            return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_STREAMS", why).exhausted(Exhausted {
+                subject: whose.subject(),
+                limit: STREAMS,
+                most,
+                retry_after: (most > 0).then_some(STREAM_AGAIN),
+            }));
+        }
+        if self.0.stream.set(account.id).is_ok() {
+            streams.here.open(account.id);
+        }
+        Ok(())
+    }
+
     /// Whether nobody has shown who calls.
     #[must_use]
     pub fn is_strangers(&self) -> bool {
@@ -166,6 +263,9 @@ impl Metered {
 
 impl Drop for OneCall {
     fn drop(&mut self) {
+        if let Some(account) = self.stream.get() {
+            self.shared.streams().here.close(*account);
+        }
         let mut accounts = self.shared.lock();
         let Some(account) = accounts.get_mut(&self.who) else { return };
         if let Some(calls) = account.calls.get_mut(&self.connection) {
@@ -233,6 +333,34 @@ mod tests {
         drop(others);
         held.remove(0);
         part.await;
+    }
+
+    #[test]
+    fn streams_are_counted_until_they_end_and_by_account() {
+        let meter = Meter::default();
+        let limits = Limits { concurrent_streams: Some(2), ..Limits::default() };
+        let account = Agent { limits, ..agent(Role::Full) };
+        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), source: None };
+        let all = ("acme", Limits { concurrent_streams: Some(3), ..Limits::default() });
+        let open = |account: &Agent, all| {
+            let call = meter.enter(Some(&caller), &at(1)).unwrap();
+            call.open_stream(account, all).map(|()| call).map_err(|fault| (fault.reason, fault.exhausted.unwrap().subject))
+        };
+        let mut held = vec![open(&account, all).unwrap(), open(&account, all).unwrap()];
+        assert_eq!(open(&account, all).unwrap_err(), ("TOO_MANY_STREAMS", format!("agent {}", account.name)));
+        let other = Agent { id: AgentId(uuid::Uuid::from_u128(77)), name: "other".to_owned(), ..account.clone() };
+        held.push(open(&other, all).unwrap());
+        assert_eq!(open(&other, all).unwrap_err(), ("TOO_MANY_STREAMS", "tenant acme".to_owned()));
+        let [own, tenant] = meter.usage(&account, all);
+        assert_eq!((own.used, own.most, tenant.used, tenant.most), (2, Some(2), 3, Some(3)));
+        held.remove(0);
+        held.push(open(&account, all).unwrap());
+        drop(held);
+        assert_eq!(meter.streams(), StreamCounts::default());
+        let never = Limits { concurrent_streams: Some(0), ..Limits::default() };
+        assert!(open(&Agent { limits: never, ..account.clone() }, all).is_err());
+        let most = Limits { concurrent_streams: Some(1 << 63), ..Limits::default() };
+        assert!(open(&Agent { limits: most, ..account }, ("acme", Limits::default())).is_ok());
     }
 
     #[test]

@@ -17,4 +17,6 @@ pub mod ports;
 pub mod refresh_token;
 pub mod registration;
 pub mod rules;
+pub mod stream_counts;
+pub mod stream_exchange;
 pub mod subject_token;

@@ -1,13 +1,15 @@
-//! The ports that prove credentials, and make some.
+//! The ports of the door: they prove credentials, make some, and know of other replicas.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::{
     api_key::{NewKey, StoredKey},
     credential::Credential,
     refresh_token::{NewFamily, Rotation, TokenHash},
+    stream_counts::StreamCounts,
 };
 use crate::{
     directory::{agent::AgentId, presence::Registration},
@@ -51,4 +53,11 @@ pub trait RegistrationStore: Send + Sync + 'static {
     async fn register(&self, by: AgentId, registration: &Registration, key: &NewKey, most: Option<u64>) -> Result<(), Fault>;
     /// Removes what `by`, or whoever, registered under this name, its key and its presence; whether there was one.
     async fn unregister(&self, by: Option<AgentId>, name: &str) -> Result<bool, Fault>;
+}
+
+/// Knows how many streams are open at each replica.
+#[async_trait]
+pub trait StreamStore: Send + Sync + 'static {
+    /// Says for so long how many are open at this one, where that is news, and answers with those of the others that live.
+    async fn exchange(&self, replica: Uuid, own: Option<&StreamCounts>, life: Duration) -> Result<StreamCounts, Fault>;
 }

@@ -51,6 +51,12 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether a call of it is a stream.
+    #[must_use]
+    pub const fn lasts(&self) -> bool {
+        self.asks_many || self.answers_many
+    }
+
     /// The same, of an operation that takes any number of requests.
     const fn asks_many(self) -> Self {
         Self { asks_many: true, ..self }
@@ -140,9 +146,9 @@ macro_rules! operations {
 }
 
 use Permission::{
-    AllContexts, AllCredentials, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllUsage, Discover, OwnCredentials,
-    OwnDeadLetters, OwnScheduledMessages, OwnUsage, Presence, PublishContext, ReadAddressedContext, ReadAudit, ReadContext,
-    ReadOwnStream, Receive, RegisterOthers, Send,
+    AllContexts, AllCredentials, AllDeadLetters, AllRegistrations, AllScheduledMessages, AllTraces, AllUsage, Discover,
+    OwnCredentials, OwnDeadLetters, OwnScheduledMessages, OwnTraces, OwnUsage, Presence, PublishContext, ReadAddressedContext,
+    ReadAudit, ReadContext, ReadOwnStream, Receive, RegisterOthers, Send,
 };
 
 /// What reading a context takes: which of them each of these lets its holder see is said in `contexts/visibility.rs`.
@@ -192,7 +198,10 @@ operations! {
     ReplayDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/ReplayDeadLetters").change();
     DropDeadLetters: needs(&[OwnDeadLetters, AllDeadLetters], "/acb.v1.DeadLetterService/DropDeadLetters").change();
 
+    GetMessageTrace: needs(&[OwnTraces, AllTraces], "/acb.v1.TraceService/GetMessageTrace").read();
+
     GetUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/GetUsage");
+    ListUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/ListUsage").read();
 
     ListAuditRecords: needs(&[ReadAudit], "/acb.v1.AuditService/ListAuditRecords").read();
     GetAuditCheckpoint: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditCheckpoint");

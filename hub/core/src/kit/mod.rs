@@ -14,5 +14,6 @@ pub mod quoted;
 pub(crate) mod random;
 pub mod readiness;
 pub(crate) mod retries;
+pub mod spans;
 pub(crate) mod strict_json;
 pub mod supervisor;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::request_id::RequestKey;
+use crate::kit::spans::Spans;
 
 /// How the message service behaves.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct MessagesConfig {
     /// The tenant's name.
     pub tenant: String,
@@ -37,12 +38,16 @@ pub struct MessagesConfig {
     pub kept_bytes: usize,
     /// Bytes of messages outside of sessions that are on their way into the log; beyond that `TOO_MANY_SENDS`.
     pub sending_bytes: usize,
+    /// How often what was sent is added to the sums of usage.
+    pub sum_every: Duration,
     /// How often store and log are asked whether they are still what this replica remembers.
     pub look_every: Duration,
     /// How long a log must end before what was read of it until that counts as a loss: who leads a partition anew may say too early an end.
     pub cut_after: Duration,
     /// How long a message's way into the log may take before its sender is told that it is not known.
     pub append_timeout: Duration,
+    /// Where it is told what happened to messages whose senders collect traces.
+    pub spans: Spans,
 }
 
 impl MessagesConfig {
@@ -65,9 +70,11 @@ impl MessagesConfig {
             replica_bytes: 64 * 1024 * 1024,
             kept_bytes: 16 * 1024 * 1024,
             sending_bytes: 64 * 1024 * 1024,
+            sum_every: Duration::from_secs(10),
             look_every: Duration::from_secs(5),
             cut_after: Duration::from_secs(30),
             append_timeout: Duration::from_secs(35),
+            spans: Spans::default(),
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     parts::Parts,
     ports::{Claim, IndexEntry, MailboxAddress},
     position::{MessagePlace, Position},
+    trace::event::Happening,
 };
 use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
@@ -163,6 +164,9 @@ pub(super) async fn put(
     parts.letters.appended.notify_one();
     appended.map_err(|error| failed(&error))?;
     parts.metrics.dead_letter(reason.of_letter().as_str());
+    if let Some(place) = source {
+        parts.trace.note(place, Happening::Dead(reason.of_letter()), recipient.unwrap_or(message.from_id));
+    }
     Ok(())
 }
 

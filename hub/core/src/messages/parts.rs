@@ -23,7 +23,10 @@ use super::{
     ports::{CursorStore, MailboxStore},
     position::Position,
     replies::Replies,
+    sums::Sums,
+    trace::{recorder::Recorder, store::TraceStore},
     usage::Usage,
+    usage_store::UsageStore,
 };
 use crate::{
     directory::snapshot::Directory,
@@ -62,6 +65,10 @@ pub struct MessageStores {
     pub cursors: Arc<dyn CursorStore>,
     /// The index over the dead letters.
     pub letters: Arc<dyn LetterStore>,
+    /// What happened to messages.
+    pub traces: Arc<dyn TraceStore>,
+    /// What agents have sent, by hour and month.
+    pub usage: Arc<dyn UsageStore>,
 }
 
 impl fmt::Debug for MessageStores {
@@ -135,6 +142,8 @@ pub(super) struct Parts {
     pub(super) waiters: Arc<Waiters>,
     pub(super) windows: Arc<DedupWindows>,
     pub(super) usage: Arc<Usage>,
+    pub(super) trace: Arc<Recorder>,
+    pub(super) sums: Arc<Sums>,
     pub(super) memory: Arc<Memory>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) directory: Directory,

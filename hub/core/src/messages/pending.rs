@@ -60,11 +60,10 @@ impl<T> Pending<T> {
         self.lock().places.contains_key(&id)
     }
 
-    fn answer(&self, id: Uuid, answer: T) {
-        if let Some((_, sender)) = self.lock().places.remove(&id) {
-            // Whoever waited may be gone; then nobody wants the answer.
-            let _gone = sender.send(answer);
-        }
+    /// Whether somebody waited for it. Whoever did may be gone meanwhile; then nobody wants the answer.
+    fn answer(&self, id: Uuid, answer: T) -> bool {
+        let waiter = self.lock().places.remove(&id);
+        waiter.is_some_and(|(_, sender)| sender.send(answer).is_ok())
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
@@ -73,17 +72,17 @@ impl<T> Pending<T> {
 }
 
 impl Pending<Seen> {
-    pub(super) fn resolve(&self, id: Uuid, seen: Seen) {
-        self.answer(id, seen);
+    /// Whether its sender waits in this replica.
+    pub(super) fn resolve(&self, id: Uuid, seen: Seen) -> bool {
+        self.answer(id, seen)
     }
 }
 
 /// Whoever knows the id of a request may answer it: its `reply_to` says it only to those who were asked.
 impl Pending<Message> {
-    pub(super) fn resolve(&self, request_id: Uuid, reply: &Message) {
-        if matches!(reply.to, Address::Request { .. }) {
-            self.answer(request_id, reply.clone());
-        }
+    /// Whether its caller waits in this replica.
+    pub(super) fn resolve(&self, request_id: Uuid, reply: &Message) -> bool {
+        matches!(reply.to, Address::Request { .. }) && self.answer(request_id, reply.clone())
     }
 }
 

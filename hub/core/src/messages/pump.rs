@@ -21,6 +21,8 @@ pub(super) struct Late {
     pub(super) partitions: BTreeSet<Partition>,
     /// How far each partition was indexed at the start.
     pub(super) indexed: Arc<Vec<Position>>,
+    /// How far nothing of it has to be read again.
+    pub(super) needed: Arc<Vec<Position>>,
 }
 
 impl Late {
@@ -30,8 +32,8 @@ impl Late {
             return None;
         }
         let (log, window) = (parts.log.clone(), parts.config.dedup_window);
-        let (indexed, partitions) = (self.indexed.clone(), self.partitions.clone());
-        Some(async move { start::find_late(&log.topic, &indexed, window, &partitions).await }.boxed())
+        let (needed, partitions) = (self.needed.clone(), self.partitions.clone());
+        Some(async move { start::find_late(&log.topic, &needed, window, &partitions).await }.boxed())
     }
 }
 
@@ -85,6 +87,7 @@ async fn begin(
     }
     tracing::info!(topic = %parts.log.topic.name, partition, "a partition can be read again");
     start::tell_forgotten(&parts.log.topic, partition, indexed, start.bounds);
+    parts.sums.begin(partition, start.bounds);
     follower.seek(partition, start.from);
     late.partitions.remove(&partition);
     batches.send(Batch { partition, records: Vec::new(), next: start.from }).await.is_ok()

@@ -20,6 +20,7 @@ use super::{
     ports::{IndexEntry, MailboxAddress},
     position::{MessagePlace, Position, first_of, nth_of},
     record,
+    trace::event::Happening,
 };
 use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
@@ -216,6 +217,12 @@ impl Reader {
             if !self.send_to_index(partition, end, last).await {
                 return;
             }
+            if !self.parts.sums.read_to(partition, end) {
+                tokio::select! {
+                    () = self.parts.lifecycle.stop.cancelled() => return,
+                    () = self.parts.sums.room() => {}
+                }
+            }
         }
         if let Some(sequencer) = self.sequencers.get(partition as usize) {
             self.parts.log.read_to(partition, sequencer.position());
@@ -253,7 +260,12 @@ impl Reader {
         let counts = verdict == Verdict::First && message.replayed_from.is_none();
         // By what is known now of who registered whom: a replica that hears of it late counts a few messages to the agent itself.
         let account = self.parts.directory.snapshot().account(message.from_id).map_or(message.from_id, |agent| agent.id);
-        self.parts.usage.logged(id, account, message.payload.len() as u64, log_time, counts);
+        let bytes = message.payload.len() as u64;
+        self.parts.usage.logged(id, account, bytes, log_time, counts);
+        if counts {
+            self.parts.usage.logged_in_month((partition, position), account, bytes, log_time);
+            self.parts.sums.logged((partition, position), account, bytes, log_time);
+        }
         // Not what merely passes on where the reply to another's request goes.
         if method == REQUEST
             && !message.idempotency_key.is_empty()
@@ -267,8 +279,12 @@ impl Reader {
             }
         }
         let first = verdict == Verdict::First;
+        let (sender, place) = (message.from_id, MessagePlace { partition, position });
         let rows = if first { self.deliver(partition, position, log_time, message) } else { Vec::new() };
-        self.parts.waiters.appends.resolve(id, Seen::Judged(verdict));
+        // The replica whose sender waits is the one that took the message.
+        if self.parts.waiters.appends.resolve(id, Seen::Judged(verdict)) && first {
+            self.parts.trace.note(place, Happening::Accepted, sender);
+        }
         rows
     }
 
@@ -280,8 +296,11 @@ impl Reader {
         message: Message,
     ) -> Vec<IndexEntry> {
         if let Address::Request { request_id, .. } = &message.to {
-            self.parts.waiters.replies().answered(*request_id, MessagePlace { partition, position }, log_time);
-            self.parts.waiters.requests.resolve(*request_id, &message);
+            let place = MessagePlace { partition, position };
+            self.parts.waiters.replies().answered(*request_id, place, log_time);
+            if self.parts.waiters.requests.resolve(*request_id, &message) {
+                self.note_reply(place, &message);
+            }
         }
         let addresses = MailboxAddress::all_of(&message);
         let (expires_at, sender) = (message.expires_at, message.from_id);
@@ -297,6 +316,15 @@ impl Reader {
         }
         let row = |address| IndexEntry { address, partition, position, log_time, expires_at, sender: Some(sender) };
         addresses.into_iter().map(row).collect()
+    }
+
+    /// The caller of a request has its reply.
+    fn note_reply(&self, place: MessagePlace, reply: &Message) {
+        if let Address::Request { agent, .. } = &reply.to
+            && let Some(caller) = self.snapshot.agent_named(agent)
+        {
+            self.parts.trace.note_attempt(place, Happening::Delivered, caller.id, 1);
+        }
     }
 
     fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {

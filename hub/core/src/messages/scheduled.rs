@@ -55,6 +55,8 @@ const MAX_PAGE: usize = 100;
 const RETRY: Duration = Duration::from_secs(1);
 /// The pause before what has to wait for somebody is looked at again: a message of a newer hub, or of a tenant that is suspended.
 const LONG_RETRY: Duration = Duration::from_secs(5);
+/// The longest pause of one that a limit has no room for.
+const LIMITED_RETRY: Duration = Duration::from_secs(60);
 /// Says that nothing was said about when it expires.
 const WITHOUT_EXPIRY: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -261,7 +263,8 @@ impl ScheduledMessages {
         if let Err(fault) = sender::reserve(parts, from, message.id, message.payload.len(), message.accepted_at) {
             parts.metrics.limited(&fault);
             return match fault.exhausted.as_ref().and_then(|exhausted| exhausted.retry_after) {
-                Some(pause) => Ok(Fired::Later(pause.max(RETRY))),
+                // A month is long: its limit may be raised before it ends.
+                Some(pause) => Ok(Fired::Later(pause.clamp(RETRY, LIMITED_RETRY))),
                 // It never will be sent while the limit is as low.
                 None => self.give_up(&envelope, LetterReason::SenderRefused, tried).await,
             };

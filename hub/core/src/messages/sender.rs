@@ -13,6 +13,7 @@ use super::{
     parts::{Parts, stopping},
     recipients::{Wants, resolve},
     record,
+    trace::spans::Traced,
     usage::Reserved,
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         snapshot::Snapshot,
     },
     fault::{Code, Fault},
-    kit::clock::truncated,
+    kit::{clock::truncated, spans::SpanKind},
     log::{
         bus::{AppendError, Appended, Partition},
         partition::partition_of,
@@ -165,6 +166,8 @@ pub(super) struct Times {
 pub(super) fn message_of(from: &Agent, message: OutgoingMessage, to_ids: Vec<AgentId>, id: Uuid, times: Times) -> Message {
     let Times { accepted_at, sent_at, expires_at } = times;
     let traced = is_traceparent(&message.traceparent);
+    // What follows from a message that names none is found by the message's own id.
+    let correlation_id = if message.correlation_id.is_empty() { id.to_string() } else { message.correlation_id };
     Message {
         id,
         from_id: from.id,
@@ -177,7 +180,7 @@ pub(super) fn message_of(from: &Agent, message: OutgoingMessage, to_ids: Vec<Age
         payload: message.payload,
         context_id: message.context_id,
         idempotency_key: message.idempotency_key,
-        correlation_id: message.correlation_id,
+        correlation_id,
         reply_to: message.reply_to,
         metadata: message.metadata,
         accepted_at,
@@ -215,6 +218,11 @@ pub(super) async fn append(parts: &Parts, envelopes: Vec<Envelope>, metrics: &mu
     let _reserved = Reserved(parts.usage.clone(), envelopes.iter().map(|envelope| envelope.message.id).collect());
     let sent: Vec<_> =
         envelopes.iter().map(|Envelope { message, .. }| (message.id, message.kind.as_str(), message.payload.len())).collect();
+    let now = OffsetDateTime::now_utc();
+    let traced = |Envelope { message, .. }: &Envelope| {
+        Traced::of(&parts.config.spans, message, now).map(|traced| (message.id, message.from.clone(), traced))
+    };
+    let traced: Vec<_> = envelopes.iter().filter_map(traced).collect();
     let seen = match append_record(parts, envelopes, sealed_at).await {
         Ok(seen) => seen,
         Err(fault) if fault.reason == UNKNOWN => return vec![Err(fault); sent.len()],
@@ -225,7 +233,15 @@ pub(super) async fn append(parts: &Parts, envelopes: Vec<Envelope>, metrics: &mu
         metrics.sent(kind, bytes, began.elapsed());
         Ok(receipt)
     });
-    receipts.collect()
+    let receipts: Vec<_> = receipts.collect();
+    let ended = OffsetDateTime::now_utc();
+    for (id, from, traced) in traced {
+        // What failed has no receipt to be told by, and its sender hears why.
+        if receipts.iter().flatten().any(|receipt| receipt.id == id) {
+            traced.tell(parts, "publish", SpanKind::Producer, &from, ended, None);
+        }
+    }
+    receipts
 }
 
 /// Appends one record, and says how each of its messages was judged. Where it was sealed by a wrong clock, it may be dropped for being late that is

@@ -27,7 +27,7 @@ use super::{
     logged::{REQUEST, SEND},
     message::{Address, Message, OutgoingMessage, Receipt},
     parts::{Index, Letters, Lifecycle, Memory, MessageStores, Parts, Waiters, stopping},
-    position::MessagePlace,
+    position::{MessagePlace, Position},
     pull::{PULL_IN_PROGRESS, Pulled, Puller, Pullers},
     pump::{self, Late},
     reader::Reader,
@@ -37,14 +37,20 @@ use super::{
     send_queue, sender,
     session::{Session, SessionEvents, SessionInput, SessionOptions},
     start::{self, Start},
+    summing,
+    sums::Sums,
+    trace::{recorder::Recorder, search::Traces},
     trimmer::Trimmer,
     unread::Unread,
-    usage::{self, LimitUsage, Whose},
+    usage::{self, Usage},
+    usage_store::Begun,
+    usage_sums::UsageSums,
 };
 use crate::{
     directory::{
         agent::{Agent, Permission},
         caller::lacks,
+        limits::{LimitUsage, Whose},
         presence::{PresenceStore, Status},
         snapshot::Directory,
     },
@@ -111,14 +117,20 @@ impl Messages {
         config: MessagesConfig,
         supervisor: &Supervisor,
     ) -> Result<Self, Fault> {
-        let MessageStores { mailboxes, cursors, letters } = stores;
+        let MessageStores { mailboxes, cursors, letters, traces, usage } = stores;
         let topic = MessagesTopic::new(bus, &config.tenant);
         let info = topic.info().await?;
         let Life { epoch, indexed } = life::begin(&topic, &*mailboxes, info, config.cut_after).await?;
+        let since = usage::month_before_began(OffsetDateTime::now_utc());
+        let Begun { next: summed, months, gaps } = usage.begin(epoch, &indexed, since).await?;
+        // What is in no sum yet is read again, too.
+        let needed: Vec<Position> = indexed.iter().zip(&summed).map(|(indexed, summed)| *indexed.min(summed)).collect();
+        metrics.usage().gaps(gaps);
+        let sums = Sums::new(usage, &summed);
         // Of partitions that can't be read now nothing is known. The others are served meanwhile.
         let (mut from, mut caught_up_at) = (vec![0; indexed.len()], vec![0; indexed.len()]);
-        let mut late = Late { partitions: BTreeSet::new(), indexed: Arc::new(indexed.clone()) };
-        let starts = start::find(&topic, &indexed, config.dedup_window).await?;
+        let mut late = Late { partitions: BTreeSet::new(), indexed: Arc::new(indexed.clone()), needed: Arc::new(needed.clone()) };
+        let starts = start::find(&topic, &needed, config.dedup_window).await?;
         if let Some(Err(error)) = starts.iter().find(|_| starts.iter().all(Result::is_err)) {
             return Err(error.clone().into());
         }
@@ -127,6 +139,7 @@ impl Messages {
             match start {
                 Ok(Start { from: first, bounds }) => {
                     start::tell_forgotten(&topic, partition, *checkpoint, bounds);
+                    sums.begin(partition, bounds);
                     (*from, *end) = (first, bounds.next);
                 }
                 Err(error) => {
@@ -151,7 +164,9 @@ impl Messages {
             letters: Arc::new(Letters { store: letters, appended: Notify::new() }),
             waiters: Arc::new(Waiters::new(replies)),
             windows: Arc::new(DedupWindows::new(from.len(), dedup_window, config.dedup_keys)),
-            usage: Arc::default(),
+            usage: Arc::new(Usage::new(summed, months)),
+            sums: Arc::new(sums),
+            trace: Arc::new(Recorder::new(traces, epoch, &config.replica, metrics.clone())),
             memory: Arc::new(Memory {
                 sessions: Budget::new(config.replica_bytes),
                 kept: Budget::new(config.kept_bytes),
@@ -177,25 +192,43 @@ impl Messages {
         supervisor.spawn_until("messages.life", until(), life::watch(parts.clone()));
         supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
         supervisor.spawn_until("messages.lease", until(), lease::keep(parts.clone()));
+        let (trace, stop) = (parts.trace.clone(), until());
+        supervisor.spawn_until("messages.trace", until(), async move { trace.run(stop).await });
+        supervisor.spawn_until("messages.sums", until(), summing::run(parts.clone()));
         supervisor.spawn_until("messages.letters", until(), letter_indexer::run(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
         Ok(Self { parts, presence: None, pullers: Arc::default(), _stop: stop })
     }
 
-    /// The limits of an agent (where the name is empty, of the caller) and of the tenant, and what was used of them.
-    pub fn usage(&self, caller: &Agent, of: &str) -> Result<Vec<LimitUsage>, Fault> {
-        let (parts, snapshot) = (&self.parts, self.parts.directory.snapshot());
+    /// On whose account an agent sends (where the name is empty, the caller): for whoever may see what that uses.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` and `AGENT_NOT_FOUND`.
+    pub fn account(&self, caller: &Agent, of: &str) -> Result<Arc<Agent>, Fault> {
+        let snapshot = self.parts.directory.snapshot();
         let name = if of.is_empty() { &caller.name } else { of };
         if *name != caller.name && !caller.role.allows(Permission::AllUsage) {
             return Err(lacks(caller, &[Permission::AllUsage]));
         }
         let missing = || Fault::not_found("AGENT_NOT_FOUND", format!("there is no agent {}", quoted(name)));
-        let agent = snapshot.agent_named(name).and_then(|agent| snapshot.account(agent.id)).ok_or_else(missing)?;
+        snapshot.agent_named(name).and_then(|agent| snapshot.account(agent.id)).cloned().ok_or_else(missing)
+    }
+
+    /// The limits of messages of this account and of the tenant, and what was used of them.
+    #[must_use]
+    pub fn usage(&self, agent: &Agent) -> Vec<LimitUsage> {
+        let (parts, snapshot) = (&self.parts, self.parts.directory.snapshot());
         let now = parts.log.clock.there(partition_of(agent.id.0, parts.log.partitions), OffsetDateTime::now_utc());
         let (of_agent, of_tenant) = parts.usage.sent(agent.id, now);
         let own = usage::of_limits(Whose::Agent(&agent.name), agent.limits, of_agent, now);
         let all = usage::of_limits(Whose::Tenant(&parts.config.tenant), snapshot.limits, of_tenant, now);
-        Ok(own.into_iter().chain(all).collect())
+        own.into_iter().chain(all).collect()
+    }
+
+    /// What agents have sent, by hour, day and month.
+    #[must_use]
+    pub fn usage_sums(&self) -> UsageSums {
+        UsageSums::new(self.parts.clone())
     }
 
     /// Tells the callers of requests without a reply whether the recipient was there.
@@ -235,6 +268,12 @@ impl Messages {
     #[must_use]
     pub fn scheduled(&self, timers: Arc<dyn TimerStore>, wake: Wake) -> ScheduledMessages {
         ScheduledMessages::new(self.parts.clone(), timers, wake)
+    }
+
+    /// What happened to messages.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        Traces::new(self.parts.clone())
     }
 
     /// What is unread, to be looked at.
@@ -488,6 +527,7 @@ impl Messages {
         if tokio::time::timeout(Duration::from_secs(10), sessions.wait_for(|open| *open == 0)).await.is_err() {
             tracing::warn!("sessions were still open at the end of the drain");
         }
+        self.parts.trace.write().await;
         self.parts.lifecycle.stop.cancel();
     }
 

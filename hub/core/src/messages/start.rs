@@ -1,5 +1,5 @@
 //! From where a replica reads the messages log: so far back that the deduplication windows are whole at the first record that is not
-//! indexed yet.
+//! indexed, or not summed, yet.
 
 use std::{collections::BTreeSet, time::Duration};
 

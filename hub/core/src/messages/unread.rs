@@ -254,6 +254,7 @@ impl<'a> Look<'a> {
             return Ok((Vec::new(), false));
         }
         let mut rows = self.parts.index.store.entries(self.parts.log.epoch, &self.addresses, &ranges, ROWS).await?;
+        never_earlier(&mut rows);
         let key = |row: &IndexEntry| (row.log_time, row.partition, row.position);
         // A partition that has more is known up to its last row. What is later may be behind what was not read of it.
         let mut known_to = None;
@@ -364,11 +365,39 @@ impl<'a> Look<'a> {
     }
 }
 
+/// Within a partition no row is earlier than the one in front of it, although the log's time may fall where another broker leads the partition. By
+/// that time the later row could come first, and whoever goes on behind it would never see the one in front.
+fn never_earlier(rows: &mut [IndexEntry]) {
+    let mut latest: HashMap<Partition, OffsetDateTime> = HashMap::new();
+    for row in rows {
+        let latest = latest.entry(row.partition).or_insert(row.log_time);
+        *latest = (*latest).max(row.log_time);
+        row.log_time = *latest;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn no_row_comes_before_one_in_front_of_it() {
+        let at = |seconds| OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(seconds);
+        let row = |(partition, position, seconds)| IndexEntry {
+            address: MailboxAddress::All,
+            partition,
+            position,
+            log_time: at(seconds),
+            expires_at: at(9999),
+            sender: None,
+        };
+        let mut rows: Vec<IndexEntry> = [(0, 1, 50), (0, 2, 10), (0, 3, 60), (1, 1, 20)].map(row).into();
+        never_earlier(&mut rows);
+        let times: Vec<_> = rows.iter().map(|row| (row.partition, row.position, row.log_time)).collect();
+        assert_eq!(times, [(0, 1, at(50)), (0, 2, at(50)), (0, 3, at(60)), (1, 1, at(20))]);
+    }
 
     #[test]
     fn a_position_is_of_one_life_of_the_log() {

@@ -1,6 +1,7 @@
-//! How much each agent, and all of them together, have sent in a minute, and whether they may send more.
+//! How much each agent, and all of them together, have sent in a minute and in a calendar month, and whether they may send more.
 //!
-//! What is in the log is counted where every replica sees it, so all of them count the same, by the clock of the log. Before a message is appended
+//! What is in the log is counted where every replica sees it, so all of them count the same, by the clock of the log. A month begins with what the
+//! store had summed of it when the replica started; from there on the replica counts itself. Before a message is appended
 //! its sender reserves room for it here. A replica does not see what the others have reserved. So each has at most a two-hundredth of a limit (and at
 //! least one message) on its way into the log at one time, and with n replicas a limit is overshot by at most n - 1 times that: 2 % with five.
 
@@ -11,16 +12,18 @@ use std::{
     time::Duration,
 };
 
-use time::OffsetDateTime;
+use time::{Month, OffsetDateTime, UtcOffset};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::{position::Position, sent::Sent, usage_store::UsageSum};
 use crate::{
     directory::{
         agent::{Agent, AgentId},
-        limits::Limits,
+        limits::{LimitUsage, Limits, Whose},
     },
     fault::{Code, Exhausted, Fault},
+    log::bus::Partition,
 };
 
 const MINUTE: i64 = 60;
@@ -29,36 +32,16 @@ const PART: u64 = 200;
 /// The names of the limits in the resources.
 const MESSAGES: &str = "messagesPerMinute";
 const BYTES: &str = "bytesPerMinute";
+const MONTH: &str = "messagesPerMonth";
+/// The reason of a refusal that is over within a minute, and of one that is over with the month.
+const PER_MINUTE: &str = "RATE_LIMIT_EXCEEDED";
+const PER_MONTH: &str = "MONTHLY_LIMIT_EXCEEDED";
 
-/// What was sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
-    /// Messages.
-    pub messages: u64,
-    /// Bytes of their payloads.
-    pub bytes: u64,
-}
-
-impl Sent {
-    fn one(bytes: u64) -> Self {
-        Self { messages: 1, bytes }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.messages = self.messages.saturating_add(other.messages);
-        self.bytes = self.bytes.saturating_add(other.bytes);
-    }
-
-    fn take_off(&mut self, other: Self) {
-        self.messages = self.messages.saturating_sub(other.messages);
-        self.bytes = self.bytes.saturating_sub(other.bytes);
-    }
-}
-
-/// What was sent in a minute of the log's clock and in the one before: the partitions of a log may be on machines whose clocks differ a little.
+/// What was sent in a minute or month of the log's clock and in the one before: the partitions of a log may be on machines whose clocks differ a
+/// little.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
-    minute: i64,
+    period: i64,
     now: Sent,
     before: Sent,
     /// On its way into the log from this replica.
@@ -66,21 +49,21 @@ struct Tally {
 }
 
 impl Tally {
-    fn logged(&mut self, minute: i64, sent: Sent) {
-        if minute > self.minute {
-            self.before = if minute == self.minute + 1 { self.now } else { Sent::default() };
-            (self.minute, self.now) = (minute, Sent::default());
+    fn logged(&mut self, period: i64, sent: Sent) {
+        if period > self.period {
+            self.before = if period == self.period + 1 { self.now } else { Sent::default() };
+            (self.period, self.now) = (period, Sent::default());
         }
-        if minute == self.minute {
+        if period == self.period {
             self.now.add(sent);
-        } else if minute == self.minute - 1 {
+        } else if period == self.period - 1 {
             self.before.add(sent);
         }
     }
 
     /// In the log or on its way there.
-    fn at(&self, minute: i64) -> Sent {
-        let mut sent = match self.minute - minute {
+    fn at(&self, period: i64) -> Sent {
+        let mut sent = match self.period - period {
             0 => self.now,
             1 => self.before,
             _ => Sent::default(),
@@ -89,8 +72,8 @@ impl Tally {
         sent
     }
 
-    fn is_over(&self, minute: i64) -> bool {
-        self.minute < minute - 1 && self.reserved == Sent::default()
+    fn is_over(&self, period: i64) -> bool {
+        self.period < period - 1 && self.reserved == Sent::default()
     }
 }
 
@@ -98,6 +81,8 @@ impl Tally {
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     counts: Mutex<Counts>,
+    /// By partition: what is below was in the sums that the months began with.
+    summed: Vec<Position>,
     /// Something is no longer on its way.
     freed: Notify,
 }
@@ -107,27 +92,31 @@ struct Counts {
     /// Of those who sent something in these minutes.
     agents: HashMap<AgentId, Tally>,
     tenant: Tally,
+    /// Of those who sent something in these months.
+    months: HashMap<AgentId, Tally>,
+    tenant_month: Tally,
     /// Messages that room was reserved for, and that nobody has seen in the log yet.
     reserved: HashMap<Uuid, (AgentId, Sent)>,
 }
 
-/// Who is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose<'a> {
-    Agent(&'a str),
-    Tenant(&'a str),
-}
-
-impl Whose<'_> {
-    fn subject(self) -> String {
-        match self {
-            Self::Agent(name) => format!("agent {name}"),
-            Self::Tenant(name) => format!("tenant {name}"),
-        }
-    }
+/// What was sent in the minute and in the month of one time, or is on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Used {
+    pub(super) minute: Sent,
+    /// Messages.
+    pub(super) month: u64,
 }
 
 impl Usage {
+    /// With months that begin with these sums, the oldest first, of all that is below these places.
+    pub(super) fn new(summed: Vec<Position>, months: Vec<UsageSum>) -> Self {
+        let mut counts = Counts::default();
+        for UsageSum { starts_at, agent, sent, .. } in months {
+            counts.logged_in_month(agent, month_of(starts_at), sent);
+        }
+        Self { counts: Mutex::new(counts), summed, freed: Notify::new() }
+    }
+
     /// Whether this replica may put one more message of the agent on its way.
     pub(super) fn may_begin(&self, agent: AgentId, limits: Limits, of_tenant: Limits) -> bool {
         if is_unlimited(limits, of_tenant) {
@@ -163,11 +152,9 @@ impl Usage {
         if is_unlimited(agent.limits, of_tenant) {
             return Ok(());
         }
-        let minute = minute_of(now);
         let mut counts = self.lock();
-        let own = counts.agents.get(&agent.id).map(|tally| tally.at(minute)).unwrap_or_default();
-        check(own, bytes, agent.limits, Whose::Agent(&agent.name), now)?;
-        check(counts.tenant.at(minute), bytes, of_tenant, Whose::Tenant(tenant), now)?;
+        check(counts.of_agent(agent.id, now), bytes, agent.limits, Whose::Agent(&agent.name), now)?;
+        check(counts.of_tenant(now), bytes, of_tenant, Whose::Tenant(tenant), now)?;
         let sent = Sent::one(bytes);
         counts.agents.entry(agent.id).or_default().reserved.add(sent);
         counts.tenant.reserved.add(sent);
@@ -185,11 +172,24 @@ impl Usage {
         if !counts_for {
             return;
         }
-        if minute > counts.tenant.minute {
+        if minute > counts.tenant.period {
             counts.agents.retain(|_, tally| !tally.is_over(minute));
         }
         counts.agents.entry(from).or_default().logged(minute, Sent::one(bytes));
         counts.tenant.logged(minute, Sent::one(bytes));
+    }
+
+    /// The same message, where it counts. What the months began with is not counted once more.
+    pub(super) fn logged_in_month(
+        &self,
+        (partition, position): (Partition, Position),
+        from: AgentId,
+        bytes: u64,
+        log_time: OffsetDateTime,
+    ) {
+        if self.summed.get(partition as usize).is_none_or(|summed| position >= *summed) {
+            self.lock().logged_in_month(from, month_of(log_time), Sent::one(bytes));
+        }
     }
 
     /// These messages are no longer on their way.
@@ -201,10 +201,10 @@ impl Usage {
         }
     }
 
-    /// What an agent has sent in the minute of `now`, and what all have.
-    pub(super) fn sent(&self, agent: AgentId, now: OffsetDateTime) -> (Sent, Sent) {
-        let (counts, minute) = (self.lock(), minute_of(now));
-        (counts.agents.get(&agent).map(|tally| tally.at(minute)).unwrap_or_default(), counts.tenant.at(minute))
+    /// What an agent has sent in the minute and the month of `now`, and what all have.
+    pub(super) fn sent(&self, agent: AgentId, now: OffsetDateTime) -> (Used, Used) {
+        let counts = self.lock();
+        (counts.of_agent(agent, now), counts.of_tenant(now))
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -220,10 +220,30 @@ fn is_unlimited(limits: Limits, of_tenant: Limits) -> bool {
 /// Whether one more message may go on its way beside these.
 fn fits(reserved: Sent, limits: Limits) -> bool {
     let below = |reserved: u64, most: Option<u64>| most.is_none_or(|most| reserved == 0 || reserved < most / PART);
-    below(reserved.messages, limits.messages_per_minute) && below(reserved.bytes, limits.bytes_per_minute)
+    below(reserved.messages, limits.messages_per_minute)
+        && below(reserved.messages, limits.messages_per_month)
+        && below(reserved.bytes, limits.bytes_per_minute)
 }
 
 impl Counts {
+    fn of_agent(&self, agent: AgentId, now: OffsetDateTime) -> Used {
+        let minute = self.agents.get(&agent).copied().unwrap_or_default();
+        let month = self.months.get(&agent).copied().unwrap_or_default();
+        Used::of(minute, month, now)
+    }
+
+    fn of_tenant(&self, now: OffsetDateTime) -> Used {
+        Used::of(self.tenant, self.tenant_month, now)
+    }
+
+    fn logged_in_month(&mut self, agent: AgentId, month: i64, sent: Sent) {
+        if month > self.tenant_month.period {
+            self.months.retain(|_, tally| !tally.is_over(month));
+        }
+        self.months.entry(agent).or_default().logged(month, sent);
+        self.tenant_month.logged(month, sent);
+    }
+
     fn give_back(&mut self, id: Uuid) -> bool {
         let Some((agent, sent)) = self.reserved.remove(&id) else { return false };
         self.tenant.reserved.take_off(sent);
@@ -234,31 +254,23 @@ impl Counts {
     }
 }
 
-/// A limit, and what was used of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitUsage {
-    /// Whose it is, such as `agent worker-a`.
-    pub subject: String,
-    /// Its name in the resources.
-    pub limit: &'static str,
-    /// What it is; `None`: there is none.
-    pub most: Option<u64>,
-    /// What was used in this minute.
-    pub used: u64,
-    /// How long until it is 0 again.
-    pub resets_in: Duration,
+impl Used {
+    /// What is on its way is in the tally of the minutes alone.
+    fn of(minute: Tally, month: Tally, now: OffsetDateTime) -> Self {
+        let logged = month.at(month_of(now)).messages;
+        Self { minute: minute.at(minute_of(now)), month: logged.saturating_add(minute.reserved.messages) }
+    }
 }
 
 /// The limits of this one, and what was used of them.
-pub(super) fn of_limits(whose: Whose<'_>, limits: Limits, sent: Sent, now: OffsetDateTime) -> [LimitUsage; 2] {
-    let messages = (MESSAGES, limits.messages_per_minute, sent.messages);
-    [messages, (BYTES, limits.bytes_per_minute, sent.bytes)].map(|(limit, most, used)| LimitUsage {
-        subject: whose.subject(),
-        limit,
-        most,
-        used,
-        resets_in: rest_of_minute(now),
-    })
+pub(super) fn of_limits(whose: Whose<'_>, limits: Limits, used: Used, now: OffsetDateTime) -> [LimitUsage; 3] {
+    let usage =
+        |limit, most, used, resets_in| LimitUsage { subject: whose.subject(), limit, most, used, resets_in: Some(resets_in) };
+    [
+        usage(MESSAGES, limits.messages_per_minute, used.minute.messages, rest_of_minute(now)),
+        usage(BYTES, limits.bytes_per_minute, used.minute.bytes, rest_of_minute(now)),
+        usage(MONTH, limits.messages_per_month, used.month, rest_of_month(now)),
+    ]
 }
 
 /// Room for some messages, as long as this lives.
@@ -280,24 +292,52 @@ pub(super) fn rest_of_minute(now: OffsetDateTime) -> Duration {
     Duration::from_secs(MINUTE.unsigned_abs()).saturating_sub(Duration::from_nanos(u64::try_from(passed).unwrap_or(0)))
 }
 
+/// Which calendar month it is, UTC: months are numbered without gaps.
+fn month_of(time: OffsetDateTime) -> i64 {
+    let date = time.to_offset(UtcOffset::UTC).date();
+    i64::from(date.year()) * 12 + i64::from(u8::from(date.month())) - 1
+}
+
+/// When the month of a time began, UTC.
+#[must_use]
+pub fn month_began(time: OffsetDateTime) -> OffsetDateTime {
+    let date = time.to_offset(UtcOffset::UTC).date();
+    date.replace_day(1).unwrap_or(date).midnight().assume_utc()
+}
+
+/// When the month before that began.
+pub(super) fn month_before_began(time: OffsetDateTime) -> OffsetDateTime {
+    month_began(month_began(time).saturating_sub(time::Duration::DAY))
+}
+
+/// How long until the next month of the log's clock begins.
+fn rest_of_month(now: OffsetDateTime) -> Duration {
+    let began = month_began(now);
+    let year = if began.month() == Month::December { began.year() + 1 } else { began.year() };
+    let next = began.replace_month(began.month().next()).and_then(|next| next.replace_year(year)).unwrap_or(began);
+    (next - now).try_into().unwrap_or_default()
+}
+
 /// Whether one more message with so many bytes may be sent.
-fn check(sent: Sent, bytes: u64, limits: Limits, whose: Whose<'_>, now: OffsetDateTime) -> Result<(), Fault> {
-    let messages = (MESSAGES, "messages", sent.messages, 1, limits.messages_per_minute);
-    let payloads = (BYTES, "bytes", sent.bytes, bytes, limits.bytes_per_minute);
-    for (limit, what, sent, more, most) in [messages, payloads] {
-        let Some(most) = most.filter(|most| sent.saturating_add(more) > *most) else { continue };
-        let of = match whose {
-            Whose::Agent(_) => "the agent",
-            Whose::Tenant(_) => "the tenant",
-        };
+fn check(used: Used, bytes: u64, limits: Limits, whose: Whose<'_>, now: OffsetDateTime) -> Result<(), Fault> {
+    let minute = (PER_MINUTE, "a minute", rest_of_minute as fn(OffsetDateTime) -> Duration);
+    let month = (PER_MONTH, "a month", rest_of_month as fn(OffsetDateTime) -> Duration);
+    // First the one that is over last: whoever is told to wait a minute would come again for nothing.
+    for (limit, what, used, more, most, (reason, period, rest)) in [
+        (MONTH, "messages", used.month, 1, limits.messages_per_month, month),
+        (MESSAGES, "messages", used.minute.messages, 1, limits.messages_per_minute, minute),
+        (BYTES, "bytes", used.minute.bytes, bytes, limits.bytes_per_minute, minute),
+    ] {
+        let Some(most) = most.filter(|most| used.saturating_add(more) > *most) else { continue };
+        let of = whose.kind();
         // What is larger than the limit itself does not go in the next minute either.
-        let retry_after = (more <= most).then(|| rest_of_minute(now));
+        let retry_after = (more <= most).then(|| rest(now));
         let advice = match retry_after {
             Some(rest) => format!("try again in {} s", rest.as_secs() + 1),
             None => "it never will be, while the limit is as low".to_owned(),
         };
-        let why = format!("{of} may send {most} {what} a minute, and this one is beyond that: it was not sent; {advice}");
-        return Err(Fault::new(Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED", why).exhausted(Exhausted {
+        let why = format!("{of} may send {most} {what} {period}, and this one is beyond that: it was not sent; {advice}");
+        return Err(Fault::new(Code::ResourceExhausted, reason, why).exhausted(Exhausted {
             subject: whose.subject(),
             limit,
             most,
@@ -308,123 +348,4 @@ fn check(sent: Sent, bytes: u64, limits: Limits, whose: Whose<'_>, now: OffsetDa
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{directory::agent::Role, door::access_token::tests::agent};
-
-    const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
-
-    fn at(seconds: i64) -> OffsetDateTime {
-        NOON + time::Duration::seconds(seconds)
-    }
-
-    fn limited(number: u128, messages: Option<u64>, bytes: Option<u64>) -> Agent {
-        let limits = Limits { messages_per_minute: messages, bytes_per_minute: bytes, ..Limits::default() };
-        Agent { id: AgentId(Uuid::from_u128(number)), name: format!("a{number}"), limits, ..agent(Role::Full) }
-    }
-
-    const FREE: (&str, Limits) = ("acme", Limits { messages_per_minute: None, bytes_per_minute: None, max_agents: None });
-
-    #[test]
-    fn an_agent_sends_as_many_as_it_may_in_each_minute() {
-        let (usage, alice) = (Usage::default(), limited(1, Some(3), None));
-        let send = |id: u128, second| {
-            let id = Uuid::from_u128(id);
-            usage.reserve(id, &alice, FREE, 10, at(second))?;
-            usage.logged(id, alice.id, 10, at(second), true);
-            Ok::<_, Fault>(())
-        };
-        for id in 1..=3 {
-            send(id, 30).unwrap();
-        }
-        let fault = send(4, 45).unwrap_err();
-        let exhausted = fault.exhausted.clone().unwrap();
-        assert_eq!((fault.code, fault.reason), (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED"));
-        assert_eq!((exhausted.subject.as_str(), exhausted.limit, exhausted.most), ("agent a1", "messagesPerMinute", 3));
-        assert_eq!(exhausted.retry_after, Some(Duration::from_secs(15)));
-        send(5, 60).unwrap();
-        assert_eq!(usage.sent(alice.id, at(60)).0, Sent { messages: 1, bytes: 10 });
-        // Others have limits of their own.
-        assert_eq!(usage.reserve(Uuid::from_u128(9), &limited(2, Some(1), None), FREE, 1, at(45)), Ok(()));
-    }
-
-    #[test]
-    fn what_is_on_its_way_counts_until_it_is_seen_or_given_back() {
-        let (usage, alice) = (Usage::default(), limited(1, Some(2), None));
-        let reserve = |id: u128| usage.reserve(Uuid::from_u128(id), &alice, FREE, 1, at(0)).map_err(|fault| fault.reason);
-        assert_eq!((reserve(1), reserve(2), reserve(3)), (Ok(()), Ok(()), Err("RATE_LIMIT_EXCEEDED")));
-        // A repetition of another message counts no more.
-        usage.logged(Uuid::from_u128(1), alice.id, 1, at(0), false);
-        assert_eq!((reserve(4), reserve(5)), (Ok(()), Err("RATE_LIMIT_EXCEEDED")));
-        usage.logged(Uuid::from_u128(2), alice.id, 1, at(0), true);
-        usage.give_back(&[Uuid::from_u128(2), Uuid::from_u128(4)]);
-        assert_eq!((reserve(6), reserve(7)), (Ok(()), Err("RATE_LIMIT_EXCEEDED")));
-        assert_eq!(usage.lock().reserved.len(), 1);
-    }
-
-    #[test]
-    fn little_of_a_limit_is_on_its_way_at_one_time() {
-        let (usage, alice) = (Usage::default(), limited(1, Some(1000), None));
-        let may = || usage.may_begin(alice.id, alice.limits, Limits::default());
-        for id in 1..=5 {
-            assert!(may(), "{id}");
-            usage.reserve(Uuid::from_u128(id), &alice, FREE, 1, at(0)).unwrap();
-        }
-        assert!(!may());
-        usage.logged(Uuid::from_u128(1), alice.id, 1, at(0), true);
-        assert!(may());
-        // One message always may, however small the limit and large the message.
-        let bob = limited(2, Some(1), Some(1));
-        assert!(usage.may_begin(bob.id, bob.limits, Limits::default()));
-    }
-
-    #[test]
-    fn what_other_replicas_log_counts_too() {
-        let (usage, alice) = (Usage::default(), limited(1, Some(2), None));
-        usage.logged(Uuid::from_u128(1), alice.id, 1, at(1), true);
-        usage.logged(Uuid::from_u128(2), alice.id, 1, at(2), true);
-        assert!(usage.reserve(Uuid::from_u128(3), &alice, FREE, 1, at(3)).is_err());
-    }
-
-    #[test]
-    fn bytes_and_the_tenant_are_limited_in_the_same_way() {
-        let (usage, alice) = (Usage::default(), limited(1, None, Some(100)));
-        usage.reserve(Uuid::from_u128(1), &alice, FREE, 60, at(0)).unwrap();
-        let over = usage.reserve(Uuid::from_u128(2), &alice, FREE, 60, at(0)).unwrap_err().exhausted.unwrap();
-        assert_eq!((over.limit, over.retry_after), ("bytesPerMinute", Some(Duration::from_secs(60))));
-        let never = usage.reserve(Uuid::from_u128(3), &alice, FREE, 101, at(0)).unwrap_err().exhausted.unwrap();
-        assert_eq!(never.retry_after, None);
-        let of_tenant = ("acme", Limits { messages_per_minute: Some(1), ..Limits::default() });
-        let other = limited(2, None, None);
-        let all = usage.reserve(Uuid::from_u128(4), &other, of_tenant, 1, at(0)).unwrap_err().exhausted.unwrap();
-        assert_eq!(all.subject, "tenant acme");
-    }
-
-    #[test]
-    fn clocks_of_partitions_may_differ_and_old_minutes_are_forgotten() {
-        let usage = Usage::default();
-        let (alice, bob) = (limited(1, Some(1), None), limited(2, Some(1), None));
-        usage.logged(Uuid::from_u128(1), alice.id, 1, at(61), true);
-        // Another machine's clock is a little behind.
-        usage.logged(Uuid::from_u128(2), bob.id, 1, at(59), true);
-        assert_eq!(usage.sent(bob.id, at(59)), (Sent::one(1), Sent::one(1)));
-        assert_eq!(usage.sent(alice.id, at(61)), (Sent::one(1), Sent::one(1)));
-        // One that was read late counts for no minute that is still asked for.
-        usage.logged(Uuid::from_u128(3), bob.id, 1, at(-300), true);
-        assert_eq!(usage.sent(bob.id, at(59)).0, Sent::one(1));
-        for minute in 2..100 {
-            usage.logged(Uuid::from_u128(4), limited(minute, None, None).id, 1, at(60 * i64::try_from(minute).unwrap()), true);
-        }
-        assert!(usage.lock().agents.len() <= 3);
-    }
-
-    #[test]
-    fn limits_of_zero_and_of_all_there_is() {
-        let usage = Usage::default();
-        assert!(usage.reserve(Uuid::from_u128(1), &limited(1, Some(0), None), FREE, 0, at(0)).is_err());
-        let most = limited(2, Some(u64::MAX), Some(u64::MAX));
-        usage.logged(Uuid::from_u128(2), most.id, u64::MAX, at(0), true);
-        usage.logged(Uuid::from_u128(3), most.id, u64::MAX, at(0), true);
-        assert_eq!(usage.reserve(Uuid::from_u128(4), &most, FREE, u64::MAX, at(0)), Ok(()));
-    }
-}
+mod tests;

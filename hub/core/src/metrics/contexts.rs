@@ -11,7 +11,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::kit::filter::problem::Cause;
+use super::limits::LimitMetrics;
+use crate::{fault::Fault, kit::filter::problem::Cause};
 
 /// Labels of `acb_context_storage_bytes`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +47,7 @@ pub struct ContextMetrics {
     filtered: Counter,
     refused: Family<CauseLabels, Counter>,
     agents: Arc<Mutex<HashSet<String>>>,
+    limited: LimitMetrics,
 }
 
 /// Bytes of one agent in one direction.
@@ -66,7 +68,19 @@ impl ContextMetrics {
             filtered: Counter::default(),
             refused: Family::default(),
             agents: Arc::default(),
+            limited: LimitMetrics::default(),
         }
+    }
+
+    /// The same, with refusals counted where others are, too.
+    #[must_use]
+    pub(super) fn counting(self, limited: LimitMetrics) -> Self {
+        Self { limited, ..self }
+    }
+
+    /// A context was refused because somebody's limit was reached.
+    pub(crate) fn limited(&self, fault: &Fault) {
+        self.limited.refused(fault);
     }
 
     /// Makes them visible in a registry.

@@ -2,7 +2,9 @@
 
 pub mod audit;
 pub mod contexts;
+pub mod limits;
 pub(crate) mod traffic;
+pub mod usage;
 
 use std::{sync::Mutex, time::Duration};
 
@@ -12,8 +14,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{audit::AuditMetrics, contexts::ContextMetrics};
-use crate::fault::{Exhausted, Fault};
+use self::{audit::AuditMetrics, contexts::ContextMetrics, limits::LimitMetrics, usage::UsageMetrics};
+use crate::fault::Fault;
 
 /// Seconds: from half a millisecond to half a minute.
 const LATENCY_BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -62,12 +64,6 @@ struct DeadLetters {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Limited {
-    limit: &'static str,
-    subject: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Login {
     operation: &'static str,
 }
@@ -91,12 +87,13 @@ pub struct Metrics {
     latency: Histograms<Operation>,
     active: Family<Tenant, Gauge>,
     errors: Family<ErrorLabels, Counter>,
-    limited: Family<Limited, Counter>,
+    limited: LimitMetrics,
     logins: Family<Login, Counter>,
     sent: Family<AgentLabel, Counter>,
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
     audit: AuditMetrics,
+    usage: UsageMetrics,
     lag: Family<Topic, Gauge>,
     queries: Histograms<Query>,
     forgotten: Family<Tenant, Counter>,
@@ -104,6 +101,8 @@ pub struct Metrics {
     dead_letters: Family<DeadLetters, Counter>,
     settled_letters: Family<SettledLetters, Counter>,
     timers_waiting: Family<Tenant, Gauge>,
+    traces_lost: Family<Tenant, Counter>,
+    timers_overdue: Family<Tenant, Gauge>,
     timer_lateness: Histograms<Tenant>,
 }
 
@@ -115,17 +114,19 @@ impl Metrics {
         let tenant = tenant.into();
         let messages: Family<Messages, Counter> = Family::default();
         let of_type = |kind| (kind, messages.get_or_create(&Messages { r#type: kind, tenant_id: tenant.clone() }).clone());
+        let limited = LimitMetrics::default();
         let metrics = Self {
             message_types: ["event", "command", "query", "response"].map(of_type),
-            contexts: ContextMetrics::new(tenant.clone()),
+            contexts: ContextMetrics::new(tenant.clone()).counting(limited.clone()),
             audit: AuditMetrics::default(),
+            usage: UsageMetrics::default(),
             tenant,
             registry: Mutex::default(),
             messages,
             latency: Family::new_with_constructor(histogram),
             active: Family::default(),
             errors: Family::default(),
-            limited: Family::default(),
+            limited,
             logins: Family::default(),
             sent: Family::default(),
             received: Family::default(),
@@ -136,6 +137,8 @@ impl Metrics {
             dead_letters: Family::default(),
             settled_letters: Family::default(),
             timers_waiting: Family::default(),
+            traces_lost: Family::default(),
+            timers_overdue: Family::default(),
             timer_lateness: Family::new_with_constructor(histogram),
         };
         {
@@ -144,14 +147,14 @@ impl Metrics {
             registry.register("acb_message_latency_seconds", "How long message operations took", metrics.latency.clone());
             registry.register("acb_active_agents", "Agents with a receiving session on this replica", metrics.active.clone());
             registry.register("acb_errors", "Requests that failed", metrics.errors.clone());
-            let help = "Messages that were refused because a limit was reached";
-            registry.register("acb_limited", help, metrics.limited.clone());
+            metrics.limited.register(&mut registry);
             let help = "Credentials that were exchanged, renewed or revoked; acb_errors has those that were refused";
             registry.register("acb_logins", help, metrics.logins.clone());
             registry.register("acb_agent_messages_sent", "Messages accepted from an agent", metrics.sent.clone());
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
             metrics.audit.register(&mut registry);
+            metrics.usage.register(&mut registry);
             registry.register("acb_kafka_lag", "Records that this replica has not read yet", metrics.lag.clone());
             registry.register("acb_db_query_duration_seconds", "How long queries took", metrics.queries.clone());
             let help = "Messages that the log forgot before anybody had taken them, and that are no dead letters";
@@ -164,6 +167,10 @@ impl Metrics {
             registry.register("acb_dead_letters_settled", help, metrics.settled_letters.clone());
             let help = "Timers of the tenant that wait, such as scheduled messages, at this replica's last look";
             registry.register("acb_timers_waiting", help, metrics.timers_waiting.clone());
+            let help = "Events of messages that this replica had no room or no time to note, so that traces lack them";
+            registry.register("acb_trace_events_lost", help, metrics.traces_lost.clone());
+            let help = "Seconds since the oldest timer that waits was due, at this replica's last look";
+            registry.register("acb_timers_overdue_seconds", help, metrics.timers_overdue.clone());
             let help = "How much later than they were due timers were carried out by this replica";
             registry.register("acb_timer_lateness_seconds", help, metrics.timer_lateness.clone());
             for reason in ["expired", "attempts", "sender-refused", "recipient-gone"] {
@@ -209,11 +216,15 @@ impl Metrics {
         self.audit.clone()
     }
 
-    /// A message was refused because somebody's limit was reached.
+    /// What is counted about the sums of usage, in the same scrape.
+    #[must_use]
+    pub fn usage(&self) -> UsageMetrics {
+        self.usage.clone()
+    }
+
+    /// Something was refused because somebody's limit was reached.
     pub(crate) fn limited(&self, fault: &Fault) {
-        if let Some(Exhausted { subject, limit, .. }) = fault.exhausted.as_deref() {
-            self.limited.get_or_create(&Limited { limit, subject: subject.clone() }).inc();
-        }
+        self.limited.refused(fault);
     }
 
     /// A request failed: `kind` is the code in lower case.
@@ -274,10 +285,17 @@ impl Metrics {
         self.settled_letters.get_or_create(&SettledLetters { outcome, tenant_id: self.tenant.clone() }).inc();
     }
 
-    /// So many timers wait.
-    pub fn timers_waiting(&self, count: u64) {
+    /// So many events of messages are in no trace.
+    pub fn trace_lost(&self, events: usize) {
+        let label = Tenant { tenant_id: self.tenant.clone() };
+        self.traces_lost.get_or_create(&label).inc_by(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+
+    /// So many timers wait, and the oldest has been due for so long.
+    pub fn timers_waiting(&self, count: u64, overdue: Duration) {
         let label = Tenant { tenant_id: self.tenant.clone() };
         self.timers_waiting.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.timers_overdue.get_or_create(&label).set(i64::try_from(overdue.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// A timer was carried out so long after it was due.

@@ -108,7 +108,7 @@ impl Alarm {
             due.settle(&done, &later, &attempted).await?;
         }
         let waiting = self.store.waiting(&kinds).await?;
-        self.metrics.timers_waiting(waiting.count);
+        self.metrics.timers_waiting(waiting.count, waiting.overdue);
         Ok(waiting.next)
     }
 

@@ -106,6 +106,8 @@ pub struct Waiting {
     pub count: u64,
     /// In which time the next of them is to be looked at.
     pub next: Option<Duration>,
+    /// How long the oldest of them has been due.
+    pub overdue: Duration,
 }
 
 /// Some timers that are due, and that no other replica has while this lives. Dropping it gives them back; so does the end of its replica.

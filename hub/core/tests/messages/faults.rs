@@ -120,7 +120,9 @@ async fn a_task_that_panics_is_told_by_its_name() {
         mailboxes: Arc::new(Panicking(ModelStore::default())),
         cursors: Arc::new(ModelStore::default()),
         letters: Arc::new(ModelStore::default()),
+        usage: Arc::new(ModelStore::default()),
         timers: Arc::new(ModelStore::default()),
+        traces: Arc::new(ModelStore::default()),
     });
     let replica = world.replica("only").await;
     replica.send(&world.agent("a"), to("b", "fuel")).await.unwrap();

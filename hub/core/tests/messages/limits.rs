@@ -136,9 +136,9 @@ async fn usage_is_one_s_own_and_an_administrator_s() {
     let (a, b) = (world.agent("a"), world.agent("b"));
     let used = loop {
         let began = minute();
-        let before = replica.usage(&a, "").unwrap()[0].used;
+        let before = replica.usage(&a)[0].used;
         replica.send(&a, to("b", "five!")).await.unwrap();
-        let used = replica.usage(&a, "").unwrap();
+        let used = replica.usage(&a);
         if minute() == began {
             assert_eq!(used[0].used, before + 1);
             break used;
@@ -150,12 +150,14 @@ async fn usage_is_one_s_own_and_an_administrator_s() {
         [
             ("agent a", "messagesPerMinute", Some(LIMIT)),
             ("agent a", "bytesPerMinute", None),
+            ("agent a", "messagesPerMonth", None),
             ("tenant acme", "messagesPerMinute", None),
             ("tenant acme", "bytesPerMinute", None),
+            ("tenant acme", "messagesPerMonth", None),
         ]
     );
-    assert_eq!(replica.usage(&b, "a").unwrap_err().code, Code::PermissionDenied);
+    assert_eq!(replica.account(&b, "a").unwrap_err().code, Code::PermissionDenied);
     let admin = acb_hub_core::directory::agent::Agent { role: acb_hub_core::directory::agent::Role::Admin, ..(*b).clone() };
-    assert_eq!(replica.usage(&admin, "a").unwrap()[0].subject, "agent a");
-    assert_eq!(replica.usage(&admin, "nobody").unwrap_err().code, Code::NotFound);
+    assert_eq!(replica.account(&admin, "a").unwrap().name, "a");
+    assert_eq!(replica.account(&admin, "nobody").unwrap_err().code, Code::NotFound);
 }

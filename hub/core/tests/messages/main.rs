@@ -11,6 +11,8 @@ mod limits;
 mod lives;
 mod model;
 mod model_timers;
+mod model_traces;
+mod model_usage;
 mod pulling;
 mod receivers;
 mod records;
@@ -19,6 +21,8 @@ mod rights;
 mod scenarios;
 mod scheduled;
 mod several;
+mod sums;
+mod traces;
 mod unread;
 mod world;
 
@@ -124,6 +128,19 @@ async fn an_offset_that_is_given_out_again_ends_the_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_of_a_store_that_went_back_go_on() {
+    let (world, _, store) = world_and_ports();
+    sums::sums_of_a_store_that_went_back_go_on(&world, async || store.copy(), async |copy| store.go_back(&copy)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_of_the_sums_is_told() {
+    let (world, bus, store) = world_and_ports();
+    let (copy, harm) = (async || store.copy(), async |copy: ModelStore| store.go_back(&copy));
+    sums::a_gap_of_the_sums_is_told(&world, copy, harm, async || bus.forget("acme")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_timed_out_is_not_carried_out_later() {
     requests::a_request_that_timed_out_is_not_carried_out_later(&world()).await;
 }
@@ -184,6 +201,13 @@ on_the_model!(
     a_timer_is_carried_out_by_one_replica_at_a_time,
     what_the_limits_have_no_room_for_waits,
     timers_are_bounded_known_again_and_forgotten,
+);
+
+on_the_model!(
+    sums:
+    what_is_sent_is_in_one_sum,
+    sums_are_one_s_own_and_an_administrator_s,
+    a_month_holds_over_replicas_that_come_and_go,
 );
 
 on_the_model!(
@@ -266,4 +290,19 @@ async fn who_pulls_has_the_mailbox_until_another_takes_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters() {
     pulling::what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_to_a_message_is_seen_by_those_whom_it_concerns() {
+    traces::what_happened_to_a_message_is_seen_by_those_whom_it_concerns(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_for_a_group_is_one_for_each_of_its_members() {
+    traces::a_message_for_a_group_is_one_for_each_of_its_members(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_and_the_end_of_a_message_that_nobody_takes_are_noted() {
+    traces::attempts_and_the_end_of_a_message_that_nobody_takes_are_noted(&world()).await;
 }

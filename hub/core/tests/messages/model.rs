@@ -34,7 +34,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::model_timers::ModelTimers;
+use crate::{model_timers::ModelTimers, model_traces::ModelTraces, model_usage::ModelUsage};
 
 type Partitions = Vec<Vec<Logged>>;
 
@@ -187,9 +187,9 @@ fn key(row: &IndexEntry) -> RowKey {
 }
 
 #[derive(Clone, Default)]
-struct Rows {
+pub(crate) struct Rows {
     /// Which one ended, and which one came after it.
-    cuts: HashMap<Epoch, Epoch>,
+    pub(crate) cuts: HashMap<Epoch, Epoch>,
     checkpoints: Vec<Offset>,
     index: BTreeMap<RowKey, IndexEntry>,
     sessions: HashMap<AgentId, (u64, bool)>,
@@ -200,6 +200,7 @@ struct Rows {
     leases: HashMap<Uuid, Instant>,
     letters: BTreeMap<LetterId, DeadLetter>,
     letters_indexed: BTreeMap<(Epoch, Partition), Offset>,
+    pub(crate) usage: ModelUsage,
 }
 
 impl Rows {
@@ -220,10 +221,11 @@ impl Rows {
 pub(crate) struct ModelStore {
     rows: Mutex<Rows>,
     pub(crate) timers: ModelTimers,
+    pub(crate) traces: ModelTraces,
 }
 
 impl ModelStore {
-    fn rows(&self) -> MutexGuard<'_, Rows> {
+    pub(crate) fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap()
     }
 
@@ -233,7 +235,7 @@ impl ModelStore {
 
     /// A copy, as a backup or a standby has it.
     pub(crate) fn copy(&self) -> Self {
-        Self { rows: Mutex::new(self.rows().clone()), timers: ModelTimers::default() }
+        Self { rows: Mutex::new(self.rows().clone()), timers: ModelTimers::default(), traces: ModelTraces::default() }
     }
 
     /// PostgreSQL goes back to what it was when this copy was made.
@@ -261,7 +263,8 @@ impl LogLives for ModelStore {
             .iter()
             .map(|((_, partition), state)| (*partition, state.exceptions.last().map_or(0, |last| last + 1).max(state.watermark)));
         let attempts = rows.attempts.keys().map(|(_, partition, position)| (*partition, position + 1));
-        for (partition, next) in cursors.chain(attempts) {
+        let summed = (0..).zip(rows.usage.next.iter().copied());
+        for (partition, next) in cursors.chain(attempts).chain(summed) {
             reached[partition as usize] = reached[partition as usize].max(next);
         }
         Ok(reached)
@@ -273,6 +276,7 @@ impl LogLives for ModelStore {
             return Ok(false);
         }
         rows.cuts.insert(ended, epoch);
+        rows.usage.cut(ends);
         for (partition, end) in ends {
             let checkpoint = &mut rows.checkpoints[*partition as usize];
             *checkpoint = (*checkpoint).min(*end);

@@ -110,7 +110,7 @@ impl TimerStore for ModelStore {
             rows.values().filter(|row| row.settled.is_none() && kinds.contains(&row.timer.kind.as_str())).collect();
         let next = waiting.iter().map(|row| row.try_at).min();
         let next = next.map(|next| Duration::try_from(next - now).unwrap_or(Duration::from_millis(20)));
-        Ok(Waiting { count: waiting.len() as u64, next })
+        Ok(Waiting { count: waiting.len() as u64, next, overdue: Duration::ZERO })
     }
 
     async fn list(

@@ -25,6 +25,8 @@ use acb_hub_core::{
         request_id::RequestKey,
         service::Messages,
         session::{Session, SessionEvent, SessionOptions},
+        trace::store::TraceStore,
+        usage_store::UsageStore,
     },
     metrics::Metrics,
     timers::ports::TimerStore,
@@ -42,17 +44,31 @@ pub(crate) struct Ports {
     pub(crate) cursors: Arc<dyn CursorStore>,
     pub(crate) letters: Arc<dyn LetterStore>,
     pub(crate) timers: Arc<dyn TimerStore>,
+    pub(crate) traces: Arc<dyn TraceStore>,
+    pub(crate) usage: Arc<dyn UsageStore>,
 }
 
 impl Ports {
     /// Of a store that has all of them.
-    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore + TimerStore>(bus: Arc<dyn Bus>, store: &Arc<S>) -> Self {
-        Self { bus, mailboxes: store.clone(), cursors: store.clone(), letters: store.clone(), timers: store.clone() }
+    pub(crate) fn of<S: MailboxStore + CursorStore + LetterStore + TimerStore + TraceStore + UsageStore>(
+        bus: Arc<dyn Bus>,
+        store: &Arc<S>,
+    ) -> Self {
+        Self {
+            bus,
+            mailboxes: store.clone(),
+            cursors: store.clone(),
+            letters: store.clone(),
+            timers: store.clone(),
+            traces: store.clone(),
+            usage: store.clone(),
+        }
     }
 
     /// The log, and the rest.
     pub(crate) fn parts(self) -> (Arc<dyn Bus>, MessageStores) {
-        (self.bus, MessageStores { mailboxes: self.mailboxes, cursors: self.cursors, letters: self.letters })
+        let Self { bus, mailboxes, cursors, letters, traces, usage, .. } = self;
+        (bus, MessageStores { mailboxes, cursors, letters, traces, usage })
     }
 }
 
@@ -85,6 +101,7 @@ impl World {
             flush_every: Duration::from_millis(50),
             index_every: Duration::from_millis(10),
             sweep_every: Duration::from_millis(200),
+            sum_every: Duration::from_millis(50),
             look_every: Duration::from_millis(100),
             cut_after: Duration::from_millis(500),
             ..MessagesConfig::new(tenant, "r", RequestKey::new([7; 32]))
@@ -118,8 +135,12 @@ impl World {
 
     /// Limits that every replica learns of now.
     pub(crate) fn limit(&self, agent: &str, messages_per_minute: Option<u64>) {
+        self.limit_all(agent, Limits { messages_per_minute, ..Limits::default() });
+    }
+
+    /// The same of every limit that there is.
+    pub(crate) fn limit_all(&self, agent: &str, limits: Limits) {
         let snapshot = self.directory.snapshot();
-        let limits = Limits { messages_per_minute, ..Limits::default() };
         let agents = snapshot.agents().map(|known| {
             let limits = if known.name == agent { limits } else { known.limits };
             Agent { limits, ..(**known).clone() }

@@ -6,4 +6,5 @@ mod damage;
 mod registering;
 mod sessions;
 mod silence;
+mod streams;
 mod world;

@@ -7,6 +7,7 @@ mod outbox;
 mod rights;
 mod scopes;
 mod sharing;
+mod storage;
 mod streaming;
 mod subscribing;
 mod visibility;

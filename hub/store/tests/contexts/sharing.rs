@@ -206,8 +206,12 @@ impl ContextStore for Stuck {
         self.0.expired_with_key(creator, idempotency_key).await
     }
 
-    async fn stored_bytes(&self) -> Result<u64, Fault> {
-        self.0.stored_bytes().await
+    async fn with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
+        self.0.with_key(creator, idempotency_key).await
+    }
+
+    async fn stored_bytes(&self, creators: Option<&[AgentId]>) -> Result<u64, Fault> {
+        self.0.stored_bytes(creators).await
     }
 }
 

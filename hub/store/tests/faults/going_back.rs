@@ -10,12 +10,13 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use uuid::Uuid;
 
 use crate::{
-    lives,
+    lives, sums,
     world::{PATIENCE, deliveries, eventually, text, to},
     world_of,
 };
 
-const TABLES: [&str; 6] = ["mailbox", "mailbox_checkpoint", "cursor", "delivery", "presence", "log_cut"];
+const TABLES: [&str; 9] =
+    ["mailbox", "mailbox_checkpoint", "cursor", "delivery", "presence", "log_cut", "usage_sum", "usage_checkpoint", "usage_gap"];
 
 /// The rows of the tenant that a backup would hold, by a name of their own.
 async fn copy(tenant: &TestTenant, tables: &[&str]) -> String {
@@ -49,6 +50,16 @@ async fn cut(tenant: &TestTenant, left: u64) {
            UPDATE acb.bus_partition SET next_offset = {left} WHERE {which} AND next_offset > {left};"#
     );
     superuser.execute(AssertSqlSafe(cut)).await.unwrap();
+}
+
+/// Retention: nothing of the messages log is left.
+async fn forget(tenant: &TestTenant) {
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let which = format!("tenant_id = {} AND topic LIKE '%.sys.messages'", id(tenant));
+    let gone = format!(
+        "DELETE FROM acb.bus_record WHERE {which}; UPDATE acb.bus_partition SET first_offset = next_offset WHERE {which};"
+    );
+    superuser.execute(AssertSqlSafe(gone)).await.unwrap();
 }
 
 /// Records that the index knows of.
@@ -99,6 +110,20 @@ async fn an_offset_that_is_given_out_again_ends_the_replica() {
     lives::an_offset_that_is_given_out_again_ends_the_replica(&world_of(&tenant), async |left| cut(&tenant, left).await).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_of_postgres_that_went_back_go_on() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (copy, harm) = (async || copy(&tenant, &TABLES).await, async |name| go_back(&tenant, &TABLES, name).await);
+    sums::sums_of_a_store_that_went_back_go_on(&world_of(&tenant), copy, harm).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_of_the_sums_is_told() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (copy, harm) = (async || copy(&tenant, &TABLES).await, async |name| go_back(&tenant, &TABLES, name).await);
+    sums::a_gap_of_the_sums_is_told(&world_of(&tenant), copy, harm, async || forget(&tenant).await).await;
+}
+
 /// The log is in PostgreSQL, and goes back with everything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_goes_back_with_postgres_has_another_life() {
@@ -120,4 +145,7 @@ async fn a_log_that_goes_back_with_postgres_has_another_life() {
     let mut inbox = world.receive(&replica, "b").await;
     let got: Vec<String> = deliveries(&mut inbox, 2).await.iter().map(text).collect();
     assert_eq!(got, ["1", "3"]);
+    // What was summed of the message that is gone is gone, too, and nobody is left alone with that.
+    let gaps = sums::gaps(&world, &replica).await;
+    assert!(gaps.len() == 1 && gaps[0].contains("lost its last records"), "{gaps:?}");
 }

@@ -13,6 +13,10 @@ mod lost_answers;
 #[path = "../../../core/tests/messages/scheduled.rs"]
 mod scheduled;
 mod standby;
+// The same.
+#[allow(dead_code)]
+#[path = "../../../core/tests/messages/sums.rs"]
+mod sums;
 // This suite needs less of it than those that it is shared with.
 #[allow(dead_code)]
 #[path = "../../../core/tests/messages/world.rs"]
@@ -44,7 +48,9 @@ fn world_on(tenant: &TestTenant, store: PgConnectOptions, log: PgConnectOptions)
             mailboxes: Arc::new(store.clone()),
             cursors: Arc::new(store.clone()),
             letters: Arc::new(store.clone()),
-            timers: Arc::new(store),
+            usage: Arc::new(store.clone()),
+            timers: Arc::new(store.clone()),
+            traces: Arc::new(store),
         }
     })
 }

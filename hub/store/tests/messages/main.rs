@@ -24,8 +24,15 @@ mod scenarios;
 mod scheduled;
 #[path = "../../../core/tests/messages/several.rs"]
 mod several;
+#[path = "../../../core/tests/messages/traces.rs"]
+mod traces;
+// It has cases of faults, too.
+#[allow(dead_code)]
+#[path = "../../../core/tests/messages/sums.rs"]
+mod sums;
 #[path = "../../../core/tests/messages/unread.rs"]
 mod unread;
+mod usage;
 #[path = "../../../core/tests/messages/world.rs"]
 mod world;
 
@@ -130,6 +137,13 @@ on_postgres!(
 );
 
 on_postgres!(
+    sums:
+    what_is_sent_is_in_one_sum,
+    sums_are_one_s_own_and_an_administrator_s,
+    a_month_holds_over_replicas_that_come_and_go,
+);
+
+on_postgres!(
     scenarios:
     a_pipelined_session_keeps_its_order_on_another_replica,
     a_repeated_message_is_one_message_on_any_replica,
@@ -209,4 +223,19 @@ async fn who_pulls_has_the_mailbox_until_another_takes_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters() {
     pulling::what_is_pulled_and_not_acknowledged_comes_again_and_then_to_the_dead_letters(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_to_a_message_is_seen_by_those_whom_it_concerns() {
+    traces::what_happened_to_a_message_is_seen_by_those_whom_it_concerns(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_for_a_group_is_one_for_each_of_its_members() {
+    traces::a_message_for_a_group_is_one_for_each_of_its_members(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_and_the_end_of_a_message_that_nobody_takes_are_noted() {
+    traces::attempts_and_the_end_of_a_message_that_nobody_takes_are_noted(&world().await).await;
 }

@@ -16,7 +16,7 @@ use crate::{
         certificates,
         kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
     },
-    platform::{self, Platform, PlatformBus, PlatformPostgres},
+    platform::{self, Platform, PlatformBus, PlatformPostgres, PlatformTracing},
     rollout::MaxConcurrent,
     tier::TierOverrides,
 };
@@ -66,6 +66,8 @@ struct File {
     tiers: TierOverrides,
     #[serde(default)]
     rollout: RolloutPart,
+    #[serde(default)]
+    tracing: Option<PlatformTracing>,
     #[serde(default = "resync_seconds")]
     resync_seconds: u64,
     #[serde(default = "concurrency")]
@@ -186,10 +188,20 @@ impl Config {
         if file.postgres.ssl_mode.parse::<PgSslMode>().is_err() {
             return wrong("postgres.sslMode: use disable, allow, prefer, require, verify-ca or verify-full");
         }
+        if let Some(tracing) = &file.tracing {
+            if tracing.address().is_none() {
+                return wrong(
+                    "tracing.endpoint: name a collector that speaks OTLP over gRPC, such as http://collector.monitoring:4317",
+                );
+            }
+            if !(0.0..=1.0).contains(&tracing.sample_ratio) {
+                return wrong("tracing.sampleRatio: use 0 to 1");
+            }
+        }
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
-        platform.rollout = file.rollout.max_concurrent_tenants;
+        (platform.rollout, platform.tracing) = (file.rollout.max_concurrent_tenants, file.tracing);
         platform.has_service_accounts = true;
         (platform.dns_ports, platform.run_as_user) = (file.dns_ports, file.run_as_user);
         platform.hub_image_repositories = Some(file.hub_image_repositories);
@@ -300,6 +312,20 @@ mod tests {
         assert_eq!((config.resync.as_secs(), config.concurrency), (600, 4));
         assert_eq!(config.platform.operator_namespace, "acb-system");
         assert!(config.kafka.is_none() && !format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_collector_of_traces_is_one_that_hubs_can_reach() {
+        let config = load(&format!("{POSTGRES}tracing: {{endpoint: 'http://collector:4317', sampleRatio: 0.1}}\n")).unwrap();
+        assert_eq!(config.platform.tracing.unwrap().sample_ratio, 0.1);
+        for wrong in [
+            "{endpoint: 'collector:4317'}",
+            "{endpoint: 'http://c:1', sampleRatio: 1.5}",
+            "{endpoint: 'http://c:1', sampleRatio: .nan}",
+        ] {
+            let error = load(&format!("{POSTGRES}tracing: {wrong}\n")).unwrap_err().to_string();
+            assert!(error.contains("tracing."), "{error}");
+        }
     }
 
     #[test]

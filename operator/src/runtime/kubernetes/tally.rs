@@ -6,12 +6,12 @@ use acb_crds::schema::Kind;
 use serde_json::Value;
 
 use crate::{
-    condition::{DEGRADED, READY, ROLLOUT_PENDING, STALLED, SUSPENDED, SYNCED},
+    condition::{DEGRADED, NEAR_LIMIT, READY, ROLLOUT_PENDING, STALLED, SUSPENDED, SYNCED},
     effect::kubernetes::ObjectKey,
 };
 
 /// What is counted of each resource.
-const COUNTED: [&str; 6] = [READY, SYNCED, STALLED, DEGRADED, SUSPENDED, ROLLOUT_PENDING];
+const COUNTED: [&str; 7] = [READY, SYNCED, STALLED, DEGRADED, SUSPENDED, ROLLOUT_PENDING, NEAR_LIMIT];
 
 /// What a resource says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

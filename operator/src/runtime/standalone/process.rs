@@ -42,7 +42,16 @@ const PROBE_EAGER: Duration = Duration::from_millis(50);
 /// A log past this is moved aside; one older is kept.
 const LOG_BYTES: u64 = 16 << 20;
 /// What a process gets of our own environment, beside what the Deployment says.
-const INHERITED_ENV: [&str; 6] = ["PATH", "TZ", "RUST_LOG", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+const INHERITED_ENV: [&str; 8] = [
+    "PATH",
+    "TZ",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_TRACES_SAMPLER_ARG",
+];
 
 /// How a pod is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

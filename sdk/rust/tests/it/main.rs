@@ -5,4 +5,5 @@
 mod gate;
 mod hub;
 mod message;
+mod traces;
 mod transfer;

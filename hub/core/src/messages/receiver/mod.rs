@@ -6,7 +6,11 @@
 mod outstanding;
 mod progress;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use time::OffsetDateTime;
@@ -36,11 +40,15 @@ use super::{
     ports::OpenedMailbox,
     position::{MessagePlace, Position},
     session::{Feedback, Queued, SessionEvent},
+    trace::{event::Happening, spans::Traced},
 };
 use crate::{
     directory::{agent::Agent, snapshot::Snapshot},
     fault::Fault,
-    kit::budget::{Queue, Room},
+    kit::{
+        budget::{Queue, Room},
+        spans::SpanKind,
+    },
     log::bus::Partition,
     metrics::traffic::ReceiverMetrics,
 };
@@ -130,6 +138,8 @@ pub(super) struct Receiver {
     demand: Option<Arc<Demand>>,
     progress: Progress,
     outstanding: Outstanding,
+    /// Of what is in hand, what its senders collect traces of.
+    traced: HashMap<MessagePlace, Traced>,
     /// What the filter does not want: unread, and due when it expires.
     unwanted: Outstanding,
     ready: VecDeque<Ready>,
@@ -181,6 +191,7 @@ impl Receiver {
             demand,
             progress,
             outstanding,
+            traced: HashMap::new(),
             unwanted: Outstanding::default(),
             ready: VecDeque::new(),
             live: None,
@@ -483,12 +494,13 @@ impl Receiver {
         match settled {
             // It was acknowledged meanwhile.
             _ if !self.outstanding.contains(place) => {}
-            Settled::Gone => self.acknowledge(place),
+            Settled::Gone => self.done(place),
             Settled::Later => self.outstanding.postpone(place, now + RETRY),
             // One that an earlier session had, or that expires by another clock a little later.
             Settled::Deliver(logged) if !self.wants(&logged) => {
                 let attempts = self.outstanding.attempts(place);
                 self.outstanding.remove(place);
+                self.traced.remove(&place);
                 self.unwanted.take(place, attempts, expiry(&logged).max(now + RETRY), None);
             }
             Settled::Deliver(logged) => {
@@ -514,10 +526,18 @@ impl Receiver {
         if let Some(attempts) = self.outstanding.hand_over(place, due) {
             self.progress.count(place, attempts);
         }
-        let took = self.parts.log.clock.there(place.partition, OffsetDateTime::now_utc()) - logged.message.accepted_at;
+        let now = OffsetDateTime::now_utc();
+        let took = self.parts.log.clock.there(place.partition, now) - logged.message.accepted_at;
+        if let Some(traced) = Traced::of(&self.parts.config.spans, &logged.message, now - took) {
+            let handed_over = traced.clone().since(now);
+            traced.tell(&self.parts, "deliver", SpanKind::Producer, &self.agent.name, now, None);
+            self.traced.insert(place, handed_over);
+        }
         self.metrics.received(logged.message.payload.len(), took.try_into().unwrap_or_default());
         let id = DeliveryId { epoch: self.parts.log.epoch, place };
         let attempt = self.outstanding.attempts(place).saturating_add(1);
+        let what = if redelivered { Happening::Redelivered } else { Happening::Delivered };
+        self.parts.trace.note_attempt(place, what, self.agent.id, attempt);
         let event = SessionEvent::Delivery(Delivery { id, message: logged.message.clone(), redelivered, attempt });
         permit.send(Queued { event, room: Some(room) });
     }
@@ -569,9 +589,22 @@ impl Receiver {
         self.filter.as_ref().is_none_or(|filter| filter.matches(&logged.message))
     }
 
+    /// Its agent has handled it.
     fn acknowledge(&mut self, place: MessagePlace) {
+        if self.outstanding.contains(place) {
+            self.parts.trace.note(place, Happening::Acknowledged, self.agent.id);
+        }
+        if let Some(traced) = self.traced.remove(&place) {
+            traced.tell(&self.parts, "settle", SpanKind::Consumer, &self.agent.name, OffsetDateTime::now_utc(), None);
+        }
+        self.done(place);
+    }
+
+    /// It is no longer this agent's, whatever became of it.
+    fn done(&mut self, place: MessagePlace) {
         self.outstanding.remove(place);
         self.unwanted.remove(place);
+        self.traced.remove(&place);
         self.progress.acknowledge(place);
     }
 

@@ -1,0 +1,72 @@
+//! Sums what agents have sent, behind the log. Every replica tries; whoever moves a partition's checkpoint first has added to the sums what lies before
+//! it, in the same transaction, and the others drop theirs. So each message is in one sum, once, whoever dies when.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
+
+use super::{life, parts::Parts, sums::MANY};
+use crate::{directory::refresher::jittered, fault::Fault};
+
+/// How long hours are kept. Months stay.
+const KEPT: time::Duration = time::Duration::days(400);
+/// How often older ones are looked for, and how many are removed at one time.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
+const FORGET: usize = 5000;
+/// The longest pause after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Sums until stopped.
+pub(super) async fn run(parts: Parts) {
+    let mut forget_at = Instant::now();
+    loop {
+        tokio::select! {
+            () = parts.lifecycle.stop.cancelled() => return,
+            () = parts.sums.many.notified() => {}
+            // Not all replicas at the same time: each would lose to the first.
+            () = sleep(jittered(parts.config.sum_every)) => {}
+        }
+        let summed = tokio::select! {
+            () = parts.lifecycle.stop.cancelled() => return,
+            summed = sum(&parts) => summed,
+        };
+        match summed {
+            Ok(true) => {}
+            Ok(false) => return life::end_with_store(&parts).await,
+            Err(error) => {
+                parts.metrics.usage().failed();
+                tracing::warn!(%error, "usage can't be summed, trying again");
+                sleep(parts.config.sum_every.min(RETRY)).await;
+                continue;
+            }
+        }
+        if Instant::now() >= forget_at {
+            forget_at = Instant::now() + FORGET_EVERY;
+            let before = OffsetDateTime::now_utc() - KEPT;
+            while matches!(parts.sums.store.forget_hours(before, FORGET).await, Ok(gone) if gone >= FORGET as u64) {}
+        }
+    }
+}
+
+/// Adds to the sums what they lack, as far as nobody else has. False where the store is not what it was.
+async fn sum(parts: &Parts) -> Result<bool, Fault> {
+    let (sums, metrics) = (&parts.sums, parts.metrics.usage());
+    loop {
+        let advances = sums.lack(&parts.directory.snapshot());
+        if advances.is_empty() {
+            metrics.unsummed(0);
+            return Ok(true);
+        }
+        let (moved, gaps) = sums.store.add(parts.log.epoch, &advances).await?;
+        metrics.gaps(gaps);
+        if !sums.moved(&advances, moved) {
+            return Ok(false);
+        }
+        let left = sums.waiting();
+        metrics.unsummed(left);
+        if left < MANY {
+            return Ok(true);
+        }
+    }
+}

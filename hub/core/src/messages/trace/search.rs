@@ -1,0 +1,272 @@
+//! Finds a message by its id, and what happened to it.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use uuid::Uuid;
+
+use super::{
+    event::{Happening, of_position},
+    store::SECTION_BITS,
+};
+use crate::{
+    directory::{
+        agent::{Agent, Permission},
+        snapshot::Snapshot,
+    },
+    fault::{Code, Fault},
+    log::bus::{Logged, Offset, Partition},
+    messages::{
+        catch_up,
+        envelope::Envelope,
+        message::Message,
+        parts::Parts,
+        ports::{IndexEntry, MailboxAddress},
+        position::{MessagePlace, nth_of},
+        record,
+    },
+};
+
+/// By how much the time in an id, and what is known of the log's clock, may be off.
+const SLACK: Duration = Duration::from_secs(10);
+/// Records that are read together.
+const RUN: usize = 64;
+/// How long one search may take.
+const WITHIN: Duration = Duration::from_secs(10);
+/// Searches of this replica at a time: each may read much of the log.
+const AT_A_TIME: usize = 2;
+/// Parts of a section that are read: more than any section has that was not delivered over and over.
+const PARTS: usize = 4096;
+/// Events that are told of one message.
+const EVENTS: usize = 1000;
+/// Recipients that are told of one message.
+const RECIPIENTS: usize = 100;
+
+/// Something that happened to a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceEvent {
+    /// When, by the clock of the replica.
+    pub at: OffsetDateTime,
+    /// What.
+    pub what: Happening,
+    /// The replica that noted it.
+    pub replica: String,
+    /// The recipient's name, or of what was accepted the sender's. Empty where that agent is gone, or where there is none.
+    pub agent: String,
+    /// The number of the attempt, of a delivery; 0 of all else.
+    pub attempt: u32,
+}
+
+/// Whether one of those whom a message is for has acknowledged it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceRecipient {
+    /// Its name.
+    pub agent: String,
+    /// Whether it has.
+    pub acknowledged: bool,
+}
+
+/// A message, without its content, and what happened to it.
+#[derive(Clone, Debug)]
+pub struct MessageTrace {
+    /// The message. What reads this shows no payload and no metadata.
+    pub message: Message,
+    /// Where the log has it.
+    pub place: MessagePlace,
+    /// When the log took it.
+    pub logged_at: OffsetDateTime,
+    /// In the order of their times: 1,000 at most.
+    pub events: Vec<TraceEvent>,
+    /// Those whom it is for now: 100 at most. None of a reply to a caller that waits.
+    pub recipients: Vec<TraceRecipient>,
+    /// How many more there are.
+    pub more_recipients: usize,
+}
+
+/// Searches of one replica. Clones share their bound.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    parts: Parts,
+    places: Arc<Semaphore>,
+}
+
+struct Located {
+    place: MessagePlace,
+    logged_at: OffsetDateTime,
+    message: Message,
+}
+
+impl Traces {
+    pub(in crate::messages) fn new(parts: Parts) -> Self {
+        Self { parts, places: Arc::new(Semaphore::new(AT_A_TIME)) }
+    }
+
+    /// What happened to a message: to its sender, to those whom it is for, and to whom all traces are open. To anybody else there is no such message.
+    ///
+    /// # Errors
+    /// `MESSAGE_NOT_FOUND`, also of what the log has forgotten; `TOO_MANY_TRACES`; or where log or store do not answer.
+    pub async fn trace(&self, caller: &Agent, id: Uuid) -> Result<MessageTrace, Fault> {
+        self.parts.ready()?;
+        let _place = self.places.try_acquire().map_err(|_| {
+            let why = "this replica searches for other messages: try again shortly";
+            Fault::new(Code::ResourceExhausted, "TOO_MANY_TRACES", why)
+        })?;
+        let missing = || {
+            let why = format!(
+                "there is no message {id} for you: the log keeps messages for 7 days, and a message that waits to be sent later is not there yet"
+            );
+            Fault::not_found("MESSAGE_NOT_FOUND", why)
+        };
+        let located = self.locate(id).await?.ok_or_else(missing)?;
+        let snapshot = self.parts.directory.snapshot();
+        let Located { place, logged_at, message } = located;
+        let rows = rows(&message, place, logged_at);
+        let is_for = rows.iter().any(|row| catch_up::is_for(&snapshot, caller.id, row));
+        if message.from_id != caller.id && !is_for && !caller.role.allows(Permission::AllTraces) {
+            return Err(missing());
+        }
+        let events = self.events(&snapshot, place, message.accepted_at).await?;
+        let (recipients, more_recipients) = self.recipients(&snapshot, &message, place, &rows).await?;
+        Ok(MessageTrace { message, place, logged_at, events, recipients, more_recipients })
+    }
+
+    async fn locate(&self, id: Uuid) -> Result<Option<Located>, Fault> {
+        let Some(made_at) = id.get_timestamp().and_then(|time| {
+            let (seconds, nanos) = time.to_unix();
+            let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+            OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()
+        }) else {
+            return Ok(None);
+        };
+        let (parts, topic) = (&self.parts, &self.parts.log.topic);
+        let (since, until) = (made_at.checked_sub(slack()), made_at.checked_add(slack()));
+        let (Some(since), Some(until)) = (since, until) else { return Ok(None) };
+        // The time in the id is a replica's, and the log's clock may be elsewhere.
+        let there = |partition, at| parts.log.clock.there(partition, at);
+        let earliest = (0..parts.log.partitions).map(|partition| there(partition, since)).min().unwrap_or(since);
+        let starts = topic.bus.offsets_at_each(&topic.name, earliest).await?;
+        let bounds = topic.bus.bounds_each(&topic.name).await?;
+        let deadline = Instant::now() + WITHIN;
+        let searches = (0..).zip(starts.into_iter().zip(bounds)).map(|(partition, (start, bounds))| async move {
+            let bounds = bounds?;
+            let search = self.search(partition, start?.max(bounds.first)..bounds.next, there(partition, until), id);
+            timeout_at(deadline, search).await.unwrap_or_else(|_| Err(too_long()))
+        });
+        let mut failed = None;
+        for found in futures::future::join_all(searches).await {
+            match found {
+                Ok(Some(located)) => return Ok(Some(located)),
+                Ok(None) => {}
+                // It may be there.
+                Err(fault) => failed = Some(fault),
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    async fn search(
+        &self,
+        partition: Partition,
+        mut range: Range<Offset>,
+        until: OffsetDateTime,
+        id: Uuid,
+    ) -> Result<Option<Located>, Fault> {
+        while !range.is_empty() {
+            let records = self.parts.log.topic.read(partition, range.start, RUN).await?;
+            let Some(last) = records.last().map(|logged| (logged.offset, logged.log_time)) else { return Ok(None) };
+            for logged in &records {
+                if let Some(located) = find(logged, id) {
+                    return Ok(Some(located));
+                }
+            }
+            if last.1 > until {
+                break;
+            }
+            range.start = last.0 + 1;
+        }
+        Ok(None)
+    }
+
+    async fn events(
+        &self,
+        snapshot: &Snapshot,
+        place: MessagePlace,
+        accepted_at: OffsetDateTime,
+    ) -> Result<Vec<TraceEvent>, Fault> {
+        // What this replica noted a moment ago is not written yet.
+        self.parts.trace.write().await;
+        let section = place.position >> SECTION_BITS;
+        let store = self.parts.trace.store();
+        let parts = store.noted(self.parts.log.epoch, place.partition, section, PARTS).await?;
+        let mut events: Vec<TraceEvent> = Vec::new();
+        for (replica, bytes) in parts {
+            let noted = of_position(&bytes, place.position);
+            events.extend(noted.into_iter().take(EVENTS - events.len()).map(|noted| TraceEvent {
+                // It was noted once the log had the message.
+                at: if noted.what == Happening::Accepted { accepted_at } else { noted.at },
+                what: noted.what,
+                replica: replica.clone(),
+                agent: snapshot.agent(noted.agent).map(|agent| agent.name.clone()).unwrap_or_default(),
+                attempt: noted.attempt.into(),
+            }));
+        }
+        events.sort_by_key(|event| (event.at, event.what.number()));
+        Ok(events)
+    }
+
+    async fn recipients(
+        &self,
+        snapshot: &Snapshot,
+        message: &Message,
+        place: MessagePlace,
+        rows: &[IndexEntry],
+    ) -> Result<(Vec<TraceRecipient>, usize), Fault> {
+        let is_for = |agent: &Agent| {
+            let direct = message.to_ids.contains(&agent.id);
+            (direct || agent.id != message.from_id) && rows.iter().any(|row| catch_up::is_for(snapshot, agent.id, row))
+        };
+        let mut agents: Vec<_> = snapshot.agents().filter(|agent| is_for(agent)).collect();
+        agents.sort_by(|a, b| a.name.cmp(&b.name));
+        let more = agents.len().saturating_sub(RECIPIENTS);
+        agents.truncate(RECIPIENTS);
+        let ids: Vec<_> = agents.iter().map(|agent| agent.id).collect();
+        let cursors = self.parts.cursors.cursors(self.parts.log.epoch, &ids, &[place.partition]).await?;
+        let acknowledged =
+            |agent: &Agent| cursors.iter().any(|(of, _, cursor)| *of == agent.id && cursor.acknowledged(place.position));
+        let recipients =
+            agents.into_iter().map(|agent| TraceRecipient { agent: agent.name.clone(), acknowledged: acknowledged(agent) });
+        Ok((recipients.collect(), more))
+    }
+}
+
+fn slack() -> time::Duration {
+    time::Duration::try_from(SLACK).unwrap_or(time::Duration::ZERO)
+}
+
+fn too_long() -> Fault {
+    Fault::unavailable("TRACE_TOO_LONG", "the log did not show the message in time: try again")
+}
+
+/// The rows of all mailboxes that the message is in.
+fn rows(message: &Message, place: MessagePlace, log_time: OffsetDateTime) -> Vec<IndexEntry> {
+    let row = |address| IndexEntry {
+        address,
+        partition: place.partition,
+        position: place.position,
+        log_time,
+        expires_at: message.expires_at,
+        sender: Some(message.from_id),
+    };
+    MailboxAddress::all_of(message).into_iter().map(row).collect()
+}
+
+fn find(logged: &Logged, id: Uuid) -> Option<Located> {
+    let envelopes = record::decode(logged.record.value.as_ref()?).ok()?;
+    let (number, Envelope { message, .. }) = envelopes.into_iter().enumerate().find(|(_, envelope)| envelope.message.id == id)?;
+    let place = MessagePlace { partition: logged.partition, position: nth_of(logged.offset, number) };
+    Some(Located { place, logged_at: logged.log_time, message })
+}

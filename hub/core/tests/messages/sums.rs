@@ -1,0 +1,194 @@
+//! What agents have sent, summed by hour and month, and the limits of a month. Shared with the suite that runs on PostgreSQL.
+
+use acb_hub_core::{
+    directory::{
+        agent::{Agent, Role},
+        limits::Limits,
+    },
+    fault::Code,
+    messages::{
+        sent::Sent,
+        service::Messages,
+        usage_store::Period,
+        usage_sums::{UsagePage, UsageQuery},
+    },
+};
+
+use crate::world::{World, eventually, keyed, to};
+
+fn query(by: Period) -> UsageQuery {
+    UsageQuery { agent: String::new(), by, from: None, to: None, page_size: 0, page_token: String::new() }
+}
+
+fn admin(world: &World) -> Agent {
+    Agent { role: Role::Admin, ..(*world.agent("d")).clone() }
+}
+
+async fn list(world: &World, replica: &Messages, query: &UsageQuery) -> UsagePage {
+    replica.usage_sums().list(&admin(world), query).await.unwrap()
+}
+
+/// What an agent has sent, as it is summed.
+async fn summed(world: &World, replica: &Messages, agent: &str, by: Period) -> Sent {
+    let page = list(world, replica, &UsageQuery { agent: agent.to_owned(), ..query(by) }).await;
+    let add = |all: Sent, sent: Sent| Sent { messages: all.messages + sent.messages, bytes: all.bytes + sent.bytes };
+    page.sums.iter().map(|sum| sum.sent).fold(Sent::default(), add)
+}
+
+/// Where the sums lack something.
+pub(crate) async fn gaps(world: &World, replica: &Messages) -> Vec<String> {
+    list(world, replica, &query(Period::Hour)).await.gaps.into_iter().map(|gap| gap.what).collect()
+}
+
+/// Whoever dies when.
+pub(crate) async fn what_is_sent_is_in_one_sum(world: &World) {
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let mut replicas = vec![world.replica("0").await, world.replica("1").await];
+    for number in 0..60_usize {
+        let replica = &replicas[number % 2];
+        let key = number.to_string();
+        replica.send(&a, keyed("c", "12345", &key)).await.unwrap();
+        // A repetition counts for nothing, on whichever replica.
+        replicas[(number + 1) % 2].send(&a, keyed("c", "12345", &key)).await.unwrap();
+        replica.send(&b, to("c", "1")).await.unwrap();
+        if number % 12 == 7 {
+            let place = number / 12 % 2;
+            replicas[place].stop();
+            replicas[place] = world.replica(&format!("{number}")).await;
+        }
+    }
+    let expected = [("a", Sent { messages: 60, bytes: 300 }), ("b", Sent { messages: 60, bytes: 60 })];
+    for (agent, expected) in expected {
+        eventually(async || summed(world, &replicas[0], agent, Period::Hour).await == expected).await;
+        for by in [Period::Day, Period::Month] {
+            assert_eq!(summed(world, &replicas[1], agent, by).await, expected, "{agent} {by:?}");
+        }
+    }
+    assert_eq!(list(world, &replicas[0], &query(Period::Hour)).await.gaps, []);
+    // One that starts counts the same months, and sums nothing once more.
+    let late = world.replica("late").await;
+    assert_eq!(late.usage(&a)[2].used, 60);
+    late.send(&a, to("c", "12345")).await.unwrap();
+    let expected = Sent { messages: 61, bytes: 305 };
+    eventually(async || summed(world, &late, "a", Period::Hour).await == expected).await;
+    for replica in replicas {
+        replica.stop();
+    }
+}
+
+pub(crate) async fn sums_are_one_s_own_and_an_administrator_s(world: &World) {
+    let replica = world.replica("only").await;
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    for agent in [&a, &b] {
+        replica.send(agent, to("c", "x")).await.unwrap();
+    }
+    eventually(async || list(world, &replica, &query(Period::Month)).await.sums.len() == 2).await;
+    let sums = replica.usage_sums();
+    let own = sums.list(&a, &query(Period::Day)).await.unwrap();
+    assert_eq!(own.sums.iter().map(|sum| (sum.agent, sum.name.as_str())).collect::<Vec<_>>(), [(a.id, "a")]);
+    let others = UsageQuery { agent: "b".to_owned(), ..query(Period::Hour) };
+    assert_eq!(sums.list(&a, &others).await.unwrap_err().code, Code::PermissionDenied);
+    let auditor = Agent { role: Role::Auditor, ..(*a).clone() };
+    assert_eq!(sums.list(&auditor, &others).await.unwrap().sums[0].agent, b.id);
+    let nobody = UsageQuery { agent: "nobody".to_owned(), ..query(Period::Hour) };
+    assert_eq!(sums.list(&auditor, &nobody).await.unwrap().sums, []);
+    // Page after page, and only of the time that was asked for.
+    for by in [Period::Hour, Period::Day, Period::Month] {
+        let mut page = UsageQuery { page_size: 1, ..query(by) };
+        let mut found = Vec::new();
+        loop {
+            let UsagePage { sums, next_page_token, .. } = list(world, &replica, &page).await;
+            found.extend(sums);
+            page.page_token = next_page_token;
+            if page.page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(found.len(), 2, "{by:?}");
+        let (first, later) = (found[0].starts_at, found[0].starts_at + time::Duration::days(40));
+        let count = async |from, to| list(world, &replica, &UsageQuery { from, to, ..query(by) }).await.sums.len();
+        assert_eq!(count(Some(first), None).await, 2, "{by:?}");
+        assert_eq!(count(Some(first + time::Duration::MINUTE), Some(later)).await, 2, "{by:?} that the time is in");
+        assert_eq!(count(None, Some(first)).await, 0, "{by:?}");
+        assert_eq!(count(Some(later), None).await, 0, "{by:?}");
+    }
+}
+
+pub(crate) async fn a_month_holds_over_replicas_that_come_and_go(world: &World) {
+    world.limit_all("a", Limits { messages_per_month: Some(5), ..Limits::default() });
+    let a = world.agent("a");
+    let one = world.replica("one").await;
+    for _ in 0..3 {
+        one.send(&a, to("b", "x")).await.unwrap();
+    }
+    eventually(async || summed(world, &one, "a", Period::Month).await.messages == 3).await;
+    one.stop();
+    let (two, three) = (world.replica("two").await, world.replica("three").await);
+    assert_eq!(two.usage(&a)[2].used, 3);
+    two.send(&a, to("b", "x")).await.unwrap();
+    eventually(async || three.usage(&a)[2].used == 4).await;
+    three.send(&a, to("b", "x")).await.unwrap();
+    for replica in [&two, &three] {
+        eventually(async || replica.usage(&a)[2].used == 5).await;
+        let refused = replica.send(&a, to("b", "x")).await.unwrap_err();
+        assert_eq!((refused.code, refused.reason), (Code::ResourceExhausted, "MONTHLY_LIMIT_EXCEEDED"));
+        let exhausted = refused.exhausted.unwrap();
+        assert_eq!((exhausted.subject.as_str(), exhausted.limit, exhausted.most), ("agent a", "messagesPerMonth", 5));
+        assert!(exhausted.retry_after.is_some());
+    }
+    // Up at once, and others have months of their own.
+    two.send(&world.agent("b"), to("a", "x")).await.unwrap();
+    world.limit_all("a", Limits { messages_per_month: Some(6), ..Limits::default() });
+    two.send(&a, to("b", "x")).await.unwrap();
+    assert_eq!(two.send(&a, to("b", "x")).await.unwrap_err().reason, "MONTHLY_LIMIT_EXCEEDED");
+}
+
+/// The store is what it was before, and the log is not: the sums go on from where they are.
+pub(crate) async fn sums_of_a_store_that_went_back_go_on<B>(world: &World, copy: impl AsyncFn() -> B, harm: impl AsyncFn(B)) {
+    let (replica, a) = (world.replica("before").await, world.agent("a"));
+    replica.send(&a, to("b", "1")).await.unwrap();
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 1).await;
+    let before = copy().await;
+    for _ in 0..4 {
+        replica.send(&a, to("b", "2")).await.unwrap();
+    }
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 5).await;
+    harm(before).await;
+    tokio::time::timeout(crate::world::PATIENCE, replica.stopped()).await.expect("it ends in time");
+    let replica = world.replica("after").await;
+    assert_eq!(replica.usage(&a)[2].used, 5, "the month is whole again");
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 5).await;
+    assert_eq!(summed(world, &replica, "a", Period::Month).await.messages, 5);
+    assert_eq!(gaps(world, &replica).await, [""; 0]);
+}
+
+/// The store is what it was before, and the log has forgotten what came after.
+pub(crate) async fn a_gap_of_the_sums_is_told<B>(
+    world: &World,
+    copy: impl AsyncFn() -> B,
+    harm: impl AsyncFn(B),
+    forget: impl AsyncFn(),
+) {
+    let (replica, a) = (world.replica("before").await, world.agent("a"));
+    replica.send(&a, to("b", "1")).await.unwrap();
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 1).await;
+    let before = copy().await;
+    for _ in 0..4 {
+        replica.send(&a, to("b", "2")).await.unwrap();
+    }
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 5).await;
+    replica.stop();
+    harm(before).await;
+    forget().await;
+    let replica = world.replica("after").await;
+    replica.send(&a, to("b", "3")).await.unwrap();
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 2).await;
+    let gaps = list(world, &replica, &query(Period::Hour)).await.gaps;
+    assert_eq!(gaps.iter().map(|gap| gap.records).collect::<Vec<_>>(), [Some(4)]);
+    // Once, however often a replica starts.
+    replica.stop();
+    let replica = world.replica("again").await;
+    replica.send(&a, to("b", "3")).await.unwrap();
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 3).await;
+    assert_eq!(list(world, &replica, &query(Period::Hour)).await.gaps.len(), 1);
+}

@@ -1,0 +1,93 @@
+//! What happened to messages. Shared with the suite that runs on PostgreSQL.
+
+use std::time::Duration;
+
+use acb_hub_core::{
+    directory::agent::{Agent, Role},
+    messages::{
+        config::MessagesConfig,
+        letter::LetterReason,
+        message::{Address, OutgoingMessage},
+        service::Messages,
+        trace::{event::Happening, search::TraceRecipient},
+    },
+};
+use uuid::Uuid;
+
+use crate::world::{World, delivery, eventually, to};
+
+/// What happened, by whom it was noted, and of whom.
+async fn events(replica: &Messages, caller: &Agent, id: Uuid) -> Vec<(Happening, String, String, u32)> {
+    let trace = replica.traces().trace(caller, id).await.unwrap();
+    trace.events.into_iter().map(|event| (event.what, event.replica, event.agent, event.attempt)).collect()
+}
+
+fn event(what: Happening, replica: &str, agent: &str, attempt: u32) -> (Happening, String, String, u32) {
+    (what, replica.to_owned(), agent.to_owned(), attempt)
+}
+
+pub(crate) async fn what_happened_to_a_message_is_seen_by_those_whom_it_concerns(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let (a, b, c) = (world.agent("a"), world.agent("b"), world.agent("c"));
+    let sent = left.send(&a, to("b", "hello")).await.unwrap();
+    let before = left.traces().trace(&a, sent.id).await.unwrap();
+    assert_eq!(before.recipients, [TraceRecipient { agent: "b".to_owned(), acknowledged: false }]);
+    assert_eq!(before.message.correlation_id, sent.id.to_string(), "what names none has its own id");
+
+    let mut inbox = world.receive(&right, "b").await;
+    let got = delivery(&mut inbox).await;
+    inbox.input.ack(vec![got.id]).await.unwrap();
+    world.acknowledged("b", &[got]).await;
+    let expected = [
+        event(Happening::Accepted, "left", "a", 0),
+        event(Happening::Delivered, "right", "b", 1),
+        event(Happening::Acknowledged, "right", "b", 0),
+    ];
+    // What the other replica noted is written within about a second.
+    eventually(async || events(&left, &a, sent.id).await == expected).await;
+    assert_eq!(events(&right, &b, sent.id).await, expected, "whom it is for sees the same");
+    let after = left.traces().trace(&a, sent.id).await.unwrap();
+    assert_eq!(after.recipients, [TraceRecipient { agent: "b".to_owned(), acknowledged: true }]);
+    let times: Vec<_> = after.events.iter().map(|event| event.at).collect();
+    assert!(times.is_sorted() && times[0] <= after.logged_at, "{times:?}");
+
+    let auditor = Agent { role: Role::Auditor, ..(*c).clone() };
+    assert_eq!(events(&left, &auditor, sent.id).await, expected);
+    for unknown in [(&c, sent.id), (&a, Uuid::now_v7()), (&a, Uuid::new_v4()), (&a, Uuid::nil()), (&a, Uuid::max())] {
+        let fault = left.traces().trace(unknown.0, unknown.1).await.unwrap_err();
+        assert_eq!(fault.reason, "MESSAGE_NOT_FOUND", "{unknown:?}");
+    }
+}
+
+pub(crate) async fn a_message_for_a_group_is_one_for_each_of_its_members(world: &World) {
+    let replica = world.replica("only").await;
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let group = OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "all of you".to_owned());
+    let sent = replica.send(&a, OutgoingMessage { correlation_id: "case-7".to_owned(), ..group }).await.unwrap();
+    let mut inbox = world.receive(&replica, "b").await;
+    let got = delivery(&mut inbox).await;
+    inbox.input.ack(vec![got.id]).await.unwrap();
+    world.acknowledged("b", &[got]).await;
+    let trace = replica.traces().trace(&b, sent.id).await.unwrap();
+    let recipient = |name: &str, acknowledged| TraceRecipient { agent: name.to_owned(), acknowledged };
+    assert_eq!(trace.recipients, [recipient("b", true), recipient("c", false)], "d left the group");
+    assert_eq!((trace.message.correlation_id.as_str(), trace.more_recipients), ("case-7", 0));
+}
+
+pub(crate) async fn attempts_and_the_end_of_a_message_that_nobody_takes_are_noted(world: &World) {
+    let config = MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 2, ..world.config.clone() };
+    let world = World { config, ..world.clone() };
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let sent = replica.send(&a, to("b", "poison")).await.unwrap();
+    let mut inbox = world.receive(&replica, "b").await;
+    let attempts = [delivery(&mut inbox).await.attempt, delivery(&mut inbox).await.attempt];
+    assert_eq!(attempts, [1, 2]);
+    let expected = [
+        event(Happening::Accepted, "only", "a", 0),
+        event(Happening::Delivered, "only", "b", 1),
+        event(Happening::Redelivered, "only", "b", 2),
+        event(Happening::Dead(LetterReason::Attempts), "only", "b", 0),
+    ];
+    eventually(async || events(&replica, &a, sent.id).await == expected).await;
+}

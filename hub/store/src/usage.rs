@@ -1,0 +1,290 @@
+//! What agents have sent, summed by hour and month.
+
+use std::collections::{BTreeMap, HashMap};
+
+use acb_hub_core::{
+    directory::agent::AgentId,
+    fault::Fault,
+    log::bus::Epoch,
+    messages::{
+        ports::Moved,
+        position::Position,
+        sent::Sent,
+        usage::month_began,
+        usage_store::{Begun, Period, SumFilter, UsageAdvance, UsageGap, UsageStore, UsageSum, Whose},
+    },
+};
+use acb_hub_pool::{Session, Timestamp};
+use async_trait::async_trait;
+use sqlx::{Postgres, QueryBuilder};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    PgStore,
+    number::{from_epoch, from_partition, signed, unsigned},
+};
+
+const HOUR: &str = "hour";
+const MONTH: &str = "month";
+
+type Row = (Timestamp, Uuid, String, i64, i64);
+
+fn sum((starts_at, agent, name, messages, bytes): Row) -> UsageSum {
+    let sent = Sent { messages: unsigned(messages), bytes: unsigned(bytes) };
+    UsageSum { starts_at: starts_at.into(), agent: AgentId(agent), name, sent }
+}
+
+#[async_trait]
+impl UsageStore for PgStore {
+    async fn begin(&self, epoch: Epoch, indexed: &[Position], since: OffsetDateTime) -> Result<Begun, Fault> {
+        let query = self.timer.start("usage.begin");
+        let failed = |error| query.fault(error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        // Held until the sums are read, as those below are: nobody adds to them in between.
+        let known: Vec<(i64, i32)> =
+            sqlx::query_as("SELECT epoch, partition FROM acb.usage_checkpoint ORDER BY epoch, partition FOR UPDATE")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        // Asked behind the lock, which waits for whoever ends this life: its rows have another epoch then, and must not be taken for another log's.
+        let is_over: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)")
+            .bind(from_epoch(epoch))
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        if is_over {
+            return Err(Fault::unavailable("LOG_LIFE_OVER", "this life of the messages log has just ended: try again"));
+        }
+        let is_another_log = known.iter().any(|(of, _)| *of != from_epoch(epoch));
+        let first: Vec<i64> = indexed.iter().map(|next| if is_another_log { 0 } else { signed(*next) }).collect();
+        sqlx::query(
+            "INSERT INTO acb.usage_checkpoint (tenant_id, epoch, partition, next_position)
+             SELECT acb.current_tenant(), $1, ordinality - 1, next FROM unnest($2::bigint[]) WITH ORDINALITY AS first (next)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(from_epoch(epoch))
+        .bind(&first)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        if is_another_log {
+            // Once: who comes next finds no row of another log.
+            sqlx::raw_sql(
+                "INSERT INTO acb.usage_gap (tenant_id, what) VALUES (acb.current_tenant(),
+                     'the messages log was made anew: what was sent just before that may be in no sum')",
+            )
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+            sqlx::query("DELETE FROM acb.usage_checkpoint WHERE epoch <> $1")
+                .bind(from_epoch(epoch))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
+        let next: HashMap<i32, i64> =
+            sqlx::query_as("SELECT partition, next_position FROM acb.usage_checkpoint WHERE epoch = $1 FOR UPDATE")
+                .bind(from_epoch(epoch))
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed)?
+                .into_iter()
+                .collect();
+        let months: Vec<Row> = sqlx::query_as(
+            "SELECT starts_at, agent_id, agent, messages, bytes FROM acb.usage_sum WHERE period = $1 AND starts_at >= $2 ORDER BY starts_at",
+        )
+        .bind(MONTH)
+        .bind(since)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        let gaps = gaps_lately(&mut transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        let next = (0..indexed.len()).map(|partition| {
+            i32::try_from(partition).ok().and_then(|partition| next.get(&partition)).map_or(0, |next| unsigned(*next))
+        });
+        Ok(Begun { next: next.collect(), months: months.into_iter().map(sum).collect(), gaps })
+    }
+
+    async fn add(&self, epoch: Epoch, advances: &[UsageAdvance]) -> Result<(Vec<Moved>, u64), Fault> {
+        let query = self.timer.start("usage.add");
+        let failed = |error| query.fault(error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        let partitions: Vec<i32> = advances.iter().map(|advance| from_partition(advance.partition)).collect();
+        let now: HashMap<i32, i64> = sqlx::query_as(
+            "SELECT partition, next_position FROM acb.usage_checkpoint WHERE epoch = $1 AND partition = ANY($2)
+             ORDER BY partition FOR UPDATE",
+        )
+        .bind(from_epoch(epoch))
+        .bind(&partitions)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?
+        .into_iter()
+        .collect();
+        let moved = |advance: &UsageAdvance| match now.get(&from_partition(advance.partition)) {
+            Some(next) if unsigned(*next) == advance.from => Moved::Won,
+            Some(next) => Moved::Lost(unsigned(*next)),
+            None => Moved::Gone,
+        };
+        let won: Vec<&UsageAdvance> = advances.iter().filter(|advance| moved(advance) == Moved::Won).collect();
+        if !won.is_empty() {
+            write(&mut transaction, epoch, &won).await.map_err(failed)?;
+        }
+        let gaps = gaps_lately(&mut transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok((advances.iter().map(moved).collect(), gaps))
+    }
+
+    async fn sums(&self, filter: &SumFilter, limit: usize) -> Result<Vec<UsageSum>, Fault> {
+        let query = self.timer.start("usage.list");
+        let mut select = QueryBuilder::<Postgres>::new(match filter.by {
+            // The names of a day are those of its hours: one of them is shown.
+            Period::Day => {
+                "SELECT date_trunc('day', starts_at, 'UTC') AS starts_at, agent_id, max(agent), sum(messages)::bigint, sum(bytes)::bigint
+                 FROM acb.usage_sum WHERE period = "
+            }
+            Period::Hour | Period::Month => {
+                "SELECT starts_at, agent_id, agent, messages, bytes FROM acb.usage_sum WHERE period = "
+            }
+        });
+        select.push_bind(if filter.by == Period::Month { MONTH } else { HOUR });
+        // A page begins with the period that the one before ended in.
+        let from = filter.after.map(|(at, _)| at).into_iter().chain(filter.from).max();
+        if let Some(from) = from {
+            select.push(" AND starts_at >= ").push_bind(from);
+        }
+        if let Some(to) = filter.to {
+            let begins =
+                if filter.by == Period::Day { " AND date_trunc('day', starts_at, 'UTC') < " } else { " AND starts_at < " };
+            select.push(begins).push_bind(to);
+        }
+        match &filter.whose {
+            Whose::All => {}
+            Whose::Agent(agent) => {
+                select.push(" AND agent_id = ").push_bind(agent.0);
+            }
+            Whose::Named(name) => {
+                select.push(" AND agent = ").push_bind(name);
+            }
+        }
+        if filter.by == Period::Day {
+            select.push(" GROUP BY 1, 2");
+        }
+        if let Some((at, agent)) = filter.after {
+            let behind = if filter.by == Period::Day {
+                " HAVING (date_trunc('day', starts_at, 'UTC'), agent_id) > ("
+            } else {
+                " AND (starts_at, agent_id) > ("
+            };
+            select.push(behind).push_bind(at).push(", ").push_bind(agent.0).push(")");
+        }
+        select.push(" ORDER BY 1, 2 LIMIT ").push_bind(to_limit(limit));
+        let rows: Vec<Row> = select.build_query_as().fetch_all(self.pool()).await.map_err(|error| query.fault(error))?;
+        Ok(rows.into_iter().map(sum).collect())
+    }
+
+    async fn gaps(&self, from: Option<OffsetDateTime>, to: Option<OffsetDateTime>, limit: usize) -> Result<Vec<UsageGap>, Fault> {
+        let query = self.timer.start("usage.gaps");
+        let rows: Vec<(Timestamp, String, Option<i64>)> = sqlx::query_as(
+            "SELECT found_at, what, records FROM acb.usage_gap
+             WHERE found_at >= coalesce($1, '-infinity') AND found_at < coalesce($2, 'infinity') ORDER BY found_at DESC LIMIT $3",
+        )
+        .bind(from)
+        .bind(to)
+        .bind(to_limit(limit))
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        let gap = |(found_at, what, records): (Timestamp, String, Option<i64>)| UsageGap {
+            found_at: found_at.into(),
+            what,
+            records: records.map(unsigned),
+        };
+        Ok(rows.into_iter().map(gap).collect())
+    }
+
+    async fn forget_hours(&self, before: OffsetDateTime, limit: usize) -> Result<u64, Fault> {
+        let query = self.timer.start("usage.forget");
+        let gone = sqlx::query(
+            "DELETE FROM acb.usage_sum AS s USING (
+                 SELECT starts_at, agent_id FROM acb.usage_sum WHERE period = $1 AND starts_at < $2 ORDER BY starts_at, agent_id LIMIT $3) AS old
+             WHERE s.period = $1 AND s.starts_at = old.starts_at AND s.agent_id = old.agent_id",
+        )
+        .bind(HOUR)
+        .bind(before)
+        .bind(to_limit(limit))
+        .execute(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        Ok(gone.rows_affected())
+    }
+}
+
+/// What the advances hold, by period: each hour is a part of its month.
+fn rows(won: &[&UsageAdvance]) -> BTreeMap<(&'static str, OffsetDateTime, Uuid), (String, Sent)> {
+    let mut rows: BTreeMap<(&'static str, OffsetDateTime, Uuid), (String, Sent)> = BTreeMap::new();
+    for sum in won.iter().flat_map(|advance| &advance.hours) {
+        for (period, starts_at) in [(HOUR, sum.starts_at), (MONTH, month_began(sum.starts_at))] {
+            let (name, sent) = rows.entry((period, starts_at, sum.agent.0)).or_default();
+            name.clone_from(&sum.name);
+            sent.messages = sent.messages.saturating_add(sum.sent.messages);
+            sent.bytes = sent.bytes.saturating_add(sum.sent.bytes);
+        }
+    }
+    rows
+}
+
+async fn write(connection: &mut Session, epoch: Epoch, won: &[&UsageAdvance]) -> Result<(), sqlx::Error> {
+    let partitions: Vec<i32> = won.iter().map(|advance| from_partition(advance.partition)).collect();
+    let next: Vec<i64> = won.iter().map(|advance| signed(advance.to)).collect();
+    sqlx::query(
+        "UPDATE acb.usage_checkpoint AS c SET next_position = a.next FROM unnest($2::int[], $3::bigint[]) AS a (partition, next)
+         WHERE c.epoch = $1 AND c.partition = a.partition",
+    )
+    .bind(from_epoch(epoch))
+    .bind(&partitions)
+    .bind(&next)
+    .execute(&mut *connection)
+    .await?;
+    // In the order of the key, so that two that add to the same rows at once wait for each other, and not both.
+    let rows = rows(won);
+    if !rows.is_empty() {
+        let (keys, sums): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        sqlx::query(
+            "INSERT INTO acb.usage_sum AS s (tenant_id, period, starts_at, agent_id, agent, messages, bytes)
+             SELECT acb.current_tenant(), * FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[])
+             ON CONFLICT (tenant_id, period, starts_at, agent_id) DO UPDATE
+             SET messages = s.messages + excluded.messages, bytes = s.bytes + excluded.bytes,
+                 agent = CASE WHEN excluded.agent = '' THEN s.agent ELSE excluded.agent END",
+        )
+        .bind(keys.iter().map(|(period, _, _)| *period).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, starts_at, _)| *starts_at).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, _, agent)| *agent).collect::<Vec<_>>())
+        .bind(sums.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
+        .bind(sums.iter().map(|(_, sent)| signed(sent.messages)).collect::<Vec<_>>())
+        .bind(sums.iter().map(|(_, sent)| signed(sent.bytes)).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await?;
+    }
+    for advance in won.iter().filter(|advance| advance.missing > 0) {
+        sqlx::query("INSERT INTO acb.usage_gap (tenant_id, what, records) VALUES (acb.current_tenant(), $1, $2)")
+            .bind(format!("partition {}: the log forgot records before they were summed", advance.partition))
+            .bind(signed(advance.missing))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn gaps_lately(connection: &mut Session) -> Result<u64, sqlx::Error> {
+    let gaps: i64 = sqlx::query_scalar("SELECT count(*) FROM acb.usage_gap WHERE found_at > now() - interval '1 day'")
+        .fetch_one(connection)
+        .await?;
+    Ok(unsigned(gaps))
+}
+
+fn to_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,87 @@
+//! Streams of an agent at several replicas.
+
+use std::{sync::Arc, time::Duration};
+
+use acb_hub_core::{
+    directory::{
+        agent::Agent,
+        caller::Caller,
+        limits::Limits,
+        snapshot::{Directory, DirectoryStore as _, Snapshot},
+    },
+    door::{
+        meter::{Meter, Metered},
+        origin::Origin,
+        stream_exchange,
+    },
+};
+use acb_hub_store::PgStore;
+use acb_testbed::Postgres;
+use time::OffsetDateTime;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+const EVERY: Duration = Duration::from_millis(50);
+
+struct Replica {
+    meter: Meter,
+    caller: Caller,
+    exchange: JoinHandle<()>,
+}
+
+impl Replica {
+    fn new(store: &PgStore, agent: &Agent) -> Self {
+        let meter = Meter::default();
+        let directory = Directory::new(Snapshot::default());
+        let exchange = tokio::spawn(stream_exchange::run(meter.clone(), Arc::new(store.clone()), directory, EVERY));
+        let caller = Caller { agent: Arc::new(agent.clone()), expires_at: OffsetDateTime::now_utc(), source: None };
+        Self { meter, caller, exchange }
+    }
+
+    fn open(&self) -> Result<Metered, &'static str> {
+        let call = self.meter.enter(Some(&self.caller), &Origin::default()).unwrap();
+        call.open_stream(&self.caller.agent, ("acme", Limits::default())).map(|()| call).map_err(|fault| fault.reason)
+    }
+
+    async fn until(&self, used: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.meter.usage(&self.caller.agent, ("acme", Limits::default()))[0].used != used {
+            assert!(Instant::now() < deadline, "waiting for {used}");
+            sleep(EVERY / 5).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_streams_is_for_all_replicas_together() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let alice = tenant.agent("alice").await.id;
+    let store = PgStore::new(tenant.connect_options());
+    let known = store.load().await.unwrap().agents().find(|agent| agent.id.0 == alice).unwrap().clone();
+    let limits = Limits { concurrent_streams: Some(3), ..Limits::default() };
+    let alice = Agent { limits, ..(*known).clone() };
+    let (one, two) = (Replica::new(&store, &alice), Replica::new(&store, &alice));
+    let held = vec![one.open().unwrap(), one.open().unwrap()];
+    // It has none itself that would have it ask.
+    let own = vec![two.open().unwrap()];
+    let more = two.open().unwrap();
+    two.until(4).await;
+    assert_eq!(two.open().unwrap_err(), "TOO_MANY_STREAMS");
+    one.until(4).await;
+    assert_eq!(one.open().unwrap_err(), "TOO_MANY_STREAMS");
+    drop(more);
+    drop(own);
+    one.until(2).await;
+    let third = one.open().unwrap();
+    assert_eq!(one.open().unwrap_err(), "TOO_MANY_STREAMS");
+    // What a replica had that died is not counted for long. One that has nothing asks for nothing.
+    two.until(0).await;
+    let back = [two.open().unwrap(), two.open().unwrap()];
+    two.until(5).await;
+    one.exchange.abort();
+    two.until(2).await;
+    drop((held, third, back));
+    two.exchange.abort();
+}

@@ -1,0 +1,116 @@
+//! How much agents may keep.
+
+use acb_hub_core::{
+    contexts::{
+        audience::{Access, Scope},
+        catalog::{ContextUpdate, NewContext},
+        context::{Context, UploadId},
+        upload::StartUpload,
+    },
+    directory::agent::AgentId,
+    fault::Fault,
+};
+use acb_testbed::Postgres;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::world::{DEADLINE, Replica, World, access, describe, new, reason};
+
+fn public() -> Access {
+    access(Scope::Public, &[], &[])
+}
+
+async fn create(replica: &Replica, agent: AgentId, payload: &str) -> Result<Context, Fault> {
+    replica.contexts.create(&replica.agent(agent), new(payload, public())).await
+}
+
+fn update(context: &Context, payload: &str) -> ContextUpdate {
+    ContextUpdate {
+        id: context.id,
+        version: context.version,
+        payload: payload.to_owned().into(),
+        metadata: context.metadata.clone(),
+        content_type: context.content_type.clone(),
+        ttl: None,
+    }
+}
+
+async fn limit(world: &World, id: AgentId, name: &str, storage_bytes: u64) {
+    world.change(id, name, |row| row.limits = json!({ "storageBytes": storage_bytes })).await;
+}
+
+#[tokio::test]
+async fn an_agent_keeps_as_much_as_it_may() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    limit(&world, alice, "alice", 10).await;
+    let replica = world.replica().await;
+    let keyed = |payload: &str| NewContext { idempotency_key: "k".to_owned(), ..new(payload, public()) };
+    let first = replica.contexts.create(&replica.agent(alice), keyed("12345")).await.unwrap();
+    let second = create(&replica, alice, "1234").await.unwrap();
+    let refused = create(&replica, alice, "12").await.unwrap_err();
+    let exhausted = refused.exhausted.unwrap();
+    assert_eq!(refused.reason, "STORAGE_LIMIT_EXCEEDED");
+    assert_eq!((exhausted.subject.as_str(), exhausted.limit, exhausted.most), ("agent alice", "storageBytes", 10));
+    assert_eq!(exhausted.retry_after, None);
+    // Others have limits of their own.
+    create(&replica, bob, "123456789012345").await.unwrap();
+    // What was made before is told, and not refused.
+    assert_eq!(replica.contexts.create(&replica.agent(alice), keyed("12345")).await.unwrap().id, first.id);
+    // A version counts by what it adds.
+    assert_eq!(reason(replica.contexts.update(&replica.agent(alice), update(&second, "123456")).await), "STORAGE_LIMIT_EXCEEDED");
+    let second = replica.contexts.update(&replica.agent(alice), update(&second, "12345")).await.unwrap();
+    let second = replica.contexts.update(&replica.agent(alice), update(&second, "1")).await.unwrap();
+    let used = replica.contexts.storage_usage(&replica.agent(alice)).await.unwrap();
+    assert_eq!((used[0].subject.as_str(), used[0].most), ("agent alice", Some(10)));
+    assert_eq!((used[1].subject.as_str(), used[1].most), (format!("tenant {}", world.tenant.name()).as_str(), None));
+    // What is deleted makes room, soon.
+    replica.contexts.delete(&replica.agent(alice), first.id).await.unwrap();
+    replica.contexts.delete(&replica.agent(alice), second.id).await.unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(fault) = create(&replica, alice, "1234567890").await {
+        assert!(Instant::now() < deadline, "{fault}");
+        sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_another_replica_stored_counts_and_so_does_what_is_on_its_way_in() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    limit(&world, alice, "alice", 100).await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    create(&one, alice, "1234567890").await.unwrap();
+    let start = |id, size| StartUpload { id, size, description: describe(public()) };
+    let (first, second) = (UploadId(Uuid::new_v4()), UploadId(Uuid::new_v4()));
+    two.uploads.start(&two.agent(alice), start(first, 80)).await.unwrap();
+    assert_eq!(reason(two.uploads.start(&two.agent(alice), start(second, 11)).await), "STORAGE_LIMIT_EXCEEDED");
+    // One that was begun goes on, however little room is left.
+    two.uploads.start(&two.agent(alice), start(first, 80)).await.unwrap();
+    let three = world.replica().await;
+    assert_eq!(reason(create(&three, alice, "12345678901").await), "STORAGE_LIMIT_EXCEEDED");
+    // So it does where something else was known before, soon.
+    let deadline = Instant::now() + DEADLINE;
+    while one.contexts.storage_usage(&one.agent(alice)).await.unwrap()[0].used != 90 {
+        assert!(Instant::now() < deadline);
+        sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn all_agents_together_keep_as_much_as_the_tenant_may() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let mut superuser = Postgres::shared().await.superuser().await;
+    sqlx::query(r#"UPDATE acb.tenant SET limits = '{"storageBytes": 10}' WHERE tenant_id = $1"#)
+        .bind(world.tenant.id_bytes().to_vec())
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    let replica = world.replica().await;
+    create(&replica, alice, "123456").await.unwrap();
+    let refused = create(&replica, bob, "12345").await.unwrap_err();
+    assert_eq!(refused.exhausted.unwrap().subject, format!("tenant {}", world.tenant.name()));
+    create(&replica, bob, "1234").await.unwrap();
+}
