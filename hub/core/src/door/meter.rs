@@ -340,7 +340,7 @@ mod tests {
         let meter = Meter::default();
         let limits = Limits { concurrent_streams: Some(2), ..Limits::default() };
         let account = Agent { limits, ..agent(Role::Full) };
-        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), source: None };
+        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None };
         let all = ("acme", Limits { concurrent_streams: Some(3), ..Limits::default() });
         let open = |account: &Agent, all| {
             let call = meter.enter(Some(&caller), &at(1)).unwrap();
