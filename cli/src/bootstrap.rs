@@ -32,6 +32,9 @@ pub(crate) struct BootstrapArgs {
     /// The server is ACB's alone: tenants are barred from its other databases, too [default: others use it].
     #[arg(long)]
     exclusive: bool,
+    /// The rows were restored from a backup: every token that was issued until now ends, or those that were revoked since would live again.
+    #[arg(long)]
+    restored: bool,
 }
 
 fn read(path: &PathBuf) -> Result<String, Failure> {
@@ -55,16 +58,26 @@ pub(crate) async fn run(args: &BootstrapArgs, output: Output) -> Result<(), Fail
     };
     let server = if args.exclusive { Server::Exclusive } else { Server::Shared };
     let password = read(&args.operator_password_file)?;
-    let warnings = bootstrap::bootstrap(&superuser, &password, server).await.map_err(|error| match &error {
+    let warnings = bootstrap::bootstrap(&superuser, &password, server).await.map_err(failure)?;
+    let ended = if args.restored { Some(bootstrap::end_tokens(&superuser).await.map_err(failure)?) } else { None };
+    match output {
+        Output::Document(syntax) => {
+            syntax.document(&serde_json::json!({"bootstrapped": true, "warnings": warnings, "tokensEndedOfTenants": ended}))
+        }
+        Output::Table { .. } => {
+            warnings.iter().try_for_each(|warning| output::line(format!("warning: {warning}")))?;
+            output::line("Bootstrapped: roles, database acb and provisioning functions are up to date.")?;
+            ended.map_or(Ok(()), |tenants| {
+                output::line(format!("Ended the tokens of {tenants} tenants; their agents log in anew."))
+            })
+        }
+    }
+}
+
+fn failure(error: BootstrapError) -> Failure {
+    match &error {
         BootstrapError::Sql { what: "connecting", .. } => Failure::new(Exit::Unavailable, error),
         BootstrapError::NotSuperuser(_) => Failure::new(Exit::Denied, error),
         _ => Failure::failed(error),
-    })?;
-    match output {
-        Output::Document(syntax) => syntax.document(&serde_json::json!({"bootstrapped": true, "warnings": warnings})),
-        Output::Table { .. } => {
-            warnings.iter().try_for_each(|warning| output::line(format!("warning: {warning}")))?;
-            output::line("Bootstrapped: roles, database acb and provisioning functions are up to date.")
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{World, agent_pod};
 use crate::{
@@ -11,22 +11,35 @@ use crate::{
     say,
 };
 
-const TENANT: &str = "acme";
-const NAMESPACE: &str = "acb-acme";
-const NAME: &str = "e2e-unkeyed";
+const TENANT: &str = "unkeyed";
+const NAMESPACE: &str = "acb-unkeyed";
+/// Of the agent and of its account.
+const NAME: &str = "worker";
 /// What was promised, and a moment until what ended is seen in the status of its pod.
 const ENDS_WITHIN: f64 = 5.0;
 const SEEN_WITHIN: u64 = 30;
 
 /// `service-account`.
 pub(super) fn run(world: &mut World) -> Result<()> {
+    let agent = |name: &str, spec: Value| {
+        let metadata = json!({"name": name, "namespace": NAMESPACE});
+        json!({"apiVersion": "acb.dev/v1alpha1", "kind": "Agent", "metadata": metadata, "spec": spec})
+    };
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {"acb.dev/tenant": TENANT}}},
+        agent(NAME, json!({"role": "AgentFull", "credentials": {"serviceAccount": {"name": NAME}}})),
+        agent("asker", json!({"role": "AgentFull"})),
+        {
+            "apiVersion": "acb.dev/v1alpha1", "kind": "Tenant",
+            "metadata": {"name": TENANT, "annotations": {"acb.dev/confirm-delete": TENANT}},
+            "spec": {"tier": "Starter", "deletionPolicy": "Delete", "hub": {"replicas": 2}},
+        },
+    ]});
+    world.kubectl.apply(&all.to_string())?;
+    world.kubectl.wait_for("Ready", &[&format!("tenant/{TENANT}")], 90)?;
+    lacks_account(world)?;
     make_account(world)?;
-    let agent = json!({
-        "apiVersion": "acb.dev/v1alpha1", "kind": "Agent", "metadata": {"name": NAME, "namespace": NAMESPACE},
-        "spec": {"role": "AgentFull", "credentials": {"serviceAccount": {"name": NAME}}},
-    });
-    world.kubectl.apply(&agent.to_string())?;
-    world.kubectl.wait_for("Ready", &["--namespace", NAMESPACE, "agents.acb.dev", NAME], 60)?;
+    world.kubectl.wait_for("Ready", &["--namespace", NAMESPACE, "agents.acb.dev", "--all"], 60)?;
     let status = world.kubectl.get(&["--namespace", NAMESPACE, "agents.acb.dev", NAME])?["status"].clone();
     let Some(audience) = status["tokenAudience"].as_str().filter(|_| status["apiKeySecret"].is_null()) else {
         return wrong(format!("the agent was to have an audience and no key: {status}"));
@@ -37,7 +50,7 @@ pub(super) fn run(world: &mut World) -> Result<()> {
     let answers =
         agent_pod::start_with_account(world, TENANT, NAME, audience, "unkeyed-answers", &["reply", "--topic", "greet", "hello"])?;
     agent_pod::wait_running(world, &answers)?;
-    let reply = agent_pod::ask(world, TENANT, "supervisor", NAME, "greet")?;
+    let reply = agent_pod::ask(world, TENANT, "asker", NAME, "greet")?;
     if !reply.contains("hello") {
         return wrong(format!("{NAME} answered {reply:?}"));
     }
@@ -56,17 +69,20 @@ pub(super) fn run(world: &mut World) -> Result<()> {
             "the agent was let in {seconds:.1} s after its account was deleted: {ENDS_WITHIN} s were promised"
         ));
     }
-    eventually(30, "the Agent says what it lacks", || {
-        let agent = world.kubectl.get(&["--namespace", NAMESPACE, "agents.acb.dev", NAME]).map_err(|error| error.to_string())?;
-        let conditions = agent["status"]["conditions"].to_string();
-        if conditions.contains("waiting for ServiceAccount") { Ok(()) } else { Err(conditions) }
-    })?;
+    lacks_account(world)?;
     // Made again it has another UID, and new tokens.
     make_account(world)?;
     world.kubectl.wait_for("Ready", &["--namespace", NAMESPACE, "agents.acb.dev", NAME], 60)?;
     is_let_in(world, audience, "unkeyed-again")?;
-    world.kubectl.run(&["--namespace", NAMESPACE, "delete", "agents.acb.dev", NAME, "--timeout=60s"])?;
-    world.kubectl.run(&["--namespace", NAMESPACE, "delete", "serviceaccount", NAME]).map(drop)
+    world.kubectl.run(&["delete", "tenant", TENANT, "--timeout=120s"]).map(drop)
+}
+
+fn lacks_account(world: &World) -> Result<()> {
+    eventually(30, "the Agent says what it lacks", || {
+        let agent = world.kubectl.get(&["--namespace", NAMESPACE, "agents.acb.dev", NAME]).map_err(|error| error.to_string())?;
+        let conditions = agent["status"]["conditions"].to_string();
+        if conditions.contains("waiting for ServiceAccount") { Ok(()) } else { Err(conditions) }
+    })
 }
 
 fn make_account(world: &World) -> Result<()> {

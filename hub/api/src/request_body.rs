@@ -262,7 +262,7 @@ mod tests {
                 suspended: false,
                 created_at: OffsetDateTime::UNIX_EPOCH,
             };
-            let caller = Caller { agent: agent.into(), expires_at: OffsetDateTime::UNIX_EPOCH, source: None };
+            let caller = Caller { agent: agent.into(), expires_at: OffsetDateTime::UNIX_EPOCH, epoch: 0, source: None };
             let metered = self.meter.enter(Some(&caller).filter(|_| !public), &Origin::default()).unwrap();
             RequestBody::new(operation.rule(), metered)
         }

@@ -7,3 +7,8 @@ CREATE TABLE acb.credential_use (
     PRIMARY KEY (tenant_id, credential)
 );
 CALL acb.protect('acb.credential_use', 'INSERT, UPDATE, DELETE');
+
+-- Raised where rows went back, as by a restore. What was issued under another one ends: a family of refresh tokens that was revoked in between
+-- must not live again.
+ALTER TABLE acb.tenant ADD COLUMN credential_epoch bigint NOT NULL DEFAULT 0;
+ALTER TABLE acb.refresh_token ADD COLUMN epoch bigint NOT NULL DEFAULT 0;

@@ -52,11 +52,12 @@ impl DirectoryStore for PgStore {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
-        let tenant = sqlx::query(concat!("SELECT ", generation!(), ", suspended, registration, limits FROM acb.tenant"))
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(failed)?
-            .ok_or_else(not_projected)?;
+        let tenant =
+            sqlx::query(concat!("SELECT ", generation!(), ", suspended, registration, limits, credential_epoch FROM acb.tenant"))
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(failed)?
+                .ok_or_else(not_projected)?;
         let types = sqlx::query("SELECT name, max_message_bytes, schema FROM acb.context_type")
             .fetch_all(&mut *transaction)
             .await
@@ -109,6 +110,7 @@ impl DirectoryStore for PgStore {
             readable("a membership", &memberships, membership),
         )
         .with_registered(readable("a registered agent", &registered, registered_agent));
+        snapshot.credential_epoch = tenant.try_get::<i64, _>("credential_epoch").map_err(failed)?.cast_unsigned();
         snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
         snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
         snapshot.limits = tenant.try_get::<Json<Limits>, _>("limits").map_err(failed)?.0;

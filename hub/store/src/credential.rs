@@ -53,8 +53,8 @@ impl CredentialStore for PgStore {
         .await
         .map_err(failed)?;
         sqlx::query(
-            "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, expires_at)
-             VALUES (acb.current_tenant(), $1, $2, $3, $4, $5)",
+            "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, expires_at, epoch)
+             SELECT tenant_id, $1, $2, $3, $4, $5, credential_epoch FROM acb.tenant",
         )
         .bind(hash.as_slice())
         .bind(family.id)
@@ -82,7 +82,8 @@ impl CredentialStore for PgStore {
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         lock_family(&mut transaction, hash).await.map_err(failed)?;
         let row = sqlx::query(concat!(
-            "SELECT family, agent_id, key_prefix, expires_at, used_at, revoked, clock_timestamp() AS now,
+            "SELECT family, agent_id, key_prefix, expires_at, used_at, clock_timestamp() AS now,
+                    revoked OR r.epoch <> (SELECT t.credential_epoch FROM acb.tenant AS t) AS revoked,
                     EXISTS (SELECT FROM ",
             keys!(),
             " WHERE key.prefix = r.key_prefix AND key.agent_id = r.agent_id
@@ -120,8 +121,8 @@ impl CredentialStore for PgStore {
                     .map_err(failed)?;
                 // Later than its predecessor, whatever the server's clock does: the oldest token of a family is its lock.
                 sqlx::query(
-                    "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, issued_at, expires_at)
-                     SELECT acb.current_tenant(), $1, family, agent_id, key_prefix, greatest($3, issued_at + interval '1 microsecond'), $4
+                    "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, issued_at, expires_at, epoch)
+                     SELECT acb.current_tenant(), $1, family, agent_id, key_prefix, greatest($3, issued_at + interval '1 microsecond'), $4, epoch
                      FROM acb.refresh_token WHERE token_hash = $2",
                 )
                 .bind(successor.as_slice())

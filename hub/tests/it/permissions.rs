@@ -14,7 +14,7 @@ use acb_hub_core::{
         source::Source,
     },
     door::{
-        access_token::Tokens,
+        access_token::{Grounds, Tokens},
         api_key::key_prefix,
         keyring::Keyring,
         rules::{Access, Rule, of_grpc},
@@ -81,7 +81,10 @@ fn expired(hub: &Hub, agent: AgentId, key: &str) -> String {
     };
     let then = OffsetDateTime::now_utc() - time::Duration::hours(2);
     let source = key_prefix(key).map(|prefix| Source::ApiKey(prefix.to_owned()));
-    Tokens::new(hub.tenant.name(), hub.tenant.id_hex(), keyring).issue(&agent, source.as_ref(), None, 0, then).unwrap().0
+    Tokens::new(hub.tenant.name(), hub.tenant.id_hex(), keyring)
+        .issue(&agent, Grounds { source, ..Grounds::default() }, then)
+        .unwrap()
+        .0
 }
 
 /// Who may nothing: a name for the report, the token, and what is said.

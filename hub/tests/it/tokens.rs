@@ -92,6 +92,32 @@ async fn a_reused_refresh_token_repeats_its_successor_and_later_revokes_the_fami
 }
 
 #[tokio::test]
+async fn what_was_issued_before_a_restore_ends_and_keys_log_in_as_before() {
+    let hub = Hub::start().await;
+    let (alice, token) = hub.agent("alice", "agent-full").await;
+    let first = hub.exchange(&alice.api_key).await.unwrap().refresh_token;
+    let second = refresh(&hub, &first).await.unwrap().refresh_token;
+    // As `acb bootstrap --restored` does, for one tenant: other tests go on.
+    let mut superuser = acb_testbed::Postgres::shared().await.superuser().await;
+    sqlx::query("UPDATE acb.tenant SET credential_epoch = 1800000000, generation = 1800000000 WHERE tenant_id = $1")
+        .bind(hub.tenant.id_bytes())
+        .execute(&mut superuser)
+        .await
+        .unwrap();
+    for old in [&first, &second] {
+        let status = refresh(&hub, old).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "CREDENTIAL_REFUSED"));
+    }
+    // Nobody has told the hub: it reads what is newer with the next login.
+    let anew = hub.exchange(&alice.api_key).await.unwrap();
+    let status = hub.agents().heartbeat(with(&token, HeartbeatRequest {})).await.unwrap_err();
+    assert_eq!(reason(&status), "TOKEN_INVALID");
+    hub.agents().heartbeat(with(&anew.access_token, HeartbeatRequest {})).await.unwrap();
+    let renewed = refresh(&hub, &anew.refresh_token).await.unwrap();
+    hub.agents().heartbeat(with(&renewed.access_token, HeartbeatRequest {})).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_suspended_agent_is_refused_within_seconds() {
     let hub = Hub::start().await;
     let (alice, token) = hub.agent("alice", "agent-full").await;

@@ -108,6 +108,27 @@ pub async fn bootstrap(
     Ok(warnings)
 }
 
+/// Ends every token that was issued until now, of all tenants, and says of how many. After a restore: what was revoked since the backup would live
+/// again. API keys and ServiceAccounts log in as before.
+///
+/// # Errors
+/// What PostgreSQL answered.
+pub async fn end_tokens(superuser: &PgConnectOptions) -> Result<u64, BootstrapError> {
+    let options = superuser.clone().database(DATABASE);
+    let mut connection = PgConnection::connect_with(&options).await.map_err(sql("connecting to acb"))?;
+    check(&mut connection).await?;
+    // Numbers that were never given before, also where the backup is older than the last time. A hub that goes on reads what is newer than what it has.
+    let ended = sqlx::query(
+        "UPDATE acb.tenant SET credential_epoch = greatest(credential_epoch + 1, now.seconds), generation = greatest(generation + 1, now.seconds)
+         FROM (SELECT extract(epoch FROM clock_timestamp())::bigint AS seconds) AS now",
+    )
+    .execute(&mut connection)
+    .await
+    .map_err(sql("ending tokens"))?;
+    let _ = connection.close().await;
+    Ok(ended.rows_affected())
+}
+
 async fn check(connection: &mut PgConnection) -> Result<(), BootstrapError> {
     let (number, version, user, superuser): (i32, String, String, bool) = sqlx::query_as(
         "SELECT current_setting('server_version_num')::int, current_setting('server_version'), session_user::text,

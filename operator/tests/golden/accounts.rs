@@ -101,6 +101,23 @@ fn an_account_that_is_gone_or_another_is_taken_away() {
     assert!(lacks.contains("keys that the cluster's tokens are checked with"), "{lacks}");
 }
 
+/// The objects in docs/authentication.md are what they should be.
+#[test]
+fn the_agent_of_the_page_has_the_account_and_the_pod_of_the_page() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/authentication.md")).unwrap();
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    let [objects, pod] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let (_, agent) = objects.split_once("---\n").unwrap();
+    let given = tenancy(&format!("{}{agent}", tenant_text("acme", "{tier: Free}")));
+    let validated = validated(&given, "worker", &seen(&given));
+    assert_eq!((validated.account.unwrap().name.as_str(), validated.has_api_key), ("worker", false));
+    assert!(
+        pod.contains("serviceAccountName: worker")
+            && pod.contains("audience: \"acb:00112233445566778899\", expirationSeconds: 3600"),
+        "{pod}"
+    );
+}
+
 #[test]
 fn one_account_proves_one_agent() {
     let agents = ["one", "two"]

@@ -13,6 +13,7 @@ mod inventory;
 mod operator;
 mod positions;
 mod proved;
+mod restored;
 mod rotation;
 mod schema;
 mod usage;

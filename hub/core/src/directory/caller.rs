@@ -17,6 +17,8 @@ pub struct Caller {
     pub agent: Arc<Agent>,
     /// When the access token ends.
     pub expires_at: OffsetDateTime,
+    /// The epoch that the token was issued under.
+    pub epoch: u64,
     /// What the token came from, where it says so.
     pub source: Option<Source>,
 }

@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Its context types, by name.
     pub context_types: HashMap<String, ContextType>,
+    /// Under which tokens are issued. Those of another one have ended.
+    pub credential_epoch: u64,
     /// Its API keys, by prefix.
     pub api_keys: HashMap<String, KnownKey>,
     /// Who issues the tokens of ServiceAccounts; `None` where no agent proves itself with one.

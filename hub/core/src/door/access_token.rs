@@ -41,6 +41,9 @@ pub struct Claims {
     pub name: String,
     /// The directory's generation at issue: a replica that knows less reads first.
     pub r#gen: u64,
+    /// The epoch of the tenant's credentials at issue: the token ends where that is another.
+    #[serde(default)]
+    pub epoch: u64,
     /// Unix seconds.
     pub iat: i64,
     /// Unix seconds.
@@ -68,6 +71,19 @@ impl Claims {
         let key = self.key.clone().map(Source::ApiKey);
         key.or_else(|| self.account.clone().map(Source::Account))
     }
+}
+
+/// What a token is issued on.
+#[derive(Clone, Debug, Default)]
+pub struct Grounds {
+    /// The credential that it comes from.
+    pub source: Option<Source>,
+    /// When that ends, where it does: the token never ends later.
+    pub until: Option<OffsetDateTime>,
+    /// The directory's generation.
+    pub generation: u64,
+    /// The epoch of the tenant's credentials.
+    pub epoch: u64,
 }
 
 /// Issues and verifies the access tokens of one tenant.
@@ -108,21 +124,15 @@ impl Tokens {
         format!("acb:{}", self.tenant_id)
     }
 
-    /// A token for this agent, and when it ends: never after `until`, which is when the credential ends that it comes from.
-    pub fn issue(
-        &self,
-        agent: &Agent,
-        source: Option<&Source>,
-        until: Option<OffsetDateTime>,
-        generation: u64,
-        now: OffsetDateTime,
-    ) -> Result<(String, OffsetDateTime), Fault> {
+    /// A token for this agent, and when it ends.
+    pub fn issue(&self, agent: &Agent, grounds: Grounds, now: OffsetDateTime) -> Result<(String, OffsetDateTime), Fault> {
+        let Grounds { source, until, generation, epoch } = grounds;
         let keyring = self.keyring();
         let own_end = now + ACCESS_TOKEN_LIFE - earlier();
         let expires_at = until.map_or(own_end, |until| until.min(own_end));
         let (key, account) = match source {
-            Some(Source::ApiKey(prefix)) => (Some(prefix.clone()), None),
-            Some(Source::Account(token)) => (None, Some(token.clone())),
+            Some(Source::ApiKey(prefix)) => (Some(prefix), None),
+            Some(Source::Account(token)) => (None, Some(token)),
             None => (None, None),
         };
         let claims = Claims {
@@ -132,6 +142,7 @@ impl Tokens {
             sub: agent.id.0,
             name: agent.name.clone(),
             r#gen: generation,
+            epoch,
             iat: now.unix_timestamp(),
             exp: expires_at.unix_timestamp(),
             jti: Uuid::new_v4(),
@@ -235,6 +246,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn of(generation: u64) -> Grounds {
+        Grounds { generation, ..Grounds::default() }
+    }
+
     fn reason(tokens: &Tokens, token: &str) -> &'static str {
         tokens.verify(token).unwrap_err().reason
     }
@@ -243,7 +258,7 @@ pub(crate) mod tests {
     fn a_token_says_who_it_was_issued_to() {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let now = OffsetDateTime::now_utc();
-        let (token, expires_at) = tokens.issue(&agent(Role::Full), None, None, 9, now).unwrap();
+        let (token, expires_at) = tokens.issue(&agent(Role::Full), of(9), now).unwrap();
         let claims = tokens.verify(&token).unwrap();
         assert_eq!((claims.agent(), claims.r#gen, claims.exp), (AgentId(Uuid::from_u128(7)), 9, expires_at.unix_timestamp()));
         assert_eq!(claims.exp, expires_at.unix_timestamp());
@@ -253,8 +268,7 @@ pub(crate) mod tests {
     fn tokens_that_were_issued_together_do_not_end_together() {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let now = OffsetDateTime::now_utc();
-        let lives: Vec<Duration> =
-            (0..100).map(|_| tokens.issue(&agent(Role::Full), None, None, 1, now).unwrap().1 - now).collect();
+        let lives: Vec<Duration> = (0..100).map(|_| tokens.issue(&agent(Role::Full), of(1), now).unwrap().1 - now).collect();
         let (shortest, longest) = (lives.iter().min().unwrap(), lives.iter().max().unwrap());
         assert!(*longest <= ACCESS_TOKEN_LIFE && *shortest >= ACCESS_TOKEN_LIFE * 9 / 10, "{shortest} to {longest}");
         assert!(*longest - *shortest > Duration::minutes(1), "{shortest} to {longest}");
@@ -265,16 +279,16 @@ pub(crate) mod tests {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let now = OffsetDateTime::now_utc();
         let agent = agent(Role::Full);
-        let expired = tokens.issue(&agent, None, None, 1, now - Duration::hours(2)).unwrap().0;
+        let expired = tokens.issue(&agent, of(1), now - Duration::hours(2)).unwrap().0;
         assert_eq!(reason(&tokens, &expired), "TOKEN_EXPIRED");
         for foreign in [
             Tokens::new("acme", "00", keyring(2)),
             Tokens::new("acme", "01", keyring(1)),
             Tokens::new("globex", "00", keyring(1)),
         ] {
-            assert_eq!(reason(&tokens, &foreign.issue(&agent, None, None, 1, now).unwrap().0), "TOKEN_INVALID");
+            assert_eq!(reason(&tokens, &foreign.issue(&agent, of(1), now).unwrap().0), "TOKEN_INVALID");
         }
-        let good = tokens.issue(&agent, None, None, 1, now).unwrap().0;
+        let good = tokens.issue(&agent, of(1), now).unwrap().0;
         let (head, signature) = good.rsplit_once('.').unwrap();
         let unsigned = format!("{}.{}.", BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), head.split_once('.').unwrap().1);
         let changed = format!("{head}x.{signature}");
@@ -286,10 +300,10 @@ pub(crate) mod tests {
     #[test]
     fn tokens_of_the_key_before_stay_valid_while_both_overlap() {
         let tokens = Tokens::new("acme", "00", keyring(1));
-        let old = tokens.issue(&agent(Role::Full), None, None, 1, OffsetDateTime::now_utc()).unwrap().0;
+        let old = tokens.issue(&agent(Role::Full), of(1), OffsetDateTime::now_utc()).unwrap().0;
         tokens.replace(Keyring::new(&private(2), vec![1; 32], vec![2; 32], &[public(1)]).unwrap());
         tokens.verify(&old).unwrap();
-        let new = tokens.issue(&agent(Role::Full), None, None, 1, OffsetDateTime::now_utc()).unwrap().0;
+        let new = tokens.issue(&agent(Role::Full), of(1), OffsetDateTime::now_utc()).unwrap().0;
         tokens.verify(&new).unwrap();
         let jwks: serde_json::Value = serde_json::from_str(&tokens.keyring().jwks()).unwrap();
         assert_eq!(jwks["keys"].as_array().unwrap().len(), 2);

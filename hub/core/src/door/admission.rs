@@ -167,12 +167,15 @@ impl Door {
             ));
         }
         let agent = snapshot.agent(claims.agent()).filter(|agent| !agent.suspended).ok_or_else(invalid_token)?;
+        if claims.epoch != snapshot.credential_epoch {
+            return Err(invalid_token());
+        }
         let source = claims.source();
         if source.as_ref().is_some_and(|source| !snapshot.source_lives(agent.id, source, OffsetDateTime::now_utc())) {
             return Err(invalid_token());
         }
         let expires_at = OffsetDateTime::from_unix_timestamp(claims.exp).map_err(|_| invalid_token())?;
-        Ok(Caller { agent: agent.clone(), expires_at, source })
+        Ok(Caller { agent: agent.clone(), expires_at, epoch: claims.epoch, source })
     }
 
     /// Whether a caller that was let in before still would be: for streams that outlive a change.
@@ -183,6 +186,7 @@ impl Door {
         }
         !snapshot.suspended
             && now < caller.expires_at
+            && caller.epoch == snapshot.credential_epoch
             && caller.source.as_ref().is_none_or(|source| snapshot.source_lives(caller.agent.id, source, now))
             && snapshot
                 .agent(caller.agent.id)
@@ -266,7 +270,10 @@ mod tests {
             source::Source,
         },
         door::{
-            access_token::tests::{agent, keyring},
+            access_token::{
+                Grounds,
+                tests::{agent, keyring},
+            },
             rules::{Operation, RULES},
         },
     };
@@ -288,7 +295,8 @@ mod tests {
     fn door(agent: Agent, change: impl FnOnce(&mut Snapshot)) -> (Door, String) {
         let tokens = Tokens::new("acme", "00", keyring(1));
         let source = Source::ApiKey("k1".to_owned());
-        let token = tokens.issue(&agent, Some(&source), None, 1, OffsetDateTime::now_utc()).unwrap().0;
+        let grounds = Grounds { source: Some(source), generation: 1, ..Grounds::default() };
+        let token = tokens.issue(&agent, grounds, OffsetDateTime::now_utc()).unwrap().0;
         let key = KnownKey { agent: agent.id, expires_at: None };
         let mut snapshot = Snapshot::new(1, vec![agent], Vec::new());
         snapshot.api_keys.insert("k1".to_owned(), key);
@@ -376,6 +384,23 @@ mod tests {
             snapshot.api_keys.insert("k1".to_owned(), KnownKey { agent: other, expires_at: None });
         });
         assert_eq!(others.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap_err().reason, "TOKEN_INVALID");
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_where_the_epoch_is_another() {
+        let heartbeat = Operation::Heartbeat.rule();
+        for (epoch, reason) in [(0, None), (1, Some("TOKEN_INVALID")), (1_800_000_000, Some("TOKEN_INVALID"))] {
+            let (door, header) = door(agent(Role::Full), |snapshot| snapshot.credential_epoch = epoch);
+            let admitted = door.admit(heartbeat, Some(&header), &Trail::default()).await;
+            assert_eq!(admitted.map_or_else(|fault| Some(fault.reason), |_| None), reason, "{epoch}");
+        }
+        let (door, header) = door(agent(Role::Full), |_| {});
+        let caller = door.admit(heartbeat, Some(&header), &Trail::default()).await.unwrap().unwrap();
+        let mut restored = Snapshot::clone(&door.directory.directory().snapshot());
+        restored.credential_epoch = 7;
+        assert!(door.still_admits(heartbeat, &caller, OffsetDateTime::now_utc()));
+        door.directory.directory().replace(restored);
+        assert!(!door.still_admits(heartbeat, &caller, OffsetDateTime::now_utc()), "what is open ends, too");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    access_token::Tokens,
+    access_token::{Grounds, Tokens},
     api_key::{MAX_CREDENTIAL_BYTES, api_key_hmac, key_prefix},
     credential_use::CredentialUses,
     login_queue::LoginQueue,
@@ -243,7 +243,9 @@ impl Authority {
     ) -> Result<Grant, Fault> {
         let agent = snapshot.agent(agent).filter(|agent| !agent.suspended && !snapshot.suspended).ok_or_else(refused)?;
         let now = OffsetDateTime::now_utc();
-        let (access_token, access_expires_at) = self.tokens.issue(agent, Some(&source), until, snapshot.generation, now)?;
+        let (generation, epoch) = (snapshot.generation, snapshot.credential_epoch);
+        let grounds = Grounds { source: Some(source.clone()), until, generation, epoch };
+        let (access_token, access_expires_at) = self.tokens.issue(agent, grounds, now)?;
         self.uses.note(&source.name());
         Ok(Grant { access_token, access_expires_at, refresh, agent: agent.id, agent_name: agent.name.clone(), source })
     }

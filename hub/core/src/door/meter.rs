@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn an_agent_calls_over_so_many_connections_and_over_another_one_when_one_is_free() {
         let meter = Meter::default();
-        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), source: None };
+        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None };
         let mut calls: Vec<_> = (0..CONNECTIONS).map(|number| meter.enter(Some(&caller), &at(number)).unwrap()).collect();
         assert_eq!(meter.enter(Some(&caller), &at(CONNECTIONS)).unwrap_err().reason, "TOO_MANY_CONNECTIONS");
         calls.push(meter.enter(Some(&caller), &at(0)).unwrap());
@@ -311,7 +311,7 @@ mod tests {
         let meter = Meter::default();
         let caller = |number: u128| {
             let agent = crate::directory::agent::Agent { id: AgentId(uuid::Uuid::from_u128(number)), ..agent(Role::Full) };
-            Caller { agent: agent.into(), expires_at: OffsetDateTime::now_utc(), source: None }
+            Caller { agent: agent.into(), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None }
         };
         let call = meter.enter(Some(&caller(1)), &at(1)).unwrap();
         let mut held = Vec::new();
@@ -340,7 +340,7 @@ mod tests {
         let meter = Meter::default();
         let limits = Limits { concurrent_streams: Some(2), ..Limits::default() };
         let account = Agent { limits, ..agent(Role::Full) };
-        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), source: None };
+        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None };
         let all = ("acme", Limits { concurrent_streams: Some(3), ..Limits::default() });
         let open = |account: &Agent, all| {
             let call = meter.enter(Some(&caller), &at(1)).unwrap();
@@ -367,7 +367,7 @@ mod tests {
     fn strangers_on_a_crowded_connection_are_refused_and_agents_are_not() {
         let (meter, crowded) = (Meter::default(), Origin { crowded: true, ..at(1) });
         assert_eq!(meter.enter(None, &crowded).unwrap_err().reason, "TOO_MANY_CALLS");
-        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), source: None };
+        let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None };
         assert!(!meter.enter(Some(&caller), &crowded).unwrap().is_strangers());
         assert!(meter.enter(None, &at(1)).unwrap().is_strangers());
     }

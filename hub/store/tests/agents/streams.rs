@@ -36,7 +36,7 @@ impl Replica {
         let meter = Meter::default();
         let directory = Directory::new(Snapshot::default());
         let exchange = tokio::spawn(stream_exchange::run(meter.clone(), Arc::new(store.clone()), directory, EVERY));
-        let caller = Caller { agent: Arc::new(agent.clone()), expires_at: OffsetDateTime::now_utc(), source: None };
+        let caller = Caller { agent: Arc::new(agent.clone()), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None };
         Self { meter, caller, exchange }
     }
 

@@ -42,7 +42,7 @@ pub(super) async fn follow(cluster: Arc<Cluster>, requests: Requests, known: wat
             // What was known holds.
             Err(error) if !complained => {
                 complained = true;
-                warn!(%error, "the API server does not say what its tokens are checked with: agents that have a ServiceAccount wait");
+                warn!(%error, "the API server does not say what its tokens are checked with, and agents that have a ServiceAccount wait: compare docs/rbac.md");
             }
             Err(_) => {}
         }

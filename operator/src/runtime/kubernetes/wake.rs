@@ -173,6 +173,17 @@ mod tests {
     }
 
     #[test]
+    fn an_account_that_comes_or_goes_wakes_the_tenant_of_its_namespace() {
+        let account = |namespace: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": namespace, "uid": "one"}});
+        assert!(!wakes(&change(None, Some(account("acb-acme"))), &known()).is_empty());
+        assert!(!wakes(&change(Some(account("acb-acme")), None), &known()).is_empty());
+        let mut leaving = account("acb-acme");
+        leaving["metadata"]["deletionTimestamp"] = json!("2025-01-01T00:00:00Z");
+        assert!(!wakes(&change(Some(account("acb-acme")), Some(leaving)), &known()).is_empty());
+        assert!(wakes(&change(Some(account("shop")), None), &known()).is_empty(), "of nobody");
+    }
+
+    #[test]
     fn a_status_that_decides_nothing_wakes_nobody() {
         let of = |api_version: &str, kind: &str, version: u64, status: Value| {
             json!({"apiVersion": api_version, "kind": kind, "spec": {"a": 1}, "status": status,
