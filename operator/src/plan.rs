@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Ordered steps. An empty plan means: converged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -267,6 +267,19 @@ pub struct IssuerRow {
     pub issuer: String,
     /// Its public keys, as a JSON Web Key Set.
     pub jwks: Value,
+}
+
+impl IssuerRow {
+    /// What of it is left where the cluster has this now: a key that it gave up proves nobody any more. Nothing is added, and all of it stays where the
+    /// cluster was not asked.
+    #[must_use]
+    pub fn still_in(&self, now: Option<&Self>) -> Option<Self> {
+        let Some(now) = now else { return Some(self.clone()) };
+        let keys = |jwks: &Value| jwks["keys"].as_array().cloned().unwrap_or_default();
+        let known = keys(&now.jwks);
+        let left: Vec<Value> = keys(&self.jwks).into_iter().filter(|key| known.contains(key)).collect();
+        (self.issuer == now.issuer).then(|| Self { issuer: self.issuer.clone(), jwks: json!({"keys": left}) })
+    }
 }
 
 /// The projected row of a context type.

@@ -14,6 +14,20 @@ CREATE TABLE acb.usage_sum (
 );
 CALL acb.protect('acb.usage_sum', 'INSERT, UPDATE, DELETE');
 
+-- A taken-over hub may add to its tenant's bill, and take nothing off it: what it removes is past the time for which hours are kept, and no row gets smaller.
+CREATE POLICY kept ON acb.usage_sum AS RESTRICTIVE FOR DELETE TO acb_tenant
+    USING (period = 'hour' AND starts_at < now() - interval '399 days');
+CREATE FUNCTION acb.usage_sum_grows() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.messages < OLD.messages OR NEW.bytes < OLD.bytes
+       OR (NEW.period, NEW.starts_at, NEW.agent_id) <> (OLD.period, OLD.starts_at, OLD.agent_id) THEN
+        RAISE EXCEPTION 'a sum of usage only grows' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER grows BEFORE UPDATE ON acb.usage_sum FOR EACH ROW EXECUTE FUNCTION acb.usage_sum_grows();
+
 -- How far the messages log was summed. It moves in the transaction that adds to the sums, so that nothing is summed twice or left out.
 CREATE TABLE acb.usage_checkpoint (
     tenant_id     acb.tenant_id NOT NULL REFERENCES acb.tenant ON DELETE CASCADE,

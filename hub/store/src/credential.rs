@@ -231,7 +231,7 @@ impl CredentialStore for PgStore {
                  UNION ALL
                  SELECT s.agent_id, a.name, 'account', s.namespace || '/' || s.name, 'serviceaccount:' || s.namespace || '/' || s.name, s.since, NULL
                  FROM acb.service_account AS s JOIN acb.agent AS a USING (tenant_id, agent_id)) AS c
-             LEFT JOIN acb.credential_use AS u ON u.credential = c.credential
+             LEFT JOIN acb.credential_use AS u ON u.credential = c.credential AND u.used_at >= c.created_at
              WHERE ($1::uuid IS NULL OR c.agent_id = $1) AND (c.agent, c.name) > ($2, $3) ORDER BY c.agent, c.name LIMIT $4",
         )
         .bind(of.map(|agent| agent.0))

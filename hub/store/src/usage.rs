@@ -185,11 +185,13 @@ impl UsageStore for PgStore {
         Ok(rows.into_iter().map(sum).collect())
     }
 
+    /// A gap is found after the time that it is about: as late as the log keeps records, which is 7 days.
     async fn gaps(&self, from: Option<OffsetDateTime>, to: Option<OffsetDateTime>, limit: usize) -> Result<Vec<UsageGap>, Fault> {
         let query = self.timer.start("usage.gaps");
         let rows: Vec<(Timestamp, String, Option<i64>)> = sqlx::query_as(
             "SELECT found_at, what, records FROM acb.usage_gap
-             WHERE found_at >= coalesce($1, '-infinity') AND found_at < coalesce($2, 'infinity') ORDER BY found_at DESC LIMIT $3",
+             WHERE found_at >= coalesce($1, '-infinity') AND found_at < coalesce($2 + interval '8 days', 'infinity')
+             ORDER BY found_at DESC LIMIT $3",
         )
         .bind(from)
         .bind(to)

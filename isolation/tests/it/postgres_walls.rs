@@ -1,6 +1,7 @@
 //! PostgreSQL's walls: row-level security, roles, authentication.
 
 use acb_isolation::Wall;
+use sqlx::{Connection as _, PgConnection};
 
 use crate::world::{World, all_refused, all_succeeded, run, succeeds_soon};
 
@@ -87,6 +88,23 @@ async fn each_right_alone_is_what_refused_its_attack() {
         world.sql(&down).await;
         all_succeeded(&run(&[attack], &attacker, &victim).await);
     }
+}
+
+#[tokio::test]
+async fn a_bill_only_grows() {
+    let world = World::start().await;
+    furnish(&world).await;
+    let mut acme = PgConnection::connect_with(&world.acme.connect_options()).await.unwrap();
+    let changed = async |acme: &mut PgConnection, sql: &'static str| {
+        sqlx::query(sql).execute(acme).await.map(|done| done.rows_affected()).map_err(|error| error.to_string())
+    };
+    assert_eq!(changed(&mut acme, "DELETE FROM acb.usage_sum WHERE messages = 1").await, Ok(0));
+    for smaller in ["messages = 0", "bytes = 0", "starts_at = '2020-01-01Z'"] {
+        let sql = format!("UPDATE acb.usage_sum SET {smaller} WHERE messages = 1");
+        let error = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut acme).await.unwrap_err();
+        assert!(error.to_string().contains("only grows"), "{smaller}: {error}");
+    }
+    assert_eq!(changed(&mut acme, "UPDATE acb.usage_sum SET messages = 2 WHERE messages = 1").await, Ok(1));
 }
 
 #[tokio::test]

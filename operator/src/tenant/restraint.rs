@@ -23,8 +23,9 @@ pub(super) fn restraint(tenant: &Tenant, world: &World, platform: &Platform) -> 
     let known: TenantLimits = serde_json::from_value(row.limits.clone()).unwrap_or_default();
     let limits = known.smallest(&validate::effective_limits(tenant, world, platform));
     let suspended = row.suspended || tenant.spec.suspend.unwrap_or(false);
-    if limits != known || suspended != row.suspended {
-        let row = TenantRow { suspended, limits: json!(limits), ..row.clone() };
+    let issuer = row.issuer.as_ref().and_then(|known| known.still_in(world.issuer.as_ref()));
+    if limits != known || suspended != row.suspended || issuer != row.issuer {
+        let row = TenantRow { suspended, limits: json!(limits), issuer, ..row.clone() };
         plan.steps.push(Step::Postgres(PostgresStep::ProjectTenant { tenant_id: identity.id.hex(), tenant: row }));
     }
     plan.steps.extend(orphan::suspensions(&identity, world));

@@ -65,13 +65,15 @@ pub(crate) enum Denied {
     Broken(Error),
     /// The hub said no.
     Refused(Error),
+    /// What is to be shown to the hub can't be read.
+    Unreadable(Error),
 }
 
 impl Denied {
     /// Whether the same may be answered otherwise later.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Broken(_) => true,
+            Self::Broken(_) | Self::Unreadable(_) => true,
             Self::Refused(error) => error.is_retryable(),
         }
     }
@@ -170,7 +172,8 @@ async fn exchange(channel: &Channel, key: &ApiKey) -> Result<TokenResponse, Deni
 
 async fn exchange_file(channel: &Channel, file: &Path) -> Result<TokenResponse, Denied> {
     let subject_token = read(file).await.map_err(|error| {
-        Denied::Refused(Error::Usage(format!("the token of the ServiceAccount, {}: {error}", file.display())))
+        // The next look may find it: a token that is held meanwhile goes on.
+        Denied::Unreadable(Error::Usage(format!("the token of the ServiceAccount, {}: {error}", file.display())))
     })?;
     let request =
         ExchangeSubjectTokenRequest { subject_token: subject_token.trim().to_owned(), subject_token_type: JWT.to_owned() };

@@ -267,7 +267,7 @@ impl Client {
                 self.inner.replicas.leave(link.id).await;
                 Err(error)
             }
-            Err(Denied::Refused(error)) => Err(error),
+            Err(Denied::Refused(error) | Denied::Unreadable(error)) => Err(error),
         }
     }
 

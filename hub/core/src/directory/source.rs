@@ -26,6 +26,15 @@ pub struct AccountToken {
 }
 
 impl Source {
+    /// The token of an account, where it is one.
+    #[must_use]
+    pub fn into_account(self) -> Option<AccountToken> {
+        match self {
+            Self::ApiKey(_) => None,
+            Self::Account(token) => Some(token),
+        }
+    }
+
     /// As records and logs name it.
     #[must_use]
     pub fn name(&self) -> String {

@@ -68,8 +68,8 @@ impl Claims {
     /// What the token came from, where it says so.
     #[must_use]
     pub fn source(&self) -> Option<Source> {
-        let key = self.key.clone().map(Source::ApiKey);
-        key.or_else(|| self.account.clone().map(Source::Account))
+        let account = self.account.clone().map(Source::Account);
+        account.or_else(|| self.key.clone().map(Source::ApiKey))
     }
 }
 
@@ -132,7 +132,8 @@ impl Tokens {
         let expires_at = until.map_or(own_end, |until| until.min(own_end));
         let (key, account) = match source {
             Some(Source::ApiKey(prefix)) => (Some(prefix), None),
-            Some(Source::Account(token)) => (None, Some(token)),
+            // A replica of an earlier version knows keys alone, and must not take it for a token that ends with nothing: it finds no such key.
+            Some(source @ Source::Account(_)) => (Some(source.name()), source.into_account()),
             None => (None, None),
         };
         let claims = Claims {

@@ -13,7 +13,7 @@ use super::{
     login_queue::LoginQueue,
     ports::CredentialStore,
     refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation, format_token, hash, random_token},
-    subject_token::{Proved, SubjectToken, TOKEN_TYPE},
+    subject_token::{Proved, SubjectToken, TOKEN_TYPE, may_change},
 };
 use crate::{
     directory::{agent::AgentId, refresher::Refresher, snapshot::Snapshot, source::Source, trail::Trail},
@@ -165,14 +165,19 @@ impl Authority {
         let shown = SubjectToken::parse(subject_token).map_err(nobody)?;
         let audience = self.tokens.audience();
         let prove = |snapshot: &Snapshot| shown.prove(snapshot, &audience, OffsetDateTime::now_utc());
-        let queue = match prove(&self.directory.directory().snapshot()) {
+        let known = self.directory.directory().snapshot();
+        let proved = prove(&known);
+        let queue = match &proved {
             Ok(_) => &self.queues.accounts,
-            Err(_) => &self.queues.unknown_accounts,
+            Err(why) if may_change(why) => &self.queues.unknown_accounts,
+            // It takes no turn from those whom a newer directory knows.
+            Err(why) => return Err(nobody(why)),
         };
         let _turn = queue.next().await?;
         // An account that was deleted a moment ago must not log in once more, and one that was just named should.
         let snapshot = self.directory.current().await?;
-        let Proved { agent, token, ends_at } = prove(&snapshot).map_err(nobody)?;
+        let proved = if snapshot.generation == known.generation { proved } else { prove(&snapshot) };
+        let Proved { agent, token, ends_at } = proved.map_err(nobody)?;
         trail.object("token", format_args!("{} of {}", token.jti, token.iss));
         let source = Source::Account(token);
         trail.source(&source);

@@ -40,7 +40,18 @@ pub(crate) struct Proved {
 }
 
 /// Why a token proves nobody. For the hub's log: who shows one is not told.
-type Why = &'static str;
+pub(crate) type Why = &'static str;
+
+const NO_ISSUER: Why = "no agent of the tenant has a ServiceAccount";
+const OTHER_ISSUER: Why = "it is of another issuer";
+const NO_KEY: Why = "the issuer has no such key";
+const NO_ACCOUNT: Why = "its ServiceAccount is no agent's";
+const OTHER_UID: Why = "its ServiceAccount was deleted, and made again";
+
+/// Whether a newer directory may say otherwise.
+pub(crate) fn may_change(why: Why) -> bool {
+    [NO_ISSUER, OTHER_ISSUER, NO_KEY, NO_ACCOUNT, OTHER_UID].contains(&why)
+}
 
 impl<'a> SubjectToken<'a> {
     pub(crate) fn parse(token: &'a str) -> Result<Self, Why> {
@@ -67,29 +78,30 @@ impl<'a> SubjectToken<'a> {
 
     /// Whom it proves to the tenant with this audience, by what the directory knows.
     pub(crate) fn prove(&self, snapshot: &Snapshot, audience: &str, now: OffsetDateTime) -> Result<Proved, Why> {
-        let issuer = snapshot.issuer.as_ref().ok_or("no agent of the tenant has a ServiceAccount")?;
+        let issuer = snapshot.issuer.as_ref().ok_or(NO_ISSUER)?;
         let claim = |name: &str| self.claims.get(name).and_then(Value::as_str);
-        // Before the signature: it takes no time, and a stranger's token is seldom of this issuer.
+        // All that takes no time comes before the signature. A stranger knows the issuer, and not the UID of an account: whoever floods the hub has it
+        // check no signatures.
         if claim("iss") != Some(issuer.name()) {
-            return Err("it is of another issuer");
+            return Err(OTHER_ISSUER);
         }
         if !self.is_for(audience) {
             return Err("its audience is another, or not this tenant's alone");
         }
-        let key = issuer.key(&self.kid).ok_or("the issuer has no such key")?;
+        let key = issuer.key(&self.kid).ok_or(NO_KEY)?;
         // The key says which algorithm it is for. What the token says of it only has to agree.
         if self.algorithm != name_of(key.algorithm) {
             return Err("its algorithm is not that of its key");
         }
+        let ends_at = self.valid_until(now)?;
+        let (account, uid) = self.account()?;
+        let known = snapshot.accounts.get(&account).ok_or(NO_ACCOUNT)?;
+        if known.uid != uid {
+            return Err(OTHER_UID);
+        }
         match crypto::verify(self.signature, self.signed.as_bytes(), &key.key, key.algorithm) {
             Ok(true) => {}
             _ => return Err("its signature is wrong"),
-        }
-        let ends_at = self.valid_until(now)?;
-        let (account, uid) = self.account()?;
-        let known = snapshot.accounts.get(&account).ok_or("its ServiceAccount is no agent's")?;
-        if known.uid != uid {
-            return Err("its ServiceAccount was deleted, and made again");
         }
         let jti = claim("jti").unwrap_or_default();
         if jti.len() > MAX_ID_BYTES {
@@ -108,7 +120,7 @@ impl<'a> SubjectToken<'a> {
         }
     }
 
-    /// Clocks may differ a little.
+    /// Clocks may differ a little. That makes no token last longer: what comes of one ends with it.
     fn valid_until(&self, now: OffsetDateTime) -> Result<OffsetDateTime, Why> {
         let instant = |name: &str| match self.claims.get(name) {
             None => Ok(None),
@@ -119,7 +131,7 @@ impl<'a> SubjectToken<'a> {
         };
         let leeway = Duration::seconds(LEEWAY_SECONDS.cast_signed());
         let ends_at = instant("exp")?.ok_or("it has no end")?;
-        if ends_at.checked_add(leeway).is_some_and(|end| end <= now) {
+        if ends_at <= now {
             return Err("it has expired");
         }
         for begin in [instant("nbf")?, instant("iat")?].into_iter().flatten() {

@@ -114,8 +114,17 @@ async fn sums_over_five_days_agree_with_the_messages() {
         let begun = store().begin(EPOCH + 1, &[5; PARTITIONS], datetime!(2026-12-01 00:00 UTC)).await.unwrap();
         assert_eq!((begun.next, begun.gaps), (vec![0; PARTITIONS], 1));
     }
+    // Whatever a hub takes for the time: none of them is 399 days old.
+    assert_eq!(store().forget_hours(datetime!(2027-12-01 00:00 UTC), 10_000).await.unwrap(), 0);
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let age = format!(
+        "SET session_replication_role = replica;
+         UPDATE acb.usage_sum SET starts_at = starts_at - interval '3 years' WHERE period = 'hour' AND tenant_id = '\\x{}'",
+        tenant.id_hex()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(age)).execute(&mut superuser).await.unwrap();
     // Hours are forgotten, and months are not.
-    let forgotten = store().forget_hours(datetime!(2027-12-01 00:00 UTC), 10_000).await.unwrap();
+    let forgotten = store().forget_hours(datetime!(2024-12-01 00:00 UTC), 10_000).await.unwrap();
     assert_eq!(forgotten as usize, counted(|at| at).len());
     let months = SumFilter { whose: Whose::Named("agent-1".to_owned()), by: Period::Month, from: None, to: None, after: None };
     assert_eq!(store().sums(&months, 10).await.unwrap().len(), 2);

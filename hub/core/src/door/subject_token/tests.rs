@@ -213,7 +213,7 @@ fn a_signature_counts_with_the_key_and_the_algorithm_that_belong_together_only()
     // A changed claim.
     let good = rsa().token(&claims());
     let parts: Vec<&str> = good.split('.').collect();
-    let other = BASE64_URL_SAFE_NO_PAD.encode(with("/sub", "system:serviceaccount:acb-acme:admin".into()).to_string());
+    let other = BASE64_URL_SAFE_NO_PAD.encode(with("/jti", "another".into()).to_string());
     assert_eq!(prove(&format!("{}.{other}.{}", parts[0], parts[2])), Err("its signature is wrong"));
 }
 
@@ -284,12 +284,12 @@ fn a_token_for_somebody_else_is_refused() {
 #[test]
 fn a_token_counts_from_its_beginning_to_its_end() {
     for claims in
-        [with("/exp", at(-4).into()), with("/nbf", at(4).into()), with("/iat", at(4).into()), without("nbf"), without("iat")]
+        [with("/exp", at(1).into()), with("/nbf", at(4).into()), with("/iat", at(4).into()), without("nbf"), without("iat")]
     {
         prove(&rsa().token(&claims)).unwrap();
     }
     for (claims, why) in [
-        (with("/exp", at(-5).into()), "it has expired"),
+        (with("/exp", at(0).into()), "it has expired"),
         (with("/exp", 0.into()), "it has expired"),
         (with("/exp", (-1).into()), "it has expired"),
         (with("/nbf", at(6).into()), "it is from the future"),
