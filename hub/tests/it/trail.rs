@@ -208,8 +208,8 @@ async fn the_trail_is_read_by_administrators_alone_and_that_is_in_it() {
 #[tokio::test]
 async fn a_call_that_names_no_correlation_has_one_and_so_has_what_it_sends() {
     let hub = Hub::start().await;
-    let (_, token) = alice(&hub).await;
     hub.tenant.project(&hub.tenant.agent_row("bob")).await;
+    let (_, token) = alice(&hub).await;
     let mut messages = MessageServiceClient::new(hub.channel());
     let address = |name: &str| Some(Address { to: Some(To::Agent(name.to_owned())) });
     let send = |name: &str| SendMessageRequest {

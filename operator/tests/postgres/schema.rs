@@ -15,11 +15,12 @@ const RULES: &[(&str, &str)] = &[
          AND relname <> 'schema_version' AND NOT (relrowsecurity AND relforcerowsecurity)",
     ),
     (
-        "tables without exactly the two policies",
+        // One that restricts lets nobody see more.
+        "tables without exactly the two policies that permit",
         "SELECT c.relname::text FROM pg_class c WHERE relnamespace = 'acb'::regnamespace AND relkind IN ('r', 'p')
          AND relname <> 'schema_version'
          AND (SELECT array_agg(format('%s %s %s %s', policyname, roles, qual, with_check) ORDER BY policyname) FROM pg_policies p
-              WHERE p.schemaname = 'acb' AND p.tablename = c.relname) IS DISTINCT FROM ARRAY[
+              WHERE p.schemaname = 'acb' AND p.tablename = c.relname AND p.permissive = 'PERMISSIVE') IS DISTINCT FROM ARRAY[
              'operator {acb_operator} true true',
              'tenant {acb_tenant} ((tenant_id)::bytea = ( SELECT acb.current_tenant() AS current_tenant)) '
              || '((tenant_id)::bytea = ( SELECT acb.current_tenant() AS current_tenant))']",
