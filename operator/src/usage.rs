@@ -1,5 +1,7 @@
 //! How much of limits is used, as a status shows it: in steps, so that it is written seldom. And what of that needs a look.
 
+use std::collections::BTreeMap;
+
 use acb_crds::{Condition, QuotaLimits};
 
 use crate::{condition, observed::ObservedUsage};
@@ -32,17 +34,18 @@ impl Used {
         }
     }
 
-    /// What the one of these agents uses that uses the most: each has the limit for itself.
+    /// What the one of these agents uses that has used most of its own limit, with that limit: each has it for itself, and they may differ.
     #[must_use]
-    pub fn most_of(observed: &ObservedUsage, uids: &[String]) -> Self {
-        let most = |used: &std::collections::BTreeMap<String, i64>| {
-            uids.iter().filter_map(|uid| used.get(uid)).copied().max().unwrap_or(0)
+    pub fn most_of(observed: &ObservedUsage, agents: &[(String, QuotaLimits)]) -> (Self, QuotaLimits) {
+        let most = |used: &BTreeMap<String, i64>, limit: fn(&QuotaLimits) -> Option<i64>| {
+            let each = agents.iter().map(|(uid, limits)| (used.get(uid).copied().unwrap_or(0), limit(limits)));
+            each.max_by_key(|(used, most)| (share(*used, *most), *used)).unwrap_or_default()
         };
-        Self {
-            agents: i64::try_from(uids.len()).unwrap_or(i64::MAX),
-            messages_per_month: most(&observed.messages),
-            storage_bytes: most(&observed.stored),
-        }
+        let (messages_per_month, of_messages) = most(&observed.messages, |limits| limits.messages_per_month);
+        let (storage_bytes, of_bytes) = most(&observed.stored, |limits| limits.storage_bytes);
+        let agents = i64::try_from(agents.len()).unwrap_or(i64::MAX);
+        let limits = QuotaLimits { messages_per_month: of_messages, storage_bytes: of_bytes, ..QuotaLimits::default() };
+        (Self { agents, messages_per_month, storage_bytes }, limits)
     }
 
     /// As a status shows it, beside these limits.
@@ -92,6 +95,11 @@ impl Near {
     }
 }
 
+/// In millionths. Of no limit, and of a limit of nothing, that is none.
+fn share(used: i64, most: Option<i64>) -> i128 {
+    most.filter(|most| *most > 0).map_or(0, |most| i128::from(used) * 1_000_000 / i128::from(most))
+}
+
 /// The last step that was reached. Without a limit the steps are those of the first digit.
 fn step(used: i64, most: Option<i64>) -> i64 {
     let used = used.max(0);
@@ -104,8 +112,6 @@ fn step(used: i64, most: Option<i64>) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn observed(messages: &[(&str, i64)]) -> ObservedUsage {
@@ -147,7 +153,14 @@ mod tests {
     fn all_together_and_the_one_that_uses_the_most() {
         let observed = observed(&[("a", 5), ("b", 7), ("gone", 1)]);
         assert_eq!(Used::of_all(&observed, 2).messages_per_month, 13);
-        assert_eq!(Used::most_of(&observed, &["a".to_owned(), "b".to_owned()]).messages_per_month, 7);
-        assert_eq!(Used::most_of(&observed, &[]), Used::default());
+        let of = |uid: &str, most| (uid.to_owned(), QuotaLimits { messages_per_month: most, ..QuotaLimits::default() });
+        let most = |agents: &[_]| {
+            let (used, limits) = Used::most_of(&observed, agents);
+            (used.messages_per_month, limits.messages_per_month)
+        };
+        assert_eq!(most(&[of("a", Some(100)), of("b", Some(100))]), (7, Some(100)));
+        assert_eq!(most(&[of("a", Some(10)), of("b", Some(100))]), (5, Some(10)), "half of its own, and not 7 of 10");
+        assert_eq!(most(&[of("a", None), of("b", None)]), (7, None));
+        assert_eq!(most(&[]), (0, None));
     }
 }

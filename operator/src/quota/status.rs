@@ -26,8 +26,8 @@ pub fn status(
     let basis = Basis { generation, previous: &previous.conditions, ..Basis::default() };
     let mut conditions = condition::conditions(&outcome, &basis);
     let used = validated.as_ref().ok().zip(usage).map(|(validated, usage)| match &validated.selected {
-        None => (Used::of_all(usage, validated.agents), &validated.effective),
-        Some(uids) => (Used::most_of(usage, uids), &validated.effective),
+        None => (Used::of_all(usage, validated.agents), validated.effective.clone()),
+        Some(agents) => Used::most_of(usage, agents),
     });
     conditions.extend(match &used {
         Some((used, limits)) => used.near(limits).condition(),
@@ -44,7 +44,7 @@ pub fn status(
         ..previous
     };
     if let Some((used, limits)) = used {
-        status.usage = Some(used.shown(limits));
+        status.usage = Some(used.shown(&limits));
     }
     if let Ok(validated) = validated {
         status.agent_count = Some(validated.agents);

@@ -15,8 +15,8 @@ pub struct ValidatedQuota {
     pub tenant: String,
     /// How many agents it applies to.
     pub agents: i64,
-    /// Their UIDs; `None` where it is for the tenant as a whole.
-    pub selected: Option<Vec<String>>,
+    /// Their UIDs, with what each of them may use; `None` where it is for the tenant as a whole.
+    pub selected: Option<Vec<(String, QuotaLimits)>>,
     /// What holds for all of those, or for the tenant as a whole.
     pub effective: QuotaLimits,
 }
@@ -43,8 +43,10 @@ pub fn validate(quota: &Quota, census: &Census) -> Result<ValidatedQuota, Vec<Pr
             let selected: Vec<_> = tenancy.staying().filter(|agent| is_selected(agent)).collect();
             let own = Tenancy::agent_base(tenant, allowance).smallest(&limits.of_agent());
             let smallest = selected.iter().fold(own, |all, agent| all.smallest(&owner.standing(agent).limits));
-            let uids = selected.iter().filter_map(|agent| agent.metadata.uid.clone()).collect();
-            (ceilings.agent, selected.len(), Some(uids), QuotaLimits { max_agents: limits.max_agents, ..smallest.into() })
+            let each =
+                selected.iter().filter_map(|agent| Some((agent.metadata.uid.clone()?, owner.standing(agent).limits.into())));
+            let each = each.collect();
+            (ceilings.agent, selected.len(), Some(each), QuotaLimits { max_agents: limits.max_agents, ..smallest.into() })
         }
     };
     let problems = above_tier("spec.limits", limits.above(&ceiling), tenant.spec.tier);

@@ -215,13 +215,23 @@ fn a_quota_shows_who_uses_the_most_and_that_nobody_is_under_it() {
     quota.spec.limits.messages_per_month = Some(100);
     let census = census("acb-acme", &given, &platform());
     let validated = quota::validate::validate(&quota, &census);
-    let uids = validated.as_ref().unwrap().selected.clone().unwrap();
-    let usage = used(&[(&uids[0], 40), (&uids[1], 85), ("another", 99)]);
     let mut expected = validated.clone().unwrap();
-    expected.effective.messages_per_month = Some(100);
-    let status = quota::status::status(&quota, &Ok(expected), Some(&usage), FIRST);
+    let agents = expected.selected.as_mut().unwrap();
+    for (_, limits) in agents.iter_mut() {
+        limits.messages_per_month = Some(100);
+    }
+    let usage = used(&[(&agents[0].0, 40), (&agents[1].0, 85), ("another", 99)]);
+    let status = quota::status::status(&quota, &Ok(expected.clone()), Some(&usage), FIRST);
     assert_eq!(status.usage.unwrap().messages_per_month, Some(85));
     assert_eq!(near(&status.conditions).unwrap().0, "NearLimit");
+    // Another Quota allows the first one less: who has more is not judged by that.
+    let agents = expected.selected.as_mut().unwrap();
+    agents[0].1.messages_per_month = Some(50);
+    agents[1].1.messages_per_month = Some(1000);
+    expected.effective.messages_per_month = Some(50);
+    let status = quota::status::status(&quota, &Ok(expected), Some(&usage), FIRST);
+    let told = near(&status.conditions);
+    assert_eq!(told, Some(("NearLimit".to_owned(), "used by 80 % or more: messagesPerMonth (50)".to_owned())));
     assert!(status.conditions.iter().all(|condition| condition.r#type != "Unused"));
 
     quota.spec.selector.as_mut().unwrap().names = vec!["nobody".to_owned()];
