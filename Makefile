@@ -51,7 +51,7 @@ charts: ## Lints the charts and holds what they make against config/operator; ne
 	@scripts/crates
 	cargo test --locked --workspace --test charts -- --include-ignored
 
-traces: ## Sends traces to a real collector, over two agents and both replicas; needs Go 1.25 or later.
+traces: ## Sends traces to a real collector, over two agents and both replicas; needs Go 1.26 or later.
 	@scripts/install-dependencies build
 	@tests/testbed/collector/build
 	@scripts/crates
