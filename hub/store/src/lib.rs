@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod audit;
+mod checkpoint;
 mod chunk;
 pub mod context;
 pub mod credential;

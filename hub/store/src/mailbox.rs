@@ -1,6 +1,6 @@
 //! The index over the messages log.
 
-use std::{collections::HashMap, ops::Range, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use acb_hub_core::{
     directory::agent::AgentId,
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     PgStore,
+    checkpoint::Checkpoints,
     number::{from_epoch, from_partition, signed, to_partition, unsigned},
 };
 
@@ -58,23 +59,16 @@ impl MailboxStore for PgStore {
         let query = self.timer.start("mailbox.index");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
-        let partitions: Vec<i32> = advances.iter().map(|advance| from_partition(advance.partition)).collect();
-        let now: HashMap<i32, i64> = sqlx::query_as(
+        let partitions = advances.iter().map(|advance| advance.partition);
+        let checkpoints = Checkpoints::lock(
+            &mut transaction,
             "SELECT partition, next_position FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition = ANY($2)
              ORDER BY partition FOR UPDATE",
-        )
-        .bind(from_epoch(epoch))
-        .bind(&partitions)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?
-        .into_iter()
-        .collect();
-        let moved = |advance: &Advance| match now.get(&from_partition(advance.partition)) {
-            Some(next) if unsigned(*next) == advance.from => Moved::Won,
-            Some(next) => Moved::Lost(unsigned(*next)),
-            None => Moved::Gone,
-        };
+            epoch,
+            partitions,
+        );
+        let checkpoints = checkpoints.await.map_err(failed)?;
+        let moved = |advance: &Advance| checkpoints.judge(advance.partition, advance.from);
         let won: Vec<&Advance> = advances.iter().filter(|advance| moved(advance) == Moved::Won).collect();
         if !won.is_empty() {
             write(&mut transaction, epoch, &won).await.map_err(failed)?;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use acb_hub_core::{
     fault::Fault,
-    log::bus::{Epoch, Partition},
+    log::bus::Epoch,
     messages::{
-        position::Position,
-        trace::store::{TracePart, TraceStore},
+        position::MessagePlace,
+        trace::store::{TracePart, TraceStore, section_of},
     },
 };
 use async_trait::async_trait;
@@ -48,14 +48,7 @@ impl TraceStore for PgStore {
         Ok(())
     }
 
-    async fn noted(
-        &self,
-        epoch: Epoch,
-        partition: Partition,
-        section: u64,
-        position: Position,
-        limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, Fault> {
+    async fn noted(&self, epoch: Epoch, place: MessagePlace, limit: usize) -> Result<Vec<(String, Bytes)>, Fault> {
         let query = self.timer.start("trace.noted");
         let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
             "SELECT replica, events FROM (
@@ -65,10 +58,10 @@ impl TraceStore for PgStore {
              WHERE upto <= $6 ORDER BY noted_at, trace_id LIMIT $4",
         )
         .bind(from_epoch(epoch))
-        .bind(from_partition(partition))
-        .bind(signed(section))
+        .bind(from_partition(place.partition))
+        .bind(signed(section_of(place.position)))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .bind(&position.to_be_bytes()[..])
+        .bind(&place.position.to_be_bytes()[..])
         .bind(READ_BYTES)
         .fetch_all(self.pool())
         .await

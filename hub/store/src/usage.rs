@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     PgStore,
+    checkpoint::Checkpoints,
     number::{from_epoch, from_partition, signed, unsigned},
 };
 
@@ -111,23 +112,16 @@ impl UsageStore for PgStore {
         let query = self.timer.start("usage.add");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
-        let partitions: Vec<i32> = advances.iter().map(|advance| from_partition(advance.partition)).collect();
-        let now: HashMap<i32, i64> = sqlx::query_as(
+        let partitions = advances.iter().map(|advance| advance.partition);
+        let checkpoints = Checkpoints::lock(
+            &mut transaction,
             "SELECT partition, next_position FROM acb.usage_checkpoint WHERE epoch = $1 AND partition = ANY($2)
              ORDER BY partition FOR UPDATE",
-        )
-        .bind(from_epoch(epoch))
-        .bind(&partitions)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?
-        .into_iter()
-        .collect();
-        let moved = |advance: &UsageAdvance| match now.get(&from_partition(advance.partition)) {
-            Some(next) if unsigned(*next) == advance.from => Moved::Won,
-            Some(next) => Moved::Lost(unsigned(*next)),
-            None => Moved::Gone,
-        };
+            epoch,
+            partitions,
+        );
+        let checkpoints = checkpoints.await.map_err(failed)?;
+        let moved = |advance: &UsageAdvance| checkpoints.judge(advance.partition, advance.from);
         let won: Vec<&UsageAdvance> = advances.iter().filter(|advance| moved(advance) == Moved::Won).collect();
         if !won.is_empty() {
             write(&mut transaction, epoch, &won).await.map_err(failed)?;

@@ -312,54 +312,44 @@ impl Client {
         F: Fn(Line) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let (outcome, correlation_id) = of_call(self.attempt(what, retry, within, until, make)).await;
-        outcome.map_err(|error| error.of_call(&correlation_id))
-    }
-
-    async fn attempt<T, F, Fut>(
-        &self,
-        what: &str,
-        retry: Retry,
-        within: Duration,
-        until: Option<Instant>,
-        make: F,
-    ) -> Result<T, Error>
-    where
-        F: Fn(Line) -> Fut,
-        Fut: Future<Output = Result<Response<T>, Status>>,
-    {
-        let in_time = |again: &Instant| until.is_none_or(|until| *again <= until);
-        let mut patience = self.patience();
-        let mut renewed = false;
-        let mut limited = Limited::default();
-        loop {
-            let error = match self.line().await {
-                Ok(line) => match timeout(within, make(line.clone())).await {
-                    Ok(Ok(response)) => return Ok(response.into_inner()),
-                    Ok(Err(status)) => match self.judge(&line, status, &mut renewed).await {
-                        Next::Again => continue,
-                        Next::Later(error) if retry == Retry::Always => error,
-                        Next::Later(error) | Next::Never(error) if let Some(again) = limited.again_at(&error).filter(in_time) => {
-                            tracing::warn!(%error, "waiting for a limit");
-                            tokio::time::sleep_until(again).await;
-                            continue;
+        let tried = async {
+            let in_time = |again: &Instant| until.is_none_or(|until| *again <= until);
+            let mut patience = self.patience();
+            let mut renewed = false;
+            let mut limited = Limited::default();
+            loop {
+                let error = match self.line().await {
+                    Ok(line) => match timeout(within, make(line.clone())).await {
+                        Ok(Ok(response)) => return Ok(response.into_inner()),
+                        Ok(Err(status)) => match self.judge(&line, status, &mut renewed).await {
+                            Next::Again => continue,
+                            Next::Later(error) if retry == Retry::Always => error,
+                            Next::Later(error) | Next::Never(error)
+                                if let Some(again) = limited.again_at(&error).filter(in_time) =>
+                            {
+                                tracing::warn!(%error, "waiting for a limit");
+                                tokio::time::sleep_until(again).await;
+                                continue;
+                            }
+                            Next::Later(error) | Next::Never(error) => return Err(error.during(what)),
+                        },
+                        Err(_) => {
+                            self.leave(&line).await;
+                            let error = Error::Timeout(format!("no answer within {:.0} s", within.as_secs_f64()));
+                            if retry == Retry::BeforeSent {
+                                return Err(error.during(what));
+                            }
+                            error
                         }
-                        Next::Later(error) | Next::Never(error) => return Err(error.during(what)),
                     },
-                    Err(_) => {
-                        self.leave(&line).await;
-                        let error = Error::Timeout(format!("no answer within {:.0} s", within.as_secs_f64()));
-                        if retry == Retry::BeforeSent {
-                            return Err(error.during(what));
-                        }
-                        error
-                    }
-                },
-                Err(error) if error.is_retryable() => error,
-                Err(error) => return Err(error.during(what)),
-            };
-            patience.wait(error).await.map_err(|error| error.during(what))?;
-        }
+                    Err(error) if error.is_retryable() => error,
+                    Err(error) => return Err(error.during(what)),
+                };
+                patience.wait(error).await.map_err(|error| error.during(what))?;
+            }
+        };
+        let (outcome, correlation_id) = of_call(tried).await;
+        outcome.map_err(|error: Error| error.of_call(&correlation_id))
     }
 
     pub(crate) const ATTEMPT: Duration = ATTEMPT;

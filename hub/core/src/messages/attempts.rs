@@ -15,7 +15,7 @@ use crate::{
     fault::Fault,
     kit::clock::now,
     log::{
-        bus::{Logged, Offset, Partition},
+        bus::{Offset, Partition},
         partition::partition_of,
     },
 };
@@ -110,7 +110,7 @@ impl Attempts {
             let records = bus.read(topic, partition, next, RUN).await?;
             let Some(last) = records.last().map(|logged| logged.offset) else { return Err(silent()) };
             for logged in &records {
-                if has(parts, logged, id)? {
+                if record::find(logged, id, parts.config.max_append_delay)?.is_some() {
                     self.searched().remove(&id);
                     return Ok(Tried::Sent);
                 }
@@ -179,18 +179,6 @@ impl Attempts {
     fn searched(&self) -> MutexGuard<'_, HashMap<Uuid, Offset>> {
         self.searched.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a record has this message, and readers take it for one.
-fn has(parts: &Parts, logged: &Logged, id: Uuid) -> Result<bool, Fault> {
-    let Some(value) = &logged.record.value else { return Ok(false) };
-    if record::newer(value).is_some() {
-        let message = format!("the record {}-{} is of a newer hub: use that one", logged.partition, logged.offset);
-        return Err(Fault::unavailable("RECORD_NEWER", message));
-    }
-    let is_stale = |accepted_at: OffsetDateTime| logged.log_time - accepted_at > parts.config.max_append_delay;
-    let envelopes = record::decode(value).unwrap_or_default();
-    Ok(envelopes.iter().any(|Envelope { message, .. }| message.id == id && !is_stale(message.accepted_at)))
 }
 
 #[cfg(test)]

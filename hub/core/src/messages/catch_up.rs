@@ -16,7 +16,7 @@ use crate::{
     directory::{agent::AgentId, membership::Membership, snapshot::Snapshot},
     fault::Fault,
     kit::budget::Queue,
-    log::bus::{Logged, Offset, Partition},
+    log::bus::{Offset, Partition},
 };
 
 /// Rows of one page: their messages are in memory together.
@@ -231,7 +231,8 @@ pub(super) async fn fetch(
             }
         }
         for logged in read.into_iter().filter(|logged| offsets.contains(&logged.offset)) {
-            records.insert(logged.offset, (logged.log_time, messages(&logged)?));
+            let messages: Vec<_> = record::messages(&logged)?.into_iter().map(Some).collect();
+            records.insert(logged.offset, (logged.log_time, messages));
         }
     }
     let find = |position: &Position| {
@@ -241,17 +242,6 @@ pub(super) async fn fetch(
         Some((*position, Found { log_time: *log_time, envelope }))
     };
     Ok(positions.iter().filter_map(find).collect())
-}
-
-/// What a record holds. Nothing where it holds no messages.
-fn messages(logged: &Logged) -> Result<Vec<Option<Envelope>>, Fault> {
-    let Some(value) = &logged.record.value else { return Ok(Vec::new()) };
-    // What this hub can't read is not forgotten: a newer one delivers it.
-    if record::newer(value).is_some() {
-        let message = format!("the record {}-{} is of a newer hub: use that one", logged.partition, logged.offset);
-        return Err(Fault::unavailable("RECORD_NEWER", message));
-    }
-    Ok(record::decode(value).unwrap_or_default().into_iter().map(Some).collect())
 }
 
 /// All addresses whose messages may be for the agent; its own is the first.

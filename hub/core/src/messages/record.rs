@@ -10,14 +10,21 @@
 //!
 //! A record is in the log as a whole or not at all. So a message never stands behind one that was sent before it and failed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
+use uuid::Uuid;
 
 use super::{
     envelope::{Envelope, EnvelopeError, LIST, version},
+    message::Message,
     position::MAX_MESSAGES,
 };
-use crate::log::bus::Record;
+use crate::{
+    fault::Fault,
+    log::bus::{Logged, Record},
+};
 
 const VERSION: u32 = 2;
 
@@ -57,6 +64,30 @@ pub fn decode(value: &Bytes) -> Result<Vec<Envelope>, EnvelopeError> {
     wire.messages.iter().map(|message| Envelope::decode(&Bytes::copy_from_slice(message))).collect()
 }
 
+/// The messages of a record of the log. Nothing where it holds none that can be read.
+///
+/// # Errors
+/// `RECORD_NEWER`: what this hub can't read is not nothing, and a newer one knows it.
+pub(super) fn messages(logged: &Logged) -> Result<Vec<Envelope>, Fault> {
+    let Some(value) = &logged.record.value else { return Ok(Vec::new()) };
+    if newer(value).is_some() {
+        let message = format!("the record {}-{} is of a newer hub: use that one", logged.partition, logged.offset);
+        return Err(Fault::unavailable("RECORD_NEWER", message));
+    }
+    Ok(decode(value).unwrap_or_default())
+}
+
+/// The message with this id and its number in the record, where the record has it and readers take it for one: what was longer on its way into the log
+/// than `max_delay` they drop.
+///
+/// # Errors
+/// As [`messages`].
+pub(super) fn find(logged: &Logged, id: Uuid, max_delay: Duration) -> Result<Option<(usize, Message)>, Fault> {
+    let numbered = messages(logged)?.into_iter().map(|envelope| envelope.message).enumerate();
+    let is_taken = |message: &Message| message.id == id && logged.log_time - message.accepted_at <= max_delay;
+    Ok(numbered.into_iter().find(|(_, message)| is_taken(message)))
+}
+
 /// The version of a record that only a newer hub can read.
 #[must_use]
 pub fn newer(value: &Bytes) -> Option<u32> {
@@ -74,8 +105,6 @@ struct WireRecord {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use uuid::Uuid;
 
     use super::*;
     use crate::{

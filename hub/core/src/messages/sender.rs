@@ -233,7 +233,7 @@ pub(super) async fn append(parts: &Parts, envelopes: Vec<Envelope>, metrics: &mu
     for (id, from, traced) in traced {
         // What failed has no receipt to be told by, and its sender hears why.
         if receipts.iter().flatten().any(|receipt| receipt.id == id) {
-            traced.tell(parts, "publish", SpanKind::Producer, &from, ended, None);
+            traced.tell(parts, "publish", SpanKind::Producer, &from, ended);
         }
     }
     receipts

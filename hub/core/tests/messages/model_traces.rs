@@ -7,10 +7,10 @@ use std::{
 
 use acb_hub_core::{
     fault::Fault,
-    log::bus::{Epoch, Partition},
+    log::bus::Epoch,
     messages::{
-        position::Position,
-        trace::store::{TracePart, TraceStore},
+        position::MessagePlace,
+        trace::store::{TracePart, TraceStore, section_of},
     },
 };
 use async_trait::async_trait;
@@ -30,16 +30,10 @@ impl TraceStore for ModelStore {
         Ok(())
     }
 
-    async fn noted(
-        &self,
-        epoch: Epoch,
-        partition: Partition,
-        section: u64,
-        _position: Position,
-        limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, Fault> {
+    async fn noted(&self, epoch: Epoch, place: MessagePlace, limit: usize) -> Result<Vec<(String, Bytes)>, Fault> {
+        let section = section_of(place.position);
         let rows = self.traces.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = rows.iter().filter(|(of, _, part)| (*of, part.partition, part.section) == (epoch, partition, section));
+        let of = rows.iter().filter(|(of, _, part)| (*of, part.partition, part.section) == (epoch, place.partition, section));
         Ok(of.take(limit).map(|(_, replica, part)| (replica.clone(), part.events.clone())).collect())
     }
 

@@ -45,6 +45,7 @@ use acb_hub_core::{
     log::bus::Epoch,
     messages::{
         ports::{CursorStore as _, Opened, OpenedMailbox, Opening},
+        position::MessagePlace,
         trace::store::{TracePart, TraceStore as _},
     },
 };
@@ -258,15 +259,19 @@ async fn spans_are_told_of_messages_whose_senders_collect_them() {
 async fn traces_are_kept_for_so_long_and_in_so_many_bytes() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
     let store = PgStore::new(tenant.connect_options());
-    let part = |section| TracePart { partition: 0, section, events: vec![7; 1000].into() };
+    // The place of a message in each section, which stands in its events.
+    let place = |section: u64| MessagePlace { partition: 0, position: section << 12 };
+    let part = |section: u64| {
+        let events = place(section).position.to_be_bytes().repeat(125);
+        TracePart { partition: 0, section, events: events.into() }
+    };
     for section in 0..30 {
         store.note(1, "r", &[part(section)]).await.unwrap();
     }
     let left = async || {
         let mut left = Vec::new();
         for section in 0..30 {
-            // Eight sevens are in it.
-            let found = store.noted(1, 0, section, 0x0707_0707_0707_0707, 10).await.unwrap();
+            let found = store.noted(1, place(section), 10).await.unwrap();
             left.extend(found.iter().map(|_| section));
         }
         left
@@ -275,7 +280,8 @@ async fn traces_are_kept_for_so_long_and_in_so_many_bytes() {
     assert_eq!(store.forget_traces(hour, 1_000_000).await.unwrap(), 0);
     assert_eq!(store.forget_traces(hour, 20_000).await.unwrap(), 4, "a tenth, and one");
     assert_eq!(left().await, (4..30).collect::<Vec<_>>(), "the oldest went");
-    assert!(store.noted(1, 0, 5, 1, 10).await.unwrap().is_empty(), "nothing of another message");
+    let another = MessagePlace { partition: 0, position: place(5).position + 1 };
+    assert!(store.noted(1, another, 10).await.unwrap().is_empty(), "nothing of another message");
     assert_eq!(store.forget_traces(std::time::Duration::ZERO, 1_000_000).await.unwrap(), 26);
     assert_eq!(left().await, [0_u64; 0]);
 }

@@ -532,7 +532,7 @@ impl Receiver {
         let took = self.parts.log.clock.there(place.partition, now) - logged.message.accepted_at;
         if let Some(traced) = Traced::of(&self.parts.config.spans, &logged.message, now - took) {
             let handed_over = traced.clone().since(now);
-            traced.tell(&self.parts, "deliver", SpanKind::Producer, &self.agent.name, now, None);
+            traced.tell(&self.parts, "deliver", SpanKind::Producer, &self.agent.name, now);
             self.traced.insert(place, handed_over);
         }
         self.metrics.received(logged.message.payload.len(), took.try_into().unwrap_or_default());
@@ -599,7 +599,7 @@ impl Receiver {
             self.parts.trace.note(place, Happening::Acknowledged, self.agent.id);
         }
         if let Some(traced) = traced {
-            traced.tell(&self.parts, "settle", SpanKind::Consumer, &self.agent.name, OffsetDateTime::now_utc(), None);
+            traced.tell(&self.parts, "settle", SpanKind::Consumer, &self.agent.name, OffsetDateTime::now_utc());
         }
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{Happening, Noted, encode},
-    store::{SECTION_BITS, TracePart, TraceStore},
+    store::{TracePart, TraceStore, section_of},
 };
 use crate::{
     directory::{agent::AgentId, refresher::jittered},
@@ -110,7 +110,7 @@ impl Recorder {
         let events = noted.len();
         let mut sections: BTreeMap<(Partition, u64), Vec<Noted>> = BTreeMap::new();
         for (partition, noted) in noted {
-            sections.entry((partition, noted.position >> SECTION_BITS)).or_default().push(noted);
+            sections.entry((partition, section_of(noted.position))).or_default().push(noted);
         }
         let mut parts = Vec::with_capacity(sections.len());
         for ((partition, section), noted) in sections {

@@ -9,20 +9,16 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{
-    event::{Happening, of_position},
-    store::SECTION_BITS,
-};
+use super::event::{Happening, of_position};
 use crate::{
     directory::{
         agent::{Agent, AgentId, Permission},
         snapshot::Snapshot,
     },
     fault::{Code, Fault},
-    log::bus::{Logged, Offset, Partition},
+    log::bus::{Offset, Partition},
     messages::{
         catch_up,
-        envelope::Envelope,
         message::{Address, Message},
         parts::Parts,
         ports::{IndexEntry, MailboxAddress},
@@ -193,8 +189,9 @@ impl Traces {
             let records = self.parts.log.topic.read(partition, range.start, RUN).await?;
             let Some(last) = records.last().map(|logged| (logged.offset, logged.log_time)) else { return Ok(None) };
             for logged in &records {
-                if let Some(located) = self.find(logged, id)? {
-                    return Ok(Some(located));
+                if let Some((number, message)) = record::find(logged, id, self.parts.config.max_append_delay)? {
+                    let place = MessagePlace { partition, position: nth_of(logged.offset, number) };
+                    return Ok(Some(Located { place, logged_at: logged.log_time, message }));
                 }
             }
             if last.1 > until {
@@ -203,23 +200,6 @@ impl Traces {
             range.start = last.0 + 1;
         }
         Ok(None)
-    }
-
-    /// The message, where the record has it and readers take it for one.
-    fn find(&self, logged: &Logged, id: Uuid) -> Result<Option<Located>, Fault> {
-        let Some(value) = &logged.record.value else { return Ok(None) };
-        if record::newer(value).is_some() {
-            let message = format!("the record {}-{} is of a newer hub: ask that one", logged.partition, logged.offset);
-            return Err(Fault::unavailable("RECORD_NEWER", message));
-        }
-        let envelopes = record::decode(value).unwrap_or_default();
-        let found = envelopes.into_iter().enumerate().find(|(_, envelope)| envelope.message.id == id);
-        let Some((number, Envelope { message, .. })) = found else { return Ok(None) };
-        if logged.log_time - message.accepted_at > self.parts.config.max_append_delay {
-            return Ok(None);
-        }
-        let place = MessagePlace { partition: logged.partition, position: nth_of(logged.offset, number) };
-        Ok(Some(Located { place, logged_at: logged.log_time, message }))
     }
 
     async fn events(
@@ -232,9 +212,8 @@ impl Traces {
         // What this replica noted a moment ago is not written yet. A caller who goes away meanwhile must not take along what is being written.
         let trace = self.parts.trace.clone();
         let _written = tokio::spawn(async move { trace.write().await }).await;
-        let section = place.position >> SECTION_BITS;
         let store = self.parts.trace.store();
-        let parts = store.noted(self.parts.log.epoch, place.partition, section, place.position, PARTS).await?;
+        let parts = store.noted(self.parts.log.epoch, place, PARTS).await?;
         let mut events: Vec<TraceEvent> = Vec::new();
         let mut more = parts.len() >= PARTS;
         for (replica, bytes) in parts {

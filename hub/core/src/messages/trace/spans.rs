@@ -43,7 +43,6 @@ impl Traced {
         kind: SpanKind,
         agent: &str,
         ended: OffsetDateTime,
-        failed: Option<&str>,
     ) {
         let config = &parts.config;
         config.spans.tell_part(&self.traceparent, |parent| {
@@ -57,10 +56,9 @@ impl Traced {
                 ("acb.replica", config.replica.clone()),
             ];
             attributes.extend(Some(("messaging.destination.name", self.topic)).filter(|(_, topic)| !topic.is_empty()));
-            attributes.extend(failed.map(|reason| ("error.type", reason.to_owned())));
             // Clocks differ: nothing ends before it begins.
             let began = self.since.min(ended);
-            Span { name, kind, parent: Some(parent), began, ended, attributes, failed: failed.map(str::to_owned) }
+            Span { name, kind, parent: Some(parent), began, ended, attributes, failed: None }
         });
     }
 }
