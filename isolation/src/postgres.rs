@@ -56,7 +56,8 @@ const TABLES: [&str; 40] = [
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 44] = [
+const STATEMENTS: [(&str, &str, &str); 45] = [
+    ("remove.own-trail", "an audit trail that is silent about what was done", "DELETE FROM acb.audit_record"),
     ("remove.own-bill", "a month that nobody pays for", "DELETE FROM acb.usage_sum WHERE period = 'month'"),
     (
         "forge.usage",

@@ -252,6 +252,8 @@ pub struct TenantRow {
     pub suspended: bool,
     /// Effective limits, by the field names of the Quota resource.
     pub limits: Value,
+    /// Days that its audit records are kept.
+    pub audit_days: u32,
     /// Its context types.
     pub context_types: Vec<ContextTypeRow>,
     /// Who issues the tokens of ServiceAccounts; `None` where no agent has one.

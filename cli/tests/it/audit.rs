@@ -132,11 +132,42 @@ async fn records_are_listed_exported_from_where_one_was_and_proved() {
     let file = write(&world, "later.jsonl", &from);
     world.run(&["audit", "verify", &file, "--allow-unsigned"]).await.ok();
 
+    let followed = world.run(&["audit", "follow", "-p", "root", "--from", "0", "--count", "3", "-o", "json"]).await.ok().stdout;
+    let numbers = followed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["number"].as_u64().unwrap());
+    assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2]);
+    let table = world.run(&["audit", "follow", "-p", "root", "--from", &number, "--count", "1"]).await.ok().stdout;
+    assert!(table.starts_with("NUMBER") && table.contains("publisher") && table.contains("CreateContext"), "{table}");
+    world.run(&["audit", "follow", "-p", "root", "--from", "99999999"]).await.fails(1, &["none to go on from"]);
+
     let proved: Value =
         serde_json::from_str(&world.run(&["audit", "prove", "-p", "root", "0", "-o", "json"]).await.ok().stdout).unwrap();
     assert!(proved["checkpoint"].as_str().unwrap().starts_with("acb.dev/audit/acme/"), "{proved}");
     world.run(&["audit", "prove", "-p", "root", "99999999"]).await.fails(3, &["are signed so far"]);
-    for command in ["list", "export", "verify"] {
+    for command in ["list", "follow", "export", "verify"] {
         world.run(&["audit", command, "-p", "stranger"]).await.fails(4, &["role"]);
     }
+}
+
+#[tokio::test]
+async fn a_copy_that_follows_the_trail_is_verified() {
+    let world = World::of(&["root", "publisher"]).await;
+    exported(&world, "ExchangeToken").await;
+    let mut copy = world.start(&["audit", "export", "-p", "root", "--follow"]);
+    let mut lines: Vec<Value> = vec![serde_json::from_str(&copy.line().await).unwrap()];
+    assert!(lines[0]["checkpoint"].is_string(), "{lines:?}");
+    std::fs::write(world.path("note"), "a note").unwrap();
+    world.run(&["context", "share", "-p", "publisher", "--type", "documents", "note"]).await.ok();
+    let begun = lines.len();
+    let is_new = |line: &Value| {
+        let says = &line["says"];
+        says["operation"] == "CreateContext" && says["agent"] == "publisher" && says["phase"] == "outcome"
+    };
+    while !lines[begun..].iter().any(is_new) {
+        lines.push(serde_json::from_str(&copy.line().await).unwrap());
+    }
+    copy.signal(rustix::process::Signal::TERM);
+    let rest = copy.end().await.ok().stdout;
+    lines.extend(rest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    let file = write(&world, "copy.jsonl", &lines);
+    world.run(&["audit", "verify", &file]).await.ok();
 }

@@ -96,7 +96,7 @@ pub struct TenantSpec {
     /// Refuses all of the tenant's agents, and keeps everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// The record of who did what. Not acted on yet.
+    /// The record of who did what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
     /// Who else than ACB vouches for agents. Not acted on yet.
@@ -204,7 +204,7 @@ pub enum DeletionPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
-    /// Days that audit records are kept, 90 where unset. Not acted on yet.
+    /// Days that audit records are kept, 90 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 90, max = 3650))]
     pub retention_days: Option<u32>,

@@ -61,6 +61,15 @@ impl AuditStore for PgStore {
         Ok(Head { tree, place: Some(Place { epoch: epoch.cast_unsigned(), next: unsigned(next) }) })
     }
 
+    async fn size(&self) -> Result<u64, Fault> {
+        let query = self.timer.start("audit.size");
+        let size: Option<i64> = sqlx::query_scalar("SELECT size FROM acb.audit_growth ORDER BY first DESC LIMIT 1")
+            .fetch_optional(self.pool())
+            .await
+            .map_err(|error| query.fault(error))?;
+        Ok(size.map_or(0, unsigned))
+    }
+
     async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault> {
         let query = self.timer.start("audit.sizes");
         // `first` is the size of the growth before, so that its index finds them.
@@ -210,6 +219,42 @@ impl AuditStore for PgStore {
         select.push(" ORDER BY r.number LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = select.build().fetch_all(self.pool()).await.map_err(failed)?;
         rows.iter().map(|row| kept(row).map_err(failed)).collect()
+    }
+
+    async fn forget(&self, limit: usize) -> Result<u64, Fault> {
+        let query = self.timer.start("audit.forget");
+        let failed = |error| query.fault(error);
+        let mut transaction = self.pool().begin().await.map_err(failed)?;
+        let kept_from: i64 =
+            sqlx::query_scalar("SELECT acb.audit_kept_from()").fetch_one(&mut *transaction).await.map_err(failed)?;
+        let forgotten = sqlx::query(
+            "DELETE FROM acb.audit_record WHERE (tenant_id, number) IN (
+                 SELECT tenant_id, number FROM acb.audit_record WHERE number < $1 ORDER BY number LIMIT $2)",
+        )
+        .bind(kept_from)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?
+        .rows_affected();
+        if forgotten < limit as u64 {
+            sqlx::query("DELETE FROM acb.audit_growth WHERE first < $1")
+                .bind(kept_from)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            // The last one of each key stays: verifiers are asked which keys there were.
+            sqlx::query(
+                "DELETE FROM acb.audit_checkpoint AS c WHERE size < $1 AND EXISTS (
+                     SELECT FROM acb.audit_checkpoint AS later WHERE later.verifier = c.verifier AND later.size > c.size)",
+            )
+            .bind(kept_from)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(forgotten)
     }
 }
 

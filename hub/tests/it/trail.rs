@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acb_hub_core::audit::record::{AuditRecord, Phase};
 use acb_proto::v1::{
-    Address, CreateContextRequest, GetContextRequest, GetMessageTraceRequest, HeartbeatRequest, ListAuditRecordsRequest,
+    Address, CreateContextRequest, FollowAuditRecordsRequest, GetContextRequest, GetMessageTraceRequest, HeartbeatRequest, ListAuditRecordsRequest,
     OutgoingMessage, SendMessageRequest, SubscribeRequest, address::To, audit_service_client::AuditServiceClient,
     context_service_client::ContextServiceClient, message_service_client::MessageServiceClient,
     trace_service_client::TraceServiceClient,
@@ -203,6 +203,47 @@ async fn the_trail_is_read_by_administrators_alone_and_that_is_in_it() {
     let reads = listed(&hub, &root, "ListAuditRecords", "root").await;
     assert_eq!(reads[0].agent, "root");
     hub.until("/metrics", |_, metrics| !metrics.contains("acb_audit_tree_size 0")).await;
+}
+
+#[tokio::test]
+async fn who_follows_the_trail_is_told_what_is_logged_from_then_on_and_from_where_it_was() {
+    let hub = Hub::start().await;
+    let (_, root) = hub.agent("root", "admin").await;
+    let (_, token) = alice(&hub).await;
+    listed(&hub, &root, "ExchangeToken", "alice").await;
+    let mut audit = AuditServiceClient::new(hub.channel());
+    let of_alice = |first| FollowAuditRecordsRequest { agent: "alice".to_owned(), operation: "CreateContext".to_owned(), first };
+    let mut follow = audit.follow_audit_records(with(&root, of_alice(None))).await.unwrap().into_inner();
+    let stands = follow.message().await.unwrap().unwrap();
+    assert!(stands.records.is_empty() && stands.next > 0, "{stands:?}");
+    assert_eq!(logged(&hub, &["FollowAuditRecords"]).await[0].phase, Phase::Begin, "before its first answer");
+
+    contexts(&hub).create_context(with(&token, note())).await.unwrap();
+    let (mut phases, mut last) = (Vec::new(), stands.next);
+    while phases.len() < 2 {
+        let told = follow.message().await.unwrap().unwrap();
+        for logged in &told.records {
+            assert!((last..told.next).contains(&logged.number), "{last} {told:?}");
+            let record = AuditRecord::decode(&logged.record).unwrap();
+            assert_eq!((record.agent.as_str(), record.operation.as_str()), ("alice", "CreateContext"));
+            phases.push(record.phase);
+        }
+        last = told.next;
+    }
+    assert_eq!(phases, [Phase::Intent, Phase::Outcome]);
+
+    // From where it was: nothing twice, nothing left out.
+    contexts(&hub).create_context(with(&token, note())).await.unwrap();
+    let mut again = audit.follow_audit_records(with(&root, of_alice(Some(last)))).await.unwrap().into_inner();
+    assert_eq!(again.message().await.unwrap().unwrap().next, last);
+    let told = again.message().await.unwrap().unwrap();
+    assert!(told.records.first().unwrap().number >= last);
+    assert_eq!(AuditRecord::decode(&told.records[0].record).unwrap().phase, Phase::Intent);
+
+    let beyond = audit.follow_audit_records(with(&root, of_alice(Some(1_000_000)))).await.unwrap_err();
+    assert_eq!((beyond.code(), reason(&beyond).as_str()), (tonic::Code::OutOfRange, "AUDIT_TREE_SMALLER"));
+    let refused = audit.follow_audit_records(with(&token, of_alice(None))).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
 }
 
 #[tokio::test]

@@ -152,9 +152,11 @@ impl PostgresEffect {
         let changed = self
             .within(&what, async |connection| {
                 sqlx::query(
-                    "INSERT INTO acb.tenant AS t (tenant_id, name, tier, registration, suspended, limits) VALUES ($1, $2, $3, $4, $5, $6)
+                    "INSERT INTO acb.tenant AS t (tenant_id, name, tier, registration, suspended, limits, audit_days)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7)
                      ON CONFLICT (tenant_id) DO UPDATE SET name = excluded.name, tier = excluded.tier,
-                         registration = excluded.registration, suspended = excluded.suspended, limits = excluded.limits",
+                         registration = excluded.registration, suspended = excluded.suspended, limits = excluded.limits,
+                         audit_days = excluded.audit_days",
                 )
                 .bind(&id)
                 .bind(&tenant.name)
@@ -162,6 +164,7 @@ impl PostgresEffect {
                 .bind(&tenant.registration)
                 .bind(tenant.suspended)
                 .bind(Json(&tenant.limits))
+                .bind(whole(tenant.audit_days))
                 .execute(&mut *connection)
                 .await?;
                 if tenant.registration == Registration::Declared.as_str() {

@@ -348,10 +348,8 @@ fn stored_schema(listed: &PayloadSchema) -> Value {
 fn not_acted_on(tenant: &Tenant) -> Vec<String> {
     let spec = &tenant.spec;
     let mut fields = Vec::new();
-    for (field, set) in [("spec.audit", spec.audit.is_some()), ("spec.auth", spec.auth.is_some())] {
-        if set {
-            fields.push(field.to_owned());
-        }
+    if spec.auth.is_some() {
+        fields.push("spec.auth".to_owned());
     }
     for (index, listed) in spec.context_types.iter().enumerate() {
         let ignored = listed.payload_schema.iter().flat_map(|listed| json_keywords::ignored(&listed.json_schema));

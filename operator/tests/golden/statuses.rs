@@ -138,14 +138,14 @@ fn a_hub_that_never_came_up_is_told_where_it_is_held_up() {
 fn fields_that_nothing_acts_on_are_named() {
     let given = tenancy(&tenant_text(
         "acme",
-        "{tier: Professional, limits: {messagesPerMonth: 5, maxAgents: 1}, audit: {retentionDays: 90}, hub: {autoscaling: {minReplicas: 1, maxReplicas: 2}}}",
+        "{tier: Professional, limits: {messagesPerMonth: 5, maxAgents: 1}, audit: {retentionDays: 90}, auth: {mtls: {caConfigMap: ca}}, hub: {autoscaling: {minReplicas: 1, maxReplicas: 2}}}",
     ));
     let platform = platform();
     let validated = tenant::validate::validate(&first(&given), &world(&given), &platform).unwrap();
     let status = tenant::status::status(&first(&given), Some(&validated), &Outcome::Ready, &Seen::default(), &platform, FIRST);
-    assert_eq!(status.fields_not_acted_on, ["spec.audit"]);
+    assert_eq!(status.fields_not_acted_on, ["spec.auth"]);
     let condition = status.conditions.iter().find(|condition| condition.r#type == "FieldsNotActedOn").unwrap();
-    assert!(condition.message.contains("spec.audit"));
+    assert!(condition.message.contains("spec.auth"));
 }
 
 #[test]

@@ -1,16 +1,22 @@
 //! The audit trail of the tenant.
 
-use std::time::SystemTime;
+use std::{collections::VecDeque, time::SystemTime};
 
 use acb_proto::v1::{
-    AuditConsistency, AuditInclusion, AuditRecord, GetAuditCheckpointRequest, GetAuditCheckpointResponse, GetAuditProofRequest,
+    AuditConsistency, AuditInclusion, AuditRecord, FollowAuditRecordsRequest, FollowAuditRecordsResponse, GetAuditCheckpointRequest, GetAuditCheckpointResponse, GetAuditProofRequest,
     ListAuditRecordsRequest, LoggedAuditRecord, get_audit_proof_request::Claim,
 };
 use futures::Stream;
 use prost::Message as _;
 use tonic::Code;
 
-use crate::{Client, Error, client::Retry, page, wire};
+use crate::{
+    Client, Error,
+    client::{Line, Retry},
+    page,
+    reopened::Reopened,
+    wire,
+};
 
 /// Records to a call.
 const PAGE: u32 = 1000;
@@ -88,6 +94,49 @@ pub enum AuditClaim {
     },
 }
 
+/// Audit records as they are logged. Where the connection breaks it goes on after the last one, with any replica.
+#[derive(Debug)]
+pub struct AuditFollower {
+    request: FollowAuditRecordsRequest,
+    /// What came and was not asked for yet, and where to go on after it.
+    waiting: VecDeque<LoggedAuditRecord>,
+    next: u64,
+    stream: Reopened<FollowAuditRecordsResponse>,
+}
+
+impl AuditFollower {
+    /// The next record that matches, once there is one. After an error the follower is over.
+    pub async fn next(&mut self) -> Result<LoggedAuditRecord, Error> {
+        loop {
+            if let Some(record) = self.waiting.pop_front() {
+                return Ok(record);
+            }
+            // Only now: what was not handed out would be left out after a break.
+            self.request.first = Some(self.next);
+            let page = if self.stream.is_open() { self.stream.next().await? } else { Some(self.open().await?) };
+            if let Some(page) = page {
+                self.next = page.next;
+                self.waiting.extend(page.records);
+            }
+        }
+    }
+
+    /// The number to go on from, with [`Client::follow_audit`], after the record that came last.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.waiting.front().map_or(self.next, |record| record.number)
+    }
+
+    async fn open(&mut self) -> Result<FollowAuditRecordsResponse, Error> {
+        let request = self.request.clone();
+        let follow = |line: Line| {
+            let request = request.clone();
+            async move { line.audit().follow_audit_records(request).await }
+        };
+        self.stream.open(follow).await
+    }
+}
+
 /// What the bytes of a record say. `None` where a newer hub wrote them, or nobody that is one.
 #[must_use]
 pub fn audit_record(bytes: &[u8]) -> Option<AuditRecord> {
@@ -124,6 +173,29 @@ impl Client {
                 Ok((page.records, page.next_page_token))
             }
         })
+    }
+
+    /// Follows the audit trail: from number `first` on, and without it from now on. Of the query only the agent and the operation count. Resolves once
+    /// nothing more is missed. Takes the role `auditor` or `admin`.
+    ///
+    /// ```no_run
+    /// # async fn example(client: acb_sdk::Client) -> Result<(), acb_sdk::Error> {
+    /// let mut trail = client.follow_audit(acb_sdk::AuditQuery::all(), None).await?;
+    /// loop {
+    ///     println!("{}", trail.next().await?.number);
+    /// }
+    /// # }
+    /// ```
+    pub async fn follow_audit(&self, query: AuditQuery, first: Option<u64>) -> Result<AuditFollower, Error> {
+        let ListAuditRecordsRequest { agent, operation, .. } = query.0;
+        let mut follower = AuditFollower {
+            request: FollowAuditRecordsRequest { agent, operation, first },
+            waiting: VecDeque::new(),
+            next: 0,
+            stream: Reopened::new(self, "follow audit records".to_owned()),
+        };
+        follower.next = follower.open().await?.next;
+        Ok(follower)
     }
 
     /// The latest checkpoint of the audit trail, and the keys that signed one. Takes the role `auditor` or `admin`.

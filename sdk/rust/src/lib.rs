@@ -20,6 +20,7 @@ mod link;
 mod message;
 mod page;
 mod pull;
+mod reopened;
 mod replica;
 mod schedule;
 mod seen;
@@ -45,7 +46,7 @@ pub use acb_proto::v1::{
     SendMessageResponse, Usage, UsageGap, UsageSum, address, context_event, credential::Kind as CredentialKind, trace_event,
 };
 pub use agent::{Criteria, Heartbeats, Registered, Registration};
-pub use audit::{AuditClaim, AuditQuery, audit_record};
+pub use audit::{AuditClaim, AuditFollower, AuditQuery, audit_record};
 pub use client::{Builder, Client};
 pub use context::{Inline, Share, Update};
 pub use correlation::{correlated, correlation_id};

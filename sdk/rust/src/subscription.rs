@@ -6,14 +6,8 @@ use acb_proto::v1::{
     ContextEvent, Position, SubscribeRequest, context_event,
     subscribe_request::{self, Positions},
 };
-use tokio::time::timeout;
-use tonic::Streaming;
 
-use crate::{
-    Client, Error,
-    backoff::Patience,
-    client::{Line, Next},
-};
+use crate::{Client, Error, client::Line, reopened::Reopened};
 
 /// Where a subscription starts.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,16 +26,13 @@ pub enum Since {
 /// Changes of the contexts of one type. Where the connection breaks it goes on after the last one, with any replica.
 #[derive(Debug)]
 pub struct Subscription {
-    client: Client,
     context_type: String,
     filter: String,
     from: Since,
     positions: BTreeMap<u32, Position>,
     /// Whether the hub has said where this subscription stands. Without a position that is before the first record of the log.
     stands: bool,
-    stream: Option<(Line, Streaming<ContextEvent>)>,
-    patience: Patience,
-    renewed: bool,
+    stream: Reopened<ContextEvent>,
 }
 
 impl Client {
@@ -81,18 +72,16 @@ impl Client {
             Since::After(positions) => positions.iter().map(|position| (position.partition, *position)).collect(),
             Since::Now | Since::Start | Since::Time(_) => BTreeMap::new(),
         };
+        let context_type = context_type.into();
         let mut subscription = Subscription {
-            client: self.clone(),
-            context_type: context_type.into(),
+            stream: Reopened::new(self, format!("subscribe to {context_type:?}")),
+            context_type,
             filter: filter.into(),
             stands: matches!(from, Since::After(_)),
             from,
             positions,
-            stream: None,
-            patience: self.patience(),
-            renewed: false,
         };
-        subscription.ensure_open().await?;
+        subscription.open().await?;
         Ok(subscription)
     }
 }
@@ -101,26 +90,14 @@ impl Subscription {
     /// The next change. After an error the subscription is over.
     pub async fn next(&mut self) -> Result<ContextEvent, Error> {
         loop {
-            self.ensure_open().await?;
-            let Some((line, stream)) = &mut self.stream else { continue };
-            match stream.message().await {
-                Ok(Some(event)) => {
-                    self.patience.renew();
-                    self.note(&event);
-                    // The two that only say where the subscription stands.
-                    if !matches!(event.kind(), context_event::Kind::Subscribed | context_event::Kind::Bookmark) {
-                        return Ok(event);
-                    }
-                }
-                Ok(None) => {
-                    let line = line.clone();
-                    self.client.leave(&line).await;
-                    self.pause(Error::Unavailable("the hub closed the subscription".to_owned())).await?;
-                }
-                Err(status) => {
-                    let line = line.clone();
-                    self.recover(&line, status).await?;
-                }
+            if !self.stream.is_open() {
+                self.open().await?;
+            }
+            let Some(event) = self.stream.next().await? else { continue };
+            self.note(&event);
+            // The two that only say where the subscription stands.
+            if !matches!(event.kind(), context_event::Kind::Subscribed | context_event::Kind::Bookmark) {
+                return Ok(event);
             }
         }
     }
@@ -138,39 +115,15 @@ impl Subscription {
         }
     }
 
-    async fn ensure_open(&mut self) -> Result<(), Error> {
-        while self.stream.is_none() {
-            let line = match self.client.line().await {
-                Ok(line) => line,
-                Err(error) if error.is_retryable() => {
-                    self.pause(error).await?;
-                    continue;
-                }
-                Err(error) => return Err(error.during(self.name())),
-            };
-            let mut contexts = line.contexts();
-            let request = self.request();
-            let opening = async {
-                let mut stream = contexts.subscribe(request).await?.into_inner();
-                Ok::<_, tonic::Status>((stream.message().await?, stream))
-            };
-            match timeout(Client::ATTEMPT, opening).await {
-                Ok(Ok((Some(first), stream))) if first.kind() == context_event::Kind::Subscribed => {
-                    self.note(&first);
-                    self.renewed = false;
-                    self.stream = Some((line, stream));
-                }
-                Ok(Ok(_)) => {
-                    self.client.leave(&line).await;
-                    self.pause(Error::Unavailable("the hub did not open the subscription".to_owned())).await?;
-                }
-                Ok(Err(status)) => self.recover(&line, status).await?,
-                Err(_) => {
-                    self.client.leave(&line).await;
-                    self.pause(Error::Timeout("the hub did not open the subscription in time".to_owned())).await?;
-                }
-            }
-        }
+    /// The hub says first where the subscription stands.
+    async fn open(&mut self) -> Result<(), Error> {
+        let request = self.request();
+        let subscribe = |line: Line| {
+            let request = request.clone();
+            async move { line.contexts().subscribe(request).await }
+        };
+        let first = self.stream.open(subscribe).await?;
+        self.note(&first);
         Ok(())
     }
 
@@ -183,26 +136,5 @@ impl Subscription {
             Since::Now | Since::After(_) => Wire::Now(true),
         };
         SubscribeRequest { r#type: self.context_type.clone(), filter: self.filter.clone(), from: Some(from) }
-    }
-
-    async fn recover(&mut self, line: &Line, status: tonic::Status) -> Result<(), Error> {
-        let mut renewed = self.renewed;
-        let next = self.client.judge(line, status, &mut renewed).await;
-        self.renewed = renewed;
-        self.stream = None;
-        match next {
-            Next::Again => Ok(()),
-            Next::Later(error) => self.pause(error).await,
-            Next::Never(error) => Err(error.during(self.name())),
-        }
-    }
-
-    async fn pause(&mut self, error: Error) -> Result<(), Error> {
-        self.stream = None;
-        self.patience.wait(error).await.map_err(|error| error.during(self.name()))
-    }
-
-    fn name(&self) -> String {
-        format!("subscribe to {:?}", self.context_type)
     }
 }

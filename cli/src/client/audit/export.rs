@@ -1,18 +1,26 @@
 //! `acb audit export`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::{TryStreamExt as _, pin_mut};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use acb_sdk::{AuditClaim, Client, Code, Error};
+use acb_sdk::{AuditClaim, AuditQuery, Client, Code, Error, v1::GetAuditCheckpointResponse};
 
 use super::{filter::Filter, view};
 use crate::{
     client::{refusal::refused, target::Target},
-    output::{Failure, Syntax},
+    output::{self, Failure, Syntax},
+    stop::Stop,
 };
+
+/// How often is asked what was signed since, while the trail is followed: the hub signs every minute.
+const SIGNED_EVERY: Duration = Duration::from_secs(30);
 
 /// Prints audit records as JSON lines.
 #[derive(Debug, clap::Args)]
@@ -24,22 +32,26 @@ pub(super) struct Export {
     /// A checkpoint that was kept: adds the proof that the trail went on from it, where the export begins after it. May be given several times.
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
+    /// Goes on with what is logged from then on, and with each checkpoint that is signed, until it is stopped.
+    #[arg(long, conflicts_with = "older_than")]
+    follow: bool,
 }
 
 impl Export {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let mut sizes = self.checkpoint.iter().map(|path| size(path)).collect::<Result<Vec<_>, _>>()?;
         let client = self.target.connect().await?;
+        let (query, mut next) = (self.filter.query(), self.filter.from());
         // First: every record that it is about is there when the records are read.
         match client.audit_checkpoint().await {
             Ok(signed) => {
                 sizes.push(signed.size);
-                Syntax::Json.record(&json!({"checkpoint": signed.note, "size": signed.size, "verifiers": signed.verifiers}))?;
+                Syntax::Json.record(&checkpoint(&signed))?;
             }
             Err(error) if error.code() == Code::NotFound => {}
             Err(error) => return Err(refused("audit checkpoint", &error)),
         }
-        let records = client.audit_records(self.filter.query());
+        let records = client.audit_records(query.clone());
         pin_mut!(records);
         let mut is_first = true;
         while let Some(logged) = records.try_next().await.map_err(|error| refused("audit records", &error))? {
@@ -54,10 +66,43 @@ impl Export {
                     Syntax::Json.record(&json!({"grewFrom": first, "hashes": hashes}))?;
                 }
             }
+            next = logged.number + 1;
             Syntax::Json.record(&view::document(&logged))?;
         }
-        Ok(())
+        if self.follow { follow(&client, query, next, sizes.last().copied().unwrap_or(0)).await } else { Ok(()) }
     }
+}
+
+/// What is logged from this number on, and what is signed of it beyond this size.
+async fn follow(client: &Client, query: AuditQuery, next: u64, mut signed: u64) -> Result<(), Failure> {
+    let mut stop = Stop::listen()?;
+    let mut unread = pin!(output::unread());
+    let mut look = tokio::time::interval(SIGNED_EVERY);
+    let mut trail = client.follow_audit(query, Some(next)).await.map_err(|error| refused("audit records", &error))?;
+    loop {
+        tokio::select! {
+            logged = trail.next() => {
+                let logged = logged.map_err(|error| refused("audit records", &error))?;
+                Syntax::Json.record(&view::document(&logged))?;
+            }
+            _ = look.tick() => match client.audit_checkpoint().await {
+                // One of more than was printed comes with the next look: nobody could verify it yet.
+                Ok(latest) if latest.size > signed && latest.size <= trail.next_number() => {
+                    signed = latest.size;
+                    Syntax::Json.record(&checkpoint(&latest))?;
+                }
+                Ok(_) => {}
+                Err(error) if error.code() == Code::NotFound => {}
+                Err(error) => return Err(refused("audit checkpoint", &error)),
+            },
+            () = stop.asked() => return Ok(()),
+            failure = &mut unread => return Err(failure),
+        }
+    }
+}
+
+fn checkpoint(signed: &GetAuditCheckpointResponse) -> Value {
+    json!({"checkpoint": signed.note, "size": signed.size, "verifiers": signed.verifiers})
 }
 
 /// What a verifier needs of the records before.

@@ -27,6 +27,10 @@ pub(super) struct Filter {
 }
 
 impl Filter {
+    pub(super) fn from(&self) -> u64 {
+        self.from
+    }
+
     pub(super) fn query(self) -> AuditQuery {
         let ago = |time: Duration| SystemTime::now().checked_sub(time).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut query = AuditQuery::all().from_number(self.from);

@@ -17,6 +17,8 @@ use crate::{
     output::{self, Failure, Output},
 };
 
+pub(super) const COLUMNS: [&str; 5] = ["NUMBER", "TIME", "WHO", "WHAT", "OUTCOME"];
+
 /// What became of a call that began so long ago is not on its way any more.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(60);
 
@@ -49,37 +51,42 @@ fn table(records: &[LoggedAuditRecord]) -> Result<(), Failure> {
     let read: Vec<_> = records.iter().map(|logged| (logged.number, audit_record(&logged.record))).collect();
     let ends = read.iter().filter_map(|(_, record)| record.as_ref()).filter(|record| !view::is_beginning(record));
     let ends: HashMap<&[u8], &AuditRecord> = ends.map(|record| (record.call.as_ref(), record)).collect();
-    let rows = read.iter().map(|(number, record)| {
-        let Some(record) = record else {
-            return vec![
-                number.to_string(),
-                String::new(),
-                String::new(),
-                "not readable by this version".to_owned(),
-                String::new(),
-            ];
-        };
-        let what = match record.count {
-            0 => record.operation.clone(),
-            count => format!("{} {count} times", record.operation),
-        };
-        let mut outcome = match (view::is_beginning(record), ends.get(record.call.as_ref())) {
-            (false, _) => record.outcome.clone(),
-            (true, Some(end)) => format!("{}: then {}", view::phase(record), end.outcome),
-            (true, None) if is_old(record) => format!("{}: unknown", view::phase(record)),
-            (true, None) => format!("{}: on its way", view::phase(record)),
-        };
-        if !record.reason.is_empty() {
-            outcome = format!("{outcome} {}", record.reason);
-        }
-        let who = if record.agent.is_empty() { record.source.clone() } else { record.agent.clone() };
-        let about = match record.object_version {
-            0 => record.object.clone(),
-            version => format!("{} version {version}", record.object),
-        };
-        vec![number.to_string(), view::time(record), who, format!("{what} {about}").trim_end().to_owned(), outcome]
+    let rows = read.iter().map(|(number, record)| match record {
+        Some(record) => cells_of(*number, record, ends.get(record.call.as_ref()).copied()),
+        None => unreadable(*number),
     });
-    output::table(&["NUMBER", "TIME", "WHO", "WHAT", "OUTCOME"], rows.collect())
+    output::table(&COLUMNS, rows.collect())
+}
+
+/// A record by itself: what comes later is not known.
+pub(super) fn cells(logged: &LoggedAuditRecord) -> Vec<String> {
+    audit_record(&logged.record).map_or_else(|| unreadable(logged.number), |record| cells_of(logged.number, &record, None))
+}
+
+fn unreadable(number: u64) -> Vec<String> {
+    vec![number.to_string(), String::new(), String::new(), "not readable by this version".to_owned(), String::new()]
+}
+
+fn cells_of(number: u64, record: &AuditRecord, end: Option<&AuditRecord>) -> Vec<String> {
+    let what = match record.count {
+        0 => record.operation.clone(),
+        count => format!("{} {count} times", record.operation),
+    };
+    let mut outcome = match (view::is_beginning(record), end) {
+        (false, _) => record.outcome.clone(),
+        (true, Some(end)) => format!("{}: then {}", view::phase(record), end.outcome),
+        (true, None) if is_old(record) => format!("{}: unknown", view::phase(record)),
+        (true, None) => format!("{}: on its way", view::phase(record)),
+    };
+    if !record.reason.is_empty() {
+        outcome = format!("{outcome} {}", record.reason);
+    }
+    let who = if record.agent.is_empty() { record.source.clone() } else { record.agent.clone() };
+    let about = match record.object_version {
+        0 => record.object.clone(),
+        version => format!("{} version {version}", record.object),
+    };
+    vec![number.to_string(), view::time(record), who, format!("{what} {about}").trim_end().to_owned(), outcome]
 }
 
 fn is_old(record: &AuditRecord) -> bool {

@@ -1,18 +1,23 @@
 //! `AuditService`.
 
+use std::pin::Pin;
+
 use acb_hub_core::{
     audit::{
+        following::Followed,
         ports::{AuditFilter, KeptRecord},
         reading::{AuditTrail, Claim},
     },
     fault::Fault,
 };
 use acb_proto::v1::{
-    AuditConsistency, AuditInclusion, GetAuditCheckpointRequest, GetAuditCheckpointResponse, GetAuditProofRequest,
+    AuditConsistency, AuditInclusion, FollowAuditRecordsRequest, FollowAuditRecordsResponse, GetAuditCheckpointRequest, GetAuditCheckpointResponse, GetAuditProofRequest,
     GetAuditProofResponse, ListAuditRecordsRequest, ListAuditRecordsResponse, LoggedAuditRecord,
     audit_service_server::AuditService, get_audit_proof_request,
 };
 use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -44,14 +49,10 @@ impl AuditService for AuditGate {
         let (trail, answers) = (trail(&request), Answers::of(&request));
         let ListAuditRecordsRequest { since, until, agent, operation, first, page_size, page_token } = request.into_inner();
         let time = |at: Option<_>| at.map(|at| instant(at).map_err(|_| invalid("a time is out of range"))).transpose();
-        if agent.contains('\0') || operation.contains('\0') {
-            return Err(to_status(invalid("a name has no NUL")));
-        }
         let filter = AuditFilter {
             since: time(since).map_err(to_status)?,
             until: time(until).map_err(to_status)?,
-            agent: Some(agent).filter(|agent| !agent.is_empty()),
-            operation: Some(operation).filter(|operation| !operation.is_empty()),
+            ..by(agent, operation).map_err(to_status)?
         };
         let page = async {
             let page = self.records.list(&filter, first, page_size, &page_token).await.map_err(to_status)?;
@@ -64,6 +65,36 @@ impl AuditService for AuditGate {
             })
         };
         answers.page(page).await
+    }
+
+    type FollowAuditRecordsStream = Pin<Box<dyn Stream<Item = Result<FollowAuditRecordsResponse, Status>> + Send>>;
+
+    async fn follow_audit_records(
+        &self,
+        request: Request<FollowAuditRecordsRequest>,
+    ) -> Result<Response<Self::FollowAuditRecordsStream>, Status> {
+        let (trail, parts) = (trail(&request), Answers::of(&request).parts());
+        let FollowAuditRecordsRequest { agent, operation, first } = request.into_inner();
+        let filter = by(agent, operation).map_err(to_status)?;
+        let following = self.records.follow(filter, first).await.map_err(to_status)?;
+        let first = FollowAuditRecordsResponse { records: Vec::new(), next: following.next_number() };
+        trail.object("audit records", format_args!("from {} on", first.next));
+        // Pages are made as the peer takes them: what it does not take stays where it is.
+        let pages = stream::unfold(Some((following, parts)), |state| async {
+            let (mut following, mut parts) = state?;
+            parts.taken();
+            match following.next().await {
+                Ok(Followed { records, next }) => {
+                    let page = FollowAuditRecordsResponse { records: records.into_iter().map(wire).collect(), next };
+                    match parts.hold_made(page.encoded_len()).await {
+                        Ok(()) => Some((Ok(page), Some((following, parts)))),
+                        Err(status) => Some((Err(status), None)),
+                    }
+                }
+                Err(fault) => Some((Err(to_status(fault)), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(stream::once(async { Ok(first) }).chain(pages))))
     }
 
     async fn get_audit_checkpoint(
@@ -95,6 +126,15 @@ impl AuditService for AuditGate {
         let hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
         Ok(Response::new(GetAuditProofResponse { hashes }))
     }
+}
+
+/// By who did it and what it was.
+fn by(agent: String, operation: String) -> Result<AuditFilter, Fault> {
+    if agent.contains('\0') || operation.contains('\0') {
+        return Err(invalid("a name has no NUL"));
+    }
+    let said = |name: String| Some(name).filter(|name| !name.is_empty());
+    Ok(AuditFilter { agent: said(agent), operation: said(operation), ..AuditFilter::default() })
 }
 
 fn invalid(why: &str) -> Fault {

@@ -94,13 +94,15 @@ pub struct KeptRecord {
     pub leaf: Option<Hash>,
 }
 
-/// Keeps the trail. What is there is never changed.
+/// Keeps the trail. What is there is never changed, and goes only when its retention is over.
 #[async_trait]
 pub trait AuditStore: Send + Sync + 'static {
     /// Whether this holder builds the tree from now on for so long: where nobody else does.
     async fn hold_sink(&self, holder: Uuid, life: Duration) -> Result<bool, Fault>;
     /// What is kept now.
     async fn head(&self) -> Result<Head, Fault>;
+    /// The tree's size now.
+    async fn size(&self) -> Result<u64, Fault>;
     /// The sizes that the tree had before it had this one, and where it went on then: the largest first, at most `limit`.
     async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault>;
     /// Adds records and their nodes, together. False where the tree does not have that size now: nothing is added then.
@@ -115,4 +117,6 @@ pub trait AuditStore: Send + Sync + 'static {
     async fn nodes(&self, ids: &[NodeId]) -> Result<Option<Vec<Hash>>, Fault>;
     /// The records that match, from this number on, by number: at most `limit`.
     async fn records(&self, filter: &AuditFilter, from: u64, limit: usize) -> Result<Vec<KeptRecord>, Fault>;
+    /// Forgets the oldest records whose retention is over, at most `limit`: how many went. What proves the others stays.
+    async fn forget(&self, limit: usize) -> Result<u64, Fault>;
 }

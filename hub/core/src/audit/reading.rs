@@ -7,7 +7,7 @@ use acb_tlog::{
     tree::{Hash, fold, subtrees},
 };
 
-use super::ports::{AuditFilter, AuditStore, KeptRecord, SignedCheckpoint};
+use super::{following::AuditFollowing, ports::{AuditFilter, AuditStore, KeptRecord, SignedCheckpoint}};
 use crate::{
     fault::{Code, Fault},
     kit::page,
@@ -79,6 +79,14 @@ impl AuditTrail {
         let more = page::cut(&mut records, size, |record| record.record.len() + 64);
         let next = records.last().filter(|_| more).map(|last| (last.number + 1).to_string());
         Ok(RecordPage { records, next_page_token: next.unwrap_or_default() })
+    }
+
+    /// Records as they are logged, from number `first` on; without it, from now on.
+    ///
+    /// # Errors
+    /// `AUDIT_TREE_SMALLER` where there are not so many, or where the store does not answer.
+    pub async fn follow(&self, filter: AuditFilter, first: Option<u64>) -> Result<AuditFollowing, Fault> {
+        AuditFollowing::begin(self.0.clone(), filter, first).await
     }
 
     /// The latest checkpoint, and every key that signed one.

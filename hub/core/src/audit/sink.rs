@@ -18,6 +18,7 @@ use super::{
     record::{AuditRecord, Phase},
 };
 use crate::{
+    directory::refresher::jittered,
     fault::Fault,
     kit::clock::{now, truncated},
     log::{
@@ -41,6 +42,10 @@ const SIZES: usize = 100;
 const LEAVES: usize = 500;
 const BYTES: usize = 4 * 1024 * 1024;
 
+/// Records that are forgotten at one time, and the pause before more are: the tree grows meanwhile.
+const FORGET: usize = 5000;
+const FORGET_PAUSE: Duration = Duration::from_secs(1);
+
 /// Characters of an agent's name and of an operation that a record is found by.
 const FOUND_BY: usize = 256;
 
@@ -55,12 +60,20 @@ pub struct SinkTimes {
     pub sign_every: Duration,
     /// How long a log must end before what was read of it until that is believed: who leads it anew may say too early an end.
     pub cut_after: Duration,
+    /// How often records whose retention is over are looked for.
+    pub forget_every: Duration,
 }
 
 impl Default for SinkTimes {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { hold_every: seconds(10), hold_for: seconds(30), sign_every: seconds(60), cut_after: seconds(30) }
+        Self {
+            hold_every: seconds(10),
+            hold_for: seconds(30),
+            sign_every: seconds(60),
+            cut_after: seconds(30),
+            forget_every: seconds(3600),
+        }
     }
 }
 
@@ -147,6 +160,8 @@ impl Sink {
         let mut follower = Follower::new(self.bus.clone(), self.topic.clone(), epoch, vec![next]);
         let mut hold = interval(self.times.hold_every);
         hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // All tenants' hubs start at about the same time, and PostgreSQL is one.
+        let mut forget_at = Instant::now() + jittered(self.times.forget_every);
         loop {
             tokio::select! {
                 followed = follower.next() => match followed {
@@ -181,6 +196,11 @@ impl Sink {
                     if !self.sign(&mut growing).await? {
                         return Ok(());
                     }
+                }
+                () = tokio::time::sleep_until(forget_at) => {
+                    let forgotten = self.store.forget(FORGET).await?;
+                    let pause = if forgotten < FORGET as u64 { jittered(self.times.forget_every) } else { FORGET_PAUSE };
+                    forget_at = Instant::now() + pause;
                 }
             }
         }

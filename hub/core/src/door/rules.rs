@@ -204,6 +204,7 @@ operations! {
     ListUsage: needs(&[OwnUsage, AllUsage], "/acb.v1.UsageService/ListUsage").read();
 
     ListAuditRecords: needs(&[ReadAudit], "/acb.v1.AuditService/ListAuditRecords").read();
+    FollowAuditRecords: needs(&[ReadAudit], "/acb.v1.AuditService/FollowAuditRecords").read().answers_many();
     GetAuditCheckpoint: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditCheckpoint");
     GetAuditProof: needs(&[ReadAudit], "/acb.v1.AuditService/GetAuditProof");
 

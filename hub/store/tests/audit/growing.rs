@@ -94,17 +94,16 @@ async fn what_is_no_audit_record_is_a_leaf_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_hub_can_add_and_neither_change_nor_remove() {
+async fn a_hub_can_add_and_not_change() {
     let world = World::new().await;
     let sink = world.with_three_signed().await;
     drop(sink);
     let pool = world.store.pool();
     for table in ["audit_record", "audit_node", "audit_growth", "audit_checkpoint"] {
-        for change in [
-            format!("DELETE FROM acb.{table}"),
-            format!("UPDATE acb.{table} SET tenant_id = tenant_id"),
-            format!("TRUNCATE acb.{table}"),
-        ] {
+        // What it may remove of the others is in `retention.rs`.
+        let removal = (table == "audit_node").then(|| format!("DELETE FROM acb.{table}"));
+        let changes = [format!("UPDATE acb.{table} SET tenant_id = tenant_id"), format!("TRUNCATE acb.{table}")];
+        for change in removal.into_iter().chain(changes) {
             let refused = sqlx::query(sqlx::AssertSqlSafe(change.clone())).execute(pool).await.unwrap_err();
             assert!(refused.to_string().contains("permission denied"), "{change}: {refused}");
         }

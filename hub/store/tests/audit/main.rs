@@ -3,5 +3,6 @@
 
 mod faults;
 mod growing;
+mod retention;
 mod tampering;
 mod world;

@@ -58,6 +58,7 @@ pub(crate) const TIMES: SinkTimes = SinkTimes {
     hold_for: Duration::from_millis(500),
     sign_every: Duration::from_millis(100),
     cut_after: Duration::from_millis(300),
+    forget_every: Duration::from_millis(100),
 };
 
 impl World {
