@@ -28,7 +28,7 @@ use acb_hub_core::{
     },
     door::{
         access_token::Tokens, admission::Door, authority::Authority, credentials::Credentials, meter::Meter,
-        registration::Registrar, stream_exchange,
+        registration::Registrar, count_exchange,
     },
     fault::Fault,
     kit::{
@@ -178,11 +178,11 @@ impl Parts {
         let refused = door.clone();
         self.until_stopped("audit.refusals", async move { refused.write_refusals().await });
         let recorded = door.clone();
-        let exchange = stream_exchange::run(
+        let exchange = count_exchange::run(
             door.meter().clone(),
             Arc::new(self.store.clone()),
             self.refresher.directory().clone(),
-            stream_exchange::EVERY,
+            count_exchange::EVERY,
         );
         self.until_stopped("door.streams", exchange);
         let accepting = self.supervisor.stop().child_token();

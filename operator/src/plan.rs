@@ -1,7 +1,7 @@
 //! The plan: what a reconcile will do, as plain data. It is printed by `acb plan`, held by golden tests and applied by the
 //! effects. It names Secrets and their generations, and never holds what is in them.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -252,6 +252,8 @@ pub struct TenantRow {
     pub suspended: bool,
     /// Effective limits, by the field names of the Quota resource.
     pub limits: Value,
+    /// The most calls of single operations that each agent makes in a minute.
+    pub operation_limits: BTreeMap<String, i64>,
     /// Days that its audit records are kept.
     pub audit_days: u32,
     /// Its context types.

@@ -82,6 +82,9 @@ impl fmt::Display for PostgresStep {
                 let (name, tier, registration) = (&tenant.name, &tenant.tier, &tenant.registration);
                 write!(f, "+ postgres tenant {name} {tenant_id} ({tier}, {registration}{suspended}; types: {types}; limits: ")?;
                 write!(f, "{}", limits(&tenant.limits))?;
+                for (operation, most) in &tenant.operation_limits {
+                    write!(f, ", {operation} {most} a minute")?;
+                }
                 match &tenant.issuer {
                     Some(row) => write!(f, "; tokens of {})", row.issuer),
                     None => f.write_str(")"),

@@ -71,6 +71,9 @@ limits! {
         /// The most messages that all of the tenant's agents send in a calendar month.
         #[schemars(range(min = 0))]
         messages_per_month as "messagesPerMonth",
+        /// The most requests that all of the tenant's agents make in a minute. What is sent on a session is none.
+        #[schemars(range(min = 0))]
+        requests_per_minute as "requestsPerMinute",
         /// The most streams that all of the tenant's agents have open at a time.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
@@ -92,6 +95,9 @@ limits! {
         /// The most messages that an agent sends in a calendar month.
         #[schemars(range(min = 0))]
         messages_per_month as "messagesPerMonth",
+        /// The most requests that an agent makes in a minute. What is sent on a session is none.
+        #[schemars(range(min = 0))]
+        requests_per_minute as "requestsPerMinute",
         /// The most streams that an agent has open at a time.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
@@ -116,6 +122,9 @@ limits! {
         /// The most messages in a calendar month: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0))]
         messages_per_month as "messagesPerMonth",
+        /// The most requests in a minute: of each agent that the selector means, or without one of all together.
+        #[schemars(range(min = 0))]
+        requests_per_minute as "requestsPerMinute",
         /// The most streams that are open at a time: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
@@ -134,6 +143,7 @@ impl QuotaLimits {
             messages_per_minute: self.messages_per_minute,
             bytes_per_minute: self.bytes_per_minute,
             messages_per_month: self.messages_per_month,
+            requests_per_minute: self.requests_per_minute,
             concurrent_streams: self.concurrent_streams,
             storage_bytes: self.storage_bytes,
         }
@@ -146,6 +156,7 @@ impl QuotaLimits {
             messages_per_minute: self.messages_per_minute,
             bytes_per_minute: self.bytes_per_minute,
             messages_per_month: self.messages_per_month,
+            requests_per_minute: self.requests_per_minute,
             concurrent_streams: self.concurrent_streams,
             storage_bytes: self.storage_bytes,
         }
@@ -159,6 +170,7 @@ impl From<TenantLimits> for QuotaLimits {
             messages_per_minute: limits.messages_per_minute,
             bytes_per_minute: limits.bytes_per_minute,
             messages_per_month: limits.messages_per_month,
+            requests_per_minute: limits.requests_per_minute,
             concurrent_streams: limits.concurrent_streams,
             storage_bytes: limits.storage_bytes,
         }
@@ -172,6 +184,7 @@ impl From<AgentLimits> for QuotaLimits {
             messages_per_minute: limits.messages_per_minute,
             bytes_per_minute: limits.bytes_per_minute,
             messages_per_month: limits.messages_per_month,
+            requests_per_minute: limits.requests_per_minute,
             concurrent_streams: limits.concurrent_streams,
             storage_bytes: limits.storage_bytes,
         }

@@ -67,6 +67,11 @@ pub struct TenantSpec {
     /// Limits of each agent that differ from the default, within what the platform allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_limits: Option<AgentLimits>,
+    /// How often each agent may call single operations of the hub.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["operation".into()]))]
+    pub operation_limits: Vec<OperationLimit>,
     /// The kinds of context that agents publish and read. Each has a topic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
@@ -198,6 +203,18 @@ pub enum DeletionPolicy {
     Retain,
     /// It goes.
     Delete,
+}
+
+/// How often each agent may call one operation of the hub.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationLimit {
+    /// The operation, such as `ListContexts`: a method of the hub's services, as `acb audit list` shows it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Z][A-Za-z]*$"))]
+    pub operation: String,
+    /// The most calls of it in a minute.
+    #[schemars(range(min = 0))]
+    pub requests_per_minute: i64,
 }
 
 /// The record of who did what.

@@ -6,7 +6,7 @@ use acb_hub_core::{
     directory::{
         agent::{Agent, AgentId},
         issuer::Issuer,
-        limits::Limits,
+        limits::{Limits, OperationLimits},
         membership::Membership,
         schema::PayloadSchema,
         snapshot::{ContextType, DirectoryStore, KnownAccount, KnownKey, Snapshot},
@@ -53,7 +53,7 @@ impl DirectoryStore for PgStore {
             .await
             .map_err(failed)?;
         let tenant =
-            sqlx::query(concat!("SELECT ", generation!(), ", suspended, registration, limits, credential_epoch FROM acb.tenant"))
+            sqlx::query(concat!("SELECT ", generation!(), ", suspended, registration, limits, operation_limits, credential_epoch FROM acb.tenant"))
                 .fetch_optional(&mut *transaction)
                 .await
                 .map_err(failed)?
@@ -114,6 +114,7 @@ impl DirectoryStore for PgStore {
         snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
         snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
         snapshot.limits = tenant.try_get::<Json<Limits>, _>("limits").map_err(failed)?.0;
+        snapshot.operation_limits = Arc::new(tenant.try_get::<Json<OperationLimits>, _>("operation_limits").map_err(failed)?.0);
         snapshot.context_types = readable("a context type", &types, context_type).into_iter().collect();
         snapshot.api_keys = readable("an API key", &keys, api_key).into_iter().collect();
         snapshot.issuer = readable("the cluster's issuer", &issuer, cluster_issuer).pop().map(Arc::new);

@@ -38,6 +38,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 23, name: "usage", sql: include_str!("../migrations/0023_usage.sql") },
     Migration { version: 24, name: "stream-counts", sql: include_str!("../migrations/0024_stream_counts.sql") },
     Migration { version: 25, name: "audit-retention", sql: include_str!("../migrations/0025_audit_retention.sql") },
+    Migration { version: 26, name: "request-limits", sql: include_str!("../migrations/0026_request_limits.sql") },
 ];
 
 /// The version that this code was written for.

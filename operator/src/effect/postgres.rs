@@ -152,11 +152,11 @@ impl PostgresEffect {
         let changed = self
             .within(&what, async |connection| {
                 sqlx::query(
-                    "INSERT INTO acb.tenant AS t (tenant_id, name, tier, registration, suspended, limits, audit_days)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7)
+                    "INSERT INTO acb.tenant AS t (tenant_id, name, tier, registration, suspended, limits, operation_limits, audit_days)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                      ON CONFLICT (tenant_id) DO UPDATE SET name = excluded.name, tier = excluded.tier,
                          registration = excluded.registration, suspended = excluded.suspended, limits = excluded.limits,
-                         audit_days = excluded.audit_days",
+                         operation_limits = excluded.operation_limits, audit_days = excluded.audit_days",
                 )
                 .bind(&id)
                 .bind(&tenant.name)
@@ -164,6 +164,7 @@ impl PostgresEffect {
                 .bind(&tenant.registration)
                 .bind(tenant.suspended)
                 .bind(Json(&tenant.limits))
+                .bind(Json(&tenant.operation_limits))
                 .bind(whole(tenant.audit_days))
                 .execute(&mut *connection)
                 .await?;

@@ -80,7 +80,7 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *transaction).await?;
     let mut observed = ObservedTenant::default();
     let tenant =
-        sqlx::query("SELECT name, tier, registration, suspended, limits, audit_days, generation FROM acb.tenant WHERE tenant_id = $1")
+        sqlx::query("SELECT name, tier, registration, suspended, limits, operation_limits, audit_days, generation FROM acb.tenant WHERE tenant_id = $1")
             .bind(id)
             .fetch_optional(&mut *transaction)
             .await?;
@@ -92,6 +92,7 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
             registration: row.try_get("registration")?,
             suspended: row.try_get("suspended")?,
             limits: row.try_get("limits")?,
+            operation_limits: row.try_get::<sqlx::types::Json<_>, _>("operation_limits")?.0,
             audit_days: row.try_get::<i32, _>("audit_days")?.unsigned_abs(),
             context_types: context_types(&mut transaction, id).await?,
             issuer: issuer(&mut transaction, id).await?,

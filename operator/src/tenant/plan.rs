@@ -194,6 +194,7 @@ pub fn tenant_row(tenant: &ValidatedTenant) -> TenantRow {
         registration: tenant.registration.as_str().to_owned(),
         suspended: tenant.suspended,
         limits: json!(tenant.limits),
+        operation_limits: tenant.operation_limits.clone(),
         audit_days: tenant.audit_days,
         context_types: tenant.context_types.clone(),
         issuer: tenant.issuer.clone(),

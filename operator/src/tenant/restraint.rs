@@ -21,11 +21,16 @@ pub(super) fn restraint(tenant: &Tenant, world: &World, platform: &Platform) -> 
     let Some(row) = world.row().filter(|row| row.name == name.as_str()) else { return plan };
     let identity = world.identity(tenant);
     let known: TenantLimits = serde_json::from_value(row.limits.clone()).unwrap_or_default();
+    let mut operation_limits = row.operation_limits.clone();
+    for (operation, most) in validate::operation_limits(tenant) {
+        let known = operation_limits.entry(operation).or_insert(most);
+        *known = most.min(*known);
+    }
     let limits = known.smallest(&validate::effective_limits(tenant, world, platform));
     let suspended = row.suspended || tenant.spec.suspend.unwrap_or(false);
     let issuer = row.issuer.as_ref().and_then(|known| known.still_in(world.issuer.as_ref()));
-    if limits != known || suspended != row.suspended || issuer != row.issuer {
-        let row = TenantRow { suspended, limits: json!(limits), issuer, ..row.clone() };
+    if limits != known || operation_limits != row.operation_limits || suspended != row.suspended || issuer != row.issuer {
+        let row = TenantRow { suspended, limits: json!(limits), operation_limits, issuer, ..row.clone() };
         plan.steps.push(Step::Postgres(PostgresStep::ProjectTenant { tenant_id: identity.id.hex(), tenant: row }));
     }
     plan.steps.extend(orphan::suspensions(&identity, world));

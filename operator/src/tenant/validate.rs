@@ -1,6 +1,8 @@
 //! A Tenant and the world become a [`ValidatedTenant`], or a list of what is wrong. The rules of the document itself are in its
 //! schema; here is what needs the tier, the platform or other resources.
 
+use std::collections::BTreeMap;
+
 use acb_crds::{
     Agent, AgentLimits, Retention, Tenant, TenantLimits, Tier,
     context_type::{Cleanup, ContextType, PayloadSchema},
@@ -12,7 +14,10 @@ use acb_crds::{
     schema::Kind,
     tenant::{DeletionPolicy, Registration},
 };
-use acb_hub_core::kit::{json_keywords, json_schema::JsonSchema};
+use acb_hub_core::{
+    door::rules::{Access, Operation},
+    kit::{json_keywords, json_schema::JsonSchema},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -76,6 +81,8 @@ pub struct ValidatedTenant {
     pub admins: Vec<acb_crds::tenant::Subject>,
     /// Effective limits of the whole tenant.
     pub limits: TenantLimits,
+    /// The most calls of single operations that each agent makes in a minute.
+    pub operation_limits: BTreeMap<String, i64>,
     /// Effective limits of an agent, before Quotas.
     pub agent_limits: AgentLimits,
     /// What its Quotas may say at most.
@@ -121,6 +128,13 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let agent_limits = spec.agent_limits.clone().unwrap_or_default();
     problems.extend(above_tier("spec.limits", limits.above(&allowance.tenant), spec.tier));
     problems.extend(above_tier("spec.agentLimits", agent_limits.above(&allowance.agent_ceiling), spec.tier));
+    for (index, limit) in spec.operation_limits.iter().enumerate() {
+        let is_for_agents = |operation: Operation| operation.rule().access != Access::Public;
+        if !Operation::named(&limit.operation).is_some_and(is_for_agents) {
+            let message = format!("agents have no operation {}: docs/permissions.md lists those that there are", limit.operation);
+            problems.extend(invalid(&format!("spec.operationLimits[{index}].operation"), message));
+        }
+    }
     if max_replicas > allowance.replicas {
         let message = format!(
             "{max_replicas} replicas, and tier {} allows {}: lower it or change the tier",
@@ -186,6 +200,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         not_acted_on: not_acted_on(tenant),
         rotate: tenant.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ROTATE).cloned()),
         limits: effective_limits(tenant, world, platform),
+        operation_limits: operation_limits(tenant),
         agent_limits: Tenancy::agent_base(tenant, &allowance),
         ceilings: allowance.quota_ceilings(),
         issuer: issuer(world, platform),
@@ -220,6 +235,16 @@ fn issuer(world: &World, platform: &Platform) -> Option<IssuerRow> {
         return None;
     }
     world.issuer.clone().or_else(|| world.row()?.issuer.clone())
+}
+
+/// The most calls of single operations, by their names. Of two for one the smaller holds.
+pub(super) fn operation_limits(tenant: &Tenant) -> BTreeMap<String, i64> {
+    let mut limits = BTreeMap::new();
+    for limit in &tenant.spec.operation_limits {
+        let most = limits.entry(limit.operation.clone()).or_insert(limit.requests_per_minute);
+        *most = limit.requests_per_minute.min(*most);
+    }
+    limits
 }
 
 /// Limits of the tenant as a whole. A Quota that this version can't read limits as it did: nothing is loosened for it.

@@ -34,6 +34,10 @@ fn limits_above_the_tier() {
             "spec.agentLimits.concurrentStreams: 11 is above 10, which is what tier Free allows: lower it or change the tier",
         ]
     );
+    let operations = "{tier: Free, operationLimits: [{operation: GetContext, requestsPerMinute: 1}, {operation: GetContexts, requestsPerMinute: 1}, {operation: GetJwks, requestsPerMinute: 1}]}";
+    let problems = refused(&tenant_text("acme", operations), |_| {});
+    let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, ["spec.operationLimits[1].operation", "spec.operationLimits[2].operation"]);
     for spec in [
         "{tier: Free, hub: {replicas: 2}}",
         "{tier: Free, hub: {autoscaling: {minReplicas: 1, maxReplicas: 2}}}",

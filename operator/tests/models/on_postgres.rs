@@ -80,6 +80,7 @@ impl Draw {
             registration: (*self.random.pick(&["Declared", "Open"])).to_owned(),
             suspended: self.random.one_in(3),
             limits: self.random.pick(&[json!({}), json!({"maxAgents": 3})]).clone(),
+            operation_limits: self.random.pick(&[Vec::new(), vec![("GetContext".to_owned(), 5)]]).iter().cloned().collect(),
             audit_days: *self.random.pick(&[90, 365]),
             context_types,
             issuer: self

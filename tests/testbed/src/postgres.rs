@@ -521,6 +521,7 @@ impl TestTenant {
             registration: "Open".to_owned(),
             suspended: false,
             limits: serde_json::json!({}),
+            operation_limits: std::collections::BTreeMap::new(),
             audit_days: 90,
             context_types: self.context_types.lock().unwrap().clone(),
             issuer: self.issuer.lock().unwrap().clone(),

@@ -8,7 +8,7 @@ use acb_hub_core::{
         limits::{LimitUsage, Whose},
         snapshot::Directory,
     },
-    door::meter::Meter,
+    door::{meter::Meter, request_counts::RequestLimits},
     fault::Fault,
     messages::{
         service::Messages,
@@ -38,7 +38,7 @@ use crate::{
 pub struct UsageGate {
     messages: Messages,
     contexts: Arc<Contexts>,
-    streams: Meter,
+    meter: Meter,
     directory: Directory,
     tenant: String,
     sums: UsageSums,
@@ -53,8 +53,8 @@ impl fmt::Debug for UsageGate {
 impl UsageGate {
     /// Over these services of core, of this tenant.
     #[must_use]
-    pub fn new(tenant: &str, messages: Messages, contexts: Arc<Contexts>, streams: Meter, directory: Directory) -> Self {
-        Self { sums: messages.usage_sums(), messages, contexts, streams, directory, tenant: tenant.to_owned() }
+    pub fn new(tenant: &str, messages: Messages, contexts: Arc<Contexts>, meter: Meter, directory: Directory) -> Self {
+        Self { sums: messages.usage_sums(), messages, contexts, meter, directory, tenant: tenant.to_owned() }
     }
 }
 
@@ -64,7 +64,9 @@ impl UsageService for UsageGate {
         let caller = caller(&request)?;
         let account = self.messages.account(&caller.agent, &request.into_inner().agent).map_err(to_status)?;
         let mut used = self.messages.usage(&account);
-        used.extend(self.streams.usage(&account, (&self.tenant, self.directory.snapshot().limits)));
+        let snapshot = self.directory.snapshot();
+        let limits = RequestLimits { tenant: (&self.tenant, snapshot.limits), operations: &snapshot.operation_limits };
+        used.extend(self.meter.usage(&account, limits));
         used.extend(self.contexts.storage_usage(&account).await.map_err(to_status)?);
         // Its own first, as each of them has it.
         used.sort_by_key(|usage| usage.subject != Whose::Agent(&account.name).subject());

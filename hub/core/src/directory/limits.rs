@@ -1,6 +1,6 @@
 //! What an agent, or the tenant as a whole, may use, as the operator worked it out: the smallest of the tier, the Tenant and the Quotas.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use serde::{Deserialize, Deserializer};
 
@@ -17,6 +17,9 @@ pub struct Limits {
     /// Messages that are sent in a calendar month.
     #[serde(deserialize_with = "limit")]
     pub messages_per_month: Option<u64>,
+    /// Requests in a minute.
+    #[serde(deserialize_with = "limit")]
+    pub requests_per_minute: Option<u64>,
     /// Streams that are open at a time.
     #[serde(deserialize_with = "limit")]
     pub concurrent_streams: Option<u64>,
@@ -27,6 +30,9 @@ pub struct Limits {
     #[serde(deserialize_with = "limit")]
     pub max_agents: Option<u64>,
 }
+
+/// What each agent may ask for in a minute of single operations, by their names.
+pub type OperationLimits = HashMap<String, u64>;
 
 /// A limit that is below zero lets nothing through, as zero does.
 fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{
     agent::{Agent, AgentId},
     issuer::Issuer,
-    limits::Limits,
+    limits::{Limits, OperationLimits},
     membership::Membership,
     schema::PayloadSchema,
     source::Source,
@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub open_registration: bool,
     /// What all agents together may use.
     pub limits: Limits,
+    /// What each agent may ask for in a minute.
+    pub operation_limits: Arc<OperationLimits>,
     /// Its context types, by name.
     pub context_types: HashMap<String, ContextType>,
     /// Under which tokens are issued. Those of another one have ended.

@@ -13,6 +13,7 @@ use super::{
     meter::Meter,
     open_calls::OpenCalls,
     origin::Origin,
+    request_counts::RequestLimits,
     rules::{Access, Rule},
 };
 use crate::{
@@ -230,12 +231,16 @@ impl Arrival {
         let admitted = async {
             let caller = door.admit(record.rule, authorization, &record.trail).await?;
             let metered = door.meter.enter(caller.as_ref(), &record.origin)?;
-            if let Some(caller) = caller.as_ref().filter(|_| record.rule.lasts()) {
+            if let Some(caller) = &caller {
                 let snapshot = door.directory.directory().snapshot();
                 let account = snapshot.account(caller.agent.id).unwrap_or(&caller.agent);
-                metered
-                    .open_stream(account, (door.tenant(), snapshot.limits))
-                    .inspect_err(|fault| door.metrics.limited(fault))?;
+                let tenant = (door.tenant(), snapshot.limits);
+                let limits = RequestLimits { tenant, operations: &snapshot.operation_limits };
+                let within = || {
+                    door.meter.request(account, record.rule.operation, limits)?;
+                    if record.rule.lasts() { metered.open_stream(account, tenant) } else { Ok(()) }
+                };
+                within().inspect_err(|fault| door.metrics.limited(fault))?;
             }
             Ok((caller, metered))
         };

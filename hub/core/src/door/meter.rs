@@ -8,14 +8,22 @@ use std::{
     time::Duration,
 };
 
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::{origin::Origin, stream_counts::StreamCounts};
+use super::{
+    origin::Origin,
+    replica_counts::ReplicaCounts,
+    request_counts::{RequestLimits, Requests, left},
+    rules::Operation,
+    stream_counts::StreamCounts,
+};
 use crate::{
     directory::{
         agent::{Agent, AgentId},
         caller::Caller,
         limits::{LimitUsage, Limits, Whose},
+        snapshot::Snapshot,
     },
     fault::{Code, Exhausted, Fault},
     kit::budget::{Budget, Queue, Room},
@@ -56,6 +64,7 @@ struct Shared {
     answers: Budget,
     accounts: Mutex<HashMap<Who, Account>>,
     streams: Mutex<Streams>,
+    requests: Mutex<Requests>,
 }
 
 /// Calls that last: at this replica, and at the others as they said last.
@@ -106,6 +115,7 @@ impl Meter {
             answers: Budget::new(ANSWERS),
             accounts: Mutex::default(),
             streams: Mutex::default(),
+            requests: Mutex::default(),
         }))
     }
 
@@ -147,35 +157,74 @@ impl Meter {
         })))
     }
 
-    /// Streams that are open at this replica.
+    /// Lets a request in as far as the limits of requests allow, and counts it.
+    ///
+    /// # Errors
+    /// `RATE_LIMIT_EXCEEDED`.
+    pub fn request(&self, account: &Agent, operation: Operation, limits: RequestLimits<'_>) -> Result<(), Fault> {
+        self.0.requests().enter(account, operation, OffsetDateTime::now_utc(), limits)
+    }
+
+    /// What the other replicas have to know of this one, where limits are those of this snapshot.
     #[must_use]
-    pub fn streams(&self) -> StreamCounts {
-        self.0.streams().here.clone()
+    pub fn counts(&self, snapshot: &Snapshot) -> ReplicaCounts {
+        let streams = self.0.streams().here.of_several();
+        let matter = !streams.agents.is_empty() || (streams.all > 0 && snapshot.limits.concurrent_streams.is_some());
+        let account = |id: AgentId| snapshot.agent(id).map(|agent| agent.limits).unwrap_or_default();
+        let limits = RequestLimits { tenant: ("", snapshot.limits), operations: &snapshot.operation_limits };
+        ReplicaCounts {
+            streams: if matter { streams } else { StreamCounts::default() },
+            requests: self.0.requests().that_matter(OffsetDateTime::now_utc(), limits, account),
+        }
     }
 
     /// What the other replicas say of theirs.
-    pub fn others(&self, others: StreamCounts) {
-        self.0.streams().others = others;
+    pub fn hear(&self, others: Vec<ReplicaCounts>) {
+        let (mut streams, mut requests) = (StreamCounts::default(), Vec::with_capacity(others.len()));
+        for other in others {
+            streams.add(other.streams);
+            requests.push(other.requests);
+        }
+        self.0.streams().others = streams;
+        self.0.requests().hear(requests);
     }
 
-    /// The limits of the streams of this account and of the tenant, and how many are open, as far as that is known here.
+    /// The limits of the streams and requests of this account and of the tenant, and what is used, as far as that is known here.
     #[must_use]
-    pub fn usage(&self, account: &Agent, (tenant, of_tenant): (&str, Limits)) -> [LimitUsage; 2] {
+    pub fn usage(&self, account: &Agent, limits: RequestLimits<'_>) -> Vec<LimitUsage> {
+        let (tenant, of_tenant) = limits.tenant;
         let streams = self.0.streams();
         let own = (Whose::Agent(&account.name), account.limits, streams.of(account.id));
-        [own, (Whose::Tenant(tenant), of_tenant, streams.all())].map(|(whose, limits, used)| LimitUsage {
+        let mut usage: Vec<_> = [own, (Whose::Tenant(tenant), of_tenant, streams.all())]
+            .map(|(whose, limits, used)| LimitUsage {
+                subject: whose.subject(),
+                limit: STREAMS,
+                most: limits.concurrent_streams,
+                used,
+                resets_in: None,
+            })
+            .into();
+        drop(streams);
+        let now = OffsetDateTime::now_utc();
+        let requests = self.0.requests().applied(account, None, now, limits);
+        usage.extend(requests.into_iter().map(|(whose, limit, most, used)| LimitUsage {
             subject: whose.subject(),
-            limit: STREAMS,
-            most: limits.concurrent_streams,
+            limit,
+            most: Some(most),
             used,
-            resets_in: None,
-        })
+            resets_in: Some(left(now)),
+        }));
+        usage
     }
 }
 
 impl Shared {
     fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Who, Account>> {
@@ -284,8 +333,6 @@ impl Drop for OneCall {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use time::OffsetDateTime;
-
     use super::*;
     use crate::{directory::agent::Role, door::access_token::tests::agent};
 
@@ -351,12 +398,13 @@ mod tests {
         let other = Agent { id: AgentId(uuid::Uuid::from_u128(77)), name: "other".to_owned(), ..account.clone() };
         held.push(open(&other, all).unwrap());
         assert_eq!(open(&other, all).unwrap_err(), ("TOO_MANY_STREAMS", "tenant acme".to_owned()));
-        let [own, tenant] = meter.usage(&account, all);
+        let [own, tenant] = &meter.usage(&account, RequestLimits { tenant: all, operations: &HashMap::new() })[..] else { panic!() };
         assert_eq!((own.used, own.most, tenant.used, tenant.most), (2, Some(2), 3, Some(3)));
         held.remove(0);
         held.push(open(&account, all).unwrap());
         drop(held);
-        assert_eq!(meter.streams(), StreamCounts::default());
+        assert_eq!(meter.counts(&Snapshot::default()).streams, StreamCounts::default());
+        assert_eq!(meter.0.streams().here, StreamCounts::default());
         let never = Limits { concurrent_streams: Some(0), ..Limits::default() };
         assert!(open(&Agent { limits: never, ..account.clone() }, all).is_err());
         let most = Limits { concurrent_streams: Some(1 << 63), ..Limits::default() };

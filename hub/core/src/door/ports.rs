@@ -9,7 +9,7 @@ use super::{
     api_key::{NewKey, StoredKey},
     credential::Credential,
     refresh_token::{NewFamily, Rotation, TokenHash},
-    stream_counts::StreamCounts,
+    replica_counts::ReplicaCounts,
 };
 use crate::{
     directory::{agent::AgentId, presence::Registration},
@@ -55,9 +55,10 @@ pub trait RegistrationStore: Send + Sync + 'static {
     async fn unregister(&self, by: Option<AgentId>, name: &str) -> Result<bool, Fault>;
 }
 
-/// Knows how many streams are open at each replica.
+/// Knows what counts at each replica.
 #[async_trait]
-pub trait StreamStore: Send + Sync + 'static {
-    /// Says for so long how many are open at this one, where that is news, and answers with those of the others that live.
-    async fn exchange(&self, replica: Uuid, own: Option<&StreamCounts>, life: Duration) -> Result<StreamCounts, Fault>;
+pub trait CountStore: Send + Sync + 'static {
+    /// Says for so long what counts at this one, where that is news, and answers with what the others said that live.
+    async fn exchange(&self, replica: Uuid, own: Option<&ReplicaCounts>, life: Duration)
+        -> Result<Vec<ReplicaCounts>, Fault>;
 }

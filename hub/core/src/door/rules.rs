@@ -123,11 +123,27 @@ macro_rules! operations {
         }
 
         impl Operation {
+            /// The one of this name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($operation) => Some(Self::$operation),)+
+                    _ => None,
+                }
+            }
+
             /// Its name in records and metrics.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$operation => stringify!($operation),)+
+                }
+            }
+
+            /// The name of a limit of its calls.
+            pub(super) const fn limit_name(self) -> &'static str {
+                match self {
+                    $(Self::$operation => concat!("requestsPerMinute/", stringify!($operation)),)+
                 }
             }
 

@@ -38,6 +38,15 @@ impl StreamCounts {
         }
     }
 
+    /// Those and these.
+    pub(super) fn add(&mut self, other: Self) {
+        self.all = self.all.saturating_add(other.all);
+        for (account, open) in other.agents {
+            let known = self.agents.entry(account).or_default();
+            *known = known.saturating_add(open);
+        }
+    }
+
     /// The same, of those accounts alone that have several: most have one, and there may be thousands.
     #[must_use]
     pub fn of_several(&self) -> Self {

@@ -18,6 +18,7 @@ const FREE: (&str, Limits) = (
         messages_per_minute: None,
         bytes_per_minute: None,
         messages_per_month: None,
+        requests_per_minute: None,
         concurrent_streams: None,
         storage_bytes: None,
         max_agents: None,

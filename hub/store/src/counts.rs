@@ -1,0 +1,105 @@
+//! What counts at each replica: streams, and requests of the minute.
+
+use std::{collections::HashMap, time::Duration};
+
+use acb_hub_core::{
+    directory::agent::AgentId,
+    door::{
+        ports::CountStore,
+        replica_counts::ReplicaCounts,
+        request_counts::{AccountRequests, RequestCounts},
+        rules::Operation,
+        stream_counts::StreamCounts,
+    },
+    fault::Fault,
+};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use crate::{
+    PgStore,
+    number::{signed, unsigned},
+};
+
+/// Requests as they are kept.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Requests {
+    minute: i64,
+    all: u64,
+    accounts: HashMap<Uuid, OfAccount>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct OfAccount {
+    all: u64,
+    operations: HashMap<String, u64>,
+}
+
+impl From<&RequestCounts> for Requests {
+    fn from(counts: &RequestCounts) -> Self {
+        let of_account = |(id, of): (&AgentId, &AccountRequests)| {
+            let operations = of.operations.iter().map(|(operation, count)| (operation.name().to_owned(), *count)).collect();
+            (id.0, OfAccount { all: of.all, operations })
+        };
+        Self { minute: counts.minute, all: counts.all, accounts: counts.accounts.iter().map(of_account).collect() }
+    }
+}
+
+impl From<Requests> for RequestCounts {
+    /// An operation that only a newer hub knows is left out.
+    fn from(kept: Requests) -> Self {
+        let of_account = |(id, of): (Uuid, OfAccount)| {
+            let operations = of.operations.into_iter().filter_map(|(name, count)| Some((Operation::named(&name)?, count)));
+            (AgentId(id), AccountRequests { all: of.all, operations: operations.collect() })
+        };
+        Self { minute: kept.minute, all: kept.all, accounts: kept.accounts.into_iter().map(of_account).collect() }
+    }
+}
+
+#[async_trait]
+impl CountStore for PgStore {
+    async fn exchange(&self, replica: Uuid, own: Option<&ReplicaCounts>, life: Duration) -> Result<Vec<ReplicaCounts>, Fault> {
+        let query = self.timer.start("counts.exchange");
+        let failed = |error| query.fault(error);
+        if let Some(own) = own {
+            let agents: HashMap<Uuid, u64> = own.streams.agents.iter().map(|(agent, open)| (agent.0, *open)).collect();
+            sqlx::query(
+                "WITH dead AS (DELETE FROM acb.stream_count WHERE until < clock_timestamp() - interval '1 hour')
+                 INSERT INTO acb.stream_count (tenant_id, replica, until, streams, agents, requests)
+                 VALUES (acb.current_tenant(), $1, clock_timestamp() + make_interval(secs => $2), $3, $4, $5)
+                 ON CONFLICT (tenant_id, replica) DO UPDATE
+                 SET until = excluded.until, streams = excluded.streams, agents = excluded.agents, requests = excluded.requests",
+            )
+            .bind(replica)
+            .bind(life.as_secs_f64())
+            .bind(signed(own.streams.all))
+            .bind(Json(agents))
+            .bind(Json(Requests::from(&own.requests)))
+            .execute(self.pool())
+            .await
+            .map_err(failed)?;
+        }
+        // One that lasts longer than any that is given out was given out before the server's clock was set back.
+        let rows: Vec<(i64, Json<HashMap<Uuid, u64>>, Json<Requests>)> = sqlx::query_as(
+            "SELECT streams, agents, requests FROM acb.stream_count
+             WHERE replica <> $1 AND until > clock_timestamp() AND until <= clock_timestamp() + make_interval(secs => 2 * $2)",
+        )
+        .bind(replica)
+        .bind(life.as_secs_f64())
+        .fetch_all(self.pool())
+        .await
+        .map_err(failed)?;
+        let counts = |(streams, Json(agents), Json(requests)): (i64, Json<HashMap<Uuid, u64>>, Json<Requests>)| ReplicaCounts {
+            streams: StreamCounts {
+                all: unsigned(streams),
+                agents: agents.into_iter().map(|(agent, open)| (AgentId(agent), open)).collect(),
+            },
+            requests: requests.into(),
+        };
+        Ok(rows.into_iter().map(counts).collect())
+    }
+}
