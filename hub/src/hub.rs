@@ -5,6 +5,7 @@ use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use acb_hub_api::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, credential::CredentialGate,
+        encryption::EncryptionKeyGate,
         dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
         trace::TraceGate, usage::UsageGate,
     },
@@ -22,6 +23,7 @@ use acb_hub_core::{
     },
     contexts::{catalog::Contexts, outbox::ContextChanges, parts::ContextConfig, upload::Uploads},
     directory::{
+        encryption_keys::EncryptionKeys,
         presence::Registry,
         refresher::{Refresher, jittered},
         snapshot::Directory,
@@ -382,6 +384,7 @@ impl Parts {
             audit: AuditGate::new(AuditTrail::new(store.clone())),
             auth: Auth::new(authority),
             credentials: CredentialGate::new(Credentials::new(directory.clone(), store.clone())),
+            encryption_keys: EncryptionKeyGate::new(EncryptionKeys::new(directory.clone(), store.clone())),
             agents: Agents::new(
                 tenant,
                 Registry::new(directory.clone(), store.clone()),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 40] = [
+const TABLES: [&str; 41] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -52,6 +52,7 @@ const TABLES: [&str; 40] = [
     "usage_checkpoint",
     "usage_gap",
     "stream_count",
+    "encryption_key",
 ];
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in

@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = [
         "auth",
         "credential",
+        "encryption",
         "agent",
         "message",
         "mailbox",

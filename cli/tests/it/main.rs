@@ -7,6 +7,7 @@ mod completion;
 mod credentials;
 mod dead_letters;
 mod dev;
+mod encryption;
 mod filters;
 mod isolation;
 mod kafka;

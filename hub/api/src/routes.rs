@@ -7,6 +7,7 @@ use acb_proto::{
         agent_registry_server::AgentRegistryServer, audit_service_server::AuditServiceServer,
         auth_service_server::AuthServiceServer, context_service_server::ContextServiceServer,
         credential_service_server::CredentialServiceServer, dead_letter_service_server::DeadLetterServiceServer,
+        encryption_key_service_server::EncryptionKeyServiceServer,
         mailbox_service_server::MailboxServiceServer, message_service_server::MessageServiceServer,
         schedule_service_server::ScheduleServiceServer, stream_service_server::StreamServiceServer,
         trace_service_server::TraceServiceServer, usage_service_server::UsageServiceServer,
@@ -18,7 +19,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, credential::CredentialGate,
-        dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
+        dead_letter::DeadLetterGate, encryption::EncryptionKeyGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
         trace::TraceGate, usage::UsageGate,
     },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
@@ -31,6 +32,8 @@ pub struct Services {
     pub auth: Auth,
     /// What agents prove themselves with.
     pub credentials: CredentialGate,
+    /// By what they receive what the hub can't read.
+    pub encryption_keys: EncryptionKeyGate,
     /// Who is there.
     pub agents: Agents,
     /// Messages.
@@ -94,6 +97,9 @@ impl Services {
             .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
             .add_service(AuthServiceServer::new(self.auth).max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES))
             .add_service(CredentialServiceServer::new(self.credentials).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(
+                EncryptionKeyServiceServer::new(self.encryption_keys).max_decoding_message_size(MAX_PUBLIC_REQUEST_BYTES),
+            )
             .add_service(AgentRegistryServer::new(self.agents).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(MessageServiceServer::new(self.messages).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(MailboxServiceServer::new(self.mailboxes).max_decoding_message_size(MAX_REQUEST_BYTES))

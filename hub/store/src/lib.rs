@@ -9,6 +9,7 @@ pub mod context;
 mod counts;
 pub mod credential;
 mod cursor;
+mod encryption_key;
 pub mod fault;
 mod keys;
 mod letter;

@@ -39,6 +39,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 24, name: "stream-counts", sql: include_str!("../migrations/0024_stream_counts.sql") },
     Migration { version: 25, name: "audit-retention", sql: include_str!("../migrations/0025_audit_retention.sql") },
     Migration { version: 26, name: "request-limits", sql: include_str!("../migrations/0026_request_limits.sql") },
+    Migration { version: 27, name: "encryption-keys", sql: include_str!("../migrations/0027_encryption_keys.sql") },
 ];
 
 /// The version that this code was written for.

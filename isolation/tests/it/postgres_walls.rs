@@ -182,6 +182,11 @@ async fn furnish(world: &World) {
         ),
         ("usage_checkpoint", "epoch, partition, next_position", "99, 1000, 0".to_owned()),
         ("stream_count", "replica, until, streams", format!("{any}, now() + '1 day', 1")),
+        (
+            "encryption_key",
+            "agent_id, key_id, suite, public_key",
+            format!("{alice}, decode(repeat('00', 32), 'hex'), 'X25519', decode(repeat('00', 32), 'hex')"),
+        ),
         ("usage_gap", "what", "'records'".to_owned()),
         ("lease", "lease, until", format!("{any}, now() + '1 day'")),
         // As of a newer hub: its alarm leaves it.

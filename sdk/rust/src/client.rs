@@ -10,7 +10,7 @@ use std::{
 use acb_proto::v1::{
     agent_registry_client::AgentRegistryClient, audit_service_client::AuditServiceClient,
     context_service_client::ContextServiceClient, credential_service_client::CredentialServiceClient,
-    dead_letter_service_client::DeadLetterServiceClient, mailbox_service_client::MailboxServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, encryption_key_service_client::EncryptionKeyServiceClient, mailbox_service_client::MailboxServiceClient,
     message_service_client::MessageServiceClient, schedule_service_client::ScheduleServiceClient,
     stream_service_client::StreamServiceClient, trace_service_client::TraceServiceClient,
     usage_service_client::UsageServiceClient,
@@ -187,6 +187,11 @@ impl Line {
 
     pub(crate) fn contexts(&self) -> ContextServiceClient<Service> {
         ContextServiceClient::new(self.service.clone())
+    }
+
+    #[cfg(feature = "encryption")]
+    pub(crate) fn encryption_keys(&self) -> EncryptionKeyServiceClient<Service> {
+        EncryptionKeyServiceClient::new(self.service.clone())
     }
 
     pub(crate) fn credentials(&self) -> CredentialServiceClient<Service> {

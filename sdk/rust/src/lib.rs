@@ -13,6 +13,8 @@ mod credential;
 mod credentials;
 mod dead_letter;
 mod download;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod error;
 mod handler;
 mod inbox;
@@ -23,6 +25,8 @@ mod pull;
 mod reopened;
 mod replica;
 mod schedule;
+#[cfg(feature = "encryption")]
+mod sealed;
 mod seen;
 mod session;
 mod sharing;
@@ -60,6 +64,10 @@ pub use pull::{Pulled, Puller};
 pub use replica::channel;
 pub use session::{Receipt, Sender, Session, SessionBuilder};
 pub use sharing::{Scope, Sharing};
+#[cfg(feature = "encryption")]
+pub use encryption::{Encryption, Opened};
+#[cfg(feature = "encryption")]
+pub use sealed::{EncryptionKey, EncryptionKeyId, PublicEncryptionKey, SEALED};
 pub use subscription::{Since, Subscription};
 pub use trace_context::traced;
 pub use transfer::{Progress, Resumption};

@@ -190,6 +190,19 @@ impl Message {
         self
     }
 
+    /// Whom it is for.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn recipients(&self) -> Option<&address::To> {
+        self.wire.to.as_ref().and_then(|to| to.to.as_ref())
+    }
+
+    /// What is to be sealed of it: content type, payload and topic.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn to_seal(&self) -> Result<(String, Bytes, String), Error> {
+        self.encoding.clone().map_err(|error| Error::Payload(format!("the payload can't be encoded as JSON: {error}")))?;
+        Ok((self.wire.content_type.clone(), self.wire.payload.clone(), self.wire.topic.clone()))
+    }
+
     pub(crate) fn build_query(self) -> Result<OutgoingMessage, Error> {
         self.kind(MessageType::Query).build()
     }

@@ -8,6 +8,7 @@ pub mod context;
 pub mod credential;
 pub mod dead_letter;
 pub mod mailbox;
+pub mod encryption;
 pub mod message;
 pub mod schedule;
 pub mod stream;

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod caller;
+pub mod encryption_keys;
 pub mod issuer;
 pub mod limits;
 pub mod membership;

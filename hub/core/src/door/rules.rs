@@ -188,6 +188,10 @@ operations! {
 
     ListCredentials: needs(&[OwnCredentials, AllCredentials], "/acb.v1.CredentialService/ListCredentials").read();
 
+    PublishEncryptionKey: needs(&[Send, Receive], "/acb.v1.EncryptionKeyService/PublishEncryptionKey").change();
+    WithdrawEncryptionKey: needs(&[Send, Receive], "/acb.v1.EncryptionKeyService/WithdrawEncryptionKey").change();
+    ListEncryptionKeys: needs(&[Discover], "/acb.v1.EncryptionKeyService/ListEncryptionKeys");
+
     Register: needs(&[Presence, RegisterOthers], "/acb.v1.AgentRegistry/Register").change();
     Unregister: needs(&[Presence, RegisterOthers, AllRegistrations], "/acb.v1.AgentRegistry/Unregister").change();
     Heartbeat: needs(&[Presence], "/acb.v1.AgentRegistry/Heartbeat");

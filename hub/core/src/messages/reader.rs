@@ -29,6 +29,7 @@ use crate::{
         bus::{Batch, Logged, Offset, Partition},
         sequencer::Sequencer,
     },
+    metrics::traffic::DeliveryLatency,
 };
 
 /// Messages that wait in memory for one session; at this bound or that of their bytes the session goes back to the index.
@@ -64,6 +65,7 @@ pub(super) struct Reader {
     /// Partitions that have a record of a newer hub next.
     halted: BTreeSet<Partition>,
     routes: HashMap<AgentId, Route>,
+    delivery: DeliveryLatency,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The one that everything is delivered by.
     snapshot: Arc<Snapshot>,
@@ -83,6 +85,7 @@ impl Reader {
         let mut snapshots = parts.directory.changes();
         let snapshot = snapshots.borrow_and_update().clone();
         Self {
+            delivery: DeliveryLatency::new(&parts.metrics),
             parts,
             commands,
             batches,
@@ -310,8 +313,13 @@ impl Reader {
         }
         if !self.routes.is_empty() {
             let logged = Arc::new(LoggedMessage { partition, position, log_time, message: Arc::new(message) });
+            let mut offered = false;
             for address in &addresses {
-                self.fan_out(address, &logged);
+                offered |= self.fan_out(address, &logged);
+            }
+            if offered {
+                let now = self.parts.log.clock.there(partition, OffsetDateTime::now_utc());
+                self.delivery.took(now - logged.message.accepted_at);
             }
         }
         let row = |address| IndexEntry { address, partition, position, log_time, expires_at, sender: Some(sender) };
@@ -327,13 +335,15 @@ impl Reader {
         }
     }
 
-    fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) {
+    /// Whether somebody who is connected has it now.
+    fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) -> bool {
         let snapshot = &self.snapshot;
         let sender = logged.message.from_id;
-        let mut offer = |agent: AgentId| {
-            if self.routes.get(&agent).is_some_and(|route| !route.offer(logged)) {
-                self.routes.remove(&agent);
-            }
+        let mut offered = false;
+        let mut offer = |agent: AgentId| match self.routes.get(&agent).map(|route| route.offer(logged)) {
+            Some(true) => offered = true,
+            Some(false) => drop(self.routes.remove(&agent)),
+            None => {}
         };
         match address {
             MailboxAddress::Agent(agent) => offer(*agent),
@@ -352,6 +362,7 @@ impl Reader {
                 }
             }
         }
+        offered
     }
 
     fn attach(&mut self, agent: AgentId, session_epoch: u64) -> Option<Attached> {

@@ -144,7 +144,7 @@ impl Metrics {
         {
             let mut registry = metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             registry.register("acb_messages", "Messages accepted by this replica", metrics.messages.clone());
-            registry.register("acb_message_latency_seconds", "How long message operations took", metrics.latency.clone());
+            registry.register("acb_message_latency_seconds", "How long it took until a message was accepted (send), a connected recipient's session had it (deliver), a request was answered (request)", metrics.latency.clone());
             registry.register("acb_active_agents", "Agents with a receiving session on this replica", metrics.active.clone());
             registry.register("acb_errors", "Requests that failed", metrics.errors.clone());
             metrics.limited.register(&mut registry);
@@ -327,7 +327,7 @@ mod tests {
 
     use super::{
         contexts::IN,
-        traffic::{ReceiverMetrics, SenderMetrics},
+        traffic::{DeliveryLatency, ReceiverMetrics, SenderMetrics},
         *,
     };
 
@@ -347,14 +347,14 @@ mod tests {
         let metrics = Arc::new(Metrics::new("acme"));
         for agent in ["alice", "bob"] {
             SenderMetrics::new(&metrics, agent).sent("event", 1, Duration::ZERO);
-            ReceiverMetrics::new(&metrics, agent).received(1, Duration::ZERO);
+            ReceiverMetrics::new(&metrics, agent).received(1);
         }
         metrics.contexts().streamed("carol", IN, 1);
         metrics.forget_agents(|agent| agent != "bob");
         let text = metrics.render();
         assert!(!text.contains("alice") && !text.contains("carol") && text.contains("bob"), "{text}");
         // Its session may have ended after it.
-        ReceiverMetrics::new(&metrics, "alice").received(1, Duration::ZERO);
+        ReceiverMetrics::new(&metrics, "alice").received(1);
         metrics.forget_agents(|agent| agent == "alice");
         assert!(!metrics.render().contains("alice"));
     }
@@ -366,7 +366,8 @@ mod tests {
         assert!(!metrics.render().contains("alice"), "nothing was sent");
         for _ in 0..2 {
             sender.sent("command", 100, Duration::from_millis(1));
-            receiver.received(50, Duration::from_millis(1));
+            receiver.received(50);
+            DeliveryLatency::new(&metrics).took(time::Duration::MILLISECOND);
         }
         let text = metrics.render();
         for line in [

@@ -20,7 +20,6 @@ struct Traffic {
 struct Counters {
     messages: Counter,
     bytes: Bandwidth,
-    latency: Histogram,
 }
 
 impl Traffic {
@@ -28,31 +27,33 @@ impl Traffic {
         Self { metrics: metrics.clone(), agent: agent.to_owned(), counters: None }
     }
 
-    fn count(&mut self, find: impl FnOnce(&Metrics, &str) -> Counters, bytes: usize, took: Duration) {
+    fn count(&mut self, find: impl FnOnce(&Metrics, &str) -> Counters, bytes: usize) {
         let counters = self.counters.get_or_insert_with(|| find(&self.metrics, &self.agent));
         counters.messages.inc();
         counters.bytes.inc_by(bytes as u64);
-        counters.latency.observe(took.as_secs_f64());
     }
 }
 
 /// Counters of the messages that come from one agent.
-pub(crate) struct SenderMetrics(Traffic);
+pub(crate) struct SenderMetrics {
+    traffic: Traffic,
+    latency: Histogram,
+}
 
 impl SenderMetrics {
     pub(crate) fn new(metrics: &Arc<Metrics>, agent: &str) -> Self {
-        Self(Traffic::new(metrics, agent))
+        Self { traffic: Traffic::new(metrics, agent), latency: metrics.latency_of("send") }
     }
 
     /// A message of this type with so many bytes was accepted; `kind` is in lower case.
     pub(crate) fn sent(&mut self, kind: &'static str, bytes: usize, took: Duration) {
-        self.0.metrics.message(kind);
+        self.traffic.metrics.message(kind);
         let find = |metrics: &Metrics, agent: &str| Counters {
             messages: metrics.sent_by(agent),
             bytes: metrics.contexts.bandwidth(agent, IN),
-            latency: metrics.latency_of("send"),
         };
-        self.0.count(find, bytes, took);
+        self.traffic.count(find, bytes);
+        self.latency.observe(took.as_secs_f64());
     }
 }
 
@@ -65,12 +66,25 @@ impl ReceiverMetrics {
     }
 
     /// A message with so many bytes was delivered.
-    pub(crate) fn received(&mut self, bytes: usize, took: Duration) {
+    pub(crate) fn received(&mut self, bytes: usize) {
         let find = |metrics: &Metrics, agent: &str| Counters {
             messages: metrics.received_by(agent),
             bytes: metrics.contexts.bandwidth(agent, OUT),
-            latency: metrics.latency_of("deliver"),
         };
-        self.0.count(find, bytes, took);
+        self.0.count(find, bytes);
+    }
+}
+
+/// How long messages take from their acceptance until the session of a connected recipient has them. When the agent takes them is not in it: that is
+/// the agent's.
+pub(crate) struct DeliveryLatency(Histogram);
+
+impl DeliveryLatency {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self(metrics.latency_of("deliver"))
+    }
+
+    pub(crate) fn took(&self, time: time::Duration) {
+        self.0.observe(time.max(time::Duration::ZERO).as_seconds_f64());
     }
 }

@@ -535,7 +535,7 @@ impl Receiver {
             traced.tell(&self.parts, "deliver", SpanKind::Producer, &self.agent.name, now);
             self.traced.insert(place, handed_over);
         }
-        self.metrics.received(logged.message.payload.len(), took.try_into().unwrap_or_default());
+        self.metrics.received(logged.message.payload.len());
         let id = DeliveryId { epoch: self.parts.log.epoch, place };
         let attempt = self.outstanding.attempts(place).saturating_add(1);
         let what = if redelivered { Happening::Redelivered } else { Happening::Delivered };
