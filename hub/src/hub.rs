@@ -5,9 +5,8 @@ use std::{future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use acb_hub_api::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, credential::CredentialGate,
-        encryption::EncryptionKeyGate,
-        dead_letter::DeadLetterGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
-        trace::TraceGate, usage::UsageGate,
+        dead_letter::DeadLetterGate, encryption::EncryptionKeyGate, mailbox::MailboxGate, message::MessageGate,
+        schedule::ScheduleGate, stream::StreamGate, trace::TraceGate, usage::UsageGate,
     },
     operations,
     routes::Services,
@@ -29,8 +28,8 @@ use acb_hub_core::{
         snapshot::Directory,
     },
     door::{
-        access_token::Tokens, admission::Door, authority::Authority, credentials::Credentials, meter::Meter,
-        registration::Registrar, count_exchange,
+        access_token::Tokens, admission::Door, authority::Authority, count_exchange, credentials::Credentials, meter::Meter,
+        registration::Registrar,
     },
     fault::Fault,
     kit::{

@@ -97,7 +97,9 @@ async fn what_is_sealed_is_read_by_its_recipients_alone() {
     // Who pins a key believes no other, whatever the hub says.
     let pinned = alice.encryption(keys[0].clone()).pin("opens", keys[2].public().id());
     assert_eq!(reason(pinned.seal(for_bob()).await), "ENCRYPTION_KEY_MISSING");
-    alice.encryption(keys[0].clone()).pin("opens", after.public().id()).seal(for_bob()).await.unwrap();
+    let pinned = alice.encryption(keys[0].clone()).pin("opens", after.public().id());
+    alice.send(pinned.seal(for_bob()).await.unwrap()).await.unwrap();
+    rotated.open(&received(&bob).await).await.unwrap();
 
     // Beside messages: any payload.
     let payload = sealing.seal_for(["opens", "opens-too"], "text/plain", "a context").await.unwrap();

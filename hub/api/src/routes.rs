@@ -7,10 +7,10 @@ use acb_proto::{
         agent_registry_server::AgentRegistryServer, audit_service_server::AuditServiceServer,
         auth_service_server::AuthServiceServer, context_service_server::ContextServiceServer,
         credential_service_server::CredentialServiceServer, dead_letter_service_server::DeadLetterServiceServer,
-        encryption_key_service_server::EncryptionKeyServiceServer,
-        mailbox_service_server::MailboxServiceServer, message_service_server::MessageServiceServer,
-        schedule_service_server::ScheduleServiceServer, stream_service_server::StreamServiceServer,
-        trace_service_server::TraceServiceServer, usage_service_server::UsageServiceServer,
+        encryption_key_service_server::EncryptionKeyServiceServer, mailbox_service_server::MailboxServiceServer,
+        message_service_server::MessageServiceServer, schedule_service_server::ScheduleServiceServer,
+        stream_service_server::StreamServiceServer, trace_service_server::TraceServiceServer,
+        usage_service_server::UsageServiceServer,
     },
 };
 use tonic::service::Routes;
@@ -19,8 +19,8 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     grpc::{
         agent::Agents, audit::AuditGate, auth::Auth, context::ContextGate, credential::CredentialGate,
-        dead_letter::DeadLetterGate, encryption::EncryptionKeyGate, mailbox::MailboxGate, message::MessageGate, schedule::ScheduleGate, stream::StreamGate,
-        trace::TraceGate, usage::UsageGate,
+        dead_letter::DeadLetterGate, encryption::EncryptionKeyGate, mailbox::MailboxGate, message::MessageGate,
+        schedule::ScheduleGate, stream::StreamGate, trace::TraceGate, usage::UsageGate,
     },
     status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES},
 };

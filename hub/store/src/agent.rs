@@ -52,12 +52,15 @@ impl DirectoryStore for PgStore {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
-        let tenant =
-            sqlx::query(concat!("SELECT ", generation!(), ", suspended, registration, limits, operation_limits, credential_epoch FROM acb.tenant"))
-                .fetch_optional(&mut *transaction)
-                .await
-                .map_err(failed)?
-                .ok_or_else(not_projected)?;
+        let tenant = sqlx::query(concat!(
+            "SELECT ",
+            generation!(),
+            ", suspended, registration, limits, operation_limits, credential_epoch FROM acb.tenant"
+        ))
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed)?
+        .ok_or_else(not_projected)?;
         let types = sqlx::query("SELECT name, max_message_bytes, schema FROM acb.context_type")
             .fetch_all(&mut *transaction)
             .await

@@ -192,6 +192,8 @@ async fn who_was_registered_counts_and_goes_where_registration_is_declared() {
             registration: registration.to_owned(),
             suspended: false,
             limits,
+            operation_limits: std::collections::BTreeMap::new(),
+            audit_days: 90,
             context_types: Vec::new(),
             issuer: None,
         },

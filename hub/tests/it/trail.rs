@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use acb_hub_core::audit::record::{AuditRecord, Phase};
 use acb_proto::v1::{
-    Address, CreateContextRequest, FollowAuditRecordsRequest, GetContextRequest, GetMessageTraceRequest, HeartbeatRequest, ListAuditRecordsRequest,
-    OutgoingMessage, SendMessageRequest, SubscribeRequest, address::To, audit_service_client::AuditServiceClient,
-    context_service_client::ContextServiceClient, message_service_client::MessageServiceClient,
-    trace_service_client::TraceServiceClient,
+    Address, CreateContextRequest, FollowAuditRecordsRequest, GetContextRequest, GetMessageTraceRequest, HeartbeatRequest,
+    ListAuditRecordsRequest, OutgoingMessage, SendMessageRequest, SubscribeRequest, address::To,
+    audit_service_client::AuditServiceClient, context_service_client::ContextServiceClient,
+    message_service_client::MessageServiceClient, trace_service_client::TraceServiceClient,
 };
 use acb_testbed::{Postgres, TestAgent};
 use tokio::time::{Instant, sleep};

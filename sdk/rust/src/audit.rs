@@ -3,8 +3,9 @@
 use std::{collections::VecDeque, time::SystemTime};
 
 use acb_proto::v1::{
-    AuditConsistency, AuditInclusion, AuditRecord, FollowAuditRecordsRequest, FollowAuditRecordsResponse, GetAuditCheckpointRequest, GetAuditCheckpointResponse, GetAuditProofRequest,
-    ListAuditRecordsRequest, LoggedAuditRecord, get_audit_proof_request::Claim,
+    AuditConsistency, AuditInclusion, AuditRecord, FollowAuditRecordsRequest, FollowAuditRecordsResponse,
+    GetAuditCheckpointRequest, GetAuditCheckpointResponse, GetAuditProofRequest, ListAuditRecordsRequest, LoggedAuditRecord,
+    get_audit_proof_request::Claim,
 };
 use futures::Stream;
 use prost::Message as _;

@@ -85,10 +85,7 @@ impl Encryption {
     /// Publishes the public key: others seal for it from now on.
     pub async fn publish(&self) -> Result<(), Error> {
         let Some(key) = self.own.first() else { return Ok(()) };
-        let request = PublishEncryptionKeyRequest {
-            suite: sealed::SUITE.to_owned(),
-            public_key: key.public().to_bytes().into(),
-        };
+        let request = PublishEncryptionKeyRequest { suite: sealed::SUITE.to_owned(), public_key: key.public().to_bytes().into() };
         self.client
             .call("publish an encryption key", Retry::Always, Client::ATTEMPT, |line| {
                 let request = request.clone();
@@ -118,7 +115,8 @@ impl Encryption {
             Some(To::Agents(names)) => (names.names.clone(), String::new()),
             Some(To::Group(name)) => (Vec::new(), name.clone()),
             _ => {
-                let why = "only a message to agents or to a group can be sealed: who else receives it is not known when it is sent";
+                let why =
+                    "only a message to agents or to a group can be sealed: who else receives it is not known when it is sent";
                 return Err(Error::Usage(why.to_owned()));
             }
         };
@@ -166,14 +164,13 @@ impl Encryption {
     async fn open_from(&self, from: &str, payload: &[u8]) -> Result<(Opened, String), Error> {
         let sealed = Sealed::parse(payload)?;
         let published = self.list(vec![from.to_owned()], String::new()).await?;
-        let sender = published
-            .iter()
-            .flat_map(|agent| self.believed(agent))
-            .find(|key| key.id()[..] == *sealed.sender())
-            .ok_or_else(|| {
-                let why = format!("it was sealed by a key that is not, or no longer, known to be of agent {from}");
-                Error::refused(Code::FailedPrecondition, "SENDER_KEY_UNKNOWN", why)
-            })?;
+        let sender =
+            published.iter().flat_map(|agent| self.believed(agent)).find(|key| key.id()[..] == *sealed.sender()).ok_or_else(
+                || {
+                    let why = format!("it was sealed by a key that is not, or no longer, known to be of agent {from}");
+                    Error::refused(Code::FailedPrecondition, "SENDER_KEY_UNKNOWN", why)
+                },
+            )?;
         let Content { content_type, payload, from: sealed_from, topic } = sealed.open(&self.own, &sender)?;
         if sealed_from != from {
             return Err(sealed::damaged("it was sealed by another agent than it says"));
@@ -187,7 +184,8 @@ impl Encryption {
         for agent in agents {
             // The newest one.
             let key = self.believed(agent).next().ok_or_else(|| {
-                let why = format!("agent {} has published no encryption key that is believed: it publishes one first", agent.agent);
+                let why =
+                    format!("agent {} has published no encryption key that is believed: it publishes one first", agent.agent);
                 Error::refused(Code::FailedPrecondition, "ENCRYPTION_KEY_MISSING", why)
             })?;
             keys.push(key);

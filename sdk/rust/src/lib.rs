@@ -57,17 +57,17 @@ pub use correlation::{correlated, correlation_id};
 pub use credential::{ApiKey, Identity, Tokens};
 pub use dead_letter::{Letters, WhichLetters};
 pub use download::{Download, Downloaded};
+#[cfg(feature = "encryption")]
+pub use encryption::{Encryption, Opened};
 pub use error::{Code, Error};
 pub use handler::BoxError;
 pub use message::{FAILURE, JSON, Message, Received};
 pub use pull::{Pulled, Puller};
 pub use replica::channel;
-pub use session::{Receipt, Sender, Session, SessionBuilder};
-pub use sharing::{Scope, Sharing};
-#[cfg(feature = "encryption")]
-pub use encryption::{Encryption, Opened};
 #[cfg(feature = "encryption")]
 pub use sealed::{EncryptionKey, EncryptionKeyId, PublicEncryptionKey, SEALED};
+pub use session::{Receipt, Sender, Session, SessionBuilder};
+pub use sharing::{Scope, Sharing};
 pub use subscription::{Since, Subscription};
 pub use trace_context::traced;
 pub use transfer::{Progress, Resumption};

@@ -19,7 +19,7 @@ use crate::Error;
 /// The content type of a sealed payload.
 pub const SEALED: &str = "application/vnd.acb.sealed";
 /// The only suite that there is.
-pub const SUITE: &str = "X25519-HKDF-SHA256-CHACHA20POLY1305";
+pub(crate) const SUITE: &str = "X25519-HKDF-SHA256-CHACHA20POLY1305";
 const VERSION: u32 = 1;
 /// What HPKE's key schedule is told that the keys are for.
 const INFO: &[u8] = b"acb sealed payload 1";
@@ -45,7 +45,8 @@ pub struct PublicEncryptionKey {
 impl PublicEncryptionKey {
     /// As RFC 9180 serializes it: 32 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let key = Public::from_bytes(bytes).map_err(|error| Error::Usage(format!("this is no public key of {SUITE}: {error}")))?;
+        let key =
+            Public::from_bytes(bytes).map_err(|error| Error::Usage(format!("this is no public key of {SUITE}: {error}")))?;
         Ok(Self { id: Sha256::digest(key.to_bytes()).into(), key })
     }
 
@@ -138,7 +139,8 @@ pub(crate) fn seal(content: Content, sender: &EncryptionKey, recipients: &[Publi
     let mode = OpModeS::Auth((sender.private.clone(), sender.public.key.clone()));
     let wrap = |recipient: &PublicEncryptionKey| {
         let wrapped = hpke::single_shot_seal::<aead::ChaCha20Poly1305, HkdfSha256, Kem>(&mode, &recipient.key, INFO, key, &bound);
-        let (encapsulated, ciphertext) = wrapped.map_err(|error| Error::Payload(format!("sealing for {recipient:?}: {error}")))?;
+        let (encapsulated, ciphertext) =
+            wrapped.map_err(|error| Error::Payload(format!("sealing for {recipient:?}: {error}")))?;
         Ok(WrappedKey {
             recipient_key_id: Bytes::copy_from_slice(&recipient.id),
             encapsulated_key: Bytes::copy_from_slice(&encapsulated.to_bytes()),
@@ -296,7 +298,11 @@ mod tests {
                     let opened = opened.unwrap();
                     assert_eq!(
                         (opened.content_type.as_str(), opened.from.as_str(), opened.topic.as_str()),
-                        (content["contentType"].as_str().unwrap(), content["from"].as_str().unwrap(), content["topic"].as_str().unwrap())
+                        (
+                            content["contentType"].as_str().unwrap(),
+                            content["from"].as_str().unwrap(),
+                            content["topic"].as_str().unwrap()
+                        )
                     );
                     assert_eq!(opened.payload, bytes(&content["payload"]));
                 }

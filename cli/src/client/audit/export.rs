@@ -41,7 +41,8 @@ impl Export {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let mut sizes = self.checkpoint.iter().map(|path| size(path)).collect::<Result<Vec<_>, _>>()?;
         let client = self.target.connect().await?;
-        let (query, mut next) = (self.filter.query(), self.filter.from());
+        let mut next = self.filter.from();
+        let query = self.filter.query();
         // First: every record that it is about is there when the records are read.
         match client.audit_checkpoint().await {
             Ok(signed) => {

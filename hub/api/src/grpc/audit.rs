@@ -11,9 +11,9 @@ use acb_hub_core::{
     fault::Fault,
 };
 use acb_proto::v1::{
-    AuditConsistency, AuditInclusion, FollowAuditRecordsRequest, FollowAuditRecordsResponse, GetAuditCheckpointRequest, GetAuditCheckpointResponse, GetAuditProofRequest,
-    GetAuditProofResponse, ListAuditRecordsRequest, ListAuditRecordsResponse, LoggedAuditRecord,
-    audit_service_server::AuditService, get_audit_proof_request,
+    AuditConsistency, AuditInclusion, FollowAuditRecordsRequest, FollowAuditRecordsResponse, GetAuditCheckpointRequest,
+    GetAuditCheckpointResponse, GetAuditProofRequest, GetAuditProofResponse, ListAuditRecordsRequest, ListAuditRecordsResponse,
+    LoggedAuditRecord, audit_service_server::AuditService, get_audit_proof_request,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};

@@ -7,7 +7,10 @@ use acb_tlog::{
     tree::{Hash, fold, subtrees},
 };
 
-use super::{following::AuditFollowing, ports::{AuditFilter, AuditStore, KeptRecord, SignedCheckpoint}};
+use super::{
+    following::AuditFollowing,
+    ports::{AuditFilter, AuditStore, KeptRecord, SignedCheckpoint},
+};
 use crate::{
     fault::{Code, Fault},
     kit::page,

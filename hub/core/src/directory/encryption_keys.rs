@@ -125,7 +125,8 @@ impl EncryptionKeys {
                 return Err(Fault::not_found("GROUP_NOT_FOUND", format!("nobody is in the group {} now", quoted(group))));
             }
             if members.len() > MAX_MEMBERS {
-                let why = format!("keys of at most {MAX_MEMBERS} agents are given at one time, and the group has {}", members.len());
+                let why =
+                    format!("keys of at most {MAX_MEMBERS} agents are given at one time, and the group has {}", members.len());
                 return Err(Fault::invalid("TOO_MANY_RECIPIENTS", why));
             }
             agents.extend(members);

@@ -398,7 +398,9 @@ mod tests {
         let other = Agent { id: AgentId(uuid::Uuid::from_u128(77)), name: "other".to_owned(), ..account.clone() };
         held.push(open(&other, all).unwrap());
         assert_eq!(open(&other, all).unwrap_err(), ("TOO_MANY_STREAMS", "tenant acme".to_owned()));
-        let [own, tenant] = &meter.usage(&account, RequestLimits { tenant: all, operations: &HashMap::new() })[..] else { panic!() };
+        let [own, tenant] = &meter.usage(&account, RequestLimits { tenant: all, operations: &HashMap::new() })[..] else {
+            panic!()
+        };
         assert_eq!((own.used, own.most, tenant.used, tenant.most), (2, Some(2), 3, Some(3)));
         held.remove(0);
         held.push(open(&account, all).unwrap());

@@ -59,6 +59,5 @@ pub trait RegistrationStore: Send + Sync + 'static {
 #[async_trait]
 pub trait CountStore: Send + Sync + 'static {
     /// Says for so long what counts at this one, where that is news, and answers with what the others said that live.
-    async fn exchange(&self, replica: Uuid, own: Option<&ReplicaCounts>, life: Duration)
-        -> Result<Vec<ReplicaCounts>, Fault>;
+    async fn exchange(&self, replica: Uuid, own: Option<&ReplicaCounts>, life: Duration) -> Result<Vec<ReplicaCounts>, Fault>;
 }

@@ -89,7 +89,12 @@ impl Requests {
     }
 
     /// Those of this minute at this replica, as far as they matter to others: where at least a fourth of a limit is used here.
-    pub(super) fn that_matter(&self, at: OffsetDateTime, limits: RequestLimits<'_>, account: impl Fn(AgentId) -> Limits) -> RequestCounts {
+    pub(super) fn that_matter(
+        &self,
+        at: OffsetDateTime,
+        limits: RequestLimits<'_>,
+        account: impl Fn(AgentId) -> Limits,
+    ) -> RequestCounts {
         let mut told = RequestCounts::begun(minute(at));
         if self.here.minute != told.minute {
             return told;
