@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -134,7 +134,7 @@ class Client(Agents, Contexts, DeadLetters, Mailbox, Records, Schedule, Transfer
         filter: str = "",
         take_over: bool = True,
         reconnect_for: Length = RECONNECT_FOR,
-    ) -> AsyncIterator[Received]:
+    ) -> AsyncGenerator[Received, None]:
         """The messages of this agent as they come, on a session of their own: see `session`. Acknowledge each with `ack`, or handle it in `with`.
 
         One that is neither acknowledged nor released stays with the program as long as anything refers to it; then it comes again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +143,7 @@ class Mailbox(Calls):
         found = await self._call("wait for unread", "MailboxService.WaitForUnread", request, within=max(wait + SLACK, ATTEMPT))
         return UnreadMessages(tuple(map(View, found.messages)), found.position)
 
-    async def watch_unread(self, from_: str = "", *, filter: str = "") -> AsyncIterator[View]:
+    async def watch_unread(self, from_: str = "", *, filter: str = "") -> AsyncGenerator[View, None]:
         """Follows what is unread, from the oldest on: each message once, as it comes, taken by nobody."""
         position = ""
         while True:

@@ -154,6 +154,15 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
+@cache
+def _required(kind: Any) -> frozenset[str]:
+    """The keys that a TypedDict must have. Where its annotations are texts, what it says of itself takes no notice of `NotRequired`."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    said = {key: typing.get_origin(hint) for key, hint in hints.items()}
+    required = {key for key in kind.__required_keys__ if said.get(key) is not typing.NotRequired}
+    return frozenset(required | {key for key, origin in said.items() if origin is typing.Required})
+
+
 def _read(value: Any, kind: Any, at: str, depth: int) -> Any:
     if depth > DEEPEST:
         raise PayloadError("the payload is too deep")
@@ -257,7 +266,7 @@ def _read_collection(value: Any, kind: Any, origin: Any, arguments: tuple[Any, .
         if not isinstance(value, dict):
             raise _wrong(at, "an object", value)
         hints = _hints(origin)
-        missing = sorted(origin.__required_keys__ - value.keys())
+        missing = sorted(_required(origin) - value.keys())
         if missing:
             raise PayloadError(f"the payload is not what was expected: {f'{at}.' if at else ''}{missing[0]} is missing")
         return {key: _read(one, hints.get(key, Any), f"{at}.{key}" if at else key, depth + 1) for key, one in value.items()}

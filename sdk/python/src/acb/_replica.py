@@ -212,11 +212,11 @@ def normal(text: str) -> str:
     def wrong(what: str) -> UsageError:
         return UsageError(f"{text!r} is not an endpoint: {what}; write https://host:port")
 
-    trimmed = text.strip().rstrip("/")
+    trimmed = text.strip().removeprefix("https://").rstrip("/")
     if trimmed.startswith("http://"):
         raise wrong("a hub speaks TLS only")
     try:
-        parts = urlsplit(f"https://{trimmed.removeprefix('https://')}")
+        parts = urlsplit(f"https://{trimmed}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise wrong(str(error)) from None
