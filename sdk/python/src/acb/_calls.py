@@ -73,17 +73,21 @@ class Calls:
         self._closed = False
 
     def __repr__(self) -> str:
-        identity = self.identity
+        identity = self._auth.identity
         return f"<acb.{type(self).__name__} {identity.tenant}/{identity.agent}>" if identity else f"<acb.{type(self).__name__}>"
 
     @property
-    def identity(self) -> Identity | None:
+    def identity(self) -> Identity:
         """Whom this client speaks for."""
+        if self._auth.identity is None:
+            raise UsageError("the client is not connected yet")
         return self._auth.identity
 
     @property
-    def tokens(self) -> Tokens | None:
+    def tokens(self) -> Tokens:
         """The current tokens."""
+        if self._auth.tokens is None:
+            raise UsageError("the client is not connected yet")
         return self._auth.tokens
 
     @property

@@ -296,12 +296,12 @@ class Client:
         return repr(self._client).replace("acb.", "acb.sync.", 1)
 
     @property
-    def identity(self) -> Identity | None:
+    def identity(self) -> Identity:
         """Whom this client speaks for."""
         return self._client.identity
 
     @property
-    def tokens(self) -> Tokens | None:
+    def tokens(self) -> Tokens:
         """The current tokens."""
         return self._client.tokens
 
