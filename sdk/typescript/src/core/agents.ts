@@ -4,7 +4,7 @@ import { type Agent as WireAgent, AgentRegistry, AgentStatus } from "../gen/acb/
 import { type Credential as WireCredential, Credential_Kind, CredentialService } from "../gen/acb/v1/credential_pb.js";
 import { clock } from "./backoff.js";
 import { type Caller, type CallOptions, pages } from "./caller.js";
-import { AcbError, during, isOurs, malformed } from "./error.js";
+import { AcbError, isOurs, malformed } from "./error.js";
 import { dateOf } from "./wire.js";
 
 /** An agent of the tenant, as the directory has it. */
@@ -115,7 +115,7 @@ export async function heartbeat(caller: Caller, options: CallOptions): Promise<n
   return Math.max(answer.intervalSeconds, 1) * 1000;
 }
 
-export function heartbeats(caller: Caller): Heartbeats {
+export function heartbeats(caller: Caller, stopped: () => void): Heartbeats {
   const ending = new AbortController();
   const { signal } = ending;
   const beat = async () => {
@@ -132,7 +132,10 @@ export function heartbeats(caller: Caller): Heartbeats {
     }
   };
   void beat();
-  const stop = () => ending.abort(during("heartbeats", malformed("they were stopped")));
+  const stop = () => {
+    ending.abort();
+    stopped();
+  };
   return { stop, [Symbol.dispose]: stop };
 }
 

@@ -44,6 +44,7 @@ export class Client implements AsyncDisposable {
   /** What ends with the client. */
   readonly #sessions = new Set<Session>();
   readonly #subscriptions = new Set<Subscription>();
+  readonly #heartbeats = new Set<agents.Heartbeats>();
 
   private constructor(parts: Parts) {
     this.#caller = new Caller(parts.replicas, parts.credential, parts.retryForMs, parts.platform);
@@ -94,6 +95,7 @@ export class Client implements AsyncDisposable {
 
   /** Ends it in order: sessions hand over what they have sent and acknowledged first. */
   async close(): Promise<void> {
+    for (const heartbeats of this.#heartbeats) heartbeats.stop();
     for (const subscription of this.#subscriptions) subscription.close();
     await Promise.all([...this.#sessions].map((session) => session.close()));
     this.#caller.close();
@@ -382,9 +384,11 @@ export class Client implements AsyncDisposable {
     return await agents.heartbeat(this.#caller, options);
   }
 
-  /** Sends heartbeats as the hub wants them, from now on until they are stopped. */
+  /** Sends heartbeats as the hub wants them, from now on until they are stopped, or the client is closed. */
   heartbeats(): agents.Heartbeats {
-    return agents.heartbeats(this.#caller);
+    const heartbeats = agents.heartbeats(this.#caller, () => this.#heartbeats.delete(heartbeats));
+    this.#heartbeats.add(heartbeats);
+    return heartbeats;
   }
 
   /** An agent of the tenant, by name. */

@@ -43,6 +43,8 @@ export function deferred<T>(): Deferred<T> {
 /** Rejects with the reason of the signal where that is aborted first. */
 export async function abortable<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
   if (signal === undefined) return await work;
+  // What it comes to later is of no interest, and must not end the process.
+  work.catch(() => undefined);
   signal.throwIfAborted();
   const { promise, reject } = deferred<never>();
   const aborted = () => reject(signal.reason);

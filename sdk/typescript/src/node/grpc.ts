@@ -18,12 +18,14 @@ type Out<M extends DescMethod> = MessageShape<M["output"]>;
 
 export class GrpcChannel implements Channel {
   readonly #client: Client;
+  #closed = false;
 
   constructor(client: Client) {
     this.#client = client;
   }
 
   unary<M extends DescMethod>(method: M, request: In<M>, headers: Headers, signal?: AbortSignal): Promise<Out<M>> {
+    if (this.#closed) return Promise.reject(GONE());
     return new Promise((resolve, reject) => {
       const [path, write, read] = glue(method);
       const message = made(method, request);
@@ -38,18 +40,35 @@ export class GrpcChannel implements Channel {
   }
 
   receiving<M extends DescMethod>(method: M, request: In<M>, headers: Headers): Incoming<M> {
+    if (this.#closed) return new Nothing<M>();
     const [path, write, read] = glue(method);
     return new Reader<M>(this.#client.makeServerStreamRequest(path, write, read, made(method, request), metadataOf(headers)));
   }
 
   duplex<M extends DescMethod>(method: M, headers: Headers): Duplex<M> {
+    if (this.#closed) return new Nothing<M>();
     const [path, write, read] = glue(method);
     return new Both<M>(method, this.#client.makeBidiStreamRequest(path, write, read, metadataOf(headers)));
   }
 
   close(): void {
+    this.#closed = true;
     this.#client.close();
   }
+}
+
+/** Of a connection that was closed meanwhile: gRPC would throw something of its own. */
+const GONE = () => new Status("UNAVAILABLE", "the connection was closed", true);
+
+class Nothing<M extends DescMethod> implements Duplex<M> {
+  readonly hasRoom = true;
+  async receive(): Promise<undefined> {
+    throw GONE();
+  }
+  async room(): Promise<void> {}
+  send(): void {}
+  end(): void {}
+  cancel(): void {}
 }
 
 function made<M extends DescMethod>(method: M, message: In<M>): MessageShape<M["input"]> {

@@ -7,10 +7,12 @@ import { checkServerIdentity, connect, createSecureContext, rootCertificates, ty
 import { ChannelCredentials, type ChannelOptions, Client } from "@grpc/grpc-js";
 
 import { AcbError, failure } from "../core/error.js";
-import type { Link, Replicas } from "../core/transport.js";
+import type { Channel, Link, Replicas } from "../core/transport.js";
 import { GrpcChannel } from "./grpc.js";
 
 const CONNECT_TIMEOUT = 3_000;
+/** How long a connection that was left is still there for who took it before. Longer than a call takes. */
+const LINGER = 30_000;
 
 const OPTIONS: ChannelOptions = {
   "grpc.keepalive_time_ms": 10_000,
@@ -54,6 +56,8 @@ export class NodeReplicas implements Replicas {
   #next: number;
   #ids = 0;
   #closed = false;
+  /** Connections that were left, and are not closed yet. */
+  readonly #left = new Map<NodeJS.Timeout, Channel>();
 
   constructor(endpoints: readonly string[], roots: Roots, through?: string) {
     if (endpoints.length === 0) throw failure("USAGE", "no endpoint was given: name at least one, such as https://hub.example:8443");
@@ -74,14 +78,25 @@ export class NodeReplicas implements Replicas {
 
   leave(id: number): void {
     if (this.#current?.id !== id) return;
-    // Calls that are on their way on it end with it.
-    this.#current.channel.close();
+    const { channel } = this.#current;
     this.#current = undefined;
     this.#next += 1;
+    // Who took it a moment ago is about to call, and one call that failed must not be the end of the others.
+    const timer = setTimeout(() => {
+      this.#left.delete(timer);
+      channel.close();
+    }, LINGER);
+    timer.unref();
+    this.#left.set(timer, channel);
   }
 
   close(): void {
     this.#closed = true;
+    for (const [timer, channel] of this.#left) {
+      clearTimeout(timer);
+      channel.close();
+    }
+    this.#left.clear();
     this.#current?.channel.close();
     this.#current = undefined;
   }

@@ -97,7 +97,7 @@ class Reader {
       return (parts[1] as string).replaceAll("''", "'");
     }
     if (text === "[]" || text === "{}" || text === "null" || text === "~") return "";
-    if (/^[[{&*!%@`|>]/.test(text)) throw new YamlError(number);
+    if (/^([[{&*!%@`|>]|- )/.test(text)) throw new YamlError(number);
     return text.replace(/\s+#.*$/, "");
   }
 
@@ -110,6 +110,7 @@ class Reader {
       const width = line.length - line.trimStart().length;
       if (!blank && width <= indent) break;
       if (!blank) inner ??= width;
+      if (!blank && width < (inner ?? 0)) throw new YamlError(this.#at + 1);
       taken.push(blank ? "" : line.slice(inner ?? 0));
     }
     while (taken.at(-1) === "") taken.pop();
