@@ -1,7 +1,7 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test campaign charts traces bench release images e2e cluster-up cluster-down
+.PHONY: help build demo test typescript campaign charts traces bench release images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
@@ -37,6 +37,12 @@ test: ## Format, lints, unit and golden tests, conformance suites, integration t
 	@scripts/postgres17
 	@scripts/crates
 	@scripts/test
+
+typescript: ## The TypeScript SDK: builds it, checks its types, and runs its tests and examples on a hub that they start.
+	@scripts/install-dependencies build typescript
+	@scripts/crates
+	$(BUILD) --bin acb --bin acb-hub
+	scripts/test-typescript
 
 # `make campaign SEED=7 SEQUENCES=1` plays one history again.
 SEED ?= 1
