@@ -1,7 +1,7 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test python campaign charts traces bench release images e2e cluster-up cluster-down
+.PHONY: help build demo test python typescript campaign charts traces bench release images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
@@ -43,6 +43,12 @@ python: ## Format, lints, types and tests of the Python SDK and its examples, on
 	@scripts/crates
 	$(BUILD) --bin acb --bin acb-hub
 	scripts/test-python
+
+typescript: ## The TypeScript SDK: builds it, checks its types, and runs its tests and examples on a hub that they start.
+	@scripts/install-dependencies build typescript
+	@scripts/crates
+	$(BUILD) --bin acb --bin acb-hub
+	scripts/test-typescript
 
 # `make campaign SEED=7 SEQUENCES=1` plays one history again.
 SEED ?= 1

@@ -1,0 +1,128 @@
+import { describe, expect, it } from "vitest";
+
+import type { Receipt, Sent } from "../../src/index.js";
+import { become, empty, eventually, proxies, take } from "./agents.js";
+
+describe("a session", () => {
+  it("keeps order and loses nothing over breaks, on both sides", async () => {
+    await empty("worker-a");
+    const [near, far] = [await proxies(), await proxies()];
+    const sender = await become("supervisor", { server: near.map((proxy) => proxy.url) });
+    const receiver = await become("worker-a", { server: far.map((proxy) => proxy.url) });
+    const replicas: string[] = [];
+    const outgoing = await sender.session({ receive: false });
+    const incoming = await receiver.session({ onReplica: (replica) => replicas.push(replica) });
+    const COUNT = 300;
+    const got: string[] = [];
+    const receiving = (async () => {
+      for await (const message of incoming) {
+        got.push(message.text());
+        message.ack();
+        if (got.length === 100 || got.length === 200) for (const proxy of far) proxy.cut();
+        if (new Set(got).size === COUNT) return;
+      }
+    })();
+    const receipts: Receipt[] = [];
+    for (let number = 0; number < COUNT; number += 1) {
+      receipts.push(await outgoing.enqueue({ to: "worker-a", topic: "n", text: String(number) }));
+      if (number === 80 || number === 160) for (const proxy of near) proxy.cut();
+    }
+    const sent: Sent[] = await Promise.all(receipts.map((receipt) => receipt.outcome));
+    await receiving;
+    expect(new Set(sent.map((one) => one.messageId)).size).toBe(COUNT);
+    // What was not acknowledged when the connection broke may come once more, outside of the order, and is dropped where it was handled.
+    expect(got).toEqual(Array.from({ length: COUNT }, (_, number) => String(number)));
+    expect(replicas.length).toBeGreaterThanOrEqual(3);
+    await Promise.all([outgoing.close(), incoming.close()]);
+  });
+
+  it("notices a connection that is silent, and goes on", async () => {
+    await empty("worker-b");
+    const near = await proxies();
+    const receiver = await become("worker-b", { server: near.map((proxy) => proxy.url) });
+    const incoming = await receiver.session();
+    for (const proxy of near) proxy.stall();
+    const sender = await become("supervisor");
+    await sender.send({ to: "worker-b", text: "still there?" });
+    const message = await incoming.next({ signal: AbortSignal.timeout(30_000) });
+    expect(message?.text()).toBe("still there?");
+    message?.ack();
+  });
+
+  it("refuses one message alone, and sends those behind it in order", async () => {
+    await empty("worker-b");
+    const sender = await (await become("supervisor")).session({ receive: false });
+    const receipts: Receipt[] = [];
+    for (const to of ["worker-b", "nobody", "worker-b", "worker-b"]) receipts.push(await sender.enqueue({ to, text: String(receipts.length) }));
+    const outcomes = await Promise.allSettled(receipts.map((receipt) => receipt.outcome));
+    expect(outcomes.map((outcome) => outcome.status)).toEqual(["fulfilled", "rejected", "fulfilled", "fulfilled"]);
+    expect(outcomes[1]).toMatchObject({ reason: { code: "NOT_FOUND", reason: "RECIPIENT_NOT_FOUND", correlationId: undefined } });
+    expect((await take(await become("worker-b"), 3)).map((message) => message.text())).toEqual(["0", "2", "3"]);
+  });
+
+  it("keeps many senders waiting in line, and in order", async () => {
+    await empty("worker-b");
+    const sender = await (await become("supervisor")).session({ receive: false });
+    const all = Array.from({ length: 300 }, (_, number) => sender.send({ to: "worker-b", text: String(number) }));
+    const receiver = await become("worker-b");
+    expect((await take(receiver, 300)).map((message) => message.text())).toEqual(all.map((_, number) => String(number)));
+    await Promise.all(all);
+  });
+
+  it("takes over from another program, unless it is told not to", async () => {
+    await empty("clerk");
+    const first = await (await become("clerk")).session();
+    const second = await become("clerk");
+    await expect(second.session({ takeOver: false })).rejects.toMatchObject({ reason: "RECEIVER_PRESENT" });
+    const ended = first.next();
+    const taken = await second.session();
+    await expect(ended).rejects.toMatchObject({ code: "ABORTED", reason: "SESSION_REPLACED" });
+    await taken.close();
+    expect(await taken.next()).toBeUndefined();
+    await expect(taken.send({ to: "clerk", text: "x" })).rejects.toMatchObject({ reason: "UNAVAILABLE" });
+  });
+
+  it("hands back what was not acknowledged, and what a handler failed at", async () => {
+    await empty("clerk");
+    const sender = await become("supervisor");
+    const receiver = await become("clerk");
+    await sender.send({ to: "clerk", topic: "work", json: "first" });
+    await sender.send({ to: "clerk", topic: "work", json: "second" });
+    const seen: string[] = [];
+    const failing = await receiver.session();
+    failing.on<string>("work", (work) => {
+      seen.push(work);
+      if (work === "first") throw new Error("no");
+    });
+    const ending = new AbortController();
+    const running = failing.run({ signal: ending.signal });
+    await eventually("both were tried", () => seen.length === 2);
+    ending.abort();
+    await running;
+    const [again] = await take(receiver, 1);
+    expect([again?.json(), again?.redelivered]).toEqual(["first", true]);
+    await eventually("nothing is left", async () => (await receiver.countUnread()).messages === 0);
+  });
+
+  it("ends a wait with the signal, and what waits with the client", async () => {
+    const receiver = await become("clerk");
+    const session = await receiver.session();
+    const reason = new Error("enough");
+    const ending = new AbortController();
+    const waiting = session.next({ signal: ending.signal });
+    ending.abort(reason);
+    await expect(waiting).rejects.toBe(reason);
+    const loop = (async () => {
+      for await (const message of session) message.release();
+      return "over";
+    })();
+    await receiver.close();
+    expect(await loop).toBe("over");
+    await expect(receiver.send({ to: "clerk", text: "x" })).rejects.toMatchObject({ reason: "USAGE" });
+  });
+
+  it("says what is wrong with its filter", async () => {
+    const receiver = await become("clerk");
+    await expect(receiver.session({ filter: "message.nothing ==" })).rejects.toMatchObject({ code: "INVALID_ARGUMENT", reason: "FILTER_INVALID" });
+  });
+});
