@@ -91,19 +91,34 @@ async fn what_is_sealed_is_read_by_its_recipients_alone() {
     }
     alice.send(sealing.seal(for_bob()).await.unwrap()).await.unwrap();
     assert_eq!(reason(opening.open(&received(&bob).await).await), "NOT_SEALED_FOR_ME", "by the key of before alone");
-    rotated.withdraw(keys[1].public().id()).await.unwrap();
-    assert_eq!(reason(rotated.withdraw(keys[1].public().id()).await), "ENCRYPTION_KEY_NOT_FOUND");
+    for _ in 0..2 {
+        rotated.withdraw(keys[1].public().id()).await.unwrap();
+    }
 
     // Who pins a key believes no other, whatever the hub says.
-    let pinned = alice.encryption(keys[0].clone()).pin("opens", keys[2].public().id());
-    assert_eq!(reason(pinned.seal(for_bob()).await), "ENCRYPTION_KEY_MISSING");
-    let pinned = alice.encryption(keys[0].clone()).pin("opens", after.public().id());
+    let pinned = alice.encryption(keys[0].clone()).pin("opens", keys[2].public().clone());
     alice.send(pinned.seal(for_bob()).await.unwrap()).await.unwrap();
-    rotated.open(&received(&bob).await).await.unwrap();
+    assert_eq!(reason(rotated.open(&received(&bob).await).await), "NOT_SEALED_FOR_ME");
+    let pinned = alice.encryption(keys[0].clone()).pin("opens", after.public().clone());
+    alice.send(pinned.seal(for_bob()).await.unwrap()).await.unwrap();
+    let message = received(&bob).await;
+    rotated.open(&message).await.unwrap();
+    let doubting = bob.encryption(after.clone()).pin("seals", keys[2].public().clone());
+    assert_eq!(reason(doubting.open(&message).await), "SENDER_KEY_UNKNOWN");
+    let for_group = || Message::to_group("sealed-readers").text("no");
+    assert_eq!(reason(pinned.seal(for_group()).await), "ENCRYPTION_KEY_MISSING", "one member is not pinned");
+    pinned.pin("opens-too", keys[2].public().clone()).seal(for_group()).await.map(drop).unwrap();
+
+    // To oneself, too.
+    alice.send(sealing.seal(Message::to_agent("seals").text("a note")).await.unwrap()).await.unwrap();
+    assert_eq!(&sealing.open(&received(&alice).await).await.unwrap().payload[..], b"a note");
 
     // Beside messages: any payload.
-    let payload = sealing.seal_for(["opens", "opens-too"], "text/plain", "a context").await.unwrap();
-    assert_eq!(&rotated.open_payload("seals", &payload).await.unwrap().payload[..], b"a context");
+    let payload = sealing.seal_for(["opens", "opens-too"], "plan 9", "text/plain", "a context").await.unwrap();
+    assert_eq!(&rotated.open_payload("seals", "plan 9", &payload).await.unwrap().payload[..], b"a context");
+    assert!(matches!(rotated.open_payload("seals", "plan 10", &payload).await, Err(Error::Damaged(_))));
+    let passed_off = v1::Message { payload, topic: String::new(), ..message };
+    assert!(matches!(rotated.open(&passed_off).await, Err(Error::Damaged(_))), "it is no message");
 }
 
 #[tokio::test]

@@ -210,6 +210,9 @@ impl AuditStore for PgStore {
         if let Some(until) = filter.until {
             select.push(" AND r.at < ").push_bind(until);
         }
+        if let Some(below) = filter.below {
+            select.push(" AND r.number < ").push_bind(signed(below));
+        }
         if let Some(agent) = &filter.agent {
             select.push(" AND r.agent = ").push_bind(agent);
         }
@@ -237,24 +240,32 @@ impl AuditStore for PgStore {
         .await
         .map_err(failed)?
         .rows_affected();
-        if forgotten < limit as u64 {
-            sqlx::query("DELETE FROM acb.audit_growth WHERE first < $1")
-                .bind(kept_from)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-            // The last one of each key stays: verifiers are asked which keys there were.
-            sqlx::query(
-                "DELETE FROM acb.audit_checkpoint AS c WHERE size < $1 AND EXISTS (
-                     SELECT FROM acb.audit_checkpoint AS later WHERE later.verifier = c.verifier AND later.size > c.size)",
-            )
-            .bind(kept_from)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        }
+        // With the records they are of, and no more of them at one time: all that were there before the retention was have one time.
+        let growths = sqlx::query(
+            "DELETE FROM acb.audit_growth WHERE (tenant_id, first) IN (
+                 SELECT tenant_id, first FROM acb.audit_growth WHERE first < $1 ORDER BY first LIMIT $2)",
+        )
+        .bind(kept_from)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?
+        .rows_affected();
+        // The last one of each key stays: verifiers are asked which keys there were.
+        let checkpoints = sqlx::query(
+            "DELETE FROM acb.audit_checkpoint WHERE (tenant_id, size) IN (
+                 SELECT tenant_id, size FROM acb.audit_checkpoint AS c WHERE size < $1 AND EXISTS (
+                     SELECT FROM acb.audit_checkpoint AS later WHERE later.verifier = c.verifier AND later.size > c.size)
+                 ORDER BY size LIMIT $2)",
+        )
+        .bind(kept_from)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?
+        .rows_affected();
         transaction.commit().await.map_err(failed)?;
-        Ok(forgotten)
+        Ok(forgotten.max(growths).max(checkpoints))
     }
 }
 

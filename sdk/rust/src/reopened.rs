@@ -1,15 +1,18 @@
 //! A stream of answers that is opened again where it breaks.
 
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Response, Status, Streaming};
 
 use crate::{
     Client, Error,
-    backoff::Patience,
+    backoff::{Limited, Patience},
     client::{Line, Next},
 };
+
+/// What was open for so long was not opened in vain, also where nothing came.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// One stream of a call whose first answer comes at once. Whoever reads it keeps where it is, and opens it from there.
 pub(crate) struct Reopened<T> {
@@ -17,7 +20,9 @@ pub(crate) struct Reopened<T> {
     /// What errors say that was done.
     doing: String,
     open: Option<(Line, Streaming<T>)>,
+    opened: Instant,
     patience: Patience,
+    limited: Limited,
     renewed: bool,
 }
 
@@ -30,7 +35,7 @@ impl<T> fmt::Debug for Reopened<T> {
 impl<T: Send + 'static> Reopened<T> {
     /// Not open yet.
     pub(crate) fn new(client: &Client, doing: String) -> Self {
-        Self { client: client.clone(), doing, open: None, patience: client.patience(), renewed: false }
+        Self { client: client.clone(), doing, open: None, opened: Instant::now(), patience: client.patience(), limited: Limited::default(), renewed: false }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -58,7 +63,7 @@ impl<T: Send + 'static> Reopened<T> {
             };
             match timeout(Client::ATTEMPT, opening).await {
                 Ok(Ok((Some(first), stream))) => {
-                    self.renewed = false;
+                    (self.renewed, self.limited, self.opened) = (false, Limited::default(), Instant::now());
                     self.open = Some((line, stream));
                     return Ok(first);
                 }
@@ -91,14 +96,22 @@ impl<T: Send + 'static> Reopened<T> {
     }
 
     async fn recover(&mut self, line: &Line, status: Status) -> Result<(), Error> {
-        self.open = None;
+        self.close();
         let mut renewed = self.renewed;
         let next = self.client.judge(line, status, &mut renewed).await;
         self.renewed = renewed;
         match next {
             Next::Again => Ok(()),
             Next::Later(error) => self.pause(error).await,
-            Next::Never(error) => Err(error.during(&self.doing)),
+            // Such as too many streams: those of a replica that died count for a while.
+            Next::Never(error) => match self.limited.again_at(&error) {
+                Some(again) => {
+                    tracing::warn!(%error, "waiting for a limit");
+                    sleep_until(again).await;
+                    Ok(())
+                }
+                None => Err(error.during(&self.doing)),
+            },
         }
     }
 
@@ -107,8 +120,14 @@ impl<T: Send + 'static> Reopened<T> {
         self.pause(error).await
     }
 
+    fn close(&mut self) {
+        if self.open.take().is_some() && self.opened.elapsed() >= STEADY {
+            self.patience.renew();
+        }
+    }
+
     async fn pause(&mut self, error: Error) -> Result<(), Error> {
-        self.open = None;
+        self.close();
         self.patience.wait(error).await.map_err(|error| error.during(&self.doing))
     }
 }

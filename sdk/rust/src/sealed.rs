@@ -118,7 +118,7 @@ pub(crate) struct Content {
     pub(crate) content_type: String,
     pub(crate) payload: Bytes,
     pub(crate) from: String,
-    pub(crate) topic: String,
+    pub(crate) purpose: String,
 }
 
 /// Seals it for those keys.
@@ -130,8 +130,8 @@ pub(crate) fn seal(content: Content, sender: &EncryptionKey, recipients: &[Publi
         .fill(&mut secret)
         .map_err(|_| failed("getting random bytes from the system"))?;
     let (key, nonce) = secret.split_at(KEY);
-    let Content { content_type, payload, from, topic } = content;
-    let content = SealedContent { content_type, payload, from, topic }.encode_to_vec();
+    let Content { content_type, payload, from, purpose } = content;
+    let content = SealedContent { content_type, payload, from, purpose }.encode_to_vec();
     let cipher = ChaCha20Poly1305::new_from_slice(key).map_err(|_| failed("sealing"))?;
     let nonce_array = <&chacha20poly1305::Nonce>::try_from(nonce).map_err(|_| failed("sealing"))?;
     let ciphertext = cipher.encrypt(nonce_array, content.as_slice()).map_err(|_| failed("sealing"))?;
@@ -203,9 +203,9 @@ impl Sealed {
         let cipher = ChaCha20Poly1305::new_from_slice(&key).map_err(|_| wrong())?;
         let nonce = <&chacha20poly1305::Nonce>::try_from(&self.0.nonce[..]).map_err(|_| wrong())?;
         let content = cipher.decrypt(nonce, &self.0.ciphertext[..]).map_err(|_| wrong())?;
-        let SealedContent { content_type, payload, from, topic } =
+        let SealedContent { content_type, payload, from, purpose } =
             SealedContent::decode(content.as_slice()).map_err(|_| wrong())?;
-        Ok(Content { content_type, payload, from, topic })
+        Ok(Content { content_type, payload, from, purpose })
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
             content_type: "text/plain".to_owned(),
             payload: "secret".into(),
             from: "alice".to_owned(),
-            topic: "plans".to_owned(),
+            purpose: "message plans".to_owned(),
         }
     }
 
@@ -297,11 +297,11 @@ mod tests {
                 content => {
                     let opened = opened.unwrap();
                     assert_eq!(
-                        (opened.content_type.as_str(), opened.from.as_str(), opened.topic.as_str()),
+                        (opened.content_type.as_str(), opened.from.as_str(), opened.purpose.as_str()),
                         (
                             content["contentType"].as_str().unwrap(),
                             content["from"].as_str().unwrap(),
-                            content["topic"].as_str().unwrap()
+                            content["purpose"].as_str().unwrap()
                         )
                     );
                     assert_eq!(opened.payload, bytes(&content["payload"]));
@@ -328,7 +328,7 @@ mod tests {
         let mut vectors = Vec::new();
         let mut add = |name: &str, sealed: &[u8], own: &EncryptionKey, content: Option<&Content>| {
             let content = content.map(|content| {
-                serde_json::json!({"contentType": content.content_type, "from": content.from, "topic": content.topic, "payload": to_hex(&content.payload)})
+                serde_json::json!({"contentType": content.content_type, "from": content.from, "purpose": content.purpose, "payload": to_hex(&content.payload)})
             });
             vectors.push(serde_json::json!({
                 "name": name, "senderPublicKey": to_hex(&alice.public.to_bytes()), "recipientPrivateKey": to_hex(&own.to_bytes()),

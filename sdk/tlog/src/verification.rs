@@ -50,7 +50,7 @@ pub struct Verified {
 }
 
 /// A verification under way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Verification {
     signed: BTreeMap<u64, Hash>,
     tree: Tree,

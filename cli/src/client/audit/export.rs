@@ -56,26 +56,42 @@ impl Export {
         pin_mut!(records);
         let mut is_first = true;
         while let Some(logged) = records.try_next().await.map_err(|error| refused("audit records", &error))? {
-            if std::mem::take(&mut is_first) && logged.number > 0 {
-                let hashes = proof(&client, AuditClaim::Prefix { size: logged.number })
-                    .await
-                    .map_err(|error| refused("audit proof", &error))?;
-                Syntax::Json.record(&json!({"prefix": logged.number, "hashes": hashes}))?;
-                for first in sizes.iter().copied().filter(|first| (1..logged.number).contains(first)) {
-                    let claim = AuditClaim::Consistency { first, second: logged.number };
-                    let hashes = proof(&client, claim).await.map_err(|error| refused("audit proof", &error))?;
-                    Syntax::Json.record(&json!({"grewFrom": first, "hashes": hashes}))?;
-                }
+            if std::mem::take(&mut is_first) {
+                before(&client, logged.number, &sizes).await?;
             }
             next = logged.number + 1;
             Syntax::Json.record(&view::document(&logged))?;
         }
-        if self.follow { follow(&client, query, next, sizes.last().copied().unwrap_or(0)).await } else { Ok(()) }
+        if !self.follow {
+            return Ok(());
+        }
+        follow(&client, query, next, is_first.then_some(&sizes), sizes.last().copied().unwrap_or(0)).await
     }
 }
 
-/// What is logged from this number on, and what is signed of it beyond this size.
-async fn follow(client: &Client, query: AuditQuery, next: u64, mut signed: u64) -> Result<(), Failure> {
+/// What a verifier needs of the records before this one: their hashes, and the proofs that the trail grew from these sizes.
+async fn before(client: &Client, number: u64, sizes: &[u64]) -> Result<(), Failure> {
+    if number == 0 {
+        return Ok(());
+    }
+    let hashes = proof(client, AuditClaim::Prefix { size: number }).await.map_err(|error| refused("audit proof", &error))?;
+    Syntax::Json.record(&json!({"prefix": number, "hashes": hashes}))?;
+    for first in sizes.iter().copied().filter(|first| (1..number).contains(first)) {
+        let claim = AuditClaim::Consistency { first, second: number };
+        let hashes = proof(client, claim).await.map_err(|error| refused("audit proof", &error))?;
+        Syntax::Json.record(&json!({"grewFrom": first, "hashes": hashes}))?;
+    }
+    Ok(())
+}
+
+/// What is logged from this number on, and what is signed of it beyond this size. Where nothing was printed before, with the proofs of these sizes.
+async fn follow(
+    client: &Client,
+    query: AuditQuery,
+    next: u64,
+    mut unproved: Option<&Vec<u64>>,
+    mut signed: u64,
+) -> Result<(), Failure> {
     let mut stop = Stop::listen()?;
     let mut unread = pin!(output::unread());
     let mut look = tokio::time::interval(SIGNED_EVERY);
@@ -84,6 +100,9 @@ async fn follow(client: &Client, query: AuditQuery, next: u64, mut signed: u64) 
         tokio::select! {
             logged = trail.next() => {
                 let logged = logged.map_err(|error| refused("audit records", &error))?;
+                if let Some(sizes) = unproved.take() {
+                    before(client, logged.number, sizes).await?;
+                }
                 Syntax::Json.record(&view::document(&logged))?;
             }
             _ = look.tick() => match client.audit_checkpoint().await {

@@ -121,6 +121,17 @@ impl Verify {
     }
 }
 
+/// How often the oldest records may be forgotten while all are read.
+const FORGETTING: usize = 5;
+
+/// The number of the oldest record that is kept.
+async fn first_number(client: &Client) -> Result<Option<u64>, Failure> {
+    let records = client.audit_records(AuditQuery::all());
+    pin_mut!(records);
+    let first = records.try_next().await.map_err(|error| refused("audit records", &error))?;
+    Ok(first.map(|logged| logged.number))
+}
+
 impl By {
     /// Checkpoints that were kept.
     fn kept(&self, subject: &mut Subject) -> Result<(), Failure> {
@@ -176,6 +187,25 @@ impl By {
         }
         subject.expect(&signed.note, "the hub's checkpoint")?;
         self.kept(subject)?;
+        let begun = subject.verification.clone();
+        for _ in 0..FORGETTING {
+            let result = Self::records(client, &mut subject.verification).await?;
+            match result {
+                // The oldest may be forgotten while they are read, page after page: then the trail begins later.
+                Err(Wrong::Missing(at, _)) if first_number(client).await?.is_none_or(|first| first > at) => {
+                    subject.verification = begun.clone();
+                }
+                result => {
+                    result.map_err(wrong)?;
+                    return std::mem::take(&mut subject.verification).end().map_err(wrong);
+                }
+            }
+        }
+        Err(Failure::failed("records are forgotten faster than they are read: try again"))
+    }
+
+    /// Reads all that the hub has. What is wrong with them, apart from what kept them from being read.
+    async fn records(client: &Client, verification: &mut Verification) -> Result<Result<(), Wrong>, Failure> {
         let records = client.audit_records(AuditQuery::all());
         pin_mut!(records);
         let mut is_first = true;
@@ -183,17 +213,23 @@ impl By {
             if std::mem::take(&mut is_first) && logged.number > 0 {
                 let hashes = client.audit_proof(AuditClaim::Prefix { size: logged.number }).await;
                 let hashes = hashes.map_err(|error| refused("audit proof", &error))?;
-                subject.verification.prefix(logged.number, hashes).map_err(wrong)?;
-                for first in subject.verification.to_prove() {
+                if let Err(wrong) = verification.prefix(logged.number, hashes) {
+                    return Ok(Err(wrong));
+                }
+                for first in verification.to_prove() {
                     let proof = client.audit_proof(AuditClaim::Consistency { first, second: logged.number }).await;
                     let proof = proof.map_err(|error| refused("audit proof", &error))?;
-                    subject.verification.grew_from(first, &proof).map_err(wrong)?;
+                    if let Err(wrong) = verification.grew_from(first, &proof) {
+                        return Ok(Err(wrong));
+                    }
                 }
             }
             let leaf = logged.leaf_hash.as_ref().try_into().ok();
-            subject.verification.record(logged.number, &logged.record, leaf).map_err(wrong)?;
+            if let Err(wrong) = verification.record(logged.number, &logged.record, leaf) {
+                return Ok(Err(wrong));
+            }
         }
-        std::mem::take(&mut subject.verification).end().map_err(wrong)
+        Ok(Ok(()))
     }
 
     fn tell(&self, verified: &Verified, output: Output) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::ports::{AuditFilter, AuditStore, KeptRecord};
 use crate::{
@@ -12,6 +12,10 @@ use crate::{
 
 /// How often is looked for new ones.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Numbers that one look goes through: a filter may match few of them.
+const LOOK: u64 = 100_000;
+/// How often a follower is told how far the look went, where nothing matches.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// Some records, and where the next ones are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,7 @@ pub struct AuditFollowing {
     store: Arc<dyn AuditStore>,
     filter: AuditFilter,
     next: u64,
+    told: (u64, Instant),
 }
 
 impl fmt::Debug for AuditFollowing {
@@ -42,7 +47,7 @@ impl AuditFollowing {
         if next > size {
             return Err(smaller(next, size));
         }
-        Ok(Self { store, filter, next })
+        Ok(Self { store, filter, next, told: (next, Instant::now()) })
     }
 
     /// The number that it goes on from.
@@ -51,7 +56,7 @@ impl AuditFollowing {
         self.next
     }
 
-    /// The next records that match, once there are any.
+    /// The next records that match, once there are any. None now and then, to say how far it is.
     ///
     /// # Errors
     /// `AUDIT_TREE_SMALLER` where the trail went back, or where the store does not answer.
@@ -61,19 +66,31 @@ impl AuditFollowing {
             if size < self.next {
                 return Err(smaller(self.next, size));
             }
-            if size > self.next {
-                let page = page::size(0);
-                let mut records = self.store.records(&self.filter, self.next, page + 1).await?;
+            let behind = size.min(self.next.saturating_add(LOOK));
+            if behind > self.next {
+                let (page, filter) = (page::size(0), AuditFilter { below: Some(behind), ..self.filter.clone() });
+                let mut records = self.store.records(&filter, self.next, page + 1).await?;
                 let more = page::cut(&mut records, page, |record| record.record.len() + 64);
-                // What matches and is not among them comes behind the last one; what does not match needs no second look.
-                let behind = records.last().map_or(0, |last| last.number + 1);
-                self.next = if more { behind } else { size.max(behind) };
+                self.next = records.last().filter(|_| more).map_or(behind, |last| last.number + 1);
                 if !records.is_empty() {
-                    return Ok(Followed { records, next: self.next });
+                    return Ok(self.tell(records));
                 }
+            }
+            if self.told.0 < self.next && self.told.1.elapsed() >= TELL_EVERY {
+                return Ok(self.tell(Vec::new()));
+            }
+            if behind < size {
+                continue;
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+impl AuditFollowing {
+    fn tell(&mut self, records: Vec<KeptRecord>) -> Followed {
+        self.told = (self.next, Instant::now());
+        Followed { records, next: self.next }
     }
 }
 

@@ -77,6 +77,8 @@ pub struct AuditFilter {
     pub since: Option<OffsetDateTime>,
     /// Before this time.
     pub until: Option<OffsetDateTime>,
+    /// With a number below this.
+    pub below: Option<u64>,
     /// Of this agent.
     pub agent: Option<String>,
     /// Of this operation.
@@ -117,6 +119,7 @@ pub trait AuditStore: Send + Sync + 'static {
     async fn nodes(&self, ids: &[NodeId]) -> Result<Option<Vec<Hash>>, Fault>;
     /// The records that match, from this number on, by number: at most `limit`.
     async fn records(&self, filter: &AuditFilter, from: u64, limit: usize) -> Result<Vec<KeptRecord>, Fault>;
-    /// Forgets the oldest records whose retention is over, at most `limit`: how many went. What proves the others stays.
+    /// Forgets the oldest records whose retention is over, and what was kept for them alone, at most `limit` of each: how many went of what went most.
+    /// What proves the others stays.
     async fn forget(&self, limit: usize) -> Result<u64, Fault>;
 }

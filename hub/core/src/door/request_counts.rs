@@ -16,6 +16,8 @@ use crate::{
 /// The name of the limit in the resources.
 const REQUESTS: &str = "requestsPerMinute";
 const MINUTE: i64 = 60;
+/// Accounts that one replica tells the others of.
+const TOLD: usize = 1000;
 
 /// Requests of one account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,6 +106,9 @@ impl Requests {
             told.all = self.here.all;
         }
         for (id, requests) in &self.here.accounts {
+            if told.accounts.len() >= TOLD {
+                break;
+            }
             let of_operation =
                 |(operation, used): &(Operation, u64)| matters(*used, limits.operations.get(operation.name()).copied());
             let operations: HashMap<_, _> =
