@@ -87,8 +87,9 @@ class Contexts(Calls):
                 said.pop(key, None)
             else:
                 said[key] = value
-        if payload is NOTHING and read_context.payload_ref is not None:
-            raise UsageError("update: a streamed payload does not stay: say the new one")
+        if payload is NOTHING and len(read_context.payload) != read_context.size:
+            # Of lists, of answers to changes, and of streamed ones.
+            raise UsageError("update: this context came without its payload: say the new one, or read it with `context` first")
         data = read_context.payload if payload is NOTHING else _encoded(payload, "")[1]
         request = _wire.new(
             "UpdateContextRequest",

@@ -172,8 +172,8 @@ class LocalError(Error):
     reason = "IO"
 
 
-def _entry(status: grpc.aio.AioRpcError, name: str) -> str | None:
-    for metadata in (status.trailing_metadata(), status.initial_metadata()):
+def _entry(name: str, *where: Any) -> str | None:
+    for metadata in where:
         for key, value in metadata or ():
             if key == name:
                 return value if isinstance(value, str) else value.decode("ascii", "replace")
@@ -183,13 +183,13 @@ def _entry(status: grpc.aio.AioRpcError, name: str) -> str | None:
 def broke(status: grpc.aio.AioRpcError) -> bool:
     """Whether the connection (or the replica at its end) is at fault, so that another replica may do better.
 
-    A status that a hub sent names the call. One that the transport made does not.
+    The end of a call that a hub sent names the call. One that the transport made does not, also where the call had begun.
     """
     code = status.code()
     if code is grpc.StatusCode.UNAVAILABLE:
         return True
     made_by_transport = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
-    return code in made_by_transport and _entry(status, CORRELATION_HEADER) is None
+    return code in made_by_transport and _entry(CORRELATION_HEADER, status.trailing_metadata()) is None
 
 
 def of_status(status: grpc.aio.AioRpcError) -> Error:
@@ -199,4 +199,5 @@ def of_status(status: grpc.aio.AioRpcError) -> Error:
     if broke(status) and not reason:
         return Unavailable(message or "the connection broke")
     number = int(status.code().value[0])
-    return Refused(Code.of(number), reason, message, retry_after=after, correlation_id=_entry(status, CORRELATION_HEADER))
+    named = _entry(CORRELATION_HEADER, status.trailing_metadata(), status.initial_metadata())
+    return Refused(Code.of(number), reason, message, retry_after=after, correlation_id=named)

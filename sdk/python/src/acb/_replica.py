@@ -30,6 +30,11 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # A keepalive ping waits behind a ping that measures the bandwidth, whose answer is given a minute: a line that stands still would be noticed that
+    # late. Windows are as large as they would get.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 4 << 20),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     # Trying again is decided here, by what was said and by whether it may be said twice.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),

@@ -517,6 +517,10 @@ class Client:
         """Takes the calling agent offline, or removes one that it registered."""
         self._portal.call(lambda: self._client.unregister(name))
 
+    def heartbeat(self) -> float:
+        """Sends one heartbeat; says in how many seconds the next is due."""
+        return self._portal.call(self._client.heartbeat)
+
     @contextmanager
     def heartbeats(self) -> Iterator[None]:
         """Sends heartbeats as the hub wants them: `with agent.heartbeats(): …`."""

@@ -20,7 +20,9 @@ async def test_a_context_through_its_versions(dev: Dev) -> None:
         assert (read.payload, read.metadata) == (b'{"title":"Plan"}', {"state": "draft", "n": "1"})
         second = await author.update(read, "final", metadata={"state": "final", "n": None}, content_type="text/x")
         assert (second.version, second.metadata, second.content_type, second.expires_at) == (2, {"state": "final"}, "text/x", context.expires_at)
-        third = await author.update(second, metadata={"more": "x"})
+        with pytest.raises(acb.UsageError, match="without its payload"):
+            await author.update(second, metadata={"more": "x"})
+        third = await author.update(await author.context(context.id), metadata={"more": "x"})
         assert ((await reader.context(context.id)).payload, third.version) == (b"final", 3)
         with pytest.raises(acb.Refused) as stale:
             await author.update(read, "too late")

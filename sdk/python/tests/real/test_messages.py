@@ -143,7 +143,7 @@ async def test_what_is_not_acknowledged_comes_again_to_the_next_session(dev: Dev
 
 async def test_a_session_goes_on_where_its_connection_is_cut(dev: Dev) -> None:
     async with wire(dev.endpoints("acme")[0]) as line, dev.connect("agent-10", replica=0, through=line.address) as receiver:
-        async with dev.connect("agent-11") as sender, sender.session(receive=False) as out, receiver.session() as session:
+        async with dev.connect("agent-11") as sender, sender.session(receive=False) as out, receiver.session(max_unacknowledged=1000) as session:
             seen: list[acb.Received] = []
             receipts = []
             for number in range(200):
@@ -222,7 +222,7 @@ async def until_unread(agent: acb.Client, count: int) -> int:
 async def test_a_month_that_is_used_up_is_not_waited_for(dev: Dev) -> None:
     async with dev.connect("limited") as agent, agent.session(receive=False) as session:
         for _ in range(3):
-            await soon(agent.send("agent-0", "x"))
+            await soon(agent.send("agent-17", "x"))
         for send in (agent.send("agent-17", "x"), session.send("agent-17", "x")):
             with pytest.raises(acb.Refused) as refused:
                 await soon(send)

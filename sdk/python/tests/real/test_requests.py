@@ -27,7 +27,7 @@ class Order(pydantic.BaseModel):
 
 
 async def test_each_question_gets_its_own_answer_across_replicas(dev: Dev) -> None:
-    async with dev.connect("agent-0", replica=0) as librarian:
+    async with dev.connect("agent-24", replica=0) as librarian:
 
         @librarian.on("square")
         async def square(number: int) -> int:
@@ -38,9 +38,9 @@ async def test_each_question_gets_its_own_answer_across_replicas(dev: Dev) -> No
             async with dev.connect("asker", replica=replica) as asker:
 
                 async def ask(number: int, asker: acb.Client = asker) -> None:
-                    answer = await asker.request("agent-0", number, topic="square", correlation_id=f"c{number}", within=LONG)
+                    answer = await asker.request("agent-24", number, topic="square", correlation_id=f"c{number}", within=LONG)
                     assert answer.json(int) == number * number
-                    assert (answer.from_, answer.topic, answer.correlation_id) == ("agent-0", "square", f"c{number}")
+                    assert (answer.from_, answer.topic, answer.correlation_id) == ("agent-24", "square", f"c{number}")
                     assert (answer.type, answer.failure) == (acb.MessageType.RESPONSE, None)
 
                 await asyncio.gather(*(ask(number) for number in range(30)))
@@ -49,7 +49,7 @@ async def test_each_question_gets_its_own_answer_across_replicas(dev: Dev) -> No
 
 
 async def test_payloads_have_the_types_of_their_handlers(dev: Dev, caplog: pytest.LogCaptureFixture) -> None:
-    async with dev.connect("agent-1") as worker, dev.connect("asker") as asker:
+    async with dev.connect("agent-25") as worker, dev.connect("asker") as asker:
 
         @worker.on("dataclass")
         async def with_dataclass(task: Task, message: acb.Received) -> Task:
@@ -85,7 +85,7 @@ async def test_payloads_have_the_types_of_their_handlers(dev: Dev, caplog: pytes
         running = asyncio.create_task(worker.run())
 
         async def ask(topic: str, payload: object) -> acb.Received:
-            return await asker.request("agent-1", payload, topic=topic, within=LONG)
+            return await asker.request("agent-25", payload, topic=topic, within=LONG)
 
         assert (await ask("dataclass", Task("readme"))).json(Task) == Task("README", 1)
         assert (await ask("dataclass", {"document": "x", "unknown": 1})).json() == {"document": "X", "words": 1}
@@ -97,7 +97,7 @@ async def test_payloads_have_the_types_of_their_handlers(dev: Dev, caplog: pytes
         assert (await ask("other", None)).json() == [None]
         assert (await ask("other", "é\u0000")).json() == ["é\u0000"]
         # What can't be decoded is not acknowledged, and holds up nothing.
-        await asker.send("agent-1", {"words": 3}, topic="dataclass")
+        await asker.send("agent-25", {"words": 3}, topic="dataclass")
         assert (await ask("text", "c")).text() == "cc"
         assert "document is missing" in caplog.text
         worker.stop()
@@ -106,7 +106,7 @@ async def test_payloads_have_the_types_of_their_handlers(dev: Dev, caplog: pytes
 
 async def test_a_handler_that_raises_holds_up_nothing_and_its_message_comes_again(dev: Dev, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "acb")
-    async with dev.connect("agent-2") as worker, dev.connect("asker") as asker:
+    async with dev.connect("agent-26") as worker, dev.connect("asker") as asker:
         seen: list[tuple[str, bool]] = []
 
         @worker.on("fail")
@@ -115,7 +115,7 @@ async def test_a_handler_that_raises_holds_up_nothing_and_its_message_comes_agai
             if not message.redelivered:
                 raise RuntimeError("the first time it fails")
 
-        await asker.send("agent-2", "one", topic="fail")
+        await asker.send("agent-26", "one", topic="fail")
         for expected in ([("one", False)], [("one", False), ("one", True)]):
             running = asyncio.create_task(worker.run())
 
@@ -129,13 +129,13 @@ async def test_a_handler_that_raises_holds_up_nothing_and_its_message_comes_agai
 
 
 async def test_handlers_that_block_or_never_return_are_told_of_and_bounded(dev: Dev, caplog: pytest.LogCaptureFixture) -> None:
-    async with dev.connect("agent-3") as worker, dev.connect("asker") as asker:
+    async with dev.connect("agent-27") as worker, dev.connect("asker") as asker:
 
         @worker.on("never")
         async def never(message: acb.Received) -> None:
             await asyncio.Event().wait()
 
-        @worker.on("never in a thread")
+        @worker.on("never-in-a-thread")
         def never_in_a_thread(message: acb.Received) -> None:
             time.sleep(3600)
 
@@ -145,13 +145,13 @@ async def test_handlers_that_block_or_never_return_are_told_of_and_bounded(dev: 
             return "done"
 
         running = asyncio.create_task(worker.run(handler_timeout=10))
-        answer = await asker.request("agent-3", topic="blocks", within=LONG)
+        answer = await asker.request("agent-27", topic="blocks", within=LONG)
         assert answer.text() == "done" and "the event loop stood still" in caplog.text
         worker.stop()
         await soon(running)
         running = asyncio.create_task(worker.run(handler_timeout=0.2))
-        await asker.send("agent-3", topic="never")
-        await asker.send("agent-3", topic="never in a thread")
+        await asker.send("agent-27", topic="never")
+        await asker.send("agent-27", topic="never-in-a-thread")
 
         async def are_bounded() -> bool:
             return caplog.text.count("took longer than") == 2
@@ -162,7 +162,7 @@ async def test_handlers_that_block_or_never_return_are_told_of_and_bounded(dev: 
 
 
 async def test_several_at_a_time(dev: Dev) -> None:
-    async with dev.connect("agent-4") as worker, dev.connect("asker") as asker:
+    async with dev.connect("agent-28") as worker, dev.connect("asker") as asker:
         together = asyncio.Barrier(3)
 
         @worker.on("meet")
@@ -172,21 +172,21 @@ async def test_several_at_a_time(dev: Dev) -> None:
             return number
 
         running = asyncio.create_task(worker.run(concurrency=3))
-        answers = await asyncio.gather(*(asker.request("agent-4", number, topic="meet", within=LONG) for number in range(3)))
+        answers = await asyncio.gather(*(asker.request("agent-28", number, topic="meet", within=LONG) for number in range(3)))
         assert [answer.json() for answer in answers] == [0, 1, 2]
         worker.stop()
         await soon(running)
 
 
 async def test_an_answer_that_does_not_come_or_comes_too_late(dev: Dev) -> None:
-    async with dev.connect("agent-5") as slow, dev.connect("asker") as asker, slow.session() as session:
+    async with dev.connect("agent-29") as slow, dev.connect("asker") as asker, slow.session() as session:
         began = time.monotonic()
         with pytest.raises(acb.Refused) as refused:
-            await asker.request("agent-5", "first", within=0.7)
+            await asker.request("agent-29", "first", within=0.7)
         assert (refused.value.code, refused.value.reason) == (acb.Code.DEADLINE_EXCEEDED, "NO_REPLY")
         assert 0.7 <= time.monotonic() - began < LONG and refused.value.correlation_id
         late = await soon(session.next())
-        asking = asyncio.create_task(asker.request("agent-5", "second", within=LONG))
+        asking = asyncio.create_task(asker.request("agent-29", "second", within=LONG))
         second = await soon(session.next())
         with pytest.raises(acb.Refused, match="REQUEST_OVER"):
             await late.reply("late")
@@ -199,8 +199,8 @@ async def test_an_answer_that_does_not_come_or_comes_too_late(dev: Dev) -> None:
 
 
 async def test_an_answer_may_come_later_to_the_mailbox(dev: Dev) -> None:
-    async with dev.connect("agent-6") as asker, dev.connect("agent-7") as worker, worker.session() as session, asker.session() as mailbox:
-        await asker.send("agent-7", "?", topic="later", reply_to="agent-6", correlation_id="7")
+    async with dev.connect("agent-30") as asker, dev.connect("agent-31") as worker, worker.session() as session, asker.session() as mailbox:
+        await asker.send("agent-31", "?", topic="later", reply_to="agent-30", correlation_id="7")
         with await soon(session.next()) as question:
             await question.reply("!")
         with await soon(mailbox.next()) as answer:
@@ -210,7 +210,7 @@ async def test_an_answer_may_come_later_to_the_mailbox(dev: Dev) -> None:
 async def test_a_caller_that_goes_leaves_nothing_behind(dev: Dev) -> None:
     async with dev.connect("asker") as asker:
         before = asyncio.all_tasks()
-        asking = asyncio.create_task(asker.request("agent-8", "?", within=LONG))
+        asking = asyncio.create_task(asker.request("agent-32", "?", within=LONG))
         await asyncio.sleep(0.3)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -23,7 +23,7 @@ def connect(dev: Dev, agent: str) -> acb.sync.Client:
 
 
 def test_the_client_of_notebooks_does_the_same(dev: Dev) -> None:
-    with connect(dev, "author") as author, connect(dev, "agent-3") as worker:
+    with connect(dev, "author") as author, connect(dev, "agent-33") as worker:
         threads_before = threading.active_count()
 
         @worker.on("up")
@@ -37,13 +37,13 @@ def test_the_client_of_notebooks_does_the_same(dev: Dev) -> None:
 
         running = threading.Thread(target=worker.run)
         running.start()
-        assert author.request("agent-3", "abc", topic="up", within=LONG).text() == "ABC"
-        assert author.request("agent-3", topic="stop", within=LONG).text() == "stopping"
+        assert author.request("agent-33", "abc", topic="up", within=LONG).text() == "ABC"
+        assert author.request("agent-33", topic="stop", within=LONG).text() == "stopping"
         running.join(LONG)
         assert not running.is_alive()
 
         with author.session(receive=False) as out:
-            receipts = [out.enqueue("agent-3", number) for number in range(20)]
+            receipts = [out.enqueue("agent-33", number) for number in range(20)]
             assert all(receipt.result().message_id for receipt in receipts) and out.replica
         numbers = []
         for message in worker.messages():
@@ -53,7 +53,7 @@ def test_the_client_of_notebooks_does_the_same(dev: Dev) -> None:
                 break
         assert numbers == list(range(20))
         with worker.session() as inbox:
-            author.send(["agent-3", "agent-4"], "both")
+            author.send(["agent-33", "agent-34"], "both")
             inbox.next().ack()
 
         context = author.share("documents", "x", metadata={"sync": "yes"})
@@ -72,10 +72,10 @@ def test_the_client_of_notebooks_does_the_same(dev: Dev) -> None:
         assert author.agent("author").name == "author" and [one.name for one in author.discover(type="author")] == ["author"]
         with author.heartbeats():
             assert author.usage() and author.credentials()
-        scheduled = author.schedule(acb.Message.to_agent("agent-3", "later"), 3600)
+        scheduled = author.schedule(acb.Message.to_agent("agent-33", "later"), 3600)
         assert [one.message_id for one in author.scheduled()] == [scheduled.message_id]
         assert author.cancel_scheduled(scheduled.message_id) is False
-        author.send("agent-3", "pulled", topic="t")
+        author.send("agent-33", "pulled", topic="t")
         puller = worker.puller()
         pulled = puller.pull(10)
         puller.acknowledge(pulled)
@@ -88,7 +88,7 @@ def test_the_client_of_notebooks_does_the_same(dev: Dev) -> None:
         del inbox, documents
     assert threading.active_count() <= threads_before
     with pytest.raises(acb.UsageError, match="the client is closed"):
-        author.send("agent-3", "x")
+        author.send("agent-33", "x")
     author.close()
 
 
@@ -102,13 +102,13 @@ def test_every_method_is_there_without_await() -> None:
 
 
 def test_a_fork_is_noticed_in_the_child(dev: Dev) -> None:
-    with connect(dev, "agent-5") as agent:
+    with connect(dev, "agent-35") as agent:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             said = "nothing was raised"
             try:
-                agent.send("agent-5", "x")
+                agent.send("agent-35", "x")
             except acb.UsageError as error:
                 said = str(error)
             finally:
@@ -123,19 +123,19 @@ def test_a_fork_is_noticed_in_the_child(dev: Dev) -> None:
             time.sleep(0.01)
         with os.fdopen(reader) as pipe:
             assert "forked after the client connected" in pipe.read()
-        assert agent.send("agent-5", "x").message_id, "the parent goes on"
+        assert agent.send("agent-35", "x").message_id, "the parent goes on"
 
 
 def test_an_interrupt_ends_a_call_and_not_the_client(dev: Dev) -> None:
-    with connect(dev, "agent-6") as agent:
+    with connect(dev, "agent-36") as agent:
         threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
-            agent.request("agent-7", "nobody answers", within=LONG)
-        assert agent.agent("agent-6").name == "agent-6"
+            agent.request("agent-37", "nobody answers", within=LONG)
+        assert agent.agent("agent-36").name == "agent-36"
 
 
 def test_a_handler_that_waits_for_its_own_loop_is_told(dev: Dev) -> None:
-    with connect(dev, "agent-8") as agent, connect(dev, "asker") as asker:
+    with connect(dev, "agent-38") as agent, connect(dev, "asker") as asker:
 
         @agent.on("wrong")
         async def wrong(message: acb.sync.Received) -> str:
@@ -147,7 +147,7 @@ def test_a_handler_that_waits_for_its_own_loop_is_told(dev: Dev) -> None:
 
         running = threading.Thread(target=agent.run)
         running.start()
-        assert "plain function" in asker.request("agent-8", topic="wrong", within=LONG).text()
+        assert "plain function" in asker.request("agent-38", topic="wrong", within=LONG).text()
         agent.stop()
         running.join(LONG)
 
@@ -156,10 +156,10 @@ def test_an_event_loop_that_ends_in_mid_call_leaves_nothing_that_hangs(dev: Dev)
     kept: list[acb.Client] = []
 
     async def connects_and_goes() -> None:
-        agent = await dev.connect("agent-9")
+        agent = await dev.connect("agent-39")
         kept.append(agent)
         await agent.session().open()
-        kept.append(asyncio.create_task(agent.request("agent-10", "?", within=LONG)))  # type: ignore[arg-type]
+        kept.append(asyncio.create_task(agent.request("agent-40", "?", within=LONG)))  # type: ignore[arg-type]
         await asyncio.sleep(0.3)
 
     began = time.monotonic()
@@ -167,16 +167,16 @@ def test_an_event_loop_that_ends_in_mid_call_leaves_nothing_that_hangs(dev: Dev)
     assert time.monotonic() - began < LONG / 2
 
     async def uses_it() -> None:
-        await kept[0].send("agent-10", "x")
+        await kept[0].send("agent-40", "x")
 
     with pytest.raises(acb.UsageError, match="another event loop"):
         asyncio.run(uses_it())
 
 
 async def test_a_client_that_is_closed_under_its_calls_says_so(dev: Dev) -> None:
-    agent = await dev.connect("agent-11")
+    agent = await dev.connect("agent-41")
     session = await agent.session().open()
-    asking = asyncio.create_task(agent.request("agent-12", "?", within=LONG))
+    asking = asyncio.create_task(agent.request("agent-42", "?", within=LONG))
     reading = asyncio.create_task(session.next())
     await asyncio.sleep(0.3)
     await soon(agent.close())
@@ -185,5 +185,5 @@ async def test_a_client_that_is_closed_under_its_calls_says_so(dev: Dev) -> None
     with pytest.raises(acb.Unavailable, match="closed"):
         await soon(asking)
     with pytest.raises(acb.UsageError, match="the client is closed"):
-        await agent.send("agent-12", "x")
+        await agent.send("agent-42", "x")
     await agent.close()
