@@ -6,7 +6,7 @@ import dataclasses
 import keyword
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 from functools import cache
 from typing import Any, Self
@@ -625,8 +625,3 @@ def read(wire: Any) -> Any:
 def types() -> list[str]:
     """The messages of the contract that have a type here."""
     return sorted(_TYPES)
-
-
-def seconds_of(length: timedelta | None) -> float | None:
-    """A length of time in seconds."""
-    return None if length is None else length.total_seconds()

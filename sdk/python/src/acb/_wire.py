@@ -116,17 +116,6 @@ def method(name: str) -> Method:
     )
 
 
-def methods() -> list[str]:
-    """All methods of the contract."""
-    files = {_POOL.FindFileContainingSymbol(f"{_PACKAGE}.{name}").name for name in ("MessageService",)}
-    found = descriptor_pb2.FileDescriptorSet()
-    found.ParseFromString(resources.files("acb").joinpath("descriptors.binpb").read_bytes())
-    files |= {file.name for file in found.file if file.package == _PACKAGE}
-    return sorted(
-        f"{service.name}.{method.name}" for file in found.file if file.name in files for service in file.service for method in service.method
-    )
-
-
 def error_details(metadata: Any) -> tuple[str, timedelta | None]:
     """The reason of a refusal and when to try again, from the trailers of a call."""
     reason, after = "", None

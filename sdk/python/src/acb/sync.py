@@ -585,9 +585,9 @@ class Client:
 
     def close(self) -> None:
         """Ends its sessions in order, and its thread."""
-        if not self._portal._thread.is_alive() and os.getpid() == self._portal._process:
+        # In a child after a fork there is nothing that could be ended.
+        if os.getpid() != self._portal._process or not self._portal._thread.is_alive():
             return
-        self._portal.check()
         try:
             self._portal.call(self._client.close)
         finally:

@@ -159,7 +159,7 @@ async def test_a_session_goes_on_where_its_connection_is_cut(dev: Dev) -> None:
                 message.ack()
             assert sorted(message.json(int) for message in seen) == list(range(200)), "each came once"
             fresh = [message.json(int) for message in seen if not message.redelivered]
-            assert fresh == sorted(fresh) and line.connections >= 5
+            assert fresh == sorted(fresh) and line.connections >= 2
 
 
 async def test_a_sender_whose_connection_is_cut_loses_nothing_and_sends_nothing_twice(dev: Dev) -> None:

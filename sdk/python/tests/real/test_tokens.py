@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,38 @@ async def test_one_replica_that_does_not_answer_is_passed_over(dev: Dev) -> None
     async with dev.connect("agent-43", server=["https://127.0.0.1:1", dev.endpoints("acme")[0]]) as agent:
         assert await agent.endpoint() == dev.endpoints("acme")[0]
         assert (await agent.agent("agent-43")).name == "agent-43"
+
+
+async def test_a_proxy_of_the_environment_is_used(dev: Dev, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        asked.append(head.split()[1])
+        host, _, port = asked[-1].rpartition(":")
+        up_reader, up_writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await source.read(65536):
+                    target.write(data)
+                    await target.drain()
+            target.close()
+
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with dev.connect("agent-43", replica=0) as agent:
+        assert (await agent.agent("agent-43")).name == "agent-43"
+    assert asked == [dev.endpoints("acme")[0].removeprefix("https://")]
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    async with dev.connect("agent-43", replica=0):
+        assert len(asked) == 1
+    server.close()
 
 
 def test_the_environment_and_a_profile_are_enough(dev: Dev) -> None:

@@ -53,7 +53,7 @@ spec: {selector: {groups: [limited]}, limits: {messagesPerMonth: 3}}
 def _tenant(name: str, registration: str, agents: dict[str, str]) -> str:
     head = (
         f"apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {name}}}\n"
-        f"spec: {{tier: Professional, registration: {registration}, hub: {{replicas: 2}}, contextTypes: [{{name: documents}}]}}\n"
+        f"spec: {{tier: Enterprise, registration: {registration}, hub: {{replicas: 2}}, contextTypes: [{{name: documents}}]}}\n"
     )
     agent = "---\napiVersion: acb.dev/v1alpha1\nkind: Agent\nmetadata: {{name: {}, namespace: acb-{}}}\nspec: {}\n"
     return head + "".join(agent.format(one, name, spec) for one, spec in agents.items())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pickle
 from datetime import timedelta
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pb2
 
 import acb
 from acb import _types, _wire
@@ -106,6 +109,19 @@ def test_every_type_has_the_fields_of_the_contract() -> None:
     event = _wire.new("ContextEvent", kind=99)
     assert _types.read(event).kind.name == "UNKNOWN_99", "what a newer hub says is there with its number"
     assert _types.read(_wire.new("Usage", most=0)).most == 0 and _types.read(_wire.new("Usage")).most is None
+
+
+def test_every_method_of_the_contract_is_called_by_the_client() -> None:
+    files = descriptor_pb2.FileDescriptorSet()
+    files.ParseFromString(resources.files("acb").joinpath("descriptors.binpb").read_bytes())
+    package = Path(acb.__file__).parent
+    source = "".join(file.read_text() for file in package.glob("*.py"))
+    methods = {f"{service.name}.{method.name}" for file in files.file for service in file.service for method in service.method}
+    # These two are one call, whose name is put together.
+    put_together = {"DeadLetterService.ReplayDeadLetters", "DeadLetterService.DropDeadLetters"}
+    # Nobody has asked for a way to end a program's tokens by itself.
+    left_out = {"AuthService.RevokeToken"}
+    assert {method for method in methods if f'"{method}"' not in source} == put_together | left_out
 
 
 def test_enums_are_those_of_the_contract() -> None:
