@@ -297,8 +297,6 @@ export class Driver {
     const ended = await reading;
     stream.cancel();
     await writing;
-    // A replica that failed is left by `judge`; one that said that it ends is left here.
-    if (ended.kind === "broken") this.#caller.leave(line);
     return ended;
   }
 
@@ -318,9 +316,11 @@ export class Driver {
         if (!(error instanceof Status)) return { kind: "over", error: malformed(String(error)) };
         return this.#closing && this.#isQuiet() ? UNWANTED : this.#judge(line, error);
       }
-      if (response === undefined) return this.#closing ? UNWANTED : broken("the hub closed the session");
-      const ended = this.#take(response.frame);
-      if (ended !== undefined) return ended;
+      const ended = response === undefined ? broken("the hub closed the session") : this.#take(response.frame);
+      if (ended === undefined) continue;
+      if (response === undefined && this.#closing) return UNWANTED;
+      this.#caller.leave(line);
+      return ended;
     }
   }
 
