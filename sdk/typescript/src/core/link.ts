@@ -87,6 +87,7 @@ export class Driver {
   readonly #renewal: Renewal = { renewed: false };
   #replica = "";
   #stream: Stream | undefined;
+  #stopped = false;
   #closing = false;
   #gone = false;
   #end: AcbError | undefined;
@@ -159,17 +160,24 @@ export class Driver {
         received.start();
         return received;
       }
-      if (this.#closing) return undefined;
+      if (this.#closing || this.#stopped) return undefined;
       if (this.#end !== undefined) throw this.#end;
       this.#taker ??= deferred<void>();
       await abortable(this.#taker.promise, signal);
     }
   }
 
+  /** Hands over nothing more; what the application has it can still acknowledge. */
+  stop(): void {
+    this.#stopped = true;
+    for (const received of this.#deliveries.splice(0)) received.release();
+    this.#hurry();
+  }
+
   /** Ends the session in order: what was acknowledged or sent is handed to the hub first. */
   close(): void {
+    this.stop();
     this.#closing = true;
-    for (const received of this.#deliveries.splice(0)) received.release();
     this.#hurry();
   }
 
@@ -183,9 +191,25 @@ export class Driver {
   }
 
   async run(): Promise<void> {
+    let error: AcbError;
+    try {
+      error = await this.#drive();
+    } catch (thrown) {
+      // A logger that throws, say: whoever waits for the session must hear of it all the same.
+      error = isOurs(thrown) ? thrown : malformed(String(thrown));
+      this.#stream?.cancel();
+    }
+    this.#end = error;
+    this.opened.reject(during("session", error));
+    for (const pending of this.#pending.splice(0)) pending.outcome.reject(error);
+    this.#hurry();
+    this.over.resolve();
+  }
+
+  /** Until the session is over; gives why it is. */
+  async #drive(): Promise<AcbError> {
     let patience = this.#caller.patience();
     let opened = false;
-    let error: AcbError;
     for (;;) {
       let ended: Ended;
       const stream = await this.#connect();
@@ -211,18 +235,11 @@ export class Driver {
           await patience.wait(ended.error, this.#giveUp.signal);
           continue;
         } catch (thrown) {
-          error = isOurs(thrown) ? thrown : ended.error;
-          break;
+          return isOurs(thrown) ? thrown : ended.error;
         }
       }
-      error = ended.kind === "unwanted" ? failure("UNAVAILABLE", "the session is closed") : ended.error;
-      break;
+      return ended.kind === "unwanted" ? failure("UNAVAILABLE", "the session is closed") : ended.error;
     }
-    this.#end = error;
-    this.opened.reject(during("session", error));
-    for (const pending of this.#pending.splice(0)) pending.outcome.reject(error);
-    this.#hurry();
-    this.over.resolve();
   }
 
   async #connect(): Promise<{ line: Line; stream: Stream } | Ended> {
@@ -257,7 +274,11 @@ export class Driver {
     this.#renewal.renewed = false;
     this.#replica = first.frame.value.replica;
     this.#caller.nameReplica(this.#replica);
-    this.onReplica?.(this.#replica);
+    try {
+      this.onReplica?.(this.#replica);
+    } catch (thrown) {
+      this.#caller.platform.log.error("onReplica failed", { error: thrown });
+    }
     this.#inbox.forgetDeliveries();
     this.#written = 0;
     this.#refused = undefined;
@@ -276,15 +297,13 @@ export class Driver {
     const ended = await reading;
     stream.cancel();
     await writing;
-    // A replica that failed is left by `judge`; one that said that it ends is left here.
-    if (ended.kind === "broken") this.#caller.leave(line);
     return ended;
   }
 
   async #read(line: Line, stream: Stream, over: () => boolean): Promise<Ended> {
     for (;;) {
-      // Where the application has no room for a delivery, nothing more is read.
-      while (this.#deliveries.length >= this.#settings.maxUnacknowledged && !this.#closing) {
+      // A hub sends no more than there is room for. One that does is not listened to until there is.
+      while (this.#deliveries.length > this.#settings.maxUnacknowledged && !this.#closing) {
         this.#room = deferred<void>();
         await this.#room.promise;
         if (over()) return UNWANTED;
@@ -297,9 +316,11 @@ export class Driver {
         if (!(error instanceof Status)) return { kind: "over", error: malformed(String(error)) };
         return this.#closing && this.#isQuiet() ? UNWANTED : this.#judge(line, error);
       }
-      if (response === undefined) return this.#closing ? UNWANTED : broken("the hub closed the session");
-      const ended = this.#take(response.frame);
-      if (ended !== undefined) return ended;
+      const ended = response === undefined ? broken("the hub closed the session") : this.#take(response.frame);
+      if (ended === undefined) continue;
+      if (response === undefined && this.#closing) return UNWANTED;
+      this.#caller.leave(line);
+      return ended;
     }
   }
 
@@ -350,8 +371,8 @@ export class Driver {
     this.#progressed = true;
     const { message, deliveryId, redelivered, attempt } = delivery;
     if (message === undefined) return;
-    // What comes after the end of the session comes to the next one.
-    if (this.#closing) return;
+    // What comes to a session that ends comes to the next one.
+    if (this.#stopped) return;
     const ticket = this.#inbox.admit(message.id, deliveryId, redelivered);
     if (ticket === undefined) return;
     this.#deliveries.push(new Received(message, this.#replier, ticket, redelivered, attempt));

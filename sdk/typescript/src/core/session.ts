@@ -61,6 +61,9 @@ export class Session implements AsyncDisposable {
   readonly #driver: Driver;
   readonly #handlers: Handlers;
   readonly #forget: (session: Session) => void;
+  /** The handler that is at work; it never rejects. */
+  #work: Promise<void> | undefined;
+  #closed: Promise<void> | undefined;
 
   private constructor(driver: Driver, handlers: Handlers, forget: (session: Session) => void) {
     this.#driver = driver;
@@ -163,19 +166,36 @@ export class Session implements AsyncDisposable {
   async run(options: { signal?: AbortSignal } = {}): Promise<void> {
     const { signal } = options;
     try {
-      for await (const received of this.messages({ ...(signal === undefined ? {} : { signal }) })) await this.#handlers.handle(received);
+      for await (const received of this.messages({ ...(signal === undefined ? {} : { signal }) })) {
+        this.#work = this.#handlers.handle(received);
+        await this.#work;
+      }
     } catch (error) {
       if (signal?.aborted !== true) throw error;
       await this.close();
     }
   }
 
-  /** Ends the session in order: what was acknowledged or sent is handed to the hub first. What was received and not acknowledged is delivered again. */
+  /**
+   * Ends the session in order, within 5 seconds: the handler that is at work comes to its end, and what was acknowledged or sent is handed to the hub.
+   * What was received and not acknowledged is delivered again. A handler that is to end its own session aborts the signal of {@link run} instead.
+   */
   async close(): Promise<void> {
+    this.#closed ??= this.#close();
+    await this.#closed;
+  }
+
+  async #close(): Promise<void> {
     this.#forget(this);
-    this.#driver.close();
+    this.#driver.stop();
+    const late = () => failure("TIMEOUT", "the session did not close in time");
+    const ending = async () => {
+      await this.#work;
+      this.#driver.close();
+      await this.#driver.over.promise;
+    };
     try {
-      await within(CLOSING, () => this.#driver.over.promise, () => failure("TIMEOUT", "the session did not close in time"));
+      await within(CLOSING, ending, late);
     } catch {
       this.#driver.abandon();
     }

@@ -69,6 +69,47 @@ describe("a session", () => {
     await Promise.all(all);
   });
 
+  it("sends while nobody takes what it has received", async () => {
+    await empty("clerk");
+    const sender = await become("supervisor");
+    for (let number = 0; number < 3; number += 1) await sender.send({ to: "clerk", text: String(number) });
+    const clerk = await become("clerk");
+    const session = await clerk.session({ maxUnacknowledged: 1 });
+    await session.send({ to: "worker-b", text: "I am here" }, { signal: AbortSignal.timeout(10_000) });
+    const got: string[] = [];
+    for await (const message of session) {
+      got.push(message.text());
+      message.ack();
+      if (got.length === 3) break;
+    }
+    expect(got).toEqual(["0", "1", "2"]);
+    await session.close();
+    await empty("worker-b");
+  });
+
+  it("lets the handler that is at work come to its end when it is closed", async () => {
+    await empty("clerk");
+    const clerk = await become("clerk");
+    let [begun, done] = [false, false];
+    clerk.onOther(async () => {
+      begun = true;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      done = true;
+    });
+    const running = clerk.run({
+      onReplica: () => {
+        throw new Error("a callback that fails ends nothing");
+      },
+    });
+    await (await become("supervisor")).send({ to: "clerk", text: "slowly" });
+    await eventually("it has begun", () => begun);
+    await clerk.close();
+    await running;
+    expect(done).toBe(true);
+    const observer = await become("clerk");
+    await eventually("it is acknowledged", async () => (await observer.countUnread()).messages === 0);
+  });
+
   it("takes over from another program, unless it is told not to", async () => {
     await empty("clerk");
     const first = await (await become("clerk")).session();
