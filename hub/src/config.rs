@@ -62,7 +62,7 @@ pub(crate) struct TracingConfig {
 impl TracingConfig {
     /// As OpenTelemetry's variables say, for hubs that no platform has told: all is collected, unless they say otherwise. They are often there for other
     /// programs: what is not for a hub is no reason not to start.
-    fn of_environment() -> Option<Self> {
+    fn of_environment(variable: impl Fn(&str, &str) -> String) -> Option<Self> {
         let endpoint = variable("OTEL_EXPORTER_OTLP_ENDPOINT", "");
         if endpoint.is_empty() {
             return None;
@@ -138,7 +138,7 @@ impl Config {
         let path = dir.join("config/hub.json");
         let mut hub: HubConfig = serde_json::from_str(&text(&path)?).map_err(|error| ConfigError::new(path.display(), error))?;
         if hub.tracing.is_none() {
-            hub.tracing = TracingConfig::of_environment();
+            hub.tracing = TracingConfig::of_environment(variable);
         }
         let mut tenant_id = [0; 10];
         hex::decode_to_slice(&hub.tenant_id, &mut tenant_id)
@@ -314,6 +314,33 @@ mod tests {
             let json =
                 format!(r#"{{"tenant": "acme", "tenantId": "00112233445566778899", "bus": {bus}, "postgres": {postgres}}}"#);
             serde_json::from_str::<HubConfig>(&json).unwrap();
+        }
+    }
+
+    #[test]
+    fn opentelemetrys_variables_are_taken_where_they_are_for_a_hub() {
+        let read = |endpoint: &str, ratio: Option<&str>| {
+            TracingConfig::of_environment(|name, otherwise| match name {
+                "OTEL_EXPORTER_OTLP_ENDPOINT" => endpoint.to_owned(),
+                "OTEL_TRACES_SAMPLER_ARG" => ratio.unwrap_or(otherwise).to_owned(),
+                _ => otherwise.to_owned(),
+            })
+        };
+        let there = "http://127.0.0.1:4317";
+        for (ratio, part) in [
+            (None, 1.0),
+            (Some("0"), 0.0),
+            (Some("0.25"), 0.25),
+            (Some(""), 1.0),
+            (Some("many"), 1.0),
+            (Some("-1"), 1.0),
+            (Some("1.5"), 1.0),
+            (Some("NaN"), 1.0),
+        ] {
+            assert_eq!(read(there, ratio), Some(TracingConfig { endpoint: there.to_owned(), sample_ratio: part }), "{ratio:?}");
+        }
+        for none in ["", "https://collector:4317", "collector:4317", "grpc://collector"] {
+            assert_eq!(read(none, None), None, "{none}");
         }
     }
 

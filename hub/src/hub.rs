@@ -132,7 +132,8 @@ async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), H
     let bus = log.bus;
     let directory = Directory::default();
     let refresher = Arc::new(Refresher::new(directory.clone(), Arc::new(store.clone())));
-    let collector = config.hub.tracing.as_ref().map(|tracing| Collector::new(tracing, &config)).transpose()?.map(Arc::new);
+    let collector =
+        config.hub.tracing.as_ref().map(|tracing| Collector::new(tracing, &config, metrics.clone())).transpose()?.map(Arc::new);
     let spans = collector.clone().map(|collector| Spans::new(collector)).unwrap_or_default();
     let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor, spans };
 
@@ -397,7 +398,7 @@ impl Parts {
             ),
             mailboxes: MailboxGate::new(messages.clone()),
             usage: UsageGate::new(tenant, messages.clone(), contexts.clone(), meter, directory.clone()),
-            traces: TraceGate::new(messages.traces()),
+            traces: TraceGate::new(messages.traces().with_timers(Arc::new(self.store.clone()))),
             dead_letters: DeadLetterGate::new(messages.dead_letters()),
             schedule: ScheduleGate::new(self.scheduled(&messages)),
             messages: MessageGate::new(messages, &self.config.replica),

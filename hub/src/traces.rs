@@ -1,8 +1,17 @@
 //! Sends what the hub did to a collector, by OTLP over gRPC.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
-use acb_hub_core::kit::spans::{Span, SpanKind, SpanSink, TraceParent};
+use acb_hub_core::{
+    kit::spans::{Span, SpanKind, SpanSink, TraceParent},
+    metrics::Metrics,
+};
 use opentelemetry::{
     Context, KeyValue,
     trace::{
@@ -13,7 +22,8 @@ use opentelemetry::{
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
-    trace::{Sampler, SdkTracer, SdkTracerProvider},
+    error::OTelSdkResult,
+    trace::{self, BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData},
 };
 use time::OffsetDateTime;
 
@@ -21,17 +31,70 @@ use crate::config::{Config, ConfigError, TracingConfig};
 
 /// How long the collector may take for what it is sent.
 const WITHIN: Duration = Duration::from_secs(5);
+/// Spans that wait for the collector at most. What comes then is lost.
+const WAITING: usize = 2048;
+
+/// What became of spans that were made.
+#[derive(Debug)]
+struct Counts {
+    waiting: AtomicUsize,
+    metrics: Arc<Metrics>,
+}
+
+impl Counts {
+    /// Whether there is room for one more.
+    fn has_room(&self) -> bool {
+        let has_room = self.waiting.load(Ordering::Relaxed) < WAITING;
+        if !has_room {
+            self.metrics.spans_lost(1);
+        }
+        has_room
+    }
+
+    fn sent(&self, spans: usize, taken: bool) {
+        let left = |waiting: usize| Some(waiting.saturating_sub(spans));
+        let _before = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        if !taken {
+            self.metrics.spans_lost(spans as u64);
+        }
+    }
+}
+
+/// Sends spans, and counts what the collector does not take.
+#[derive(Debug)]
+struct Counted<E> {
+    exporter: E,
+    counts: Arc<Counts>,
+}
+
+impl<E: trace::SpanExporter> trace::SpanExporter for Counted<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let sent = self.exporter.export(batch).await;
+        self.counts.sent(spans, sent.is_ok());
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
 
 /// Where spans go, until the hub ends.
 pub(crate) struct Collector {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     begins_traces: bool,
+    counts: Arc<Counts>,
 }
 
 impl Collector {
-    /// To be called where a runtime is. A collector that is away holds nothing up: what it does not take is dropped.
-    pub(crate) fn new(settings: &TracingConfig, config: &Config) -> Result<Self, ConfigError> {
+    /// To be called where a runtime is. A collector that is away holds nothing up: what it does not take is dropped, and counted.
+    pub(crate) fn new(settings: &TracingConfig, config: &Config, metrics: Arc<Metrics>) -> Result<Self, ConfigError> {
         let exporter = SpanExporter::builder()
             .with_tonic()
             .with_endpoint(&settings.endpoint)
@@ -47,9 +110,14 @@ impl Collector {
             ])
             .build();
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample_ratio)));
+        let counts = Arc::new(Counts { waiting: AtomicUsize::new(0), metrics });
+        // With room for more than may wait, since several are made at once: nothing is lost there, where nobody would count it.
+        let batches = BatchConfigBuilder::default().with_max_queue_size(2 * WAITING).build();
+        let exporter = Counted { exporter, counts: counts.clone() };
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
         let provider =
-            SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).with_sampler(sampler).build();
-        Ok(Self { tracer: provider.tracer("acb-hub"), provider, begins_traces: settings.sample_ratio > 0.0 })
+            SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource).with_sampler(sampler).build();
+        Ok(Self { tracer: provider.tracer("acb-hub"), provider, begins_traces: settings.sample_ratio > 0.0, counts })
     }
 
     /// Sends what is left.
@@ -66,6 +134,9 @@ impl SpanSink for Collector {
     }
 
     fn take(&self, span: Span) {
+        if !self.counts.has_room() {
+            return;
+        }
         let Span { name, kind, parent, began, ended, attributes, failed } = span;
         let kind_of = match kind {
             SpanKind::Server => opentelemetry::trace::SpanKind::Server,
@@ -88,6 +159,10 @@ impl SpanSink for Collector {
         let around = parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent));
         let mut made = self.tracer.build_with_context(builder, &around);
         use opentelemetry::trace::Span as _;
+        // What is not sampled goes nowhere.
+        if made.is_recording() {
+            self.counts.waiting.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(reason) = failed {
             made.set_status(Status::error(reason));
         }

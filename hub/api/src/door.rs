@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
 use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use crate::{
     answer::{Answer, begin},
@@ -62,8 +63,9 @@ where
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
         let Some(rule) = of_grpc(request.uri().path()) else {
-            let refused = Ok(refusal(self.door.unknown()));
-            return std::future::ready(refused).boxed();
+            let correlation = ties(request.headers()).correlation.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+            let refused = name(refusal(self.door.unknown()), correlation.parse().ok());
+            return std::future::ready(Ok(refused)).boxed();
         };
         let peer = request.extensions().get::<Peer>().cloned();
         let open = peer.as_ref().map(Peer::call);

@@ -32,6 +32,15 @@ impl Timestamp {
     pub fn by_clock_of(self, there: Self, here: OffsetDateTime) -> OffsetDateTime {
         here.saturating_add(self.0 - there.0)
     }
+
+    /// By how much the server's clock is ahead of this machine's at least, where it showed this time between these two of this machine. A clock that may
+    /// agree does.
+    #[must_use]
+    pub fn ahead_of(self, asked_at: OffsetDateTime, answered_at: OffsetDateTime) -> Duration {
+        let (least, most) = (self.0 - answered_at, self.0 - asked_at);
+        // This machine's clock was set back in between: nothing follows.
+        if least > most { Duration::ZERO } else { Duration::ZERO.clamp(least, most) }
+    }
 }
 
 impl From<Timestamp> for OffsetDateTime {
@@ -56,6 +65,15 @@ impl<'r> Decode<'r, Postgres> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_may_agree_does() {
+        let at = |seconds| Timestamp(EPOCH + Duration::seconds(seconds));
+        let ahead = |there, asked, answered| at(there).ahead_of(at(asked).0, at(answered).0);
+        assert_eq!((ahead(5, 4, 6), ahead(5, 5, 5)), (Duration::ZERO, Duration::ZERO));
+        assert_eq!((ahead(305, 4, 6), ahead(-295, 4, 6)), (Duration::seconds(299), Duration::seconds(-299)));
+        assert_eq!(ahead(305, 6, 4), Duration::ZERO);
+    }
 
     #[test]
     fn every_value_is_a_time_that_can_be_added_to() {

@@ -52,15 +52,17 @@ impl DirectoryStore for PgStore {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
+        let asked_at = OffsetDateTime::now_utc();
         let tenant = sqlx::query(concat!(
             "SELECT ",
             generation!(),
-            ", suspended, registration, limits, operation_limits, credential_epoch FROM acb.tenant"
+            ", suspended, registration, limits, operation_limits, credential_epoch, clock_timestamp() AS there FROM acb.tenant"
         ))
         .fetch_optional(&mut *transaction)
         .await
         .map_err(failed)?
         .ok_or_else(not_projected)?;
+        let answered_at = OffsetDateTime::now_utc();
         let types = sqlx::query("SELECT name, max_message_bytes, schema FROM acb.context_type")
             .fetch_all(&mut *transaction)
             .await
@@ -114,6 +116,7 @@ impl DirectoryStore for PgStore {
         )
         .with_registered(readable("a registered agent", &registered, registered_agent));
         snapshot.credential_epoch = tenant.try_get::<i64, _>("credential_epoch").map_err(failed)?.cast_unsigned();
+        snapshot.ahead = tenant.try_get::<Timestamp, _>("there").map_err(failed)?.ahead_of(asked_at, answered_at);
         snapshot.suspended = tenant.try_get("suspended").map_err(failed)?;
         snapshot.open_registration = tenant.try_get::<&str, _>("registration").map_err(failed)? == "Open";
         snapshot.limits = tenant.try_get::<Json<Limits>, _>("limits").map_err(failed)?.0;

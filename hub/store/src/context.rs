@@ -61,8 +61,8 @@ const INSERT: &str = "
     WITH made AS (
         INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, groups, agents, metadata, version,
                                  content_type, payload, upload_id, size, sha256, idempotency_key, created_at, updated_at, expires_at,
-                                 schema_id, schema_version)
-        VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $20, $21)
+                                 schema_id, schema_version, account)
+        VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $20, $21, $24)
         ON CONFLICT (tenant_id, creator, idempotency_key) DO NOTHING
         RETURNING tenant_id, context_id, type)
     INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
@@ -100,6 +100,7 @@ pub(crate) async fn insert(
         .bind(context.schema.as_ref().map(|schema| &schema.version))
         .bind(NOUN)
         .bind(Change::Created.number().cast_signed())
+        .bind(context.account.map(|account| account.0))
         .execute(connection)
         .await?;
     Ok(made.rows_affected() > 0)
@@ -108,7 +109,7 @@ pub(crate) async fn insert(
 macro_rules! select {
     ($payload:literal, $rest:literal) => {
         concat!(
-            "SELECT context_id, type, creator, creator_name, scope, groups, agents, metadata, version, content_type, schema_id, schema_version, ",
+            "SELECT context_id, type, creator, creator_name, account, scope, groups, agents, metadata, version, content_type, schema_id, schema_version, ",
             $payload,
             " AS payload, upload_id, size, sha256, created_at, updated_at, expires_at FROM acb.context ",
             $rest
@@ -295,17 +296,23 @@ impl ContextStore for PgContexts {
         row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
     }
 
-    async fn stored_bytes(&self, creators: Option<&[AgentId]>) -> Result<u64, Fault> {
+    async fn stored_bytes(&self, accounts: Option<&[AgentId]>) -> Result<u64, Fault> {
         let query = self.timer.start("context.stored_bytes");
+        // Each part by an index that has what it needs. One condition for both would be one that no index is searched by: what hides other tenants' rows is
+        // evaluated first.
         const ALL: &str = "
-            SELECT ((SELECT coalesce(sum(size), 0) FROM acb.context)
-                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL))::bigint";
+            SELECT ((SELECT coalesce(sum(size), 0) FROM acb.context WHERE account IS NULL)
+                  + (SELECT coalesce(sum(size), 0) FROM acb.context WHERE account IS NOT NULL)
+                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND account IS NULL)
+                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND account IS NOT NULL))::bigint";
         const THEIRS: &str = "
-            SELECT ((SELECT coalesce(sum(size), 0) FROM acb.context WHERE creator = ANY($1))
-                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND agent_id = ANY($1)))::bigint";
-        let bytes = match creators {
+            SELECT ((SELECT coalesce(sum(size), 0) FROM acb.context WHERE account IS NULL AND creator = ANY($1))
+                  + (SELECT coalesce(sum(size), 0) FROM acb.context WHERE account IS NOT NULL AND account = ANY($1))
+                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND account IS NULL AND agent_id = ANY($1))
+                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND account IS NOT NULL AND account = ANY($1)))::bigint";
+        let bytes = match accounts {
             None => sqlx::query_scalar(ALL),
-            Some(creators) => sqlx::query_scalar(THEIRS).bind(creators.iter().map(|creator| creator.0).collect::<Vec<_>>()),
+            Some(accounts) => sqlx::query_scalar(THEIRS).bind(accounts.iter().map(|account| account.0).collect::<Vec<_>>()),
         };
         let bytes: i64 = bytes.fetch_one(&self.pool).await.map_err(|error| query.fault(error))?;
         Ok(unsigned(bytes))
@@ -346,6 +353,7 @@ fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
         kind: row.try_get("type")?,
         creator: AgentId(row.try_get("creator")?),
         creator_name: row.try_get("creator_name")?,
+        account: row.try_get::<Option<Uuid>, _>("account")?.map(AgentId),
         access: access(row)?,
         metadata: metadata.0,
         version: unsigned(row.try_get("version")?),

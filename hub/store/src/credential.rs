@@ -47,20 +47,21 @@ impl CredentialStore for PgStore {
         // Each exchange forgets a few more than it adds, so that the table is bounded by what is still valid.
         sqlx::query(
             "DELETE FROM acb.refresh_token WHERE (tenant_id, token_hash) IN
-                 (SELECT tenant_id, token_hash FROM acb.refresh_token WHERE expires_at < now() LIMIT 10 FOR UPDATE SKIP LOCKED)",
+                 (SELECT tenant_id, token_hash FROM acb.refresh_token WHERE expires_at < clock_timestamp() LIMIT 10 FOR UPDATE SKIP LOCKED)",
         )
         .execute(self.pool())
         .await
         .map_err(failed)?;
         sqlx::query(
-            "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, expires_at, epoch)
-             SELECT tenant_id, $1, $2, $3, $4, $5, credential_epoch FROM acb.tenant",
+            "INSERT INTO acb.refresh_token (tenant_id, token_hash, family, agent_id, key_prefix, issued_at, expires_at, epoch)
+             SELECT tenant_id, $1, $2, $3, $4, t.now, t.now + make_interval(secs => $5), credential_epoch
+             FROM acb.tenant, (SELECT clock_timestamp() AS now) AS t",
         )
         .bind(hash.as_slice())
         .bind(family.id)
         .bind(family.agent.0)
         .bind(&family.key)
-        .bind(family.expires_at)
+        .bind(family.life.as_seconds_f64())
         .execute(self.pool())
         .await
         .map_err(failed)?;
@@ -107,6 +108,9 @@ impl CredentialStore for PgStore {
             Ok((stored, row.try_get("key_prefix")?, row.try_get::<Timestamp, _>("now")?.into()))
         };
         let (stored, key, now) = read().map_err(failed)?;
+        // Whoever holds the token counts by this machine's clock, or one that agrees with it.
+        let answered_at = OffsetDateTime::now_utc();
+        let here = |expires_at: OffsetDateTime| answered_at.saturating_add(expires_at - now);
         let key = key.unwrap_or_default();
         let rotation = match stored.judge(now) {
             Judgement::Refuse => Rotation::Refused,
@@ -141,7 +145,7 @@ impl CredentialStore for PgStore {
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed)?;
-                Rotation::Successor { agent: stored.agent, key, expires_at }
+                Rotation::Successor { agent: stored.agent, key, expires_at: here(expires_at) }
             }
             Judgement::Repeat => {
                 // Missing where the key that derives successors was rotated in between.
@@ -154,7 +158,7 @@ impl CredentialStore for PgStore {
                 expires_at.map_or(Rotation::Refused, |expires_at| Rotation::Successor {
                     agent: stored.agent,
                     key,
-                    expires_at: expires_at.into(),
+                    expires_at: here(expires_at.into()),
                 })
             }
             Judgement::Revoke => {

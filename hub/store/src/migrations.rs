@@ -40,6 +40,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 25, name: "audit-retention", sql: include_str!("../migrations/0025_audit_retention.sql") },
     Migration { version: 26, name: "request-limits", sql: include_str!("../migrations/0026_request_limits.sql") },
     Migration { version: 27, name: "encryption-keys", sql: include_str!("../migrations/0027_encryption_keys.sql") },
+    Migration { version: 28, name: "accounts", sql: include_str!("../migrations/0028_accounts.sql") },
 ];
 
 /// The version that this code was written for.

@@ -91,18 +91,24 @@ impl RegistrationStore for PgStore {
         let query = self.timer.start("registered_agent.delete");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
-        let gone: Option<Uuid> = sqlx::query_scalar(
-            "WITH gone AS (DELETE FROM acb.registered_agent WHERE ($1::uuid IS NULL OR registered_by = $1) AND name = $2 RETURNING agent_id),
+        let gone: Option<(Uuid, Uuid)> = sqlx::query_as(
+            "WITH gone AS (DELETE FROM acb.registered_agent WHERE ($1::uuid IS NULL OR registered_by = $1) AND name = $2
+                           RETURNING agent_id, registered_by),
                   unseen AS (DELETE FROM acb.presence WHERE agent_id IN (SELECT agent_id FROM gone))
-             SELECT agent_id FROM gone",
+             SELECT agent_id, registered_by FROM gone",
         )
         .bind(by.map(|by| by.0))
         .bind(name)
         .fetch_optional(&mut *transaction)
         .await
         .map_err(failed)?;
-        if gone.is_none() {
-            return Ok(false);
+        let Some((gone, registrar)) = gone else { return Ok(false) };
+        // What it keeps stays on the account of who registered it. Where a hub of an earlier version made it, nobody has said so yet.
+        for sql in [
+            "UPDATE acb.context SET account = $2 WHERE creator = $1 AND account IS NULL",
+            "UPDATE acb.upload SET account = $2 WHERE agent_id = $1 AND account IS NULL",
+        ] {
+            sqlx::query(sql).bind(gone).bind(registrar).execute(&mut *transaction).await.map_err(failed)?;
         }
         count(&mut transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acb_hub_core::{
     fault::Fault,
-    timers::ports::{Added, Bounds, Cancelled, Due, KNOWN, LIST_BYTES, NewTimer, Timer, TimerStore, Waiting},
+    timers::ports::{Added, Bounds, Cancelled, Due, KNOWN, LIST_BYTES, NewTimer, Outcomes, RESERVED, Timer, TimerStore, Waiting},
 };
 use acb_hub_pool::{Timestamp, Transaction};
 use async_trait::async_trait;
@@ -52,6 +52,15 @@ const KNOWN_BY_KEY: &str = "SELECT timer_id, due_at, digest FROM acb.timer WHERE
 fn known((id, due_at, digest): (Uuid, Timestamp, Vec<u8>)) -> Result<Added, sqlx::Error> {
     let digest = digest.try_into().map_err(|_| sqlx::Error::Decode("a timer has a damaged digest".into()))?;
     Ok(Added::Known { id, due_at: due_at.into(), digest })
+}
+
+/// What waits, where what follows says so.
+macro_rules! due {
+    () => {
+        "SELECT timer_id, kind, subject, due_at, made_at, content, clock_timestamp() AS now,
+                extract(epoch FROM clock_timestamp() - attempted_at)::float8 AS attempted
+         FROM acb.timer WHERE settled_at IS NULL AND kind = ANY ($1) AND "
+    };
 }
 
 #[async_trait]
@@ -105,23 +114,29 @@ impl TimerStore for PgStore {
         }
     }
 
-    async fn claim(&self, kinds: &[&str]) -> Result<Option<Box<dyn Due>>, Fault> {
+    async fn claim(&self, kinds: &[&str], about_to: &[Uuid]) -> Result<Option<Box<dyn Due>>, Fault> {
         let query = self.timer.start("timer.claim");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         // Whoever dies with these gives them back at once: the lock of a row ends with its connection.
-        let rows = sqlx::query(
-            "SELECT timer_id, kind, subject, due_at, made_at, content, clock_timestamp() AS now,
-                    extract(epoch FROM clock_timestamp() - attempted_at)::float8 AS attempted
-             FROM acb.timer
-             WHERE settled_at IS NULL AND kind = ANY ($1) AND try_at <= clock_timestamp()
-             ORDER BY try_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-        )
-        .bind(kinds)
-        .bind(CLAIM)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?;
+        let mut rows = Vec::new();
+        if !about_to.is_empty() {
+            rows = sqlx::query(concat!(due!(), "timer_id = ANY ($3) ORDER BY try_at LIMIT $2 FOR UPDATE SKIP LOCKED"))
+                .bind(kinds)
+                .bind(CLAIM)
+                .bind(about_to)
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
+        if rows.is_empty() {
+            rows = sqlx::query(concat!(due!(), "try_at <= clock_timestamp() ORDER BY try_at LIMIT $2 FOR UPDATE SKIP LOCKED"))
+                .bind(kinds)
+                .bind(CLAIM)
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
         let Some(last) = rows.last() else {
             transaction.rollback().await.map_err(failed)?;
             return Ok(None);
@@ -194,6 +209,21 @@ impl TimerStore for PgStore {
         rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| query.fault(error))
     }
 
+    async fn find(&self, kind: &str, id: Uuid) -> Result<Option<Timer>, Fault> {
+        let query = self.timer.start("timer.find");
+        let row = sqlx::query(
+            "SELECT timer_id, kind, subject, due_at, made_at, content,
+                    extract(epoch FROM clock_timestamp() - attempted_at)::float8 AS attempted
+             FROM acb.timer WHERE settled_at IS NULL AND kind = $1 AND timer_id = $2",
+        )
+        .bind(kind)
+        .bind(id)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
+    }
+
     async fn cancel(&self, kind: &str, subject: Option<Uuid>, id: Uuid) -> Result<Cancelled, Fault> {
         let query = self.timer.start("timer.cancel");
         let failed = |error| query.fault(error);
@@ -240,16 +270,17 @@ impl Due for PgDue {
         self.now
     }
 
-    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)], attempted: &[Uuid]) -> Result<(), Fault> {
+    async fn settle(self: Box<Self>, outcomes: &Outcomes) -> Result<(), Fault> {
         let Self { mut transaction, timer, .. } = *self;
         let query = timer.start("timer.settle");
         let failed = |error| query.fault(error);
         sqlx::query("UPDATE acb.timer SET settled_at = clock_timestamp(), content = '' WHERE timer_id = ANY ($1)")
-            .bind(done)
+            .bind(&outcomes.done)
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
-        let (ids, pauses): (Vec<Uuid>, Vec<f64>) = later.iter().map(|(id, pause)| (*id, pause.as_secs_f64())).unzip();
+        let (ids, pauses): (Vec<Uuid>, Vec<f64>) =
+            outcomes.later.iter().chain(&outcomes.untouched).map(|(id, pause)| (*id, pause.as_secs_f64())).unzip();
         sqlx::query(
             "UPDATE acb.timer AS t SET try_at = clock_timestamp() + make_interval(secs => l.pause)
              FROM unnest($1::uuid[], $2::float8[]) AS l (id, pause) WHERE t.timer_id = l.id",
@@ -259,11 +290,21 @@ impl Due for PgDue {
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
-        sqlx::query("UPDATE acb.timer SET attempted_at = clock_timestamp() WHERE timer_id = ANY ($1)")
-            .bind(attempted)
+        let untouched: Vec<Uuid> = outcomes.untouched.iter().map(|(id, _)| *id).collect();
+        sqlx::query("UPDATE acb.timer SET attempted_at = NULL WHERE timer_id = ANY ($1)")
+            .bind(untouched)
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
+        sqlx::query(
+            "UPDATE acb.timer AS t SET attempted_at = n.now, try_at = n.now + make_interval(secs => $2)
+             FROM (SELECT clock_timestamp() AS now) AS n WHERE timer_id = ANY ($1)",
+        )
+        .bind(&outcomes.attempted)
+        .bind(RESERVED.as_secs_f64())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
         transaction.commit().await.map_err(failed)
     }
 }

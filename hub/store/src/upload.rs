@@ -66,14 +66,15 @@ impl UploadStore for PgContexts {
     async fn begin(&self, upload: &Upload) -> Result<Upload, Fault> {
         let query = self.timer.start("upload.begin");
         const SQL: &str = "
-            INSERT INTO acb.upload (tenant_id, upload_id, agent_id, request, size, chunk_size)
-            VALUES (acb.current_tenant(), $1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+            INSERT INTO acb.upload (tenant_id, upload_id, agent_id, request, size, chunk_size, account)
+            VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         let made = sqlx::query(SQL)
             .bind(upload.id.0)
             .bind(upload.agent.0)
             .bind(Json(Request::from(&upload.description)))
             .bind(signed(upload.layout.size))
             .bind(i32::try_from(upload.layout.chunk_size).unwrap_or(i32::MAX))
+            .bind(upload.account.map(|account| account.0))
             .execute(&self.pool)
             .await
             .map_err(|error| query.fault(error))?;
@@ -86,11 +87,12 @@ impl UploadStore for PgContexts {
 
     async fn find(&self, id: UploadId) -> Result<Option<Upload>, Fault> {
         let query = self.timer.start("upload.find");
-        let row = sqlx::query("SELECT agent_id, request, size, chunk_size, context_id FROM acb.upload WHERE upload_id = $1")
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(|error| query.fault(error))?;
+        let row =
+            sqlx::query("SELECT agent_id, account, request, size, chunk_size, context_id FROM acb.upload WHERE upload_id = $1")
+                .bind(id.0)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(|error| query.fault(error))?;
         row.map(|row| decode(id, &row)).transpose().map_err(|error| query.fault(error))
     }
 
@@ -137,6 +139,7 @@ fn decode(id: UploadId, row: &PgRow) -> Result<Upload, sqlx::Error> {
     Ok(Upload {
         id,
         agent: AgentId(row.try_get("agent_id")?),
+        account: row.try_get::<Option<Uuid>, _>("account")?.map(AgentId),
         description: request.0.description().map_err(wrong)?,
         layout: Layout { size: unsigned(row.try_get("size")?), chunk_size: u32::try_from(chunk_size).unwrap_or(0) },
         context: row.try_get::<Option<Uuid>, _>("context_id")?.map(ContextId),

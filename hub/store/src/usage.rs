@@ -17,7 +17,7 @@ use acb_hub_core::{
 use acb_hub_pool::{Session, Timestamp};
 use async_trait::async_trait;
 use sqlx::{Postgres, QueryBuilder};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use crate::{
@@ -28,6 +28,8 @@ use crate::{
 
 const HOUR: &str = "hour";
 const MONTH: &str = "month";
+/// Days whose hours are added up by one statement.
+const DAYS: i64 = 32;
 
 type Row = (Timestamp, Uuid, String, i64, i64);
 
@@ -57,7 +59,10 @@ impl UsageStore for PgStore {
         if is_over {
             return Err(Fault::unavailable("LOG_LIFE_OVER", "this life of the messages log has just ended: try again"));
         }
-        let is_another_log = known.iter().any(|(of, _)| *of != from_epoch(epoch));
+        let is_cut = !known.is_empty()
+            && known.iter().all(|(of, _)| *of != from_epoch(epoch))
+            && follow_cut(&mut transaction, epoch, indexed).await.map_err(failed)?;
+        let is_another_log = !is_cut && known.iter().any(|(of, _)| *of != from_epoch(epoch));
         let first: Vec<i64> = indexed.iter().map(|next| if is_another_log { 0 } else { signed(*next) }).collect();
         sqlx::query(
             "INSERT INTO acb.usage_checkpoint (tenant_id, epoch, partition, next_position)
@@ -93,7 +98,10 @@ impl UsageStore for PgStore {
                 .into_iter()
                 .collect();
         let months: Vec<Row> = sqlx::query_as(
-            "SELECT starts_at, agent_id, agent, messages, bytes FROM acb.usage_sum WHERE period = $1 AND starts_at >= $2 ORDER BY starts_at",
+            "SELECT starts_at, agent_id, agent, messages, bytes FROM acb.usage_sum
+             WHERE period = $1
+               AND starts_at >= least($2, (SELECT max(starts_at) - interval '1 month' FROM acb.usage_sum WHERE period = $1))
+             ORDER BY starts_at",
         )
         .bind(MONTH)
         .bind(since)
@@ -133,50 +141,31 @@ impl UsageStore for PgStore {
 
     async fn sums(&self, filter: &SumFilter, limit: usize) -> Result<Vec<UsageSum>, Fault> {
         let query = self.timer.start("usage.list");
-        let mut select = QueryBuilder::<Postgres>::new(match filter.by {
-            // The names of a day are those of its hours: one of them is shown.
-            Period::Day => {
-                "SELECT date_trunc('day', starts_at, 'UTC') AS starts_at, agent_id, max(agent), sum(messages)::bigint, sum(bytes)::bigint
-                 FROM acb.usage_sum WHERE period = "
-            }
-            Period::Hour | Period::Month => {
-                "SELECT starts_at, agent_id, agent, messages, bytes FROM acb.usage_sum WHERE period = "
-            }
-        });
-        select.push_bind(if filter.by == Period::Month { MONTH } else { HOUR });
         // A page begins with the period that the one before ended in.
-        let from = filter.after.map(|(at, _)| at).into_iter().chain(filter.from).max();
-        if let Some(from) = from {
-            select.push(" AND starts_at >= ").push_bind(from);
+        let from = filter.after.map(|(at, _)| at).into_iter().chain(filter.from).max().unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let to = if filter.by == Period::Day { filter.to.map(end_of_days) } else { filter.to };
+        let failed = |error| query.fault(error);
+        if filter.by != Period::Day {
+            return self.page_of_sums(filter, (from, to), limit).await.map_err(failed);
         }
-        if let Some(to) = filter.to {
-            let begins =
-                if filter.by == Period::Day { " AND date_trunc('day', starts_at, 'UTC') < " } else { " AND starts_at < " };
-            select.push(begins).push_bind(to);
+        // A few days at a time: all hours of a year would be added up for a page of its first days.
+        let (mut sums, mut from, mut days) = (Vec::new(), from, 1);
+        while sums.len() < limit
+            && let Some(first) = self.first_hour(filter, (from, to)).await.map_err(failed)?
+        {
+            let begin = from.max(first.to_offset(UtcOffset::UTC).date().midnight().assume_utc());
+            let end = end_of_days(begin.saturating_add(Duration::days(days)));
+            let end = to.map_or(end, |to| to.min(end));
+            sums.extend(self.page_of_sums(filter, (begin, Some(end)), limit - sums.len()).await.map_err(failed)?);
+            (from, days) = (end, (days * 2).min(DAYS));
         }
-        match &filter.whose {
-            Whose::All => {}
-            Whose::Agent(agent) => {
-                select.push(" AND agent_id = ").push_bind(agent.0);
-            }
-            Whose::Named(name) => {
-                select.push(" AND agent = ").push_bind(name);
-            }
-        }
-        if filter.by == Period::Day {
-            select.push(" GROUP BY 1, 2");
-        }
-        if let Some((at, agent)) = filter.after {
-            let behind = if filter.by == Period::Day {
-                " HAVING (date_trunc('day', starts_at, 'UTC'), agent_id) > ("
-            } else {
-                " AND (starts_at, agent_id) > ("
-            };
-            select.push(behind).push_bind(at).push(", ").push_bind(agent.0).push(")");
-        }
-        select.push(" ORDER BY 1, 2 LIMIT ").push_bind(to_limit(limit));
-        let rows: Vec<Row> = select.build_query_as().fetch_all(self.pool()).await.map_err(|error| query.fault(error))?;
-        Ok(rows.into_iter().map(sum).collect())
+        Ok(sums)
+    }
+
+    async fn gaps_lately(&self) -> Result<u64, Fault> {
+        let query = self.timer.start("usage.gaps_lately");
+        let mut session = self.pool().acquire().await.map_err(|error| query.fault(error))?;
+        gaps_lately(&mut session).await.map_err(|error| query.fault(error))
     }
 
     /// A gap is found after the time that it is about: as late as the log keeps records, which is 7 days.
@@ -216,6 +205,70 @@ impl UsageStore for PgStore {
         .map_err(|error| query.fault(error))?;
         Ok(gone.rows_affected())
     }
+}
+
+type Range = (OffsetDateTime, Option<OffsetDateTime>);
+
+impl PgStore {
+    /// When the first hour begins in this range.
+    async fn first_hour(&self, filter: &SumFilter, range: Range) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+        let mut select = QueryBuilder::<Postgres>::new("SELECT min(starts_at) FROM acb.usage_sum WHERE period = ");
+        push_range(&mut select, filter, range);
+        let first: Option<Timestamp> = select.build_query_scalar().fetch_one(self.pool()).await?;
+        Ok(first.map(Into::into))
+    }
+
+    /// Sums of this range, at most `limit`.
+    async fn page_of_sums(&self, filter: &SumFilter, range: Range, limit: usize) -> Result<Vec<UsageSum>, sqlx::Error> {
+        let mut select = QueryBuilder::<Postgres>::new(match filter.by {
+            // The names of a day are those of its hours: one of them is shown.
+            Period::Day => {
+                "SELECT date_trunc('day', starts_at, 'UTC') AS starts_at, agent_id, max(agent), sum(messages)::bigint, sum(bytes)::bigint
+                 FROM acb.usage_sum WHERE period = "
+            }
+            Period::Hour | Period::Month => {
+                "SELECT starts_at, agent_id, agent, messages, bytes FROM acb.usage_sum WHERE period = "
+            }
+        });
+        push_range(&mut select, filter, range);
+        if filter.by == Period::Day {
+            select.push(" GROUP BY 1, 2");
+        }
+        if let Some((at, agent)) = filter.after {
+            let behind = if filter.by == Period::Day {
+                " HAVING (date_trunc('day', starts_at, 'UTC'), agent_id) > ("
+            } else {
+                " AND (starts_at, agent_id) > ("
+            };
+            select.push(behind).push_bind(at).push(", ").push_bind(agent.0).push(")");
+        }
+        select.push(" ORDER BY 1, 2 LIMIT ").push_bind(to_limit(limit));
+        let rows: Vec<Row> = select.build_query_as().fetch_all(self.pool()).await?;
+        Ok(rows.into_iter().map(sum).collect())
+    }
+}
+
+fn push_range(select: &mut QueryBuilder<Postgres>, filter: &SumFilter, (from, to): Range) {
+    select.push_bind(if filter.by == Period::Month { MONTH } else { HOUR });
+    select.push(" AND starts_at >= ").push_bind(from);
+    if let Some(to) = to {
+        select.push(" AND starts_at < ").push_bind(to);
+    }
+    match &filter.whose {
+        Whose::All => {}
+        Whose::Agent(agent) => {
+            select.push(" AND agent_id = ").push_bind(agent.0);
+        }
+        Whose::Named(name) => {
+            select.push(" AND agent = ").push_bind(name);
+        }
+    }
+}
+
+/// The end of the last day that begins before this time.
+fn end_of_days(to: OffsetDateTime) -> OffsetDateTime {
+    let midnight = to.to_offset(UtcOffset::UTC).date().midnight().assume_utc();
+    if to == midnight { to } else { midnight.saturating_add(Duration::DAY) }
 }
 
 /// What the advances hold, by period: each hour is a part of its month.
@@ -272,6 +325,32 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&UsageAdvance]) ->
             .await?;
     }
     Ok(())
+}
+
+/// Moves the checkpoints of a life of the log that a hub ended which knows no sums, and left them behind. Where they would go on in the life that came
+/// after it nobody has said: what is indexed already is in no sum then, which is better than to have it in two. False where they are of another log.
+async fn follow_cut(connection: &mut Session, epoch: Epoch, indexed: &[Position]) -> Result<bool, sqlx::Error> {
+    let moved = sqlx::query(
+        "WITH RECURSIVE lives AS (
+             SELECT ended, epoch FROM acb.log_cut UNION SELECT l.ended, c.epoch FROM lives AS l JOIN acb.log_cut AS c ON c.ended = l.epoch)
+         UPDATE acb.usage_checkpoint AS u SET epoch = $1, next_position = least(u.next_position, i.next)
+         FROM lives AS l, unnest($2::bigint[]) WITH ORDINALITY AS i (next, number)
+         WHERE l.epoch = $1 AND u.epoch = l.ended AND u.partition = i.number - 1",
+    )
+    .bind(from_epoch(epoch))
+    .bind(indexed.iter().map(|next| signed(*next)).collect::<Vec<_>>())
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    if moved > 0 {
+        sqlx::raw_sql(
+            "INSERT INTO acb.usage_gap (tenant_id, what) VALUES (acb.current_tenant(),
+                 'the messages log lost its last records, and a hub of an earlier version went on: what was sent around then may be in no sum')",
+        )
+        .execute(connection)
+        .await?;
+    }
+    Ok(moved > 0)
 }
 
 async fn gaps_lately(connection: &mut Session) -> Result<u64, sqlx::Error> {

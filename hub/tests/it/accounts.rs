@@ -204,10 +204,12 @@ async fn a_crowd_with_invented_tokens_keeps_nobody_from_logging_in() {
     let (good, invented) = (cluster.token(&claims(&hub)), Cluster::new().token(&claims(&hub)));
     // This replica knows the account by now.
     exchange(&hub, &good).await.unwrap();
-    let auth = hub.auth();
+    // Over one connection, which may have so many calls open, and over several.
+    let mut connections = vec![hub.auth(); 200];
+    connections.extend((0..10).flat_map(|_| vec![hub.auth(); 30]));
     let mut crowd = JoinSet::new();
-    for _ in 0..300 {
-        let (mut auth, subject_token) = (auth.clone(), invented.clone());
+    for mut auth in connections {
+        let subject_token = invented.clone();
         crowd.spawn(async move {
             let request = ExchangeSubjectTokenRequest { subject_token, subject_token_type: JWT.to_owned() };
             reason(&auth.exchange_subject_token(request).await.unwrap_err())

@@ -178,7 +178,15 @@ async fn exchange_file(channel: &Channel, file: &Path) -> Result<TokenResponse, 
     let request =
         ExchangeSubjectTokenRequest { subject_token: subject_token.trim().to_owned(), subject_token_type: JWT.to_owned() };
     let mut client = AuthServiceClient::new(channel.clone());
-    answer(client.exchange_subject_token(request)).await
+    match answer(client.exchange_subject_token(request)).await {
+        // While a hub is rolled out some of its replicas are older. Another one may know such tokens, and for as long as calls are tried again this one may
+        // be replaced.
+        Err(Denied::Refused(error)) if error.code() == Code::Unimplemented => {
+            let why = format!("this replica takes no tokens of ServiceAccounts, since its hub is older: {}", error.message());
+            Err(Denied::Broken(Error::Unavailable(why)))
+        }
+        answered => answered,
+    }
 }
 
 async fn read(file: &Path) -> std::io::Result<String> {

@@ -171,8 +171,9 @@ impl Contexts {
         let size = new.payload.len() as u64;
         let sha256 = Sha256::digest(&new.payload).into();
         let context = new.description.context(creator, schema, Payload::Inline(new.payload), size, sha256);
+        let context = Context { account: self.parts.account_of(creator.id), ..context };
         let event = change::encode(Change::Created, &context, None)?;
-        if let Err(fault) = self.parts.keep(creator, size).await {
+        if let Err(fault) = self.parts.keep(creator.id, size).await {
             // What is there is not made a second time: who asks what became of it is told.
             let first = match key {
                 Some(key) => self.parts.stores.contexts.with_key(creator.id, key).await?,
@@ -239,7 +240,8 @@ impl Contexts {
             ..old.clone()
         };
         let event = change::encode(Change::Updated, &context, Some(&old))?;
-        self.parts.keep(caller, context.size.saturating_sub(old.size)).await?;
+        // Whoever changes it: it is its creator's.
+        self.parts.keep(old.account.unwrap_or(old.creator), context.size.saturating_sub(old.size)).await?;
         if !self.parts.stores.contexts.update(&context, event).await? {
             return Err(conflict(update.id, update.version));
         }

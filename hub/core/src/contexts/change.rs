@@ -358,6 +358,7 @@ pub fn decode(record: &Record) -> Result<Option<Event>, Fault> {
             kind: change.context_type,
             creator: AgentId(uuid(&change.creator)?),
             creator_name: change.creator_name,
+            account: None,
             access: Access {
                 scope: change.scope.parse::<Scope>().map_err(damaged)?,
                 groups: change.groups,

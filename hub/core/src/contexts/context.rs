@@ -86,6 +86,8 @@ pub struct Context {
     pub creator: AgentId,
     /// The creator's name at that time.
     pub creator_name: String,
+    /// On whose account it is kept, where that is not its creator's: who had registered the creator. Only the store says so.
+    pub account: Option<AgentId>,
     /// Who may see it.
     pub access: Access,
     /// Anything else.
@@ -157,6 +159,7 @@ impl Description {
             kind: self.kind,
             creator: creator.id,
             creator_name: creator.name.clone(),
+            account: None,
             access: self.access,
             metadata: self.metadata,
             version: 1,

@@ -123,11 +123,16 @@ impl Parts {
         }
     }
 
-    /// Takes note that the agent is about to keep so many bytes more, where its limits and the tenant's leave them.
-    pub(crate) async fn keep(&self, agent: &Agent, more: u64) -> Result<(), Fault> {
+    /// Takes note that so many bytes more are about to be kept for an agent, where its limits and the tenant's leave them.
+    pub(crate) async fn keep(&self, agent: AgentId, more: u64) -> Result<(), Fault> {
         let snapshot = self.directory.snapshot();
         let kept = self.storage.take(&*self.stores.contexts, &snapshot, (&self.tenant, agent), more).await;
         kept.inspect_err(|fault| self.metrics.limited(fault))
+    }
+
+    /// On whose account it is what an agent keeps, where that is not its own. It is so for good: an agent that was registered may be unregistered.
+    pub(crate) fn account_of(&self, agent: AgentId) -> Option<AgentId> {
+        self.directory.snapshot().registered_by(agent).map(|registrar| registrar.id)
     }
 
     /// The limits of what this account and the tenant keep, and what they do.

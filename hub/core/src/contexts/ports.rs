@@ -53,8 +53,8 @@ pub trait ContextStore: AccessStore {
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
     /// The one that holds an idempotency key, expired or not, without its payload.
     async fn with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
-    /// Bytes of the payloads of these creators, or of all: with those that are on their way in.
-    async fn stored_bytes(&self, creators: Option<&[AgentId]>) -> Result<u64, Fault>;
+    /// Bytes of the payloads on these accounts, or on all: with those that are on their way in.
+    async fn stored_bytes(&self, accounts: Option<&[AgentId]>) -> Result<u64, Fault>;
 }
 
 /// A place in the order of expiry.
@@ -76,6 +76,8 @@ pub struct Upload {
     pub id: UploadId,
     /// Whose it is.
     pub agent: AgentId,
+    /// On whose account it is, where that is not its agent's: who has registered it.
+    pub account: Option<AgentId>,
     /// What the context will be.
     pub description: Description,
     /// How it is cut.

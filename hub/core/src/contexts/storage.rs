@@ -44,7 +44,8 @@ struct Known {
 pub(crate) struct Storage(Mutex<HashMap<Account, Known>>);
 
 impl Storage {
-    /// Takes note that the agent is about to keep so many bytes more, where it may.
+    /// Takes note that so many bytes more are about to be kept for this agent, or on this account, where they may. The limits of one that is gone
+    /// are not known any more.
     ///
     /// # Errors
     /// `STORAGE_LIMIT_EXCEEDED`, or where the store does not answer.
@@ -52,14 +53,14 @@ impl Storage {
         &self,
         store: &dyn ContextStore,
         snapshot: &Snapshot,
-        (tenant, agent): (&str, &Agent),
+        (tenant, agent): (&str, AgentId),
         more: u64,
     ) -> Result<(), Fault> {
-        let account = snapshot.account(agent.id).map_or(agent, |account| account);
-        let own = (Some(account.id), account.limits.storage_bytes, Whose::Agent(&account.name));
+        let account = snapshot.account(agent);
+        let own = account.map(|account| (Some(account.id), account.limits.storage_bytes, Whose::Agent(&account.name)));
         let all = (None, snapshot.limits.storage_bytes, Whose::Tenant(tenant));
         if more > 0 {
-            for (of, most, whose) in [own, all] {
+            for (of, most, whose) in own.into_iter().chain([all]) {
                 let Some(most) = most else { continue };
                 if self.kept(store, snapshot, of, AGE).await?.saturating_add(more) > most {
                     let kept = self.kept(store, snapshot, of, AGAIN).await?;
@@ -70,7 +71,7 @@ impl Storage {
             }
         }
         let mut known = self.lock();
-        for of in [own.0, all.0] {
+        for of in [Some(account.map_or(agent, |account| account.id)), None] {
             if let Some(known) = known.get_mut(&of) {
                 known.bytes = known.bytes.saturating_add(more);
             }
@@ -101,8 +102,8 @@ impl Storage {
         }
         // Before the answer: what is stored while it is on its way may be in it, or not.
         let at = Instant::now();
-        let creators = of.map(|account| snapshot.on_account(account));
-        let bytes = store.stored_bytes(creators.as_deref()).await?;
+        let accounts = of.map(|account| snapshot.on_account(account));
+        let bytes = store.stored_bytes(accounts.as_deref()).await?;
         let mut known = self.lock();
         if known.len() >= REMEMBERED {
             known.retain(|_, known| known.at.elapsed() < AGE);

@@ -94,12 +94,13 @@ impl Uploads {
         start.description.validate(agent, self.knows(&start.description.kind))?;
         check_size(&self.parts.directory.snapshot(), &start.description.kind, start.size)?;
         let layout = Layout { size: start.size, chunk_size: CHUNK_BYTES };
-        let wanted = Upload { id: start.id, agent: agent.id, description: start.description, layout, context: None };
+        let account = self.parts.account_of(agent.id);
+        let wanted = Upload { id: start.id, agent: agent.id, account, description: start.description, layout, context: None };
         // What can't become a context must be known now, not after a hundred chunks.
         let draft = wanted.description.clone().context(agent, None, Payload::Chunks(wanted.id), start.size, [0; 32]);
         change::encode(Change::Created, &draft, None)?;
         // One that was begun goes on: it counts as a whole from its beginning.
-        if let Err(fault) = self.parts.keep(agent, start.size).await
+        if let Err(fault) = self.parts.keep(agent.id, start.size).await
             && self.parts.stores.uploads.find(wanted.id).await?.is_none()
         {
             return Err(fault);
@@ -350,6 +351,7 @@ impl UploadSession {
         };
         let payload = Payload::Chunks(id);
         let context = self.upload.description.clone().context(&self.agent, schema, payload, self.upload.layout.size, whole);
+        let context = Context { account: self.upload.account, ..context };
         let event = change::encode(Change::Created, &context, None)?;
         match self.uploads.parts.stores.uploads.finish(id, &context, event).await? {
             Finished::New => {

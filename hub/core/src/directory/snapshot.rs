@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 
 use super::{
@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub issuer: Option<Arc<Issuer>>,
     /// The ServiceAccounts that prove agents, as `<namespace>/<name>`.
     pub accounts: HashMap<String, KnownAccount>,
+    /// By how much the clock of the store is ahead of this machine's. Agents and memberships begin by that.
+    pub ahead: Duration,
     agents: HashMap<AgentId, Arc<Agent>>,
     by_name: HashMap<String, AgentId>,
     members: HashMap<String, Vec<Membership>>,
@@ -122,6 +124,12 @@ impl Snapshot {
     pub fn on_account(&self, id: AgentId) -> Vec<AgentId> {
         let registered = self.registered.iter().filter(|(_, by)| **by == id).map(|(agent, _)| *agent);
         std::iter::once(id).chain(registered).collect()
+    }
+
+    /// What the clock of the store shows when this machine's shows `here`.
+    #[must_use]
+    pub fn by_store_clock(&self, here: OffsetDateTime) -> OffsetDateTime {
+        here.saturating_add(self.ahead)
     }
 
     /// By UID.

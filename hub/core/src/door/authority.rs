@@ -143,9 +143,10 @@ impl Authority {
         let equal = bool::from(presented.ct_eq(&expected));
         let stored = stored.filter(|stored| equal && stored.expires_at.is_none_or(|at| now < at)).ok_or_else(refused)?;
         let snapshot = self.directory.current().await?;
+        // By this machine's clock, as whoever holds the token counts.
         let refresh = RefreshToken { text: random_token()?, expires_at: now + REFRESH_TOKEN_LIFE };
         let (id, key) = (Uuid::now_v7(), prefix.to_owned());
-        let (token, family) = (hash(&refresh.text), NewFamily { id, agent: stored.agent, key, expires_at: refresh.expires_at });
+        let (token, family) = (hash(&refresh.text), NewFamily { id, agent: stored.agent, key, life: REFRESH_TOKEN_LIFE });
         let grant = self.grant(&snapshot, stored.agent, Source::ApiKey(prefix.to_owned()), None, Some(refresh))?;
         self.store.insert_refresh(token, &family).await?;
         Ok(grant)

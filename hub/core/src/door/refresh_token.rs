@@ -76,7 +76,7 @@ pub enum Rotation {
         agent: AgentId,
         /// The prefix of the API key that it came from.
         key: String,
-        /// When the successor ends.
+        /// When the successor ends, by the clock of this machine.
         expires_at: OffsetDateTime,
     },
     /// It was used before: its family is now revoked.
@@ -102,8 +102,8 @@ pub struct NewFamily {
     pub agent: AgentId,
     /// The prefix of the API key that was exchanged.
     pub key: String,
-    /// When its first token ends.
-    pub expires_at: OffsetDateTime,
+    /// How long its first token lives. From when on is the store's to say: its clock judges later on.
+    pub life: Duration,
 }
 
 pub(crate) fn random_token() -> Result<String, Fault> {

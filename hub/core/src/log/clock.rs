@@ -1,7 +1,13 @@
 //! The clock of the log, as far as a replica knows it. The log's times are those of the machine that it is on, whose clock may be minutes off: only what
 //! was brought to one clock is compared.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Instant,
+};
 
 use time::{Duration, OffsetDateTime};
 
@@ -9,15 +15,24 @@ use super::bus::Partition;
 
 const UNKNOWN: i64 = i64::MIN;
 
-/// By how much each partition's clock is ahead of this machine's, in microseconds: partitions of one log may be on several machines.
+/// This machine's clock was set where it goes faster or slower by more than this.
+const SET: Duration = Duration::SECOND;
+
+/// The clocks of a log's partitions, which may be on several machines.
 #[derive(Debug)]
-pub struct LogClock(Vec<AtomicI64>);
+pub struct LogClock {
+    /// By how much each is ahead of this machine's, in microseconds.
+    ahead: Vec<AtomicI64>,
+    /// What this machine's clock showed at one moment.
+    machine: Mutex<(OffsetDateTime, Instant)>,
+}
 
 impl LogClock {
     /// Of which nothing is known yet: it is taken for this machine's.
     #[must_use]
     pub fn new(partitions: u32) -> Self {
-        Self((0..partitions).map(|_| AtomicI64::new(UNKNOWN)).collect())
+        let ahead = (0..partitions).map(|_| AtomicI64::new(UNKNOWN)).collect();
+        Self { ahead, machine: Mutex::new((OffsetDateTime::now_utc(), Instant::now())) }
     }
 
     /// What a partition's clock shows when this machine's shows `here`.
@@ -35,8 +50,16 @@ impl LogClock {
     /// What the clock that is furthest ahead shows when this machine's shows `here`.
     #[must_use]
     pub fn latest(&self, here: OffsetDateTime) -> OffsetDateTime {
-        let known = self.0.iter().map(|ahead| ahead.load(Ordering::Relaxed)).filter(|ahead| *ahead != UNKNOWN);
+        self.follow_machine();
+        let known = self.ahead.iter().map(|ahead| ahead.load(Ordering::Relaxed)).filter(|ahead| *ahead != UNKNOWN);
         here.saturating_add(Duration::microseconds(known.max().unwrap_or(0)))
+    }
+
+    /// What the clock that is furthest behind shows when this machine's shows `here`.
+    #[must_use]
+    pub fn earliest(&self, here: OffsetDateTime) -> OffsetDateTime {
+        let ahead = (0..).zip(&self.ahead).map(|(partition, _)| self.ahead(partition));
+        here.saturating_add(ahead.min().unwrap_or_default())
     }
 
     /// The log took a record between these two times of this machine, at this time of its own. What was known before stays, where that agrees.
@@ -58,14 +81,36 @@ impl LogClock {
     }
 
     fn adjust(&self, partition: Partition, change: impl Fn(i64) -> i64) {
-        if let Some(ahead) = self.0.get(partition as usize) {
+        self.follow_machine();
+        if let Some(ahead) = self.ahead.get(partition as usize) {
             let known = |ahead| if ahead == UNKNOWN { 0 } else { ahead };
             let _ = ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |ahead| Some(change(known(ahead))));
         }
     }
 
+    /// Where this machine's clock was set, those of the log were not: until the log has taken something again, nothing else would say so, and what is sent
+    /// meanwhile would be judged by another month.
+    fn follow_machine(&self) {
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, (before, at)) = ((OffsetDateTime::now_utc(), Instant::now()), *machine);
+        let passed = Duration::try_from(now.1.saturating_duration_since(at)).unwrap_or(Duration::MAX);
+        let set = (now.0 - before).saturating_sub(passed);
+        *machine = now;
+        if set.abs() > SET {
+            self.machine_set(set);
+        }
+    }
+
+    fn machine_set(&self, by: Duration) {
+        for ahead in &self.ahead {
+            let known = |ahead: i64| (ahead != UNKNOWN).then(|| ahead.saturating_sub(micros(by)));
+            let _unknown = ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, known);
+        }
+    }
+
     fn ahead(&self, partition: Partition) -> Duration {
-        let ahead = self.0.get(partition as usize).map_or(0, |ahead| ahead.load(Ordering::Relaxed));
+        self.follow_machine();
+        let ahead = self.ahead.get(partition as usize).map_or(0, |ahead| ahead.load(Ordering::Relaxed));
         Duration::microseconds(if ahead == UNKNOWN { 0 } else { ahead })
     }
 }
@@ -101,7 +146,21 @@ mod tests {
         clock.took(0, (at(10), at(11)), at(3611));
         assert_eq!((clock.there(0, at(0)), clock.here(0, at(3600))), (at(3600), at(0)));
         clock.took(1, (at(20), at(21)), at(-3580));
-        assert_eq!((clock.there(1, at(0)), clock.latest(at(0))), (at(-3600), at(3600)));
+        assert_eq!((clock.there(1, at(0)), clock.latest(at(0)), clock.earliest(at(0))), (at(-3600), at(3600), at(-3600)));
+    }
+
+    #[test]
+    fn a_machine_that_is_set_moves_no_other_clock() {
+        let clock = LogClock::new(2);
+        clock.took(0, (at(0), at(1)), at(3600));
+        let there = clock.there(0, at(1));
+        let year = Duration::days(365);
+        clock.machine_set(year);
+        assert_eq!((clock.there(0, at(1) + year), clock.here(0, there)), (there, at(1) + year));
+        // Of one of which nothing is known nothing follows.
+        assert_eq!(clock.there(1, at(1)), at(1));
+        clock.machine_set(-year);
+        assert_eq!(clock.there(0, at(1)), there);
     }
 
     #[test]

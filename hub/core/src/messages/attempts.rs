@@ -1,4 +1,4 @@
-//! What is known of earlier attempts to send a scheduled message: whether the log has it, and which partitions took nothing lately.
+//! What is known of earlier attempts to send a scheduled message: whether the log has it.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{dedup::DedupKey, envelope::Envelope, parts::Parts, record};
+use super::{dedup::DedupKey, envelope::Envelope, parts::Parts, pauses::Pauses, record};
 use crate::{
     fault::Fault,
     kit::clock::now,
@@ -28,11 +28,6 @@ const RUN: usize = 64;
 const SEARCHED: usize = 1000;
 /// How long one look into the log goes on. The next one goes on where it ended.
 const LOOK: Duration = Duration::from_secs(5);
-/// The longest that an append may take, where the partition took the one before, and where it did not.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
-/// The first pause after a partition took nothing, and the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
 /// What came of earlier attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tried {
@@ -48,19 +43,11 @@ pub(super) enum Tried {
     Forgotten,
 }
 
-/// A partition that took nothing.
-#[derive(Clone, Copy, Debug)]
-struct Refusing {
-    until: Instant,
-    pause: Duration,
-    /// Whether one append finds out now if it takes something again.
-    probed: bool,
-}
-
 /// The attempts of one replica.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    refusing: Mutex<HashMap<Partition, Refusing>>,
+    /// Of the messages log.
+    pub(super) pauses: Pauses,
     /// How far the log was searched for a message: of [`SEARCHED`] at most.
     searched: Mutex<HashMap<Uuid, Offset>>,
 }
@@ -122,47 +109,6 @@ impl Attempts {
         Ok(Tried::Not)
     }
 
-    /// The pause until this partition may be tried again, where it took nothing lately.
-    pub(super) fn pause(&self, partition: Partition) -> Option<Duration> {
-        let until = self.refusing().get(&partition)?.until;
-        until.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
-    }
-
-    /// How long an append to this partition may take now. The pause until it may be tried where the partition took nothing lately: only one append
-    /// at a time finds out whether it does again.
-    pub(super) fn begin(&self, partition: Partition) -> Result<Duration, Duration> {
-        let (mut refusing, now) = (self.refusing(), Instant::now());
-        let Some(known) = refusing.get_mut(&partition) else { return Ok(PATIENCE.0) };
-        if known.until > now {
-            return Err(known.until - now);
-        }
-        known.until = now + PATIENCE.1;
-        known.probed = true;
-        Ok(PATIENCE.1)
-    }
-
-    /// Whether a partition took an append.
-    pub(super) fn ended(&self, partition: Partition, taken: bool) {
-        let mut refusing = self.refusing();
-        if taken {
-            refusing.remove(&partition);
-            return;
-        }
-        let now = Instant::now();
-        match refusing.get_mut(&partition) {
-            // Of several that failed together, one counts.
-            Some(Refusing { probed: false, .. }) => {}
-            Some(known) => {
-                known.probed = false;
-                known.pause = (known.pause * 2).min(PAUSE.1);
-                known.until = now + known.pause;
-            }
-            None => {
-                refusing.insert(partition, Refusing { until: now + PAUSE.0, pause: PAUSE.0, probed: false });
-            }
-        }
-    }
-
     fn went(&self, id: Uuid, next: Offset) {
         let mut searched = self.searched();
         // What other replicas found stays here.
@@ -172,33 +118,7 @@ impl Attempts {
         searched.insert(id, next);
     }
 
-    fn refusing(&self) -> MutexGuard<'_, HashMap<Partition, Refusing>> {
-        self.refusing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn searched(&self) -> MutexGuard<'_, HashMap<Uuid, Offset>> {
         self.searched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn one_append_finds_out_whether_a_partition_takes_something_again() {
-        let attempts = Attempts::default();
-        assert_eq!(attempts.begin(0), Ok(PATIENCE.0));
-        for _ in 0..3 {
-            attempts.ended(0, false);
-        }
-        // The others go on.
-        assert_eq!(attempts.begin(1), Ok(PATIENCE.0));
-        assert!(attempts.begin(0).is_err());
-        assert!(attempts.begin(0).is_err_and(|pause| pause <= PAUSE.0), "they failed together");
-        tokio::time::advance(PAUSE.0).await;
-        assert_eq!((attempts.begin(0), attempts.begin(0)), (Ok(PATIENCE.1), Err(PATIENCE.1)));
-        attempts.ended(0, true);
-        assert_eq!(attempts.begin(0), Ok(PATIENCE.0));
     }
 }

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     envelope::Envelope,
+    log::Log,
     logged::{LoggedMessage, Waiting},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
@@ -13,7 +14,11 @@ use super::{
     record,
 };
 use crate::{
-    directory::{agent::AgentId, membership::Membership, snapshot::Snapshot},
+    directory::{
+        agent::AgentId,
+        membership::{Membership, began_by},
+        snapshot::Snapshot,
+    },
     fault::Fault,
     kit::budget::Queue,
     log::bus::{Offset, Partition},
@@ -65,7 +70,8 @@ pub(super) async fn late_joins(
 ) -> Result<Vec<LateJoin>, Fault> {
     let mut joins = Vec::new();
     for membership in snapshot.joins_since(known).filter(|membership| membership.agent == agent) {
-        let starts = parts.log.topic.positions_at_each(membership.joined_at).await?;
+        let joined_at = parts.log.not_before(snapshot, membership.joined_at);
+        let starts = parts.log.topic.positions_at_each(joined_at).await?;
         for ((partition, start), end) in (0..).zip(starts).zip(considered) {
             // Where a partition does not say, all of it: what was logged before the join is not for this member.
             let start = start.unwrap_or_default();
@@ -81,7 +87,9 @@ pub(super) async fn late_joins(
 pub(super) async fn missed(parts: &Parts, mut join: LateJoin) -> Result<(Vec<Position>, Option<LateJoin>), Fault> {
     let group = [MailboxAddress::Group(join.membership.group.clone())];
     let rows = parts.index.store.entries(parts.log.epoch, &group, &[(join.partition, join.range.clone())], PAGE).await?;
-    let covered = rows.iter().filter(|row| join.membership.covers(row.log_time));
+    let snapshot = parts.directory.snapshot();
+    let at = |row: &IndexEntry| parts.log.logged_at(&snapshot, row.partition, row.log_time);
+    let covered = rows.iter().filter(|row| join.membership.covers(at(row)));
     let mut positions: Vec<Position> = covered.map(|row| row.position).collect();
     let found = fetch(parts, join.partition, &positions).await?;
     positions.retain(|position| found.get(position).is_some_and(|found| found.envelope.message.from_id != join.membership.agent));
@@ -118,7 +126,7 @@ pub(super) async fn pages(
     for (partition, range) in ranges {
         let rows: Vec<&IndexEntry> = rows.iter().filter(|row| row.partition == *partition).collect();
         let upto = rows.last().filter(|_| rows.len() >= PAGE).map_or(range.end, |last| last.position + 1);
-        let wanted: Vec<&IndexEntry> = rows.into_iter().filter(|row| is_for(snapshot, agent, row)).collect();
+        let wanted: Vec<&IndexEntry> = rows.into_iter().filter(|row| is_for(&parts.log, snapshot, agent, row)).collect();
         if reading.full && !wanted.is_empty() {
             continue;
         }
@@ -254,12 +262,13 @@ pub(super) fn addresses(snapshot: &Snapshot, agent: AgentId) -> Vec<MailboxAddre
 }
 
 /// Whether a row of one of its addresses is for the agent: it was there when the log took the message.
-pub(super) fn is_for(snapshot: &Snapshot, agent: AgentId, row: &IndexEntry) -> bool {
+pub(super) fn is_for(log: &Log, snapshot: &Snapshot, agent: AgentId, row: &IndexEntry) -> bool {
+    let at = log.logged_at(snapshot, row.partition, row.log_time);
     match &row.address {
         MailboxAddress::Agent(recipient) => *recipient == agent,
         MailboxAddress::Group(group) => {
-            snapshot.memberships(group).iter().any(|member| member.agent == agent && member.covers(row.log_time))
+            snapshot.memberships(group).iter().any(|member| member.agent == agent && member.covers(at))
         }
-        MailboxAddress::All => snapshot.agent(agent).is_some_and(|agent| agent.created_at <= row.log_time),
+        MailboxAddress::All => snapshot.agent(agent).is_some_and(|agent| began_by(agent.created_at, at)),
     }
 }

@@ -6,13 +6,14 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fmt,
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::join_all, stream};
 use time::OffsetDateTime;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::{
@@ -20,6 +21,7 @@ use super::{
     cursor::CursorState,
     envelope::Envelope,
     letter::{self, LetterReason},
+    log::Log,
     logged::LoggedMessage,
     parts::Parts,
     ports::{Claim, IndexEntry, MailboxAddress},
@@ -29,7 +31,10 @@ use super::{
 use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
     fault::Fault,
-    log::{bus::Partition, partition::partition_of},
+    log::{
+        bus::{Partition, Record},
+        partition::partition_of,
+    },
 };
 
 /// Rows of one look for what expired.
@@ -73,10 +78,10 @@ enum Takers {
 }
 
 impl Takers {
-    fn of(snapshot: &Snapshot, cursors: &Cursors, row: &IndexEntry) -> Self {
+    fn of(log: &Log, snapshot: &Snapshot, cursors: &Cursors, row: &IndexEntry) -> Self {
         let acknowledged =
             |agent: &AgentId| cursors.get(&(*agent, row.partition)).is_some_and(|cursor| cursor.acknowledged(row.position));
-        let mut takers = recipients(snapshot, row).into_iter().filter(acknowledged);
+        let mut takers = recipients(log, snapshot, row).into_iter().filter(acknowledged);
         match takers.next() {
             None => Self::Nobody,
             Some(first) if takers.next().is_none() => Self::One(first),
@@ -97,13 +102,13 @@ impl Takers {
 type Cursors = HashMap<(AgentId, Partition), CursorState>;
 
 /// For whom a message to a group or to all is. Nobody where it is for one agent: the store says whether that one took it.
-fn recipients(snapshot: &Snapshot, row: &IndexEntry) -> BTreeSet<AgentId> {
+fn recipients(log: &Log, snapshot: &Snapshot, row: &IndexEntry) -> BTreeSet<AgentId> {
     let members: Vec<AgentId> = match &row.address {
         MailboxAddress::Agent(_) => Vec::new(),
         MailboxAddress::Group(group) => snapshot.memberships(group).iter().map(|membership| membership.agent).collect(),
         MailboxAddress::All => snapshot.agents().map(|agent| agent.id).collect(),
     };
-    members.into_iter().filter(|agent| catch_up::is_for(snapshot, *agent, row)).collect()
+    members.into_iter().filter(|agent| catch_up::is_for(log, snapshot, *agent, row)).collect()
 }
 
 /// The cursors of all for whom these rows are, with one question.
@@ -111,7 +116,7 @@ async fn cursors(parts: &Parts, snapshot: &Snapshot, rows: &[IndexEntry]) -> Res
     let mut agents = BTreeSet::new();
     let mut partitions = BTreeSet::new();
     for row in rows {
-        let recipients = recipients(snapshot, row);
+        let recipients = recipients(&parts.log, snapshot, row);
         if !recipients.is_empty() {
             partitions.insert(row.partition);
             agents.extend(recipients);
@@ -154,21 +159,29 @@ pub(super) async fn put(
     if let Some(recipient) = recipient {
         headers.push((letter::RECIPIENT.to_owned(), Bytes::from(recipient.to_string())));
     }
-    let info = parts.log.topic.bus.topic(&parts.log.dead_letters).await?;
-    let partition = partition_of(message.from_id.0, info.partitions);
-    let failed =
-        |error: &dyn std::fmt::Display| Fault::unavailable("LOG_UNAVAILABLE", format!("no dead letter was written: {error}"));
-    let bus = &parts.log.topic.bus;
-    let pending = bus.append(&parts.log.dead_letters, partition, record).await.map_err(|error| failed(&error))?;
-    let appended = pending.await;
-    // Also where that is not known: it may be there.
-    parts.letters.appended.notify_one();
-    appended.map_err(|error| failed(&error))?;
+    append(parts, message.from_id, record).await?;
     parts.metrics.dead_letter(reason.of_letter().as_str());
     if let Some(place) = source {
         parts.trace.note(place, Happening::Dead(reason.of_letter()), recipient.unwrap_or(AgentId(Uuid::nil())));
     }
     Ok(())
+}
+
+/// Appends a dead letter from this sender. A partition that takes nothing holds up none of the others.
+async fn append(parts: &Parts, sender: AgentId, record: Record) -> Result<(), Fault> {
+    let failed = |why: &dyn fmt::Display| Fault::unavailable("LOG_UNAVAILABLE", format!("no dead letter was written: {why}"));
+    let (bus, pauses) = (&parts.log.topic.bus, &parts.letters.pauses);
+    let partition = partition_of(sender.0, bus.topic(&parts.log.dead_letters).await?.partitions);
+    let patience = pauses.begin(partition).map_err(|_| failed(&"the log took none a moment ago"))?;
+    let appended = timeout(patience, async { bus.append(&parts.log.dead_letters, partition, record).await?.await }).await;
+    // Also where that is not known: it may be there.
+    parts.letters.appended.notify_one();
+    let appended = match appended {
+        Ok(appended) => appended.map_err(|error| failed(&error)),
+        Err(_) => Err(failed(&"the log did not answer")),
+    };
+    pauses.ended(partition, appended.is_ok());
+    appended.map(drop)
 }
 
 /// What became of a message that a session gives up on.
@@ -211,7 +224,7 @@ async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, rea
     let snapshot = parts.directory.snapshot();
     let buried = async {
         let cursors = cursors(parts, &snapshot, &row).await?;
-        let taken = row.iter().any(|row| Takers::of(&snapshot, &cursors, row).took(logged.message.from_id));
+        let taken = row.iter().any(|row| Takers::of(&parts.log, &snapshot, &cursors, row).took(logged.message.from_id));
         if taken { Ok(()) } else { bury_one(parts, logged, recipient, reason).await }
     };
     if let Err(error) = buried.await {
@@ -322,9 +335,11 @@ async fn bury_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) ->
             return Err(error);
         }
     };
-    let judged = rows.into_iter().map(|row| (Takers::of(&snapshot, &cursors, &row), row));
+    let judged = rows.into_iter().map(|row| (Takers::of(&parts.log, &snapshot, &cursors, &row), row));
     let (taken, rest): (Vec<_>, Vec<_>) = judged.partition(|(takers, _)| *takers == Takers::Several);
     remove(parts, &taken.into_iter().map(|(_, row)| row).collect::<Vec<_>>()).await;
+    let (paused, rest) = paused(parts, rest).await;
+    release(parts, &paused, parts.config.sweep_every).await;
     let mut batches = rest.chunks(BURIALS);
     while let Some(batch) = batches.next() {
         // Long before the claim ends: what is begun must be done by then.
@@ -355,6 +370,20 @@ async fn bury_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) ->
         }
     }
     Ok(())
+}
+
+/// Rows whose dead letters would go where the log takes none now, and the others. The first are not read for nothing.
+async fn paused(parts: &Parts, rows: Vec<(Takers, IndexEntry)>) -> (Vec<IndexEntry>, Vec<(Takers, IndexEntry)>) {
+    let Ok(info) = parts.log.topic.bus.topic(&parts.log.dead_letters).await else { return (Vec::new(), rows) };
+    let (mut paused, mut rest) = (Vec::new(), Vec::with_capacity(rows.len()));
+    for (takers, row) in rows {
+        let partition = row.sender.map(|sender| partition_of(sender.0, info.partitions));
+        match partition.and_then(|partition| parts.letters.pauses.pause(partition)) {
+            Some(_) => paused.push(row),
+            None => rest.push((takers, row)),
+        }
+    }
+    (paused, rest)
 }
 
 /// Rows of one partition each, which are read together.

@@ -49,6 +49,14 @@ pub enum Verdict {
     Conflict(Uuid),
 }
 
+impl Verdict {
+    /// Whether it is a repetition of a message, and no other under its key.
+    #[must_use]
+    pub fn is_repeated(self) -> bool {
+        matches!(self, Self::Repeated(_))
+    }
+}
+
 #[derive(Debug)]
 struct Known {
     last: u64,

@@ -13,6 +13,7 @@
 //! | 15, 16 | `string correlation_id`, `map<string, string> metadata` | |
 //! | 17–19 | `int64 accepted_at`, `sent_at`, `expires_at` | microseconds since 1970 |
 //! | 20–22 | `string traceparent`, `tracestate`, `bytes replayed_from` | |
+//! | 30 | `bytes account` | on whose account it is, where that is not the sender: who registered it |
 //! | 29 | `repeated Recipient recipients` | version 3 only, with destination kind 5: the agents, by their names; 2 to 64 |
 //!
 //! `Destination`: `1 uint32 kind` (1 agent, 2 group, 3 all, 4 waiting request, 5 recipients), `2 string name`, `3 bytes id` (the agent's UID),
@@ -62,6 +63,8 @@ pub struct Envelope {
     pub digest: [u8; 32],
     /// The method that it was sent by: `send` or `request`.
     pub method: String,
+    /// On whose account it is; `None`: the sender's own. It says so itself, since the sender may be gone when it is counted.
+    pub account: Option<AgentId>,
 }
 
 /// Why a record can't be read as a message.
@@ -122,6 +125,7 @@ impl Envelope {
                 wire.nested(29, &recipient);
             }
         }
+        wire.bytes(30, self.account.as_ref().map_or(&[], |account| account.0.as_bytes()));
         wire.0.into()
     }
 
@@ -172,7 +176,8 @@ impl Envelope {
             replayed_from: if wire.replayed_from.is_empty() { None } else { Some(uuid(&wire.replayed_from, "replayed_from")?) },
         };
         let digest = wire.digest.as_ref().try_into().map_err(|_| EnvelopeError::Field("digest"))?;
-        Ok(Self { message, digest, method: wire.method })
+        let account = if wire.account.is_empty() { None } else { Some(AgentId(uuid(&wire.account, "account")?)) };
+        Ok(Self { message, digest, method: wire.method, account })
     }
 
     /// The record of this message alone: the envelope, and the headers that a reader wants without decoding it.
@@ -362,6 +367,8 @@ struct WireEnvelope {
     replayed_from: Bytes,
     #[prost(message, repeated, tag = "29")]
     recipients: Vec<WireRecipient>,
+    #[prost(bytes = "bytes", tag = "30")]
+    account: Bytes,
 }
 
 #[cfg(test)]
@@ -398,6 +405,7 @@ pub(in crate::messages) mod tests {
             },
             digest: [7; 32],
             method: "send".to_owned(),
+            account: Some(AgentId(Uuid::from_u128(6))),
         }
     }
 
@@ -410,7 +418,7 @@ pub(in crate::messages) mod tests {
     }
 
     /// What prost makes of it.
-    fn by_prost(Envelope { message, digest, method }: &Envelope) -> Vec<u8> {
+    fn by_prost(Envelope { message, digest, method, account }: &Envelope) -> Vec<u8> {
         let address = |address: &Address, ids: &[AgentId]| {
             let (kind, name, request_id) = match address {
                 Address::Agent(name) => (1, name.clone(), Bytes::new()),
@@ -452,6 +460,7 @@ pub(in crate::messages) mod tests {
             tracestate: message.tracestate.clone(),
             replayed_from: message.replayed_from.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
             recipients: names.into_iter().zip(&message.to_ids).map(recipient).collect(),
+            account: account.map(|account| Bytes::copy_from_slice(account.0.as_bytes())).unwrap_or_default(),
         };
         wire.encode_to_vec()
     }
@@ -488,6 +497,7 @@ pub(in crate::messages) mod tests {
                 replayed_from: None,
                 ..envelope.message
             };
+            envelope.account = envelope.account.filter(|_| replies);
             proptest::prop_assert_eq!(envelope.encode(), by_prost(&envelope));
             proptest::prop_assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
         }

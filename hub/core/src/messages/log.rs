@@ -8,9 +8,12 @@ use std::sync::{
 use time::OffsetDateTime;
 
 use super::position::{Position, bounds_of, first_of};
-use crate::log::{
-    bus::{Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
-    clock::LogClock,
+use crate::{
+    directory::{membership::TOLERANCE, snapshot::Snapshot},
+    log::{
+        bus::{Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
+        clock::LogClock,
+    },
 };
 
 /// The topic.
@@ -78,6 +81,16 @@ impl Log {
     /// How far it was read, by partition.
     pub(super) fn read(&self) -> impl Iterator<Item = Position> {
         self.offsets().map(first_of)
+    }
+
+    /// What the clock of the store showed when a partition's showed this: who was there then has what was logged.
+    pub(super) fn logged_at(&self, snapshot: &Snapshot, partition: Partition, log_time: OffsetDateTime) -> OffsetDateTime {
+        snapshot.by_store_clock(self.clock.here(partition, log_time))
+    }
+
+    /// What every partition's clock had not shown yet when the store's showed this.
+    pub(super) fn not_before(&self, snapshot: &Snapshot, at: OffsetDateTime) -> OffsetDateTime {
+        self.clock.earliest(at.saturating_sub(snapshot.ahead)).saturating_sub(TOLERANCE)
     }
 
     /// Records that were not read yet.

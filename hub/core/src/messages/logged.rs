@@ -62,7 +62,14 @@ pub(super) struct Attached {
 #[derive(Debug)]
 pub(super) enum Command {
     /// An own append was acknowledged: the record at this offset holds these messages.
-    Own { partition: Partition, offset: Offset, log_time: OffsetDateTime, envelopes: Vec<Envelope> },
+    Own {
+        partition: Partition,
+        offset: Offset,
+        log_time: OffsetDateTime,
+        envelopes: Vec<Envelope>,
+        /// Whose turn it was to wait for each of them.
+        turns: Vec<u64>,
+    },
     /// A session wants to receive; answered with `None` where the agent has a newer one.
     Attach { agent: AgentId, session_epoch: u64, answer: oneshot::Sender<Option<Attached>> },
 }

@@ -24,6 +24,7 @@ mod log;
 mod logged;
 pub mod message;
 pub mod parts;
+mod pauses;
 mod pending;
 pub mod ports;
 pub mod position;

@@ -19,6 +19,7 @@ use super::{
     log::Log,
     logged::{Command, Seen},
     message::Message,
+    pauses::Pauses,
     pending::Pending,
     ports::{CursorStore, MailboxStore},
     position::Position,
@@ -54,6 +55,8 @@ pub(super) struct Letters {
     pub(super) store: Arc<dyn LetterStore>,
     /// This replica has appended one, or may have.
     pub(super) appended: Notify,
+    /// Partitions of their log that took nothing lately.
+    pub(super) pauses: Pauses,
 }
 
 /// The stores of the message service.

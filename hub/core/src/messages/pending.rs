@@ -55,9 +55,9 @@ impl<T> Pending<T> {
         Some(Waiter { pending: self, id, turn, answer })
     }
 
-    /// Whether somebody waits for the answer to `id`.
-    pub(super) fn is_awaited(&self, id: Uuid) -> bool {
-        self.lock().places.contains_key(&id)
+    /// Whether who took this turn waits for the answer to `id`, and no other since.
+    pub(super) fn is_awaited(&self, id: Uuid, turn: u64) -> bool {
+        self.lock().places.get(&id).is_some_and(|(of, _)| *of == turn)
     }
 
     /// Whether somebody waited for it. Whoever did may be gone meanwhile; then nobody wants the answer.
@@ -87,6 +87,11 @@ impl Pending<Message> {
 }
 
 impl<T> Waiter<'_, T> {
+    /// Which it is of those who waited: no other has the same.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn
+    }
+
     /// The answer; `None` where another took this place.
     pub(super) async fn answered(&mut self) -> Option<T> {
         (&mut self.answer).await.ok()
@@ -114,6 +119,7 @@ mod tests {
         // The same request again, before the first caller has looked.
         let mut second = pending.wait(Uuid::nil(), 9).unwrap();
         assert_eq!(first.answered().await, Some(1));
+        assert!(!pending.is_awaited(Uuid::nil(), first.turn()) && pending.is_awaited(Uuid::nil(), second.turn()));
         drop(first);
         pending.answer(Uuid::nil(), 2);
         assert_eq!(second.answered().await, Some(2));

@@ -23,7 +23,7 @@ use super::{
     trace::event::Happening,
 };
 use crate::{
-    directory::{agent::AgentId, snapshot::Snapshot},
+    directory::{agent::AgentId, membership::began_by, snapshot::Snapshot},
     kit::budget::Queue,
     log::{
         bus::{Batch, Logged, Offset, Partition},
@@ -111,19 +111,24 @@ impl Reader {
                     Err(_) => return,
                 },
                 command = self.commands.recv() => match command {
-                    Some(Command::Own { partition, offset, log_time, envelopes }) => {
+                    Some(Command::Own { partition, offset, log_time, envelopes, turns }) => {
                         self.follow_directory();
-                        let mut ordered = Vec::new();
+                        let (mut ordered, mut next) = (Vec::new(), 0);
                         if let Some(sequencer) = self.sequencers.get_mut(partition as usize) {
-                            // Another record was read at this offset: that one is lost, and its offset was given out again.
-                            let awaited = |envelope: &Envelope| self.parts.waiters.appends.is_awaited(envelope.message.id);
-                            if offset < sequencer.position() && envelopes.iter().any(awaited) {
+                            next = sequencer.position();
+                            // Another record was read at this offset: that one is lost, and its offset was given out again. Where its own was, whoever waited
+                            // for it has an answer, and may wait once more by now: a message that was late is appended again.
+                            let mut awaited = envelopes.iter().zip(&turns);
+                            let appends = &self.parts.waiters.appends;
+                            if offset < sequencer.position()
+                                && awaited.any(|(envelope, turn)| appends.is_awaited(envelope.message.id, *turn))
+                            {
                                 return life::end(&self.parts, life::CUT);
                             }
                             let bytes = envelopes.iter().map(|envelope| envelope.message.cost()).sum();
                             sequencer.own(offset, (log_time, envelopes), bytes, &mut ordered);
                         }
-                        self.handle(partition, ordered).await;
+                        self.handle(partition, next, ordered).await;
                     }
                     Some(Command::Attach { agent, session_epoch, answer }) => {
                         self.follow_directory();
@@ -162,21 +167,32 @@ impl Reader {
         let mut ordered = Vec::new();
         let Some(sequencer) = self.sequencers.get_mut(batch.partition as usize) else { return };
         let position = sequencer.position();
+        let read_at = OffsetDateTime::now_utc();
         if let Some(last) = batch.records.last() {
-            self.parts.log.clock.showed(batch.partition, last.log_time, OffsetDateTime::now_utc());
+            self.parts.log.clock.showed(batch.partition, last.log_time, read_at);
         }
+        let mut sent = None;
         let records = batch.records.into_iter().filter(|logged| logged.offset >= position).map(|logged| {
             let decoded = logged.record.value.as_ref().map(record::decode).transpose();
             let envelopes = decoded.unwrap_or_else(|error| {
                 tracing::warn!(partition = logged.partition, offset = logged.offset, %error, "skipping a record");
                 None
             });
-            (logged.offset, (logged.log_time, envelopes.unwrap_or_default()))
+            let envelopes = envelopes.unwrap_or_default();
+            // What is replayed says when it was sent first.
+            let first = envelopes.first().map(|envelope| &envelope.message).filter(|message| message.replayed_from.is_none());
+            sent = first.map(|message| (message.sent_at, logged.log_time)).or(sent);
+            (logged.offset, (logged.log_time, envelopes))
         });
         sequencer.tail(records, batch.next, &mut ordered);
+        // The log took it between these times of two hubs, whose clocks agree better than the log's may with either. So a replica that sends nothing itself
+        // knows that clock, too.
+        if let Some((sent_at, log_time)) = sent {
+            self.parts.log.clock.took(batch.partition, (sent_at, read_at), log_time);
+        }
         let (partition, next) = (batch.partition, sequencer.position());
         let passed = ordered.last().is_none_or(|(offset, _)| offset + 1 < next);
-        self.handle(partition, ordered).await;
+        self.handle(partition, position, ordered).await;
         // What the log no longer holds has no rows: whoever waits for the index must not wait for that.
         if passed && !self.send_to_index(partition, first_of(next), None).await {
             return;
@@ -202,9 +218,14 @@ impl Reader {
         self.parts.lifecycle.draining.cancel();
     }
 
-    async fn handle(&mut self, partition: Partition, ordered: Vec<(Offset, Entry)>) {
+    /// Handles what comes next in a partition, from `next` on. What lies between is no longer in the log.
+    async fn handle(&mut self, partition: Partition, mut next: Offset, ordered: Vec<(Offset, Entry)>) {
         for (offset, (log_time, envelopes)) in ordered {
-            let end = first_of(offset + 1);
+            if offset > next {
+                self.parts.sums.forgotten(partition, first_of(offset));
+            }
+            next = offset + 1;
+            let end = first_of(next);
             let mut last = None;
             for (number, envelope) in envelopes.into_iter().enumerate() {
                 let position = nth_of(offset, number);
@@ -228,6 +249,9 @@ impl Reader {
             }
         }
         if let Some(sequencer) = self.sequencers.get(partition as usize) {
+            if sequencer.position() > next {
+                self.parts.sums.forgotten(partition, first_of(sequencer.position()));
+            }
             self.parts.log.read_to(partition, sequencer.position());
         }
     }
@@ -250,7 +274,7 @@ impl Reader {
             self.parts.waiters.appends.resolve(envelope.message.id, Seen::Stale(Box::new(envelope)));
             return Vec::new();
         }
-        let Envelope { message, digest, method } = envelope;
+        let Envelope { message, digest, method, account } = envelope;
         let id = message.id;
         let verdict = if message.idempotency_key.is_empty() {
             Verdict::First
@@ -261,8 +285,9 @@ impl Reader {
         };
         // What an administrator replays is no message that its first sender sends now.
         let counts = verdict == Verdict::First && message.replayed_from.is_none();
-        // By what is known now of who registered whom: a replica that hears of it late counts a few messages to the agent itself.
-        let account = self.parts.directory.snapshot().account(message.from_id).map_or(message.from_id, |agent| agent.id);
+        // A hub that does not say so wrote it before: then by what is known now of who registered whom.
+        let known = || self.parts.directory.snapshot().account(message.from_id).map_or(message.from_id, |agent| agent.id);
+        let account = account.unwrap_or_else(known);
         let bytes = message.payload.len() as u64;
         self.parts.usage.logged(id, account, bytes, log_time, counts);
         if counts {
@@ -339,6 +364,7 @@ impl Reader {
     fn fan_out(&mut self, address: &MailboxAddress, logged: &Arc<LoggedMessage>) -> bool {
         let snapshot = &self.snapshot;
         let sender = logged.message.from_id;
+        let at = self.parts.log.logged_at(snapshot, logged.partition, logged.log_time);
         let mut offered = false;
         let mut offer = |agent: AgentId| match self.routes.get(&agent).map(|route| route.offer(logged)) {
             Some(true) => offered = true,
@@ -349,14 +375,14 @@ impl Reader {
             MailboxAddress::Agent(agent) => offer(*agent),
             MailboxAddress::Group(group) => {
                 for member in snapshot.memberships(group) {
-                    if member.covers(logged.log_time) && member.agent != sender {
+                    if member.covers(at) && member.agent != sender {
                         offer(member.agent);
                     }
                 }
             }
             MailboxAddress::All => {
                 for agent in snapshot.agents() {
-                    if agent.id != sender && agent.created_at <= logged.log_time {
+                    if agent.id != sender && began_by(agent.created_at, at) {
                         offer(agent.id);
                     }
                 }

@@ -9,6 +9,9 @@ use super::position::MessagePlace;
 
 /// Clocks of the log's partitions may differ by this much.
 const SKEW: Duration = Duration::seconds(5);
+/// Who repeats a request waits at least so much longer than who asked before, as far as the log tells. So a caller that repeats one again and again puts
+/// no more than one record into the log in that time, beside those that are on their way at once: repetitions are under no limit.
+const LONGER: Duration = Duration::seconds(10);
 
 /// A request, and the first reply to it.
 #[derive(Debug)]
@@ -42,9 +45,14 @@ impl Replies {
 
     /// A request was repeated: its caller waits for the reply to the first one.
     pub(crate) fn asked_again(&mut self, id: Uuid, until: OffsetDateTime) {
-        if let Some(asked) = self.asked.get_mut(id) {
-            asked.until = asked.until.max(until);
+        if let Some(asked) = self.asked.get_mut(id).filter(|asked| asked.until < until) {
+            asked.until = until.max(asked.until.saturating_add(LONGER));
         }
+    }
+
+    /// Whether a caller that repeats a request now waits longer than the log tells. Of what is not known any more nothing is refused.
+    pub(crate) fn waits_longer(&mut self, id: Uuid, until: OffsetDateTime) -> bool {
+        self.asked.get_mut(id).is_some_and(|asked| asked.reply.is_none() && asked.until < until)
     }
 
     /// Whether nobody waits for a reply any more, as far as that is known.
@@ -147,5 +155,26 @@ mod tests {
         replies.answered(id(4), place(7), at(122));
         asked(&mut replies, id(4), at(130));
         assert_eq!(replies.reply(id(4)), None, "asked anew");
+    }
+
+    #[test]
+    fn who_asks_again_and_again_waits_longer_by_much_each_time() {
+        let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds);
+        let id = Uuid::from_u128(1);
+        let mut replies = Replies::new(Duration::seconds(600), 9);
+        assert!(!replies.waits_longer(id, at(99)), "nothing is known of it");
+        replies.asked(id, at(0), at(30));
+        assert!(replies.waits_longer(id, at(31)) && !replies.waits_longer(id, at(30)));
+        let told = (31..=330).filter(|until| {
+            let longer = replies.waits_longer(id, at(*until));
+            if longer {
+                replies.asked_again(id, at(*until));
+            }
+            longer
+        });
+        assert_eq!(told.count(), 30);
+        assert!(!replies.is_over(id, at(329)) && replies.is_over(id, at(331)));
+        replies.answered(id, MessagePlace { partition: 0, position: 1 }, at(5));
+        assert!(!replies.waits_longer(id, at(999)), "it has its reply");
     }
 }

@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// What these timers are called in the store.
-const KIND: &str = "message";
+pub(super) const KIND: &str = "message";
 /// The longest that a message may wait until it is sent.
 pub const MAX_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The most that a scheduled message takes with its envelope: it lies in PostgreSQL until it is sent.
@@ -138,7 +138,8 @@ impl ScheduledMessages {
         // Not by the sender's key: that may be used again once this is sent. This one is of the timer alone, so that a message which is sent again,
         // since nobody could say that it was, is dropped.
         let message = Message { idempotency_key: id.to_string(), ..message };
-        let content = Envelope { message, digest: Sha256::digest(id.as_bytes()).into(), method: SCHEDULED.to_owned() }.encode();
+        let (digest_of_id, method) = (Sha256::digest(id.as_bytes()).into(), SCHEDULED.to_owned());
+        let content = Envelope { message, digest: digest_of_id, method, account: None }.encode();
         if content.len() > MAX_BYTES {
             let why = format!(
                 "the message has {} bytes and may have {MAX_BYTES} to be scheduled: share a context and send its id",
@@ -221,7 +222,8 @@ impl ScheduledMessages {
     }
 
     /// Sends what is due, as its sender would now. That it was attempted is written down before: what became of an attempt may never be known.
-    async fn send(&self, envelope: Envelope, attempted: Option<Duration>) -> Result<Fired, Fault> {
+    /// `may_be_there`: whether it may be in the log, or on its way.
+    async fn send(&self, envelope: Envelope, attempted: Option<Duration>, may_be_there: &mut bool) -> Result<Fired, Fault> {
         let parts = &self.parts;
         let snapshot = parts.directory.snapshot();
         let sealed_at = now();
@@ -230,6 +232,7 @@ impl ScheduledMessages {
         let tried = self.attempts.tried(parts, &envelope, attempted).await?;
         match tried {
             Tried::Sent => {
+                *may_be_there = true;
                 return match reach(&snapshot, &envelope)? {
                     Reach::Some { gone, .. } => self.bury(&envelope, &gone, LetterReason::RecipientGone).await,
                     Reach::All | Reach::Nobody => Ok(Fired::Done),
@@ -254,10 +257,11 @@ impl ScheduledMessages {
             Reach::Some { there, gone } => (*there, Some((envelope, gone))),
         };
         let partition = partition_of(envelope.message.from_id.0, parts.log.partitions);
-        if let Some(pause) = self.attempts.pause(partition) {
+        if let Some(pause) = self.attempts.pauses.pause(partition) {
             return Ok(Fired::Later(pause.max(RETRY)));
         }
         sender::begin(parts, from).await;
+        envelope.account = sender::account_of(&snapshot, from);
         let message = &mut envelope.message;
         message.accepted_at = parts.log.clock.there(partition, sealed_at);
         if let Err(fault) = sender::reserve(parts, from, message.id, message.payload.len(), message.accepted_at) {
@@ -274,7 +278,7 @@ impl ScheduledMessages {
             return Ok(Fired::Attempt);
         }
         // A partition that takes nothing holds up no other for long.
-        let patience = match self.attempts.begin(partition) {
+        let patience = match self.attempts.pauses.begin(partition) {
             Ok(patience) => patience,
             Err(pause) => {
                 drop(Reserved(parts.usage.clone(), vec![message.id]));
@@ -282,10 +286,12 @@ impl ScheduledMessages {
             }
         };
         let mut metrics = SenderMetrics::new(&parts.metrics, &from.name);
+        let was_there = std::mem::replace(may_be_there, true);
         let sent = timeout(patience, sender::append(parts, vec![envelope], &mut metrics)).await;
         let sent = sent.map_or_else(|_| Some(Err(sender::unanswered())), |mut sent| sent.pop());
         let sent = sent.unwrap_or_else(|| Err(stopping()));
-        self.attempts.ended(partition, sender::is_taken(&sent));
+        self.attempts.pauses.ended(partition, sender::is_taken(&sent));
+        *may_be_there = was_there || !sender::is_refused(&sent);
         sent?;
         match gone {
             // Not before it is sent: until it is, this is tried again and again.
@@ -326,7 +332,7 @@ impl Handler for ScheduledMessages {
         self.parts.ready().is_ok() && !self.parts.directory.snapshot().suspended
     }
 
-    async fn fire(&self, timer: &Timer) -> Fired {
+    async fn fire(&self, timer: &Timer, begins: bool) -> Fired {
         let envelope = match Envelope::decode(&timer.content) {
             Ok(envelope) => envelope,
             Err(error @ EnvelopeError::Version(_)) => {
@@ -338,12 +344,14 @@ impl Handler for ScheduledMessages {
                 return Fired::Done;
             }
         };
-        match self.send(envelope, timer.attempted).await {
-            Ok(fired) => fired,
-            Err(fault) => {
-                tracing::warn!(id = %timer.id, %fault, "a scheduled message can't be sent yet");
-                Fired::Later(RETRY)
-            }
+        let mut may_be_there = timer.attempted.is_some() && !begins;
+        let fired = self.send(envelope, timer.attempted, &mut may_be_there).await.unwrap_or_else(|fault| {
+            tracing::warn!(id = %timer.id, %fault, "a scheduled message can't be sent yet");
+            Fired::Later(RETRY)
+        });
+        match fired {
+            Fired::Later(pause) if timer.attempted.is_some() && !may_be_there => Fired::Untouched(pause),
+            fired => fired,
         }
     }
 }
@@ -360,7 +368,7 @@ enum Reach {
 }
 
 fn reach(snapshot: &Snapshot, envelope: &Envelope) -> Result<Reach, Fault> {
-    let Envelope { message, digest, method } = envelope;
+    let Envelope { message, digest, method, account } = envelope;
     if !matches!(message.to, Address::Agent(_) | Address::Agents(_)) {
         let somebody = resolve(snapshot, Some(message.from_id), &message.to, Wants::Delivery).is_ok();
         return Ok(if somebody { Reach::All } else { Reach::Nobody });
@@ -376,16 +384,16 @@ fn reach(snapshot: &Snapshot, envelope: &Envelope) -> Result<Reach, Fault> {
     }
     let names = reached.iter().filter_map(|id| message.recipient_name(*id)).map(str::to_owned).collect();
     let message = Message { to: Address::agents(names)?, to_ids: reached, ..message.clone() };
-    let there = Box::new(Envelope { message, digest: *digest, method: method.clone() });
+    let there = Box::new(Envelope { message, digest: *digest, method: method.clone(), account: *account });
     Ok(Reach::Some { there, gone })
 }
 
 /// The message as of now, without when it was accepted.
 fn timed(envelope: Envelope, now: OffsetDateTime) -> Envelope {
     let latest = now + MAX_LIFETIME;
-    let Envelope { message, digest, method } = envelope;
+    let Envelope { message, digest, method, account } = envelope;
     let expires_at = if message.expires_at == WITHOUT_EXPIRY { latest } else { message.expires_at.min(latest) };
-    Envelope { message: Message { sent_at: now, expires_at, ..message }, digest, method }
+    Envelope { message: Message { sent_at: now, expires_at, ..message }, digest, method, account }
 }
 
 fn resume(token: &str) -> Result<Option<(OffsetDateTime, Uuid)>, Fault> {

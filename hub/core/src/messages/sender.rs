@@ -8,9 +8,10 @@ use uuid::Uuid;
 use super::{
     dedup::{DedupKey, Verdict},
     envelope::Envelope,
-    logged::{Command, REQUEST, SEND, Seen},
+    logged::{Command, REQUEST, Seen},
     message::{Address, MAX_ENVELOPE_BYTES, MAX_LIFETIME, Message, OutgoingMessage, Receipt, too_large},
     parts::{Parts, stopping},
+    pending::Waiter,
     recipients::{Wants, resolve},
     record,
     trace::spans::Traced,
@@ -45,6 +46,11 @@ const OFF: Duration = Duration::SECOND;
 /// Whose limits a sender is under, as they are known now: a session lasts, and they may have changed since.
 fn account<'a>(snapshot: &'a Snapshot, from: &'a Agent) -> &'a Agent {
     snapshot.account(from.id).map_or(from, |agent| agent)
+}
+
+/// On whose account a message of this sender is, where that is not its own.
+pub(super) fn account_of(snapshot: &Snapshot, from: &Agent) -> Option<AgentId> {
+    snapshot.registered_by(from.id).map(|registrar| registrar.id)
 }
 
 /// Whether this replica may put one more message of the agent on its way into the log.
@@ -102,10 +108,9 @@ pub(super) fn seal(
     let partition = partition_of(from.id.0, parts.log.partitions);
     let accepted_at = parts.log.clock.there(partition, now);
     let key = (!message.idempotency_key.is_empty()).then(|| DedupKey::new(from.id, method, &message.idempotency_key));
-    // A request that is repeated has another address for its answer, which every replica reads in the log.
     if let Some(key) = &key
-        && method == SEND
         && let Some(verdict) = parts.windows.of(partition).and_then(|window| window.recall(key, &digest, accepted_at))
+        && !(verdict.is_repeated() && waits_longer(parts, &message))
     {
         return receipt(id, Some(Seen::Judged(verdict))).map(Sealed::Known);
     }
@@ -120,7 +125,14 @@ pub(super) fn seal(
     let latest = now + MAX_LIFETIME;
     let expires_at = message.expires_at.map_or(latest, |at| truncated(at.min(latest)));
     let message = message_of(from, message, to_ids, id, Times { accepted_at, sent_at: now, expires_at });
-    Ok(Sealed::New(Box::new(Envelope { message, digest, method: method.to_owned() })))
+    let account = account_of(&snapshot, from);
+    Ok(Sealed::New(Box::new(Envelope { message, digest, method: method.to_owned(), account })))
+}
+
+/// Whether the caller of a request waits longer for the reply than the replicas know, which would refuse it then: only the log tells them.
+fn waits_longer(parts: &Parts, message: &OutgoingMessage) -> bool {
+    let (Some(Address::Request { request_id, .. }), Some(until)) = (&message.reply_to, message.expires_at) else { return false };
+    parts.waiters.replies().waits_longer(*request_id, until)
 }
 
 /// Reserves what the limits leave for a message with so many bytes. `now` is what the log's clock shows.
@@ -269,6 +281,7 @@ async fn append_once(parts: &Parts, partition: Partition, envelopes: Vec<Envelop
     }
     let wait = |envelope: &Envelope| parts.waiters.appends.wait(envelope.message.id, MAX_WAITING);
     let mut waiters = envelopes.iter().map(wait).collect::<Option<Vec<_>>>().ok_or_else(too_many)?;
+    let turns = waiters.iter().map(Waiter::turn).collect();
     let mut answers = async || {
         let mut answers = Vec::with_capacity(waiters.len());
         for waiter in &mut waiters {
@@ -283,7 +296,7 @@ async fn append_once(parts: &Parts, partition: Partition, envelopes: Vec<Envelop
         match pending.await {
             Ok(Appended::At { offset, log_time }) => {
                 parts.log.clock.took(partition, (began, OffsetDateTime::now_utc()), log_time);
-                let own = Command::Own { partition, offset, log_time, envelopes };
+                let own = Command::Own { partition, offset, log_time, envelopes, turns };
                 // Where the reader is gone the waiters below say so.
                 let _gone = parts.reader.send(own).await;
                 Ok(answers().await)
@@ -331,6 +344,11 @@ pub(super) fn unanswered() -> Fault {
 /// Whether the log took an append, whatever became of its messages there.
 pub(super) fn is_taken<T>(sent: &Result<T, Fault>) -> bool {
     !matches!(sent, Err(fault) if fault.reason == UNKNOWN || fault.reason == REFUSED)
+}
+
+/// Whether it is certain that nothing of an append is in the log, or on its way there.
+pub(super) fn is_refused<T>(sent: &Result<T, Fault>) -> bool {
+    matches!(sent, Err(fault) if fault.reason == REFUSED)
 }
 
 pub(super) fn too_many() -> Fault {

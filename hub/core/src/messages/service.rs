@@ -27,6 +27,7 @@ use super::{
     logged::{REQUEST, SEND},
     message::{Address, Message, OutgoingMessage, Receipt},
     parts::{Index, Letters, Lifecycle, Memory, MessageStores, Parts, Waiters, stopping},
+    pauses::Pauses,
     position::{MessagePlace, Position},
     pull::{PULL_IN_PROGRESS, Pulled, Puller, Pullers},
     pump::{self, Late},
@@ -57,6 +58,7 @@ use crate::{
     fault::{Code, Fault},
     kit::{
         budget::{Budget, Room},
+        clock::rfc3339,
         quoted::quoted,
         supervisor::Supervisor,
     },
@@ -161,7 +163,7 @@ impl Messages {
         let parts = Parts {
             acknowledgements: Arc::new(Acknowledgements::new(cursors.clone(), epoch, trimmer.clone())),
             index: Arc::new(Index { store: mailboxes, checkpoints, wanted: Notify::new(), arrivals: Arc::default() }),
-            letters: Arc::new(Letters { store: letters, appended: Notify::new() }),
+            letters: Arc::new(Letters { store: letters, appended: Notify::new(), pauses: Pauses::default() }),
             waiters: Arc::new(Waiters::new(replies)),
             windows: Arc::new(DedupWindows::new(from.len(), dedup_window, config.dedup_keys)),
             usage: Arc::new(Usage::new(summed, months)),
@@ -361,7 +363,7 @@ impl Messages {
         match seen.get(&id) {
             None => Some(format!(", and agent {name} was never there")),
             Some(seen) if seen.status(OffsetDateTime::now_utc()) == Status::Online => None,
-            Some(seen) => Some(format!(", and agent {name} is not there (it was last seen at {})", shown(seen.last_seen_at))),
+            Some(seen) => Some(format!(", and agent {name} is not there (it was last seen at {})", rfc3339(seen.last_seen_at))),
         }
     }
 
@@ -546,12 +548,6 @@ impl Messages {
     fn room(&self, message: &OutgoingMessage) -> Result<Room, Fault> {
         self.parts.memory.sending.take(message.cost()).ok_or_else(sender::too_many)
     }
-}
-
-/// To the second, as people read it.
-fn shown(time: OffsetDateTime) -> String {
-    let time = time.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(time);
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
 /// Counts a session for as long as it lives.

@@ -16,29 +16,41 @@ const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 const FORGET: usize = 5000;
 /// The longest pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often the store is asked for gaps where nothing is sent.
+const GAPS_EVERY: Duration = Duration::from_secs(60);
 
 /// Sums until stopped.
 pub(super) async fn run(parts: Parts) {
-    let mut forget_at = Instant::now();
+    let (mut forget_at, mut gaps_at, mut failed) = (Instant::now(), Instant::now() + GAPS_EVERY, false);
     loop {
+        // Not all replicas at the same time: each would lose to the first.
+        let pause = jittered(if failed { parts.config.sum_every.min(RETRY) } else { parts.config.sum_every });
         tokio::select! {
             () = parts.lifecycle.stop.cancelled() => return,
-            () = parts.sums.many.notified() => {}
-            // Not all replicas at the same time: each would lose to the first.
-            () = sleep(jittered(parts.config.sum_every)) => {}
+            // After a failure there may be as many as before: that is no reason not to wait.
+            () = parts.sums.many.notified(), if !failed => {}
+            () = sleep(pause) => {}
         }
         let summed = tokio::select! {
             () = parts.lifecycle.stop.cancelled() => return,
             summed = sum(&parts) => summed,
         };
+        failed = summed.is_err();
         match summed {
             Ok(true) => {}
             Ok(false) => return life::end_with_store(&parts).await,
             Err(error) => {
                 parts.metrics.usage().failed();
                 tracing::warn!(%error, "usage can't be summed, trying again");
-                sleep(parts.config.sum_every.min(RETRY)).await;
                 continue;
+            }
+        }
+        // Where something is summed that says it, too.
+        if Instant::now() >= gaps_at {
+            gaps_at = Instant::now() + GAPS_EVERY;
+            match parts.sums.store.gaps_lately().await {
+                Ok(gaps) => parts.metrics.usage().gaps(gaps),
+                Err(error) => tracing::debug!(%error, "gaps of the sums of usage can't be counted"),
             }
         }
         if Instant::now() >= forget_at {

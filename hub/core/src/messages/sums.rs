@@ -27,6 +27,8 @@ const MAX_WAITING: usize = 200_000;
 pub(super) const MANY: usize = MAX_WAITING / 4;
 /// Records of one partition in one transaction.
 const MAX_BATCH: usize = 20_000;
+/// How often a partition is left to the other replicas of which this one has not read all: they may have, and sum more.
+const LEFT_TO_OTHERS: u8 = 3;
 const HOUR: i64 = 3600;
 
 /// What one record adds to the sums.
@@ -46,10 +48,19 @@ struct Unsummed {
     next: Position,
     /// Records from the checkpoint on that were gone before they were read.
     missing: u64,
+    /// How often it is left to others yet.
+    left_to_others: u8,
     entries: VecDeque<Entry>,
 }
 
 impl Unsummed {
+    /// Whether it is left to others this time.
+    fn is_left(&mut self) -> bool {
+        let is_left = self.missing > 0 && self.left_to_others > 0;
+        self.left_to_others = self.left_to_others.saturating_sub(1);
+        is_left
+    }
+
     fn advance(&self, partition: Partition, snapshot: &Snapshot) -> Option<UsageAdvance> {
         if self.next <= self.checkpoint {
             return None;
@@ -96,7 +107,13 @@ pub(super) struct Sums {
 impl Sums {
     /// Whose sums go on at these places.
     pub(super) fn new(store: Arc<dyn UsageStore>, next: &[Position]) -> Self {
-        let begin = |next: &Position| Unsummed { checkpoint: *next, next: *next, missing: 0, entries: VecDeque::new() };
+        let begin = |next: &Position| Unsummed {
+            checkpoint: *next,
+            next: *next,
+            missing: 0,
+            left_to_others: 0,
+            entries: VecDeque::new(),
+        };
         let unsummed = Mutex::new(next.iter().map(begin).collect());
         Self { store, unsummed, freed: Notify::new(), many: Notify::new() }
     }
@@ -134,6 +151,24 @@ impl Sums {
         }
     }
 
+    /// The log no longer has what it had from the place that was read up to. Called before what comes next is read.
+    pub(super) fn forgotten(&self, partition: Partition, next: Position) {
+        let mut all = self.lock();
+        let Some(unsummed) = all.get_mut(partition as usize).filter(|unsummed| unsummed.next < next) else { return };
+        // What others have summed lacks nothing.
+        let records = offset_of(next).saturating_sub(offset_of(unsummed.next.max(unsummed.checkpoint)));
+        unsummed.next = next;
+        if records > 0 {
+            unsummed.missing = unsummed.missing.saturating_add(records);
+            unsummed.left_to_others = LEFT_TO_OTHERS;
+            tracing::error!(
+                partition,
+                records,
+                "the log forgot records that this replica had not read: where no other had, they are in no sum"
+            );
+        }
+    }
+
     /// Everything below was read. False where no more may be, before there is [`room`](Self::room).
     pub(super) fn read_to(&self, partition: Partition, next: Position) -> bool {
         let mut all = self.lock();
@@ -162,8 +197,10 @@ impl Sums {
 
     /// What the sums lack.
     pub(super) fn lack(&self, snapshot: &Snapshot) -> Vec<UsageAdvance> {
-        let all = self.lock();
-        (0..).zip(all.iter()).filter_map(|(partition, unsummed)| unsummed.advance(partition, snapshot)).collect()
+        let mut all = self.lock();
+        let mine =
+            (0..).zip(all.iter_mut()).filter_map(|(partition, unsummed)| (!unsummed.is_left()).then_some((partition, unsummed)));
+        mine.filter_map(|(partition, unsummed)| unsummed.advance(partition, snapshot)).collect()
     }
 
     /// What became of that. False where the store is not what it was.
@@ -220,6 +257,10 @@ mod tests {
 
         async fn sums(&self, _: &SumFilter, _: usize) -> Result<Vec<UsageSum>, Fault> {
             Ok(Vec::new())
+        }
+
+        async fn gaps_lately(&self) -> Result<u64, Fault> {
+            Ok(0)
         }
 
         async fn gaps(&self, _: Option<OffsetDateTime>, _: Option<OffsetDateTime>, _: usize) -> Result<Vec<UsageGap>, Fault> {
@@ -286,6 +327,31 @@ mod tests {
         assert!(sums.lock()[1].moved(found.to, Moved::Won));
         assert!(sums.read_to(1, first_of(26)));
         assert_eq!(advance(&sums, 1).unwrap().missing, 0);
+    }
+
+    #[test]
+    fn what_the_log_forgets_while_it_is_read_is_missing() {
+        let (sums, a) = (sums(), AgentId(Uuid::from_u128(1)));
+        sums.logged((0, nth_of(0, 0)), a, 1, NOON);
+        assert!(sums.read_to(0, first_of(1)));
+        sums.forgotten(0, first_of(5));
+        sums.logged((0, nth_of(5, 0)), a, 1, NOON);
+        assert!(sums.read_to(0, first_of(6)));
+        sums.forgotten(0, first_of(6));
+        let found = advance(&sums, 0).unwrap();
+        assert_eq!((found.to, found.missing, found.hours[0].sent.messages), (first_of(6), 4, 2));
+        // Others may have read it, and come first.
+        for _ in 0..LEFT_TO_OTHERS {
+            assert_eq!(sums.lack(&Snapshot::default()), []);
+        }
+        assert_eq!(sums.lack(&Snapshot::default()), [found.clone()]);
+        assert!(sums.lock()[0].moved(found.to, Moved::Lost(first_of(8))));
+        assert_eq!(advance(&sums, 0), None);
+        sums.forgotten(0, first_of(10));
+        assert_eq!(advance(&sums, 0).unwrap().missing, 2, "they have summed what lies before");
+        // What was summed before it is read here lacks nothing.
+        sums.forgotten(1, first_of(9));
+        assert_eq!(advance(&sums, 1), None);
     }
 
     #[tokio::test]

@@ -295,7 +295,7 @@ impl<'a> Look<'a> {
         let from = |from: AgentId| row.sender.is_none_or(|sender| sender == from);
         !acknowledged
             && row.expires_at > self.now
-            && catch_up::is_for(&self.snapshot, self.agent, row)
+            && catch_up::is_for(&self.parts.log, &self.snapshot, self.agent, row)
             && row.sender.is_none_or(|sender| self.is_to_be_seen(row, sender))
             && self.from.is_none_or(from)
     }

@@ -37,43 +37,45 @@ const MONTH: &str = "messagesPerMonth";
 const PER_MINUTE: &str = "RATE_LIMIT_EXCEEDED";
 const PER_MONTH: &str = "MONTHLY_LIMIT_EXCEEDED";
 
-/// What was sent in a minute or month of the log's clock and in the one before: the partitions of a log may be on machines whose clocks differ a
-/// little.
+/// Minutes or months of which is known what was sent.
+const PERIODS: usize = 3;
+
+/// What was sent in the minutes or months of the log's clock that something was sent in last: the partitions of a log may be on machines whose clocks
+/// differ a little, and a clock that is set far ahead and back again must not have the present one forgotten.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
-    period: i64,
-    now: Sent,
-    before: Sent,
+    /// The one that something was sent in last is the first.
+    periods: [Option<(i64, Sent)>; PERIODS],
     /// On its way into the log from this replica.
     reserved: Sent,
 }
 
 impl Tally {
     fn logged(&mut self, period: i64, sent: Sent) {
-        if period > self.period {
-            self.before = if period == self.period + 1 { self.now } else { Sent::default() };
-            (self.period, self.now) = (period, Sent::default());
-        }
-        if period == self.period {
-            self.now.add(sent);
-        } else if period == self.period - 1 {
-            self.before.add(sent);
-        }
+        let known = self.periods.iter().position(|known| known.is_some_and(|(of, _)| of == period));
+        // Where there is no room the first that was sent in goes.
+        let place = known.unwrap_or(PERIODS - 1);
+        let mut all = known.and_then(|place| self.periods[place]).map(|(_, sent)| sent).unwrap_or_default();
+        all.add(sent);
+        self.periods[..=place].rotate_right(1);
+        self.periods[0] = Some((period, all));
+    }
+
+    /// The period that something was sent in last.
+    fn last(&self) -> Option<i64> {
+        self.periods[0].map(|(period, _)| period)
     }
 
     /// In the log or on its way there.
     fn at(&self, period: i64) -> Sent {
-        let mut sent = match self.period - period {
-            0 => self.now,
-            1 => self.before,
-            _ => Sent::default(),
-        };
+        let logged = self.periods.iter().flatten().find(|(of, _)| *of == period).map(|(_, sent)| *sent);
+        let mut sent = logged.unwrap_or_default();
         sent.add(self.reserved);
         sent
     }
 
     fn is_over(&self, period: i64) -> bool {
-        self.period < period - 1 && self.reserved == Sent::default()
+        self.periods.iter().flatten().all(|(of, _)| *of < period - 1) && self.reserved == Sent::default()
     }
 }
 
@@ -172,7 +174,7 @@ impl Usage {
         if !counts_for {
             return;
         }
-        if minute > counts.tenant.period {
+        if counts.tenant.last().is_none_or(|last| minute > last) {
             counts.agents.retain(|_, tally| !tally.is_over(minute));
         }
         counts.agents.entry(from).or_default().logged(minute, Sent::one(bytes));
@@ -237,7 +239,8 @@ impl Counts {
     }
 
     fn logged_in_month(&mut self, agent: AgentId, month: i64, sent: Sent) {
-        if month > self.tenant_month.period {
+        // Not where the clock jumps: it may be set back again.
+        if self.tenant_month.last().is_some_and(|last| month == last + 1) {
             self.months.retain(|_, tally| !tally.is_over(month));
         }
         self.months.entry(agent).or_default().logged(month, sent);

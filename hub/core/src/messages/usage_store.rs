@@ -101,7 +101,8 @@ pub struct UsageGap {
 #[async_trait]
 pub trait UsageStore: Send + Sync + 'static {
     /// Where the sums of this life of the log go on, and what they are then. Where nothing was ever summed, they begin at `indexed`; where they are
-    /// about another log, at its beginning, and that is kept as a gap. Months that begin at `since` or later are read.
+    /// about another log, at its beginning, and that is kept as a gap. Months that begin at `since` or later are read, and in any case the last two that
+    /// something was summed in: the clock of who asks may be off.
     async fn begin(&self, epoch: Epoch, indexed: &[Position], since: OffsetDateTime) -> Result<Begun, Fault>;
 
     /// Adds to the sums what each of these partitions has in between, where its checkpoint is at `from`: in one transaction with the move of the
@@ -110,6 +111,9 @@ pub trait UsageStore: Send + Sync + 'static {
 
     /// Sums that match, by period and agent, at most `limit`.
     async fn sums(&self, filter: &SumFilter, limit: usize) -> Result<Vec<UsageSum>, Fault>;
+
+    /// How many gaps of the last day there are.
+    async fn gaps_lately(&self) -> Result<u64, Fault>;
 
     /// The latest gaps that were found in this time, at most `limit`.
     async fn gaps(&self, from: Option<OffsetDateTime>, to: Option<OffsetDateTime>, limit: usize) -> Result<Vec<UsageGap>, Fault>;

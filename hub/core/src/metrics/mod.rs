@@ -97,6 +97,7 @@ pub struct Metrics {
     lag: Family<Topic, Gauge>,
     queries: Histograms<Query>,
     forgotten: Family<Tenant, Counter>,
+    spans_lost: Counter,
     sweep_lag: Family<Tenant, Gauge>,
     dead_letters: Family<DeadLetters, Counter>,
     settled_letters: Family<SettledLetters, Counter>,
@@ -132,6 +133,7 @@ impl Metrics {
             received: Family::default(),
             lag: Family::default(),
             queries: Family::new_with_constructor(histogram),
+            spans_lost: Counter::default(),
             forgotten: Family::default(),
             sweep_lag: Family::default(),
             dead_letters: Family::default(),
@@ -169,6 +171,8 @@ impl Metrics {
             registry.register("acb_timers_waiting", help, metrics.timers_waiting.clone());
             let help = "Events of messages that this replica had no room or no time to note, so that traces lack them";
             registry.register("acb_trace_events_lost", help, metrics.traces_lost.clone());
+            let help = "Spans that the collector did not take, or that there was no room for";
+            registry.register("acb_spans_lost", help, metrics.spans_lost.clone());
             let help = "Seconds since the oldest timer that waits was due, at this replica's last look";
             registry.register("acb_timers_overdue_seconds", help, metrics.timers_overdue.clone());
             let help = "How much later than they were due timers were carried out by this replica";
@@ -273,6 +277,11 @@ impl Metrics {
     /// The log forgot a message that nobody had taken.
     pub fn forgotten(&self) {
         self.forgotten.get_or_create(&Tenant { tenant_id: self.tenant.clone() }).inc();
+    }
+
+    /// So many spans reached no collector.
+    pub fn spans_lost(&self, spans: u64) {
+        self.spans_lost.inc_by(spans);
     }
 
     /// A message became a dead letter.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     handler::{Fired, Handler},
-    ports::{Timer, TimerStore},
+    ports::{Outcomes, RESERVED, Timer, TimerStore},
 };
 use crate::{fault::Fault, metrics::Metrics};
 
@@ -91,33 +91,38 @@ impl Alarm {
         if kinds.is_empty() {
             return Ok(None);
         }
-        while let Some(due) = self.store.claim(&kinds).await? {
+        let mut about_to = Vec::new();
+        while let Some(due) = self.store.claim(&kinds, &about_to).await? {
             let now = due.now();
-            let fired = join_all(due.timers().iter().map(|timer| self.fire(timer))).await;
-            let (mut done, mut later, mut attempted) = (Vec::new(), Vec::new(), Vec::new());
+            // After that, another replica may have had it in between.
+            let begins = |timer: &Timer| about_to.contains(&timer.id) && timer.attempted.is_some_and(|ago| ago < RESERVED);
+            let fired = join_all(due.timers().iter().map(|timer| self.fire(timer, begins(timer)))).await;
+            let mut outcomes = Outcomes::default();
             for (timer, fired) in due.timers().iter().zip(fired) {
                 match fired {
                     Fired::Done => {
                         self.metrics.timer_fired((now - timer.due_at).try_into().unwrap_or_default());
-                        done.push(timer.id);
+                        outcomes.done.push(timer.id);
                     }
-                    Fired::Attempt => attempted.push(timer.id),
-                    Fired::Later(pause) => later.push((timer.id, pause)),
+                    Fired::Attempt => outcomes.attempted.push(timer.id),
+                    Fired::Later(pause) => outcomes.later.push((timer.id, pause)),
+                    Fired::Untouched(pause) => outcomes.untouched.push((timer.id, pause)),
                 }
             }
-            due.settle(&done, &later, &attempted).await?;
+            due.settle(&outcomes).await?;
+            about_to = outcomes.attempted;
         }
         let waiting = self.store.waiting(&kinds).await?;
         self.metrics.timers_waiting(waiting.count, waiting.overdue);
         Ok(waiting.next)
     }
 
-    async fn fire(&self, timer: &Timer) -> Fired {
+    async fn fire(&self, timer: &Timer, begins: bool) -> Fired {
         let Some(handler) = self.handlers.get(timer.kind.as_str()) else { return Fired::Later(self.poll) };
         let late = |id: Uuid| {
             tracing::warn!(kind = timer.kind, %id, "a timer could not be carried out in time, trying again");
             Fired::Later(AGAIN)
         };
-        timeout(FIRE_WITHIN, handler.fire(timer)).await.unwrap_or_else(|_| late(timer.id))
+        timeout(FIRE_WITHIN, handler.fire(timer, begins)).await.unwrap_or_else(|_| late(timer.id))
     }
 }

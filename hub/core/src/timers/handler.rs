@@ -15,6 +15,8 @@ pub enum Fired {
     Attempt,
     /// It could not be done now: it is tried again after this.
     Later(Duration),
+    /// The same, and it is certain that nothing came of what was about to be done.
+    Untouched(Duration),
 }
 
 /// A noun with timers.
@@ -25,6 +27,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Whether this replica can carry any out now. If not, they are left to the others.
     fn ready(&self) -> bool;
     /// Carries a timer out. It may have been carried out before, by a replica that ended before it could say so: then nothing may come of it.
+    /// Where `begins`, nobody has begun on it: this replica has just said that it is about to.
     /// Where this takes longer than [`FIRE_WITHIN`](super::alarm::FIRE_WITHIN), it is dropped and tried again.
-    async fn fire(&self, timer: &Timer) -> Fired;
+    async fn fire(&self, timer: &Timer, begins: bool) -> Fired;
 }

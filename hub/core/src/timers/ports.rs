@@ -12,6 +12,10 @@ use crate::fault::Fault;
 /// How long a timer that is done with is known, so that a repeated call for it is told, and makes no second one.
 pub const KNOWN: Duration = Duration::from_secs(600);
 
+/// How long a timer that is about to be carried out is left to the replica that said so. One that it carries out within this time, by the clock of the
+/// store, nobody else can have begun on.
+pub const RESERVED: Duration = Duration::from_secs(5);
+
 /// Bytes of contents after which a list ends.
 pub const LIST_BYTES: usize = 1024 * 1024;
 
@@ -110,6 +114,19 @@ pub struct Waiting {
     pub overdue: Duration,
 }
 
+/// What came of timers that were taken together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// They are done with.
+    pub done: Vec<Uuid>,
+    /// They are tried again after this.
+    pub later: Vec<(Uuid, Duration)>,
+    /// They are about to be carried out, by this replica: nobody else has them for [`RESERVED`]. They can't be cancelled any more.
+    pub attempted: Vec<Uuid>,
+    /// Nothing came of what was about to be done, for certain: they are tried again after this, as if it had not been, and can be cancelled.
+    pub untouched: Vec<(Uuid, Duration)>,
+}
+
 /// Some timers that are due, and that no other replica has while this lives. Dropping it gives them back; so does the end of its replica.
 #[async_trait]
 pub trait Due: Send {
@@ -117,9 +134,8 @@ pub trait Due: Send {
     fn timers(&self) -> &[Timer];
     /// What the clock of the store showed when they were taken.
     fn now(&self) -> OffsetDateTime;
-    /// Says which of them are done with, which are to be tried again, and when, and which are about to be carried out: these are due as before, and
-    /// can't be cancelled any more.
-    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)], attempted: &[Uuid]) -> Result<(), Fault>;
+    /// Says what came of them.
+    async fn settle(self: Box<Self>, outcomes: &Outcomes) -> Result<(), Fault>;
 }
 
 /// Keeps timers.
@@ -128,8 +144,8 @@ pub trait TimerStore: Send + Sync + 'static {
     /// Makes a timer. Where two replicas do at the same moment, a few more than the bounds say may wait.
     async fn add(&self, timer: &NewTimer, bounds: Bounds) -> Result<Added, Fault>;
 
-    /// Takes some of these kinds that are due. `None` where none is, that nobody else has.
-    async fn claim(&self, kinds: &[&str]) -> Result<Option<Box<dyn Due>>, Fault>;
+    /// Takes some of these kinds that are due: first of those that the caller is about to carry out. `None` where none is, that nobody else has.
+    async fn claim(&self, kinds: &[&str], about_to: &[Uuid]) -> Result<Option<Box<dyn Due>>, Fault>;
 
     /// What waits of these kinds. Forgets those that have been done with for [`KNOWN`].
     async fn waiting(&self, kinds: &[&str]) -> Result<Waiting, Fault>;
@@ -143,6 +159,9 @@ pub trait TimerStore: Send + Sync + 'static {
         after: Option<(OffsetDateTime, Uuid)>,
         limit: usize,
     ) -> Result<Vec<Timer>, Fault>;
+
+    /// One of a kind that waits.
+    async fn find(&self, kind: &str, id: Uuid) -> Result<Option<Timer>, Fault>;
 
     /// Cancels one, of this subject or of any, that was never attempted. Waits for a replica that has it.
     async fn cancel(&self, kind: &str, subject: Option<Uuid>, id: Uuid) -> Result<Cancelled, Fault>;

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 const ENVELOPE: &str = include_str!("envelope-1.hex");
 const ANSWER: &str = include_str!("envelope-1-answer.hex");
+const ON_ACCOUNT: &str = include_str!("envelope-1-account.hex");
 const AUDIT: &str = include_str!("audit-1.hex");
 const REFUSALS: &str = include_str!("audit-1-refusals.hex");
 const LIST: &str = include_str!("envelope-3.hex");
@@ -65,6 +66,7 @@ fn envelope() -> Envelope {
         },
         digest: [7; 32],
         method: "request".to_owned(),
+        account: None,
     }
 }
 
@@ -89,6 +91,7 @@ fn answer() -> Envelope {
         },
         digest: [8; 32],
         method: "send".to_owned(),
+        account: None,
     }
 }
 
@@ -97,12 +100,17 @@ fn list() -> Envelope {
     let Envelope { message, digest, .. } = envelope();
     let to = Address::agents(vec!["worker".to_owned(), "other".to_owned()]).unwrap();
     let to_ids = vec![AgentId(Uuid::from_u128(9)), AgentId(Uuid::from_u128(3))];
-    Envelope { message: Message { to, to_ids, reply_to: None, ..message }, digest, method: "send".to_owned() }
+    Envelope { message: Message { to, to_ids, reply_to: None, ..message }, digest, method: "send".to_owned(), account: None }
+}
+
+/// Of an agent that another one registered.
+fn on_account() -> Envelope {
+    Envelope { account: Some(AgentId(Uuid::from_u128(10))), ..envelope() }
 }
 
 #[test]
 fn an_envelope_of_version_1_is_read_and_written_as_it_was() {
-    for (recorded, envelope) in [(ENVELOPE, envelope()), (ANSWER, answer())] {
+    for (recorded, envelope) in [(ENVELOPE, envelope()), (ANSWER, answer()), (ON_ACCOUNT, on_account())] {
         assert_eq!(hex(&envelope.encode()), hex(&bytes(recorded)));
         assert_eq!(Envelope::decode(&bytes(recorded)).unwrap(), envelope);
     }

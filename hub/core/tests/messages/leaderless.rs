@@ -1,13 +1,20 @@
 //! A log of which one partition can't be used for a while, as on Kafka where the broker that leads it is away.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use acb_hub_core::log::{
-    bus::{AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
-    partition::partition_of,
+use acb_hub_core::{
+    directory::agent::Agent,
+    log::{
+        bus::{AppendError, Bounds, Bus, BusError, Logged, Offset, Partition, Pending, Record, Tail, TopicInfo, TopicName},
+        partition::partition_of,
+    },
+    messages::message::OutgoingMessage,
 };
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -16,19 +23,23 @@ use time::OffsetDateTime;
 use crate::{
     model::{ModelBus, ModelStore},
     scheduled::Replica,
-    world::{Ports, World, deliveries, delivery, keyed, silent, text, to},
+    world::{Ports, World, deliveries, delivery, eventually, keyed, silent, text, to},
 };
 
 struct Leaderless {
     log: ModelBus,
+    /// Whose partition is away.
+    topic: &'static str,
     away: Mutex<Option<Partition>>,
     /// It says nothing, instead of refusing.
     mute: bool,
+    /// Appends that it did not take.
+    refused: AtomicUsize,
 }
 
 impl Leaderless {
     fn is_away(&self, topic: &TopicName, partition: Partition) -> bool {
-        topic.as_str().ends_with(".messages") && *self.away.lock().unwrap() == Some(partition)
+        topic.as_str().ends_with(self.topic) && *self.away.lock().unwrap() == Some(partition)
     }
 
     fn each<T>(&self, topic: &TopicName, answers: Vec<T>) -> Vec<Result<T, BusError>> {
@@ -36,6 +47,9 @@ impl Leaderless {
         (0..).zip(answers).map(answer).collect()
     }
 }
+
+const MESSAGES: &str = ".messages";
+const DEAD_LETTERS: &str = ".dlq";
 
 fn leaderless() -> BusError {
     BusError::Unavailable("no leader".to_owned())
@@ -48,17 +62,18 @@ impl Bus for Leaderless {
     }
 
     async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
-        if self.is_away(topic, partition) && self.mute {
-            return Ok(Box::pin(std::future::pending()));
-        }
         if self.is_away(topic, partition) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            if self.mute {
+                return Ok(Box::pin(std::future::pending()));
+            }
             return Err(AppendError::Refused("no leader".to_owned()));
         }
         self.log.append(topic, partition, record).await
     }
 
     async fn tail(&self, topic: &TopicName, from: &[Offset]) -> Result<Tail, BusError> {
-        let away = *self.away.lock().unwrap();
+        let away = self.away.lock().unwrap().filter(|_| topic.as_str().ends_with(self.topic));
         let tail = self.log.tail(topic, from).await?;
         Ok(tail.filter(move |batch| std::future::ready(batch.as_ref().is_ok_and(|batch| Some(batch.partition) != away))).boxed())
     }
@@ -88,9 +103,15 @@ impl Bus for Leaderless {
 }
 
 /// The agents are others in each world, and with them their partitions.
-fn world(mute: bool) -> (Arc<Leaderless>, World) {
+fn world(topic: &'static str, mute: bool) -> (Arc<Leaderless>, World) {
     loop {
-        let bus = Arc::new(Leaderless { log: ModelBus::new("acme", 4), away: Mutex::default(), mute });
+        let bus = Arc::new(Leaderless {
+            log: ModelBus::with_letters("acme", 4, 4),
+            topic,
+            away: Mutex::default(),
+            mute,
+            refused: AtomicUsize::new(0),
+        });
         let (log, store) = (bus.clone(), Arc::new(ModelStore::default()));
         let world = World::new("acme", move || Ports::of(bus.clone(), &store));
         let partition = |name: &str| partition_of(world.agent(name).id.0, 4);
@@ -102,7 +123,7 @@ fn world(mute: bool) -> (Arc<Leaderless>, World) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_starts_and_serves_the_others() {
-    let (log, world) = world(false);
+    let (log, world) = world(MESSAGES, false);
     let (a, c) = (world.agent("a"), world.agent("c"));
     let before = world.replica("before").await;
     before.send(&a, keyed("d", "once", "key")).await.unwrap();
@@ -131,7 +152,13 @@ async fn a_replica_starts_and_serves_the_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_without_any_leader_is_no_start() {
-    let log = Leaderless { log: ModelBus::new("acme", 1), away: Mutex::new(Some(0)), mute: false };
+    let log = Leaderless {
+        log: ModelBus::new("acme", 1),
+        topic: MESSAGES,
+        away: Mutex::new(Some(0)),
+        mute: false,
+        refused: AtomicUsize::new(0),
+    };
     let (bus, store) = (Arc::new(log), Arc::new(ModelStore::default()));
     let world = World::new("acme", move || Ports::of(bus.clone(), &store));
     let (bus, stores) = (world.connect)().parts();
@@ -150,7 +177,7 @@ async fn a_log_without_any_leader_is_no_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_scheduled_is_sent() {
-    let (log, world) = world(true);
+    let (log, world) = world(MESSAGES, true);
     let (a, c) = (world.agent("a"), world.agent("c"));
     let replica = Replica::idle(&world, "only").await;
     let mut inbox = world.receive(&replica.messages, "b").await;
@@ -177,4 +204,62 @@ async fn what_others_scheduled_is_sent() {
     got.sort_unstable();
     assert_eq!(got, (0..50).collect::<Vec<_>>());
     assert!(silent(&mut inbox).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_scheduled_and_is_refused_can_be_cancelled() {
+    for mute in [false, true] {
+        let (log, world) = world(MESSAGES, mute);
+        let a = world.agent("a");
+        let replica = Replica::idle(&world, "only").await;
+        let mut inbox = world.receive(&replica.messages, "b").await;
+        *log.away.lock().unwrap() = Some(partition_of(a.id.0, 4));
+        let scheduled = replica.scheduled.schedule(&a, to("b", "x"), Duration::from_millis(1)).await.unwrap();
+        replica.begin(Duration::from_millis(50));
+        eventually(async || log.refused.load(Ordering::Relaxed) > 0).await;
+        let cancelled = async || replica.scheduled.cancel(&a, scheduled.id).await;
+        if mute {
+            // It may be there.
+            assert_eq!(cancelled().await.unwrap_err().reason, "SCHEDULED_MESSAGE_SENT");
+        } else {
+            // Not while it is on its way.
+            eventually(async || cancelled().await.is_ok()).await;
+        }
+        *log.away.lock().unwrap() = None;
+        if mute {
+            assert_eq!(text(&delivery(&mut inbox).await), "x");
+        }
+        assert!(silent(&mut inbox).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_of_others_are_written() {
+    for mute in [false, true] {
+        let (log, world) = world(DEAD_LETTERS, mute);
+        let (a, c) = (world.agent("a"), world.agent("c"));
+        let replica = world.replica("only").await;
+        *log.away.lock().unwrap() = Some(partition_of(a.id.0, 4));
+        let lost = async |from: &Agent, count: usize| {
+            for number in 0..count {
+                let expires_at = Some(OffsetDateTime::now_utc() + Duration::from_millis(100));
+                replica.send(from, OutgoingMessage { expires_at, ..to("d", &number.to_string()) }).await.unwrap();
+            }
+        };
+        let letters = async |from: &Agent| {
+            let topic = TopicName::system("acme", "dlq");
+            log.log.read(&topic, partition_of(from.id.0, 4), 0, 1000).await.unwrap().len()
+        };
+        lost(&a, 100).await;
+        lost(&c, 3).await;
+        eventually(async || letters(&c).await == 3).await;
+        // Nobody is asked again and again.
+        let tried = log.refused.load(Ordering::Relaxed);
+        lost(&c, 1).await;
+        eventually(async || letters(&c).await == 4).await;
+        assert!(log.refused.load(Ordering::Relaxed) <= tried + 8, "{tried} and {}", log.refused.load(Ordering::Relaxed));
+        *log.away.lock().unwrap() = None;
+        eventually(async || letters(&a).await == 100).await;
+        assert_eq!((letters(&c).await, world.rows("d").await), (4, 0));
+    }
 }

@@ -29,6 +29,7 @@ mod world;
 use std::sync::Arc;
 
 use acb_hub_core::{
+    directory::membership::TOLERANCE,
     log::bus::{Bus as _, Record, TopicName},
     messages::{
         config::MessagesConfig,
@@ -141,14 +142,70 @@ async fn a_gap_of_the_sums_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_that_comes_while_a_replica_reads_is_told() {
+    let (world, bus, _) = world_and_ports();
+    sums::a_gap_that_comes_while_a_replica_reads_is_told(&world, async |partition| bus.lose("acme", partition, 7)).await;
+}
+
+/// The log's clock is an hour ahead, which nobody knows yet: the first message is late, and is appended again. What the tail showed of the first append
+/// before that was acknowledged is no other record at its offset.
+#[tokio::test]
+async fn a_late_message_that_the_tail_shows_first_ends_no_replica() {
+    let (world, bus, _) = world_and_ports();
+    let replica = world.replica("only").await;
+    // Every third append is acknowledged late.
+    for _ in 0..3 {
+        replica.send(&world.agent("c"), to("b", "x")).await.unwrap();
+    }
+    bus.set_clock(time::Duration::HOUR);
+    replica.send(&world.agent("a"), to("b", "late")).await.unwrap();
+    let ended = tokio::time::timeout(std::time::Duration::from_millis(300), replica.stopped()).await;
+    assert!(ended.is_err(), "it ended: {ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_timed_out_is_not_carried_out_later() {
     requests::a_request_that_timed_out_is_not_carried_out_later(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_repeated_does_not_go_into_the_log_each_time() {
+    requests::a_request_that_is_repeated_does_not_go_into_the_log_each_time(&world()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn crashes_drains_and_reconnects_lose_nothing_and_repeat_nothing_unflagged() {
     for seed in 1..=6 {
         campaign::run(world(), seed).await;
+    }
+}
+
+/// The clocks of PostgreSQL, of the log and of this machine are minutes apart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_just_joined_gets_what_is_sent_now_and_nothing_of_before_whatever_the_clocks_show() {
+    let minutes = time::Duration::minutes;
+    for (of_log, of_store) in [(0, 0), (4, 0), (-4, 0), (0, 4), (0, -4), (4, -4), (-4, 4)] {
+        let (world, bus, _) = world_and_ports();
+        bus.set_clock(minutes(of_log));
+        let mut snapshot = (*world.directory.snapshot()).clone();
+        snapshot.ahead = minutes(of_store);
+        world.directory.replace(snapshot);
+        let (left, right) = (world.replica("left").await, world.replica("right").await);
+        let (a, off) = (world.agent("a"), format!("{of_log} and {of_store} minutes"));
+        let pair = |text: &str| OutgoingMessage::new(Address::Group("pair".to_owned()), "t", text.to_owned());
+        left.send(&a, pair("before")).await.unwrap();
+        tokio::time::sleep(2 * TOLERANCE.unsigned_abs()).await;
+        // Which replicas learn at once.
+        world.join("d", "pair", time::OffsetDateTime::now_utc() + minutes(of_store));
+        let mut live = world.receive(&right, "d").await;
+        left.send(&a, pair("live")).await.unwrap();
+        assert_eq!(text(&delivery(&mut live).await), "live", "{off}");
+        assert!(world::silent(&mut live).await, "{off}");
+        drop(live);
+        // From the index.
+        let mut later = world.receive(&left, "d").await;
+        assert_eq!(text(&delivery(&mut later).await), "live", "{off}");
+        assert!(world::silent(&mut later).await, "{off}");
     }
 }
 
@@ -197,6 +254,8 @@ on_the_model!(
     what_a_replica_that_died_had_sent_is_not_sent_again,
     what_may_be_in_the_log_is_looked_up_before_it_is_sent,
     what_was_attempted_is_not_cancelled,
+    what_the_log_refused_is_cancelled,
+    a_trace_says_when_a_message_is_sent,
     what_a_suspended_tenant_scheduled_is_left_alone,
     a_timer_is_carried_out_by_one_replica_at_a_time,
     what_the_limits_have_no_room_for_waits,
@@ -207,6 +266,7 @@ on_the_model!(
     sums:
     what_is_sent_is_in_one_sum,
     sums_are_one_s_own_and_an_administrator_s,
+    what_an_agent_sent_that_is_unregistered_since_is_its_registrar_s,
     a_month_holds_over_replicas_that_come_and_go,
 );
 
@@ -315,4 +375,14 @@ async fn who_asked_sees_what_became_of_the_reply() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spans_are_told_of_messages_whose_senders_collect_them() {
     traces::spans_are_told_of_messages_whose_senders_collect_them(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_slow_is_found() {
+    traces::a_message_that_was_slow_is_found(&world()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_after_a_reconnect_is_noted() {
+    traces::an_acknowledgement_after_a_reconnect_is_noted(&world()).await;
 }

@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -45,20 +45,33 @@ pub(crate) struct ModelBus {
     appends: AtomicU64,
     /// Below these offsets of the messages nothing is left.
     first: Arc<Mutex<Vec<Offset>>>,
+    /// By how many seconds its clock is ahead.
+    ahead: AtomicI64,
 }
 
 impl ModelBus {
     pub(crate) fn new(tenant: &str, partitions: usize) -> Self {
+        Self::with_letters(tenant, partitions, 1)
+    }
+
+    /// With so many partitions of dead letters.
+    pub(crate) fn with_letters(tenant: &str, partitions: usize, letters: usize) -> Self {
         let topics = HashMap::from([
             (TopicName::system(tenant, "messages"), vec![Vec::new(); partitions]),
-            (TopicName::system(tenant, "dlq"), vec![Vec::new()]),
+            (TopicName::system(tenant, "dlq"), vec![Vec::new(); letters]),
         ]);
         Self {
             topics: Arc::new(Mutex::new(topics)),
             changed: watch::Sender::new(0),
             appends: AtomicU64::new(0),
             first: Arc::new(Mutex::new(vec![0; partitions])),
+            ahead: AtomicI64::new(0),
         }
+    }
+
+    /// Its clock is set.
+    pub(crate) fn set_clock(&self, ahead: time::Duration) {
+        self.ahead.store(ahead.whole_seconds(), Ordering::Relaxed);
     }
 
     /// The last records of every partition are lost, as with a disk: this many of its messages are left.
@@ -74,6 +87,21 @@ impl ModelBus {
             partitions.iter().map(|log| log.len() as Offset).collect()
         });
         *self.first.lock().unwrap() = ends.unwrap();
+    }
+
+    /// The same of what comes to a partition of the messages now: nobody has read it.
+    pub(crate) fn lose(&self, tenant: &str, partition: Partition, records: usize) {
+        let topic = TopicName::system(tenant, "messages");
+        let mut first = self.first.lock().unwrap();
+        let lost = self.with(&topic, |partitions| {
+            let log = &mut partitions[partition as usize];
+            for _ in 0..records {
+                let (offset, log_time) = (log.len() as Offset, OffsetDateTime::now_utc());
+                log.push(Logged { partition, offset, log_time, record: Record::default() });
+            }
+            log.len() as Offset
+        });
+        first[partition as usize] = lost.unwrap();
     }
 
     fn first(&self, topic: &TopicName, partition: usize) -> Offset {
@@ -93,7 +121,7 @@ impl Bus for ModelBus {
     }
 
     async fn append(&self, topic: &TopicName, partition: Partition, record: Record) -> Result<Pending, AppendError> {
-        let now = OffsetDateTime::now_utc();
+        let now = OffsetDateTime::now_utc() + time::Duration::seconds(self.ahead.load(Ordering::Relaxed));
         let (offset, log_time) = self
             .with(topic, |partitions| {
                 let log = &mut partitions[partition as usize];

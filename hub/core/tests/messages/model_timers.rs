@@ -9,7 +9,7 @@ use std::{
 use acb_hub_core::{
     fault::Fault,
     kit::clock::truncated,
-    timers::ports::{Added, Bounds, Cancelled, Due, KNOWN, NewTimer, Timer, TimerStore, Waiting},
+    timers::ports::{Added, Bounds, Cancelled, Due, KNOWN, NewTimer, Outcomes, RESERVED, Timer, TimerStore, Waiting},
 };
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -89,10 +89,11 @@ impl TimerStore for ModelStore {
         Ok(Added::Made { due_at })
     }
 
-    async fn claim(&self, kinds: &[&str]) -> Result<Option<Box<dyn Due>>, Fault> {
+    async fn claim(&self, kinds: &[&str], about_to: &[Uuid]) -> Result<Option<Box<dyn Due>>, Fault> {
         let (now, mut due) = (now(), Vec::new());
         for row in self.timers.rows().values_mut() {
-            if row.settled.is_none() && !row.claimed && row.try_at <= now && kinds.contains(&row.timer.kind.as_str()) {
+            let is_due = row.try_at <= now || about_to.contains(&row.timer.id);
+            if row.settled.is_none() && !row.claimed && is_due && kinds.contains(&row.timer.kind.as_str()) {
                 row.claimed = true;
                 let attempted = row.attempted_at.map(|at| (now - at).try_into().unwrap_or_default());
                 due.push(Timer { attempted, ..row.timer.clone() });
@@ -130,6 +131,12 @@ impl TimerStore for ModelStore {
         Ok(timers)
     }
 
+    async fn find(&self, kind: &str, id: Uuid) -> Result<Option<Timer>, Fault> {
+        let rows = self.timers.rows();
+        let row = rows.get(&id).filter(|row| row.settled.is_none() && row.timer.kind == kind);
+        Ok(row.map(|row| row.timer.clone()))
+    }
+
     async fn cancel(&self, kind: &str, subject: Option<Uuid>, id: Uuid) -> Result<Cancelled, Fault> {
         loop {
             {
@@ -164,16 +171,20 @@ impl Due for Claimed {
         self.now
     }
 
-    async fn settle(self: Box<Self>, done: &[Uuid], later: &[(Uuid, Duration)], attempted: &[Uuid]) -> Result<(), Fault> {
+    async fn settle(self: Box<Self>, outcomes: &Outcomes) -> Result<(), Fault> {
         let mut rows = self.timers.rows();
-        for id in done {
+        for id in &outcomes.done {
             rows.get_mut(id).unwrap().settled = Some((now(), Outcome::Done));
         }
-        for (id, pause) in later {
+        for (id, pause) in outcomes.later.iter().chain(&outcomes.untouched) {
             rows.get_mut(id).unwrap().try_at = now() + *pause;
         }
-        for id in attempted {
-            rows.get_mut(id).unwrap().attempted_at = Some(now());
+        for (id, _) in &outcomes.untouched {
+            rows.get_mut(id).unwrap().attempted_at = None;
+        }
+        for id in &outcomes.attempted {
+            let row = rows.get_mut(id).unwrap();
+            (row.attempted_at, row.try_at) = (Some(now()), now() + RESERVED);
         }
         Ok(())
     }

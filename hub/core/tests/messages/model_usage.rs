@@ -72,7 +72,10 @@ impl UsageStore for ModelStore {
         if usage.next.is_empty() {
             usage.next = indexed.to_vec();
         }
-        let months = usage.by(Period::Month).into_iter().map(sum).filter(|sum| sum.starts_at >= since).collect();
+        let months: Vec<UsageSum> = usage.by(Period::Month).into_iter().map(sum).collect();
+        let last = months.iter().map(|sum| sum.starts_at).max().map(|last| month_began(last - time::Duration::DAY));
+        let since = last.map_or(since, |last| since.min(last));
+        let months = months.into_iter().filter(|sum| sum.starts_at >= since).collect();
         Ok(Begun { next: usage.next.clone(), months, gaps: usage.gaps.len() as u64 })
     }
 
@@ -115,6 +118,10 @@ impl UsageStore for ModelStore {
             whose && time && filter.after.is_none_or(|after| (sum.starts_at, sum.agent) > after)
         };
         Ok(self.rows().usage.by(filter.by).into_iter().map(sum).filter(matches).take(limit).collect())
+    }
+
+    async fn gaps_lately(&self) -> Result<u64, Fault> {
+        Ok(self.rows().usage.gaps.len() as u64)
     }
 
     async fn gaps(&self, from: Option<OffsetDateTime>, to: Option<OffsetDateTime>, limit: usize) -> Result<Vec<UsageGap>, Fault> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acb_hub_core::{fault::Code, messages::message::OutgoingMessage};
+use acb_hub_core::{fault::Code, log::bus::TopicName, messages::message::OutgoingMessage};
 use time::OffsetDateTime;
 
 use super::world::{PATIENCE, World, delivery, eventually, keyed, silent, text, to};
@@ -42,4 +42,41 @@ pub(crate) async fn a_request_that_timed_out_is_not_carried_out_later(world: &Wo
     assert_eq!(&outcome.unwrap().payload[..], b"done");
     assert!(silent(&mut inbox).await);
     assert!(world.dead_letters().await.is_empty());
+}
+
+pub(crate) async fn a_request_that_is_repeated_does_not_go_into_the_log_each_time(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let records = async || {
+        let bounds = world.bus.bounds(&TopicName::system(&world.tenant, "messages")).await.unwrap();
+        bounds.iter().map(|bounds| bounds.next).sum::<u64>()
+    };
+    let query = || keyed("b", "6 x 7", "k");
+    left.request(&a, query(), Duration::from_millis(100)).await.unwrap_err();
+    world.limit("a", Some(0));
+    let before = records().await;
+    for replica in [&left, &right].repeat(10) {
+        let fault = replica.request(&a, query(), Duration::from_millis(100)).await.unwrap_err();
+        assert_eq!(fault.reason, "NO_REPLY");
+    }
+    // That somebody waits still is told every ten seconds at most.
+    assert!((1..=3).contains(&(records().await - before)), "{} of {before}", records().await);
+    let fault = right.request(&a, keyed("b", "other", "k"), Duration::from_millis(100)).await.unwrap_err();
+    assert_eq!(fault.reason, "IDEMPOTENCY_KEY_REUSED");
+
+    // Who waits gets the reply, and who asks once more, too: each without a record.
+    world.limit("a", None);
+    let mut inbox = world.receive(&right, "b").await;
+    let query = || keyed("b", "7 x 8", "l");
+    let answered = async {
+        let query = delivery(&mut inbox).await;
+        eventually(async || records().await > before).await;
+        right.send(&b, OutgoingMessage::new(query.message.reply_to.clone().unwrap(), "t", "56")).await.unwrap();
+    };
+    let (first, ()) = tokio::join!(left.request(&a, query(), PATIENCE), answered);
+    let before = records().await;
+    for replica in [&left, &right] {
+        eventually(async || replica.request(&a, query(), PATIENCE).await.as_ref() == first.as_ref()).await;
+    }
+    assert_eq!(records().await, before);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use acb_hub_core::{
+    directory::membership::TOLERANCE,
     fault::Code,
     messages::{
         config::MessagesConfig,
@@ -637,6 +638,8 @@ pub(crate) async fn who_joins_a_group_gets_what_was_logged_before_the_hub_knew(w
     let group = |text: &str| OutgoingMessage::new(Address::Group("pair".to_owned()), "t", text.to_owned());
     let mut inbox = world.receive(&right, "d").await;
     left.send(&a, group("before the join")).await.unwrap();
+    // What is sent less than that before is for the member, too.
+    tokio::time::sleep(2 * TOLERANCE.unsigned_abs()).await;
     let joined_at = time::OffsetDateTime::now_utc();
     left.send(&a, group("missed")).await.unwrap();
     // The cursor passes it.

@@ -23,7 +23,7 @@ use acb_hub_core::{
     timers::{
         alarm::{Alarm, Wake},
         handler::{Fired, Handler},
-        ports::{Added, Bounds, Cancelled, Due, NewTimer, Timer, TimerStore},
+        ports::{Added, Bounds, Cancelled, Due, NewTimer, Outcomes, Timer, TimerStore},
     },
 };
 use bytes::Bytes;
@@ -111,8 +111,8 @@ fn change(world: &World, change: impl Fn(&Agent) -> Option<Agent>) {
 /// Carries a timer out that was not attempted before.
 async fn fire(replica: &Replica, timer: &Timer) -> Fired {
     assert_eq!(timer.attempted, None);
-    match replica.scheduled.fire(timer).await {
-        Fired::Attempt => replica.scheduled.fire(&attempted(timer, Duration::ZERO)).await,
+    match replica.scheduled.fire(timer, false).await {
+        Fired::Attempt => replica.scheduled.fire(&attempted(timer, Duration::ZERO), true).await,
         fired => fired,
     }
 }
@@ -122,11 +122,15 @@ fn attempted(timer: &Timer, ago: Duration) -> Timer {
     Timer { attempted: Some(ago), ..timer.clone() }
 }
 
+fn done(id: Uuid) -> Outcomes {
+    Outcomes { done: vec![id], ..Outcomes::default() }
+}
+
 /// What is due, as soon as something is.
 async fn claimed(replica: &Replica) -> Box<dyn Due> {
     let mut due = None;
     eventually(async || {
-        due = replica.timers.claim(&["message"]).await.unwrap();
+        due = replica.timers.claim(&["message"], &[]).await.unwrap();
         due.is_some()
     })
     .await;
@@ -295,26 +299,26 @@ pub(crate) async fn what_may_be_in_the_log_is_looked_up_before_it_is_sent(world:
     for number in 0..100 {
         replica.messages.send(&a, keyed("d", "x", &number.to_string())).await.unwrap();
     }
-    assert_eq!(replica.scheduled.fire(&attempted(&sent, LATER)).await, Fired::Done);
+    assert_eq!(replica.scheduled.fire(&attempted(&sent, LATER), false).await, Fired::Done);
     assert!(silent(&mut inbox).await, "once");
     // Nor is it a dead letter, whatever its sender may do since.
     let suspend = |agent: &Agent| Some(Agent { suspended: agent.name == "a", ..agent.clone() });
     change(world, suspend);
-    assert_eq!(replica.scheduled.fire(&attempted(&sent, LATER)).await, Fired::Done);
+    assert_eq!(replica.scheduled.fire(&attempted(&sent, LATER), false).await, Fired::Done);
     assert!(replica.letters().await.is_empty());
     change(world, |agent| Some(Agent { suspended: false, ..agent.clone() }));
-    due.settle(&[sent.id], &[], &[]).await.unwrap();
+    due.settle(&done(sent.id)).await.unwrap();
 
     // What is not there goes there, once that is written down again.
     replica.scheduled.schedule(&a, to("b", "not yet"), Duration::from_millis(1)).await.unwrap();
     let due = claimed(&replica).await;
     let unsent = due.timers()[0].clone();
-    assert_eq!(replica.scheduled.fire(&attempted(&unsent, LATER)).await, Fired::Attempt);
+    assert_eq!(replica.scheduled.fire(&attempted(&unsent, LATER), false).await, Fired::Attempt);
     // Or to the dead letters, as soon as it can't be on its way any more.
     change(world, suspend);
-    assert!(matches!(replica.scheduled.fire(&attempted(&unsent, Duration::ZERO)).await, Fired::Later(_)));
+    assert!(matches!(replica.scheduled.fire(&attempted(&unsent, Duration::ZERO), false).await, Fired::Later(_)));
     assert!(replica.letters().await.is_empty());
-    assert_eq!(replica.scheduled.fire(&attempted(&unsent, LATER)).await, Fired::Done);
+    assert_eq!(replica.scheduled.fire(&attempted(&unsent, LATER), false).await, Fired::Done);
     eventually(async || replica.letters().await.len() == 1).await;
     assert!(silent(&mut inbox).await);
 }
@@ -325,7 +329,7 @@ pub(crate) async fn what_was_attempted_is_not_cancelled(world: &World) {
     let mut inbox = world.receive(&replica.messages, "b").await;
     let scheduled = replica.scheduled.schedule(&a, to("b", "may be there"), Duration::from_millis(1)).await.unwrap();
     let due = claimed(&replica).await;
-    due.settle(&[], &[], &[scheduled.id]).await.unwrap();
+    due.settle(&Outcomes { attempted: vec![scheduled.id], ..Outcomes::default() }).await.unwrap();
     assert_eq!(reason(replica.scheduled.cancel(&a, scheduled.id).await), "SCHEDULED_MESSAGE_SENT");
     assert_eq!(replica.waiting(&a, false).await.len(), 1);
     let due = claimed(&replica).await;
@@ -334,6 +338,43 @@ pub(crate) async fn what_was_attempted_is_not_cancelled(world: &World) {
     replica.begin(Duration::from_millis(200));
     assert_eq!(delivery(&mut inbox).await.message.id, scheduled.id);
     eventually(async || replica.waiting(&a, false).await.is_empty()).await;
+}
+
+pub(crate) async fn a_trace_says_when_a_message_is_sent(world: &World) {
+    let replica = Replica::idle(world, "only").await;
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let scheduled = replica.scheduled.schedule(&a, to("b", "x"), LATER).await.unwrap();
+    let traces = replica.messages.traces().with_timers(replica.timers.clone());
+    for caller in [&*a, &admin()] {
+        let fault = traces.trace(caller, scheduled.id).await.unwrap_err();
+        assert_eq!((fault.code, fault.reason), (Code::FailedPrecondition, "MESSAGE_SCHEDULED"));
+        assert!(fault.message.contains(&format!("is scheduled for {}-", scheduled.due_at.year())), "{fault}");
+    }
+    // Whom it will be for does not know of it.
+    assert_eq!(reason(traces.trace(&b, scheduled.id).await), "MESSAGE_NOT_FOUND");
+    let soon = replica.scheduled.schedule(&a, to("b", "y"), SOON).await.unwrap();
+    replica.begin(Duration::from_millis(200));
+    eventually(async || traces.trace(&b, soon.id).await.is_ok()).await;
+    assert!(traces.trace(&a, soon.id).await.is_ok());
+}
+
+/// It was about to be sent, and the log did not take it: its sender may think better of it.
+pub(crate) async fn what_the_log_refused_is_cancelled(world: &World) {
+    let replica = Replica::idle(world, "only").await;
+    let a = world.agent("a");
+    let scheduled = replica.scheduled.schedule(&a, to("b", "x"), Duration::from_millis(1)).await.unwrap();
+    let due = claimed(&replica).await;
+    let timer = due.timers()[0].clone();
+    due.settle(&Outcomes { attempted: vec![timer.id], ..Outcomes::default() }).await.unwrap();
+    assert_eq!(reason(replica.scheduled.cancel(&a, scheduled.id).await), "SCHEDULED_MESSAGE_SENT");
+    // It is this replica's for a while.
+    assert!(replica.timers.claim(&["message"], &[]).await.unwrap().is_none());
+    assert!(replica.timers.claim(&["message"], &[Uuid::new_v4()]).await.unwrap().is_none());
+    let due = replica.timers.claim(&["message"], &[timer.id]).await.unwrap().unwrap();
+    assert!(due.timers()[0].attempted.is_some());
+    due.settle(&Outcomes { untouched: vec![(timer.id, LATER)], ..Outcomes::default() }).await.unwrap();
+    assert!(replica.timers.claim(&["message"], &[]).await.unwrap().is_none());
+    assert_eq!(replica.scheduled.cancel(&a, scheduled.id).await, Ok(false));
 }
 
 pub(crate) async fn what_a_suspended_tenant_scheduled_is_left_alone(world: &World) {
@@ -361,7 +402,7 @@ pub(crate) async fn what_a_replica_that_died_had_sent_is_not_sent_again(world: &
     let timer = due.timers()[0].clone();
     assert_eq!(timer.id, scheduled.id);
     // Nobody else has it meanwhile.
-    assert!(other.timers.claim(&["message"]).await.unwrap().is_none());
+    assert!(other.timers.claim(&["message"], &[]).await.unwrap().is_none());
     assert_eq!(fire(&dying, &timer).await, Fired::Done);
     drop(due);
     dying.messages.stop();
@@ -453,7 +494,7 @@ pub(crate) async fn what_the_limits_have_no_room_for_waits(world: &World) {
     match fire(&replica, &timer).await {
         // Unless a minute has just begun.
         Fired::Done => {}
-        Fired::Later(pause) => {
+        Fired::Later(pause) | Fired::Untouched(pause) => {
             assert!(pause <= Duration::from_secs(61), "{pause:?}");
             assert!(replica.letters().await.is_empty());
             world.limit("a", None);
@@ -461,7 +502,7 @@ pub(crate) async fn what_the_limits_have_no_room_for_waits(world: &World) {
         }
         Fired::Attempt => panic!("it was attempted"),
     }
-    due.settle(&[timer.id], &[], &[]).await.unwrap();
+    due.settle(&done(timer.id)).await.unwrap();
     // Who is gone has a letter once it was sent, and not with each try.
     eventually(async || replica.letters().await.len() == 1).await;
     assert_eq!(replica.letters().await[0].reason, LetterReason::RecipientGone);
@@ -500,11 +541,11 @@ pub(crate) async fn timers_are_bounded_known_again_and_forgotten(world: &World) 
     let made = [one.unwrap(), other.unwrap()].into_iter().filter(|added| matches!(added, Added::Made { .. })).count();
     assert_eq!(made, 1);
     // Other kinds are nobody's here.
-    assert!(timers.claim(&["other"]).await.unwrap().is_none());
+    assert!(timers.claim(&["other"], &[]).await.unwrap().is_none());
     assert_eq!(timers.waiting(&["other"]).await.unwrap().count, 0);
     let mut due = None;
     eventually(async || {
-        due = timers.claim(&["test"]).await.unwrap();
+        due = timers.claim(&["test"], &[]).await.unwrap();
         due.is_some()
     })
     .await;
@@ -518,7 +559,7 @@ pub(crate) async fn timers_are_bounded_known_again_and_forgotten(world: &World) 
     let cancelling = timers.cancel("test", None, first.id);
     let settling = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        due.settle(&[first.id], &[], &[]).await
+        due.settle(&done(first.id)).await
     };
     let (cancelled, settled) = tokio::join!(cancelling, settling);
     settled.unwrap();

@@ -1,12 +1,19 @@
 //! What agents have sent, summed by hour and month, and the limits of a month. Shared with the suite that runs on PostgreSQL.
 
+use std::time::Duration;
+
 use acb_hub_core::{
     directory::{
         agent::{Agent, Role},
         limits::Limits,
     },
     fault::Code,
+    log::{
+        bus::{Partition, TopicName},
+        partition::partition_of,
+    },
     messages::{
+        config::MessagesConfig,
         sent::Sent,
         service::Messages,
         usage_store::Period,
@@ -191,4 +198,37 @@ pub(crate) async fn a_gap_of_the_sums_is_told<B>(
     replica.send(&a, to("b", "3")).await.unwrap();
     eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 3).await;
     assert_eq!(list(world, &replica, &query(Period::Hour)).await.gaps.len(), 1);
+}
+
+/// It was too slow, and the log's retention overtook it.
+pub(crate) async fn a_gap_that_comes_while_a_replica_reads_is_told(world: &World, lose: impl AsyncFn(Partition)) {
+    let (replica, a) = (world.replica("only").await, world.agent("a"));
+    replica.send(&a, to("b", "1")).await.unwrap();
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 1).await;
+    let topic = TopicName::system(&world.tenant, "messages");
+    lose(partition_of(a.id.0, world.bus.topic(&topic).await.unwrap().partitions)).await;
+    replica.send(&a, to("b", "2")).await.unwrap();
+    eventually(async || summed(world, &replica, "a", Period::Hour).await.messages == 2).await;
+    let gaps = list(world, &replica, &query(Period::Hour)).await.gaps;
+    assert_eq!(gaps.iter().map(|gap| gap.records).collect::<Vec<_>>(), [Some(7)]);
+}
+
+/// Who sent it is gone by then: it is on the account of who registered that.
+pub(crate) async fn what_an_agent_sent_that_is_unregistered_since_is_its_registrar_s(world: &World) {
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let snapshot = world.directory.snapshot();
+    let helper = Agent { name: "a.helper".to_owned(), ..crate::world::agent("a.helper", a.created_at) };
+    let registered = (*snapshot).clone().with_registered(vec![(helper.clone(), a.id)]);
+    world.directory.replace(registered);
+    let idle = MessagesConfig { sum_every: Duration::from_secs(3600), ..world.config.clone() };
+    let late = World { config: idle, ..world.clone() };
+    let sender = late.replica("sender").await;
+    sender.send(&helper, to("b", "12345")).await.unwrap();
+    sender.send(&b, to("c", "1")).await.unwrap();
+    sender.stop();
+    world.directory.replace((*snapshot).clone());
+    let after = world.replica("after").await;
+    let expected = Sent { messages: 1, bytes: 5 };
+    eventually(async || summed(world, &after, "a", Period::Hour).await == expected).await;
+    assert_eq!(after.usage(&a)[2].used, 1);
 }

@@ -8,15 +8,18 @@ use std::{
 use acb_hub_core::{
     directory::agent::{Agent, Role},
     kit::spans::{Span, SpanSink, Spans, TraceParent},
+    log::{bus::TopicName, partition::partition_of},
     messages::{
         config::MessagesConfig,
+        envelope::Envelope,
         letter::LetterReason,
-        message::{Address, OutgoingMessage},
+        message::{Address, Message, OutgoingMessage},
         service::Messages,
         trace::{event::Happening, search::TraceRecipient},
     },
 };
-use uuid::Uuid;
+use time::OffsetDateTime;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::world::{World, delivery, eventually, to};
 
@@ -160,4 +163,49 @@ pub(crate) async fn attempts_and_the_end_of_a_message_that_nobody_takes_are_note
         event(Happening::Dead(LetterReason::Attempts), "only", "b", 0),
     ];
     eventually(async || events(&replica, &a, sent.id).await == expected).await;
+}
+
+/// Its way into the log took a minute, while others came.
+pub(crate) async fn a_message_that_was_slow_is_found(world: &World) {
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let topic = TopicName::system(&world.tenant, "messages");
+    let partition = partition_of(a.id.0, world.bus.topic(&topic).await.unwrap().partitions);
+    // More than are looked at together.
+    for number in 0..100 {
+        replica.send(&a, to("c", &number.to_string())).await.unwrap();
+    }
+    let before = OffsetDateTime::now_utc() - Duration::from_secs(60);
+    let seconds = u64::try_from(before.unix_timestamp()).unwrap();
+    let id = Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, 0));
+    let fresh = world.bus.read(&topic, partition, 0, 1000).await.unwrap().pop().unwrap();
+    let envelope = Envelope::decode(fresh.record.value.as_ref().unwrap()).unwrap();
+    let message = Message { id, accepted_at: before, sent_at: before, ..envelope.message };
+    let slow = Envelope { message, ..envelope };
+    world.bus.append(&topic, partition, slow.record()).await.unwrap().await.unwrap();
+    let mut found = None;
+    eventually(async || {
+        found = replica.traces().trace(&a, id).await.ok();
+        found.is_some()
+    })
+    .await;
+    let found = found.unwrap();
+    assert!(found.logged_at - found.message.accepted_at >= Duration::from_secs(59), "{found:?}");
+}
+
+/// It says what it acknowledges by the delivery that an earlier session gave it.
+pub(crate) async fn an_acknowledgement_after_a_reconnect_is_noted(world: &World) {
+    let (left, right) = (world.replica("left").await, world.replica("right").await);
+    let a = world.agent("a");
+    let sent = left.send(&a, to("b", "x")).await.unwrap();
+    let mut inbox = world.receive(&left, "b").await;
+    let first = delivery(&mut inbox).await;
+    drop(inbox);
+    let inbox = world.receive(&right, "b").await;
+    inbox.input.ack(vec![first.id]).await.unwrap();
+    world.acknowledged("b", &[first]).await;
+    let acknowledged = event(Happening::Acknowledged, "right", "b", 0);
+    eventually(async || events(&left, &a, sent.id).await.contains(&acknowledged)).await;
+    let noted = events(&left, &a, sent.id).await;
+    assert_eq!(noted.iter().filter(|event| event.0 == Happening::Acknowledged).count(), 1, "{noted:?}");
 }

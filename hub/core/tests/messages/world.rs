@@ -155,7 +155,9 @@ impl World {
         let joined = Membership { group: group.to_owned(), agent: self.agent(agent).id, joined_at, left_at: None };
         let members = snapshot.memberships(group).iter().cloned().chain([joined]).collect();
         let agents = snapshot.agents().map(|agent| (**agent).clone()).collect();
-        self.directory.replace(Snapshot::new(snapshot.generation + 1, agents, members));
+        let mut joined = Snapshot::new(snapshot.generation + 1, agents, members);
+        joined.ahead = snapshot.ahead;
+        self.directory.replace(joined);
     }
 
     pub(crate) async fn receive(&self, replica: &Messages, agent: &str) -> Session {

@@ -7,7 +7,8 @@ use acb_hub_core::{
         context::{Context, UploadId},
         upload::StartUpload,
     },
-    directory::agent::AgentId,
+    directory::{agent::AgentId, presence::Registration},
+    door::{api_key::NewKey, ports::RegistrationStore as _},
     fault::Fault,
 };
 use acb_testbed::Postgres;
@@ -113,4 +114,59 @@ async fn all_agents_together_keep_as_much_as_the_tenant_may() {
     let refused = create(&replica, bob, "12345").await.unwrap_err();
     assert_eq!(refused.exhausted.unwrap().subject, format!("tenant {}", world.tenant.name()));
     create(&replica, bob, "1234").await.unwrap();
+}
+
+/// An agent does not pass its limit by others that it registers, lets store and unregisters.
+#[tokio::test]
+async fn what_a_registered_agent_kept_stays_on_its_registrars_account() {
+    let world = World::new().await;
+    let alice = world.agent("alice", &[]).await;
+    limit(&world, alice, "alice", 20).await;
+    let replica = world.replica().await;
+    let helper = Registration { name: "alice.helper".to_owned(), ..Registration::default() };
+    let key = NewKey { prefix: "key1".to_owned(), hmac: [7; 32], by_key: "k1".to_owned() };
+    replica.store.register(alice, &helper, &key, None).await.unwrap();
+    replica.refresh().await;
+    let registered = replica.directory.snapshot().agent_named("alice.helper").unwrap().id;
+    create(&replica, registered, "12345").await.unwrap();
+    let upload = UploadId(Uuid::new_v4());
+    let start = StartUpload { id: upload, size: 5, description: describe(public()) };
+    replica.uploads.start(&replica.agent(registered), start).await.unwrap();
+    // Made by a hub of an earlier version.
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let old = create(&replica, registered, "123").await.unwrap();
+    let unsaid = sqlx::query("UPDATE acb.context SET account = NULL WHERE context_id = $1").bind(old.id.0);
+    unsaid.execute(&mut superuser).await.unwrap();
+    // Another replica has not heard of the end yet.
+    let late = world.replica().await;
+    assert!(replica.store.unregister(Some(alice), "alice.helper").await.unwrap());
+    create(&late, registered, "1").await.unwrap();
+    replica.refresh().await;
+    let other = world.replica().await;
+    let used = other.contexts.storage_usage(&other.agent(alice)).await.unwrap();
+    assert_eq!((used[0].subject.as_str(), used[0].used), ("agent alice", 14));
+    assert_eq!(reason(create(&other, alice, "1234567").await), "STORAGE_LIMIT_EXCEEDED");
+}
+
+#[tokio::test]
+async fn what_an_administrator_adds_to_another_s_context_is_the_creator_s() {
+    let world = World::new().await;
+    let (alice, root) = (world.agent("alice", &[]).await, world.agent_as("root", &[], "admin", &["notes"]).await);
+    limit(&world, alice, "alice", 10).await;
+    let replica = world.replica().await;
+    let made = create(&replica, alice, "1").await.unwrap();
+    let refused = replica.contexts.update(&replica.agent(root), update(&made, "12345678901")).await.unwrap_err();
+    assert_eq!((refused.reason, refused.exhausted.unwrap().subject.as_str()), ("STORAGE_LIMIT_EXCEEDED", "agent alice"));
+    let made = replica.contexts.update(&replica.agent(root), update(&made, "1234567890")).await.unwrap();
+    // The administrator's own limit has nothing to do with it.
+    world
+        .change(root, "root", |row| {
+            row.role = "admin".to_owned();
+            row.limits = json!({ "storageBytes": 1 });
+        })
+        .await;
+    replica.refresh().await;
+    replica.contexts.update(&replica.agent(root), update(&made, "123456789")).await.unwrap();
+    let used = replica.contexts.storage_usage(&replica.agent(root)).await.unwrap();
+    assert_eq!(used[0].used, 0);
 }

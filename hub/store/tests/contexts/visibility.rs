@@ -66,6 +66,7 @@ fn context(dice: &mut Dice, ids: &[AgentId]) -> Context {
         kind: dice.one(&TYPES).to_owned(),
         creator: dice.one(ids),
         creator_name: "whoever".to_owned(),
+        account: None,
         // Also audiences that their scope does not use: rows of another version.
         access: Access { scope: dice.one(&Scope::ALL), groups: dice.some(&GROUPS), agents: dice.some(&NAMES) },
         metadata: BTreeMap::new(),

@@ -9,7 +9,10 @@ use acb_hub_core::{
         presence::{PresenceStore as _, Status},
         snapshot::DirectoryStore as _,
     },
-    door::ports::CredentialStore as _,
+    door::{
+        ports::CredentialStore as _,
+        refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation},
+    },
     messages::{
         letter::LetterFilter,
         letters::Selection,
@@ -207,6 +210,31 @@ async fn a_replaced_key_lives_for_its_overlap() {
         let stored = off.store().api_key(prefix).await.unwrap().unwrap();
         let left = stored.expires_at.unwrap() - OffsetDateTime::now_utc();
         assert!((left.whole_seconds() - 600).abs() < 60, "{seconds} s: {left}");
+    }
+}
+
+/// One clock writes when it ends and says whether it has; who holds it counts by this machine's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_lives_as_long_as_it_says() {
+    for seconds in [8 * 24 * HOUR, -8 * 24 * HOUR] {
+        let off = Off::by(seconds).await;
+        let (store, agent) = (off.store(), off.tenant.agent("alice").await);
+        let key = agent.api_key.split('_').nth(1).unwrap().to_owned();
+        let family = NewFamily { id: Uuid::new_v4(), agent: AgentId(agent.id), key, life: REFRESH_TOKEN_LIFE };
+        store.insert_refresh([1; 32], &family).await.unwrap();
+        let left =
+            off.postgres.number("SELECT extract(epoch FROM expires_at - clock_timestamp())::bigint FROM acb.refresh_token");
+        assert!((left.await - REFRESH_TOKEN_LIFE.whole_seconds()).abs() < 60, "{seconds} s");
+        // As lost answers are asked for again, too.
+        for _ in 0..2 {
+            let Rotation::Successor { expires_at, .. } = store.rotate_refresh([1; 32], [2; 32]).await.unwrap() else {
+                panic!("{seconds} s: it was refused")
+            };
+            let left = expires_at - OffsetDateTime::now_utc();
+            assert!((left - REFRESH_TOKEN_LIFE).abs() < time::Duration::MINUTE, "{seconds} s: {left}");
+        }
+        off.postgres.execute("UPDATE acb.refresh_token SET expires_at = clock_timestamp() - interval '1 second'").await;
+        assert_eq!(store.rotate_refresh([2; 32], [3; 32]).await.unwrap(), Rotation::Refused, "{seconds} s");
     }
 }
 

@@ -15,7 +15,7 @@ use acb_hub_core::{
         },
         position::Position,
     },
-    timers::ports::{Added, Bounds, Cancelled, Due, NewTimer, TimerStore},
+    timers::ports::{Added, Bounds, Cancelled, Due, NewTimer, Outcomes, TimerStore},
 };
 use acb_hub_store::PgStore;
 use acb_testbed::{Gate, Postgres};
@@ -210,7 +210,7 @@ async fn a_timer_is_settled_or_due_again() {
         Breaking::ask_again(async || world.store.add(&timer, BOUNDS).await).await;
         let due = claimed(&world.store).await;
         assert_eq!(due.timers()[0].id, timer.id);
-        if world.ask(bytes, due.settle(&[timer.id], &[], &[])).await.is_none() {
+        if world.ask(bytes, due.settle(&Outcomes { done: vec![timer.id], ..Outcomes::default() })).await.is_none() {
             unanswered += 1;
             match Breaking::ask_again(async || world.store.cancel("test", None, timer.id).await).await {
                 // It was carried out, and its replica was not told.
@@ -237,7 +237,7 @@ async fn a_timer_is_settled_or_due_again() {
 async fn claimed(store: &PgStore) -> Box<dyn Due> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
-        if let Ok(Some(due)) = TimerStore::claim(store, &["test"]).await {
+        if let Ok(Some(due)) = TimerStore::claim(store, &["test"], &[]).await {
             return due;
         }
         assert!(tokio::time::Instant::now() < deadline, "nothing is due");

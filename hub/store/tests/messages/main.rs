@@ -82,6 +82,11 @@ async fn a_request_that_timed_out_is_not_carried_out_later() {
     requests::a_request_that_timed_out_is_not_carried_out_later(&world().await).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_repeated_does_not_go_into_the_log_each_time() {
+    requests::a_request_that_is_repeated_does_not_go_into_the_log_each_time(&world().await).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn crashes_drains_and_reconnects_lose_nothing_and_repeat_nothing_unflagged() {
     for seed in 1..=6 {
@@ -134,6 +139,8 @@ on_postgres!(
     what_a_replica_that_died_had_sent_is_not_sent_again,
     what_may_be_in_the_log_is_looked_up_before_it_is_sent,
     what_was_attempted_is_not_cancelled,
+    what_the_log_refused_is_cancelled,
+    a_trace_says_when_a_message_is_sent,
     what_a_suspended_tenant_scheduled_is_left_alone,
     a_timer_is_carried_out_by_one_replica_at_a_time,
     what_the_limits_have_no_room_for_waits,
@@ -144,6 +151,7 @@ on_postgres!(
     sums:
     what_is_sent_is_in_one_sum,
     sums_are_one_s_own_and_an_administrator_s,
+    what_an_agent_sent_that_is_unregistered_since_is_its_registrar_s,
     a_month_holds_over_replicas_that_come_and_go,
 );
 
@@ -255,6 +263,16 @@ async fn spans_are_told_of_messages_whose_senders_collect_them() {
 }
 
 /// What is old is forgotten, and the oldest of what is too much.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_slow_is_found() {
+    traces::a_message_that_was_slow_is_found(&world().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_after_a_reconnect_is_noted() {
+    traces::an_acknowledgement_after_a_reconnect_is_noted(&world().await).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traces_are_kept_for_so_long_and_in_so_many_bytes() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;

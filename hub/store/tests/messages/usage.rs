@@ -108,7 +108,7 @@ async fn sums_over_five_days_agree_with_the_messages() {
     }
     let begun = store().begin(EPOCH, &[0; PARTITIONS], datetime!(2026-12-01 00:00 UTC)).await.unwrap();
     assert_eq!(begun.next, [first_of(RECORDS); PARTITIONS]);
-    assert_eq!(begun.months.len(), 4, "those of December");
+    assert_eq!(begun.months.len(), 8, "those of December, and the month before it: whoever asks may have another clock");
     // Another log: what was summed stays, and that something may be missing is told once.
     for _ in 0..2 {
         let begun = store().begin(EPOCH + 1, &[5; PARTITIONS], datetime!(2026-12-01 00:00 UTC)).await.unwrap();
@@ -128,4 +128,71 @@ async fn sums_over_five_days_agree_with_the_messages() {
     assert_eq!(forgotten as usize, counted(|at| at).len());
     let months = SumFilter { whose: Whose::Named("agent-1".to_owned()), by: Period::Month, from: None, to: None, after: None };
     assert_eq!(store().sums(&months, 10).await.unwrap().len(), 2);
+}
+
+fn advance(from: u64, to: u64) -> UsageAdvance {
+    let sum = UsageSum { sent: Sent { messages: to - from, bytes: 1 }, ..message(0, 0) };
+    UsageAdvance { partition: 0, from: first_of(from), to: first_of(to), hours: vec![sum], missing: 0 }
+}
+
+/// It ended a life of the log, and knew of no sums: their checkpoint stayed behind.
+#[tokio::test]
+async fn what_an_older_hub_cut_is_not_summed_twice() {
+    let since = datetime!(2026-10-01 00:00 UTC);
+    for (indexed, next) in [(60, 60), (150, 100)] {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let store = PgStore::new(tenant.connect_options());
+        store.begin(EPOCH, &[0], since).await.unwrap();
+        store.add(EPOCH, &[advance(0, 100)]).await.unwrap();
+        let mut connection = tenant.connect().await;
+        // Twice, before a newer one started.
+        let cuts = "INSERT INTO acb.log_cut (tenant_id, ended, epoch) SELECT acb.current_tenant(), ended, ended + 1 FROM generate_series(7, 8) AS ended";
+        sqlx::query(cuts).execute(&mut connection).await.unwrap();
+        for _ in 0..2 {
+            let begun = store.begin(EPOCH + 2, &[first_of(indexed)], since).await.unwrap();
+            assert_eq!((begun.next, begun.gaps), (vec![first_of(next)], 1), "and that is told once");
+        }
+        store.add(EPOCH + 2, &[advance(next, next + 5)]).await.unwrap();
+        let filter = SumFilter { whose: Whose::All, by: Period::Month, from: None, to: None, after: None };
+        assert_eq!(store.sums(&filter, 10).await.unwrap()[0].sent.messages, 105);
+        assert_eq!(store.gaps_lately().await.unwrap(), 1);
+    }
+}
+
+/// A year of hours, page by page.
+#[tokio::test]
+async fn days_are_listed_without_a_gap_or_a_double() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let store = PgStore::new(tenant.connect_options());
+    let mut connection = tenant.connect().await;
+    // Three agents; nothing in spring.
+    let hours = "INSERT INTO acb.usage_sum (tenant_id, period, starts_at, agent_id, agent, messages, bytes)
+        SELECT acb.current_tenant(), 'hour', at, ('00000000-0000-0000-0000-00000000000' || n)::uuid, 'agent-' || n, 1, 2
+        FROM generate_series('2025-01-01 00:00Z'::timestamptz, '2025-12-31 23:00Z', '6 hours') AS at, generate_series(1, 3) AS n
+        WHERE extract(month FROM at AT TIME ZONE 'UTC') NOT IN (3, 4, 5)";
+    sqlx::query(hours).execute(&mut connection).await.unwrap();
+    let list = async |whose: Whose, from, to, size| {
+        let mut filter = SumFilter { whose, by: Period::Day, from, to, after: None };
+        let mut all = Vec::new();
+        loop {
+            let page = store.sums(&filter, size).await.unwrap();
+            assert!(page.len() <= size);
+            let Some(last) = page.last() else { return all };
+            filter.after = Some((last.starts_at, last.agent));
+            all.extend(page);
+        }
+    };
+    let one = Whose::Agent(AgentId(Uuid::from_u128(2)));
+    for (whose, size, agents) in
+        [(Whose::All, 7, 3), (Whose::All, 1000, 3), (one, 100, 1), (Whose::Named("agent-3".to_owned()), 9, 1)]
+    {
+        let days = list(whose.clone(), None, None, size).await;
+        assert_eq!(days.len(), (365 - 31 - 30 - 31) * agents, "{whose:?}");
+        assert!(days.is_sorted_by(|one, next| (one.starts_at, one.agent) < (next.starts_at, next.agent)));
+        assert!(days.iter().all(|day| day.sent == Sent { messages: 4, bytes: 8 }));
+        let (from, to) = (datetime!(2025-02-27 00:00 UTC), datetime!(2025-06-02 00:30 UTC));
+        assert_eq!(list(whose, Some(from), Some(to), size).await.len(), 4 * agents);
+    }
+    let whole = list(Whose::All, None, Some(datetime!(2025-01-02 00:00 UTC)), 10).await;
+    assert_eq!(whole.len(), 3, "a day that begins then is none of them");
 }

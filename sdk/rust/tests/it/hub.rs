@@ -62,6 +62,8 @@ pub struct State {
     pub refreshes: usize,
     /// Tokens of other issuers that were exchanged.
     pub subject_tokens: Vec<String>,
+    /// Replicas of an older hub, which exchanges none.
+    pub older: HashSet<String>,
     pub subscriptions: Vec<subscribe_request::From>,
 }
 
@@ -209,6 +211,9 @@ impl auth_service_server::AuthService for Replica {
         request: Request<ExchangeSubjectTokenRequest>,
     ) -> Result<Response<TokenResponse>, Status> {
         let ExchangeSubjectTokenRequest { subject_token, subject_token_type } = request.into_inner();
+        if self.state().older.contains(&self.name) {
+            return Err(Status::unimplemented(""));
+        }
         if subject_token_type != "urn:ietf:params:oauth:token-type:jwt" {
             return Err(Status::invalid_argument(subject_token_type));
         }

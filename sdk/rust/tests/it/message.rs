@@ -286,6 +286,24 @@ async fn the_file_of_a_token_is_read_again_each_time() {
 }
 
 #[tokio::test]
+async fn a_replica_of_an_older_hub_is_passed_over() {
+    let hub = Hub::start(2).await;
+    let file = std::env::temp_dir().join(format!("acb-sdk-token-{}", uuid::Uuid::new_v4()));
+    std::fs::write(&file, "token").unwrap();
+    let client = || hub.client().service_account_token(&file).retry_for(Duration::from_millis(500));
+    for older in ["hub-0", "hub-1"] {
+        hub.state().older = [older.to_owned()].into();
+        client().connect().await.unwrap();
+    }
+    // Where all of them are, it says so in time.
+    hub.state().older = ["hub-0", "hub-1"].map(str::to_owned).into();
+    let error = client().connect().await.unwrap_err();
+    assert!(error.message().contains("its hub is older"), "{error}");
+    assert_eq!(hub.state().subject_tokens, ["token", "token"]);
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
 async fn who_finds_a_crowd_at_the_login_tries_again() {
     let hub = Hub::start(1).await;
     hub.state().crowd = 2;

@@ -9,6 +9,7 @@ pub(crate) fn context(payload: Payload) -> Context {
         kind: "notes".into(),
         creator: AgentId(Uuid::now_v7()),
         creator_name: "writer".into(),
+        account: None,
         access: Access { scope: Scope::Group, groups: vec!["red".into()], agents: Vec::new() },
         metadata: BTreeMap::from([("a".into(), "b".into())]),
         version: 3,

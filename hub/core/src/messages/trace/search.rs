@@ -16,6 +16,7 @@ use crate::{
         snapshot::Snapshot,
     },
     fault::{Code, Fault},
+    kit::clock::rfc3339,
     log::bus::{Offset, Partition},
     messages::{
         catch_up,
@@ -23,8 +24,9 @@ use crate::{
         parts::Parts,
         ports::{IndexEntry, MailboxAddress},
         position::{MessagePlace, nth_of},
-        record,
+        record, scheduled,
     },
+    timers::ports::{Timer, TimerStore},
 };
 
 /// By how much the time in an id, and what is known of the log's clock, may be off. Most messages are in the log by then.
@@ -86,10 +88,18 @@ pub struct MessageTrace {
 }
 
 /// Searches of one replica. Clones share their bound.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Traces {
     parts: Parts,
     places: Arc<Semaphore>,
+    /// What is sent later is not in the log yet.
+    timers: Option<Arc<dyn TimerStore>>,
+}
+
+impl std::fmt::Debug for Traces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Traces").finish_non_exhaustive()
+    }
 }
 
 struct Located {
@@ -100,13 +110,20 @@ struct Located {
 
 impl Traces {
     pub(in crate::messages) fn new(parts: Parts) -> Self {
-        Self { parts, places: Arc::new(Semaphore::new(AT_A_TIME)) }
+        Self { parts, places: Arc::new(Semaphore::new(AT_A_TIME)), timers: None }
+    }
+
+    /// The same, that knows of messages which are sent later.
+    #[must_use]
+    pub fn with_timers(self, timers: Arc<dyn TimerStore>) -> Self {
+        Self { timers: Some(timers), ..self }
     }
 
     /// What happened to a message: to its sender, to those whom it is for, and to whom all traces are open. To anybody else there is no such message.
     ///
     /// # Errors
-    /// `MESSAGE_NOT_FOUND`, also of what the log has forgotten; `TOO_MANY_TRACES`; or where log or store do not answer.
+    /// `MESSAGE_NOT_FOUND`, also of what the log has forgotten; `MESSAGE_SCHEDULED` of what is sent later; `TOO_MANY_TRACES`; or where log or store do
+    /// not answer.
     pub async fn trace(&self, caller: &Agent, id: Uuid) -> Result<MessageTrace, Fault> {
         self.parts.ready()?;
         let _place = self.places.try_acquire().map_err(|_| {
@@ -114,18 +131,18 @@ impl Traces {
             Fault::new(Code::ResourceExhausted, "TOO_MANY_TRACES", why)
         })?;
         let missing = || {
-            let why = format!(
-                "there is no message {id} for you: the log keeps messages for 7 days, and a message that waits to be sent later is not there yet"
-            );
+            let why = format!("there is no message {id} for you: the log keeps messages for 7 days");
             Fault::not_found("MESSAGE_NOT_FOUND", why)
         };
-        let located = self.locate(id).await?.ok_or_else(missing)?;
+        // First: it may be sent between two looks.
+        let due_at = self.scheduled(caller, id).await?;
+        let located = self.locate(id).await?.ok_or_else(|| due_at.map_or_else(missing, |due_at| scheduled_for(id, due_at)))?;
         let snapshot = self.parts.directory.snapshot();
         let Located { place, logged_at, message } = located;
         let rows = rows(&message, place, logged_at);
         let sees_all = message.from_id == caller.id || caller.role.allows(Permission::AllTraces);
         let asked = matches!(&message.to, Address::Request { agent, .. } if *agent == caller.name);
-        if !sees_all && !asked && !rows.iter().any(|row| catch_up::is_for(&snapshot, caller.id, row)) {
+        if !sees_all && !asked && !rows.iter().any(|row| catch_up::is_for(&self.parts.log, &snapshot, caller.id, row)) {
             return Err(missing());
         }
         // What the others whom a message is for do with it is not for each of them.
@@ -133,6 +150,14 @@ impl Traces {
         let (events, more_events) = self.events(&snapshot, place, message.accepted_at, only).await?;
         let (recipients, more_recipients) = self.recipients(&snapshot, &message, place, &rows, only).await?;
         Ok(MessageTrace { message, place, logged_at, events, more_events, recipients, more_recipients })
+    }
+
+    /// When a message is due that is sent later: to its sender, and to whom all traces are open.
+    async fn scheduled(&self, caller: &Agent, id: Uuid) -> Result<Option<OffsetDateTime>, Fault> {
+        let Some(timers) = &self.timers else { return Ok(None) };
+        let timer = timers.find(scheduled::KIND, id).await?;
+        let sees = |timer: &Timer| timer.subject == caller.id.0 || caller.role.allows(Permission::AllTraces);
+        Ok(timer.filter(sees).map(|timer| timer.due_at))
     }
 
     /// Looks where the message is likely to be, and then as far as its way into the log may have taken.
@@ -246,7 +271,8 @@ impl Traces {
                 return false;
             }
             let direct = message.to_ids.contains(&agent.id);
-            (direct || agent.id != message.from_id) && rows.iter().any(|row| catch_up::is_for(snapshot, agent.id, row))
+            (direct || agent.id != message.from_id)
+                && rows.iter().any(|row| catch_up::is_for(&self.parts.log, snapshot, agent.id, row))
         };
         let mut agents: Vec<_> = snapshot.agents().filter(|agent| is_for(agent)).collect();
         agents.sort_by(|a, b| a.name.cmp(&b.name));
@@ -260,6 +286,11 @@ impl Traces {
             agents.into_iter().map(|agent| TraceRecipient { agent: agent.name.clone(), acknowledged: acknowledged(agent) });
         Ok((recipients.collect(), more))
     }
+}
+
+fn scheduled_for(id: Uuid, due_at: OffsetDateTime) -> Fault {
+    let why = format!("message {id} is scheduled for {}, and was not sent yet", rfc3339(due_at));
+    Fault::new(Code::FailedPrecondition, "MESSAGE_SCHEDULED", why)
 }
 
 fn too_long() -> Fault {

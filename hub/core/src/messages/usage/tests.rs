@@ -202,6 +202,24 @@ fn a_clock_that_steps_back_gives_no_month_twice() {
     }
 }
 
+/// The log's clock was a year ahead for a while.
+#[test]
+fn a_clock_that_jumps_ahead_and_back_forgets_no_month() {
+    let (usage, alice, bob) = (Usage::default(), monthly(1, 2), monthly(2, 2));
+    let logged = |position, agent: &Agent, now| usage.logged_in_month((0, position), agent.id, 1, now);
+    logged(1, &alice, NOON);
+    logged(2, &bob, NOON);
+    for days in [40, 80, 400] {
+        logged(3, &alice, NOON + time::Duration::days(days));
+    }
+    // So often it was set that the present month is the first to go; it is not, where nothing else was counted.
+    assert_eq!(usage.sent(bob.id, NOON).0.month, 1);
+    logged(4, &bob, NOON + time::Duration::days(400));
+    logged(5, &bob, NOON);
+    assert_eq!(usage.sent(bob.id, NOON).0.month, 2);
+    assert!(usage.reserve(Uuid::from_u128(9), &bob, FREE, 1, NOON).is_err());
+}
+
 #[test]
 fn months_of_zero_and_of_all_there_is() {
     let usage = Usage::default();
