@@ -113,7 +113,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let range = scaled.map(|_| (replicas, max_replicas));
 
     if let Some(why) = &identity.refused {
-        problems.push(Problem::new(Reason::RetainedData, format!("metadata.annotations[{ADOPT}]"), why.clone()));
+        problems.push(Problem::new(Reason::AdoptionRefused, format!("metadata.annotations[{ADOPT}]"), why.clone()));
     }
     check_neighbours(tenant, world, &identity, &namespace, &mut problems);
     check_operators(&platform.operator_namespace, &namespace, &name.hub_namespace(), &mut problems);
