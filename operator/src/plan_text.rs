@@ -83,7 +83,10 @@ impl fmt::Display for PostgresStep {
                 write!(f, "+ postgres tenant {name} {tenant_id} ({tier}, {registration}{suspended}; types: {types}; limits: ")?;
                 write!(f, "{}", limits(&tenant.limits))?;
                 match &tenant.issuer {
-                    Some(row) => write!(f, "; tokens of {})", row.issuer),
+                    Some(row) => {
+                        let before = row.previous.as_ref().map(|before| format!(" and {before}")).unwrap_or_default();
+                        write!(f, "; tokens of {}{before})", row.issuer)
+                    }
                     None => f.write_str(")"),
                 }
             }

@@ -23,7 +23,7 @@ pub(super) fn restraint(tenant: &Tenant, world: &World, platform: &Platform) -> 
     let known: TenantLimits = serde_json::from_value(row.limits.clone()).unwrap_or_default();
     let limits = known.smallest(&validate::effective_limits(tenant, world, platform));
     let suspended = row.suspended || tenant.spec.suspend.unwrap_or(false);
-    let issuer = row.issuer.as_ref().and_then(|known| known.still_in(world.issuer.as_ref()));
+    let issuer = row.issuer.as_ref().and_then(|known| world.issuer(Some(known)));
     if limits != known || suspended != row.suspended || issuer != row.issuer {
         let row = TenantRow { suspended, limits: json!(limits), issuer, ..row.clone() };
         plan.steps.push(Step::Postgres(PostgresStep::ProjectTenant { tenant_id: identity.id.hex(), tenant: row }));

@@ -211,7 +211,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     })
 }
 
-/// Who issues the tokens of its agents' ServiceAccounts, where there may be any. As long as the cluster was not asked, it is who it was.
+/// Who issues the tokens of its agents' ServiceAccounts, where there may be any.
 fn issuer(world: &World, platform: &Platform) -> Option<IssuerRow> {
     let has_account =
         |agent: &Agent| agent.spec.credentials.as_ref().is_some_and(|credentials| credentials.service_account.is_some());
@@ -219,7 +219,7 @@ fn issuer(world: &World, platform: &Platform) -> Option<IssuerRow> {
     if !platform.has_service_accounts || !is_used {
         return None;
     }
-    world.issuer.clone().or_else(|| world.row()?.issuer.clone())
+    world.issuer(world.row().and_then(|row| row.issuer.as_ref()))
 }
 
 /// Limits of the tenant as a whole. A Quota that this version can't read limits as it did: nothing is loosened for it.

@@ -81,10 +81,10 @@ impl Draw {
             suspended: self.random.one_in(3),
             limits: self.random.pick(&[json!({}), json!({"maxAgents": 3})]).clone(),
             context_types,
-            issuer: self
-                .random
-                .pick(&[None, Some("https://one"), Some("https://two")])
-                .map(|issuer| IssuerRow { issuer: issuer.to_owned(), jwks: json!({"keys": [{"kid": issuer, "kty": "RSA"}]}) }),
+            issuer: self.random.pick(&[None, Some("https://one"), Some("https://two")]).map(|issuer| IssuerRow {
+                previous: self.random.one_in(2).then(|| "https://before".to_owned()),
+                ..IssuerRow::new(issuer, json!({"keys": [{"kid": issuer, "kty": "RSA"}]}))
+            }),
         }
     }
 
