@@ -69,6 +69,8 @@ pub enum Reason {
     NameCollision,
     /// There is data under this name from before.
     RetainedData,
+    /// The data that a Tenant asks for is not to be had.
+    AdoptionRefused,
     /// The namespace is not marked as this tenant's.
     NamespaceNotOurs,
     /// The namespace is no tenant's.

@@ -9,6 +9,7 @@ mod difference;
 pub mod effect;
 pub mod local_postgres;
 mod local_postgres_binaries;
+pub mod metrics_text;
 pub mod observed;
 pub mod orphans;
 pub mod plan;

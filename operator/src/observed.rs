@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use crate::plan::{KafkaQuota, TopicSpec};
 
 /// What became of logging in with a password: no store gives one back.
@@ -41,6 +43,17 @@ pub struct ObservedUsage {
     pub messages: BTreeMap<String, i64>,
     /// Bytes of contexts.
     pub stored: BTreeMap<String, i64>,
+}
+
+/// Who issues the tokens of the cluster's ServiceAccounts, as its API server said lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedIssuer {
+    /// What its tokens have as `iss`.
+    pub issuer: String,
+    /// Its public keys, as a JSON Web Key Set.
+    pub jwks: Value,
+    /// Whether it was asked so often that what it did not name is given up.
+    pub is_settled: bool,
 }
 
 /// What Kafka holds of a tenant.

@@ -390,7 +390,7 @@ mod tests {
         let (mut tenancy, inventory) = everything(&["acme", "globex"]);
         // A version that can't read it.
         let metadata = tenancy.tenants.remove(0).metadata;
-        tenancy.unreadable = vec![Unreadable { kind: Kind::Tenant, metadata, space: None }];
+        tenancy.unreadable = vec![Unreadable::new(Kind::Tenant, metadata)];
         assert_eq!(orphans(&tenancy, &inventory), []);
         // A Tenant of a new UID that takes it over.
         tenancy.unreadable.clear();

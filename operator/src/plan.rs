@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Ordered steps. An empty plan means: converged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -269,20 +269,17 @@ pub struct TenantRow {
 pub struct IssuerRow {
     /// What its tokens have as `iss`.
     pub issuer: String,
+    /// What they had until it changed, as long as that is taken, too.
+    pub previous: Option<String>,
     /// Its public keys, as a JSON Web Key Set.
     pub jwks: Value,
 }
 
 impl IssuerRow {
-    /// What of it is left where the cluster has this now: a key that it gave up proves nobody any more. Nothing is added, and all of it stays where the
-    /// cluster was not asked.
+    /// Without an issuer before it.
     #[must_use]
-    pub fn still_in(&self, now: Option<&Self>) -> Option<Self> {
-        let Some(now) = now else { return Some(self.clone()) };
-        let keys = |jwks: &Value| jwks["keys"].as_array().cloned().unwrap_or_default();
-        let known = keys(&now.jwks);
-        let left: Vec<Value> = keys(&self.jwks).into_iter().filter(|key| known.contains(key)).collect();
-        (self.issuer == now.issuer).then(|| Self { issuer: self.issuer.clone(), jwks: json!({"keys": left}) })
+    pub fn new(issuer: &str, jwks: Value) -> Self {
+        Self { issuer: issuer.to_owned(), previous: None, jwks }
     }
 }
 

@@ -86,7 +86,10 @@ impl fmt::Display for PostgresStep {
                     write!(f, ", {operation} {most} a minute")?;
                 }
                 match &tenant.issuer {
-                    Some(row) => write!(f, "; tokens of {})", row.issuer),
+                    Some(row) => {
+                        let before = row.previous.as_ref().map(|before| format!(" and {before}")).unwrap_or_default();
+                        write!(f, "; tokens of {}{before})", row.issuer)
+                    }
                     None => f.write_str(")"),
                 }
             }

@@ -92,39 +92,87 @@ impl fmt::Display for Wait {
     }
 }
 
+/// What decides about everybody's turn, from one look at each member.
+#[derive(Debug)]
+pub struct Front<'a> {
+    /// How many were not looked at yet, and the first of them.
+    unseen: (usize, &'a str),
+    /// The earliest wave that is not through, and the first of it that is not.
+    wave: Option<(i64, &'a str)>,
+    /// How many roll.
+    rolling: usize,
+    /// How many may.
+    most: usize,
+}
+
+impl<'a> Front<'a> {
+    /// Looks at each member once. They come in the order of their names.
+    #[must_use]
+    pub fn of(members: impl IntoIterator<Item = (&'a str, Member)>, most: MaxConcurrent) -> Self {
+        let (mut count, mut front) = (0, Self { unseen: (0, ""), wave: None, rolling: 0, most: 0 });
+        for (name, member) in members {
+            count += 1;
+            front.rolling += usize::from(member.stage == Some(Stage::Rolling));
+            if member.stage.is_none() {
+                front.unseen = (front.unseen.0 + 1, if front.unseen.0 == 0 { name } else { front.unseen.1 });
+            }
+            if member.stage != Some(Stage::Settled) && front.wave.is_none_or(|(wave, _)| member.wave < wave) {
+                front.wave = Some((member.wave, name));
+            }
+        }
+        front.most = most.of(count);
+        front
+    }
+
+    /// Whether a member may roll now. One that rolls already goes on.
+    ///
+    /// # Errors
+    /// What it waits for.
+    pub fn turn(&self, own: Member) -> Result<(), Wait> {
+        if own.stage == Some(Stage::Rolling) {
+            return Ok(());
+        }
+        if let (unseen @ 1.., first) = self.unseen {
+            return Err(Wait::Unseen(unseen, first.to_owned()));
+        }
+        if let Some((wave, first)) = self.wave.filter(|(wave, _)| *wave < own.wave) {
+            return Err(Wait::Wave(wave, first.to_owned()));
+        }
+        if self.rolling >= self.most { Err(Wait::Full(self.rolling)) } else { Ok(()) }
+    }
+}
+
 /// Whether a tenant may roll now. One that rolls already goes on.
 ///
 /// # Errors
 /// What it waits for.
 pub fn turn(name: &str, members: &BTreeMap<String, Member>, most: MaxConcurrent) -> Result<(), Wait> {
     let Some(own) = members.get(name) else { return Err(Wait::Unseen(1, name.to_owned())) };
-    if own.stage == Some(Stage::Rolling) {
-        return Ok(());
-    }
-    let mut unseen = members.iter().filter(|(_, member)| member.stage.is_none()).map(|(name, _)| name);
-    if let Some(first) = unseen.next() {
-        return Err(Wait::Unseen(1 + unseen.count(), first.clone()));
-    }
-    let earlier = members.iter().filter(|(_, other)| other.wave < own.wave && other.stage != Some(Stage::Settled));
-    if let Some((first, other)) = earlier.min_by_key(|(_, other)| other.wave) {
-        return Err(Wait::Wave(other.wave, first.clone()));
-    }
-    let rolling = members.values().filter(|member| member.stage == Some(Stage::Rolling)).count();
-    if rolling >= most.of(members.len()) { Err(Wait::Full(rolling)) } else { Ok(()) }
+    Front::of(each(members), most).turn(*own)
 }
 
 /// Those that wait and whose turn it is now, as many as there are places.
 #[must_use]
 pub fn next(members: &BTreeMap<String, Member>, most: MaxConcurrent) -> Vec<String> {
-    let rolling = members.values().filter(|member| member.stage == Some(Stage::Rolling)).count();
-    let places = most.of(members.len()).saturating_sub(rolling);
-    let due = members.iter().filter(|(_, member)| member.stage == Some(Stage::Due));
-    due.filter(|(name, _)| turn(name, members, most).is_ok()).map(|(name, _)| name.clone()).take(places).collect()
+    next_of(each(members), most)
+}
+
+fn each(members: &BTreeMap<String, Member>) -> impl Iterator<Item = (&str, Member)> + Clone {
+    members.iter().map(|(name, member)| (name.as_str(), *member))
+}
+
+/// Looks at each member twice: who is next of thousands is asked whenever one of them has got further.
+fn next_of<'a>(members: impl Iterator<Item = (&'a str, Member)> + Clone, most: MaxConcurrent) -> Vec<String> {
+    let front = Front::of(members.clone(), most);
+    let due = members.filter(|(_, member)| member.stage == Some(Stage::Due) && front.turn(*member).is_ok());
+    due.map(|(name, _)| name.to_owned()).take(front.most.saturating_sub(front.rolling)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::cell::Cell;
 
     use super::{Stage::*, *};
 
@@ -154,6 +202,47 @@ mod tests {
         assert!(next(&all, most).is_empty());
         all.get_mut("a").unwrap().stage = Some(Settled);
         assert_eq!(next(&all, most), ["c"]);
+    }
+
+    /// The rules once more, each member's turn by a look at all others.
+    fn turn_by_all(name: &str, members: &BTreeMap<String, Member>, most: MaxConcurrent) -> bool {
+        let (own, others) = (members[name], || members.values());
+        let is_open = |other: &&Member| other.wave < own.wave && other.stage != Some(Settled);
+        let rolling = others().filter(|other| other.stage == Some(Rolling)).count();
+        own.stage == Some(Rolling)
+            || others().all(|other| other.stage.is_some()) && others().find(is_open).is_none() && rolling < most.of(members.len())
+    }
+
+    #[test]
+    fn a_turn_is_what_a_look_at_all_others_says() {
+        let stages = [None, Some(Settled), Some(Due), Some(Rolling)];
+        // Every stage and three waves for each of three.
+        for drawn in 0..12_usize.pow(3) {
+            let member = |place: u32| {
+                let drawn = drawn / 12_usize.pow(place) % 12;
+                Member { wave: i64::try_from(drawn / 4).unwrap(), stage: stages[drawn % 4] }
+            };
+            let all: BTreeMap<String, Member> = (0..3).map(|place| (place.to_string(), member(place))).collect();
+            for most in [MaxConcurrent::Count(1), MaxConcurrent::Percent(100)] {
+                for name in all.keys() {
+                    assert_eq!(turn(name, &all, most).is_ok(), turn_by_all(name, &all, most), "{name} of {all:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_next_of_thousands_is_found_by_two_looks_at_each() {
+        let looks = Cell::new(0);
+        let named: Vec<String> = (0..5_000).map(|number| format!("t{number:04}")).collect();
+        let due = |name| (name, Member { wave: 0, stage: Some(Due) });
+        let all = named.iter().map(|name| due(name.as_str())).inspect(|_| looks.set(looks.get() + 1));
+        // Nobody may: a wave before all of them is not through.
+        let canary = [("canary", Member { wave: -1, stage: Some(Rolling) })];
+        assert!(next_of(canary.into_iter().chain(all.clone()), MaxConcurrent::Percent(100)).is_empty());
+        assert_eq!(looks.replace(0), 10_000);
+        assert_eq!(next_of(all, MaxConcurrent::Percent(10)).len(), 500);
+        assert!(looks.get() <= 10_000, "{looks:?}");
     }
 
     #[test]

@@ -8,8 +8,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use acb_crds::{Agent, AgentLimits, Quota, Tenant, TenantLimits, names::ContextTypeName, quota::Selector, schema::Kind};
+use acb_crds::{
+    Agent, AgentLimits, Quota, Tenant, TenantLimits,
+    names::{ContextTypeName, TenantName},
+    quota::Selector,
+    schema::Kind,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
 
 pub(crate) use self::tenants::Listed;
 pub use self::tenants::{Tenants, namespace};
@@ -40,6 +46,30 @@ pub struct Unreadable {
     pub metadata: ObjectMeta,
     /// Of a Tenant: the namespace of its Agents and Quotas.
     pub space: Option<String>,
+    /// Of an Agent: the ServiceAccount that it names, where this version knows.
+    pub account: Option<String>,
+}
+
+impl Unreadable {
+    /// One of which no more is known than that it is there.
+    #[must_use]
+    pub fn new(kind: Kind, metadata: ObjectMeta) -> Self {
+        Self { kind, metadata, space: None, account: None }
+    }
+
+    /// What can be read of a resource. Fields may be elsewhere in the version that wrote it.
+    #[must_use]
+    pub fn of(kind: Kind, object: &Value) -> Option<Self> {
+        let metadata: ObjectMeta = serde_json::from_value(object.get("metadata")?.clone()).ok()?;
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let own = || TenantName::parse(metadata.name.as_deref()?).ok().map(|name| name.namespace());
+        let (space, account) = match kind {
+            Kind::Tenant => (text("/spec/agentNamespace").or_else(own), None),
+            Kind::Agent => (None, text("/spec/credentials/serviceAccount/name")),
+            Kind::Quota => (None, None),
+        };
+        Some(Self { kind, metadata, space, account })
+    }
 }
 
 /// The older first; of the same age by namespace and name.
@@ -350,7 +380,7 @@ mod tests {
         let spec = json!({"tier": "Free", "agentNamespace": "team"});
         let metadata = |age: u32| object::<Tenant>("Tenant", "newer", age, &spec).metadata;
         for (age, is_its) in [(5, true), (1, false)] {
-            let unreadable = Unreadable { kind: Kind::Tenant, metadata: metadata(age), space: Some("team".into()) };
+            let unreadable = Unreadable { space: Some("team".into()), ..Unreadable::new(Kind::Tenant, metadata(age)) };
             let tenants = vec![object("Tenant", "acme", 3, &spec)].into();
             let mut tenancy = Tenancy { tenants, unreadable: vec![unreadable], ..Tenancy::default() };
             assert_eq!(tenancy.unreadable_owner("team").is_some(), is_its);
@@ -401,7 +431,7 @@ mod tests {
         // An older one that can't be read may be of that type: nobody is let in by that.
         let mut tenancy = census.tenancy().clone();
         let metadata = object::<Agent>("Agent", "e", 5, &json!({"role": "Observer"})).metadata;
-        tenancy.unreadable = vec![Unreadable { kind: Kind::Agent, metadata, space: None }];
+        tenancy.unreadable = vec![Unreadable::new(Kind::Agent, metadata)];
         let platform =
             Platform::new(PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() });
         let census = Census::of("acb-acme", tenancy, &platform);

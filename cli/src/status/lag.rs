@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use acb_operator::metrics_text::samples;
+
 /// The most bytes of a replica's metrics that are read: they are a few hundred lines.
 pub(super) const MOST: usize = 4 << 20;
 
 /// By topic: how many records the replica that is furthest behind has not read yet.
 pub(super) type Lags = BTreeMap<String, u64>;
 
-/// Takes the lags of one more replica in. Lines of its metrics are as `acb_kafka_lag{topic="acb.acme.sys.messages"} 0`.
+/// Takes the lags of one more replica in, from its metrics.
 pub(super) fn add(lags: &mut Lags, metrics: &str) {
-    for line in metrics.lines() {
-        let lag = line.strip_prefix("acb_kafka_lag{topic=\"").and_then(|rest| rest.split_once("\"} "));
-        let Some((topic, Ok(lag))) = lag.map(|(topic, lag)| (topic, lag.trim().parse::<f64>())) else { continue };
+    for sample in samples(metrics).filter(|sample| sample.name == "acb_kafka_lag") {
+        let Some(topic) = sample.label("topic") else { continue };
         let most = lags.entry(topic.to_owned()).or_default();
-        *most = (*most).max(lag as u64);
+        *most = (*most).max(sample.value as u64);
     }
 }
 

@@ -84,9 +84,9 @@ async fn what_was_there_before_a_restore_is_taken_over_where_it_is_asked_for() {
     let pods: Vec<Option<i32>> = dev.pods("acme").unwrap().values().map(|pod| pod.pid).collect();
     let globex = status(&dev, "globex").await["tenantId"].as_str().unwrap().to_owned();
     write(&globex);
-    until(&dev, "RetainedData", "is of tenant globex").await;
+    until(&dev, "AdoptionRefused", "is of tenant globex").await;
     write("everything");
-    until(&dev, "RetainedData", "20 hex digits").await;
+    until(&dev, "AdoptionRefused", "20 hex digits").await;
     write(id);
     until(&dev, "Provisioned", "").await;
     assert_eq!(dev.pods("acme").unwrap().values().map(|pod| pod.pid).collect::<Vec<_>>(), pods, "its hub went on all the time");

@@ -1,5 +1,6 @@
 //! The operator, seen from outside: who leads, and what it has counted.
 
+use acb_operator::metrics_text::{Sample, samples};
 use serde_json::{Value, json};
 
 use super::{World, install::SYSTEM};
@@ -49,9 +50,14 @@ pub(super) fn resynced(world: &World) -> Result<()> {
 fn settled(world: &World, pod: &str) -> Result<u64> {
     let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:8080/proxy/metrics");
     let metrics = world.kubectl.run(&["get", "--raw", &path])?;
-    let name = "controller_runtime_reconcile_total{controller=\"tenancy\",result=\"success\"}";
-    let count = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    count.ok_or_else(|| Error::Wrong(format!("{pod} counts no {name}")))
+    let name = "controller_runtime_reconcile_total";
+    let is_it = |sample: &Sample<'_>| {
+        sample.name == name && sample.label("controller") == Some("tenancy") && sample.label("result") == Some("success")
+    };
+    let found = samples(&metrics).find(is_it);
+    found
+        .map(|sample| sample.value as u64)
+        .ok_or_else(|| Error::Wrong(format!("{pod} counts no {name} of a tenancy's successes")))
 }
 
 /// Waits until a condition of an object has this reason, and a message with this text in it.

@@ -101,7 +101,10 @@ impl DirectoryStore for PgStore {
             .await
             .map_err(failed)?;
         let issuer =
-            sqlx::query("SELECT issuer, jwks FROM acb.cluster_issuer").fetch_all(&mut *transaction).await.map_err(failed)?;
+            sqlx::query("SELECT issuer, jwks, previous, previous_until, clock_timestamp() AS there FROM acb.cluster_issuer")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed)?;
         let accounts = sqlx::query("SELECT namespace || '/' || name AS account, agent_id, uid FROM acb.service_account")
             .fetch_all(&mut *transaction)
             .await
@@ -194,7 +197,14 @@ fn context_type(row: &PgRow) -> Result<(String, ContextType), sqlx::Error> {
 }
 
 fn cluster_issuer(row: &PgRow) -> Result<Issuer, sqlx::Error> {
-    Ok(Issuer::new(row.try_get("issuer")?, &row.try_get::<Json<serde_json::Value>, _>("jwks")?.0))
+    let issuer = Issuer::new(row.try_get("issuer")?, &row.try_get::<Json<serde_json::Value>, _>("jwks")?.0);
+    let (previous, until): (Option<String>, Option<Timestamp>) = (row.try_get("previous")?, row.try_get("previous_until")?);
+    let there: Timestamp = row.try_get("there")?;
+    let until = until.map(|until| until.by_clock_of(there, OffsetDateTime::now_utc()));
+    Ok(match previous.zip(until) {
+        Some((previous, until)) => issuer.after(previous, until),
+        None => issuer,
+    })
 }
 
 fn service_account(row: &PgRow) -> Result<(String, KnownAccount), sqlx::Error> {

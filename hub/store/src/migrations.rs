@@ -41,6 +41,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 26, name: "request-limits", sql: include_str!("../migrations/0026_request_limits.sql") },
     Migration { version: 27, name: "encryption-keys", sql: include_str!("../migrations/0027_encryption_keys.sql") },
     Migration { version: 28, name: "accounts", sql: include_str!("../migrations/0028_accounts.sql") },
+    Migration { version: 29, name: "issuer-overlap", sql: include_str!("../migrations/0029_issuer_overlap.sql") },
 ];
 
 /// The version that this code was written for.

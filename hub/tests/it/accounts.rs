@@ -33,7 +33,7 @@ impl Cluster {
         let point = self.0.der_bytes();
         let coordinate = |from: usize| BASE64_URL_SAFE_NO_PAD.encode(&point[from..from + 32]);
         let key = json!({"kid": "one", "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "x": coordinate(1), "y": coordinate(33)});
-        IssuerRow { issuer: ISSUER.to_owned(), jwks: json!({"keys": [key]}) }
+        IssuerRow::new(ISSUER, json!({"keys": [key]}))
     }
 
     fn token(&self, claims: &Value) -> String {
@@ -134,9 +134,13 @@ async fn what_an_account_was_given_ends_with_it_within_seconds() {
         is_refused(&hub, &token, what).await;
         until_refused(&hub, &access).await;
     }
-    // The cluster is another one now, and has the same accounts.
+    // The cluster calls itself by another name now, and its pods have tokens with the name before.
     hub.tenant.project_without_key(&row).await;
     let access = exchange(&hub, &token).await.unwrap().access_token;
+    let renamed = IssuerRow { previous: Some(ISSUER.to_owned()), ..IssuerRow::new("https://renamed", cluster.issuer().jwks) };
+    hub.tenant.issuer(Some(renamed)).await;
+    exchange(&hub, &token).await.unwrap();
+    // The cluster is another one now, and has the same accounts.
     hub.tenant.issuer(Some(IssuerRow { issuer: "https://another".to_owned(), ..cluster.issuer() })).await;
     is_refused(&hub, &token, "of the issuer before").await;
     until_refused(&hub, &access).await;

@@ -12,7 +12,7 @@ use acb_crds::{
 use acb_hub_pool::Pool;
 use time::OffsetDateTime;
 
-use super::{StoredApiKey, World, rotation};
+use super::{StoredApiKey, World, rotation, service_account};
 use crate::{
     effect::{
         EffectError,
@@ -41,6 +41,13 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The same, for decisions by a later count of what is there.
+    #[must_use]
+    pub fn with_census(mut self, census: Arc<Census>) -> Self {
+        self.census = census;
+        self
+    }
+
     /// The id of the tenant that the namespace belongs to.
     #[must_use]
     pub fn tenant_id(&self) -> Option<TenantId> {
@@ -82,29 +89,39 @@ pub async fn fetch_shared(
     Ok(shared)
 }
 
-/// Reads what is this Agent's own.
+/// Reads what is to be known of an Agent before something is taken away from it: no Secret.
 ///
 /// # Errors
 /// What could not be read.
-pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Result<World, EffectError> {
+pub async fn fetch_row(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Result<World, EffectError> {
     let mut uid = agent.metadata.uid.clone().unwrap_or_default();
     if shared.adopted {
         let uids: Vec<&str> = shared.census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
         uid = agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &shared.observed.agents);
     }
-    let (own, now) = (sealed(key_secrets(agent, shared), shared, objects).await?, OffsetDateTime::now_utc());
-    let mut world = World {
+    Ok(World {
         census: Arc::clone(&shared.census),
         tenant_id: shared.tenant_id(),
-        id: Some(uid.clone()),
-        secrets: own.iter().cloned().chain(hub_keys(shared)).chain(shared.authorities.iter().cloned()).collect(),
         tenant_projected: shared.observed.tenant.is_some(),
         has_issuer: shared.observed.tenant.as_ref().is_some_and(|tenant| tenant.issuer.is_some()),
         account_uid: account_uid(agent, shared, objects).await?,
+        account_holder: service_account::holder(agent, &uid, shared.census.tenancy(), &shared.observed.agents),
         row: shared.observed.agents.get(&uid).cloned(),
         has_replaced_key: shared.observed.replaced_keys.contains(&uid),
+        id: Some(uid),
         ..World::default()
-    };
+    })
+}
+
+/// Reads what is this Agent's own.
+///
+/// # Errors
+/// What could not be read.
+pub async fn fetch(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Result<World, EffectError> {
+    let mut world = fetch_row(agent, shared, objects).await?;
+    let uid = world.id.clone().unwrap_or_default();
+    let (own, now) = (sealed(key_secrets(agent, shared), shared, objects).await?, OffsetDateTime::now_utc());
+    world.secrets = own.iter().cloned().chain(hub_keys(shared)).chain(shared.authorities.iter().cloned()).collect();
     world.api_key = stored_key(agent, &uid, shared, &world.secrets, objects).await?;
     for (secret, details) in own.iter().filter_map(|secret| Some((secret, shared.details.get(secret)?))) {
         world.made.insert(secret.clone(), details.made.clone());

@@ -50,6 +50,8 @@ pub struct World {
     pub api_key: StoredApiKey,
     /// The UID of the ServiceAccount that it names, where that is there.
     pub account_uid: Option<String>,
+    /// The Agent that has this ServiceAccount already, and that this version can't read.
+    pub account_holder: Option<String>,
     /// Whether its tenant's hub knows who issues the tokens of ServiceAccounts.
     pub has_issuer: bool,
 }

@@ -1,9 +1,14 @@
 //! A [`ValidatedAgent`] and the world become a plan.
 
-use acb_crds::{names::objects, schema::Kind};
+use acb_crds::{Agent, names::objects, schema::Kind};
 use serde_json::json;
 
-use super::{StoredApiKey, World, restraint::restraint, rotation, service_account, validate::ValidatedAgent};
+use super::{
+    StoredApiKey, World,
+    restraint::restraint,
+    rotation, service_account,
+    validate::{ValidatedAgent, validate},
+};
 use crate::{
     plan::{AgentRow, ApiKeyRef, KubernetesStep, Plan, PostgresStep, SecretContent, SecretRef, Step},
     tenant::{newest, orphan::shut_out},
@@ -121,6 +126,16 @@ fn removal(secret: &SecretRef) -> Step {
         namespace: secret.namespace.clone(),
         name: secret.object_name(),
     })
+}
+
+/// What is taken away from an Agent, by what it is and may be now. PostgreSQL alone has to be there for it: it waits for no other system.
+#[must_use]
+pub fn taken_away(agent: &Agent, world: &World) -> Plan {
+    match validate(agent, world) {
+        Ok(validated) if validated.deleting => Plan::default(),
+        Ok(validated) => Plan { steps: restraint(&validated, world).into_iter().collect() },
+        Err(_) => world.tenant_id.map(|id| suspension(&id.hex(), world)).unwrap_or_default(),
+    }
 }
 
 /// What has to be done for an Agent that was provisioned, and that may no longer be: it is refused, and keeps its mailbox. `tenant_id`

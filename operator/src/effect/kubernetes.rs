@@ -12,7 +12,10 @@ use super::{
     seal::{self, MANAGED_BY, SEAL},
     secret,
 };
-use crate::plan::{IssuerRow, KubernetesStep, SecretContent, SecretRef};
+use crate::{
+    observed::ObservedIssuer,
+    plan::{KubernetesStep, SecretContent, SecretRef},
+};
 
 /// The annotation with the Secret of the authority that something was made with.
 pub const AUTHORITY: &str = "acb.dev/authority";
@@ -84,7 +87,7 @@ pub trait Objects: SecretReader {
         Ok(found)
     }
     /// Who issues the tokens of ServiceAccounts, as far as that is known. A single machine has none.
-    fn issuer(&self) -> Option<IssuerRow> {
+    fn issuer(&self) -> Option<ObservedIssuer> {
         None
     }
     /// Makes the object, or sets what ACB owns of it.

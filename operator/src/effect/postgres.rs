@@ -1,7 +1,7 @@
 //! Applies a step to PostgreSQL, as `acb_operator`: each in one transaction that checks the leader's epoch, so that a paused leader
 //! writes nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use acb_crds::tenant::Registration;
 use acb_hub_pool::{Pool, Session};
@@ -20,6 +20,8 @@ use crate::{
 const SYSTEM: &str = "PostgreSQL";
 /// What `acb_provision.check_epoch` raises.
 const ANOTHER_LEADS: &str = "ACB01";
+/// How long tokens of an issuer are taken after the cluster got another one: as long as the kubelet asks for them to last, where nothing else is said.
+const ISSUER_OVERLAP: Duration = Duration::from_secs(3600);
 /// The key of a generation in `sys.control`; its value is the decimal number.
 pub const GENERATION_KEY: &[u8] = b"generation";
 
@@ -456,17 +458,21 @@ async fn project_agent_row(connection: &mut Session, id: &[u8], agent_id: Uuid, 
 
 /// The cluster's keys, where the tenant has a use for them.
 async fn project_issuer(connection: &mut Session, id: &[u8], issuer: Option<&IssuerRow>) -> Result<(), sqlx::Error> {
-    let Some(IssuerRow { issuer, jwks }) = issuer else {
+    let Some(IssuerRow { issuer, previous, jwks }) = issuer else {
         let removed = sqlx::query("DELETE FROM acb.cluster_issuer WHERE tenant_id = $1").bind(id).execute(connection);
         return removed.await.map(drop);
     };
     sqlx::query(
-        "INSERT INTO acb.cluster_issuer (tenant_id, issuer, jwks) VALUES ($1, $2, $3)
-         ON CONFLICT (tenant_id) DO UPDATE SET issuer = excluded.issuer, jwks = excluded.jwks",
+        "INSERT INTO acb.cluster_issuer AS c (tenant_id, issuer, jwks, previous, previous_until)
+         VALUES ($1, $2, $3, $4::text, CASE WHEN $4 IS NOT NULL THEN clock_timestamp() + make_interval(secs => $5) END)
+         ON CONFLICT (tenant_id) DO UPDATE SET issuer = excluded.issuer, jwks = excluded.jwks, previous = excluded.previous,
+             previous_until = CASE WHEN c.previous = excluded.previous THEN c.previous_until ELSE excluded.previous_until END",
     )
     .bind(id)
     .bind(issuer)
     .bind(Json(jwks))
+    .bind(previous)
+    .bind(ISSUER_OVERLAP.as_secs_f64())
     .execute(connection)
     .await
     .map(drop)

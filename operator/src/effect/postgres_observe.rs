@@ -165,12 +165,13 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
 }
 
 async fn issuer(connection: &mut Session, id: &[u8]) -> Result<Option<IssuerRow>, sqlx::Error> {
-    let row: Option<(String, serde_json::Value)> =
-        sqlx::query_as("SELECT issuer, jwks FROM acb.cluster_issuer WHERE tenant_id = $1")
-            .bind(id)
-            .fetch_optional(connection)
-            .await?;
-    Ok(row.map(|(issuer, jwks)| IssuerRow { issuer, jwks }))
+    let row: Option<(String, Option<String>, serde_json::Value)> = sqlx::query_as(
+        "SELECT issuer, CASE WHEN previous_until > clock_timestamp() THEN previous END, jwks FROM acb.cluster_issuer WHERE tenant_id = $1",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(issuer, previous, jwks)| IssuerRow { issuer, previous, jwks }))
 }
 
 async fn context_types(connection: &mut Session, id: &[u8]) -> Result<Vec<ContextTypeRow>, sqlx::Error> {

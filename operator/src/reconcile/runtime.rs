@@ -48,8 +48,8 @@ pub(crate) trait Runtime: Hubs {
     async fn hold(&self, object: &ObjectRef, uid: &str) -> Result<(), EffectError>;
     /// Lets the resource with this UID go that is on its way out; not another that came under its name.
     async fn let_go(&self, object: &ObjectRef, uid: &str, ending: &Ending) -> Result<(), EffectError>;
-    /// Sets the status, where it differs; nothing else of the resource.
-    async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError>;
+    /// Sets the status of the resource with this UID, where it differs, and nothing else of it; not of another that came under its name.
+    async fn set_status(&self, object: &ObjectRef, uid: &str, status: Value) -> Result<(), EffectError>;
     /// Tells people. Never an error: news that is lost is in the status, too.
     async fn tell(&self, object: &ObjectRef, news: News);
     /// Whether the resource is not looked at, because its document was refused.

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     agent, condition,
     condition::{Basis, Outcome},
-    effect::{EffectError, kubernetes},
+    effect::{EffectError, kafka::KafkaEffect, kubernetes},
     observed::{ObservedHub, ObservedUsage},
     plan::{KafkaStep, Plan, Step},
     quota,
@@ -52,10 +52,17 @@ struct OfTenant {
     types: BTreeSet<String>,
     /// What its agents have used, where that is known.
     usage: Option<ObservedUsage>,
+    /// Whether anything was done for it.
+    is_changed: bool,
 }
 
-/// PostgreSQL, or why it can't be used now.
-type Reached<'a> = Result<&'a Database, &'a EffectError>;
+/// The stores as a look at a namespace found them, for all of it; or why they can't be used now.
+#[derive(Clone, Copy)]
+struct Stores<'a> {
+    database: Result<&'a Database, &'a EffectError>,
+    /// `None`: the log is in PostgreSQL.
+    kafka: Result<Option<&'a KafkaEffect>, &'a EffectError>,
+}
 
 /// Which object a resource is.
 pub(crate) fn reference(kind: Kind, metadata: &ObjectMeta) -> ObjectRef {
@@ -129,20 +136,24 @@ impl Tenancies {
             }
             return Turn::Settled;
         }
-        let database = self.runtime.database().await;
-        let database = database.as_ref();
+        // Its password is read anew for each look, and once: what is mended in its file heals with the next.
+        let (database, kafka) = (self.runtime.database().await, self.runtime.kafka());
+        let stores = Stores { database: database.as_ref(), kafka: kafka.as_ref().map(Option::as_ref) };
         let mut tenancy = everything.clone();
         tenancy.quotas.retain(|quota| !is_leaving(&quota.metadata));
         let mut turns = Vec::new();
         let census = Arc::new(Census::of(namespace, tenancy, self.runtime.platform()));
         // On the way out agents go first, while their tenant is still known.
         let (leaving, staying): (Vec<_>, Vec<_>) = everything.agents.iter().partition(|agent| is_leaving(&agent.metadata));
-        turns.extend(self.agents(namespace, &leaving, &census, database).await);
+        turns.extend(self.agents(namespace, &leaving, &census, (stores, None)).await);
+        // What is taken away from Agents waits for no look at Kafka, which may last half a minute.
+        let known = self.take_away(namespace, &staying, &census, stores).await;
         let mut seen = OfTenant::default();
         for tenant in everything.tenants.of_space(namespace) {
-            let result = self.tenant(tenant, census.tenancy(), database, &mut seen).await;
+            let result = self.tenant(tenant, census.tenancy(), stores, &mut seen).await;
             turns.push(self.fell_through(&reference(Kind::Tenant, &tenant.metadata), result));
         }
+        let known = known.filter(|_| !seen.is_changed);
         // Its Agents are measured against what was seen of it.
         let census = Arc::new(Arc::unwrap_or_clone(census).with_types(&seen.types));
         for quota in &everything.quotas {
@@ -150,7 +161,7 @@ impl Tenancies {
             yield_now().await;
             turns.push(self.fell_through(&reference(Kind::Quota, &quota.metadata), result));
         }
-        turns.extend(self.agents(namespace, &staying, &census, database).await);
+        turns.extend(self.agents(namespace, &staying, &census, (stores, known)).await);
         let worst = [Turn::Failed, Turn::Waiting].into_iter().find(|turn| turns.contains(turn));
         worst.unwrap_or(Turn::Settled)
     }
@@ -159,7 +170,7 @@ impl Tenancies {
         &self,
         tenant: &Tenant,
         tenancy: &Tenancy,
-        database: Reached<'_>,
+        stores: Stores<'_>,
         seen: &mut OfTenant,
     ) -> Result<Turn, EffectError> {
         let object = reference(Kind::Tenant, &tenant.metadata);
@@ -173,7 +184,7 @@ impl Tenancies {
             self.look(tenant, None, tenancy);
             return self.say_failure(&object, &tenant.metadata, &tenant.status, &error).await;
         }
-        let mut world = self.fetch(tenant, tenancy, database).await;
+        let mut world = self.fetch(tenant, tenancy, stores).await;
         let mut decision = tenant::decide(tenant, &world, self.runtime.platform());
         let waits = self.take_turn(tenant, &decision, &world);
         if waits.is_some() {
@@ -183,10 +194,11 @@ impl Tenancies {
         if let Some(validated) = decision.tenant() {
             seen.types.extend(world.existing_types(&validated.name, self.runtime.platform()));
         }
-        if let (Some(validated), Ok(database)) = (decision.tenant().filter(|tenant| !tenant.deleting), database) {
+        if let (Some(validated), Ok(database)) = (decision.tenant().filter(|tenant| !tenant.deleting), stores.database) {
             seen.usage = self.usages.of(&database.reader.pool, &validated.id.hex()).await;
         }
-        let (outcome, turn) = self.carry_out(&object, &decision, database).await;
+        seen.is_changed |= !decision.plan().steps.is_empty();
+        let (outcome, turn) = self.carry_out(&object, &decision, stores).await;
         let turn = if waits.is_some() && turn == Turn::Settled { Turn::Waiting } else { turn };
         self.say(tenant, &world, (&decision, seen.usage.clone()), &outcome, turn, waits).await
     }
@@ -217,26 +229,25 @@ impl Tenancies {
         looked.waits
     }
 
-    async fn fetch(&self, tenant: &Tenant, tenancy: &Tenancy, database: Reached<'_>) -> tenant::World {
-        let kafka = self.runtime.kafka();
+    async fn fetch(&self, tenant: &Tenant, tenancy: &Tenancy, stores: Stores<'_>) -> tenant::World {
         let sources = Sources {
             objects: self.runtime.objects(),
-            postgres: database.map(|database| &database.reader).map_err(Clone::clone),
-            kafka: kafka.as_ref().map(Option::as_ref).map_err(Clone::clone),
+            postgres: stores.database.map(|database| &database.reader).map_err(Clone::clone),
+            kafka: stores.kafka.map_err(Clone::clone),
             hubs: self.runtime.as_ref(),
             proved: Some(&self.proved),
         };
         tenant::fetch::fetch(tenant, tenancy.clone(), &sources, self.runtime.platform()).await
     }
 
-    async fn carry_out(&self, object: &ObjectRef, decision: &Decision, database: Reached<'_>) -> (Outcome, Turn) {
+    async fn carry_out(&self, object: &ObjectRef, decision: &Decision, stores: Stores<'_>) -> (Outcome, Turn) {
         let (plan, away) = match decision {
-            Decision::TakeDown { stages, .. } => return self.take_down(object, stages, database).await,
+            Decision::TakeDown { stages, .. } => return self.take_down(object, stages, stores).await,
             Decision::Refused { restraint, away, .. } => (restraint, away.as_slice()),
             Decision::Open { plan, .. } => (plan, &[][..]),
             Decision::Converge { plan, away, .. } => (plan, away.as_slice()),
         };
-        if let Err(error) = self.apply(object, plan, database).await {
+        if let Err(error) = self.apply(object, plan, stores).await {
             return (failure(&error), Turn::Failed);
         }
         match decision {
@@ -258,14 +269,14 @@ impl Tenancies {
     }
 
     /// Takes down what can be reached. What comes last waits until everything else is done.
-    async fn take_down(&self, object: &ObjectRef, stages: &[Stage], database: Reached<'_>) -> (Outcome, Turn) {
+    async fn take_down(&self, object: &ObjectRef, stages: &[Stage], stores: Stores<'_>) -> (Outcome, Turn) {
         let (mut left, mut waiting): (Vec<(EffectError, String)>, Vec<&str>) = (Vec::new(), Vec::new());
         for stage in stages {
             if stage.is_last && !left.is_empty() {
                 waiting.push(stage.what);
                 continue;
             }
-            let applied = self.apply(object, &stage.plan, database).await;
+            let applied = self.apply(object, &stage.plan, stores).await;
             if let Some(why) = applied.err().or_else(|| stage.away.clone()) {
                 let text = format!("{}: {why}", stage.what);
                 left.push((why, text));
@@ -332,7 +343,7 @@ impl Tenancies {
         };
         let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &now);
         let before = said.map(|status| status.conditions.as_slice()).unwrap_or_default();
-        self.save_status(&object, before, &status.conditions, &status).await?;
+        self.save_status((&object, uid(&tenant.metadata)), before, &status.conditions, &status).await?;
         Ok(turn)
     }
 
@@ -359,7 +370,7 @@ impl Tenancies {
         let status = serde_json::to_value(status).ok().filter(Value::is_object).unwrap_or_else(|| json!({}));
         let before = conditions(&status);
         let status = with_conditions(status, metadata.generation, outcome);
-        self.save_status(object, &before, &conditions(&status), &status).await
+        self.save_status((object, uid(metadata)), &before, &conditions(&status), &status).await
     }
 
     async fn quota(&self, quota: &Quota, census: &Census, usage: Option<&ObservedUsage>) -> Result<Turn, EffectError> {
@@ -371,29 +382,66 @@ impl Tenancies {
             let validated = quota::validate::validate(quota, census);
             let status = quota::status::status(quota, &validated, usage, &super::now());
             let before = quota.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-            self.save_status(&object, before, &status.conditions, &status).await?;
+            self.save_status((&object, uid(&quota.metadata)), before, &status.conditions, &status).await?;
         }
         Ok(Turn::Settled)
     }
 
-    async fn agents(&self, namespace: &str, agents: &[&Agent], census: &Arc<Census>, database: Reached<'_>) -> Vec<Turn> {
+    /// Takes away from Agents what they may not have any more. What their namespace has in common is answered, where it was read and is still so; what
+    /// fails is tried again with everything else, and said there.
+    async fn take_away(
+        &self,
+        namespace: &str,
+        agents: &[&Agent],
+        census: &Arc<Census>,
+        stores: Stores<'_>,
+    ) -> Option<agent::fetch::Shared> {
+        let (objects, pool) = (self.runtime.objects(), &stores.database.ok().filter(|_| !agents.is_empty())?.reader.pool);
+        let shared = agent::fetch::fetch_shared(namespace, Arc::clone(census), objects, pool).await.ok()?;
+        let mut is_as_read = true;
+        for agent in agents {
+            yield_now().await;
+            let object = reference(Kind::Agent, &agent.metadata);
+            let Ok(world) = agent::fetch::fetch_row(agent, &shared, objects).await else { continue };
+            let plan = agent::plan::taken_away(agent, &world);
+            if plan.steps.is_empty() || self.runtime.is_refused(&object) {
+                continue;
+            }
+            is_as_read = false;
+            if let Err(error) = self.apply(&object, &plan, stores).await {
+                debug!(%object, %error, "not taken away yet");
+            }
+        }
+        is_as_read.then_some(shared)
+    }
+
+    /// `known` is what their namespace has in common, where that was read and is still so.
+    async fn agents(
+        &self,
+        namespace: &str,
+        agents: &[&Agent],
+        census: &Arc<Census>,
+        (stores, known): (Stores<'_>, Option<agent::fetch::Shared>),
+    ) -> Vec<Turn> {
         if agents.is_empty() {
             return Vec::new();
         }
-        let shared = match database {
-            Ok(database) => {
-                agent::fetch::fetch_shared(namespace, Arc::clone(census), self.runtime.objects(), &database.reader.pool).await
+        let census = Arc::clone(census);
+        let shared = match (known, stores.database) {
+            (Some(known), _) => Ok(known.with_census(census)),
+            (None, Ok(database)) => {
+                agent::fetch::fetch_shared(namespace, census, self.runtime.objects(), &database.reader.pool).await
             }
-            Err(error) => Err(error.clone()),
+            (None, Err(error)) => Err(error.clone()),
         };
-        let shared = shared.as_ref().and_then(|shared| Ok((shared, database?)));
+        let shared = shared.as_ref();
         let mut turns = Vec::new();
         for agent in agents {
             // There may be thousands, and where nothing is to be waited for nobody else had a turn: not the probes, and not the lease.
             yield_now().await;
             let object = reference(Kind::Agent, &agent.metadata);
             if !self.runtime.is_refused(&object) {
-                turns.push(self.fell_through(&object, self.agent(agent, &object, shared).await));
+                turns.push(self.fell_through(&object, self.agent(agent, &object, (shared, stores)).await));
             }
         }
         turns
@@ -403,22 +451,20 @@ impl Tenancies {
         &self,
         agent: &Agent,
         object: &ObjectRef,
-        shared: Result<(&agent::fetch::Shared, &Database), &EffectError>,
+        (shared, stores): (Result<&agent::fetch::Shared, &EffectError>, Stores<'_>),
     ) -> Result<Turn, EffectError> {
         let deleting = is_leaving(&agent.metadata);
         if !deleting && let Err(error) = self.runtime.hold(object, uid(&agent.metadata)).await {
             return self.say_failure(object, &agent.metadata, &agent.status, &error).await;
         }
         let fetched = match shared {
-            Ok((shared, database)) => agent::fetch::fetch(agent, shared, self.runtime.objects())
-                .await
-                .map(|world| (world, shared.tenant_id(), database)),
+            Ok(shared) => agent::fetch::fetch(agent, shared, self.runtime.objects()).await,
             Err(error) => Err(error.clone()),
         };
         let before = agent.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         let patience = self.runtime.deletion_bound().map_or(Patience::Endless, Patience::Until);
-        let (world, tenant_id, database) = match fetched {
-            Ok(fetched) => fetched,
+        let world = match fetched {
+            Ok(world) => world,
             Err(error) => {
                 let ends = (Ending::Removed, patience);
                 if deleting && self.is_let_go(object, &agent.metadata, &agent.status, &failure(&error), ends).await? {
@@ -430,13 +476,13 @@ impl Tenancies {
         let (validated, outcome) = match agent::validate::validate(agent, &world) {
             Err(problems) => {
                 // What was let in before, and may no longer be, is shut out.
-                let plan = tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();
-                let applied = self.apply(object, &plan, Ok(database)).await;
+                let plan = world.tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();
+                let applied = self.apply(object, &plan, stores).await;
                 (None, applied.map_or_else(|error| failure(&error), |()| Outcome::Stalled(problems)))
             }
             Ok(validated) => {
                 let waits_for = agent::plan::waits_for(&validated, &world).filter(|_| !deleting);
-                let applied = self.apply(object, &agent::plan::plan(&validated, &world), Ok(database)).await;
+                let applied = self.apply(object, &agent::plan::plan(&validated, &world), stores).await;
                 let lacks = || agent::plan::lacks(&validated, &world).filter(|_| !deleting);
                 let outcome = match (applied, waits_for.or_else(lacks)) {
                     (Err(error), _) => failure(&error),
@@ -451,7 +497,7 @@ impl Tenancies {
             return Ok(Turn::Settled);
         }
         let status = agent::status::status(agent, validated.as_ref(), &world, &outcome, &super::now());
-        self.save_status(object, before, &status.conditions, &status).await?;
+        self.save_status((object, uid(&agent.metadata)), before, &status.conditions, &status).await?;
         Ok(turn(&outcome))
     }
 
@@ -489,16 +535,16 @@ impl Tenancies {
     }
 
     /// Applies a plan in its order, and stops at the first step that fails.
-    async fn apply(&self, object: &ObjectRef, plan: &Plan, database: Reached<'_>) -> Result<(), EffectError> {
+    async fn apply(&self, object: &ObjectRef, plan: &Plan, stores: Stores<'_>) -> Result<(), EffectError> {
         // Kafka takes what follows one another in one session.
         for steps in plan.steps.chunk_by(|left, right| matches!((left, right), (Step::Kafka(_), Step::Kafka(_)))) {
             debug!(%object, ?steps, "applying");
             self.runtime.may_act()?;
             match &steps[0] {
                 Step::Kubernetes(step) => kubernetes::apply(self.runtime.objects(), step).await?,
-                Step::Postgres(step) => database.map_err(Clone::clone)?.effect.apply(step).await?,
+                Step::Postgres(step) => stores.database.map_err(Clone::clone)?.effect.apply(step).await?,
                 Step::Kafka(_) => {
-                    let kafka = self.runtime.kafka()?.ok_or_else(|| {
+                    let kafka = stores.kafka.map_err(Clone::clone)?.ok_or_else(|| {
                         EffectError::refused("the operator", "the plan has a step for Kafka, and none is configured")
                     })?;
                     let steps: Vec<KafkaStep> = steps.iter().filter_map(Step::kafka).cloned().collect();
@@ -516,16 +562,17 @@ impl Tenancies {
         Ok(())
     }
 
+    /// Of the resource with this UID, and of no other that has its name by now.
     async fn save_status(
         &self,
-        object: &ObjectRef,
+        (object, uid): (&ObjectRef, &str),
         before: &[Condition],
         now: &[Condition],
         status: &(impl serde::Serialize + Sync),
     ) -> Result<(), EffectError> {
         let status = serde_json::to_value(status)
             .map_err(|error| EffectError::refused("the operator", format!("the status of {object} is no JSON: {error}")))?;
-        self.runtime.set_status(object, status).await?;
+        self.runtime.set_status(object, uid, status).await?;
         let news = [
             news::of_conditions(before, now),
             news::of_sync(before, now),

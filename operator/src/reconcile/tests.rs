@@ -1,6 +1,8 @@
 //! The driver with a runtime of wood: what it asks for, and in which order.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod stores;
+
 use std::{
     collections::BTreeSet,
     sync::{
@@ -39,7 +41,7 @@ use crate::{
     tenant::{fetch::Hubs, validate::ValidatedTenant},
 };
 
-/// PostgreSQL is down, and everything else is written down.
+/// PostgreSQL is down, unless there is one, and everything else is written down.
 struct Wood {
     _folder: tempfile::TempDir,
     platform: Platform,
@@ -50,7 +52,11 @@ struct Wood {
     /// Whose status can't be written.
     stuck: Option<ObjectRef>,
     bound: Duration,
+    database: Option<Database>,
+    kafka: Option<KafkaEffect>,
     kafka_is_away: bool,
+    /// How often Kafka was asked for.
+    kafka_reads: AtomicUsize,
     /// The API server refuses our finalizer.
     is_unheld: bool,
     hub: ObservedHub,
@@ -72,7 +78,10 @@ impl Wood {
             statuses: Mutex::default(),
             stuck: None,
             bound: Duration::ZERO,
+            database: None,
+            kafka: None,
             kafka_is_away: false,
+            kafka_reads: AtomicUsize::new(0),
             is_unheld: false,
             hub: ObservedHub { replicas: 1, ready: 1, rolled_out: true, ..ObservedHub::default() },
         }
@@ -121,14 +130,15 @@ impl Runtime for Wood {
     }
 
     async fn database(&self) -> Result<Database, EffectError> {
-        Err(EffectError::unavailable("PostgreSQL", "down"))
+        self.database.clone().ok_or_else(|| EffectError::unavailable("PostgreSQL", "down"))
     }
 
     fn kafka(&self) -> Result<Option<KafkaEffect>, EffectError> {
+        self.kafka_reads.fetch_add(1, Ordering::Relaxed);
         if self.kafka_is_away {
             return Err(EffectError::unavailable("Kafka", "down"));
         }
-        Ok(None)
+        Ok(self.kafka.clone())
     }
 
     fn may_act(&self) -> Result<(), EffectError> {
@@ -148,7 +158,8 @@ impl Runtime for Wood {
         Ok(())
     }
 
-    async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError> {
+    async fn set_status(&self, object: &ObjectRef, uid: &str, status: Value) -> Result<(), EffectError> {
+        assert_eq!(uid, format!("uid-{}", object.name));
         if self.stuck.as_ref() == Some(object) {
             return Err(EffectError::unavailable("the API", "conflict"));
         }
@@ -292,6 +303,21 @@ async fn a_hub_goes_at_once_although_both_stores_are_away() {
     }
 }
 
+/// Whoever mends the file of its password waits for the next look, and no look reads it at each step.
+#[tokio::test]
+async fn kafkas_password_is_read_once_for_a_look() {
+    for deleted in [None, Some(1)] {
+        let mut tenancy = acme(deleted, None);
+        tenancy.tenants[0].spec.deletion_policy = Some(DeletionPolicy::Delete);
+        let wood = Arc::new(Wood::new(tenancy));
+        let tenancies = Tenancies::new(Arc::clone(&wood) as _);
+        for looks in 1..3 {
+            tenancies.reconcile("acb-acme").await;
+            assert_eq!(wood.kafka_reads.load(Ordering::Relaxed), looks, "deleted: {deleted:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_finalizer_that_can_not_be_set_is_said() {
     let log = Wood { is_unheld: true, ..Wood::new(acme(None, None)) }.reconciles(1).await;
@@ -320,7 +346,7 @@ async fn who_else_holds_what_is_gone_is_named() {
 async fn what_belongs_to_a_tenant_that_can_not_be_read_is_left_alone() {
     let mut tenancy = acme(None, Some(400));
     let metadata = tenancy.tenants.remove(0).metadata;
-    tenancy.unreadable = vec![Unreadable { kind: Kind::Tenant, metadata, space: Some("acb-acme".into()) }];
+    tenancy.unreadable = vec![Unreadable { space: Some("acb-acme".into()), ..Unreadable::new(Kind::Tenant, metadata) }];
     let log = Wood::new(tenancy).reconciles(10).await;
     assert_eq!(log, Vec::<String>::new());
 }
@@ -339,7 +365,7 @@ async fn others_have_a_turn_between_two_agents() {
     let first = tenancy.agents[0].clone();
     tenancy.agents.extend((1..50).map(|number| {
         let mut agent = first.clone();
-        agent.metadata.name = Some(format!("a{number}"));
+        (agent.metadata.name, agent.metadata.uid) = (Some(format!("a{number}")), Some(format!("uid-a{number}")));
         agent
     }));
     let turns = Arc::new(AtomicUsize::new(0));

@@ -72,7 +72,9 @@ pub fn identity<'a>(
     let refuse = |why: String| Identity { id: own, adopted: false, refused: Some(why) };
     let Some(text) = wanted else { return Identity { id: own, adopted: false, refused: None } };
     let Some(id) = TenantId::from_hex(text) else {
-        return refuse(format!("{text:?} is no tenant id: use the 20 hex digits that the status of the stalled Tenant names"));
+        return refuse(format!(
+            "{text:?} is no tenant id: use the 20 hex digits that the status of the stalled Tenant named, or remove the annotation"
+        ));
     };
     let name = tenant.metadata.name.as_deref().unwrap_or_default();
     if let Some(other) = rows_of.filter(|other| *other != name) {
@@ -91,6 +93,20 @@ pub fn identity<'a>(
 }
 
 impl Identity {
+    /// The same, unless the Tenant has data already, under another id: it goes on with that, whatever is written on it since, and is restrained by it.
+    /// `rows_of` is the name under which PostgreSQL holds what it has had until now.
+    #[must_use]
+    pub fn or_provisioned(self, tenant: &Tenant, recorded: Option<TenantId>, rows_of: Option<&str>) -> Self {
+        let id = recorded.unwrap_or_else(|| own(tenant));
+        let has_data = rows_of.is_some() && rows_of == tenant.metadata.name.as_deref();
+        if !self.adopted || self.id == id || !has_data {
+            return self;
+        }
+        let why =
+            format!("this Tenant has data already, under id {id}, and can't have that of id {}: remove the annotation", self.id);
+        Self { id, adopted: recorded.is_some(), refused: Some(why) }
+    }
+
     /// The same, with what was granted before where what is asked for now is not: a wrong annotation must not hide whose login there is.
     #[must_use]
     pub fn or_recorded(self, recorded: Option<TenantId>) -> Self {
@@ -183,6 +199,28 @@ mod tests {
         assert_eq!(wanted(&leaving, Some(&own)), None);
         let later = "99887766554433221100";
         assert_eq!(wanted(&tenant("acme", "a", Some(later)), Some(&namespace("a"))).as_deref(), Some(later));
+    }
+
+    #[test]
+    fn who_has_data_goes_on_with_it_whatever_is_asked_for() {
+        let (plain, asking) = (tenant("acme", "a", None), tenant("acme", "a", Some(EARLIER)));
+        let of = |recorded, rows_of: Option<&str>| {
+            identity(&asking, asked(&asking), &[], None).or_provisioned(&asking, recorded, rows_of)
+        };
+        let refused = of(None, Some("acme"));
+        assert_eq!((refused.id, refused.adopted), (own(&plain), false));
+        assert!(refused.refused.unwrap().ends_with("remove the annotation"));
+        let granted = TenantId::from_hex("99887766554433221100");
+        let refused = of(granted, Some("acme"));
+        assert!((Some(refused.id), refused.adopted) == (granted, true) && refused.refused.is_some());
+        // It has none yet, or what has its id is another's.
+        for rows_of in [None, Some("globex")] {
+            assert_eq!((of(None, rows_of).id.hex().as_str(), of(None, rows_of).refused), (EARLIER, None));
+        }
+        // It asks for what it has.
+        let same = tenant("acme", "a", Some(&own(&plain).hex()));
+        let identity = identity(&same, asked(&same), &[], Some("acme")).or_provisioned(&same, None, Some("acme"));
+        assert_eq!((identity.id, identity.refused), (own(&plain), None));
     }
 
     #[test]

@@ -189,9 +189,10 @@ pub async fn identify(
     };
     let recorded = adoption::recorded(tenant, namespace.as_ref());
     let mut wanted = adoption::wanted(tenant, namespace.as_ref());
-    let mut rows_of = None;
+    let had = recorded.unwrap_or_else(|| adoption::own(tenant));
+    let mut rows_of = [None, None];
     if let Some(id) = wanted.as_deref().and_then(TenantId::from_hex) {
-        match rows_of_id(pool, id).await {
+        match rows_of_ids(pool, [id, had]).await {
             Ok(found) => rows_of = found,
             Err(why) => {
                 wanted = recorded.map(|id| id.hex());
@@ -199,17 +200,21 @@ pub async fn identify(
             }
         }
     }
-    let identity = adoption::identity(tenant, wanted.as_deref(), &tenancy.tenants, rows_of.as_deref());
-    (identity.or_recorded(recorded), away)
+    let [rows_of_wanted, rows_of_had] = rows_of.each_ref().map(Option::as_deref);
+    let identity = adoption::identity(tenant, wanted.as_deref(), &tenancy.tenants, rows_of_wanted);
+    (identity.or_recorded(recorded).or_provisioned(tenant, recorded, rows_of_had), away)
 }
 
-/// The name under which PostgreSQL holds an id.
-async fn rows_of_id(pool: Result<&Pool, EffectError>, id: TenantId) -> Result<Option<String>, EffectError> {
-    sqlx::query_scalar("SELECT name FROM acb.tenant WHERE tenant_id = $1")
-        .bind(&id.bytes()[..])
-        .fetch_optional(pool?)
-        .await
-        .map_err(|error| failed(&format!("looking for the data of id {id}"), &error))
+/// The name under which PostgreSQL holds each id.
+async fn rows_of_ids(pool: Result<&Pool, EffectError>, ids: [TenantId; 2]) -> Result<[Option<String>; 2], EffectError> {
+    let rows: Vec<(Vec<u8>, String)> =
+        sqlx::query_as("SELECT tenant_id::bytea, name FROM acb.tenant WHERE tenant_id IN ($1, $2)")
+            .bind(&ids[0].bytes()[..])
+            .bind(&ids[1].bytes()[..])
+            .fetch_all(pool?)
+            .await
+            .map_err(|error| failed(&format!("looking for the data of ids {} and {}", ids[0], ids[1]), &error))?;
+    Ok(ids.map(|id| rows.iter().find(|(found, _)| *found == id.bytes()[..]).map(|(_, name)| name.clone())))
 }
 
 /// A hub's certificate whose age is meant.

@@ -45,12 +45,14 @@ fn given(tenant: &ValidatedTenant, world: &World) -> BTreeSet<String> {
         return BTreeSet::new();
     }
     let service = world.objects.get(&ObjectKey::new("v1", "Service", &tenant.name.hub_namespace(), objects::HUB));
-    let ingress = service.and_then(|service| service.pointer("/status/loadBalancer/ingress")).and_then(Value::as_array);
-    let hosts = ingress
-        .into_iter()
-        .flatten()
-        .flat_map(|ingress| ["hostname", "ip"].into_iter().filter_map(|field| ingress.get(field).and_then(Value::as_str)));
+    let hosts = service.into_iter().flat_map(balanced).flatten().flatten();
     hosts.filter(|host| is_name(host)).map(str::to_owned).collect()
+}
+
+/// What a load balancer gave a Service: each time a host name, an address, or both.
+pub(crate) fn balanced(service: &Value) -> impl Iterator<Item = [Option<&str>; 2]> {
+    let ingress = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array);
+    ingress.into_iter().flatten().map(|ingress| ["hostname", "ip"].map(|field| ingress.get(field).and_then(Value::as_str)))
 }
 
 /// Whether a certificate can hold it.

@@ -6,9 +6,10 @@ pub mod bandwidth;
 mod decision;
 pub mod fetch;
 pub mod hub;
-mod hub_names;
+pub(crate) mod hub_names;
 pub mod hub_secrets;
 mod hub_spec;
+pub mod issuer;
 mod label;
 pub mod namespace;
 pub mod network;
@@ -45,7 +46,7 @@ use crate::{
         kubernetes::{ObjectKey, SecretDetails},
         postgres_observe::ObservedTenant,
     },
-    observed::{LoginState, ObservedKafka},
+    observed::{LoginState, ObservedIssuer, ObservedKafka},
     plan::{IssuerRow, SecretRef, TenantRow, TopicSpec},
     platform::Platform,
     tenancy::Tenancy,
@@ -89,7 +90,7 @@ pub struct World {
     /// Whether its hub waits for its turn to roll for the platform's sake: until then it stays as it is.
     pub held: bool,
     /// Who issues the tokens of ServiceAccounts, as far as that is known.
-    pub issuer: Option<IssuerRow>,
+    pub issuer: Option<ObservedIssuer>,
 }
 
 impl Default for World {
@@ -132,6 +133,11 @@ impl World {
     pub fn identity(&self, tenant: &Tenant) -> adoption::Identity {
         let known = self.identity.clone();
         known.unwrap_or_else(|| adoption::identity(tenant, adoption::asked(tenant), &self.tenancy.tenants, None))
+    }
+
+    /// Who is to be known to issue the tokens of ServiceAccounts, where this row is there now. As long as the cluster was not asked, it is who it was.
+    fn issuer(&self, row: Option<&IssuerRow>) -> Option<IssuerRow> {
+        self.issuer.as_ref().map(|seen| issuer::following(row, seen)).or_else(|| row.cloned())
     }
 
     /// The tenant's topics, on whichever bus they are; `None` while that is away.

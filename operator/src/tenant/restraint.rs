@@ -28,7 +28,7 @@ pub(super) fn restraint(tenant: &Tenant, world: &World, platform: &Platform) -> 
     }
     let limits = known.smallest(&validate::effective_limits(tenant, world, platform));
     let suspended = row.suspended || tenant.spec.suspend.unwrap_or(false);
-    let issuer = row.issuer.as_ref().and_then(|known| known.still_in(world.issuer.as_ref()));
+    let issuer = row.issuer.as_ref().and_then(|known| world.issuer(Some(known)));
     if limits != known || operation_limits != row.operation_limits || suspended != row.suspended || issuer != row.issuer {
         let row = TenantRow { suspended, limits: json!(limits), operation_limits, issuer, ..row.clone() };
         plan.steps.push(Step::Postgres(PostgresStep::ProjectTenant { tenant_id: identity.id.hex(), tenant: row }));

@@ -120,7 +120,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let range = scaled.map(|_| (replicas, max_replicas));
 
     if let Some(why) = &identity.refused {
-        problems.push(Problem::new(Reason::RetainedData, format!("metadata.annotations[{ADOPT}]"), why.clone()));
+        problems.push(Problem::new(Reason::AdoptionRefused, format!("metadata.annotations[{ADOPT}]"), why.clone()));
     }
     check_neighbours(tenant, world, &identity, &namespace, &mut problems);
     check_operators(&platform.operator_namespace, &namespace, &name.hub_namespace(), &mut problems);
@@ -226,7 +226,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     })
 }
 
-/// Who issues the tokens of its agents' ServiceAccounts, where there may be any. As long as the cluster was not asked, it is who it was.
+/// Who issues the tokens of its agents' ServiceAccounts, where there may be any.
 fn issuer(world: &World, platform: &Platform) -> Option<IssuerRow> {
     let has_account =
         |agent: &Agent| agent.spec.credentials.as_ref().is_some_and(|credentials| credentials.service_account.is_some());
@@ -234,7 +234,7 @@ fn issuer(world: &World, platform: &Platform) -> Option<IssuerRow> {
     if !platform.has_service_accounts || !is_used {
         return None;
     }
-    world.issuer.clone().or_else(|| world.row()?.issuer.clone())
+    world.issuer(world.row().and_then(|row| row.issuer.as_ref()))
 }
 
 /// The most calls of single operations, by their names. Of two for one the smaller holds.

@@ -3,12 +3,13 @@
 use acb_operator::{
     agent::{self, StoredApiKey},
     condition::{Outcome, Reason},
-    plan::{IssuerRow, Plan, PostgresStep, SecretRef, Step},
+    observed::ObservedIssuer,
+    plan::{Plan, PostgresStep, SecretRef, Step},
     platform::Platform,
-    tenancy::Tenancy,
+    tenancy::{Tenancy, Unreadable},
     tenant,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::given::{agent_named, agent_text, agent_world, apply, converged, first, plan, platform, tenancy, tenant_text};
 
@@ -18,8 +19,9 @@ fn cluster() -> Platform {
     Platform { has_service_accounts: true, ..platform() }
 }
 
-fn issuer(name: &str) -> IssuerRow {
-    IssuerRow { issuer: format!("https://{name}"), jwks: json!({"keys": []}) }
+fn issuer(name: &str, kids: &[&str]) -> ObservedIssuer {
+    let keys: Vec<Value> = kids.iter().map(|kid| json!({"kid": kid, "kty": "RSA"})).collect();
+    ObservedIssuer { issuer: format!("https://{name}"), jwks: json!({"keys": keys}), is_settled: true }
 }
 
 fn given(credentials: &str) -> Tenancy {
@@ -155,17 +157,69 @@ fn where_there_are_no_accounts_that_is_said() {
 fn a_tenant_knows_the_clusters_keys_where_an_agent_has_an_account() {
     let (with, without) = (given("{serviceAccount: {name: worker}}"), given("{apiKey: {}}"));
     let mut world = converged(&with, &cluster());
-    let of = |given: &Tenancy, world: &tenant::World, issuer: Option<IssuerRow>| {
+    let of = |given: &Tenancy, world: &tenant::World, issuer: Option<ObservedIssuer>| {
         let world = tenant::World { tenancy: given.clone(), issuer, ..world.clone() };
         plan(&first(given), &world, &cluster())
     };
     assert_eq!(of(&with, &world, None), Plan::default(), "the API server was not asked yet");
-    let known = of(&with, &world, Some(issuer("one")));
+    let known = of(&with, &world, Some(issuer("one", &[])));
     assert!(known.to_string().ends_with("; tokens of https://one)\n"), "{known}");
     apply(&mut world, &known);
-    assert_eq!(of(&with, &world, Some(issuer("one"))), Plan::default());
+    assert_eq!(of(&with, &world, Some(issuer("one", &[]))), Plan::default());
     assert_eq!(of(&with, &world, None), Plan::default(), "a new leader has not asked yet");
-    assert!(of(&with, &world, Some(issuer("two"))).to_string().contains("https://two"));
-    let gone = of(&without, &world, Some(issuer("one")));
+    let another = of(&with, &world, Some(issuer("two", &[])));
+    assert!(another.to_string().ends_with("; tokens of https://two and https://one)\n"), "{another}");
+    let gone = of(&without, &world, Some(issuer("one", &[])));
     assert!(gone.steps.len() == 1 && !gone.to_string().contains("tokens of"), "{gone}");
+}
+
+/// It is a fact of the cluster, and no part of what is wrong with the Tenant.
+#[test]
+fn a_stalled_tenant_loses_keys_that_the_cluster_gave_up() {
+    let given = given("{serviceAccount: {name: worker}}");
+    let mut world = tenant::World { issuer: Some(issuer("one", &["a"])), ..converged(&given, &cluster()) };
+    let steps = plan(&first(&given), &world, &cluster());
+    apply(&mut world, &steps);
+    let mut stalled = first(&given);
+    stalled.spec.hub = Some(serde_json::from_value(json!({"replicas": 40})).unwrap());
+    let decide = |world: &tenant::World| match tenant::decide(&stalled, world, &cluster()) {
+        tenant::Decision::Refused { restraint, .. } => restraint,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(decide(&world), Plan::default());
+    world.issuer = Some(issuer("one", &["b"]));
+    let restraint = decide(&world);
+    let [Step::Postgres(PostgresStep::ProjectTenant { tenant, .. })] = &restraint.steps[..] else { panic!("{restraint}") };
+    let row = tenant.issuer.clone().unwrap();
+    assert_eq!(row.jwks, issuer("one", &["b"]).jwks);
+    // As long as it is not certain, nothing goes.
+    world.issuer = Some(ObservedIssuer { is_settled: false, ..issuer("one", &["b"]) });
+    let restraint = decide(&world);
+    let [Step::Postgres(PostgresStep::ProjectTenant { tenant, .. })] = &restraint.steps[..] else { panic!("{restraint}") };
+    assert_eq!(tenant.issuer.clone().unwrap().jwks, issuer("one", &["a", "b"]).jwks);
+}
+
+#[test]
+fn an_agent_that_can_not_be_read_keeps_its_account() {
+    let agents = ["one", "two"]
+        .map(|name| agent_text("acb-acme", name, "{role: AgentFull, credentials: {apiKey: {}, serviceAccount: {name: worker}}}"));
+    let mut given = tenancy(&(tenant_text("acme", "{tier: Free}") + &agents.concat()));
+    let document = |name: &str| serde_json::to_value(agent_named(&given, name)).unwrap();
+    let read = |name: &str| Unreadable::of(acb_crds::schema::Kind::Agent, &document(name)).unwrap();
+    let (older, younger, two, one) = (read("one"), read("two"), agent_named(&given, "two"), agent_named(&given, "one"));
+    given.agents.clear();
+    let refused = |agent: &acb_crds::Agent, unreadable: &Unreadable, holder: Option<&str>| {
+        let mut there = given.clone();
+        (there.agents, there.unreadable) = (vec![agent.clone()], vec![unreadable.clone()]);
+        let world = agent::World { account_holder: holder.map(str::to_owned), ..seen(&there) };
+        let problems = agent::validate::validate(agent, &world).err().unwrap_or_default();
+        problems.iter().map(|problem| (problem.reason, problem.message.contains("that of Agent"))).collect::<Vec<_>>()
+    };
+    let taken = [(Reason::ServiceAccountTaken, true)];
+    assert_eq!(refused(&two, &older, None), taken);
+    assert_eq!(refused(&one, &younger, None), [], "the older has it");
+    // Of a version that says it elsewhere, only its row tells.
+    let silent = Unreadable { account: None, ..older.clone() };
+    assert_eq!(refused(&two, &silent, None), []);
+    assert_eq!(refused(&two, &silent, Some("one")), taken);
 }

@@ -368,7 +368,7 @@ fn an_address_of_a_load_balancer_comes_into_the_certificate_and_costs_one_roll()
 }
 
 fn unreadable(kind: Kind, metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Unreadable {
-    Unreadable { kind, metadata: metadata.clone(), space: None }
+    Unreadable::new(kind, metadata.clone())
 }
 
 #[test]

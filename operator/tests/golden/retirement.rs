@@ -122,7 +122,7 @@ fn a_topic_that_somebody_may_ask_for_stays() {
         // By one that this version can't read.
         let mut unread = world.clone();
         let metadata = world.tenancy.agents[0].metadata.clone();
-        unread.tenancy.unreadable = vec![Unreadable { kind: Kind::Agent, metadata, space: None }];
+        unread.tenancy.unreadable = vec![Unreadable::new(Kind::Agent, metadata)];
         assert!(!removes(&unread));
         // By one that is suspended, and by one for which there is no room.
         for spec in ["{role: AgentFull, publishes: [t0], suspend: true}", "{role: AgentFull, publishes: [t0]}"] {

@@ -83,10 +83,10 @@ impl Draw {
             operation_limits: self.random.pick(&[Vec::new(), vec![("GetContext".to_owned(), 5)]]).iter().cloned().collect(),
             audit_days: *self.random.pick(&[90, 365]),
             context_types,
-            issuer: self
-                .random
-                .pick(&[None, Some("https://one"), Some("https://two")])
-                .map(|issuer| IssuerRow { issuer: issuer.to_owned(), jwks: json!({"keys": [{"kid": issuer, "kty": "RSA"}]}) }),
+            issuer: self.random.pick(&[None, Some("https://one"), Some("https://two")]).map(|issuer| IssuerRow {
+                previous: self.random.one_in(2).then(|| "https://before".to_owned()),
+                ..IssuerRow::new(issuer, json!({"keys": [{"kid": issuer, "kty": "RSA"}]}))
+            }),
         }
     }
 

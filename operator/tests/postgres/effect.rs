@@ -9,7 +9,7 @@ use acb_operator::{
         postgres::{PostgresEffect, stored_key},
         postgres_observe::{LoginState, login_state, observe_tenant},
     },
-    plan::{AgentRow, FOR_EVER, PostgresStep},
+    plan::{AgentRow, FOR_EVER, IssuerRow, PostgresStep},
 };
 use acb_testbed::{Postgres, Version};
 use serde_json::json;
@@ -22,6 +22,7 @@ crate::on_each_version!(
     memberships_are_intervals,
     a_replaced_key_overlaps,
     a_retired_topic_has_its_time,
+    the_issuer_before_is_known_for_a_while,
     removal_leaves_nothing
 );
 
@@ -184,6 +185,36 @@ async fn removal_leaves_nothing(world: &World) {
         );
     }
     assert_eq!(observe_tenant(&pool(world).await, id).await.unwrap(), Default::default());
+}
+
+async fn the_issuer_before_is_known_for_a_while(world: &World) {
+    let (pool, tenant) = (pool(world).await, world.pg.fresh_tenant("issued").await);
+    let row = IssuerRow { previous: Some("https://one".to_owned()), ..IssuerRow::new("https://two", json!({"keys": []})) };
+    let observed = async || observe_tenant(&pool, tenant.id_hex()).await.unwrap().tenant.unwrap().issuer.unwrap();
+    tenant.issuer(Some(row.clone())).await;
+    assert_eq!(observed().await, row);
+    let mut superuser = world.pg.superuser().await;
+    let mut left = async || {
+        let left = "SELECT extract(epoch FROM previous_until - clock_timestamp())::bigint FROM acb.cluster_issuer";
+        number(&mut superuser, &format!("{left} WHERE tenant_id = '\\x{}'", tenant.id_hex())).await
+    };
+    assert!((3500..=3600).contains(&left().await));
+    // Other keys make its time no longer.
+    let pass = format!(
+        "UPDATE acb.cluster_issuer SET previous_until = previous_until - interval '50 min' WHERE tenant_id = '\\x{}'",
+        tenant.id_hex()
+    );
+    let mut other = world.pg.superuser().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(pass.clone())).execute(&mut other).await.unwrap();
+    tenant.issuer(Some(IssuerRow { jwks: json!({"keys": [{"kid": "a"}]}), ..row.clone() })).await;
+    assert!((500..=600).contains(&left().await) && observed().await.previous == row.previous);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(pass)).execute(&mut other).await.unwrap();
+    assert_eq!(observed().await.previous, None, "it is over");
+    // The next change begins another.
+    tenant
+        .issuer(Some(IssuerRow { previous: Some("https://two".to_owned()), ..IssuerRow::new("https://three", json!({})) }))
+        .await;
+    assert!((3500..=3600).contains(&left().await));
 }
 
 async fn a_retired_topic_has_its_time(world: &World) {

@@ -40,7 +40,7 @@ impl Operator {
         // The API server is asked, too.
         let there = self.documents.tenancy("").tenants;
         let there = there.iter().map(|tenant| tenant.metadata.clone());
-        tenancy.unreadable.extend(there.map(|metadata| Unreadable { kind: Kind::Tenant, metadata, space: None }));
+        tenancy.unreadable.extend(there.map(|metadata| Unreadable::new(Kind::Tenant, metadata)));
         orphans(&tenancy, &inventory)
     }
 

@@ -32,7 +32,7 @@ const ROOMS: &[Rooms] = &[
         package: "acb-operator",
         floors: &[
             &["defaults"],
-            &["bootstrap", "difference", "local_postgres_binaries", "plan", "rollout", "tier"],
+            &["bootstrap", "difference", "local_postgres_binaries", "metrics_text", "plan", "rollout", "tier"],
             &["local_postgres", "observed", "plan_text", "platform"],
             &["condition"],
             &["effect", "tenancy", "usage"],

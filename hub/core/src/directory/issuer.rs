@@ -8,6 +8,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
+use time::OffsetDateTime;
 
 /// More keys than a cluster has in the middle of a rotation, many times over.
 const MAX_KEYS: usize = 64;
@@ -19,6 +20,8 @@ const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 /// An issuer of tokens.
 pub struct Issuer {
     name: String,
+    /// What it was called before, and until when that is taken.
+    before: Option<(String, OffsetDateTime)>,
     keys: BTreeMap<String, PublicKey>,
 }
 
@@ -30,7 +33,7 @@ pub(crate) struct PublicKey {
 
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer").field("name", &self.name).field("keys", &self.keys.keys()).finish()
+        f.debug_struct("Issuer").field("name", &self.name).field("before", &self.before).field("keys", &self.keys.keys()).finish()
     }
 }
 
@@ -49,13 +52,19 @@ impl Issuer {
             keys.insert(kid.to_owned(), public_key(jwk));
         }
         let usable = keys.into_iter().filter(|(kid, _)| !twice.contains(kid.as_str()));
-        Self { name: name.to_owned(), keys: usable.filter_map(|(kid, key)| Some((kid, key?))).collect() }
+        Self { name: name.to_owned(), before: None, keys: usable.filter_map(|(kid, key)| Some((kid, key?))).collect() }
     }
 
-    /// What its tokens have as `iss`.
+    /// With the name that it had before, which its tokens may have until then.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn after(self, before: String, until: OffsetDateTime) -> Self {
+        Self { before: Some((before, until)), ..self }
+    }
+
+    /// Whether its tokens may have this as `iss`.
+    #[must_use]
+    pub fn is_named(&self, name: &str, now: OffsetDateTime) -> bool {
+        self.name == name || self.before.as_ref().is_some_and(|(before, until)| before == name && now < *until)
     }
 
     pub(crate) fn key(&self, kid: &str) -> Option<&PublicKey> {

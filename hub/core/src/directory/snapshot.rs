@@ -159,7 +159,7 @@ impl Snapshot {
         match source {
             Source::ApiKey(prefix) => self.key_lives(agent, prefix, now),
             Source::Account(token) => {
-                let is_issuers = self.issuer.as_ref().is_some_and(|issuer| issuer.name() == token.iss);
+                let is_issuers = self.issuer.as_ref().is_some_and(|issuer| issuer.is_named(&token.iss, now));
                 let account = self.accounts.get(&token.account);
                 is_issuers && account.is_some_and(|account| account.agent == agent && account.uid == token.uid)
             }

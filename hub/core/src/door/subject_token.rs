@@ -82,9 +82,7 @@ impl<'a> SubjectToken<'a> {
         let claim = |name: &str| self.claims.get(name).and_then(Value::as_str);
         // All that takes no time comes before the signature. A stranger knows the issuer, and not the UID of an account: whoever floods the hub has it
         // check no signatures.
-        if claim("iss") != Some(issuer.name()) {
-            return Err(OTHER_ISSUER);
-        }
+        let iss = claim("iss").filter(|iss| issuer.is_named(iss, now)).ok_or(OTHER_ISSUER)?;
         if !self.is_for(audience) {
             return Err("its audience is another, or not this tenant's alone");
         }
@@ -107,7 +105,7 @@ impl<'a> SubjectToken<'a> {
         if jti.len() > MAX_ID_BYTES {
             return Err("its id is too long");
         }
-        let token = AccountToken { iss: issuer.name().to_owned(), jti: jti.to_owned(), account, uid };
+        let token = AccountToken { iss: iss.to_owned(), jti: jti.to_owned(), account, uid };
         Ok(Proved { agent: known.agent, token, ends_at })
     }
 

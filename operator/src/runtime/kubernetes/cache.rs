@@ -8,10 +8,8 @@ use std::{
 
 use acb_crds::{
     Agent, Quota, Tenant,
-    names::TenantName,
     schema::{Kind, ObjectRef},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -290,13 +288,7 @@ impl Inner {
     fn unreadable_of(&self, namespace: &str) -> Vec<Unreadable> {
         let known = |resource: &ObjectRef| {
             let key = ObjectKey::new(acb_crds::API_VERSION, resource.kind.as_str(), &resource.namespace, &resource.name);
-            let object = self.objects.get(&resource.namespace)?.get(&key)?.object();
-            let metadata: ObjectMeta = serde_json::from_value(object.get("metadata")?.clone()).ok()?;
-            let space = (resource.kind == Kind::Tenant).then(|| {
-                let given = object.pointer("/spec/agentNamespace").and_then(Value::as_str).map(str::to_owned);
-                given.or_else(|| TenantName::parse(&resource.name).ok().map(|name| name.namespace()))
-            });
-            Some(Unreadable { kind: resource.kind, metadata, space: space.flatten() })
+            Unreadable::of(resource.kind, &self.objects.get(&resource.namespace)?.get(&key)?.object())
         };
         let here = self.unreadable.keys().filter(|resource| resource.kind == Kind::Tenant || resource.namespace == namespace);
         here.filter_map(known).collect()

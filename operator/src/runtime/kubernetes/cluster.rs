@@ -166,10 +166,10 @@ impl Runtime for Cluster {
         Ok(())
     }
 
-    async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError> {
+    async fn set_status(&self, object: &ObjectRef, uid: &str, status: Value) -> Result<(), EffectError> {
         // What a process that no longer leads failed to do is not the resource's affair.
         self.may_act()?;
-        self.objects.set_status(&key(object), status).await
+        self.objects.set_status(&key(object), uid, status).await
     }
 
     async fn tell(&self, object: &ObjectRef, news: News) {

@@ -6,7 +6,7 @@ use acb_crds::{
 };
 use serde_json::Value;
 
-use crate::observed::ObservedHub;
+use crate::{observed::ObservedHub, tenant::hub_names::balanced};
 
 fn number(object: &Value, pointer: &str) -> u64 {
     object.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
@@ -81,11 +81,8 @@ pub(super) fn endpoints(service: Option<&Value>, hub: &Hub, nodes: &[String]) ->
     let mut endpoints = vec![of(EndpointType::ClusterIP, &name, inside)];
     let listener = hub.gateway_ref.as_ref().and_then(|gateway| gateway.port).unwrap_or(GATEWAY_PORT);
     endpoints.extend(hub.hostnames.iter().map(|host| of(EndpointType::Gateway, host, listener.into())));
-    let outside = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).into_iter().flatten();
-    endpoints.extend(outside.filter_map(|ingress| {
-        let host = ingress.get("hostname").or_else(|| ingress.get("ip"))?.as_str()?;
-        Some(of(EndpointType::LoadBalancer, host, inside))
-    }));
+    let outside = balanced(service).filter_map(|[hostname, ip]| hostname.or(ip));
+    endpoints.extend(outside.map(|host| of(EndpointType::LoadBalancer, host, inside)));
     if let (true, Some(port)) = (text("/spec/type") == "NodePort", port("nodePort")) {
         let any = ["*".to_owned()];
         let nodes = if nodes.is_empty() { &any } else { nodes };

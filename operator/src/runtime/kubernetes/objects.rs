@@ -25,11 +25,20 @@ use crate::{
         fence::Fence,
         kubernetes::{ObjectKey, Objects},
     },
-    plan::{IssuerRow, SecretRef},
+    observed::ObservedIssuer,
+    plan::SecretRef,
 };
 
 /// A write that met another's is tried again so often at once: what is there is read, and compared anew. It is nobody's news.
 const CONFLICTS: usize = 3;
+
+/// What of a resource, which is people's own, is the operator's.
+enum Part<'a> {
+    /// A finalizer, and whether it is to be there.
+    Finalizer(&'a str, bool),
+    /// All of it.
+    Status(Value),
+}
 
 /// Objects of one leader's term.
 pub(super) struct KubernetesObjects {
@@ -40,7 +49,7 @@ pub(super) struct KubernetesObjects {
     conflicts: Conflicts,
     /// Its Secrets may always be read.
     own_namespace: String,
-    issuer: watch::Receiver<Option<IssuerRow>>,
+    issuer: watch::Receiver<Option<ObservedIssuer>>,
 }
 
 impl KubernetesObjects {
@@ -49,7 +58,7 @@ impl KubernetesObjects {
         cache: Arc<Cache>,
         fence: Arc<Fence>,
         own_namespace: &str,
-        issuer: watch::Receiver<Option<IssuerRow>>,
+        issuer: watch::Receiver<Option<ObservedIssuer>>,
     ) -> Self {
         let secrets = Secrets::new(requests.clone());
         Self { requests, cache, secrets, fence, conflicts: Conflicts::default(), own_namespace: own_namespace.to_owned(), issuer }
@@ -88,19 +97,12 @@ impl KubernetesObjects {
             true => Err(EffectError::unavailable("the API server", format!("{key} is gone: nothing is made for it"))),
             false => Ok(()),
         };
-        let is_it = |found: &Value| found.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid);
-        let Some(first) = self.cache.get(key).filter(|found| is_it(found)) else { return gone() };
-        let mut attempt = 0;
-        loop {
-            let written = match self.same(key, &first) {
-                Some(known) => self.write_finalizer(key, &known, finalizer, wanted).await,
-                None => Err(Refusal::Missing),
-            };
-            let is_another = || !wanted && self.same(key, &first).is_some_and(|now| !is_aside(Some(&first), &now));
-            if !self.is_late(key, &written, attempt).await || is_another() {
-                return if matches!(written, Err(Refusal::Missing)) { gone() } else { written.map_err(Into::into) };
-            }
-            attempt += 1;
+        let Some(first) = self.same(key, uid) else { return gone() };
+        // What is let go is what was decided about: not what another changed since.
+        let decided = Some(first).filter(|_| !wanted);
+        match self.write_same(key, uid, decided, &Part::Finalizer(finalizer, wanted)).await {
+            Err(Refusal::Missing) => gone(),
+            written => written.map_err(Into::into),
         }
     }
 
@@ -117,20 +119,10 @@ impl KubernetesObjects {
         self.patch(key, None, &options, &Patch::Merge(patch)).await
     }
 
-    /// Sets the status of an object, where it differs. One that is gone is no error.
-    pub(super) async fn set_status(&self, key: &ObjectKey, status: Value) -> Result<(), EffectError> {
-        let Some(first) = self.cache.get(key) else { return Ok(()) };
-        let mut attempt = 0;
-        loop {
-            let written = match self.same(key, &first) {
-                Some(known) => self.write_status(key, &known, &status).await,
-                None => Ok(()),
-            };
-            if !self.is_late(key, &written, attempt).await {
-                return written.map_err(Into::into);
-            }
-            attempt += 1;
-        }
+    /// Sets the status of the object with this UID, where it differs. One that is gone is no error; and what is said of it is not said of another
+    /// that has its name by now.
+    pub(super) async fn set_status(&self, key: &ObjectKey, uid: &str, status: Value) -> Result<(), EffectError> {
+        gone_is_done(self.write_same(key, uid, None, &Part::Status(status)).await).map_err(Into::into)
     }
 
     async fn write_status(&self, key: &ObjectKey, known: &Value, status: &Value) -> Result<(), Refusal> {
@@ -146,7 +138,7 @@ impl KubernetesObjects {
             "status": status,
         });
         let options = PatchParams::apply(FIELD_MANAGER).force();
-        gone_is_done(self.patch(key, Some("status"), &options, &Patch::Apply(object)).await)
+        self.patch(key, Some("status"), &options, &Patch::Apply(object)).await
     }
 
     /// Writes an object, where it differs from what is known. `is_first`: a return of what others changed counts once for each step.
@@ -207,10 +199,28 @@ impl KubernetesObjects {
         Ok(())
     }
 
-    /// An object as it is known now; `None` where it is gone, or another was made under its name.
-    fn same(&self, key: &ObjectKey, first: &Value) -> Option<Arc<Value>> {
-        let uid = |object: &Value| object.pointer("/metadata/uid").cloned();
-        self.cache.get(key).filter(|known| uid(known) == uid(first))
+    /// The object with this UID as it is known now; `None` where it is gone, or another was made under its name.
+    fn same(&self, key: &ObjectKey, uid: &str) -> Option<Arc<Value>> {
+        self.cache.get(key).filter(|known| known.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid))
+    }
+
+    /// Writes to the object with this UID. Where another wrote first, it is written of what is there by then; where something was decided about it,
+    /// as long as that is still so.
+    async fn write_same(&self, key: &ObjectKey, uid: &str, decided: Option<Arc<Value>>, part: &Part<'_>) -> Result<(), Refusal> {
+        let mut attempt = 0;
+        loop {
+            let Some(known) = self.same(key, uid) else { return Err(Refusal::Missing) };
+            let written = match part {
+                Part::Finalizer(name, wanted) => self.write_finalizer(key, &known, name, *wanted).await,
+                Part::Status(status) => self.write_status(key, &known, status).await,
+            };
+            let is_late = self.is_late(key, &written, attempt).await;
+            let is_another = |now: &Value| decided.as_deref().is_some_and(|decided| !is_aside(Some(decided), now));
+            if !is_late || self.same(key, uid).is_some_and(|now| is_another(&now)) {
+                return written;
+            }
+            attempt += 1;
+        }
     }
 
     /// Whether a write met another's, and is to be made again of what is there now. The fence is asked before each.
@@ -293,7 +303,7 @@ impl Objects for KubernetesObjects {
         Ok(self.cache.get(key).map(|object| Value::clone(&object)))
     }
 
-    fn issuer(&self) -> Option<IssuerRow> {
+    fn issuer(&self) -> Option<ObservedIssuer> {
         self.issuer.borrow().clone()
     }
 

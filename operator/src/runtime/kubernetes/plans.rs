@@ -31,8 +31,9 @@ use crate::{
         fence::Fence,
         kubernetes::{ObjectKey, Objects},
     },
+    observed::ObservedIssuer,
     orphans::OrphanReport,
-    plan::{IssuerRow, SecretRef},
+    plan::SecretRef,
     preview::{
         Against, Found, Planned, Report, overlay,
         question::{MAX_ANSWER_BYTES, MAX_OBJECTS, Question, VERB},
@@ -386,7 +387,7 @@ impl Objects for ReadOnly<'_> {
         self.0.generations(namespace, names).await
     }
 
-    fn issuer(&self) -> Option<IssuerRow> {
+    fn issuer(&self) -> Option<ObservedIssuer> {
         self.0.issuer()
     }
 

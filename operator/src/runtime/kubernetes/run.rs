@@ -329,7 +329,8 @@ async fn report(cluster: &Cluster, object: &ObjectRef, why: String) -> Result<()
     let outcome = Outcome::Stalled(vec![Problem::new(Reason::InvalidSpec, "spec", message)]);
     let status = known.get("status").cloned().unwrap_or_else(|| serde_json::json!({}));
     let generation = known.pointer("/metadata/generation").and_then(serde_json::Value::as_i64);
-    cluster.set_status(object, with_conditions(status, generation, &outcome)).await
+    let uid = known.pointer("/metadata/uid").and_then(serde_json::Value::as_str).unwrap_or_default();
+    cluster.set_status(object, uid, with_conditions(status, generation, &outcome)).await
 }
 
 /// Who is looked at when, in one term.

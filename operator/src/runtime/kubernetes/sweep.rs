@@ -16,7 +16,7 @@ use super::{
     metrics::Metrics,
 };
 use crate::{
-    effect::{EffectError, kubernetes, postgres_inventory},
+    effect::{EffectError, kafka::KafkaEffect, kubernetes, postgres_inventory},
     orphans::{Inventory, Orphan, OrphanFound, OrphanReport, System, orphans},
     plan::Step,
     reconcile::{self, jitter, runtime::Runtime as _},
@@ -52,9 +52,14 @@ pub(super) async fn sweep(cluster: Arc<Cluster>, metrics: Metrics) {
     System::ALL.into_iter().for_each(|system| metrics.orphans(system, 0));
 }
 
+/// Kafka, as a sweep found it; `None`: the log is in PostgreSQL.
+type Reached<'a> = Result<Option<&'a KafkaEffect>, &'a EffectError>;
+
 /// One look. Whether all was looked at, and all that could be taken away was.
 pub(super) async fn once(cluster: &Cluster, metrics: &Metrics, known: &mut BTreeMap<System, Vec<String>>) -> bool {
-    let (inventory, mut all) = take(cluster).await;
+    let kafka = cluster.kafka();
+    let kafka = kafka.as_ref().map(Option::as_ref);
+    let (inventory, mut all) = take(cluster, kafka).await;
     // After the inventory: who is made in between has nothing in it yet.
     let tenancy = match everyone(cluster).await {
         Ok(tenancy) => tenancy,
@@ -65,7 +70,7 @@ pub(super) async fn once(cluster: &Cluster, metrics: &Metrics, known: &mut BTree
     };
     let mut left: BTreeMap<System, Vec<Orphan>> = inventory.judged().into_iter().map(|system| (system, Vec::new())).collect();
     for orphan in orphans(&tenancy, &inventory) {
-        match finish(cluster, &orphan).await {
+        match finish(cluster, &orphan, kafka).await {
             Ok(true) => {
                 info!(%orphan, system = orphan.system.as_str(), "belonged to no Tenant, and was taken away");
                 metrics.orphan_finished(orphan.system);
@@ -103,12 +108,12 @@ async fn everyone(cluster: &Cluster) -> Result<Tenancy, EffectError> {
     let listed = cluster.objects.tenants().await?;
     let mut tenancy = cluster.tenancy("")?;
     let there = listed.into_iter().filter(|metadata| !is_let_go(metadata));
-    tenancy.unreadable.extend(there.map(|metadata| Unreadable { kind: Kind::Tenant, metadata, space: None }));
+    tenancy.unreadable.extend(there.map(|metadata| Unreadable::new(Kind::Tenant, metadata)));
     Ok(tenancy)
 }
 
 /// Lists what there is, and whether every system answered.
-async fn take(cluster: &Cluster) -> (Inventory, bool) {
+async fn take(cluster: &Cluster, kafka: Reached<'_>) -> (Inventory, bool) {
     let mut inventory = Inventory { objects: cluster.cache.list(""), ..Inventory::default() };
     let marked = inventory.objects.iter().filter(|(_, object)| label(object, TENANT_UID_LABEL).is_some());
     let marked: Vec<String> = marked.map(|(key, _)| key.name.clone()).collect();
@@ -128,25 +133,25 @@ async fn take(cluster: &Cluster) -> (Inventory, bool) {
         },
         Err(error) => answered("PostgreSQL", error),
     }
-    match cluster.kafka() {
+    match kafka {
         Ok(None) => {}
         Ok(Some(kafka)) => match kafka.inventory().await {
             Ok(found) => inventory.kafka = Some(found),
             Err(error) => answered("Kafka", error),
         },
-        Err(error) => answered("Kafka", error),
+        Err(error) => answered("Kafka", error.clone()),
     }
     (inventory, all)
 }
 
 /// Takes it away; false: that is for people to do.
-async fn finish(cluster: &Cluster, orphan: &Orphan) -> Result<bool, EffectError> {
+async fn finish(cluster: &Cluster, orphan: &Orphan, kafka: Reached<'_>) -> Result<bool, EffectError> {
     for step in &orphan.steps {
         cluster.may_act()?;
         match step {
             Step::Kubernetes(step) => kubernetes::apply(cluster.objects(), step).await?,
             Step::Postgres(step) => cluster.database().await?.effect.apply(step).await?,
-            Step::Kafka(step) => match cluster.kafka()? {
+            Step::Kafka(step) => match kafka.map_err(Clone::clone)? {
                 Some(kafka) => kafka.apply(std::slice::from_ref(step), cluster.objects()).await?,
                 None => return Ok(false),
             },

@@ -64,7 +64,7 @@ fn objects(client: Client, cache: &Arc<Cache>, fence: Fence) -> KubernetesObject
     )
 }
 
-fn no_issuer() -> tokio::sync::watch::Receiver<Option<crate::plan::IssuerRow>> {
+fn no_issuer() -> tokio::sync::watch::Receiver<Option<crate::observed::ObservedIssuer>> {
     tokio::sync::watch::channel(None).1
 }
 
@@ -210,7 +210,7 @@ async fn a_write_that_met_anothers_is_made_again_of_what_is_there() {
         cache.put(service(7));
         let (objects, key) = (objects(client, &cache, open()), ObjectKey::of(&service(7)).unwrap());
         if is_status {
-            objects.set_status(&key, json!({"agents": 2})).await.unwrap();
+            objects.set_status(&key, "u-1", json!({"agents": 2})).await.unwrap();
         } else {
             objects.set_finalizer(&key, "u-1", FINALIZER, true).await.unwrap();
         }
@@ -222,7 +222,7 @@ async fn a_write_that_met_anothers_is_made_again_of_what_is_there() {
     let (client, sent) = api_of(&[conflict, (200, list_of(&another))]);
     let cache = Arc::new(Cache::default());
     cache.put(service(7));
-    objects(client, &cache, open()).set_status(&ObjectKey::of(&service(7)).unwrap(), json!({"agents": 2})).await.unwrap();
+    objects(client, &cache, open()).set_status(&ObjectKey::of(&service(7)).unwrap(), "u-1", json!({"agents": 2})).await.unwrap();
     assert_eq!(sent.lock().unwrap().len(), 2);
 }
 
@@ -263,7 +263,7 @@ async fn without_the_lease_nothing_is_sent() {
         objects.apply(&wanted).await,
         objects.delete(&key).await,
         objects.create_secret(&secret, SecretData::new(), None).await,
-        objects.set_status(&key, json!({"agents": 1})).await,
+        objects.set_status(&key, "u-1", json!({"agents": 1})).await,
         objects.set_finalizer(&key, "u-1", FINALIZER, true).await,
     ] {
         assert!(result.unwrap_err().to_string().contains("lease"));
@@ -379,12 +379,27 @@ async fn a_status_is_written_where_it_differs() {
     cache.put(found);
     let objects = objects(client, &cache, open());
     let key = ObjectKey::of(&service(7)).unwrap();
-    objects.set_status(&key, json!({"agents": 1})).await.unwrap();
+    objects.set_status(&key, "u-1", json!({"agents": 1})).await.unwrap();
     assert!(sent.lock().unwrap().is_empty());
-    objects.set_status(&key, json!({"agents": 2})).await.unwrap();
+    objects.set_status(&key, "u-1", json!({"agents": 2})).await.unwrap();
     let (line, body) = sent.lock().unwrap()[0].clone();
     assert!(line.contains("/services/hub/status?"), "{line}");
     assert_eq!((&body["status"], body.get("spec")), (&json!({"agents": 2}), None));
+}
+
+#[tokio::test]
+async fn what_is_said_of_one_is_not_said_of_another_of_its_name() {
+    let (client, sent) = api(200, service(9));
+    let cache = Arc::new(Cache::default());
+    let (objects, key) = (objects(client, &cache, open()), ObjectKey::of(&service(7)).unwrap());
+    // It was deleted and made again after it was looked at.
+    let mut another = service(8);
+    another["metadata"]["uid"] = json!("u-2");
+    cache.put(another);
+    objects.set_status(&key, "u-1", json!({"agents": 2})).await.unwrap();
+    assert!(sent.lock().unwrap().is_empty(), "{:?}", sent.lock().unwrap());
+    objects.set_status(&key, "u-2", json!({"agents": 2})).await.unwrap();
+    assert_eq!(sent.lock().unwrap()[0].1.pointer("/metadata/uid").unwrap(), "u-2");
 }
 
 #[tokio::test]

@@ -55,18 +55,22 @@ fn is_meaningful(change: &Change) -> bool {
     said(&change.before) != said(&change.now)
 }
 
-/// Its own, and where it came or went also those of who would share a name with it.
+/// Its own. Where it came or went, also those of who would share a name with it; and where others can have data by that which it had or asked for,
+/// those of who ask for it.
 fn of_tenant(change: &Change, claims: &Claims) -> BTreeSet<String> {
     let parse = |object: &std::sync::Arc<Value>| Tenant::deserialize(object.as_ref()).ok();
     let both = [&change.before, &change.now].map(|object| object.as_ref().and_then(parse));
     let own: BTreeSet<String> = both.iter().flatten().filter_map(tenancy::namespace).collect();
+    let ids = both.each_ref().map(|tenant| tenant.as_ref().map(claims::ids).unwrap_or_default());
+    let changed = ids[0].symmetric_difference(&ids[1]);
+    let asking = changed.flat_map(|id| claims.of_id(id)).cloned();
     let uid = |tenant: &Option<Tenant>| tenant.as_ref().and_then(|tenant| tenant.metadata.uid.clone());
     if uid(&both[0]) == uid(&both[1]) {
-        return own;
+        return own.into_iter().chain(asking).collect();
     }
     let spaces: BTreeSet<String> = both.iter().flatten().flat_map(claims::spaces).collect();
     let sharing = spaces.iter().flat_map(|space| claims.of_space(space)).cloned();
-    own.into_iter().chain(sharing).collect()
+    own.into_iter().chain(asking).chain(sharing).collect()
 }
 
 /// The tenants that claim the namespace that it is in, or that it is; and the one that its label names.
@@ -159,6 +163,27 @@ mod tests {
         let initech = tenant("initech", &json!({"spec": {"tier": "Free", "agentNamespace": "acbhub-acme"}}));
         let woken = wakes(&change(None, Some(initech)), &known());
         assert_eq!(woken, BTreeSet::from(["acb-acme".to_owned(), "acbhub-acme".to_owned()]));
+    }
+
+    /// One that asks for the data of another is refused as long as that one is there, or asks for it, too.
+    #[test]
+    fn who_asks_for_data_is_woken_when_others_have_or_want_it_no_more() {
+        let asking = |name: &str, id: &str| {
+            let metadata = json!({"name": name, "uid": name, "annotations": {ADOPT: id}});
+            tenant(name, &json!({"metadata": metadata}))
+        };
+        let initech = tenant("initech", &json!({}));
+        let id = acb_crds::names::TenantId::from_uid("initech").hex();
+        let mut claims = known();
+        claims.set("hooli", Some(&serde_json::from_value(asking("hooli", &id)).unwrap()));
+        let of_both = BTreeSet::from(["acb-initech".to_owned(), "acb-hooli".to_owned()]);
+        assert_eq!(wakes(&change(Some(initech), None), &claims), of_both);
+        // Another that asked for the same asks for nothing any more.
+        let (before, now) = (asking("acme", &id), tenant("acme", &json!({})));
+        let woken = wakes(&change(Some(before), Some(now)), &claims);
+        assert_eq!(woken, BTreeSet::from(["acb-acme".to_owned(), "acb-hooli".to_owned()]));
+        claims.set("hooli", None);
+        assert_eq!(claims.of_id(&id).count(), 0);
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use acb_crds::{Agent, Quota, Tenant, names::TenantName, schema::Kind};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::{objects::ObjectStore, state::StateError};
 use crate::tenancy::{self, Tenancy, Unreadable};
@@ -25,21 +23,11 @@ fn typed<T: DeserializeOwned>(store: &ObjectStore, kind: Kind, unreadable: &mut 
         match T::deserialize(&object) {
             Ok(object) => typed.push(object),
             // Whatever has a spec was checked before it was written, by this version or by a newer one.
-            Err(_) if object.get("spec").is_some() => unreadable.extend(known(kind, &object)),
+            Err(_) if object.get("spec").is_some() => unreadable.extend(Unreadable::of(kind, &object)),
             Err(_) => {}
         }
     }
     Ok(typed)
-}
-
-/// What can be read of a resource that a newer version wrote.
-fn known(kind: Kind, object: &Value) -> Option<Unreadable> {
-    let metadata: ObjectMeta = serde_json::from_value(object.get("metadata")?.clone()).ok()?;
-    let space = (kind == Kind::Tenant).then(|| {
-        let given = object.pointer("/spec/agentNamespace").and_then(Value::as_str).map(str::to_owned);
-        given.or_else(|| TenantName::parse(metadata.name.as_deref()?).ok().map(|name| name.namespace()))
-    });
-    Some(Unreadable { kind, metadata, space: space.flatten() })
 }
 
 impl Everything {
@@ -85,7 +73,7 @@ impl Everything {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::{super::state::StateDir, *};
     use crate::effect::kubernetes::ObjectKey;

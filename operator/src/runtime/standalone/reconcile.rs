@@ -69,7 +69,8 @@ impl Machine {
             let Some(stored) = self.store.read_object(&resources::key(object))? else { continue };
             let status = stored.get("status").cloned().unwrap_or_else(|| json!({}));
             let generation = stored.pointer("/metadata/generation").and_then(Value::as_i64);
-            self.resources.set_status(object, with_conditions(status, generation, &outcome))?;
+            let uid = stored.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+            self.resources.set_status(object, uid, with_conditions(status, generation, &outcome))?;
         }
         Ok(())
     }
@@ -127,8 +128,8 @@ impl Runtime for Machine {
         Ok(self.resources.finish_deletion(object, *ending != Ending::Retained)?)
     }
 
-    async fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), EffectError> {
-        Ok(self.resources.set_status(object, status)?)
+    async fn set_status(&self, object: &ObjectRef, uid: &str, status: Value) -> Result<(), EffectError> {
+        Ok(self.resources.set_status(object, uid, status)?)
     }
 
     /// `acb dev` prints each status.

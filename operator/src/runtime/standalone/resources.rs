@@ -163,10 +163,11 @@ impl Resources {
         stored(&self.store)
     }
 
-    /// Sets the status of an object, where it differs; nothing else of it.
-    pub fn set_status(&self, object: &ObjectRef, status: Value) -> Result<(), StateError> {
+    /// Sets the status of the object with this UID, where it differs; nothing else of it.
+    pub fn set_status(&self, object: &ObjectRef, uid: &str, status: Value) -> Result<(), StateError> {
         let Some(mut stored) = self.store.read_object(&key(object))? else { return Ok(()) };
-        if stored.get("status") != Some(&status) {
+        let is_it = stored.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid);
+        if is_it && stored.get("status") != Some(&status) {
             stored["status"] = status;
             self.put(object, &stored)?;
         }
@@ -424,6 +425,18 @@ mod tests {
         assert!(is_deleted(&bench.acme().unwrap()));
         bench.sync(ACME);
         assert!(!is_deleted(&bench.acme().unwrap()), "written again, it stays");
+    }
+
+    #[test]
+    fn a_status_is_that_of_the_one_it_was_decided_about() {
+        let bench = Bench::new();
+        bench.sync(ACME);
+        let status = || bench.acme().unwrap()["status"].clone();
+        bench.resources.set_status(&acme(), "another", json!({"agentCount": 7})).unwrap();
+        assert_eq!(status(), Value::Null);
+        let uid = bench.acme().unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+        bench.resources.set_status(&acme(), &uid, json!({"agentCount": 7})).unwrap();
+        assert_eq!(status()["agentCount"], 7);
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Stage {
             passes: leader.metric("controller_runtime_reconcile_total", "")?,
             // A Lease is updated, and nothing else.
             api: leader.metric("acb_operator_api_requests_total", "")?
-                - leader.metric("acb_operator_api_requests_total", "\"update\"")?,
+                - leader.metric("acb_operator_api_requests_total", "update")?,
             sql: sum(self.sql.counts()),
             kafka: sum(kafka),
             api_writes: self.cluster.writes()?,

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use acb_operator::metrics_text::{Sample, samples};
 use acb_testbed::OperatorFiles;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
@@ -55,11 +56,13 @@ impl Operator {
         Some(answer)
     }
 
-    /// The sum of a metric, of the lines with this part.
-    pub(super) fn metric(&self, name: &str, part: &str) -> Result<f64, Failure> {
+    /// The sum of a metric, of the samples of which some label says this; of all of them, where that is empty.
+    pub(super) fn metric(&self, name: &str, says: &str) -> Result<f64, Failure> {
         let text = self.get("/metrics").ok_or_else(|| Failure("an operator does not answer".to_owned()))?;
-        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(part));
-        Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+        let is_meant = |sample: &Sample<'_>| {
+            sample.name == name && (says.is_empty() || sample.labels.iter().any(|(_, value)| value == says))
+        };
+        Ok(samples(&text).filter(is_meant).map(|sample| sample.value).sum())
     }
 
     pub(super) fn leads(&self) -> Result<bool, Failure> {

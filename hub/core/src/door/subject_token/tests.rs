@@ -339,6 +339,25 @@ fn only_an_agents_account_of_now_proves_it() {
 }
 
 #[test]
+fn tokens_of_the_issuer_before_are_taken_until_their_time_is_over() {
+    let token = rsa().token(&claims());
+    let renamed = |until: i64| {
+        let mut snapshot = snapshot();
+        let jwks = json!({"keys": [rsa().public()]});
+        let until = now() + Duration::seconds(until);
+        snapshot.issuer = Some(Arc::new(Issuer::new("https://renamed", &jwks).after(ISSUER.to_owned(), until)));
+        snapshot
+    };
+    let prove = |snapshot: &Snapshot| SubjectToken::parse(&token).unwrap().prove(snapshot, AUDIENCE, now());
+    let proved = prove(&renamed(1)).unwrap();
+    assert_eq!(proved.token.iss, ISSUER);
+    let source = Source::Account(proved.token);
+    assert!(renamed(1).source_lives(proved.agent, &source, now()));
+    assert!(!renamed(0).source_lives(proved.agent, &source, now()));
+    assert_eq!(prove(&renamed(0)), Err("it is of another issuer"));
+}
+
+#[test]
 fn what_came_of_a_token_ends_with_its_account_and_its_issuer() {
     let proved = prove(&rsa().token(&claims())).unwrap();
     let source = Source::Account(proved.token);
