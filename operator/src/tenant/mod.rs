@@ -9,6 +9,7 @@ pub mod hub;
 mod hub_names;
 pub mod hub_secrets;
 mod hub_spec;
+pub mod isolation;
 mod label;
 pub mod namespace;
 pub mod network;
@@ -28,6 +29,7 @@ pub mod scaling;
 pub mod space;
 pub mod status;
 pub mod validate;
+pub mod verification;
 
 use std::collections::{BTreeMap, BTreeSet};
 
