@@ -38,6 +38,10 @@ pub mod objects {
     pub const CA: &str = "acb-ca";
     /// The RoleBinding that lets the operator into a namespace, and its ServiceAccount.
     pub const OPERATOR: &str = "acb-operator";
+    /// What attacks the walls between tenants, in the hub's namespace: its ServiceAccount, and the beginning of its Jobs' names.
+    pub const ISOLATION: &str = "isolation";
+    /// The RoleBinding that lets the operator start such Jobs and see how they end, in the hub's namespace.
+    pub const OPERATOR_ISOLATION: &str = "acb-operator-isolation";
     /// The ResourceQuota of the tenant's namespace.
     pub const OBJECT_QUOTA: &str = "acb-objects";
     /// The RoleBinding of the tenant's admins, in the tenant's namespace.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use acb_crds::{Condition, common::MAX_MESSAGE};
+use acb_crds::{Condition, common::MAX_MESSAGE, tenant::IsolationStatus};
 
 use crate::observed::ObservedHub;
 
@@ -36,6 +36,9 @@ pub const ROLLOUT_PENDING: &str = "RolloutPending";
 
 /// The condition that says which limits are used up, or nearly so.
 pub const NEAR_LIMIT: &str = "NearLimit";
+
+/// The condition that says whether attacks on the walls between tenants were refused.
+pub const ISOLATION_VERIFIED: &str = "IsolationVerified";
 
 /// The condition that says that nobody is under a Quota.
 pub const UNUSED: &str = "Unused";
@@ -99,6 +102,16 @@ pub enum Reason {
     LimitReached,
     /// Its selector means no agent.
     NoAgents,
+    /// Every attack on the walls between tenants was refused.
+    AttacksRefused,
+    /// An attack on the walls between tenants got what it wanted.
+    AttackSucceeded,
+    /// Attacks on the walls between tenants ended in a way that proves nothing.
+    AttacksInconclusive,
+    /// The walls between tenants could not be attacked.
+    AttacksNotMade,
+    /// There is no other tenant whose data could be reached.
+    NoNeighbour,
 }
 
 impl fmt::Display for Reason {
@@ -324,6 +337,35 @@ pub fn near_limit(reached: &[String], near: &[String]) -> Option<Condition> {
 pub fn unused() -> Condition {
     let why = "its selector means no agent: it limits nobody until one has such labels, such a name, group or type";
     condition(UNUSED, true, Reason::NoAgents, why)
+}
+
+/// What attacks on the walls between tenants found. True only where all were refused: what could not be tried proves nothing.
+#[must_use]
+pub fn isolation_verified(found: &IsolationStatus) -> Condition {
+    let IsolationStatus { checked_at, attacks, refused, neighbours, unreached, succeeded, inconclusive, failure } = found;
+    let named = |names: &[String]| names.join("; ");
+    let against = format!("of {attacks} attacks on {} at {checked_at}", neighbours.join(", "));
+    let (status, reason, message) = if !succeeded.is_empty() {
+        let what =
+            format!("{against} {refused} were refused, and these were not: {}; see docs/day-two.md#isolation", named(succeeded));
+        ("False", Reason::AttackSucceeded, what)
+    } else if let Some(failure) = failure {
+        ("Unknown", Reason::AttacksNotMade, format!("the walls between tenants could not be attacked at {checked_at}: {failure}"))
+    } else if neighbours.is_empty() {
+        let what =
+            "there is no other tenant with a hub whose walls could be attacked: a canary is one, see docs/day-two.md#isolation";
+        ("Unknown", Reason::NoNeighbour, what.to_owned())
+    } else if !inconclusive.is_empty() || attacks != refused || *attacks == 0 {
+        let what = format!("{against} {refused} were refused, and these prove nothing: {}", named(inconclusive));
+        ("Unknown", Reason::AttacksInconclusive, what)
+    } else {
+        let doors = match unreached.as_slice() {
+            [] => String::new(),
+            _ => format!("; the hubs of {} could not be connected to, so that their doors were not tried", unreached.join(", ")),
+        };
+        ("True", Reason::AttacksRefused, format!("{against} all were refused{doors}"))
+    };
+    Condition { status: status.to_owned(), ..condition(ISOLATION_VERIFIED, true, reason, &message) }
 }
 
 fn beside(name: &str, reason: Reason, texts: &[String]) -> Option<Condition> {

@@ -43,6 +43,26 @@ pub struct Platform {
     pub rollout: MaxConcurrent,
     /// Where the hubs' traces are collected.
     pub tracing: Option<PlatformTracing>,
+    /// How the walls between tenants are attacked, where they are.
+    pub isolation: Option<PlatformIsolation>,
+}
+
+/// How the walls between tenants are attacked from within, to see whether they stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlatformIsolation {
+    /// The image of the command line.
+    pub image: String,
+    /// How often the walls of each tenant are attacked.
+    #[serde(default = "a_day")]
+    pub interval_seconds: u32,
+    /// Tenants that each other one attacks each time, such as a canary.
+    #[serde(default)]
+    pub neighbours: Vec<String>,
+}
+
+fn a_day() -> u32 {
+    86_400
 }
 
 /// Where traces are collected, as in `hub.json`.
@@ -116,6 +136,7 @@ impl Platform {
             has_service_accounts: false,
             rollout: MaxConcurrent::Percent(100),
             tracing: None,
+            isolation: None,
         }
     }
 

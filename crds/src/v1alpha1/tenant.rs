@@ -312,6 +312,9 @@ pub struct TenantStatus {
     /// What its hub logs in and signs with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
+    /// What came of the last attacks on the walls between this tenant and others: the condition `IsolationVerified` follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<IsolationStatus>,
     /// Fields of the spec that are set, and that nothing acts on yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields_not_acted_on: Vec<String>,
@@ -385,6 +388,33 @@ pub struct HubStatus {
     /// Version of the hub, where the image's tag says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+/// What came of attacks on the walls between tenants, made with one tenant's own credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IsolationStatus {
+    /// When they ended, or could not be made, in RFC 3339.
+    pub checked_at: String,
+    /// How many attacks were made, against all neighbours together.
+    pub attacks: u32,
+    /// How many of the attacks were refused.
+    pub refused: u32,
+    /// Neighbours that were attacked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbours: Vec<String>,
+    /// Those of them whose hub could not be connected to, as network policies have it: its door was not tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreached: Vec<String>,
+    /// Attacks that got what they wanted, each with whom it was against and what it got. At most ten are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub succeeded: Vec<String>,
+    /// Attacks that proved nothing, each with why. At most ten are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inconclusive: Vec<String>,
+    /// Why none, or not all, were made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// A context type that there is.

@@ -21,12 +21,6 @@ impl EncryptionKeyStore for PgStore {
         let query = self.timer.start("encryption_key.publish");
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
-        // One publisher of an agent at a time: two could count the others' keys before either adds its own.
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1::text || acb.current_tenant()::text, 0))")
-            .bind(agent.0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
         sqlx::query(
             "DELETE FROM acb.encryption_key AS k WHERE NOT EXISTS (SELECT FROM acb.agent AS a WHERE a.agent_id = k.agent_id)
                  AND NOT EXISTS (SELECT FROM acb.registered_agent AS r WHERE r.agent_id = k.agent_id)",
@@ -34,6 +28,7 @@ impl EncryptionKeyStore for PgStore {
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
+        // Two at once may both be the last one: that makes one more, and the next is refused.
         let published = sqlx::query(
             "INSERT INTO acb.encryption_key (tenant_id, agent_id, key_id, suite, public_key)
              SELECT acb.current_tenant(), $1, $2, $3, $4

@@ -52,7 +52,8 @@ async fn refusal(hub: &Hub, path: &str, token: &str) -> Option<String> {
     at_the_door.contains(&reason.as_str()).then_some(reason)
 }
 
-fn needed(rule: &Rule, role: Role) -> bool {
+/// Whether a role may call it.
+pub fn needed(rule: &Rule, role: Role) -> bool {
     match rule.access {
         Access::Public => true,
         Access::AnyOf(any_of) => any_of.iter().any(|permission| role.allows(*permission)),
@@ -60,7 +61,7 @@ fn needed(rule: &Rule, role: Role) -> bool {
 }
 
 /// A token that the hub itself might have issued two hours ago.
-fn expired(hub: &Hub, agent: AgentId, key: &str) -> String {
+pub fn expired(hub: &Hub, agent: AgentId, key: &str) -> String {
     let file = |name: &str| fs::read(hub.dir().join("keys").join(name)).unwrap();
     let pem = String::from_utf8(file("signing.key")).unwrap();
     let keyring = Keyring::new(&pem, file("pepper"), file("refresh.key"), &[]).unwrap();

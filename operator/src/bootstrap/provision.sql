@@ -109,7 +109,8 @@ BEGIN
 END
 $$;
 
--- Ends tenants' sessions whose transaction has lasted longer, and says whose, and how many. Made anew, since it answered otherwise before.
+-- Ends tenants' sessions whose transaction has lasted longer, or that hold others off a table, and says whose, and how many. Who may change rows may lock
+-- the whole table, of all tenants, and no hub does that. Made anew, since it answered otherwise before.
 DROP FUNCTION IF EXISTS acb_provision.end_overlong(bigint, interval);
 CREATE FUNCTION acb_provision.end_overlong(mine bigint, longer interval) RETURNS TABLE (tenant_id text, sessions bigint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -118,8 +119,12 @@ AS $$
 BEGIN
     PERFORM acb_provision.check_epoch(mine);
     RETURN QUERY
-        SELECT right(usename::text, 20), count(pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
-        WHERE usename ~ '^acb_t_[0-9a-f]{20}$' AND xact_start < clock_timestamp() - longer
+        SELECT right(usename::text, 20), count(pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity AS session
+        WHERE usename ~ '^acb_t_[0-9a-f]{20}$'
+          AND (xact_start < clock_timestamp() - longer
+               OR EXISTS (SELECT FROM pg_catalog.pg_locks AS held
+                          WHERE held.pid = session.pid AND held.locktype = 'relation'
+                            AND held.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')))
         GROUP BY 1;
 END
 $$;

@@ -96,7 +96,7 @@ impl PostgresEffect {
         }
     }
 
-    /// Ends tenants' sessions whose transaction has lasted longer than `seconds`, and says whose.
+    /// Ends tenants' sessions whose transaction has lasted longer than `seconds`, or that hold others off a table, and says whose.
     ///
     /// # Errors
     /// What PostgreSQL answered.

@@ -3,7 +3,7 @@
 use acb_crds::Condition;
 
 use crate::{
-    condition::{CONFLICTING, DEGRADED, KAFKA_AT_RISK, NEAR_LIMIT, READY, Reason, STALLED, SYNCED},
+    condition::{CONFLICTING, DEGRADED, ISOLATION_VERIFIED, KAFKA_AT_RISK, NEAR_LIMIT, READY, Reason, STALLED, SYNCED},
     plan::{KubernetesStep, Plan, Step},
 };
 
@@ -86,6 +86,13 @@ pub(crate) fn of_limits(before: &[Condition], now: &[Condition]) -> Option<News>
     new_warning(before, now, NEAR_LIMIT, "Check")
 }
 
+/// That attacks on the walls between tenants ended otherwise than before: what got through is a warning, and what proves nothing.
+pub(crate) fn of_isolation(before: &[Condition], now: &[Condition]) -> Option<News> {
+    let verified = of(now, ISOLATION_VERIFIED).filter(|verified| is_new(before, verified))?;
+    let warning = verified.status != "True";
+    Some(News { warning, reason: verified.reason.clone(), action: "Attack", note: short(&verified.message) })
+}
+
 fn new_warning(before: &[Condition], now: &[Condition], name: &str, action: &'static str) -> Option<News> {
     let warned = of(now, name)?;
     let is_known = of(before, name).is_some_and(|known| known.message == warned.message);
@@ -95,7 +102,7 @@ fn new_warning(before: &[Condition], now: &[Condition], name: &str, action: &'st
 /// Sessions with PostgreSQL that were ended.
 pub(crate) fn of_overlong(count: u64, seconds: u32) -> News {
     let note = format!(
-        "ended {count} sessions with PostgreSQL whose transaction was open for more than {seconds} s: no hub does that, so someone uses the hub's login"
+        "ended {count} sessions with PostgreSQL whose transaction was open for more than {seconds} s, or had a table locked: no hub does that, so someone uses the hub's login"
     );
     News { warning: true, reason: "OverlongSession".to_owned(), action: "EndSession", note }
 }

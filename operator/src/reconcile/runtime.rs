@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use acb_crds::{schema::ObjectRef, tenant::Endpoint};
+use acb_crds::{
+    schema::ObjectRef,
+    tenant::{Endpoint, IsolationStatus},
+};
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -61,6 +64,10 @@ pub(crate) trait Runtime: Hubs {
     /// What of a tenant others change each time that it was set right, and who.
     fn conflicts(&self, _: &ValidatedTenant) -> Vec<String> {
         Vec::new()
+    }
+    /// What attacks on the walls of the Tenant with this UID found, where that may be newer than its status.
+    fn isolation(&self, _uid: &str) -> Option<IsolationStatus> {
+        None
     }
     /// Has these namespaces looked at soon.
     fn wake(&self, _: BTreeSet<String>) {}

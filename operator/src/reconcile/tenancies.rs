@@ -339,6 +339,7 @@ impl Tenancies {
             conflicts: validated.map(|validated| self.runtime.conflicts(validated)).unwrap_or_default(),
             waits_to_roll: waits.map(|wait| wait.to_string()),
             usage,
+            isolation: self.runtime.isolation(uid(&tenant.metadata)),
             risks: validated.and_then(|_| world.kafka.known()).map(|kafka| kafka.risks.clone()),
         };
         let status = tenant::status::status(tenant, validated, outcome, &seen, platform, &now);
@@ -580,6 +581,7 @@ impl Tenancies {
             news::of_risk(before, now),
             news::of_conflict(before, now),
             news::of_limits(before, now),
+            news::of_isolation(before, now),
         ];
         for news in news.into_iter().flatten() {
             self.runtime.tell(object, news).await;

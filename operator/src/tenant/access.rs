@@ -37,6 +37,13 @@ pub fn admins(tenant: &ValidatedTenant) -> Option<Value> {
         .then(|| binding(tenant, objects::TENANT_ADMINS, &tenant.namespace, "tenant", "acb-tenant-admin", &subjects))
 }
 
+/// Lets the operator start Jobs that attack the walls, and see how they end: in the hub's namespace alone.
+pub(super) fn isolation(tenant: &ValidatedTenant, platform: &Platform) -> Value {
+    let subject = json!({"kind": "ServiceAccount", "name": objects::OPERATOR, "namespace": platform.operator_namespace});
+    let (name, namespace) = (objects::OPERATOR_ISOLATION, tenant.name.hub_namespace());
+    binding(tenant, name, &namespace, "isolation", objects::OPERATOR_ISOLATION, &[subject])
+}
+
 fn binding(tenant: &ValidatedTenant, name: &str, namespace: &str, component: &str, role: &str, subjects: &[Value]) -> Value {
     json!({
         "apiVersion": ROLE_BINDING.0, "kind": ROLE_BINDING.1,
@@ -49,9 +56,14 @@ fn binding(tenant: &ValidatedTenant, name: &str, namespace: &str, component: &st
 /// Who the hub is to the Kubernetes API, which it never talks to: no right, no token.
 #[must_use]
 pub fn hub(tenant: &ValidatedTenant) -> Value {
+    account(tenant, objects::HUB)
+}
+
+/// An account without a right and without a token, in the hub's namespace.
+pub(super) fn account(tenant: &ValidatedTenant, name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"name": objects::HUB, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, "hub")},
+        "metadata": {"name": name, "namespace": tenant.name.hub_namespace(), "labels": labels(tenant, name)},
         "automountServiceAccountToken": false,
     })
 }

@@ -9,6 +9,7 @@ pub mod hub;
 pub(crate) mod hub_names;
 pub mod hub_secrets;
 mod hub_spec;
+pub mod isolation;
 pub mod issuer;
 mod label;
 pub mod namespace;
@@ -29,6 +30,7 @@ pub mod scaling;
 pub mod space;
 pub mod status;
 pub mod validate;
+pub mod verification;
 
 use std::collections::{BTreeMap, BTreeSet};
 

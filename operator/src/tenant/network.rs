@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     hub::{self, GRPC_PORT},
+    isolation,
     space::labels,
     validate::ValidatedTenant,
 };
@@ -54,6 +55,19 @@ pub fn policies(tenant: &ValidatedTenant, platform: &Platform) -> Vec<Value> {
         policies.push(policy(tenant, "own-pods-only", &tenant.namespace, "tenant", inner));
     }
     policies
+}
+
+/// What attacks the walls reaches what the hub reaches, and the hub. Whether it reaches others' hubs too is one of the things that it tries.
+pub(super) fn of_isolation(tenant: &ValidatedTenant, platform: &Platform) -> [Value; 2] {
+    let space = tenant.name.hub_namespace();
+    let attackers = json!({"matchLabels": isolation::selector(tenant.name.as_str())});
+    let hub = json!({"matchLabels": hub::selector(tenant)});
+    let ports = json!([{"port": "grpc", "protocol": "TCP"}]);
+    let mut egress = platform_egress(platform);
+    egress.push(json!({"to": [{"podSelector": hub}], "ports": ports}));
+    let out = json!({"podSelector": attackers, "policyTypes": ["Egress"], "egress": egress});
+    let into = json!({"podSelector": hub, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": attackers}], "ports": ports}]});
+    [(isolation::OUT, out), (isolation::INTO_HUB, into)].map(|(name, spec)| policy(tenant, name, &space, "isolation", spec))
 }
 
 fn policy(tenant: &ValidatedTenant, name: &str, namespace: &str, component: &str, spec: Value) -> Value {

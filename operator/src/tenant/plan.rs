@@ -57,6 +57,10 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
     };
     optional(access::admins(tenant), admins_key(tenant), &mut steps);
     optional(scaling::autoscaler(tenant), hub_key(tenant, scaling::AUTOSCALER), &mut steps);
+    for object in of_isolation(tenant, platform) {
+        let Some(key) = ObjectKey::of(&object) else { continue };
+        optional(platform.isolation.is_some().then_some(object), key, &mut steps);
+    }
     for object in [
         object_quota::resource_quota(tenant),
         access::hub(tenant),
@@ -91,6 +95,13 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
         steps.extend(rotation::remove_replaced(tenant, world, &secrets));
     }
     Plan { steps }
+}
+
+/// What the Jobs need that attack the walls.
+fn of_isolation(tenant: &ValidatedTenant, platform: &Platform) -> Vec<Value> {
+    let mut objects = vec![access::isolation(tenant, platform), access::account(tenant, objects::ISOLATION)];
+    objects.extend(network::of_isolation(tenant, platform));
+    objects
 }
 
 /// Whether an object stays as it is until the hub's turn comes: the hub that runs needs what the platform wanted before. A foreign hand's

@@ -17,12 +17,17 @@ pub const UNLIMITED: &str = "unlimited";
 /// Application of that name, and prune it.
 #[must_use]
 pub fn labels(tenant: &ValidatedTenant, component: &str) -> Value {
+    labels_of(tenant.name.as_str(), component)
+}
+
+/// The same, of the tenant of this name.
+pub(super) fn labels_of(tenant: &str, component: &str) -> Value {
     json!({
         "app.kubernetes.io/name": "acb",
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/part-of": "acb",
         "app.kubernetes.io/managed-by": "acb-operator",
-        TENANT_LABEL: tenant.name.as_str(),
+        TENANT_LABEL: tenant,
     })
 }
 

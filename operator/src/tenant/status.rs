@@ -4,7 +4,7 @@ use acb_crds::{
     QuotaLimits, Tenant, TenantStatus,
     common::CredentialStatus,
     names::{TenantId, objects},
-    tenant::{ContextTypeStatus, DeletionPolicy, Endpoint, HubStatus, Placement, TenantEffective},
+    tenant::{ContextTypeStatus, DeletionPolicy, Endpoint, HubStatus, IsolationStatus, Placement, TenantEffective},
 };
 
 use super::validate::ValidatedTenant;
@@ -38,6 +38,8 @@ pub struct Seen {
     pub usage: Option<ObservedUsage>,
     /// When every system was last seen to have what its spec says, in RFC 3339.
     pub last_sync: Option<String>,
+    /// What attacks on its walls found since; `None`: what is known of them holds.
+    pub isolation: Option<IsolationStatus>,
 }
 
 /// The status after a reconcile. `now` is RFC 3339.
@@ -72,6 +74,8 @@ pub fn status(
         Some((used, limits)) => used.near(limits).condition(),
         None => previous.conditions.iter().find(|before| before.r#type == condition::NEAR_LIMIT).cloned(),
     });
+    let isolation = seen.isolation.clone().or_else(|| previous.isolation.clone()).filter(|_| platform.isolation.is_some());
+    conditions.extend(isolation.as_ref().map(condition::isolation_verified));
     conditions.extend(condition::rollout_pending(seen.waits_to_roll.as_deref()));
     let mut status = TenantStatus {
         observed_generation: generation,
@@ -79,6 +83,7 @@ pub fn status(
         agent_count: Some(seen.agents),
         last_sync_time: seen.last_sync.clone(),
         fields_not_acted_on: not_acted_on,
+        isolation,
         // What was provisioned before stays said while the spec is wrong.
         ..TenantStatus { conditions: Vec::new(), ..previous }
     };

@@ -38,9 +38,10 @@ fn row(shown: &str, rule: &Value) -> String {
     format!("| {shown} | {group} | {}{names} | {} |", words(rule, "resources").join(", "), words(rule, "verbs").join(", "))
 }
 
-const ROLES: [(&str, &str, &str); 3] = [
+const ROLES: [(&str, &str, &str); 4] = [
     ("ClusterRole", "acb-operator", "`acb-operator`"),
     ("ClusterRole", "acb-operator-tenant", "`acb-operator-tenant`"),
+    ("ClusterRole", "acb-operator-isolation", "`acb-operator-isolation`"),
     ("Role", "acb-operator", "Role `acb-operator`"),
 ];
 

@@ -5,6 +5,7 @@
 mod accounts;
 mod decisions;
 mod given;
+mod isolation;
 mod plans;
 mod refusals;
 mod retirement;

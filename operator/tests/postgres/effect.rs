@@ -330,6 +330,39 @@ async fn a_session_whose_transaction_lasts_too_long_is_ended_by_name() {
 }
 
 #[tokio::test]
+async fn whoever_holds_others_off_a_table_is_ended_at_once() {
+    let pg = Postgres::start(Version::Installed).await;
+    let (acme, bravo) = (pg.tenant("acme").await, pg.tenant("bravo").await);
+    let (mut first, mut second, mut honest) = (acme.connect().await, acme.connect().await, bravo.connect().await);
+    let pool = Pool::new(pg.operator_options(), Limits::default());
+    let epoch = claim_leadership(&pool, "leader").await.unwrap();
+    let effect = PostgresEffect::new(pool, epoch, pg.secrets());
+    // What hubs do locks no table.
+    sqlx::raw_sql("BEGIN; DELETE FROM acb.mailbox; SELECT agent_id FROM acb.presence FOR UPDATE")
+        .execute(&mut honest)
+        .await
+        .unwrap();
+    assert_eq!(effect.end_overlong(3600).await.unwrap(), []);
+    sqlx::raw_sql("BEGIN; LOCK TABLE acb.presence IN SHARE ROW EXCLUSIVE MODE").execute(&mut first).await.unwrap();
+    // This one only waits for its lock, and others wait behind it all the same.
+    let waiting = tokio::spawn(async move {
+        sqlx::raw_sql("BEGIN; LOCK TABLE acb.presence IN ACCESS EXCLUSIVE MODE").execute(&mut second).await.map(drop)
+    });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut ended = 0;
+    while ended < 2 {
+        for sessions in effect.end_overlong(3600).await.unwrap() {
+            assert_eq!(sessions.tenant.as_deref(), Some("acme"));
+            ended += sessions.count;
+        }
+        assert!(Instant::now() < deadline, "{ended} ended");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(waiting.await.unwrap().is_err() && sqlx::raw_sql("SELECT 1").execute(&mut first).await.is_err());
+    sqlx::raw_sql("COMMIT").execute(&mut honest).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_server_that_falls_silent_holds_nobody_up() {
     // Takes connections, and says nothing.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -28,7 +28,7 @@ use crate::{
     answer_room::{AnswerRoom, Answers},
     grpc::{
         caller::{caller, trail},
-        timestamp::{time, timestamp},
+        timestamp::{length, time, timestamp},
     },
     status::to_status,
 };
@@ -299,6 +299,5 @@ fn core_access(access: v1::Access) -> Result<Access, Fault> {
 }
 
 fn ttl(ttl: Option<prost_types::Duration>) -> Result<Option<Duration>, Fault> {
-    ttl.map(|ttl| Duration::try_from(ttl).map_err(|_| Fault::invalid("TTL_INVALID", "a time to live is more than nothing")))
-        .transpose()
+    ttl.map(|ttl| length(ttl).ok_or_else(|| Fault::invalid("TTL_INVALID", "a time to live is more than nothing"))).transpose()
 }

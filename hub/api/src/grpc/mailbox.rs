@@ -18,6 +18,7 @@ use crate::{
     grpc::{
         caller::caller,
         message::{deliveries, wire_delivery, wire_message},
+        timestamp::length,
     },
     status::to_status,
 };
@@ -98,6 +99,6 @@ fn wait_of(timeout: Option<prost_types::Duration>) -> Result<Duration, Fault> {
     let invalid = || Fault::invalid("TIMEOUT_INVALID", "the timeout is 0 to 20 s");
     match timeout {
         None => Ok(MAX_WAIT),
-        Some(timeout) => Duration::try_from(timeout).ok().filter(|timeout| *timeout <= MAX_WAIT).ok_or_else(invalid),
+        Some(timeout) => length(timeout).filter(|timeout| *timeout <= MAX_WAIT).ok_or_else(invalid),
     }
 }

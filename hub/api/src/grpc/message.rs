@@ -32,7 +32,7 @@ use crate::{
     correlation::named_correlation,
     grpc::{
         caller::{caller, trail},
-        timestamp::timestamp,
+        timestamp::{length, timestamp},
     },
     request_body::Held,
     status::{explain_status, to_status},
@@ -79,9 +79,9 @@ impl MessageService for MessageGate {
         let timeout = match timeout {
             None => DEFAULT_TIMEOUT,
             Some(timeout) => {
-                Duration::try_from(timeout).ok().filter(|timeout| !timeout.is_zero() && *timeout <= MAX_TIMEOUT).ok_or_else(
-                    || to_status(Fault::invalid("TIMEOUT_INVALID", "the timeout is more than 0 and at most 5 minutes")),
-                )?
+                length(timeout).filter(|timeout| !timeout.is_zero() && *timeout <= MAX_TIMEOUT).ok_or_else(|| {
+                    to_status(Fault::invalid("TIMEOUT_INVALID", "the timeout is more than 0 and at most 5 minutes"))
+                })?
             }
         };
         let message = outgoing(message, &trace).map_err(to_status)?;

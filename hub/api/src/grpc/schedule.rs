@@ -1,7 +1,5 @@
 //! `ScheduleService`.
 
-use std::time::Duration;
-
 use acb_hub_core::{
     fault::Fault,
     messages::scheduled::{ScheduledMessage, ScheduledMessages},
@@ -18,7 +16,7 @@ use crate::{
     grpc::{
         caller::{caller, trail},
         message::{Trace, outgoing, wire_address, wire_kind},
-        timestamp::timestamp,
+        timestamp::{length, timestamp},
     },
     status::to_status,
 };
@@ -48,7 +46,7 @@ impl ScheduleService for ScheduleGate {
         let ScheduleMessageRequest { message, deliver_after } = request.into_inner();
         let message = outgoing(message, &trace).map_err(to_status)?;
         // What is no time at all is as far from one that may be as zero is.
-        let after = deliver_after.and_then(|after| Duration::try_from(after).ok()).unwrap_or_default();
+        let after = deliver_after.and_then(length).unwrap_or_default();
         let scheduled = self.scheduled.schedule(&caller.agent, message, after).await.map_err(to_status)?;
         trail.object("message", scheduled.id);
         Ok(Response::new(ScheduleMessageResponse {

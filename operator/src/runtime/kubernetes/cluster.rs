@@ -1,15 +1,15 @@
 //! What reconciling takes on a cluster, for one leader's term.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use acb_crds::{
     names::{TenantName, objects::HUB},
     schema::{Kind, ObjectRef},
-    tenant::Endpoint,
+    tenant::{Endpoint, IsolationStatus},
 };
 use async_trait::async_trait;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -63,6 +63,8 @@ pub(super) struct Cluster {
     pub(super) left_behind: Notify,
     /// What the last sweep found and left.
     pub(super) orphans: Mutex<OrphanReport>,
+    /// What attacks on walls found in this term, by the UIDs of the Tenants.
+    pub(super) isolation: Mutex<BTreeMap<String, IsolationStatus>>,
 }
 
 /// The key of a resource.
@@ -199,6 +201,10 @@ impl Runtime for Cluster {
 
     fn conflicts(&self, tenant: &ValidatedTenant) -> Vec<String> {
         self.objects.conflicts(&[&tenant.namespace, &tenant.name.hub_namespace()])
+    }
+
+    fn isolation(&self, uid: &str) -> Option<IsolationStatus> {
+        self.isolation.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
     }
 
     fn wake(&self, namespaces: BTreeSet<String>) {

@@ -16,7 +16,7 @@ use crate::{
         certificates,
         kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
     },
-    platform::{self, Platform, PlatformBus, PlatformPostgres, PlatformTracing},
+    platform::{self, Platform, PlatformBus, PlatformIsolation, PlatformPostgres, PlatformTracing},
     rollout::MaxConcurrent,
     tier::TierOverrides,
 };
@@ -68,6 +68,8 @@ struct File {
     rollout: RolloutPart,
     #[serde(default)]
     tracing: Option<PlatformTracing>,
+    #[serde(default)]
+    isolation: Option<PlatformIsolation>,
     #[serde(default = "resync_seconds")]
     resync_seconds: u64,
     #[serde(default = "concurrency")]
@@ -198,10 +200,19 @@ impl Config {
                 return wrong("tracing.sampleRatio: use 0 to 1");
             }
         }
+        if let Some(isolation) = &file.isolation {
+            if isolation.image.trim().is_empty() {
+                return wrong("isolation.image: name the image of acb");
+            }
+            if !(10..=2_592_000).contains(&isolation.interval_seconds) {
+                return wrong("isolation.intervalSeconds: use 10 to 2592000");
+            }
+        }
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
         (platform.rollout, platform.tracing) = (file.rollout.max_concurrent_tenants, file.tracing);
+        platform.isolation = file.isolation;
         platform.has_service_accounts = true;
         (platform.dns_ports, platform.run_as_user) = (file.dns_ports, file.run_as_user);
         platform.hub_image_repositories = Some(file.hub_image_repositories);

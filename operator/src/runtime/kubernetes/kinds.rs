@@ -2,7 +2,7 @@
 
 use kube_client::core::{ApiResource, GroupVersionKind};
 
-use crate::tenant::network::TLS_ROUTE;
+use crate::tenant::{isolation::JOB, network::TLS_ROUTE};
 
 /// What everything that the operator makes is labelled with.
 pub(super) const OWNED: &str = "app.kubernetes.io/managed-by=acb-operator";
@@ -61,6 +61,10 @@ pub(super) const WATCHED: [WatchedKind; 14] = [
     owned("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
     WatchedKind { is_optional: true, ..owned(TLS_ROUTE.0, TLS_ROUTE.1, "tlsroutes") },
 ];
+
+/// What is asked for in hubs' namespaces alone, while walls are attacked.
+pub(super) const JOBS: WatchedKind = owned(JOB.0, JOB.1, "jobs");
+pub(super) const PODS: WatchedKind = owned("v1", "Pod", "pods");
 
 const SECRET: WatchedKind = WatchedKind {
     api_version: "v1",

@@ -59,6 +59,11 @@ struct Resources {
     reason: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Attacks {
+    outcome: &'static str,
+}
+
 /// Counters of one operator process. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -72,6 +77,7 @@ pub struct Metrics {
     orphans: Family<Orphans, Gauge>,
     finished: Family<Orphans, Counter>,
     resources: Family<Resources, Gauge>,
+    attacks: Family<Attacks, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -119,13 +125,31 @@ impl Default for Metrics {
             "Tenants, Agents and Quotas, by what their conditions say",
             Family::clone(&resources),
         );
+        let attacks = Family::default();
+        registry.register(
+            "acb_operator_isolation_attacks",
+            "Attacks on the walls between tenants, made to see whether they stand, by how they ended",
+            Family::clone(&attacks),
+        );
         let registry = Arc::new(Mutex::new(registry));
-        let metrics =
-            Self { registry, reconciled, seconds, depth, leading, requests, ended_sessions, orphans, finished, resources };
+        let metrics = Self {
+            registry,
+            reconciled,
+            seconds,
+            depth,
+            leading,
+            requests,
+            ended_sessions,
+            orphans,
+            finished,
+            resources,
+            attacks,
+        };
         // Known from the beginning, so that nobody takes a process that stands by for one that is gone.
         metrics.leads(false);
         metrics.waits(0);
         System::ALL.into_iter().for_each(|system| metrics.orphans(system, 0));
+        metrics.attacked(0, 0);
         metrics
     }
 }
@@ -164,6 +188,13 @@ impl Metrics {
 
     pub(super) fn orphan_finished(&self, system: System) {
         self.finished.get_or_create(&Orphans { system: system.as_str() }).inc();
+    }
+
+    /// Attacks on walls, and how many of them were refused.
+    pub(super) fn attacked(&self, attacks: u32, refused: u32) {
+        for (outcome, count) in [("refused", refused), ("not_refused", attacks.saturating_sub(refused))] {
+            self.attacks.get_or_create(&Attacks { outcome }).inc_by(u64::from(count));
+        }
     }
 
     /// What resources say of themselves. A process that does not lead says nothing of them.
@@ -206,6 +237,7 @@ mod tests {
         metrics.requested("patch");
         metrics.orphans(System::Kafka, 2);
         metrics.orphan_finished(System::Postgres);
+        metrics.attacked(138, 136);
         let mut tally = Tally::default();
         let key = ObjectKey::new(acb_crds::API_VERSION, "Agent", "acb-acme", "a");
         let stalled = json!({"status": {"conditions": [{"type": "Stalled", "status": "True", "reason": "TooManyAgents"}]}});
@@ -218,6 +250,8 @@ mod tests {
             "workqueue_depth{name=\"tenancy\"} 0",
             "leader_election_master_status{name=\"acb-operator\"} 1",
             "acb_operator_api_requests_total{verb=\"patch\"} 1",
+            "acb_operator_isolation_attacks_total{outcome=\"refused\"} 136",
+            "acb_operator_isolation_attacks_total{outcome=\"not_refused\"} 2",
             "acb_operator_orphans{system=\"kafka\"} 2",
             "acb_operator_orphans{system=\"kubernetes\"} 0",
             "acb_operator_orphans_finished_total{system=\"postgres\"} 1",

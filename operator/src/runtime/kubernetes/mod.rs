@@ -11,6 +11,7 @@ mod database;
 mod election;
 mod events;
 mod hub;
+mod isolation;
 mod issuer;
 mod kinds;
 mod lease;

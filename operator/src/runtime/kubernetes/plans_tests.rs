@@ -158,6 +158,7 @@ impl World {
             closing: closing.clone(),
             left_behind: Notify::new(),
             orphans: Mutex::default(),
+            isolation: Mutex::default(),
         };
         let (leading, leader) = watch::channel(Some(Arc::new(cluster)));
         Self { listed, plans: Plans::new(requests, leader), cache, sent, closing, leading, _folder: folder }

@@ -24,7 +24,7 @@ use super::{
     config::{Config, ConfigError},
     database::Claim,
     election::{Election, Term},
-    events, issuer,
+    events, isolation, issuer,
     metrics::Metrics,
     objects::KubernetesObjects,
     ops, plan_server,
@@ -236,10 +236,12 @@ impl Process {
             closing: closing.clone(),
             left_behind: Notify::new(),
             orphans: std::sync::Mutex::default(),
+            isolation: std::sync::Mutex::default(),
         });
         let mut sweeping = tokio::spawn(sweep::sweep(Arc::clone(&cluster), self.metrics.clone()));
         self.leading.send_replace(Some(Arc::clone(&cluster)));
         tokio::spawn(sessions::end_overlong(Arc::clone(&cluster), self.metrics.clone()));
+        tokio::spawn(isolation::verify(Arc::clone(&cluster), self.requests.clone(), self.metrics.clone()));
         tokio::spawn(issuer::follow(Arc::clone(&cluster), self.requests.clone(), issuers));
         tokio::spawn(count_resources(Arc::clone(&cluster), self.metrics.clone()));
         tokio::spawn(report_unreadable(Arc::clone(&cluster)));

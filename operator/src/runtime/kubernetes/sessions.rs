@@ -1,5 +1,6 @@
-//! Ends tenants' sessions with PostgreSQL that hold a transaction open for too long. A tenant may lift its own time limits; as long as one
-//! transaction is open, the shared database forgets nothing that was deleted since, of any tenant.
+//! Ends tenants' sessions with PostgreSQL that hold a transaction open for too long, or a table locked. A tenant may lift its own time limits; as
+//! long as one transaction is open, the shared database forgets nothing that was deleted since, of any tenant. And whoever may change rows of a
+//! table may lock all of it: the hubs of all tenants wait for that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +11,8 @@ use tracing::warn;
 use super::{cluster::Cluster, metrics::Metrics};
 use crate::reconcile::{news, runtime::Runtime as _};
 
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// A table that is locked stops every hub.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Hubs' statements end after 30 s, and their transactions have few.
 const LONGEST_SECONDS: u32 = 120;
 

@@ -6,12 +6,12 @@ use acb_crds::schema::Kind;
 use serde_json::Value;
 
 use crate::{
-    condition::{DEGRADED, NEAR_LIMIT, READY, ROLLOUT_PENDING, STALLED, SUSPENDED, SYNCED},
+    condition::{DEGRADED, ISOLATION_VERIFIED, NEAR_LIMIT, READY, ROLLOUT_PENDING, STALLED, SUSPENDED, SYNCED},
     effect::kubernetes::ObjectKey,
 };
 
 /// What is counted of each resource.
-const COUNTED: [&str; 7] = [READY, SYNCED, STALLED, DEGRADED, SUSPENDED, ROLLOUT_PENDING, NEAR_LIMIT];
+const COUNTED: [&str; 8] = [READY, SYNCED, STALLED, DEGRADED, SUSPENDED, ROLLOUT_PENDING, NEAR_LIMIT, ISOLATION_VERIFIED];
 
 /// What a resource says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
