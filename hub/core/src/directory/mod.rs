@@ -11,3 +11,4 @@ pub mod schema;
 pub mod snapshot;
 pub mod source;
 pub mod trail;
+pub mod trusted_issuer;
