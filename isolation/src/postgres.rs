@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 40] = [
+const TABLES: [&str; 41] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -19,6 +19,7 @@ const TABLES: [&str; 40] = [
     "group_member",
     "api_key",
     "cluster_issuer",
+    "oidc_issuer",
     "service_account",
     "credential_use",
     "registered_agent",
@@ -56,7 +57,7 @@ const TABLES: [&str; 40] = [
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 44] = [
+const STATEMENTS: [(&str, &str, &str); 45] = [
     ("remove.own-bill", "a month that nobody pays for", "DELETE FROM acb.usage_sum WHERE period = 'month'"),
     (
         "forge.usage",
@@ -125,6 +126,13 @@ const STATEMENTS: [(&str, &str, &str); 44] = [
         "an issuer of one's own, who says of anybody that it is an agent",
         "INSERT INTO acb.cluster_issuer (tenant_id, issuer, jwks) VALUES (acb.current_tenant(), 'https://taken.example', '{}')
          ON CONFLICT (tenant_id) DO UPDATE SET issuer = excluded.issuer",
+    ),
+    (
+        "raise.own-oidc-issuer",
+        "an OpenID Connect issuer of one's own, that the platform did not allow",
+        "INSERT INTO acb.oidc_issuer (tenant_id, issuer, audiences, agent)
+         VALUES (acb.current_tenant(), 'https://taken.example', '{acb}', 'claims.sub')
+         ON CONFLICT (tenant_id, issuer) DO UPDATE SET agent = excluded.agent",
     ),
     (
         "raise.own-account",

@@ -82,10 +82,10 @@ impl fmt::Display for PostgresStep {
                 let (name, tier, registration) = (&tenant.name, &tenant.tier, &tenant.registration);
                 write!(f, "+ postgres tenant {name} {tenant_id} ({tier}, {registration}{suspended}; types: {types}; limits: ")?;
                 write!(f, "{}", limits(&tenant.limits))?;
-                match &tenant.issuer {
-                    Some(row) => write!(f, "; tokens of {})", row.issuer),
-                    None => f.write_str(")"),
-                }
+                let issuers = tenant.issuer.iter().map(|row| &row.issuer);
+                let issuers: Vec<&str> =
+                    issuers.chain(tenant.oidc_issuers.iter().map(|row| &row.issuer)).map(String::as_str).collect();
+                if issuers.is_empty() { f.write_str(")") } else { write!(f, "; tokens of {})", issuers.join(", ")) }
             }
             Self::ProjectAgent { agent, api_key, .. } => {
                 let groups =

@@ -37,6 +37,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 22, name: "credentials", sql: include_str!("../migrations/0022_credentials.sql") },
     Migration { version: 23, name: "usage", sql: include_str!("../migrations/0023_usage.sql") },
     Migration { version: 24, name: "stream-counts", sql: include_str!("../migrations/0024_stream_counts.sql") },
+    Migration { version: 25, name: "oidc-issuers", sql: include_str!("../migrations/0025_oidc_issuers.sql") },
 ];
 
 /// The version that this code was written for.

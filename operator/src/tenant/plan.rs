@@ -55,6 +55,7 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
         Some(object) => apply(object, steps),
         None => remove(world, &key, steps),
     };
+    optional(network::to_issuers(tenant), network::to_issuers_key(tenant), &mut steps);
     optional(access::admins(tenant), admins_key(tenant), &mut steps);
     optional(scaling::autoscaler(tenant), hub_key(tenant, scaling::AUTOSCALER), &mut steps);
     for object in [
@@ -196,6 +197,7 @@ pub fn tenant_row(tenant: &ValidatedTenant) -> TenantRow {
         limits: json!(tenant.limits),
         context_types: tenant.context_types.clone(),
         issuer: tenant.issuer.clone(),
+        oidc_issuers: tenant.oidc_issuers.clone(),
     }
 }
 

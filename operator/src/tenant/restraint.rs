@@ -4,7 +4,7 @@
 use acb_crds::{Tenant, TenantLimits, names::TenantName};
 use serde_json::json;
 
-use super::{World, bandwidth, orphan, validate};
+use super::{World, bandwidth, oidc, orphan, validate};
 use crate::{
     plan::{KafkaQuota, KafkaStep, Plan, PostgresStep, Step, TenantRow},
     platform::Platform,
@@ -24,8 +24,9 @@ pub(super) fn restraint(tenant: &Tenant, world: &World, platform: &Platform) -> 
     let limits = known.smallest(&validate::effective_limits(tenant, world, platform));
     let suspended = row.suspended || tenant.spec.suspend.unwrap_or(false);
     let issuer = row.issuer.as_ref().and_then(|known| known.still_in(world.issuer.as_ref()));
-    if limits != known || suspended != row.suspended || issuer != row.issuer {
-        let row = TenantRow { suspended, limits: json!(limits), issuer, ..row.clone() };
+    let oidc_issuers = oidc::still_trusted(&row.oidc_issuers, tenant, platform);
+    if limits != known || suspended != row.suspended || issuer != row.issuer || oidc_issuers != row.oidc_issuers {
+        let row = TenantRow { suspended, limits: json!(limits), issuer, oidc_issuers, ..row.clone() };
         plan.steps.push(Step::Postgres(PostgresStep::ProjectTenant { tenant_id: identity.id.hex(), tenant: row }));
     }
     plan.steps.extend(orphan::suspensions(&identity, world));

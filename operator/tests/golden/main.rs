@@ -5,6 +5,7 @@
 mod accounts;
 mod decisions;
 mod given;
+mod oidc;
 mod plans;
 mod refusals;
 mod retirement;

@@ -37,6 +37,8 @@ fn special(table: &str, column: &str, tenant: &TestTenant) -> Option<String> {
         ("acb.context", "payload") => "''".to_owned(),
         ("acb.dead_letter", "reason") => "'expired'".to_owned(),
         ("acb.audit_growth", "first") => "0".to_owned(),
+        ("acb.oidc_issuer", "issuer") => "'https://issuer'".to_owned(),
+        ("acb.oidc_issuer", "audiences") => "'{acb}'".to_owned(),
         ("acb.usage_sum", "period") => "'hour'".to_owned(),
         (_, "role") => "'observer'".to_owned(),
         (_, "cleanup") => "'delete'".to_owned(),
