@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod mailboxes;
 mod messages;
+mod oidc;
 mod outage;
 mod permissions;
 mod postgres;
