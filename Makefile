@@ -1,7 +1,7 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test python typescript campaign charts traces bench release images e2e cluster-up cluster-down
+.PHONY: help build demo test python typescript campaign charts traces oidc bench release images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
@@ -69,6 +69,13 @@ traces: ## Sends traces to a real collector, over two agents and both replicas; 
 	@scripts/crates
 	$(BUILD) --bin acb --bin acb-hub
 	cargo test --locked --workspace --test collector -- --include-ignored
+
+oidc: ## Logs in by a real OpenID Connect issuer, as a person and as a program; needs Node.js 20.19 or later.
+	@scripts/install-dependencies build
+	@tests/testbed/oidc/build
+	@scripts/crates
+	$(BUILD) --bin acb --bin acb-hub
+	cargo test --locked --workspace --test issuer -- --include-ignored
 
 bench: ## Measures the figures of docs/figures.md, to target/bench/report.json. PARTS="…": these. OPERATOR=1: also the operator's, on a control plane that it makes.
 	@scripts/install-dependencies build kafka $(if $(OPERATOR),e2e)

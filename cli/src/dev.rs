@@ -11,6 +11,7 @@ use std::{
 use acb_crds::{names::objects, schema::Kind};
 use acb_operator::{
     effect::kafka_access::KafkaOptions,
+    platform::AllowedIssuer,
     runtime::standalone::{
         access::{self, Access},
         deployments::{DeploymentStatus, Running},
@@ -73,6 +74,10 @@ pub(crate) struct DevArgs {
     /// Replication factor of topics; -1: the cluster's default.
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     kafka_replication_factor: i16,
+    /// An OpenID Connect issuer that Tenants may name: its URL, and behind `=` the networks in which it may be, with commas, where it is at no public address:
+    /// `https://localhost:8444=127.0.0.0/8,::1/128`. May be given several times.
+    #[arg(long = "oidc-issuer", value_name = "URL[=CIDR,…]", env = "ACB_OIDC_ISSUER", value_parser = allowed_issuer)]
+    oidc_issuers: Vec<AllowedIssuer>,
     /// Keeps a profile for every agent, so that `acb send -p TENANT/AGENT …` works at once; see `acb profile list`.
     #[arg(long)]
     login: bool,
@@ -85,6 +90,13 @@ pub(crate) struct DevArgs {
 /// A path that also holds elsewhere: programs start in folders of their own, and `acb plan` finds Kafka's files by what is kept.
 fn absolute() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(std::path::absolute)
+}
+
+fn allowed_issuer(text: &str) -> Result<AllowedIssuer, String> {
+    let (url, cidrs) = text.split_once('=').unwrap_or((text, ""));
+    let cidrs = cidrs.split(',').filter(|cidr| !cidr.is_empty()).map(str::to_owned).collect();
+    let issuer = AllowedIssuer { url: url.to_owned(), cidrs };
+    issuer.check().map(|()| issuer)
 }
 
 impl DevArgs {
@@ -112,6 +124,7 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
         programs,
         postgres_bin: args.postgres_bin.clone(),
         kafka: args.kafka(),
+        allowed_issuers: args.oidc_issuers.clone(),
     };
     let walls = if options.kafka.is_some() { "Kafka's, PostgreSQL's and the hub's" } else { "PostgreSQL's and the hub's" };
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());

@@ -28,8 +28,8 @@ use acb_hub_core::{
         snapshot::Directory,
     },
     door::{
-        access_token::Tokens, admission::Door, authority::Authority, count_exchange, credentials::Credentials, meter::Meter,
-        registration::Registrar,
+        access_token::Tokens, admission::Door, authority::Authority, count_exchange, credentials::Credentials,
+        issuer_keys::IssuerKeys, meter::Meter, registration::Registrar,
     },
     fault::Fault,
     kit::{
@@ -64,6 +64,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, ConfigError},
+    issuers::Issuers,
     passwords::{self, KafkaGate, PostgresGate},
     probe, reload,
     traces::Collector,
@@ -376,7 +377,8 @@ impl Parts {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
         let directory = self.refresher.directory();
-        let authority = Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone());
+        let authority = Authority::new(self.tokens.clone(), store.clone(), self.refresher.clone())
+            .with_issuer_keys(IssuerKeys::new(Arc::new(Issuers), self.metrics.oidc()));
         let used = authority.clone();
         self.until_stopped("credentials.uses", async move { used.write_uses().await });
         let uploads = Uploads::new(&contexts, self.metrics.contexts());

@@ -2,6 +2,7 @@
 
 mod config;
 mod hub;
+mod issuers;
 mod logging;
 mod passwords;
 mod probe;

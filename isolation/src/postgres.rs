@@ -19,6 +19,7 @@ const TABLES: [&str; 41] = [
     "group_member",
     "api_key",
     "cluster_issuer",
+    "oidc_issuer",
     "service_account",
     "credential_use",
     "registered_agent",
@@ -127,6 +128,13 @@ const STATEMENTS: &[(&str, &str, &str)] = &[
         "an issuer of one's own, who says of anybody that it is an agent",
         "INSERT INTO acb.cluster_issuer (tenant_id, issuer, jwks) VALUES (acb.current_tenant(), 'https://taken.example', '{}')
          ON CONFLICT (tenant_id) DO UPDATE SET issuer = excluded.issuer",
+    ),
+    (
+        "raise.own-oidc-issuer",
+        "an OpenID Connect issuer of one's own, that the platform did not allow",
+        "INSERT INTO acb.oidc_issuer (tenant_id, issuer, audiences, agent)
+         VALUES (acb.current_tenant(), 'https://taken.example', '{acb}', 'claims.sub')
+         ON CONFLICT (tenant_id, issuer) DO UPDATE SET agent = excluded.agent",
     ),
     (
         "raise.own-account",

@@ -88,6 +88,8 @@ pub enum Reason {
     CredentialNotSupported,
     /// The ServiceAccount is another agent's.
     ServiceAccountTaken,
+    /// The platform does not allow the issuer.
+    IssuerNotAllowed,
     /// Fields are set that nothing acts on yet.
     NotImplemented,
     /// The brokers are set in a way that can lose data, or let others see it.

@@ -261,6 +261,30 @@ pub struct TenantRow {
     /// Who issues the tokens of ServiceAccounts; `None` where no agent has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<IssuerRow>,
+    /// OpenID Connect issuers whose tokens prove agents, by their URLs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub oidc_issuers: Vec<OidcIssuerRow>,
+}
+
+/// An OpenID Connect issuer, and by which terms its tokens are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OidcIssuerRow {
+    /// What its tokens have as `iss`.
+    pub issuer: String,
+    /// For whom its tokens are.
+    pub audiences: Vec<String>,
+    /// CEL: the name of the agent.
+    pub agent: String,
+    /// CEL: a lower role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Certificates (PEM) that its own is signed by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<String>,
+    /// Private networks in which it may be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
 }
 
 /// Who says of a token that it is a Kubernetes ServiceAccount's.

@@ -85,13 +85,10 @@ impl fmt::Display for PostgresStep {
                 for (operation, most) in &tenant.operation_limits {
                     write!(f, ", {operation} {most} a minute")?;
                 }
-                match &tenant.issuer {
-                    Some(row) => {
-                        let before = row.previous.as_ref().map(|before| format!(" and {before}")).unwrap_or_default();
-                        write!(f, "; tokens of {}{before})", row.issuer)
-                    }
-                    None => f.write_str(")"),
-                }
+                let cluster = tenant.issuer.iter().flat_map(|row| std::iter::once(&row.issuer).chain(&row.previous));
+                let issuers: Vec<&str> =
+                    cluster.chain(tenant.oidc_issuers.iter().map(|row| &row.issuer)).map(String::as_str).collect();
+                if issuers.is_empty() { f.write_str(")") } else { write!(f, "; tokens of {})", issuers.join(", ")) }
             }
             Self::ProjectAgent { agent, api_key, .. } => {
                 let groups =

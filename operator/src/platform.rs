@@ -1,6 +1,7 @@
 //! What the operator was told about the platform that it serves.
 
 use acb_crds::hub::LocalObjectReference;
+use acb_oidc::{address::Reach, url::Url};
 use serde::{Deserialize, Serialize};
 
 use crate::{rollout::MaxConcurrent, tier::TierOverrides};
@@ -45,6 +46,8 @@ pub struct Platform {
     pub tracing: Option<PlatformTracing>,
     /// How the walls between tenants are attacked, where they are.
     pub isolation: Option<PlatformIsolation>,
+    /// OpenID Connect issuers that Tenants may name. `None`: any, where no hub asks one.
+    pub allowed_issuers: Option<Vec<AllowedIssuer>>,
 }
 
 /// How the walls between tenants are attacked from within, to see whether they stand.
@@ -63,6 +66,28 @@ pub struct PlatformIsolation {
 
 fn a_day() -> u32 {
     86_400
+}
+
+/// An OpenID Connect issuer that Tenants may name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AllowedIssuer {
+    /// Its URL, as its tokens have it, to the letter.
+    pub url: String,
+    /// Networks in which it may be, where it is not at a public address.
+    #[serde(default)]
+    pub cidrs: Vec<String>,
+}
+
+impl AllowedIssuer {
+    /// Whether hubs can ask it.
+    ///
+    /// # Errors
+    /// What is wrong with its URL, or with a network.
+    pub fn check(&self) -> Result<(), String> {
+        Url::issuer(&self.url)?;
+        Reach::public_and(self.cidrs.iter().map(String::as_str)).map(drop)
+    }
 }
 
 /// Where traces are collected, as in `hub.json`.
@@ -137,6 +162,7 @@ impl Platform {
             rollout: MaxConcurrent::Percent(100),
             tracing: None,
             isolation: None,
+            allowed_issuers: Some(Vec::new()),
         }
     }
 
@@ -146,6 +172,15 @@ impl Platform {
         let Some(repositories) = &self.hub_image_repositories else { return true };
         let image = repository(image);
         image == repository(&self.hub_image) || repositories.iter().any(|allowed| allowed == image)
+    }
+
+    /// The issuer of this URL, where a Tenant may name it.
+    #[must_use]
+    pub fn allowed_issuer(&self, url: &str) -> Option<AllowedIssuer> {
+        match &self.allowed_issuers {
+            Some(allowed) => allowed.iter().find(|allowed| allowed.url == url).cloned(),
+            None => Some(AllowedIssuer { url: url.to_owned(), cidrs: Vec::new() }),
+        }
     }
 
     /// Whether the log is on Kafka.

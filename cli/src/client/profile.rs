@@ -5,15 +5,17 @@ use std::{
     io::{ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use acb_crds::names::TenantName;
 use acb_operator::tenant::hub::GRPC_PORT;
-use acb_sdk::Client;
+use acb_sdk::{BoxError, Client};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
-use super::refused;
+use super::{login::OidcLogin, refused};
 use crate::{
     cluster::{
         Place,
@@ -37,6 +39,9 @@ pub(super) struct Profile {
     /// The token of a ServiceAccount, which is in the place of a key: read each time, since the kubelet replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) token_file: Option<PathBuf>,
+    /// A login by an OpenID Connect issuer, which is in the place of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) oidc: Option<OidcLogin>,
     /// Whom the key spoke for when it was exchanged.
     #[serde(default)]
     pub(super) tenant: String,
@@ -51,7 +56,7 @@ impl Profile {
     /// One for these replicas, without a name and without a key.
     pub(super) fn at(servers: Vec<String>, ca: String) -> Self {
         let (name, api_key, tenant, agent) = Default::default();
-        Self { name, servers, ca, api_key, token_file: None, tenant, agent, cluster: None }
+        Self { name, servers, ca, api_key, token_file: None, oidc: None, tenant, agent, cluster: None }
     }
 
     /// Whether its hub is not one of `acb dev` on this machine.
@@ -72,9 +77,13 @@ impl Profile {
 
     async fn dial(&self, what: &str, patience: Option<Duration>) -> Result<Client, Failure> {
         let builder = Client::builder().endpoints(&self.servers).ca_pem(self.ca.as_bytes());
-        let mut builder = match &self.token_file {
-            Some(file) => builder.service_account_token(file),
-            None => builder.api_key(self.api_key.parse().map_err(|error| refused(what, &error))?),
+        let mut builder = match (&self.token_file, &self.oidc) {
+            (Some(file), _) => builder.service_account_token(file),
+            (None, Some(login)) => {
+                let (login, name) = (Arc::new(Mutex::new(login.clone())), self.name.clone());
+                builder.oidc_token(move || token(login.clone(), name.clone()))
+            }
+            (None, None) => builder.api_key(self.api_key.parse().map_err(|error| refused(what, &error))?),
         };
         if let Some(patience) = patience {
             builder = builder.retry_for(patience);
@@ -92,6 +101,23 @@ impl Profile {
             why = forward.denied() => Err(why),
         }
     }
+}
+
+/// The token of a login by an issuer. One that was renewed is kept: what renewed it may be used up.
+async fn token(login: Arc<Mutex<OidcLogin>>, profile: String) -> Result<String, BoxError> {
+    let mut login = login.lock().await;
+    let (token, is_new) = login.token().await?;
+    if is_new {
+        let renewed = login.clone();
+        let kept = Profiles::change(|profiles| {
+            if let Some(kept) = profiles.profiles.iter_mut().find(|kept| kept.name == profile) {
+                kept.oidc = Some(renewed);
+            }
+            Ok(())
+        });
+        kept.map_err(|failure| failure.to_string())?;
+    }
+    Ok(token)
 }
 
 /// The whole file.
@@ -224,6 +250,7 @@ mod tests {
             ca: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
             api_key: key.into(),
             token_file: None,
+            oidc: None,
             tenant: "acme".into(),
             agent: "planner".into(),
             cluster: None,

@@ -104,7 +104,7 @@ pub struct TenantSpec {
     /// The record of who did what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
-    /// Who else than ACB vouches for agents. Not acted on yet.
+    /// Who else than ACB vouches for agents: issuers of OpenID Connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
 }
@@ -228,12 +228,13 @@ pub struct Audit {
 }
 
 /// Who else than ACB vouches for agents.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
-    /// OpenID Connect issuers whose tokens are exchanged for ACB's.
+    /// OpenID Connect issuers whose tokens are exchanged for ACB's. The platform allows each of them; the Tenant is `Stalled` with any other one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["issuer".into()]))]
     pub oidc: Vec<OidcIssuer>,
     /// Agents that prove who they are by a client certificate. Not acted on yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,12 +245,38 @@ pub struct Auth {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OidcIssuer {
-    /// The `iss` of its tokens: the HTTPS URL below which its discovery document is.
-    #[schemars(length(max = 500), regex(pattern = "^https://"))]
+    /// The `iss` of its tokens, to the letter: the HTTPS URL below which its discovery document is.
+    #[schemars(length(max = 500), regex(pattern = "^https://[^/?#@\\\\]+(/[^?#\\\\]*)?$"))]
     pub issuer: String,
-    /// What the `aud` of its tokens must hold.
-    #[schemars(length(min = 1, max = 200))]
-    pub audience: String,
+    /// The `aud` of its tokens is one of these, to the letter and alone.
+    #[schemars(length(min = 1, max = 10), inner(length(min = 1, max = 200)))]
+    pub audiences: Vec<String>,
+    /// Certificates in PEM that the issuer's own is signed by. Unset: the public authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub certificate_authority: Option<String>,
+    /// Which agent a token proves, by its claims.
+    pub claim_mappings: ClaimMappings,
+}
+
+/// From the claims of a token to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimMappings {
+    /// Yields the name of an Agent that there is, such as `claims.sub`. What yields another name, none or no text proves nobody.
+    pub agent: ClaimMapping,
+    /// Yields a role that allows no more than the agent's own, such as `'leads' in claims.groups ? '' : 'Observer'`. An empty text leaves the agent its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<ClaimMapping>,
+}
+
+/// An expression over the claims of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimMapping {
+    /// An expression of CEL that yields a text. Its only variable is `claims`; there are no loops. It is checked when the Tenant is applied.
+    #[schemars(length(min = 1, max = 2048))]
+    pub expression: String,
 }
 
 /// Client certificates.

@@ -10,6 +10,7 @@ use acb_hub_core::{
         membership::Membership,
         schema::PayloadSchema,
         snapshot::{ContextType, DirectoryStore, KnownAccount, KnownKey, Snapshot},
+        trusted_issuer::{IssuerTerms, TrustedIssuer},
     },
     fault::Fault,
     messages::message::MAX_LIFETIME,
@@ -109,6 +110,10 @@ impl DirectoryStore for PgStore {
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
+        let trusted = sqlx::query("SELECT issuer, audiences, agent, role, authorities, networks FROM acb.oidc_issuer")
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed)?;
         transaction.rollback().await.map_err(failed)?;
 
         let generation: i64 = tenant.try_get("generation").map_err(failed)?;
@@ -127,6 +132,8 @@ impl DirectoryStore for PgStore {
         snapshot.context_types = readable("a context type", &types, context_type).into_iter().collect();
         snapshot.api_keys = readable("an API key", &keys, api_key).into_iter().collect();
         snapshot.issuer = readable("the cluster's issuer", &issuer, cluster_issuer).pop().map(Arc::new);
+        let trusted = readable("an OpenID Connect issuer", &trusted, trusted_issuer);
+        snapshot.trusted_issuers = trusted.into_iter().map(|issuer| (issuer.terms().url.clone(), Arc::new(issuer))).collect();
         snapshot.accounts = readable("a ServiceAccount", &accounts, service_account).into_iter().collect();
         Ok(snapshot)
     }
@@ -205,6 +212,18 @@ fn cluster_issuer(row: &PgRow) -> Result<Issuer, sqlx::Error> {
         Some((previous, until)) => issuer.after(previous, until),
         None => issuer,
     })
+}
+
+fn trusted_issuer(row: &PgRow) -> Result<TrustedIssuer, sqlx::Error> {
+    let terms = IssuerTerms {
+        url: row.try_get("issuer")?,
+        audiences: row.try_get("audiences")?,
+        agent: row.try_get("agent")?,
+        role: row.try_get("role")?,
+        authorities: row.try_get("authorities")?,
+        networks: row.try_get("networks")?,
+    };
+    TrustedIssuer::new(terms).map_err(|problem| sqlx::Error::Decode(problem.into()))
 }
 
 fn service_account(row: &PgRow) -> Result<(String, KnownAccount), sqlx::Error> {

@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod mailboxes;
 mod messages;
+mod oidc;
 mod outage;
 mod permissions;
 mod postgres;

@@ -196,6 +196,7 @@ async fn who_was_registered_counts_and_goes_where_registration_is_declared() {
             audit_days: 90,
             context_types: Vec::new(),
             issuer: None,
+            oidc_issuers: Vec::new(),
         },
     };
     let register = async |name: &str| {

@@ -79,6 +79,7 @@ async fn each_right_alone_is_what_refused_its_attack() {
         (format!("GRANT UPDATE ON acb.tenant TO {globex}"), "postgres.raise.own-limits"),
         (format!("GRANT UPDATE ON acb.agent TO {globex}"), "postgres.raise.own-role"),
         (format!("GRANT INSERT, UPDATE ON acb.cluster_issuer TO {globex}"), "postgres.raise.own-issuer"),
+        (format!("GRANT INSERT, UPDATE ON acb.oidc_issuer TO {globex}"), "postgres.raise.own-oidc-issuer"),
         (format!("GRANT INSERT ON acb.service_account TO {globex}"), "postgres.raise.own-account"),
         (format!("GRANT TEMP ON DATABASE acb TO {globex}"), "postgres.create.temporary"),
         (format!("GRANT CREATE ON SCHEMA public TO {globex}"), "postgres.create.function"),
@@ -149,6 +150,7 @@ async fn furnish(world: &World) {
     for (table, columns, values) in [
         ("retired_topic", "topic, retention_seconds", "'acb.acme.documents', 60".to_owned()),
         ("cluster_issuer", "issuer, jwks", "'https://issuer', '{}'".to_owned()),
+        ("oidc_issuer", "issuer, audiences, agent", "'https://issuer', '{acb}', 'claims.sub'".to_owned()),
         ("service_account", "agent_id, namespace, name, uid", format!("{alice}, 'acb-acme', 'alice', 'uid'")),
         ("credential_use", "credential, used_at", "'alice', now()".to_owned()),
         ("registered_agent", "agent_id, name, registered_by", format!("{any}, 'helper', {alice}")),

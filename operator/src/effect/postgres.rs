@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{EffectError, SecretReader, postgres_excess, seal};
 use crate::{
     bootstrap::{LeaderEpoch, scram_verifier},
-    plan::{AgentRow, ApiKeyRef, IssuerRow, PostgresStep, SecretRef, ServiceAccountRow, TenantRow, TopicSpec},
+    plan::{AgentRow, ApiKeyRef, IssuerRow, OidcIssuerRow, PostgresStep, SecretRef, ServiceAccountRow, TenantRow, TopicSpec},
 };
 
 const SYSTEM: &str = "PostgreSQL";
@@ -174,6 +174,7 @@ impl PostgresEffect {
                     end_registrations(connection, &id).await?;
                 }
                 project_issuer(connection, &id, tenant.issuer.as_ref()).await?;
+                project_oidc_issuers(connection, &id, &tenant.oidc_issuers).await?;
                 let names: Vec<&str> = tenant.context_types.iter().map(|row| row.name.as_str()).collect();
                 sqlx::query("DELETE FROM acb.context_type WHERE tenant_id = $1 AND name <> ALL ($2)")
                     .bind(&id)
@@ -476,6 +477,34 @@ async fn project_issuer(connection: &mut Session, id: &[u8], issuer: Option<&Iss
     .execute(connection)
     .await
     .map(drop)
+}
+
+/// The OpenID Connect issuers that the tenant trusts, and no others any more.
+async fn project_oidc_issuers(connection: &mut Session, id: &[u8], issuers: &[OidcIssuerRow]) -> Result<(), sqlx::Error> {
+    let names: Vec<&str> = issuers.iter().map(|row| row.issuer.as_str()).collect();
+    sqlx::query("DELETE FROM acb.oidc_issuer WHERE tenant_id = $1 AND issuer <> ALL ($2)")
+        .bind(id)
+        .bind(&names)
+        .execute(&mut *connection)
+        .await?;
+    for row in issuers {
+        sqlx::query(
+            "INSERT INTO acb.oidc_issuer (tenant_id, issuer, audiences, agent, role, authorities, networks)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (tenant_id, issuer) DO UPDATE SET audiences = excluded.audiences, agent = excluded.agent, role = excluded.role,
+                 authorities = excluded.authorities, networks = excluded.networks",
+        )
+        .bind(id)
+        .bind(&row.issuer)
+        .bind(&row.audiences)
+        .bind(&row.agent)
+        .bind(&row.role)
+        .bind(&row.authorities)
+        .bind(&row.networks)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
 }
 
 /// The ServiceAccount that proves an agent, and no other agent any more.

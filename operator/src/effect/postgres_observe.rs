@@ -19,7 +19,7 @@ use super::{
     postgres_excess,
 };
 pub use crate::observed::LoginState;
-use crate::plan::{AgentRow, ContextTypeRow, IssuerRow, ServiceAccountRow, TenantRow, TopicSpec};
+use crate::plan::{AgentRow, ContextTypeRow, IssuerRow, OidcIssuerRow, ServiceAccountRow, TenantRow, TopicSpec};
 
 /// Everything that the operator projected for a tenant.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,6 +96,7 @@ async fn read(operator: &Pool, id: &[u8], tenant_id: &str) -> Result<ObservedTen
             audit_days: row.try_get::<i32, _>("audit_days")?.unsigned_abs(),
             context_types: context_types(&mut transaction, id).await?,
             issuer: issuer(&mut transaction, id).await?,
+            oidc_issuers: oidc_issuers(&mut transaction, id).await?,
         });
     }
     let agents = sqlx::query(
@@ -172,6 +173,27 @@ async fn issuer(connection: &mut Session, id: &[u8]) -> Result<Option<IssuerRow>
     .fetch_optional(connection)
     .await?;
     Ok(row.map(|(issuer, previous, jwks)| IssuerRow { issuer, previous, jwks }))
+}
+
+async fn oidc_issuers(connection: &mut Session, id: &[u8]) -> Result<Vec<OidcIssuerRow>, sqlx::Error> {
+    let rows = sqlx::query(
+        r#"SELECT issuer, audiences, agent, role, authorities, networks FROM acb.oidc_issuer WHERE tenant_id = $1
+           ORDER BY issuer COLLATE "C""#,
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    let read = |row: &PgRow| {
+        Ok(OidcIssuerRow {
+            issuer: row.try_get("issuer")?,
+            audiences: row.try_get("audiences")?,
+            agent: row.try_get("agent")?,
+            role: row.try_get("role")?,
+            authorities: row.try_get("authorities")?,
+            networks: row.try_get("networks")?,
+        })
+    };
+    rows.iter().map(read).collect()
 }
 
 async fn context_types(connection: &mut Session, id: &[u8]) -> Result<Vec<ContextTypeRow>, sqlx::Error> {

@@ -15,6 +15,7 @@ mod label;
 pub mod namespace;
 pub mod network;
 pub mod object_quota;
+mod oidc;
 pub mod opening;
 pub(crate) mod orphan;
 pub mod owned;

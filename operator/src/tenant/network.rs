@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use acb_crds::names::objects;
+use acb_oidc::{address::NOT_PUBLIC, url::Url};
 use serde_json::{Value, json};
 
 use super::{
@@ -11,7 +12,11 @@ use super::{
     space::labels,
     validate::ValidatedTenant,
 };
-use crate::platform::{Platform, PlatformBus};
+use crate::{
+    effect::kubernetes::ObjectKey,
+    plan::OidcIssuerRow,
+    platform::{Platform, PlatformBus},
+};
 
 /// The label of namespaces whose pods may scrape the hubs. Only the platform may set it.
 pub const MONITORING_LABEL: &str = "acb.dev/monitoring";
@@ -19,7 +24,9 @@ pub const MONITORING_LABEL: &str = "acb.dev/monitoring";
 /// The policy that lets a hub reach the platform's stores.
 pub(super) const TO_PLATFORM: &str = "hub-to-platform";
 
-/// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL, Kafka and the collector of traces only. In the
+const TO_ISSUERS: &str = "hub-to-issuers";
+
+/// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL, Kafka and the collector of traces only (and its tenant's issuers: [`to_issuers`]). In the
 /// tenant's own namespace nobody else's pods get in; where its agents connect to is theirs: they call models and tools that ACB does not
 /// know of. A namespace that the platform gave is left as it is.
 #[must_use]
@@ -109,6 +116,42 @@ fn platform_egress(platform: &Platform) -> Vec<Value> {
     }
     egress.extend(platform.tracing.as_ref().and_then(|tracing| tracing.address()).map(|(host, port)| server(host, port)));
     egress
+}
+
+/// The policy that lets a hub reach the OpenID Connect issuers of its tenant, where it has any.
+#[must_use]
+pub fn to_issuers(tenant: &ValidatedTenant) -> Option<Value> {
+    let spec = json!({"podSelector": {"matchLabels": hub::selector(tenant)}, "policyTypes": ["Egress"], "egress": issuer_egress(tenant)});
+    let policy = policy(tenant, TO_ISSUERS, &tenant.name.hub_namespace(), "hub", spec);
+    (!tenant.oidc_issuers.is_empty()).then_some(policy)
+}
+
+/// Where that policy is.
+#[must_use]
+pub fn to_issuers_key(tenant: &ValidatedTenant) -> ObjectKey {
+    ObjectKey::new("networking.k8s.io/v1", "NetworkPolicy", &tenant.name.hub_namespace(), TO_ISSUERS)
+}
+
+/// Each issuer's port at public addresses, and in the networks that the platform lists for it. A policy knows no names: the certificate says who is there.
+fn issuer_egress(tenant: &ValidatedTenant) -> Vec<Value> {
+    let of_family = |is_v4: bool| NOT_PUBLIC.iter().copied().filter(|network| network.contains('.') == is_v4).collect::<Vec<_>>();
+    let public = [
+        json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": of_family(true)}}),
+        json!({"ipBlock": {"cidr": "2000::/3", "except": of_family(false)}}),
+    ];
+    let rule = |row: &OidcIssuerRow| {
+        let port = Url::issuer(&row.issuer).ok()?.port();
+        let own = row.networks.iter().map(|network| json!({"ipBlock": {"cidr": network}}));
+        let to: Vec<Value> = public.iter().cloned().chain(own).collect();
+        Some(json!({"to": to, "ports": [{"port": port, "protocol": "TCP"}]}))
+    };
+    let mut rules: Vec<Value> = Vec::new();
+    for rule in tenant.oidc_issuers.iter().filter_map(rule) {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    rules
 }
 
 /// A route of the Gateway API that hands TLS connections for the hub's name through to it, where the spec asks for one.

@@ -55,6 +55,7 @@ pub fn plan(tenant: &ValidatedTenant, world: &World, platform: &Platform) -> Pla
         Some(object) => apply(object, steps),
         None => remove(world, &key, steps),
     };
+    optional(network::to_issuers(tenant), network::to_issuers_key(tenant), &mut steps);
     optional(access::admins(tenant), admins_key(tenant), &mut steps);
     optional(scaling::autoscaler(tenant), hub_key(tenant, scaling::AUTOSCALER), &mut steps);
     for object in of_isolation(tenant, platform) {
@@ -209,6 +210,7 @@ pub fn tenant_row(tenant: &ValidatedTenant) -> TenantRow {
         audit_days: tenant.audit_days,
         context_types: tenant.context_types.clone(),
         issuer: tenant.issuer.clone(),
+        oidc_issuers: tenant.oidc_issuers.clone(),
     }
 }
 

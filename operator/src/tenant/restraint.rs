@@ -4,7 +4,7 @@
 use acb_crds::{Tenant, TenantLimits, names::TenantName};
 use serde_json::json;
 
-use super::{World, bandwidth, orphan, validate};
+use super::{World, bandwidth, oidc, orphan, validate};
 use crate::{
     plan::{KafkaQuota, KafkaStep, Plan, PostgresStep, Step, TenantRow},
     platform::Platform,
@@ -29,8 +29,10 @@ pub(super) fn restraint(tenant: &Tenant, world: &World, platform: &Platform) -> 
     let limits = known.smallest(&validate::effective_limits(tenant, world, platform));
     let suspended = row.suspended || tenant.spec.suspend.unwrap_or(false);
     let issuer = row.issuer.as_ref().and_then(|known| world.issuer(Some(known)));
-    if limits != known || operation_limits != row.operation_limits || suspended != row.suspended || issuer != row.issuer {
-        let row = TenantRow { suspended, limits: json!(limits), operation_limits, issuer, ..row.clone() };
+    let oidc_issuers = oidc::still_trusted(&row.oidc_issuers, tenant, platform);
+    let is_less = limits != known || operation_limits != row.operation_limits || suspended != row.suspended;
+    if is_less || issuer != row.issuer || oidc_issuers != row.oidc_issuers {
+        let row = TenantRow { suspended, limits: json!(limits), operation_limits, issuer, oidc_issuers, ..row.clone() };
         plan.steps.push(Step::Postgres(PostgresStep::ProjectTenant { tenant_id: identity.id.hex(), tenant: row }));
     }
     plan.steps.extend(orphan::suspensions(&identity, world));

@@ -25,12 +25,13 @@ use super::{
     adoption::Identity,
     hub_spec,
     namespace::{TENANT_LABEL, TENANT_UID_LABEL, adopted_id, label, served_id},
+    oidc,
     owned::{Owned, owned},
 };
 use crate::{
     condition::{Problem, Reason},
     effect::kubernetes::ObjectKey,
-    plan::{ContextTypeRow, IssuerRow},
+    plan::{ContextTypeRow, IssuerRow, OidcIssuerRow},
     platform::Platform,
     tenancy::Tenancy,
     tier::{self, QuotaCeilings},
@@ -89,6 +90,8 @@ pub struct ValidatedTenant {
     pub ceilings: QuotaCeilings,
     /// Who issues the tokens of its agents' ServiceAccounts.
     pub issuer: Option<IssuerRow>,
+    /// OpenID Connect issuers whose tokens prove its agents.
+    pub oidc_issuers: Vec<OidcIssuerRow>,
     /// Days.
     pub audit_days: u32,
     /// The request for a rotation of its hub's credentials, if there is one.
@@ -153,6 +156,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         problems.push(Problem::new(Reason::TooManyContextTypes, "spec.contextTypes", message));
     }
     hub_spec::check(&hub, platform, &mut problems);
+    let oidc_issuers = oidc::issuers(tenant, platform, &mut problems);
     let mut context_types = Vec::new();
     for (index, listed) in spec.context_types.iter().enumerate() {
         // By what hubs compile it with: they would refuse every payload of the type.
@@ -204,6 +208,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
         agent_limits: Tenancy::agent_base(tenant, &allowance),
         ceilings: allowance.quota_ceilings(),
         issuer: issuer(world, platform),
+        oidc_issuers,
         tier: spec.tier,
         own_namespace: spec.agent_namespace.is_none(),
         registration: spec.registration.unwrap_or(Registration::Declared),
@@ -373,8 +378,8 @@ fn stored_schema(listed: &PayloadSchema) -> Value {
 fn not_acted_on(tenant: &Tenant) -> Vec<String> {
     let spec = &tenant.spec;
     let mut fields = Vec::new();
-    if spec.auth.is_some() {
-        fields.push("spec.auth".to_owned());
+    if spec.auth.as_ref().is_some_and(|auth| auth.mtls.is_some()) {
+        fields.push("spec.auth.mtls".to_owned());
     }
     for (index, listed) in spec.context_types.iter().enumerate() {
         let ignored = listed.payload_schema.iter().flat_map(|listed| json_keywords::ignored(&listed.json_schema));

@@ -108,7 +108,7 @@ fn an_account_that_is_gone_or_another_is_taken_away() {
 fn the_agent_of_the_page_has_the_account_and_the_pod_of_the_page() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/authentication.md")).unwrap();
     let blocks: Vec<&str> = page.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
-    let [objects, pod] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let [objects, pod, _, _] = blocks[..] else { panic!("{} blocks", blocks.len()) };
     let (_, agent) = objects.split_once("---\n").unwrap();
     let given = tenancy(&format!("{}{agent}", tenant_text("acme", "{tier: Free}")));
     let validated = validated(&given, "worker", &seen(&given));

@@ -6,6 +6,7 @@ mod accounts;
 mod decisions;
 mod given;
 mod isolation;
+mod oidc;
 mod plans;
 mod refusals;
 mod retirement;

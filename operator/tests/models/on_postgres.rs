@@ -10,8 +10,8 @@ use acb_operator::{
         postgres_observe::{ObservedTenant, login_state, observe_tenant},
     },
     plan::{
-        AgentRow, ApiKeyRef, ContextTypeRow, IssuerRow, PostgresStep, ReplacedKey, SecretRef, ServiceAccountRow, TenantRow,
-        TopicSpec,
+        AgentRow, ApiKeyRef, ContextTypeRow, IssuerRow, OidcIssuerRow, PostgresStep, ReplacedKey, SecretRef, ServiceAccountRow,
+        TenantRow, TopicSpec,
     },
 };
 use acb_testbed::Postgres;
@@ -87,6 +87,19 @@ impl Draw {
                 previous: self.random.one_in(2).then(|| "https://before".to_owned()),
                 ..IssuerRow::new(issuer, json!({"keys": [{"kid": issuer, "kty": "RSA"}]}))
             }),
+            oidc_issuers: self
+                .random
+                .pick(&[&[][..], &["https://a"], &["https://a", "https://b"]])
+                .iter()
+                .map(|url| OidcIssuerRow {
+                    issuer: (*url).to_owned(),
+                    audiences: vec!["acb".to_owned()],
+                    agent: (*self.random.pick(&["claims.sub", "claims.email"])).to_owned(),
+                    role: self.random.pick(&[None, Some("'Observer'")]).map(str::to_owned),
+                    authorities: None,
+                    networks: self.random.pick(&[vec![], vec!["10.0.0.0/8".to_owned()]]).clone(),
+                })
+                .collect(),
         }
     }
 

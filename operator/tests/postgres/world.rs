@@ -38,6 +38,8 @@ fn special(table: &str, column: &str, tenant: &TestTenant) -> Option<String> {
         ("acb.dead_letter", "reason") => "'expired'".to_owned(),
         ("acb.audit_growth", "first") => "0".to_owned(),
         ("acb.tenant", "audit_days") => "90".to_owned(),
+        ("acb.oidc_issuer", "issuer") => "'https://issuer'".to_owned(),
+        ("acb.oidc_issuer", "audiences") => "'{acb}'".to_owned(),
         ("acb.usage_sum", "period") => "'hour'".to_owned(),
         (_, "role") => "'observer'".to_owned(),
         (_, "cleanup") => "'delete'".to_owned(),

@@ -24,12 +24,14 @@ use tonic::{
 
 use crate::{
     Error, Identity, Tokens, correlation,
-    credential::{ApiKey, Credential},
+    credential::{ApiKey, Credential, TokenSource},
     error::broke,
     trace_context,
 };
 
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// For a token of an issuer: it may be asked for something twice.
+const PATIENCE: Duration = Duration::from_secs(20);
 const SHORTEST: Duration = Duration::from_secs(30);
 /// RFC 8693.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -148,6 +150,7 @@ impl Auth {
             (Credential::Tokens(tokens), None) => refresh(channel, &tokens.refresh).await,
             (Credential::Tokens(_), Some(held)) => refresh(channel, &held.tokens.refresh).await,
             (Credential::TokenFile(file), _) => exchange_file(channel, file).await,
+            (Credential::TokenSource(source), _) => exchange_from(channel, source).await,
             (Credential::ApiKey(key), None) => exchange(channel, key).await,
             (Credential::ApiKey(key), Some(held)) => match refresh(channel, &held.tokens.refresh).await {
                 // The family was revoked or has ended: the key may still be good.
@@ -173,8 +176,18 @@ async fn exchange(channel: &Channel, key: &ApiKey) -> Result<TokenResponse, Deni
 async fn exchange_file(channel: &Channel, file: &Path) -> Result<TokenResponse, Denied> {
     let subject_token = read(file).await.map_err(|error| {
         // The next look may find it: a token that is held meanwhile goes on.
-        Denied::Unreadable(Error::Usage(format!("the token of the ServiceAccount, {}: {error}", file.display())))
+        Denied::Unreadable(Error::Usage(format!("the token in {}: {error}", file.display())))
     })?;
+    exchange_subject(channel, &subject_token).await
+}
+
+async fn exchange_from(channel: &Channel, source: &TokenSource) -> Result<TokenResponse, Denied> {
+    let given = timeout(PATIENCE, source()).await.unwrap_or_else(|_| Err("it takes too long".into()));
+    let subject_token = given.map_err(|error| Denied::Unreadable(Error::Usage(format!("the token of the issuer: {error}"))))?;
+    exchange_subject(channel, &subject_token).await
+}
+
+async fn exchange_subject(channel: &Channel, subject_token: &str) -> Result<TokenResponse, Denied> {
     let request =
         ExchangeSubjectTokenRequest { subject_token: subject_token.trim().to_owned(), subject_token_type: JWT.to_owned() };
     let mut client = AuthServiceClient::new(channel.clone());

@@ -23,7 +23,7 @@ use crate::{
     auth::{Auth, Bearer, Denied},
     backoff::{Limited, Patience},
     correlation::of_call,
-    credential::{ApiKey, Credential},
+    credential::{ApiKey, Credential, SourceError},
     error::broke,
     replica::Replicas,
 };
@@ -78,6 +78,24 @@ impl Builder {
     pub fn service_account_token(mut self, file: impl Into<PathBuf>) -> Self {
         self.credential = Some(Credential::TokenFile(file.into()));
         self
+    }
+
+    /// Authenticates with tokens of an OpenID Connect issuer that the Tenant names. `source` is asked for one each time that an access token is needed: the
+    /// access token ends with the one that it came from, and no refresh token renews it.
+    #[must_use]
+    pub fn oidc_token<F, T>(mut self, source: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Future<Output = Result<String, SourceError>> + Send + 'static,
+    {
+        self.credential = Some(Credential::TokenSource(Arc::new(move || Box::pin(source()))));
+        self
+    }
+
+    /// The same with a file that holds the token, and that something else keeps fresh. It is read each time.
+    #[must_use]
+    pub fn oidc_token_file(self, file: impl Into<PathBuf>) -> Self {
+        self.service_account_token(file)
     }
 
     /// Authenticates with tokens that were exchanged elsewhere. The refresh token is used up.

@@ -1,6 +1,8 @@
 //! What a client proves itself with. No type here shows its secret in `Debug`.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::SystemTime};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::SystemTime};
+
+use futures::future::BoxFuture;
 
 use crate::Error;
 
@@ -51,7 +53,7 @@ pub struct Tokens {
     pub access: String,
     /// When the access token ends.
     pub access_expires_at: SystemTime,
-    /// Exchanged once for new tokens. Empty where there is none: the token of a ServiceAccount is exchanged anew instead.
+    /// Exchanged once for new tokens. Empty where there is none: the token of a ServiceAccount, or of an issuer, is exchanged anew instead.
     pub refresh: String,
 }
 
@@ -73,12 +75,31 @@ pub struct Identity {
     pub agent_id: String,
 }
 
-#[derive(Clone, Debug)]
+/// Why there is no token.
+pub(crate) type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Gives the token of an issuer each time that one is needed.
+pub(crate) type TokenSource = Arc<dyn Fn() -> BoxFuture<'static, Result<String, SourceError>> + Send + Sync>;
+
+#[derive(Clone)]
 pub(crate) enum Credential {
     ApiKey(ApiKey),
     Tokens(Tokens),
     /// The token of a ServiceAccount, by the file that is read each time: whoever writes it replaces it.
     TokenFile(PathBuf),
+    /// The token of an OpenID Connect issuer.
+    TokenSource(TokenSource),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiKey(key) => key.fmt(f),
+            Self::Tokens(tokens) => tokens.fmt(f),
+            Self::TokenFile(file) => f.debug_tuple("TokenFile").field(file).finish(),
+            Self::TokenSource(_) => f.write_str("TokenSource(…)"),
+        }
+    }
 }
 
 fn is_token(text: &str) -> bool {

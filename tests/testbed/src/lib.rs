@@ -24,6 +24,7 @@
 
 pub mod clock;
 pub mod gate;
+pub mod issuer;
 pub mod kafka;
 pub mod operator;
 pub mod outside;
@@ -35,6 +36,7 @@ pub mod standby;
 pub use acb_operator::plan::AgentRow;
 pub use clock::ServerClock;
 pub use gate::Gate;
+pub use issuer::{RealIssuer, Response, TestIssuer, issuer_row, public_key};
 pub use kafka::{Kafka, KafkaListener};
 pub use operator::OperatorFiles;
 pub use outside::Outside;

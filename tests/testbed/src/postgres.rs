@@ -12,7 +12,9 @@ use acb_operator::{
     bootstrap::{self, LeaderEpoch, Server, claim_leadership},
     effect::{EffectError, SecretData, SecretReader, postgres::PostgresEffect, seal},
     local_postgres::{LocalPostgres, LocalPostgresOptions},
-    plan::{AgentRow, ApiKeyRef, ContextTypeRow, IssuerRow, PostgresStep, ReplacedKey, SecretRef, TenantRow, TopicSpec},
+    plan::{
+        AgentRow, ApiKeyRef, ContextTypeRow, IssuerRow, OidcIssuerRow, PostgresStep, ReplacedKey, SecretRef, TenantRow, TopicSpec,
+    },
 };
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection,
@@ -238,6 +240,7 @@ impl Postgres {
             secrets: self.secrets.clone(),
             context_types: Arc::default(),
             issuer: Arc::default(),
+            oidc_issuers: Arc::default(),
         };
         tenant.apply(&PostgresStep::EnsureLogin { tenant_id: id_hex, secret: login, connection_limit: 30 }).await;
         tenant.project_tenant().await;
@@ -324,6 +327,7 @@ pub struct TestTenant {
     secrets: Arc<Secrets>,
     context_types: Arc<Mutex<Vec<ContextTypeRow>>>,
     issuer: Arc<Mutex<Option<IssuerRow>>>,
+    oidc_issuers: Arc<Mutex<Vec<OidcIssuerRow>>>,
 }
 
 impl std::fmt::Debug for TestTenant {
@@ -498,6 +502,12 @@ impl TestTenant {
         self.project_tenant().await;
     }
 
+    /// Has the tenant trust these OpenID Connect issuers, and no others.
+    pub async fn oidc_issuers(&self, issuers: &[OidcIssuerRow]) {
+        *self.oidc_issuers.lock().unwrap() = issuers.to_vec();
+        self.project_tenant().await;
+    }
+
     /// Projects this row of an agent that has no API key.
     pub async fn project_without_key(&self, row: &AgentRow) {
         let tenant_id = self.id_hex.clone();
@@ -525,6 +535,7 @@ impl TestTenant {
             audit_days: 90,
             context_types: self.context_types.lock().unwrap().clone(),
             issuer: self.issuer.lock().unwrap().clone(),
+            oidc_issuers: self.oidc_issuers.lock().unwrap().clone(),
         };
         self.apply(&PostgresStep::ProjectTenant { tenant_id: self.id_hex.clone(), tenant }).await;
     }

@@ -3,24 +3,30 @@
 mod agent;
 mod cluster;
 mod dev;
+mod oidc;
 
 use std::path::{Path, PathBuf};
 
 use acb_sdk::{ApiKey, Identity};
 use serde_json::json;
 
-use self::agent::{AgentOf, agent};
 pub(crate) use self::dev::keep_all;
+pub(super) use self::oidc::OidcLogin;
+use self::{
+    agent::{AgentOf, agent},
+    oidc::OidcArgs,
+};
 use super::{Target, payload::text_of, profile, refused};
 use crate::{
     output::{self, Exit, Failure, Output},
     platform::PlatformArgs,
 };
 
-/// Exchanges an API key, or the token of a ServiceAccount, and keeps where it is with the hub's address as a profile.
+/// Exchanges an API key, the token of a ServiceAccount, or that of an OpenID Connect issuer, and keeps where it is with the hub's address as a profile.
 ///
 /// An agent of `acb dev`, or of a cluster, is named as TENANT/AGENT: its hub, CA and key are looked up. Any other hub is named by
-/// --server, --ca and --api-key-file; in a pod that has a token of its ServiceAccount, by --token-file in the key's place.
+/// --server, --ca and --api-key-file; in a pod that has a token of its ServiceAccount, by --token-file in the key's place;
+/// with an issuer that the Tenant names, by --oidc.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Login {
     /// The agent. Its hub, the tenant's CA and its API key are looked up. Where a hub has no address outside of its cluster, commands
@@ -42,6 +48,8 @@ pub(crate) struct Login {
     /// A file that holds the token of the pod's ServiceAccount, for the audience `acb:<tenant id>`. It is read each time: the kubelet replaces it.
     #[arg(long, value_name = "FILE", group = "credential")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    oidc: OidcArgs,
     /// On a cluster: the namespace of the tenant's agents [default: as the Tenant says, or acb-TENANT].
     #[arg(long, value_name = "NAME", requires = "agent")]
     namespace: Option<String>,
@@ -69,7 +77,7 @@ impl Login {
         let key = self.api_key_file.as_deref().map(read_key).transpose()?;
         let token_file = self.token_file.as_deref().map(std::path::absolute).transpose();
         let token_file = token_file.map_err(|error| Failure::failed(format_args!("login: {error}")))?;
-        let looks_up_key = key.is_none() && token_file.is_none();
+        let looks_up_key = key.is_none() && token_file.is_none() && !self.oidc.is_given();
         let mut profile = match (&self.agent, &self.ca) {
             (Some(agent), _) if self.platform.is_cluster() => {
                 self.platform.say(output);
@@ -92,9 +100,15 @@ impl Login {
             key.expose().clone_into(&mut profile.api_key);
         }
         profile.token_file = token_file;
+        profile.oidc = self.oidc.log_in(output).await?;
         let client = profile.connect_soon(&format!("login at {}", profile.servers.join(", "))).await?;
         let identity =
             client.identity().await.ok_or_else(|| Failure::failed("login: the hub did not say for whom the key speaks"))?;
+        if let Some(named) = self.agent.as_ref().filter(|named| profile.oidc.is_some() && named.agent.as_str() != identity.agent)
+        {
+            let message = format!("login: the token is of agent {}, and not of {}: name that one", identity.agent, named.agent);
+            return Err(Failure::new(Exit::Usage, message));
+        }
         profile.tenant.clone_from(&identity.tenant);
         profile.agent.clone_from(&identity.agent);
         profile.name = self.profile.unwrap_or_else(|| format!("{}/{}", profile.tenant, profile.agent));

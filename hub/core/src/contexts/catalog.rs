@@ -372,7 +372,7 @@ impl Contexts {
             metrics: self.parts.metrics.clone(),
             cancellation: self.supervisor.stop().clone(),
         };
-        Subscription::open(source, Subscriber::new(self.parts.directory.clone(), caller.id, kind), filter, from).await
+        Subscription::open(source, Subscriber::new(self.parts.directory.clone(), caller, kind), filter, from).await
     }
 
     /// How many types are followed now.

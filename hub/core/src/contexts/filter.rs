@@ -33,6 +33,7 @@ pub const CONTEXT: Vocabulary = Vocabulary {
         Field { name: "version", kind: Kind::Number },
         Field { name: "created_at", kind: Kind::Time },
     ],
+    is_open: false,
 };
 
 /// The longest evaluation that others do not notice.

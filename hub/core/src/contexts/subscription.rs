@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     directory::{
-        agent::AgentId,
+        agent::{Agent, AgentId, Role},
         snapshot::{Directory, Snapshot},
     },
     fault::{Code, Fault},
@@ -119,14 +119,16 @@ pub enum Notice {
 pub(crate) struct Subscriber {
     directory: Directory,
     agent: AgentId,
+    /// That it was let in with.
+    role: Role,
     kind: String,
     /// What it sees, by that snapshot.
     known: Option<(Arc<Snapshot>, Viewer)>,
 }
 
 impl Subscriber {
-    pub(crate) fn new(directory: Directory, agent: AgentId, kind: &str) -> Self {
-        Self { directory, agent, kind: kind.to_owned(), known: None }
+    pub(crate) fn new(directory: Directory, agent: &Agent, kind: &str) -> Self {
+        Self { directory, agent: agent.id, role: agent.role, kind: kind.to_owned(), known: None }
     }
 
     /// What it sees, as the directory knows it now.
@@ -135,9 +137,9 @@ impl Subscriber {
         let known = match self.known.take() {
             Some((by, viewer)) if Arc::ptr_eq(&by, &snapshot) => (by, viewer),
             _ => {
-                let agent = snapshot.acting(self.agent)?;
-                may_follow(agent, &self.kind, snapshot.context_types.contains_key(&self.kind))?;
-                let viewer = Viewer::of(agent);
+                let agent = snapshot.acting_as(self.agent, self.role)?;
+                may_follow(&agent, &self.kind, snapshot.context_types.contains_key(&self.kind))?;
+                let viewer = Viewer::of(&agent);
                 (snapshot, viewer)
             }
         };

@@ -323,7 +323,8 @@ impl UploadSession {
         // The stream may have begun long ago.
         let snapshot = self.uploads.parts.directory.snapshot();
         let kind = &self.upload.description.kind.clone();
-        may_publish(snapshot.acting(self.agent.id)?, kind, snapshot.context_types.contains_key(kind))?;
+        let agent = snapshot.acting_as(self.agent.id, self.agent.role)?;
+        may_publish(&agent, kind, snapshot.context_types.contains_key(kind))?;
         // Another connection may have stored chunks of this upload, too.
         self.stored = self.uploads.parts.stores.chunks.stored(id).await?;
         let (next, count) = (self.stored.next(), self.upload.layout.count());
@@ -447,8 +448,8 @@ impl Chunks {
             self.looked_at = Instant::now();
         }
         let snapshot = parts.directory.snapshot();
-        let agent = snapshot.agent(self.agent.id).filter(|agent| !agent.suspended);
-        if agent.is_some_and(|agent| self.context.seen_by(&Viewer::of(agent))) { Ok(()) } else { Err(not_found(id)) }
+        let agent = snapshot.acting_as(self.agent.id, self.agent.role);
+        if agent.is_ok_and(|agent| self.context.seen_by(&Viewer::of(&agent))) { Ok(()) } else { Err(not_found(id)) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,7 +19,8 @@ impl fmt::Display for AgentId {
 }
 
 /// What an agent may do within its tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
 pub enum Role {
     /// Everything in this tenant.
     Admin,
@@ -49,6 +51,23 @@ impl Role {
             Self::Observer => "observer",
             Self::Auditor => "auditor",
         }
+    }
+
+    /// The one that an Agent resource calls so, such as `AgentFull`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| {
+            let letters = role.as_str().split('-').flat_map(|word| {
+                word.char_indices().map(|(at, letter)| if at == 0 { letter.to_ascii_uppercase() } else { letter })
+            });
+            letters.eq(name.chars())
+        })
+    }
+
+    /// Whether it allows nothing that the other one does not.
+    #[must_use]
+    pub fn is_within(self, other: Self) -> bool {
+        Permission::ALL.into_iter().all(|permission| !self.allows(permission) || other.allows(permission))
     }
 
     /// Whether the role allows it.
@@ -82,6 +101,20 @@ impl FromStr for Role {
 
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| format!("unknown role {text:?}"))
+    }
+}
+
+impl TryFrom<String> for Role {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Role> for &'static str {
+    fn from(role: Role) -> Self {
+        role.as_str()
     }
 }
 
@@ -236,4 +269,48 @@ pub struct Agent {
     pub suspended: bool,
     /// Since when it is known.
     pub created_at: OffsetDateTime,
+}
+
+impl Agent {
+    /// The same, with this role in the place of its own. `None` where that would allow it more.
+    #[must_use]
+    pub fn lowered(&self, role: Role) -> Option<Self> {
+        role.is_within(self.role).then(|| Self { role, ..self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_within_those_that_allow_all_that_it_does() {
+        for role in Role::ALL {
+            assert!(role.is_within(role) && role.is_within(Role::Admin));
+            assert!(role == Role::Admin || !Role::Admin.is_within(role));
+        }
+        assert!(
+            Role::Producer.is_within(Role::Full) && Role::Consumer.is_within(Role::Full) && Role::Observer.is_within(Role::Full)
+        );
+        assert!(Role::Observer.is_within(Role::Consumer) && !Role::Observer.is_within(Role::Producer));
+        assert!(!Role::Auditor.is_within(Role::Full) && !Role::Full.is_within(Role::Producer));
+    }
+
+    #[test]
+    fn a_role_is_found_by_its_name_in_the_resource() {
+        let named = |name| Role::named(name).map(Role::as_str);
+        for (name, role) in [
+            ("Admin", Role::Admin),
+            ("AgentProducer", Role::Producer),
+            ("AgentConsumer", Role::Consumer),
+            ("AgentFull", Role::Full),
+            ("Observer", Role::Observer),
+            ("Auditor", Role::Auditor),
+        ] {
+            assert_eq!(named(name), Some(role.as_str()));
+        }
+        for none in ["", "admin", "agent-full", "Agentfull", "AgentFulls", "Agent"] {
+            assert_eq!(named(none), None, "{none}");
+        }
+    }
 }

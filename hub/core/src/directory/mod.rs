@@ -12,3 +12,4 @@ pub mod schema;
 pub mod snapshot;
 pub mod source;
 pub mod trail;
+pub mod trusted_issuer;

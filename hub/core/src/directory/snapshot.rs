@@ -10,12 +10,13 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 
 use super::{
-    agent::{Agent, AgentId},
+    agent::{Agent, AgentId, Role},
     issuer::Issuer,
     limits::{Limits, OperationLimits},
     membership::Membership,
     schema::PayloadSchema,
     source::Source,
+    trusted_issuer::TrustedIssuer,
 };
 use crate::fault::{Code, Fault};
 
@@ -69,6 +70,8 @@ pub struct Snapshot {
     pub issuer: Option<Arc<Issuer>>,
     /// The ServiceAccounts that prove agents, as `<namespace>/<name>`.
     pub accounts: HashMap<String, KnownAccount>,
+    /// The OpenID Connect issuers that the tenant trusts, by their URLs.
+    pub trusted_issuers: HashMap<String, Arc<TrustedIssuer>>,
     /// By how much the clock of the store is ahead of this machine's. Agents and memberships begin by that.
     pub ahead: Duration,
     agents: HashMap<AgentId, Arc<Agent>>,
@@ -146,6 +149,12 @@ impl Snapshot {
         })
     }
 
+    /// The same, with no more rights than its call was let in with: the token may have lowered its role.
+    pub fn acting_as(&self, id: AgentId, role: Role) -> Result<Arc<Agent>, Fault> {
+        let agent = self.acting(id)?;
+        Ok(agent.lowered(role).map_or_else(|| agent.clone(), Arc::new))
+    }
+
     /// Whether this API key is the agent's, and valid.
     #[must_use]
     pub fn key_lives(&self, agent: AgentId, prefix: &str, now: OffsetDateTime) -> bool {
@@ -163,6 +172,7 @@ impl Snapshot {
                 let account = self.accounts.get(&token.account);
                 is_issuers && account.is_some_and(|account| account.agent == agent && account.uid == token.uid)
             }
+            Source::Oidc(token) => self.trusted_issuers.get(&token.iss).is_some_and(|issuer| issuer.digest() == token.terms),
         }
     }
 

@@ -11,7 +11,7 @@ use super::keyring::Keyring;
 use crate::{
     directory::{
         agent::{Agent, AgentId},
-        source::{AccountToken, Source},
+        source::{AccountToken, OidcToken, Source},
     },
     fault::{Code, Fault},
 };
@@ -56,6 +56,9 @@ pub struct Claims {
     /// The token of a ServiceAccount that it came from: the token ends with the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountToken>,
+    /// The token of an OpenID Connect issuer that it came from: the token ends where the tenant's terms for that issuer do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcToken>,
 }
 
 impl Claims {
@@ -69,6 +72,7 @@ impl Claims {
     #[must_use]
     pub fn source(&self) -> Option<Source> {
         let account = self.account.clone().map(Source::Account);
+        let account = account.or_else(|| self.oidc.clone().map(Source::Oidc));
         account.or_else(|| self.key.clone().map(Source::ApiKey))
     }
 }
@@ -130,11 +134,12 @@ impl Tokens {
         let keyring = self.keyring();
         let own_end = now + ACCESS_TOKEN_LIFE - earlier();
         let expires_at = until.map_or(own_end, |until| until.min(own_end));
-        let (key, account) = match source {
-            Some(Source::ApiKey(prefix)) => (Some(prefix), None),
-            // A replica of an earlier version knows keys alone, and must not take it for a token that ends with nothing: it finds no such key.
-            Some(source @ Source::Account(_)) => (Some(source.name()), source.into_account()),
-            None => (None, None),
+        // A replica of an earlier version knows keys alone, and must not take what came of a token for what ends with nothing: it finds no such key.
+        let key = source.as_ref().map(Source::name);
+        let (account, oidc) = match source {
+            Some(Source::Account(token)) => (Some(token), None),
+            Some(Source::Oidc(token)) => (None, Some(token)),
+            Some(Source::ApiKey(_)) | None => (None, None),
         };
         let claims = Claims {
             iss: self.tenant.to_string(),
@@ -149,6 +154,7 @@ impl Tokens {
             jti: Uuid::new_v4(),
             key,
             account,
+            oidc,
         };
         let header = Header { kid: Some(keyring.kid.clone()), ..Header::new(Algorithm::EdDSA) };
         let token = jsonwebtoken::encode(&header, &claims, &keyring.signing)

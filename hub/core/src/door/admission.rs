@@ -19,8 +19,10 @@ use super::{
 use crate::{
     audit::{journal::Journal, refusals::Refusals},
     directory::{
+        agent::Agent,
         caller::{Caller, lacks},
         refresher::Refresher,
+        source::Source,
         trail::Trail,
     },
     fault::{Code, Fault},
@@ -176,7 +178,8 @@ impl Door {
             return Err(invalid_token());
         }
         let expires_at = OffsetDateTime::from_unix_timestamp(claims.exp).map_err(|_| invalid_token())?;
-        Ok(Caller { agent: agent.clone(), expires_at, epoch: claims.epoch, source })
+        let agent = as_its_token_says(agent, source.as_ref()).ok_or_else(invalid_token)?;
+        Ok(Caller { agent, expires_at, epoch: claims.epoch, source })
     }
 
     /// Whether a caller that was let in before still would be: for streams that outlive a change.
@@ -192,7 +195,17 @@ impl Door {
             && snapshot
                 .agent(caller.agent.id)
                 // A stream begun by one role goes on by no other: what it may do was looked at when it began.
-                .is_some_and(|agent| !agent.suspended && agent.role == caller.agent.role)
+                .filter(|agent| !agent.suspended)
+                .and_then(|agent| as_its_token_says(agent, caller.source.as_ref()))
+                .is_some_and(|agent| agent.role == caller.agent.role)
+    }
+}
+
+/// The agent, with the role that its token lowers it to. `None` where that would raise it: the agent has got another role since.
+fn as_its_token_says(agent: &Arc<Agent>, source: Option<&Source>) -> Option<Arc<Agent>> {
+    match source.and_then(Source::role) {
+        None => Some(agent.clone()),
+        Some(role) => agent.lowered(role).map(Arc::new),
     }
 }
 
@@ -270,9 +283,8 @@ mod tests {
     use crate::{
         audit::journal::tests::journal,
         directory::{
-            agent::{Agent, Role},
+            agent::Role,
             snapshot::{Directory, DirectoryStore, KnownKey, Snapshot},
-            source::Source,
         },
         door::{
             access_token::{

@@ -10,13 +10,22 @@ use super::{
     access_token::{Grounds, Tokens},
     api_key::{MAX_CREDENTIAL_BYTES, api_key_hmac, key_prefix},
     credential_use::CredentialUses,
+    issuer_keys::IssuerKeys,
     login_queue::LoginQueue,
+    oidc_token,
     ports::CredentialStore,
     refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation, format_token, hash, random_token},
-    subject_token::{Proved, SubjectToken, TOKEN_TYPE, may_change},
+    subject_token::{NO_KEYS, Proved, SubjectToken, TOKEN_TYPE, Why, may_change},
 };
 use crate::{
-    directory::{agent::AgentId, refresher::Refresher, snapshot::Snapshot, source::Source, trail::Trail},
+    directory::{
+        agent::AgentId,
+        refresher::Refresher,
+        snapshot::Snapshot,
+        source::{AccountToken, OidcToken, Source},
+        trail::Trail,
+        trusted_issuer::TrustedIssuer,
+    },
     fault::{Code, Fault},
     kit::{hmac::keyed, quoted::quoted},
 };
@@ -76,6 +85,8 @@ struct Queues {
     tokens: LoginQueue,
     accounts: LoginQueue,
     unknown_accounts: LoginQueue,
+    oidc: LoginQueue,
+    unknown_oidc: LoginQueue,
 }
 
 impl Default for Queues {
@@ -86,6 +97,9 @@ impl Default for Queues {
             tokens: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
             accounts: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
             unknown_accounts: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
+            // Queues of their own: who waits here may wait for an issuer that is slow.
+            oidc: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
+            unknown_oidc: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
         }
     }
 }
@@ -98,6 +112,7 @@ pub struct Authority {
     directory: Arc<Refresher>,
     queues: Arc<Queues>,
     uses: CredentialUses,
+    issuer_keys: Option<IssuerKeys>,
 }
 
 impl fmt::Debug for Authority {
@@ -109,7 +124,13 @@ impl fmt::Debug for Authority {
 impl Authority {
     /// The authority of one tenant.
     pub fn new(tokens: Tokens, store: Arc<dyn CredentialStore>, directory: Arc<Refresher>) -> Self {
-        Self { tokens, store, directory, queues: Arc::default(), uses: CredentialUses::default() }
+        Self { tokens, store, directory, queues: Arc::default(), uses: CredentialUses::default(), issuer_keys: None }
+    }
+
+    /// The same, which asks OpenID Connect issuers for their keys. Without that their tokens prove nobody.
+    #[must_use]
+    pub fn with_issuer_keys(self, keys: IssuerKeys) -> Self {
+        Self { issuer_keys: Some(keys), ..self }
     }
 
     /// Writes when credentials were last used, for as long as it is polled.
@@ -152,8 +173,8 @@ impl Authority {
         Ok(grant)
     }
 
-    /// An access token for a token of a Kubernetes ServiceAccount: one that ends with it, and that nothing renews. Every failure looks the same; the
-    /// hub's log has why.
+    /// An access token for a token of a Kubernetes ServiceAccount, or of an OpenID Connect issuer: one that ends with it, and that nothing renews. Every
+    /// failure looks the same; the hub's log has why.
     pub async fn exchange_subject(&self, subject_token: &str, token_type: &str, trail: &Trail) -> Result<Grant, Fault> {
         if token_type != TOKEN_TYPE {
             let why = format!("the hub exchanges subject tokens of type {TOKEN_TYPE}, not {}", quoted(token_type));
@@ -164,29 +185,54 @@ impl Authority {
             subject_refused()
         };
         let shown = SubjectToken::parse(subject_token).map_err(nobody)?;
-        let audience = self.tokens.audience();
-        let prove = |snapshot: &Snapshot| shown.prove(snapshot, &audience, OffsetDateTime::now_utc());
         let known = self.directory.directory().snapshot();
-        let proved = prove(&known);
+        let (proved, queue, unknown) = match trusted(&known, &shown) {
+            Some(issuer) => (self.prove_oidc(&shown, issuer, &known), &self.queues.oidc, &self.queues.unknown_oidc),
+            None => (self.prove_account(&shown, &known), &self.queues.accounts, &self.queues.unknown_accounts),
+        };
         let queue = match &proved {
-            Ok(_) => &self.queues.accounts,
-            Err(why) if may_change(why) => &self.queues.unknown_accounts,
-            // It takes no turn from those whom a newer directory knows.
+            Ok(_) => queue,
+            Err(why) if may_change(why) => unknown,
+            // It takes no turn from those whom a newer directory knows, or newer keys of its issuer.
             Err(why) => return Err(nobody(why)),
         };
         let _turn = queue.next().await?;
         // An account that was deleted a moment ago must not log in once more, and one that was just named should.
         let snapshot = self.directory.current().await?;
-        let proved = if snapshot.generation == known.generation { proved } else { prove(&snapshot) };
-        let Proved { agent, token, ends_at } = proved.map_err(nobody)?;
-        trail.object("token", format_args!("{} of {}", token.jti, token.iss));
-        let source = Source::Account(token);
+        let proved = match trusted(&snapshot, &shown) {
+            Some(issuer) => self.prove_asking(&shown, issuer, &snapshot).await,
+            None if snapshot.generation == known.generation => proved,
+            None => self.prove_account(&shown, &snapshot),
+        };
+        let Proved { agent, source, ends_at } = proved.map_err(nobody)?;
+        if let Source::Account(AccountToken { jti, iss, .. }) | Source::Oidc(OidcToken { jti, iss, .. }) = &source {
+            trail.object("token", format_args!("{jti} of {iss}"));
+        }
         trail.source(&source);
         self.name(agent, trail);
         self.grant(&snapshot, agent, source, Some(ends_at), None).map_err(|fault| match fault.code {
             Code::Unauthenticated => nobody("its agent is suspended, or is there no more"),
             _ => fault,
         })
+    }
+
+    fn prove_account(&self, shown: &SubjectToken<'_>, snapshot: &Snapshot) -> Result<Proved, Why> {
+        shown.prove(snapshot, &self.tokens.audience(), OffsetDateTime::now_utc())
+    }
+
+    /// By the keys of its issuer that are known: nobody is asked for them here.
+    fn prove_oidc(&self, shown: &SubjectToken<'_>, issuer: &TrustedIssuer, snapshot: &Snapshot) -> Result<Proved, Why> {
+        let now = OffsetDateTime::now_utc();
+        oidc_token::may_be_of(shown, issuer, now)?;
+        let keys = self.issuer_keys.as_ref().and_then(|keys| keys.known(issuer)).ok_or(NO_KEYS)?;
+        oidc_token::prove(shown, issuer, &keys, snapshot, now)
+    }
+
+    /// The same, where its issuer is asked for keys that are old or not known. Nobody is asked for what can't be that issuer's.
+    async fn prove_asking(&self, shown: &SubjectToken<'_>, issuer: &TrustedIssuer, snapshot: &Snapshot) -> Result<Proved, Why> {
+        oidc_token::may_be_of(shown, issuer, OffsetDateTime::now_utc())?;
+        let keys = self.issuer_keys.as_ref().ok_or(NO_KEYS)?.for_key(issuer, shown.kid(), snapshot).await?;
+        oidc_token::prove(shown, issuer, &keys, snapshot, OffsetDateTime::now_utc())
     }
 
     /// New tokens for a refresh token. The trail has whose it was where it is refused for more than being unknown.
@@ -252,9 +298,17 @@ impl Authority {
         let (generation, epoch) = (snapshot.generation, snapshot.credential_epoch);
         let grounds = Grounds { source: Some(source.clone()), until, generation, epoch };
         let (access_token, access_expires_at) = self.tokens.issue(agent, grounds, now)?;
-        self.uses.note(&source.name());
+        if let Some(credential) = source.credential() {
+            self.uses.note(&credential);
+        }
         Ok(Grant { access_token, access_expires_at, refresh, agent: agent.id, agent_name: agent.name.clone(), source })
     }
+}
+
+/// The OpenID Connect issuer that a token says to be of. What the cluster issued is its own, whoever else is trusted under that name.
+fn trusted<'a>(snapshot: &'a Snapshot, shown: &SubjectToken<'_>) -> Option<&'a TrustedIssuer> {
+    let is_clusters = snapshot.issuer.as_ref().is_some_and(|issuer| issuer.name() == shown.issuer());
+    snapshot.trusted_issuers.get(shown.issuer()).filter(|_| !is_clusters).map(|issuer| &**issuer)
 }
 
 /// The one answer to every credential that is not good.
@@ -272,7 +326,7 @@ fn subject_refused() -> Fault {
         Code::Unauthenticated,
         "SUBJECT_TOKEN_REFUSED",
         "the token proves no agent here: it has to be of a ServiceAccount that an Agent of its namespace names, for the audience acb:<tenant id> \
-         alone, and valid; the hub's log has why it is not",
+         alone, or of an OpenID Connect issuer in the Tenant's spec.auth.oidc, and valid; the hub's log has why it is not",
     )
 }
 

@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod budget;
+pub mod claims;
 pub mod clock;
 pub mod filter;
 pub mod hmac;

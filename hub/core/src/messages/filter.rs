@@ -24,6 +24,7 @@ pub const MESSAGE: Vocabulary = Vocabulary {
         Field { name: "correlation_id", kind: Kind::Text },
         Field { name: "sent_at", kind: Kind::Time },
     ],
+    is_open: false,
 };
 
 /// A compiled filter of messages.

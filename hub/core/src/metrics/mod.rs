@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod contexts;
 pub mod limits;
+pub mod oidc;
 pub(crate) mod traffic;
 pub mod usage;
 
@@ -14,7 +15,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{audit::AuditMetrics, contexts::ContextMetrics, limits::LimitMetrics, usage::UsageMetrics};
+use self::{audit::AuditMetrics, contexts::ContextMetrics, limits::LimitMetrics, oidc::OidcMetrics, usage::UsageMetrics};
 use crate::fault::Fault;
 
 /// Seconds: from half a millisecond to half a minute.
@@ -93,6 +94,7 @@ pub struct Metrics {
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
     audit: AuditMetrics,
+    oidc: OidcMetrics,
     usage: UsageMetrics,
     lag: Family<Topic, Gauge>,
     queries: Histograms<Query>,
@@ -120,6 +122,7 @@ impl Metrics {
             message_types: ["event", "command", "query", "response"].map(of_type),
             contexts: ContextMetrics::new(tenant.clone()).counting(limited.clone()),
             audit: AuditMetrics::default(),
+            oidc: OidcMetrics::default(),
             usage: UsageMetrics::default(),
             tenant,
             registry: Mutex::default(),
@@ -156,6 +159,7 @@ impl Metrics {
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
             metrics.audit.register(&mut registry);
+            metrics.oidc.register(&mut registry);
             metrics.usage.register(&mut registry);
             registry.register("acb_kafka_lag", "Records that this replica has not read yet", metrics.lag.clone());
             registry.register("acb_db_query_duration_seconds", "How long queries took", metrics.queries.clone());
@@ -218,6 +222,12 @@ impl Metrics {
     #[must_use]
     pub fn audit(&self) -> AuditMetrics {
         self.audit.clone()
+    }
+
+    /// What is counted about OpenID Connect issuers, in the same scrape.
+    #[must_use]
+    pub fn oidc(&self) -> OidcMetrics {
+        self.oidc.clone()
     }
 
     /// What is counted about the sums of usage, in the same scrape.

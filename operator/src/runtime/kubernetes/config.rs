@@ -16,7 +16,7 @@ use crate::{
         certificates,
         kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
     },
-    platform::{self, Platform, PlatformBus, PlatformIsolation, PlatformPostgres, PlatformTracing},
+    platform::{self, AllowedIssuer, Platform, PlatformBus, PlatformIsolation, PlatformPostgres, PlatformTracing},
     rollout::MaxConcurrent,
     tier::TierOverrides,
 };
@@ -70,6 +70,8 @@ struct File {
     tracing: Option<PlatformTracing>,
     #[serde(default)]
     isolation: Option<PlatformIsolation>,
+    #[serde(default)]
+    oidc: OidcPart,
     #[serde(default = "resync_seconds")]
     resync_seconds: u64,
     #[serde(default = "concurrency")]
@@ -93,6 +95,13 @@ enum Bus {
 struct KafkaPart {
     #[serde(default = "three")]
     replication_factor: i16,
+}
+
+/// Who else may vouch for agents.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct OidcPart {
+    allowed_issuers: Vec<AllowedIssuer>,
 }
 
 /// How a change of the platform goes to its tenants.
@@ -208,12 +217,16 @@ impl Config {
                 return wrong("isolation.intervalSeconds: use 10 to 2592000");
             }
         }
+        if let Some(problem) = file.oidc.allowed_issuers.iter().find_map(|issuer| issuer.check().err()) {
+            return Err(ConfigError::new(path, format_args!("oidc.allowedIssuers: {problem}")));
+        }
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
         (platform.rollout, platform.tracing) = (file.rollout.max_concurrent_tenants, file.tracing);
         platform.isolation = file.isolation;
         platform.has_service_accounts = true;
+        platform.allowed_issuers = Some(file.oidc.allowed_issuers);
         (platform.dns_ports, platform.run_as_user) = (file.dns_ports, file.run_as_user);
         platform.hub_image_repositories = Some(file.hub_image_repositories);
         platform.hub_image_pull_secrets = file.hub_image_pull_secrets;
@@ -323,6 +336,17 @@ mod tests {
         assert_eq!((config.resync.as_secs(), config.concurrency), (600, 4));
         assert_eq!(config.platform.operator_namespace, "acb-system");
         assert!(config.kafka.is_none() && !format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn an_issuer_that_may_be_named_is_one_that_hubs_can_ask() {
+        let oidc = |issuer: &str| load(&format!("{POSTGRES}oidc: {{allowedIssuers: [{issuer}]}}\n"));
+        let config = oidc("{url: 'https://login.example.com/a'}, {url: 'https://idp.inside:8443', cidrs: [10.0.0.0/8]}").unwrap();
+        assert_eq!(config.platform.allowed_issuers.unwrap().len(), 2);
+        for wrong in ["{url: 'http://login.example.com'}", "{url: 'https://a?b=c'}", "{url: 'https://a', cidrs: [10.0.0.0]}"] {
+            let error = oidc(wrong).unwrap_err().to_string();
+            assert!(error.contains("oidc.allowedIssuers"), "{error}");
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub async fn preview(loaded: Loaded, state: Option<&StateDir>) -> Result<Report,
     };
     let (platform, reader, kafka) = match reader {
         Some((reader, platform, kafka)) => (platform, Some(reader), kafka),
-        None => (Platform::new(nowhere()), None, None),
+        None => (Platform { allowed_issuers: None, ..Platform::new(nowhere()) }, None, None),
     };
     let against = if reader.is_some() { Against::Live } else { Against::Nothing };
     let refused = loaded.errors.iter().map(ToString::to_string).collect();
@@ -139,7 +139,9 @@ async fn connect(state: &StateDir) -> Result<Option<(PostgresReader, Platform, O
     let access = options.filter(|_| bus != PlatformBus::Postgres).map(KafkaAccess::new).transpose().map_err(EffectError::from)?;
     let kafka = access.as_ref().map(KafkaAccess::effect).transpose().map_err(EffectError::from)?;
     let kafka_authorities = access.and_then(|access| access.authorities().map(str::to_owned));
-    Ok(Some((PostgresReader { pool, tenants }, Platform { bus, kafka_authorities, ..Platform::new(known) }, kafka)))
+    let allowed_issuers = Some(state::read_json(&state.root().join(run::OIDC))?.unwrap_or_default());
+    let platform = Platform { bus, kafka_authorities, allowed_issuers, ..Platform::new(known) };
+    Ok(Some((PostgresReader { pool, tenants }, platform, kafka)))
 }
 
 fn nowhere() -> PlatformPostgres {

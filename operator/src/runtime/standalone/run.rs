@@ -39,7 +39,7 @@ use crate::{
         postgres::PostgresEffect,
     },
     local_postgres::{LocalPostgres, LocalPostgresError, LocalPostgresOptions},
-    platform::{Platform, PlatformBus, PlatformPostgres},
+    platform::{AllowedIssuer, Platform, PlatformBus, PlatformPostgres},
     reconcile::{
         jitter,
         schedule::{Schedule, Turn, Waits},
@@ -58,6 +58,8 @@ pub(super) const PLATFORM: &str = "platform.json";
 const RESOURCES: &str = "resources.json";
 /// How Kafka is reached, without a password; `acb plan` reads it, too.
 pub(super) const KAFKA: &str = "kafka.json";
+/// The OpenID Connect issuers that Tenants may name, for who plans.
+pub(super) const OIDC: &str = "oidc.json";
 const WAITS: Waits = Waits { resync: Duration::from_secs(60), waiting: Duration::from_millis(500) };
 /// Behind the watch, which some file systems don't have.
 const LOOK: Duration = Duration::from_secs(5);
@@ -77,6 +79,8 @@ pub struct StandaloneOptions {
     pub postgres_bin: Option<PathBuf>,
     /// Where the log is, if not in PostgreSQL.
     pub kafka: Option<KafkaOptions>,
+    /// OpenID Connect issuers that Tenants may name.
+    pub allowed_issuers: Vec<AllowedIssuer>,
 }
 
 /// Why it could not start.
@@ -184,6 +188,8 @@ impl Standalone {
                     postgres = postgres.with_announcer(Arc::new(Announcer::new(kafka.clone())));
                     state::write_json(&state.root().join(KAFKA), kafka.options())?;
                 }
+                state::write_json(&state.root().join(OIDC), &options.allowed_issuers)?;
+                platform.allowed_issuers = Some(options.allowed_issuers.clone());
                 state::write_json(&state.root().join(PLATFORM), &(&platform.postgres, &platform.bus))?;
                 state::write_json(&state.root().join(RESOURCES), &resources)?;
                 Ok(Self { options, state, store, deployments, server, reader, postgres, kafka, platform, _lock: lock })
@@ -495,6 +501,7 @@ mod tests {
                 programs: Programs::default(),
                 postgres_bin: None,
                 kafka: None,
+                allowed_issuers: Vec::new(),
             }
         };
         let first = check_resources(&state, &options("a", false)).unwrap();

@@ -1,7 +1,10 @@
 //! Messages, sessions and subscriptions over broken connections.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -264,6 +267,25 @@ async fn a_token_that_is_no_longer_taken_is_renewed_once() {
     assert_eq!(hub.state().refreshes, 1);
     let identity = client.identity().await.unwrap();
     assert_eq!((identity.tenant.as_str(), identity.agent.as_str()), ("acme", "planner"));
+}
+
+#[tokio::test]
+async fn an_issuer_is_asked_for_a_token_each_time() {
+    let hub = Hub::start(1).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let source = move || {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        async move { if number < 2 { Ok(format!(" token-{number}\n")) } else { Err("the issuer is away".into()) } }
+    };
+    let client = hub.client().oidc_token(source).connect().await.unwrap();
+    assert_eq!(client.tokens().await.unwrap().refresh, "");
+    hub.state().valid.clear();
+    client.send(Message::to_all().topic("t")).await.unwrap();
+    assert_eq!(hub.state().subject_tokens, ["token-0", "token-1"]);
+    hub.state().valid.clear();
+    let error = client.send(Message::to_all().topic("t")).await.unwrap_err();
+    assert!(error.to_string().contains("the issuer is away"), "{error}");
 }
 
 #[tokio::test]

@@ -174,8 +174,8 @@ impl Hub {
             metrics: ContextMetrics::new("acme"),
             cancellation: self.supervisor.stop().clone(),
         };
-        let agent = agent(&format!("agent-{number}"), Role::Full, &[], &[]).id;
-        let subscriber = Subscriber::new(self.directory.clone(), agent, "notes");
+        let agent = agent(&format!("agent-{number}"), Role::Full, &[], &[]);
+        let subscriber = Subscriber::new(self.directory.clone(), &agent, "notes");
         let mut subscription = Subscription::open(source, subscriber, ContextFilter::compile(filter).unwrap(), from).await?;
         assert!(matches!(subscription.next().await, Ok(Notice::Subscribed { .. })));
         Ok(subscription)

@@ -10,7 +10,6 @@ use super::*;
 use crate::directory::{
     issuer::Issuer,
     snapshot::{KnownAccount, Snapshot},
-    source::Source,
 };
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -110,10 +109,11 @@ fn a_token_proves_the_agent_whose_account_it_names_with_every_kind_of_key() {
     for key in [rsa(), p256(), p384()] {
         let proved = prove(&key.token(&claims())).unwrap();
         assert_eq!((proved.agent, proved.ends_at.unix_timestamp()), (AgentId(Uuid::from_u128(7)), at(600)));
-        let AccountToken { iss, jti, account, uid } = proved.token.clone();
+        let Source::Account(token) = proved.source.clone() else { panic!("{:?}", proved.source) };
+        let AccountToken { iss, jti, account, uid } = token;
         assert_eq!((iss.as_str(), account.as_str(), uid.as_str()), (ISSUER, "acb-acme/worker", UID));
         assert_eq!(Value::from(jti), claims()["jti"]);
-        assert!(snapshot().source_lives(proved.agent, &Source::Account(proved.token), now()));
+        assert!(snapshot().source_lives(proved.agent, &proved.source, now()));
     }
     let mut header = rsa().header();
     header["typ"] = "JWT".into();
@@ -360,7 +360,7 @@ fn tokens_of_the_issuer_before_are_taken_until_their_time_is_over() {
 #[test]
 fn what_came_of_a_token_ends_with_its_account_and_its_issuer() {
     let proved = prove(&rsa().token(&claims())).unwrap();
-    let source = Source::Account(proved.token);
+    let source = proved.source;
     let lives = |change: fn(&mut Snapshot)| {
         let mut snapshot = snapshot();
         change(&mut snapshot);

@@ -19,14 +19,15 @@ const PATTERN_MEMORY: usize = 16 * 1024;
 const PATTERN_CACHE: usize = 64 * 1024;
 const PATTERN_DEPTH: u32 = 16;
 
-/// The expression that a tree says, of these variables.
-pub(super) fn check(syntax: &Syntax, vocabulary: &Vocabulary) -> Result<Node, Problem> {
+/// The expression that a tree says, of these variables. Its value is of this kind.
+pub(super) fn check(syntax: &Syntax, vocabulary: &Vocabulary, wanted: Kind) -> Result<Node, Problem> {
     let mut checker = Checker { vocabulary, patterns: 0 };
     let (kind, node) = checker.any_kind(syntax)?;
-    if kind != Kind::Flag {
-        return Err(Problem::of_type(syntax.at, format!("a filter is true or false, and this is {kind}: compare it")));
+    match wanted {
+        _ if kind.fits(wanted) => Ok(node),
+        Kind::Flag => Err(Problem::of_type(syntax.at, format!("a filter is true or false, and this is {kind}: compare it"))),
+        _ => Err(Problem::of_type(syntax.at, format!("it has to yield {wanted}, and this is {kind}"))),
     }
-    Ok(node)
 }
 
 struct Checker<'a> {
@@ -43,21 +44,23 @@ impl Checker<'_> {
             Form::Flag(flag) => (Kind::Flag, Node::Flag(*flag)),
             Form::Number(number) => (Kind::Number, Node::Number(*number)),
             Form::Text(text) => (Kind::Text, Node::Text(text.as_str().into())),
+            Form::Name(_) if self.vocabulary.is_open && self.is_root(syntax) => (Kind::Any, Node::Whole),
             Form::Name(name) => return Err(self.lone_name(at, name)),
             Form::List(_) => {
                 return Err(Problem::of_type(at, "a list stands behind `in` only, such as x in [\"a\", \"b\"]"));
             }
-            Form::Field(of, name) if self.is_root(of) => {
+            Form::Field(of, name) if self.is_root(of) && !self.vocabulary.is_open => {
                 let (place, kind) = self.field(at, name)?;
                 (kind, Node::Field(place))
             }
             Form::Field(of, name) => {
-                let map = self.map(of, at, |kind| format!("{kind} has no field {}", clipped(name)))?;
-                (Kind::Text, Node::Entry(map, Box::new(Node::Text(name.as_str().into()))))
+                let of = self.any_kind(of)?;
+                let name_node = Node::Text(name.as_str().into());
+                part(of, name_node).map_err(|kind| Problem::of_type(at, format!("{kind} has no field {}", clipped(name))))?
             }
             Form::Index(of, name) => {
-                let map = self.map(of, at, |kind| format!("{kind} has no parts to name in [ ]"))?;
-                (Kind::Text, Node::Entry(map, Box::new(self.kind(name, Kind::Text)?)))
+                let (of, name) = (self.any_kind(of)?, self.kind(name, Kind::Text)?);
+                part(of, name).map_err(|kind| Problem::of_type(at, format!("{kind} has no parts to name in [ ]")))?
             }
             Form::Call(target, name, arguments) => self.call(at, target.as_deref(), name, arguments)?,
             Form::Not(inner) => (Kind::Flag, Node::Not(Box::new(self.kind(inner, Kind::Flag)?))),
@@ -70,7 +73,12 @@ impl Checker<'_> {
                 let [condition, then, otherwise] = &**parts;
                 let condition = self.kind(condition, Kind::Flag)?;
                 let (kind, then) = self.any_kind(then)?;
-                let otherwise = self.kind(otherwise, kind)?;
+                let at = otherwise.at;
+                let (other, otherwise) = self.any_kind(otherwise)?;
+                if !other.fits(kind) {
+                    return Err(Problem::of_type(at, format!("{kind} is needed here, and this is {other}")));
+                }
+                let kind = if other == Kind::Any { other } else { kind };
                 (kind, Node::Choice(Box::new([condition, then, otherwise])))
             }
         })
@@ -79,7 +87,7 @@ impl Checker<'_> {
     /// An expression of this kind.
     fn kind(&mut self, syntax: &Syntax, wanted: Kind) -> Result<Node, Problem> {
         match self.any_kind(syntax)? {
-            (kind, node) if kind == wanted => Ok(node),
+            (kind, node) if kind.fits(wanted) => Ok(node),
             (kind, _) => Err(Problem::of_type(syntax.at, format!("{wanted} is needed here, and this is {kind}"))),
         }
     }
@@ -113,14 +121,6 @@ impl Checker<'_> {
         })
     }
 
-    /// The field that is a map.
-    fn map(&mut self, of: &Syntax, at: usize, else_what: impl Fn(Kind) -> String) -> Result<usize, Problem> {
-        match self.any_kind(of)? {
-            (Kind::Entries, Node::Field(place)) => Ok(place),
-            (kind, _) => Err(Problem::of_type(at, else_what(kind))),
-        }
-    }
-
     fn is_in(&mut self, value: &Syntax, list: &Syntax) -> Result<Node, Problem> {
         if let Form::List(items) = &list.form {
             let (kind, node) = self.any_kind(value)?;
@@ -129,9 +129,20 @@ impl Checker<'_> {
             }
             return Ok(Node::OneOf(Box::new(node), self.kinds(items, kind)?));
         }
-        let name = self.kind(value, Kind::Text)?;
-        let map = self.map(list, list.at, |kind| format!("`in` needs a list or a map behind it, and this is {kind}"))?;
-        Ok(Node::HasEntry(map, Box::new(name)))
+        let (of_value, value) = (value.at, self.any_kind(value)?);
+        let text = |(kind, node): Checked| match kind.fits(Kind::Text) {
+            true => Ok(node),
+            false => Err(Problem::of_type(of_value, format!("{} is needed here, and this is {kind}", Kind::Text))),
+        };
+        match self.any_kind(list)? {
+            (Kind::Entries, Node::Field(place)) => Ok(Node::HasEntry(place, Box::new(text(value)?))),
+            (Kind::Any, list) if value.0.fits(Kind::Any) => Ok(Node::IsIn(Box::new([value.1, list]))),
+            (Kind::Any, _) => Err(Problem::of_type(of_value, format!("{} can't be looked for there", value.0))),
+            (kind, _) => {
+                text(value)?;
+                Err(Problem::of_type(list.at, format!("`in` needs a list or a map behind it, and this is {kind}")))
+            }
+        }
     }
 
     fn binary(&mut self, at: usize, sign: &str, left: &Syntax, right: &Syntax) -> Result<Checked, Problem> {
@@ -149,7 +160,7 @@ impl Checker<'_> {
             return Err(Problem::of_type(at, format!("{kind} can't be compared: name one of its texts")));
         }
         let (other, right) = self.any_kind(right)?;
-        if kind != other {
+        if !other.fits(kind) {
             return Err(Problem::of_type(at, format!("{kind} can't be compared with {other}")));
         }
         Ok((Kind::Flag, Node::Compare(comparison, Box::new([left, right]))))
@@ -164,7 +175,7 @@ impl Checker<'_> {
             _ => Calculation::Remainder,
         };
         let mut number = |side| match self.any_kind(side)? {
-            (Kind::Number, node) => Ok(node),
+            (kind, node) if kind.fits(Kind::Number) => Ok(node),
             (kind, _) => Err(Problem::of_type(at, format!("{sign} is for numbers, and this is {kind}"))),
         };
         let sides = [number(left)?, number(right)?];
@@ -176,7 +187,7 @@ impl Checker<'_> {
             (None, "has", [of]) => Ok((Kind::Flag, self.has(of)?)),
             (None, "timestamp", [text]) => timestamp(text),
             (Some(of), "size", []) | (None, "size", [of]) => match self.any_kind(of)? {
-                (Kind::Text | Kind::Entries, node) => Ok((Kind::Number, Node::Size(Box::new(node)))),
+                (Kind::Text | Kind::Entries | Kind::Any, node) => Ok((Kind::Number, Node::Size(Box::new(node)))),
                 (kind, _) => Err(Problem::of_type(at, format!("{kind} has no size"))),
             },
             (Some(text), "matches", [pattern]) | (None, "matches", [text, pattern]) => {
@@ -212,6 +223,7 @@ impl Checker<'_> {
         match (&of.form, self.any_kind(of)?.1) {
             (Form::Field(..), Node::Field(place)) => Ok(Node::HasValue(place)),
             (Form::Field(..), Node::Entry(place, name)) => Ok(Node::HasEntry(place, name)),
+            (Form::Field(..), Node::Part(parts)) => Ok(Node::HasPart(parts)),
             _ => Err(Problem::of_type(of.at, "has() takes a field, such as has(x.metadata.name)")),
         }
     }
@@ -241,6 +253,15 @@ impl Checker<'_> {
                 Problem::of_type(at, format!("the regular expression is none: {last}"))
             }
         })
+    }
+}
+
+/// What of a map or an object has this name. Or the kind of what is neither.
+fn part(of: Checked, name: Node) -> Result<Checked, Kind> {
+    match of {
+        (Kind::Entries, Node::Field(place)) => Ok((Kind::Text, Node::Entry(place, Box::new(name)))),
+        (Kind::Any, of) => Ok((Kind::Any, Node::Part(Box::new([of, name])))),
+        (kind, _) => Err(kind),
     }
 }
 

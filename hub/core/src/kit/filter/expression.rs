@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use regex::Regex;
+use serde_json::{Map, Value as Json};
 use time::OffsetDateTime;
 
 use super::vocabulary::{Subject, Value};
@@ -23,6 +24,14 @@ pub(super) enum Node {
     /// Whether a field that is a map has this name.
     HasEntry(usize, Box<Node>),
     HasValue(usize),
+    /// The variable itself, where it is open.
+    Whole,
+    /// Of an object, what has this name.
+    Part(Box<[Node; 2]>),
+    /// Whether an object has this name.
+    HasPart(Box<[Node; 2]>),
+    /// Whether a list has this value, or an object this name.
+    IsIn(Box<[Node; 2]>),
     Not(Box<Node>),
     Negative(Box<Node>),
     All(Vec<Node>),
@@ -107,6 +116,29 @@ impl Node {
                 Value::Flag(entries.contains_key(name.text(subject)?))
             }
             Self::HasValue(field) => Value::Flag(subject.value(*field).is_some()),
+            Self::Whole => Value::Object(subject.whole()?),
+            Self::Part(parts) => {
+                let [of, name] = &**parts;
+                Value::of_json(of.object(subject)?.get(name.text(subject)?)?)?
+            }
+            Self::HasPart(parts) => {
+                let [of, name] = &**parts;
+                Value::Flag(of.object(subject)?.get(name.text(subject)?).is_some_and(|part| !part.is_null()))
+            }
+            Self::IsIn(parts) => {
+                let [value, list] = &**parts;
+                let value = value.value(subject)?;
+                Value::Flag(match list.value(subject)? {
+                    Value::List(list) => {
+                        list.iter().filter_map(Value::of_json).any(|item| order(value, item).is_some_and(Ordering::is_eq))
+                    }
+                    Value::Object(object) => {
+                        let Value::Text(name) = value else { return None };
+                        object.contains_key(name)
+                    }
+                    _ => return None,
+                })
+            }
             Self::Not(inner) => Value::Flag(!inner.flag(subject)?),
             Self::Negative(inner) => Value::Number(inner.number(subject)?.checked_neg()?),
             Self::All(terms) => Value::Flag(decided(terms, subject, false)?),
@@ -148,6 +180,8 @@ impl Node {
                 i64::try_from(match of.value(subject)? {
                     Value::Text(text) => text.chars().count(),
                     Value::Entries(entries) => entries.len(),
+                    Value::Object(object) => object.len(),
+                    Value::List(list) => list.len(),
                     _ => return None,
                 })
                 .ok()?,
@@ -169,9 +203,16 @@ impl Node {
         }
     }
 
-    fn text<'a>(&'a self, subject: &'a dyn Subject) -> Option<&'a str> {
+    pub(super) fn text<'a>(&'a self, subject: &'a dyn Subject) -> Option<&'a str> {
         match self.value(subject)? {
             Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn object<'a>(&'a self, subject: &'a dyn Subject) -> Option<&'a Map<String, Json>> {
+        match self.value(subject)? {
+            Value::Object(object) => Some(object),
             _ => None,
         }
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use self::{
     expression::Node,
     problem::Problem,
-    vocabulary::{Subject, Vocabulary},
+    vocabulary::{Kind, Subject, Vocabulary},
 };
 
 /// Bytes of a filter.
@@ -32,12 +32,7 @@ impl Filter {
     /// # Errors
     /// Where it is no expression, is about what is not there, is neither true nor false, or costs too much.
     pub fn compile(source: &str, vocabulary: &Vocabulary) -> Result<Self, Problem> {
-        if source.len() > MAX_BYTES {
-            let what = format!("a filter has at most {MAX_BYTES} bytes, and this has {}", source.len());
-            return Err(Problem::limit(0, what));
-        }
-        let syntax = syntax::parse(source)?;
-        Ok(Self(Arc::new(check::check(&syntax, vocabulary)?)))
+        compile(source, vocabulary, Kind::Flag).map(Self)
     }
 
     /// Whether the subject matches. One for which the filter is undecided does not: where it needs a metadata entry that is not there, or a number
@@ -46,6 +41,35 @@ impl Filter {
     pub fn matches(&self, subject: &dyn Subject) -> bool {
         self.0.flag(subject) == Some(true)
     }
+}
+
+/// A compiled expression that yields a text. Clones share it.
+#[derive(Clone, Debug)]
+pub struct TextExpression(Arc<Node>);
+
+impl TextExpression {
+    /// Compiles an expression of these variables, with the bounds of a filter.
+    ///
+    /// # Errors
+    /// Where it is no expression, is about what is not there, yields no text, or costs too much.
+    pub fn compile(source: &str, vocabulary: &Vocabulary) -> Result<Self, Problem> {
+        compile(source, vocabulary, Kind::Text).map(Self)
+    }
+
+    /// The text for this subject. `None` where it is undecided, or where what it yields is no text.
+    #[must_use]
+    pub fn text<'a>(&'a self, subject: &'a dyn Subject) -> Option<&'a str> {
+        self.0.text(subject)
+    }
+}
+
+fn compile(source: &str, vocabulary: &Vocabulary, wanted: Kind) -> Result<Arc<Node>, Problem> {
+    if source.len() > MAX_BYTES {
+        let what = format!("a filter has at most {MAX_BYTES} bytes, and this has {}", source.len());
+        return Err(Problem::limit(0, what));
+    }
+    let syntax = syntax::parse(source)?;
+    Ok(Arc::new(check::check(&syntax, vocabulary, wanted)?))
 }
 
 #[cfg(test)]

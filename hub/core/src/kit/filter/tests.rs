@@ -21,6 +21,7 @@ const THINGS: Vocabulary = Vocabulary {
         Field { name: "note", kind: Kind::Text },
         Field { name: "flag", kind: Kind::Flag },
     ],
+    is_open: false,
 };
 
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use serde_json::{Map, Value as Json};
 use time::OffsetDateTime;
 
 /// What values a field has.
@@ -17,6 +18,16 @@ pub enum Kind {
     Time,
     /// Texts by their names.
     Entries,
+    /// Whatever there turns out to be: a value of JSON. One that does not fit what is done with it leaves it undecided.
+    Any,
+}
+
+impl Kind {
+    /// Whether a value that was found to be of this kind may stand where `wanted` is needed.
+    pub(super) fn fits(self, wanted: Self) -> bool {
+        let is_open = |kind| matches!(kind, Self::Any | Self::Flag | Self::Number | Self::Text);
+        self == wanted || ((self == Self::Any || wanted == Self::Any) && is_open(self) && is_open(wanted))
+    }
 }
 
 impl fmt::Display for Kind {
@@ -27,6 +38,7 @@ impl fmt::Display for Kind {
             Self::Text => "a text",
             Self::Time => "a time",
             Self::Entries => "a map of texts",
+            Self::Any => "a value of any kind",
         })
     }
 }
@@ -47,6 +59,8 @@ pub struct Vocabulary {
     pub root: &'static str,
     /// Its fields.
     pub fields: &'static [Field],
+    /// Whether it is a JSON object as a whole ([`Subject::whole`]), which may have any field.
+    pub is_open: bool,
 }
 
 /// A value.
@@ -62,10 +76,33 @@ pub enum Value<'a> {
     Time(OffsetDateTime),
     /// Of [`Kind::Entries`].
     Entries(&'a BTreeMap<String, String>),
+    /// Of [`Kind::Any`], where it is an object of JSON.
+    Object(&'a Map<String, Json>),
+    /// Of [`Kind::Any`], where it is a list of JSON.
+    List(&'a [Json]),
+}
+
+impl<'a> Value<'a> {
+    /// Of [`Kind::Any`]. `None` for what filters have no kind for: `null`, and numbers that are not whole.
+    pub(super) fn of_json(json: &'a Json) -> Option<Self> {
+        match json {
+            Json::Null => None,
+            Json::Bool(flag) => Some(Self::Flag(*flag)),
+            Json::Number(number) => number.as_i64().map(Self::Number),
+            Json::String(text) => Some(Self::Text(text)),
+            Json::Array(list) => Some(Self::List(list)),
+            Json::Object(object) => Some(Self::Object(object)),
+        }
+    }
 }
 
 /// What a filter is asked about.
 pub trait Subject {
     /// The value of the field with this place in [`Vocabulary::fields`], of the kind that is said there. `None` where it has none.
     fn value(&self, field: usize) -> Option<Value<'_>>;
+
+    /// All of it, where the vocabulary is open.
+    fn whole(&self) -> Option<&Map<String, Json>> {
+        None
+    }
 }

@@ -1,0 +1,8 @@
+//! What an OpenID Connect issuer is asked over HTTPS: its discovery document, its keys, tokens. Each question has a deadline and a bound on its answer,
+//! follows no redirect, and goes to no address that the caller did not allow. What an answer proves is decided elsewhere.
+
+pub mod address;
+pub mod discovery;
+pub mod https;
+pub mod tokens;
+pub mod url;
