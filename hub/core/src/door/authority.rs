@@ -307,7 +307,8 @@ impl Authority {
 
 /// The OpenID Connect issuer that a token says to be of. What the cluster issued is its own, whoever else is trusted under that name.
 fn trusted<'a>(snapshot: &'a Snapshot, shown: &SubjectToken<'_>) -> Option<&'a TrustedIssuer> {
-    let is_clusters = snapshot.issuer.as_ref().is_some_and(|issuer| issuer.name() == shown.issuer());
+    let now = OffsetDateTime::now_utc();
+    let is_clusters = snapshot.issuer.as_ref().is_some_and(|issuer| issuer.is_named(shown.issuer(), now));
     snapshot.trusted_issuers.get(shown.issuer()).filter(|_| !is_clusters).map(|issuer| &**issuer)
 }
 
