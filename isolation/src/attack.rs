@@ -60,7 +60,22 @@ pub struct Attack {
     pub wall: Wall,
     /// What the attacker would have, were the wall down.
     pub prize: String,
+    /// What it can't be made without.
+    pub(crate) needs: &'static [Need],
+    /// Whether it is the same, whoever the neighbour is.
+    pub(crate) is_of_all: bool,
     pub(crate) attempt: Try,
+}
+
+/// What an attack can't be made without, and not every attacker has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A hub of the neighbour's that can be connected to.
+    Door,
+    /// The API key of an agent.
+    ApiKey,
+    /// The key of the hub's tokens.
+    SigningKey,
 }
 
 impl Attack {
@@ -69,7 +84,26 @@ impl Attack {
         F: for<'a> Fn(&'a Attacker, &'a Victim) -> BoxFuture<'a, Outcome> + Send + Sync + 'static,
     {
         let name = format!("{}.{}", wall, name.as_ref());
-        Self { name, wall, prize: prize.into(), attempt: Box::new(attempt) }
+        Self { name, wall, prize: prize.into(), needs: &[], is_of_all: false, attempt: Box::new(attempt) }
+    }
+
+    pub(crate) fn needing(self, needs: &'static [Need]) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// The same against whomever: against the first of several it is made, and that is enough.
+    pub(crate) fn once(self) -> Self {
+        Self { is_of_all: true, ..self }
+    }
+
+    /// Whether it can be made.
+    pub(crate) fn fits(&self, attacker: &Attacker, victim: &Victim) -> bool {
+        (self.wall != Wall::Kafka || attacker.kafka.is_some())
+            && self.needs.iter().all(|need| match need {
+                Need::Door => !victim.hub_endpoints.is_empty(),
+                Need::ApiKey => attacker.hub.api_key.is_some(),
+                Need::SigningKey => attacker.hub.signing_key.is_some(),
+            })
     }
 }
 

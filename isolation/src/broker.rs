@@ -1,36 +1,28 @@
-//! Against Kafka's topics, groups, users and rights, with the user of the attacker's hub, request by request: a client library has no
+//! Against Kafka's topics, logins and rights, with the user of the attacker's hub, request by request: a client library has no
 //! call for some of them, and keeps the broker's answer to others to itself.
 
 use acb_kafka::{
-    Call, Connection, Error, ResponseError, Settings,
-    kafka_protocol::{
-        messages::{
-            AlterClientQuotasRequest, AlterUserScramCredentialsRequest, CreateAclsRequest, CreatePartitionsRequest,
-            CreateTopicsRequest, DeleteAclsRequest, DeleteTopicsRequest, DescribeAclsRequest, FindCoordinatorRequest, GroupId,
-            IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, TopicName,
-            alter_client_quotas_request::{EntityData, EntryData, OpData},
-            alter_user_scram_credentials_request::{ScramCredentialDeletion, ScramCredentialUpsertion},
-            create_acls_request::AclCreation,
-            create_partitions_request::CreatePartitionsTopic,
-            create_topics_request::CreatableTopic,
-            delete_acls_request::DeleteAclsFilter,
-            delete_topics_request::DeleteTopicState,
-            incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
-            list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
-            offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-        },
-        protocol::StrBytes,
+    Connection, Error,
+    kafka_protocol::messages::{
+        AlterClientQuotasRequest, AlterUserScramCredentialsRequest, CreateAclsRequest, CreatePartitionsRequest,
+        DeleteAclsRequest, DeleteTopicsRequest, DescribeAclsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest,
+        MetadataRequest,
+        alter_client_quotas_request::{EntityData, EntryData, OpData},
+        alter_user_scram_credentials_request::{ScramCredentialDeletion, ScramCredentialUpsertion},
+        create_acls_request::AclCreation,
+        create_partitions_request::CreatePartitionsTopic,
+        delete_acls_request::DeleteAclsFilter,
+        delete_topics_request::DeleteTopicState,
+        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
     },
 };
 
-use tokio::time::{Duration, Instant, sleep};
-
 use crate::{
-    attack::{Attack, Outcome, Wall},
-    target::{Attacker, KafkaAccess, Victim},
+    attack::{Attack, Outcome},
+    cluster, groups,
+    requests::{Ground, attack, neighbour, settle, text},
 };
-
-type Verdict = Result<Outcome, Error>;
 
 const TOPIC: i8 = 2;
 const PREFIXED: i8 = 4;
@@ -40,25 +32,20 @@ const ALLOW: i8 = 3;
 const SCRAM_SHA_512: i8 = 2;
 const LATEST: i64 = -1;
 const TIMEOUT_MS: i32 = 3000;
-/// For a broker that has just begun to look after a group.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What is the same, whoever the neighbour is.
+const OF_ALL: [&str; 9] = [
+    "kafka.create.own-topic",
+    "kafka.read.rights",
+    "kafka.read.quotas",
+    "kafka.read.broker-settings",
+    "kafka.alter.broker",
+    "kafka.transact.own",
+    "kafka.create.user",
+    "kafka.login.anonymous",
+    "kafka.list.topics",
+];
 
 pub(crate) fn attacks() -> Vec<Attack> {
-    fn attack<F, R>(name: &str, prize: &str, attempt: F) -> Attack
-    where
-        F: Fn(Ground) -> R + Send + Sync + Copy + 'static,
-        R: Future<Output = Verdict> + Send + 'static,
-    {
-        Attack::new(Wall::Kafka, name, prize, move |attacker, victim| {
-            Box::pin(async move {
-                let verdict = match Ground::prepare(attacker, victim).await {
-                    Ok(ground) => attempt(ground).await,
-                    Err(why) => return Outcome::Inconclusive(format!("could not log in as oneself: {why}")),
-                };
-                verdict.unwrap_or_else(|error| Outcome::Inconclusive(error.to_string()))
-            })
-        })
-    }
     let mut attacks = vec![
         attack("read.offsets", "how much the neighbour sends", |mut g: Ground| async move {
             let partition = ListOffsetsPartition::default().with_timestamp(LATEST);
@@ -66,29 +53,6 @@ pub(crate) fn attacks() -> Vec<Attack> {
             let answer = g.ask(&ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]), 6).await?;
             let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
             Ok(settle(partition.map(|partition| partition.error_code), "the end of the log"))
-        }),
-        attack("commit.group", "the neighbour's consumer groups moved", |mut g: Ground| async move {
-            let group = text(format!("acb.{}.intruder", g.victim.tenant));
-            // A broker looks after a group from the first time that one asks who does. Whether one may ask, the commit shows too.
-            g.ask(&FindCoordinatorRequest::default().with_key(group.clone()), 2).await?;
-            // Of a topic of one's own: nothing but the group is in the way.
-            let own = TopicName(text(format!("acb.{}.sys.messages", g.own_name)));
-            let topic =
-                OffsetCommitRequestTopic::default().with_name(own).with_partitions(vec![OffsetCommitRequestPartition::default()]);
-            let commit = OffsetCommitRequest::default()
-                .with_group_id(GroupId(group))
-                .with_generation_id_or_member_epoch(-1)
-                .with_topics(vec![topic]);
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let answer = g.ask(&commit, 8).await?;
-                let code = answer.topics.first().and_then(|topic| topic.partitions.first()).map(|partition| partition.error_code);
-                let retriable = code.and_then(ResponseError::try_from_code).is_some_and(|error| error.is_retriable());
-                if !retriable || Instant::now() >= deadline {
-                    return Ok(settle(code, "an offset was committed"));
-                }
-                sleep(Duration::from_millis(100)).await;
-            }
         }),
         attack("create.topic", "a topic under the neighbour's name", |mut g: Ground| async move {
             let neighbour = g.victim.tenant.clone();
@@ -190,7 +154,11 @@ pub(crate) fn attacks() -> Vec<Attack> {
             }
         }),
     ];
+    attacks.extend(groups::attacks());
+    attacks.extend(cluster::attacks());
     attacks.extend(crate::kafka::attacks());
+    let mut attacks: Vec<Attack> =
+        attacks.into_iter().map(|attack| if OF_ALL.contains(&attack.name.as_str()) { attack.once() } else { attack }).collect();
     // The last of all: a broker can't be asked whether it would.
     attacks.push(attack("delete.topic", "the neighbour's contexts gone", |mut g: Ground| async move {
         let topic = DeleteTopicState::default().with_name(Some(g.contexts()));
@@ -198,72 +166,4 @@ pub(crate) fn attacks() -> Vec<Attack> {
         Ok(settle(answer.responses.first().map(|topic| topic.error_code), "the topic was deleted"))
     }));
     attacks
-}
-
-/// What an attempt needs: a connection as oneself, which must work, or nothing is proved.
-struct Ground {
-    access: KafkaAccess,
-    settings: Settings,
-    own: Connection,
-    own_name: String,
-    victim: Victim,
-}
-
-impl Ground {
-    async fn prepare(attacker: &Attacker, victim: &Victim) -> Result<Self, String> {
-        let access = attacker.kafka.clone().ok_or("there is no user of Kafka to attack with")?;
-        let mut settings = Settings::new(&access.bootstrap_servers, &access.username, &access.password);
-        if let Some(ca) = &access.ca_pem {
-            settings = settings.with_tls(ca.as_bytes()).map_err(|error| error.to_string())?;
-        }
-        let own = Connection::open(&settings).await.map_err(|error| error.to_string())?;
-        Ok(Self { access, settings, own, own_name: attacker.tenant.clone(), victim: victim.clone() })
-    }
-
-    async fn ask<R: Call>(&mut self, request: &R, version: i16) -> Result<R::Response, Error> {
-        self.own.send(request, version).await
-    }
-
-    /// Only asked for, as is all that a broker can be asked about: the attack is a proof, not a vandal.
-    async fn create(&mut self, tenant: &str) -> Verdict {
-        let name = TopicName(text(format!("acb.{tenant}.intruder")));
-        let topic = CreatableTopic::default().with_name(name).with_num_partitions(1).with_replication_factor(1);
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS);
-        let answer = self.ask(&request.with_validate_only(true), 7).await?;
-        Ok(settle(answer.topics.first().map(|topic| topic.error_code), "the topic would have been made"))
-    }
-
-    fn messages(&self) -> TopicName {
-        TopicName(text(format!("acb.{}.sys.messages", self.victim.tenant)))
-    }
-
-    fn contexts(&self) -> TopicName {
-        TopicName(text(format!("acb.{}.{}", self.victim.tenant, self.victim.context_type)))
-    }
-}
-
-/// The name of its user.
-fn neighbour(victim: &Victim) -> String {
-    format!("acb_t_{}", victim.tenant_id)
-}
-
-fn text(text: impl Into<String>) -> StrBytes {
-    StrBytes::from_string(text.into())
-}
-
-/// By the code of the broker's answer.
-fn settle(code: Option<i16>, got: &str) -> Outcome {
-    match code {
-        None => Outcome::Inconclusive("the broker's answer is empty".to_owned()),
-        Some(0) => Outcome::Succeeded(got.to_owned()),
-        Some(code) => match ResponseError::try_from_code(code) {
-            Some(
-                error @ (ResponseError::ClusterAuthorizationFailed
-                | ResponseError::GroupAuthorizationFailed
-                | ResponseError::TopicAuthorizationFailed),
-            ) => Outcome::Refused(error.to_string()),
-            Some(error) => Outcome::Inconclusive(error.to_string()),
-            None => Outcome::Inconclusive(format!("code {code}")),
-        },
-    }
 }

@@ -1,31 +1,40 @@
 //! Against the hubs: one's own, with the neighbour's names; and the neighbour's, with one's own credentials.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use acb_proto::v1::{
     Access, Address, AgentNames, Chunk, CreateContextRequest, DeleteContextRequest, DiscoverRequest, ExchangeTokenRequest,
-    GetAgentRequest, GetContextRequest, GetStreamProgressRequest, ListAgentsRequest, ListContextsRequest, OutgoingMessage,
-    ReceiveContextRequest, RefreshTokenRequest, RequestAddress, Scope, SendMessageRequest, SessionRequest, StreamContextRequest,
-    SubscribeRequest, UpdateContextRequest, address, agent_registry_client::AgentRegistryClient,
-    auth_service_client::AuthServiceClient, context_service_client::ContextServiceClient, exchange_token_request::Credential,
-    message_service_client::MessageServiceClient, session_request, stream_context_request,
-    stream_service_client::StreamServiceClient,
+    GetAgentRequest, GetContextRequest, GetJwksRequest, GetStreamProgressRequest, ListAgentsRequest, ListContextsRequest,
+    OutgoingMessage, ReceiveContextRequest, RefreshTokenRequest, RequestAddress, Scope, SendMessageRequest, SessionRequest,
+    StreamContextRequest, SubscribeRequest, UpdateContextRequest, WaitForUnreadRequest, address,
+    agent_registry_client::AgentRegistryClient, auth_service_client::AuthServiceClient,
+    context_service_client::ContextServiceClient, exchange_token_request::Credential,
+    mailbox_service_client::MailboxServiceClient, message_service_client::MessageServiceClient, session_request,
+    stream_context_request, stream_service_client::StreamServiceClient,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::{StreamExt as _, stream};
+use serde_json::{Value, json};
 use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
-    attack::{Attack, Outcome, Wall},
+    attack::{Attack, Need, Outcome, Wall},
+    methods,
+    postgres::{self, OwnAgent},
     target::{Attacker, Victim},
+    token::{self, Signer},
 };
 
 /// What an attempt needs, made with the attacker's own credentials.
 struct Ground {
     attacker_token: String,
-    refresh_token: String,
-    api_key: String,
+    refresh_token: Option<String>,
+    api_key: Option<String>,
+    signer: Option<Signer>,
     own_ca_pem: String,
     own: Channel,
-    theirs: Channel,
+    /// Where the attack needs it.
+    theirs: Option<Channel>,
     victim: Victim,
 }
 
@@ -40,48 +49,60 @@ const NAMES: Refusals = &[Code::NotFound];
 /// Nor do its context types, and no agent of another tenant was given a right to them.
 const TYPES: Refusals = &[Code::FailedPrecondition, Code::PermissionDenied];
 
+fn needing<F, R>(needs: &'static [Need], refusals: Refusals, name: &str, prize: &str, attempt: F) -> Attack
+where
+    F: Fn(Ground) -> R + Send + Sync + Clone + 'static,
+    R: Future<Output = Verdict> + Send + 'static,
+{
+    Attack::new(Wall::Hub, name, prize, move |attacker, victim| {
+        let attempt = attempt.clone();
+        Box::pin(async move {
+            match Ground::prepare(attacker, victim, needs).await {
+                Ok(ground) => settle(refusals, attempt(ground).await),
+                Err(why) => Outcome::Inconclusive(why),
+            }
+        })
+    })
+    .needing(needs)
+}
+
 pub(crate) fn attacks() -> Vec<Attack> {
     fn attack<F, R>(refusals: Refusals, name: &str, prize: &str, attempt: F) -> Attack
     where
         F: Fn(Ground) -> R + Send + Sync + Copy + 'static,
         R: Future<Output = Verdict> + Send + 'static,
     {
-        Attack::new(Wall::Hub, name, prize, move |attacker, victim| {
-            Box::pin(async move {
-                match Ground::prepare(attacker, victim).await {
-                    Ok(ground) => settle(refusals, attempt(ground).await),
-                    Err(why) => Outcome::Inconclusive(why),
-                }
-            })
-        })
+        needing(if refusals == DOOR { &[Need::Door] } else { &[] }, refusals, name, prize, attempt)
     }
 
     let mut attacks = vec![
         // With one's own credential, at the neighbour's door.
-        attack(DOOR, "door.api-key", "a token of the neighbour's", |g: Ground| async move {
-            let request = ExchangeTokenRequest { credential: Some(Credential::ApiKey(g.api_key)) };
-            AuthServiceClient::new(g.theirs).exchange_token(request).await?;
+        needing(&[Need::Door, Need::ApiKey], DOOR, "door.api-key", "a token of the neighbour's", |g: Ground| async move {
+            let theirs = g.theirs()?;
+            let request = ExchangeTokenRequest { credential: g.api_key.map(Credential::ApiKey) };
+            AuthServiceClient::new(theirs).exchange_token(request).await?;
             got("tokens")
         }),
-        attack(DOOR, "door.refresh-token", "a token of the neighbour's", |g: Ground| async move {
-            let request = RefreshTokenRequest { refresh_token: g.refresh_token };
-            AuthServiceClient::new(g.theirs).refresh_token(request).await?;
+        needing(&[Need::Door, Need::ApiKey], DOOR, "door.refresh-token", "a token of the neighbour's", |g: Ground| async move {
+            let theirs = g.theirs()?;
+            let request = RefreshTokenRequest { refresh_token: g.refresh_token.unwrap_or_default() };
+            AuthServiceClient::new(theirs).refresh_token(request).await?;
             got("tokens")
         }),
         attack(DOOR, "door.no-token", "the neighbour's agents", |g: Ground| async move {
-            AgentRegistryClient::new(g.theirs).list_agents(ListAgentsRequest::default()).await?;
+            AgentRegistryClient::new(g.theirs()?).list_agents(ListAgentsRequest::default()).await?;
             got("the list of agents")
         }),
         attack(DOOR, "door.unsigned-token", "the neighbour's agents", |g: Ground| async move {
             let token = forged(&g, r#"{"alg":"none","typ":"JWT"}"#, "");
-            AgentRegistryClient::new(g.theirs).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
+            AgentRegistryClient::new(g.theirs()?).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
             got("the list of agents")
         }),
         attack(DOOR, "door.renamed-token", "the neighbour's agents", |g: Ground| async move {
             let (header, signature) =
-                (part(&g.attacker_token, 0), g.attacker_token.rsplit('.').next().unwrap_or_default().to_owned());
+                (token::part(&g.attacker_token, 0), g.attacker_token.rsplit('.').next().unwrap_or_default().to_owned());
             let token = forged(&g, &header, &signature);
-            AgentRegistryClient::new(g.theirs).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
+            AgentRegistryClient::new(g.theirs()?).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
             got("the list of agents")
         }),
         attack(DOOR, "door.certificate", "the neighbour's hub, taken for one's own", |g: Ground| async move {
@@ -101,37 +122,57 @@ pub(crate) fn attacks() -> Vec<Attack> {
     attacks.extend([
         attack(DOOR, "token.list-agents", "the neighbour's agents", |g: Ground| async move {
             let request = bearer(ListAgentsRequest::default(), &g.attacker_token);
-            AgentRegistryClient::new(g.theirs).list_agents(request).await?;
+            AgentRegistryClient::new(g.theirs()?).list_agents(request).await?;
             got("the list of agents")
         }),
         attack(DOOR, "token.send", "a message to the neighbour's agent", |g: Ground| async move {
             let request = bearer(message_to(address::To::Agent(g.victim.agent.clone())), &g.attacker_token);
-            MessageServiceClient::new(g.theirs).send_message(request).await?;
+            MessageServiceClient::new(g.theirs()?).send_message(request).await?;
             got("the message was accepted")
         }),
         attack(DOOR, "token.session", "the neighbour's messages", |g: Ground| async move {
             let request = bearer(open(), &g.attacker_token);
-            first(MessageServiceClient::new(g.theirs).session(request).await?.into_inner()).await?;
+            first(MessageServiceClient::new(g.theirs()?).session(request).await?.into_inner()).await?;
             got("a session")
+        }),
+        attack(DOOR, "token.wait-for-unread", "what the neighbour's agents have not read", |g: Ground| async move {
+            let request = WaitForUnreadRequest { timeout: Some(prost_types::Duration::default()), ..Default::default() };
+            MailboxServiceClient::new(g.theirs()?).wait_for_unread(bearer(request, &g.attacker_token)).await?;
+            got("the unread messages")
         }),
         attack(DOOR, "token.get-context", "the neighbour's context", |g: Ground| async move {
             let request = bearer(GetContextRequest { id: g.victim.context_id.clone() }, &g.attacker_token);
-            ContextServiceClient::new(g.theirs).get_context(request).await?;
+            ContextServiceClient::new(g.theirs()?).get_context(request).await?;
             got("the context")
         }),
         attack(DOOR, "token.subscribe", "the neighbour's contexts as they change", |g: Ground| async move {
             let request =
                 bearer(SubscribeRequest { r#type: g.victim.context_type.clone(), ..Default::default() }, &g.attacker_token);
-            first(ContextServiceClient::new(g.theirs).subscribe(request).await?.into_inner()).await?;
+            first(ContextServiceClient::new(g.theirs()?).subscribe(request).await?.into_inner()).await?;
             got("a subscription")
         }),
         attack(DOOR, "token.receive", "the neighbour's large context", |g: Ground| async move {
             let request =
                 bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
-            first(StreamServiceClient::new(g.theirs).receive_context(request).await?.into_inner()).await?;
+            first(StreamServiceClient::new(g.theirs()?).receive_context(request).await?.into_inner()).await?;
             got("the stream")
         }),
     ]);
+
+    // And every other method, with an empty request: what is looked at first is who asks.
+    attacks.extend(methods::all().into_iter().filter(|method| !method.is_tried_by_hand()).map(|method| {
+        let (name, prize) = (format!("token.{}", method.kebab()), format!("{} at the neighbour's door", method.name));
+        needing(&[Need::Door], DOOR, &name, &prize, move |g: Ground| {
+            let method = method.clone();
+            async move {
+                method.call(g.theirs()?, &g.attacker_token).await?;
+                got("an answer")
+            }
+        })
+    }));
+
+    // With tokens that one's own hub signed, or seemed to.
+    attacks.extend(forgeries());
 
     // At one's own door, with the neighbour's names and ids.
     attacks.extend([
@@ -238,31 +279,125 @@ pub(crate) fn attacks() -> Vec<Attack> {
     attacks
 }
 
+/// Tokens with the neighbour's names in them.
+fn forgeries() -> Vec<Attack> {
+    const WITH_KEY: &[Need] = &[Need::Door, Need::SigningKey];
+    fn forgery(name: &str, prize: &str, forge: fn(&Signer, &Keys, Value) -> String) -> Attack {
+        needing(WITH_KEY, DOOR, name, prize, move |g: Ground| async move {
+            let (theirs, keys) = (g.theirs()?, Keys::of(g.theirs()?).await?);
+            let signer = g.signer.as_ref().ok_or_else(|| Status::unknown("there is no signing key"))?;
+            let token = forge(signer, &keys, renamed(&g.attacker_token, &g.victim));
+            AgentRegistryClient::new(theirs).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
+            got("the list of agents")
+        })
+    }
+    vec![
+        forgery("door.own-signature", "the neighbour's agents", |signer, _, claims| {
+            signer.token(&json!({"alg": "EdDSA", "typ": "JWT", "kid": signer.key_id()}), &claims)
+        }),
+        forgery("door.neighbours-key-id", "the neighbour's agents", |signer, keys, claims| {
+            signer.token(&json!({"alg": "EdDSA", "typ": "JWT", "kid": keys.id}), &claims)
+        }),
+        forgery("door.no-key-id", "the neighbour's agents", |signer, _, claims| {
+            signer.token(&json!({"alg": "EdDSA", "typ": "JWT"}), &claims)
+        }),
+        forgery("door.key-in-header", "the neighbour's agents", |signer, keys, claims| {
+            signer.token(&json!({"alg": "EdDSA", "typ": "JWT", "kid": keys.id, "jwk": signer.jwk()}), &claims)
+        }),
+        forgery("door.key-by-address", "the neighbour's agents", |signer, keys, claims| {
+            let at = "https://127.0.0.1:1/jwks.json";
+            signer.token(&json!({"alg": "EdDSA", "typ": "JWT", "kid": keys.id, "jku": at, "x5u": at}), &claims)
+        }),
+        forgery("door.key-id-of-a-file", "the neighbour's agents", |_, _, claims| {
+            token::hs256(&json!({"alg": "HS256", "typ": "JWT", "kid": "../../../../dev/null"}), &claims, &[])
+        }),
+        forgery("door.public-key-as-secret", "the neighbour's agents", |_, keys, claims| {
+            token::hs256(&json!({"alg": "HS256", "typ": "JWT", "kid": keys.id}), &claims, &keys.public)
+        }),
+        forgery("door.public-key-text-as-secret", "the neighbour's agents", |_, keys, claims| {
+            token::hs256(&json!({"alg": "HS256", "typ": "JWT", "kid": keys.id}), &claims, keys.encoded.as_bytes())
+        }),
+        forgery("door.names-twice", "the neighbour's agents", |signer, keys, claims| {
+            // Who checks the one and uses the other was told two things.
+            let twice = claims.to_string().replacen('{', r#"{"tid":"00000000000000000000","iss":"nobody","#, 1);
+            signer.text(&json!({"alg": "EdDSA", "typ": "JWT", "kid": keys.id}).to_string(), &twice)
+        }),
+        forgery("door.critical-header", "the neighbour's agents", |signer, keys, claims| {
+            signer.token(&json!({"alg": "EdDSA", "typ": "JWT", "kid": keys.id, "crit": ["b64"], "b64": false}), &claims)
+        }),
+    ]
+}
+
+/// The neighbour's public key, as it tells anybody.
+struct Keys {
+    id: String,
+    encoded: String,
+    public: Vec<u8>,
+}
+
+impl Keys {
+    async fn of(theirs: Channel) -> Result<Self, Status> {
+        let answer = AuthServiceClient::new(theirs).get_jwks(GetJwksRequest::default()).await?.into_inner();
+        let keys: Value = serde_json::from_str(&answer.jwks_json).unwrap_or_default();
+        let text = |name: &str| keys["keys"][0][name].as_str().unwrap_or("none").to_owned();
+        let encoded = text("x");
+        Ok(Self { id: text("kid"), public: URL_SAFE_NO_PAD.decode(&encoded).unwrap_or_default(), encoded })
+    }
+}
+
 impl Ground {
-    /// With its own credentials an attacker must get in at its own door, and the neighbour's must be there, or nothing is proved.
-    async fn prepare(attacker: &Attacker, victim: &Victim) -> Result<Self, String> {
+    /// With its own credentials an attacker must get in at its own door, and the neighbour's must be there where that is what is tried, or
+    /// nothing is proved.
+    async fn prepare(attacker: &Attacker, victim: &Victim, needs: &[Need]) -> Result<Self, String> {
         let own = any(&attacker.hub.endpoints, &attacker.hub.ca_pem).await?;
-        let theirs = any(&victim.hub_endpoints, &victim.ca_pem).await?;
-        let request = ExchangeTokenRequest { credential: Some(Credential::ApiKey(attacker.hub.api_key.clone())) };
-        let tokens = AuthServiceClient::new(own.clone())
-            .exchange_token(request)
-            .await
-            .map_err(|status| format!("could not log in as oneself: {status}"))?
-            .into_inner();
+        let theirs = match needs.contains(&Need::Door) {
+            true => Some(any(&victim.hub_endpoints, &victim.ca_pem).await?),
+            false => None,
+        };
+        let signer = attacker.hub.signing_key.as_deref().map(Signer::new).transpose()?;
+        let (attacker_token, refresh_token) = match (&attacker.hub.api_key, &signer) {
+            (Some(key), _) => {
+                let request = ExchangeTokenRequest { credential: Some(Credential::ApiKey(key.clone())) };
+                let tokens = AuthServiceClient::new(own.clone()).exchange_token(request).await;
+                let tokens = tokens.map_err(|status| format!("could not log in as oneself: {status}"))?.into_inner();
+                (tokens.access_token, Some(tokens.refresh_token))
+            }
+            (None, Some(signer)) => (own_token(attacker, signer).await?, None),
+            (None, None) => return Err("there is neither an API key nor a signing key to attack with".to_owned()),
+        };
         AgentRegistryClient::new(own.clone())
-            .list_agents(bearer(ListAgentsRequest::default(), &tokens.access_token))
+            .list_agents(bearer(ListAgentsRequest::default(), &attacker_token))
             .await
             .map_err(|status| format!("could not call one's own hub: {status}"))?;
         Ok(Self {
-            attacker_token: tokens.access_token,
-            refresh_token: tokens.refresh_token,
+            attacker_token,
+            refresh_token,
             api_key: attacker.hub.api_key.clone(),
+            signer,
             own_ca_pem: attacker.hub.ca_pem.clone(),
             own,
             theirs,
             victim: victim.clone(),
         })
     }
+
+    fn theirs(&self) -> Result<Channel, Status> {
+        self.theirs.clone().ok_or_else(|| Status::unknown("the neighbour's hub was not connected to"))
+    }
+}
+
+/// A token for an agent of one's own, as one's hub makes it: its rows say which agents there are, and its key signs.
+async fn own_token(attacker: &Attacker, signer: &Signer) -> Result<String, String> {
+    let agent = postgres::own_agent(&attacker.postgres).await?;
+    Ok(signer.token(&json!({"alg": "EdDSA", "typ": "JWT", "kid": signer.key_id()}), &claims(attacker, &agent)))
+}
+
+fn claims(attacker: &Attacker, agent: &OwnAgent) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    json!({
+        "iss": attacker.tenant, "aud": attacker.tenant, "tid": attacker.tenant_id, "sub": agent.id, "name": agent.name,
+        "gen": 0, "epoch": agent.epoch, "iat": now, "exp": now + 900, "jti": uuid::Uuid::new_v4(),
+    })
 }
 
 async fn any(endpoints: &[String], ca_pem: &str) -> Result<Channel, String> {
@@ -288,35 +423,25 @@ fn bearer<T>(message: T, token: &str) -> Request<T> {
     request
 }
 
+/// What the attacker's token says, with the neighbour's names in it.
+fn renamed(token: &str, victim: &Victim) -> Value {
+    let mut claims: Value = serde_json::from_str(&token::part(token, 1)).unwrap_or_default();
+    for (key, value) in [("iss", &victim.tenant), ("aud", &victim.tenant), ("tid", &victim.tenant_id)] {
+        claims[key] = json!(value);
+    }
+    claims
+}
+
 /// The attacker's token, with the neighbour's names in it.
 fn forged(ground: &Ground, header: &str, signature: &str) -> String {
-    let claims = part(&ground.attacker_token, 1);
-    let claims = match serde_json::from_str::<serde_json::Value>(&claims) {
-        Ok(mut claims) => {
-            if let Some(claims) = claims.as_object_mut() {
-                for (key, value) in
-                    [("iss", &ground.victim.tenant), ("aud", &ground.victim.tenant), ("tid", &ground.victim.tenant_id)]
-                {
-                    claims.insert(key.to_owned(), value.as_str().into());
-                }
-            }
-            claims.to_string()
-        }
-        Err(_) => claims,
-    };
+    let claims = renamed(&ground.attacker_token, &ground.victim).to_string();
     format!("{}.{}.{signature}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
 }
 
 /// The name of the agent that a token speaks for.
 fn own_name(token: &str) -> String {
-    let claims: serde_json::Value = serde_json::from_str(&part(token, 1)).unwrap_or_default();
+    let claims: serde_json::Value = serde_json::from_str(&token::part(token, 1)).unwrap_or_default();
     claims["name"].as_str().unwrap_or_default().to_owned()
-}
-
-/// One part of a JWT, decoded.
-fn part(token: &str, index: usize) -> String {
-    let encoded = token.split('.').nth(index).unwrap_or_default();
-    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).unwrap_or_default()).unwrap_or_default()
 }
 
 fn message_to(to: address::To) -> SendMessageRequest {

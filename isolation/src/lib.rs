@@ -5,11 +5,16 @@
 
 mod attack;
 mod broker;
+mod cluster;
+mod groups;
 mod hub;
 mod kafka;
+mod methods;
 mod postgres;
+mod requests;
 mod run;
 mod target;
+mod token;
 
 pub use attack::{Attack, Outcome, Wall};
 pub use run::{Report, Row, attacks, run};

@@ -56,7 +56,7 @@ const TABLES: [&str; 40] = [
 
 /// What must be refused with an error, or change no row: the name, what would be had, and the SQL. `{victim}`: the victim's tenant id in
 /// hex; `{login}`: its login; `{name}`: its name.
-const STATEMENTS: [(&str, &str, &str); 44] = [
+const STATEMENTS: &[(&str, &str, &str)] = &[
     ("remove.own-bill", "a month that nobody pays for", "DELETE FROM acb.usage_sum WHERE period = 'month'"),
     (
         "forge.usage",
@@ -154,6 +154,61 @@ const STATEMENTS: [(&str, &str, &str); 44] = [
     ("host.program", "a shell on the database's host", "COPY (SELECT 1) TO PROGRAM 'cat > /dev/null'"),
     ("host.file", "files of the database's host", "SELECT pg_read_file('PG_VERSION')"),
     ("host.import", "files of the database's host", "SELECT lo_import('/etc/passwd')"),
+    ("host.list", "the names of files on the database's host", "SELECT pg_ls_dir('.')"),
+    ("host.read-binary", "files of the database's host", "SELECT pg_read_binary_file('PG_VERSION')"),
+    ("host.file-facts", "what files the database's host has", "SELECT size FROM pg_stat_file('PG_VERSION')"),
+    ("host.wal-files", "how much all tenants write", "SELECT name FROM pg_ls_waldir() LIMIT 1"),
+    ("host.copy", "files of the database's host, as rows", "COPY acb.presence FROM '/dev/null'"),
+    ("host.login-rules", "who may log in from where", "SELECT line_number FROM pg_hba_file_rules LIMIT 1"),
+    ("host.settings", "how the server is set up", "SELECT sourceline FROM pg_file_settings LIMIT 1"),
+    ("host.memory", "what the server keeps of whom", "SELECT name FROM pg_shmem_allocations LIMIT 1"),
+    ("host.reload", "the server's settings read anew", "SELECT pg_reload_conf()"),
+    ("host.reset-statistics", "what autovacuum goes by, forgotten", "SELECT pg_stat_reset_single_table_counters(0)"),
+    // It goes with the session.
+    ("replicate.slot", "every tenant's changes, as a stream", "SELECT pg_create_physical_replication_slot('intruder', false, true)"),
+    ("replicate.publication", "every tenant's changes, as a stream", "CREATE PUBLICATION intruder FOR ALL TABLES"),
+    (
+        "replicate.subscription",
+        "connections from the database's host to wherever one likes",
+        "CREATE SUBSCRIPTION intruder CONNECTION 'host=127.0.0.1' PUBLICATION intruder WITH (connect = false)",
+    ),
+    ("create.schema", "a schema that another's search path may find", "CREATE SCHEMA intruder"),
+    ("create.table", "a table that no limit counts", "CREATE TABLE public.intruder (a integer)"),
+    ("create.table-among-all", "a table that the next migration trips over", "CREATE TABLE acb.intruder (a integer)"),
+    ("create.index", "every tenant's writes slowed", "CREATE INDEX intruder ON acb.bus_record (log_time)"),
+    (
+        "create.trigger",
+        "code of one's own, run in the neighbours' sessions",
+        "CREATE TRIGGER intruder BEFORE UPDATE ON acb.bus_record FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    ),
+    ("create.rule", "nothing deleted any more, of any tenant", "CREATE RULE intruder AS ON DELETE TO acb.bus_record DO INSTEAD NOTHING"),
+    ("create.wrapper", "a way to other servers", "CREATE FOREIGN DATA WRAPPER intruder"),
+    ("create.language", "code that is not held to be harmless", "CREATE LANGUAGE intruder HANDLER plpgsql_call_handler"),
+    ("create.large-object", "data that no policy covers and no limit counts", "SELECT lo_create(0)"),
+    ("create.large-object-of-bytes", "data that no policy covers and no limit counts", "SELECT lo_from_bytea(0, '\\x00')"),
+    ("alter.database", "every session of every tenant cut short", "ALTER DATABASE acb SET statement_timeout = 1"),
+    ("alter.table", "every hub's schema changed", "ALTER TABLE acb.bus_record ADD COLUMN intruder integer"),
+    ("drop.table", "every tenant's rows gone", "DROP TABLE acb.message_trace"),
+    ("bar.neighbour", "the neighbour's hub shut out", "ALTER ROLE {login} NOLOGIN"),
+    ("bar.neighbour-by-count", "the neighbour's hub shut out", "ALTER ROLE {login} CONNECTION LIMIT 0"),
+    ("bar.neighbour-by-setting", "the neighbour's hub without a write", "ALTER ROLE {login} SET default_transaction_read_only = on"),
+    ("bar.neighbour-by-date", "the neighbour's hub shut out", "ALTER ROLE {login} VALID UNTIL '2000-01-01'"),
+    ("take.neighbours-objects", "what the neighbour owns", "REASSIGN OWNED BY {login} TO CURRENT_USER"),
+    ("take.read-all", "every row", "GRANT pg_read_all_data TO CURRENT_USER"),
+    ("take.write-all", "every row", "GRANT pg_write_all_data TO CURRENT_USER"),
+    ("take.files", "files of the database's host", "GRANT pg_read_server_files TO CURRENT_USER"),
+    ("take.signal", "other logins cut off", "GRANT pg_signal_backend TO CURRENT_USER"),
+    ("read.statistics", "values in others' rows, as the planner knows them", "SELECT stanullfrac FROM pg_statistic LIMIT 1"),
+    ("read.verifiers", "every login's verifier", "SELECT passwd FROM pg_shadow LIMIT 1"),
+    (
+        "authorization.by-setting",
+        "the neighbour's rows, with the name that policies ask for set by hand",
+        "SELECT set_config('session_authorization', '{login}', true)",
+    ),
+    ("silence.triggers", "one's own bill made smaller, past what guards it", "SET LOCAL session_replication_role = replica"),
+    ("silence.log", "statements that no log tells of", "SET LOCAL log_min_messages = panic"),
+    ("lock.advisory", "the server's room for locks, used up", "SELECT pg_try_advisory_xact_lock(1)"),
+    ("lock.advisory-of-session", "the server's room for locks, used up", "SELECT pg_try_advisory_lock_shared(1, 1)"),
     ("read.passwords", "every login's verifier", "SELECT count(*) FROM pg_authid"),
     ("see.locks", "what others wait for", "SELECT pid FROM pg_locks LIMIT 1"),
     ("see.locks-by-function", "what others wait for", "SELECT pid FROM pg_lock_status() LIMIT 1"),
@@ -184,16 +239,21 @@ pub(crate) fn attacks() -> Vec<Attack> {
                 Box::pin(async move { settle(read(&attacker.postgres, own, theirs).await) })
             },
         )
+        .once()
     });
-    let statements = STATEMENTS.map(|(name, prize, sql)| {
-        Attack::new(Wall::Postgres, name, prize, move |attacker, victim| {
+    let statements = STATEMENTS.iter().map(|&(name, prize, sql)| {
+        let attack = Attack::new(Wall::Postgres, name, prize, move |attacker, victim| {
             Box::pin(async move { settle(execute(&attacker.postgres, fill(sql, victim)).await) })
-        })
+        });
+        if ["{victim}", "{login}", "{name}"].iter().any(|of| sql.contains(of)) { attack } else { attack.once() }
     });
     let mut attacks: Vec<Attack> = reads.into_iter().chain(statements).collect();
-    attacks.push(Attack::new(Wall::Postgres, "read.others-queries", "what the neighbours' hubs ask", |attacker, _| {
-        Box::pin(async move { settle(others_queries(&attacker.postgres).await) })
-    }));
+    attacks.push(
+        Attack::new(Wall::Postgres, "read.others-queries", "what the neighbours' hubs ask", |attacker, _| {
+            Box::pin(async move { settle(others_queries(&attacker.postgres).await) })
+        })
+        .once(),
+    );
     attacks.push(Attack::new(
         Wall::Postgres,
         "login.neighbour",
@@ -206,15 +266,18 @@ pub(crate) fn attacks() -> Vec<Attack> {
         "the neighbour's login, without a password",
         |attacker, victim| Box::pin(async move { settle(log_in(attacker, &login(victim), "").await) }),
     ));
-    attacks.push(Attack::new(Wall::Postgres, "login.operator", "the operator's login, by one's own password", |attacker, _| {
-        Box::pin(async move { settle(log_in(attacker, "acb_operator", &attacker.postgres.password).await) })
-    }));
-    attacks.push(Attack::new(
-        Wall::Postgres,
-        "login.superuser",
-        "the superuser's login, by one's own password",
-        |attacker, _| Box::pin(async move { settle(log_in(attacker, "postgres", &attacker.postgres.password).await) }),
-    ));
+    attacks.push(
+        Attack::new(Wall::Postgres, "login.operator", "the operator's login, by one's own password", |attacker, _| {
+            Box::pin(async move { settle(log_in(attacker, "acb_operator", &attacker.postgres.password).await) })
+        })
+        .once(),
+    );
+    attacks.push(
+        Attack::new(Wall::Postgres, "login.superuser", "the superuser's login, by one's own password", |attacker, _| {
+            Box::pin(async move { settle(log_in(attacker, "postgres", &attacker.postgres.password).await) })
+        })
+        .once(),
+    );
     attacks
 }
 
@@ -227,13 +290,18 @@ fn fill(sql: &str, victim: &Victim) -> String {
 }
 
 fn options(access: &PostgresAccess) -> PgConnectOptions {
-    PgConnectOptions::new_without_pgpass()
+    let options = PgConnectOptions::new_without_pgpass();
+    let options = match &access.ca_pem {
+        Some(ca) => options.ssl_root_cert_from_pem(ca.clone().into_bytes()),
+        None => options,
+    };
+    options
         .host(&access.host)
         .port(access.port)
         .database(&access.database)
         .username(&access.username)
         .password(&access.password)
-        .ssl_mode(PgSslMode::Prefer)
+        .ssl_mode(access.ssl_mode.parse().unwrap_or(PgSslMode::VerifyFull))
         .disable_statement_logging()
 }
 
@@ -252,7 +320,7 @@ fn settle(result: Result<Outcome, sqlx::Error>) -> Outcome {
     })
 }
 
-async fn connect(access: &PostgresAccess) -> Result<PgConnection, Outcome> {
+pub(crate) async fn connect(access: &PostgresAccess) -> Result<PgConnection, Outcome> {
     // With its own credentials an attacker must get in, or nothing is proved.
     options(access).connect().await.map_err(|error| Outcome::Inconclusive(format!("could not log in as oneself: {error}")))
 }
@@ -318,4 +386,25 @@ async fn log_in(attacker: &Attacker, username: &str, password: &str) -> Result<O
     let access = PostgresAccess { username: username.to_owned(), password: password.to_owned(), ..attacker.postgres.clone() };
     options(&access).connect().await?.close().await?;
     Ok(Outcome::Succeeded(format!("logged in as {username}")))
+}
+
+/// An agent of one's own.
+pub(crate) struct OwnAgent {
+    pub(crate) id: uuid::Uuid,
+    pub(crate) name: String,
+    /// Tokens of another epoch are no longer valid.
+    pub(crate) epoch: i64,
+}
+
+/// The agent of one's own that may do the most.
+pub(crate) async fn own_agent(access: &PostgresAccess) -> Result<OwnAgent, String> {
+    let mut connection = connect(access).await.map_err(|outcome| format!("{outcome:?}"))?;
+    let row = sqlx::query(
+        "SELECT agent_id, agent.name, credential_epoch FROM acb.agent JOIN acb.tenant USING (tenant_id) WHERE NOT agent.suspended
+         ORDER BY array_position(ARRAY['admin', 'agent-full', 'agent-producer', 'agent-consumer', 'observer', 'auditor'], role), agent.name LIMIT 1",
+    );
+    let row = row.fetch_optional(&mut connection).await.map_err(|error| format!("could not read one's own agents: {error}"))?;
+    let row = row.ok_or("the tenant has no agent that its hub lets in: add one, or its door can't be tried")?;
+    let read = || Ok::<_, sqlx::Error>(OwnAgent { id: row.try_get(0)?, name: row.try_get(1)?, epoch: row.try_get(2)? });
+    read().map_err(|error| error.to_string())
 }

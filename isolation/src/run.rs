@@ -61,16 +61,17 @@ pub fn attacks() -> Vec<Attack> {
     [hub::attacks(), postgres::attacks(), broker::attacks()].into_iter().flatten().collect()
 }
 
-/// Runs every attack that has a wall to run against: those on Kafka need an attacker with a user of Kafka. Tells of each as it ends.
-pub async fn run(attacker: &Attacker, victim: &Victim, mut told: impl FnMut(&Row)) -> Report {
+/// Runs every attack that can be made: those on Kafka need an attacker with a user of Kafka, those on a door one that can be connected to.
+/// Tells of each as it ends. What is the same against whomever is made once, against the first.
+pub async fn run(attacker: &Attacker, victims: &[Victim], mut told: impl FnMut(&Row)) -> Report {
     let mut report = Report::default();
-    for attack in attacks() {
-        if attack.wall == Wall::Kafka && attacker.kafka.is_none() {
-            continue;
+    let attacks = attacks();
+    for (index, victim) in victims.iter().enumerate() {
+        for attack in attacks.iter().filter(|attack| (index == 0 || !attack.is_of_all) && attack.fits(attacker, victim)) {
+            let row = attack.run(attacker, victim).await;
+            told(&row);
+            report.rows.push(row);
         }
-        let row = attack.run(attacker, victim).await;
-        told(&row);
-        report.rows.push(row);
     }
     report
 }

@@ -17,14 +17,16 @@ pub struct Attacker {
     pub kafka: Option<KafkaAccess>,
 }
 
-/// A hub, and an agent's key for it.
+/// A hub, and what lets one of the tenant's agents in.
 pub struct HubAccess {
     /// `https://host:port`, one for each replica.
     pub endpoints: Vec<String>,
     /// The tenant's CA.
     pub ca_pem: String,
-    /// An API key.
-    pub api_key: String,
+    /// An agent's API key. Without one, `signing_key` makes a token for an agent that PostgreSQL names.
+    pub api_key: Option<String>,
+    /// What the hub signs its tokens with (PKCS#8 PEM).
+    pub signing_key: Option<String>,
 }
 
 impl fmt::Debug for HubAccess {
@@ -46,6 +48,10 @@ pub struct PostgresAccess {
     pub username: String,
     /// Its password.
     pub password: String,
+    /// As in libpq.
+    pub ssl_mode: String,
+    /// The server's CA, where no public authority signed its certificate.
+    pub ca_pem: Option<String>,
 }
 
 impl fmt::Debug for PostgresAccess {
@@ -80,7 +86,7 @@ pub struct Victim {
     pub tenant: String,
     /// 20 hex digits.
     pub tenant_id: String,
-    /// `https://host:port` of its hub.
+    /// `https://host:port` of its hub. None: it can't be connected to, and its door is not tried.
     pub hub_endpoints: Vec<String>,
     /// Its CA, which is public.
     pub ca_pem: String,

@@ -79,6 +79,8 @@ fn values(backends: &Backends) -> Value {
         "kafka": {"replicationFactor": 1},
         "postgres": {"host": backends.host.to_string(), "port": backends.postgres_port, "sslMode": "verify-full"},
         "resyncSeconds": RESYNC_SECONDS,
+        // Only in the scenario that is about it: elsewhere it would take the machine from what is tried.
+        "isolation": {"enabled": false},
     })
 }
 

@@ -40,7 +40,7 @@ fn with_cluster_names(place: &Place, arguments: &[&str]) -> Result<String> {
 /// `acb-e2e attack`: runs the attacks, and fails where one was not refused.
 pub(crate) async fn attack(place: &Place, attacker: &str, victim: &str) -> Result<()> {
     let kubectl = Kubectl::admin(place);
-    let report = acb_isolation::run(&own(&kubectl, attacker)?, &other(&kubectl, victim)?, |_| ()).await;
+    let report = acb_isolation::run(&own(&kubectl, attacker)?, &[other(&kubectl, victim)?], |_| ()).await;
     let breaches: Vec<String> =
         report.breaches().map(|row| format!("{} against {}: {:?}", row.attack, row.victim, row.outcome)).collect();
     if report.attempts() == 0 || !breaches.is_empty() {
@@ -117,13 +117,20 @@ fn own(kubectl: &Kubectl, name: &str) -> Result<Attacker> {
     Ok(Attacker {
         tenant: name.to_owned(),
         tenant_id: text(&tenant, "/status/tenantId")?,
-        hub: HubAccess { endpoints: endpoints(&tenant)?, ca_pem: authority(kubectl, name)?, api_key: field(&key, "api-key")? },
+        hub: HubAccess {
+            endpoints: endpoints(&tenant)?,
+            ca_pem: authority(kubectl, name)?,
+            api_key: Some(field(&key, "api-key")?),
+            signing_key: Some(field(&hub_secret(kubectl, name, "keys")?, "signing.key")?),
+        },
         postgres: PostgresAccess {
             host: text(&config, "/postgres/host")?,
             port: port.ok_or_else(|| Error::Wrong("hub.json names no port of PostgreSQL".to_owned()))?,
             database: text(&config, "/postgres/database")?,
             username: field(&login, "username")?,
             password: field(&login, "password")?,
+            ssl_mode: text(&config, "/postgres/sslMode")?,
+            ca_pem: login.get("ca.crt").cloned(),
         },
         kafka: Some(KafkaAccess {
             bootstrap_servers: text(&config, "/bus/bootstrapServers")?,

@@ -29,6 +29,7 @@ mod rotate;
 mod runbook;
 mod service_account;
 mod tenant;
+mod verified;
 mod versions;
 mod world;
 
@@ -155,6 +156,14 @@ const SCENARIOS: &[Scenario] = &[
         long: false,
         after: &["tenant-ready"],
         run: isolation::both,
+    },
+    Scenario {
+        name: "isolation-verified",
+        proves: "the operator has the walls attacked by a Job, and a wall that comes down is said within minutes, by name",
+        needs_node: true,
+        long: false,
+        after: &["tenant-ready"],
+        run: verified::run,
     },
     Scenario {
         name: "reapply",

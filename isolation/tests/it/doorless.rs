@@ -44,7 +44,7 @@ impl Doorless {
     }
 
     pub fn access(&self) -> HubAccess {
-        HubAccess { endpoints: vec![self.endpoint.clone()], ca_pem: self.ca_pem.clone(), api_key: String::new() }
+        HubAccess { endpoints: vec![self.endpoint.clone()], ca_pem: self.ca_pem.clone(), api_key: None, signing_key: None }
     }
 }
 

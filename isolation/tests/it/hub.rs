@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// What a hub proves itself with, and its tokens. Each tenant's own, unless a wall is down.
 pub struct Identity {
     pub authority: Authority,
-    signing_key: String,
+    pub signing_key: String,
     refresh_key: [u8; 32],
 }
 

@@ -82,13 +82,15 @@ impl World {
         Attacker {
             tenant: GLOBEX.0.to_owned(),
             tenant_id: GLOBEX.1.to_owned(),
-            hub: HubAccess { endpoints: Vec::new(), ca_pem: String::new(), api_key: String::new() },
+            hub: HubAccess { endpoints: Vec::new(), ca_pem: String::new(), api_key: None, signing_key: None },
             postgres: PostgresAccess {
                 host: String::new(),
                 port: 0,
                 database: String::new(),
                 username: String::new(),
                 password: String::new(),
+                ssl_mode: String::new(),
+                ca_pem: None,
             },
             kafka: Some(KafkaAccess {
                 bootstrap_servers: self.kafka.bootstrap_servers(),
@@ -140,6 +142,7 @@ async fn walls(listener: KafkaListener) {
     const TOPIC: i8 = 2;
     const GROUP: i8 = 3;
     const CLUSTER: i8 = 4;
+    const TRANSACTIONAL_ID: i8 = 5;
     const ALL: i8 = 2;
     const WRITE: i8 = 4;
     let world = World::start(listener).await;
@@ -153,8 +156,22 @@ async fn walls(listener: KafkaListener) {
     all_refused(&run(&["kafka."], &attacker, &victim).await);
 
     world.open(GROUP, "*", ALL).await;
-    all_succeeded(&run(&["kafka.commit.group"], &attacker, &victim).await);
-    let rights = ["kafka.read.rights", "kafka.grant.", "kafka.create.user", "kafka.throttle."];
+    let groups =
+        ["kafka.commit.group", "kafka.find.group", "kafka.describe.group", "kafka.read.group-offsets", "kafka.delete.group"];
+    all_succeeded(&run(&groups, &attacker, &victim).await);
+    all_refused(&run(&["kafka.transact."], &attacker, &victim).await);
+    world.open(TRANSACTIONAL_ID, "*", ALL).await;
+    all_succeeded(&run(&["kafka.transact."], &attacker, &victim).await);
+    let rights = [
+        "kafka.read.rights",
+        "kafka.grant.",
+        "kafka.create.user",
+        "kafka.throttle.",
+        "kafka.read.user",
+        "kafka.read.quotas",
+        "kafka.read.broker-settings",
+        "kafka.alter.broker",
+    ];
     all_refused(&run(&rights, &attacker, &victim).await);
     world.open(CLUSTER, "kafka-cluster", ALL).await;
     all_succeeded(&run(&rights, &attacker, &victim).await);
@@ -176,4 +193,31 @@ async fn each_wall_matters() {
 #[tokio::test]
 async fn each_wall_matters_over_tls() {
     walls(KafkaListener::Tls).await;
+}
+
+/// Prefixes, as brokers compare them: of tenants whose names begin with each other's none reaches another.
+#[tokio::test]
+async fn a_name_that_begins_with_anothers_opens_nothing() {
+    let near = ["ac", "acme", "acme2", "acme-eu", "acme-sys", "acme-acme", "a-acme"];
+    let near: Vec<(String, String)> =
+        near.iter().enumerate().map(|(index, name)| ((*name).to_owned(), format!("{index:020x}"))).collect();
+    let world = World::start(KafkaListener::Plain).await;
+    for (name, id) in near.iter().filter(|(name, _)| name != ACME.0) {
+        world.effect.apply(&steps((name, id)), &Passwords).await.unwrap();
+    }
+    for (name, id) in near.iter().filter(|(name, _)| name != ACME.0) {
+        let mut attacker = world.attacker();
+        attacker.tenant.clone_from(name);
+        attacker.tenant_id.clone_from(id);
+        let kafka = attacker.kafka.as_mut().unwrap();
+        (kafka.username, kafka.password) = (user((name, id)), password(name));
+        for (other, other_id) in near.iter().filter(|(other, _)| other != name) {
+            let mut victim = victim();
+            victim.tenant.clone_from(other);
+            victim.tenant_id.clone_from(other_id);
+            let attacks =
+                ["kafka.describe.messages", "kafka.list.topics", "kafka.cut.log", "kafka.find.group", "kafka.transact.neighbour"];
+            all_refused(&run(&attacks, &attacker, &victim).await);
+        }
+    }
 }

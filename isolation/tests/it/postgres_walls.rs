@@ -8,7 +8,7 @@ use crate::world::{World, all_refused, all_succeeded, run, succeeds_soon};
 #[tokio::test]
 async fn every_wall_stands() {
     let world = World::start().await;
-    let report = acb_isolation::run(&world.attacker(), &world.victim().await, |_| {}).await;
+    let report = acb_isolation::run(&world.attacker(), &[world.victim().await], |_| {}).await;
     all_refused(&report.rows);
     assert_eq!(report.attempts(), acb_isolation::attacks().iter().filter(|attack| attack.wall != Wall::Kafka).count());
     assert_eq!(report.refused(), report.attempts());

@@ -23,6 +23,8 @@ pub struct World {
     pub globex: TestTenant,
     pub alice: TestAgent,
     pub mallory: TestAgent,
+    /// What globex' hub signs with.
+    pub globex_key: String,
     pub postgres: Postgres,
 }
 
@@ -41,7 +43,8 @@ impl World {
         let mallory = citizen(&globex, "mallory", &[]).await;
         let acme_hub = Hub::start(&acme, acme_identity).await;
         let globex_hub = Hub::start(&globex, globex_identity).await;
-        Self { acme_hub, globex_hub, acme, globex, alice, mallory, postgres }
+        let globex_key = globex_identity.signing_key.clone();
+        Self { acme_hub, globex_hub, acme, globex, alice, mallory, globex_key, postgres }
     }
 
     pub fn attacker(&self) -> Attacker {
@@ -49,13 +52,15 @@ impl World {
         Attacker {
             tenant: self.globex.name().to_owned(),
             tenant_id: self.globex.id_hex().to_owned(),
-            hub: access(&self.globex_hub, &self.mallory),
+            hub: HubAccess { signing_key: Some(self.globex_key.clone()), ..access(&self.globex_hub, &self.mallory) },
             postgres: PostgresAccess {
                 host: options.get_host().to_owned(),
                 port: options.get_port(),
                 database: options.get_database().unwrap().to_owned(),
                 username: self.globex.username().to_owned(),
                 password: self.globex.password().to_owned(),
+                ssl_mode: "prefer".to_owned(),
+                ca_pem: None,
             },
             kafka: None,
         }
@@ -89,7 +94,12 @@ impl World {
 }
 
 pub fn access(hub: &Hub, agent: &TestAgent) -> HubAccess {
-    HubAccess { endpoints: vec![hub.endpoint.clone()], ca_pem: hub.ca_pem.clone(), api_key: agent.api_key.clone() }
+    HubAccess {
+        endpoints: vec![hub.endpoint.clone()],
+        ca_pem: hub.ca_pem.clone(),
+        api_key: Some(agent.api_key.clone()),
+        signing_key: None,
+    }
 }
 
 /// An agent that may do all that agents of its tenant do.

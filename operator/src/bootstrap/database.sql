@@ -19,6 +19,20 @@ BEGIN
 END
 $$;
 
+-- Nothing of ACB uses advisory locks. All of a server's share one table of locks, which one login could fill for everybody.
+DO $$
+DECLARE
+    routine regprocedure;
+BEGIN
+    FOR routine IN
+        SELECT oid::regprocedure FROM pg_catalog.pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_'
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
+    END LOOP;
+END
+$$;
+
 -- What the server shows of all locks and tables together is nothing for a tenant: what others wait for, and how much all of them write and store. Whoever
 -- watches the server keeps it. A view shows what those who read it may call, so that the functions alone would do; the views make the refusal plain.
 -- The list of sessions stays: a hub finds its own in it, and ends one that it lost before it appends again.

@@ -1,4 +1,4 @@
-//! `acb isolation`: attacks a tenant's neighbours with that tenant's own credentials, as the state folder has them.
+//! Attackers and neighbours, as the state folder of `acb dev` has them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use acb_crds::{Agent, Tenant, names::objects, schema::Kind};
-use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Report, Victim};
+use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Victim};
 use acb_operator::{
     effect::{SecretData, SecretReader as _, kubernetes::ObjectKey},
     plan::SecretRef,
@@ -16,73 +16,25 @@ use acb_operator::{
         objects::ObjectStore,
     },
 };
-use clap::Args;
 use serde_json::Value;
-use uuid::Uuid;
 
+use super::arguments::{IsolationArgs, NONEXISTENT};
 use crate::{
-    output::{self, Exit, Failure, Output},
+    output::{Exit, Failure},
     standalone::State,
 };
 
-/// Who attacks whom.
-#[derive(Args, Debug)]
-pub(crate) struct IsolationArgs {
-    /// The tenant whose credentials are used.
-    tenant: String,
-    /// A tenant to attack; can be repeated [default: every other tenant].
-    #[arg(long, value_name = "TENANT")]
-    against: Vec<String>,
-    /// A context of the tenant under attack, by its id [default: one that does not exist].
-    #[arg(long, value_name = "ID")]
-    context: Option<Uuid>,
-    /// An upload of the tenant under attack, by its id [default: one that does not exist].
-    #[arg(long, value_name = "ID")]
-    upload: Option<Uuid>,
-    #[command(flatten)]
-    state: State,
-}
-
-/// Runs the attacks. Fails where one was not refused.
-pub(crate) async fn run(args: &IsolationArgs, output: Output) -> Result<(), Failure> {
+/// Who attacks, and whom.
+pub(super) async fn prepare(args: &IsolationArgs) -> Result<(Attacker, Vec<Victim>), Failure> {
     let world = World::open(&args.state)?;
     let attacker = world.attacker(&args.tenant).await?;
     let victims: Vec<&str> = match args.against.as_slice() {
         [] => world.tenants.keys().map(String::as_str).filter(|name| *name != args.tenant).collect(),
         named => named.iter().map(String::as_str).collect(),
     };
-    if victims.is_empty() {
-        return Err(Failure::failed(format!("{} has no neighbour to attack: add another Tenant to the folder", args.tenant)));
-    }
-    let mut all = Report::default();
-    for name in victims {
-        let victim = world.victim(name, args)?;
-        let told = |row: &acb_isolation::Row| {
-            if !output.is_document() {
-                let verdict = if row.outcome.is_refused() { "refused" } else { "NOT REFUSED" };
-                // The table after it has everything again, for a reader that went away.
-                let _ = output::line(format!("{:<12} {:<36} {}", verdict, row.attack, row.prize));
-            }
-        };
-        all.rows.extend(acb_isolation::run(&attacker, &victim, told).await.rows);
-    }
-    match output {
-        Output::Document(syntax) => syntax.document(&all)?,
-        Output::Table { .. } => {
-            for row in all.breaches() {
-                output::line(format!("{} against {}: {:?}", row.attack, row.victim, row.outcome))?;
-            }
-            output::line(format!("\n{} of {} attacks were refused", all.refused(), all.attempts()))?;
-        }
-    }
-    match all.attempts() - all.refused() {
-        0 => Ok(()),
-        breaches => Err(Failure::failed(format!("{breaches} attacks of {} were not refused", args.tenant))),
-    }
+    let victims = victims.into_iter().map(|name| world.victim(name, args)).collect::<Result<_, Failure>>()?;
+    Ok((attacker, victims))
 }
-
-/// An id that nothing has, of the form that all have: what is not there and what is not shown must look the same.
-const NONEXISTENT: Uuid = Uuid::from_u128(0x6f1d_7c1e_52a4_4c3b_9d0e_8a7b_6c5d_4e3f);
 
 /// What is called how in a tenant.
 #[derive(Default)]
@@ -133,6 +85,7 @@ impl World {
             .ok_or_else(|| Failure::failed(format!("tenant {name} has no agent with an API key: add an Agent")))?;
         let config = self.hub_config(&namespace)?;
         let login = self.secret(&namespace, objects::HUB_POSTGRES).await?;
+        let keys = self.secret(&namespace, objects::HUB_KEYS).await?;
         let kafka = match config.pointer("/bus/kind").and_then(Value::as_str) {
             Some("kafka") => {
                 let user = self.secret(&namespace, objects::HUB_KAFKA).await?;
@@ -152,7 +105,8 @@ impl World {
             hub: HubAccess {
                 endpoints: endpoints(access),
                 ca_pem: read(access.ca_file.as_deref())?,
-                api_key: read(Some(key))?.trim().to_owned(),
+                api_key: Some(read(Some(key))?.trim().to_owned()),
+                signing_key: Some(field(&keys, "signing.key")?),
             },
             postgres: PostgresAccess {
                 host: text(&config, "/postgres/host")?,
@@ -160,6 +114,8 @@ impl World {
                 database: text(&config, "/postgres/database")?,
                 username: field(&login, "username")?,
                 password: field(&login, "password")?,
+                ssl_mode: text(&config, "/postgres/sslMode")?,
+                ca_pem: login.get("ca.crt").map(|ca| String::from_utf8_lossy(ca).into_owned()),
             },
             kafka,
         })
