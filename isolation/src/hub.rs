@@ -1,5 +1,7 @@
 //! Against the hubs: one's own, with the neighbour's names; and the neighbour's, with one's own credentials.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use acb_proto::v1::{
     Access, Address, AgentNames, Chunk, CreateContextRequest, DeleteContextRequest, DiscoverRequest, ExchangeTokenRequest,
     GetAgentRequest, GetContextRequest, GetJwksRequest, GetStreamProgressRequest, ListAgentsRequest, ListContextsRequest,

@@ -411,8 +411,8 @@ fn patience(attempt: &Try) -> Duration {
 async fn shortest(lines: &mut Lines<'_>, attempt: &Try, said: &str) -> Vec<Vec<Field>> {
     let mut messages = attempt.messages.clone();
     'again: loop {
-        for index in 0..messages.len() {
-            for less in smaller(&messages[index]) {
+        for (index, message) in messages.clone().iter().enumerate() {
+            for less in smaller(message) {
                 let mut with = messages.clone();
                 with[index] = less;
                 let answer = lines.call(attempt, &with, patience(attempt)).await;
