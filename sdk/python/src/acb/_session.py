@@ -80,6 +80,9 @@ class Session:
         self._driver: Driver | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
+        #: Who handles messages now: `run`, and with a concurrency its tasks.
+        self._handling: set[asyncio.Task[Any]] = set()
+        self._handled = asyncio.Event()
 
     async def open(self) -> Self:
         """Opens it. Fails where the hub refuses it, or where none answers within the client's time."""
@@ -139,9 +142,9 @@ class Session:
 
     async def _next_or_stopped(self) -> Received | None:
         driver = self._opened()
-        self._client._check()
         if self._stop.is_set():
             return None
+        self._client._check()
         received = await driver.next()
         if received is not None:
             received.start()
@@ -174,14 +177,18 @@ class Session:
             raise UsageError(f"concurrency is {concurrency}: 1 or more can be")
         within = None if handler_timeout is None else seconds(handler_timeout, "handler_timeout")
         running: set[asyncio.Task[None]] = set()
+        this = asyncio.current_task()
+        assert this is not None  # noqa: S101 - a coroutine is run by a task.
+        self._handling.add(this)
         try:
             while (received := await self._next_or_stopped()) is not None:
                 if concurrency == 1:
                     await self._handlers.handle(received, within, view)
                 else:
                     task = asyncio.create_task(self._handlers.handle(received, within, view))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
+                    for tasks in (running, self._handling):
+                        tasks.add(task)
+                        task.add_done_callback(tasks.discard)
                     if len(running) >= concurrency:
                         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 del received
@@ -192,6 +199,8 @@ class Session:
                 task.cancel()
             if running:
                 await asyncio.gather(*running, return_exceptions=True)
+            self._handling.discard(this)
+            self._handled.set()
 
     def stop(self) -> None:
         """Has `run`, and whoever iterates, end after what is being handled. Nothing more is handed over."""
@@ -200,7 +209,9 @@ class Session:
             self._driver.stop()
 
     async def close(self) -> None:
-        """Ends the session in order: what was acknowledged or sent is handed to the hub first.
+        """Ends the session in order: what is being handled comes to its end, and what was acknowledged or sent is handed to the hub.
+
+        For each of the two it waits 5 s at most.
 
         A session that is only dropped may leave its last acknowledgements behind, so that their messages are delivered again.
         """
@@ -208,6 +219,12 @@ class Session:
         task, driver = self._task, self._driver
         if task is None or driver is None:
             return
+        driver.stop()
+        # A handler that closes its own session would wait for itself.
+        if self._handling and asyncio.current_task() not in self._handling:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING):
+                    await self._handled.wait()
         driver.close()
         done, _ = await asyncio.wait([task], timeout=CLOSING)
         if not done:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -209,6 +210,8 @@ class _Upload(_Transfer):
         self.stored: Any = None
         self.replicas: list[str] = []
         self.what = f"upload {upload_id}"
+        #: A thread that reads does not end with the connection that it reads for.
+        self._reading = threading.Lock()
 
     def done(self) -> int:
         return 0 if self.stored is None else int(self.stored.next_chunk)
@@ -321,19 +324,20 @@ class _Upload(_Transfer):
 
     def _chunk(self, index: int, shape: Any) -> tuple[bytes, bytes]:
         """Reads and hashes one; one that is sent again does not count for the whole a second time."""
-        length = min(shape.chunk_size, self.size - index * shape.chunk_size)
-        try:
-            self.source.seek(index * shape.chunk_size)
-            data = self.source.read(length)
-            while len(data) < length and (more := self.source.read(length - len(data))):
-                data += more
-        except (OSError, ValueError) as error:
-            raise _Final(_local(error, f"reading chunk {index} of the source")) from None
-        if len(data) != length:
-            said = f"reading chunk {index} of the source: it ends before its {self.size} bytes; was it changed while it was uploaded?"
-            raise _Final(LocalError(said))
-        if self.whole.chunks == index:
-            self.whole.take(data)
+        with self._reading:
+            length = min(shape.chunk_size, self.size - index * shape.chunk_size)
+            try:
+                self.source.seek(index * shape.chunk_size)
+                data = self.source.read(length)
+                while len(data) < length and (more := self.source.read(length - len(data))):
+                    data += more
+            except (OSError, ValueError) as error:
+                raise _Final(_local(error, f"reading chunk {index} of the source")) from None
+            if len(data) != length:
+                said = f"reading chunk {index} of the source: it ends before its {self.size} bytes; was it changed while it was uploaded?"
+                raise _Final(LocalError(said))
+            if self.whole.chunks == index:
+                self.whole.take(data)
         return data, hashlib.sha256(data).digest()
 
 

@@ -161,6 +161,44 @@ async def test_handlers_that_block_or_never_return_are_told_of_and_bounded(dev: 
         await soon(running)
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_what_is_being_handled_comes_to_its_end_where_the_client_closes(dev: Dev, concurrency: int) -> None:
+    async with dev.connect("asker") as asker:
+        begun = asyncio.Event()
+        async with dev.connect("agent-48") as worker:
+
+            @worker.on("ends")
+            async def ends(number: int) -> int:
+                begun.set()
+                await asyncio.sleep(0.5)
+                return number + 1
+
+            @worker.on("closes")
+            async def closes(message: acb.Received) -> None:
+                message.ack()
+                await worker.close()
+
+            running = asyncio.create_task(worker.run(concurrency=concurrency))
+            asking = asyncio.create_task(asker.request("agent-48", 1, topic="ends", within=LONG))
+            await soon(begun.wait())
+        assert (await soon(asking)).json() == 2
+        await soon(running)
+        async with dev.connect("agent-48") as worker:
+            assert (await worker.count_unread()).messages == 0 or await until_nothing_is_unread(worker)
+            worker._handlers.on("closes")(closes)
+            running = asyncio.create_task(worker.run(concurrency=concurrency))
+            await asker.send("agent-48", topic="closes")
+            # A handler may close its own client.
+            await soon(running)
+
+
+async def until_nothing_is_unread(agent: acb.Client) -> bool:
+    async def look() -> bool:
+        return (await agent.count_unread()).messages == 0
+
+    return await until("nothing is unread", look)
+
+
 async def test_several_at_a_time(dev: Dev) -> None:
     async with dev.connect("agent-28") as worker, dev.connect("asker") as asker:
         together = asyncio.Barrier(3)
