@@ -115,9 +115,9 @@ describe("a session", () => {
     const first = await (await become("clerk")).session();
     const second = await become("clerk");
     await expect(second.session({ takeOver: false })).rejects.toMatchObject({ reason: "RECEIVER_PRESENT" });
-    const ended = first.next();
+    const ended = expect(first.next()).rejects.toMatchObject({ code: "ABORTED", reason: "SESSION_REPLACED" });
     const taken = await second.session();
-    await expect(ended).rejects.toMatchObject({ code: "ABORTED", reason: "SESSION_REPLACED" });
+    await ended;
     await taken.close();
     expect(await taken.next()).toBeUndefined();
     await expect(taken.send({ to: "clerk", text: "x" })).rejects.toMatchObject({ reason: "UNAVAILABLE" });
