@@ -26,13 +26,21 @@ pub(crate) struct Documents {
     had: BTreeMap<String, Name>,
 }
 
+/// Of the ServiceAccounts that agents prove themselves with. They are people's own, too.
+pub(crate) const ACCOUNT: &str = "ServiceAccount";
+
 /// As an object of Kubernetes.
 pub(crate) fn key((kind, namespace, name): &Name) -> ObjectKey {
-    ObjectKey::new(acb_crds::API_VERSION, kind, namespace, name)
+    ObjectKey::new(if kind == ACCOUNT { "v1" } else { acb_crds::API_VERSION }, kind, namespace, name)
 }
 
 pub(crate) fn name(kind: &str, namespace: &str, name: &str) -> Name {
     (kind.to_owned(), namespace.to_owned(), name.to_owned())
+}
+
+/// Whether it is an account that the operator did not make.
+fn is_account(key: &ObjectKey, object: &Value) -> bool {
+    key.kind == ACCOUNT && object["metadata"]["labels"].is_null()
 }
 
 fn is_leaving(document: &Value) -> bool {
@@ -45,8 +53,30 @@ impl Documents {
         if self.all.get(at).is_some_and(is_leaving) {
             return false;
         }
+        if at.0 == ACCOUNT {
+            self.put_account(at);
+            return true;
+        }
         let age = format!("2026-01-01T{:02}:{:02}:{:02}Z", self.made / 3600 % 24, self.made / 60 % 60, self.made % 60);
         self.put_aged(at, spec, &age)
+    }
+
+    /// One that was deleted and is made again is another.
+    fn put_account(&mut self, at: &Name) {
+        if self.all.contains_key(at) {
+            return;
+        }
+        let uid = self.mint(at);
+        let (kind, namespace, name) = at;
+        let metadata = json!({"name": name, "namespace": namespace, "uid": uid});
+        self.all.insert(at.clone(), json!({"apiVersion": "v1", "kind": kind, "metadata": metadata}));
+    }
+
+    fn mint(&mut self, at: &Name) -> String {
+        self.made += 1;
+        let uid = format!("00000000-0000-4000-8000-{:012}", self.made);
+        self.had.insert(uid.clone(), at.clone());
+        uid
     }
 
     fn put_aged(&mut self, at: &Name, spec: &Value, age: &str) -> bool {
@@ -66,10 +96,7 @@ impl Documents {
         match old {
             Some(old) => document["metadata"] = old["metadata"].clone(),
             None => {
-                self.made += 1;
-                let uid = format!("00000000-0000-4000-8000-{:012}", self.made);
-                self.had.insert(uid.clone(), at.clone());
-                document["metadata"]["uid"] = json!(uid);
+                document["metadata"]["uid"] = json!(self.mint(at));
                 document["metadata"]["creationTimestamp"] = json!(age);
             }
         }
@@ -118,7 +145,12 @@ impl Documents {
 
     /// Asks for the data of an id.
     pub(crate) fn adopt(&mut self, at: &Name, id: TenantId) {
-        self.annotate(at, ADOPT, &id.hex());
+        self.ask(at, &id.hex());
+    }
+
+    /// Asks for the data of what may be no id.
+    pub(crate) fn ask(&mut self, at: &Name, id: &str) {
+        self.annotate(at, ADOPT, id);
     }
 
     /// Asks for nothing any more.
@@ -135,7 +167,7 @@ impl Documents {
 
     /// As an operator knows them.
     pub(crate) fn seen<'a>(objects: impl Iterator<Item = (&'a ObjectKey, &'a Value)>) -> Self {
-        let documents = objects.filter(|(key, _)| key.api_version == acb_crds::API_VERSION);
+        let documents = objects.filter(|(key, object)| key.api_version == acb_crds::API_VERSION || is_account(key, object));
         // What was let go is there until its deletion comes back through the watch.
         let held = documents.filter(|(_, document)| !is_leaving(document) || document["metadata"]["finalizers"].is_array());
         let all = held.map(|(key, document)| ((key.kind.clone(), key.namespace.clone(), key.name.clone()), document.clone()));
@@ -153,9 +185,15 @@ impl Documents {
         }
     }
 
-    /// Of all that are there.
+    /// Of all that ACB is told by.
     pub(crate) fn uids(&self) -> Vec<Value> {
-        self.all.values().map(|document| document["metadata"]["uid"].clone()).collect()
+        let own = self.all.iter().filter(|((kind, ..), _)| kind != ACCOUNT);
+        own.map(|(_, document)| document["metadata"]["uid"].clone()).collect()
+    }
+
+    /// The UID of a ServiceAccount that is there.
+    pub(crate) fn account(&self, namespace: &str, account: &str) -> Option<&str> {
+        self.get(&name(ACCOUNT, namespace, account))?["metadata"]["uid"].as_str()
     }
 
     pub(crate) fn names(&self) -> Vec<Name> {
@@ -169,6 +207,10 @@ impl Documents {
         // Other UIDs than any here: what is compared must not depend on them.
         let mut fresh = Self { made: 500_000, ..Self::default() };
         for (at, document) in all {
+            if at.0 == ACCOUNT {
+                fresh.put_account(at);
+                continue;
+            }
             let age = document["metadata"]["creationTimestamp"].as_str().unwrap();
             assert!(fresh.put_aged(at, &document["spec"], age), "{document}");
         }
@@ -178,7 +220,7 @@ impl Documents {
     /// As the operator reads them for one namespace.
     pub(crate) fn tenancy(&self, of: &str) -> Tenancy {
         let mut tenancy = Tenancy::default();
-        for document in self.all.values() {
+        for document in self.all.iter().filter(|((kind, ..), _)| kind != ACCOUNT).map(|(_, document)| document) {
             match schema::check(document, None).expect("the API server took it") {
                 Resource::Tenant(tenant) => tenancy.tenants.push(*tenant),
                 Resource::Agent(agent) if agent.metadata.namespace.as_deref() == Some(of) => tenancy.agents.push(*agent),
@@ -192,7 +234,8 @@ impl Documents {
     /// Every namespace that some document is about.
     pub(crate) fn namespaces(&self) -> Vec<String> {
         let tenants = self.tenancy("").tenants;
-        let spaces = tenants.iter().filter_map(namespace).chain(self.all.keys().map(|(_, namespace, _)| namespace.clone()));
+        let own = self.all.keys().filter(|(kind, ..)| kind != ACCOUNT);
+        let spaces = tenants.iter().filter_map(namespace).chain(own.map(|(_, namespace, _)| namespace.clone()));
         let mut spaces: Vec<String> = spaces.filter(|space| !space.is_empty()).collect();
         spaces.sort();
         spaces.dedup();

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use acb_operator::effect::kubernetes::ObjectKey;
+use acb_operator::{effect::kubernetes::ObjectKey, observed::ObservedIssuer, plan::ServiceAccountRow};
 use serde_json::{Value, json};
 
 use crate::{
     cache::Cache,
-    documents::{Name, name},
+    documents::{ACCOUNT, Name, name},
     operator::Operator,
     random::Random,
     systems::{Crash, System},
@@ -48,6 +48,8 @@ pub(crate) enum Act {
     Tell(usize),
     /// Another process leads from now on, which has followed the same watches.
     Successor,
+    /// The cluster's tokens are of this issuer, with these keys, from now on, and whether what else there was is known to be given up; see [`issuer`].
+    Issuer(usize, bool),
     /// The process falls asleep so many steps from now, and another leads.
     Sleep(usize),
     /// It wakes.
@@ -83,13 +85,53 @@ pub(crate) fn agents() -> Vec<Value> {
         json!({"role": "AgentProducer", "publishes": ["documents", "extra"], "attributes": {"k": "v"}}),
         json!({"role": "Observer", "subscribes": ["reports"], "type": "watcher"}),
         json!({"role": "AgentFull", "suspend": true}),
+        json!({"role": "AgentFull", "credentials": {"serviceAccount": {"name": OWN}}}),
+        json!({"role": "AgentConsumer", "credentials": {"apiKey": {}, "serviceAccount": {"name": OWN}}}),
     ]
+}
+
+/// In the place of the name of an account that is an agent's own.
+const OWN: &str = "own";
+
+/// One of the specs, with an account of the agent's own where it has one. Two that share one are another matter: the one that has to go without keeps
+/// its mailbox, and so the end is not that of a fresh cluster.
+pub(crate) fn put_agent(random: &mut Random) -> Act {
+    let at = agent(random);
+    let mut spec = random.pick(&agents()).clone();
+    if let Some(account) = spec.pointer_mut("/credentials/serviceAccount/name") {
+        *account = json!(at.2);
+    }
+    Act::Put(at, spec)
+}
+
+/// An account of an agent comes or goes, or the cluster's keys change.
+pub(crate) fn of_accounts(random: &mut Random) -> Act {
+    let (.., space, account) = agent(random);
+    let at = name(ACCOUNT, &space, &account);
+    match random.below(5) {
+        0 => Act::Delete(at),
+        1 => Act::Issuer(random.below(ISSUERS.len()), random.one_in(2)),
+        _ => Act::Put(at, Value::Null),
+    }
+}
+
+/// Issuers and their keys, as clusters have them one after the other.
+const ISSUERS: [(&str, &[&str]); 4] =
+    [("https://one", &["a"]), ("https://one", &["a", "b"]), ("https://one", &["b"]), ("https://two", &["b"])];
+
+/// One of them, as an API server says it.
+pub(crate) fn issuer(which: usize, is_settled: bool) -> ObservedIssuer {
+    let (name, kids) = ISSUERS[which];
+    let keys: Vec<Value> = kids.iter().map(|kid| json!({"kid": kid, "kty": "RSA"})).collect();
+    ObservedIssuer { issuer: name.to_owned(), jwks: json!({"keys": keys}), is_settled }
 }
 
 pub(crate) fn quotas() -> Vec<Value> {
     vec![
         json!({"limits": {"messagesPerMinute": 10}, "selector": {"names": ["a"]}}),
         json!({"limits": {"storageBytes": 500_000, "messagesPerMonth": 9_000_000}}),
+        json!({"limits": {"bytesPerMinute": 100_000, "concurrentStreams": 3}, "selector": {"names": ["b", "c"]}}),
+        json!({"limits": {"bytesPerMinute": 1_000_000, "concurrentStreams": 7, "messagesPerMinute": 90}}),
     ]
 }
 
@@ -118,10 +160,11 @@ pub(crate) struct Troubles {
 pub(crate) fn history(random: &mut Random, length: usize, troubles: Troubles) -> Vec<Act> {
     let mut acts = Vec::new();
     for _ in 0..length {
-        acts.push(match random.below(14) {
+        acts.push(match random.below(15) {
             0 if troubles.crowds => Act::Put(tenant(random), random.pick(&bounded()).clone()),
             0..3 => Act::Put(tenant(random), random.pick(&tenants()).clone()),
-            3..6 => Act::Put(agent(random), random.pick(&agents()).clone()),
+            3 if troubles.crowds => Act::Put(agent(random), random.pick(&agents()).clone()),
+            3..6 => put_agent(random),
             6 => Act::Put(quota(random), random.pick(&quotas()).clone()),
             7 => Act::Delete(if random.one_in(2) { tenant(random) } else { agent(random) }),
             8 => Act::Delete(if random.one_in(2) { quota(random) } else { agent(random) }),
@@ -129,6 +172,7 @@ pub(crate) fn history(random: &mut Random, length: usize, troubles: Troubles) ->
             10 if troubles.crashes => Act::Crash { after: random.below(25), answered: random.one_in(2) },
             11 if troubles.away => absence(random),
             12 if troubles.drift => Act::Drift(random.below(1 << 20)),
+            13 => of_accounts(random),
             _ => Act::Round,
         });
         if random.one_in(2) {
@@ -152,7 +196,7 @@ fn absence(random: &mut Random) -> Act {
 pub(crate) fn successions(random: &mut Random, length: usize) -> Vec<Act> {
     let mut acts = Vec::new();
     for _ in 0..length {
-        acts.push(match random.below(14) {
+        acts.push(match random.below(15) {
             0..4 => {
                 let mut spec = random.pick(&tenants()).clone();
                 if random.one_in(2) {
@@ -160,7 +204,8 @@ pub(crate) fn successions(random: &mut Random, length: usize) -> Vec<Act> {
                 }
                 Act::Put(tenant(random), spec)
             }
-            4 => Act::Put(agent(random), random.pick(&agents()).clone()),
+            4 => put_agent(random),
+            12 => of_accounts(random),
             5..8 => Act::Delete(tenant(random)),
             8..10 => Act::Adopt(tenant(random), random.below(1 << 10)),
             10 if random.one_in(2) => Act::Force(tenant(random)),
@@ -222,6 +267,7 @@ pub(crate) fn play(operator: &mut Operator, acts: &[Act]) {
             Act::Sleep(after) if operator.asleep.is_none() => operator.sleeps_at = Some(operator.systems.steps + after),
             Act::Sleep(_) => {}
             Act::Wake => operator.wake(),
+            Act::Issuer(which, is_settled) => operator.issuer = issuer(*which, *is_settled),
             Act::Successor => operator.cache.iter_mut().for_each(Cache::change_leader),
         }
         operator.note();
@@ -232,7 +278,17 @@ pub(crate) fn play(operator: &mut Operator, acts: &[Act]) {
 fn drift(operator: &mut Operator, which: usize) {
     let systems = &mut operator.systems;
     let nth = |count: usize| (count > 0).then(|| which / 16 % count.max(1));
-    match which % 12 {
+    match which % 13 {
+        12 => {
+            // Another account proves an agent.
+            let mut agents: Vec<_> =
+                systems.postgres.tenants.values_mut().flat_map(|rows| rows.observed.agents.values_mut()).collect();
+            if let Some(index) = nth(agents.len()) {
+                let uid = "of-somebody-else".to_owned();
+                let account = ServiceAccountRow { namespace: "acb-acme".to_owned(), name: "evil".to_owned(), uid };
+                agents[index].service_account = Some(account);
+            }
+        }
         0 | 1 => {
             let keys: Vec<ObjectKey> = systems.kubernetes.objects.keys().filter(|key| key.kind != "Namespace").cloned().collect();
             if let Some(index) = nth(keys.len()) {
@@ -257,6 +313,7 @@ fn drift(operator: &mut Operator, which: usize) {
             if let Some(row) = nth(rows.len()).and_then(|index| rows[index].observed.tenant.as_mut()) {
                 row.suspended = !row.suspended;
                 row.limits = json!({});
+                row.issuer.iter_mut().for_each(|issuer| issuer.jwks = json!({"keys": [{"kid": "evil"}]}));
             }
         }
         4 | 5 => {

@@ -34,17 +34,20 @@ impl Operator {
         let objects = self.objects_seen();
         let space = objects.get(&kubernetes::namespace(&format!("acbhub-{name}")));
         let recorded = adoption::recorded(tenant, space);
-        let (mut wanted, mut rows_of) = (adoption::wanted(tenant, space), None);
+        let (mut wanted, mut rows_of) = (adoption::wanted(tenant, space), [None, None]);
         if systems.is_unread(System::Postgres) {
             wanted = recorded.map(|id| id.hex());
         } else if let Some(id) = &wanted {
-            rows_of = systems.postgres.observe(id).tenant.map(|row| row.name);
+            let had = recorded.unwrap_or_else(|| adoption::own(tenant)).hex();
+            rows_of = [id, &had].map(|id| systems.postgres.observe(id).tenant.map(|row| row.name));
         }
-        adoption::identity(tenant, wanted.as_deref(), &tenancy.tenants, rows_of.as_deref()).or_recorded(recorded)
+        let [rows_of_wanted, rows_of_had] = rows_of.each_ref().map(Option::as_deref);
+        let identity = adoption::identity(tenant, wanted.as_deref(), &tenancy.tenants, rows_of_wanted);
+        identity.or_recorded(recorded).or_provisioned(tenant, recorded, rows_of_had)
     }
 
     pub(crate) fn world(&self, tenant: &Tenant, tenancy: &Tenancy) -> World {
-        let mut world = World { tenancy: tenancy.clone(), ..World::default() };
+        let mut world = World { tenancy: tenancy.clone(), issuer: Some(self.issuer.clone()), ..World::default() };
         let Ok(name) = TenantName::parse(tenant.metadata.name.as_deref().unwrap_or_default()) else { return world };
         world.identity = Some(self.identity(tenant, tenancy));
         let (id, systems) = (world.identity(tenant).id, &self.systems);
@@ -106,16 +109,37 @@ impl Operator {
         world
     }
 
-    pub(crate) fn agent_world(&self, agent: &Agent, census: &Arc<Census>) -> agent::World {
+    /// What is known of an Agent before something is taken away from it: the order of `fetch_row`.
+    pub(crate) fn agent_row_world(&self, agent: &Agent, census: &Arc<Census>) -> agent::World {
         let space = agent.metadata.namespace.clone().unwrap_or_default();
         let mut world = agent::World { census: Arc::clone(census), ..agent::World::default() };
         let mut uid = agent.metadata.uid.clone().unwrap_or_default();
         world.id = Some(uid.clone());
         let Some(owner) = census.owner(&space) else { return world };
-        let Ok(tenant) = TenantName::parse(owner.tenant.metadata.name.as_deref().unwrap_or_default()) else { return world };
         let identity = self.identity(&owner.tenant, census.tenancy());
-        let id = identity.id;
-        world.tenant_id = Some(id);
+        world.tenant_id = Some(identity.id);
+        let observed = self.systems.postgres.observe(&identity.id.hex());
+        if identity.adopted {
+            let uids: Vec<&str> = census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
+            uid = adoption::agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &observed.agents);
+            world.id = Some(uid.clone());
+        }
+        world.tenant_projected = observed.tenant.is_some();
+        world.has_issuer = observed.tenant.as_ref().is_some_and(|tenant| tenant.issuer.is_some());
+        world.row = observed.agents.get(&uid).cloned();
+        world.has_replaced_key = observed.replaced_keys.contains(&uid);
+        let named = agent.spec.credentials.as_ref().and_then(|credentials| credentials.service_account.as_ref());
+        let documents = self.documents_seen();
+        world.account_uid = named.and_then(|named| documents.account(&space, &named.name)).map(str::to_owned);
+        world
+    }
+
+    pub(crate) fn agent_world(&self, agent: &Agent, census: &Arc<Census>) -> agent::World {
+        let space = agent.metadata.namespace.clone().unwrap_or_default();
+        let mut world = self.agent_row_world(agent, census);
+        let Some(owner) = census.owner(&space) else { return world };
+        let Ok(tenant) = TenantName::parse(owner.tenant.metadata.name.as_deref().unwrap_or_default()) else { return world };
+        let (Some(id), Some(uid)) = (world.tenant_id, world.id.clone()) else { return world };
         let key = AgentName::parse(agent.metadata.name.as_deref().unwrap_or_default()).map(|name| name.api_key_secret());
         let systems = &self.systems;
         let of = |namespace: &str, name: &str| {
@@ -128,14 +152,6 @@ impl Operator {
         world.secrets.extend(own.iter().chain(&keys).cloned());
         world.secrets.extend(of(OPERATOR_NAMESPACE, &id.authority_secret()));
         let observed = systems.postgres.observe(&id.hex());
-        if identity.adopted {
-            let uids: Vec<&str> = census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
-            uid = adoption::agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &observed.agents);
-            world.id = Some(uid.clone());
-        }
-        world.tenant_projected = observed.tenant.is_some();
-        world.row = observed.agents.get(&uid).cloned();
-        world.has_replaced_key = observed.replaced_keys.contains(&uid);
         let details = systems.kubernetes.details();
         world.asked = own.iter().filter_map(|secret| Some((secret.clone(), details[secret].asked.clone()?))).collect();
         let newest_key = own.last().cloned();

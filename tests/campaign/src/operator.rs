@@ -11,6 +11,7 @@ use acb_crds::{Agent, Tenant, names::TenantId};
 use acb_operator::{
     agent,
     effect::{EffectError, kubernetes::ObjectKey},
+    observed::ObservedIssuer,
     plan::{Plan, Step},
     platform::{Platform, PlatformBus, PlatformPostgres},
     tenancy::{self, Census, Tenancy},
@@ -23,6 +24,7 @@ use crate::{
     asleep::Asleep,
     cache::Cache,
     documents::{self, Documents, Name, name},
+    history,
     kafka::Kafka,
     kubernetes::hub,
     systems::{System, Systems},
@@ -41,6 +43,8 @@ pub(crate) struct Operator {
     pub(crate) systems: Systems,
     /// Through which Kubernetes is seen, where that is not as it is.
     pub(crate) cache: Option<Cache>,
+    /// Who issues the tokens of the cluster's ServiceAccounts.
+    pub(crate) issuer: ObservedIssuer,
     /// Whether the overlap of every rotated key has passed.
     pub(crate) is_late: bool,
     /// What must never be.
@@ -61,7 +65,7 @@ type Stopped = EffectError;
 impl Operator {
     pub(crate) fn new(with_kafka: bool) -> Self {
         let postgres = PlatformPostgres { host: "db".into(), port: 5432, database: "acb".into(), ssl_mode: "prefer".into() };
-        let mut platform = Platform::new(postgres);
+        let mut platform = Platform { has_service_accounts: true, ..Platform::new(postgres) };
         let mut systems = Systems::default();
         if with_kafka {
             platform.bus = PlatformBus::Kafka { bootstrap_servers: "kafka:9092".into(), tls: false };
@@ -72,6 +76,7 @@ impl Operator {
             documents: Documents::default(),
             systems,
             cache: None,
+            issuer: history::issuer(0, true),
             is_late: false,
             broken: Vec::new(),
             sleeps_at: None,
@@ -125,6 +130,7 @@ impl Operator {
         let (leaving, staying): (Vec<Agent>, Vec<Agent>) =
             tenancy.agents.iter().cloned().partition(|agent| agent.metadata.deletion_timestamp.is_some());
         self.agents(space, &leaving, &census)?;
+        self.take_away(&staying, &census)?;
         let mut types = BTreeSet::new();
         for tenant in tenancy.tenants.iter().filter(|tenant| tenancy::namespace(tenant).as_deref() == Some(space)) {
             self.tenant(tenant, census.tenancy(), &mut types)?;
@@ -192,7 +198,8 @@ impl Operator {
                 }
             }
             let why = self.systems.reaches(step).then(|| watch::forbids(step, &self.documents, &self.systems)).flatten();
-            self.broken.extend(why.map(|why| format!("{why}: {step}")));
+            let opens = watch::lets_in_by_what_is_gone(step, &self.documents).filter(|_| self.cache.is_none());
+            self.broken.extend(why.or(opens).map(|why| format!("{why}: {step}")));
             let applied = self.systems.apply(step);
             self.note();
             applied?;
@@ -255,6 +262,19 @@ impl Operator {
         if observed.api_keys.contains_key(uid) {
             self.broken.push(format!("Agent {at:?} is gone, and its key works"));
         }
+        if observed.agents.get(uid).is_some_and(|row| row.service_account.is_some()) {
+            self.broken.push(format!("Agent {at:?} is gone, and its ServiceAccount lets somebody in"));
+        }
+    }
+
+    /// What Agents may not have any more, before their tenant is looked at.
+    fn take_away(&mut self, agents: &[Agent], census: &Arc<Census>) -> Result<(), Stopped> {
+        let is_away = [System::Kubernetes, System::Postgres].iter().any(|system| self.systems.is_unread(*system));
+        for agent in agents.iter().filter(|_| !is_away) {
+            let plan = agent::plan::taken_away(agent, &self.agent_row_world(agent, census));
+            let _ = self.apply_all(&plan)?;
+        }
+        Ok(())
     }
 
     /// The namespace of the hub that serves a namespace of Agents.

@@ -185,12 +185,14 @@ impl Postgres {
         keys.is_some_and(|keys| *keys == [key(serial, pepper)])
     }
 
-    /// The retention of every topic that nobody asks for passes, and the overlap of every key that was replaced.
+    /// The retention of every topic that nobody asks for passes, and the overlap of every key and issuer that was replaced.
     pub(crate) fn pass_time(&mut self) {
         for rows in self.tenants.values_mut() {
             rows.observed.retired.values_mut().for_each(|retired| retired.is_over = true);
             rows.observed.replaced_keys.clear();
             rows.replaced.clear();
+            let issuer = rows.observed.tenant.as_mut().and_then(|row| row.issuer.as_mut());
+            issuer.into_iter().for_each(|issuer| issuer.previous = None);
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use acb_crds::names::annotations::ADOPT;
-use acb_operator::plan::{AgentRow, SecretRef};
+use acb_operator::plan::{AgentRow, SecretRef, TenantRow};
 use serde_json::Value;
 
 use crate::{
@@ -35,11 +35,13 @@ pub(crate) fn kept(operator: &Operator) -> Result<(), String> {
         if spec["suspend"] == true && !row.suspended {
             return Err(format!("Tenant {tenant} is suspended, and let in"));
         }
+        accounts_are_there(documents, rows.agents.values())?;
         // It asks for what it can't have: nothing else of it is acted on.
         let asks = document["metadata"]["annotations"][ADOPT].as_str();
         if asks.is_some_and(|asks| asks != id.hex()) {
             continue;
         }
+        issuer(operator, &space, tenant, row)?;
         let limits = bounds(documents, &space, &spec["limits"], None, most_agents(spec));
         within(&limits, &row.limits).map_err(|why| format!("Tenant {tenant}: {why}"))?;
         of_agents(operator, &space, &rows.agents, limits.get("maxAgents").copied())?;
@@ -60,6 +62,33 @@ pub(crate) fn kept(operator: &Operator) -> Result<(), String> {
         Some((space, tenants)) => Err(format!("namespace {space} is of {}", tenants.join(" and "))),
         None => Ok(()),
     }
+}
+
+/// Whoever proves himself with a ServiceAccount does so with one that is there, and that his Agent names.
+pub(crate) fn accounts_are_there<'a>(documents: &Documents, rows: impl Iterator<Item = &'a AgentRow>) -> Result<(), String> {
+    for row in rows {
+        let Some(account) = &row.service_account else { continue };
+        if documents.account(&account.namespace, &account.name) != Some(account.uid.as_str()) {
+            return Err(format!("agent {} is let in by ServiceAccount {}, which is gone", row.name, account.name));
+        }
+        let agent = documents.get(&name("Agent", &account.namespace, &row.name));
+        if agent.is_none_or(|agent| agent["spec"]["credentials"]["serviceAccount"]["name"] != account.name) {
+            return Err(format!("agent {} is let in by ServiceAccount {}, which no Agent names", row.name, account.name));
+        }
+    }
+    Ok(())
+}
+
+/// A tenant whose Agents name accounts knows the cluster's issuer and keys, and no others.
+fn issuer(operator: &Operator, space: &str, tenant: &str, row: &TenantRow) -> Result<(), String> {
+    let agents = operator.documents.of_kind("Agent").filter(|((_, of, _), _)| of == space);
+    let mut staying = agents.filter(|(_, agent)| agent["metadata"]["deletionTimestamp"].is_null());
+    let wanted = staying.any(|(_, agent)| !agent["spec"]["credentials"]["serviceAccount"].is_null()).then_some(&operator.issuer);
+    let found = row.issuer.as_ref();
+    if wanted.map(|wanted| (&wanted.issuer, &wanted.jwks)) != found.map(|found| (&found.issuer, &found.jwks)) {
+        return Err(format!("Tenant {tenant} knows {found:?}, and the cluster has {wanted:?}"));
+    }
+    found.and_then(|found| found.previous.as_ref()).map_or(Ok(()), |before| Err(format!("Tenant {tenant} still takes {before}")))
 }
 
 /// By tier, as docs/concepts.md has it.
@@ -113,17 +142,21 @@ fn of_agents(operator: &Operator, space: &str, rows: &BTreeMap<String, AgentRow>
     agents.retain(|(_, agent)| agent["metadata"]["deletionTimestamp"].is_null());
     agents.sort_by_key(|((.., name), agent)| (agent["metadata"]["creationTimestamp"].as_str().map(str::to_owned), name.clone()));
     let has_room = |place: usize| most.is_none_or(|most| i64::try_from(place).unwrap() < most);
+    let account_of = |document: &Value| document["spec"]["credentials"]["serviceAccount"]["name"].as_str().map(str::to_owned);
     for (place, ((.., agent), document)) in agents.iter().enumerate() {
         let (spec, fail) = (&document["spec"], |why: String| Err(format!("Agent {space}/{agent}: {why}")));
+        let account = account_of(document);
+        // One account proves one agent, and the older has it.
+        let is_taken = account.is_some() && agents[..place].iter().any(|(_, older)| account_of(older) == account);
         let Some(row) = rows.values().find(|row| row.name == *agent && !row.suspended) else {
-            let is_refused = spec["suspend"] == true || !has_room(place);
+            let is_refused = spec["suspend"] == true || !has_room(place) || is_taken;
             // Only where there are so many context types may an Agent be refused for them.
             if is_refused || spec["publishes"].as_array().is_some_and(|publishes| publishes.len() > 1) {
                 continue;
             }
             return fail("it is not let in".to_owned());
         };
-        if spec["suspend"] == true || !has_room(place) {
+        if spec["suspend"] == true || !has_room(place) || is_taken {
             return fail("it is let in, and may not be".to_owned());
         }
         let role = spec["role"].as_str().unwrap_or_default();
@@ -133,6 +166,22 @@ fn of_agents(operator: &Operator, space: &str, rows: &BTreeMap<String, AgentRow>
             return fail(format!("it is {} and publishes {:?}", row.role, row.publishes));
         }
         within(&bounds(documents, space, &Value::Null, Some(agent), None), &row.limits).or_else(fail)?;
+        let there = account.as_ref().and_then(|account| documents.account(space, account));
+        if row.service_account.as_ref().map(|account| account.uid.as_str()) != there {
+            return fail(format!("its account is {there:?}, and it is let in by {:?}", row.service_account));
+        }
+        let has_key = spec["credentials"].is_null() || !spec["credentials"]["apiKey"].is_null();
+        if !has_key {
+            let left = systems
+                .kubernetes
+                .secrets
+                .keys()
+                .any(|secret| secret.namespace == *space && secret.name == format!("{agent}-api-key"));
+            if left {
+                return fail("it has a key, and none is asked for".to_owned());
+            }
+            continue;
+        }
         let own = |secret: &&SecretRef| secret.namespace == *space && secret.name == format!("{agent}-api-key");
         let Some((newest, found)) = systems.kubernetes.secrets.iter().rfind(|(secret, _)| own(secret)) else {
             return fail("it has no key".to_owned());

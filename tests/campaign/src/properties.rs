@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use acb_operator::effect::kubernetes::ObjectKey;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    documents::name,
+    documents::{ACCOUNT, name},
     history::{self, Act, Troubles, history, play},
     operator::Operator,
     promises,
@@ -94,6 +94,15 @@ fn what_can_not_be_read_is_not_taken_for_gone() {
     }
 }
 
+/// An account that is gone lets nobody in, whatever else is away.
+fn no_account_lets_in(operator: &Operator, away: &BTreeSet<System>) -> Result<(), String> {
+    if away.contains(&System::Postgres) || away.contains(&System::Kubernetes) {
+        return Ok(());
+    }
+    let rows = operator.systems.postgres.tenants.values().flat_map(|rows| rows.observed.agents.values());
+    promises::accounts_are_there(&operator.documents, rows)
+}
+
 fn after_each_change(away: &BTreeSet<System>, goes: impl Fn(&mut Systems)) {
     for (what, acts) in changes() {
         for rounds in 0..4 {
@@ -106,6 +115,10 @@ fn after_each_change(away: &BTreeSet<System>, goes: impl Fn(&mut Systems)) {
             // What is not known to be done is done again at each look.
             for _ in 0..5 {
                 operator.round();
+            }
+            if matches!(what, "delete an account" | "make an account again") {
+                no_account_lets_in(&operator, &away)
+                    .unwrap_or_else(|why| panic!("{what}, {away:?} away after {rounds} rounds: {why}"));
             }
             if what == "delete a tenant" {
                 shut(&operator, away).unwrap_or_else(|why| panic!("{what}, {away:?} away after {rounds} rounds: {why}"));
@@ -139,12 +152,13 @@ fn every_edit_is_kept() {
     let (acme, agent, quota) = (name("Tenant", "", "acme"), name("Agent", "acb-acme", "a"), name("Quota", "acb-acme", "q"));
     let edits = history::tenants().into_iter().chain(history::bounded()).map(|spec| Act::Put(acme.clone(), spec));
     let edits = edits.chain(history::agents().into_iter().map(|spec| Act::Put(agent.clone(), spec)));
+    let account = name(ACCOUNT, "acb-acme", "own");
     let edits = edits.chain(history::quotas().into_iter().map(|spec| Act::Put(quota.clone(), spec)));
     let asked = [Act::Rotate(agent.clone(), "now".into()), Act::Rotate(acme.clone(), "now".into())];
     for edit in edits.chain(asked) {
         for with_kafka in [false, true] {
             let mut operator = settled(with_kafka, "Delete");
-            play(&mut operator, std::slice::from_ref(&edit));
+            play(&mut operator, &[Act::Put(account.clone(), Value::Null), edit.clone()]);
             operator.settle_late();
             unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap_or_else(|why| panic!("{edit:?}: {why}"));
         }
@@ -184,12 +198,12 @@ fn what_an_edit_brought_goes_with_the_next() {
 fn what_others_change_is_set_right() {
     let start = settled(true, "Delete");
     let before = start.snapshot();
-    for kind in 0..12 {
+    for kind in 0..13 {
         // Of objects there are many.
         for which in 0..if matches!(kind, 1 | 2) { start.systems.kubernetes.objects.len() } else { 2 } {
             let mut operator = start.clone();
-            // The kind is the remainder by 12, and which one it is the quotient by 16, over and over.
-            let drift = (which * 16..).find(|number| number % 12 == kind).unwrap();
+            // The kind is the remainder by 13, and which one it is the quotient by 16, over and over.
+            let drift = (which * 16..).find(|number| number % 13 == kind).unwrap();
             play(&mut operator, &[Act::Drift(drift)]);
             operator.settle_late();
             let held = unbroken(&operator).and_then(|()| same(&operator.snapshot(), &before));
@@ -208,6 +222,64 @@ fn an_agent_that_went_by_force_is_shut_out() {
         operator.settle_late();
         unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
     }
+}
+
+#[test]
+fn an_account_that_is_gone_lets_nobody_in() {
+    let (account, agent) = (name(ACCOUNT, "acb-acme", "c"), name("Agent", "acb-acme", "c"));
+    // It goes, it is another one now, or its Agent went by force.
+    for acts in [vec![], vec![Act::Put(account.clone(), Value::Null)]] {
+        let mut operator = settled(true, "Delete");
+        play(&mut operator, &[Act::Delete(account.clone())]);
+        play(&mut operator, &acts);
+        operator.settle_late();
+        unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
+    }
+    let mut operator = settled(true, "Delete");
+    operator.documents.let_go(&agent);
+    operator.settle_late();
+    unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
+}
+
+#[test]
+fn an_account_proves_the_older_of_two_that_name_it() {
+    let mut operator = settled(true, "Delete");
+    let shared = json!({"role": "Observer", "credentials": {"apiKey": {}, "serviceAccount": {"name": "c"}}});
+    assert!(operator.documents.put(&name("Agent", "acb-acme", "d"), &shared));
+    operator.settle_late();
+    unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
+    // The older names another, and the younger has it then.
+    let other = json!({"role": "AgentFull", "credentials": {"serviceAccount": {"name": "other"}}});
+    assert!(operator.documents.put(&name("Agent", "acb-acme", "c"), &other));
+    operator.settle_late();
+    unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
+}
+
+#[test]
+fn keys_of_the_cluster_come_before_others_go() {
+    let (mut operator, id) = (settled(true, "Delete"), name("Tenant", "", "acme"));
+    let id = operator.documents.id(operator.documents.get(&id).unwrap()).hex();
+    let known = |operator: &Operator| {
+        let issuer = operator.systems.postgres.observe(&id).tenant.unwrap().issuer.unwrap();
+        let keys = issuer.jwks["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned());
+        (issuer.issuer, issuer.previous, keys.collect::<Vec<_>>())
+    };
+    let one = "https://one".to_owned();
+    for (act, issuer, previous, keys) in [
+        (Act::Issuer(2, false), "https://one", None, vec!["a", "b"]),
+        (Act::Issuer(2, true), "https://one", None, vec!["b"]),
+        (Act::Issuer(3, true), "https://two", Some(one.clone()), vec!["b"]),
+        // A replica that is behind changes nothing.
+        (Act::Issuer(2, false), "https://two", Some(one), vec!["b"]),
+    ] {
+        play(&mut operator, &[act.clone()]);
+        operator.settle();
+        let keys = keys.into_iter().map(str::to_owned).collect();
+        assert_eq!(known(&operator), (issuer.to_owned(), previous, keys), "{act:?}");
+    }
+    operator.settle_late();
+    unbroken(&operator).unwrap();
+    assert_eq!(known(&operator).1, None, "its time is over");
 }
 
 #[test]

@@ -105,6 +105,29 @@ fn of_two_that_claim_a_namespace_the_older_has_it() {
     }
 }
 
+/// A slip in the annotation of one that runs: it goes on as it was, what is taken away is, and without the annotation all is as before.
+#[test]
+fn who_has_data_and_asks_for_other_data_goes_on_with_its_own() {
+    for with_kafka in [false, true] {
+        let (mut operator, acme) = (settled(with_kafka, "Delete"), name("Tenant", "", "acme"));
+        let of_globex = operator.documents.id(operator.documents.get(&name("Tenant", "", "globex")).unwrap());
+        let before = operator.snapshot();
+        for asked in ["99887766554433221100".to_owned(), of_globex.hex(), "nonsense".to_owned()] {
+            operator.documents.ask(&acme, &asked);
+            operator.settle_late();
+            unbroken(&operator).and_then(|()| same(&operator.snapshot(), &before)).unwrap_or_else(|why| panic!("{asked}: {why}"));
+            let mut suspended = operator.clone();
+            let spec = json!({"tier": "Professional", "deletionPolicy": "Delete", "suspend": true});
+            assert!(suspended.documents.put(&acme, &spec));
+            suspended.settle_late();
+            unbroken(&suspended).and_then(|()| promises::kept(&suspended)).unwrap_or_else(|why| panic!("{asked}: {why}"));
+            suspended.documents.forget_adoption(&acme);
+            suspended.settle_late();
+            unbroken(&suspended).and_then(|()| promises::kept(&suspended)).unwrap_or_else(|why| panic!("{asked}: {why}"));
+        }
+    }
+}
+
 #[test]
 fn topics_of_an_earlier_tenant_are_nobodys() {
     let mut operator = Operator::new(true);

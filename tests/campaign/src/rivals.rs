@@ -4,7 +4,7 @@
 use crate::{
     asleep::Asleep,
     cache::Cache,
-    history::{self, Act, agents, play, tenants},
+    history::{self, Act, play, tenants},
     operator::Operator,
     promises,
     random::Random,
@@ -80,8 +80,9 @@ fn acts(random: &mut Random, length: usize) -> Vec<Act> {
     for _ in 0..length {
         acts.push(match random.below(14) {
             0..3 => Act::Put(history::tenant(random), random.pick(&tenants()).clone()),
-            3..5 => Act::Put(history::agent(random), random.pick(&agents()).clone()),
+            3..5 => history::put_agent(random),
             5 => Act::Delete(history::tenant(random)),
+            6 if random.one_in(2) => history::of_accounts(random),
             6 => Act::Delete(history::agent(random)),
             7 => Act::Rotate(history::tenant(random), format!("r{}", random.below(3))),
             8..11 => Act::Sleep(random.below(25)),

@@ -3,18 +3,22 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::{
     cache::Cache,
-    history::{self, Act, agents, quotas, tenants},
+    documents::{ACCOUNT, name},
+    history::{self, Act, quotas, tenants},
     operator::Operator,
     random::Random,
     trial::{as_fresh, campaign, keeps_promises},
 };
 
 /// What decides most, and of the rest all together.
-const KINDS: [&[&str]; 6] = [
+const KINDS: [&[&str]; 7] = [
     &["Tenant"],
     &["Agent"],
+    &[ACCOUNT],
     &["Quota"],
     &["Namespace"],
     &["Deployment"],
@@ -33,9 +37,10 @@ fn acts(random: &mut Random, length: usize, rounds: usize) -> Vec<Act> {
     for _ in 0..length {
         acts.push(match random.below(16) {
             0..3 => Act::Put(history::tenant(random), random.pick(&tenants()).clone()),
-            3..5 => Act::Put(history::agent(random), random.pick(&agents()).clone()),
+            3..5 => history::put_agent(random),
             5 => Act::Put(history::quota(random), random.pick(&quotas()).clone()),
             6..8 => Act::Delete(history::tenant(random)),
+            8 if random.one_in(2) => history::of_accounts(random),
             8 => Act::Delete(history::agent(random)),
             9 => Act::Rotate(history::tenant(random), format!("r{}", random.below(3))),
             10 => behind(random),
@@ -57,8 +62,17 @@ fn between(random: &mut Random, length: usize) -> Vec<Act> {
     let mut all = Vec::new();
     for _ in 0..length / 4 {
         all.extend(acts(random, 1, 8));
-        let at = if random.one_in(2) { history::tenant(random) } else { history::agent(random) };
-        let spec = if at.0 == "Tenant" { random.pick(&tenants()).clone() } else { random.pick(&agents()).clone() };
+        let (at, spec) = match random.below(3) {
+            0 => (history::tenant(random), random.pick(&tenants()).clone()),
+            1 => {
+                let (.., space, account) = history::agent(random);
+                (name(ACCOUNT, &space, &account), Value::Null)
+            }
+            _ => match history::put_agent(random) {
+                Act::Put(at, spec) => (at, spec),
+                _ => continue,
+            },
+        };
         for act in [Act::Put(at.clone(), spec.clone()), Act::Tell(1), Act::Delete(at.clone()), Act::Round, Act::Put(at, spec)] {
             if !random.one_in(4) {
                 all.push(act);

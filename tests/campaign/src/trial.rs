@@ -7,11 +7,11 @@ use std::{
     time::Instant,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     cache::Cache,
-    documents::name,
+    documents::{ACCOUNT, name},
     history::{self, Act},
     operator::Operator,
     promises,
@@ -86,7 +86,8 @@ thread_local! {
 fn fresh(operator: &Operator) -> Result<Snapshot, String> {
     let mut fresh = Operator::new(operator.systems.kafka.is_some());
     fresh.documents = operator.documents.fresh();
-    let key = format!("{} {:?}", operator.systems.kafka.is_some(), fresh.documents);
+    fresh.issuer.clone_from(&operator.issuer);
+    let key = format!("{} {:?} {:?}", operator.systems.kafka.is_some(), fresh.documents, fresh.issuer);
     if let Some(known) = FRESH.with_borrow(|all| all.get(&key).cloned()) {
         return Ok(known);
     }
@@ -146,6 +147,7 @@ pub(crate) fn recover(operator: &mut Operator) {
     operator.systems.crash = None;
     operator.sleeps_at = None;
     operator.systems.kubernetes.is_stuck = false;
+    operator.issuer.is_settled = true;
     operator.cache.iter_mut().for_each(Cache::catch_up);
 }
 
@@ -159,6 +161,11 @@ pub(crate) fn settled(with_kafka: bool, policy: &str) -> Operator {
             let spec = json!({"role": "AgentFull", "publishes": ["extra"]});
             assert!(operator.documents.put(&name("Agent", &format!("acb-{tenant}"), agent), &spec));
         }
+        // And one that proves itself with an account of its namespace.
+        let space = format!("acb-{tenant}");
+        assert!(operator.documents.put(&name(ACCOUNT, &space, "c"), &Value::Null));
+        let spec = json!({"role": "AgentFull", "credentials": {"serviceAccount": {"name": "c"}}});
+        assert!(operator.documents.put(&name("Agent", &space, "c"), &spec));
     }
     operator.settle();
     unbroken(&operator).unwrap();
@@ -172,6 +179,12 @@ pub(crate) fn changes() -> Vec<(&'static str, Vec<Act>)> {
         ("rotate the tenant's", vec![Act::Rotate(acme(), "now".into())]),
         ("rotate an agent's", vec![Act::Rotate(name("Agent", "acb-acme", "a"), "now".into())]),
         ("delete an agent", vec![Act::Delete(name("Agent", "acb-acme", "a"))]),
+        ("delete an account", vec![Act::Delete(name(ACCOUNT, "acb-acme", "c"))]),
+        (
+            "make an account again",
+            vec![Act::Delete(name(ACCOUNT, "acb-acme", "c")), Act::Put(name(ACCOUNT, "acb-acme", "c"), Value::Null)],
+        ),
+        ("rotate the cluster's keys", vec![Act::Issuer(1, true)]),
         ("delete a tenant", vec![Act::Delete(acme())]),
         ("delete and make again", vec![Act::Delete(acme()), Act::Round, Act::Put(acme(), history::tenants()[1].clone())]),
     ];

@@ -57,6 +57,14 @@ fn in_kubernetes(step: &KubernetesStep, documents: &Documents, systems: &Systems
     }
 }
 
+/// Whom a step lets in by an account that is gone. Who knows how things are lets nobody in so; a look that is old may.
+pub(crate) fn lets_in_by_what_is_gone(step: &Step, documents: &Documents) -> Option<String> {
+    let Step::Postgres(PostgresStep::ProjectAgent { agent, .. }) = step else { return None };
+    let account = agent.service_account.as_ref()?;
+    let there = documents.account(&account.namespace, &account.name);
+    (there != Some(account.uid.as_str())).then(|| format!("agent {} is let in by an account that is gone", agent.name))
+}
+
 /// Every id that the data of a Tenant may have: its own, the one that it asks for, and the one that was granted.
 pub(crate) fn ids(tenant: &Value, systems: &Systems) -> Vec<TenantId> {
     let space = format!("acbhub-{}", tenant["metadata"]["name"].as_str().unwrap_or_default());
@@ -186,6 +194,14 @@ fn in_postgres(step: &PostgresStep, documents: &Documents, systems: &Systems) ->
             let wants_it = staying(&tenant.name, documents).is_some_and(|document| document["spec"]["suspend"] == true);
             if wants_it && systems.postgres.observe(tenant_id).tenant.is_some_and(|row| is_suspended(&row)) {
                 return Some(format!("{} is let in, and suspended", tenant.name));
+            }
+            // Pods have tokens of the issuer before for a while.
+            let issuers = [systems.postgres.observe(tenant_id).tenant.and_then(|row| row.issuer), tenant.issuer.clone()];
+            if let [Some(before), Some(now)] = issuers
+                && before.issuer != now.issuer
+                && now.previous.as_ref() != Some(&before.issuer)
+            {
+                return Some(format!("all tokens of {} end at once", before.issuer));
             }
             let owners = tenants_of(tenant_id, documents, systems);
             let is_its = owners.iter().any(|(owner, _)| *owner == tenant.name);
