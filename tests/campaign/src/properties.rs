@@ -225,6 +225,23 @@ fn an_agent_that_went_by_force_is_shut_out() {
 }
 
 #[test]
+fn an_account_that_is_gone_lets_nobody_in() {
+    let (account, agent) = (name(ACCOUNT, "acb-acme", "c"), name("Agent", "acb-acme", "c"));
+    // It goes, it is another one now, or its Agent went by force.
+    for acts in [vec![], vec![Act::Put(account.clone(), Value::Null)]] {
+        let mut operator = settled(true, "Delete");
+        play(&mut operator, &[Act::Delete(account.clone())]);
+        play(&mut operator, &acts);
+        operator.settle_late();
+        unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
+    }
+    let mut operator = settled(true, "Delete");
+    operator.documents.let_go(&agent);
+    operator.settle_late();
+    unbroken(&operator).and_then(|()| promises::kept(&operator)).unwrap();
+}
+
+#[test]
 fn an_account_proves_the_older_of_two_that_name_it() {
     let mut operator = settled(true, "Delete");
     let shared = json!({"role": "Observer", "credentials": {"apiKey": {}, "serviceAccount": {"name": "c"}}});
