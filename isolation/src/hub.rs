@@ -12,8 +12,6 @@ use acb_proto::v1::{
     mailbox_service_client::MailboxServiceClient, message_service_client::MessageServiceClient, session_request,
     stream_context_request, stream_service_client::StreamServiceClient,
 };
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};

@@ -53,8 +53,11 @@ async fn what_is_taken_away_from_an_agent_waits_for_no_kafka() {
         registration: "Declared".to_owned(),
         suspended: false,
         limits: json!({}),
+        operation_limits: std::collections::BTreeMap::new(),
+        audit_days: 90,
         context_types: Vec::new(),
         issuer: None,
+        oidc_issuers: Vec::new(),
     };
     // Its account was there until a moment ago.
     let account = ServiceAccountRow { namespace: "acb-acme".into(), name: "worker".into(), uid: "uid-worker".into() };
