@@ -127,7 +127,8 @@ impl Encryption {
             // A message to a group does not come back to its sender.
             Some(To::Group(name)) => self.keys_of_group(name, &own).await?,
             _ => {
-                let why = "only a message to agents or to a group can be sealed: who else receives it is not known when it is sent";
+                let why =
+                    "only a message to agents or to a group can be sealed: who else receives it is not known when it is sent";
                 return Err(Error::Usage(why.to_owned()));
             }
         };
@@ -149,8 +150,7 @@ impl Encryption {
         let names: Vec<String> = agents.into_iter().map(Into::into).collect();
         let recipients = self.keys_of(&names).await?;
         let from = self.name().await?;
-        let content =
-            Content { content_type: content_type.into(), payload: payload.into(), from, purpose: as_payload(about) };
+        let content = Content { content_type: content_type.into(), payload: payload.into(), from, purpose: as_payload(about) };
         self.seal_for_keys(content, &recipients)
     }
 
@@ -181,7 +181,9 @@ impl Encryption {
             return Err(sealed::damaged("it was sealed by another agent than it says"));
         }
         if content.purpose != purpose {
-            return Err(sealed::damaged("it was sealed as something else than it is here: another topic, or about something else"));
+            return Err(sealed::damaged(
+                "it was sealed as something else than it is here: another topic, or about something else",
+            ));
         }
         Ok(Opened { content_type: content.content_type, payload: content.payload, sender_key: sender.id() })
     }
@@ -205,7 +207,8 @@ impl Encryption {
     /// The keys of these agents, and of nobody else, whatever the hub answers.
     async fn keys_of(&self, names: &[String]) -> Result<Vec<Keys>, Error> {
         let names: BTreeSet<&String> = names.iter().collect();
-        let unknown: Vec<String> = names.iter().filter(|name| !self.pins.contains_key(**name)).map(|name| (*name).clone()).collect();
+        let unknown: Vec<String> =
+            names.iter().filter(|name| !self.pins.contains_key(**name)).map(|name| (*name).clone()).collect();
         let mut listed = HashMap::new();
         for chunk in unknown.chunks(NAMES) {
             for agent in self.list(chunk.to_vec(), String::new()).await? {

@@ -35,7 +35,15 @@ impl<T> fmt::Debug for Reopened<T> {
 impl<T: Send + 'static> Reopened<T> {
     /// Not open yet.
     pub(crate) fn new(client: &Client, doing: String) -> Self {
-        Self { client: client.clone(), doing, open: None, opened: Instant::now(), patience: client.patience(), limited: Limited::default(), renewed: false }
+        Self {
+            client: client.clone(),
+            doing,
+            open: None,
+            opened: Instant::now(),
+            patience: client.patience(),
+            limited: Limited::default(),
+            renewed: false,
+        }
     }
 
     pub(crate) fn is_open(&self) -> bool {

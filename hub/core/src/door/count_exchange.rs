@@ -61,9 +61,7 @@ mod tests {
             limits::{Limits, OperationLimits},
             snapshot::Snapshot,
         },
-        door::{
-            access_token::tests::agent, origin::Origin, request_counts::RequestLimits, stream_counts::StreamCounts,
-        },
+        door::{access_token::tests::agent, origin::Origin, request_counts::RequestLimits, stream_counts::StreamCounts},
         fault::Fault,
     };
 
