@@ -13,8 +13,8 @@
 //! | 15, 16 | `string correlation_id`, `map<string, string> metadata` | |
 //! | 17–19 | `int64 accepted_at`, `sent_at`, `expires_at` | microseconds since 1970 |
 //! | 20–22 | `string traceparent`, `tracestate`, `bytes replayed_from` | |
-//! | 30 | `bytes account` | on whose account it is, where that is not the sender: who registered it |
 //! | 29 | `repeated Recipient recipients` | version 3 only, with destination kind 5: the agents, by their names; 2 to 64 |
+//! | 31 | `bytes account` | on whose account it is, where that is not the sender: who registered it. 30 is of records with several messages |
 //!
 //! `Destination`: `1 uint32 kind` (1 agent, 2 group, 3 all, 4 waiting request, 5 recipients), `2 string name`, `3 bytes id` (the agent's UID),
 //! `4 bytes request_id`. `Recipient`: `1 bytes id`, `2 string name`, `3 uint64 n` (dense for each recipient; 0 for what an agent sends).
@@ -125,7 +125,7 @@ impl Envelope {
                 wire.nested(29, &recipient);
             }
         }
-        wire.bytes(30, self.account.as_ref().map_or(&[], |account| account.0.as_bytes()));
+        wire.bytes(31, self.account.as_ref().map_or(&[], |account| account.0.as_bytes()));
         wire.0.into()
     }
 
@@ -367,7 +367,7 @@ struct WireEnvelope {
     replayed_from: Bytes,
     #[prost(message, repeated, tag = "29")]
     recipients: Vec<WireRecipient>,
-    #[prost(bytes = "bytes", tag = "30")]
+    #[prost(bytes = "bytes", tag = "31")]
     account: Bytes,
 }
 
