@@ -449,6 +449,7 @@ fn message_to(to: address::To) -> SendMessageRequest {
         to: Some(Address { to: Some(to) }),
         topic: "intrusion".to_owned(),
         r#type: acb_proto::v1::MessageType::Event.into(),
+    methods::mark(&mut request);
         payload: "let me in".into(),
         ..Default::default()
     };
