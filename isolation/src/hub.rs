@@ -377,7 +377,7 @@ impl Ground {
             own_ca_pem: attacker.hub.ca_pem.clone(),
             own,
             theirs,
-            victim: victim.clone(),
+            victim: foreign(attacker, victim).await?,
         })
     }
 
@@ -398,6 +398,14 @@ fn claims(attacker: &Attacker, agent: &OwnAgent) -> Value {
         "iss": attacker.tenant, "aud": attacker.tenant, "tid": attacker.tenant_id, "sub": agent.id, "name": agent.name,
         "gen": 0, "epoch": agent.epoch, "iat": now, "exp": now + 900, "jti": uuid::Uuid::new_v4(),
     })
+/// The neighbour, by the name of an agent that one has not oneself: agents that were registered are in no manifest, and may be called as one
+/// of the neighbour's is. Who then finds the name has found its own agent.
+async fn foreign(attacker: &Attacker, victim: &Victim) -> Result<Victim, String> {
+    let is_own = postgres::has_agent(&attacker.postgres, &victim.agent).await?;
+    let agent = if is_own { format!("{}-only", victim.tenant) } else { victim.agent.clone() };
+    Ok(Victim { agent, ..victim.clone() })
+}
+
 }
 
 async fn any(endpoints: &[String], ca_pem: &str) -> Result<Channel, String> {

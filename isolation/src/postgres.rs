@@ -428,6 +428,17 @@ pub(crate) struct OwnAgent {
     pub(crate) epoch: i64,
 }
 
+/// Whether one has an agent with this name, in a manifest or registered.
+pub(crate) async fn has_agent(access: &PostgresAccess, name: &str) -> Result<bool, String> {
+    let mut connection = connect(access).await.map_err(|outcome| format!("{outcome:?}"))?;
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT FROM acb.agent WHERE tenant_id = acb.current_tenant() AND name = $1)
+             OR EXISTS (SELECT FROM acb.registered_agent WHERE tenant_id = acb.current_tenant() AND name = $1)",
+    );
+    let row = row.bind(name).fetch_one(&mut connection).await;
+    row.and_then(|row| row.try_get(0)).map_err(|error| format!("could not read one's own agents: {error}"))
+}
+
 /// The agent of one's own that may do the most.
 pub(crate) async fn own_agent(access: &PostgresAccess) -> Result<OwnAgent, String> {
     let mut connection = connect(access).await.map_err(|outcome| format!("{outcome:?}"))?;
