@@ -148,7 +148,8 @@ fn what_got_through_is_said_until_it_is_refused() {
     stays(IsolationStatus { refused: 186, inconclusive: vec!["hub.token.send against globex: no answer".into()], ..found() });
     stays(IsolationStatus { unreached: vec!["globex".into()], ..found() });
     stays(IsolationStatus::default());
-    stays(through("kafka.read.messages against canary: a record"));
+    let other = through("kafka.read.messages against canary: a record");
+    stays(IsolationStatus { neighbours: vec!["canary".into()], ..other });
     let refused = isolation::kept(Some(&before), found(), |_| true);
     assert_eq!((isolation_verified(&refused).status.as_str(), refused.succeeded.len()), ("True", 0));
     let behind_a_door_of_ones_own = through("hub.ids.get-context against globex: got the context");
