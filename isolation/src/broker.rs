@@ -1,27 +1,28 @@
 //! Against Kafka's topics, logins and rights, with the user of the attacker's hub, request by request: a client library has no
-//! call for some of them, and keeps the broker's answer to others to itself.
+//! call for some of them, and keeps the broker's answer to others to itself. None of them changes anything, even where it is allowed.
 
 use acb_kafka::{
-    Connection, Error,
+    Connection, Error, ResponseError,
     kafka_protocol::messages::{
         AlterClientQuotasRequest, AlterUserScramCredentialsRequest, CreateAclsRequest, CreatePartitionsRequest,
-        DeleteAclsRequest, DeleteTopicsRequest, DescribeAclsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest,
-        MetadataRequest,
+        DeleteTopicsRequest, DescribeAclsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest,
+        ProduceRequest, TopicName,
         alter_client_quotas_request::{EntityData, EntryData, OpData},
-        alter_user_scram_credentials_request::{ScramCredentialDeletion, ScramCredentialUpsertion},
+        alter_user_scram_credentials_request::ScramCredentialUpsertion,
         create_acls_request::AclCreation,
         create_partitions_request::CreatePartitionsTopic,
-        delete_acls_request::DeleteAclsFilter,
         delete_topics_request::DeleteTopicState,
         incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        produce_request::{PartitionProduceData, TopicProduceData},
     },
 };
+use bytes::Bytes;
 
 use crate::{
     attack::{Attack, Outcome},
     cluster, groups,
-    requests::{Ground, attack, neighbour, settle, text},
+    requests::{Ground, NO_PARTITION, attack, neighbour, permitted, settle, text},
 };
 
 const TOPIC: i8 = 2;
@@ -88,46 +89,30 @@ pub(crate) fn attacks() -> Vec<Attack> {
             Ok(settle(Some(answer.error_code), &format!("the rights on {} resources", answer.resources.len())))
         }),
         attack("grant.self", "the right to read the neighbour's topics", |mut g: Ground| async move {
-            let (principal, prefix) = (text(format!("User:{}", g.access.username)), text(format!("acb.{}.", g.victim.tenant)));
+            // On a resource without a name. Whether one may grant is judged before what is granted, so that nothing is ever granted.
             let grant = AclCreation::default()
                 .with_resource_type(TOPIC)
-                .with_resource_name(prefix.clone())
+                .with_resource_name(text(""))
                 .with_resource_pattern_type(PREFIXED)
-                .with_principal(principal.clone())
+                .with_principal(text(format!("User:{}", g.access.username)))
                 .with_host(text("*"))
                 .with_operation(READ)
                 .with_permission_type(ALLOW);
             let answer = g.ask(&CreateAclsRequest::default().with_creations(vec![grant]), 2).await?;
-            let outcome = settle(answer.results.first().map(|result| result.error_code), "the right was granted");
-            if matches!(outcome, Outcome::Succeeded(_)) {
-                // The attack is a proof, not a vandal.
-                let granted = DeleteAclsFilter::default()
-                    .with_resource_type_filter(TOPIC)
-                    .with_resource_name_filter(Some(prefix))
-                    .with_pattern_type_filter(PREFIXED)
-                    .with_principal_filter(Some(principal))
-                    .with_host_filter(None)
-                    .with_operation(READ)
-                    .with_permission_type(ALLOW);
-                g.ask(&DeleteAclsRequest::default().with_filters(vec![granted]), 2).await?;
-            }
-            Ok(outcome)
+            let code = answer.results.first().map(|result| result.error_code);
+            Ok(settle(permitted(code, ResponseError::InvalidRequest), "the right would have been granted"))
         }),
         attack("create.user", "a login of one's own making", |mut g: Ground| async move {
-            let name = text(format!("{}-intruder", g.access.username));
+            // With fewer rounds than a broker takes. Whether one may make users is judged before, so that none is ever made.
             let made = ScramCredentialUpsertion::default()
-                .with_name(name.clone())
+                .with_name(text(format!("{}-intruder", g.access.username)))
                 .with_mechanism(SCRAM_SHA_512)
-                .with_iterations(4096)
+                .with_iterations(1)
                 .with_salt(vec![0; 32].into())
                 .with_salted_password(vec![0; 64].into());
             let answer = g.ask(&AlterUserScramCredentialsRequest::default().with_upsertions(vec![made]), 0).await?;
-            let outcome = settle(answer.results.first().map(|result| result.error_code), "the user was made");
-            if matches!(outcome, Outcome::Succeeded(_)) {
-                let gone = ScramCredentialDeletion::default().with_name(name).with_mechanism(SCRAM_SHA_512);
-                g.ask(&AlterUserScramCredentialsRequest::default().with_deletions(vec![gone]), 0).await?;
-            }
-            Ok(outcome)
+            let code = answer.results.first().map(|result| result.error_code);
+            Ok(settle(permitted(code, ResponseError::UnacceptableCredential), "the user would have been made"))
         }),
         attack("throttle.neighbour", "the neighbour slowed to nothing", |mut g: Ground| async move {
             let user = EntityData::default().with_entity_type(text("user")).with_entity_name(Some(text(neighbour(&g.victim))));
@@ -157,13 +142,37 @@ pub(crate) fn attacks() -> Vec<Attack> {
     attacks.extend(groups::attacks());
     attacks.extend(cluster::attacks());
     attacks.extend(crate::kafka::attacks());
-    let mut attacks: Vec<Attack> =
-        attacks.into_iter().map(|attack| if OF_ALL.contains(&attack.name.as_str()) { attack.once() } else { attack }).collect();
-    // The last of all: a broker can't be asked whether it would.
+    attacks.extend(["messages", "contexts", "control"].map(forge));
     attacks.push(attack("delete.topic", "the neighbour's contexts gone", |mut g: Ground| async move {
-        let topic = DeleteTopicState::default().with_name(Some(g.contexts()));
+        // One below the neighbour's prefix that nobody has. Whether one may delete a topic is judged before whether it is there.
+        let name = TopicName(text(format!("acb.{}.intruder", g.victim.tenant)));
+        let topic = DeleteTopicState::default().with_name(Some(name));
         let answer = g.ask(&DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS), 6).await?;
-        Ok(settle(answer.responses.first().map(|topic| topic.error_code), "the topic was deleted"))
+        let code = answer.responses.first().map(|topic| topic.error_code);
+        Ok(settle(permitted(code, ResponseError::UnknownTopicOrPartition), "the topic would have been deleted"))
     }));
-    attacks
+    attacks.into_iter().map(|attack| if OF_ALL.contains(&attack.name.as_str()) { attack.once() } else { attack }).collect()
+}
+
+/// Asks to write into a partition that no topic has. Whether one may write to the topic is judged before, so that nothing is ever written.
+fn forge(what: &'static str) -> Attack {
+    let (name, prize) = match what {
+        "messages" => ("forge.message", "a message in the neighbour's log"),
+        "contexts" => ("forge.context", "a context of the neighbour's"),
+        _ => ("forge.control", "the neighbour's hubs sent to reload"),
+    };
+    attack(name, prize, move |mut g: Ground| async move {
+        let topic = match what {
+            "messages" => g.messages(),
+            "contexts" => g.contexts(),
+            _ => TopicName(text(format!("acb.{}.sys.control", g.victim.tenant))),
+        };
+        let partition = PartitionProduceData::default().with_index(NO_PARTITION).with_records(Some(Bytes::new()));
+        let topic = TopicProduceData::default().with_name(topic).with_partition_data(vec![partition]);
+        let request = ProduceRequest::default().with_acks(1).with_timeout_ms(TIMEOUT_MS).with_topic_data(vec![topic]);
+        let answer = g.ask(&request, 9).await?;
+        let partition = answer.responses.first().and_then(|topic| topic.partition_responses.first());
+        let code = permitted(partition.map(|partition| partition.error_code), ResponseError::UnknownTopicOrPartition);
+        Ok(settle(code, "a record would have been written"))
+    })
 }

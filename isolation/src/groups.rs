@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     attack::{Attack, Outcome},
-    requests::{Ground, Verdict, attack, settle, text},
+    requests::{Ground, NO_PARTITION, Verdict, attack, permitted, settle, text},
 };
 
 /// For a broker that has just begun to look after a group.
@@ -24,18 +24,19 @@ const TRANSACTION_MS: i32 = 60_000;
 pub(crate) fn attacks() -> Vec<Attack> {
     vec![
         attack("commit.group", "the neighbour's consumer groups moved", |mut g: Ground| async move {
-            // Of a topic of one's own: nothing but the group is in the way.
+            // Of a topic of one's own: nothing but the group is in the way. In a partition that it does not have: nothing is committed.
             let own = TopicName(text(format!("acb.{}.sys.messages", g.own_name)));
-            let topic =
-                OffsetCommitRequestTopic::default().with_name(own).with_partitions(vec![OffsetCommitRequestPartition::default()]);
+            let partition = OffsetCommitRequestPartition::default().with_partition_index(NO_PARTITION);
+            let topic = OffsetCommitRequestTopic::default().with_name(own).with_partitions(vec![partition]);
             let commit = OffsetCommitRequest::default()
                 .with_group_id(g.group())
                 .with_generation_id_or_member_epoch(-1)
                 .with_topics(vec![topic]);
-            let code = patiently(&mut g, &commit, 8, |answer| {
-                answer.topics.first().and_then(|topic| topic.partitions.first()).map(|partition| partition.error_code)
-            });
-            Ok(settle(code.await?, "an offset was committed"))
+            // Not patiently: that there is no such partition is an answer, and would be asked for again.
+            let answer = g.ask(&commit, 8).await?;
+            let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
+            let code = permitted(partition.map(|partition| partition.error_code), ResponseError::UnknownTopicOrPartition);
+            Ok(settle(code, "an offset would have been committed"))
         }),
         attack("find.group", "where the neighbour's consumer groups are looked after", |mut g: Ground| async move {
             let request = FindCoordinatorRequest::default().with_key(g.group().0);
@@ -54,8 +55,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
             let request = DeleteGroupsRequest::default().with_groups_names(vec![g.group()]);
             let code = patiently(&mut g, &request, 1, |answer| answer.results.first().map(|group| group.error_code));
             // That there is none with this name is told to those alone who may delete it.
-            let code = code.await?.map(|code| if code == ResponseError::GroupIdNotFound.code() { 0 } else { code });
-            Ok(settle(code, "the group would have been deleted"))
+            Ok(settle(permitted(code.await?, ResponseError::GroupIdNotFound), "the group would have been deleted"))
         }),
         attack("transact.neighbour", "the neighbour's transactions fenced off", |g: Ground| async move {
             let id = format!("acb.{}.intruder", g.victim.tenant);

@@ -27,7 +27,10 @@ use crate::{
 
 /// What an attempt needs, made with the attacker's own credentials.
 struct Ground {
+    /// Lets the attacker in at its own hub. No other is shown it.
     attacker_token: String,
+    /// What the neighbour's hub is shown.
+    shown_token: String,
     refresh_token: Option<String>,
     api_key: Option<String>,
     signer: Option<Signer>,
@@ -39,6 +42,9 @@ struct Ground {
 }
 
 type Verdict = Result<Outcome, Status>;
+
+/// How long tokens live: a little longer than the one attack that each is made for.
+const TOKEN_SECONDS: u64 = 60;
 
 /// What a wall says. Where another part of the hub answers, an attack was stopped by chance: at the door that is a breach.
 type Refusals = &'static [Code];
@@ -100,7 +106,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
         }),
         attack(DOOR, "door.renamed-token", "the neighbour's agents", |g: Ground| async move {
             let (header, signature) =
-                (token::part(&g.attacker_token, 0), g.attacker_token.rsplit('.').next().unwrap_or_default().to_owned());
+                (token::part(&g.shown_token, 0), g.shown_token.rsplit('.').next().unwrap_or_default().to_owned());
             let token = forged(&g, &header, &signature);
             AgentRegistryClient::new(g.theirs()?).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
             got("the list of agents")
@@ -121,39 +127,39 @@ pub(crate) fn attacks() -> Vec<Attack> {
     // With one's own token, at the neighbour's door: each method of use.
     attacks.extend([
         attack(DOOR, "token.list-agents", "the neighbour's agents", |g: Ground| async move {
-            let request = bearer(ListAgentsRequest::default(), &g.attacker_token);
+            let request = bearer(ListAgentsRequest::default(), &g.shown_token);
             AgentRegistryClient::new(g.theirs()?).list_agents(request).await?;
             got("the list of agents")
         }),
         attack(DOOR, "token.send", "a message to the neighbour's agent", |g: Ground| async move {
-            let request = bearer(message_to(address::To::Agent(g.victim.agent.clone())), &g.attacker_token);
+            let request = bearer(message_to(address::To::Agent(g.victim.agent.clone())), &g.shown_token);
             MessageServiceClient::new(g.theirs()?).send_message(request).await?;
             got("the message was accepted")
         }),
         attack(DOOR, "token.session", "the neighbour's messages", |g: Ground| async move {
-            let request = bearer(open(), &g.attacker_token);
+            let request = bearer(open(), &g.shown_token);
             first(MessageServiceClient::new(g.theirs()?).session(request).await?.into_inner()).await?;
             got("a session")
         }),
         attack(DOOR, "token.wait-for-unread", "what the neighbour's agents have not read", |g: Ground| async move {
             let request = WaitForUnreadRequest { timeout: Some(prost_types::Duration::default()), ..Default::default() };
-            MailboxServiceClient::new(g.theirs()?).wait_for_unread(bearer(request, &g.attacker_token)).await?;
+            MailboxServiceClient::new(g.theirs()?).wait_for_unread(bearer(request, &g.shown_token)).await?;
             got("the unread messages")
         }),
         attack(DOOR, "token.get-context", "the neighbour's context", |g: Ground| async move {
-            let request = bearer(GetContextRequest { id: g.victim.context_id.clone() }, &g.attacker_token);
+            let request = bearer(GetContextRequest { id: g.victim.context_id.clone() }, &g.shown_token);
             ContextServiceClient::new(g.theirs()?).get_context(request).await?;
             got("the context")
         }),
         attack(DOOR, "token.subscribe", "the neighbour's contexts as they change", |g: Ground| async move {
             let request =
-                bearer(SubscribeRequest { r#type: g.victim.context_type.clone(), ..Default::default() }, &g.attacker_token);
+                bearer(SubscribeRequest { r#type: g.victim.context_type.clone(), ..Default::default() }, &g.shown_token);
             first(ContextServiceClient::new(g.theirs()?).subscribe(request).await?.into_inner()).await?;
             got("a subscription")
         }),
         attack(DOOR, "token.receive", "the neighbour's large context", |g: Ground| async move {
             let request =
-                bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
+                bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.shown_token);
             first(StreamServiceClient::new(g.theirs()?).receive_context(request).await?.into_inner()).await?;
             got("the stream")
         }),
@@ -165,7 +171,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
         needing(&[Need::Door], DOOR, &name, &prize, move |g: Ground| {
             let method = method.clone();
             async move {
-                method.call(g.theirs()?, &g.attacker_token).await?;
+                method.call(g.theirs()?, &g.shown_token).await?;
                 got("an answer")
             }
         })
@@ -286,7 +292,7 @@ fn forgeries() -> Vec<Attack> {
         needing(WITH_KEY, DOOR, name, prize, move |g: Ground| async move {
             let (theirs, keys) = (g.theirs()?, Keys::of(g.theirs()?).await?);
             let signer = g.signer.as_ref().ok_or_else(|| Status::unknown("there is no signing key"))?;
-            let token = forge(signer, &keys, renamed(&g.attacker_token, &g.victim));
+            let token = forge(signer, &keys, renamed(&g.shown_token, &g.victim));
             AgentRegistryClient::new(theirs).list_agents(bearer(ListAgentsRequest::default(), &token)).await?;
             got("the list of agents")
         })
@@ -369,15 +375,21 @@ impl Ground {
             .list_agents(bearer(ListAgentsRequest::default(), &attacker_token))
             .await
             .map_err(|status| format!("could not call one's own hub: {status}"))?;
+        // A neighbour's hub is somebody else's program: whatever it is shown, it could keep and use. An API key alone signs nothing.
+        let shown_token = match &signer {
+            Some(signer) => signed(signer, &worthless(attacker)),
+            None => attacker_token.clone(),
+        };
         Ok(Self {
             attacker_token,
+            shown_token,
             refresh_token,
             api_key: attacker.hub.api_key.clone(),
             signer,
             own_ca_pem: attacker.hub.ca_pem.clone(),
             own,
             theirs,
-            victim: victim.clone(),
+            victim: foreign(attacker, victim).await?,
         })
     }
 
@@ -386,17 +398,34 @@ impl Ground {
     }
 }
 
+/// The neighbour, by the name of an agent that one has not oneself: agents that were registered are in no manifest, and may be called as one
+/// of the neighbour's is. Who then finds the name has found its own agent.
+async fn foreign(attacker: &Attacker, victim: &Victim) -> Result<Victim, String> {
+    let is_own = postgres::has_agent(&attacker.postgres, &victim.agent).await?;
+    let agent = if is_own { format!("{}-only", victim.tenant) } else { victim.agent.clone() };
+    Ok(Victim { agent, ..victim.clone() })
+}
+
 /// A token for an agent of one's own, as one's hub makes it: its rows say which agents there are, and its key signs.
 async fn own_token(attacker: &Attacker, signer: &Signer) -> Result<String, String> {
     let agent = postgres::own_agent(&attacker.postgres).await?;
-    Ok(signer.token(&json!({"alg": "EdDSA", "typ": "JWT", "kid": signer.key_id()}), &claims(attacker, &agent)))
+    Ok(signed(signer, &claims(attacker, &agent)))
+}
+
+fn signed(signer: &Signer, claims: &Value) -> String {
+    signer.token(&json!({"alg": "EdDSA", "typ": "JWT", "kid": signer.key_id()}), claims)
+}
+
+/// What a token of one's own hub says, of an agent that there is not: it opens no door, one's own hub's included.
+fn worthless(attacker: &Attacker) -> Value {
+    claims(attacker, &OwnAgent { id: uuid::Uuid::new_v4(), name: "isolation".to_owned(), epoch: 0 })
 }
 
 fn claims(attacker: &Attacker, agent: &OwnAgent) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     json!({
         "iss": attacker.tenant, "aud": attacker.tenant, "tid": attacker.tenant_id, "sub": agent.id, "name": agent.name,
-        "gen": 0, "epoch": agent.epoch, "iat": now, "exp": now + 900, "jti": uuid::Uuid::new_v4(),
+        "gen": 0, "epoch": agent.epoch, "iat": now, "exp": now + TOKEN_SECONDS, "jti": uuid::Uuid::new_v4(),
     })
 }
 
@@ -420,10 +449,11 @@ fn bearer<T>(message: T, token: &str) -> Request<T> {
     if let Ok(value) = format!("Bearer {token}").parse() {
         request.metadata_mut().insert("authorization", value);
     }
+    methods::mark(&mut request);
     request
 }
 
-/// What the attacker's token says, with the neighbour's names in it.
+/// What a token says, with the neighbour's names in it.
 fn renamed(token: &str, victim: &Victim) -> Value {
     let mut claims: Value = serde_json::from_str(&token::part(token, 1)).unwrap_or_default();
     for (key, value) in [("iss", &victim.tenant), ("aud", &victim.tenant), ("tid", &victim.tenant_id)] {
@@ -432,9 +462,9 @@ fn renamed(token: &str, victim: &Victim) -> Value {
     claims
 }
 
-/// The attacker's token, with the neighbour's names in it.
+/// The token that is shown, with the neighbour's names in it.
 fn forged(ground: &Ground, header: &str, signature: &str) -> String {
-    let claims = renamed(&ground.attacker_token, &ground.victim).to_string();
+    let claims = renamed(&ground.shown_token, &ground.victim).to_string();
     format!("{}.{}.{signature}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
 }
 

@@ -1,4 +1,4 @@
-//! Against the records of Kafka, with the user of the attacker's hub, as any client would read and write them.
+//! Against the records of Kafka, with the user of the attacker's hub, as any client would read them.
 
 use std::time::Duration;
 
@@ -6,7 +6,6 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{FutureProducer, FutureRecord},
 };
 
 use crate::{
@@ -65,9 +64,6 @@ pub(crate) fn attacks() -> Vec<Attack> {
         attack("read.messages", "the neighbour's messages", |g| fetch(&g, &messages(&g.victim))),
         attack("read.contexts", "the neighbour's contexts", |g| fetch(&g, &contexts(&g.victim))),
         attack("read.control", "when the neighbour's rights change", |g| fetch(&g, &system(&g.victim, "control"))),
-        attack("forge.message", "a message in the neighbour's log", |g| produce(&g, &messages(&g.victim))),
-        attack("forge.context", "a context of the neighbour's", |g| produce(&g, &contexts(&g.victim))),
-        attack("forge.control", "the neighbour's hubs sent to reload", |g| produce(&g, &system(&g.victim, "control"))),
     ]
 }
 
@@ -94,7 +90,6 @@ fn client(Ground { access, own, .. }: &Ground) -> ClientConfig {
         // A group of one's own, though none is joined: else it would be the group that is refused, and not the topic.
         .set("group.id", format!("acb.{own}.isolation"))
         .set("enable.auto.commit", "false")
-        .set("message.timeout.ms", "8000")
         .set("log_level", "0");
     if let Some(ca) = &access.ca_pem {
         config.set("ssl.ca.pem", ca);
@@ -133,16 +128,6 @@ fn fetch(ground: &Ground, topic: &str) -> Verdict {
         Some(Ok(_)) => Ok(Outcome::Succeeded("a record was read".to_owned())),
         Some(Err(error)) => Err(error),
         None => Ok(Outcome::Inconclusive(format!("no answer within {} s", ANSWER.as_secs()))),
-    }
-}
-
-fn produce(ground: &Ground, topic: &str) -> Verdict {
-    oneself(ground)?;
-    let producer: FutureProducer = client(ground).create()?;
-    let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).partition(0).payload(b"forged");
-    match futures::executor::block_on(producer.send(record, ANSWER)) {
-        Ok(_) => Ok(Outcome::Succeeded("a record was written".to_owned())),
-        Err((error, _)) => Err(error),
     }
 }
 

@@ -19,3 +19,6 @@ mod token;
 pub use attack::{Attack, Outcome, Wall};
 pub use run::{Report, Row, attacks, run};
 pub use target::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Victim};
+
+/// The correlation id of every call to a hub: what audit trails and logs tell an attack by.
+pub const CORRELATION: &str = "acb-isolation";

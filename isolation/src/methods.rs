@@ -4,12 +4,17 @@ use acb_proto::{FILE_DESCRIPTOR_SET, codec::SmallCodec};
 use futures::stream;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, metadata::MetadataValue, transport::Channel};
 
 /// Without a token: whoever calls them has none yet.
 const PUBLIC: [&str; 5] = ["ExchangeToken", "ExchangeSubjectToken", "RefreshToken", "RevokeToken", "GetJwks"];
 /// Those that are called with more than an empty request.
 const BY_HAND: [&str; 7] = ["ListAgents", "SendMessage", "Session", "GetContext", "Subscribe", "ReceiveContext", "WaitForUnread"];
+
+/// Names the call to whoever reads of it: in an audit trail, in a log.
+pub(crate) fn mark<T>(request: &mut Request<T>) {
+    request.metadata_mut().insert("x-correlation-id", MetadataValue::from_static(crate::CORRELATION));
+}
 
 /// One method that takes a token.
 #[derive(Clone, Debug)]
@@ -60,6 +65,7 @@ impl Method {
         if let Ok(value) = format!("Bearer {token}").parse() {
             request.metadata_mut().insert("authorization", value);
         }
+        mark(&mut request);
         let mut answers = client.streaming(request, path, SmallCodec::<(), ()>::default()).await?.into_inner();
         answers.message().await.map(drop)
     }

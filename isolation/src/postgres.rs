@@ -172,7 +172,6 @@ const STATEMENTS: &[(&str, &str, &str)] = &[
     ("host.login-rules", "who may log in from where", "SELECT line_number FROM pg_hba_file_rules LIMIT 1"),
     ("host.settings", "how the server is set up", "SELECT sourceline FROM pg_file_settings LIMIT 1"),
     ("host.memory", "what the server keeps of whom", "SELECT name FROM pg_shmem_allocations LIMIT 1"),
-    ("host.reload", "the server's settings read anew", "SELECT pg_reload_conf()"),
     ("host.reset-statistics", "what autovacuum goes by, forgotten", "SELECT pg_stat_reset_single_table_counters(0)"),
     // It goes with the session.
     ("replicate.slot", "every tenant's changes, as a stream", "SELECT pg_create_physical_replication_slot('intruder', false, true)"),
@@ -227,12 +226,16 @@ const STATEMENTS: &[(&str, &str, &str)] = &[
     ("see.transactions", "how much all tenants do", "SELECT xact_commit FROM pg_stat_database LIMIT 1"),
     ("see.sizes", "how much all tenants store", "SELECT pg_total_relation_size('acb.bus_record')"),
     ("see.log-position", "how much all tenants write", "SELECT pg_current_wal_lsn()"),
-    // One of the neighbour's where it has one. Never a superuser's: that is refused to those too who may end all others.
+];
+
+/// What no transaction takes back. Only the right to it is asked for, as the server would judge it: the name, what would be had, and SQL
+/// that answers with a boolean.
+const RIGHTS: &[(&str, &str, &str)] = &[
+    ("host.reload", "the server's settings read anew", "SELECT has_function_privilege('pg_reload_conf()', 'EXECUTE')"),
     (
         "end.sessions",
         "other logins cut off",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE usename ^@ 'acb_' AND usename <> session_user ORDER BY usename <> '{login}' LIMIT 1",
+        "SELECT pg_has_role('pg_signal_backend', 'USAGE') OR pg_has_role('{login}', 'USAGE')",
     ),
 ];
 
@@ -257,7 +260,13 @@ pub(crate) fn attacks() -> Vec<Attack> {
         });
         if ["{victim}", "{login}", "{name}"].iter().any(|of| sql.contains(of)) { attack } else { attack.once() }
     });
-    let mut attacks: Vec<Attack> = reads.into_iter().chain(statements).collect();
+    let rights = RIGHTS.iter().map(|&(name, prize, sql)| {
+        let attack = Attack::new(Wall::Postgres, name, prize, move |attacker, victim| {
+            Box::pin(async move { settle(right(&attacker.postgres, fill(sql, victim)).await) })
+        });
+        if sql.contains("{login}") { attack } else { attack.once() }
+    });
+    let mut attacks: Vec<Attack> = reads.into_iter().chain(statements).chain(rights).collect();
     attacks.push(
         Attack::new(Wall::Postgres, "read.others-queries", "what the neighbours' hubs ask", |attacker, _| {
             Box::pin(async move { settle(others_queries(&attacker.postgres).await) })
@@ -370,6 +379,19 @@ async fn execute(access: &PostgresAccess, sql: String) -> Result<Outcome, sqlx::
     })
 }
 
+async fn right(access: &PostgresAccess, sql: String) -> Result<Outcome, sqlx::Error> {
+    let mut connection = match connect(access).await {
+        Ok(connection) => connection,
+        Err(outcome) => return Ok(outcome),
+    };
+    let is_held: bool = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await?.try_get(0)?;
+    connection.close().await?;
+    Ok(match is_held {
+        false => Outcome::Refused("the server says that one has no right to it".to_owned()),
+        true => Outcome::Succeeded("the server says that one has the right to it".to_owned()),
+    })
+}
+
 async fn others_queries(access: &PostgresAccess) -> Result<Outcome, sqlx::Error> {
     let mut connection = match connect(access).await {
         Ok(connection) => connection,
@@ -404,6 +426,17 @@ pub(crate) struct OwnAgent {
     pub(crate) name: String,
     /// Tokens of another epoch are no longer valid.
     pub(crate) epoch: i64,
+}
+
+/// Whether one has an agent with this name, in a manifest or registered.
+pub(crate) async fn has_agent(access: &PostgresAccess, name: &str) -> Result<bool, String> {
+    let mut connection = connect(access).await.map_err(|outcome| format!("{outcome:?}"))?;
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT FROM acb.agent WHERE tenant_id = acb.current_tenant() AND name = $1)
+             OR EXISTS (SELECT FROM acb.registered_agent WHERE tenant_id = acb.current_tenant() AND name = $1)",
+    );
+    let row = row.bind(name).fetch_one(&mut connection).await;
+    row.and_then(|row| row.try_get(0)).map_err(|error| format!("could not read one's own agents: {error}"))
 }
 
 /// The agent of one's own that may do the most.

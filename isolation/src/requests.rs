@@ -90,6 +90,14 @@ pub(crate) fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
 }
 
+/// A partition that no topic has.
+pub(crate) const NO_PARTITION: i32 = i32::MAX;
+
+/// The code of an answer to a request that can't be carried out: whoever is told why would have been let do the real thing.
+pub(crate) fn permitted(code: Option<i16>, told: ResponseError) -> Option<i16> {
+    code.map(|code| if code == told.code() { 0 } else { code })
+}
+
 /// By the code of the broker's answer.
 pub(crate) fn settle(code: Option<i16>, got: &str) -> Outcome {
     match code {

@@ -26,6 +26,7 @@ calls! {
     SaslHandshake: SaslHandshakeRequest -> SaslHandshakeResponse,
     SaslAuthenticate: SaslAuthenticateRequest -> SaslAuthenticateResponse,
     Metadata: MetadataRequest -> MetadataResponse,
+    Produce: ProduceRequest -> ProduceResponse,
     CreateTopics: CreateTopicsRequest -> CreateTopicsResponse,
     DeleteTopics: DeleteTopicsRequest -> DeleteTopicsResponse,
     DeleteRecords: DeleteRecordsRequest -> DeleteRecordsResponse,

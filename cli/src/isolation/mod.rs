@@ -18,7 +18,7 @@ pub(crate) async fn run(args: &IsolationArgs, output: Output) -> Result<(), Fail
     if victims.is_empty() {
         return Err(Failure::failed(format!("{} has no neighbour to attack: add another Tenant to the folder", args.tenant)));
     }
-    let report = attack(&attacker, &victims, output).await;
+    let report = attack(&attacker, &victims, output, |_| ()).await;
     say(&report, output)?;
     match report.attempts() - report.refused() {
         0 => Ok(()),

@@ -8,7 +8,7 @@ use std::{
 
 use acb_crds::tenant::IsolationStatus;
 use acb_isolation::{Attacker, HubAccess, KafkaAccess, Outcome, PostgresAccess, Report, Row, Victim};
-use acb_operator::tenant::isolation::{MISSION, MOST_TOLD, Mission, Neighbour, TOLD};
+use acb_operator::tenant::isolation::{self, MISSION, MOST_KEPT, MOST_TOLD, Mission, Neighbour, PROGRAM_SECONDS, TOLD};
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::output::{Failure, Output};
 
-/// So many attacks of a kind are named.
-const NAMED: usize = 10;
+/// The attacks together take no longer.
+const PROGRAM_WITHIN: Duration = Duration::from_secs(PROGRAM_SECONDS);
 /// Of what an attack got, or of why it proved nothing.
 const SHORT: usize = 120;
 /// Whoever does not take a connection within this is out of reach.
@@ -28,7 +28,7 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
 /// Attacks, and tells. Fails only where nothing could be tried: what was not refused is in what is told.
 pub(super) async fn run(args: &IsolationArgs, output: Output) -> Result<(), Failure> {
     let told = args.told.clone().unwrap_or_else(|| PathBuf::from(TOLD));
-    let tried = tried(args, output).await;
+    let tried = tried(args, &told, output).await;
     let found = match &tried {
         Ok(found) => found.clone(),
         Err(failure) => IsolationStatus { failure: Some(failure.to_string()), ..IsolationStatus::default() },
@@ -37,7 +37,7 @@ pub(super) async fn run(args: &IsolationArgs, output: Output) -> Result<(), Fail
     tried.map(drop)
 }
 
-async fn tried(args: &IsolationArgs, output: Output) -> Result<IsolationStatus, Failure> {
+async fn tried(args: &IsolationArgs, told: &Path, output: Output) -> Result<IsolationStatus, Failure> {
     let text =
         env::var(MISSION).map_err(|error| Failure::failed(format!("{MISSION}: {error}: the operator sets it in its Job")))?;
     let mission: Mission = serde_json::from_str(&text).map_err(|error| Failure::failed(format!("{MISSION}: {error}")))?;
@@ -52,13 +52,43 @@ async fn tried(args: &IsolationArgs, output: Output) -> Result<IsolationStatus, 
         }
         victims.push(victim);
     }
-    let report = attack(&attacker, &victims, output).await;
-    say(&report, output)?;
-    Ok(IsolationStatus {
+    let base = IsolationStatus {
         unreached,
         neighbours: mission.neighbours.into_iter().map(|found| found.tenant).collect(),
-        ..summary(&report)
-    })
+        ..IsolationStatus::default()
+    };
+    let mut so_far = SoFar { base, rows: Vec::new(), told };
+    let attacks = attack(&attacker, &victims, output, |row| so_far.add(row));
+    let ended = timeout(PROGRAM_WITHIN, attacks).await;
+    let (report, failure) = match ended {
+        Ok(report) => (report, None),
+        Err(_) => {
+            (Report { rows: so_far.rows }, Some(format!("not all attacks were made within {} s", PROGRAM_WITHIN.as_secs())))
+        }
+    };
+    say(&report, output)?;
+    Ok(IsolationStatus { failure, ..summary(&report, so_far.base) })
+}
+
+/// What came of it until now. A breach is told at once: whatever ends this program then, it is known.
+struct SoFar<'a> {
+    base: IsolationStatus,
+    rows: Vec<Row>,
+    told: &'a Path,
+}
+
+impl SoFar<'_> {
+    fn add(&mut self, row: &Row) {
+        self.rows.push(row.clone());
+        if !matches!(row.outcome, Outcome::Succeeded(_)) {
+            return;
+        }
+        let failure = Some("its program ended before all attacks were made".to_owned());
+        let report = Report { rows: self.rows.clone() };
+        let found = IsolationStatus { failure, ..summary(&report, self.base.clone()) };
+        // At the end it is written once more, and there it fails where it can't be.
+        let _ = fs::write(self.told, message(found));
+    }
 }
 
 /// Whether one of these takes a connection: where none does, the network is the wall.
@@ -133,10 +163,10 @@ fn urls(addresses: &[String]) -> Vec<String> {
     addresses.iter().map(|address| format!("https://{address}")).collect()
 }
 
-fn summary(report: &Report) -> IsolationStatus {
+fn summary(report: &Report, base: IsolationStatus) -> IsolationStatus {
     let named = |wanted: fn(&Outcome) -> Option<&String>| {
         let rows = report.rows.iter().filter_map(|row| Some(shown(row, wanted(&row.outcome)?)));
-        rows.take(NAMED).collect::<Vec<_>>()
+        rows.take(MOST_KEPT).collect::<Vec<_>>()
     };
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     IsolationStatus {
@@ -150,14 +180,14 @@ fn summary(report: &Report) -> IsolationStatus {
             Outcome::Inconclusive(why) => Some(why),
             _ => None,
         }),
-        ..IsolationStatus::default()
+        ..base
     }
 }
 
 fn shown(row: &Row, what: &str) -> String {
     // On one line, and without what a server may have put into it for whoever reads it.
     let what: String = what.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(SHORT).collect();
-    format!("{} against {}: {what}", row.attack, row.victim)
+    isolation::line(&row.attack, &row.victim, &what)
 }
 
 /// The text, no longer than the kubelet keeps: what is cut is no JSON. What matters least goes first.
@@ -198,7 +228,7 @@ mod tests {
             neighbours: names.clone(),
             unreached: names,
             failure: Some("x".repeat(10_000)),
-            ..summary(&report)
+            ..summary(&report, IsolationStatus::default())
         };
         let text = message(found);
         assert!(text.len() <= MOST_TOLD, "{}", text.len());
@@ -213,9 +243,24 @@ mod tests {
     #[test]
     fn refused_attacks_are_counted_and_not_named() {
         let report = Report { rows: vec![row(Outcome::Refused("42501".into())), row(Outcome::Succeeded("3 rows".into()))] };
-        let found = summary(&report);
+        let found = summary(&report, IsolationStatus::default());
         assert_eq!((found.attacks, found.refused), (2, 1));
         assert_eq!(found.succeeded, ["postgres.read.agent against globex: 3 rows"]);
         assert!(found.inconclusive.is_empty());
+    }
+
+    #[test]
+    fn a_breach_is_told_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = folder.path().join("told");
+        let base = IsolationStatus { neighbours: vec!["globex".into()], ..IsolationStatus::default() };
+        let mut so_far = SoFar { base, rows: Vec::new(), told: &told };
+        so_far.add(&row(Outcome::Refused("42501".into())));
+        assert!(!told.exists());
+        so_far.add(&row(Outcome::Succeeded("3 rows".into())));
+        let read: IsolationStatus = serde_json::from_slice(&fs::read(&told).unwrap()).unwrap();
+        assert_eq!((read.attacks, read.refused, read.neighbours), (2, 1, vec!["globex".to_owned()]));
+        assert_eq!(read.succeeded, ["postgres.read.agent against globex: 3 rows"]);
+        assert!(read.failure.unwrap().contains("before all attacks were made"));
     }
 }

@@ -4,8 +4,10 @@ use acb_isolation::{Attacker, Report, Row, Victim};
 
 use crate::output::{self, Failure, Output};
 
-pub(super) async fn attack(attacker: &Attacker, victims: &[Victim], output: Output) -> Report {
+/// `ended` is told of each attack as it ends.
+pub(super) async fn attack(attacker: &Attacker, victims: &[Victim], output: Output, mut ended: impl FnMut(&Row)) -> Report {
     let told = |row: &Row| {
+        ended(row);
         if !output.is_document() {
             let verdict = if row.outcome.is_refused() { "refused" } else { "NOT REFUSED" };
             // The table after it has everything again, for a reader that went away.

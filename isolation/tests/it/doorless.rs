@@ -1,6 +1,9 @@
-//! A hub without a door: it answers whatever it is asked, with an empty message.
+//! A hub without a door: it answers whatever it is asked, with an empty message, and keeps the tokens that it is shown.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use acb_isolation::HubAccess;
 use bytes::Bytes;
@@ -19,6 +22,7 @@ pub struct Doorless {
     server: JoinHandle<()>,
     endpoint: String,
     ca_pem: String,
+    shown: Arc<Mutex<Vec<String>>>,
 }
 
 impl Doorless {
@@ -27,20 +31,27 @@ impl Doorless {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("https://{}", listener.local_addr().unwrap());
         let tls = acceptor(&authority);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let keeps = shown.clone();
         let server = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let tls = tls.clone();
+                let (tls, keeps) = (tls.clone(), keeps.clone());
                 tokio::spawn(async move {
                     // A client that goes away is of no interest here.
                     if let Ok(stream) = tls.accept(socket).await {
                         let _ = http2::Builder::new(TokioExecutor::new())
-                            .serve_connection(TokioIo::new(stream), service_fn(answer))
+                            .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(request, keeps.clone())))
                             .await;
                     }
                 });
             }
         });
-        Self { server, endpoint, ca_pem: authority.pem }
+        Self { server, endpoint, ca_pem: authority.pem, shown }
+    }
+
+    /// The tokens that it was shown.
+    pub fn shown(&self) -> Vec<String> {
+        self.shown.lock().unwrap().clone()
     }
 
     pub fn access(&self) -> HubAccess {
@@ -54,7 +65,16 @@ impl Drop for Doorless {
     }
 }
 
-async fn answer(_: Request<Incoming>) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    shown: Arc<Mutex<Vec<String>>>,
+) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap());
+    let token = authorization.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+    if token.is_some() {
+        assert_eq!(request.headers().get("x-correlation-id").unwrap(), acb_isolation::CORRELATION, "{}", request.uri());
+    }
+    shown.lock().unwrap().extend(token);
     // An uncompressed gRPC message of no bytes.
     let body = Full::new(Bytes::from_static(&[0; 5])).with_trailers(async {
         let mut trailers = HeaderMap::new();

@@ -1,10 +1,16 @@
 //! Kafka's walls: ACLs and SCRAM, on a real broker that the operator's own effect has provisioned.
 
+use std::time::Duration;
+
 use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Victim};
 use acb_kafka::{
     Connection, Settings,
     kafka_protocol::{
-        messages::{CreateAclsRequest, create_acls_request::AclCreation},
+        messages::{
+            CreateAclsRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest,
+            create_acls_request::AclCreation,
+            list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        },
         protocol::StrBytes,
     },
 };
@@ -13,6 +19,7 @@ use acb_operator::{
     plan::{KafkaStep, SecretRef, TopicSpec},
 };
 use acb_testbed::{Kafka, KafkaListener};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::world::{all_refused, all_succeeded, run};
 
@@ -101,6 +108,54 @@ impl World {
         }
     }
 
+    /// What attacks could change: the tenants' topics with the ends of their logs, and the consumer groups.
+    async fn kept(&self) -> Vec<String> {
+        let mut admin = Connection::open(&self.admin).await.unwrap();
+        let all = admin.send(&MetadataRequest::default().with_topics(None), 12).await.unwrap();
+        let mut kept = Vec::new();
+        for topic in all.topics {
+            let name = topic.name.unwrap();
+            if !name.starts_with("acb.") {
+                continue;
+            }
+            let partitions = topic
+                .partitions
+                .iter()
+                .map(|found| ListOffsetsPartition::default().with_partition_index(found.partition_index).with_timestamp(-1));
+            let asked = ListOffsetsTopic::default().with_name(name.clone()).with_partitions(partitions.collect());
+            let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
+            let ends = admin.send(&request, 6).await.unwrap();
+            let mut ends: Vec<_> =
+                ends.topics[0].partitions.iter().map(|end| (end.partition_index, end.error_code, end.offset)).collect();
+            ends.sort_unstable();
+            kept.push(format!("{}: {ends:?}", name.0));
+        }
+        let groups = admin.send(&ListGroupsRequest::default(), 3).await.unwrap().groups;
+        kept.extend(groups.iter().map(|group| format!("group {}", group.group_id.0)));
+        kept.sort_unstable();
+        kept
+    }
+
+    /// A record in each topic that attacks read.
+    async fn write(&self) {
+        let mut config = rdkafka::ClientConfig::new();
+        config
+            .set("bootstrap.servers", self.kafka.bootstrap_servers())
+            .set("security.protocol", if self.kafka.ca_pem().is_some() { "sasl_ssl" } else { "sasl_plaintext" })
+            .set("sasl.mechanism", "SCRAM-SHA-512")
+            .set("sasl.username", user(ACME))
+            .set("sasl.password", password(ACME.0));
+        if let Some(ca) = self.kafka.ca_pem() {
+            config.set("ssl.ca.pem", ca);
+        }
+        let producer: FutureProducer = config.create().unwrap();
+        for name in ["sys.messages", "sys.control", TYPE] {
+            let topic = format!("acb.{}.{name}", ACME.0);
+            let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&topic).partition(0).payload(b"true");
+            producer.send(record, Duration::from_secs(20)).await.unwrap();
+        }
+    }
+
     /// Anyone may do this with resources of this type.
     async fn open(&self, resource_type: i8, name: &str, operation: i8) {
         let text = |text: &str| StrBytes::from_string(text.to_owned());
@@ -147,6 +202,8 @@ async fn walls(listener: KafkaListener) {
     const WRITE: i8 = 4;
     let world = World::start(listener).await;
     let (attacker, victim) = (world.attacker(), victim());
+    let kept = world.kept().await;
+    assert_eq!(kept.len(), 6, "{kept:?}");
     all_refused(&run(&["kafka."], &attacker, &victim).await);
 
     // The neighbour's credential is one's own.
@@ -176,13 +233,18 @@ async fn walls(listener: KafkaListener) {
     world.open(CLUSTER, "kafka-cluster", ALL).await;
     all_succeeded(&run(&rights, &attacker, &victim).await);
 
-    // Who may write may describe; what is written is there to be read.
+    // Who may write may describe.
     world.open(TOPIC, "*", WRITE).await;
     all_succeeded(&run(&["kafka.list.", "kafka.describe.", "kafka.read.offsets", "kafka.forge."], &attacker, &victim).await);
     all_refused(&run(&["kafka.read.messages", "kafka.read.contexts", "kafka.read.control"], &attacker, &victim).await);
     world.open(TOPIC, "*", ALL).await;
-    let all_but_logins = but(&["kafka.login."]);
+    let reads = ["kafka.read.messages", "kafka.read.contexts", "kafka.read.control"];
+    let all_but_logins = but(&["kafka.login.", reads[0], reads[1], reads[2]]);
     all_succeeded(&run(&all_but_logins.iter().map(String::as_str).collect::<Vec<_>>(), &attacker, &victim).await);
+    assert_eq!(world.kept().await, kept, "an attack that was allowed is a proof, and changes nothing");
+    // What can be read, somebody must have written.
+    world.write().await;
+    all_succeeded(&run(&reads, &attacker, &victim).await);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! PostgreSQL's walls: row-level security, roles, authentication.
 
+use std::time::{Duration, Instant};
+
 use acb_isolation::Wall;
 use sqlx::{Connection as _, PgConnection};
 
@@ -89,6 +91,36 @@ async fn each_right_alone_is_what_refused_its_attack() {
         world.sql(&down).await;
         all_succeeded(&run(&[attack], &attacker, &victim).await);
     }
+}
+
+/// What no transaction takes back is not done, whoever may do it.
+#[tokio::test]
+async fn who_may_end_sessions_and_reload_settings_is_told_without_doing_either() {
+    let world = World::start().await;
+    let (attacker, victim) = (world.attacker(), world.victim().await);
+    let World { acme_hub, globex_hub, acme, globex, postgres, .. } = world;
+    drop((acme_hub, globex_hub));
+    let mut superuser = postgres.superuser().await;
+    let globex = globex.username();
+    let reload = "GRANT EXECUTE ON FUNCTION pg_reload_conf() TO";
+    for grant in [format!("GRANT pg_signal_backend TO {globex}"), format!("{reload} {globex}")] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut superuser).await.unwrap();
+    }
+    let mut session = PgConnection::connect_with(&acme.connect_options()).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // The hubs' own sessions end, so that this is the one that an attack would find.
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE usename = session_user AND pid <> pg_backend_pid()";
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut session).await.unwrap() > 0 {
+        assert!(Instant::now() < deadline, "the hub's sessions do not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let loaded = "SELECT pg_conf_load_time()::text";
+    let before: String = sqlx::query_scalar(loaded).fetch_one(&mut superuser).await.unwrap();
+    all_succeeded(&run(&["postgres.end.sessions", "postgres.host.reload"], &attacker, &victim).await);
+    sqlx::query("SELECT 1").execute(&mut session).await.expect("the neighbour's session was ended");
+    let mut anew = postgres.superuser().await;
+    let after: String = sqlx::query_scalar(loaded).fetch_one(&mut anew).await.unwrap();
+    assert_eq!(after, before, "the settings were read anew");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The Job that attacks the walls between tenants with what this tenant's hub has, and nothing more. Pure.
 
-use acb_crds::{Agent, Tenant, names::objects};
+use acb_crds::{Agent, Tenant, names::objects, tenant::IsolationStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -22,10 +22,21 @@ pub const MOST_TOLD: usize = 4096;
 
 /// A Job that takes longer is ended.
 pub const DEADLINE_SECONDS: u64 = 1800;
+/// Its program ends by itself before that, and tells what it found: of a Job that is ended the pods are removed, and with them what they told.
+/// The rest is for the image to be pulled.
+pub const PROGRAM_SECONDS: u64 = 1500;
 /// How long an ended one is there for people to read its log.
 const KEPT_SECONDS: u32 = 3600;
 /// Beside those that are always attacked, so many are.
 const AT_RANDOM: usize = 20;
+/// So many attacks that got through are named.
+pub const MOST_KEPT: usize = 10;
+/// In a line of `succeeded`, between an attack and whom it was against.
+const AGAINST: &str = " against ";
+/// At the end of one that was found before, and not refused since.
+const BEFORE: &str = " (found before, not refused since)";
+/// Attacks at the neighbour's door, which are not made where it can't be connected to.
+const DOORS: [&str; 2] = ["hub.door.", "hub.token."];
 /// A variable of a process has at most 128 KiB. An authority has about 1.
 const MOST_AUTHORITY: usize = 2500;
 
@@ -61,6 +72,49 @@ pub struct Neighbour {
     pub context_type: String,
 }
 
+/// An attack that got through, as `succeeded` of the status has it.
+#[must_use]
+pub fn line(attack: &str, victim: &str, what: &str) -> String {
+    format!("{attack}{AGAINST}{victim}: {what}")
+}
+
+/// The name of the attack in a [`line`], and whom it was against.
+fn parts(line: &str) -> Option<(&str, &str)> {
+    let (attack, rest) = line.split_once(AGAINST)?;
+    Some((attack, rest.split_once(':')?.0))
+}
+
+fn victim_of(line: &str) -> Option<String> {
+    parts(line).map(|(_, victim)| victim.to_owned())
+}
+
+/// What is said once attacks ended: also what got through before, until it is refused. A neighbour that was not attacked, a Job that could
+/// not run and an attack that proved nothing take no breach back. Only a neighbour that is gone does.
+#[must_use]
+pub fn kept(before: Option<&IsolationStatus>, found: IsolationStatus, is_there: impl Fn(&str) -> bool) -> IsolationStatus {
+    let all_ended = found.failure.is_none()
+        && found.inconclusive.is_empty()
+        && found.attacks > 0
+        && (found.attacks == found.refused || !found.succeeded.is_empty());
+    let is_refused = |attack: &str, victim: &str| {
+        let has_door = DOORS.iter().any(|door| attack.starts_with(door));
+        let was_tried = |victim: &str| found.neighbours.iter().any(|name| name == victim);
+        let was_unreached = found.unreached.iter().any(|name| name == victim);
+        all_ended && was_tried(victim) && !(has_door && was_unreached)
+    };
+    let mut succeeded = found.succeeded.clone();
+    for line in before.iter().flat_map(|before| &before.succeeded) {
+        let Some((attack, victim)) = parts(line) else { continue };
+        let is_told = succeeded.iter().any(|told| parts(told) == Some((attack, victim)));
+        if is_told || succeeded.len() >= MOST_KEPT || !is_there(victim) || is_refused(attack, victim) {
+            continue;
+        }
+        let line = line.trim_end_matches(BEFORE);
+        succeeded.push(format!("{line}{BEFORE}"));
+    }
+    IsolationStatus { succeeded, ..found }
+}
+
 /// By which the pods are found.
 pub(super) fn selector(tenant: &str) -> Value {
     json!({"app.kubernetes.io/component": objects::ISOLATION, TENANT_LABEL: tenant})
@@ -72,7 +126,8 @@ pub fn selector_text(tenant: &str) -> String {
     format!("app.kubernetes.io/component={},{TENANT_LABEL}={tenant}", objects::ISOLATION)
 }
 
-/// Whom a tenant attacks this time: who is always attacked, and of the others twenty, drawn by `lot`.
+/// Whom a tenant attacks this time: who is always attacked, those against whom an attack got through the last time, and of the others twenty,
+/// drawn by `lot`.
 #[must_use]
 pub fn draw<'a>(
     own: &Tenant,
@@ -86,9 +141,11 @@ pub fn draw<'a>(
         tenant.metadata.deletion_timestamp.is_none()
             && status.is_some_and(|status| status.tenant_id.is_some() && status.hub.is_some())
     };
+    let last = own.status.as_ref().and_then(|status| status.isolation.as_ref());
+    let broken: Vec<String> = last.iter().flat_map(|last| &last.succeeded).filter_map(|line| victim_of(line)).collect();
     let others = all.iter().filter(|tenant| name(tenant) != name(own)).filter(is_there);
     let (mut always, mut others): (Vec<&Tenant>, Vec<&Tenant>) =
-        others.copied().partition(|tenant| isolation.neighbours.contains(&name(tenant)));
+        others.copied().partition(|tenant| isolation.neighbours.contains(&name(tenant)) || broken.contains(&name(tenant)));
     others.sort_by_cached_key(|tenant| lot(tenant.metadata.uid.as_deref().unwrap_or_default()));
     always.extend(others.into_iter().take(AT_RANDOM));
     always
@@ -158,7 +215,7 @@ pub fn job(tenant: &str, name: &str, hub: &Value, mission: &Mission, isolation: 
         }],
         "volumes": volumes,
     });
-    for field in ["nodeSelector", "tolerations", "imagePullSecrets", "priorityClassName"] {
+    for field in ["nodeSelector", "affinity", "tolerations", "imagePullSecrets", "priorityClassName"] {
         if let Some(given) = pod.get(field) {
             inner[field] = given.clone();
         }

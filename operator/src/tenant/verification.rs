@@ -40,7 +40,7 @@ pub fn due_since(tenant: &Tenant, interval_seconds: u32) -> Option<OffsetDateTim
 }
 
 fn is_verified(found: &IsolationStatus) -> bool {
-    found.failure.is_none() && found.attacks > 0 && found.attacks == found.refused
+    found.failure.is_none() && found.succeeded.is_empty() && found.attacks > 0 && found.attacks == found.refused
 }
 
 /// Whether a Job has ended, and why it failed where it did.
@@ -140,7 +140,12 @@ mod tests {
             due(&tenant(isolation)).unwrap()
         };
         assert_eq!(at(json!({})), "2026-01-02T00:00:00Z");
-        for wrong in [json!({"refused": 8}), json!({"failure": "x"}), json!({"attacks": 0, "refused": 0})] {
+        for wrong in [
+            json!({"refused": 8}),
+            json!({"failure": "x"}),
+            json!({"attacks": 0, "refused": 0}),
+            json!({"succeeded": ["x against y: z"]}),
+        ] {
             assert_eq!(at(wrong), "2026-01-01T01:00:00Z");
         }
         for damaged in ["", "yesterday", "9999-12-31T23:59:59Z"] {

@@ -122,3 +122,12 @@ fn monitoring_is_there_where_the_cluster_knows_it() {
     let text = template(&[base.as_slice(), &known].concat()).unwrap();
     assert!(text.contains("kind: ServiceMonitor") && text.contains("alert: AcbHubDown") && !text.contains("kind: PodMonitor"));
 }
+
+#[test]
+#[ignore = "needs helm: make charts"]
+fn the_right_to_start_jobs_is_there_while_isolation_is_tried() {
+    let base = ["--set", "bus.kind=postgres,postgres.host=p"];
+    assert!(template(&base).unwrap().contains("acb-operator-isolation"));
+    let off = template(&[base.as_slice(), &["--set", "isolation.enabled=false"]].concat()).unwrap();
+    assert!(!off.contains("acb-operator-isolation") && !off.contains("jobs"), "a role, or the right to bind it, remained");
+}

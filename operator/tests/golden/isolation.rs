@@ -45,7 +45,9 @@ fn deployment(world: &tenant::World) -> Value {
 #[test]
 fn a_job_has_what_the_hub_logs_in_and_signs_with_and_no_right() {
     let given = sample("acme.yaml");
-    let hub = deployment(&converged(&given, &on()));
+    let mut hub = deployment(&converged(&given, &on()));
+    let placed = serde_json::json!({"nodeAffinity": {}});
+    hub["spec"]["template"]["spec"]["affinity"] = placed.clone();
     let neighbour = Neighbour { tenant: "globex".into(), authority: "PEM".into(), ..Neighbour::default() };
     let mission = Mission { neighbours: vec![neighbour], ..Mission::default() };
     let job = isolation::job("acme", "isolation-7", &hub, &mission, &on().isolation.unwrap()).unwrap();
@@ -56,6 +58,9 @@ fn a_job_has_what_the_hub_logs_in_and_signs_with_and_no_right() {
         (&0.into(), &"Never".into(), &false.into())
     );
     assert_eq!(pod["serviceAccountName"], "isolation");
+    let deadline = job["spec"]["activeDeadlineSeconds"].as_u64().unwrap();
+    assert!(isolation::PROGRAM_SECONDS + 120 <= deadline, "what it found goes with its pod");
+    assert_eq!(pod["affinity"], placed, "a node that the hub may not be on");
     let volumes: Vec<String> = pod["volumes"].as_array().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(volumes.len(), 5, "{volumes:?}");
     let of = |name: &str| volumes.iter().find(|volume| volume.contains(&format!("\"name\":\"{name}\""))).unwrap();
@@ -106,6 +111,54 @@ fn those_that_are_named_are_attacked_and_twenty_others() {
     assert_ne!(first, second);
     let few: Vec<&Tenant> = all.iter().copied().filter(|tenant| tenant.metadata.name.as_deref() == Some("acme")).collect();
     assert!(isolation::draw(&own, &few, &isolation, str::to_owned).is_empty());
+}
+
+#[test]
+fn who_was_not_refused_the_last_time_is_attacked_again() {
+    let mut own = there("acme", 0);
+    let last = IsolationStatus { succeeded: vec!["postgres.read.agent against other-59: 3: rows".into()], ..found() };
+    own.status.as_mut().unwrap().isolation = Some(last);
+    let all: Vec<Tenant> = (1..60).map(|index| there(&format!("other-{index}"), index)).collect();
+    let all: Vec<&Tenant> = all.iter().collect();
+    for lot in [str::to_owned, |uid: &str| uid.chars().rev().collect()] as [fn(&str) -> String; 2] {
+        let drawn = isolation::draw(&own, &all, &on().isolation.unwrap(), lot);
+        let names: Vec<_> = drawn.iter().map(|tenant| tenant.metadata.name.clone().unwrap()).collect();
+        assert!(names.len() == 21 && names[0] == "other-59", "{names:?}");
+    }
+}
+
+#[test]
+fn what_got_through_is_said_until_it_is_refused() {
+    let through = |line: &str| IsolationStatus { succeeded: vec![line.into()], refused: 186, ..found() };
+    let line = isolation::line("hub.token.send", "globex", "got in: here");
+    let before = through(&line);
+    let stays = |found: IsolationStatus| {
+        let kept = isolation::kept(Some(&before), found, |_| true);
+        let said = isolation_verified(&kept);
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "AttackSucceeded"), "{kept:?}");
+        // However often it is looked.
+        let again = isolation::kept(Some(&kept), IsolationStatus::default(), |_| true);
+        let once_more = isolation::kept(Some(&again), IsolationStatus::default(), |_| true);
+        assert_eq!((again.succeeded.len(), &once_more), (kept.succeeded.len(), &again));
+        assert!(said.message.contains("hub.token.send against globex: got in: here"), "{}", said.message);
+    };
+    stays(IsolationStatus { neighbours: vec!["canary".into()], ..found() });
+    stays(IsolationStatus { failure: Some("no image".into()), ..IsolationStatus::default() });
+    stays(IsolationStatus { failure: Some("not all were made".into()), ..found() });
+    stays(IsolationStatus { refused: 186, inconclusive: vec!["hub.token.send against globex: no answer".into()], ..found() });
+    stays(IsolationStatus { unreached: vec!["globex".into()], ..found() });
+    stays(IsolationStatus::default());
+    let other = through("kafka.read.messages against canary: a record");
+    stays(IsolationStatus { neighbours: vec!["canary".into()], ..other });
+    let refused = isolation::kept(Some(&before), found(), |_| true);
+    assert_eq!((isolation_verified(&refused).status.as_str(), refused.succeeded.len()), ("True", 0));
+    let behind_a_door_of_ones_own = through("hub.ids.get-context against globex: got the context");
+    let unreached = IsolationStatus { unreached: vec!["globex".into()], ..found() };
+    assert!(isolation::kept(Some(&behind_a_door_of_ones_own), unreached, |_| true).succeeded.is_empty());
+    // Its victim is gone.
+    assert!(isolation::kept(Some(&before), IsolationStatus::default(), |_| false).succeeded.is_empty());
+    let many = IsolationStatus { succeeded: (0..10).map(|n| format!("a.{n} against canary: x")).collect(), ..found() };
+    assert_eq!(isolation::kept(Some(&before), many, |_| true).succeeded.len(), 10, "what is told is bounded");
 }
 
 #[test]

@@ -257,7 +257,11 @@ impl Verifier {
 
     /// Has the Tenant's status say it.
     fn tell(&self, tenant: &Tenant, found: IsolationStatus) {
-        let found = IsolationStatus { checked_at: reconcile::now(), ..found };
+        let before = tenant.status.as_ref().and_then(|status| status.isolation.as_ref());
+        // Where it is not known who is there, nobody is gone.
+        let tenants = self.cluster.tenancy("").map(|found| found.tenants).ok();
+        let is_there = |victim: &str| tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|found| name(found) == victim));
+        let found = isolation::kept(before, IsolationStatus { checked_at: reconcile::now(), ..found }, is_there);
         self.metrics.attacked(found.attacks, found.refused);
         let tenant_name = name(tenant);
         match (&found.failure, found.succeeded.is_empty()) {
