@@ -12,7 +12,7 @@ pub(crate) struct Issuers;
 #[async_trait]
 impl KeySource for Issuers {
     async fn keys(&self, issuer: &IssuerTerms) -> Result<Value, String> {
-        let reach = Reach::public_and(issuer.networks.iter().map(String::as_str))?;
+        let reach = Reach::public_or(issuer.networks.iter().map(String::as_str))?;
         // Made each time: it is asked every few minutes, and its authorities may be others by then.
         let https = Https::new(issuer.authorities.as_deref(), reach)?;
         discovery::keys(&https, &issuer.url).await

@@ -74,7 +74,7 @@ fn a_day() -> u32 {
 pub struct AllowedIssuer {
     /// Its URL, as its tokens have it, to the letter.
     pub url: String,
-    /// Networks in which it may be, where it is not at a public address.
+    /// Networks in which it may be, and nowhere else. Without any it is at a public address.
     #[serde(default)]
     pub cidrs: Vec<String>,
 }
@@ -86,7 +86,7 @@ impl AllowedIssuer {
     /// What is wrong with its URL, or with a network.
     pub fn check(&self) -> Result<(), String> {
         Url::issuer(&self.url)?;
-        Reach::public_and(self.cidrs.iter().map(String::as_str)).map(drop)
+        Reach::public_or(self.cidrs.iter().map(String::as_str)).map(drop)
     }
 }
 

@@ -103,13 +103,33 @@ impl Profile {
     }
 }
 
-/// The token of a login by an issuer. One that was renewed is kept: what renewed it may be used up.
+/// The token of a login by an issuer.
 async fn token(login: Arc<Mutex<OidcLogin>>, profile: String) -> Result<String, BoxError> {
     let mut login = login.lock().await;
+    if login.is_to_be_renewed() {
+        let path = path().map_err(|failure| failure.to_string())?;
+        Ok(renewed(&mut login, &profile, path).await?)
+    } else {
+        Ok(login.token().await?.0)
+    }
+}
+
+/// The token of a login that is to be renewed. Of several commands one asks the issuer: what renews a login may be used up by that, and many issuers end a
+/// login whose token for that is shown twice. The others take what that one kept.
+async fn renewed(login: &mut OidcLogin, profile: &str, path: PathBuf) -> Result<String, String> {
+    let renewing = path.with_extension("yaml.renewal.lock");
+    // Not the lock of changes: those do not wait for an issuer.
+    let waited = tokio::task::spawn_blocking(move || lock(&renewing)).await.map_err(|error| error.to_string())?;
+    let renewing = waited.map_err(|error| format!("{}: {error}", path.display()))?;
+    let profiles = Profiles::load_from(&path).map_err(|failure| failure.to_string())?;
+    let kept = profiles.profiles.into_iter().find(|kept| kept.name == profile).and_then(|kept| kept.oidc);
+    if let Some(kept) = kept.filter(|kept| kept.is_renewal_of(login)) {
+        *login = kept;
+    }
     let (token, is_new) = login.token().await?;
     if is_new {
         let renewed = login.clone();
-        let kept = Profiles::change(|profiles| {
+        let kept = Profiles::change_at(&path, |profiles| {
             if let Some(kept) = profiles.profiles.iter_mut().find(|kept| kept.name == profile) {
                 kept.oidc = Some(renewed);
             }
@@ -117,6 +137,7 @@ async fn token(login: Arc<Mutex<OidcLogin>>, profile: String) -> Result<String, 
         });
         kept.map_err(|failure| failure.to_string())?;
     }
+    drop(renewing);
     Ok(token)
 }
 
@@ -242,6 +263,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::client::login::oidc_tests::login;
 
     fn profile(name: &str, key: &str) -> Profile {
         Profile {
@@ -308,6 +330,27 @@ mod tests {
             }
         });
         assert_eq!(Profiles::load_from(&path).unwrap().profiles.len(), 16);
+    }
+
+    #[tokio::test]
+    async fn a_login_that_another_command_renewed_is_taken_from_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        let keep = |oidc: OidcLogin| {
+            let kept = Profile { oidc: Some(oidc), ..profile("x", "") };
+            Profiles::change_at(&path, |profiles| {
+                profiles.keep(kept);
+                Ok(())
+            })
+            .unwrap();
+        };
+        let mut ended = login("ada", -60);
+        keep(login("bob", 600));
+        renewed(&mut ended, "x", path.clone()).await.unwrap_err();
+        let mut fresh = login("ada", 600);
+        keep(fresh.clone());
+        // The issuer is away, so that this is what was kept.
+        assert_eq!(renewed(&mut ended, "x", path).await.unwrap(), fresh.token().await.unwrap().0);
     }
 
     #[test]

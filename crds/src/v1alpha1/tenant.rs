@@ -265,7 +265,7 @@ pub struct OidcIssuer {
 pub struct ClaimMappings {
     /// Yields the name of an Agent that there is, such as `claims.sub`. What yields another name, none or no text proves nobody.
     pub agent: ClaimMapping,
-    /// Yields a role that allows no more than the agent's own, such as `'leads' in claims.groups ? '' : 'Observer'`. An empty text leaves the agent its own.
+    /// Yields a role that allows no more than the agent's own, such as `has(claims.groups) && 'leads' in claims.groups ? '' : 'Observer'`. An empty text leaves the agent its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ClaimMapping>,
 }

@@ -132,7 +132,7 @@ pub fn to_issuers_key(tenant: &ValidatedTenant) -> ObjectKey {
     ObjectKey::new("networking.k8s.io/v1", "NetworkPolicy", &tenant.name.hub_namespace(), TO_ISSUERS)
 }
 
-/// Each issuer's port at public addresses, and in the networks that the platform lists for it. A policy knows no names: the certificate says who is there.
+/// Each issuer's port in the networks that the platform lists for it, or at public addresses where it lists none. A policy knows no names: the certificate says who is there.
 fn issuer_egress(tenant: &ValidatedTenant) -> Vec<Value> {
     let of_family = |is_v4: bool| NOT_PUBLIC.iter().copied().filter(|network| network.contains('.') == is_v4).collect::<Vec<_>>();
     let public = [
@@ -141,8 +141,8 @@ fn issuer_egress(tenant: &ValidatedTenant) -> Vec<Value> {
     ];
     let rule = |row: &OidcIssuerRow| {
         let port = Url::issuer(&row.issuer).ok()?.port();
-        let own = row.networks.iter().map(|network| json!({"ipBlock": {"cidr": network}}));
-        let to: Vec<Value> = public.iter().cloned().chain(own).collect();
+        let listed: Vec<Value> = row.networks.iter().map(|network| json!({"ipBlock": {"cidr": network}})).collect();
+        let to = if listed.is_empty() { public.to_vec() } else { listed };
         Some(json!({"to": to, "ports": [{"port": port, "protocol": "TCP"}]}))
     };
     let mut rules: Vec<Value> = Vec::new();

@@ -7,20 +7,23 @@ use ipnet::IpNet;
 /// Where a question may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Public addresses, and those of these networks.
-    PublicAnd(Vec<IpNet>),
+    /// Public addresses.
+    Public,
+    /// Addresses in these networks, and no others: not the public ones either.
+    Networks(Vec<IpNet>),
     /// Anywhere: what a person's own program may do.
     Anywhere,
 }
 
 impl Reach {
-    /// From networks in CIDR notation.
+    /// Networks in CIDR notation, or public addresses where none is listed.
     ///
     /// # Errors
     /// Which one is none.
-    pub fn public_and<'a>(networks: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+    pub fn public_or<'a>(networks: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let network = |text: &str| text.parse::<IpNet>().map_err(|_| format!("{text:?} is no network such as 10.1.0.0/16"));
-        networks.into_iter().map(network).collect::<Result<_, _>>().map(Self::PublicAnd)
+        let networks: Vec<IpNet> = networks.into_iter().map(network).collect::<Result<_, _>>()?;
+        Ok(if networks.is_empty() { Self::Public } else { Self::Networks(networks) })
     }
 
     /// Whether this address may be connected to.
@@ -30,7 +33,8 @@ impl Reach {
         let address = address.to_canonical();
         match self {
             Self::Anywhere => true,
-            Self::PublicAnd(networks) => is_public(address) || networks.iter().any(|network| network.contains(&address)),
+            Self::Public => is_public(address),
+            Self::Networks(networks) => networks.iter().any(|network| network.contains(&address)),
         }
     }
 }
@@ -74,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_public_is_reached_where_it_is_listed_only() {
-        let nowhere = Reach::public_and([]).unwrap();
+    fn only_public_addresses_are_reached_or_only_what_is_listed() {
+        let nowhere = Reach::public_or([]).unwrap();
         let inside = [
             "0.0.0.0",
             "10.0.0.1",
@@ -119,19 +123,20 @@ mod tests {
         ] {
             assert!(nowhere.allows(address.parse().unwrap()), "{address}");
         }
-        let listed = Reach::public_and(["10.1.0.0/16", "fd00::/8"]).unwrap();
+        let listed = Reach::public_or(["10.1.0.0/16", "fd00::/8"]).unwrap();
         for (address, allowed) in [
             ("10.1.2.3", true),
             ("::ffff:10.1.2.3", true),
             ("10.2.0.1", false),
             ("fd12::1", true),
             ("127.0.0.1", false),
-            ("8.8.8.8", true),
+            ("8.8.8.8", false),
+            ("2606:4700::1111", false),
         ] {
             assert_eq!(listed.allows(address.parse().unwrap()), allowed, "{address}");
         }
         for wrong in ["", "10.0.0.0", "10.0.0.0/33", "example.com/8"] {
-            assert!(Reach::public_and([wrong]).is_err(), "{wrong}");
+            assert!(Reach::public_or([wrong]).is_err(), "{wrong}");
         }
     }
 }

@@ -12,6 +12,8 @@ use serde_json::json;
 
 pub(crate) use self::dev::keep_all;
 pub(super) use self::oidc::OidcLogin;
+#[cfg(test)]
+pub(super) use self::oidc::tests as oidc_tests;
 use self::{
     agent::{AgentOf, agent},
     oidc::OidcArgs,

@@ -101,15 +101,34 @@ impl OidcLogin {
             let granted = self.issuer().await?.client_credentials(&self.client()?).await?;
             return Ok((granted.access_token, false));
         }
-        if ends_at(&self.token).is_some_and(|end| now() + SPARE_SECONDS < end) {
+        if self.holds() {
             return Ok((self.token.clone(), false));
         }
-        let Some(refresh_token) = self.refresh_token.take() else {
+        // It stays until another one is in its place: an issuer that is away for a moment ends no login.
+        let Some(refresh_token) = self.refresh_token.clone() else {
             return Err(format!("the login by {} has ended: log in again with `acb login`", self.issuer));
         };
         let granted = self.issuer().await?.refresh(&self.client()?, &refresh_token).await?;
         self.keep(granted, Some(refresh_token));
         Ok((self.token.clone(), true))
+    }
+
+    /// Whether a person's token is to be renewed before it is shown.
+    pub(in crate::client) fn is_to_be_renewed(&self) -> bool {
+        self.client_secret_file.is_none() && !self.holds()
+    }
+
+    /// Whether this is that login after it was renewed: of the same person, by the same client.
+    pub(in crate::client) fn is_renewal_of(&self, older: &Self) -> bool {
+        let client = |login: &Self| (login.issuer.clone(), login.client_id.clone(), login.resource.clone(), login.scope.clone());
+        let [new, old] = [self, older].map(|login| claims(&login.token));
+        let subject = |claims: &Option<Value>| claims.as_ref()?.get("sub")?.as_str().map(str::to_owned);
+        let is_same = client(self) == client(older) && subject(&new).is_some() && subject(&new) == subject(&old);
+        is_same && self.client_secret_file.is_none() && ends_at(&older.token) < ends_at(&self.token)
+    }
+
+    fn holds(&self) -> bool {
+        ends_at(&self.token).is_some_and(|end| now() + SPARE_SECONDS < end)
     }
 
     async fn of_person(&mut self, output: Output) -> Result<(), String> {
@@ -162,13 +181,50 @@ fn now() -> u64 {
 
 /// When a token says that it ends. Nobody is to be convinced by that here: it only saves a question.
 fn ends_at(token: &str) -> Option<u64> {
+    claims(token)?.get("exp")?.as_u64()
+}
+
+/// What a token says, whoever signed it.
+fn claims(token: &str) -> Option<Value> {
     let payload = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<Value>(&payload).ok()?.get("exp")?.as_u64()
+    serde_json::from_slice(&payload).ok()
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::client) mod tests {
     use super::*;
+
+    /// A person's login at an issuer that is away, with a token that ends so many seconds from now.
+    pub(in crate::client) fn login(sub: &str, seconds: i64) -> OidcLogin {
+        let claims = serde_json::json!({"sub": sub, "exp": now().saturating_add_signed(seconds)});
+        OidcLogin {
+            issuer: "https://127.0.0.1:1".to_owned(),
+            client_id: "people".to_owned(),
+            client_secret_file: None,
+            scope: "openid".to_owned(),
+            resource: None,
+            ca: None,
+            token: format!("x.{}.y", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string())),
+            refresh_token: Some("renews it".to_owned()),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_is_away_for_a_moment_ends_no_login() {
+        let mut ended = login("ada", -60);
+        ended.token().await.unwrap_err();
+        assert_eq!(ended.refresh_token.as_deref(), Some("renews it"));
+    }
+
+    #[test]
+    fn a_login_is_renewed_by_what_is_newer_and_the_same_persons() {
+        let old = login("ada", -60);
+        assert!(login("ada", 600).is_renewal_of(&old));
+        assert!(!old.is_renewal_of(&old) && !login("ada", -90).is_renewal_of(&old));
+        assert!(!login("bob", 600).is_renewal_of(&old), "it is another person's");
+        let other = OidcLogin { client_id: "others".to_owned(), ..login("ada", 600) };
+        assert!(!other.is_renewal_of(&old), "it is of another client");
+    }
 
     #[test]
     fn a_token_says_when_it_ends() {

@@ -11,7 +11,8 @@ use super::{
     api_key::{MAX_CREDENTIAL_BYTES, api_key_hmac, key_prefix},
     credential_use::CredentialUses,
     issuer_keys::IssuerKeys,
-    login_queue::LoginQueue,
+    issuer_queues::IssuerQueues,
+    login_queue::{AT_ONE_TIME, LoginQueue, MAX_UNKNOWN_WAITING, MAX_WAITING},
     oidc_token,
     ports::CredentialStore,
     refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation, format_token, hash, random_token},
@@ -70,13 +71,6 @@ impl fmt::Debug for Grant {
     }
 }
 
-/// Credentials of one kind that are looked at in the store at one time. The store's other sessions are for those who are known.
-const AT_ONE_TIME: usize = 2;
-/// Credentials of one kind that wait for their turn: as many agents as may come back at once after an outage, and then some.
-const MAX_WAITING: usize = 256;
-/// And of those that prove nobody by what this replica knows: some are newer than its directory, the others are a stranger's inventions.
-const MAX_UNKNOWN_WAITING: usize = 16;
-
 /// Who waits to have a credential looked at. A crowd with invented keys must keep nobody from logging in whose key is known.
 #[derive(Debug)]
 struct Queues {
@@ -85,8 +79,7 @@ struct Queues {
     tokens: LoginQueue,
     accounts: LoginQueue,
     unknown_accounts: LoginQueue,
-    oidc: LoginQueue,
-    unknown_oidc: LoginQueue,
+    oidc: IssuerQueues,
 }
 
 impl Default for Queues {
@@ -97,9 +90,7 @@ impl Default for Queues {
             tokens: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
             accounts: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
             unknown_accounts: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
-            // Queues of their own: who waits here may wait for an issuer that is slow.
-            oidc: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
-            unknown_oidc: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
+            oidc: IssuerQueues::default(),
         }
     }
 }
@@ -186,8 +177,12 @@ impl Authority {
         };
         let shown = SubjectToken::parse(subject_token).map_err(nobody)?;
         let known = self.directory.directory().snapshot();
+        let of_issuer;
         let (proved, queue, unknown) = match trusted(&known, &shown) {
-            Some(issuer) => (self.prove_oidc(&shown, issuer, &known), &self.queues.oidc, &self.queues.unknown_oidc),
+            Some(issuer) => {
+                of_issuer = self.queues.oidc.of(issuer, &known);
+                (self.prove_oidc(&shown, issuer, &known), &of_issuer.known, &of_issuer.unknown)
+            }
             None => (self.prove_account(&shown, &known), &self.queues.accounts, &self.queues.unknown_accounts),
         };
         let queue = match &proved {
@@ -333,18 +328,27 @@ fn subject_refused() -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
 
     use async_trait::async_trait;
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    use serde_json::{Value, json};
     use tokio::{sync::Semaphore, task::JoinSet};
 
     use super::*;
     use crate::{
-        directory::snapshot::{Directory, DirectoryStore, KnownKey},
-        door::{
-            access_token::tests::keyring, api_key::StoredKey, credential::Credential, ports::CredentialUse,
-            refresh_token::TokenHash,
+        directory::{
+            snapshot::{Directory, DirectoryStore, KnownKey},
+            trusted_issuer::IssuerTerms,
         },
+        door::{
+            access_token::tests::keyring, api_key::StoredKey, credential::Credential, issuer_keys::KeySource,
+            ports::CredentialUse, refresh_token::TokenHash,
+        },
+        metrics::oidc::OidcMetrics,
     };
 
     /// Answers nobody until it is let, and knows no credential.
@@ -392,7 +396,28 @@ mod tests {
             let mut snapshot = Snapshot::new(1, Vec::new(), Vec::new());
             let agent = AgentId(Uuid::nil());
             snapshot.api_keys.insert("known".to_owned(), KnownKey { agent, expires_at: None });
+            for url in [SILENT, HEALTHY] {
+                let (audiences, agent) = (vec!["acb".to_owned()], "claims.sub".to_owned());
+                let terms = IssuerTerms { url: url.to_owned(), audiences, agent, ..IssuerTerms::default() };
+                snapshot.trusted_issuers.insert(url.to_owned(), Arc::new(TrustedIssuer::new(terms).unwrap()));
+            }
             Ok(snapshot)
+        }
+    }
+
+    const SILENT: &str = "https://silent.example";
+    const HEALTHY: &str = "https://healthy.example";
+
+    /// One of two issuers answers.
+    struct Issuers;
+
+    #[async_trait]
+    impl KeySource for Issuers {
+        async fn keys(&self, issuer: &IssuerTerms) -> Result<Value, String> {
+            if issuer.url == SILENT {
+                std::future::pending::<()>().await;
+            }
+            Ok(json!({"keys": []}))
         }
     }
 
@@ -453,5 +478,31 @@ mod tests {
         while let Some(answer) = strangers.join_next().await {
             assert_eq!(answer.unwrap(), "CREDENTIAL_REFUSED");
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_one_issuer_holds_up_nobody_of_another() {
+        let store = Arc::new(Slow { may_answer: Semaphore::new(0), asked: AtomicUsize::new(0) });
+        let authority = authority(&store).await.with_issuer_keys(IssuerKeys::new(Arc::new(Issuers), OidcMetrics::default()));
+        let token = |iss: &str| {
+            let now = OffsetDateTime::now_utc().unix_timestamp();
+            let claims = json!({"iss": iss, "aud": "acb", "sub": "ada", "exp": now + 600, "iat": now, "jti": "j"});
+            let parts = [json!({"alg": "RS256", "kid": "invented"}).to_string(), claims.to_string(), "s".repeat(256)];
+            parts.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".")
+        };
+        let (silent, healthy) = (token(SILENT), token(HEALTHY));
+        let trail = Trail::default();
+        let mut waiting: Vec<_> =
+            (0..=MAX_UNKNOWN_WAITING).map(|_| Box::pin(authority.exchange_subject(&silent, TOKEN_TYPE, &trail))).collect();
+        for call in &mut waiting {
+            assert!(futures::poll!(call).is_pending());
+        }
+        let busy = authority.exchange_subject(&silent, TOKEN_TYPE, &trail).await.unwrap_err();
+        assert_eq!(busy.reason, "TOO_MANY_LOGINS");
+        let answered = tokio::time::timeout(Duration::from_secs(10), authority.exchange_subject(&healthy, TOKEN_TYPE, &trail));
+        assert_eq!(
+            answered.await.expect("it waits for an issuer that is another's").unwrap_err().reason,
+            "SUBJECT_TOKEN_REFUSED"
+        );
     }
 }

@@ -9,7 +9,10 @@ use std::{
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use super::subject_token::{NO_KEYS, Why};
 use crate::{
@@ -25,8 +28,11 @@ use crate::{
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
 /// Keys that are older prove nobody, where the issuer gives no newer ones.
 pub const USABLE: Duration = Duration::from_secs(60 * 60);
-/// An issuer is not asked more often, whatever tokens name.
+/// An issuer that was asked, or that answered, is left alone for so long, whatever tokens name.
 pub const FLOOR: Duration = Duration::from_secs(10);
+/// A login whose key is known, and old, waits no longer for the answer of its issuer. Were it not to wait at all, the first login after a quiet hour would
+/// be by keys that the issuer gave up long ago.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks issuers for their keys.
 #[async_trait]
@@ -40,8 +46,10 @@ pub trait KeySource: Send + Sync + 'static {
 struct Known {
     /// With when they were asked for.
     keys: Option<(Arc<Issuer>, Instant)>,
-    /// When the issuer was asked last, whatever it answered.
+    /// When the issuer was asked last, or answered, whatever it was.
     asked_at: Option<Instant>,
+    /// Of the last question: closed when it has ended, and since when it is on its way.
+    question: Option<(watch::Receiver<()>, Instant)>,
 }
 
 impl Known {
@@ -50,11 +58,19 @@ impl Known {
         self.keys.as_ref().filter(|(_, at)| now.duration_since(*at) < USABLE).map(|(keys, _)| keys)
     }
 
-    /// Whether the issuer is to be asked before a key of this name is looked for.
-    fn is_due(&self, kid: &str, now: Instant) -> bool {
-        let may_ask = self.asked_at.is_none_or(|at| now.duration_since(at) >= FLOOR);
-        let is_fresh = self.keys.as_ref().is_some_and(|(keys, at)| now.duration_since(*at) < FRESH && keys.key(kid).is_some());
-        may_ask && !is_fresh
+    /// Whether a key of this name may be used without asking.
+    fn is_fresh(&self, kid: &str, now: Instant) -> bool {
+        self.keys.as_ref().is_some_and(|(keys, at)| now.duration_since(*at) < FRESH && keys.key(kid).is_some())
+    }
+
+    /// Whether the issuer may be asked again.
+    fn may_ask(&self, now: Instant) -> bool {
+        self.asked_at.is_none_or(|at| now.duration_since(at) >= FLOOR)
+    }
+
+    /// The question that is on its way, and since when.
+    fn question(&self) -> Option<(watch::Receiver<()>, Instant)> {
+        self.question.clone().filter(|(answered, _)| answered.has_changed().is_ok())
     }
 }
 
@@ -63,8 +79,6 @@ struct Entry {
     /// By which it was asked. By others the answer might be another one.
     terms: IssuerTerms,
     known: Mutex<Known>,
-    /// Held by the one that asks.
-    asking: tokio::sync::Mutex<()>,
 }
 
 impl Entry {
@@ -104,24 +118,54 @@ impl IssuerKeys {
     /// The keys to look for one of this name in. The issuer is asked where they are old or have none of that name, and then not again for a while.
     pub(crate) async fn for_key(&self, trusted: &TrustedIssuer, kid: &str, snapshot: &Snapshot) -> Result<Arc<Issuer>, Why> {
         let entry = self.entry(trusted, snapshot);
-        let serves = entry.known().usable(Instant::now()).is_some_and(|keys| keys.key(kid).is_some());
-        // While one asks, those whose key is known do not wait for a slow issuer. The others wait for its answer.
-        let asking = if serves { entry.asking.try_lock().ok() } else { Some(entry.asking.lock().await) };
-        if asking.is_some() && entry.known().is_due(kid, Instant::now()) {
-            self.ask(&entry).await;
+        if let Some((mut answered, since)) = self.question(&entry, kid) {
+            let serves = entry.known().usable(Instant::now()).is_some_and(|keys| keys.key(kid).is_some());
+            // It never changes: it closes when the question has ended, in whatever way.
+            if serves {
+                let _ = timeout_at(since + PATIENCE, answered.changed()).await;
+            } else {
+                let _ = answered.changed().await;
+            }
         }
-        drop(asking);
         let known = entry.known();
         known.usable(Instant::now()).cloned().ok_or(NO_KEYS)
     }
 
-    async fn ask(&self, entry: &Entry) {
-        let (url, began) = (entry.terms.url.as_str(), Instant::now());
-        // Before it is asked: whoever leaves in between has asked, too.
-        entry.known().asked_at = Some(began);
-        match self.source.keys(&entry.terms).await {
+    /// The question that a key of this name has to wait for: the one that is on its way, or a new one where the issuer may be asked.
+    fn question(&self, entry: &Arc<Entry>, kid: &str) -> Option<(watch::Receiver<()>, Instant)> {
+        let now = Instant::now();
+        let mut known = entry.known();
+        if known.is_fresh(kid, now) {
+            return None;
+        }
+        if let Some(question) = known.question() {
+            return Some(question);
+        }
+        if !known.may_ask(now) {
+            return None;
+        }
+        let (asking, answered) = watch::channel(());
+        known.asked_at = Some(now);
+        known.question = Some((answered.clone(), now));
+        let (keys, entry) = (self.clone(), entry.clone());
+        // A task of its own: with the call of who asked first it would end when that one leaves, and a stranger who always leaves would keep all others from
+        // the answer.
+        tokio::spawn(async move {
+            keys.ask(&entry, now).await;
+            drop(asking);
+        });
+        Some((answered, now))
+    }
+
+    async fn ask(&self, entry: &Entry, began: Instant) {
+        let url = entry.terms.url.as_str();
+        let answer = self.source.keys(&entry.terms).await;
+        let mut known = entry.known();
+        // Once more: an issuer that needs long to fail would be asked again at once.
+        known.asked_at = Some(Instant::now());
+        match answer {
             Ok(jwks) => {
-                entry.known().keys = Some((Arc::new(Issuer::new(url, &jwks)), began));
+                known.keys = Some((Arc::new(Issuer::new(url, &jwks)), began));
                 self.metrics.fetched(url);
             }
             Err(why) => {
@@ -136,9 +180,8 @@ impl IssuerKeys {
         let terms = trusted.terms();
         let mut entries = self.entries();
         entries.retain(|url, entry| snapshot.trusted_issuers.get(url).is_some_and(|issuer| *issuer.terms() == entry.terms));
-        let entry = entries.entry(terms.url.clone()).or_insert_with(|| {
-            Arc::new(Entry { terms: terms.clone(), known: Mutex::default(), asking: tokio::sync::Mutex::default() })
-        });
+        let entry =
+            entries.entry(terms.url.clone()).or_insert_with(|| Arc::new(Entry { terms: terms.clone(), known: Mutex::default() }));
         Arc::clone(entry)
     }
 
@@ -153,7 +196,10 @@ mod tests {
 
     use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
     use serde_json::json;
-    use tokio::{sync::Semaphore, time::advance};
+    use tokio::{
+        sync::Semaphore,
+        time::{advance, timeout},
+    };
 
     use super::*;
 
@@ -256,23 +302,49 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_a_slow_issuer_whose_key_is_known() {
+    async fn who_leaves_takes_the_answer_from_nobody() {
+        let source = Arc::new(Answers { may_answer: Some(Semaphore::new(0)), ..Answers::default() });
+        source.have(Some(&["one"]));
+        let keys = keys(&source);
+        let stranger = timeout(Duration::from_millis(30), look(&keys, &source, "invented"));
+        assert!(stranger.await.is_err(), "the issuer did not answer yet");
+        source.may_answer.as_ref().unwrap().add_permits(1);
+        assert_eq!(look(&keys, &source, "one").await, (true, 1));
+        // Nor does a key that the issuer gave up count longer, where who asks first leaves each time.
+        source.have(Some(&[]));
+        advance(FRESH).await;
+        assert!(timeout(Duration::from_millis(30), look(&keys, &source, "invented")).await.is_err());
+        source.may_answer.as_ref().unwrap().add_permits(1);
+        assert_eq!(look(&keys, &source, "one").await, (false, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_a_slow_issuer_whose_key_is_known() {
         let source = Arc::new(Answers { may_answer: Some(Semaphore::new(1)), ..Answers::default() });
         source.have(Some(&["one"]));
         let keys = keys(&source);
         assert_eq!(look(&keys, &source, "one").await, (true, 1));
         advance(FRESH).await;
+        let began = Instant::now();
         let first = look(&keys, &source, "one");
         tokio::pin!(first);
         assert!(futures::poll!(&mut first).is_pending());
+        // Who asked waits no longer than others.
+        assert_eq!(first.await, (true, 2));
+        assert_eq!(began.elapsed(), PATIENCE);
         assert_eq!(look(&keys, &source, "one").await, (true, 2));
-        // Of those whose key is not known, all wait for the same answer.
+        assert_eq!(began.elapsed(), PATIENCE, "it was waited for already");
+        // Those whose key is not known all wait for the same answer.
         let unknown = look(&keys, &source, "two");
         tokio::pin!(unknown);
         assert!(futures::poll!(&mut unknown).is_pending());
+        advance(FLOOR).await;
+        assert!(futures::poll!(&mut unknown).is_pending());
+        source.have(None);
         source.may_answer.as_ref().unwrap().add_permits(1);
-        assert_eq!(first.await, (true, 2));
         assert_eq!(unknown.await, (false, 2));
+        // An issuer that took long to say nothing is left alone for a while, too.
+        assert_eq!(look(&keys, &source, "one").await, (true, 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fault::{Code, Fault};
 
+/// Credentials of one kind that are looked at in the store at one time. The store's other sessions are for those who are known.
+pub(super) const AT_ONE_TIME: usize = 2;
+/// Credentials of one kind that wait for their turn: as many agents as may come back at once after an outage, and then some.
+pub(super) const MAX_WAITING: usize = 256;
+/// And of those that prove nobody by what this replica knows: some are newer than its directory, the others are a stranger's inventions.
+pub(super) const MAX_UNKNOWN_WAITING: usize = 16;
+
 /// Who may ask the store about a credential, one after the other.
 #[derive(Debug)]
 pub(crate) struct LoginQueue {

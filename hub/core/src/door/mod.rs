@@ -10,6 +10,7 @@ pub mod credential;
 pub mod credential_use;
 pub mod credentials;
 pub mod issuer_keys;
+mod issuer_queues;
 pub mod keyring;
 mod login_queue;
 pub mod meter;

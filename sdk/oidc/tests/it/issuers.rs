@@ -10,7 +10,7 @@ use rcgen::KeyPair;
 use serde_json::json;
 
 fn here() -> Reach {
-    Reach::public_and(["127.0.0.0/8", "::1/128"]).unwrap()
+    Reach::public_or(["127.0.0.0/8", "::1/128"]).unwrap()
 }
 
 async fn started() -> TestIssuer {
@@ -38,12 +38,12 @@ async fn an_issuer_says_which_keys_it_has() {
 #[tokio::test]
 async fn a_name_that_leads_inside_is_not_followed() {
     let issuer = started().await;
-    for reach in [Reach::public_and([]).unwrap(), Reach::public_and(["10.0.0.0/8", "::1/128"]).unwrap()] {
+    for reach in [Reach::public_or([]).unwrap(), Reach::public_or(["10.0.0.0/8", "::1/128"]).unwrap()] {
         let error = ask(&issuer, reach).await.unwrap_err();
         assert!(error.contains("no public address"), "{error}");
     }
     assert_eq!(issuer.asked(), 0);
-    let https = Https::new(Some(issuer.ca()), Reach::public_and([]).unwrap()).unwrap();
+    let https = Https::new(Some(issuer.ca()), Reach::public_or([]).unwrap()).unwrap();
     for inside in
         ["https://127.0.0.1:1", "https://[::1]:1", "https://[::ffff:127.0.0.1]:1", "https://169.254.169.254", "https://10.0.0.1"]
     {
