@@ -29,7 +29,7 @@ use crate::output::{Failure, Output};
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Logs in as an agent: keeps its API key with the hub's address as a profile.
-    Login(login::Login),
+    Login(Box<login::Login>),
     /// Forgets a profile and the key in it.
     Logout(login::Logout),
     /// Shows whom the current profile speaks for.

@@ -380,7 +380,7 @@ fn wrong(attempt: &Try, answer: &Answer) -> Option<String> {
     let refused = AT_THE_DOOR.contains(&answer.reason.as_str());
     match (may, refused) {
         // Of some operations a role may do a part, such as what is its own.
-        (true, true) if !is_public && !(answer.reason == "ROLE_LACKS_PERMISSION" && has_a_part(rule, attempt.caller.role)) => {
+        (true, true) if !(is_public || answer.reason == "ROLE_LACKS_PERMISSION" && has_a_part(rule, attempt.caller.role)) => {
             Some(format!("refused with {}, though the table allows it", answer.reason))
         }
         // A connection that ends tells nothing, and gives nothing.

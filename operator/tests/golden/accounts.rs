@@ -168,7 +168,7 @@ fn a_tenant_knows_the_clusters_keys_where_an_agent_has_an_account() {
     assert_eq!(of(&with, &world, Some(issuer("one", &[]))), Plan::default());
     assert_eq!(of(&with, &world, None), Plan::default(), "a new leader has not asked yet");
     let another = of(&with, &world, Some(issuer("two", &[])));
-    assert!(another.to_string().ends_with("; tokens of https://two and https://one)\n"), "{another}");
+    assert!(another.to_string().ends_with("; tokens of https://two, https://one)\n"), "{another}");
     let gone = of(&without, &world, Some(issuer("one", &[])));
     assert!(gone.steps.len() == 1 && !gone.to_string().contains("tokens of"), "{gone}");
 }

@@ -143,9 +143,9 @@ fn fields_that_nothing_acts_on_are_named() {
     let platform = platform();
     let validated = tenant::validate::validate(&first(&given), &world(&given), &platform).unwrap();
     let status = tenant::status::status(&first(&given), Some(&validated), &Outcome::Ready, &Seen::default(), &platform, FIRST);
-    assert_eq!(status.fields_not_acted_on, ["spec.auth"]);
+    assert_eq!(status.fields_not_acted_on, ["spec.auth.mtls"]);
     let condition = status.conditions.iter().find(|condition| condition.r#type == "FieldsNotActedOn").unwrap();
-    assert!(condition.message.contains("spec.auth"));
+    assert!(condition.message.contains("spec.auth.mtls"));
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn after_each_change(away: &BTreeSet<System>, goes: impl Fn(&mut Systems)) {
                 operator.round();
             }
             if matches!(what, "delete an account" | "make an account again") {
-                no_account_lets_in(&operator, &away)
+                no_account_lets_in(&operator, away)
                     .unwrap_or_else(|why| panic!("{what}, {away:?} away after {rounds} rounds: {why}"));
             }
             if what == "delete a tenant" {
@@ -272,7 +272,7 @@ fn keys_of_the_cluster_come_before_others_go() {
         // A replica that is behind changes nothing.
         (Act::Issuer(2, false), "https://two", Some(one), vec!["b"]),
     ] {
-        play(&mut operator, &[act.clone()]);
+        play(&mut operator, std::slice::from_ref(&act));
         operator.settle();
         let keys = keys.into_iter().map(str::to_owned).collect();
         assert_eq!(known(&operator), (issuer.to_owned(), previous, keys), "{act:?}");

@@ -221,7 +221,8 @@ mod tests {
     fn so_many_are_let_in_each_minute() {
         let (mut requests, none, alice) = (Requests::default(), OperationLimits::new(), alice(Some(2)));
         let mut enter = |at| requests.enter(&alice, Operation::GetContext, at, of(None, &none));
-        (enter(NOON).unwrap(), enter(NOON).unwrap());
+        enter(NOON).unwrap();
+        enter(NOON).unwrap();
         let (subject, limit, again) = refused(enter(NOON));
         assert_eq!((subject, limit, again), ("agent alice".to_owned(), REQUESTS, Some(Duration::from_secs(50))));
         refused(enter(NOON + Duration::from_secs(49)));

@@ -344,7 +344,7 @@ mod tests {
         for _ in 0..LEFT_TO_OTHERS {
             assert_eq!(sums.lack(&Snapshot::default()), []);
         }
-        assert_eq!(sums.lack(&Snapshot::default()), [found.clone()]);
+        assert_eq!(sums.lack(&Snapshot::default()), std::slice::from_ref(&found));
         assert!(sums.lock()[0].moved(found.to, Moved::Lost(first_of(8))));
         assert_eq!(advance(&sums, 0), None);
         sums.forgotten(0, first_of(10));
