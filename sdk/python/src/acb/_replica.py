@@ -102,7 +102,7 @@ class Replicas:
         self._numbers = 0
         #: What connects now, for all who wait for it: a caller that goes away takes it from nobody.
         self._dialing: asyncio.Task[Link | Error] | None = None
-        #: What those said that were tried meanwhile.
+        #: What those said that were tried last.
         self._failures: list[str] = []
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -131,7 +131,7 @@ class Replicas:
             self._dialing = None
 
     async def _dial(self) -> Link | Error:
-        self._failures = failures = []
+        failures: list[str] = []
         untrusted = 0
         for _ in self._endpoints:
             endpoint = self._endpoints[self._next % len(self._endpoints)]
@@ -140,8 +140,10 @@ class Replicas:
             except Error as error:
                 untrusted += isinstance(error, Untrusted)
                 failures.append(f"{endpoint}: {error}")
+                self._failures = failures
                 self._next += 1
                 continue
+            self._failures = []
             self._numbers += 1
             self._current = Link(self._numbers, endpoint, channel, self._close)
             _LOG.debug("connected to %s", endpoint)
