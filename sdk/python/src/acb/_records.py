@@ -98,7 +98,8 @@ class AuditFollower(Reopened):
 
     async def next(self) -> LoggedAuditRecord:
         """The next record that matches, once there is one. After an error the follower is over."""
-        while not self._waiting:
+        # What came with the last one, and was not asked for, is left to who goes on from its number.
+        while self._closed or not self._waiting:
             page = await self._answer()
             self._waiting.extend(map(read, page.records))
             self._next = page.next
