@@ -29,7 +29,7 @@ from ._error import (
 from ._mailbox import Pulled, Puller, UnreadCount, UnreadMessages
 from ._message import FAILURE, Message, MessageFields, Received, View
 from ._payload import JSON
-from ._records import UsageQuery, audit_record
+from ._records import AuditFollower, UsageQuery, audit_record
 from ._session import Receipt, Session
 from ._subscription import Since, Subscription
 from ._telemetry import traced
@@ -82,6 +82,7 @@ __all__ = [
     "AgentStatus",
     "ApiKey",
     "AuditCheckpoint",
+    "AuditFollower",
     "AuditPhase",
     "AuditRecord",
     "Client",

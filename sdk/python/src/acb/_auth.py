@@ -41,13 +41,13 @@ def metadata(bearer: str | None = None) -> Metadata:
 class _Denied(Exception):
     """What a request to the auth service ended as."""
 
-    def __init__(self, error: Error, *, broken: bool = False, unreadable: bool = False) -> None:
+    def __init__(self, error: Error, *, broken: Link | None = None, unreadable: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
-        #: The connection is at fault.
-        self.broken = broken
+        #: The connection that is at fault, if one is.
+        self.link = broken
         #: Whether the same may be answered otherwise later.
-        self.may_pass = broken or unreadable or error.is_retryable
+        self.may_pass = broken is not None or unreadable or error.is_retryable
 
 
 @dataclass(slots=True)
@@ -67,7 +67,9 @@ class Auth:
     def __init__(self, credential: Credential, now: Callable[[], float] = time.monotonic) -> None:
         self._credential = credential
         self._held: _Held | None = None
-        self._renewing = asyncio.Lock()
+        #: What renews the token now, for all who wait for it. A caller that goes away does not end it: the hub may have used up the refresh token,
+        #: and would take its second use for a theft.
+        self._renewing: asyncio.Task[_Held | _Denied] | None = None
         self.now = now
 
     def __repr__(self) -> str:
@@ -90,21 +92,36 @@ class Auth:
         """
         if (held := self._held) is not None and self.now() < held.renew_at:
             return held.bearer, held.serial
-        async with self._renewing:
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renewal(link), name="acb-token")
+            self._renewing.add_done_callback(self._renewed)
+        outcome = await asyncio.shield(self._renewing)
+        if isinstance(outcome, _Held):
+            return outcome.bearer, outcome.serial
+        held = self._held
+        # A token that still holds is better than none.
+        if held is not None and self.now() < held.ends_at and outcome.may_pass:
+            return held.bearer, held.serial
+        error = outcome.error.copy()
+        raise Broken(error, outcome.link) if outcome.link is not None else error
+
+    async def _renewal(self, link: Link) -> _Held | _Denied:
+        with link.held():
             held = self._held
-            if held is not None and self.now() < held.renew_at:
-                return held.bearer, held.serial
             try:
                 response = await self._renew(link)
+                self._held = self._hold(response, held.serial + 1 if held else 0)
             except _Denied as denied:
-                # A token that still holds is better than none.
-                if held is not None and self.now() < held.ends_at and denied.may_pass:
-                    return held.bearer, held.serial
-                if denied.broken:
-                    raise Broken(denied.error) from None
-                raise denied.error from None
-            self._held = self._hold(response, held.serial + 1 if held else 0)
-            return self._held.bearer, self._held.serial
+                return denied
+            except Error as error:
+                return _Denied(error)
+            return self._held
+
+    def _renewed(self, renewing: asyncio.Task[_Held | _Denied]) -> None:
+        self._renewing = None
+        # Its callers may all be gone.
+        if not renewing.cancelled():
+            renewing.exception()
 
     def spoil(self, serial: int) -> None:
         """The hub did not take this token: the next request gets a new one."""
@@ -120,7 +137,7 @@ class Auth:
                 return await self._refresh(link, held.tokens.refresh)
             except _Denied as denied:
                 # The family was revoked or has ended: the key may still be good.
-                if not isinstance(credential, ApiKey) or denied.broken or denied.error.code is not Code.UNAUTHENTICATED:
+                if not isinstance(credential, ApiKey) or denied.link is not None or denied.error.code is not Code.UNAUTHENTICATED:
                     raise
         if isinstance(credential, ApiKey):
             request = _wire.new("ExchangeTokenRequest", api_key=credential.expose())
@@ -150,12 +167,18 @@ class Auth:
                 return await link.call(method)(request, metadata=metadata())
         except grpc.aio.AioRpcError as status:
             if broke(status):
-                raise _Denied(of_status(status), broken=True) from None
+                raise _Denied(of_status(status), broken=link) from None
             raise _Denied(of_status(status).during("authentication")) from None
         except TimeoutError:
-            raise _Denied(TimedOut(f"authentication: no answer within {ATTEMPT:.0f} s"), broken=True) from None
+            raise _Denied(TimedOut(f"authentication: no answer within {ATTEMPT:.0f} s"), broken=link) from None
         except grpc.aio.UsageError:
-            raise _Denied(Unavailable("the connection was closed"), broken=True) from None
+            raise _Denied(Unavailable("the connection was closed"), broken=link) from None
+        except asyncio.CancelledError:
+            # What is closed under a call cancels it. Only this task itself may be told so.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise _Denied(Unavailable("the connection was closed"), broken=link) from None
 
     def _hold(self, response: Any, serial: int) -> _Held:
         if not response.access_token or not all("!" <= character <= "~" for character in response.access_token):
@@ -176,6 +199,7 @@ class Auth:
 class Broken(Exception):
     """The connection failed while a token was asked for."""
 
-    def __init__(self, error: Error) -> None:
+    def __init__(self, error: Error, link: Link) -> None:
         super().__init__(str(error))
         self.error = error
+        self.link = link

@@ -11,6 +11,8 @@ from ._error import Error
 
 _LOG = logging.getLogger("acb")
 
+#: A call has so much time, however short its client tries again: one that is slow is not one that nobody answers.
+SHORTEST = 5.0
 FIRST = 0.05
 MOST = 5.0
 #: How long one message or call is kept back, all in all, while a limit has no room for it.
@@ -24,12 +26,13 @@ MONTH_USED_UP = "MONTHLY_LIMIT_EXCEEDED"
 class Patience:
     """Exponential backoff with jitter, within a time that progress renews.
 
-    It runs from the first failure: what went well for long, and then breaks, has all of it.
+    It runs from the first failure: what went well for long, and then breaks, has all of it. What begins, and was never well, has it from `since` on.
     """
 
-    def __init__(self, within: float) -> None:
+    def __init__(self, within: float, since: float | None = None) -> None:
         self._within = within
-        self._until: float | None = None
+        self._until: float | None = None if since is None else since + within
+        self._least = 0.0 if since is None else since + SHORTEST
         self._next = FIRST
 
     def renew(self) -> None:
@@ -37,19 +40,26 @@ class Patience:
         self._until = None
         self._next = FIRST
 
-    def pause(self, error: Error, now: float) -> float:
-        """How long to wait before the next try. Raises the error where the time is over."""
+    @property
+    def until(self) -> float | None:
+        """Until when to wait for a connection, by the monotonic clock. `None` where nothing has failed yet."""
+        return None if self._until is None else max(self._until, self._least)
+
+    def pause(self, error: Error, now: float, ends: float | None = None) -> float:
+        """How long to wait before the next try. Raises the error where the time is over, or where it would be over that `ends` says."""
         pause = self._next * (0.5 + random.random() / 2)
         if self._until is None:
             self._until = now + self._within
         if now + pause > self._until:
             raise error.during(f"gave up after {self._within:.0f} s") from error
+        if ends is not None and now + pause > ends:
+            raise error.during("gave up at the end of its time") from error
         self._next = min(self._next * 2, MOST)
         return pause
 
-    async def wait(self, error: Error) -> None:
+    async def wait(self, error: Error, ends: float | None = None) -> None:
         """Waits before the next try, or raises the error where the time is over."""
-        pause = self.pause(error, time.monotonic())
+        pause = self.pause(error, time.monotonic(), ends)
         _LOG.debug("trying again in %.2f s: %s", pause, error)
         await asyncio.sleep(pause)
 

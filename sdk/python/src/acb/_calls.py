@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 import grpc.aio
 
 from ._auth import Auth, Broken, metadata
-from ._backoff import Limited, Patience
+from ._backoff import SHORTEST, Limited, Patience
 from ._correlation import of_call
 from ._credential import Credential, Identity, Tokens
 from ._error import Code, Error, Refused, TimedOut, Unavailable, UsageError, broke, of_status
-from ._replica import Link, Replicas
+from ._replica import CONNECT_TIMEOUT, Link, Replicas
 
 _LOG = logging.getLogger("acb")
 
@@ -109,18 +109,18 @@ class Calls:
         if asyncio.get_running_loop() is not self._loop:
             raise UsageError("the client belongs to another event loop, or to one that is closed: connect inside of the loop that uses it")
 
-    def _patience(self) -> Patience:
-        return Patience(self._retry_for)
+    def _patience(self, since: float | None = None) -> Patience:
+        return Patience(self._retry_for, since)
 
     def _name_replica(self, name: str) -> None:
         if name:
             self._replica = name
 
     async def _connect(self) -> None:
-        patience = self._patience()
+        patience = self._patience(time.monotonic())
         while True:
             try:
-                async with self._line():
+                async with self._line(patience.until):
                     return
             except Error as error:
                 if not error.is_retryable:
@@ -128,15 +128,22 @@ class Calls:
                 await patience.wait(error)
 
     @asynccontextmanager
-    async def _line(self) -> AsyncIterator[Line]:
-        """An authenticated connection."""
+    async def _line(self, by: float | None = None) -> AsyncIterator[Line]:
+        """An authenticated connection. Waits for it until `by`, of the monotonic clock."""
         self._check()
-        async with self._replicas.use() as link:
+        async with AsyncExitStack() as held:
             try:
-                bearer, serial = await self._auth.bearer(link)
-            except Broken as broken:
-                self._replicas.leave(link)
-                raise broken.error from None
+                async with asyncio.timeout(None if by is None else by - time.monotonic()) as limit:
+                    link = await held.enter_async_context(self._replicas.use())
+                    try:
+                        bearer, serial = await self._auth.bearer(link)
+                    except Broken as broken:
+                        self._replicas.leave(broken.link)
+                        raise broken.error from None
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise self._replicas.silent() from None
             yield Line(link, bearer, serial)
 
     def _leave(self, line: Line) -> None:
@@ -161,21 +168,28 @@ class Calls:
         request: Any | Callable[[], Any],
         *,
         again: bool = True,
-        within: float = ATTEMPT,
+        within: float | None = None,
         until: float | None = None,
+        slack: float = 0.0,
     ) -> Any:
         """Makes a unary call, again where that helps.
 
-        `again` says that twice is as good as once: otherwise it is tried again only as long as it certainly was not done. `until` is when its
-        caller waits no longer for a limit that has no room.
+        `again` says that twice is as good as once: otherwise it is tried again only as long as it certainly was not done. `within` is how long one
+        attempt may take. `until` is when its caller waits no longer, for whatever it is, but for `slack` more where the hub has the request.
         """
         with of_call() as correlation_id:
             patience, limited, renewed = self._patience(), Limited(), False
+            # All of it together: connecting, the token, each attempt, the pauses between them.
+            ends = until if until is not None else time.monotonic() + max(self._retry_for, within or SHORTEST)
+            within = within or ATTEMPT
             while True:
                 try:
-                    async with self._line() as line:
+                    async with self._line(ends) as line:
+                        asked = time.monotonic()
                         try:
-                            async with asyncio.timeout(within) as limit:
+                            if asked >= ends:
+                                raise _Final(TimedOut("its time was over before it was asked"))
+                            async with asyncio.timeout(min(within, ends + slack - asked)) as limit:
                                 return await line.start(method, request() if callable(request) else request)
                         except grpc.aio.AioRpcError as status:
                             then, error = self._judge(line, status, renewed)
@@ -189,13 +203,19 @@ class Calls:
                                 _LOG.warning("waiting for a limit: %s", error)
                                 # The token may have ended by then.
                                 renewed = False
-                                await asyncio.sleep(max(0.0, pause_until - time.monotonic()))
+                                pause = max(0.0, pause_until - time.monotonic())
+                                if until is None:
+                                    ends += pause
+                                await asyncio.sleep(pause)
                                 continue
                         except TimeoutError:
                             if not limit.expired():
                                 raise
-                            self._leave(line)
-                            error = TimedOut(f"no answer within {within:.0f} s")
+                            waited = time.monotonic() - asked
+                            # An attempt that had hardly any time left says nothing of the replica.
+                            if waited >= min(within, CONNECT_TIMEOUT):
+                                self._leave(line)
+                            error = TimedOut(f"no answer within {waited:.1f} s")
                             if not again:
                                 raise _Final(error) from None
                         except grpc.aio.UsageError:
@@ -213,7 +233,7 @@ class Calls:
                         raise _of_call(failed.during(what), correlation_id) from None
                     error = failed
                 try:
-                    await patience.wait(error)
+                    await patience.wait(error, ends)
                 except Error as over:
                     raise _of_call(over.during(what), correlation_id) from None
 

@@ -88,6 +88,9 @@ class Driver:
         self._renewed = False
         self._closing = False
         self._stopped = False
+        #: Whether a hub holds the session now.
+        self._connected = False
+        self._task: asyncio.Task[Any] | None = None
         #: Why the session ended, once it did.
         self.end: Error | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -138,6 +141,13 @@ class Driver:
         self._deliveries.clear()
         for event in (self._wake, self._delivered, self._taken, self._room):
             event.set()
+        # Nothing is left to be said: nobody has to be found to say it to.
+        if self._task is not None and not self._connected and self._is_done():
+            self._task.cancel()
+
+    def _is_done(self) -> bool:
+        """Whether an orderly end has nothing more to hand to the hub. What an earlier connection delivered can't be acknowledged on another."""
+        return self._closing and not self._pending
 
     def why_ended(self) -> Error:
         """The error of who wants something of it afterwards."""
@@ -148,8 +158,13 @@ class Driver:
     async def run(self) -> None:
         """Until it ends. Its error is `end`."""
         error: Error = Unavailable("the session was ended with its program")
+        self._task = asyncio.current_task()
         try:
             error = await self._run()
+        except asyncio.CancelledError:
+            if self._is_done():
+                error = Unavailable("the session is closed")
+            raise
         except Error as failed:
             error = failed
         except Exception as failed:
@@ -173,11 +188,14 @@ class Driver:
             event.set()
 
     async def _run(self) -> Error:
-        patience = self._calls._patience()
+        patience = self._calls._patience(time.monotonic())
         while True:
+            if self._is_done():
+                return Unavailable("the session is closed")
             try:
-                async with self._calls._line() as line:
+                async with self._calls._line(patience.until) as line:
                     call = await self._open(line)
+                    self._connected = True
                     try:
                         if self.opened.done():
                             _LOG.info(
@@ -197,16 +215,19 @@ class Driver:
                             if self._progressed or time.monotonic() - began >= STEADY:
                                 patience.renew()
                     finally:
+                        self._connected = False
                         call.cancel()
             except _Unwanted:
                 return Unavailable("the session is closed")
             except _Broken as broken:
                 _LOG.debug("session broke: %s", broken.error)
-                await patience.wait(broken.error)
+                if not self._is_done():
+                    await patience.wait(broken.error)
             except Error as error:
                 if not error.is_retryable:
                     raise
-                await patience.wait(error)
+                if not self._is_done():
+                    await patience.wait(error)
 
     async def _open(self, line: Line) -> Any:
         call = line.start("MessageService.Session")
@@ -260,7 +281,7 @@ class Driver:
         while True:
             response = await self._read(line, call)
             if response is None:
-                if self._closing:
+                if self._is_done():
                     raise _Unwanted
                 self._calls._leave(line)
                 raise _Broken(Unavailable("the hub closed the session"))
@@ -281,7 +302,8 @@ class Driver:
                     )
                 case "draining":
                     self._calls._leave(line)
-                    if self._closing:
+                    # What is sent and not answered is handed to another replica first.
+                    if self._is_done():
                         raise _Unwanted
                     raise _Broken(Unavailable("the replica is stopping"))
                 case _:

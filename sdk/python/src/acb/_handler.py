@@ -22,6 +22,8 @@ _LOG = logging.getLogger("acb")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: Threads of handlers that outlived their time, and still run. With so many, the next message waits until one of them ends.
+MOST_LATE = 8
 #: A loop that runs nothing for so long is held up by a handler.
 BLOCKED = 5.0
 _LOOK_EVERY = 1.0
@@ -78,6 +80,7 @@ class Handlers:
     def __init__(self) -> None:
         self._by_topic: dict[str, _Handler] = {}
         self._other: _Handler | None = None
+        self._threads = _Threads()
 
     def on(self, topic: str) -> Callable[[Function], Function]:
         """Registers the handler of a topic."""
@@ -96,8 +99,17 @@ class Handlers:
     def __bool__(self) -> bool:
         return bool(self._by_topic) or self._other is not None
 
-    async def handle(self, received: Received, within: float | None = None, view: Callable[[Received], Any] | None = None) -> None:
-        """Handles one message; acknowledges it where its handler succeeded within this time. `view` is how a handler sees it."""
+    async def handle(
+        self,
+        received: Received,
+        within: float | None = None,
+        view: Callable[[Received], Any] | None = None,
+        stopped: asyncio.Event | None = None,
+    ) -> None:
+        """Handles one message; acknowledges it where its handler succeeded within this time. `view` is how a handler sees it.
+
+        What has not begun when it is `stopped` does not begin.
+        """
         handler = self._by_topic.get(received.topic, self._other)
         if handler is None:
             _LOG.warning("no handler for topic %r: message %s is not acknowledged", received.topic, received.id)
@@ -108,6 +120,9 @@ class Handlers:
         try:
             with correlated(received.correlation_id), _telemetry.handled(received.wire()):
                 arguments = tuple(view(one) if view and one is received else one for one in handler.takes(received))
+                if not handler.is_async and not await self._threads.room(received.topic, stopped):
+                    received.release()
+                    return
                 async with asyncio.timeout(within) as limit:
                     answer = await self._run(handler, arguments)
                 if answer is not None:
@@ -131,7 +146,7 @@ class Handlers:
     async def _run(self, handler: _Handler, arguments: tuple[Any, ...]) -> Any:
         if handler.is_async:
             return await handler.call(*arguments)
-        answer = await _in_thread(handler.call, arguments)
+        answer = await self._threads.run(handler.call, arguments)
         # Such as of a lambda, or a partial, that calls a coroutine function.
         return await answer if isinstance(answer, Awaitable) else answer
 
@@ -166,33 +181,69 @@ class _Watch:
         self._judge()
 
 
-async def _in_thread(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Calls a function that may block, in a thread of its own: one that never returns keeps neither the loop nor the program from ending."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
+class _Threads:
+    """Calls functions that may block, each in a thread of its own: one that never returns keeps neither the loop nor the program from ending.
 
-    def tell(result: Any, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is None:
-            outcome.set_result(result)
-        else:
-            outcome.set_exception(error)
+    A thread can't be stopped. One that outlives its time goes on, and those that do are bounded.
+    """
 
-    def run() -> None:
-        result: Any = None
-        error: BaseException | None = None
+    def __init__(self) -> None:
+        self._late = 0
+        self._ended = asyncio.Event()
+
+    async def room(self, topic: str, stopped: asyncio.Event | None) -> bool:
+        """Waits where too many outlived their time. Whether there is room: there is none where it is stopped meanwhile."""
+        if self._late >= MOST_LATE:
+            _LOG.warning("%d threads of handlers run on after their time: a message of topic %r waits for the end of one", self._late, topic)
+        while self._late >= MOST_LATE:
+            self._ended.clear()
+            waits = [asyncio.ensure_future(event.wait()) for event in (self._ended, stopped) if event is not None]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+            if stopped is not None and stopped.is_set():
+                return False
+        return True
+
+    async def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Any] = loop.create_future()
+        context = contextvars.copy_context()
+        is_late = False
+
+        def tell(result: Any, error: BaseException | None) -> None:
+            if is_late:
+                self._late -= 1
+                self._ended.set()
+            if outcome.done():
+                return
+            if error is None:
+                outcome.set_result(result)
+            else:
+                outcome.set_exception(error)
+
+        def run() -> None:
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = context.run(function, *arguments)
+            except StopIteration as stop:
+                # A future can't hold one.
+                error = RuntimeError(f"the handler raised {stop!r}")
+            except BaseException as failed:
+                error = failed
+            # Where the loop is closed nobody waits for it any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell, result, error)
+
+        threading.Thread(target=run, name="acb-handler", daemon=True).start()
         try:
-            result = context.run(function, *arguments)
-        except StopIteration as stop:
-            # A future can't hold one.
-            error = RuntimeError(f"the handler raised {stop!r}")
-        except BaseException as failed:
-            error = failed
-        # Where the loop is closed nobody waits for it any more.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, result, error)
-
-    threading.Thread(target=run, name="acb-handler", daemon=True).start()
-    return await outcome
+            return await outcome
+        except asyncio.CancelledError:
+            # Cancelled, it has not told its outcome, or that came in the same moment.
+            if outcome.cancelled():
+                is_late = True
+                self._late += 1
+            raise

@@ -55,12 +55,17 @@ def _utf8(text: str) -> bytes:
 
 def encode_json(value: object) -> bytes:
     """A value as JSON."""
-    if _is_model(type(value)):
-        return typing.cast(str, value.model_dump_json()).encode()  # type: ignore[attr-defined]
     try:
+        if _is_model(type(value)):
+            return typing.cast(str, value.model_dump_json()).encode()  # type: ignore[attr-defined]
         return _utf8(json.dumps(value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PayloadError(f"the payload can't be encoded as JSON: {error}") from None
+    # What these say may hold values. No text of a payload gets into an error: errors are logged.
+    except TypeError:
+        raise PayloadError("the payload can't be encoded as JSON: a key is no string") from None
+    except ValueError:
+        raise PayloadError("the payload can't be encoded as JSON: a value in it has no form there, such as NaN, or what holds itself") from None
+    except RecursionError:
+        raise PayloadError("the payload can't be encoded as JSON: it is too deep") from None
 
 
 def _plain(value: Any) -> Any:
@@ -80,21 +85,27 @@ def _plain(value: Any) -> Any:
         case Mapping():
             return dict(value)
         case _:
-            raise TypeError(f"{type(value).__name__} has no form in JSON")
+            raise PayloadError(f"the payload can't be encoded as JSON: {type(value).__name__} has no form there")
 
 
 def parse_json(data: bytes) -> Any:
     """Any JSON value. What JSON does not have, such as NaN, is refused."""
 
     def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is no JSON")
+        raise PayloadError(f"the payload is not JSON: {constant} is no JSON")
 
     try:
         return json.loads(data.decode(), parse_constant=refuse)
+    except PayloadError:
+        raise
     except RecursionError:
         raise PayloadError("the payload is not JSON: it is too deep") from None
-    except ValueError as error:
-        raise PayloadError(f"the payload is not JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        raise PayloadError(f"the payload is not JSON: line {error.lineno}, column {error.colno}") from None
+    except UnicodeDecodeError as error:
+        raise PayloadError(f"the payload is not JSON: no UTF-8 at byte {error.start}") from None
+    except ValueError:
+        raise PayloadError("the payload is not JSON that can be read: a number is too long") from None
 
 
 def decode_json(data: bytes, kind: Any) -> Any:
@@ -102,8 +113,8 @@ def decode_json(data: bytes, kind: Any) -> Any:
     if _is_model(kind):
         try:
             return kind.model_validate_json(data)
-        except ValueError as error:
-            raise PayloadError(f"the payload is not what was expected: {error}") from None
+        except Exception as error:
+            raise _not_of_model(error, kind, "") from None
     try:
         return _read(parse_json(data), kind, "", 0)
     except RecursionError:
@@ -147,6 +158,44 @@ def _named(value: Any) -> str:
         float: "a number",
     }
     return names.get(type(value), "null")
+
+
+def _not_of_model(error: Exception, kind: Any, at: str) -> PayloadError:
+    """Where a model of pydantic found what is wrong, and what kind of wrong it is: its own text holds what was there."""
+    pydantic = sys.modules["pydantic"]
+    where = f" at {at}" if at else ""
+    if not isinstance(error, pydantic.ValidationError):
+        return PayloadError(f"the payload is not what was expected{where}: {kind.__name__} does not take it ({type(error).__name__})")
+    names = _names_of(kind)
+    found = []
+    for one in error.errors(include_url=False, include_context=False, include_input=False)[:5]:
+        # A part of the place that is no name of a field may be a key of the payload.
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" if part in names else "[*]" for part in one["loc"])
+        found.append(f"{place.removeprefix('.') or 'its top'}: {one['type']}")
+    return PayloadError(f"the payload is not what was expected{where}: {', '.join(found)}")
+
+
+@cache
+def _names_of(kind: Any) -> frozenset[str]:
+    """The names of all fields of a model, and of the models in it."""
+    names: set[str] = set()
+
+    def look(schema: Any) -> None:
+        if isinstance(schema, dict):
+            properties = schema.get("properties")
+            names.update(properties if isinstance(properties, dict) else ())
+            for inner in schema.values():
+                look(inner)
+        elif isinstance(schema, list):
+            for inner in schema:
+                look(inner)
+
+    try:
+        look(kind.model_json_schema())
+    # Some types have no schema. Then no name is said.
+    except Exception:
+        return frozenset()
+    return frozenset(names)
 
 
 @cache
@@ -210,8 +259,8 @@ def _read_plain(value: Any, kind: type, at: str, depth: int) -> Any:
     if _is_model(kind):
         try:
             return kind.model_validate(value)  # type: ignore[attr-defined]
-        except ValueError as error:
-            raise PayloadError(f"the payload is not what was expected at {at or 'its top'}: {error}") from None
+        except Exception as error:
+            raise _not_of_model(error, kind, at) from None
     readers: list[tuple[type, Any]] = [
         (enum.Enum, kind),
         (datetime, datetime.fromisoformat),
@@ -257,8 +306,10 @@ def _read_fields(value: Any, kind: Any, at: str, depth: int) -> Any:
             raise PayloadError(f"the payload is not what was expected: {path} is missing")
     try:
         return kind(**given)
-    except (TypeError, ValueError) as error:
-        raise PayloadError(f"the payload is not what was expected{f' at {at}' if at else ''}: {error}") from None
+    # The program's own check of it, whose text may hold what it checked.
+    except Exception as error:
+        where = f" at {at}" if at else ""
+        raise PayloadError(f"the payload is not what was expected{where}: {kind.__name__} does not take it ({type(error).__name__})") from None
 
 
 def _read_collection(value: Any, kind: Any, origin: Any, arguments: tuple[Any, ...], at: str, depth: int) -> Any:
@@ -276,7 +327,8 @@ def _read_collection(value: Any, kind: Any, origin: Any, arguments: tuple[Any, .
         if not isinstance(value, dict):
             raise _wrong(at, "an object", value)
         of = arguments[1] if len(arguments) == 2 else Any
-        return {key: _read(one, of, f"{at}.{key}" if at else key, depth + 1) for key, one in value.items()}
+        # Its keys are content, as its values are.
+        return {key: _read(one, of, f"{at}[*]", depth + 1) for key, one in value.items()}
     if issubclass(origin, tuple | list | set | frozenset) or origin is Sequence:
         if not isinstance(value, list):
             raise _wrong(at, "an array", value)

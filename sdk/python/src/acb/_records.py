@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from . import _wire
 from ._calls import Calls
 from ._error import Code, Refused
 from ._page import every
+from ._reopened import Reopened
 from ._types import (
     AuditCheckpoint,
     AuditRecord,
@@ -61,6 +63,54 @@ def audit_record(record: bytes) -> AuditRecord | None:
     except ValueError:
         return None
     return found if found.version == 1 else None
+
+
+class AuditFollower(Reopened):
+    """Audit records as they are logged. Where the connection breaks it goes on after the last one, with any replica.
+
+    ```python
+    async with agent.follow_audit(operation="GetContext") as trail:
+        async for logged in trail:
+            print(logged.number, acb.audit_record(logged.record))
+    ```
+
+    Once it is entered nothing more is missed. `await agent.follow_audit(…)` opens it without a block; then `close` it.
+    """
+
+    _method = "AuditService.FollowAuditRecords"
+
+    def __init__(self, calls: Calls, agent: str, operation: str, from_number: int | None) -> None:
+        super().__init__(calls, "follow audit records")
+        self._asked = {"agent": agent, "operation": operation}
+        #: Where to go on after what came.
+        self._next = from_number
+        #: What came, and was not asked for yet.
+        self._waiting: deque[LoggedAuditRecord] = deque()
+
+    async def __aiter__(self) -> AsyncIterator[LoggedAuditRecord]:
+        while not self._closed:
+            yield await self.next()
+
+    @property
+    def next_number(self) -> int | None:
+        """The number to go on from later, with `follow_audit(from_number=…)`, after the record that came last. `None` until the hub has said it."""
+        return self._waiting[0].number if self._waiting else self._next
+
+    async def next(self) -> LoggedAuditRecord:
+        """The next record that matches, once there is one. After an error the follower is over."""
+        # What came with the last one, and was not asked for, is left to who goes on from its number.
+        while self._closed or not self._waiting:
+            page = await self._answer()
+            self._waiting.extend(map(read, page.records))
+            self._next = page.next
+        return self._waiting.popleft()
+
+    def _begin(self, first: Any) -> bool:
+        self._next = first.next
+        return True
+
+    def _request(self) -> Any:
+        return _wire.new("FollowAuditRecordsRequest", first=self._next, **self._asked)
 
 
 class Records(Calls):
@@ -118,6 +168,10 @@ class Records(Calls):
             return self._call("list audit records", "AuditService.ListAuditRecords", request)
 
         return every(fetch, "records")
+
+    def follow_audit(self, *, agent: str = "", operation: str = "", from_number: int | None = None) -> AuditFollower:
+        """Follows the audit trail: from this number on, and without it from now on. Takes the role `auditor` or `admin`. See `AuditFollower`."""
+        return AuditFollower(self, agent, operation, from_number)
 
     async def audit_checkpoint(self) -> AuditCheckpoint:
         """The latest checkpoint of the audit trail, and the keys that signed one. Takes the role `auditor` or `admin`."""

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,13 +49,27 @@ _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed",
 class Link:
     """A connection that is in use."""
 
-    def __init__(self, number: int, endpoint: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, number: int, endpoint: str, channel: grpc.aio.Channel, close: Callable[[Link], None]) -> None:
         #: Rises with each connection, so that a late complaint does not drop a newer one.
         self.number = number
         self.endpoint = endpoint
         self.channel = channel
         self.users = 0
+        #: Whether the client has turned away from it: it is closed once nothing uses it.
+        self.is_left = False
+        self._close = close
         self._calls: dict[str, Any] = {}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps it open meanwhile, also after others turned away from it."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            if self.users == 0 and self.is_left:
+                self._close(self)
 
     def call(self, name: str) -> Any:
         """What makes calls of this method."""
@@ -86,59 +100,85 @@ class Replicas:
         self._current: Link | None = None
         self._next = random.randrange(len(self._endpoints))
         self._numbers = 0
-        self._connecting = asyncio.Lock()
+        #: What connects now, for all who wait for it: a caller that goes away takes it from nobody.
+        self._dialing: asyncio.Task[Link | Error] | None = None
+        #: What those said that were tried last.
+        self._failures: list[str] = []
         self._closing: set[asyncio.Task[None]] = set()
 
     async def link(self) -> Link:
         """The current connection, or a new one to the first replica that answers."""
         if self._current is not None:
             return self._current
-        async with self._connecting:
-            if self._current is not None:
-                return self._current
-            failures: list[str] = []
-            untrusted = 0
-            for _ in self._endpoints:
-                endpoint = self._endpoints[self._next % len(self._endpoints)]
-                try:
-                    channel = await self._connect(endpoint)
-                except Error as error:
-                    untrusted += isinstance(error, Untrusted)
-                    failures.append(f"{endpoint}: {error}")
-                    self._next += 1
-                    continue
-                self._numbers += 1
-                self._current = Link(self._numbers, endpoint, channel)
-                _LOG.debug("connected to %s", endpoint)
-                return self._current
-            said = "; ".join(failures)
-            # With time another replica may answer, and be trusted. Where all did, and none is, time mends nothing.
-            if untrusted == len(self._endpoints):
-                raise Untrusted(f"the given CA is not that of the hub: {said}")
-            raise Unavailable(f"no replica of the hub answers: {said}")
+        if self._dialing is None:
+            self._dialing = asyncio.create_task(self._dial(), name="acb-dial")
+            self._dialing.add_done_callback(self._dialed)
+        dialing = self._dialing
+        try:
+            found = await asyncio.shield(dialing)
+        except asyncio.CancelledError:
+            # Closing the client cancels it. Only its own task may be told so.
+            task = asyncio.current_task()
+            if not dialing.cancelled() or (task is not None and task.cancelling()):
+                raise
+            raise Unavailable("the client was closed") from None
+        if isinstance(found, Error):
+            raise found.copy()
+        return found
+
+    def _dialed(self, dialing: asyncio.Task[Link | Error]) -> None:
+        if self._dialing is dialing:
+            self._dialing = None
+
+    async def _dial(self) -> Link | Error:
+        failures: list[str] = []
+        untrusted = 0
+        for _ in self._endpoints:
+            endpoint = self._endpoints[self._next % len(self._endpoints)]
+            try:
+                channel = await self._connect(endpoint)
+            except Error as error:
+                untrusted += isinstance(error, Untrusted)
+                failures.append(f"{endpoint}: {error}")
+                self._failures = failures
+                self._next += 1
+                continue
+            self._failures = []
+            self._numbers += 1
+            self._current = Link(self._numbers, endpoint, channel, self._close)
+            _LOG.debug("connected to %s", endpoint)
+            return self._current
+        # With time another replica may answer, and be trusted. Where all did, and none is, time mends nothing.
+        if untrusted == len(self._endpoints):
+            return Untrusted(f"the given CA is not that of the hub: {'; '.join(failures)}")
+        return self.silent()
+
+    def silent(self) -> Unavailable:
+        """That no replica answers, with what those said that were tried so far."""
+        said = "; ".join(self._failures)
+        return Unavailable(f"no replica of the hub answers{f': {said}' if said else ''}")
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Link]:
         """The connection, for one call. It is kept open as long as a call uses it, also after others turned away from it."""
         link = await self.link()
-        link.users += 1
-        try:
+        with link.held():
             yield link
-        finally:
-            link.users -= 1
-            if link.users == 0 and link is not self._current:
-                self._close(link)
 
     def leave(self, link: Link) -> None:
         """Turns away from a connection that failed: the next one goes to the next replica."""
         if self._current is link:
             self._current = None
             self._next += 1
+            link.is_left = True
             if link.users == 0:
                 self._close(link)
 
     async def close(self) -> None:
         """Closes the connection, and with it every call that uses it."""
+        if self._dialing is not None:
+            self._dialing.cancel()
+            await asyncio.wait([self._dialing], timeout=CONNECT_TIMEOUT)
         link, self._current = self._current, None
         if link is not None:
             self._close(link)

@@ -183,9 +183,9 @@ class Session:
         try:
             while (received := await self._next_or_stopped()) is not None:
                 if concurrency == 1:
-                    await self._handlers.handle(received, within, view)
+                    await self._handlers.handle(received, within, view, self._stop)
                 else:
-                    task = asyncio.create_task(self._handlers.handle(received, within, view))
+                    task = asyncio.create_task(self._handlers.handle(received, within, view, self._stop))
                     for tasks in (running, self._handling):
                         tasks.add(task)
                         task.add_done_callback(tasks.discard)
@@ -220,16 +220,18 @@ class Session:
         if task is None or driver is None:
             return
         driver.stop()
-        # A handler that closes its own session would wait for itself.
-        if self._handling and asyncio.current_task() not in self._handling:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSING):
-                    await self._handled.wait()
-        driver.close()
-        done, _ = await asyncio.wait([task], timeout=CLOSING)
-        if not done:
-            _LOG.warning("the session did not close in time")
-        self._abandon()
+        try:
+            # A handler that closes its own session would wait for itself.
+            if self._handling and asyncio.current_task() not in self._handling:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSING):
+                        await self._handled.wait()
+            driver.close()
+            done, _ = await asyncio.wait([task], timeout=CLOSING)
+            if not done:
+                _LOG.warning("the session did not close in time")
+        finally:
+            self._abandon()
         with suppress(asyncio.CancelledError, Error):
             await asyncio.wait([task], timeout=CLOSING)
 

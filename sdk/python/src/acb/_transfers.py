@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -45,7 +46,7 @@ class Progress:
     total: int
 
 
-#: Told of each step, in the event loop. Must not block.
+#: Told of each step, in the event loop. Must not block. What it raises ends the transfer, and is raised there as it is.
 Watcher = Callable[[Progress], None]
 
 
@@ -146,11 +147,15 @@ class _Transfer:
         raise NotImplementedError
 
     async def run(self) -> Any:
-        patience, renewed = self.calls._patience(), False
+        patience, renewed, was_connected = self.calls._patience(time.monotonic()), False, False
         while True:
             before = self.done()
             try:
-                async with self.calls._line() as line:
+                async with self.calls._line(patience.until) as line:
+                    # From here on its time counts from the first failure: what stands still after its beginning may go on with another replica.
+                    if not was_connected:
+                        was_connected = True
+                        patience.renew()
                     try:
                         return await self.attempt(line)
                     except grpc.aio.AioRpcError as status:

@@ -26,7 +26,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from . import _client, _session, _subscription
+from . import _client, _records, _session, _subscription
 from ._agents import Registered
 from ._credential import ApiKey, Identity, Tokens
 from ._dead_letters import Letters, WhichLetters
@@ -259,6 +259,38 @@ class Subscription:
 
     def __enter__(self) -> Self:
         self._portal.call(self._subscription._open)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+
+class AuditFollower:
+    """Audit records as they are logged: see `acb.AuditFollower`."""
+
+    def __init__(self, follower: _records.AuditFollower, portal: _Portal) -> None:
+        self._follower = follower
+        self._portal = portal
+
+    @property
+    def next_number(self) -> int | None:
+        """The number to go on from later, with `follow_audit(from_number=…)`. `None` until the hub has said it."""
+        return self._follower.next_number
+
+    def next(self) -> LoggedAuditRecord:
+        """The next record that matches, once there is one. After an error the follower is over."""
+        return self._portal.call(self._follower.next)
+
+    def __iter__(self) -> Iterator[LoggedAuditRecord]:
+        while True:
+            yield self.next()
+
+    def close(self) -> None:
+        """Ends it."""
+        self._portal.call(self._follower.close)
+
+    def __enter__(self) -> Self:
+        self._portal.call(self._follower._open)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -576,6 +608,10 @@ class Client:
         return self._portal.iterate(
             lambda: self._client.audit_records(since=since, until=until, agent=agent, operation=operation, from_number=from_number)
         )
+
+    def follow_audit(self, *, agent: str = "", operation: str = "", from_number: int | None = None) -> AuditFollower:
+        """Audit records as they are logged: `with agent.follow_audit() as trail`. From this number on, and without it from now on."""
+        return AuditFollower(self._client.follow_audit(agent=agent, operation=operation, from_number=from_number), self._portal)
 
     def audit_checkpoint(self) -> AuditCheckpoint:
         """The latest checkpoint of the audit trail."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import acb
+import acb.sync
 
-from .world import Dev, soon, until
+from .world import Dev, soon, until, wire
 
 
 async def test_agents_are_found_and_register_others(dev: Dev) -> None:
@@ -72,3 +75,52 @@ async def test_usage_traces_and_the_audit_trail(dev: Dev) -> None:
         logged = await until("there are records", records)
         record = acb.audit_record(logged[0].record)
         assert record and record.agent == "agent-22" and record.operation and acb.audit_record(b"\xff\xff") is None
+
+
+async def test_the_audit_trail_is_followed_over_broken_connections(dev: Dev) -> None:
+    async with wire(dev.endpoints("acme")[0]) as line, dev.connect("author") as author:
+        async with dev.connect("auditor", replica=0, through=line.address) as auditor:
+            async with auditor.follow_audit(agent="author", operation="CreateContext") as trail:
+                assert trail.next_number is not None
+                seen: list[tuple[int, acb.AuditPhase]] = []
+                for round in range(3):
+                    for _ in range(2):
+                        await author.share("documents", f"of round {round}")
+                    # Of each an intent and an outcome.
+                    for _ in range(4):
+                        logged = await soon(trail.next())
+                        record = acb.audit_record(logged.record)
+                        assert record and (record.agent, record.operation) == ("author", "CreateContext")
+                        seen.append((logged.number, record.phase))
+                    line.cut()
+                assert line.connections >= 3
+            numbers = [number for number, _ in seen]
+            assert numbers == sorted(set(numbers)) and {phase for _, phase in seen} == {acb.AuditPhase.INTENT, acb.AuditPhase.OUTCOME}
+            # From where it was, and by who stops waiting now and then.
+            follower = await auditor.follow_audit(agent="author", operation="CreateContext", from_number=numbers[0])
+            again: list[int] = []
+            async for logged in follower:
+                again.append(logged.number)
+                if len(again) == len(numbers):
+                    break
+            assert again == numbers and follower.next_number is not None and follower.next_number > numbers[-1]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(follower.next(), 0.2)
+            await author.share("documents", "later")
+            assert (await soon(follower.next())).number > numbers[-1]
+            await follower.close()
+            with pytest.raises(acb.Unavailable, match="closed"):
+                await follower.next()
+        with pytest.raises(acb.Refused) as denied:
+            await author.follow_audit()
+        assert denied.value.code is acb.Code.PERMISSION_DENIED
+
+
+def test_the_audit_trail_is_followed_without_await(dev: Dev) -> None:
+    connect: Callable[[str], acb.sync.Client] = lambda agent: acb.sync.connect(**dev.options(agent))  # noqa: E731
+    with connect("author") as author, connect("auditor") as auditor:
+        with auditor.follow_audit(agent="author", operation="CreateContext") as trail:
+            author.share("documents", "for the trail")
+            logged = next(iter(trail))
+            record = acb.audit_record(logged.record)
+            assert record and record.operation == "CreateContext" and trail.next_number is not None

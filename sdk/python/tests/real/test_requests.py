@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import pydantic
@@ -12,7 +13,7 @@ import pytest
 
 import acb
 
-from .world import LONG, Dev, soon, until
+from .world import LONG, Dev, soon, until, wire
 
 
 @dataclass
@@ -255,3 +256,32 @@ async def test_a_caller_that_goes_leaves_nothing_behind(dev: Dev) -> None:
             await asking
         assert asyncio.all_tasks() == before
         assert (await soon(asker.agent("asker"))).name == "asker"
+
+
+async def test_a_request_whose_time_is_over_is_not_made_again(dev: Dev) -> None:
+    async with dev.connect("agent-49", retry_for=30) as asker:
+        await asker.agent("agent-49")
+        began = time.monotonic()
+        with pytest.raises(acb.Error) as over:
+            await asker.request("agent-50", "?", within=1e-6)
+        assert over.value.code is acb.Code.DEADLINE_EXCEEDED and time.monotonic() - began < 3
+
+
+async def test_a_call_has_no_more_than_its_time_where_replicas_stand_still(dev: Dev) -> None:
+    async with wire(dev.endpoints("acme")[0]) as line, dev.connect("agent-49", retry_for=6, through=line.address) as asker:
+
+        async def timed(call: Awaitable[object]) -> float:
+            began = time.monotonic()
+            with pytest.raises(acb.Error) as over:
+                await call
+            assert over.value.is_retryable
+            return time.monotonic() - began
+
+        await asker.send("agent-50", "x")
+        line.stall()
+        # The connection stands still, and so do those that are made in its place.
+        took = await asyncio.gather(timed(asker.request("agent-50", "?", within=1)), *(timed(asker.send("agent-50", "x")) for _ in range(6)))
+        assert took[0] < 3 and max(took) < 8, took
+        line.cut()
+        took = await asyncio.gather(timed(asker.request("agent-50", "?", within=1)), *(timed(asker.send("agent-50", "x")) for _ in range(6)))
+        assert took[0] < 3 and max(took) < 8, took

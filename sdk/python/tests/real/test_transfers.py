@@ -121,3 +121,15 @@ async def test_a_cancelled_download_leaves_nothing(dev: Dev, tmp_path: Path) -> 
             return not list(tmp_path.iterdir())
 
         await until("no part is left", is_empty)
+
+
+async def test_a_progress_callback_that_raises_ends_the_transfer(dev: Dev) -> None:
+    def refuse(progress: acb.Progress) -> None:
+        raise LookupError("of the program")
+
+    async with dev.connect("author") as author:
+        with pytest.raises(LookupError, match="of the program"):
+            await soon(author.upload("documents", b"x" * 100, progress=refuse))
+        context = (await soon(author.upload("documents", b"x" * 100))).context
+        with pytest.raises(LookupError, match="of the program"):
+            await soon(author.download(context.id, io.BytesIO(), progress=refuse))

@@ -73,9 +73,12 @@ class Hub:
         self._closed = False
         self.calls: asyncio.Queue[Call] = asyncio.Queue()
         self.left = 0
+        #: Why there is no line.
+        self.silent: acb.Error | None = None
+        self.asked = asyncio.Event()
 
-    def _patience(self) -> Patience:
-        return Patience(5)
+    def _patience(self, since: float | None = None) -> Patience:
+        return Patience(5, since)
 
     def _name_replica(self, name: str) -> None:
         """Nothing to do."""
@@ -87,7 +90,10 @@ class Hub:
         return Next.LATER, acb.Unavailable("broke")
 
     @asynccontextmanager
-    async def _line(self) -> AsyncIterator[Any]:
+    async def _line(self, by: float | None = None) -> AsyncIterator[Any]:
+        self.asked.set()
+        if self.silent is not None:
+            raise self.silent
         yield self
 
     def start(self, method: str) -> Call:
@@ -268,6 +274,37 @@ async def test_closing_flushes_and_ends(start: Start) -> None:
     assert call.half_closed and await driver.next() is None
     with pytest.raises(acb.Unavailable, match="the session is closed"):
         await driver.send(message(1))
+
+
+async def test_what_is_pending_where_a_replica_drains_is_handed_to_another_one_at_an_orderly_end(start: Start) -> None:
+    hub, driver, call = await start()
+    outcome = await driver.send(message(0))
+    assert (await call.hear()).sequence == 1
+    driver.close()
+    call.say(draining=_wire.new("SessionResponse.Draining"))
+    call = await hub.next_call()
+    assert (await call.hear()).message.idempotency_key == "k0"
+    call.accept(1)
+    assert (await asyncio.wait_for(outcome, 5)).message_id == "m1"
+
+
+@pytest.mark.parametrize("is_away_first", [True, False])
+async def test_an_idle_session_closes_at_once_where_no_hub_is(start: Start, is_away_first: bool) -> None:
+    hub, driver, call = await start()
+    hub.silent = acb.Unavailable("nobody is there")
+    if is_away_first:
+        hub.asked.clear()
+        call.said.put_nowait(grpc.aio.EOF)
+        await asyncio.wait_for(hub.asked.wait(), 5)
+        driver.close()
+    else:
+        driver.close()
+        call.said.put_nowait(grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone"))
+    # Far less than its patience.
+    async with asyncio.timeout(2):
+        while driver.end is None:
+            await asyncio.sleep(0.01)
+    assert str(driver.end) == "the session is closed"
 
 
 async def test_a_session_that_can_not_go_on_tells_everyone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

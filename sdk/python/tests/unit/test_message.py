@@ -119,8 +119,14 @@ def test_every_method_of_the_contract_is_called_by_the_client() -> None:
     methods = {f"{service.name}.{method.name}" for file in files.file for service in file.service for method in service.method}
     # These two are one call, whose name is put together.
     put_together = {"DeadLetterService.ReplayDeadLetters", "DeadLetterService.DropDeadLetters"}
-    # Nobody has asked for a way to end a program's tokens by itself.
-    left_out = {"AuthService.RevokeToken"}
+    left_out = {
+        # Nobody has asked for a way to end a program's tokens by itself.
+        "AuthService.RevokeToken",
+        # Sealing in Python comes later, and keys without it are of no use.
+        "EncryptionKeyService.ListEncryptionKeys",
+        "EncryptionKeyService.PublishEncryptionKey",
+        "EncryptionKeyService.WithdrawEncryptionKey",
+    }
     assert {method for method in methods if f'"{method}"' not in source} == put_together | left_out
 
 

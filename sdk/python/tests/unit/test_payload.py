@@ -115,8 +115,8 @@ def test_what_is_read_is_what_was_asked_for() -> None:
         (b"{}", list[int], "an array is wanted, and an object is there"),
         (b"1", dict[str, int], "an object is wanted, and a number is there"),
         (b"1", type(decode), "can't be read as"),
-        (b'{"number":"x","at":1}', Model, "number"),
-        (b'{"a":{"number":"x"}}', dict[str, Model], "at a"),
+        (b'{"number":"x","at":1}', Model, "number: int_parsing"),
+        (b'{"a":{"number":"x"}}', dict[str, Model], r"at \[\*\]: number: int_parsing"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(data: bytes, kind: Any, what: str | None) -> None:
@@ -156,3 +156,64 @@ def test_the_content_type_decides_where_nothing_else_does() -> None:
     assert decode("text/plain", b"1", int) == 1
     with pytest.raises(acb.PayloadError, match="no text in UTF-8"):
         decode("text/plain", b"\xff", Any)
+
+
+class Checked(pydantic.BaseModel):
+    number: int = 0
+    kind: Literal["a"] = "a"
+    of: dict[str, int] = pydantic.Field(default_factory=dict)
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def positive(cls, value: int) -> int:
+        if value < 0:
+            raise ValueError(f"{value} is too small")
+        return value
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+@dataclass
+class Suspicious:
+    text: str
+
+    def __post_init__(self) -> None:
+        raise LookupError(f"{self.text} is not known")
+
+
+class Unwritable(pydantic.BaseModel):
+    text: str
+
+    @pydantic.field_serializer("text")
+    def write(self, text: str) -> str:
+        raise ValueError(f"{text} can't be written")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "what"),
+    [
+        (b'{"number":"4711-secret"}', Checked, "number: int_parsing"),
+        (b'{"number":-4711}', Checked, "number: value_error"),
+        (b'{"kind":"4711"}', Checked, "kind: literal_error"),
+        (b'{"4711":1}', Checked, r"\[\*\]: extra_forbidden"),
+        (b'{"of":{"4711":"x"}}', Checked, r"of\[\*\]: int_parsing"),
+        (b'[{"number":"4711-secret"}]', list[Checked], r"at \[0\]: number: int_parsing"),
+        (b'{"4711":', Checked, "json_invalid"),
+        (b'{"4711":"4711', Any, "not JSON: line 1, column 9"),
+        (b'{"4711":"x"}', dict[str, int], r"at \[\*\]: a whole number"),
+        (b'{"text":"4711"}', Suspicious, r"Suspicious does not take it \(LookupError\)"),
+        (b'"4711"', Colour, "a Colour is wanted, and a string is there"),
+        (b"4711" * 2000, Any, "a number is too long"),
+    ],
+)
+def test_no_error_says_what_was_in_a_payload(data: bytes, kind: Any, what: str) -> None:
+    with pytest.raises(acb.PayloadError, match=what) as wrong:
+        decode_json(data, kind)
+    assert "4711" not in repr(wrong.value) + str(wrong.value)
+
+
+def test_no_error_says_what_was_to_be_sent() -> None:
+    for value in ({("4711",): 1}, {"4711": object()}, Unwritable(text="4711"), [Unwritable(text="4711")], math.inf):
+        with pytest.raises(acb.PayloadError) as wrong:
+            encode_json(value)
+        assert "4711" not in str(wrong.value) and "inf" not in str(wrong.value)
