@@ -29,6 +29,8 @@ export const clock: Clock = {
 export class Patience {
   #until: number | undefined;
   #next = FIRST;
+  /** Why the last try failed: what is cut short says that, too. */
+  #last: AcbError | undefined;
 
   constructor(
     readonly within: number,
@@ -41,6 +43,7 @@ export class Patience {
   renew(): void {
     this.#until = undefined;
     this.#next = FIRST;
+    this.#last = undefined;
   }
 
   /** Connects, in what is left of the time. */
@@ -49,7 +52,7 @@ export class Patience {
     const now = this.time.now();
     this.#until ??= now + this.within;
     const left = Math.max(this.#until - now, isFirst ? CONNECTING : 0);
-    const late = () => failure("UNAVAILABLE", "no replica of the hub answers in time");
+    const late = () => this.#last ?? failure("UNAVAILABLE", "no replica of the hub answers in time");
     const connected = await within(left, body, late, this.ending, ...signals);
     if (isFirst) this.#until = undefined;
     return connected;
@@ -58,6 +61,7 @@ export class Patience {
   /** Waits before the next try, or throws the error where the time is over. */
   async wait(error: AcbError, signal?: AbortSignal): Promise<void> {
     this.ending?.throwIfAborted();
+    this.#last = error;
     const pause = this.#next * (0.5 + this.time.random() / 2);
     const now = this.time.now();
     this.#until ??= now + this.within;

@@ -111,7 +111,8 @@ describe("patience", () => {
     await patience.wait(failure("UNAVAILABLE", "refused"));
     await expect(patience.connecting(slow)).rejects.toThrow("refused");
     await expect(patience.wait(failure("UNAVAILABLE", "refused"))).rejects.toThrow("gave up after 8 s: refused");
-    await expect(patience.connecting(() => new Promise(() => undefined))).rejects.toThrow("no replica of the hub answers in time");
+    const silent = () => new Promise(() => undefined);
+    await expect(patience.connecting(silent)).rejects.toThrow("refused");
     const closed = new Patience(8_000, time, AbortSignal.abort(failure("UNAVAILABLE", "the client is closed")));
     await expect(closed.wait(failure("UNAVAILABLE", "refused"))).rejects.toThrow("the client is closed");
     await expect(closed.connecting(async () => 1)).rejects.toThrow("the client is closed");
