@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 /**
  * The TypeScript client of an ACB hub: messages, contexts, streams and agents of one tenant, over whichever replica answers.
  *
@@ -5,7 +7,16 @@
  */
 
 export type { AgentInfo, CredentialInfo, Criteria, Heartbeats, Registered, Registration } from "./core/agents.js";
-export { type AuditCheckpoint, type AuditClaim, type AuditQuery, type AuditRecord, auditRecord, type LoggedAuditRecord } from "./core/audit.js";
+export {
+  type AuditCheckpoint,
+  type AuditClaim,
+  AuditFollower,
+  type AuditFollowOptions,
+  type AuditQuery,
+  type AuditRecord,
+  auditRecord,
+  type LoggedAuditRecord,
+} from "./core/audit.js";
 export type { CallOptions } from "./core/caller.js";
 export { Client } from "./core/client.js";
 export { Context, type ContextQuery, type PayloadRef, type Scope, type ShareOptions, type Sharing, type Update } from "./core/contexts.js";

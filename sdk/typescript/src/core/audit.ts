@@ -2,9 +2,18 @@
 
 import { fromBinary } from "@bufbuild/protobuf";
 
-import { type AuditRecord as WireRecord, AuditPhase, AuditRecordSchema, AuditService } from "../gen/acb/v1/audit_pb.js";
+import {
+  type AuditRecord as WireRecord,
+  AuditPhase,
+  AuditRecordSchema,
+  AuditService,
+  type FollowAuditRecordsResponse,
+  type LoggedAuditRecord as WireLogged,
+} from "../gen/acb/v1/audit_pb.js";
 import { type Caller, type CallOptions, pages } from "./caller.js";
 import { failure, malformed } from "./error.js";
+import { known } from "./known.js";
+import { Reopened } from "./reopened.js";
 import { dateOf, timestamp } from "./wire.js";
 
 /** Records to a call. */
@@ -122,9 +131,107 @@ export function auditRecords(caller: Caller, query: AuditQuery): AsyncGenerator<
   return pages(async (pageToken) => {
     const request = () => ({ ...times, agent, operation, first: whole(first), pageSize: PAGE, pageToken });
     const page = await caller.call("list audit records", { method: AuditService.method.listAuditRecords, request, signal });
-    const items = page.records.map(({ number, record, leafHash }) => ({ number: Number(number), record, leafHash }));
-    return { items, next: page.nextPageToken };
+    return { items: page.records.map(logged), next: page.nextPageToken };
   });
+}
+
+/** Which audit records to follow; what is not said is not asked for. */
+export interface AuditFollowOptions {
+  /** Only those of this agent. */
+  readonly agent?: string;
+  /** Only those of this operation, such as `GetContext`. */
+  readonly operation?: string;
+  /** From this number on. Without it, only what is logged from now on. */
+  readonly first?: number;
+  /** Ends it: what waits for a record throws the reason of the signal. */
+  readonly signal?: AbortSignal;
+}
+
+/** Audit records as they are logged. Where the connection breaks it goes on after the last one, with any replica. */
+export class AuditFollower implements AsyncDisposable, AsyncIterable<LoggedAuditRecord> {
+  readonly #filter: { readonly agent: string; readonly operation: string };
+  readonly #stream: Reopened<typeof AuditService.method.followAuditRecords>;
+  readonly #forget: (follower: AuditFollower) => void;
+  /** What came and was not asked for yet. */
+  readonly #waiting: LoggedAuditRecord[] = [];
+  /** Where to go on after it. Undefined: from what is logged next. */
+  #next: number | undefined;
+
+  /** @internal */
+  constructor(caller: Caller, options: AuditFollowOptions, forget: (follower: AuditFollower) => void) {
+    known("what is followed", options, FOLLOW_KEYS);
+    const { agent = "", operation = "", first, signal } = options;
+    if (first !== undefined) whole(first);
+    this.#filter = { agent, operation };
+    this.#next = first;
+    this.#stream = new Reopened(caller, AuditService.method.followAuditRecords, "follow audit records", signal);
+    this.#forget = forget;
+  }
+
+  /** @internal Resolves once nothing more is missed. */
+  async open(): Promise<this> {
+    try {
+      this.#note(await this.#stream.open(() => this.#request()));
+      return this;
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** The next record that matches, once there is one; undefined once it was closed. After an error it is over. */
+  async next(): Promise<LoggedAuditRecord | undefined> {
+    try {
+      while (!this.#stream.isClosed) {
+        const record = this.#waiting.shift();
+        if (record !== undefined) return record;
+        const answer = await this.#stream.next(() => this.#request());
+        if (answer !== undefined) this.#note(answer);
+      }
+    } catch (error) {
+      if (this.#stream.isClosed) return undefined;
+      this.close();
+      throw error;
+    }
+    return undefined;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<LoggedAuditRecord, void, undefined> {
+    for (;;) {
+      const record = await this.next();
+      if (record === undefined) return;
+      yield record;
+    }
+  }
+
+  /** The number to go on from, as `first`, after the record that came last. */
+  get nextNumber(): number {
+    return this.#waiting[0]?.number ?? this.#next ?? 0;
+  }
+
+  close(): void {
+    this.#stream.close();
+    this.#forget(this);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+
+  #request() {
+    return { ...this.#filter, ...(this.#next === undefined ? {} : { first: whole(this.#next) }) };
+  }
+
+  #note({ records, next }: FollowAuditRecordsResponse): void {
+    this.#next = Number(next);
+    this.#waiting.push(...records.map(logged));
+  }
+}
+
+const FOLLOW_KEYS: readonly (keyof AuditFollowOptions)[] = ["agent", "operation", "first", "signal"];
+
+function logged({ number, record, leafHash }: WireLogged): LoggedAuditRecord {
+  return { number: Number(number), record, leafHash };
 }
 
 export async function auditCheckpoint(caller: Caller, options: CallOptions): Promise<AuditCheckpoint> {

@@ -7,11 +7,13 @@ import { clock, Limited, Patience } from "./backoff.js";
 import type { Credential } from "./credential.js";
 import { type AcbError, during, failure, isOurs, ofCall } from "./error.js";
 import { type Channel, type Headers, type Link, type Platform, type Replicas, Status } from "./transport.js";
-import { within } from "./wait.js";
+import { abortable, type Ending, within } from "./wait.js";
 import { headersOf, present } from "./work.js";
 
 /** How long a call may take, unless something else is said. */
 export const ATTEMPT = 15_000;
+/** How much longer than its caller a call waits, so that what the hub says of a time that is over is heard. */
+const SLACK = 1_000;
 
 /** When a call may be made a second time: twice is as good as once, or only as long as it certainly was not done. */
 export type Retry = "always" | "beforeSent";
@@ -43,7 +45,7 @@ export interface Call<M extends DescMethodUnary> extends CallOptions {
   readonly request: () => MessageInitShape<M["input"]>;
   readonly retry?: Retry;
   readonly withinMs?: number;
-  /** The caller waits no longer than until then for a limit that has no room. */
+  /** The caller waits no longer than until then, whatever is waited for: a connection, an answer, another try, a limit that has no room. */
   readonly until?: number;
 }
 
@@ -51,6 +53,7 @@ export class Caller {
   readonly #replicas: Replicas;
   readonly #auth: Auth;
   #replica: string | undefined;
+  readonly #ending = new AbortController();
 
   constructor(
     replicas: Replicas,
@@ -76,23 +79,31 @@ export class Caller {
   }
 
   async endpoint(): Promise<string> {
-    return (await this.#replicas.link()).endpoint;
+    return (await abortable(this.#replicas.link(), this.#ending.signal)).endpoint;
   }
 
-  patience(): Patience {
-    return new Patience(this.retryFor);
+  /** It ends with the client. */
+  patience(ms = this.retryFor): Patience {
+    return new Patience(ms, clock, this.#ending.signal);
   }
 
+  /** Ends everything that waits, and each call, with `UNAVAILABLE`. */
   close(): void {
+    this.#ending.abort(failure("UNAVAILABLE", "the client is closed"));
     this.#replicas.close();
   }
 
-  /** An authenticated connection. */
-  async line(correlationId = ""): Promise<Line> {
-    const link: Link = await this.#replicas.link();
+  /** An authenticated connection, in what is left of the patience. */
+  async line(correlationId: string, patience: Patience, ...signals: Ending[]): Promise<Line> {
+    return await patience.connecting((ending) => this.#line(correlationId, ending), ...signals);
+  }
+
+  async #line(correlationId: string, ending: AbortSignal): Promise<Line> {
+    // Others may wait for the same connection or token: what one of them gives up goes on.
+    const link: Link = await abortable(this.#replicas.link(), ending);
     let bearer: Bearer;
     try {
-      bearer = await this.#auth.bearer(link.channel);
+      bearer = await abortable(this.#auth.bearer(link.channel), ending);
     } catch (error) {
       if (!isNoBearer(error)) throw error;
       if (error.broken) this.#replicas.leave(link.id);
@@ -125,7 +136,7 @@ export class Caller {
   async call<M extends DescMethodUnary>(what: string, call: Call<M>): Promise<MessageShape<M["output"]>> {
     return await this.tied(async (id) => {
       try {
-        return await this.#tries(id, call);
+        return await this.#inTime(id, call);
       } catch (error) {
         throw isOurs(error) ? during(what, error) : error;
       }
@@ -134,12 +145,22 @@ export class Caller {
 
   /** Gives something, with all its tries, a correlation id of its own where it is part of nothing that has one. */
   async tied<T>(body: (correlationId: string) => Promise<T>): Promise<T> {
+    // What is on its way when the client is closed fails with UNAVAILABLE. What is begun afterwards is a mistake.
+    if (this.#ending.signal.aborted) throw failure("USAGE", "the client is closed");
     const id = present().correlationId ?? crypto.randomUUID();
     try {
       return await body(id);
     } catch (error) {
       throw isOurs(error) ? ofCall(id, error) : error;
     }
+  }
+
+  async #inTime<M extends DescMethodUnary>(id: string, call: Call<M>): Promise<MessageShape<M["output"]>> {
+    const { until = Infinity, signal } = call;
+    if (until === Infinity) return await this.#tries(id, call);
+    const left = Math.max(until - clock.now(), 0);
+    const late = () => failure("TIMEOUT", `no answer within ${Math.round(left / 1000)} s`);
+    return await within(left + SLACK, (ending) => this.#tries(id, { ...call, signal: ending }), late, signal, this.#ending.signal);
   }
 
   async #tries<M extends DescMethodUnary>(id: string, call: Call<M>): Promise<MessageShape<M["output"]>> {
@@ -152,10 +173,13 @@ export class Caller {
       let error: AcbError;
       let line: Line | undefined;
       try {
-        line = await this.line(id);
+        const began = clock.now();
+        line = await this.line(id, patience, signal);
         const { channel, headers } = line;
         const late = () => failure("TIMEOUT", `no answer within ${Math.round(withinMs / 1000)} s`);
-        return await within(withinMs, (ending) => channel.unary(method, request(), headers, ending), late, signal);
+        // Connecting is part of its time; what was sent has some of it all the same.
+        const left = Math.max(withinMs - (clock.now() - began), SLACK);
+        return await within(left, (ending) => channel.unary(method, request(), headers, ending), late, signal, this.#ending.signal);
       } catch (thrown) {
         if (thrown instanceof Status && line !== undefined) {
           const next = this.judge(line, thrown, renewal);
@@ -164,7 +188,7 @@ export class Caller {
             const again = limited.againAt(next.error);
             if (again === undefined || again > until) throw next.error;
             this.platform.log.warn("waiting for a limit", { error: next.error.message });
-            await clock.sleep(again - clock.now(), signal);
+            await clock.sleep(again - clock.now(), signal, this.#ending.signal);
             continue;
           }
           error = next.error;

@@ -6,7 +6,7 @@ import { Caller, type CallOptions } from "./caller.js";
 import * as contexts from "./contexts.js";
 import type { Credential, Identity, Tokens } from "./credential.js";
 import { download, type Downloaded, type DownloadOptions, type Sink } from "./download.js";
-import { isOurs } from "./error.js";
+import { failure, isOurs } from "./error.js";
 import { type Handler, Handlers } from "./handler.js";
 import * as letters from "./letters.js";
 import type { Answer, Message, OutgoingMessage, Received, Replier, Sent } from "./message.js";
@@ -44,7 +44,12 @@ export class Client implements AsyncDisposable {
   /** What ends with the client. */
   readonly #sessions = new Set<Session>();
   readonly #subscriptions = new Set<Subscription>();
+  readonly #followers = new Set<audit.AuditFollower>();
   readonly #heartbeats = new Set<agents.Heartbeats>();
+  /** Sessions that are not open yet; none of these rejects. */
+  readonly #openings = new Set<Promise<void>>();
+  readonly #ending = new AbortController();
+  #closed: Promise<void> | undefined;
 
   private constructor(parts: Parts) {
     this.#caller = new Caller(parts.replicas, parts.credential, parts.retryForMs, parts.platform);
@@ -60,7 +65,7 @@ export class Client implements AsyncDisposable {
       for (;;) {
         signal?.throwIfAborted();
         try {
-          await client.#caller.line();
+          await client.#caller.line("", patience, signal);
           return client;
         } catch (error) {
           if (!isOurs(error) || !error.isRetryable) throw error;
@@ -93,12 +98,22 @@ export class Client implements AsyncDisposable {
     return this.#caller.replica;
   }
 
-  /** Ends it in order: sessions hand over what they have sent and acknowledged first. */
+  /** Ends it in order: sessions hand over what they have sent and acknowledged first. Calls that are not answered by then fail with `UNAVAILABLE`. */
   async close(): Promise<void> {
+    this.#closed ??= this.#close();
+    await this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#ending.abort(failure("UNAVAILABLE", "the client is closed"));
     for (const heartbeats of this.#heartbeats) heartbeats.stop();
-    for (const subscription of this.#subscriptions) subscription.close();
-    await Promise.all([...this.#sessions].map((session) => session.close()));
+    for (const one of [...this.#subscriptions, ...this.#followers]) one.close();
+    await Promise.all([...this.#openings, ...[...this.#sessions].map((session) => session.close())]);
     this.#caller.close();
+  }
+
+  #refuseWhenClosed(): void {
+    if (this.#ending.signal.aborted) throw failure("USAGE", "the client is closed");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -142,10 +157,36 @@ export class Client implements AsyncDisposable {
   }
 
   async #open(options: SessionOptions, handlers: Handlers): Promise<Session> {
+    this.#refuseWhenClosed();
     const forget = (session: Session) => this.#sessions.delete(session);
-    const session = await Session.open(this.#caller, this.#replier, options, handlers, forget);
-    this.#sessions.add(session);
-    return session;
+    const { signal } = this.#ending;
+    const opening = (async () => {
+      const session = await Session.open(this.#caller, this.#replier, options, handlers, forget, signal);
+      this.#sessions.add(session);
+      if (!signal.aborted) return session;
+      // The client was closed in the moment in which it opened, and did not know of it.
+      await session.close();
+      throw signal.reason;
+    })();
+    const over = opening.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#openings.add(over);
+    void over.then(() => this.#openings.delete(over));
+    return await opening;
+  }
+
+  /** Undefined where the client is closed meanwhile: what goes on until then is over. */
+  async #openUnlessClosed(options: SessionOptions, handlers: Handlers): Promise<Session | undefined> {
+    const { signal } = this.#ending;
+    this.#refuseWhenClosed();
+    try {
+      return await this.#open(options, handlers);
+    } catch (error) {
+      if (signal.aborted && error === signal.reason) return undefined;
+      throw error;
+    }
   }
 
   /**
@@ -159,7 +200,8 @@ export class Client implements AsyncDisposable {
    * ```
    */
   async *messages<T = unknown>(options: SessionOptions = {}): AsyncGenerator<Received<T>, void, undefined> {
-    const session = await this.session(options);
+    const session = await this.#openUnlessClosed(options, new Handlers(this.#caller.platform.log));
+    if (session === undefined) return;
     try {
       yield* session.messages<T>(options.signal === undefined ? {} : { signal: options.signal });
     } finally {
@@ -194,7 +236,8 @@ export class Client implements AsyncDisposable {
   /** Hands messages to their handlers, one after another, until the client is closed. An abort ends it in order, once the present handler is done. */
   async run(options: SessionOptions = {}): Promise<void> {
     const { signal } = options;
-    const session = await this.#open(options, this.#handlers);
+    const session = await this.#openUnlessClosed(options, this.#handlers);
+    if (session === undefined) return;
     try {
       await session.run(signal === undefined ? {} : { signal });
     } finally {
@@ -323,6 +366,7 @@ export class Client implements AsyncDisposable {
    * ```
    */
   async subscribe(type: string, options: SubscribeOptions = {}): Promise<Subscription> {
+    this.#refuseWhenClosed();
     const subscription = new Subscription(this.#caller, type, options, (closed) => this.#subscriptions.delete(closed));
     this.#subscriptions.add(subscription);
     return await subscription.open();
@@ -439,6 +483,21 @@ export class Client implements AsyncDisposable {
   /** The audit records that match, by number. Takes the role `auditor` or `admin`. */
   auditRecords(query: audit.AuditQuery = {}): AsyncGenerator<audit.LoggedAuditRecord, void, undefined> {
     return audit.auditRecords(this.#caller, query);
+  }
+
+  /**
+   * Follows the audit trail: from number `first` on, and without it from now on. Resolves once nothing more is missed. Takes the role `auditor` or `admin`.
+   *
+   * ```ts
+   * await using trail = await agent.followAudit({ operation: "GetContext" });
+   * for await (const { number, record } of trail) console.log(number, auditRecord(record)?.agent);
+   * ```
+   */
+  async followAudit(options: audit.AuditFollowOptions = {}): Promise<audit.AuditFollower> {
+    this.#refuseWhenClosed();
+    const follower = new audit.AuditFollower(this.#caller, options, (closed) => this.#followers.delete(closed));
+    this.#followers.add(follower);
+    return await follower.open();
   }
 
   /** The latest checkpoint of the audit trail, and the keys that signed one. Takes the role `auditor` or `admin`. */

@@ -3,7 +3,8 @@
 import { type Access as WireAccess, type Context as WireContext, ContextService, Scope as WireScope } from "../gen/acb/v1/context_pb.js";
 import { type Caller, type CallOptions, pages } from "./caller.js";
 import { failure } from "./error.js";
-import { decodeJson, decodeText, encode, type Payload } from "./payload.js";
+import { known } from "./known.js";
+import { decodeJson, decodeText, encode, encodeAlone, type Payload, PAYLOAD_KEYS } from "./payload.js";
 import { dateOf, duration } from "./wire.js";
 
 /** Who may read a context: all agents of the tenant, its creator, the members of these groups, or these agents. */
@@ -18,6 +19,9 @@ export interface Sharing {
   /** Any further fact. */
   readonly metadata?: Readonly<Record<string, string>>;
 }
+
+/** A scope that is misspelt must not make it public. */
+export const SHARING_KEYS: readonly (keyof Sharing)[] = ["scope", "ttlMs", "metadata"];
 
 /** How a small payload is shared. */
 export interface ShareOptions extends Sharing, CallOptions {
@@ -136,9 +140,10 @@ function ttlOf(ttlMs: number | undefined): object {
 }
 
 export async function share(caller: Caller, type: string, payload: Payload, options: ShareOptions): Promise<Context> {
+  known("sharing", options, [...SHARING_KEYS, "idempotencyKey", "signal"]);
   const { scope, ttlMs, metadata = {}, idempotencyKey = crypto.randomUUID(), signal } = options;
   const access = accessOf(scope);
-  const request = { type, ...encode(payload), metadata: { ...metadata }, ...ttlOf(ttlMs), access, idempotencyKey };
+  const request = { type, ...encodeAlone(payload), metadata: { ...metadata }, ...ttlOf(ttlMs), access, idempotencyKey };
   return new Context(await caller.call("share", { method: ContextService.method.createContext, request: () => request, signal }));
 }
 
@@ -147,6 +152,7 @@ export async function context(caller: Caller, id: string, options: CallOptions):
 }
 
 export async function update(caller: Caller, read: Context, change: Update, options: CallOptions): Promise<Context> {
+  known("an update", change, [...PAYLOAD_KEYS, "metadata", "ttlMs"]);
   const { metadata = read.metadata, ttlMs } = change;
   const fresh = encode(change);
   const request = {

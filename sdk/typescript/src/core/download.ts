@@ -4,12 +4,12 @@ import { type Chunk, StreamService } from "../gen/acb/v1/stream_pb.js";
 import { ATTEMPT, type Caller, type Line, type Renewal } from "./caller.js";
 import { context as getContext, type Context, type PayloadRef } from "./contexts.js";
 import { type AcbError, during, failure, isOurs } from "./error.js";
-import { isSame, noteResumption, type Progress, type Resumption, STALLED, Whole } from "./transfer.js";
+import { isSame, noteResumption, type Progress, type Resumption, STALLED, tell, Whole } from "./transfer.js";
 import { Status } from "./transport.js";
 import { within } from "./wait.js";
 
 export interface DownloadOptions {
-  /** Told whenever more of it was verified and written. Must not block. */
+  /** Told whenever more of it was verified and written. Must not block; where it throws, that is logged. */
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }
@@ -97,7 +97,7 @@ class Download {
     }
     this.#whole.take(data);
     this.#bytes += data.length;
-    this.#options.onProgress?.({ bytes: this.#bytes, total });
+    tell(this.#caller.platform.log, this.#options.onProgress, { bytes: this.#bytes, total });
   }
 
   async #stream(wanted: PayloadRef): Promise<void> {
@@ -111,7 +111,7 @@ class Download {
       let error: AcbError;
       let line: Line | undefined;
       try {
-        line = await this.#caller.line(this.#correlationId);
+        line = await this.#caller.line(this.#correlationId, patience, signal);
         await this.#attempt(line, wanted, brokeBefore);
         continue;
       } catch (thrown) {

@@ -92,7 +92,7 @@ export class AcbError extends Error {
 
   /** @internal */
   constructor(code: Code, reason: string, message: string, facts: Facts = {}) {
-    super(message);
+    super(reason in LOCAL ? message : ending(message, `(${reason === "" ? code : reason})`));
     this.code = code;
     this.reason = reason;
     this.retryAfter = facts.retryAfter;
@@ -103,6 +103,11 @@ export class AcbError extends Error {
   get isRetryable(): boolean {
     return this.code === "UNAVAILABLE" || this.code === "DEADLINE_EXCEEDED" || this.code === "RESOURCE_EXHAUSTED";
   }
+}
+
+/** What a hub refused says its reason at its end, once. */
+function ending(message: string, reason: string): string {
+  return message.endsWith(reason) ? message : `${message} ${reason}`;
 }
 
 /** A failure that no hub answered with. */

@@ -1,13 +1,21 @@
 /** Handlers of received messages, by topic. */
 
 import { failure } from "./error.js";
-import type { Received } from "./message.js";
+import type { Answer, Received } from "./message.js";
 import type { Schema } from "./payload.js";
 import type { Logger } from "./transport.js";
 import { correlated, traced } from "./work.js";
 
-/** Handles the payload of a message. Where it throws or rejects, the message is not acknowledged. */
+/**
+ * Handles the payload of a message. Where it throws or rejects, the message is not acknowledged. What it returns, other than undefined or null, is the
+ * answer where the sender wants one (to a query, or a message with `replyTo`) and the handler gave none by itself: a text, bytes, or a value as JSON.
+ */
 export type Handler<T> = (payload: T, message: Received<T>) => unknown;
+
+function answerOf(returned: unknown): Answer {
+  if (typeof returned === "string") return { text: returned };
+  return returned instanceof Uint8Array ? { bytes: returned } : { json: returned };
+}
 
 type Any = (message: Received) => unknown;
 
@@ -42,7 +50,10 @@ export class Handlers {
       return;
     }
     try {
-      const work = async () => await handler(message);
+      const work = async () => {
+        const returned = await handler(message);
+        if (returned !== undefined && returned !== null && message.wantsAnswer) await message.reply(answerOf(returned));
+      };
       await correlated(message.correlationId, () => traced(message.traceparent, message.tracestate, work));
       message.ack();
     } catch (error) {

@@ -13,7 +13,7 @@ import {
   type SessionResponse_Delivery,
   type SessionResponse_Sent,
 } from "../gen/acb/v1/message_pb.js";
-import { clock, Limited, Patience } from "./backoff.js";
+import { clock, Limited, type Patience } from "./backoff.js";
 import { ATTEMPT, type Caller, type Line, type Renewal } from "./caller.js";
 import { AcbError, codeOf, during, failure, isOurs, malformed } from "./error.js";
 import { Inbox } from "./inbox.js";
@@ -87,6 +87,7 @@ export class Driver {
   readonly #renewal: Renewal = { renewed: false };
   #replica = "";
   #stream: Stream | undefined;
+  #connected = false;
   #stopped = false;
   #closing = false;
   #gone = false;
@@ -177,6 +178,8 @@ export class Driver {
   /** Ends the session in order: what was acknowledged or sent is handed to the hub first. */
   close(): void {
     this.stop();
+    // Without a connection there is nobody to hand acknowledgements to: what they were for comes to the next session.
+    if (!this.#connected && this.#pending.length === 0) return this.abandon();
     this.#closing = true;
     this.#hurry();
   }
@@ -212,20 +215,22 @@ export class Driver {
     let opened = false;
     for (;;) {
       let ended: Ended;
-      const stream = await this.#connect();
+      const stream = await this.#connect(patience);
       if ("kind" in stream) {
         ended = stream;
       } else {
         if (!opened) {
           opened = true;
-          patience = new Patience(this.#settings.reconnectForMs);
+          patience = this.#caller.patience(this.#settings.reconnectForMs);
           this.opened.resolve();
         } else {
           this.#caller.platform.log.debug("session reconnected", { replica: this.#replica, resent: this.#pending.length });
         }
         this.#progressed = false;
         const began = clock.now();
+        this.#connected = true;
         ended = await this.#converse(stream.line, stream.stream);
+        this.#connected = false;
         // A hub that opens sessions and then fails what they are for is not tried again and again at once.
         if (this.#progressed || clock.now() - began >= STEADY) patience.renew();
       }
@@ -242,12 +247,12 @@ export class Driver {
     }
   }
 
-  async #connect(): Promise<{ line: Line; stream: Stream } | Ended> {
+  async #connect(patience: Patience): Promise<{ line: Line; stream: Stream } | Ended> {
     // A session that is closed before it has a connection goes on only for what it still has to send.
     if (this.#gone || (this.#closing && this.#pending.length === 0)) return UNWANTED;
     let line: Line;
     try {
-      line = await this.#caller.line(crypto.randomUUID());
+      line = await this.#caller.line(crypto.randomUUID(), patience, this.#giveUp.signal);
     } catch (error) {
       if (!isOurs(error)) return { kind: "over", error: malformed(String(error)) };
       return { kind: error.isRetryable ? "broken" : "over", error };

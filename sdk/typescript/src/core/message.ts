@@ -5,7 +5,8 @@ import { create, type MessageShape } from "@bufbuild/protobuf";
 import { type Message as WireMessage, OutgoingMessageSchema } from "../gen/acb/v1/message_pb.js";
 import { failure } from "./error.js";
 import type { Ticket } from "./inbox.js";
-import { decodeJson, decodeText, encode, type Payload, type Schema, validated } from "./payload.js";
+import { known } from "./known.js";
+import { decodeJson, decodeText, encode, type Payload, PAYLOAD_KEYS, type Schema, validated } from "./payload.js";
 import { type Address, addressOf, dateOf, type Kind, kindOf, messageType, type Recipient, timestamp, utf8, wireAddress } from "./wire.js";
 import { present } from "./work.js";
 
@@ -51,6 +52,12 @@ export interface OutgoingMessage extends Answer {
   readonly replyTo?: string;
 }
 
+const ANSWER_KEYS = [
+  ...PAYLOAD_KEYS,
+  ...["topic", "contextId", "correlationId", "metadata", "expiresInMs", "idempotencyKey", "traceparent", "tracestate", "failure"],
+];
+const MESSAGE_KEYS = ["to", "kind", "replyTo", ...ANSWER_KEYS];
+
 /** What came of a sent message. */
 export interface Sent {
   /** Of the first message with this idempotency key. */
@@ -63,11 +70,13 @@ export type WireOutgoing = MessageShape<typeof OutgoingMessageSchema>;
 
 /** Checks a message, and gives it its idempotency key. */
 export function build(message: OutgoingMessage, kind: Kind = message.kind ?? "event"): WireOutgoing {
+  known("a message", message, MESSAGE_KEYS);
   return outgoing(message, message.to, kind, message.replyTo);
 }
 
 /** The answer to a received message: addressed, with correlation and trace carried on. */
 export function answering(answer: Answer, to: WireMessage): WireOutgoing {
+  known("an answer", answer, ANSWER_KEYS);
   const correlationId = to.correlationId === "" ? to.id : to.correlationId;
   const filled: Answer = {
     ...answer,
@@ -262,6 +271,7 @@ const abandoned = new FinalizationRegistry<Ticket>((ticket) => ticket.release())
 export class Received<T = unknown> extends Message<T> {
   readonly #ticket: Ticket | undefined;
   readonly #replier: Replier;
+  #answered = false;
   /** Whether it may have been delivered before. */
   readonly redelivered: boolean;
   /** The how-manieth delivery this is. */
@@ -282,6 +292,11 @@ export class Received<T = unknown> extends Message<T> {
     if (this.redelivered) this.#ticket?.start();
   }
 
+  /** @internal Whether its sender wants an answer that was not given yet. */
+  get wantsAnswer(): boolean {
+    return !this.#answered && (this.kind === "query" || this.replyTo !== undefined);
+  }
+
   /** Says that the message was handled: it is not delivered again. */
   ack(): void {
     this.#ticket?.ack();
@@ -294,6 +309,7 @@ export class Received<T = unknown> extends Message<T> {
 
   /** Answers: to the message's `replyTo`, or else to its sender. */
   async reply(answer: Answer, options: { signal?: AbortSignal } = {}): Promise<Sent> {
+    this.#answered = true;
     return await this.#replier.reply(this, answer, options);
   }
 }

@@ -4,13 +4,12 @@ import { MessageService } from "../gen/acb/v1/message_pb.js";
 import { clock } from "./backoff.js";
 import type { Caller, CallOptions } from "./caller.js";
 import { malformed } from "./error.js";
+import { known } from "./known.js";
 import { type Answer, answering, build, type Message, type OutgoingMessage, Received, type Replier, type Sent, type WireOutgoing } from "./message.js";
 import { Status } from "./transport.js";
 import { duration } from "./wire.js";
 import { traced } from "./work.js";
 
-/** How much longer than the hub the client waits for a reply. */
-const REPLY_SLACK = 5_000;
 const REPLY_WITHIN = 30_000;
 
 export interface RequestOptions extends CallOptions {
@@ -38,6 +37,7 @@ export async function reply(caller: Caller, to: Message, answer: Answer, options
 }
 
 export async function request(caller: Caller, replier: Replier, message: OutgoingMessage, options: RequestOptions): Promise<Received> {
+  known("a request", options, ["withinMs", "signal"]);
   const { withinMs = REPLY_WITHIN, signal } = options;
   const wire = build(message, "query");
   const until = clock.now() + withinMs;
@@ -47,7 +47,7 @@ export async function request(caller: Caller, replier: Replier, message: Outgoin
     if (left <= 0) throw new Status("DEADLINE_EXCEEDED", `no reply within ${withinMs / 1000} s`, false, "");
     return { message: wire, timeout: duration(left)! };
   };
-  const call = { method: MessageService.method.request, request: made, withinMs: withinMs + REPLY_SLACK, until, signal };
+  const call = { method: MessageService.method.request, request: made, withinMs: Infinity, until, signal };
   const { reply } = await ofMessage(wire, () => caller.call("request", call));
   if (reply === undefined) throw malformed("request: the hub answered without a reply");
   return new Received(reply, replier);

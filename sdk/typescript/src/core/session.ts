@@ -3,10 +3,11 @@
 import type { Caller } from "./caller.js";
 import { failure } from "./error.js";
 import { type Handler, Handlers } from "./handler.js";
+import { known } from "./known.js";
 import { Driver } from "./link.js";
 import { build, type OutgoingMessage, type Received, type Replier, type Sent } from "./message.js";
 import type { Schema } from "./payload.js";
-import { abortable, within } from "./wait.js";
+import { abortable, throwIfAny, within } from "./wait.js";
 
 /** How long an orderly end may take. */
 const CLOSING = 5_000;
@@ -36,6 +37,8 @@ export interface SessionOptions {
   /** Told of the name of the replica that holds the session, with each connection. Must not block. */
   readonly onReplica?: (replica: string) => void;
 }
+
+const KNOWN: readonly (keyof SessionOptions)[] = ["receive", "maxUnacknowledged", "filter", "takeOver", "reconnectForMs", "signal", "onReplica"];
 
 /** What becomes the outcome of a message that was sent without waiting. */
 export interface Receipt {
@@ -78,21 +81,23 @@ export class Session implements AsyncDisposable {
     options: SessionOptions,
     handlers: Handlers,
     forget: (session: Session) => void,
+    ending: AbortSignal,
   ): Promise<Session> {
+    known("a session", options, KNOWN);
     const maxUnacknowledged = options.maxUnacknowledged ?? 100;
-    if (!Number.isInteger(maxUnacknowledged)) throw failure("USAGE", `maxUnacknowledged is ${maxUnacknowledged}, and not 1 to 1,000`);
+    if (!Number.isInteger(maxUnacknowledged) || maxUnacknowledged < 1 || maxUnacknowledged > 1_000) throw failure("USAGE", `maxUnacknowledged is ${maxUnacknowledged}, and not 1 to 1,000`);
     const driver = new Driver(caller, replier, {
       receive: options.receive ?? true,
-      maxUnacknowledged: Math.min(Math.max(maxUnacknowledged, 1), 1_000),
+      maxUnacknowledged,
       filter: options.filter ?? "",
       takeOver: options.takeOver ?? true,
       reconnectForMs: options.reconnectForMs ?? 300_000,
     });
     driver.onReplica = options.onReplica;
-    options.signal?.throwIfAborted();
+    throwIfAny([options.signal, ending]);
     void driver.run();
     try {
-      await abortable(driver.opened.promise, options.signal);
+      await abortable(driver.opened.promise, options.signal, ending);
     } catch (error) {
       driver.abandon();
       throw error;

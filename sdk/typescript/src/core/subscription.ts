@@ -9,12 +9,10 @@ import {
   type Position as WirePosition,
   type SubscribeRequestSchema,
 } from "../gen/acb/v1/context_pb.js";
-import { Patience } from "./backoff.js";
-import { ATTEMPT, type Caller, type Line, type Renewal } from "./caller.js";
+import type { Caller } from "./caller.js";
 import { Context } from "./contexts.js";
-import { type AcbError, during, failure, isOurs } from "./error.js";
-import { type Incoming, Status } from "./transport.js";
-import { abortable, within } from "./wait.js";
+import { failure } from "./error.js";
+import { Reopened } from "./reopened.js";
 import { timestamp } from "./wire.js";
 
 /** Where a subscription stands in one partition of the log. Its numbers are decimal texts, as in JSON: they may be larger than a `number` holds exactly. */
@@ -45,11 +43,6 @@ export interface SubscribeOptions {
   readonly signal?: AbortSignal;
 }
 
-interface Open {
-  readonly line: Line;
-  readonly events: Incoming<typeof ContextService.method.subscribe>;
-}
-
 const KINDS: Partial<Record<WireKind, ContextEvent["kind"]>> = {
   [WireKind.CREATED]: "created",
   [WireKind.UPDATED]: "updated",
@@ -59,29 +52,22 @@ const KINDS: Partial<Record<WireKind, ContextEvent["kind"]>> = {
 
 /** Changes of the contexts of one type. Where the connection breaks it goes on after the last one, with any replica. */
 export class Subscription implements AsyncDisposable, AsyncIterable<ContextEvent> {
-  readonly #caller: Caller;
   readonly #type: string;
   readonly #filter: string;
   readonly #since: Since;
-  readonly #signal: AbortSignal | undefined;
+  readonly #stream: Reopened<typeof ContextService.method.subscribe>;
   readonly #positions = new Map<number, Position>();
-  readonly #patience: Patience;
-  readonly #renewal: Renewal = { renewed: false };
-  readonly #ending = new AbortController();
   /** Whether the hub has said where this subscription stands. Without a position that is before the first record of the log. */
   #stands: boolean;
-  #stream: Open | undefined;
   readonly #forget: (subscription: Subscription) => void;
 
   /** @internal */
   constructor(caller: Caller, type: string, options: SubscribeOptions, forget: (subscription: Subscription) => void) {
     const { since = "now", filter = "", signal } = options;
-    this.#caller = caller;
     this.#type = type;
     this.#filter = filter;
     this.#since = since;
-    this.#signal = signal;
-    this.#patience = caller.patience();
+    this.#stream = new Reopened(caller, ContextService.method.subscribe, `subscribe to ${JSON.stringify(type)}`, signal);
     this.#stands = typeof since === "object" && "after" in since;
     if (typeof since === "object" && "after" in since) for (const position of since.after) this.#positions.set(position.partition, position);
     this.#forget = forget;
@@ -90,7 +76,7 @@ export class Subscription implements AsyncDisposable, AsyncIterable<ContextEvent
   /** @internal Resolves once nothing more is missed. */
   async open(): Promise<this> {
     try {
-      await this.#ensureOpen();
+      this.#note(await this.#stream.open(() => this.#request()));
       return this;
     } catch (error) {
       this.close();
@@ -100,17 +86,16 @@ export class Subscription implements AsyncDisposable, AsyncIterable<ContextEvent
 
   /** The next change; undefined once the subscription was closed. After an error it is over. */
   async next(): Promise<ContextEvent | undefined> {
-    while (!this.#ending.signal.aborted) {
-      this.#signal?.throwIfAborted();
-      try {
-        const { line, events } = await this.#ensureOpen();
-        const event = await abortable(this.#received(line, events), this.#signal);
+    try {
+      while (!this.#stream.isClosed) {
+        const answer = await this.#stream.next(() => this.#request());
+        const event = answer && this.#taken(answer);
         if (event !== undefined) return event;
-      } catch (error) {
-        if (this.#ending.signal.aborted) return undefined;
-        if (this.#signal?.aborted === true) this.close();
-        throw error;
       }
+    } catch (error) {
+      if (this.#stream.isClosed) return undefined;
+      this.close();
+      throw error;
     }
     return undefined;
   }
@@ -129,9 +114,7 @@ export class Subscription implements AsyncDisposable, AsyncIterable<ContextEvent
   }
 
   close(): void {
-    this.#ending.abort(failure("UNAVAILABLE", "the subscription is closed"));
-    this.#stream?.events.cancel();
-    this.#stream = undefined;
+    this.#stream.close();
     this.#forget(this);
   }
 
@@ -139,68 +122,13 @@ export class Subscription implements AsyncDisposable, AsyncIterable<ContextEvent
     this.close();
   }
 
-  async #received(line: Line, events: Incoming<typeof ContextService.method.subscribe>): Promise<ContextEvent | undefined> {
-    try {
-      const event = await events.receive();
-      if (event !== undefined) {
-        this.#patience.renew();
-        this.#note(event);
-        const kind = KINDS[event.kind];
-        // The two that only say where the subscription stands have none.
-        if (kind === undefined || event.context === undefined) return undefined;
-        const { position } = event;
-        return { kind, context: new Context(event.context), position: position && positionOf(position) };
-      }
-    } catch (error) {
-      if (!(error instanceof Status)) throw error;
-      await this.#recover(line, error);
-      return undefined;
-    }
-    this.#caller.leave(line);
-    await this.#pause(failure("UNAVAILABLE", "the hub closed the subscription"));
-    return undefined;
-  }
-
-  async #ensureOpen(): Promise<Open> {
-    const { signal } = this.#ending;
-    while (this.#stream === undefined) {
-      signal.throwIfAborted();
-      this.#signal?.throwIfAborted();
-      let line: Line;
-      try {
-        line = await this.#caller.line(crypto.randomUUID());
-      } catch (error) {
-        if (!isOurs(error)) throw error;
-        if (!error.isRetryable) throw during(this.#name(), error);
-        await this.#pause(error);
-        continue;
-      }
-      const events = line.channel.receiving(ContextService.method.subscribe, this.#request(), line.headers);
-      try {
-        const late = () => failure("TIMEOUT", "the hub did not open the subscription in time");
-        const first = await within(ATTEMPT, () => events.receive(), late, this.#signal);
-        if (first?.kind === WireKind.SUBSCRIBED && !signal.aborted) {
-          this.#note(first);
-          this.#renewal.renewed = false;
-          this.#stream = { line, events };
-          break;
-        }
-        events.cancel();
-        this.#caller.leave(line);
-        await this.#pause(failure("UNAVAILABLE", "the hub did not open the subscription"));
-      } catch (error) {
-        events.cancel();
-        if (error instanceof Status) {
-          await this.#recover(line, error);
-        } else if (isOurs(error) && error.reason === "TIMEOUT") {
-          this.#caller.leave(line);
-          await this.#pause(error);
-        } else {
-          throw error;
-        }
-      }
-    }
-    return this.#stream;
+  #taken(event: WireEvent): ContextEvent | undefined {
+    this.#note(event);
+    const kind = KINDS[event.kind];
+    // The two that only say where the subscription stands have none.
+    if (kind === undefined || event.context === undefined) return undefined;
+    const { position } = event;
+    return { kind, context: new Context(event.context), position: position && positionOf(position) };
   }
 
   #note(event: WireEvent): void {
@@ -216,26 +144,6 @@ export class Subscription implements AsyncDisposable, AsyncIterable<ContextEvent
     if (since === "start") return { ...base, from: { case: "start", value: true } };
     if (typeof since === "object" && "time" in since) return { ...base, from: { case: "time", value: timestamp(since.time)! } };
     return { ...base, from: { case: "now", value: true } };
-  }
-
-  async #recover(line: Line, status: Status): Promise<void> {
-    const next = this.#caller.judge(line, status, this.#renewal);
-    this.#stream = undefined;
-    if (next.kind === "later") await this.#pause(next.error);
-    else if (next.kind === "never") throw during(this.#name(), next.error);
-  }
-
-  async #pause(error: AcbError): Promise<void> {
-    this.#stream = undefined;
-    try {
-      await abortable(this.#patience.wait(error, this.#ending.signal), this.#signal);
-    } catch (thrown) {
-      throw isOurs(thrown) && !this.#ending.signal.aborted ? during(this.#name(), thrown) : thrown;
-    }
-  }
-
-  #name(): string {
-    return `subscribe to ${JSON.stringify(this.#type)}`;
   }
 }
 

@@ -1,6 +1,6 @@
 /** What uploads and downloads share. */
 
-import type { Hasher } from "./transport.js";
+import type { Hasher, Logger } from "./transport.js";
 
 /** A hub that stores or sends nothing for so long is as good as gone. */
 export const STALLED = 30_000;
@@ -11,6 +11,15 @@ export interface Progress {
   readonly bytes: number;
   /** Bytes in all. */
   readonly total: number;
+}
+
+/** Tells how far it is. One that is told and fails must not end the transfer. */
+export function tell(log: Logger, onProgress: ((progress: Progress) => void) | undefined, progress: Progress): void {
+  try {
+    onProgress?.(progress);
+  } catch (error) {
+    log.error("onProgress failed", { error });
+  }
 }
 
 /** Where a transfer went on after its connection broke. */

@@ -61,7 +61,7 @@ export interface Channel {
   ): Promise<MessageShape<M["output"]>>;
   receiving<M extends DescMethod>(method: M, request: MessageInitShape<M["input"]>, headers: Headers): Incoming<M>;
   duplex<M extends DescMethod>(method: M, headers: Headers): Duplex<M>;
-  /** Ends it; what is on its way may go on to its own end. */
+  /** Ends it, with what is on its way. */
   close(): void;
 }
 

@@ -10,9 +10,10 @@ import {
   StreamService,
 } from "../gen/acb/v1/stream_pb.js";
 import { ATTEMPT, type Caller, type CallOptions, type Line, type Renewal } from "./caller.js";
-import { accessOf, Context, type Sharing } from "./contexts.js";
+import { accessOf, Context, type Sharing, SHARING_KEYS } from "./contexts.js";
 import { type AcbError, during, failure, isOurs, malformed } from "./error.js";
-import { noteResumption, type Progress, type Resumption, STALLED, Whole } from "./transfer.js";
+import { known } from "./known.js";
+import { noteResumption, type Progress, type Resumption, STALLED, tell, Whole } from "./transfer.js";
 import { type Duplex, Status } from "./transport.js";
 import { deferred, within } from "./wait.js";
 import { duration } from "./wire.js";
@@ -35,7 +36,7 @@ export interface UploadOptions extends Sharing {
   readonly contentType?: string;
   /** Goes on with an upload that an earlier process left unfinished. */
   readonly uploadId?: string;
-  /** Told whenever more of it is durable. Must not block. */
+  /** Told whenever more of it is durable. Must not block; where it throws, that is logged. */
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }
@@ -86,6 +87,7 @@ export async function upload(caller: Caller, type: string, source: Source, optio
   if (!Number.isInteger(source.size) || source.size < 1 || source.size > MOST) {
     throw failure("USAGE", `a payload of ${source.size} bytes can't be streamed: 1 to ${MOST} bytes can`);
   }
+  known("an upload", options, [...SHARING_KEYS, "contentType", "uploadId", "onProgress", "signal"]);
   return await caller.tied((id) => new Upload(caller, type, source, options, id).run());
 }
 
@@ -143,7 +145,7 @@ class Upload {
       let error: AcbError;
       let line: Line | undefined;
       try {
-        line = await this.#caller.line(this.#correlationId);
+        line = await this.#caller.line(this.#correlationId, patience, signal);
         return await this.#attempt(line);
       } catch (thrown) {
         if (thrown instanceof Status && line !== undefined) {
@@ -248,7 +250,7 @@ class Upload {
 
   #note(progress: WireProgress): void {
     this.#stored = progress;
-    this.#options.onProgress?.({ bytes: Number(progress.bytesStored), total: this.#source.size });
+    tell(this.#caller.platform.log, this.#options.onProgress, { bytes: Number(progress.bytesStored), total: this.#source.size });
   }
 
   get #nextChunk(): number {

@@ -1,25 +1,60 @@
 /** Waiting that always ends: with what was waited for, with a time that is over, or with an abort. */
 
-/** What `body` comes to, or what `late` says once the time is over. The signal that `body` gets is aborted then, and where the outer one is. */
+/** A signal, where there is one. */
+export type Ending = AbortSignal | undefined;
+
+/** The longest that a timer of JavaScript takes. */
+const LONGEST = 0x7fffffff;
+
+/** Throws the reason of the first of these that is aborted. */
+export function throwIfAny(signals: readonly Ending[]): void {
+  for (const signal of signals) signal?.throwIfAborted();
+}
+
+/** Calls `aborted` with the reason of one of these that is aborted from now on. What it gives ends that. */
+function listen(signals: readonly Ending[], aborted: (reason: unknown) => void): () => void {
+  const heard = (event: Event) => aborted((event.target as AbortSignal).reason);
+  for (const signal of signals) signal?.addEventListener("abort", heard, { once: true });
+  return () => {
+    for (const signal of signals) signal?.removeEventListener("abort", heard);
+  };
+}
+
+/** What `body` comes to, or what `late` says once the time is over. The signal that `body` gets is aborted then, and where one of the outer ones is. */
 export async function within<T>(
   ms: number,
   body: (signal: AbortSignal) => Promise<T>,
   late: () => Error,
-  outer?: AbortSignal,
+  ...outer: Ending[]
 ): Promise<T> {
-  outer?.throwIfAborted();
+  throwIfAny(outer);
   const inner = new AbortController();
   const { promise, reject } = deferred<never>();
-  const timer = setTimeout(() => reject(late()), ms);
-  const aborted = () => reject(outer?.reason as Error);
-  outer?.addEventListener("abort", aborted, { once: true });
+  const timer = setTimeout(() => reject(late()), Math.min(ms, LONGEST));
+  const deaf = listen(outer, reject);
   try {
     return await Promise.race([body(inner.signal), promise]);
   } finally {
     clearTimeout(timer);
-    outer?.removeEventListener("abort", aborted);
+    deaf();
     inner.abort();
   }
+}
+
+/** Throws the reason of a signal once it is aborted. */
+export function sleep(ms: number, ...signals: Ending[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    throwIfAny(signals);
+    const timer = setTimeout(() => {
+      deaf();
+      resolve();
+    }, ms);
+    const deaf = listen(signals, (reason) => {
+      clearTimeout(timer);
+      deaf();
+      reject(reason);
+    });
+  });
 }
 
 export interface Deferred<T> {
@@ -40,19 +75,18 @@ export function deferred<T>(): Deferred<T> {
   return { promise, resolve, reject };
 }
 
-/** Rejects with the reason of the signal where that is aborted first. */
-export async function abortable<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
-  if (signal === undefined) return await work;
+/** Rejects with the reason of a signal where one is aborted first. */
+export async function abortable<T>(work: Promise<T>, ...signals: Ending[]): Promise<T> {
+  if (signals.every((signal) => signal === undefined)) return await work;
   // What it comes to later is of no interest, and must not end the process.
   work.catch(() => undefined);
-  signal.throwIfAborted();
+  throwIfAny(signals);
   const { promise, reject } = deferred<never>();
-  const aborted = () => reject(signal.reason);
-  signal.addEventListener("abort", aborted, { once: true });
+  const deaf = listen(signals, reject);
   try {
     return await Promise.race([work, promise]);
   } finally {
-    signal.removeEventListener("abort", aborted);
+    deaf();
   }
 }
 

@@ -2,6 +2,7 @@
 
 import { Client } from "../core/client.js";
 import { failure } from "../core/error.js";
+import { known } from "../core/known.js";
 import type { Logger } from "../core/transport.js";
 import { find, type Where } from "./config.js";
 import { nodePlatform } from "./platform.js";
@@ -18,6 +19,11 @@ export interface ConnectOptions extends Where {
   readonly signal?: AbortSignal;
 }
 
+const KNOWN: readonly (keyof ConnectOptions)[] = [
+  ...(["server", "ca", "caFile", "systemRoots", "apiKey", "apiKeyFile", "tokenFile", "tokens", "profile"] as const),
+  ...(["retryForMs", "through", "log", "signal"] as const),
+];
+
 /**
  * Connects to the hub, and authenticates. Where the hub is, and who speaks, is found in this order: the arguments, the environment (`ACB_SERVER`,
  * `ACB_CA_FILE`, and `ACB_API_KEY_FILE` or `ACB_TOKEN_FILE`), a profile of `acb login` (`ACB_PROFILE`, or the current one), the files that a pod mounts
@@ -31,6 +37,7 @@ export interface ConnectOptions extends Where {
  * `await using` is of TypeScript 5.2 and Node 24; elsewhere `await agent.close()` ends it.
  */
 export async function connect(options: ConnectOptions = {}): Promise<Client> {
+  known("connect", options, KNOWN);
   const { retryForMs = 30_000, through, log, signal } = options;
   if (!(retryForMs >= 0)) throw failure("USAGE", `retryForMs is ${retryForMs}`);
   const { servers, ca, systemRoots, credential } = find(options);

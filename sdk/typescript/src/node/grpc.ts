@@ -19,9 +19,38 @@ type Out<M extends DescMethod> = MessageShape<M["output"]>;
 export class GrpcChannel implements Channel {
   readonly #client: Client;
   #closed = false;
+  /** What ends the calls that are on their way. */
+  readonly #live = new Set<() => void>();
+  #retired: { readonly afterMs: number; readonly closed: () => void } | undefined;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(client: Client) {
     this.#client = client;
+  }
+
+  /** Closes it once no call has used it for so long: who took it a moment ago may be about to call. */
+  retire(afterMs: number, closed: () => void): void {
+    this.#retired = { afterMs, closed };
+    this.#watch();
+  }
+
+  #begin(end: () => void): () => void {
+    this.#live.add(end);
+    clearTimeout(this.#timer);
+    return () => {
+      if (this.#live.delete(end)) this.#watch();
+    };
+  }
+
+  #watch(): void {
+    const retired = this.#retired;
+    if (retired === undefined || this.#live.size > 0 || this.#closed) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.close();
+      retired.closed();
+    }, retired.afterMs);
+    this.#timer.unref();
   }
 
   unary<M extends DescMethod>(method: M, request: In<M>, headers: Headers, signal?: AbortSignal): Promise<Out<M>> {
@@ -31,10 +60,15 @@ export class GrpcChannel implements Channel {
       const message = made(method, request);
       const call = this.#client.makeUnaryRequest(path, write, read, message, metadataOf(headers), (error: ServiceError | null, response?: Out<M>) => {
         signal?.removeEventListener("abort", cancel);
+        over();
         if (error !== null) reject(statusOf(error));
         else resolve(response as Out<M>);
       });
       const cancel = () => call.cancel();
+      const over = this.#begin(() => {
+        reject(GONE());
+        cancel();
+      });
       signal?.addEventListener("abort", cancel, { once: true });
     });
   }
@@ -42,17 +76,25 @@ export class GrpcChannel implements Channel {
   receiving<M extends DescMethod>(method: M, request: In<M>, headers: Headers): Incoming<M> {
     if (this.#closed) return new Nothing<M>();
     const [path, write, read] = glue(method);
-    return new Reader<M>(this.#client.makeServerStreamRequest(path, write, read, made(method, request), metadataOf(headers)));
+    const stream = this.#client.makeServerStreamRequest(path, write, read, made(method, request), metadataOf(headers));
+    const reader: Reader<M> = new Reader<M>(stream, () => over());
+    const over = this.#begin(() => reader.cancel(GONE()));
+    return reader;
   }
 
   duplex<M extends DescMethod>(method: M, headers: Headers): Duplex<M> {
     if (this.#closed) return new Nothing<M>();
     const [path, write, read] = glue(method);
-    return new Both<M>(method, this.#client.makeBidiStreamRequest(path, write, read, metadataOf(headers)));
+    const both: Both<M> = new Both<M>(method, this.#client.makeBidiStreamRequest(path, write, read, metadataOf(headers)), () => over());
+    const over = this.#begin(() => both.cancel(GONE()));
+    return both;
   }
 
+  /** Ends what is on its way, too: gRPC would leave that to its own end. */
   close(): void {
     this.#closed = true;
+    clearTimeout(this.#timer);
+    for (const end of [...this.#live]) end();
     this.#client.close();
   }
 }
@@ -97,7 +139,10 @@ class Reader<M extends DescMethod> implements Incoming<M> {
   #error: Status | undefined;
   #wake: (() => void) | undefined;
 
-  constructor(stream: ClientReadableStream<Out<M>> | ClientDuplexStream<MessageShape<M["input"]>, Out<M>>) {
+  constructor(
+    stream: ClientReadableStream<Out<M>> | ClientDuplexStream<MessageShape<M["input"]>, Out<M>>,
+    private readonly over: () => void,
+  ) {
     this.#stream = stream;
     stream.on("data", (message: Out<M>) => {
       this.#waiting.push(message);
@@ -126,14 +171,15 @@ class Reader<M extends DescMethod> implements Incoming<M> {
     }
   }
 
-  cancel(): void {
-    this.#error ??= new Status("CANCELLED", "the stream was given up", false);
+  cancel(why = new Status("CANCELLED", "the stream was given up", false)): void {
+    this.#error ??= why;
     this.#stream.cancel();
     this.finish();
   }
 
   protected finish(): void {
     this.#over = true;
+    this.over();
     this.#wake?.();
   }
 }
@@ -145,8 +191,8 @@ class Both<M extends DescMethod> extends Reader<M> implements Duplex<M> {
   #roomy: (() => void)[] = [];
   #ended = false;
 
-  constructor(method: M, stream: ClientDuplexStream<MessageShape<M["input"]>, Out<M>>) {
-    super(stream);
+  constructor(method: M, stream: ClientDuplexStream<MessageShape<M["input"]>, Out<M>>, over: () => void) {
+    super(stream, over);
     this.#method = method;
     this.#writer = stream;
     stream.on("drain", () => this.#makeRoom());

@@ -7,12 +7,12 @@ import { checkServerIdentity, connect, createSecureContext, rootCertificates, ty
 import { ChannelCredentials, type ChannelOptions, Client } from "@grpc/grpc-js";
 
 import { AcbError, failure } from "../core/error.js";
-import type { Channel, Link, Replicas } from "../core/transport.js";
+import type { Link, Replicas } from "../core/transport.js";
 import { GrpcChannel } from "./grpc.js";
 
 const CONNECT_TIMEOUT = 3_000;
-/** How long a connection that was left is still there for who took it before. Longer than a call takes. */
-const LINGER = 30_000;
+/** How long a connection that was left, and has no call, is still there for who took it before and is about to call. */
+const LINGER = 2_000;
 
 const OPTIONS: ChannelOptions = {
   "grpc.keepalive_time_ms": 10_000,
@@ -39,6 +39,8 @@ class Unreached extends Error {
   }
 }
 
+const silent = () => new Unreached(`no answer within ${CONNECT_TIMEOUT / 1000} s`);
+
 export interface Roots {
   /** The tenant's CA, as PEM. */
   readonly ca: string;
@@ -51,13 +53,13 @@ export class NodeReplicas implements Replicas {
   readonly #context: SecureContext;
   /** Where all of them are reached, whatever their names resolve to. */
   readonly #through: string | undefined;
-  #current: Link | undefined;
+  #current: (Link & { readonly channel: GrpcChannel }) | undefined;
   #connecting: Promise<Link> | undefined;
   #next: number;
   #ids = 0;
-  #closed = false;
+  readonly #ending = new AbortController();
   /** Connections that were left, and are not closed yet. */
-  readonly #left = new Map<NodeJS.Timeout, Channel>();
+  readonly #left = new Set<GrpcChannel>();
 
   constructor(endpoints: readonly string[], roots: Roots, through?: string) {
     if (endpoints.length === 0) throw failure("USAGE", "no endpoint was given: name at least one, such as https://hub.example:8443");
@@ -68,7 +70,7 @@ export class NodeReplicas implements Replicas {
   }
 
   async link(): Promise<Link> {
-    if (this.#closed) throw failure("USAGE", "the client is closed");
+    this.#ending.signal.throwIfAborted();
     if (this.#current !== undefined) return this.#current;
     this.#connecting ??= this.#connect().finally(() => {
       this.#connecting = undefined;
@@ -82,20 +84,13 @@ export class NodeReplicas implements Replicas {
     this.#current = undefined;
     this.#next += 1;
     // Who took it a moment ago is about to call, and one call that failed must not be the end of the others.
-    const timer = setTimeout(() => {
-      this.#left.delete(timer);
-      channel.close();
-    }, LINGER);
-    timer.unref();
-    this.#left.set(timer, channel);
+    this.#left.add(channel);
+    channel.retire(LINGER, () => this.#left.delete(channel));
   }
 
   close(): void {
-    this.#closed = true;
-    for (const [timer, channel] of this.#left) {
-      clearTimeout(timer);
-      channel.close();
-    }
+    this.#ending.abort(failure("UNAVAILABLE", "the client is closed"));
+    for (const channel of this.#left) channel.close();
     this.#left.clear();
     this.#current?.channel.close();
     this.#current = undefined;
@@ -108,10 +103,8 @@ export class NodeReplicas implements Replicas {
       const endpoint = this.#endpoints[this.#next % this.#endpoints.length] as string;
       try {
         const client = await this.#dial(endpoint);
-        if (this.#closed) {
-          client.close();
-          throw failure("USAGE", "the client is closed");
-        }
+        if (this.#ending.signal.aborted) client.close();
+        this.#ending.signal.throwIfAborted();
         this.#current = { id: this.#ids++, endpoint, channel: new GrpcChannel(client) };
         return this.#current;
       } catch (error) {
@@ -140,8 +133,15 @@ export class NodeReplicas implements Replicas {
     const sent = isIP(name) === 0 ? name : "localhost";
     const names = { "grpc.ssl_target_name_override": sent, "grpc.default_authority": withPort(endpoint) };
     const client = new Client(`dns:${withPort(target)}`, credentials, { ...OPTIONS, ...names });
+    const { signal } = this.#ending;
+    const began = performance.now();
     const ready = await new Promise<boolean>((resolve) => {
-      client.waitForReady(Date.now() + CONNECT_TIMEOUT, (error) => resolve(error === undefined));
+      const ended = () => resolve(false);
+      signal.addEventListener("abort", ended, { once: true });
+      client.waitForReady(Date.now() + CONNECT_TIMEOUT, (error) => {
+        signal.removeEventListener("abort", ended);
+        resolve(error === undefined);
+      });
       // It would try for the whole time; one refusal is enough to go to the next.
       const channel = client.getChannel();
       const look = () => {
@@ -153,6 +153,9 @@ export class NodeReplicas implements Replicas {
     });
     if (ready) return client;
     client.close();
+    signal.throwIfAborted();
+    // One that is silent would be silent once more.
+    if (performance.now() - began >= CONNECT_TIMEOUT) throw silent();
     throw await this.#why(endpoint, target);
   }
 
@@ -160,6 +163,7 @@ export class NodeReplicas implements Replicas {
   #why(endpoint: string, target: string): Promise<Unreached> {
     const url = new URL(target);
     const name = bare(new URL(endpoint).hostname);
+    const { signal } = this.#ending;
     return new Promise((resolve) => {
       const socket = connect({
         host: bare(url.hostname),
@@ -171,10 +175,14 @@ export class NodeReplicas implements Replicas {
         checkServerIdentity: (_sent, certificate) => checkServerIdentity(name, certificate),
       });
       const tell = (unreached: Unreached) => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", ended);
         socket.destroy();
         resolve(unreached);
       };
-      socket.setTimeout(CONNECT_TIMEOUT, () => tell(new Unreached(`no answer within ${CONNECT_TIMEOUT / 1000} s`)));
+      const ended = () => tell(new Unreached("the client is closed"));
+      signal.addEventListener("abort", ended, { once: true });
+      const timer = setTimeout(() => tell(silent()), CONNECT_TIMEOUT);
       socket.on("error", (error: NodeJS.ErrnoException) => tell(new Unreached(error.message || (error.code ?? ""), UNTRUSTED.test(error.code ?? ""))));
       socket.on("secureConnect", () => tell(new Unreached("it did not answer, and now it does")));
       socket.on("close", () => tell(new Unreached("it closed the connection")));

@@ -22,15 +22,21 @@ export async function become(name: string, options: ConnectOptions = {}): Promis
 /** Stands between an agent and a replica. */
 export class Proxy {
   readonly #server: Server;
+  readonly #silent = new Set<Socket>();
   readonly #pairs = new Set<[Socket, Socket]>();
   /** How many bytes of one direction pass before the connection is cut; each cut needs to be asked for. */
   #cutAfter = Infinity;
+  #isMute = false;
   /** How many connections were there. */
   connections = 0;
 
   private constructor(target: URL) {
     this.#server = createServer((near) => {
       this.connections += 1;
+      if (this.#isMute) {
+        this.#silent.add(near.on("error", () => undefined));
+        return;
+      }
       const far = dial(Number(target.port), target.hostname);
       const pair: [Socket, Socket] = [near, far];
       this.#pairs.add(pair);
@@ -79,8 +85,15 @@ export class Proxy {
     for (const pair of this.#pairs) for (const socket of pair) socket.pause().removeAllListeners("data");
   }
 
+  /** From now on nothing passes: what is open is silent, and what comes is taken and hears nothing. */
+  mute(): void {
+    this.#isMute = true;
+    this.stall();
+  }
+
   async close(): Promise<void> {
     this.cut();
+    for (const socket of this.#silent) socket.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 }

@@ -64,6 +64,39 @@ describe("a client", () => {
   });
 });
 
+describe("replicas that take connections and are silent", () => {
+  const within = async (ms: number, work: Promise<unknown>, expected: object) => {
+    const began = performance.now();
+    await expect(work).rejects.toMatchObject(expected);
+    expect(performance.now() - began).toBeLessThan(ms);
+  };
+
+  it("hold nobody longer than the caller said", async () => {
+    const near = await proxies();
+    const server = near.map((proxy) => proxy.url);
+    const agent = await become("supervisor", { server, retryForMs: 8_000 });
+    for (const proxy of near) proxy.mute();
+    await within(5_000, agent.request({ to: "worker-b", topic: "mute" }, { withinMs: 1_000 }), { code: "DEADLINE_EXCEEDED", reason: "TIMEOUT" });
+    // Now there is no connection any more.
+    for (const proxy of near) proxy.cut();
+    await within(5_000, agent.request({ to: "worker-b", topic: "mute" }, { withinMs: 1_000 }), { code: "DEADLINE_EXCEEDED", reason: "TIMEOUT" });
+    const soon = () => ({ signal: AbortSignal.timeout(300) });
+    const aborted = { name: "TimeoutError" };
+    await within(3_000, agent.send({ to: "worker-b" }, soon()), aborted);
+    await within(3_000, agent.subscribe("documents", soon()), aborted);
+    await within(3_000, agent.session({ receive: false, ...soon() }), aborted);
+    await within(3_000, agent.upload("documents", new Uint8Array(9), soon()), aborted);
+    await within(3_000, become("supervisor", { server, ...soon() }), aborted);
+    await within(14_000, Promise.all([agent.send({ to: "worker-b" }), agent.send({ to: "worker-b" })]), {
+      reason: "UNAVAILABLE",
+      message: expect.stringContaining("gave up after 8 s"),
+    });
+    const waiting = agent.send({ to: "worker-b" });
+    waiting.catch(() => undefined);
+    await within(3_000, Promise.all([waiting, agent.close()]), { reason: "UNAVAILABLE", message: "send: the client is closed" });
+  });
+});
+
 describe("a program finds its hub", () => {
   beforeEach(() => {
     for (const name of ["ACB_SERVER", "ACB_CA_FILE", "ACB_API_KEY_FILE", "ACB_TOKEN_FILE", "ACB_PROFILE"]) vi.stubEnv(name, undefined);
@@ -116,6 +149,32 @@ describe("agents", () => {
 });
 
 describe("usage and audit", () => {
+  it("is followed over breaks, each record once", async () => {
+    const near = await proxies();
+    const boss = await become("boss", { server: near.map((proxy) => proxy.url) });
+    const worker = await become("worker-a");
+    const trail = await boss.followAudit({ agent: "worker-a", operation: "GetContext", signal: AbortSignal.timeout(35_000) });
+    const context = await worker.share("reports", { text: "for the trail" });
+    const numbers: number[] = [];
+    for (let number = 0; number < 3; number += 1) {
+      await worker.context(context.id);
+      const record = await trail.next();
+      expect(auditRecord(record?.record ?? new Uint8Array())).toMatchObject({ agent: "worker-a", operation: "GetContext", phase: "outcome" });
+      numbers.push(record?.number ?? -1);
+      for (const proxy of near) proxy.cut();
+    }
+    expect(numbers).toEqual([...new Set(numbers)].sort((a, b) => a - b));
+    const waiting = trail.next();
+    trail.close();
+    expect([await waiting, await trail.next()]).toEqual([undefined, undefined]);
+    // From an earlier number on it is told again.
+    const again = await boss.followAudit({ agent: "worker-a", operation: "GetContext", first: numbers[0] as number });
+    expect((await collect(again, 3)).map(({ number }) => number)).toEqual(numbers);
+    expect(again.nextNumber).toBeGreaterThan(numbers[2] as number);
+    again.close();
+    await expect(worker.followAudit()).rejects.toMatchObject({ code: "PERMISSION_DENIED" });
+  });
+
   it("are told", async () => {
     const boss = await become("boss");
     expect((await boss.usage()).map(({ limit }) => limit)).toContain("messagesPerMinute");

@@ -8,7 +8,7 @@ import { Writable } from "node:stream";
 import { describe, expect, it, onTestFinished } from "vitest";
 
 import { type Context, type ContextEvent, openFile, type Progress } from "../../src/index.js";
-import { become, collect, eventually, proxies } from "./agents.js";
+import { become, collect, eventually, proxies, QUIET } from "./agents.js";
 
 const MIB = 1 << 20;
 
@@ -102,6 +102,18 @@ describe("transfers", () => {
     const downloaded = await reader.download(uploaded.context.id, (data) => parts.push(data));
     expect(Buffer.compare(Buffer.concat(parts), payload)).toBe(0);
     expect(Buffer.from(downloaded.sha256)).toEqual(createHash("sha256").update(payload).digest());
+  });
+
+  it("go on where who is told of them fails", async () => {
+    const errors: string[] = [];
+    const agent = await become("supervisor", { log: { ...QUIET, error: (message) => void errors.push(message) } });
+    const onProgress = () => {
+      throw new Error("no disk to write it to");
+    };
+    const uploaded = await agent.upload("documents", noise(MIB), { onProgress });
+    const downloaded = await agent.download(uploaded.context.id, () => undefined, { onProgress });
+    expect(downloaded.bytes).toBe(MIB);
+    expect(new Set(errors)).toEqual(new Set(["onProgress failed"]));
   });
 
   it("go on where a connection broke", async () => {

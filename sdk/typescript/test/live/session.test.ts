@@ -36,6 +36,59 @@ describe("a session", () => {
     await Promise.all([outgoing.close(), incoming.close()]);
   });
 
+  it("does not outlive a client that was closed while it opened", async () => {
+    await empty("worker-b");
+    const supervisor = await become("supervisor");
+    for (const ticks of [0, 1, 2, 5, 20]) {
+      const agent = await become("worker-b");
+      let handled = 0;
+      agent.onOther(() => void (handled += 1));
+      const running = agent.run().then(
+        () => "ended",
+        (error: { reason: string }) => error.reason,
+      );
+      for (let tick = 0; tick < ticks; tick += 1) await new Promise((resolve) => setImmediate(resolve));
+      const began = performance.now();
+      await agent.close();
+      expect(await running).toBe("ended");
+      expect(performance.now() - began).toBeLessThan(3_000);
+      await expect(agent.session()).rejects.toMatchObject({ reason: "USAGE", message: "the client is closed" });
+      await supervisor.send({ to: "worker-b", text: String(ticks) });
+      // Whoever receives for that agent next has it: nobody took it before.
+      expect((await take(await become("worker-b"), 1)).map((message) => message.text())).toEqual([String(ticks)]);
+      expect(handled).toBe(0);
+    }
+  });
+
+  it("has what a handler returns be the answer, where one is wanted", async () => {
+    await Promise.all([empty("worker-b"), empty("clerk")]);
+    const worker = await become("worker-b");
+    worker.on<{ n: number }>("double", ({ n }) => ({ doubled: 2 * n }));
+    worker.on("text", () => "as text");
+    worker.on("own", async (_payload, message) => await message.reply({ text: "own words" }));
+    worker.on("event", () => "not wanted");
+    const running = worker.run();
+    const clerk = await become("clerk");
+    const ask = async (topic: string, json: unknown) => await clerk.request({ to: "worker-b", topic, json }, { withinMs: 10_000 });
+    await clerk.send({ to: "worker-b", topic: "event", json: 1 });
+    expect((await ask("double", { n: 21 })).json()).toEqual({ doubled: 42 });
+    const text = await ask("text", null);
+    expect([text.text(), text.contentType]).toEqual(["as text", "text/plain; charset=utf-8"]);
+    expect((await ask("own", null)).text()).toBe("own words");
+    expect((await clerk.countUnread()).messages).toBe(0);
+    // A question that is in the air ends at once, too.
+    const asked = clerk.request({ to: "supervisor", topic: "unanswered" });
+    asked.catch(() => undefined);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const began = performance.now();
+    await clerk.close();
+    await expect(asked).rejects.toMatchObject({ code: "UNAVAILABLE", message: "request: the client is closed" });
+    expect(performance.now() - began).toBeLessThan(3_000);
+    await worker.close();
+    await running;
+    await empty("supervisor");
+  });
+
   it("notices a connection that is silent, and goes on", async () => {
     await empty("worker-b");
     const near = await proxies();

@@ -10,7 +10,7 @@ import { Inbox } from "../../src/core/inbox.js";
 import { selection } from "../../src/core/letters.js";
 import { answering, build, FAILURE } from "../../src/core/message.js";
 import { pages } from "../../src/core/caller.js";
-import { encode, type Schema, validated } from "../../src/core/payload.js";
+import { decodeJson, encode, encodeAlone, type Schema, validated } from "../../src/core/payload.js";
 import { Seen } from "../../src/core/seen.js";
 import { noteResumption, type Resumption } from "../../src/core/transfer.js";
 import { Status } from "../../src/core/transport.js";
@@ -30,6 +30,49 @@ class Pretended implements Clock {
 function refused(retryAfter?: number, reason = "RATE_LIMIT_EXCEEDED"): AcbError {
   return new AcbError("RESOURCE_EXHAUSTED", reason, "no", { retryAfter });
 }
+
+describe("what is wrong", () => {
+  it("is said without any of the payload", async () => {
+    const secret = "hunter2";
+    const said: string[] = [];
+    const note = (error: unknown) => void said.push(inspect(error, { depth: 9, showHidden: true }).replace(/\n    at .*/g, ""));
+    const attempt = async (body: () => unknown) => {
+      try {
+        await body();
+      } catch (error) {
+        note(error);
+      }
+    };
+    await attempt(() => decodeJson(new TextEncoder().encode(`{"password": ${secret}}`), "the payload"));
+    await attempt(() => decodeJson(new TextEncoder().encode(secret), "the payload"));
+    const round: Record<string, unknown> = {};
+    round[secret] = round;
+    await attempt(() => encode({ json: round }));
+    const issues = [{ message: `expected a number, and not ${secret}`, path: ["a"] }];
+    await attempt(() => validated({ "~standard": { version: 1, vendor: "x", validate: () => ({ issues }) } }, {}, "the payload"));
+    expect(said).toHaveLength(4);
+    for (const text of said) expect(text).toContain("PAYLOAD");
+    expect(said.join()).not.toContain(secret);
+  });
+
+  it("ends with the reason, once, where a hub said it", () => {
+    const error = new AcbError("NOT_FOUND", "RECIPIENT_NOT_FOUND", "no such agent");
+    expect(during("send", ofCall("c", error)).message).toBe("send: no such agent (RECIPIENT_NOT_FOUND)");
+    expect(new AcbError("INTERNAL", "", "a fault").message).toBe("a fault (INTERNAL)");
+    expect(failure("USAGE", "so not").message).toBe("so not");
+  });
+
+  it("is said of keys that nobody would look at", () => {
+    const refused = (message: object) => expect(() => build({ to: "x", ...message } as never));
+    refused({ payload: { a: 1 } }).toThrow(/a message has no "payload": give the payload as json, text or bytes/);
+    refused({ jsn: 1 }).toThrow(/a message has no "jsn": it can have /);
+    refused({ metaData: {} }).toThrow('is "metadata" meant?');
+    refused({ bytes: [1, 2] }).toThrow("bytes is a Uint8Array");
+    expect(() => answering({ payload: 1 } as never, create(MessageSchema, { from: "x" }))).toThrow("json, text or bytes");
+    expect(() => encodeAlone({ a: 1 } as never)).toThrow('a payload has no "a"');
+    expect(() => encodeAlone("text" as never)).toThrow("a payload is an object");
+  });
+});
 
 describe("patience", () => {
   it("gives up within its time and says so", async () => {
@@ -55,6 +98,24 @@ describe("patience", () => {
     await patience.wait(failure("UNAVAILABLE", "refused"));
     const stopped = new Patience(20_000).wait(failure("UNAVAILABLE", "x"), AbortSignal.abort(new Error("enough")));
     await expect(stopped).rejects.toThrow("enough");
+  });
+
+  it("counts connecting that fails from its beginning, bounds it, and ends with the client", async () => {
+    const time = new Pretended();
+    const slow = async () => {
+      time.at += 6_000;
+      throw failure("UNAVAILABLE", "refused");
+    };
+    const patience = new Patience(8_000, time);
+    await expect(patience.connecting(slow)).rejects.toThrow("refused");
+    await patience.wait(failure("UNAVAILABLE", "refused"));
+    await expect(patience.connecting(slow)).rejects.toThrow("refused");
+    await expect(patience.wait(failure("UNAVAILABLE", "refused"))).rejects.toThrow("gave up after 8 s: refused");
+    const silent = () => new Promise(() => undefined);
+    await expect(patience.connecting(silent)).rejects.toThrow("refused");
+    const closed = new Patience(8_000, time, AbortSignal.abort(failure("UNAVAILABLE", "the client is closed")));
+    await expect(closed.wait(failure("UNAVAILABLE", "refused"))).rejects.toThrow("the client is closed");
+    await expect(closed.connecting(async () => 1)).rejects.toThrow("the client is closed");
   });
 
   it("waits for a limit as long as it says, and not for ever", () => {
@@ -238,7 +299,7 @@ describe("small things", () => {
 
   it("a schema says what is wrong, and where", async () => {
     const schema = { "~standard": { version: 1, vendor: "x", validate: () => ({ issues: [{ message: "too short", path: ["a", { key: 0 }] }] }) } } as const;
-    await expect(validated(schema as Schema, {}, "the payload")).rejects.toThrow("the payload is not what was expected: a.0: too short");
+    await expect(validated(schema as Schema, {}, "the payload")).rejects.toThrow("the payload is not what was expected: the schema refuses its a.0");
     expect(encode({ text: "é" })).toEqual({ payload: new Uint8Array([0xc3, 0xa9]), contentType: "text/plain; charset=utf-8" });
   });
 });
@@ -250,7 +311,7 @@ describe("errors and secrets", () => {
 
   it("keep what is known of them", () => {
     const error = ofCall("id-1", during("send", refused(5)));
-    expect(error).toMatchObject({ message: "send: no", reason: "RATE_LIMIT_EXCEEDED", retryAfter: 5, correlationId: "id-1", isRetryable: true });
+    expect(error).toMatchObject({ message: "send: no (RATE_LIMIT_EXCEEDED)", reason: "RATE_LIMIT_EXCEEDED", retryAfter: 5, correlationId: "id-1", isRetryable: true });
     expect(ofCall("id-1", failure("USAGE", "x")).correlationId).toBeUndefined();
     expect(new Status("UNAVAILABLE", "gone", true).toError().reason).toBe("UNAVAILABLE");
     expect(new Status("UNAVAILABLE", "ending", true, "DRAINING").toError()).toMatchObject({ reason: "DRAINING", isRetryable: true });

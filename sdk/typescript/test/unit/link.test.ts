@@ -124,7 +124,7 @@ class Hub implements Replicas, Channel {
   }
 }
 
-async function opened(receive = false): Promise<{ hub: Hub; session: Session; line: Line; send: (...topics: string[]) => Promise<PromiseSettledResult<string>[]> }> {
+async function opened(receive = false): Promise<{ hub: Hub; client: Client; session: Session; line: Line; send: (...topics: string[]) => Promise<PromiseSettledResult<string>[]> }> {
   const hub = new Hub();
   const quiet = { debug: () => undefined, warn: () => undefined, error: () => undefined };
   const credential = { kind: "apiKey", key: ApiKey.parse("acb_a_b") } as const;
@@ -134,7 +134,7 @@ async function opened(receive = false): Promise<{ hub: Hub; session: Session; li
     const receipts = topics.map((topic) => session.enqueue({ to: "x", topic }).then(({ outcome }) => outcome));
     return await Promise.allSettled(receipts.map((receipt) => receipt.then(({ messageId }) => messageId)));
   };
-  return { hub, session, line: await hub.line(0), send };
+  return { hub, client, session, line: await hub.line(0), send };
 }
 
 describe("a session", () => {
@@ -228,6 +228,23 @@ describe("a session", () => {
     await closing;
     expect((await outcome).messageId).toBe("m1");
     await expect(session.enqueue({ to: "x" })).rejects.toMatchObject({ reason: "UNAVAILABLE" });
+  });
+});
+
+describe("a session that is to be opened", () => {
+  it("is refused where its settings are none", async () => {
+    const { client } = await opened();
+    for (const maxUnacknowledged of [0, 1_001, 1.5]) {
+      await expect(client.session({ maxUnacknowledged })).rejects.toMatchObject({ reason: "USAGE", message: expect.stringContaining("not 1 to 1,000") });
+    }
+    await expect(client.session({ recieve: false } as never)).rejects.toMatchObject({ reason: "USAGE", message: expect.stringContaining('"recieve"') });
+    const misspelt = { reason: "USAGE", message: expect.stringMatching(/ has no "\w+": is "\w+" meant\?/) };
+    await expect(client.share("documents", { text: "x" }, { Scope: "private" } as never)).rejects.toMatchObject(misspelt);
+    await expect(client.upload("documents", new Uint8Array(1), { scopes: "private" } as never)).rejects.toMatchObject(misspelt);
+    await expect(client.request({ to: "x" }, { within: 5 } as never)).rejects.toMatchObject(misspelt);
+    await client.close();
+    await client.close();
+    await expect(client.session()).rejects.toMatchObject({ reason: "USAGE", message: "the client is closed" });
   });
 });
 

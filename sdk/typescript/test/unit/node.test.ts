@@ -1,15 +1,18 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { Metadata, type ServiceError } from "@grpc/grpc-js";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, onTestFinished, vi } from "vitest";
 
+import { AuthService } from "../../src/gen/acb/v1/auth_pb.js";
 import { ErrorInfoSchema, RetryInfoSchema, StatusSchema } from "../../src/gen/google/rpc/error_pb.js";
 import { find } from "../../src/node/config.js";
-import { statusOf } from "../../src/node/grpc.js";
+import { connect } from "../../src/node/connect.js";
+import { GrpcChannel, statusOf } from "../../src/node/grpc.js";
 import { Profiles } from "../../src/node/profile.js";
 import { NodeReplicas, normal } from "../../src/node/replicas.js";
 import { parseYaml } from "../../src/node/yaml.js";
@@ -72,6 +75,11 @@ describe("where the hub is", () => {
     expect(() => find({ profile: "a", server: "x" }, { ACB_CONFIG: config }, nowhere)).toThrow("beside it");
     expect(() => find({ profile: "c" }, { ACB_CONFIG: config }, nowhere)).toThrow('profile "c" does not exist');
     expect(() => find({ caFile: nowhere }, {}, nowhere)).toThrow(`the CA, ${nowhere}: ENOENT`);
+  });
+
+  it("is asked for by the right names", async () => {
+    await expect(connect({ servers: "x" } as never)).rejects.toMatchObject({ reason: "USAGE", message: 'connect has no "servers": is "server" meant?' });
+    await expect(connect({ api_key: "x" } as never)).rejects.toThrow('is "apiKey" meant?');
   });
 
   it("is not said with a key where a file can't be read", () => {
@@ -138,6 +146,51 @@ describe("a status", () => {
       expect(statusOf(error(code, details)).broke, details).toBe(false);
     }
   });
+});
+
+describe("a connection that was left", () => {
+  it("is there for the calls that it has, and no longer", async () => {
+    vi.useFakeTimers();
+    onTestFinished(() => void vi.useRealTimers());
+    let closed = 0;
+    let answer: ((error: null, response: object) => void) | undefined;
+    const makeUnaryRequest = (...all: unknown[]) => {
+      answer = all.at(-1) as typeof answer;
+      return { cancel: () => undefined };
+    };
+    const channel = new GrpcChannel({ makeUnaryRequest, close: () => (closed += 1) } as never);
+    const call = () => channel.unary(AuthService.method.refreshToken, {}, {});
+    const long = call();
+    channel.retire(2_000, () => undefined);
+    await vi.advanceTimersByTimeAsync(300_000);
+    expect(closed).toBe(0);
+    answer?.(null, { late: true });
+    expect(await long).toEqual({ late: true });
+    await vi.advanceTimersByTimeAsync(1_900);
+    expect(closed).toBe(0);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(closed).toBe(1);
+    await expect(call()).rejects.toMatchObject({ code: "UNAVAILABLE", broke: true });
+    const other = new GrpcChannel({ makeUnaryRequest, close: () => undefined } as never);
+    const cut = other.unary(AuthService.method.refreshToken, {}, {});
+    other.close();
+    await expect(cut).rejects.toMatchObject({ code: "UNAVAILABLE", broke: true });
+  });
+});
+
+describe("the package", () => {
+  it("has types that a project with the plainest settings compiles", () => {
+    const project = mkdtempSync(join(tmpdir(), "acb-types-"));
+    onTestFinished(() => rmSync(project, { recursive: true }));
+    const here = new URL("../../", import.meta.url).pathname;
+    mkdirSync(join(project, "node_modules/@acb"), { recursive: true });
+    symlinkSync(here, join(project, "node_modules/@acb/sdk"));
+    writeFileSync(join(project, "package.json"), '{ "type": "module" }');
+    writeFileSync(join(project, "a.ts"), 'import { connect } from "@acb/sdk";\nconst agent = await connect({ profile: "a" });\nagent.on<{ n: number }>("x", ({ n }) => n);\n');
+    const flags = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "a.ts"];
+    const ran = spawnSync(join(here, "node_modules/.bin/tsc"), flags, { cwd: project, encoding: "utf8" });
+    expect([ran.stdout, ran.status]).toEqual(["", 0]);
+  }, 120_000);
 });
 
 describe("the core", () => {
