@@ -418,14 +418,14 @@ fn signed(signer: &Signer, claims: &Value) -> String {
 
 /// What a token of one's own hub says, of an agent that there is not: it opens no door, one's own hub's included.
 fn worthless(attacker: &Attacker) -> Value {
-    claims(attacker, &OwnAgent { id: uuid::Uuid::new_v4(), name: "isolation".to_owned(), epoch: 0 })
+    claims(attacker, &OwnAgent { id: uuid::Uuid::new_v4(), name: "isolation".to_owned(), generation: 0, epoch: 0 })
 }
 
 fn claims(attacker: &Attacker, agent: &OwnAgent) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     json!({
         "iss": attacker.tenant, "aud": attacker.tenant, "tid": attacker.tenant_id, "sub": agent.id, "name": agent.name,
-        "gen": 0, "epoch": agent.epoch, "iat": now, "exp": now + TOKEN_SECONDS, "jti": uuid::Uuid::new_v4(),
+        "gen": agent.generation, "epoch": agent.epoch, "iat": now, "exp": now + TOKEN_SECONDS, "jti": uuid::Uuid::new_v4(),
     })
 }
 

@@ -424,6 +424,8 @@ async fn log_in(attacker: &Attacker, username: &str, password: &str) -> Result<O
 pub(crate) struct OwnAgent {
     pub(crate) id: uuid::Uuid,
     pub(crate) name: String,
+    /// What is known of the tenant now: a hub that knows less reads first.
+    pub(crate) generation: i64,
     /// Tokens of another epoch are no longer valid.
     pub(crate) epoch: i64,
 }
@@ -443,11 +445,18 @@ pub(crate) async fn has_agent(access: &PostgresAccess, name: &str) -> Result<boo
 pub(crate) async fn own_agent(access: &PostgresAccess) -> Result<OwnAgent, String> {
     let mut connection = connect(access).await.map_err(|outcome| format!("{outcome:?}"))?;
     let row = sqlx::query(
-        "SELECT agent_id, agent.name, credential_epoch FROM acb.agent JOIN acb.tenant USING (tenant_id) WHERE NOT agent.suspended
+        "SELECT agent_id, agent.name, credential_epoch, generation FROM acb.agent JOIN acb.tenant USING (tenant_id) WHERE NOT agent.suspended
          ORDER BY array_position(ARRAY['admin', 'agent-full', 'agent-producer', 'agent-consumer', 'observer', 'auditor'], role), agent.name LIMIT 1",
     );
     let row = row.fetch_optional(&mut connection).await.map_err(|error| format!("could not read one's own agents: {error}"))?;
     let row = row.ok_or("the tenant has no agent that its hub lets in: add one, or its door can't be tried")?;
-    let read = || Ok::<_, sqlx::Error>(OwnAgent { id: row.try_get(0)?, name: row.try_get(1)?, epoch: row.try_get(2)? });
+    let read = || {
+        Ok::<_, sqlx::Error>(OwnAgent {
+            id: row.try_get(0)?,
+            name: row.try_get(1)?,
+            epoch: row.try_get(2)?,
+            generation: row.try_get(3)?,
+        })
+    };
     read().map_err(|error| error.to_string())
 }
