@@ -210,7 +210,7 @@ pub enum DeletionPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct OperationLimit {
     /// The operation, such as `ListContexts`: a method of the hub's services, as `acb audit list` shows it.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Z][A-Za-z]*$"))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^([A-Z][a-z]+)+$"))]
     pub operation: String,
     /// The most calls of it in a minute.
     #[schemars(range(min = 0))]
