@@ -161,7 +161,7 @@ impl Measured {
         for (pod, used) in now {
             self.before.insert(pod, used);
         }
-        let list = world.kubectl.get(&["--namespace", NAMESPACE, "pods"])?;
+        let list = world.kubectl.get(&["--namespace", NAMESPACE, "pods", "--selector", "app.kubernetes.io/component=hub"])?;
         let pods = list["items"].as_array().into_iter().flatten();
         let metrics: Vec<Value> = pods.filter_map(|pod| metrics(pod, &rates)).collect();
         if !metrics.is_empty() {

@@ -111,7 +111,8 @@ pub(super) fn quota(world: &mut World) -> Result<()> {
 /// The names of a tenant's hub pods.
 pub(super) fn hub_pods(world: &World, tenant: &str) -> Result<Vec<String>> {
     let namespace = format!("acbhub-{tenant}");
-    let list = world.kubectl.get(&["--namespace", &namespace, "pods"])?;
+    // Pods of the Jobs that attack the walls are there, too.
+    let list = world.kubectl.get(&["--namespace", &namespace, "pods", "--selector", "app.kubernetes.io/component=hub"])?;
     let alive = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
     let name = |pod: &Value| pod["metadata"]["name"].as_str().map(str::to_owned);
     let mut names: Vec<String> = list["items"].as_array().into_iter().flatten().filter(alive).filter_map(name).collect();
