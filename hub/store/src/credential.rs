@@ -4,7 +4,7 @@ use acb_hub_core::{
     directory::agent::AgentId,
     door::{
         api_key::StoredKey,
-        credential::{Credential, CredentialKind},
+        credential::{Credential, CredentialKind, CredentialOwner},
         ports::{CredentialStore, CredentialUse},
         refresh_token::{
             Judgement, MAX_FAMILIES, MAX_FAMILY_TOKENS, NewFamily, REFRESH_TOKEN_LIFE, Rotation, StoredRefresh, TokenHash,
@@ -220,10 +220,20 @@ impl CredentialStore for PgStore {
         Ok(())
     }
 
-    async fn credentials(&self, of: Option<AgentId>, after: Option<(&str, &str)>, limit: u32) -> Result<Vec<Credential>, Fault> {
+    async fn credentials(
+        &self,
+        of: CredentialOwner<'_>,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<Credential>, Fault> {
         let query = self.timer.start("credential.list");
         let failed = |error| query.fault(error);
         let (agent, name) = after.unwrap_or_default();
+        let (id, named) = match of {
+            CredentialOwner::Anyone => (None, None),
+            CredentialOwner::Agent(id) => (Some(id.0), None),
+            CredentialOwner::Named(name) => (None, Some(name)),
+        };
         let rows = sqlx::query(
             "SELECT c.agent_id, c.agent, c.kind, c.name, c.created_at, c.expires_at, u.used_at FROM (
                  SELECT k.agent_id, a.name AS agent, 'key' AS kind, k.prefix AS name, k.prefix AS credential, k.created_at, k.expires_at
@@ -236,12 +246,13 @@ impl CredentialStore for PgStore {
                  SELECT s.agent_id, a.name, 'account', s.namespace || '/' || s.name, 'serviceaccount:' || s.namespace || '/' || s.name, s.since, NULL
                  FROM acb.service_account AS s JOIN acb.agent AS a USING (tenant_id, agent_id)) AS c
              LEFT JOIN acb.credential_use AS u ON u.credential = c.credential AND u.used_at >= c.created_at
-             WHERE ($1::uuid IS NULL OR c.agent_id = $1) AND (c.agent, c.name) > ($2, $3) ORDER BY c.agent, c.name LIMIT $4",
+             WHERE ($1::uuid IS NULL OR c.agent_id = $1) AND ($5::text IS NULL OR c.agent = $5) AND (c.agent, c.name) > ($2, $3) ORDER BY c.agent, c.name LIMIT $4",
         )
-        .bind(of.map(|agent| agent.0))
+        .bind(id)
         .bind(agent)
         .bind(name)
         .bind(i64::from(limit))
+        .bind(named)
         .fetch_all(self.pool())
         .await
         .map_err(failed)?;

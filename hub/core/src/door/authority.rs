@@ -345,8 +345,12 @@ mod tests {
             trusted_issuer::IssuerTerms,
         },
         door::{
-            access_token::tests::keyring, api_key::StoredKey, credential::Credential, issuer_keys::KeySource,
-            ports::CredentialUse, refresh_token::TokenHash,
+            access_token::tests::keyring,
+            api_key::StoredKey,
+            credential::{Credential, CredentialOwner},
+            issuer_keys::KeySource,
+            ports::CredentialUse,
+            refresh_token::TokenHash,
         },
         metrics::oidc::OidcMetrics,
     };
@@ -382,7 +386,7 @@ mod tests {
         async fn note_uses(&self, _: &[CredentialUse]) -> Result<(), Fault> {
             self.answer(()).await
         }
-        async fn credentials(&self, _: Option<AgentId>, _: Option<(&str, &str)>, _: u32) -> Result<Vec<Credential>, Fault> {
+        async fn credentials(&self, _: CredentialOwner<'_>, _: Option<(&str, &str)>, _: u32) -> Result<Vec<Credential>, Fault> {
             self.answer(Vec::new()).await
         }
     }

@@ -13,6 +13,17 @@ pub enum CredentialKind {
     ServiceAccount,
 }
 
+/// Whose credentials are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialOwner<'a> {
+    /// Every agent's.
+    Anyone,
+    /// Those of this agent.
+    Agent(AgentId),
+    /// Those of the agent that has this name in the store. The directory may be a few seconds behind it.
+    Named(&'a str),
+}
+
 /// A credential, by what is no secret of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {

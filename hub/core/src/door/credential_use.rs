@@ -103,7 +103,7 @@ mod tests {
         directory::agent::AgentId,
         door::{
             api_key::StoredKey,
-            credential::Credential,
+            credential::{Credential, CredentialOwner},
             refresh_token::{NewFamily, Rotation, TokenHash},
         },
         fault::Fault,
@@ -137,7 +137,7 @@ mod tests {
             self.written.lock().unwrap().extend(uses.iter().map(|used| (used.credential.clone(), used.ago.as_secs())));
             Ok(())
         }
-        async fn credentials(&self, _: Option<AgentId>, _: Option<(&str, &str)>, _: u32) -> Result<Vec<Credential>, Fault> {
+        async fn credentials(&self, _: CredentialOwner<'_>, _: Option<(&str, &str)>, _: u32) -> Result<Vec<Credential>, Fault> {
             Ok(Vec::new())
         }
     }

@@ -3,7 +3,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{credential::Credential, ports::CredentialStore};
+use super::{
+    credential::{Credential, CredentialOwner},
+    ports::CredentialStore,
+};
 use crate::{
     directory::{agent::Permission, caller::Caller, presence::no_such_agent, snapshot::Directory},
     fault::Fault,
@@ -42,12 +45,16 @@ impl Credentials {
     pub async fn list(&self, caller: &Caller, agent: &str, page_size: u32, page_token: &str) -> Result<CredentialPage, Fault> {
         let sees_all = caller.agent.role.allows(Permission::AllCredentials);
         let of = match agent {
-            "" => (!sees_all).then_some(caller.agent.id),
-            own if own == caller.agent.name => Some(caller.agent.id),
+            "" if sees_all => CredentialOwner::Anyone,
+            "" => CredentialOwner::Agent(caller.agent.id),
+            own if own == caller.agent.name => CredentialOwner::Agent(caller.agent.id),
             other => {
                 caller.require(Permission::AllCredentials)?;
-                let snapshot = self.directory.snapshot();
-                Some(snapshot.agent_named(other).ok_or_else(|| no_such_agent(other))?.id)
+                // PostgreSQL takes no text with a NUL.
+                if other.contains('\0') {
+                    return Err(no_such_agent(other));
+                }
+                CredentialOwner::Named(other)
             }
         };
         let after = match page_token {
@@ -67,6 +74,12 @@ impl Credentials {
         let size = page::size(page_size);
         let limit = u32::try_from(size + 1).unwrap_or(u32::MAX);
         let mut credentials = self.store.credentials(of, after, limit).await?;
+        if let CredentialOwner::Named(name) = of
+            && credentials.is_empty()
+            && self.directory.snapshot().agent_named(name).is_none()
+        {
+            return Err(no_such_agent(name));
+        }
         let more = page::cut(&mut credentials, size, |credential| page::bytes([&credential.agent, &credential.name]));
         let last = credentials.last().filter(|_| more);
         let next_page_token = last.map(|last| format!("{} {}", last.agent, last.name)).unwrap_or_default();

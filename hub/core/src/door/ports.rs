@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     api_key::{NewKey, StoredKey},
-    credential::Credential,
+    credential::{Credential, CredentialOwner},
     refresh_token::{NewFamily, Rotation, TokenHash},
     replica_counts::ReplicaCounts,
 };
@@ -40,8 +40,13 @@ pub trait CredentialStore: Send + Sync + 'static {
     /// Writes down when credentials were used last, and forgets those that are there no more. What was used within a minute of what is written
     /// changes nothing.
     async fn note_uses(&self, uses: &[CredentialUse]) -> Result<(), Fault>;
-    /// The credentials of an agent, or of all: by their agents' names and their own, those after these two, and no more than so many.
-    async fn credentials(&self, of: Option<AgentId>, after: Option<(&str, &str)>, limit: u32) -> Result<Vec<Credential>, Fault>;
+    /// The credentials of this owner: by their agents' names and their own, those after these two, and no more than so many.
+    async fn credentials(
+        &self,
+        of: CredentialOwner<'_>,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<Credential>, Fault>;
 }
 
 /// Where agents are kept that others registered.

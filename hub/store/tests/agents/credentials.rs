@@ -5,7 +5,7 @@ use acb_hub_core::{
     door::refresh_token::{MAX_FAMILIES, MAX_FAMILY_TOKENS},
 };
 
-use acb_testbed::Postgres;
+use acb_testbed::{AgentRow, Postgres};
 use sqlx::Connection as _;
 
 use crate::world::{World, reason};
@@ -104,4 +104,19 @@ async fn a_family_is_revoked_with_the_successor_that_is_made_at_that_moment() {
     revoke.await.unwrap().unwrap();
     assert_eq!(reason(world.authority.refresh(&third, &Trail::default()).await), "CREDENTIAL_REFUSED");
     assert_eq!(reason(world.authority.refresh(&second, &Trail::default()).await), "CREDENTIAL_REFUSED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_listed_with_all_is_listed_by_name_before_the_directory_knows() {
+    let world = World::new().await;
+    let admin = world.tenant.project(&AgentRow { role: "admin".to_owned(), ..world.tenant.agent_row("adam") }).await;
+    let token = world.authority.exchange(&admin.api_key).await.unwrap().access_token;
+    let adam = world.admit(&token).await.unwrap();
+    let late = world.tenant.agent("late").await;
+    let all = world.credentials.list(&adam, "", 0, "").await.unwrap().credentials;
+    let of_late: Vec<_> = all.into_iter().filter(|credential| credential.agent == "late").collect();
+    assert_eq!(of_late.iter().map(|credential| credential.agent_id.0).collect::<Vec<_>>(), [late.id]);
+    assert_eq!(world.credentials.list(&adam, "late", 0, "").await.unwrap().credentials, of_late);
+    assert_eq!(reason(world.credentials.list(&adam, "nobody", 0, "").await), "AGENT_NOT_FOUND");
+    assert_eq!(reason(world.credentials.list(&adam, "no\0body", 0, "").await), "AGENT_NOT_FOUND");
 }

@@ -7,7 +7,8 @@ use acb_hub_core::{
     audit::journal::Journal,
     directory::{caller::Caller, presence::Registry, refresher::Refresher, snapshot::Directory, trail::Trail},
     door::{
-        access_token::Tokens, admission::Door, authority::Authority, keyring::Keyring, registration::Registrar, rules::Operation,
+        access_token::Tokens, admission::Door, authority::Authority, credentials::Credentials, keyring::Keyring,
+        registration::Registrar, rules::Operation,
     },
     fault::Fault,
     kit::supervisor::Supervisor,
@@ -24,6 +25,7 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) door: Door,
     pub(crate) registry: Registry,
+    pub(crate) credentials: Credentials,
     pub(crate) registrar: Registrar,
     _stop: DropGuard,
 }
@@ -48,6 +50,7 @@ impl World {
         Self {
             authority: Authority::new(tokens.clone(), store.clone(), refresher.clone()),
             door: Door::new(tokens.clone(), refresher.clone(), metrics, journal),
+            credentials: Credentials::new(directory.clone(), store.clone()),
             registry: Registry::new(directory, store.clone()),
             registrar: Registrar::new(tokens, refresher, store.clone(), bus, TopicName::system("acme", "control")),
             _stop: supervisor.stop().clone().drop_guard(),
