@@ -24,6 +24,8 @@ pub const SYSTEM_TOPICS: [&str; 4] = ["messages", "control", "audit", "dlq"];
 pub mod objects {
     /// The hub's Deployment, Service and container.
     pub const HUB: &str = "hub";
+    /// Selects the hub's pods by their label, among all that are in its namespace.
+    pub const HUB_PODS: &str = "app.kubernetes.io/component=hub";
     /// ConfigMap with `hub.json`.
     pub const HUB_CONFIG: &str = "hub-config";
     /// Secret with the hub's leaf certificate.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use acb_crds::names::{TenantName, objects::HUB};
+use acb_crds::names::{TenantName, objects::HUB_PODS};
 use k8s_openapi::api::core::v1::Pod;
 use kube_client::{Api, Client, Error, api::ListParams, client::UpgradeConnectionError};
 use tokio::{
@@ -127,7 +127,7 @@ impl Way {
             Destination::Hub(tenant) => tenant,
         };
         let namespace = tenant.hub_namespace();
-        let params = ListParams::default().labels(&format!("app.kubernetes.io/component={HUB}"));
+        let params = ListParams::default().labels(HUB_PODS);
         let listed =
             self.pods(&namespace).list(&params).await.map_err(|error| refused(&format!("pods of {namespace}"), &error))?;
         let mut ready: Vec<String> =

@@ -79,7 +79,7 @@ async fn hub(cluster: &Cluster, namespace: &str, unseen: &mut Vec<String>) -> Re
     let deployment = seen(deployment, unseen)?.unwrap_or_default();
     let pods: Api<CorePod> = Api::namespaced(cluster.client.clone(), namespace);
     // Not those of the Jobs that attack the walls.
-    let of_hub = ListParams::default().labels(&format!("app.kubernetes.io/component={}", objects::HUB));
+    let of_hub = ListParams::default().labels(objects::HUB_PODS);
     let pods = pods.list(&of_hub).await.map_err(|error| refused(&format!("pods of {namespace}"), &error));
     let pods = seen(pods.map(|pods| pods.items), unseen)?;
     let (spec, status) = (deployment.spec.unwrap_or_default(), deployment.status.unwrap_or_default());

@@ -15,7 +15,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     World,
     load::{self, Load, TENANT},
-    operator,
+    operator, tenant,
 };
 use crate::{
     error::{Result, wrong},
@@ -161,7 +161,7 @@ impl Measured {
         for (pod, used) in now {
             self.before.insert(pod, used);
         }
-        let list = world.kubectl.get(&["--namespace", NAMESPACE, "pods", "--selector", "app.kubernetes.io/component=hub"])?;
+        let list = world.kubectl.get(&["--namespace", NAMESPACE, "pods", "--selector", tenant::HUB_PODS])?;
         let pods = list["items"].as_array().into_iter().flatten();
         let metrics: Vec<Value> = pods.filter_map(|pod| metrics(pod, &rates)).collect();
         if !metrics.is_empty() {

@@ -13,6 +13,8 @@ use crate::{
 
 /// What was promised.
 const READY_SECONDS: u64 = 60;
+/// Selects the hub's pods among those of its namespace.
+pub(super) const HUB_PODS: &str = "app.kubernetes.io/component=hub";
 
 /// `tenant-ready`.
 pub(super) fn ready(world: &mut World) -> Result<()> {
@@ -112,7 +114,7 @@ pub(super) fn quota(world: &mut World) -> Result<()> {
 pub(super) fn hub_pods(world: &World, tenant: &str) -> Result<Vec<String>> {
     let namespace = format!("acbhub-{tenant}");
     // Pods of the Jobs that attack the walls are there, too.
-    let list = world.kubectl.get(&["--namespace", &namespace, "pods", "--selector", "app.kubernetes.io/component=hub"])?;
+    let list = world.kubectl.get(&["--namespace", &namespace, "pods", "--selector", HUB_PODS])?;
     let alive = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
     let name = |pod: &Value| pod["metadata"]["name"].as_str().map(str::to_owned);
     let mut names: Vec<String> = list["items"].as_array().into_iter().flatten().filter(alive).filter_map(name).collect();

@@ -21,6 +21,20 @@ use crate::{
 /// What a row that is there already means.
 const UNIQUE_VIOLATION: &str = "23505";
 
+/// Removes what is of records below `$1`, at most `$2` rows of each table at one time: all growths that were there before the retention was have one
+/// time.
+const FORGET: [&str; 3] = [
+    "DELETE FROM acb.audit_record WHERE (tenant_id, number) IN (
+         SELECT tenant_id, number FROM acb.audit_record WHERE number < $1 ORDER BY number LIMIT $2)",
+    "DELETE FROM acb.audit_growth WHERE (tenant_id, first) IN (
+         SELECT tenant_id, first FROM acb.audit_growth WHERE first < $1 ORDER BY first LIMIT $2)",
+    // The last one of each key stays: verifiers are asked which keys there were.
+    "DELETE FROM acb.audit_checkpoint WHERE (tenant_id, size) IN (
+         SELECT tenant_id, size FROM acb.audit_checkpoint AS c WHERE size < $1 AND EXISTS (
+             SELECT FROM acb.audit_checkpoint AS later WHERE later.verifier = c.verifier AND later.size > c.size)
+         ORDER BY size LIMIT $2)",
+];
+
 fn is_taken(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == UNIQUE_VIOLATION))
 }
@@ -230,42 +244,18 @@ impl AuditStore for PgStore {
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         let kept_from: i64 =
             sqlx::query_scalar("SELECT acb.audit_kept_from()").fetch_one(&mut *transaction).await.map_err(failed)?;
-        let forgotten = sqlx::query(
-            "DELETE FROM acb.audit_record WHERE (tenant_id, number) IN (
-                 SELECT tenant_id, number FROM acb.audit_record WHERE number < $1 ORDER BY number LIMIT $2)",
-        )
-        .bind(kept_from)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?
-        .rows_affected();
-        // With the records they are of, and no more of them at one time: all that were there before the retention was have one time.
-        let growths = sqlx::query(
-            "DELETE FROM acb.audit_growth WHERE (tenant_id, first) IN (
-                 SELECT tenant_id, first FROM acb.audit_growth WHERE first < $1 ORDER BY first LIMIT $2)",
-        )
-        .bind(kept_from)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?
-        .rows_affected();
-        // The last one of each key stays: verifiers are asked which keys there were.
-        let checkpoints = sqlx::query(
-            "DELETE FROM acb.audit_checkpoint WHERE (tenant_id, size) IN (
-                 SELECT tenant_id, size FROM acb.audit_checkpoint AS c WHERE size < $1 AND EXISTS (
-                     SELECT FROM acb.audit_checkpoint AS later WHERE later.verifier = c.verifier AND later.size > c.size)
-                 ORDER BY size LIMIT $2)",
-        )
-        .bind(kept_from)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?
-        .rows_affected();
+        let mut most = 0;
+        for statement in FORGET {
+            let removed = sqlx::query(statement)
+                .bind(kept_from)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            most = most.max(removed.rows_affected());
+        }
         transaction.commit().await.map_err(failed)?;
-        Ok(forgotten.max(growths).max(checkpoints))
+        Ok(most)
     }
 }
 

@@ -3,7 +3,8 @@ REVOKE ALL ON DATABASE acb FROM PUBLIC;
 GRANT CONNECT ON DATABASE acb TO acb_operator, acb_tenant;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
--- A tenant must own nothing: large objects have no policies, and whoever owns one can't be dropped. No code of a tenant's own either.
+-- A tenant must own nothing: large objects have no policies, and whoever owns one can't be dropped. No code of a tenant's own either. And nothing of
+-- ACB uses advisory locks: all of a server's share one table of locks, which one login could fill for everybody.
 REVOKE ALL ON LANGUAGE plpgsql FROM PUBLIC;
 GRANT USAGE ON LANGUAGE plpgsql TO acb_owner, acb_provisioner;
 DO $$
@@ -12,21 +13,7 @@ DECLARE
 BEGIN
     FOR routine IN
         SELECT oid::regprocedure FROM pg_catalog.pg_proc
-        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^(lo_|loread$|lowrite$)'
-    LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
-    END LOOP;
-END
-$$;
-
--- Nothing of ACB uses advisory locks. All of a server's share one table of locks, which one login could fill for everybody.
-DO $$
-DECLARE
-    routine regprocedure;
-BEGIN
-    FOR routine IN
-        SELECT oid::regprocedure FROM pg_catalog.pg_proc
-        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_'
+        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^(lo_|loread$|lowrite$|pg_(try_)?advisory_)'
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
     END LOOP;

@@ -6,6 +6,9 @@ use tokio::time::Instant;
 
 use crate::Error;
 
+/// What lasted so long was of use, also where nothing came: what breaks after it has its full time again.
+pub(crate) const STEADY: Duration = Duration::from_secs(10);
+
 const FIRST: Duration = Duration::from_millis(50);
 const MOST: Duration = Duration::from_secs(5);
 

@@ -21,7 +21,7 @@ use tonic::{Code, Streaming};
 
 use crate::{
     Client, Error, SendMessageResponse,
-    backoff::{Limited, Patience},
+    backoff::{Limited, Patience, STEADY},
     client::{Line, Next},
     error::broke,
     inbox::Inbox,
@@ -30,8 +30,6 @@ use crate::{
 
 const MOST_PENDING: usize = 256;
 const MOST_PENDING_BYTES: usize = 16 << 20;
-/// A connection that lasted so long was of use.
-const STEADY: Duration = Duration::from_secs(10);
 
 /// Why the session ended, once it did.
 pub(crate) type End = Arc<Mutex<Option<Error>>>;

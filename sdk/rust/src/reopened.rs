@@ -1,18 +1,15 @@
 //! A stream of answers that is opened again where it breaks.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future};
 
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Response, Status, Streaming};
 
 use crate::{
     Client, Error,
-    backoff::{Limited, Patience},
+    backoff::{Limited, Patience, STEADY},
     client::{Line, Next},
 };
-
-/// What was open for so long was not opened in vain, also where nothing came.
-const STEADY: Duration = Duration::from_secs(10);
 
 /// One stream of a call whose first answer comes at once. Whoever reads it keeps where it is, and opens it from there.
 pub(crate) struct Reopened<T> {

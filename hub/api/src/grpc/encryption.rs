@@ -44,7 +44,7 @@ impl EncryptionKeyService for EncryptionKeyGate {
         let (caller, trail) = (caller(&request)?, trail(&request));
         let PublishEncryptionKeyRequest { suite, public_key } = request.into_inner();
         let id = self.keys.publish(&caller.agent, &suite, &public_key).await.map_err(to_status)?;
-        trail.object(KEY, hex(&id));
+        trail.object(KEY, hex::encode(id));
         Ok(Response::new(PublishEncryptionKeyResponse { key_id: Bytes::copy_from_slice(&id) }))
     }
 
@@ -54,7 +54,7 @@ impl EncryptionKeyService for EncryptionKeyGate {
     ) -> Result<Response<WithdrawEncryptionKeyResponse>, Status> {
         let (caller, trail) = (caller(&request)?, trail(&request));
         let id = self.keys.withdraw(&caller.agent, &request.into_inner().key_id).await.map_err(to_status)?;
-        trail.object(KEY, hex(&id));
+        trail.object(KEY, hex::encode(id));
         Ok(Response::new(WithdrawEncryptionKeyResponse {}))
     }
 
@@ -83,8 +83,4 @@ fn key(key: encryption_keys::EncryptionKey) -> EncryptionKey {
         public_key: key.public.into(),
         published_at: Some(timestamp(key.published_at)),
     }
-}
-
-fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
