@@ -12,8 +12,8 @@ import {
 } from "../gen/acb/v1/audit_pb.js";
 import { type Caller, type CallOptions, pages } from "./caller.js";
 import { failure, malformed } from "./error.js";
+import { Following } from "./following.js";
 import { known } from "./known.js";
-import { Reopened } from "./reopened.js";
 import { dateOf, timestamp } from "./wire.js";
 
 /** Records to a call. */
@@ -147,84 +147,34 @@ export interface AuditFollowOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Audit records as they are logged. Where the connection breaks it goes on after the last one, with any replica. */
-export class AuditFollower implements AsyncDisposable, AsyncIterable<LoggedAuditRecord> {
+/** Audit records as they are logged. */
+export class AuditFollower extends Following<typeof AuditService.method.followAuditRecords, LoggedAuditRecord> {
   readonly #filter: { readonly agent: string; readonly operation: string };
-  readonly #stream: Reopened<typeof AuditService.method.followAuditRecords>;
-  readonly #forget: (follower: AuditFollower) => void;
-  /** What came and was not asked for yet. */
-  readonly #waiting: LoggedAuditRecord[] = [];
   /** Where to go on after it. Undefined: from what is logged next. */
   #next: number | undefined;
 
   /** @internal */
-  constructor(caller: Caller, options: AuditFollowOptions, forget: (follower: AuditFollower) => void) {
+  constructor(caller: Caller, options: AuditFollowOptions, forget: () => void) {
     known("what is followed", options, FOLLOW_KEYS);
     const { agent = "", operation = "", first, signal } = options;
     if (first !== undefined) whole(first);
+    super(caller, AuditService.method.followAuditRecords, "follow audit records", signal, forget);
     this.#filter = { agent, operation };
     this.#next = first;
-    this.#stream = new Reopened(caller, AuditService.method.followAuditRecords, "follow audit records", signal);
-    this.#forget = forget;
-  }
-
-  /** @internal Resolves once nothing more is missed. */
-  async open(): Promise<this> {
-    try {
-      this.#note(await this.#stream.open(() => this.#request()));
-      return this;
-    } catch (error) {
-      this.close();
-      throw error;
-    }
-  }
-
-  /** The next record that matches, once there is one; undefined once it was closed. After an error it is over. */
-  async next(): Promise<LoggedAuditRecord | undefined> {
-    try {
-      while (!this.#stream.isClosed) {
-        const record = this.#waiting.shift();
-        if (record !== undefined) return record;
-        const answer = await this.#stream.next(() => this.#request());
-        if (answer !== undefined) this.#note(answer);
-      }
-    } catch (error) {
-      if (this.#stream.isClosed) return undefined;
-      this.close();
-      throw error;
-    }
-    return undefined;
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<LoggedAuditRecord, void, undefined> {
-    for (;;) {
-      const record = await this.next();
-      if (record === undefined) return;
-      yield record;
-    }
   }
 
   /** The number to go on from, as `first`, after the record that came last. */
   get nextNumber(): number {
-    return this.#waiting[0]?.number ?? this.#next ?? 0;
+    return this.waiting?.number ?? this.#next ?? 0;
   }
 
-  close(): void {
-    this.#stream.close();
-    this.#forget(this);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.close();
-  }
-
-  #request() {
+  protected request() {
     return { ...this.#filter, ...(this.#next === undefined ? {} : { first: whole(this.#next) }) };
   }
 
-  #note({ records, next }: FollowAuditRecordsResponse): void {
+  protected take({ records, next }: FollowAuditRecordsResponse): LoggedAuditRecord[] {
     this.#next = Number(next);
-    this.#waiting.push(...records.map(logged));
+    return records.map(logged);
   }
 }
 

@@ -43,8 +43,7 @@ export class Client implements AsyncDisposable {
   readonly #replier: Replier;
   /** What ends with the client. */
   readonly #sessions = new Set<Session>();
-  readonly #subscriptions = new Set<Subscription>();
-  readonly #followers = new Set<audit.AuditFollower>();
+  readonly #followings = new Set<{ close(): void }>();
   readonly #heartbeats = new Set<agents.Heartbeats>();
   /** Sessions that are not open yet; none of these rejects. */
   readonly #openings = new Set<Promise<void>>();
@@ -107,9 +106,17 @@ export class Client implements AsyncDisposable {
   async #close(): Promise<void> {
     this.#ending.abort(failure("UNAVAILABLE", "the client is closed"));
     for (const heartbeats of this.#heartbeats) heartbeats.stop();
-    for (const one of [...this.#subscriptions, ...this.#followers]) one.close();
+    for (const following of [...this.#followings]) following.close();
     await Promise.all([...this.#openings, ...[...this.#sessions].map((session) => session.close())]);
     this.#caller.close();
+  }
+
+  /** Opens what is closed with the client. */
+  async #follow<F extends { open(): Promise<F>; close(): void }>(make: (forget: () => void) => F): Promise<F> {
+    this.#refuseWhenClosed();
+    const following: F = make(() => this.#followings.delete(following));
+    this.#followings.add(following);
+    return await following.open();
   }
 
   #refuseWhenClosed(): void {
@@ -366,10 +373,7 @@ export class Client implements AsyncDisposable {
    * ```
    */
   async subscribe(type: string, options: SubscribeOptions = {}): Promise<Subscription> {
-    this.#refuseWhenClosed();
-    const subscription = new Subscription(this.#caller, type, options, (closed) => this.#subscriptions.delete(closed));
-    this.#subscriptions.add(subscription);
-    return await subscription.open();
+    return await this.#follow((forget) => new Subscription(this.#caller, type, options, forget));
   }
 
   /**
@@ -494,10 +498,7 @@ export class Client implements AsyncDisposable {
    * ```
    */
   async followAudit(options: audit.AuditFollowOptions = {}): Promise<audit.AuditFollower> {
-    this.#refuseWhenClosed();
-    const follower = new audit.AuditFollower(this.#caller, options, (closed) => this.#followers.delete(closed));
-    this.#followers.add(follower);
-    return await follower.open();
+    return await this.#follow((forget) => new audit.AuditFollower(this.#caller, options, forget));
   }
 
   /** The latest checkpoint of the audit trail, and the keys that signed one. Takes the role `auditor` or `admin`. */

@@ -1,11 +1,10 @@
 /** Streams a large context out of the hub, verifies it, and goes on where a connection broke. */
 
 import { type Chunk, StreamService } from "../gen/acb/v1/stream_pb.js";
-import { ATTEMPT, type Caller, type Line, type Renewal } from "./caller.js";
+import { ATTEMPT, type Caller, type Line } from "./caller.js";
 import { context as getContext, type Context, type PayloadRef } from "./contexts.js";
-import { type AcbError, during, failure, isOurs } from "./error.js";
-import { isSame, noteResumption, type Progress, type Resumption, STALLED, tell, Whole } from "./transfer.js";
-import { Status } from "./transport.js";
+import { during, failure, isOurs } from "./error.js";
+import { Broke, isSame, noteResumption, type Progress, type Resumption, STALLED, tell, tries, Whole } from "./transfer.js";
 import { within } from "./wait.js";
 
 export interface DownloadOptions {
@@ -27,16 +26,6 @@ export interface Downloaded {
   readonly bytes: number;
   /** SHA-256 of what was written. */
   readonly sha256: Uint8Array;
-}
-
-/** Damage or a break on the way is mended by fetching the chunk again. */
-class Broke extends Error {
-  constructor(
-    message: string,
-    readonly reason: "UNAVAILABLE" | "DAMAGED" = "UNAVAILABLE",
-  ) {
-    super(message);
-  }
 }
 
 /** The application did not take a part: trying again would not help. */
@@ -101,46 +90,16 @@ class Download {
   }
 
   async #stream(wanted: PayloadRef): Promise<void> {
-    const { signal } = this.#options;
-    const patience = this.#caller.patience();
-    const renewal: Renewal = { renewed: false };
-    let brokeBefore = false;
-    while (this.#whole.chunks < wanted.chunkCount) {
-      signal?.throwIfAborted();
-      const before = this.#whole.chunks;
-      let error: AcbError;
-      let line: Line | undefined;
-      try {
-        line = await this.#caller.line(this.#correlationId, patience, signal);
-        await this.#attempt(line, wanted, brokeBefore);
-        continue;
-      } catch (thrown) {
-        if (thrown instanceof Status && line !== undefined) {
-          const next = this.#caller.judge(line, thrown, renewal);
-          if (next.kind === "again") continue;
-          if (next.kind === "never") throw next.error;
-          error = next.error;
-        } else if (thrown instanceof Broke && line !== undefined) {
-          this.#caller.leave(line);
-          error = failure(thrown.reason, thrown.message);
-        } else if (isOurs(thrown) && thrown.isRetryable && line === undefined) {
-          error = thrown;
-        } else {
-          throw thrown;
-        }
-      }
-      brokeBefore = true;
-      if (this.#whole.chunks > before) {
-        patience.renew();
-        renewal.renewed = false;
-      }
-      const [received, count] = [this.#whole.chunks, wanted.chunkCount];
-      this.#caller.platform.log.debug("the download broke, and goes on", { context: this.#contextId, received, error: error.message });
-      try {
-        await patience.wait(error, signal);
-      } catch (over) {
-        throw isOurs(over) ? during(`${received} of ${count} chunks were received`, over) : over;
-      }
+    try {
+      await tries(this.#caller, {
+        doing: `download ${this.#contextId}`,
+        correlationId: this.#correlationId,
+        signal: this.#options.signal,
+        done: () => this.#whole.chunks,
+        attempt: (line, broke) => this.#attempt(line, wanted, broke),
+      });
+    } catch (error) {
+      throw isOurs(error) ? during(`${this.#whole.chunks} of ${wanted.chunkCount} chunks were received`, error) : error;
     }
   }
 

@@ -12,7 +12,7 @@ import {
 import type { Caller } from "./caller.js";
 import { Context } from "./contexts.js";
 import { failure } from "./error.js";
-import { Reopened } from "./reopened.js";
+import { Following } from "./following.js";
 import { timestamp } from "./wire.js";
 
 /** Where a subscription stands in one partition of the log. Its numbers are decimal texts, as in JSON: they may be larger than a `number` holds exactly. */
@@ -50,62 +50,24 @@ const KINDS: Partial<Record<WireKind, ContextEvent["kind"]>> = {
   [WireKind.LEFT]: "left",
 };
 
-/** Changes of the contexts of one type. Where the connection breaks it goes on after the last one, with any replica. */
-export class Subscription implements AsyncDisposable, AsyncIterable<ContextEvent> {
+/** Changes of the contexts of one type. */
+export class Subscription extends Following<typeof ContextService.method.subscribe, ContextEvent> {
   readonly #type: string;
   readonly #filter: string;
   readonly #since: Since;
-  readonly #stream: Reopened<typeof ContextService.method.subscribe>;
   readonly #positions = new Map<number, Position>();
   /** Whether the hub has said where this subscription stands. Without a position that is before the first record of the log. */
   #stands: boolean;
-  readonly #forget: (subscription: Subscription) => void;
 
   /** @internal */
-  constructor(caller: Caller, type: string, options: SubscribeOptions, forget: (subscription: Subscription) => void) {
+  constructor(caller: Caller, type: string, options: SubscribeOptions, forget: () => void) {
     const { since = "now", filter = "", signal } = options;
+    super(caller, ContextService.method.subscribe, `subscribe to ${JSON.stringify(type)}`, signal, forget);
     this.#type = type;
     this.#filter = filter;
     this.#since = since;
-    this.#stream = new Reopened(caller, ContextService.method.subscribe, `subscribe to ${JSON.stringify(type)}`, signal);
     this.#stands = typeof since === "object" && "after" in since;
     if (typeof since === "object" && "after" in since) for (const position of since.after) this.#positions.set(position.partition, position);
-    this.#forget = forget;
-  }
-
-  /** @internal Resolves once nothing more is missed. */
-  async open(): Promise<this> {
-    try {
-      this.#note(await this.#stream.open(() => this.#request()));
-      return this;
-    } catch (error) {
-      this.close();
-      throw error;
-    }
-  }
-
-  /** The next change; undefined once the subscription was closed. After an error it is over. */
-  async next(): Promise<ContextEvent | undefined> {
-    try {
-      while (!this.#stream.isClosed) {
-        const answer = await this.#stream.next(() => this.#request());
-        const event = answer && this.#taken(answer);
-        if (event !== undefined) return event;
-      }
-    } catch (error) {
-      if (this.#stream.isClosed) return undefined;
-      this.close();
-      throw error;
-    }
-    return undefined;
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<ContextEvent, void, undefined> {
-    for (;;) {
-      const event = await this.next();
-      if (event === undefined) return;
-      yield event;
-    }
   }
 
   /** Where the subscription stands, to go on later with `{ after: … }`. As JSON it can be kept. */
@@ -113,31 +75,18 @@ export class Subscription implements AsyncDisposable, AsyncIterable<ContextEvent
     return [...this.#positions.values()].sort((a, b) => a.partition - b.partition);
   }
 
-  close(): void {
-    this.#stream.close();
-    this.#forget(this);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.close();
-  }
-
-  #taken(event: WireEvent): ContextEvent | undefined {
-    this.#note(event);
-    const kind = KINDS[event.kind];
-    // The two that only say where the subscription stands have none.
-    if (kind === undefined || event.context === undefined) return undefined;
-    const { position } = event;
-    return { kind, context: new Context(event.context), position: position && positionOf(position) };
-  }
-
-  #note(event: WireEvent): void {
+  protected take(event: WireEvent): ContextEvent[] {
     this.#stands = true;
     for (const position of event.positions) this.#positions.set(position.partition, positionOf(position));
     if (event.position !== undefined) this.#positions.set(event.position.partition, positionOf(event.position));
+    const kind = KINDS[event.kind];
+    // The two that only say where the subscription stands have none.
+    if (kind === undefined || event.context === undefined) return [];
+    const { position } = event;
+    return [{ kind, context: new Context(event.context), position: position && positionOf(position) }];
   }
 
-  #request(): MessageInitShape<typeof SubscribeRequestSchema> {
+  protected request(): MessageInitShape<typeof SubscribeRequestSchema> {
     const since = this.#since;
     const base = { type: this.#type, filter: this.#filter };
     if (this.#stands) return { ...base, from: { case: "after", value: { positions: this.positions().map(wirePosition) } } };

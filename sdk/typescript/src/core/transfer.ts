@@ -1,6 +1,8 @@
 /** What uploads and downloads share. */
 
-import type { Hasher, Logger } from "./transport.js";
+import type { Caller, Line, Renewal } from "./caller.js";
+import { type AcbError, failure, isOurs } from "./error.js";
+import { type Hasher, type Logger, Status } from "./transport.js";
 
 /** A hub that stores or sends nothing for so long is as good as gone. */
 export const STALLED = 30_000;
@@ -63,4 +65,65 @@ export function noteResumption(resumptions: Resumption[], fromChunk: number, rep
 
 export function isSame(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, at) => byte === b[at]);
+}
+
+/** The connection is at fault, or damaged what it carried: the transfer goes on over another one. */
+export class Broke extends Error {
+  constructor(
+    message: string,
+    readonly reason: "UNAVAILABLE" | "DAMAGED" = "UNAVAILABLE",
+  ) {
+    super(message);
+  }
+}
+
+/** A transfer, as what tries it again sees it. */
+export interface Transfer<T> {
+  /** Such as `upload 0190…`, for the log. */
+  readonly doing: string;
+  readonly correlationId: string;
+  readonly signal: AbortSignal | undefined;
+  /** Chunks that are over. */
+  done(): number;
+  /** Goes on from there to the end, over this connection. `broke`: an earlier connection has broken. */
+  attempt(line: Line, broke: boolean): Promise<T>;
+}
+
+/** Tries it again where a connection breaks. The time for that starts anew whenever it got further. */
+export async function tries<T>(caller: Caller, transfer: Transfer<T>): Promise<T> {
+  const { doing, correlationId, signal } = transfer;
+  const patience = caller.patience();
+  const renewal: Renewal = { renewed: false };
+  let broke = false;
+  for (;;) {
+    signal?.throwIfAborted();
+    const before = transfer.done();
+    let error: AcbError;
+    let line: Line | undefined;
+    try {
+      line = await caller.line(correlationId, patience, signal);
+      return await transfer.attempt(line, broke);
+    } catch (thrown) {
+      if (thrown instanceof Status && line !== undefined) {
+        const next = caller.judge(line, thrown, renewal);
+        if (next.kind === "again") continue;
+        if (next.kind === "never") throw next.error;
+        error = next.error;
+      } else if (thrown instanceof Broke && line !== undefined) {
+        caller.leave(line);
+        error = failure(thrown.reason, thrown.message);
+      } else if (isOurs(thrown) && thrown.isRetryable && line === undefined) {
+        error = thrown;
+      } else {
+        throw thrown;
+      }
+    }
+    broke = true;
+    if (transfer.done() > before) {
+      patience.renew();
+      renewal.renewed = false;
+    }
+    caller.platform.log.debug("a transfer broke, and goes on", { transfer: doing, chunks: transfer.done(), error: error.message });
+    await patience.wait(error, signal);
+  }
 }

@@ -9,12 +9,12 @@ import {
   type StreamProgress as WireProgress,
   StreamService,
 } from "../gen/acb/v1/stream_pb.js";
-import { ATTEMPT, type Caller, type CallOptions, type Line, type Renewal } from "./caller.js";
+import { ATTEMPT, type Caller, type CallOptions, type Line } from "./caller.js";
 import { accessOf, Context, type Sharing, SHARING_KEYS } from "./contexts.js";
-import { type AcbError, during, failure, isOurs, malformed } from "./error.js";
+import { during, failure, isOurs, malformed } from "./error.js";
 import { known } from "./known.js";
-import { noteResumption, type Progress, type Resumption, STALLED, tell, Whole } from "./transfer.js";
-import { type Duplex, Status } from "./transport.js";
+import { Broke, noteResumption, type Progress, type Resumption, STALLED, tell, tries, Whole } from "./transfer.js";
+import type { Duplex } from "./transport.js";
 import { deferred, within } from "./wait.js";
 import { duration } from "./wire.js";
 
@@ -73,9 +73,6 @@ export interface UploadProgress {
 type Frame = MessageInitShape<typeof StreamContextRequestSchema>;
 type Stream = Duplex<typeof StreamService.method.streamContext>;
 
-/** The connection is at fault, and not what was sent. */
-class Broke extends Error {}
-
 export async function uploadProgress(caller: Caller, uploadId: string, options: CallOptions): Promise<UploadProgress> {
   const method = StreamService.method.getStreamProgress;
   const wire = await caller.call("get stream progress", { method, request: () => ({ uploadId }), ...options });
@@ -126,48 +123,19 @@ class Upload {
 
   async run(): Promise<Uploaded> {
     try {
-      const context = new Context(await this.#tries());
+      const answer = await tries(this.#caller, {
+        doing: `upload ${this.#uploadId}`,
+        correlationId: this.#correlationId,
+        signal: this.#options.signal,
+        done: () => this.#nextChunk,
+        attempt: (line) => this.#attempt(line),
+      });
+      const context = new Context(answer);
       const { size: bytes } = this.#source;
       const [uploadId, resumptions, replicas] = [this.#uploadId, this.#resumptions, this.#replicas];
       return { context, uploadId, resumptions, replicas, bytes, sha256: this.#whole.digest() };
     } catch (error) {
       throw isOurs(error) ? during(this.#whereabouts(), error) : error;
-    }
-  }
-
-  async #tries() {
-    const { signal } = this.#options;
-    const patience = this.#caller.patience();
-    const renewal: Renewal = { renewed: false };
-    for (;;) {
-      signal?.throwIfAborted();
-      const before = this.#nextChunk;
-      let error: AcbError;
-      let line: Line | undefined;
-      try {
-        line = await this.#caller.line(this.#correlationId, patience, signal);
-        return await this.#attempt(line);
-      } catch (thrown) {
-        if (thrown instanceof Status && line !== undefined) {
-          const next = this.#caller.judge(line, thrown, renewal);
-          if (next.kind === "again") continue;
-          if (next.kind === "never") throw next.error;
-          error = next.error;
-        } else if (thrown instanceof Broke && line !== undefined) {
-          this.#caller.leave(line);
-          error = failure("UNAVAILABLE", thrown.message);
-        } else if (isOurs(thrown) && thrown.isRetryable && line === undefined) {
-          error = thrown;
-        } else {
-          throw thrown;
-        }
-      }
-      if (this.#nextChunk > before) {
-        patience.renew();
-        renewal.renewed = false;
-      }
-      this.#caller.platform.log.debug("the upload broke, and goes on", { upload: this.#uploadId, stored: this.#nextChunk, error: error.message });
-      await patience.wait(error, signal);
     }
   }
 
