@@ -46,6 +46,23 @@ pub(crate) struct HubConfig {
     /// Where traces are collected.
     #[serde(default)]
     pub(crate) tracing: Option<TracingConfig>,
+    /// Who is shown the checkpoints of the audit trail.
+    #[serde(default)]
+    pub(crate) witness: Option<WitnessConfig>,
+}
+
+/// A witness outside of the platform (<https://c2sp.org/tlog-witness>).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct WitnessConfig {
+    /// Its submission prefix, such as `https://witness.example.com`.
+    pub(crate) url: String,
+    /// Networks in which it is, and nowhere else. Without any it is at a public address.
+    #[serde(default)]
+    pub(crate) cidrs: Vec<String>,
+    /// Certificates that sign its own, in PEM. Those of the system where empty.
+    #[serde(default)]
+    pub(crate) certificate_authority: String,
 }
 
 /// Where traces are collected.

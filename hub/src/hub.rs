@@ -19,6 +19,7 @@ use acb_hub_core::{
         journal::Journal,
         reading::AuditTrail,
         sink::{SigningKey, Sink, SinkTimes},
+        witness::{AGAIN, Witness, Witnessing},
     },
     contexts::{catalog::Contexts, outbox::ContextChanges, parts::ContextConfig, upload::Uploads},
     directory::{
@@ -68,6 +69,7 @@ use crate::{
     passwords::{self, KafkaGate, PostgresGate},
     probe, reload,
     traces::Collector,
+    witness::HttpsWitness,
 };
 
 /// The pod's grace period is 30 s: what is open has this long to end.
@@ -127,6 +129,8 @@ async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), H
     supervisor.spawn("operations", operations::serve(operations, readiness.clone(), metrics.clone(), stop.clone()));
     supervisor.spawn("reload", reload::watch(config.clone(), certificate.clone(), tokens.clone(), stop));
 
+    let witness = config.hub.witness.as_ref().map(HttpsWitness::new).transpose()?;
+    let witness = witness.map(|witness| Arc::new(witness) as Arc<dyn Witness>);
     let store = PgStore::new(config.postgres.clone()).timed(metrics.clone());
     let log = open_log(&config, &store, &supervisor)?;
     follow_passwords(&config, &store, &log, &supervisor);
@@ -136,7 +140,7 @@ async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), H
     let collector =
         config.hub.tracing.as_ref().map(|tracing| Collector::new(tracing, &config, metrics.clone())).transpose()?.map(Arc::new);
     let spans = collector.clone().map(|collector| Spans::new(collector)).unwrap_or_default();
-    let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor, spans };
+    let parts = Parts { config: config.clone(), store, bus, refresher, tokens, metrics, readiness, supervisor, spans, witness };
 
     let outcome = parts.serve(grpc, &certificate, terminated).await;
     if let Some(collector) = collector {
@@ -158,6 +162,7 @@ struct Parts {
     readiness: Readiness,
     supervisor: Supervisor,
     spans: Spans,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Parts {
@@ -244,7 +249,12 @@ impl Parts {
         });
         let directory = probe::directory(self.refresher.clone(), readiness.clone(), part(DIRECTORY, self.place()));
         self.until_stopped("probe.directory", directory);
-        self.until_stopped("audit.sink", self.sink().run());
+        let sink = self.sink();
+        if let Some(witness) = self.witness.clone() {
+            let (trail, metrics) = (AuditTrail::new(Arc::new(self.store.clone())), self.metrics.audit());
+            self.until_stopped("audit.witness", Witnessing::new(trail, witness, metrics, AGAIN).run(sink.checkpoints()));
+        }
+        self.until_stopped("audit.sink", sink.run());
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
         self.until_stopped("metrics.agents", probe::forget(self.refresher.directory().clone(), self.metrics.clone()));
         self.until_stopped("readiness", follow(messages.waiting_for(), self.readiness.clone()));

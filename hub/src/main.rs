@@ -8,6 +8,7 @@ mod passwords;
 mod probe;
 mod reload;
 mod traces;
+mod witness;
 
 use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 

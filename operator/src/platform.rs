@@ -48,6 +48,33 @@ pub struct Platform {
     pub isolation: Option<PlatformIsolation>,
     /// OpenID Connect issuers that Tenants may name. `None`: any, where no hub asks one.
     pub allowed_issuers: Option<Vec<AllowedIssuer>>,
+    /// Who is shown the checkpoints of the audit trails.
+    pub witness: Option<PlatformWitness>,
+}
+
+/// A witness outside of the platform, as in `hub.json`: it remembers the checkpoints of the audit trails (<https://c2sp.org/tlog-witness>).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlatformWitness {
+    /// Its submission prefix, such as `https://witness.example.com`.
+    pub url: String,
+    /// Networks in which it is, and nowhere else. Without any it is at a public address.
+    #[serde(default)]
+    pub cidrs: Vec<String>,
+    /// Certificates that sign its own, in PEM. Those of the system where empty.
+    #[serde(default)]
+    pub certificate_authority: String,
+}
+
+impl PlatformWitness {
+    /// Whether hubs can ask it.
+    ///
+    /// # Errors
+    /// What is wrong with its URL, or with a network.
+    pub fn check(&self) -> Result<(), String> {
+        Url::issuer(&self.url)?;
+        Reach::public_or(self.cidrs.iter().map(String::as_str)).map(drop)
+    }
 }
 
 /// How the walls between tenants are attacked from within, to see whether they stand.
@@ -163,6 +190,7 @@ impl Platform {
             tracing: None,
             isolation: None,
             allowed_issuers: Some(Vec::new()),
+            witness: None,
         }
     }
 

@@ -61,9 +61,21 @@ impl Hub {
 
     /// With its log elsewhere.
     pub fn launch_on(tenant: TestTenant, postgres_port: Option<u16>, bus: serde_json::Value) -> Self {
+        Self::launch_with(tenant, postgres_port, bus, serde_json::json!({}))
+    }
+
+    /// A ready hub of a tenant of its own, with more in its configuration.
+    pub async fn start_with(more: serde_json::Value) -> Self {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let hub = Self::launch_with(tenant, None, serde_json::json!({"kind": "postgres"}), more);
+        hub.until_ready().await;
+        hub
+    }
+
+    fn launch_with(tenant: TestTenant, postgres_port: Option<u16>, bus: serde_json::Value, more: serde_json::Value) -> Self {
         let dir = TempDir::new().unwrap();
         let options = tenant.connect_options();
-        let json = serde_json::json!({
+        let mut json = serde_json::json!({
             "tenant": tenant.name(),
             "tenantId": tenant.id_hex(),
             "bus": bus,
@@ -74,6 +86,7 @@ impl Hub {
                 "sslMode": "prefer",
             },
         });
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let (grpc, operations) = (free_port(), free_port());
         write(dir.path(), "config/hub.json", json.to_string());
         write(dir.path(), "postgres/username", tenant.username());

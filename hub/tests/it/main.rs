@@ -27,3 +27,4 @@ mod tokens;
 mod trail;
 mod usage;
 mod wire;
+mod witness;

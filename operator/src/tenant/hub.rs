@@ -11,7 +11,7 @@ use crate::{
     difference::digest,
     effect::kubernetes::{AUTHORITY, ObjectKey},
     plan::SecretRef,
-    platform::{Platform, PlatformBus, PlatformPostgres, PlatformTracing},
+    platform::{Platform, PlatformBus, PlatformPostgres, PlatformTracing, PlatformWitness},
 };
 
 /// The hub's port for agents.
@@ -38,6 +38,8 @@ struct HubConfig<'a> {
     postgres: &'a PlatformPostgres,
     #[serde(skip_serializing_if = "Option::is_none")]
     tracing: Option<&'a PlatformTracing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witness: Option<&'a PlatformWitness>,
 }
 
 /// The text of `hub.json`.
@@ -49,6 +51,7 @@ pub fn config_text(tenant: &ValidatedTenant, platform: &Platform) -> String {
         bus: &platform.bus,
         postgres: &platform.postgres,
         tracing: platform.tracing.as_ref(),
+        witness: platform.witness.as_ref(),
     };
     serde_json::to_string_pretty(&config).unwrap_or_default()
 }

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     effect::kubernetes::ObjectKey,
-    plan::OidcIssuerRow,
     platform::{Platform, PlatformBus},
 };
 
@@ -26,7 +25,7 @@ pub(super) const TO_PLATFORM: &str = "hub-to-platform";
 
 const TO_ISSUERS: &str = "hub-to-issuers";
 
-/// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL, Kafka and the collector of traces only (and its tenant's issuers: [`to_issuers`]). In the
+/// The policies of both namespaces. The hub is reached by agents and scrapers only, and reaches DNS, PostgreSQL, Kafka the collector of traces and the witness only (and its tenant's issuers: [`to_issuers`]). In the
 /// tenant's own namespace nobody else's pods get in; where its agents connect to is theirs: they call models and tools that ACB does not
 /// know of. A namespace that the platform gave is left as it is.
 #[must_use]
@@ -94,7 +93,7 @@ fn agents(tenant: &ValidatedTenant) -> Vec<Value> {
     peers
 }
 
-/// DNS, PostgreSQL, Kafka, and the collector of traces. A policy knows no names: only what is given as an address is held to it; of brokers only the port, since
+/// DNS, PostgreSQL, Kafka, the collector of traces, and the witness of audit trails. A policy knows no names: only what is given as an address is held to it; of brokers only the port, since
 /// they tell clients other addresses than those that they were first found at.
 fn platform_egress(platform: &Platform) -> Vec<Value> {
     let tcp = |port: u16| json!({"port": port, "protocol": "TCP"});
@@ -115,7 +114,24 @@ fn platform_egress(platform: &Platform) -> Vec<Value> {
         egress.push(json!({"ports": ports.into_iter().map(tcp).collect::<Vec<_>>()}));
     }
     egress.extend(platform.tracing.as_ref().and_then(|tracing| tracing.address()).map(|(host, port)| server(host, port)));
+    egress.extend(platform.witness.as_ref().and_then(|witness| outside(&witness.url, &witness.cidrs)));
     egress
+}
+
+/// The port of this URL in the networks that the platform lists for it, or at public addresses where it lists none. A policy knows no names: the certificate
+/// says who is there.
+fn outside(url: &str, networks: &[String]) -> Option<Value> {
+    let of_family = |is_v4: bool| NOT_PUBLIC.iter().copied().filter(|network| network.contains('.') == is_v4).collect::<Vec<_>>();
+    let port = Url::issuer(url).ok()?.port();
+    let to = if networks.is_empty() {
+        vec![
+            json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": of_family(true)}}),
+            json!({"ipBlock": {"cidr": "2000::/3", "except": of_family(false)}}),
+        ]
+    } else {
+        networks.iter().map(|network| json!({"ipBlock": {"cidr": network}})).collect()
+    };
+    Some(json!({"to": to, "ports": [{"port": port, "protocol": "TCP"}]}))
 }
 
 /// The policy that lets a hub reach the OpenID Connect issuers of its tenant, where it has any.
@@ -132,21 +148,10 @@ pub fn to_issuers_key(tenant: &ValidatedTenant) -> ObjectKey {
     ObjectKey::new("networking.k8s.io/v1", "NetworkPolicy", &tenant.name.hub_namespace(), TO_ISSUERS)
 }
 
-/// Each issuer's port in the networks that the platform lists for it, or at public addresses where it lists none. A policy knows no names: the certificate says who is there.
+/// Where each issuer is; two may be in one place.
 fn issuer_egress(tenant: &ValidatedTenant) -> Vec<Value> {
-    let of_family = |is_v4: bool| NOT_PUBLIC.iter().copied().filter(|network| network.contains('.') == is_v4).collect::<Vec<_>>();
-    let public = [
-        json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": of_family(true)}}),
-        json!({"ipBlock": {"cidr": "2000::/3", "except": of_family(false)}}),
-    ];
-    let rule = |row: &OidcIssuerRow| {
-        let port = Url::issuer(&row.issuer).ok()?.port();
-        let listed: Vec<Value> = row.networks.iter().map(|network| json!({"ipBlock": {"cidr": network}})).collect();
-        let to = if listed.is_empty() { public.to_vec() } else { listed };
-        Some(json!({"to": to, "ports": [{"port": port, "protocol": "TCP"}]}))
-    };
     let mut rules: Vec<Value> = Vec::new();
-    for rule in tenant.oidc_issuers.iter().filter_map(rule) {
+    for rule in tenant.oidc_issuers.iter().filter_map(|row| outside(&row.issuer, &row.networks)) {
         if !rules.contains(&rule) {
             rules.push(rule);
         }

@@ -12,3 +12,4 @@ mod refusals;
 mod retirement;
 mod rollouts;
 mod statuses;
+mod witness;

@@ -35,6 +35,25 @@ impl std::fmt::Debug for Https {
     }
 }
 
+/// An answer as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    fn json(&self, url: &Url) -> Result<Answer, String> {
+        let status = self.status.as_u16();
+        // What it says of an error is shown to nobody: it may be of any size and language.
+        let json =
+            serde_json::from_slice(&self.body).map_err(|_| format!("{url}: it answers with status {status} and no JSON"))?;
+        Ok(Answer { is_success: self.status.is_success(), status, json })
+    }
+}
+
 /// An answer in JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -59,7 +78,7 @@ impl Https {
                     let added = certificate
                         .map_err(|error| error.to_string())
                         .and_then(|der| roots.add(der).map_err(|error| error.to_string()));
-                    added.map_err(|error| format!("the issuer's authorities can't be used: {error}"))?;
+                    added.map_err(|error| format!("the authorities can't be used: {error}"))?;
                 }
             }
             None => {
@@ -68,7 +87,7 @@ impl Https {
             }
         }
         if roots.is_empty() {
-            return Err("there are no authorities that an issuer's certificate could be signed by".to_owned());
+            return Err("there are no authorities that a certificate could be signed by".to_owned());
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -78,12 +97,20 @@ impl Https {
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), reach })
     }
 
+    /// What becomes of this text, whatever the answer is. A redirect is an error.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn submit(&self, url: &Url, text: String) -> Result<Reply, String> {
+        self.ask(Method::POST, url, Some(("text/plain; charset=utf-8", text.into())), None).await
+    }
+
     /// What is there. Anything but 200 is an error, a redirect, too.
     ///
     /// # Errors
     /// Why there is no answer.
     pub async fn get(&self, url: &Url) -> Result<Value, String> {
-        let answer = self.ask(Method::GET, url, Bytes::new(), None).await?;
+        let answer = self.ask(Method::GET, url, None, None).await?.json(url)?;
         if answer.status == StatusCode::OK.as_u16() {
             Ok(answer.json)
         } else {
@@ -97,10 +124,17 @@ impl Https {
     /// Why there is no answer.
     pub async fn post(&self, url: &Url, form: &[(&str, &str)], authorization: Option<&str>) -> Result<Answer, String> {
         let form: Vec<String> = form.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
-        self.ask(Method::POST, url, form.join("&").into(), authorization).await
+        let form = ("application/x-www-form-urlencoded", form.join("&").into());
+        self.ask(Method::POST, url, Some(form), authorization).await?.json(url)
     }
 
-    async fn ask(&self, method: Method, url: &Url, body: Bytes, authorization: Option<&str>) -> Result<Answer, String> {
+    async fn ask(
+        &self,
+        method: Method,
+        url: &Url,
+        body: Option<(&'static str, Bytes)>,
+        authorization: Option<&str>,
+    ) -> Result<Reply, String> {
         let asked = async {
             let stream = self.connect(url).await?;
             exchange(stream, method, url, body, authorization).await
@@ -135,24 +169,25 @@ async fn exchange(
     stream: tokio_rustls::client::TlsStream<TcpStream>,
     method: Method,
     url: &Url,
-    body: Bytes,
+    body: Option<(&'static str, Bytes)>,
     authorization: Option<&str>,
-) -> Result<Answer, String> {
+) -> Result<Reply, String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let mut request = Request::builder()
-        .method(method.clone())
+        .method(method)
         .uri(url.path())
         .header(header::HOST, url.authority())
         .header(header::ACCEPT, "application/json")
         .header(header::CONNECTION, "close")
         .header(header::USER_AGENT, concat!("acb/", env!("CARGO_PKG_VERSION")));
-    if method == Method::POST {
-        request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    if let Some((content_type, _)) = &body {
+        request = request.header(header::CONTENT_TYPE, *content_type);
     }
     if let Some(authorization) = authorization {
         request = request.header(header::AUTHORIZATION, authorization);
     }
+    let body = body.map(|(_, body)| body).unwrap_or_default();
     let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
     let asked = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
@@ -179,9 +214,7 @@ async fn exchange(
     if status.is_redirection() {
         return Err(format!("it answers with a redirect (status {}), which is not followed", status.as_u16()));
     }
-    // What it says of an error is shown to nobody: it may be of any size and language.
-    let json = serde_json::from_slice(&body).map_err(|_| format!("it answers with status {} and no JSON", status.as_u16()))?;
-    Ok(Answer { is_success: status.is_success(), status: status.as_u16(), json })
+    Ok(Reply { status, body })
 }
 
 /// As forms and RFC 6749 want it: all but letters, digits and four signs is escaped.

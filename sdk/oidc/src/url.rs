@@ -64,7 +64,15 @@ impl Url {
     /// # Errors
     /// None where it is an issuer's.
     pub fn discovery(&self) -> Result<Self, String> {
-        Self::parse(&format!("{}/.well-known/openid-configuration", self.text.trim_end_matches('/')))
+        self.below(".well-known/openid-configuration")
+    }
+
+    /// What is at this path below it.
+    ///
+    /// # Errors
+    /// None where it has no query.
+    pub fn below(&self, path: &str) -> Result<Self, String> {
+        Self::parse(&format!("{}/{path}", self.text.trim_end_matches('/')))
     }
 
     /// The host: a name in lower case, or an address without its brackets.

@@ -8,3 +8,4 @@ pub mod reading;
 pub mod record;
 pub mod refusals;
 pub mod sink;
+pub mod witness;

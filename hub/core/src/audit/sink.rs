@@ -10,7 +10,10 @@ use acb_tlog::{
 };
 use bytes::Bytes;
 use time::OffsetDateTime;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
 use uuid::Uuid;
 
 use super::{
@@ -92,6 +95,8 @@ pub struct Sink {
     holder: Uuid,
     /// Since when the log seems to end before what was read of it.
     short_since: Option<Instant>,
+    /// The latest checkpoint, while this replica builds the tree.
+    signed: watch::Sender<Option<SignedCheckpoint>>,
 }
 
 impl fmt::Debug for Sink {
@@ -125,13 +130,32 @@ impl Sink {
         times: SinkTimes,
     ) -> Self {
         let topic = TopicName::system(tenant, "audit");
-        Self { bus, topic, store, key, replica: replica.to_owned(), metrics, times, holder: Uuid::new_v4(), short_since: None }
+        Self {
+            bus,
+            topic,
+            store,
+            key,
+            replica: replica.to_owned(),
+            metrics,
+            times,
+            holder: Uuid::new_v4(),
+            short_since: None,
+            signed: watch::Sender::new(None),
+        }
+    }
+
+    /// The checkpoints that this replica has to show: `None` while another one builds the tree.
+    #[must_use]
+    pub fn checkpoints(&self) -> watch::Receiver<Option<SignedCheckpoint>> {
+        self.signed.subscribe()
     }
 
     /// Builds the tree whenever nobody else does, for as long as it is polled.
     pub async fn run(mut self) {
         loop {
-            match self.turn().await {
+            let turn = self.turn().await;
+            self.signed.send_replace(None);
+            match turn {
                 Ok(()) => {
                     self.metrics.lag(0);
                     self.metrics.size(0);
@@ -251,6 +275,7 @@ impl Sink {
         let bounds = self.bus.bounds(&self.topic).await?;
         let Some(bounds) = bounds.first() else { return Ok(None) };
         let signed = self.store.checkpoint().await?;
+        self.signed.send_replace(signed.clone());
         let since = signed.as_ref().map(|signed| OffsetDateTime::now_utc() - signed.at);
         let wait = since.and_then(|since| self.times.sign_every.checked_sub(since.try_into().ok()?)).unwrap_or_default();
         let from = |place| Growing {
@@ -399,6 +424,7 @@ impl Sink {
             return Ok(false);
         }
         growing.signed = size;
+        self.signed.send_replace(Some(checkpoint));
         let record = Record { key: None, headers: vec![(CHECKPOINT.to_owned(), Bytes::new())], value: Some(note.into()) };
         let appended = async { self.bus.append(&self.topic, 0, record).await?.await };
         if let Err(error) = appended.await {

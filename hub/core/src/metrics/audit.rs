@@ -16,6 +16,8 @@ pub struct AuditMetrics {
     size: Gauge,
     gaps: Counter,
     failures: Counter,
+    witnessed: Gauge,
+    witness_failures: Counter,
 }
 
 impl AuditMetrics {
@@ -36,6 +38,10 @@ impl AuditMetrics {
         registry.register("acb_audit_gaps", help, self.gaps.clone());
         let help = "Times that building the audit trail's tree failed and was begun again";
         registry.register("acb_audit_sink_failures", help, self.failures.clone());
+        let help = "Audit records in the last checkpoint that the witness has signed; 0 on replicas that show it none";
+        registry.register("acb_audit_witnessed_size", help, self.witnessed.clone());
+        let help = "Times that the witness of the audit trail did not take a checkpoint";
+        registry.register("acb_audit_witness_failures", help, self.witness_failures.clone());
     }
 
     /// A record is in the log.
@@ -71,6 +77,16 @@ impl AuditMetrics {
     /// Something is missing in the trail.
     pub(crate) fn gap(&self) {
         self.gaps.inc();
+    }
+
+    /// The witness has a checkpoint of so many records.
+    pub(crate) fn witnessed(&self, records: u64) {
+        self.witnessed.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// The witness did not take one.
+    pub(crate) fn unwitnessed(&self) {
+        self.witness_failures.inc();
     }
 
     /// Building the tree failed.

@@ -5,4 +5,5 @@ mod faults;
 mod growing;
 mod retention;
 mod tampering;
+mod witnessing;
 mod world;

@@ -9,6 +9,7 @@ use acb_hub_core::{
         reading::AuditTrail,
         record::{AuditRecord, Phase},
         sink::{Sink, SinkTimes},
+        witness::{Witness, Witnessing},
     },
     kit::supervisor::Supervisor,
     log::bus::{Bus, Record, TopicName},
@@ -73,10 +74,21 @@ impl World {
 
     /// A replica that may build the tree.
     pub(crate) fn sink(&self, replica: &str) -> Running {
+        Running(tokio::spawn(self.unstarted(replica).run()))
+    }
+
+    /// The same, which shows its checkpoints to this witness.
+    pub(crate) fn witnessed_sink(&self, witness: Arc<dyn Witness>) -> [Running; 2] {
+        let sink = self.unstarted("hub-0");
+        let again = Duration::from_millis(50);
+        let witnessing = Witnessing::new(self.trail.clone(), witness, self.metrics.audit(), again).run(sink.checkpoints());
+        [Running(tokio::spawn(witnessing)), Running(tokio::spawn(sink.run()))]
+    }
+
+    fn unstarted(&self, replica: &str) -> Sink {
         let key = Arc::new(|| Some(signing()));
         let metrics = self.metrics.audit();
-        let sink = Sink::new(self.bus.clone(), self.store.clone(), key, (self.tenant.name(), replica), metrics, TIMES);
-        Running(tokio::spawn(sink.run()))
+        Sink::new(self.bus.clone(), self.store.clone(), key, (self.tenant.name(), replica), metrics, TIMES)
     }
 
     /// Logs so many records, the first with this number.

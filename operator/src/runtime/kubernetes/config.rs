@@ -16,7 +16,9 @@ use crate::{
         certificates,
         kafka_access::{KafkaAccess, KafkaFileError, KafkaOptions},
     },
-    platform::{self, AllowedIssuer, Platform, PlatformBus, PlatformIsolation, PlatformPostgres, PlatformTracing},
+    platform::{
+        self, AllowedIssuer, Platform, PlatformBus, PlatformIsolation, PlatformPostgres, PlatformTracing, PlatformWitness,
+    },
     rollout::MaxConcurrent,
     tier::TierOverrides,
 };
@@ -72,6 +74,8 @@ struct File {
     isolation: Option<PlatformIsolation>,
     #[serde(default)]
     oidc: OidcPart,
+    #[serde(default)]
+    witness: Option<PlatformWitness>,
     #[serde(default = "resync_seconds")]
     resync_seconds: u64,
     #[serde(default = "concurrency")]
@@ -220,6 +224,13 @@ impl Config {
         if let Some(problem) = file.oidc.allowed_issuers.iter().find_map(|issuer| issuer.check().err()) {
             return Err(ConfigError::new(path, format_args!("oidc.allowedIssuers: {problem}")));
         }
+        if let Some(witness) = &file.witness {
+            witness.check().map_err(|problem| ConfigError::new(path, format_args!("witness: {problem}")))?;
+            let authority = &witness.certificate_authority;
+            if !authority.is_empty() && !certificates::are_some(authority.as_bytes()) {
+                return wrong("witness.certificateAuthority: give certificates in PEM, or leave it out for public ones");
+            }
+        }
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let mut platform = Platform::new(file.postgres);
         (platform.hub_image, platform.extra_tls_names, platform.tiers) = (file.hub_image, file.extra_tls_names, file.tiers);
@@ -227,6 +238,7 @@ impl Config {
         platform.isolation = file.isolation;
         platform.has_service_accounts = true;
         platform.allowed_issuers = Some(file.oidc.allowed_issuers);
+        platform.witness = file.witness;
         (platform.dns_ports, platform.run_as_user) = (file.dns_ports, file.run_as_user);
         platform.hub_image_repositories = Some(file.hub_image_repositories);
         platform.hub_image_pull_secrets = file.hub_image_pull_secrets;
@@ -346,6 +358,19 @@ mod tests {
         for wrong in ["{url: 'http://login.example.com'}", "{url: 'https://a?b=c'}", "{url: 'https://a', cidrs: [10.0.0.0]}"] {
             let error = oidc(wrong).unwrap_err().to_string();
             assert!(error.contains("oidc.allowedIssuers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_witness_is_one_that_hubs_can_ask() {
+        let witness = |witness: &str| load(&format!("{POSTGRES}witness: {witness}\n"));
+        let config = witness("{url: 'https://witness.example.com/acb', cidrs: [10.1.2.3/32]}").unwrap();
+        assert_eq!(config.platform.witness.unwrap().url, "https://witness.example.com/acb");
+        for wrong in
+            ["{url: 'http://w'}", "{url: 'https://w', cidrs: [10.0.0.0]}", "{url: 'https://w', certificateAuthority: 'none'}"]
+        {
+            let error = witness(wrong).unwrap_err().to_string();
+            assert!(error.contains("witness"), "{error}");
         }
     }
 
