@@ -64,6 +64,32 @@ async fn a_session_reconnects_also_when_it_is_older_than_it_may_take() {
 }
 
 #[tokio::test]
+async fn what_a_hub_may_have_forgotten_is_not_sent_again() {
+    let hub = Hub::start(2).await;
+    let client = hub.client().connect().await.unwrap();
+    let session = client.session().receive(false).reconnect_for(Duration::from_secs(3600)).open().await.unwrap();
+    let other = usize::from(session.replica() == "hub-0");
+    hub.gates[other].held.send_replace(true);
+    hub.break_at(Break::Logged(0));
+    let old = session.sender().enqueue(Message::to_agent("worker").topic("old")).await.unwrap();
+    hub.until("the message is in the log", |state| state.log.len() == 1).await;
+    // By then a hub has forgotten it.
+    hub.state().log[0].idempotency_key.clear();
+    let new = session.sender().enqueue(Message::to_agent("worker").topic("new")).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(301)).await;
+    tokio::time::resume();
+    hub.gates[other].held.send_replace(false);
+    let error = old.await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert!(error.message().starts_with("it is not known whether the message arrived"), "{error}");
+    // What was never sent is sent.
+    new.await.unwrap();
+    let topics: Vec<String> = hub.state().log.iter().map(|message| message.topic.clone()).collect();
+    assert_eq!(topics, ["old", "new"]);
+}
+
+#[tokio::test]
 async fn a_refused_message_says_why_and_the_session_goes_on() {
     let hub = Hub::start(1).await;
     let session = hub.client().connect().await.unwrap().session().receive(false).open().await.unwrap();
