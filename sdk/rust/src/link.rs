@@ -225,6 +225,8 @@ impl Driver {
             return Err(Ended::Broken(Error::Unavailable("the hub closed the session at once".to_owned())));
         };
         self.renewed = false;
+        // Who takes over from now on does it after this session: connected again, it must not end that one.
+        self.open.take_over = false;
         self.client.name_replica(&opened.replica);
         self.replica.send_replace(opened.replica);
         self.inbox.forget_deliveries();

@@ -51,6 +51,16 @@ async fn a_session_sends_again_what_was_not_acknowledged_in_order() {
     assert_ne!(session.replica(), before);
 }
 
+/// What took over in the meantime would be ended by a program that is over.
+#[tokio::test]
+async fn a_session_that_connects_again_takes_nothing_over() {
+    let hub = Hub::start(2).await;
+    let session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+    hub.break_at(Break::Logged(0));
+    session.send(Message::to_agent("worker").topic("t")).await.unwrap();
+    assert_eq!(hub.state().sessions, [true, false]);
+}
+
 #[tokio::test]
 async fn a_session_reconnects_also_when_it_is_older_than_it_may_take() {
     let hub = Hub::start(2).await;
@@ -236,7 +246,7 @@ async fn a_hub_that_opens_sessions_and_fails_each_message_is_not_tried_again_at_
     let session = hub.client().connect().await.unwrap().session().open().await.unwrap();
     let sending = session.sender().enqueue(Message::to_agent("worker").topic("stale")).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(2), sending).await.is_err());
-    let sessions = hub.state().sessions;
+    let sessions = hub.state().sessions.len();
     assert!((2..=10).contains(&sessions), "{sessions} sessions in 2 s");
 }
 
