@@ -9,6 +9,10 @@ use crate::Error;
 /// What lasted so long was of use, also where nothing came: what breaks after it has its full time again.
 pub(crate) const STEADY: Duration = Duration::from_secs(10);
 
+/// How long what may have reached the log is sent again, from when it was first sent. A hub knows a key for 10 minutes of its log, and what is
+/// sent may take 5 of them into the log: what comes later may be taken for another message, and arrive twice.
+pub(crate) const RESEND_FOR: Duration = Duration::from_secs(300);
+
 const FIRST: Duration = Duration::from_millis(50);
 const MOST: Duration = Duration::from_secs(5);
 

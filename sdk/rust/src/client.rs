@@ -21,7 +21,7 @@ use tonic::{Code, Response, Status, service::interceptor::InterceptedService, tr
 use crate::{
     Error, Identity, Tokens,
     auth::{Auth, Bearer, Denied},
-    backoff::{Limited, Patience},
+    backoff::{Limited, Patience, RESEND_FOR},
     correlation::of_call,
     credential::{ApiKey, Credential, SourceError},
     error::broke,
@@ -105,7 +105,8 @@ impl Builder {
         self
     }
 
-    /// How long a call is tried again while no replica answers; 30 s unless said otherwise. Transfers count it from their last progress.
+    /// How long a call is tried again while no replica answers; 30 s unless said otherwise. Transfers count it from their last progress. What
+    /// is sent is tried again for 5 minutes at the most: after that it might arrive twice.
     #[must_use]
     pub fn retry_for(mut self, time: Duration) -> Self {
         self.retry_for = Some(time);
@@ -170,6 +171,8 @@ pub struct Client {
 pub(crate) enum Retry {
     /// Twice is as good as once.
     Always,
+    /// The same, for as long as a hub certainly knows what it has taken.
+    WhileKnown,
     /// Only as long as it certainly was not done.
     BeforeSent,
 }
@@ -337,7 +340,10 @@ impl Client {
     {
         let tried = async {
             let in_time = |again: &Instant| until.is_none_or(|until| *again <= until);
-            let mut patience = self.patience();
+            let mut patience = match retry {
+                Retry::WhileKnown => Patience::new(self.inner.retry_for.min(RESEND_FOR)),
+                Retry::Always | Retry::BeforeSent => self.patience(),
+            };
             let mut renewed = false;
             let mut limited = Limited::default();
             loop {
@@ -346,7 +352,7 @@ impl Client {
                         Ok(Ok(response)) => return Ok(response.into_inner()),
                         Ok(Err(status)) => match self.judge(&line, status, &mut renewed).await {
                             Next::Again => continue,
-                            Next::Later(error) if retry == Retry::Always => error,
+                            Next::Later(error) if retry != Retry::BeforeSent => error,
                             Next::Later(error) | Next::Never(error)
                                 if let Some(again) = limited.again_at(&error).filter(in_time) =>
                             {

@@ -21,7 +21,7 @@ use tonic::{Code, Streaming};
 
 use crate::{
     Client, Error, SendMessageResponse,
-    backoff::{Limited, Patience, STEADY},
+    backoff::{Limited, Patience, RESEND_FOR, STEADY},
     client::{Line, Next},
     error::broke,
     inbox::Inbox,
@@ -45,6 +45,8 @@ struct Pending {
     bytes: usize,
     command: Command,
     limited: Limited,
+    /// On whichever connection. `None`: it is certainly not in the log.
+    first_written: Option<Instant>,
 }
 
 /// How one connection ended.
@@ -135,6 +137,7 @@ impl Driver {
         let mut opened = Some(opened);
         let mut patience = self.client.patience();
         let error = loop {
+            self.give_up_old();
             let ended = match self.open().await {
                 Ok(stream) => {
                     match opened.take() {
@@ -180,6 +183,20 @@ impl Driver {
         }
     }
 
+    /// Answers for what is not sent again: those are the oldest. Nothing of it was written on a connection that is open.
+    fn give_up_old(&mut self) {
+        let is_old = |pending: &mut Pending| pending.first_written.is_some_and(|at| at.elapsed() > RESEND_FOR);
+        while let Some(pending) = self.pending.pop_front_if(is_old) {
+            self.pending_bytes -= pending.bytes;
+            let minutes = RESEND_FOR.as_secs() / 60;
+            let error = Error::Timeout(format!(
+                "it is not known whether the message arrived: no answer within {minutes} minutes, and sent once more it might arrive twice"
+            ));
+            // A caller that dropped its receipt does not want to know.
+            let _ = pending.command.outcome.send(Err(error));
+        }
+    }
+
     async fn open(&mut self) -> Result<Stream, Ended> {
         let line = self
             .client
@@ -208,6 +225,8 @@ impl Driver {
             return Err(Ended::Broken(Error::Unavailable("the hub closed the session at once".to_owned())));
         };
         self.renewed = false;
+        // Who takes over from now on does it after this session: connected again, it must not end that one.
+        self.open.take_over = false;
         self.client.name_replica(&opened.replica);
         self.replica.send_replace(opened.replica);
         self.inbox.forget_deliveries();
@@ -321,7 +340,13 @@ impl Driver {
     fn accept(&mut self, command: Command) {
         let bytes = command.message.encoded_len();
         self.pending_bytes += bytes;
-        self.pending.push_back(Pending { sequence: self.next_sequence, bytes, command, limited: Limited::default() });
+        self.pending.push_back(Pending {
+            sequence: self.next_sequence,
+            bytes,
+            command,
+            limited: Limited::default(),
+            first_written: None,
+        });
         self.next_sequence += 1;
     }
 
@@ -349,7 +374,8 @@ impl Driver {
         if !self.may_send() {
             return None;
         }
-        let pending = self.pending.get(self.written)?;
+        let pending = self.pending.get_mut(self.written)?;
+        pending.first_written.get_or_insert_with(Instant::now);
         self.written += 1;
         Some(Out::Send(Send { sequence: pending.sequence, message: Some(pending.command.message.clone()) }))
     }

@@ -372,7 +372,7 @@ impl Client {
     /// ```
     pub async fn send(&self, message: Message) -> Result<SendMessageResponse, Error> {
         let message = message.build()?;
-        let call = self.call("send", Retry::Always, Self::ATTEMPT, |line| {
+        let call = self.call("send", Retry::WhileKnown, Self::ATTEMPT, |line| {
             let request = SendMessageRequest { message: Some(message.clone()) };
             async move { line.messages().send_message(request).await }
         });

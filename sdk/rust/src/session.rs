@@ -70,7 +70,8 @@ impl SessionBuilder {
         self
     }
 
-    /// How long to try to connect again before the session ends with an error; 5 minutes unless said otherwise.
+    /// How long to try to connect again before the session ends with an error; 5 minutes unless said otherwise. What was sent and is not
+    /// answered for after 5 minutes fails all the same: sent again after that, it might arrive twice.
     #[must_use]
     pub fn reconnect_for(mut self, time: Duration) -> Self {
         self.reconnect_for = time;

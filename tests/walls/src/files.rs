@@ -95,6 +95,25 @@ fn no_room_uses_a_room_beside_or_above_it() {
     }
 }
 
+/// Two tables tell people of the rooms of hub/core. One that lacks a room, or has them in another order, tells of another crate.
+#[test]
+fn the_tables_of_rooms_have_them_all_in_their_order() {
+    let rooms = ROOMS.iter().find(|rooms| rooms.package == "acb-hub-core").unwrap();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let shown = |file: &str, before: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(workspace.join(file)).unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix(before)?.split_once('`'));
+        rows.map(|(room, _)| room.trim_end_matches('/').trim_end_matches(".rs").to_owned()).collect()
+    };
+    for (file, before) in [("hub/core/src/lib.rs", "//! | [`"), ("docs/architecture.md", "| `")] {
+        let mut rows = shown(file, before).into_iter().skip_while(|row| row != "fault");
+        for floor in rooms.floors {
+            let on_floor: BTreeSet<String> = rows.by_ref().take(floor.len()).collect();
+            assert_eq!(on_floor, floor.iter().map(|room| (*room).to_owned()).collect(), "{file}");
+        }
+    }
+}
+
 #[test]
 fn every_crate_is_read() {
     let all = all();

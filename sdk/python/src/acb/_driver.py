@@ -249,6 +249,8 @@ class Driver:
             self._calls._leave(line)
             raise _Broken(Unavailable("the hub closed the session at once"))
         self._renewed = False
+        # Who takes over from now on does it after this session: connected again, it must not end that one.
+        self._opening = {**self._opening, "take_over": False}
         self._calls._name_replica(first.opened.replica)
         self.replica = first.opened.replica
         self.inbox.forget_deliveries()

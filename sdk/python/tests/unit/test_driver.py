@@ -73,6 +73,8 @@ class Hub:
         self._closed = False
         self.calls: asyncio.Queue[Call] = asyncio.Queue()
         self.left = 0
+        #: Whether each connection was to take over.
+        self.take_overs: list[bool] = []
         #: Why there is no line.
         self.silent: acb.Error | None = None
         self.asked = asyncio.Event()
@@ -108,6 +110,7 @@ class Hub:
             call = await self.calls.get()
         opened = await call.hear()
         assert opened.receiver == "program"
+        self.take_overs.append(opened.take_over)
         return call
 
 
@@ -120,7 +123,7 @@ async def start() -> AsyncIterator[Start]:
 
     async def start(capacity: int = 100) -> tuple[Hub, Driver, Call]:
         hub: Any = Hub()
-        driver = Driver(hub, hub, {"receive": True, "receiver": "program"}, 5.0, capacity)
+        driver = Driver(hub, hub, {"receive": True, "receiver": "program", "take_over": True}, 5.0, capacity)
         tasks.append(asyncio.create_task(driver.run()))
         await asyncio.wait_for(driver.opened, 5)
         return hub, driver, await hub.next_call()
@@ -150,6 +153,13 @@ async def test_what_was_not_answered_is_sent_again_first_and_oldest_first(start:
     for frame in frames:
         call.accept(frame.sequence)
     assert (await late).message_id == "m4" and hub.left == 1
+
+
+async def test_what_connects_again_takes_nothing_over(start: Start) -> None:
+    hub, _, call = await start()
+    call.said.put_nowait(grpc.aio.EOF)
+    await hub.next_call()
+    assert hub.take_overs == [True, False]
 
 
 async def test_what_is_behind_a_refused_message_is_sent_again_under_its_number(start: Start) -> None:

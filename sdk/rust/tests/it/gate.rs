@@ -1,4 +1,4 @@
-//! The door of one replica: ends TLS, and can be slammed with every connection in it.
+//! The door of one replica: ends TLS, can be slammed with every connection in it, and can keep who comes waiting.
 
 use std::{
     net::SocketAddr,
@@ -7,12 +7,15 @@ use std::{
 
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
 
 pub struct Gate {
     pub address: SocketAddr,
+    /// Whether who comes waits outside.
+    pub held: watch::Sender<bool>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -20,12 +23,14 @@ impl Gate {
     pub async fn open(acceptor: TlsAcceptor, behind: SocketAddr) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (held, waits) = watch::channel(false);
         let task = tokio::spawn(async move {
             // Dropped with the task, and every connection with it.
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
+                let (acceptor, mut waits) = (acceptor.clone(), waits.clone());
                 connections.spawn(async move {
+                    waits.wait_for(|held| !held).await.unwrap();
                     let Ok(mut outside) = acceptor.accept(socket).await else { return };
                     let mut inside = TcpStream::connect(behind).await.unwrap();
                     inside.set_nodelay(true).unwrap();
@@ -33,7 +38,7 @@ impl Gate {
                 });
             }
         });
-        Arc::new(Self { address, task: Mutex::new(Some(task)) })
+        Arc::new(Self { address, held, task: Mutex::new(Some(task)) })
     }
 
     pub fn slam(&self) {

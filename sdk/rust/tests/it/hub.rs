@@ -47,7 +47,8 @@ pub struct State {
     pub log: Vec<OutgoingMessage>,
     pub mailbox: Vec<Message>,
     pub acked: HashSet<String>,
-    pub sessions: usize,
+    /// Whether each session was to take over.
+    pub sessions: Vec<bool>,
     pub started: Vec<String>,
     pub in_progress: Vec<String>,
     pub upload: BTreeMap<u32, Vec<u8>>,
@@ -291,8 +292,8 @@ impl Replica {
         let mut failed = None;
         while let Ok(Some(SessionRequest { frame: Some(frame) })) = inbound.message().await {
             match frame {
-                session_request::Frame::Open(_) => {
-                    self.state().sessions += 1;
+                session_request::Frame::Open(open) => {
+                    self.state().sessions.push(open.take_over);
                     say(Frame::Opened(Opened { session_id: "s".into(), replica: self.name.clone() })).await;
                     self.deliver(1, &out).await;
                 }

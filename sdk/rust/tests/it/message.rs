@@ -51,6 +51,16 @@ async fn a_session_sends_again_what_was_not_acknowledged_in_order() {
     assert_ne!(session.replica(), before);
 }
 
+/// What took over in the meantime would be ended by a program that is over.
+#[tokio::test]
+async fn a_session_that_connects_again_takes_nothing_over() {
+    let hub = Hub::start(2).await;
+    let session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+    hub.break_at(Break::Logged(0));
+    session.send(Message::to_agent("worker").topic("t")).await.unwrap();
+    assert_eq!(hub.state().sessions, [true, false]);
+}
+
 #[tokio::test]
 async fn a_session_reconnects_also_when_it_is_older_than_it_may_take() {
     let hub = Hub::start(2).await;
@@ -61,6 +71,32 @@ async fn a_session_reconnects_also_when_it_is_older_than_it_may_take() {
     tokio::time::sleep(patience + Duration::from_millis(100)).await;
     hub.break_at(Break::Logged(0));
     session.send(Message::to_agent("worker").topic("t")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_hub_may_have_forgotten_is_not_sent_again() {
+    let hub = Hub::start(2).await;
+    let client = hub.client().connect().await.unwrap();
+    let session = client.session().receive(false).reconnect_for(Duration::from_secs(3600)).open().await.unwrap();
+    let other = usize::from(session.replica() == "hub-0");
+    hub.gates[other].held.send_replace(true);
+    hub.break_at(Break::Logged(0));
+    let old = session.sender().enqueue(Message::to_agent("worker").topic("old")).await.unwrap();
+    hub.until("the message is in the log", |state| state.log.len() == 1).await;
+    // By then a hub has forgotten it.
+    hub.state().log[0].idempotency_key.clear();
+    let new = session.sender().enqueue(Message::to_agent("worker").topic("new")).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(301)).await;
+    tokio::time::resume();
+    hub.gates[other].held.send_replace(false);
+    let error = old.await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert!(error.message().starts_with("it is not known whether the message arrived"), "{error}");
+    // What was never sent is sent.
+    new.await.unwrap();
+    let topics: Vec<String> = hub.state().log.iter().map(|message| message.topic.clone()).collect();
+    assert_eq!(topics, ["old", "new"]);
 }
 
 #[tokio::test]
@@ -210,7 +246,7 @@ async fn a_hub_that_opens_sessions_and_fails_each_message_is_not_tried_again_at_
     let session = hub.client().connect().await.unwrap().session().open().await.unwrap();
     let sending = session.sender().enqueue(Message::to_agent("worker").topic("stale")).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(2), sending).await.is_err());
-    let sessions = hub.state().sessions;
+    let sessions = hub.state().sessions.len();
     assert!((2..=10).contains(&sessions), "{sessions} sessions in 2 s");
 }
 

@@ -26,8 +26,15 @@ const ACME: [(&str, &str); 14] = [
     ("pulls", "{type: worker, role: AgentFull}"),
     ("elder", "{type: worker, role: AgentFull}"),
 ];
-const FRAGILE: [(&str, &str); 2] =
-    [("sender", "{type: worker, role: AgentFull}"), ("receiver", "{type: worker, role: AgentFull}")];
+const FRAGILE: [(&str, &str); 7] = [
+    ("sender", "{type: worker, role: AgentFull}"),
+    ("receiver", "{type: worker, role: AgentFull}"),
+    ("speaker", "{type: worker, role: AgentFull}"),
+    ("held-up", "{type: worker, role: AgentFull}"),
+    ("waiting", "{type: worker, role: AgentFull}"),
+    ("moving", "{type: worker, role: AgentFull}"),
+    ("bystander", "{type: worker, role: AgentFull}"),
+];
 
 fn tenant(name: &str, registration: &str, agents: &[(&str, &str)]) -> String {
     let mut yaml = format!(
@@ -57,6 +64,19 @@ pub(crate) async fn client(tenant: &str, agent: &str) -> Client {
 pub(crate) async fn client_at(agent: &str, replica: usize) -> Client {
     let endpoint = dev().await.tenant("acme").unwrap().endpoints[replica].clone();
     client_of("acme", agent, &[endpoint]).await
+}
+
+/// An agent that is connected to this replica, or that knows only this one.
+pub(crate) async fn client_on(tenant: &str, agent: &str, endpoint: &str, knows_others: bool) -> Client {
+    if !knows_others {
+        return client_of(tenant, agent, &[endpoint.to_owned()]).await;
+    }
+    // Each client begins with any of them.
+    until("a client is connected to one replica", async || {
+        let client = client(tenant, agent).await;
+        (client.endpoint().await.unwrap() == endpoint).then_some(client)
+    })
+    .await
 }
 
 async fn client_of(tenant: &str, agent: &str, endpoints: &[String]) -> Client {

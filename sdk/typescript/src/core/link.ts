@@ -60,7 +60,7 @@ export class Driver {
   readonly #replier: Replier;
   readonly #settings: Settings;
   /** How each connection begins: that the receiver is the same is how the hub knows the session again. */
-  readonly #open: SessionRequest_Open;
+  #open: SessionRequest_Open;
   readonly #wake = new Wake();
   readonly #inbox = new Inbox(() => this.#wake.notify());
   /** What the application has not taken yet. */
@@ -277,6 +277,8 @@ export class Driver {
       return broken("the hub closed the session at once");
     }
     this.#renewal.renewed = false;
+    // Who takes over from now on does it after this session: connected again, it must not end that one.
+    this.#open = create(SessionRequest_OpenSchema, { ...this.#open, takeOver: false });
     this.#replica = first.frame.value.replica;
     this.#caller.nameReplica(this.#replica);
     try {

@@ -189,6 +189,15 @@ describe("a session", () => {
     await session.close();
   });
 
+  it("takes over with its first connection alone", async () => {
+    const { hub, session, line } = await opened(true);
+    line.say({ frame: { case: "draining", value: {} } });
+    await hub.line(1);
+    const takeOvers = hub.lines.flatMap(({ frames: [first] }) => (first?.case === "open" ? [first.value.takeOver] : []));
+    expect(takeOvers).toEqual([true, false]);
+    await session.close();
+  });
+
   it("renews a token that is taken no more, once, and then ends", async () => {
     const { hub, session, line } = await opened(true);
     line.say(new Status("UNAUTHENTICATED", "it ended", false, "TOKEN_EXPIRED"));
