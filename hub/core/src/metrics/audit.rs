@@ -16,6 +16,7 @@ pub struct AuditMetrics {
     size: Gauge,
     gaps: Counter,
     failures: Counter,
+    acts: Counter,
 }
 
 impl AuditMetrics {
@@ -36,6 +37,8 @@ impl AuditMetrics {
         registry.register("acb_audit_gaps", help, self.gaps.clone());
         let help = "Times that building the audit trail's tree failed and was begun again";
         registry.register("acb_audit_sink_failures", help, self.failures.clone());
+        let help = "Acts of the operator that this replica put into the audit trail";
+        registry.register("acb_audit_operator_acts", help, self.acts.clone());
     }
 
     /// A record is in the log.
@@ -71,6 +74,11 @@ impl AuditMetrics {
     /// Something is missing in the trail.
     pub(crate) fn gap(&self) {
         self.gaps.inc();
+    }
+
+    /// An act of the operator is in the log.
+    pub(crate) fn act(&self) {
+        self.acts.inc();
     }
 
     /// Building the tree failed.
