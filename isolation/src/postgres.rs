@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 42] = [
+const TABLES: [&str; 44] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -49,6 +49,8 @@ const TABLES: [&str; 42] = [
     "audit_growth",
     "audit_checkpoint",
     "audit_sink",
+    "operator_act",
+    "operator_act_kept",
     "usage_sum",
     "usage_checkpoint",
     "usage_gap",
@@ -120,6 +122,18 @@ const STATEMENTS: &[(&str, &str, &str)] = &[
         "INSERT INTO acb.audit_record (tenant_id, number, record, at, agent, operation)
          SELECT decode('{victim}', 'hex'), 9000000, '\\x00', now(), 'nobody', 'Nothing'",
     ),
+    (
+        "raise.own-acts",
+        "something that the operator did not do, in one's own audit trail",
+        "INSERT INTO acb.operator_act (tenant_id, operator, operation, object, change)
+         VALUES (acb.current_tenant(), 'forged', 'AgentChanged', 'agent nobody', 'role admin to observer')",
+    ),
+    (
+        "change.own-acts",
+        "what the operator did, told otherwise",
+        "UPDATE acb.operator_act SET change = 'nothing' WHERE tenant_id = acb.current_tenant()",
+    ),
+    ("remove.own-acts", "what the operator did, told to nobody", "DELETE FROM acb.operator_act WHERE tenant_id = acb.current_tenant()"),
     ("truncate.log", "everyone's messages gone", "TRUNCATE acb.bus_record"),
     ("raise.own-limits", "one's own limits lifted", "UPDATE acb.tenant SET limits = '{}' WHERE tenant_id = acb.current_tenant()"),
     ("raise.own-role", "one's own agents made admin", "UPDATE acb.agent SET role = 'admin' WHERE tenant_id = acb.current_tenant()"),

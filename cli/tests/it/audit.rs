@@ -125,6 +125,23 @@ async fn records_are_listed_exported_from_where_one_was_and_proved() {
     let list = ["audit", "list", "-p", "root", "--agent", "publisher", "--operation", "CreateContext", "--newer-than", "1h"];
     let told = world.run(&list).await.ok().stdout;
     assert!(told.contains("publisher") && told.contains("intent: then done") && told.contains("context "), "{told}");
+    // What the operator did, and what changed by it. It comes a while later.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let added = loop {
+        let listed = world.run(&["audit", "list", "-p", "root", "--operation", "AgentAdded"]).await.ok().stdout;
+        match listed.lines().find(|line| line.contains("agent publisher")) {
+            Some(line) => break line.to_owned(),
+            None => assert!(Instant::now() < deadline, "{listed}"),
+        }
+        sleep(Duration::from_millis(200)).await;
+    };
+    let said = ["operator", "AgentAdded agent publisher: uid ", "role agent-full", "done"];
+    assert!(said.iter().all(|said| added.contains(said)), "{added}");
+    let lines = exported(&world, "AgentAdded").await;
+    let added = lines.iter().find(|line| line["says"]["operation"] == "AgentAdded").unwrap();
+    assert_eq!((&added["says"]["source"], &added["says"]["agent"]), (&"operator".into(), &"".into()));
+    assert!(added["says"]["replica"].as_str().unwrap().starts_with("acb dev, process "), "{added}");
+
     let number = created["number"].as_u64().unwrap().to_string();
     let later = world.run(&["audit", "export", "-p", "root", "--from", &number]).await.ok().stdout;
     let from: Vec<Value> = later.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

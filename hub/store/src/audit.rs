@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acb_hub_core::{
-    audit::ports::{AuditFilter, AuditStore, Growth, Head, KeptRecord, Place, SignedCheckpoint},
+    audit::ports::{AuditFilter, AuditStore, Growth, Head, KeptRecord, OperatorAct, Place, SignedCheckpoint},
     fault::{Code, Fault},
 };
 use acb_hub_pool::Timestamp;
@@ -155,8 +155,41 @@ impl AuditStore for PgStore {
             Err(error) if is_taken(&error) => return Err(damaged()),
             nodes => nodes.map_err(failed)?,
         };
+        if !growth.acts.is_empty() {
+            // What is no act is whatever somebody wrote into the log as one.
+            sqlx::query(
+                "INSERT INTO acb.operator_act_kept (tenant_id, act)
+                 SELECT acb.current_tenant(), act FROM acb.operator_act WHERE act = ANY ($1) ON CONFLICT DO NOTHING",
+            )
+            .bind(&growth.acts)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        }
         transaction.commit().await.map_err(failed)?;
         Ok(true)
+    }
+
+    async fn acts(&self, limit: usize) -> Result<Vec<OperatorAct>, Fault> {
+        let query = self.timer.start("audit.acts");
+        let rows: Vec<(Uuid, Timestamp, String, String, String, String)> = sqlx::query_as(
+            "SELECT act, at, operator, operation, object, change FROM acb.operator_act AS a
+             WHERE NOT EXISTS (SELECT FROM acb.operator_act_kept AS k WHERE k.tenant_id = a.tenant_id AND k.act = a.act)
+             ORDER BY sequence LIMIT $1",
+        )
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(self.pool())
+        .await
+        .map_err(|error| query.fault(error))?;
+        let act = |(call, at, operator, operation, object, change): (_, Timestamp, _, _, _, _)| OperatorAct {
+            call,
+            at: at.into(),
+            operator,
+            operation,
+            object,
+            change,
+        };
+        Ok(rows.into_iter().map(act).collect())
     }
 
     async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Fault> {

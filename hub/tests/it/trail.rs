@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use acb_hub_core::audit::record::{AuditRecord, Phase};
+use acb_operator::plan::AgentRow;
 use acb_proto::v1::{
     Address, CreateContextRequest, FollowAuditRecordsRequest, GetContextRequest, GetMessageTraceRequest, HeartbeatRequest,
     ListAuditRecordsRequest, OutgoingMessage, SendMessageRequest, SubscribeRequest, address::To,
@@ -10,6 +11,7 @@ use acb_proto::v1::{
     message_service_client::MessageServiceClient, trace_service_client::TraceServiceClient,
 };
 use acb_testbed::{Postgres, TestAgent};
+use prost::Message as _;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
@@ -82,6 +84,32 @@ async fn a_change_has_its_intent_and_its_outcome_in_the_log() {
     }
     assert_eq!((&outcome.object, outcome.version, outcome.bytes), (&format!("context {id}"), 1, 5));
     assert_eq!((outcome.outcome.as_str(), outcome.reason.as_str()), ("done", ""));
+}
+
+#[tokio::test]
+async fn what_the_operator_did_is_listed_once_with_what_changed() {
+    let hub = Hub::start().await;
+    let (_, token) = hub.agent("auditor", "auditor").await;
+    let row = hub.tenant.agent_row("planner");
+    hub.tenant.project(&row).await;
+    hub.tenant.project(&AgentRow { role: "observer".to_owned(), suspended: true, ..row }).await;
+    let mut trail = AuditServiceClient::new(hub.channel());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let records = loop {
+        let request = ListAuditRecordsRequest { page_size: 1000, ..ListAuditRecordsRequest::default() };
+        let listed = trail.list_audit_records(with(&token, request)).await.unwrap().into_inner().records;
+        let read = listed.iter().map(|logged| acb_proto::v1::AuditRecord::decode(logged.record.clone()).unwrap());
+        let records: Vec<_> = read.filter(|read| read.source == "operator" && read.object == "agent planner").collect();
+        if records.len() >= 4 {
+            break records;
+        }
+        assert!(Instant::now() < deadline, "{records:?}\n{}", hub.log());
+        sleep(Duration::from_millis(200)).await;
+    };
+    let told: Vec<_> = records.iter().map(|read| (read.operation.as_str(), read.change.as_str())).collect();
+    assert_eq!(told[2..], [("AgentChanged", "role agent-full to observer"), ("AgentSuspended", "")]);
+    assert_eq!((told.len(), told[0].0, told[1].0), (4, "AgentAdded", "ApiKeyIssued"));
+    assert!(records.iter().all(|read| read.agent.is_empty() && read.key.is_empty() && read.outcome == "done"), "{records:?}");
 }
 
 #[tokio::test]

@@ -108,6 +108,11 @@ pub async fn bootstrap(
     Ok(warnings)
 }
 
+/// Numbers that were never given before, also where the backup is older than the last time. A hub that goes on reads what is newer than what it has.
+const END_TOKENS: &str = "
+    UPDATE acb.tenant SET credential_epoch = greatest(credential_epoch + 1, now.seconds), generation = greatest(generation + 1, now.seconds)
+    FROM (SELECT extract(epoch FROM clock_timestamp())::bigint AS seconds) AS now RETURNING tenant_id, name, credential_epoch";
+
 /// Ends every token that was issued until now, of all tenants, and says of how many. After a restore: what was revoked since the backup would live
 /// again. API keys and ServiceAccounts log in as before.
 ///
@@ -117,14 +122,22 @@ pub async fn end_tokens(superuser: &PgConnectOptions) -> Result<u64, BootstrapEr
     let options = superuser.clone().database(DATABASE);
     let mut connection = PgConnection::connect_with(&options).await.map_err(sql("connecting to acb"))?;
     check(&mut connection).await?;
-    // Numbers that were never given before, also where the backup is older than the last time. A hub that goes on reads what is newer than what it has.
-    let ended = sqlx::query(
-        "UPDATE acb.tenant SET credential_epoch = greatest(credential_epoch + 1, now.seconds), generation = greatest(generation + 1, now.seconds)
-         FROM (SELECT extract(epoch FROM clock_timestamp())::bigint AS seconds) AS now",
-    )
-    .execute(&mut connection)
-    .await
-    .map_err(sql("ending tokens"))?;
+    // What is restored may be of before there were acts: the operator brings its schema up to date only later.
+    let has_acts: bool = sqlx::query_scalar("SELECT to_regclass('acb.operator_act') IS NOT NULL")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(sql("looking at the schema"))?;
+    let end = if has_acts {
+        format!(
+            "WITH ended AS ({END_TOKENS})
+             INSERT INTO acb.operator_act (tenant_id, operator, operation, object, change)
+             SELECT tenant_id, 'acb bootstrap', 'TokensEnded', format('tenant %s', name),
+                    format('all that were issued before; credential epoch %s', credential_epoch) FROM ended"
+        )
+    } else {
+        END_TOKENS.to_owned()
+    };
+    let ended = sqlx::query(AssertSqlSafe(end)).execute(&mut connection).await.map_err(sql("ending tokens"))?;
     let _ = connection.close().await;
     Ok(ended.rows_affected())
 }

@@ -1,5 +1,6 @@
 //! Effects apply one step of a plan to one system. Each is idempotent: it may be repeated after a crash anywhere.
 
+pub mod act;
 pub(crate) mod certificates;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -18,10 +19,12 @@ pub mod kafka_shared;
 mod kafka_snapshot;
 pub mod kubernetes;
 pub mod postgres;
+mod postgres_acts;
 pub mod postgres_excess;
 pub mod postgres_inventory;
 pub mod postgres_observe;
 mod postgres_removal;
+mod postgres_rows;
 mod postgres_topics;
 pub mod postgres_usage;
 pub mod seal;

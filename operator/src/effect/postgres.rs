@@ -11,7 +11,14 @@ use sha2::Sha256;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{EffectError, SecretReader, postgres_excess, seal};
+use super::{
+    EffectError, SecretReader,
+    act::{self, Act},
+    postgres_acts::{self, AgentsBefore},
+    postgres_excess,
+    postgres_rows::tenant_row,
+    seal,
+};
 use crate::{
     bootstrap::{LeaderEpoch, scram_verifier},
     plan::{AgentRow, ApiKeyRef, IssuerRow, OidcIssuerRow, PostgresStep, SecretRef, ServiceAccountRow, TenantRow, TopicSpec},
@@ -39,6 +46,7 @@ pub struct PostgresEffect {
     epoch: LeaderEpoch,
     secrets: Arc<dyn SecretReader>,
     announcer: Option<Arc<dyn GenerationAnnouncer>>,
+    holder: Arc<str>,
 }
 
 impl std::fmt::Debug for PostgresEffect {
@@ -57,7 +65,14 @@ impl PostgresEffect {
     /// `pool` logs in as `acb_operator`; the epoch is from [`claim_leadership`](crate::bootstrap::claim_leadership).
     #[must_use]
     pub fn new(pool: Pool, epoch: LeaderEpoch, secrets: Arc<dyn SecretReader>) -> Self {
-        Self { pool, epoch, secrets, announcer: None }
+        Self { pool, epoch, secrets, announcer: None, holder: "operator".into() }
+    }
+
+    /// With what it is called in the audit trails of tenants.
+    #[must_use]
+    pub fn with_holder(mut self, holder: &str) -> Self {
+        self.holder = holder.into();
+        self
     }
 
     /// With who tells hubs, where the bus is not PostgreSQL.
@@ -153,6 +168,7 @@ impl PostgresEffect {
         let what = format!("tenant {}", tenant.name);
         let changed = self
             .within(&what, async |connection| {
+                let before = tenant_row(connection, &id).await?.map(|(_, row)| row);
                 sqlx::query(
                     "INSERT INTO acb.tenant AS t (tenant_id, name, tier, registration, suspended, limits, operation_limits, audit_days)
                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -170,8 +186,9 @@ impl PostgresEffect {
                 .bind(whole(tenant.audit_days))
                 .execute(&mut *connection)
                 .await?;
+                let mut ended = 0;
                 if tenant.registration == Registration::Declared.as_str() {
-                    end_registrations(connection, &id).await?;
+                    ended = end_registrations(connection, &id).await?;
                 }
                 project_issuer(connection, &id, tenant.issuer.as_ref()).await?;
                 project_oidc_issuers(connection, &id, &tenant.oidc_issuers).await?;
@@ -200,6 +217,12 @@ impl PostgresEffect {
                     .execute(&mut *connection)
                     .await?;
                 }
+                let after = tenant_row(connection, &id).await?.map(|(_, row)| row);
+                let mut acts = after.map(|after| act::of_tenant(before.as_ref(), &after)).unwrap_or_default();
+                if ended > 0 {
+                    acts.push(Act::new("RegistrationsEnded", format!("tenant {}", tenant.name), format!("agents {ended}")));
+                }
+                postgres_acts::record(connection, &id, &self.holder, acts).await?;
                 bump(connection, &id).await
             })
             .await?;
@@ -210,17 +233,19 @@ impl PostgresEffect {
     async fn project_agent(&self, tenant_id: &str, agent: &AgentRow, api_key: Option<&ApiKeyRef>) -> Result<(), EffectError> {
         let id = tenant_bytes(tenant_id)?;
         let agent_id = agent_uuid(&agent.id)?;
-        let (key, before) = match api_key {
+        let (key, replaced) = match api_key {
             Some(reference) => (Some(self.api_key(reference).await?), self.replaced_key(reference).await?),
             None => (None, None),
         };
         let what = format!("agent {} of tenant {tenant_id}", agent.name);
         let changed = self
             .within(&what, async |connection| {
+                let before = AgentsBefore::read(connection, &id, agent_id, Some(agent)).await?;
                 project_agent_row(connection, &id, agent_id, agent).await?;
                 project_account(connection, &id, agent_id, agent.service_account.as_ref()).await?;
                 project_groups(connection, &id, agent_id, &agent.groups).await?;
-                project_key(connection, &id, agent_id, key.as_ref(), before.as_ref()).await?;
+                project_key(connection, &id, agent_id, key.as_ref(), replaced.as_ref()).await?;
+                self.record(connection, &id, &before).await?;
                 bump(connection, &id).await
             })
             .await?;
@@ -233,6 +258,7 @@ impl PostgresEffect {
         let agent_id = agent_uuid(&agent.id)?;
         let changed = self
             .within(&format!("agent {} of tenant {tenant_id}", agent.name), async |connection| {
+                let before = AgentsBefore::read(connection, &id, agent_id, None).await?;
                 let restrained = sqlx::query(
                     "UPDATE acb.agent SET role = $3, limits = $4, suspended = $5 WHERE tenant_id = $1 AND agent_id = $2",
                 )
@@ -249,6 +275,7 @@ impl PostgresEffect {
                 if agent.service_account.is_none() {
                     project_account(connection, &id, agent_id, None).await?;
                 }
+                self.record(connection, &id, &before).await?;
                 bump(connection, &id).await
             })
             .await?;
@@ -281,12 +308,17 @@ impl PostgresEffect {
         let agent_id = agent_uuid(agent_id)?;
         let changed = self
             .within(&format!("agent {agent_id} of tenant {tenant_id}"), async |connection| {
+                let before = AgentsBefore::read(connection, &id, agent_id, None).await?;
                 let removed = sqlx::query("DELETE FROM acb.agent WHERE tenant_id = $1 AND agent_id = $2")
                     .bind(&id)
                     .bind(agent_id)
                     .execute(&mut *connection)
                     .await?;
-                if removed.rows_affected() == 0 { Ok(None) } else { bump(connection, &id).await }
+                if removed.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                self.record(connection, &id, &before).await?;
+                bump(connection, &id).await
             })
             .await?;
         self.announce(changed).await;
@@ -361,6 +393,12 @@ impl PostgresEffect {
         attempt.await.map_err(|error| failed(what, &error))
     }
 
+    /// Records what has been done to agents that were so before.
+    async fn record(&self, connection: &mut Session, id: &[u8], before: &AgentsBefore) -> Result<(), sqlx::Error> {
+        let acts = before.acts(connection, id).await?;
+        postgres_acts::record(connection, id, &self.holder, acts).await
+    }
+
     async fn announce(&self, changed: Option<Changed>) {
         if let (Some(announcer), Some(changed)) = (&self.announcer, changed) {
             announcer.announce(&changed.tenant, changed.generation).await;
@@ -409,9 +447,9 @@ fn key_prefix(key: &str) -> Option<&str> {
     (!prefix.is_empty() && !secret.is_empty()).then_some(prefix)
 }
 
-/// Ends the agents that others registered. A hub that registers one at this time counts first, too: it is done before this, or finds that registration
-/// is closed.
-async fn end_registrations(connection: &mut Session, id: &[u8]) -> Result<(), sqlx::Error> {
+/// Ends the agents that others registered, and says how many. A hub that registers one at this time counts first, too: it is done before this, or finds
+/// that registration is closed.
+async fn end_registrations(connection: &mut Session, id: &[u8]) -> Result<u64, sqlx::Error> {
     sqlx::query(
         "INSERT INTO acb.registration_count AS r (tenant_id, count) VALUES ($1, 1)
          ON CONFLICT (tenant_id) DO UPDATE SET count = r.count + 1",
@@ -419,8 +457,8 @@ async fn end_registrations(connection: &mut Session, id: &[u8]) -> Result<(), sq
     .bind(id)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("DELETE FROM acb.registered_agent WHERE tenant_id = $1").bind(id).execute(&mut *connection).await?;
-    Ok(())
+    let ended = sqlx::query("DELETE FROM acb.registered_agent WHERE tenant_id = $1").bind(id).execute(&mut *connection).await?;
+    Ok(ended.rows_affected())
 }
 
 async fn project_agent_row(connection: &mut Session, id: &[u8], agent_id: Uuid, agent: &AgentRow) -> Result<(), sqlx::Error> {

@@ -27,7 +27,14 @@ async fn after_a_restore_no_token_of_before_has_the_epoch_of_its_tenant() {
     }
     // A tenant's hub sees it, and can't set it back.
     let mut connection = tenants[0].connect().await;
+    let told = "SELECT operator, object, change FROM acb.operator_act WHERE operation = 'TokensEnded' ORDER BY sequence DESC";
+    let told: Vec<(String, String, String)> = sqlx::query_as(told).fetch_all(&mut connection).await.unwrap();
+    let change = format!("all that were issued before; credential epoch {}", seen[0].0);
+    assert_eq!((told.len(), told[0].clone()), (3, ("acb bootstrap".to_owned(), format!("tenant {}", tenants[0].name()), change)));
     let epoch: i64 = sqlx::query_scalar("SELECT credential_epoch FROM acb.tenant").fetch_one(&mut connection).await.unwrap();
     assert_eq!(epoch, seen[0].0);
     assert!(sqlx::query("UPDATE acb.tenant SET credential_epoch = 0").execute(&mut connection).await.is_err());
+    // What is restored may be of before there were acts.
+    postgres.execute("DROP TABLE acb.operator_act_kept, acb.operator_act").await;
+    assert_eq!(end_tokens(&postgres.superuser_options()).await.unwrap(), 2);
 }

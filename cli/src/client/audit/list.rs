@@ -86,7 +86,11 @@ fn cells_of(number: u64, record: &AuditRecord, end: Option<&AuditRecord>) -> Vec
         0 => record.object.clone(),
         version => format!("{} version {version}", record.object),
     };
-    vec![number.to_string(), view::time(record), who, format!("{what} {about}").trim_end().to_owned(), outcome]
+    let what = match record.change.as_str() {
+        "" => format!("{what} {about}"),
+        change => format!("{what} {about}: {change}"),
+    };
+    vec![number.to_string(), view::time(record), who, what.trim_end().to_owned(), outcome]
 }
 
 fn is_old(record: &AuditRecord) -> bool {

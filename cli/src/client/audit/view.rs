@@ -30,6 +30,9 @@ pub(super) struct Says {
     reason: String,
     correlation_id: String,
     count: u64,
+    /// Left out where there is none: files of before it was there are read, too.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    change: String,
 }
 
 impl Says {
@@ -52,6 +55,7 @@ impl Says {
             reason: record.reason,
             correlation_id: record.correlation_id,
             count: record.count,
+            change: record.change,
         }
     }
 }

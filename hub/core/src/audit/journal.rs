@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long a call waits for its record to be in the log.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Records that may wait for the log while no call waits for them.
 const QUEUE: usize = 4096;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::record::{AuditRecord, OPERATOR, Phase};
 use crate::{
     fault::Fault,
     log::bus::{Epoch, Offset},
@@ -55,6 +56,51 @@ pub struct Growth {
     pub nodes: Vec<(NodeId, Hash)>,
     /// Where the tree goes on after it.
     pub place: Place,
+    /// Calls of the leaves that tell of acts of the operator.
+    pub acts: Vec<Uuid>,
+}
+
+/// Something that the operator did, and the trail does not have yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorAct {
+    /// The call of its record.
+    pub call: Uuid,
+    /// When, by the clock of the store.
+    pub at: OffsetDateTime,
+    /// Which operator.
+    pub operator: String,
+    /// Such as `AgentChanged`.
+    pub operation: String,
+    /// What it was about, such as `agent planner`.
+    pub object: String,
+    /// What changed about it.
+    pub change: String,
+}
+
+impl OperatorAct {
+    /// Its record: the same bytes each time that it is made.
+    #[must_use]
+    pub fn record(self) -> AuditRecord {
+        AuditRecord {
+            call: self.call,
+            phase: Phase::Outcome,
+            at: self.at,
+            replica: self.operator,
+            operation: self.operation,
+            agent_id: None,
+            agent: String::new(),
+            key: String::new(),
+            object: self.object,
+            version: 0,
+            bytes: 0,
+            source: OPERATOR.to_owned(),
+            outcome: "done".to_owned(),
+            reason: String::new(),
+            correlation_id: String::new(),
+            count: 0,
+            change: self.change,
+        }
+    }
 }
 
 /// A checkpoint that was signed.
@@ -107,8 +153,10 @@ pub trait AuditStore: Send + Sync + 'static {
     async fn size(&self) -> Result<u64, Fault>;
     /// The sizes that the tree had before it had this one, and where it went on then: the largest first, at most `limit`.
     async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault>;
-    /// Adds records and their nodes, together. False where the tree does not have that size now: nothing is added then.
+    /// Adds records and their nodes, and notes which acts are among them, together. False where the tree does not have that size now: nothing is added then.
     async fn grow(&self, growth: &Growth) -> Result<bool, Fault>;
+    /// The oldest acts of the operator that are no leaves yet, in their order: at most `limit`.
+    async fn acts(&self, limit: usize) -> Result<Vec<OperatorAct>, Fault>;
     /// Keeps a checkpoint. False where the tree does not have that size now, or one of that size is kept already.
     async fn keep_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool, Fault>;
     /// The latest checkpoint.

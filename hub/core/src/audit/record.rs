@@ -16,9 +16,10 @@
 //! | 14, 15 | `string outcome`, `string reason` | `done`, `left`, `ended`, `refused`, or the code of a failure in lower case; its stable reason |
 //! | 16 | `string correlation_id` | |
 //! | 17 | `uint64 count` | of refusals, how many |
+//! | 18 | `string change` | of what the operator did, what changed, such as `role observer to admin` |
 //!
 //! Fields are only ever added. There is no payload in it, and no secret. A gap is not from the log: the sink makes it where it can't go on from
-//! where it was, and `object` says what is missing.
+//! where it was, and `object` says what is missing. What the operator did has the source `operator`, no agent, and as its replica which operator it was.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -32,7 +33,7 @@ use crate::{
 
 const VERSION: u32 = 1;
 
-/// The longest text that a record keeps of what it is about.
+/// The longest text that a record keeps of what it is about, and of what changed.
 const MAX_OBJECT: usize = 4096;
 
 /// Which moment of a call a record tells of.
@@ -99,7 +100,12 @@ pub struct AuditRecord {
     pub correlation_id: String,
     /// Of refusals, how many.
     pub count: u64,
+    /// Of what the operator did, what changed.
+    pub change: String,
 }
+
+/// The source of what the operator did: no caller has it, whose source is an address.
+pub const OPERATOR: &str = "operator";
 
 /// Why bytes are no audit record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,6 +143,7 @@ impl AuditRecord {
             reason: self.reason.clone(),
             correlation_id: self.correlation_id.clone(),
             count: self.count,
+            change: cut(&self.change).to_owned(),
         };
         wire.encode_to_vec().into()
     }
@@ -170,6 +177,7 @@ impl AuditRecord {
             reason: wire.reason,
             correlation_id: wire.correlation_id,
             count: wire.count,
+            change: wire.change,
         })
     }
 }
@@ -228,6 +236,8 @@ struct WireRecord {
     correlation_id: String,
     #[prost(uint64, tag = "17")]
     count: u64,
+    #[prost(string, tag = "18")]
+    change: String,
 }
 
 #[cfg(test)]
@@ -252,6 +262,7 @@ pub(crate) mod tests {
             reason: String::new(),
             correlation_id: "c".to_owned(),
             count: 0,
+            change: String::new(),
         }
     }
 
@@ -261,6 +272,8 @@ pub(crate) mod tests {
             let written = record(phase, "GetContext");
             assert_eq!(AuditRecord::decode(&written.encode()).unwrap(), written);
         }
+        let changed = AuditRecord { change: "role observer to admin".to_owned(), ..record(Phase::Outcome, "AgentChanged") };
+        assert_eq!(AuditRecord::decode(&changed.encode()).unwrap(), changed);
         let stranger = AuditRecord { agent_id: None, ..record(Phase::Refusals, "") };
         assert_eq!(AuditRecord::decode(&stranger.encode()).unwrap(), stranger);
     }

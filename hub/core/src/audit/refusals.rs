@@ -124,6 +124,7 @@ fn record(replica: &str, refused: &Refused, count: u64) -> AuditRecord {
         reason: refused.reason.clone(),
         correlation_id: String::new(),
         count,
+        change: String::new(),
     }
 }
 

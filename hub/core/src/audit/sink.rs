@@ -12,20 +12,21 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use uuid::Uuid;
 
 use super::{
+    journal::PATIENCE,
     ports::{AuditFilter, AuditStore, Growth, KeptRecord, Leaf, Place, SignedCheckpoint},
-    record::{AuditRecord, Phase},
+    record::{AuditRecord, OPERATOR, Phase},
 };
 use crate::{
     directory::refresher::jittered,
     fault::Fault,
     kit::clock::{now, truncated},
     log::{
-        bus::{Batch, Bounds, Bus, Logged, Offset, Record, TopicName},
+        bus::{AppendError, Batch, Bounds, Bus, Logged, Offset, Record, TopicName},
         follower::{Followed, Follower},
     },
     metrics::audit::AuditMetrics,
@@ -48,6 +49,9 @@ const BYTES: usize = 4 * 1024 * 1024;
 /// Records that are forgotten at one time, and the pause before more are: the tree grows meanwhile.
 const FORGET: usize = 5000;
 const FORGET_PAUSE: Duration = Duration::from_secs(1);
+
+/// Acts of the operator that are appended at one time.
+const ACTS: usize = 100;
 
 /// Characters of an agent's name and of an operation that a record is found by.
 const FOUND_BY: usize = 256;
@@ -95,6 +99,8 @@ pub struct Sink {
     holder: Uuid,
     /// Since when the log seems to end before what was read of it.
     short_since: Option<Instant>,
+    /// Until when the log may still take an act that it did not answer about.
+    late_until: Option<Instant>,
     /// The latest checkpoint, while this replica builds the tree.
     signed: watch::Sender<Option<SignedCheckpoint>>,
 }
@@ -116,6 +122,12 @@ struct Growing {
     last: Option<(Offset, Hash)>,
     /// When the log brought it.
     read_at: Instant,
+    /// The end of the log when this replica began to build the tree: only who has read up to there knows which acts of the operator the log has.
+    acts_known_at: Offset,
+    /// Acts that it appended since, and has not read again.
+    appended: Vec<Uuid>,
+    /// There may be more acts than these.
+    more_acts: bool,
 }
 
 impl Sink {
@@ -140,6 +152,7 @@ impl Sink {
             times,
             holder: Uuid::new_v4(),
             short_since: None,
+            late_until: None,
             signed: watch::Sender::new(None),
         }
     }
@@ -197,6 +210,9 @@ impl Sink {
                         if !self.take(&mut growing, batch).await? {
                             return Ok(());
                         }
+                        if growing.more_acts {
+                            self.append_acts(&mut growing).await?;
+                        }
                     }
                     // It has one partition: no record is in another.
                     Followed::Batch(_) | Followed::Grown(_) => {}
@@ -214,6 +230,10 @@ impl Sink {
                     }
                     self.behind(bounds, growing.place);
                     self.metrics.size(growing.tree.size());
+                    if self.late_until.take_if(|until| *until <= Instant::now()).is_some() {
+                        growing.acts_known_at = bounds.next;
+                    }
+                    self.append_acts(&mut growing).await?;
                 }
                 () = tokio::time::sleep_until(growing.sign_at), if growing.tree.size() > growing.signed => {
                     growing.sign_at = Instant::now() + self.times.sign_every;
@@ -264,6 +284,34 @@ impl Sink {
         }
     }
 
+    /// Appends what the operator did and the log does not have, in its order. What may have come into the log without an answer is looked for there before it is
+    /// appended again: by the next turn, or by whoever builds the tree next.
+    async fn append_acts(&mut self, growing: &mut Growing) -> Result<(), Fault> {
+        if self.late_until.is_some() || growing.place.next < growing.acts_known_at || !growing.appended.is_empty() {
+            return Ok(());
+        }
+        let acts = self.store.acts(ACTS).await?;
+        growing.more_acts = acts.len() == ACTS;
+        for act in acts {
+            growing.appended.push(act.call);
+            let record = Record { key: None, headers: Vec::new(), value: Some(act.record().encode()) };
+            let appended = async { self.bus.append(&self.topic, 0, record).await?.await };
+            let silent = || AppendError::Unknown(format!("the log did not answer within {PATIENCE:?}"));
+            if let Err(error) = timeout(PATIENCE, appended).await.unwrap_or_else(|_| Err(silent())) {
+                if matches!(error, AppendError::Unknown(_)) {
+                    self.late_until = Some(Instant::now() + self.times.hold_for);
+                }
+                return Err(Fault::unavailable(
+                    "AUDIT_UNAVAILABLE",
+                    format!("an act of the operator waits for the log: {error}"),
+                ));
+            }
+            self.metrics.written();
+            self.metrics.act();
+        }
+        Ok(())
+    }
+
     fn behind(&self, bounds: Bounds, place: Place) {
         self.metrics.lag(Bounds::unread(&[Ok(bounds)], std::iter::once(place.next)));
     }
@@ -285,6 +333,9 @@ impl Sink {
             sign_at: Instant::now() + wait,
             last: None,
             read_at: Instant::now(),
+            acts_known_at: bounds.next,
+            appended: Vec::new(),
+            more_acts: false,
         };
         let (epoch, first) = (info.epoch, Place { epoch: info.epoch, next: bounds.first });
         let (mut growing, missing) = match head.place {
@@ -375,7 +426,9 @@ impl Sink {
         for leaf in &leaves {
             nodes.extend(tree.push(leaf_hash(&leaf.record)));
         }
-        let growth = Growth { first, leaves, nodes, place };
+        let acts: Vec<Uuid> = leaves.iter().filter_map(act).collect();
+        growing.appended.retain(|call| !acts.contains(call));
+        let growth = Growth { first, leaves, nodes, place, acts };
         if !self.store.grow(&growth).await? {
             tracing::info!(topic = %self.topic, first, "another replica builds the audit trail");
             return Ok(false);
@@ -406,6 +459,7 @@ impl Sink {
             reason: String::new(),
             correlation_id: String::new(),
             count: 0,
+            change: String::new(),
         };
         Leaf { record: record.encode(), at: record.at, agent: String::new(), operation: String::new() }
     }
@@ -433,6 +487,11 @@ impl Sink {
         }
         Ok(true)
     }
+}
+
+/// The call of a leaf that tells of something that the operator did.
+fn act(leaf: &Leaf) -> Option<Uuid> {
+    AuditRecord::decode(&leaf.record).ok().filter(|read| read.source == OPERATOR).map(|read| read.call)
 }
 
 /// The leaf of a record. `None`: it is none.

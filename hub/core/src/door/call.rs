@@ -166,6 +166,7 @@ impl Record {
             reason: told.reason.to_owned(),
             correlation_id: self.correlation.clone(),
             count: 0,
+            change: String::new(),
         }
     }
 

@@ -18,6 +18,7 @@ pub struct AuditMetrics {
     failures: Counter,
     witnessed: Gauge,
     witness_failures: Counter,
+    acts: Counter,
 }
 
 impl AuditMetrics {
@@ -42,6 +43,8 @@ impl AuditMetrics {
         registry.register("acb_audit_witnessed_size", help, self.witnessed.clone());
         let help = "Times that the witness of the audit trail did not take a checkpoint";
         registry.register("acb_audit_witness_failures", help, self.witness_failures.clone());
+        let help = "Acts of the operator that this replica put into the audit trail";
+        registry.register("acb_audit_operator_acts", help, self.acts.clone());
     }
 
     /// A record is in the log.
@@ -87,6 +90,11 @@ impl AuditMetrics {
     /// The witness did not take one.
     pub(crate) fn unwitnessed(&self) {
         self.witness_failures.inc();
+    }
+
+    /// An act of the operator is in the log.
+    pub(crate) fn act(&self) {
+        self.acts.inc();
     }
 
     /// Building the tree failed.

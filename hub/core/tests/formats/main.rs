@@ -22,6 +22,7 @@ const ANSWER: &str = include_str!("envelope-1-answer.hex");
 const ON_ACCOUNT: &str = include_str!("envelope-1-account.hex");
 const AUDIT: &str = include_str!("audit-1.hex");
 const REFUSALS: &str = include_str!("audit-1-refusals.hex");
+const OF_OPERATOR: &str = include_str!("audit-1-operator.hex");
 const LIST: &str = include_str!("envelope-3.hex");
 const RECORD: &str = include_str!("record-2.hex");
 const RECORD_WITH_LIST: &str = include_str!("record-3.hex");
@@ -164,6 +165,7 @@ fn read() -> AuditRecord {
         reason: String::new(),
         correlation_id: "c".to_owned(),
         count: 0,
+        change: String::new(),
     }
 }
 
@@ -186,12 +188,36 @@ fn refusals() -> AuditRecord {
         reason: "TOKEN_REQUIRED".to_owned(),
         correlation_id: String::new(),
         count: 7,
+        change: String::new(),
+    }
+}
+
+/// Something that the operator did.
+fn of_operator() -> AuditRecord {
+    AuditRecord {
+        call: Uuid::from_u128(7),
+        phase: Phase::Outcome,
+        at: at(1_700_000_000_000_003),
+        replica: "acb-operator-0".to_owned(),
+        operation: "AgentChanged".to_owned(),
+        agent_id: None,
+        agent: String::new(),
+        key: String::new(),
+        object: "agent scout".to_owned(),
+        version: 0,
+        bytes: 0,
+        source: "operator".to_owned(),
+        outcome: "done".to_owned(),
+        reason: String::new(),
+        correlation_id: String::new(),
+        count: 0,
+        change: "role observer to admin".to_owned(),
     }
 }
 
 #[test]
 fn an_audit_record_of_version_1_is_read_and_written_as_it_was() {
-    for (recorded, record) in [(AUDIT, read()), (REFUSALS, refusals())] {
+    for (recorded, record) in [(AUDIT, read()), (REFUSALS, refusals()), (OF_OPERATOR, of_operator())] {
         assert_eq!(hex(&record.encode()), hex(&bytes(recorded)));
         assert_eq!(AuditRecord::decode(&bytes(recorded)).unwrap(), record);
     }

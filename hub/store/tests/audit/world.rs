@@ -69,26 +69,34 @@ impl World {
         let bus = PostgresBus::connect(tenant.id_bytes().try_into().unwrap(), store.pool().clone(), &Supervisor::default());
         let topic = TopicName::system(tenant.name(), "audit");
         let trail = AuditTrail::new(store.clone());
-        Self { bus: Arc::new(bus), trail, store, topic, metrics: Arc::new(Metrics::new(tenant.name())), tenant }
+        let world = Self { bus: Arc::new(bus), trail, store, topic, metrics: Arc::new(Metrics::new(tenant.name())), tenant };
+        // Of making the tenant: tests count what comes after it.
+        world.sql("DELETE FROM acb.operator_act WHERE tenant_id = $1").await;
+        world
     }
 
     /// A replica that may build the tree.
     pub(crate) fn sink(&self, replica: &str) -> Running {
-        Running(tokio::spawn(self.unstarted(replica).run()))
+        self.sink_on(self.bus.clone(), replica)
+    }
+
+    /// The same, by this bus.
+    pub(crate) fn sink_on(&self, bus: Arc<dyn Bus>, replica: &str) -> Running {
+        Running(tokio::spawn(self.unstarted(bus, replica).run()))
     }
 
     /// The same, which shows its checkpoints to this witness.
     pub(crate) fn witnessed_sink(&self, witness: Arc<dyn Witness>) -> [Running; 2] {
-        let sink = self.unstarted("hub-0");
+        let sink = self.unstarted(self.bus.clone(), "hub-0");
         let again = Duration::from_millis(50);
         let witnessing = Witnessing::new(self.trail.clone(), witness, self.metrics.audit(), again).run(sink.checkpoints());
         [Running(tokio::spawn(witnessing)), Running(tokio::spawn(sink.run()))]
     }
 
-    fn unstarted(&self, replica: &str) -> Sink {
+    fn unstarted(&self, bus: Arc<dyn Bus>, replica: &str) -> Sink {
         let key = Arc::new(|| Some(signing()));
         let metrics = self.metrics.audit();
-        Sink::new(self.bus.clone(), self.store.clone(), key, (self.tenant.name(), replica), metrics, TIMES)
+        Sink::new(bus, self.store.clone(), key, (self.tenant.name(), replica), metrics, TIMES)
     }
 
     /// Logs so many records, the first with this number.
@@ -175,6 +183,7 @@ pub(crate) fn record(number: u64) -> AuditRecord {
         reason: String::new(),
         correlation_id: String::new(),
         count: 0,
+        change: String::new(),
     }
 }
 

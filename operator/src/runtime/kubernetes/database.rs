@@ -98,7 +98,7 @@ impl Claim {
             return Err(EffectError::refused("the operator's configuration", what));
         }
         info!(epoch = epoch.0, version, "PostgreSQL is claimed, its schema current");
-        let mut effect = PostgresEffect::new(self.pool.clone(), epoch, Arc::clone(&self.secrets));
+        let mut effect = PostgresEffect::new(self.pool.clone(), epoch, Arc::clone(&self.secrets)).with_holder(&self.holder);
         if let Some(kafka) = &self.config.kafka {
             effect = effect.with_announcer(Arc::new(Announcer::new(kafka.clone())));
         }

@@ -224,7 +224,7 @@ impl Standalone {
             database: bootstrap::DATABASE.to_owned(),
             ssl_mode: "prefer".to_owned(),
         });
-        let effect = PostgresEffect::new(pool.clone(), epoch, Arc::clone(store) as _);
+        let effect = PostgresEffect::new(pool.clone(), epoch, Arc::clone(store) as _).with_holder(&holder);
         Ok((PostgresReader { pool, tenants }, effect, platform))
     }
 

@@ -464,6 +464,8 @@ class AuditRecord:
     reason: str
     correlation_id: str
     count: int
+    #: Of what the operator did, what changed.
+    change: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,8 @@ export interface AuditRecord {
   readonly correlationId: string;
   /** Of refusals, how many. */
   readonly count: number;
+  /** Of what the operator did, what changed. */
+  readonly change: string;
 }
 
 /** The latest checkpoint of the audit trail. */
@@ -104,7 +106,7 @@ export function auditRecord(bytes: Uint8Array): AuditRecord | undefined {
     return undefined;
   }
   if (wire.version !== 1) return undefined;
-  const { call, replica, operation, agentId, agent, key, object, source, outcome, reason, correlationId } = wire;
+  const { call, replica, operation, agentId, agent, key, object, source, outcome, reason, correlationId, change } = wire;
   return {
     call,
     phase: PHASES[wire.phase] ?? "unknown",
@@ -122,6 +124,7 @@ export function auditRecord(bytes: Uint8Array): AuditRecord | undefined {
     reason,
     correlationId,
     count: Number(wire.count),
+    change,
   };
 }
 
