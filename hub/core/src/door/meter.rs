@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{
     origin::Origin,
     replica_counts::ReplicaCounts,
-    request_counts::{RequestLimits, Requests, left},
+    request_counts::{RequestLimits, Requests},
     rules::Operation,
     stream_counts::StreamCounts,
 };
@@ -26,7 +26,10 @@ use crate::{
         snapshot::Snapshot,
     },
     fault::{Code, Exhausted, Fault},
-    kit::budget::{Budget, Queue, Room},
+    kit::{
+        budget::{Budget, Queue, Room},
+        clock::rest_of_minute,
+    },
 };
 
 const MIB: usize = 1024 * 1024;
@@ -212,7 +215,7 @@ impl Meter {
             limit,
             most: Some(most),
             used,
-            resets_in: Some(left(now)),
+            resets_in: Some(rest_of_minute(now)),
         }));
         usage
     }
