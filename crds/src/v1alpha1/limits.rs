@@ -80,6 +80,9 @@ limits! {
         /// The most bytes of the tenant's stored contexts.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
+        /// The most contexts of the tenant that are stored.
+        #[schemars(range(min = 0))]
+        contexts as "contexts",
     }
 }
 
@@ -104,6 +107,9 @@ limits! {
         /// The most bytes of contexts that an agent stores.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
+        /// The most contexts that an agent stores.
+        #[schemars(range(min = 0))]
+        contexts as "contexts",
     }
 }
 
@@ -131,6 +137,9 @@ limits! {
         /// The most bytes of stored contexts: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
+        /// The most stored contexts: of each agent that the selector means, or without one of all together.
+        #[schemars(range(min = 0))]
+        contexts as "contexts",
     }
 }
 
@@ -146,6 +155,7 @@ impl QuotaLimits {
             requests_per_minute: self.requests_per_minute,
             concurrent_streams: self.concurrent_streams,
             storage_bytes: self.storage_bytes,
+            contexts: self.contexts,
         }
     }
 
@@ -159,6 +169,7 @@ impl QuotaLimits {
             requests_per_minute: self.requests_per_minute,
             concurrent_streams: self.concurrent_streams,
             storage_bytes: self.storage_bytes,
+            contexts: self.contexts,
         }
     }
 }
@@ -173,6 +184,7 @@ impl From<TenantLimits> for QuotaLimits {
             requests_per_minute: limits.requests_per_minute,
             concurrent_streams: limits.concurrent_streams,
             storage_bytes: limits.storage_bytes,
+            contexts: limits.contexts,
         }
     }
 }
@@ -187,6 +199,7 @@ impl From<AgentLimits> for QuotaLimits {
             requests_per_minute: limits.requests_per_minute,
             concurrent_streams: limits.concurrent_streams,
             storage_bytes: limits.storage_bytes,
+            contexts: limits.contexts,
         }
     }
 }

@@ -21,6 +21,7 @@ const FREE: (&str, Limits) = (
         requests_per_minute: None,
         concurrent_streams: None,
         storage_bytes: None,
+        contexts: None,
         max_agents: None,
     },
 );
