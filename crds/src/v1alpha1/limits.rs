@@ -74,6 +74,9 @@ limits! {
         /// The most requests that all of the tenant's agents make in a minute. What is sent on a session is none.
         #[schemars(range(min = 0))]
         requests_per_minute as "requestsPerMinute",
+        /// The most bytes of one request of any of the tenant's agents. On a session it is the payload of each message that counts. Above 2 MiB no hub takes any.
+        #[schemars(range(min = 0))]
+        request_bytes as "requestBytes",
         /// The most streams that all of the tenant's agents have open at a time.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
@@ -101,6 +104,9 @@ limits! {
         /// The most requests that an agent makes in a minute. What is sent on a session is none.
         #[schemars(range(min = 0))]
         requests_per_minute as "requestsPerMinute",
+        /// The most bytes of one request of an agent. On a session it is the payload of each message that counts. Above 2 MiB no hub takes any.
+        #[schemars(range(min = 0))]
+        request_bytes as "requestBytes",
         /// The most streams that an agent has open at a time.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
@@ -131,6 +137,9 @@ limits! {
         /// The most requests in a minute: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0))]
         requests_per_minute as "requestsPerMinute",
+        /// The most bytes of one request: of each agent that the selector means, or without one of any agent. On a session it is the payload of each message that counts. Above 2 MiB no hub takes any.
+        #[schemars(range(min = 0))]
+        request_bytes as "requestBytes",
         /// The most streams that are open at a time: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
@@ -153,6 +162,7 @@ impl QuotaLimits {
             bytes_per_minute: self.bytes_per_minute,
             messages_per_month: self.messages_per_month,
             requests_per_minute: self.requests_per_minute,
+            request_bytes: self.request_bytes,
             concurrent_streams: self.concurrent_streams,
             storage_bytes: self.storage_bytes,
             contexts: self.contexts,
@@ -167,6 +177,7 @@ impl QuotaLimits {
             bytes_per_minute: self.bytes_per_minute,
             messages_per_month: self.messages_per_month,
             requests_per_minute: self.requests_per_minute,
+            request_bytes: self.request_bytes,
             concurrent_streams: self.concurrent_streams,
             storage_bytes: self.storage_bytes,
             contexts: self.contexts,
@@ -182,6 +193,7 @@ impl From<TenantLimits> for QuotaLimits {
             bytes_per_minute: limits.bytes_per_minute,
             messages_per_month: limits.messages_per_month,
             requests_per_minute: limits.requests_per_minute,
+            request_bytes: limits.request_bytes,
             concurrent_streams: limits.concurrent_streams,
             storage_bytes: limits.storage_bytes,
             contexts: limits.contexts,
@@ -197,6 +209,7 @@ impl From<AgentLimits> for QuotaLimits {
             bytes_per_minute: limits.bytes_per_minute,
             messages_per_month: limits.messages_per_month,
             requests_per_minute: limits.requests_per_minute,
+            request_bytes: limits.request_bytes,
             concurrent_streams: limits.concurrent_streams,
             storage_bytes: limits.storage_bytes,
             contexts: limits.contexts,

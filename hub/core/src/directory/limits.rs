@@ -20,6 +20,9 @@ pub struct Limits {
     /// Requests in a minute.
     #[serde(deserialize_with = "limit")]
     pub requests_per_minute: Option<u64>,
+    /// Bytes of one request.
+    #[serde(deserialize_with = "limit")]
+    pub request_bytes: Option<u64>,
     /// Streams that are open at a time.
     #[serde(deserialize_with = "limit")]
     pub concurrent_streams: Option<u64>,

@@ -254,6 +254,7 @@ impl Arrival {
                     if record.rule.lasts() { metered.open_stream(account, tenant) } else { Ok(()) }
                 };
                 within().inspect_err(|fault| door.metrics.limited(fault))?;
+                metered.limit_size(account, tenant, &door.metrics);
             }
             Ok((caller, metered))
         };

@@ -23,6 +23,7 @@ use crate::{
         agent::{Agent, AgentId},
         caller::Caller,
         limits::{LimitUsage, Limits, Whose},
+        request_size::{self, RequestSize},
         snapshot::Snapshot,
     },
     fault::{Code, Exhausted, Fault},
@@ -30,6 +31,7 @@ use crate::{
         budget::{Budget, Queue, Room},
         clock::rest_of_minute,
     },
+    metrics::Metrics,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -157,6 +159,7 @@ impl Meter {
             share,
             answers,
             stream: OnceLock::new(),
+            size: OnceLock::new(),
         })))
     }
 
@@ -217,6 +220,7 @@ impl Meter {
             used,
             resets_in: Some(rest_of_minute(now)),
         }));
+        usage.extend(request_size::usage(account, limits.tenant));
         usage
     }
 }
@@ -248,6 +252,8 @@ struct OneCall {
     answers: Queue,
     /// Whose stream it is, where it is one.
     stream: OnceLock<AgentId>,
+    /// How large its request may be, where that is limited, and where refusals are counted.
+    size: OnceLock<(RequestSize, Arc<Metrics>)>,
 }
 
 impl Metered {
@@ -275,6 +281,23 @@ impl Metered {
             streams.here.open(account.id);
         }
         Ok(())
+    }
+
+    /// Its request is of this account.
+    pub fn limit_size(&self, account: &Agent, tenant: (&str, Limits), metrics: &Arc<Metrics>) {
+        if let Some(size) = RequestSize::of(account, tenant) {
+            // A call has one account.
+            self.0.size.get_or_init(|| (size, metrics.clone()));
+        }
+    }
+
+    /// Whether its request may have so many bytes: to be asked before they are read.
+    ///
+    /// # Errors
+    /// `REQUEST_SIZE_LIMIT_EXCEEDED`.
+    pub fn check_size(&self, bytes: u64) -> Result<(), Fault> {
+        let Some((size, metrics)) = self.0.size.get() else { return Ok(()) };
+        size.check(bytes).inspect_err(|fault| metrics.limited(fault))
     }
 
     /// Whether nobody has shown who calls.

@@ -19,6 +19,7 @@ const FREE: (&str, Limits) = (
         bytes_per_minute: None,
         messages_per_month: None,
         requests_per_minute: None,
+        request_bytes: None,
         concurrent_streams: None,
         storage_bytes: None,
         contexts: None,
