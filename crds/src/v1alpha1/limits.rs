@@ -80,6 +80,9 @@ limits! {
         /// The most streams that all of the tenant's agents have open at a time.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
+        /// The most connections that all of the tenant's agents have calls open on at a time. A replica takes 64 from an agent at most.
+        #[schemars(range(min = 0, max = 1_000_000))]
+        connections as "connections",
         /// The most bytes of the tenant's stored contexts.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
@@ -110,6 +113,9 @@ limits! {
         /// The most streams that an agent has open at a time.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
+        /// The most connections that an agent has calls open on at a time. A replica takes 64 from it at most.
+        #[schemars(range(min = 0, max = 1_000_000))]
+        connections as "connections",
         /// The most bytes of contexts that an agent stores.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
@@ -143,6 +149,9 @@ limits! {
         /// The most streams that are open at a time: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
+        /// The most connections with open calls at a time: of each agent that the selector means, or without one of all together. A replica takes 64 from an agent at most.
+        #[schemars(range(min = 0, max = 1_000_000))]
+        connections as "connections",
         /// The most bytes of stored contexts: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
@@ -164,6 +173,7 @@ impl QuotaLimits {
             requests_per_minute: self.requests_per_minute,
             request_bytes: self.request_bytes,
             concurrent_streams: self.concurrent_streams,
+            connections: self.connections,
             storage_bytes: self.storage_bytes,
             contexts: self.contexts,
         }
@@ -179,6 +189,7 @@ impl QuotaLimits {
             requests_per_minute: self.requests_per_minute,
             request_bytes: self.request_bytes,
             concurrent_streams: self.concurrent_streams,
+            connections: self.connections,
             storage_bytes: self.storage_bytes,
             contexts: self.contexts,
         }
@@ -195,6 +206,7 @@ impl From<TenantLimits> for QuotaLimits {
             requests_per_minute: limits.requests_per_minute,
             request_bytes: limits.request_bytes,
             concurrent_streams: limits.concurrent_streams,
+            connections: limits.connections,
             storage_bytes: limits.storage_bytes,
             contexts: limits.contexts,
         }
@@ -211,6 +223,7 @@ impl From<AgentLimits> for QuotaLimits {
             requests_per_minute: limits.requests_per_minute,
             request_bytes: limits.request_bytes,
             concurrent_streams: limits.concurrent_streams,
+            connections: limits.connections,
             storage_bytes: limits.storage_bytes,
             contexts: limits.contexts,
         }

@@ -40,7 +40,7 @@ use super::{common::Condition, limits::QuotaLimits, selector::LabelSelectorRequi
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.limits.maxAgents) || has(self.limits.messagesPerMinute) || has(self.limits.bytesPerMinute) || has(self.limits.messagesPerMonth) || has(self.limits.requestsPerMinute) || has(self.limits.requestBytes) || has(self.limits.concurrentStreams) || has(self.limits.storageBytes) || has(self.limits.contexts)")
+    validation = Rule::new("has(self.limits.maxAgents) || has(self.limits.messagesPerMinute) || has(self.limits.bytesPerMinute) || has(self.limits.messagesPerMonth) || has(self.limits.requestsPerMinute) || has(self.limits.requestBytes) || has(self.limits.concurrentStreams) || has(self.limits.connections) || has(self.limits.storageBytes) || has(self.limits.contexts)")
         .message("a quota sets at least one limit")
 )]
 pub struct QuotaSpec {

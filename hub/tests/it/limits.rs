@@ -207,3 +207,51 @@ async fn a_request_has_so_many_bytes_and_a_session_so_many_in_each_message() {
         sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn calls_are_open_on_so_many_connections_at_a_time() {
+    let hub = Hub::start().await;
+    let (alice, token) = hub.agent("alice", "agent-full").await;
+    hub.agent("bob", "agent-full").await;
+    let limit = async |connections: u64| {
+        let mut row = hub.tenant.agent_row("alice");
+        row.id = alice.id.to_string();
+        row.limits = json!({"connections": connections});
+        hub.tenant.project(&row).await;
+    };
+    let (mut first, mut second) = (MessageServiceClient::new(hub.channel()), MessageServiceClient::new(hub.channel()));
+    let (frames, requests) = mpsc::channel(4);
+    frames.send(SessionRequest { frame: Some(Frame::Open(Open::default())) }).await.unwrap();
+    let mut session = first.session(with(&token, ReceiverStream::new(requests))).await.unwrap().into_inner();
+    assert!(matches!(next(&mut session).await, session_response::Frame::Opened(_)));
+    second.send_message(with(&token, message())).await.unwrap();
+
+    limit(1).await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let refused = loop {
+        match second.send_message(with(&token, message())).await {
+            Err(refused) => break refused,
+            Ok(_) => assert!(Instant::now() < deadline, "it is still let through"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS"));
+    let violations = refused.get_details_quota_failure().unwrap().violations;
+    assert_eq!((violations[0].subject.as_str(), violations[0].description.as_str()), ("agent alice", "connections is 1"));
+    assert!(refused.get_details_retry_info().is_some());
+    let counted = hub.operations("/metrics").await.unwrap().1;
+    assert!(counted.contains(r#"acb_limited_total{limit="connections",subject="agent alice"}"#));
+    // Over the one that is open calls go on, further ones as well.
+    first.send_message(with(&token, message())).await.unwrap();
+    let send = Send { sequence: 1, message: message().message };
+    frames.send(SessionRequest { frame: Some(Frame::Send(send)) }).await.unwrap();
+    assert!(matches!(next(&mut session).await, session_response::Frame::Sent(sent) if sent.sequence == 1));
+
+    limit(2).await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Err(refused) = second.send_message(with(&token, message())).await {
+        assert_eq!(reason(&refused), "TOO_MANY_CONNECTIONS");
+        assert!(Instant::now() < deadline, "it is still refused");
+        sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -26,6 +26,9 @@ pub struct Limits {
     /// Streams that are open at a time.
     #[serde(deserialize_with = "limit")]
     pub concurrent_streams: Option<u64>,
+    /// Connections that calls are open on at a time.
+    #[serde(deserialize_with = "limit")]
+    pub connections: Option<u64>,
     /// Bytes of contexts.
     #[serde(deserialize_with = "limit")]
     pub storage_bytes: Option<u64>,

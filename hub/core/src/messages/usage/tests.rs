@@ -21,6 +21,7 @@ const FREE: (&str, Limits) = (
         requests_per_minute: None,
         request_bytes: None,
         concurrent_streams: None,
+        connections: None,
         storage_bytes: None,
         contexts: None,
         max_agents: None,
