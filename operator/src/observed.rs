@@ -43,6 +43,8 @@ pub struct ObservedUsage {
     pub messages: BTreeMap<String, i64>,
     /// Bytes of contexts.
     pub stored: BTreeMap<String, i64>,
+    /// How many contexts those are.
+    pub contexts: BTreeMap<String, i64>,
 }
 
 /// Who issues the tokens of the cluster's ServiceAccounts, as its API server said lately.

@@ -90,13 +90,17 @@ pub type TierOverrides = BTreeMap<Tier, TierOverride>;
 
 const GB: i64 = 1_000_000_000;
 
-/// Per agent: messages and bytes a minute, streams, bytes stored.
+/// Contexts that go with a gigabyte: of 10 kB each.
+const CONTEXTS: i64 = 100_000;
+
+/// Per agent: messages and bytes a minute, streams, bytes and contexts stored.
 fn agent(times: i64) -> AgentLimits {
     AgentLimits {
         messages_per_minute: Some(1_000 * times),
         bytes_per_minute: Some(100_000_000 * times),
         concurrent_streams: Some(10 * times),
         storage_bytes: Some(GB * times),
+        contexts: Some(CONTEXTS * times),
         ..AgentLimits::default()
     }
 }
@@ -106,6 +110,7 @@ fn tenant(agents: i64, messages_per_month: i64, gigabytes: i64) -> TenantLimits 
         max_agents: Some(agents),
         messages_per_month: Some(messages_per_month),
         storage_bytes: Some(gigabytes * GB),
+        contexts: Some(gigabytes * CONTEXTS),
         ..TenantLimits::default()
     }
 }

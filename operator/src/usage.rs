@@ -20,6 +20,8 @@ pub struct Used {
     pub messages_per_month: i64,
     /// Bytes of contexts.
     pub storage_bytes: i64,
+    /// How many contexts those are.
+    pub contexts: i64,
 }
 
 impl Used {
@@ -31,6 +33,7 @@ impl Used {
             agents,
             messages_per_month: sum(&mut observed.messages.values()),
             storage_bytes: sum(&mut observed.stored.values()),
+            contexts: sum(&mut observed.contexts.values()),
         }
     }
 
@@ -43,9 +46,15 @@ impl Used {
         };
         let (messages_per_month, of_messages) = most(&observed.messages, |limits| limits.messages_per_month);
         let (storage_bytes, of_bytes) = most(&observed.stored, |limits| limits.storage_bytes);
+        let (contexts, of_contexts) = most(&observed.contexts, |limits| limits.contexts);
         let agents = i64::try_from(agents.len()).unwrap_or(i64::MAX);
-        let limits = QuotaLimits { messages_per_month: of_messages, storage_bytes: of_bytes, ..QuotaLimits::default() };
-        (Self { agents, messages_per_month, storage_bytes }, limits)
+        let limits = QuotaLimits {
+            messages_per_month: of_messages,
+            storage_bytes: of_bytes,
+            contexts: of_contexts,
+            ..QuotaLimits::default()
+        };
+        (Self { agents, messages_per_month, storage_bytes, contexts }, limits)
     }
 
     /// As a status shows it, beside these limits.
@@ -55,6 +64,7 @@ impl Used {
             max_agents: Some(self.agents),
             messages_per_month: Some(step(self.messages_per_month, limits.messages_per_month)),
             storage_bytes: Some(step(self.storage_bytes, limits.storage_bytes)),
+            contexts: Some(step(self.contexts, limits.contexts)),
             ..QuotaLimits::default()
         }
     }
@@ -66,6 +76,7 @@ impl Used {
         for (name, used, most) in [
             ("messagesPerMonth", self.messages_per_month, limits.messages_per_month),
             ("storageBytes", self.storage_bytes, limits.storage_bytes),
+            ("contexts", self.contexts, limits.contexts),
         ] {
             let Some(most) = most.filter(|most| *most > 0) else { continue };
             if used >= most {
@@ -116,7 +127,7 @@ mod tests {
 
     fn observed(messages: &[(&str, i64)]) -> ObservedUsage {
         let messages = messages.iter().map(|(uid, used)| ((*uid).to_owned(), *used)).collect();
-        ObservedUsage { messages, stored: BTreeMap::new() }
+        ObservedUsage { messages, ..ObservedUsage::default() }
     }
 
     #[test]
@@ -147,6 +158,8 @@ mod tests {
         assert_eq!(near(100, 100), Near { reached: vec!["messagesPerMonth (100)".to_owned()], near: Vec::new() });
         assert_eq!(near(5, 0), Near::default(), "nothing is used of a limit of 0");
         assert!(near(i64::MAX - 1, i64::MAX).reached.is_empty());
+        let contexts = QuotaLimits { contexts: Some(10), ..QuotaLimits::default() };
+        assert_eq!(Used { contexts: 8, ..Used::default() }.near(&contexts).near, ["contexts (10)"]);
     }
 
     #[test]

@@ -11,11 +11,19 @@ async fn limits_and_what_was_used_of_them_are_shown() {
     let row = |index: usize| [&own[index]["subject"], &own[index]["limit"], &own[index]["most"], &own[index]["used"]];
     assert_eq!(row(0), [&json!("agent reads-later"), &json!("messagesPerMinute"), &json!(1000), &json!(0)]);
     assert_eq!(row(1), [&json!("agent reads-later"), &json!("bytesPerMinute"), &json!(100_000_000), &json!(0)]);
-    let names = ["messagesPerMinute", "bytesPerMinute", "messagesPerMonth", "concurrentStreams", "storageBytes"];
+    let names = [
+        "messagesPerMinute",
+        "bytesPerMinute",
+        "messagesPerMonth",
+        "concurrentStreams",
+        "connections",
+        "storageBytes",
+        "contexts",
+    ];
     for (index, name) in names.iter().chain(&names).enumerate() {
         assert_eq!(own[index]["limit"], *name);
     }
-    assert_eq!([&own[5]["subject"], &own[5]["most"]], [&json!("tenant acme"), &json!(null)]);
+    assert_eq!([&own[7]["subject"], &own[7]["most"]], [&json!("tenant acme"), &json!(null)]);
     assert!(own[0]["resetsAt"].is_string());
     let table = world.run(&["usage", "-p", "root", "reads-later"]).await.ok().stdout;
     assert!(table.contains("agent reads-later") && table.contains("unlimited"), "{table}");

@@ -74,12 +74,21 @@ limits! {
         /// The most requests that all of the tenant's agents make in a minute. What is sent on a session is none.
         #[schemars(range(min = 0))]
         requests_per_minute as "requestsPerMinute",
+        /// The most bytes of one request of any of the tenant's agents. On a session it is the payload of each message that counts. Above 2 MiB no hub takes any.
+        #[schemars(range(min = 0))]
+        request_bytes as "requestBytes",
         /// The most streams that all of the tenant's agents have open at a time.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
+        /// The most connections that all of the tenant's agents have calls open on at a time. A replica takes 64 from an agent at most.
+        #[schemars(range(min = 0, max = 1_000_000))]
+        connections as "connections",
         /// The most bytes of the tenant's stored contexts.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
+        /// The most contexts of the tenant that are stored.
+        #[schemars(range(min = 0))]
+        contexts as "contexts",
     }
 }
 
@@ -98,12 +107,21 @@ limits! {
         /// The most requests that an agent makes in a minute. What is sent on a session is none.
         #[schemars(range(min = 0))]
         requests_per_minute as "requestsPerMinute",
+        /// The most bytes of one request of an agent. On a session it is the payload of each message that counts. Above 2 MiB no hub takes any.
+        #[schemars(range(min = 0))]
+        request_bytes as "requestBytes",
         /// The most streams that an agent has open at a time.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
+        /// The most connections that an agent has calls open on at a time. A replica takes 64 from it at most.
+        #[schemars(range(min = 0, max = 1_000_000))]
+        connections as "connections",
         /// The most bytes of contexts that an agent stores.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
+        /// The most contexts that an agent stores.
+        #[schemars(range(min = 0))]
+        contexts as "contexts",
     }
 }
 
@@ -125,12 +143,21 @@ limits! {
         /// The most requests in a minute: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0))]
         requests_per_minute as "requestsPerMinute",
+        /// The most bytes of one request: of each agent that the selector means, or without one of any agent. On a session it is the payload of each message that counts. Above 2 MiB no hub takes any.
+        #[schemars(range(min = 0))]
+        request_bytes as "requestBytes",
         /// The most streams that are open at a time: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0, max = 1_000_000))]
         concurrent_streams as "concurrentStreams",
+        /// The most connections with open calls at a time: of each agent that the selector means, or without one of all together. A replica takes 64 from an agent at most.
+        #[schemars(range(min = 0, max = 1_000_000))]
+        connections as "connections",
         /// The most bytes of stored contexts: of each agent that the selector means, or without one of all together.
         #[schemars(range(min = 0))]
         storage_bytes as "storageBytes",
+        /// The most stored contexts: of each agent that the selector means, or without one of all together.
+        #[schemars(range(min = 0))]
+        contexts as "contexts",
     }
 }
 
@@ -144,8 +171,11 @@ impl QuotaLimits {
             bytes_per_minute: self.bytes_per_minute,
             messages_per_month: self.messages_per_month,
             requests_per_minute: self.requests_per_minute,
+            request_bytes: self.request_bytes,
             concurrent_streams: self.concurrent_streams,
+            connections: self.connections,
             storage_bytes: self.storage_bytes,
+            contexts: self.contexts,
         }
     }
 
@@ -157,8 +187,11 @@ impl QuotaLimits {
             bytes_per_minute: self.bytes_per_minute,
             messages_per_month: self.messages_per_month,
             requests_per_minute: self.requests_per_minute,
+            request_bytes: self.request_bytes,
             concurrent_streams: self.concurrent_streams,
+            connections: self.connections,
             storage_bytes: self.storage_bytes,
+            contexts: self.contexts,
         }
     }
 }
@@ -171,8 +204,11 @@ impl From<TenantLimits> for QuotaLimits {
             bytes_per_minute: limits.bytes_per_minute,
             messages_per_month: limits.messages_per_month,
             requests_per_minute: limits.requests_per_minute,
+            request_bytes: limits.request_bytes,
             concurrent_streams: limits.concurrent_streams,
+            connections: limits.connections,
             storage_bytes: limits.storage_bytes,
+            contexts: limits.contexts,
         }
     }
 }
@@ -185,8 +221,11 @@ impl From<AgentLimits> for QuotaLimits {
             bytes_per_minute: limits.bytes_per_minute,
             messages_per_month: limits.messages_per_month,
             requests_per_minute: limits.requests_per_minute,
+            request_bytes: limits.request_bytes,
             concurrent_streams: limits.concurrent_streams,
+            connections: limits.connections,
             storage_bytes: limits.storage_bytes,
+            contexts: limits.contexts,
         }
     }
 }

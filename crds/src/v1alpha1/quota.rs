@@ -40,7 +40,7 @@ use super::{common::Condition, limits::QuotaLimits, selector::LabelSelectorRequi
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.limits.maxAgents) || has(self.limits.messagesPerMinute) || has(self.limits.bytesPerMinute) || has(self.limits.messagesPerMonth) || has(self.limits.requestsPerMinute) || has(self.limits.concurrentStreams) || has(self.limits.storageBytes)")
+    validation = Rule::new("has(self.limits.maxAgents) || has(self.limits.messagesPerMinute) || has(self.limits.bytesPerMinute) || has(self.limits.messagesPerMonth) || has(self.limits.requestsPerMinute) || has(self.limits.requestBytes) || has(self.limits.concurrentStreams) || has(self.limits.connections) || has(self.limits.storageBytes) || has(self.limits.contexts)")
         .message("a quota sets at least one limit")
 )]
 pub struct QuotaSpec {
@@ -110,7 +110,7 @@ pub struct QuotaStatus {
     /// What holds for them: the smallest of this, the Tenant's, the tier's and other Quotas' of the same agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<QuotaLimits>,
-    /// How much of it is used, in steps of a twentieth: messages in this calendar month, bytes of contexts, agents. With a selector, by the one that uses the most.
+    /// How much of it is used, in steps of a twentieth: messages in this calendar month, contexts and their bytes, agents. With a selector, by the one that uses the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<QuotaLimits>,
     /// Fields of the spec that are set, and that nothing acts on yet.

@@ -317,7 +317,7 @@ pub struct TenantStatus {
     /// Spec, defaults of the tier and Quotas combined: the values in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<TenantEffective>,
-    /// How much of the limits of the tenant as a whole is used, in steps of a twentieth: messages in this calendar month, bytes of contexts, agents.
+    /// How much of the limits of the tenant as a whole is used, in steps of a twentieth: messages in this calendar month, contexts and their bytes, agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<TenantLimits>,
     /// The systems that hold the tenant's data.

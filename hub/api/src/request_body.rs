@@ -145,7 +145,12 @@ impl Reader {
         }
         let mut header = whole.iter().chain(message.iter()).skip(1).copied();
         let length: [u8; 4] = std::array::from_fn(|_| header.next().unwrap_or_default());
-        let size = HEADER.saturating_add(usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX));
+        let length = u32::from_be_bytes(length);
+        // Of a method with many messages each is a part of something, which says itself how large it may be.
+        if !self.many {
+            self.metered.check_size(u64::from(length)).map_err(to_status)?;
+        }
+        let size = HEADER.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
         if size > HEADER + self.largest {
             // The service refuses it by its header.
             whole.extend_from_slice(&message);
@@ -212,6 +217,7 @@ mod tests {
         directory::{
             agent::{Agent, AgentId, Role},
             caller::Caller,
+            limits::Limits,
         },
         door::{
             meter::{Meter, STRANGER, WAIT},
@@ -219,6 +225,7 @@ mod tests {
             rules::Operation,
         },
         kit::budget::Budget,
+        metrics::Metrics,
     };
     use futures::StreamExt as _;
     use http_body_util::Full;
@@ -227,10 +234,29 @@ mod tests {
     use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
+    use crate::status::reason;
 
     const MIB: usize = 1024 * 1024;
     const UNARY: Operation = Operation::RefreshToken;
     const STREAM: Operation = Operation::StreamContext;
+
+    fn agent() -> Agent {
+        Agent {
+            id: AgentId(uuid::Uuid::from_u128(1)),
+            name: "alice".to_owned(),
+            role: Role::Full,
+            kind: String::new(),
+            capabilities: Vec::new(),
+            groups: Vec::new(),
+            publishes: Vec::new(),
+            subscribes: Vec::new(),
+            location: String::new(),
+            metadata: BTreeMap::new(),
+            limits: Limits::default(),
+            suspended: false,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
 
     /// A meter, and what it counts on.
     struct Bodies {
@@ -247,22 +273,7 @@ mod tests {
 
     impl Bodies {
         fn open(&self, operation: Operation, public: bool) -> RequestBody {
-            let agent = Agent {
-                id: AgentId(uuid::Uuid::from_u128(1)),
-                name: "alice".to_owned(),
-                role: Role::Full,
-                kind: String::new(),
-                capabilities: Vec::new(),
-                groups: Vec::new(),
-                publishes: Vec::new(),
-                subscribes: Vec::new(),
-                location: String::new(),
-                metadata: BTreeMap::new(),
-                limits: Default::default(),
-                suspended: false,
-                created_at: OffsetDateTime::UNIX_EPOCH,
-            };
-            let caller = Caller { agent: agent.into(), expires_at: OffsetDateTime::UNIX_EPOCH, epoch: 0, source: None };
+            let caller = Caller { agent: agent().into(), expires_at: OffsetDateTime::UNIX_EPOCH, epoch: 0, source: None };
             let metered = self.meter.enter(Some(&caller).filter(|_| !public), &Origin::default()).unwrap();
             RequestBody::new(operation.rule(), metered)
         }
@@ -387,6 +398,28 @@ mod tests {
         tokio::time::sleep(WAIT / 2).await;
         held[0].0.held().release();
         next_one.await.unwrap().0.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_beyond_its_caller_s_limit_is_refused_by_its_header_and_parts_of_a_stream_are_not() {
+        let bodies = Bodies::default();
+        let (limited, metrics) = (Limits { request_bytes: Some(100), ..Limits::default() }, Arc::new(Metrics::new("acme")));
+        for (operation, size, fits) in [(UNARY, 100, true), (UNARY, 101, false), (STREAM, 101, true)] {
+            let call = bodies.open(operation, false);
+            call.metered.limit_size(&agent(), ("acme", limited), &metrics);
+            // Nothing comes after the header of one that is too large.
+            let whole = message(size);
+            let come = if fits { &whole[..] } else { &whole[..HEADER] };
+            let mut body = call.guard(Body::new(Full::new(Bytes::copy_from_slice(come))));
+            match read(&mut body).await {
+                Ok(read) => assert_eq!((read.unwrap().len(), fits), (HEADER + size, true)),
+                Err(status) => {
+                    assert_eq!((status.code(), fits), (tonic::Code::ResourceExhausted, false));
+                    assert_eq!(reason(&status), "REQUEST_SIZE_LIMIT_EXCEEDED");
+                }
+            }
+        }
+        assert!(metrics.render().contains(r#"acb_limited_total{limit="requestBytes",subject="tenant acme"} 1"#));
     }
 
     #[tokio::test]

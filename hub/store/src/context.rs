@@ -9,7 +9,7 @@ use acb_hub_core::{
         context::{Context, ContextId, Payload, UploadId},
         outbox::NOUN,
         parts::ContextStores,
-        ports::{AccessStore, ContextStore, Created, Expiry, ListFilter},
+        ports::{AccessStore, ContextStore, Created, Expiry, Kept, ListFilter},
         visibility::Viewer,
     },
     directory::{agent::AgentId, schema::SchemaRef},
@@ -296,26 +296,28 @@ impl ContextStore for PgContexts {
         row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
     }
 
-    async fn stored_bytes(&self, accounts: Option<&[AgentId]>) -> Result<u64, Fault> {
-        let query = self.timer.start("context.stored_bytes");
+    async fn kept(&self, accounts: Option<&[AgentId]>) -> Result<Kept, Fault> {
+        let query = self.timer.start("context.kept");
         // Each part by an index that has what it needs. One condition for both would be one that no index is searched by: what hides other tenants' rows is
         // evaluated first.
         const ALL: &str = "
-            SELECT ((SELECT coalesce(sum(size), 0) FROM acb.context WHERE account IS NULL)
-                  + (SELECT coalesce(sum(size), 0) FROM acb.context WHERE account IS NOT NULL)
-                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND account IS NULL)
-                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND account IS NOT NULL))::bigint";
+            SELECT coalesce(sum(contexts), 0)::bigint AS contexts, coalesce(sum(bytes), 0)::bigint AS bytes FROM (
+                SELECT count(*) AS contexts, sum(size) AS bytes FROM acb.context WHERE account IS NULL
+                UNION ALL SELECT count(*), sum(size) FROM acb.context WHERE account IS NOT NULL
+                UNION ALL SELECT count(*), sum(size) FROM acb.upload WHERE context_id IS NULL AND account IS NULL
+                UNION ALL SELECT count(*), sum(size) FROM acb.upload WHERE context_id IS NULL AND account IS NOT NULL) AS kept";
         const THEIRS: &str = "
-            SELECT ((SELECT coalesce(sum(size), 0) FROM acb.context WHERE account IS NULL AND creator = ANY($1))
-                  + (SELECT coalesce(sum(size), 0) FROM acb.context WHERE account IS NOT NULL AND account = ANY($1))
-                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND account IS NULL AND agent_id = ANY($1))
-                  + (SELECT coalesce(sum(size), 0) FROM acb.upload WHERE context_id IS NULL AND account IS NOT NULL AND account = ANY($1)))::bigint";
-        let bytes = match accounts {
-            None => sqlx::query_scalar(ALL),
-            Some(accounts) => sqlx::query_scalar(THEIRS).bind(accounts.iter().map(|account| account.0).collect::<Vec<_>>()),
+            SELECT coalesce(sum(contexts), 0)::bigint AS contexts, coalesce(sum(bytes), 0)::bigint AS bytes FROM (
+                SELECT count(*) AS contexts, sum(size) AS bytes FROM acb.context WHERE account IS NULL AND creator = ANY($1)
+                UNION ALL SELECT count(*), sum(size) FROM acb.context WHERE account IS NOT NULL AND account = ANY($1)
+                UNION ALL SELECT count(*), sum(size) FROM acb.upload WHERE context_id IS NULL AND account IS NULL AND agent_id = ANY($1)
+                UNION ALL SELECT count(*), sum(size) FROM acb.upload WHERE context_id IS NULL AND account IS NOT NULL AND account = ANY($1)) AS kept";
+        let kept = match accounts {
+            None => sqlx::query_as(ALL),
+            Some(accounts) => sqlx::query_as(THEIRS).bind(accounts.iter().map(|account| account.0).collect::<Vec<_>>()),
         };
-        let bytes: i64 = bytes.fetch_one(&self.pool).await.map_err(|error| query.fault(error))?;
-        Ok(unsigned(bytes))
+        let (contexts, bytes): (i64, i64) = kept.fetch_one(&self.pool).await.map_err(|error| query.fault(error))?;
+        Ok(Kept { contexts: unsigned(contexts), bytes: unsigned(bytes) })
     }
 }
 

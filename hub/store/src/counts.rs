@@ -1,15 +1,15 @@
-//! What counts at each replica: streams, and requests of the minute.
+//! What counts at each replica: streams, connections, and requests of the minute.
 
 use std::{collections::HashMap, time::Duration};
 
 use acb_hub_core::{
     directory::agent::AgentId,
     door::{
+        open_counts::OpenCounts,
         ports::CountStore,
         replica_counts::ReplicaCounts,
         request_counts::{AccountRequests, RequestCounts},
         rules::Operation,
-        stream_counts::StreamCounts,
     },
     fault::Fault,
 };
@@ -23,13 +23,21 @@ use crate::{
     number::{signed, unsigned},
 };
 
-/// Requests as they are kept.
+/// Column `requests`: those of the minute. Beside them are the connections, which a hub of an earlier version reads past.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Requests {
     minute: i64,
     all: u64,
     accounts: HashMap<Uuid, OfAccount>,
+    connections: Connections,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Connections {
+    all: u64,
+    agents: HashMap<Uuid, u64>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -39,14 +47,27 @@ struct OfAccount {
     operations: HashMap<String, u64>,
 }
 
-impl From<&RequestCounts> for Requests {
-    fn from(counts: &RequestCounts) -> Self {
+impl From<&ReplicaCounts> for Requests {
+    fn from(ReplicaCounts { requests: counts, connections, .. }: &ReplicaCounts) -> Self {
         let of_account = |(id, of): (&AgentId, &AccountRequests)| {
             let operations = of.operations.iter().map(|(operation, count)| (operation.name().to_owned(), *count)).collect();
             (id.0, OfAccount { all: of.all, operations })
         };
-        Self { minute: counts.minute, all: counts.all, accounts: counts.accounts.iter().map(of_account).collect() }
+        Self {
+            minute: counts.minute,
+            all: counts.all,
+            accounts: counts.accounts.iter().map(of_account).collect(),
+            connections: Connections { all: connections.all, agents: by_uuid(connections) },
+        }
     }
+}
+
+fn by_uuid(counts: &OpenCounts) -> HashMap<Uuid, u64> {
+    counts.agents.iter().map(|(agent, open)| (agent.0, *open)).collect()
+}
+
+fn counts_of(all: u64, agents: HashMap<Uuid, u64>) -> OpenCounts {
+    OpenCounts { all, agents: agents.into_iter().map(|(agent, open)| (AgentId(agent), open)).collect() }
 }
 
 impl From<Requests> for RequestCounts {
@@ -66,7 +87,6 @@ impl CountStore for PgStore {
         let query = self.timer.start("counts.exchange");
         let failed = |error| query.fault(error);
         if let Some(own) = own {
-            let agents: HashMap<Uuid, u64> = own.streams.agents.iter().map(|(agent, open)| (agent.0, *open)).collect();
             sqlx::query(
                 "WITH dead AS (DELETE FROM acb.stream_count WHERE until < clock_timestamp() - interval '1 hour')
                  INSERT INTO acb.stream_count (tenant_id, replica, until, streams, agents, requests)
@@ -77,8 +97,8 @@ impl CountStore for PgStore {
             .bind(replica)
             .bind(life.as_secs_f64())
             .bind(signed(own.streams.all))
-            .bind(Json(agents))
-            .bind(Json(Requests::from(&own.requests)))
+            .bind(Json(by_uuid(&own.streams)))
+            .bind(Json(Requests::from(own)))
             .execute(self.pool())
             .await
             .map_err(failed)?;
@@ -93,12 +113,13 @@ impl CountStore for PgStore {
         .fetch_all(self.pool())
         .await
         .map_err(failed)?;
-        let counts = |(streams, Json(agents), Json(requests)): (i64, Json<HashMap<Uuid, u64>>, Json<Requests>)| ReplicaCounts {
-            streams: StreamCounts {
-                all: unsigned(streams),
-                agents: agents.into_iter().map(|(agent, open)| (AgentId(agent), open)).collect(),
-            },
-            requests: requests.into(),
+        let counts = |(streams, Json(agents), Json(mut requests)): (i64, Json<HashMap<Uuid, u64>>, Json<Requests>)| {
+            let Connections { all, agents: connections } = std::mem::take(&mut requests.connections);
+            ReplicaCounts {
+                streams: counts_of(unsigned(streams), agents),
+                connections: counts_of(all, connections),
+                requests: requests.into(),
+            }
         };
         Ok(rows.into_iter().map(counts).collect())
     }

@@ -4,17 +4,25 @@ use std::time::Duration;
 
 use acb_operator::plan::AgentRow;
 use acb_proto::v1::{
-    GetUsageRequest, SendMessageRequest, SubscribeRequest, context_service_client::ContextServiceClient,
-    message_service_client::MessageServiceClient, usage_service_client::UsageServiceClient,
+    GetUsageRequest, SendMessageRequest, SessionRequest, SubscribeRequest,
+    context_service_client::ContextServiceClient,
+    message_service_client::MessageServiceClient,
+    session_request::{Frame, Open, Send},
+    session_response::{self, sent::Outcome},
+    usage_service_client::UsageServiceClient,
 };
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::{
     hub::{Hub, reason, with},
-    messages::to,
+    messages::{next, to},
 };
 
 /// What the operator projects of an agent with this limit.
@@ -136,6 +144,114 @@ async fn so_many_streams_are_open_at_a_time() {
     while let Err(refused) = subscribe().await {
         assert_eq!(reason(&refused), "TOO_MANY_STREAMS");
         assert!(Instant::now() < deadline, "what ended still counts");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_so_many_bytes_and_a_session_so_many_in_each_message() {
+    const LARGE: &[u8] = &[b'x'; 1000];
+    let hub = Hub::start().await;
+    let (alice, token) = hub.agent("alice", "agent-full").await;
+    hub.agent("bob", "agent-full").await;
+    let limit = async |request_bytes: u64| {
+        let mut row = hub.tenant.agent_row("alice");
+        row.id = alice.id.to_string();
+        row.limits = json!({"requestBytes": request_bytes});
+        hub.tenant.project(&row).await;
+    };
+    let (frames, requests) = mpsc::channel(4);
+    let mut messages = MessageServiceClient::new(hub.channel());
+    frames.send(SessionRequest { frame: Some(Frame::Open(Open::default())) }).await.unwrap();
+    let mut session = messages.session(with(&token, ReceiverStream::new(requests))).await.unwrap().into_inner();
+    assert!(matches!(next(&mut session).await, session_response::Frame::Opened(_)));
+    messages.send_message(with(&token, to("bob", LARGE))).await.unwrap();
+
+    limit(500).await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let refused = loop {
+        match messages.send_message(with(&token, to("bob", LARGE))).await {
+            Err(refused) => break refused,
+            Ok(_) => assert!(Instant::now() < deadline, "it is still let through"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "REQUEST_SIZE_LIMIT_EXCEEDED"));
+    let violations = refused.get_details_quota_failure().unwrap().violations;
+    assert_eq!((violations[0].subject.as_str(), violations[0].description.as_str()), ("agent alice", "requestBytes is 500"));
+    assert!(refused.get_details_retry_info().is_none(), "it is as large the next time");
+    messages.send_message(with(&token, message())).await.unwrap();
+
+    // A session that is open stays, and goes on after what was refused.
+    let mut outcomes = Vec::new();
+    for payload in [LARGE, b"x"] {
+        let send = Send { sequence: 1, message: to("bob", payload).message };
+        frames.send(SessionRequest { frame: Some(Frame::Send(send)) }).await.unwrap();
+        let session_response::Frame::Sent(sent) = next(&mut session).await else { panic!("no outcome") };
+        outcomes.push(sent.outcome.unwrap());
+    }
+    let Outcome::Failed(failure) = &outcomes[0] else { panic!("it was sent") };
+    assert_eq!((failure.reason.as_str(), failure.retry_after), ("REQUEST_SIZE_LIMIT_EXCEEDED", None));
+    assert!(matches!(outcomes[1], Outcome::Accepted(_)));
+    let counted = hub.operations("/metrics").await.unwrap().1;
+    assert!(counted.contains(r#"acb_limited_total{limit="requestBytes",subject="agent alice"}"#));
+    let mut usage = UsageServiceClient::new(hub.channel());
+    let own = usage.get_usage(with(&token, GetUsageRequest::default())).await.unwrap().into_inner().usage;
+    assert_eq!(own.iter().find(|usage| usage.limit == "requestBytes").unwrap().most, Some(500));
+
+    limit(5000).await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Err(refused) = messages.send_message(with(&token, to("bob", LARGE))).await {
+        assert_eq!(reason(&refused), "REQUEST_SIZE_LIMIT_EXCEEDED");
+        assert!(Instant::now() < deadline, "it is still refused");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_are_open_on_so_many_connections_at_a_time() {
+    let hub = Hub::start().await;
+    let (alice, token) = hub.agent("alice", "agent-full").await;
+    hub.agent("bob", "agent-full").await;
+    let limit = async |connections: u64| {
+        let mut row = hub.tenant.agent_row("alice");
+        row.id = alice.id.to_string();
+        row.limits = json!({"connections": connections});
+        hub.tenant.project(&row).await;
+    };
+    let (mut first, mut second) = (MessageServiceClient::new(hub.channel()), MessageServiceClient::new(hub.channel()));
+    let (frames, requests) = mpsc::channel(4);
+    frames.send(SessionRequest { frame: Some(Frame::Open(Open::default())) }).await.unwrap();
+    let mut session = first.session(with(&token, ReceiverStream::new(requests))).await.unwrap().into_inner();
+    assert!(matches!(next(&mut session).await, session_response::Frame::Opened(_)));
+    second.send_message(with(&token, message())).await.unwrap();
+
+    limit(1).await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let refused = loop {
+        match second.send_message(with(&token, message())).await {
+            Err(refused) => break refused,
+            Ok(_) => assert!(Instant::now() < deadline, "it is still let through"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "TOO_MANY_CONNECTIONS"));
+    let violations = refused.get_details_quota_failure().unwrap().violations;
+    assert_eq!((violations[0].subject.as_str(), violations[0].description.as_str()), ("agent alice", "connections is 1"));
+    assert!(refused.get_details_retry_info().is_some());
+    let counted = hub.operations("/metrics").await.unwrap().1;
+    assert!(counted.contains(r#"acb_limited_total{limit="connections",subject="agent alice"}"#));
+    // Over the one that is open calls go on, further ones as well.
+    first.send_message(with(&token, message())).await.unwrap();
+    let send = Send { sequence: 1, message: message().message };
+    frames.send(SessionRequest { frame: Some(Frame::Send(send)) }).await.unwrap();
+    assert!(matches!(next(&mut session).await, session_response::Frame::Sent(sent) if sent.sequence == 1));
+
+    limit(2).await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Err(refused) = second.send_message(with(&token, message())).await {
+        assert_eq!(reason(&refused), "TOO_MANY_CONNECTIONS");
+        assert!(Instant::now() < deadline, "it is still refused");
         sleep(Duration::from_millis(50)).await;
     }
 }

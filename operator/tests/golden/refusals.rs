@@ -236,7 +236,7 @@ fn agents_beyond_the_limit_are_the_younger_ones() {
     let suspension = agent::plan::suspension("00112233445566778899", &world);
     assert_eq!(
         suspension.to_string(),
-        "+ postgres agent x (observer, suspended; limits: bytesPerMinute 100000000, concurrentStreams 10, messagesPerMinute 1000, storageBytes 1000000000; no key)\n"
+        "+ postgres agent x (observer, suspended; limits: bytesPerMinute 100000000, concurrentStreams 10, contexts 100000, messagesPerMinute 1000, storageBytes 1000000000; no key)\n"
     );
     (world.row, world.api_key) = (Some(acb_operator::plan::AgentRow { suspended: true, ..row }), StoredApiKey::Absent);
     assert_eq!(agent::plan::suspension("00112233445566778899", &world), Plan::default());

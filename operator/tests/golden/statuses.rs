@@ -177,7 +177,7 @@ fn a_quota_shows_what_holds() {
 
 fn used(messages: &[(&str, i64)]) -> ObservedUsage {
     let messages = messages.iter().map(|(uid, used)| ((*uid).to_owned(), *used)).collect();
-    ObservedUsage { messages, stored: std::collections::BTreeMap::new() }
+    ObservedUsage { messages, ..ObservedUsage::default() }
 }
 
 fn near(conditions: &[acb_crds::Condition]) -> Option<(String, String)> {

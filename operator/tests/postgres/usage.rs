@@ -33,11 +33,16 @@ async fn usage_is_this_month_s_and_what_is_kept_by_whose_account_it_is_on() {
             "INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, payload, size, sha256)
              VALUES ({id}, gen_random_uuid(), 'notes', '{alice}', 'alice', 'public', '', 12, sha256(''))"
         ),
+        // Of one that was registered by the same, and is gone.
+        format!(
+            "INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, payload, size, sha256, account)
+             VALUES ({id}, gen_random_uuid(), 'notes', gen_random_uuid(), 'gone', 'public', '', 5, sha256(''), '{alice}')"
+        ),
     ] {
         postgres.execute(&statement).await;
     }
     let of_alice = |used| BTreeMap::from([(alice.to_string(), used)]);
-    let expected = ObservedUsage { messages: of_alice(7), stored: of_alice(42) };
+    let expected = ObservedUsage { messages: of_alice(7), stored: of_alice(47), contexts: of_alice(3) };
     assert_eq!(usage(&pool, acme.id_hex()).await.unwrap(), expected);
     assert_eq!(usage(&pool, other.id_hex()).await.unwrap(), ObservedUsage::default());
 }

@@ -17,7 +17,7 @@ use super::{
     expiry::ExpirySweep,
     filter::yield_after,
     parts::{ContextConfig, ContextStores, Parts, RETRIES, busy},
-    ports::{Created, ListFilter},
+    ports::{Created, Kept, ListFilter},
     subscription::{From, Source, Subscriber, Subscription},
     tail::{ContextTail, WindowSize},
     visibility::Viewer,
@@ -173,7 +173,7 @@ impl Contexts {
         let context = new.description.context(creator, schema, Payload::Inline(new.payload), size, sha256);
         let context = Context { account: self.parts.account_of(creator.id), ..context };
         let event = change::encode(Change::Created, &context, None)?;
-        if let Err(fault) = self.parts.keep(creator.id, size).await {
+        if let Err(fault) = self.parts.keep(creator.id, Kept::one(size)).await {
             // What is there is not made a second time: who asks what became of it is told.
             let first = match key {
                 Some(key) => self.parts.stores.contexts.with_key(creator.id, key).await?,
@@ -241,7 +241,8 @@ impl Contexts {
         };
         let event = change::encode(Change::Updated, &context, Some(&old))?;
         // Whoever changes it: it is its creator's.
-        self.parts.keep(old.account.unwrap_or(old.creator), context.size.saturating_sub(old.size)).await?;
+        let more = Kept { contexts: 0, bytes: context.size.saturating_sub(old.size) };
+        self.parts.keep(old.account.unwrap_or(old.creator), more).await?;
         if !self.parts.stores.contexts.update(&context, event).await? {
             return Err(conflict(update.id, update.version));
         }

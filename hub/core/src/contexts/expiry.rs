@@ -53,8 +53,8 @@ impl ExpirySweep {
                 warn!(%fault, "what has expired stays for now, unseen");
             }
             if counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
-                match self.parts.stores.contexts.stored_bytes(None).await {
-                    Ok(bytes) => self.metrics.stored(bytes),
+                match self.parts.stores.contexts.kept(None).await {
+                    Ok(kept) => self.metrics.stored(kept.bytes),
                     Err(fault) => warn!(%fault, "stored bytes were not counted"),
                 }
                 counted = Some(Instant::now());

@@ -8,7 +8,7 @@ use super::{
     change::{self, Change},
     context::{Context, ContextId, Payload},
     filter::ContextFilter,
-    ports::{ChunkStore, ContextStore, UploadStore},
+    ports::{ChunkStore, ContextStore, Kept, UploadStore},
     schema_check::SchemaChecks,
     storage::Storage,
     visibility::Viewer,
@@ -123,8 +123,8 @@ impl Parts {
         }
     }
 
-    /// Takes note that so many bytes more are about to be kept for an agent, where its limits and the tenant's leave them.
-    pub(crate) async fn keep(&self, agent: AgentId, more: u64) -> Result<(), Fault> {
+    /// Takes note that so much more is about to be kept for an agent, where its limits and the tenant's leave it.
+    pub(crate) async fn keep(&self, agent: AgentId, more: Kept) -> Result<(), Fault> {
         let snapshot = self.directory.snapshot();
         let kept = self.storage.take(&*self.stores.contexts, &snapshot, (&self.tenant, agent), more).await;
         kept.inspect_err(|fault| self.metrics.limited(fault))

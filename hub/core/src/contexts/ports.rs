@@ -53,8 +53,31 @@ pub trait ContextStore: AccessStore {
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
     /// The one that holds an idempotency key, expired or not, without its payload.
     async fn with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
-    /// Bytes of the payloads on these accounts, or on all: with those that are on their way in.
-    async fn stored_bytes(&self, accounts: Option<&[AgentId]>) -> Result<u64, Fault>;
+    /// What is kept on these accounts, or on all: with what is on its way in.
+    async fn kept(&self, accounts: Option<&[AgentId]>) -> Result<Kept, Fault>;
+}
+
+/// Contexts, and the bytes of their payloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How many there are. A context with many versions is one.
+    pub contexts: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+}
+
+impl Kept {
+    /// One context of this size.
+    #[must_use]
+    pub const fn one(bytes: u64) -> Self {
+        Self { contexts: 1, bytes }
+    }
+
+    /// Those and these.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self { contexts: self.contexts.saturating_add(other.contexts), bytes: self.bytes.saturating_add(other.bytes) }
+    }
 }
 
 /// A place in the order of expiry.

@@ -11,11 +11,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::ports::ContextStore;
+use super::ports::{ContextStore, Kept};
 use crate::{
     directory::{
         agent::{Agent, AgentId},
-        limits::{LimitUsage, Whose},
+        limits::{LimitUsage, Limits, Whose},
         snapshot::Snapshot,
     },
     fault::{Code, Exhausted, Fault},
@@ -27,8 +27,9 @@ const AGE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Agents of whom it is remembered.
 const REMEMBERED: usize = 1000;
-/// The name of the limit in the resources.
-const LIMIT: &str = "storageBytes";
+/// The names of the limits in the resources.
+const BYTES: &str = "storageBytes";
+const CONTEXTS: &str = "contexts";
 
 /// Whose storage: an agent's with those that it registered, or everybody's.
 type Account = Option<AgentId>;
@@ -36,7 +37,7 @@ type Account = Option<AgentId>;
 #[derive(Clone, Copy, Debug)]
 struct Known {
     at: Instant,
-    bytes: u64,
+    kept: Kept,
 }
 
 /// What one replica knows of what is kept.
@@ -44,36 +45,36 @@ struct Known {
 pub(crate) struct Storage(Mutex<HashMap<Account, Known>>);
 
 impl Storage {
-    /// Takes note that so many bytes more are about to be kept for this agent, or on this account, where they may. The limits of one that is gone
-    /// are not known any more.
+    /// Takes note that so much more is about to be kept for this agent, or on this account, where it may. The limits of one that is gone are not
+    /// known any more.
     ///
     /// # Errors
-    /// `STORAGE_LIMIT_EXCEEDED`, or where the store does not answer.
+    /// `STORAGE_LIMIT_EXCEEDED`, `CONTEXT_LIMIT_EXCEEDED`, or where the store does not answer.
     pub(crate) async fn take(
         &self,
         store: &dyn ContextStore,
         snapshot: &Snapshot,
         (tenant, agent): (&str, AgentId),
-        more: u64,
+        more: Kept,
     ) -> Result<(), Fault> {
         let account = snapshot.account(agent);
-        let own = account.map(|account| (Some(account.id), account.limits.storage_bytes, Whose::Agent(&account.name)));
-        let all = (None, snapshot.limits.storage_bytes, Whose::Tenant(tenant));
-        if more > 0 {
-            for (of, most, whose) in own.into_iter().chain([all]) {
-                let Some(most) = most else { continue };
-                if self.kept(store, snapshot, of, AGE).await?.saturating_add(more) > most {
-                    let kept = self.kept(store, snapshot, of, AGAIN).await?;
-                    if kept.saturating_add(more) > most {
-                        return Err(refusal(whose, most, kept, more));
-                    }
+        let own = account.map(|account| (Some(account.id), account.limits, Whose::Agent(&account.name)));
+        let all = (None, snapshot.limits, Whose::Tenant(tenant));
+        for (of, limits, whose) in own.into_iter().chain([all]) {
+            if !asks_for(limits, more) {
+                continue;
+            }
+            if beyond(limits, self.kept(store, snapshot, of, AGE).await?, more).is_some() {
+                let kept = self.kept(store, snapshot, of, AGAIN).await?;
+                if let Some(beyond) = beyond(limits, kept, more) {
+                    return Err(beyond.refusal(whose));
                 }
             }
         }
         let mut known = self.lock();
         for of in [Some(account.map_or(agent, |account| account.id)), None] {
             if let Some(known) = known.get_mut(&of) {
-                known.bytes = known.bytes.saturating_add(more);
+                known.kept = known.kept.with(more);
             }
         }
         Ok(())
@@ -86,32 +87,34 @@ impl Storage {
         snapshot: &Snapshot,
         (tenant, agent): (&str, &Agent),
     ) -> Result<Vec<LimitUsage>, Fault> {
-        let own = (Some(agent.id), agent.limits.storage_bytes, Whose::Agent(&agent.name));
+        let own = (Some(agent.id), agent.limits, Whose::Agent(&agent.name));
         let mut usage = Vec::new();
-        for (of, most, whose) in [own, (None, snapshot.limits.storage_bytes, Whose::Tenant(tenant))] {
-            let used = self.kept(store, snapshot, of, AGAIN).await?;
-            usage.push(LimitUsage { subject: whose.subject(), limit: LIMIT, most, used, resets_in: None });
+        for (of, limits, whose) in [own, (None, snapshot.limits, Whose::Tenant(tenant))] {
+            let kept = self.kept(store, snapshot, of, AGAIN).await?;
+            for (limit, most, used) in [(BYTES, limits.storage_bytes, kept.bytes), (CONTEXTS, limits.contexts, kept.contexts)] {
+                usage.push(LimitUsage { subject: whose.subject(), limit, most, used, resets_in: None });
+            }
         }
         Ok(usage)
     }
 
     /// What is kept, as it was known so long ago at most.
-    async fn kept(&self, store: &dyn ContextStore, snapshot: &Snapshot, of: Account, age: Duration) -> Result<u64, Fault> {
+    async fn kept(&self, store: &dyn ContextStore, snapshot: &Snapshot, of: Account, age: Duration) -> Result<Kept, Fault> {
         if let Some(known) = self.lock().get(&of).filter(|known| known.at.elapsed() < age) {
-            return Ok(known.bytes);
+            return Ok(known.kept);
         }
         // Before the answer: what is stored while it is on its way may be in it, or not.
         let at = Instant::now();
         let accounts = of.map(|account| snapshot.on_account(account));
-        let bytes = store.stored_bytes(accounts.as_deref()).await?;
+        let kept = store.kept(accounts.as_deref()).await?;
         let mut known = self.lock();
         if known.len() >= REMEMBERED {
             known.retain(|_, known| known.at.elapsed() < AGE);
         }
         if known.len() < REMEMBERED || known.contains_key(&of) {
-            known.insert(of, Known { at, bytes });
+            known.insert(of, Known { at, kept });
         }
-        Ok(bytes)
+        Ok(kept)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Account, Known>> {
@@ -119,16 +122,50 @@ impl Storage {
     }
 }
 
-fn refusal(whose: Whose<'_>, most: u64, kept: u64, more: u64) -> Fault {
-    let of = whose.kind();
-    let why = format!(
-        "{of} may keep {most} bytes in contexts, has {kept}, and this would be {more} more: nothing was stored; delete contexts, or let them expire"
-    );
-    Fault::new(Code::ResourceExhausted, "STORAGE_LIMIT_EXCEEDED", why).exhausted(Exhausted {
-        subject: whose.subject(),
-        limit: LIMIT,
-        most,
-        // Nobody knows when somebody deletes something.
-        retry_after: None,
+/// Whether any of these limits is one of what is to be kept.
+fn asks_for(limits: Limits, more: Kept) -> bool {
+    (more.bytes > 0 && limits.storage_bytes.is_some()) || (more.contexts > 0 && limits.contexts.is_some())
+}
+
+/// A limit that would be passed.
+struct Beyond {
+    limit: &'static str,
+    reason: &'static str,
+    /// What is counted.
+    of: &'static str,
+    most: u64,
+    kept: u64,
+    more: u64,
+}
+
+/// The limit that would be passed by so much more beside what is kept.
+fn beyond(limits: Limits, kept: Kept, more: Kept) -> Option<Beyond> {
+    [
+        (BYTES, "STORAGE_LIMIT_EXCEEDED", "bytes in contexts", limits.storage_bytes, kept.bytes, more.bytes),
+        (CONTEXTS, "CONTEXT_LIMIT_EXCEEDED", "contexts", limits.contexts, kept.contexts, more.contexts),
+    ]
+    .into_iter()
+    // What adds nothing is never refused: a limit that got smaller must not keep a context from being changed.
+    .filter(|(.., more)| *more > 0)
+    .find_map(|(limit, reason, of, most, kept, more)| {
+        let most = most.filter(|most| kept.saturating_add(more) > *most)?;
+        Some(Beyond { limit, reason, of, most, kept, more })
     })
+}
+
+impl Beyond {
+    fn refusal(self, whose: Whose<'_>) -> Fault {
+        let Self { limit, reason, of, most, kept, more } = self;
+        let kind = whose.kind();
+        let why = format!(
+            "{kind} may keep {most} {of}, has {kept}, and this would be {more} more: nothing was stored; delete contexts, or let them expire"
+        );
+        Fault::new(Code::ResourceExhausted, reason, why).exhausted(Exhausted {
+            subject: whose.subject(),
+            limit,
+            most,
+            // Nobody knows when somebody deletes something.
+            retry_after: None,
+        })
+    }
 }

@@ -14,7 +14,7 @@ use super::{
     chunk::{CHUNK_BYTES, Chunk, Layout, MAX_STREAMED_BYTES, Stored, check_place},
     context::{Context, ContextId, Description, Payload, UploadId},
     parts::{Parts, not_found},
-    ports::{Finished, Put, Upload},
+    ports::{Finished, Kept, Put, Upload},
     schema_check::check_size,
     visibility::Viewer,
 };
@@ -100,7 +100,7 @@ impl Uploads {
         let draft = wanted.description.clone().context(agent, None, Payload::Chunks(wanted.id), start.size, [0; 32]);
         change::encode(Change::Created, &draft, None)?;
         // One that was begun goes on: it counts as a whole from its beginning.
-        if let Err(fault) = self.parts.keep(agent.id, start.size).await
+        if let Err(fault) = self.parts.keep(agent.id, Kept::one(start.size)).await
             && self.parts.stores.uploads.find(wanted.id).await?.is_none()
         {
             return Err(fault);

@@ -20,12 +20,21 @@ pub struct Limits {
     /// Requests in a minute.
     #[serde(deserialize_with = "limit")]
     pub requests_per_minute: Option<u64>,
+    /// Bytes of one request.
+    #[serde(deserialize_with = "limit")]
+    pub request_bytes: Option<u64>,
     /// Streams that are open at a time.
     #[serde(deserialize_with = "limit")]
     pub concurrent_streams: Option<u64>,
+    /// Connections that calls are open on at a time.
+    #[serde(deserialize_with = "limit")]
+    pub connections: Option<u64>,
     /// Bytes of contexts.
     #[serde(deserialize_with = "limit")]
     pub storage_bytes: Option<u64>,
+    /// Contexts.
+    #[serde(deserialize_with = "limit")]
+    pub contexts: Option<u64>,
     /// Agents that the tenant has; of a single agent it says nothing.
     #[serde(deserialize_with = "limit")]
     pub max_agents: Option<u64>,
@@ -97,6 +106,7 @@ mod tests {
             read(text),
             Limits { messages_per_minute: Some(i64::MAX.unsigned_abs()), storage_bytes: Some(5), ..Limits::default() }
         );
+        assert_eq!(read(r#"{"contexts": 3}"#).contexts, Some(3));
         assert_eq!(read(r#"{"maxAgents": 3}"#).max_agents, Some(3));
         assert_eq!(read(r#"{"messagesPerMonth": 10000}"#).messages_per_month, Some(10_000));
         assert_eq!(read(r#"{"messagesPerMinute": -1}"#).messages_per_minute, Some(0));

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod membership;
 pub mod presence;
 pub mod refresher;
+pub mod request_size;
 pub mod schema;
 pub mod snapshot;
 pub mod source;

@@ -250,10 +250,12 @@ impl Arrival {
                 let tenant = (door.tenant(), snapshot.limits);
                 let limits = RequestLimits { tenant, operations: &snapshot.operation_limits };
                 let within = || {
+                    metered.open_connection(account, tenant)?;
                     door.meter.request(account, record.rule.operation, limits)?;
                     if record.rule.lasts() { metered.open_stream(account, tenant) } else { Ok(()) }
                 };
                 within().inspect_err(|fault| door.metrics.limited(fault))?;
+                metered.limit_size(account, tenant, &door.metrics);
             }
             Ok((caller, metered))
         };

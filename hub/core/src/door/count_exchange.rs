@@ -1,6 +1,6 @@
-//! Tells the other replicas what counts at this one and is in no log, streams and requests, and hears of theirs: a limit is for all of them together.
-//! What was let in elsewhere since the last exchange is not known here, nor is the only stream that an agent has at another replica, nor requests of an
-//! agent that are less than a fourth of a limit there.
+//! Tells the other replicas what counts at this one and is in no log, streams, connections and requests, and hears of theirs: a limit is for all of
+//! them together. What was let in elsewhere since the last exchange is not known here, nor is the only stream or connection that an agent has at
+//! another replica, nor requests of an agent that are less than a fourth of a limit there.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,7 +61,7 @@ mod tests {
             limits::{Limits, OperationLimits},
             snapshot::Snapshot,
         },
-        door::{access_token::tests::agent, origin::Origin, request_counts::RequestLimits, stream_counts::StreamCounts},
+        door::{access_token::tests::agent, open_counts::OpenCounts, origin::Origin, request_counts::RequestLimits},
         fault::Fault,
     };
 
@@ -74,7 +74,7 @@ mod tests {
             if self.1.load(Ordering::Relaxed) {
                 return Err(Fault::unavailable("POSTGRES_UNAVAILABLE", "away"));
             }
-            let streams = StreamCounts { all: 5, agents: [(self.0, 5)].into() };
+            let streams = OpenCounts { all: 5, agents: [(self.0, 5)].into() };
             Ok(vec![ReplicaCounts { streams, ..ReplicaCounts::default() }])
         }
     }

@@ -12,21 +12,27 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::{
+    open_connections::OpenConnections,
+    open_counts::OpenCounts,
     origin::Origin,
     replica_counts::ReplicaCounts,
-    request_counts::{RequestLimits, Requests, left},
+    request_counts::{RequestLimits, Requests},
     rules::Operation,
-    stream_counts::StreamCounts,
 };
 use crate::{
     directory::{
         agent::{Agent, AgentId},
         caller::Caller,
         limits::{LimitUsage, Limits, Whose},
+        request_size::{self, RequestSize},
         snapshot::Snapshot,
     },
     fault::{Code, Exhausted, Fault},
-    kit::budget::{Budget, Queue, Room},
+    kit::{
+        budget::{Budget, Queue, Room},
+        clock::rest_of_minute,
+    },
+    metrics::Metrics,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -42,13 +48,16 @@ pub const STRANGER: usize = MIB;
 const ANSWERS: usize = 64 * MIB;
 /// The same of one agent.
 pub const ANSWER: usize = 8 * MIB;
-/// Connections with open calls of one agent: on each of them a protocol holds a window.
-const CONNECTIONS: usize = 64;
+/// Connections with open calls of one agent, whatever its limits: on each of them a protocol holds a window.
+const MOST_CONNECTIONS: usize = 64;
+/// The reason where a call is on one connection too many.
+const TOO_MANY_CONNECTIONS: &str = "TOO_MANY_CONNECTIONS";
 
-/// The name of the limit of streams in the resources.
+/// The names of the limits of streams and of connections in the resources.
 const STREAMS: &str = "concurrentStreams";
+const CONNECTIONS: &str = "connections";
 /// When to try again where as many are open as may: one may have been left by a connection that broke.
-const STREAM_AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a request waits for room.
 pub const WAIT: Duration = Duration::from_secs(5);
@@ -64,14 +73,15 @@ struct Shared {
     answers: Budget,
     accounts: Mutex<HashMap<Who, Account>>,
     streams: Mutex<Streams>,
+    connections: Mutex<Connections>,
     requests: Mutex<Requests>,
 }
 
 /// Calls that last: at this replica, and at the others as they said last.
 #[derive(Debug, Default)]
 struct Streams {
-    here: StreamCounts,
-    others: StreamCounts,
+    here: OpenCounts,
+    others: OpenCounts,
 }
 
 impl Streams {
@@ -81,6 +91,29 @@ impl Streams {
 
     fn all(&self) -> u64 {
         self.here.all.saturating_add(self.others.all)
+    }
+}
+
+/// Connections with open calls: at this replica, and at the others as they said last.
+#[derive(Debug, Default)]
+struct Connections {
+    here: OpenConnections,
+    others: OpenCounts,
+}
+
+impl Connections {
+    fn of(&self, account: AgentId) -> u64 {
+        self.here.of(account).saturating_add(self.others.of(account))
+    }
+
+    fn all(&self) -> u64 {
+        self.here.all().saturating_add(self.others.all)
+    }
+
+    /// Those at this replica, as far as they matter to others: of accounts that are limited, and that have several here.
+    fn that_matter(&self, of_tenant: Limits, account: impl Fn(AgentId) -> Limits) -> OpenCounts {
+        let counts = self.here.counts(|id| account(id).connections.is_some()).of_several();
+        OpenCounts { all: if of_tenant.connections.is_some() { counts.all } else { 0 }, ..counts }
     }
 }
 
@@ -115,6 +148,7 @@ impl Meter {
             answers: Budget::new(ANSWERS),
             accounts: Mutex::default(),
             streams: Mutex::default(),
+            connections: Mutex::default(),
             requests: Mutex::default(),
         }))
     }
@@ -138,10 +172,10 @@ impl Meter {
             Account { share, answers: self.0.answers.queue(ANSWER), calls: HashMap::new() }
         });
         let known = account.calls.len();
-        if matches!(who, Who::Agent(_)) && known >= CONNECTIONS && !account.calls.contains_key(&origin.connection) {
+        if matches!(who, Who::Agent(_)) && known >= MOST_CONNECTIONS && !account.calls.contains_key(&origin.connection) {
             return Err(Fault::new(
                 Code::ResourceExhausted,
-                "TOO_MANY_CONNECTIONS",
+                TOO_MANY_CONNECTIONS,
                 format!("the agent has calls open on {known} connections to this replica: end some, or call over one of them"),
             ));
         }
@@ -153,7 +187,9 @@ impl Meter {
             connection: origin.connection,
             share,
             answers,
+            account: OnceLock::new(),
             stream: OnceLock::new(),
+            size: OnceLock::new(),
         })))
     }
 
@@ -173,38 +209,43 @@ impl Meter {
         let account = |id: AgentId| snapshot.agent(id).map(|agent| agent.limits).unwrap_or_default();
         let limits = RequestLimits { tenant: ("", snapshot.limits), operations: &snapshot.operation_limits };
         ReplicaCounts {
-            streams: if matter { streams } else { StreamCounts::default() },
+            streams: if matter { streams } else { OpenCounts::default() },
+            connections: self.0.connections().that_matter(snapshot.limits, account),
             requests: self.0.requests().that_matter(OffsetDateTime::now_utc(), limits, account),
         }
     }
 
     /// What the other replicas say of theirs.
     pub fn hear(&self, others: Vec<ReplicaCounts>) {
-        let (mut streams, mut requests) = (StreamCounts::default(), Vec::with_capacity(others.len()));
+        let (mut streams, mut connections) = (OpenCounts::default(), OpenCounts::default());
+        let mut requests = Vec::with_capacity(others.len());
         for other in others {
             streams.add(other.streams);
+            connections.add(other.connections);
             requests.push(other.requests);
         }
         self.0.streams().others = streams;
+        self.0.connections().others = connections;
         self.0.requests().hear(requests);
     }
 
-    /// The limits of the streams and requests of this account and of the tenant, and what is used, as far as that is known here.
+    /// The limits of the streams, connections and requests of this account and of the tenant, and what is used, as far as that is known here.
     #[must_use]
     pub fn usage(&self, account: &Agent, limits: RequestLimits<'_>) -> Vec<LimitUsage> {
         let (tenant, of_tenant) = limits.tenant;
-        let streams = self.0.streams();
-        let own = (Whose::Agent(&account.name), account.limits, streams.of(account.id));
-        let mut usage: Vec<_> = [own, (Whose::Tenant(tenant), of_tenant, streams.all())]
-            .map(|(whose, limits, used)| LimitUsage {
-                subject: whose.subject(),
-                limit: STREAMS,
-                most: limits.concurrent_streams,
-                used,
-                resets_in: None,
-            })
-            .into();
-        drop(streams);
+        let (own, all) = (Whose::Agent(&account.name), Whose::Tenant(tenant));
+        let of_streams = |streams: &Streams| (streams.of(account.id), streams.all());
+        let of_connections = |connections: &Connections| (connections.of(account.id), connections.all());
+        let (streams, all_streams) = of_streams(&self.0.streams());
+        let (connections, all_connections) = of_connections(&self.0.connections());
+        let mut usage: Vec<_> = [
+            (own, STREAMS, account.limits.concurrent_streams, streams),
+            (all, STREAMS, of_tenant.concurrent_streams, all_streams),
+            (own, CONNECTIONS, account.limits.connections, connections),
+            (all, CONNECTIONS, of_tenant.connections, all_connections),
+        ]
+        .map(|(whose, limit, most, used)| LimitUsage { subject: whose.subject(), limit, most, used, resets_in: None })
+        .into();
         let now = OffsetDateTime::now_utc();
         let requests = self.0.requests().applied(account, None, now, limits);
         usage.extend(requests.into_iter().map(|(whose, limit, most, used)| LimitUsage {
@@ -212,8 +253,9 @@ impl Meter {
             limit,
             most: Some(most),
             used,
-            resets_in: Some(left(now)),
+            resets_in: Some(rest_of_minute(now)),
         }));
+        usage.extend(request_size::usage(account, limits.tenant));
         usage
     }
 }
@@ -221,6 +263,10 @@ impl Meter {
 impl Shared {
     fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {
@@ -243,11 +289,39 @@ struct OneCall {
     connection: usize,
     share: Queue,
     answers: Queue,
+    /// On whose account its connection counts.
+    account: OnceLock<AgentId>,
     /// Whose stream it is, where it is one.
     stream: OnceLock<AgentId>,
+    /// How large its request may be, where that is limited, and where refusals are counted.
+    size: OnceLock<(RequestSize, Arc<Metrics>)>,
 }
 
 impl Metered {
+    /// It is a call on this account, over its connection. What is open already goes on, and so do further calls over it.
+    ///
+    /// # Errors
+    /// `TOO_MANY_CONNECTIONS`.
+    pub fn open_connection(&self, account: &Agent, (tenant, of_tenant): (&str, Limits)) -> Result<(), Fault> {
+        let connection = self.0.connection;
+        let mut connections = self.0.shared.connections();
+        let (known, known_to_all) = connections.here.knows(account.id, connection);
+        for (whose, known, limits, open) in [
+            (Whose::Agent(&account.name), known, account.limits, connections.of(account.id)),
+            (Whose::Tenant(tenant), known_to_all, of_tenant, connections.all()),
+        ] {
+            let Some(most) = limits.connections.filter(|most| !known && open >= *most) else { continue };
+            let of = whose.kind();
+            let why =
+                format!("{of} may have calls open on {most} connections, and has on {open}: end some, or call over one of them");
+            return Err(too_many(TOO_MANY_CONNECTIONS, why, whose, (CONNECTIONS, most)));
+        }
+        if self.0.account.set(account.id).is_ok() {
+            connections.here.open(account.id, connection);
+        }
+        Ok(())
+    }
+
     /// It is a call that lasts, on this account.
     ///
     /// # Errors
@@ -261,17 +335,29 @@ impl Metered {
             let Some(most) = limits.concurrent_streams.filter(|most| open >= *most) else { continue };
             let of = whose.kind();
             let why = format!("{of} may have {most} streams open at a time, and has {open}: end some");
-            return Err(Fault::new(Code::ResourceExhausted, "TOO_MANY_STREAMS", why).exhausted(Exhausted {
-                subject: whose.subject(),
-                limit: STREAMS,
-                most,
-                retry_after: (most > 0).then_some(STREAM_AGAIN),
-            }));
+            return Err(too_many("TOO_MANY_STREAMS", why, whose, (STREAMS, most)));
         }
         if self.0.stream.set(account.id).is_ok() {
             streams.here.open(account.id);
         }
         Ok(())
+    }
+
+    /// Its request is of this account.
+    pub fn limit_size(&self, account: &Agent, tenant: (&str, Limits), metrics: &Arc<Metrics>) {
+        if let Some(size) = RequestSize::of(account, tenant) {
+            // A call has one account.
+            self.0.size.get_or_init(|| (size, metrics.clone()));
+        }
+    }
+
+    /// Whether its request may have so many bytes: to be asked before they are read.
+    ///
+    /// # Errors
+    /// `REQUEST_SIZE_LIMIT_EXCEEDED`.
+    pub fn check_size(&self, bytes: u64) -> Result<(), Fault> {
+        let Some((size, metrics)) = self.0.size.get() else { return Ok(()) };
+        size.check(bytes).inspect_err(|fault| metrics.limited(fault))
     }
 
     /// Whether nobody has shown who calls.
@@ -310,8 +396,20 @@ impl Metered {
     }
 }
 
+fn too_many(reason: &'static str, why: String, whose: Whose<'_>, (limit, most): (&'static str, u64)) -> Fault {
+    Fault::new(Code::ResourceExhausted, reason, why).exhausted(Exhausted {
+        subject: whose.subject(),
+        limit,
+        most,
+        retry_after: (most > 0).then_some(AGAIN),
+    })
+}
+
 impl Drop for OneCall {
     fn drop(&mut self) {
+        if let Some(account) = self.account.get() {
+            self.shared.connections().here.close(*account, self.connection);
+        }
         if let Some(account) = self.stream.get() {
             self.shared.streams().here.close(*account);
         }
@@ -344,11 +442,11 @@ mod tests {
     fn an_agent_calls_over_so_many_connections_and_over_another_one_when_one_is_free() {
         let meter = Meter::default();
         let caller = Caller { agent: agent(Role::Full).into(), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None };
-        let mut calls: Vec<_> = (0..CONNECTIONS).map(|number| meter.enter(Some(&caller), &at(number)).unwrap()).collect();
-        assert_eq!(meter.enter(Some(&caller), &at(CONNECTIONS)).unwrap_err().reason, "TOO_MANY_CONNECTIONS");
+        let mut calls: Vec<_> = (0..MOST_CONNECTIONS).map(|number| meter.enter(Some(&caller), &at(number)).unwrap()).collect();
+        assert_eq!(meter.enter(Some(&caller), &at(MOST_CONNECTIONS)).unwrap_err().reason, "TOO_MANY_CONNECTIONS");
         calls.push(meter.enter(Some(&caller), &at(0)).unwrap());
         calls.swap_remove(1);
-        calls.push(meter.enter(Some(&caller), &at(CONNECTIONS)).unwrap());
+        calls.push(meter.enter(Some(&caller), &at(MOST_CONNECTIONS)).unwrap());
         drop(calls);
         assert!(meter.0.lock().is_empty());
     }
@@ -398,19 +496,84 @@ mod tests {
         let other = Agent { id: AgentId(uuid::Uuid::from_u128(77)), name: "other".to_owned(), ..account.clone() };
         held.push(open(&other, all).unwrap());
         assert_eq!(open(&other, all).unwrap_err(), ("TOO_MANY_STREAMS", "tenant acme".to_owned()));
-        let [own, tenant] = &meter.usage(&account, RequestLimits { tenant: all, operations: &HashMap::new() })[..] else {
+        let [own, tenant, ..] = &meter.usage(&account, RequestLimits { tenant: all, operations: &HashMap::new() })[..] else {
             panic!()
         };
         assert_eq!((own.used, own.most, tenant.used, tenant.most), (2, Some(2), 3, Some(3)));
         held.remove(0);
         held.push(open(&account, all).unwrap());
         drop(held);
-        assert_eq!(meter.counts(&Snapshot::default()).streams, StreamCounts::default());
-        assert_eq!(meter.0.streams().here, StreamCounts::default());
+        assert_eq!(meter.counts(&Snapshot::default()).streams, OpenCounts::default());
+        assert_eq!(meter.0.streams().here, OpenCounts::default());
         let never = Limits { concurrent_streams: Some(0), ..Limits::default() };
         assert!(open(&Agent { limits: never, ..account.clone() }, all).is_err());
         let most = Limits { concurrent_streams: Some(1 << 63), ..Limits::default() };
         assert!(open(&Agent { limits: most, ..account }, ("acme", Limits::default())).is_ok());
+    }
+
+    #[test]
+    fn connections_with_open_calls_are_counted_by_account_and_what_is_open_stays() {
+        let meter = Meter::default();
+        let caller = |number: u128| {
+            let agent = Agent { id: AgentId(uuid::Uuid::from_u128(number)), ..agent(Role::Full) };
+            Caller { agent: agent.into(), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None }
+        };
+        let limits = |connections| Limits { connections, ..Limits::default() };
+        let account = |own| Agent { limits: limits(own), ..agent(Role::Full) };
+        // Agent 2 was registered by agent 1: both are on the account of the one.
+        let open = |number, connection, own, all| {
+            let call = meter.enter(Some(&caller(number)), &at(connection)).unwrap();
+            let opened = call.open_connection(&account(own), ("acme", limits(all)));
+            opened.map(|()| call).map_err(|fault| (fault.reason, fault.exhausted.unwrap()))
+        };
+        let refused = |opened: Result<Metered, (_, Box<Exhausted>)>| {
+            let (reason, exhausted) = opened.unwrap_err();
+            assert_eq!((reason, exhausted.limit), (TOO_MANY_CONNECTIONS, CONNECTIONS));
+            (exhausted.subject, exhausted.retry_after)
+        };
+        let mut held = vec![open(1, 1, Some(2), None).unwrap(), open(2, 2, Some(2), None).unwrap()];
+        assert_eq!(refused(open(1, 3, Some(2), None)), ("agent alice".to_owned(), Some(AGAIN)));
+        assert_eq!(refused(open(2, 3, None, Some(2))), ("tenant acme".to_owned(), Some(AGAIN)));
+        // Over those that are there it goes on, also where the limit got smaller.
+        held.push(open(1, 2, Some(0), Some(0)).unwrap());
+        assert_eq!(refused(open(1, 3, Some(0), None)).1, None, "waiting does not help");
+        let used = |limit| {
+            let own = account(limit);
+            let limits = RequestLimits { tenant: ("acme", Limits::default()), operations: &HashMap::new() };
+            meter.usage(&own, limits).into_iter().find(|usage| usage.limit == CONNECTIONS).unwrap()
+        };
+        assert_eq!((used(Some(2)).most, used(Some(2)).used), (Some(2), 2));
+        held.remove(0);
+        held.push(open(1, 3, Some(2), Some(1 << 63)).unwrap());
+        drop(held);
+        assert_eq!((used(None).used, meter.0.connections().here.all()), (0, 0));
+    }
+
+    #[test]
+    fn others_hear_of_connections_where_they_are_limited() {
+        let meter = Meter::default();
+        let limited = Agent { limits: Limits { connections: Some(9), ..Limits::default() }, ..agent(Role::Full) };
+        let caller = Caller { agent: limited.clone().into(), expires_at: OffsetDateTime::now_utc(), epoch: 0, source: None };
+        let _held: Vec<_> = [1, 2]
+            .map(|connection| {
+                let call = meter.enter(Some(&caller), &at(connection)).unwrap();
+                call.open_connection(&limited, ("acme", Limits::default())).unwrap();
+                call
+            })
+            .into();
+        let told = |agent: &Agent, tenant| {
+            let mut snapshot = Snapshot::new(1, vec![agent.clone()], Vec::new());
+            snapshot.limits = tenant;
+            meter.counts(&snapshot).connections
+        };
+        let of_agent = OpenCounts { all: 0, agents: [(limited.id, 2)].into() };
+        assert_eq!(told(&limited, Limits::default()), of_agent);
+        let free = Agent { limits: Limits::default(), ..limited.clone() };
+        assert_eq!(told(&free, Limits::default()), OpenCounts::default());
+        assert_eq!(told(&free, limited.limits), OpenCounts { all: 2, ..OpenCounts::default() });
+        meter.hear(vec![ReplicaCounts { connections: of_agent, ..ReplicaCounts::default() }]);
+        let limits = RequestLimits { tenant: ("acme", Limits::default()), operations: &HashMap::new() };
+        assert_eq!(meter.usage(&limited, limits)[2].used, 4);
     }
 
     #[test]

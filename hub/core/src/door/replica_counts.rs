@@ -1,12 +1,14 @@
 //! What the replicas of a hub tell each other of what is in no log.
 
-use super::{request_counts::RequestCounts, stream_counts::StreamCounts};
+use super::{open_counts::OpenCounts, request_counts::RequestCounts};
 
 /// What counts at a replica, as far as it matters to others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaCounts {
     /// Calls that last.
-    pub streams: StreamCounts,
+    pub streams: OpenCounts,
+    /// Connections with open calls.
+    pub connections: OpenCounts,
     /// Requests of the minute.
     pub requests: RequestCounts,
 }
@@ -15,6 +17,9 @@ impl ReplicaCounts {
     /// Whether others need to know nothing.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.streams == StreamCounts::default() && self.requests.all == 0 && self.requests.accounts.is_empty()
+        self.streams == OpenCounts::default()
+            && self.connections == OpenCounts::default()
+            && self.requests.all == 0
+            && self.requests.accounts.is_empty()
     }
 }

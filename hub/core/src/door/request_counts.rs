@@ -1,6 +1,6 @@
 //! How many requests were let in within this minute, of whose account, and for what.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
@@ -11,15 +11,15 @@ use crate::{
         limits::{Limits, OperationLimits, Whose},
     },
     fault::{Code, Exhausted, Fault},
+    kit::clock::{minute_of, rest_of_minute},
 };
 
 /// The name of the limit in the resources.
 const REQUESTS: &str = "requestsPerMinute";
-const MINUTE: i64 = 60;
 /// Accounts that one replica tells the others of.
 const TOLD: usize = 1000;
 
-/// Requests of one account.
+/// Requests of one account, as far as it has limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccountRequests {
     /// All of them.
@@ -28,7 +28,7 @@ pub struct AccountRequests {
     pub operations: HashMap<Operation, u64>,
 }
 
-/// Requests of one minute, counted in minutes since 1970.
+/// Requests of one minute, counted in minutes since 1970, that some limit is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestCounts {
     /// Which minute.
@@ -64,12 +64,14 @@ impl RequestCounts {
         })
     }
 
-    fn count(&mut self, account: AgentId, operation: Operation) {
-        self.all = self.all.saturating_add(1);
-        let of_account = self.accounts.entry(account).or_default();
-        of_account.all = of_account.all.saturating_add(1);
-        let of_operation = of_account.operations.entry(operation).or_default();
-        *of_operation = of_operation.saturating_add(1);
+    /// One more, for the limit of this name.
+    fn count(&mut self, account: AgentId, operation: Operation, (whose, limit): (Whose<'_>, &str)) {
+        let count = match whose {
+            Whose::Tenant(_) => &mut self.all,
+            Whose::Agent(_) if limit == REQUESTS => &mut self.accounts.entry(account).or_default().all,
+            Whose::Agent(_) => self.accounts.entry(account).or_default().operations.entry(operation).or_default(),
+        };
+        *count = count.saturating_add(1);
     }
 }
 
@@ -78,10 +80,6 @@ impl RequestCounts {
 pub(super) struct Requests {
     here: RequestCounts,
     others: Vec<RequestCounts>,
-}
-
-fn minute(at: OffsetDateTime) -> i64 {
-    at.unix_timestamp().div_euclid(MINUTE)
 }
 
 impl Requests {
@@ -97,7 +95,7 @@ impl Requests {
         limits: RequestLimits<'_>,
         account: impl Fn(AgentId) -> Limits,
     ) -> RequestCounts {
-        let mut told = RequestCounts::begun(minute(at));
+        let mut told = RequestCounts::begun(minute_of(at));
         if self.here.minute != told.minute {
             return told;
         }
@@ -121,7 +119,7 @@ impl Requests {
         told
     }
 
-    /// Lets a request in, and counts it.
+    /// Lets a request in, and counts it for the limits that it is under: what is under none would be kept for nothing.
     ///
     /// # Errors
     /// `RATE_LIMIT_EXCEEDED`: nothing is counted then.
@@ -133,10 +131,11 @@ impl Requests {
         limits: RequestLimits<'_>,
     ) -> Result<(), Fault> {
         // A clock that was set back begins a minute, too: waiting for the old one could take a day.
-        if self.here.minute != minute(at) {
-            self.here = RequestCounts::begun(minute(at));
+        if self.here.minute != minute_of(at) {
+            self.here = RequestCounts::begun(minute_of(at));
         }
-        for (whose, limit, most, used) in self.applied(account, Some(operation), at, limits) {
+        let applied = self.applied(account, Some(operation), at, limits);
+        for (whose, limit, most, used) in applied.iter().copied() {
             if used < most {
                 continue;
             }
@@ -147,10 +146,12 @@ impl Requests {
                 subject: whose.subject(),
                 limit,
                 most,
-                retry_after: (most > 0).then(|| left(at)),
+                retry_after: (most > 0).then(|| rest_of_minute(at)),
             }));
         }
-        self.here.count(account.id, operation);
+        for (whose, limit, ..) in applied {
+            self.here.count(account.id, operation, (whose, limit));
+        }
         Ok(())
     }
 
@@ -162,7 +163,7 @@ impl Requests {
         at: OffsetDateTime,
         RequestLimits { tenant: (tenant, of_tenant), operations }: RequestLimits<'a>,
     ) -> Vec<Applied<'a>> {
-        let minute = minute(at);
+        let minute = minute_of(at);
         let used = |of: &dyn Fn(&RequestCounts) -> u64| {
             let counts = std::iter::once(&self.here).chain(&self.others).filter(|counts| counts.minute == minute);
             counts.fold(0_u64, |sum, counts| sum.saturating_add(of(counts)))
@@ -187,13 +188,10 @@ impl Requests {
     }
 }
 
-/// How long until the next minute begins.
-pub(super) fn left(at: OffsetDateTime) -> Duration {
-    Duration::from_secs((MINUTE - at.unix_timestamp().rem_euclid(MINUTE)).unsigned_abs())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use time::macros::datetime;
     use uuid::Uuid;
 
@@ -233,6 +231,33 @@ mod tests {
         assert_eq!(refused(requests.enter(&nothing, Operation::GetContext, NOON, of(None, &none))).2, None);
         let most = Agent { limits: Limits { requests_per_minute: Some(u64::MAX), ..Limits::default() }, ..alice };
         requests.enter(&most, Operation::GetContext, NOON, of(Some(u64::MAX), &none)).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_says_to_the_instant_when_the_next_minute_begins() {
+        let (mut requests, none, alice) = (Requests::default(), OperationLimits::new(), alice(Some(1)));
+        let late = NOON + Duration::from_millis(49_750);
+        requests.enter(&alice, Operation::GetContext, NOON, of(None, &none)).unwrap();
+        let (.., again) = refused(requests.enter(&alice, Operation::GetContext, late, of(None, &none)));
+        assert_eq!(again, Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn what_is_under_no_limit_is_not_kept() {
+        let (mut requests, none, alice) = (Requests::default(), OperationLimits::new(), alice(None));
+        let mut enter = |limits: RequestLimits<'_>| {
+            requests.enter(&alice, Operation::GetContext, NOON, limits).unwrap();
+            requests.here.clone()
+        };
+        let nothing = RequestCounts::begun(minute_of(NOON));
+        assert_eq!(enter(of(None, &none)), nothing);
+        // Another operation has a limit.
+        assert_eq!(enter(of(None, &OperationLimits::from([("ListContexts".to_owned(), 9)]))), nothing);
+        // The tenant's is for all agents together: no agent is told apart.
+        assert_eq!(enter(of(Some(9), &none)), RequestCounts { all: 1, ..nothing.clone() });
+        let of_operation = AccountRequests { all: 0, operations: [(Operation::GetContext, 1)].into() };
+        let limited = OperationLimits::from([("GetContext".to_owned(), 9)]);
+        assert_eq!(enter(of(None, &limited)).accounts, HashMap::from([(alice.id, of_operation)]));
     }
 
     #[test]

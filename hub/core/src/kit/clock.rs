@@ -1,6 +1,10 @@
 //! Times, as exactly as every store and the log keep them: in microseconds.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
+
+const MINUTE: i64 = 60;
 
 /// The time, as exactly as every store keeps it.
 #[must_use]
@@ -26,6 +30,19 @@ pub fn from_micros(micros: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
 }
 
+/// Which minute it is, counted from 1970.
+#[must_use]
+pub fn minute_of(time: OffsetDateTime) -> i64 {
+    time.unix_timestamp().div_euclid(MINUTE)
+}
+
+/// How long until the next minute begins, exactly: whole seconds would have it begin up to one too late.
+#[must_use]
+pub fn rest_of_minute(time: OffsetDateTime) -> Duration {
+    let passed = time.unix_timestamp_nanos().rem_euclid(i128::from(MINUTE) * 1_000_000_000);
+    Duration::from_secs(MINUTE.unsigned_abs()).saturating_sub(Duration::from_nanos(u64::try_from(passed).unwrap_or(0)))
+}
+
 /// To the second, as people read it.
 #[must_use]
 pub fn rfc3339(time: OffsetDateTime) -> String {
@@ -44,5 +61,14 @@ mod tests {
         let before = OffsetDateTime::UNIX_EPOCH - time::Duration::nanoseconds(1500);
         assert_eq!(from_micros(to_micros(before)), Some(truncated(before)), "also before 1970");
         assert_eq!(from_micros(i64::MAX), None);
+    }
+
+    #[test]
+    fn a_minute_ends_when_the_next_one_begins() {
+        for nanoseconds in [0, 1, 29_999_999_999, 59_999_999_999, -1, -500_000_000] {
+            let time = OffsetDateTime::UNIX_EPOCH + time::Duration::nanoseconds(nanoseconds);
+            let next = time + rest_of_minute(time);
+            assert_eq!((next.second(), next.nanosecond(), minute_of(next)), (0, 0, minute_of(time) + 1), "{nanoseconds}");
+        }
     }
 }

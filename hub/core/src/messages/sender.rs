@@ -20,6 +20,7 @@ use super::{
 use crate::{
     directory::{
         agent::{Agent, AgentId},
+        request_size::RequestSize,
         snapshot::Snapshot,
     },
     fault::{Code, Fault},
@@ -114,7 +115,10 @@ pub(super) fn seal(
     {
         return receipt(id, Some(Seen::Judged(verdict))).map(Sealed::Known);
     }
-    if let Err(fault) = reserve(parts, from, id, message.payload.len(), accepted_at) {
+    let bytes = message.payload.len();
+    let fits = RequestSize::of(account(&snapshot, from), (&parts.config.tenant, snapshot.limits))
+        .map_or(Ok(()), |size| size.check(bytes as u64));
+    if let Err(fault) = fits.and_then(|()| reserve(parts, from, id, bytes, accepted_at)) {
         // What is there is not sent a second time: who asks what became of it is told.
         let is_there = key.is_some_and(|key| parts.windows.of(partition).is_some_and(|window| window.knows(&key)));
         if !is_there {

@@ -23,10 +23,10 @@ use crate::{
         limits::{LimitUsage, Limits, Whose},
     },
     fault::{Code, Exhausted, Fault},
+    kit::clock::{minute_of, rest_of_minute},
     log::bus::Partition,
 };
 
-const MINUTE: i64 = 60;
 /// The part of a limit that one replica has on its way into the log at one time.
 const PART: u64 = 200;
 /// The names of the limits in the resources.
@@ -283,16 +283,6 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         self.0.give_back(&self.1);
     }
-}
-
-fn minute_of(time: OffsetDateTime) -> i64 {
-    time.unix_timestamp().div_euclid(MINUTE)
-}
-
-/// How long until the next minute of the log's clock begins.
-pub(super) fn rest_of_minute(now: OffsetDateTime) -> Duration {
-    let passed = now.unix_timestamp_nanos().rem_euclid(i128::from(MINUTE) * 1_000_000_000);
-    Duration::from_secs(MINUTE.unsigned_abs()).saturating_sub(Duration::from_nanos(u64::try_from(passed).unwrap_or(0)))
 }
 
 /// Which calendar month it is, UTC: months are numbered without gaps.

@@ -21,7 +21,7 @@ pub struct LimitMetrics(Family<Limited, Counter>);
 impl LimitMetrics {
     /// Makes them visible in a registry.
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Messages, streams and contexts that were refused because a limit was reached";
+        let help = "Messages, requests, connections, streams and contexts that were refused because a limit was reached";
         registry.register("acb_limited", help, self.0.clone());
     }
 

@@ -1,4 +1,4 @@
-//! Streams of an agent at several replicas.
+//! Streams, connections and requests of an agent at several replicas.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -52,10 +52,26 @@ impl Replica {
         self.meter.request(&self.caller.agent, Operation::GetContext, limits).map_err(|fault| fault.reason)
     }
 
-    async fn until(&self, used: u64) {
+    fn call(&self, connection: usize) -> Result<Metered, &'static str> {
+        let origin = Origin { connection, ..Origin::default() };
+        let call = self.meter.enter(Some(&self.caller), &origin).unwrap();
+        call.open_connection(&self.caller.agent, ("acme", Limits::default())).map(|()| call).map_err(|fault| fault.reason)
+    }
+
+    async fn until(&self, streams: u64) {
+        self.until_used("concurrentStreams", streams).await;
+    }
+
+    async fn until_connections(&self, connections: u64) {
+        self.until_used("connections", connections).await;
+    }
+
+    /// Waits until the agent has used so much of its own limit of this name.
+    async fn until_used(&self, limit: &str, used: u64) {
         let deadline = Instant::now() + Duration::from_secs(20);
         let limits = RequestLimits { tenant: ("acme", Limits::default()), operations: &HashMap::new() };
-        while self.meter.usage(&self.caller.agent, limits)[0].used != used {
+        let is = || self.meter.usage(&self.caller.agent, limits).into_iter().find(|usage| usage.limit == limit).unwrap().used;
+        while is() != used {
             assert!(Instant::now() < deadline, "waiting for {used}");
             sleep(EVERY / 5).await;
         }
@@ -92,6 +108,31 @@ async fn a_limit_of_streams_is_for_all_replicas_together() {
     two.until(2).await;
     drop((held, third, back));
     two.exchange.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_connections_is_for_all_replicas_together() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let alice = tenant.agent("alice").await.id;
+    let store = PgStore::new(tenant.connect_options());
+    let known = store.load().await.unwrap().agents().find(|agent| agent.id.0 == alice).unwrap().clone();
+    let limits = Limits { connections: Some(3), ..Limits::default() };
+    let alice = Agent { limits, ..(*known).clone() };
+    let (one, two) = (Replica::new(&store, &alice), Replica::new(&store, &alice));
+    let held = [one.call(1).unwrap(), one.call(2).unwrap()];
+    // It has several itself, and so asks.
+    let own = [two.call(1).unwrap(), two.call(2).unwrap()];
+    two.until_connections(4).await;
+    assert_eq!(two.call(3).unwrap_err(), "TOO_MANY_CONNECTIONS");
+    one.until_connections(4).await;
+    assert_eq!(one.call(3).unwrap_err(), "TOO_MANY_CONNECTIONS");
+    let further = two.call(1).unwrap();
+    drop((own, further));
+    one.until_connections(2).await;
+    let third = one.call(3).unwrap();
+    assert_eq!(one.call(4).unwrap_err(), "TOO_MANY_CONNECTIONS");
+    drop((held, third));
+    [one, two].iter().for_each(|replica| replica.exchange.abort());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

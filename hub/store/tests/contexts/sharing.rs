@@ -15,7 +15,7 @@ use acb_hub_core::{
         chunk::Chunk,
         context::{Context, ContextId, Payload, UploadId},
         parts::{ContextConfig, ContextStores},
-        ports::{AccessStore, ContextStore, Created, Expiry, ListFilter},
+        ports::{AccessStore, ContextStore, Created, Expiry, Kept, ListFilter},
         subscription::From,
         upload::StartUpload,
         visibility::Viewer,
@@ -210,8 +210,8 @@ impl ContextStore for Stuck {
         self.0.with_key(creator, idempotency_key).await
     }
 
-    async fn stored_bytes(&self, creators: Option<&[AgentId]>) -> Result<u64, Fault> {
-        self.0.stored_bytes(creators).await
+    async fn kept(&self, accounts: Option<&[AgentId]>) -> Result<Kept, Fault> {
+        self.0.kept(accounts).await
     }
 }
 

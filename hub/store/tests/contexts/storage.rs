@@ -7,7 +7,7 @@ use acb_hub_core::{
         context::{Context, UploadId},
         upload::StartUpload,
     },
-    directory::{agent::AgentId, presence::Registration},
+    directory::{agent::AgentId, limits::LimitUsage, presence::Registration},
     door::{api_key::NewKey, ports::RegistrationStore as _},
     fault::Fault,
 };
@@ -41,6 +41,16 @@ async fn limit(world: &World, id: AgentId, name: &str, storage_bytes: u64) {
     world.change(id, name, |row| row.limits = json!({ "storageBytes": storage_bytes })).await;
 }
 
+async fn limit_contexts(world: &World, id: AgentId, name: &str, contexts: u64) {
+    world.change(id, name, |row| row.limits = json!({ "contexts": contexts })).await;
+}
+
+async fn limit_tenant(world: &World, limits: serde_json::Value) {
+    let mut superuser = Postgres::shared().await.superuser().await;
+    let changed = sqlx::query("UPDATE acb.tenant SET limits = $2 WHERE tenant_id = $1");
+    changed.bind(world.tenant.id_bytes().to_vec()).bind(limits).execute(&mut superuser).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_keeps_as_much_as_it_may() {
     let world = World::new().await;
@@ -65,7 +75,7 @@ async fn an_agent_keeps_as_much_as_it_may() {
     let second = replica.contexts.update(&replica.agent(alice), update(&second, "1")).await.unwrap();
     let used = replica.contexts.storage_usage(&replica.agent(alice)).await.unwrap();
     assert_eq!((used[0].subject.as_str(), used[0].most), ("agent alice", Some(10)));
-    assert_eq!((used[1].subject.as_str(), used[1].most), (format!("tenant {}", world.tenant.name()).as_str(), None));
+    assert_eq!((used[2].subject.as_str(), used[2].most), (format!("tenant {}", world.tenant.name()).as_str(), None));
     // What is deleted makes room, soon.
     replica.contexts.delete(&replica.agent(alice), first.id).await.unwrap();
     replica.contexts.delete(&replica.agent(alice), second.id).await.unwrap();
@@ -103,12 +113,7 @@ async fn what_another_replica_stored_counts_and_so_does_what_is_on_its_way_in() 
 async fn all_agents_together_keep_as_much_as_the_tenant_may() {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
-    let mut superuser = Postgres::shared().await.superuser().await;
-    sqlx::query(r#"UPDATE acb.tenant SET limits = '{"storageBytes": 10}' WHERE tenant_id = $1"#)
-        .bind(world.tenant.id_bytes().to_vec())
-        .execute(&mut superuser)
-        .await
-        .unwrap();
+    limit_tenant(&world, json!({"storageBytes": 10})).await;
     let replica = world.replica().await;
     create(&replica, alice, "123456").await.unwrap();
     let refused = create(&replica, bob, "12345").await.unwrap_err();
@@ -169,4 +174,66 @@ async fn what_an_administrator_adds_to_another_s_context_is_the_creator_s() {
     replica.contexts.update(&replica.agent(root), update(&made, "123456789")).await.unwrap();
     let used = replica.contexts.storage_usage(&replica.agent(root)).await.unwrap();
     assert_eq!(used[0].used, 0);
+}
+
+#[tokio::test]
+async fn an_agent_has_as_many_contexts_as_it_may() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    limit_contexts(&world, alice, "alice", 2).await;
+    let replica = world.replica().await;
+    let keyed = |payload: &str| NewContext { idempotency_key: "k".to_owned(), ..new(payload, public()) };
+    let first = replica.contexts.create(&replica.agent(alice), keyed("1")).await.unwrap();
+    // However little is in it.
+    let second = create(&replica, alice, "").await.unwrap();
+    let refused = create(&replica, alice, "").await.unwrap_err();
+    let exhausted = refused.exhausted.unwrap();
+    assert_eq!((refused.reason, exhausted.retry_after), ("CONTEXT_LIMIT_EXCEEDED", None));
+    assert_eq!((exhausted.subject.as_str(), exhausted.limit, exhausted.most), ("agent alice", "contexts", 2));
+    create(&replica, bob, "1").await.unwrap();
+    // What was made before is told, and versions of it are no contexts of their own, also where the limit got smaller.
+    assert_eq!(replica.contexts.create(&replica.agent(alice), keyed("1")).await.unwrap().id, first.id);
+    limit_contexts(&world, alice, "alice", 0).await;
+    replica.refresh().await;
+    let mut last = second;
+    for payload in ["12", "123", "1234"] {
+        last = replica.contexts.update(&replica.agent(alice), update(&last, payload)).await.unwrap();
+    }
+    let of = |used: &[LimitUsage], whose: &str| {
+        let found = used.iter().find(|usage| usage.subject == whose && usage.limit == "contexts").unwrap();
+        (found.most, found.used)
+    };
+    let used = replica.contexts.storage_usage(&replica.agent(alice)).await.unwrap();
+    assert_eq!((of(&used, "agent alice"), of(&used, &format!("tenant {}", world.tenant.name()))), ((Some(0), 2), (None, 3)));
+    assert_eq!(reason(create(&replica, alice, "").await), "CONTEXT_LIMIT_EXCEEDED");
+    // What is deleted makes room, soon; and so does a limit that is raised.
+    limit_contexts(&world, alice, "alice", 2).await;
+    replica.refresh().await;
+    assert_eq!(reason(create(&replica, alice, "").await), "CONTEXT_LIMIT_EXCEEDED");
+    replica.contexts.delete(&replica.agent(alice), last.id).await.unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(fault) = create(&replica, alice, "").await {
+        assert!(Instant::now() < deadline, "{fault}");
+        sleep(std::time::Duration::from_millis(50)).await;
+    }
+    limit_contexts(&world, alice, "alice", 1 << 62).await;
+    replica.refresh().await;
+    create(&replica, alice, "").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_context_on_its_way_in_is_one_and_the_tenant_s_limit_is_for_all() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    limit_tenant(&world, json!({"contexts": 2})).await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    let start = |id| StartUpload { id, size: 3, description: describe(public()) };
+    let (first, second) = (UploadId(Uuid::new_v4()), UploadId(Uuid::new_v4()));
+    one.uploads.start(&one.agent(alice), start(first)).await.unwrap();
+    create(&one, bob, "1").await.unwrap();
+    let refused = create(&two, bob, "1").await.unwrap_err().exhausted.unwrap();
+    assert_eq!((refused.subject, refused.limit), (format!("tenant {}", world.tenant.name()), "contexts"));
+    assert_eq!(reason(two.uploads.start(&two.agent(bob), start(second)).await), "CONTEXT_LIMIT_EXCEEDED");
+    // One that was begun goes on.
+    two.uploads.start(&two.agent(alice), start(first)).await.unwrap();
 }

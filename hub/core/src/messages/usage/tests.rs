@@ -19,8 +19,11 @@ const FREE: (&str, Limits) = (
         bytes_per_minute: None,
         messages_per_month: None,
         requests_per_minute: None,
+        request_bytes: None,
         concurrent_streams: None,
+        connections: None,
         storage_bytes: None,
+        contexts: None,
         max_agents: None,
     },
 );

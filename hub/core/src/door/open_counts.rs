@@ -1,19 +1,19 @@
-//! How many streams are open.
+//! How many streams, or connections, are open.
 
 use std::collections::HashMap;
 
 use crate::directory::agent::AgentId;
 
-/// Streams that are open: of all agents, and by whose account they are on.
+/// What is open of one kind: of all agents, and by whose account it is on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StreamCounts {
+pub struct OpenCounts {
     /// Of all.
     pub all: u64,
     /// Of each that has some.
     pub agents: HashMap<AgentId, u64>,
 }
 
-impl StreamCounts {
+impl OpenCounts {
     /// Of this account.
     #[must_use]
     pub fn of(&self, account: AgentId) -> u64 {
