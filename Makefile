@@ -1,7 +1,7 @@
 # The commands of the README. Everything that is made goes to target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test python typescript campaign charts traces oidc bench release images e2e cluster-up cluster-down
+.PHONY: help build demo test python typescript campaign charts alerts traces oidc bench release images e2e cluster-up cluster-down
 
 # `make demo KAFKA=1` runs the demo over a real Kafka.
 KAFKA ?=
@@ -62,6 +62,12 @@ campaign: ## Tries the operator's decisions on thousands of seeded histories of 
 charts: ## Lints the charts and holds what they make against config/operator; needs helm ($$HELM, e2e/build's, or on the PATH).
 	@scripts/crates
 	cargo test --locked --workspace --test charts -- --include-ignored
+
+alerts: ## Evaluates the alert rules on recorded series, by promtool, and reads the dashboards by Grafana's schema; needs Go 1.26.7 or later.
+	@tests/testbed/monitoring/build
+	target/testbed/monitoring/promtool check rules --lint=all --lint-fatal config/alerts/alerts.yaml
+	target/testbed/monitoring/promtool test rules config/alerts/tests/*.yaml
+	target/testbed/monitoring/dashboards config/dashboards/*.json
 
 traces: ## Sends traces to a real collector, over two agents and both replicas; needs Go 1.26 or later.
 	@scripts/install-dependencies build

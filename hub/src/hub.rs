@@ -67,7 +67,7 @@ use crate::{
     config::{Config, ConfigError},
     issuers::Issuers,
     passwords::{self, KafkaGate, PostgresGate},
-    probe, reload,
+    probe, process, reload,
     traces::Collector,
     witness::HttpsWitness,
 };
@@ -194,7 +194,8 @@ impl Parts {
         );
         self.until_stopped("door.streams", exchange);
         let accepting = self.supervisor.stop().child_token();
-        let incoming = accept(listener, certificate, ConnectionLimits::default(), accepting.clone(), &self.supervisor)
+        let (limits, connections) = (ConnectionLimits::default(), self.metrics.connections());
+        let incoming = accept(listener, certificate, limits, connections, accepting.clone(), &self.supervisor)
             .map_err(|error| HubError::Io("TLS".to_owned(), error))?;
         let server = server::serve(incoming, routes, door, accepting.clone());
         tokio::pin!(server);
@@ -256,6 +257,7 @@ impl Parts {
         }
         self.until_stopped("audit.sink", sink.run());
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
+        self.until_stopped("process", process::measure(self.metrics.process()));
         self.until_stopped("metrics.agents", probe::forget(self.refresher.directory().clone(), self.metrics.clone()));
         self.until_stopped("readiness", follow(messages.waiting_for(), self.readiness.clone()));
         self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));

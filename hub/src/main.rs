@@ -6,6 +6,7 @@ mod issuers;
 mod logging;
 mod passwords;
 mod probe;
+mod process;
 mod reload;
 mod traces;
 mod witness;

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use acb_hub_core::kit::supervisor::Supervisor;
+use acb_hub_core::{
+    kit::supervisor::Supervisor,
+    metrics::connections::{ConnectionMetrics, OpenConnection},
+};
 use futures::Stream;
 use rustls::{
     ServerConfig,
@@ -109,6 +112,7 @@ pub fn accept(
     listener: TcpListener,
     certificate: &Certificate,
     limits: ConnectionLimits,
+    metrics: ConnectionMetrics,
     stop: CancellationToken,
     supervisor: &Supervisor,
 ) -> io::Result<impl Stream<Item = io::Result<Connection>> + use<>> {
@@ -117,7 +121,7 @@ pub fn accept(
     let (ready, incoming) = mpsc::channel(16);
     let accepting = stop.clone();
     supervisor.spawn_until("acceptor", stop, async move {
-        accepting.run_until_cancelled(accept_all(listener, config, limits, ready)).await;
+        accepting.run_until_cancelled(accept_all(listener, config, limits, metrics, ready)).await;
     });
     Ok(ReceiverStream::new(incoming))
 }
@@ -126,12 +130,15 @@ async fn accept_all(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     limits: ConnectionLimits,
+    metrics: ConnectionMetrics,
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
+    metrics.limit(limits.connections);
     let places = Places {
         connections: Arc::new(Semaphore::new(limits.connections)),
         sources: Sources::new(limits.unproven_per_source),
         greetings: Greetings::default(),
+        metrics,
     };
     for number in 0_u64.. {
         let (stream, address) = match listener.accept().await {
@@ -162,8 +169,9 @@ async fn accept_all(
             match greeted {
                 Ok(Ok(stream)) => {
                     // Without a place it was evicted at this moment.
-                    let Some(Place { peer, permit }) = place else { return };
-                    let connection = Connection { stream, peer, limits, unproven: None, preface: PREFACE_BYTES, _permit: permit };
+                    let Some(Place { peer, permit, counted }) = place else { return };
+                    let (unproven, preface) = (None, PREFACE_BYTES);
+                    let connection = Connection { stream, peer, limits, unproven, preface, _permit: permit, _counted: counted };
                     // Fails only when the server is gone.
                     let _ = ready.send(Ok(connection)).await;
                 }
@@ -198,12 +206,14 @@ struct Places {
     connections: Arc<Semaphore>,
     sources: Sources,
     greetings: Greetings,
+    metrics: ConnectionMetrics,
 }
 
 /// What a connection takes: one of all, and one of its source's.
 struct Place {
     peer: Peer,
     permit: OwnedSemaphorePermit,
+    counted: OpenConnection,
 }
 
 impl Places {
@@ -221,7 +231,7 @@ impl Places {
             self.sources.connect(address, free + 1)
         });
         let peer = peer.ok_or("its source has as many without a caller as it may")?;
-        Ok(Place { peer, permit })
+        Ok(Place { peer, permit, counted: self.metrics.opened() })
     }
 }
 
@@ -277,6 +287,7 @@ pub struct Connection {
     /// What is missing of it.
     preface: usize,
     _permit: OwnedSemaphorePermit,
+    _counted: OpenConnection,
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use acb_hub_api::tls::{Certificate, Connection, ConnectionLimits, accept};
-use acb_hub_core::kit::supervisor::Supervisor;
+use acb_hub_core::{kit::supervisor::Supervisor, metrics::Metrics};
 use acb_proto::v1::{
     ListAgentsRequest, SessionRequest, SessionResponse,
     message_service_client::MessageServiceClient,
@@ -42,6 +42,7 @@ struct Door {
     address: SocketAddr,
     authority: CertificateDer<'static>,
     supervisor: Supervisor,
+    metrics: Metrics,
     accepted: mpsc::Receiver<Connection>,
 }
 
@@ -53,7 +54,9 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let supervisor = Supervisor::default();
-        let incoming = accept(listener, &certificate, limits, supervisor.stop().clone(), &supervisor).unwrap();
+        let metrics = Metrics::new("acme");
+        let incoming =
+            accept(listener, &certificate, limits, metrics.connections(), supervisor.stop().clone(), &supervisor).unwrap();
         let (accepting, accepted) = mpsc::channel(64);
         tokio::spawn(async move {
             let mut incoming = std::pin::pin!(incoming);
@@ -61,11 +64,20 @@ impl Door {
                 accepting.send(connection).await.unwrap();
             }
         });
-        Self { address, authority: leaf.der().clone(), supervisor, accepted }
+        Self { address, authority: leaf.der().clone(), supervisor, metrics, accepted }
     }
 
     async fn tls(&self) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         self.tls_from([127, 0, 0, 1]).await
+    }
+
+    /// Waits until a scrape shows this line.
+    async fn counts(&self, line: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.metrics.render().contains(&format!("\n{line}\n")) {
+            assert!(Instant::now() < deadline, "{line} is not in {}", self.metrics.render());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn tls_from(&self, address: [u8; 4]) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
@@ -106,6 +118,19 @@ async fn at_the_bound_of_connections_a_new_one_is_closed_and_an_ended_one_makes_
         drop(held);
         door.tls().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn open_connections_are_counted_beside_how_many_there_may_be() {
+    let mut door = Door::open(ConnectionLimits { connections: 3, ..ConnectionLimits::default() }).await;
+    let _client = door.tls().await.unwrap();
+    // It says nothing, and takes a place all the same.
+    let silent = TcpStream::connect(door.address).await.unwrap();
+    let held = door.accepted.recv().await.unwrap();
+    door.counts("acb_connections 2").await;
+    door.counts("acb_connections_limit 3").await;
+    drop((held, silent));
+    door.counts("acb_connections 0").await;
 }
 
 /// One flood at a time: each takes most of the files that this process may have open.

@@ -3,11 +3,13 @@
 
 mod argo_cd;
 mod configuration;
+mod exported;
 #[path = "../golden/given.rs"]
 #[allow(dead_code)]
 mod given;
 mod helm;
 mod metrics;
+mod promql;
 mod reasons;
 mod rights;
 

@@ -1,9 +1,11 @@
 //! What a hub counts, under the names that operators of the platform were promised.
 
 pub mod audit;
+pub mod connections;
 pub mod contexts;
 pub mod limits;
 pub mod oidc;
+pub mod process;
 pub(crate) mod traffic;
 pub mod usage;
 
@@ -15,7 +17,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{audit::AuditMetrics, contexts::ContextMetrics, limits::LimitMetrics, oidc::OidcMetrics, usage::UsageMetrics};
+use self::{
+    audit::AuditMetrics, connections::ConnectionMetrics, contexts::ContextMetrics, limits::LimitMetrics, oidc::OidcMetrics,
+    process::ProcessMetrics, usage::UsageMetrics,
+};
 use crate::fault::Fault;
 
 /// Seconds: from half a millisecond to half a minute.
@@ -94,6 +99,8 @@ pub struct Metrics {
     received: Family<AgentLabel, Counter>,
     contexts: ContextMetrics,
     audit: AuditMetrics,
+    connections: ConnectionMetrics,
+    process: ProcessMetrics,
     oidc: OidcMetrics,
     usage: UsageMetrics,
     lag: Family<Topic, Gauge>,
@@ -122,6 +129,8 @@ impl Metrics {
             message_types: ["event", "command", "query", "response"].map(of_type),
             contexts: ContextMetrics::new(tenant.clone()).counting(limited.clone()),
             audit: AuditMetrics::default(),
+            connections: ConnectionMetrics::default(),
+            process: ProcessMetrics::default(),
             oidc: OidcMetrics::default(),
             usage: UsageMetrics::default(),
             tenant,
@@ -159,6 +168,8 @@ impl Metrics {
             registry.register("acb_agent_messages_received", "Messages delivered to an agent", metrics.received.clone());
             metrics.contexts.register(&mut registry);
             metrics.audit.register(&mut registry);
+            metrics.connections.register(&mut registry);
+            metrics.process.register(&mut registry);
             metrics.oidc.register(&mut registry);
             metrics.usage.register(&mut registry);
             registry.register("acb_kafka_lag", "Records that this replica has not read yet", metrics.lag.clone());
@@ -222,6 +233,18 @@ impl Metrics {
     #[must_use]
     pub fn audit(&self) -> AuditMetrics {
         self.audit.clone()
+    }
+
+    /// What is counted about connections, in the same scrape.
+    #[must_use]
+    pub fn connections(&self) -> ConnectionMetrics {
+        self.connections.clone()
+    }
+
+    /// What is measured of this process, in the same scrape.
+    #[must_use]
+    pub fn process(&self) -> ProcessMetrics {
+        self.process.clone()
     }
 
     /// What is counted about OpenID Connect issuers, in the same scrape.
