@@ -123,6 +123,11 @@ impl Parts {
         }
     }
 
+    /// What all calls hold.
+    pub(crate) fn memory(&self) -> Budget {
+        self.calls.whole().clone()
+    }
+
     /// Takes note that so many bytes more are about to be kept for an agent, where its limits and the tenant's leave them.
     pub(crate) async fn keep(&self, agent: AgentId, more: u64) -> Result<(), Fault> {
         let snapshot = self.directory.snapshot();
