@@ -176,11 +176,13 @@ impl Parts {
             ended = self.supervisor.failed() => return Err(ended.into()),
         };
         let contexts = self.contexts();
+        let uploads = Uploads::new(&contexts, self.metrics.contexts());
         let journal = self.journal();
-        let door =
-            Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal).with_spans(self.spans.clone());
+        let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal)
+            .with_spans(self.spans.clone())
+            .with_memory(vec![messages.memory(), contexts.memory(), uploads.memory()]);
         let (routes, health) = self
-            .services(messages.clone(), contexts.clone(), door.meter().clone())
+            .services(messages.clone(), contexts.clone(), uploads, door.meter().clone())
             .routes()
             .map_err(|error| HubError::Io("reflection".to_owned(), io::Error::other(error)))?;
         let refused = door.clone();
@@ -385,7 +387,7 @@ impl Parts {
         scheduled
     }
 
-    fn services(&self, messages: Messages, contexts: Arc<Contexts>, meter: Meter) -> Services {
+    fn services(&self, messages: Messages, contexts: Arc<Contexts>, uploads: Uploads, meter: Meter) -> Services {
         let tenant = self.config.hub.tenant.as_str();
         let store = Arc::new(self.store.clone());
         let directory = self.refresher.directory();
@@ -393,7 +395,6 @@ impl Parts {
             .with_issuer_keys(IssuerKeys::new(Arc::new(Issuers), self.metrics.oidc()));
         let used = authority.clone();
         self.until_stopped("credentials.uses", async move { used.write_uses().await });
-        let uploads = Uploads::new(&contexts, self.metrics.contexts());
         Services {
             audit: AuditGate::new(AuditTrail::new(store.clone())),
             auth: Auth::new(authority),

@@ -3,11 +3,12 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use acb_hub_core::{
     door::{
-        call::{Call, Outcome, access_ended},
+        call::{Call, Outcome},
         rules::Audited,
     },
     fault::Fault,
@@ -65,7 +66,7 @@ impl Answer {
         room: Option<AnswerRoom>,
         open_call: Option<OpenCall>,
     ) -> Self {
-        let open = Open { body, rest: Bytes::new(), call, _room: room };
+        let open = Open { body, rest: Bytes::new(), call, _room: room, offered: Some(Instant::now()) };
         let of = match admitted {
             None => Of::Anybody(Some(Box::new(open))),
             Some(admitted) => {
@@ -81,13 +82,14 @@ impl Answer {
 /// taken; the rest is here, where it is counted.
 const PIECE: usize = 64 * 1024;
 
-/// The next piece of a message.
+/// The next piece of a message: a copy, since one that is not taken must not keep all of the message in memory.
 fn piece(rest: &mut Bytes) -> Bytes {
-    if rest.len() > PIECE {
-        return rest.split_to(PIECE);
+    let next = rest.split_to(rest.len().min(PIECE));
+    if rest.is_empty() {
+        // An empty rest keeps it, too.
+        *rest = Bytes::new();
     }
-    // The last one must not keep all of the message in memory.
-    Bytes::copy_from_slice(&std::mem::take(rest))
+    Bytes::copy_from_slice(&next)
 }
 
 /// A stream's end says how much was read.
@@ -130,10 +132,10 @@ fn next_frame(open: &mut Open, cx: &mut Context<'_>) -> Poll<Next> {
     })
 }
 
-/// The last frame of an answer whose caller lost the right to it.
-fn last_frame() -> Option<Frame<Bytes>> {
+/// The last frame of an answer that ends before its time.
+fn last_frame(fault: Fault) -> Option<Frame<Bytes>> {
     let mut trailers = HeaderMap::new();
-    to_status(access_ended()).add_header(&mut trailers).ok().map(|()| Frame::trailers(trailers))
+    to_status(fault).add_header(&mut trailers).ok().map(|()| Frame::trailers(trailers))
 }
 
 impl HttpBody for Answer {
@@ -149,7 +151,7 @@ impl HttpBody for Answer {
             Of::Anybody(Some(open)) => next_frame(open, cx),
             Of::Caller(admitted) => match admitted.poll_answer(cx, next_frame) {
                 Some(next) => next,
-                None => Poll::Ready((last_frame().map(Ok), true)),
+                None => Poll::Ready((last_frame(admitted.end().1).map(Ok), true)),
             },
         };
         let Poll::Ready((next, over)) = next else { return Poll::Pending };
@@ -184,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_answer_goes_out_in_pieces_and_the_last_one_keeps_nothing_of_the_others() {
+    fn a_large_answer_goes_out_in_pieces_and_none_keeps_the_others() {
         let mut rest = Bytes::from((0..2 * PIECE + 10).map(|byte| u8::try_from(byte % 251).unwrap()).collect::<Vec<_>>());
         let (all, mut pieces) = (rest.clone(), Vec::new());
         while !rest.is_empty() {
@@ -192,9 +194,8 @@ mod tests {
         }
         assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE, PIECE, 10]);
         assert_eq!(pieces.concat(), all);
-        let last = pieces.pop().unwrap();
-        drop(pieces);
         let kept = all.as_ptr_range();
-        assert!(!kept.contains(&last.as_ptr()), "it is a copy");
+        assert!(pieces.iter().all(|piece| !kept.contains(&piece.as_ptr())), "they are copies");
+        assert!(rest.as_ptr() != all.as_ptr() && all.is_unique(), "nobody else keeps it");
     }
 }

@@ -9,7 +9,6 @@ use acb_hub_core::{
     directory::caller::Caller,
     door::{
         admission::{Arrival, Door},
-        call::{Outcome, access_ended},
         rules::of_grpc,
     },
     fault::{Code, Fault},
@@ -122,8 +121,9 @@ where
         Some(admitted) => tokio::select! {
             response = inner.call(request.map(|body| admitted.guard(body))) => response?,
             () = admitted.ended() => {
-                call.settle(Outcome::AccessEnded);
-                refusal(access_ended())
+                let (outcome, fault) = admitted.end();
+                call.settle(outcome);
+                refusal(fault)
             }
         },
     };

@@ -4,15 +4,19 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
-use acb_hub_core::door::{
-    call::{Call, Outcome, access_ended},
-    open_calls,
+use acb_hub_core::{
+    door::{
+        call::{Call, Outcome, access_ended, not_taken},
+        open_calls::{self, Reason},
+    },
+    fault::Fault,
 };
 use bytes::Bytes;
 use futures::task::AtomicWaker;
@@ -25,6 +29,8 @@ use crate::{answer_room::AnswerRoom, peer::Peer, status::to_status};
 #[derive(Debug)]
 pub(crate) struct Ending {
     ended: AtomicBool,
+    /// Set before it is ended for one.
+    reason: OnceLock<Reason>,
     /// Who waits to hear of it: the handler, and after it what goes out; and what comes in.
     out: AtomicWaker,
     inward: AtomicWaker,
@@ -43,6 +49,8 @@ pub(crate) struct Open {
     pub(crate) call: Call,
     /// Of what the answer holds.
     pub(crate) _room: Option<AnswerRoom>,
+    /// Since when the peer could take what there is. HTTP/2 asks for the next frame when it has taken the one before. `None`: there is none yet.
+    pub(crate) offered: Option<Instant>,
 }
 
 impl Open {
@@ -60,6 +68,7 @@ impl Ending {
         }
         Arc::new(Self {
             ended: AtomicBool::new(false),
+            reason: OnceLock::new(),
             out: AtomicWaker::new(),
             inward: AtomicWaker::new(),
             answer: Mutex::default(),
@@ -76,7 +85,22 @@ impl Ending {
         // Dropped outside the lock: a handler may do any amount of work at its end.
         let answer = self.lock().take();
         if let Some(mut open) = answer {
-            open.call.settle(Outcome::AccessEnded);
+            open.call.settle(self.outcome());
+        }
+    }
+
+    fn outcome(&self) -> Outcome<'static> {
+        match self.reason.get() {
+            Some(Reason::NotTaken) => Outcome::NotTaken,
+            Some(Reason::AccessEnded) | None => Outcome::AccessEnded,
+        }
+    }
+
+    /// What the caller hears of it.
+    fn fault(&self) -> Fault {
+        match self.reason.get() {
+            Some(Reason::NotTaken) => not_taken(),
+            Some(Reason::AccessEnded) | None => access_ended(),
         }
     }
 
@@ -95,17 +119,24 @@ impl Ending {
 }
 
 impl open_calls::Ending for Ending {
-    fn end(&self) {
+    fn end(&self, reason: Reason) {
+        let _earlier = self.reason.set(reason);
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
         if let Some(peer) = &self.peer {
-            peer.doubt();
+            if reason == Reason::AccessEnded {
+                peer.doubt();
+            }
             peer.done();
         }
         self.let_go();
         self.out.wake();
         self.inward.wake();
+    }
+
+    fn stalled(&self) -> Option<Duration> {
+        Some(self.lock().as_ref()?.offered?.elapsed())
     }
 }
 
@@ -120,6 +151,11 @@ impl Admitted {
         let known: Arc<dyn open_calls::Ending> = ending.clone();
         call.ends_with_rights(Arc::downgrade(&known));
         Self(ending)
+    }
+
+    /// What its end is, and what the caller hears of it. Before it has ended, that it lost its right.
+    pub(crate) fn end(&self) -> (Outcome<'static>, Fault) {
+        (self.0.outcome(), self.0.fault())
     }
 
     /// Resolves when it must end. To be awaited before the answer is there.
@@ -146,7 +182,12 @@ impl Admitted {
         if self.0.poll(&self.0.out, cx) {
             return None;
         }
-        let next = next(answer.as_mut()?, cx);
+        let open = answer.as_mut()?;
+        open.offered = None;
+        let next = next(open, cx);
+        if next.is_ready() {
+            open.offered = Some(Instant::now());
+        }
         let over = answer.take_if(|_| matches!(next, Poll::Ready((_, true))));
         // Let go of outside the lock.
         drop(answer);
@@ -193,7 +234,7 @@ impl HttpBody for Inward {
         let this = &mut *self;
         if this.ending.poll(&this.ending.inward, cx) {
             let told = std::mem::replace(&mut this.told, true);
-            return Poll::Ready((!told).then(|| Err(to_status(access_ended()))));
+            return Poll::Ready((!told).then(|| Err(to_status(this.ending.fault()))));
         }
         Pin::new(&mut this.body).poll_frame(cx)
     }

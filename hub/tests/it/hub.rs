@@ -166,8 +166,18 @@ impl Hub {
     }
 
     pub fn channel(&self) -> Channel {
+        self.connect_lazily(Endpoint::from_static("http://localhost"))
+    }
+
+    /// A connection whose end takes 64 KiB that nobody reads.
+    pub fn narrow_channel(&self) -> Channel {
+        let endpoint = Endpoint::from_static("http://localhost");
+        self.connect_lazily(endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535))
+    }
+
+    fn connect_lazily(&self, endpoint: Endpoint) -> Channel {
         let (port, ca) = (self.grpc, self.ca.clone());
-        Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_| {
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let ca = ca.clone();
             async move { connect(port, ca, vec![&rustls::version::TLS13]).await.map(TokioIo::new) }
         }))

@@ -13,6 +13,7 @@ mod kafka;
 mod lifecycle;
 mod limits;
 mod mailboxes;
+mod memory;
 mod messages;
 mod oidc;
 mod outage;

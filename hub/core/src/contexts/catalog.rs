@@ -29,7 +29,12 @@ use crate::{
         snapshot::{ContextType, Directory},
     },
     fault::{Code, Fault},
-    kit::{budget::Room, clock::now, labels, page, supervisor::Supervisor},
+    kit::{
+        budget::{Budget, Room},
+        clock::now,
+        labels, page,
+        supervisor::Supervisor,
+    },
     log::bus::{Bounds, Bus, BusError, TopicName},
     metrics::contexts::ContextMetrics,
 };
@@ -112,6 +117,12 @@ pub struct Contexts {
 }
 
 impl Contexts {
+    /// What calls hold of contexts until they end.
+    #[must_use]
+    pub fn memory(&self) -> Budget {
+        self.parts().memory()
+    }
+
     /// Starts the service and its background work, which ends with the hub. Its changes wait in the outbox for the relay.
     #[must_use]
     pub fn start(

@@ -123,6 +123,11 @@ impl Parts {
         }
     }
 
+    /// What all calls hold.
+    pub(crate) fn memory(&self) -> Budget {
+        self.calls.whole().clone()
+    }
+
     /// Takes note that so much more is about to be kept for an agent, where its limits and the tenant's leave it.
     pub(crate) async fn keep(&self, agent: AgentId, more: Kept) -> Result<(), Fault> {
         let snapshot = self.directory.snapshot();

@@ -83,6 +83,12 @@ impl Uploads {
         Self { parts, metrics, operations, memory }
     }
 
+    /// What chunks hold on their way in and out.
+    #[must_use]
+    pub fn memory(&self) -> Budget {
+        self.memory.clone()
+    }
+
     /// Begins an upload, or goes on with the one that has its id.
     pub async fn start(&self, agent: &Agent, start: StartUpload) -> Result<UploadSession, Fault> {
         if start.size == 0 || start.size > MAX_STREAMED_BYTES {

@@ -27,6 +27,7 @@ use crate::{
     },
     fault::{Code, Fault},
     kit::{
+        budget::Budget,
         clock::now,
         spans::{Spans, TraceParent},
     },
@@ -44,6 +45,8 @@ pub struct Door {
     journal: Journal,
     refusals: Refusals,
     spans: Spans,
+    /// What services hold until their callers have taken it.
+    memory: Arc<[Budget]>,
 }
 
 impl Door {
@@ -52,13 +55,19 @@ impl Door {
     pub fn new(tokens: Tokens, directory: Arc<Refresher>, metrics: Arc<Metrics>, journal: Journal) -> Self {
         let (meter, calls, refusals) = (Meter::default(), OpenCalls::default(), Refusals::default());
         let spans = Spans::default();
-        Self { tokens, directory, metrics, meter, calls, journal, refusals, spans }
+        Self { tokens, directory, metrics, meter, calls, journal, refusals, spans, memory: Arc::new([]) }
     }
 
     /// The same, which tells of each call there.
     #[must_use]
     pub fn with_spans(self, spans: Spans) -> Self {
         Self { spans, ..self }
+    }
+
+    /// The same, which knows of memory that services hold until their callers have taken it.
+    #[must_use]
+    pub fn with_memory(self, memory: Vec<Budget>) -> Self {
+        Self { memory: memory.into(), ..self }
     }
 
     /// What callers hold, for who shows it.
@@ -109,9 +118,10 @@ impl Door {
         Fault::new(Code::Unimplemented, "NO_SUCH_METHOD", "the hub has no such method: see its reflection service")
     }
 
-    /// Ends calls whose callers lost their rights, for as long as it is polled.
+    /// Ends calls whose callers lost their rights, and, where memory is short, those whose peers take nothing, for as long as it is polled.
     pub async fn watch(&self) {
-        self.calls.watch(|rule, caller, now| self.still_admits(rule, caller, now)).await;
+        let is_short = || self.meter.is_short() || self.memory.iter().any(Budget::is_short);
+        self.calls.watch(|rule, caller, now| self.still_admits(rule, caller, now), is_short).await;
     }
 
     /// Writes the sums of what was refused, for as long as it is polled.

@@ -40,6 +40,8 @@ pub enum Outcome<'a> {
     },
     /// Its caller lost the right to it.
     AccessEnded,
+    /// Its peer took nothing of the answer while memory was short.
+    NotTaken,
 }
 
 /// Says what becomes of a call: in the audit trail where its operation is audited, in the hub's log, and in the metrics where it failed.
@@ -74,6 +76,7 @@ impl Outcome<'_> {
             Self::Done => Told { outcome: "done", reason: "" },
             Self::Failed { code, reason } => Told { outcome: code, reason },
             Self::AccessEnded => Told { outcome: "ended", reason: access_ended().reason },
+            Self::NotTaken => Told { outcome: "ended", reason: not_taken().reason },
         }
     }
 }
@@ -112,11 +115,14 @@ impl Record {
                 self.count(code);
                 self.trace(Some(if reason.is_empty() { code } else { reason }));
             }
-            Outcome::AccessEnded => {
-                self.count(access_ended().code.name());
-                self.trace(Some(access_ended().reason));
-            }
+            Outcome::AccessEnded => self.ended_for(&access_ended()),
+            Outcome::NotTaken => self.ended_for(&not_taken()),
         }
+    }
+
+    fn ended_for(&self, fault: &Fault) {
+        self.count(fault.code.name());
+        self.trace(Some(fault.reason));
     }
 
     /// Tells whoever collects traces of the call.
@@ -213,6 +219,15 @@ pub fn access_ended() -> Fault {
         Code::Unauthenticated,
         "ACCESS_ENDED",
         "the access token has expired, or the agent's rights have changed: get a new token and call again",
+    )
+}
+
+/// What a caller hears of a call whose answer it did not take while memory was short.
+#[must_use]
+pub fn not_taken() -> Fault {
+    Fault::unavailable(
+        "ANSWER_NOT_TAKEN",
+        "memory was short, and nothing of this call's answer was taken for 10 s: call again, and take what comes, or ask for less at a time",
     )
 }
 

@@ -153,6 +153,12 @@ impl Meter {
         }))
     }
 
+    /// Whether answers hold more than they should.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.0.answers.is_short()
+    }
+
     /// A call of this caller, or of anybody at that place.
     pub fn enter(&self, caller: Option<&Caller>, origin: &Origin) -> Result<Metered, Fault> {
         if caller.is_none() && origin.crowded {

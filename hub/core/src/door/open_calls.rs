@@ -1,4 +1,5 @@
-//! Calls of proven callers that are open. Each is looked at every second, and ended once its caller would not be let in any more.
+//! Calls of proven callers that are open. Each is looked at every second, and ended once its caller would not be let in any more. Where memory is short
+//! those are ended whose peers take nothing: what they hold, others wait for.
 
 use std::{
     collections::HashMap,
@@ -16,11 +17,26 @@ use crate::directory::caller::Caller;
 
 /// How soon a call ends after its caller lost the right to it.
 const RECHECK: Duration = Duration::from_secs(1);
+/// A peer that has taken nothing for so long may lose its call where memory is short.
+const STALLED: Duration = Duration::from_secs(10);
+/// So many calls at most lose theirs at each look: what they let go of may be enough.
+const STALLED_AT_ONCE: usize = 64;
+
+/// Why a call is ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its caller lost the right to it.
+    AccessEnded,
+    /// Its peer takes nothing of the answer, and memory is short.
+    NotTaken,
+}
 
 /// What can be ended: a call, in all its directions, whether or not anything comes or goes on it.
 pub trait Ending: Send + Sync + 'static {
     /// Ends it. It may have ended already.
-    fn end(&self);
+    fn end(&self, reason: Reason);
+    /// For how long its peer has taken nothing of what there is for it. `None`: there is nothing.
+    fn stalled(&self) -> Option<Duration>;
 }
 
 /// The calls of one server. Clones share them.
@@ -52,7 +68,11 @@ impl OpenCalls {
     }
 
     /// Looks at them for as long as it is polled. A call that has lost its right is ended once, and forgotten when it lets go.
-    pub(crate) async fn watch(&self, still_admits: impl Fn(&'static Rule, &Caller, OffsetDateTime) -> bool) {
+    pub(crate) async fn watch(
+        &self,
+        still_admits: impl Fn(&'static Rule, &Caller, OffsetDateTime) -> bool,
+        is_short: impl Fn() -> bool,
+    ) {
         loop {
             tokio::time::sleep(RECHECK).await;
             let now = OffsetDateTime::now_utc();
@@ -62,8 +82,24 @@ impl OpenCalls {
             };
             // Not under the lock: what ends lets go of its place.
             for ending in lost.iter().filter_map(Weak::upgrade) {
-                ending.end();
+                ending.end(Reason::AccessEnded);
             }
+            if is_short() {
+                self.end_stalled();
+            }
+        }
+    }
+
+    /// Ends those whose peers have taken nothing for the longest.
+    fn end_stalled(&self) {
+        let open: Vec<_> = self.lock().values().map(|call| call.ending.clone()).collect();
+        let open = open.iter().filter_map(Weak::upgrade);
+        let mut stalled: Vec<_> = open.filter_map(|ending| Some((ending.stalled()?, ending))).collect();
+        stalled.retain(|(time, _)| *time >= STALLED);
+        stalled.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+        for (time, ending) in stalled.into_iter().take(STALLED_AT_ONCE) {
+            tracing::warn!(seconds = time.as_secs(), "a call is ended whose peer takes nothing: memory is short");
+            ending.end(Reason::NotTaken);
         }
     }
 

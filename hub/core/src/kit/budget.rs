@@ -1,8 +1,9 @@
 //! Bytes that wait in memory: bounded for each queue, and for all queues of a replica together.
 //!
 //! A queue takes no more than its own bound, and never more than what all of them have left: `n` queues whose readers are slow hold at most
-//! `n / (n + 1)` of the whole, and the rest is there for the others. An empty queue takes one item whatever its size and whatever is
-//! left, so that nobody ever waits for somebody else: the whole may be overshot by one item for each.
+//! `n / (n + 1)` of the whole, and the rest is there for the others. An empty queue takes one item beyond what is left, so that it need not wait for
+//! others: a small one always, and a large one until the whole is overshot by as much again. So `n` queues hold at most twice the whole, and a small
+//! item each. Where the whole is overshot, it is [short](Budget::is_short): who holds it for peers that take nothing has to let go of it.
 //!
 //! A share is stricter: it takes nothing that does not fit, not even its first item. It may have to wait for others, and the whole stays whole.
 
@@ -16,6 +17,9 @@ use std::{
 };
 
 use tokio::sync::Notify;
+
+/// Bytes of an item that an empty queue takes whatever is left.
+pub const SMALL: usize = 64 * 1024;
 
 /// What the queues of one replica may hold together. Clones share it.
 #[derive(Clone, Debug)]
@@ -39,6 +43,12 @@ impl Budget {
     #[must_use]
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether they hold more than they should: somebody may be waiting for what others do not let go of.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.used() > self.0.limit
     }
 
     /// A queue that holds at most `limit`.
@@ -85,8 +95,10 @@ impl Queue {
     }
 
     fn fits_beside(&self, used: usize, bytes: usize) -> bool {
-        let left = self.0.whole.limit.saturating_sub(self.0.whole.used.load(Ordering::Relaxed));
-        (used == 0 && !self.0.strict) || bytes == 0 || used.saturating_add(bytes) <= self.0.limit.min(left)
+        let (whole, limit) = (self.0.whole.used.load(Ordering::Relaxed), self.0.whole.limit);
+        let is_first = used == 0 && !self.0.strict;
+        let may_overshoot = bytes <= SMALL || whole.saturating_add(bytes) <= limit.saturating_mul(2);
+        (is_first && may_overshoot) || bytes == 0 || used.saturating_add(bytes) <= self.0.limit.min(limit.saturating_sub(whole))
     }
 
     /// Room for so many bytes. `None` where there is none.
@@ -106,14 +118,38 @@ impl Queue {
         account.whole.freed.notify_waiters();
     }
 
-    /// Waits for room. It comes with what this queue lets go of; that of a share comes with what anybody lets go of.
+    /// Waits for room. It comes with what this queue lets go of; that of a share, and of an empty queue, comes with what anybody lets go of.
     pub async fn wait(&self, bytes: usize) -> Room {
-        let freed = if self.0.strict { &self.0.whole.freed } else { &self.0.freed };
         loop {
-            let mut freed = std::pin::pin!(freed.notified());
-            freed.as_mut().enable();
+            let mut own = std::pin::pin!(self.0.freed.notified());
+            own.as_mut().enable();
             if let Some(room) = self.take(bytes) {
                 return room;
+            }
+            if !self.0.strict && self.0.used.load(Ordering::Relaxed) > 0 {
+                // Not woken by everybody: many wait like that, each for its own peer.
+                own.await;
+                continue;
+            }
+            let mut anybodys = std::pin::pin!(self.0.whole.freed.notified());
+            anybodys.as_mut().enable();
+            if let Some(room) = self.take(bytes) {
+                return room;
+            }
+            anybodys.await;
+        }
+    }
+}
+
+impl Queue {
+    /// Waits until this queue alone may hold so many bytes more. For what has its room in another queue of the budget, and moves.
+    pub(crate) async fn wait_for_place(&self, bytes: usize) {
+        loop {
+            let mut freed = std::pin::pin!(self.0.freed.notified());
+            freed.as_mut().enable();
+            let used = self.0.used.load(Ordering::Relaxed);
+            if used == 0 || used.saturating_add(bytes) <= self.0.limit {
+                return;
             }
             freed.await;
         }
@@ -140,6 +176,11 @@ impl<K: Copy + Eq + Hash> Shares<K> {
     #[must_use]
     pub fn queues(whole: Budget, limit: usize) -> Self {
         Self { whole, limit, strict: false, holders: Mutex::default() }
+    }
+
+    /// What all of them hold.
+    pub(crate) fn whole(&self) -> &Budget {
+        &self.whole
     }
 
     /// Waits for room.
@@ -197,6 +238,15 @@ pub struct Room {
 }
 
 impl Room {
+    /// The same room, as that of another queue of the budget. The whole holds what it held.
+    pub(crate) fn move_to(mut self, queue: &Queue) -> Self {
+        let bytes = std::mem::take(&mut self.bytes);
+        queue.0.used.fetch_add(bytes, Ordering::Relaxed);
+        self.queue.0.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.queue.0.freed.notify_waiters();
+        Self { queue: queue.clone(), bytes }
+    }
+
     /// Gives back what the item turned out not to take.
     pub fn shrink_to(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
@@ -277,6 +327,41 @@ mod tests {
         assert!(fill(&late).len() > 1);
         drop(held);
         assert_eq!(used(), 0);
+    }
+
+    #[tokio::test]
+    async fn room_moves_to_another_queue_when_that_has_a_place_whatever_is_left() {
+        let budget = Budget::new(SMALL);
+        let (page, events) = (budget.queue(SMALL), budget.queue(SMALL));
+        let first = page.take(2 * SMALL).unwrap();
+        assert!(events.take(SMALL + 1).is_none(), "the whole is overshot as far as it may be");
+        events.wait_for_place(2 * SMALL).await;
+        let moved = first.move_to(&events);
+        assert_eq!((budget.used(), page.take(SMALL).map(drop)), (2 * SMALL, Some(())));
+        assert!(timeout(Duration::from_millis(10), events.wait_for_place(1)).await.is_err());
+        drop(moved);
+        events.wait_for_place(1).await;
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn large_items_of_many_queues_overshoot_the_whole_by_as_much_again_and_small_ones_are_taken_always() {
+        let budget = Budget::new(10 * SMALL);
+        let large = 2 * SMALL;
+        let queues: Vec<Queue> = (0..100).map(|_| budget.queue(5 * SMALL)).collect();
+        let mut held: Vec<Room> = queues.iter().filter_map(|queue| queue.take(large)).collect();
+        assert_eq!((held.len(), budget.used()), (10, 20 * SMALL));
+        assert!(budget.is_short());
+        let late = budget.queue(5 * SMALL);
+        assert!(late.take(large).is_none());
+        drop(late.take(SMALL).unwrap());
+        let waiting = tokio::spawn(async move { late.wait(large).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(held.pop());
+        let _room = timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+        held.truncate(4);
+        assert!(!budget.is_short());
     }
 
     #[tokio::test]

@@ -168,13 +168,17 @@ impl Reading<'_> {
                     Some(logged) if logged.message.from_id == self.agent && !is_direct => {}
                     Some(logged) => {
                         let size = logged.message.cost();
-                        let room = self.room.take(size);
-                        // The first is always taken: there is none before it that could make room.
-                        if room.is_none() && self.messages > 0 {
+                        let Some(room) = self.room.take(size) else {
                             self.full = true;
                             upto = row.position;
+                            if self.messages == 0 {
+                                // Nothing of the run is in memory while it waits: many wait like that.
+                                drop((logged, found));
+                                messages.push(self.alone(partition, row.position, size).await?);
+                                upto = row.position + 1;
+                            }
                             break 'runs;
-                        }
+                        };
                         self.bytes += size;
                         self.messages += 1;
                         messages.push((Arc::new(logged), room));
@@ -190,6 +194,15 @@ impl Reading<'_> {
             self.full = self.bytes >= PAGE_BYTES || self.messages >= PAGE;
         }
         Ok(Page { partition, messages, upto })
+    }
+
+    /// A message that has to wait for room, and is read when there is some.
+    async fn alone(&self, partition: Partition, position: Position, size: usize) -> Result<Waiting, Fault> {
+        let room = self.room.wait(size).await;
+        let found = one(self.parts, partition, position).await?;
+        let found =
+            found.ok_or_else(|| Fault::unavailable("LOG_UNAVAILABLE", "a message of the log is gone that was there before"))?;
+        Ok((Arc::new(found.logged(partition, position)), room))
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Live {
 }
 
 /// A message with the room that it takes.
-pub(super) type Waiting = (Arc<LoggedMessage>, Option<Room>);
+pub(super) type Waiting = (Arc<LoggedMessage>, Room);
 
 impl Live {
     pub(super) async fn next(&mut self) -> Option<Waiting> {

@@ -101,8 +101,10 @@ impl Waiters {
 
 /// Bounds of what waits in memory.
 pub(super) struct Memory {
-    /// Of all queues of all sessions.
+    /// Of all queues for agents that receive.
     pub(super) sessions: Budget,
+    /// Of what agents send on sessions. Apart: who receives slowly must hold up nobody who sends.
+    pub(super) inputs: Budget,
     /// Of all that sessions keep for its next delivery.
     pub(super) kept: Budget,
     /// Of messages that are sent one at a time.

@@ -45,7 +45,7 @@ struct Route {
 impl Route {
     fn offer(&self, message: &Arc<LoggedMessage>) -> bool {
         let room = self.bytes.take(message.message.cost());
-        room.is_some_and(|room| self.messages.try_send((message.clone(), Some(room))).is_ok())
+        room.is_some_and(|room| self.messages.try_send((message.clone(), room)).is_ok())
     }
 }
 
@@ -396,7 +396,8 @@ impl Reader {
             return None;
         }
         let (messages, receiver) = mpsc::channel(LIVE_MESSAGES);
-        let bytes = self.parts.memory.sessions.queue(self.parts.config.session_bytes);
+        // What does not fit is read from the log, when its agent takes it.
+        let bytes = self.parts.memory.sessions.share(self.parts.config.session_bytes);
         self.routes.insert(agent, Route { session_epoch, messages, bytes });
         // A partition that is late may still be read below what was indexed before.
         let position = |(sequencer, indexed): (&Sequencer<Entry>, &Position)| first_of(sequencer.position()).max(*indexed);

@@ -171,6 +171,7 @@ impl Messages {
             trace: Arc::new(Recorder::new(traces, epoch, &config.replica, metrics.clone())),
             memory: Arc::new(Memory {
                 sessions: Budget::new(config.replica_bytes),
+                inputs: Budget::new(config.replica_bytes),
                 kept: Budget::new(config.kept_bytes),
                 sending: Budget::new(usize::MAX).queue(config.sending_bytes),
             }),
@@ -257,7 +258,13 @@ impl Messages {
     /// Bytes of messages that wait in the queues of its sessions.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.parts.memory.sessions.used()
+        self.parts.memory.sessions.used() + self.parts.memory.inputs.used()
+    }
+
+    /// What waits for agents that receive.
+    #[must_use]
+    pub fn memory(&self) -> Budget {
+        self.parts.memory.sessions.clone()
     }
 
     /// The dead letters.
@@ -516,7 +523,7 @@ impl Messages {
         Ok(Session {
             id: Uuid::now_v7(),
             turn,
-            input: SessionInput { agent, messages, feedback, bytes: parts.memory.sessions.queue(parts.config.session_bytes) },
+            input: SessionInput { agent, messages, feedback, bytes: parts.memory.inputs.queue(parts.config.session_bytes) },
             events: SessionEvents { events: event_queue },
         })
     }

@@ -178,7 +178,7 @@ impl Receiver {
         Self {
             bytes: parts.memory.sessions.queue(parts.config.session_bytes),
             page_bytes: parts.memory.sessions.queue(parts.config.session_bytes),
-            kept_bytes: parts.memory.kept.queue(parts.config.session_bytes),
+            kept_bytes: parts.memory.kept.share(parts.config.session_bytes),
             metrics: ReceiverMetrics::new(&parts.metrics, &agent.name),
             parts,
             agent,
@@ -320,9 +320,10 @@ impl Receiver {
                         self.progress.try_again(partition);
                     }
                 }
-                (room, permit) = async { (bytes.wait(cost).await, events.reserve().await) }, if room && !self.ready.is_empty() => {
+                // Room in all there is it has already: who holds some must not wait for more of it.
+                permit = async { bytes.wait_for_place(cost).await; events.reserve().await }, if room && !self.ready.is_empty() => {
                     match permit {
-                        Ok(permit) => self.deliver_next((permit, room)),
+                        Ok(permit) => self.deliver_next(permit),
                         Err(_) => return End::Closed,
                     }
                 }
@@ -443,22 +444,24 @@ impl Receiver {
         let snapshot = self.snapshot.clone()?;
         let unread = self.progress.unread();
         let first = unread.first()?.0;
-        let (agent, room) = (self.agent.id, self.page_bytes.clone());
+        let (agent, room, bytes) = (self.agent.id, self.page_bytes.clone(), self.bytes.clone());
         let read = async move {
+            // What its agent does not take now waits in the log, and not in memory.
+            drop(bytes.wait(1).await);
             let pages = catch_up::pages(&parts, &snapshot, agent, &unread, &room).await;
             pages.map_or_else(|fault| CaughtUp::Unreadable(first, fault), CaughtUp::Pages)
         };
         Some(read.boxed())
     }
 
-    fn deliver_next(&mut self, slot: Slot<'_>) {
+    fn deliver_next(&mut self, permit: Permit<'_, Queued>) {
         match self.ready.pop_front() {
             None => {}
             Some(Ready::SkipTo(partition, upto)) => {
                 let (outstanding, unwanted) = (&self.outstanding, &self.unwanted);
                 self.progress.skip_to(partition, upto, |place| outstanding.contains(place) || unwanted.contains(place));
             }
-            Some(Ready::Message((logged, _room))) => self.deliver(&logged, slot),
+            Some(Ready::Message((logged, room))) => self.deliver(&logged, (permit, room.move_to(&self.bytes))),
         }
     }
 
