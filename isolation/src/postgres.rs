@@ -52,6 +52,7 @@ const TABLES: [&str; 42] = [
     "usage_sum",
     "usage_checkpoint",
     "usage_gap",
+    "usage_export",
     "stream_count",
     "encryption_key",
 ];

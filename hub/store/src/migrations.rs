@@ -43,6 +43,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 28, name: "accounts", sql: include_str!("../migrations/0028_accounts.sql") },
     Migration { version: 29, name: "issuer-overlap", sql: include_str!("../migrations/0029_issuer_overlap.sql") },
     Migration { version: 30, name: "oidc-issuers", sql: include_str!("../migrations/0030_oidc_issuers.sql") },
+    Migration { version: 32, name: "usage-events", sql: include_str!("../migrations/0032_usage_events.sql") },
 ];
 
 /// The version that this code was written for.
