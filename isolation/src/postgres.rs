@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 42] = [
+const TABLES: [&str; 43] = [
     "tenant",
     "context_type",
     "retired_topic",

@@ -74,7 +74,7 @@ impl PgStore {
         transaction.commit().await.map_err(failed)?;
         let has_more = rows.len() > limit;
         rows.truncate(limit);
-        // Of a partition of which it is not known nothing is: its hours are not all closed that may be in it.
+        // Where it is not known that the hours of a partition are closed, nothing of it is complete.
         let below = places.iter().map(|(_, closed, _)| unsigned(closed.unwrap_or_default())).collect();
         Ok(Unexported {
             hours: rows.into_iter().map(sum).collect(),
