@@ -18,7 +18,7 @@ pub const TENANT_MAX: usize = 40;
 pub const LABEL_MAX: usize = 63;
 
 /// ACB's own topics of each tenant.
-pub const SYSTEM_TOPICS: [&str; 4] = ["messages", "control", "audit", "dlq"];
+pub const SYSTEM_TOPICS: [&str; 5] = ["messages", "control", "audit", "dlq", "usage"];
 
 /// The object names in a tenant's two namespaces.
 pub mod objects {

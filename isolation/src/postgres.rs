@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Tables that hold what tenants would not want read.
-const TABLES: [&str; 44] = [
+const TABLES: [&str; 45] = [
     "tenant",
     "context_type",
     "retired_topic",
@@ -54,6 +54,7 @@ const TABLES: [&str; 44] = [
     "usage_sum",
     "usage_checkpoint",
     "usage_gap",
+    "usage_export",
     "stream_count",
     "encryption_key",
 ];

@@ -27,6 +27,7 @@ mod timer;
 mod trace;
 mod upload;
 mod usage;
+mod usage_export;
 mod visibility;
 
 use std::{sync::Arc, time::Duration};

@@ -26,7 +26,7 @@ const CLIPS: [&str; 6] = [
      SELECT acb.current_tenant(), 'the messages log lost its last records: what was in them is in no sum, or was summed and is gone', sum(c.next_position - e.next) / 64
      FROM acb.usage_checkpoint AS c LEFT JOIN unnest($2::int[], $3::bigint[]) AS e (partition, next) ON c.partition = e.partition AND c.next_position > e.next
      WHERE c.epoch = $1 HAVING count(*) > 0",
-    "UPDATE acb.usage_checkpoint AS c SET next_position = e.next FROM unnest($2::int[], $3::bigint[]) AS e (partition, next)
+    "UPDATE acb.usage_checkpoint AS c SET next_position = e.next, hour_from = least(c.hour_from, e.next) FROM unnest($2::int[], $3::bigint[]) AS e (partition, next)
      WHERE c.epoch = $1 AND c.partition = e.partition AND c.next_position > e.next",
     "DELETE FROM acb.mailbox AS m USING unnest($2::int[], $3::bigint[]) AS e (partition, next)
        WHERE m.epoch = $1 AND m.partition = e.partition AND m.position >= e.next",

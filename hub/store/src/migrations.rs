@@ -44,6 +44,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 29, name: "issuer-overlap", sql: include_str!("../migrations/0029_issuer_overlap.sql") },
     Migration { version: 30, name: "oidc-issuers", sql: include_str!("../migrations/0030_oidc_issuers.sql") },
     Migration { version: 31, name: "operator-acts", sql: include_str!("../migrations/0031_operator_acts.sql") },
+    Migration { version: 32, name: "usage-events", sql: include_str!("../migrations/0032_usage_events.sql") },
 ];
 
 /// The version that this code was written for.

@@ -1,6 +1,9 @@
 //! What agents have sent, summed by hour and month.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration as StdDuration,
+};
 
 use acb_hub_core::{
     directory::agent::AgentId,
@@ -11,7 +14,7 @@ use acb_hub_core::{
         position::Position,
         sent::Sent,
         usage::month_began,
-        usage_store::{Begun, Period, SumFilter, UsageAdvance, UsageGap, UsageStore, UsageSum, Whose},
+        usage_store::{Begun, Period, Rebuild, SumFilter, Unexported, UsageAdvance, UsageGap, UsageStore, UsageSum, Whose},
     },
 };
 use acb_hub_pool::{Session, Timestamp};
@@ -31,9 +34,9 @@ const MONTH: &str = "month";
 /// Days whose hours are added up by one statement.
 const DAYS: i64 = 32;
 
-type Row = (Timestamp, Uuid, String, i64, i64);
+pub(crate) type Row = (Timestamp, Uuid, String, i64, i64);
 
-fn sum((starts_at, agent, name, messages, bytes): Row) -> UsageSum {
+pub(crate) fn sum((starts_at, agent, name, messages, bytes): Row) -> UsageSum {
     let sent = Sent { messages: unsigned(messages), bytes: unsigned(bytes) };
     UsageSum { starts_at: starts_at.into(), agent: AgentId(agent), name, sent }
 }
@@ -205,6 +208,18 @@ impl UsageStore for PgStore {
         .map_err(|error| query.fault(error))?;
         Ok(gone.rows_affected())
     }
+
+    async fn unexported(&self, epoch: Epoch, topic: Epoch, close_after: StdDuration, limit: usize) -> Result<Unexported, Fault> {
+        self.unexported_hours(epoch, topic, close_after, limit).await
+    }
+
+    async fn exported(&self, topic: Epoch, hours: &[UsageSum]) -> Result<(), Fault> {
+        self.hours_exported(topic, hours).await
+    }
+
+    async fn rebuild(&self, epoch: Epoch, from: &[Position]) -> Result<Option<Box<dyn Rebuild>>, Fault> {
+        self.begin_rebuild(epoch, from).await
+    }
 }
 
 type Range = (OffsetDateTime, Option<OffsetDateTime>);
@@ -288,13 +303,20 @@ fn rows(won: &[&UsageAdvance]) -> BTreeMap<(&'static str, OffsetDateTime, Uuid),
 async fn write(connection: &mut Session, epoch: Epoch, won: &[&UsageAdvance]) -> Result<(), sqlx::Error> {
     let partitions: Vec<i32> = won.iter().map(|advance| from_partition(advance.partition)).collect();
     let next: Vec<i64> = won.iter().map(|advance| signed(advance.to)).collect();
+    let (hours, places): (Vec<Option<OffsetDateTime>>, Vec<Option<i64>>) =
+        won.iter().map(|advance| advance.latest.map(|(hour, from)| (hour, signed(from))).unzip()).unzip();
     sqlx::query(
-        "UPDATE acb.usage_checkpoint AS c SET next_position = a.next FROM unnest($2::int[], $3::bigint[]) AS a (partition, next)
+        "UPDATE acb.usage_checkpoint AS c
+         SET next_position = a.next, last_hour = greatest(c.last_hour, a.hour),
+             hour_from = CASE WHEN a.hour > c.last_hour THEN a.hour_from ELSE c.hour_from END
+         FROM unnest($2::int[], $3::bigint[], $4::timestamptz[], $5::bigint[]) AS a (partition, next, hour, hour_from)
          WHERE c.epoch = $1 AND c.partition = a.partition",
     )
     .bind(from_epoch(epoch))
     .bind(&partitions)
     .bind(&next)
+    .bind(&hours)
+    .bind(&places)
     .execute(&mut *connection)
     .await?;
     // In the order of the key, so that two that add to the same rows at once wait for each other, and not both.
@@ -333,7 +355,8 @@ async fn follow_cut(connection: &mut Session, epoch: Epoch, indexed: &[Position]
     let moved = sqlx::query(
         "WITH RECURSIVE lives AS (
              SELECT ended, epoch FROM acb.log_cut UNION SELECT l.ended, c.epoch FROM lives AS l JOIN acb.log_cut AS c ON c.ended = l.epoch)
-         UPDATE acb.usage_checkpoint AS u SET epoch = $1, next_position = least(u.next_position, i.next)
+         UPDATE acb.usage_checkpoint AS u
+         SET epoch = $1, next_position = least(u.next_position, i.next), hour_from = least(u.hour_from, i.next)
          FROM lives AS l, unnest($2::bigint[]) WITH ORDINALITY AS i (next, number)
          WHERE l.epoch = $1 AND u.epoch = l.ended AND u.partition = i.number - 1",
     )
@@ -360,6 +383,6 @@ async fn gaps_lately(connection: &mut Session) -> Result<u64, sqlx::Error> {
     Ok(unsigned(gaps))
 }
 
-fn to_limit(limit: usize) -> i64 {
+pub(crate) fn to_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,6 @@
 //! The hub with its log on Kafka.
 
+use acb_hub_bus::{KafkaBus, KafkaSettings};
 use acb_kafka::Settings;
 use acb_operator::{
     effect::{EffectError, SecretData, SecretReader, kafka::KafkaEffect},
@@ -40,7 +41,7 @@ async fn a_message_is_delivered_over_kafka() {
         };
         KafkaStep::EnsureTopic { topic }
     };
-    let mut steps: Vec<_> = [("messages", 8), ("control", 1), ("audit", 1), ("dlq", 1)].map(topic).into();
+    let mut steps: Vec<_> = [("messages", 8), ("control", 1), ("audit", 1), ("dlq", 1), ("usage", 1)].map(topic).into();
     steps.push(KafkaStep::EnsureTopic { topic: tenant.context_type("notes", 2).await });
     let secret = SecretRef { namespace: name.into(), name: "hub-kafka".into(), generation: 1 };
     steps.push(KafkaStep::EnsureUser { username: name.into(), secret });
@@ -55,6 +56,14 @@ async fn a_message_is_delivered_over_kafka() {
     let (_, root) = hub.agent("root", "admin").await;
     assert_eq!(listed(&hub, &root, "ExchangeToken", "root").await[0].outcome, "done");
     is_sent_later(&hub).await;
-    is_summed(&hub).await;
+    // As the platform reads what it bills: with a user of its own.
+    let platform = KafkaSettings {
+        bootstrap_servers: kafka.bootstrap_servers(),
+        tenant: hub.tenant.name().to_owned(),
+        username: Kafka::ADMIN.to_owned(),
+        password: kafka.admin_password().to_owned().into(),
+        authorities: None,
+    };
+    is_summed(&hub, &KafkaBus::connect(&platform).unwrap()).await;
     is_delivered(hub).await;
 }

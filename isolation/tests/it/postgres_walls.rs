@@ -225,6 +225,7 @@ async fn furnish(world: &World) {
             format!("{alice}, decode(repeat('00', 32), 'hex'), 'X25519', decode(repeat('00', 32), 'hex')"),
         ),
         ("usage_gap", "what", "'records'".to_owned()),
+        ("usage_export", "topic_epoch", "1".to_owned()),
         ("lease", "lease, until", format!("{any}, now() + '1 day'")),
         // As of a newer hub: its alarm leaves it.
         (

@@ -20,6 +20,8 @@ use crate::{
 /// Clients and topics allow the same, so that one large record never fails its neighbours.
 const TOPIC_MESSAGE_BYTES: u32 = 2 * 1_048_576;
 const DAY: u64 = 86_400;
+/// As long as the sums of hours are kept, which the topic of usage can give back.
+const USAGE_DAYS: u64 = 400;
 /// What runs the hub.
 pub(crate) const DEPLOYMENT: (&str, &str) = ("apps/v1", "Deployment");
 
@@ -284,6 +286,7 @@ pub fn topics(tenant: &ValidatedTenant) -> Vec<TopicSpec> {
             "messages" => (8, 7),
             "control" => (1, 1),
             "audit" => (1, u64::from(tenant.audit_days)),
+            "usage" => (1, USAGE_DAYS),
             _ => (1, 30),
         };
         topic(tenant.name.system_topic(name), partitions, days * DAY, "delete")

@@ -135,10 +135,10 @@ async fn what_was_applied_is_not_planned_again_and_what_drifted_is() {
     bench.effect.apply(&neighbour, &Passwords).await.unwrap();
     let user = bench.user.clone();
     let fresh = bench.planned().await;
-    assert_eq!(fresh.len(), 9, "{fresh:?}");
+    assert_eq!(fresh.len(), 10, "{fresh:?}");
     bench.effect.apply(&fresh, &Passwords).await.unwrap();
     assert_eq!(bench.planned().await, []);
-    assert_eq!(bench.world.kafka.known().unwrap().topics.len(), 6);
+    assert_eq!(bench.world.kafka.known().unwrap().topics.len(), 7);
 
     bench.set("acb.acme.documents", "retention.ms", "1000").await;
     bench.heals(&["topic acb.acme.documents"]).await;
@@ -223,11 +223,11 @@ async fn a_tenant_that_goes_takes_its_own_and_nothing_else() {
     let tenant = &mut bench.world.tenancy.tenants[0];
     tenant.metadata.deletion_timestamp = serde_json::from_str("\"2025-01-01T00:00:00Z\"").unwrap();
     bench.heals(&["kafka user"]).await;
-    assert_eq!(bench.world.kafka.known().unwrap().topics.len(), 6, "retained");
+    assert_eq!(bench.world.kafka.known().unwrap().topics.len(), 7, "retained");
 
     bench.world.tenancy.tenants[0].spec.deletion_policy = Some(acb_crds::tenant::DeletionPolicy::Delete);
     let removal = bench.planned().await;
-    assert_eq!(removal.len(), 6, "{removal:?}");
+    assert_eq!(removal.len(), 7, "{removal:?}");
     bench.effect.apply(&removal, &Passwords).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while !bench.planned().await.is_empty() {

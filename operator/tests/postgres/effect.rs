@@ -45,7 +45,7 @@ async fn what_is_projected_is_observed(world: &World) {
     assert_eq!(observed.agents.get(&row.id), Some(&row));
     assert_eq!(observed.api_keys[&row.id], vec![stored_key(tenant.pepper(), &agent.api_key).unwrap()]);
     assert_eq!(observed.topics.get(&topic.name), Some(&topic));
-    assert_eq!(observed.topics.len(), 5);
+    assert_eq!(observed.topics.len(), 6);
     assert!(observed.login.unwrap().enabled);
     assert_eq!(observed.tenant.as_ref().unwrap().context_types[0].name, "notes");
 

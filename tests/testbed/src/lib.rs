@@ -16,7 +16,7 @@
 //! pg.superuser().await                            // a connection as superuser, for looking behind the walls
 //! Postgres::start(Version::V17).await             // a server of one's own
 //! ```
-//! A new tenant has the topics `sys.messages` (8 partitions), `sys.control`, `sys.audit` and `sys.dlq` (1 each).
+//! A new tenant has the topics `sys.messages` (8 partitions), `sys.control`, `sys.audit`, `sys.dlq` and `sys.usage` (1 each).
 //! Names are shared within a test process: give each test tenants of its own (`pg.fresh_tenant("acme")` adds a random tail).
 //!
 //! These panic where something is missing, and say what to install: in a test that is the useful answer.

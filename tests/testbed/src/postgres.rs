@@ -244,7 +244,7 @@ impl Postgres {
         };
         tenant.apply(&PostgresStep::EnsureLogin { tenant_id: id_hex, secret: login, connection_limit: 30 }).await;
         tenant.project_tenant().await;
-        for (topic, partitions) in [("sys.messages", 8), ("sys.control", 1), ("sys.audit", 1), ("sys.dlq", 1)] {
+        for (topic, partitions) in [("sys.messages", 8), ("sys.control", 1), ("sys.audit", 1), ("sys.dlq", 1), ("sys.usage", 1)] {
             tenant.ensure_topic(topic, partitions).await;
         }
         tenant

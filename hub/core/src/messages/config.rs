@@ -40,6 +40,10 @@ pub struct MessagesConfig {
     pub sending_bytes: usize,
     /// How often what was sent is added to the sums of usage.
     pub sum_every: Duration,
+    /// How often sums of hours that are closed are looked for, to be told to the topic of usage.
+    pub export_every: Duration,
+    /// How long after its beginning an hour is closed: what was sent in it is summed by then, but for what comes late.
+    pub close_after: Duration,
     /// How often store and log are asked whether they are still what this replica remembers.
     pub look_every: Duration,
     /// How long a log must end before what was read of it until that counts as a loss: who leads a partition anew may say too early an end.
@@ -71,6 +75,8 @@ impl MessagesConfig {
             kept_bytes: 16 * 1024 * 1024,
             sending_bytes: 64 * 1024 * 1024,
             sum_every: Duration::from_secs(10),
+            export_every: Duration::from_secs(30),
+            close_after: Duration::from_secs(62 * 60),
             look_every: Duration::from_secs(5),
             cut_after: Duration::from_secs(30),
             append_timeout: Duration::from_secs(35),

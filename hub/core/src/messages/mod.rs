@@ -49,5 +49,8 @@ pub mod trace;
 mod trimmer;
 pub mod unread;
 pub mod usage;
+pub mod usage_event;
+mod usage_export;
+mod usage_rebuild;
 pub mod usage_store;
 pub mod usage_sums;

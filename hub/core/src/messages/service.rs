@@ -44,6 +44,7 @@ use super::{
     trimmer::Trimmer,
     unread::Unread,
     usage::{self, Usage},
+    usage_export, usage_rebuild,
     usage_store::Begun,
     usage_sums::UsageSums,
 };
@@ -124,7 +125,11 @@ impl Messages {
         let info = topic.info().await?;
         let Life { epoch, indexed } = life::begin(&topic, &*mailboxes, info, config.cut_after).await?;
         let since = usage::month_before_began(OffsetDateTime::now_utc());
-        let Begun { next: summed, months, gaps } = usage.begin(epoch, &indexed, since).await?;
+        let mut begun = usage.begin(epoch, &indexed, since).await?;
+        if usage_rebuild::rebuild(&topic, &config.tenant, &*usage, epoch, &begun.next).await? {
+            begun = usage.begin(epoch, &indexed, since).await?;
+        }
+        let Begun { next: summed, months, gaps } = begun;
         // What is in no sum yet is read again, too.
         let needed: Vec<Position> = indexed.iter().zip(&summed).map(|(indexed, summed)| *indexed.min(summed)).collect();
         metrics.usage().gaps(gaps);
@@ -198,6 +203,7 @@ impl Messages {
         let (trace, stop) = (parts.trace.clone(), until());
         supervisor.spawn_until("messages.trace", until(), async move { trace.run(stop).await });
         supervisor.spawn_until("messages.sums", until(), summing::run(parts.clone()));
+        supervisor.spawn_until("messages.usage_export", until(), usage_export::run(parts.clone()));
         supervisor.spawn_until("messages.letters", until(), letter_indexer::run(parts.clone()));
         let stop = Arc::new(parts.lifecycle.stop.clone().drop_guard());
         Ok(Self { parts, presence: None, pullers: Arc::default(), _stop: stop })

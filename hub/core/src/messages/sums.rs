@@ -67,17 +67,24 @@ impl Unsummed {
         }
         let to = self.entries.get(MAX_BATCH).map_or(self.next, |entry| entry.end).min(self.next);
         let mut hours: HashMap<(i64, AgentId), Sent> = HashMap::new();
+        let mut latest: Option<(i64, Position)> = None;
         for entry in self.entries.iter().take_while(|entry| entry.end <= to) {
             hours.entry((entry.hour, entry.agent)).or_default().add(entry.sent);
+            if latest.is_none_or(|(hour, _)| hour < entry.hour) {
+                latest = Some((entry.hour, first_of(offset_of(entry.end).saturating_sub(1)).max(self.checkpoint)));
+            }
         }
+        let began =
+            |hour: i64| OffsetDateTime::from_unix_timestamp(hour.saturating_mul(HOUR)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let sum = |((hour, agent), sent): ((i64, AgentId), Sent)| UsageSum {
-            starts_at: OffsetDateTime::from_unix_timestamp(hour.saturating_mul(HOUR)).unwrap_or(OffsetDateTime::UNIX_EPOCH),
+            starts_at: began(hour),
             agent,
             name: snapshot.agent(agent).map(|agent| agent.name.clone()).unwrap_or_default(),
             sent,
         };
         let hours = hours.into_iter().map(sum).collect();
-        Some(UsageAdvance { partition, from: self.checkpoint, to, hours, missing: self.missing })
+        let latest = latest.map(|(hour, from)| (began(hour), from));
+        Some(UsageAdvance { partition, from: self.checkpoint, to, hours, latest, missing: self.missing })
     }
 
     /// False where the store no longer has what is not in memory any more.
@@ -230,6 +237,8 @@ fn waiting(all: &[Unsummed]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use async_trait::async_trait;
     use uuid::Uuid;
 
@@ -239,7 +248,7 @@ mod tests {
         log::bus::Epoch,
         messages::{
             position::nth_of,
-            usage_store::{Begun, SumFilter, UsageGap},
+            usage_store::{Begun, Rebuild, SumFilter, Unexported, UsageGap},
         },
     };
 
@@ -270,6 +279,18 @@ mod tests {
         async fn forget_hours(&self, _: OffsetDateTime, _: usize) -> Result<u64, Fault> {
             Ok(0)
         }
+
+        async fn unexported(&self, _: Epoch, _: Epoch, _: Duration, _: usize) -> Result<Unexported, Fault> {
+            Ok(Unexported::default())
+        }
+
+        async fn exported(&self, _: Epoch, _: &[UsageSum]) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        async fn rebuild(&self, _: Epoch, _: &[Position]) -> Result<Option<Box<dyn Rebuild>>, Fault> {
+            Ok(None)
+        }
     }
 
     const NOON: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
@@ -295,7 +316,21 @@ mod tests {
         let hours: Vec<_> = found.hours.iter().map(|sum| (sum.starts_at, sum.sent.messages, sum.sent.bytes)).collect();
         assert_eq!(hours, [(NOON - time::Duration::HOUR, 1, 7), (NOON, 2, 11)]);
         assert_eq!((found.from, found.to, found.missing), (0, first_of(3), 0));
+        assert_eq!(found.latest, Some((NOON, 0)));
         assert_eq!(advance(&sums, 1), None);
+    }
+
+    #[test]
+    fn it_is_known_where_the_last_hour_begins() {
+        let (sums, a) = (sums(), AgentId(Uuid::from_u128(1)));
+        for (offset, hour) in [(10, 0), (12, 0), (15, 2), (16, 2)] {
+            sums.logged((1, nth_of(offset, 3)), a, 5, NOON + time::Duration::hours(hour));
+        }
+        assert!(sums.read_to(1, first_of(20)));
+        assert_eq!(advance(&sums, 1).unwrap().latest, Some((NOON + 2 * time::Duration::HOUR, first_of(15))));
+        assert!(sums.lock()[1].moved(first_of(20), Moved::Won));
+        assert!(sums.read_to(1, first_of(21)));
+        assert_eq!(advance(&sums, 1).unwrap().latest, None, "there is nothing that counts");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The port that keeps what agents have sent, summed by hour and by calendar month of the log's clock.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
@@ -45,6 +47,8 @@ pub struct UsageAdvance {
     pub to: Position,
     /// What was sent in between, by hour and agent.
     pub hours: Vec<UsageSum>,
+    /// The last of these hours, and where it begins: what lies before is of earlier ones.
+    pub latest: Option<(OffsetDateTime, Position)>,
     /// Records in between that were gone before anybody had read them.
     pub missing: u64,
 }
@@ -97,6 +101,37 @@ pub struct UsageGap {
     pub records: Option<u64>,
 }
 
+/// Hours up to which the topic of usage has everything that is summed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complete {
+    /// The last of them.
+    pub through: OffsetDateTime,
+    /// By partition of the messages log: everything below is of these hours, or of earlier ones.
+    pub below: Vec<Position>,
+}
+
+/// Hours that are closed and that the topic of usage does not have as they are. Read at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unexported {
+    /// The oldest first.
+    pub hours: Vec<UsageSum>,
+    /// By partition of the messages log: what lies below is in these sums, and nothing else.
+    pub next: Vec<Position>,
+    /// What the topic has with these. `None` where there are more of them.
+    pub complete: Option<Complete>,
+}
+
+/// Takes the sums to what the topic of usage says of them. Nobody adds to them meanwhile. Dropping it takes all of it back.
+#[async_trait]
+pub trait Rebuild: Send {
+    /// The last hour that something was summed in, as far as the store knows.
+    fn last_hour(&self) -> Option<OffsetDateTime>;
+    /// Raises hours to these sums, and their months with them. One that is as high stays.
+    async fn raise(&mut self, hours: &[UsageSum]) -> Result<(), Fault>;
+    /// Moves the checkpoints there, by partition: what lies below is of hours up to `through`.
+    async fn done(self: Box<Self>, next: &[Position], through: OffsetDateTime) -> Result<(), Fault>;
+}
+
 /// Keeps the sums.
 #[async_trait]
 pub trait UsageStore: Send + Sync + 'static {
@@ -120,4 +155,14 @@ pub trait UsageStore: Send + Sync + 'static {
 
     /// Removes hours that began before, at most `limit` rows. Answers with how many went.
     async fn forget_hours(&self, before: OffsetDateTime, limit: usize) -> Result<u64, Fault>;
+
+    /// Hours that began `close_after` ago or earlier, and that this life of the topic of usage does not have as they are; at most `limit`. None where
+    /// this life of the messages log is over.
+    async fn unexported(&self, epoch: Epoch, topic: Epoch, close_after: Duration, limit: usize) -> Result<Unexported, Fault>;
+
+    /// That life of the topic has these.
+    async fn exported(&self, topic: Epoch, hours: &[UsageSum]) -> Result<(), Fault>;
+
+    /// Begins to take the sums to what the topic of usage says. `None` where they do not go on at `from` any more.
+    async fn rebuild(&self, epoch: Epoch, from: &[Position]) -> Result<Option<Box<dyn Rebuild>>, Fault>;
 }

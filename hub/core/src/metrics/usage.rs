@@ -11,6 +11,8 @@ pub struct UsageMetrics {
     unsummed: Gauge,
     failures: Counter,
     gaps: Gauge,
+    exported: Counter,
+    export_failures: Counter,
 }
 
 impl UsageMetrics {
@@ -22,6 +24,10 @@ impl UsageMetrics {
         registry.register("acb_usage_sum_failures", help, self.failures.clone());
         let help = "Places of the last day at which the sums of usage lack something, at this replica's last look";
         registry.register("acb_usage_gaps", help, self.gaps.clone());
+        let help = "Events of usage that this replica has appended to the topic sys.usage";
+        registry.register("acb_usage_exported", help, self.exported.clone());
+        let help = "Times that this replica could not tell the topic sys.usage of sums";
+        registry.register("acb_usage_export_failures", help, self.export_failures.clone());
     }
 
     /// So many records are in no sum.
@@ -32,6 +38,16 @@ impl UsageMetrics {
     /// Nothing could be added to the sums.
     pub(crate) fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// The topic of usage has so many more events.
+    pub(crate) fn exported(&self, events: usize) {
+        self.exported.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+
+    /// The topic of usage could not be told.
+    pub(crate) fn export_failed(&self) {
+        self.export_failures.inc();
     }
 
     /// So many gaps were found lately.

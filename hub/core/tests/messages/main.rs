@@ -142,6 +142,28 @@ async fn a_gap_of_the_sums_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_are_taken_back_from_the_topic() {
+    let (world, bus, store) = world_and_ports();
+    let (copy, harm) = (async || store.copy(), async |copy: ModelStore| store.go_back(&copy));
+    sums::sums_are_taken_back_from_the_topic(&world, copy, harm, async || bus.forget("acme")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_neither_is_a_gap() {
+    let (world, bus, store) = world_and_ports();
+    let (copy, harm) = (async || store.copy(), async |copy: ModelStore| store.go_back(&copy));
+    sums::what_is_in_neither_is_a_gap(&world, copy, harm, async || bus.forget("acme")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_life_told_is_not_taken() {
+    let (world, bus, store) = world_and_ports();
+    let (copy, harm) = (async || store.copy(), async |copy: ModelStore| store.go_back(&copy));
+    let (cut, forget) = (async |left| bus.cut("acme", left as usize), async || bus.forget("acme"));
+    sums::what_another_life_told_is_not_taken(&world, copy, harm, cut, forget).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_that_comes_while_a_replica_reads_is_told() {
     let (world, bus, _) = world_and_ports();
     sums::a_gap_that_comes_while_a_replica_reads_is_told(&world, async |partition| bus.lose("acme", partition, 7)).await;
@@ -265,6 +287,8 @@ on_the_model!(
 on_the_model!(
     sums:
     what_is_sent_is_in_one_sum,
+    closed_hours_are_told,
+    open_hours_are_not_told,
     sums_are_one_s_own_and_an_administrator_s,
     what_an_agent_sent_that_is_unregistered_since_is_its_registrar_s,
     a_month_holds_over_replicas_that_come_and_go,

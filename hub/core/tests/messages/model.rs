@@ -59,6 +59,7 @@ impl ModelBus {
         let topics = HashMap::from([
             (TopicName::system(tenant, "messages"), vec![Vec::new(); partitions]),
             (TopicName::system(tenant, "dlq"), vec![Vec::new(); letters]),
+            (TopicName::system(tenant, "usage"), vec![Vec::new()]),
         ]);
         Self {
             topics: Arc::new(Mutex::new(topics)),
@@ -247,7 +248,7 @@ impl Rows {
 /// Mailboxes and cursors in memory.
 #[derive(Default)]
 pub(crate) struct ModelStore {
-    rows: Mutex<Rows>,
+    rows: Arc<Mutex<Rows>>,
     pub(crate) timers: ModelTimers,
     pub(crate) traces: ModelTraces,
 }
@@ -257,13 +258,17 @@ impl ModelStore {
         self.rows.lock().unwrap()
     }
 
+    pub(crate) fn shared(&self) -> Arc<Mutex<Rows>> {
+        self.rows.clone()
+    }
+
     pub(crate) fn checkpoints_now(&self) -> Vec<Offset> {
         self.rows().checkpoints.clone()
     }
 
     /// A copy, as a backup or a standby has it.
     pub(crate) fn copy(&self) -> Self {
-        Self { rows: Mutex::new(self.rows().clone()), timers: ModelTimers::default(), traces: ModelTraces::default() }
+        Self { rows: Arc::new(Mutex::new(self.rows().clone())), timers: ModelTimers::default(), traces: ModelTraces::default() }
     }
 
     /// PostgreSQL goes back to what it was when this copy was made.

@@ -1,6 +1,10 @@
 //! The sums of usage in memory.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use acb_hub_core::{
     directory::agent::AgentId,
@@ -11,19 +15,25 @@ use acb_hub_core::{
         position::Position,
         sent::Sent,
         usage::month_began,
-        usage_store::{Begun, Period, SumFilter, UsageAdvance, UsageGap, UsageStore, UsageSum, Whose},
+        usage_store::{
+            Begun, Complete, Period, Rebuild, SumFilter, Unexported, UsageAdvance, UsageGap, UsageStore, UsageSum, Whose,
+        },
     },
 };
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-use crate::model::ModelStore;
+use crate::model::{ModelStore, Rows};
 
 #[derive(Clone, Default)]
 pub(crate) struct ModelUsage {
     pub(crate) next: Vec<Position>,
     hours: BTreeMap<(OffsetDateTime, AgentId), (String, Sent)>,
     gaps: Vec<UsageGap>,
+    /// By partition: the last hour, and where it begins.
+    latest: BTreeMap<Partition, (OffsetDateTime, Position)>,
+    /// Messages that were told.
+    exported: BTreeMap<(OffsetDateTime, AgentId), u64>,
 }
 
 impl ModelUsage {
@@ -31,6 +41,9 @@ impl ModelUsage {
         for (partition, end) in ends {
             if let Some(next) = self.next.get_mut(*partition as usize) {
                 *next = (*next).min(*end);
+            }
+            if let Some((_, from)) = self.latest.get_mut(partition) {
+                *from = (*from).min(*end);
             }
         }
         self.gap("the messages log lost its last records", None);
@@ -90,6 +103,11 @@ impl UsageStore for ModelStore {
                 moved.push(Moved::Gone);
             } else if *next == advance.from {
                 *next = advance.to;
+                if let Some((hour, from)) = advance.latest
+                    && usage.latest.get(&advance.partition).is_none_or(|(last, _)| *last < hour)
+                {
+                    usage.latest.insert(advance.partition, (hour, from));
+                }
                 for sum in &advance.hours {
                     let (name, sent) = usage.hours.entry((sum.starts_at, sum.agent)).or_default();
                     name.clone_from(&sum.name);
@@ -132,5 +150,74 @@ impl UsageStore for ModelStore {
 
     async fn forget_hours(&self, _: OffsetDateTime, _: usize) -> Result<u64, Fault> {
         Ok(0)
+    }
+
+    async fn unexported(&self, epoch: Epoch, _: Epoch, close_after: Duration, limit: usize) -> Result<Unexported, Fault> {
+        let rows = self.rows();
+        if rows.cuts.contains_key(&epoch) {
+            return Ok(Unexported::default());
+        }
+        let usage = &rows.usage;
+        let closed = OffsetDateTime::now_utc() - close_after;
+        let through = closed - Duration::from_nanos((closed.unix_timestamp_nanos() % 3_600_000_000_000) as u64);
+        let lacks = usage.hours.iter().filter(|(key, (_, sent))| {
+            key.0 <= through && usage.exported.get(key).is_none_or(|exported| *exported < sent.messages)
+        });
+        let mut hours: Vec<UsageSum> = lacks.map(|(key, found)| sum((*key, found.clone()))).collect();
+        let has_more = hours.len() > limit;
+        hours.truncate(limit);
+        let below = (0..).zip(&usage.next).map(|(partition, next)| match usage.latest.get(&partition) {
+            None => *next,
+            Some((hour, _)) if *hour <= through => *next,
+            Some((hour, from)) if *hour - time::Duration::HOUR <= through => *from,
+            Some(_) => 0,
+        });
+        let complete = (!has_more).then(|| Complete { through, below: below.collect() });
+        Ok(Unexported { hours, next: usage.next.clone(), complete })
+    }
+
+    async fn exported(&self, _: Epoch, hours: &[UsageSum]) -> Result<(), Fault> {
+        let told = hours.iter().map(|sum| ((sum.starts_at, sum.agent), sum.sent.messages));
+        self.rows().usage.exported.extend(told);
+        Ok(())
+    }
+
+    async fn rebuild(&self, _: Epoch, from: &[Position]) -> Result<Option<Box<dyn Rebuild>>, Fault> {
+        let rows = self.rows();
+        if rows.usage.next != from {
+            return Ok(None);
+        }
+        let last_hour = rows.usage.hours.keys().map(|(hour, _)| *hour).max();
+        Ok(Some(Box::new(ModelRebuild { rows: self.shared(), last_hour, hours: Vec::new() })))
+    }
+}
+
+struct ModelRebuild {
+    rows: Arc<Mutex<Rows>>,
+    last_hour: Option<OffsetDateTime>,
+    hours: Vec<UsageSum>,
+}
+
+#[async_trait]
+impl Rebuild for ModelRebuild {
+    fn last_hour(&self) -> Option<OffsetDateTime> {
+        self.last_hour
+    }
+
+    async fn raise(&mut self, hours: &[UsageSum]) -> Result<(), Fault> {
+        self.hours.extend_from_slice(hours);
+        Ok(())
+    }
+
+    async fn done(self: Box<Self>, next: &[Position], _: OffsetDateTime) -> Result<(), Fault> {
+        let mut rows = self.rows.lock().unwrap();
+        for sum in self.hours {
+            let (name, sent) = rows.usage.hours.entry((sum.starts_at, sum.agent)).or_default();
+            *name = sum.name;
+            sent.messages = sent.messages.max(sum.sent.messages);
+            sent.bytes = sent.bytes.max(sum.sent.bytes);
+        }
+        rows.usage.next = next.to_vec();
+        Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! What agents have sent, summed by hour and month, and the limits of a month. Shared with the suite that runs on PostgreSQL.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use acb_hub_core::{
     directory::{
@@ -16,6 +19,7 @@ use acb_hub_core::{
         config::MessagesConfig,
         sent::Sent,
         service::Messages,
+        usage_event::UsageEvent,
         usage_store::Period,
         usage_sums::{UsagePage, UsageQuery},
     },
@@ -231,4 +235,203 @@ pub(crate) async fn what_an_agent_sent_that_is_unregistered_since_is_its_registr
     let expected = Sent { messages: 1, bytes: 5 };
     eventually(async || summed(world, &after, "a", Period::Hour).await == expected).await;
     assert_eq!(after.usage(&a)[2].used, 1);
+}
+
+/// Whose hours are closed at once, and told soon.
+fn telling(world: &World) -> World {
+    let config = MessagesConfig { close_after: Duration::ZERO, export_every: Duration::from_millis(50), ..world.config.clone() };
+    World { config, ..world.clone() }
+}
+
+/// Who sums, and tells nothing.
+fn silent(world: &World) -> World {
+    World { config: MessagesConfig { export_every: Duration::from_secs(3600), ..world.config.clone() }, ..world.clone() }
+}
+
+/// What the topic of usage was told.
+async fn events(world: &World) -> Vec<UsageEvent> {
+    let topic = TopicName::system(&world.tenant, "usage");
+    let records = world.bus.read(&topic, 0, 0, 10_000).await.unwrap();
+    records.iter().map(|logged| UsageEvent::decode(&world.tenant, &logged.record).expect("a CloudEvent")).collect()
+}
+
+/// What it says of an agent: of each hour the highest revision.
+fn told(events: &[UsageEvent], agent: &str) -> Sent {
+    let mut hours = BTreeMap::new();
+    for event in events.iter().filter(|event| event.sum.name == agent) {
+        let held = hours.entry(event.sum.starts_at).or_insert(event);
+        if event.revision() > held.revision() {
+            *held = event;
+        }
+    }
+    let add = |all: Sent, sent: Sent| Sent { messages: all.messages + sent.messages, bytes: all.bytes + sent.bytes };
+    hours.values().map(|event| event.sum.sent).fold(Sent::default(), add)
+}
+
+async fn until_told(world: &World, agent: &str, messages: u64) {
+    eventually(async || {
+        let events = events(world).await;
+        told(&events, agent).messages == messages && events.last().is_some_and(|last| last.complete.is_some())
+    })
+    .await;
+}
+
+/// By several replicas, of which one dies.
+pub(crate) async fn closed_hours_are_told(world: &World) {
+    let world = telling(world);
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let (one, two) = (world.replica("one").await, world.replica("two").await);
+    for _ in 0..3 {
+        one.send(&a, to("c", "12345")).await.unwrap();
+        two.send(&b, to("c", "1")).await.unwrap();
+    }
+    until_told(&world, "a", 3).await;
+    until_told(&world, "b", 3).await;
+    one.stop();
+    // Late, in the same hour.
+    two.send(&a, to("c", "12345")).await.unwrap();
+    until_told(&world, "a", 4).await;
+    let events = events(&world).await;
+    assert_eq!(told(&events, "a"), Sent { messages: 4, bytes: 20 });
+    assert_eq!(told(&events, "b"), Sent { messages: 3, bytes: 3 });
+    let mut totals = HashMap::new();
+    for event in &events {
+        let sum = (event.sum.starts_at, event.sum.agent, event.sum.sent);
+        assert_eq!(*totals.entry(event.id()).or_insert(sum), sum, "an id names one sum");
+    }
+    // Nothing is left to be told, and nothing is told without end.
+    let count = events.len();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(self::events(&world).await.len(), count);
+}
+
+/// Hours that are not over are told to nobody.
+pub(crate) async fn open_hours_are_not_told(world: &World) {
+    let world = telling(world);
+    let config = MessagesConfig { close_after: Duration::from_secs(3720), ..world.config.clone() };
+    let world = World { config, ..world };
+    let (replica, a) = (world.replica("only").await, world.agent("a"));
+    replica.send(&a, to("b", "1")).await.unwrap();
+    eventually(async || summed(&world, &replica, "a", Period::Hour).await.messages == 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(events(&world).await, []);
+}
+
+/// The store is what it was before, and the log has forgotten what came after: the topic of usage has it.
+pub(crate) async fn sums_are_taken_back_from_the_topic<B>(
+    world: &World,
+    copy: impl AsyncFn() -> B,
+    harm: impl AsyncFn(B),
+    forget: impl AsyncFn(),
+) {
+    let world = telling(world);
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let replica = world.replica("before").await;
+    let send = async |replica: &Messages, agent, count| {
+        for _ in 0..count {
+            replica.send(agent, to("c", "12")).await.unwrap();
+        }
+    };
+    send(&replica, &a, 1).await;
+    until_told(&world, "a", 1).await;
+    let before = copy().await;
+    send(&replica, &a, 2).await;
+    send(&replica, &b, 2).await;
+    until_told(&world, "a", 3).await;
+    until_told(&world, "b", 2).await;
+    forget().await;
+    send(&replica, &a, 4).await;
+    until_told(&world, "a", 7).await;
+    drop(replica);
+    // What nobody is told of any more, and the log still has.
+    let late = silent(&world).replica("silent").await;
+    send(&late, &a, 2).await;
+    eventually(async || summed(&world, &late, "a", Period::Hour).await.messages == 9).await;
+    drop(late);
+    harm(before).await;
+    let after = world.replica("after").await;
+    eventually(async || summed(&world, &after, "a", Period::Hour).await == Sent { messages: 9, bytes: 18 }).await;
+    assert_eq!(summed(&world, &after, "b", Period::Hour).await, Sent { messages: 2, bytes: 4 });
+    for by in [Period::Day, Period::Month] {
+        assert_eq!(summed(&world, &after, "a", by).await, Sent { messages: 9, bytes: 18 }, "{by:?}");
+    }
+    assert_eq!(gaps(&world, &after).await, [""; 0]);
+    assert_eq!((after.usage(&a)[2].used, after.usage(&b)[2].used), (9, 2), "the month is whole");
+    // It goes on, and is told.
+    send(&after, &a, 1).await;
+    until_told(&world, "a", 10).await;
+    until_told(&world, "b", 2).await;
+    // Once: who starts now finds it done.
+    drop(after);
+    let again = world.replica("again").await;
+    assert_eq!(summed(&world, &again, "a", Period::Month).await.messages, 10);
+}
+
+/// What came between is in neither.
+pub(crate) async fn what_is_in_neither_is_a_gap<B>(
+    world: &World,
+    copy: impl AsyncFn() -> B,
+    harm: impl AsyncFn(B),
+    forget: impl AsyncFn(),
+) {
+    let world = telling(world);
+    let a = world.agent("a");
+    let replica = world.replica("before").await;
+    replica.send(&a, to("b", "1")).await.unwrap();
+    until_told(&world, "a", 1).await;
+    let before = copy().await;
+    for _ in 0..4 {
+        replica.send(&a, to("b", "2")).await.unwrap();
+    }
+    until_told(&world, "a", 5).await;
+    drop(replica);
+    let late = silent(&world).replica("silent").await;
+    for _ in 0..3 {
+        late.send(&a, to("b", "3")).await.unwrap();
+    }
+    eventually(async || summed(&world, &late, "a", Period::Hour).await.messages == 8).await;
+    drop(late);
+    harm(before).await;
+    forget().await;
+    let after = world.replica("after").await;
+    eventually(async || list(&world, &after, &query(Period::Hour)).await.gaps.len() == 1).await;
+    let gaps = list(&world, &after, &query(Period::Hour)).await.gaps;
+    assert_eq!(gaps[0].records, Some(3));
+    assert_eq!(summed(&world, &after, "a", Period::Hour).await.messages, 5);
+    after.send(&a, to("b", "4")).await.unwrap();
+    eventually(async || summed(&world, &after, "a", Period::Month).await.messages == 6).await;
+    assert_eq!(list(&world, &after, &query(Period::Hour)).await.gaps.len(), 1);
+}
+
+/// Both went back: what was told since is about records in whose place there are others.
+pub(crate) async fn what_another_life_told_is_not_taken<B>(
+    world: &World,
+    copy: impl AsyncFn() -> B,
+    harm: impl AsyncFn(B),
+    cut: impl AsyncFn(u64),
+    forget: impl AsyncFn(),
+) {
+    let world = telling(world);
+    let a = world.agent("a");
+    let send = async |replica: &Messages, count| {
+        for _ in 0..count {
+            replica.send(&a, to("b", "1")).await.unwrap();
+        }
+    };
+    let replica = world.replica("before").await;
+    send(&replica, 3).await;
+    until_told(&world, "a", 3).await;
+    let before = copy().await;
+    drop(replica);
+    cut(1).await;
+    let replica = world.replica("cut").await;
+    send(&replica, 3).await;
+    until_told(&world, "a", 6).await;
+    drop(replica);
+    harm(before).await;
+    forget().await;
+    let after = world.replica("after").await;
+    eventually(async || list(&world, &after, &query(Period::Hour)).await.gaps.len() == 1).await;
+    assert_eq!(list(&world, &after, &query(Period::Hour)).await.gaps[0].records, Some(1));
+    assert_eq!(summed(&world, &after, "a", Period::Hour).await.messages, 3);
 }

@@ -15,8 +15,18 @@ use crate::{
     world_of,
 };
 
-const TABLES: [&str; 9] =
-    ["mailbox", "mailbox_checkpoint", "cursor", "delivery", "presence", "log_cut", "usage_sum", "usage_checkpoint", "usage_gap"];
+const TABLES: [&str; 10] = [
+    "mailbox",
+    "mailbox_checkpoint",
+    "cursor",
+    "delivery",
+    "presence",
+    "log_cut",
+    "usage_sum",
+    "usage_checkpoint",
+    "usage_gap",
+    "usage_export",
+];
 
 /// The rows of the tenant that a backup would hold, by a name of their own.
 async fn copy(tenant: &TestTenant, tables: &[&str]) -> String {
@@ -122,6 +132,28 @@ async fn a_gap_of_the_sums_is_told() {
     let tenant = Postgres::shared().await.fresh_tenant("acme").await;
     let (copy, harm) = (async || copy(&tenant, &TABLES).await, async |name| go_back(&tenant, &TABLES, name).await);
     sums::a_gap_of_the_sums_is_told(&world_of(&tenant), copy, harm, async || forget(&tenant).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_are_taken_back_from_the_topic() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (copy, harm) = (async || copy(&tenant, &TABLES).await, async |name| go_back(&tenant, &TABLES, name).await);
+    sums::sums_are_taken_back_from_the_topic(&world_of(&tenant), copy, harm, async || forget(&tenant).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_neither_is_a_gap() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (copy, harm) = (async || copy(&tenant, &TABLES).await, async |name| go_back(&tenant, &TABLES, name).await);
+    sums::what_is_in_neither_is_a_gap(&world_of(&tenant), copy, harm, async || forget(&tenant).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_life_told_is_not_taken() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let (copy, harm) = (async || copy(&tenant, &TABLES).await, async |name| go_back(&tenant, &TABLES, name).await);
+    let (cut, forget) = (async |left| cut(&tenant, left).await, async || forget(&tenant).await);
+    sums::what_another_life_told_is_not_taken(&world_of(&tenant), copy, harm, cut, forget).await;
 }
 
 /// The log is in PostgreSQL, and goes back with everything else.

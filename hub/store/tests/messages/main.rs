@@ -150,6 +150,8 @@ on_postgres!(
 on_postgres!(
     sums:
     what_is_sent_is_in_one_sum,
+    closed_hours_are_told,
+    open_hours_are_not_told,
     sums_are_one_s_own_and_an_administrator_s,
     what_an_agent_sent_that_is_unregistered_since_is_its_registrar_s,
     a_month_holds_over_replicas_that_come_and_go,

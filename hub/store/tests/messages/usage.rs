@@ -1,6 +1,6 @@
 //! The sums of usage in PostgreSQL, where several replicas add to them at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration as StdDuration};
 
 use acb_hub_core::{
     directory::agent::AgentId,
@@ -10,7 +10,7 @@ use acb_hub_core::{
         position::first_of,
         sent::Sent,
         usage::month_began,
-        usage_store::{Period, SumFilter, UsageAdvance, UsageStore as _, UsageSum, Whose},
+        usage_store::{Complete, Period, SumFilter, UsageAdvance, UsageStore as _, UsageSum, Whose},
     },
 };
 use acb_hub_store::PgStore;
@@ -75,7 +75,14 @@ async fn replica(store: PgStore, step: u64) {
                     sent,
                 });
                 let partition = Partition::try_from(partition).unwrap();
-                UsageAdvance { partition, from: first_of(from), to: first_of(to), hours: hours.collect(), missing: 0 }
+                UsageAdvance {
+                    partition,
+                    from: first_of(from),
+                    to: first_of(to),
+                    hours: hours.collect(),
+                    latest: None,
+                    missing: 0,
+                }
             })
             .filter(|advance| advance.from < advance.to)
             .collect();
@@ -132,7 +139,7 @@ async fn sums_over_five_days_agree_with_the_messages() {
 
 fn advance(from: u64, to: u64) -> UsageAdvance {
     let sum = UsageSum { sent: Sent { messages: to - from, bytes: 1 }, ..message(0, 0) };
-    UsageAdvance { partition: 0, from: first_of(from), to: first_of(to), hours: vec![sum], missing: 0 }
+    UsageAdvance { partition: 0, from: first_of(from), to: first_of(to), hours: vec![sum], latest: None, missing: 0 }
 }
 
 /// It ended a life of the log, and knew of no sums: their checkpoint stayed behind.
@@ -195,4 +202,99 @@ async fn days_are_listed_without_a_gap_or_a_double() {
     }
     let whole = list(Whose::All, None, Some(datetime!(2025-01-02 00:00 UTC)), 10).await;
     assert_eq!(whole.len(), 3, "a day that begins then is none of them");
+}
+
+/// When an hour is closed.
+const CLOSED: StdDuration = StdDuration::from_secs(3600);
+/// A life of the topic of usage.
+const TOPIC: u64 = 3;
+
+/// What agent 1 sent in one record at this offset, and at which hour of a partition.
+fn record(partition: Partition, offset: u64, hour: OffsetDateTime) -> UsageAdvance {
+    let sum = UsageSum { starts_at: hour, sent: Sent { messages: 2, bytes: 10 }, ..message(0, 0) };
+    UsageAdvance {
+        partition,
+        from: first_of(offset),
+        to: first_of(offset + 1),
+        hours: vec![sum],
+        latest: Some((hour, first_of(offset))),
+        missing: 0,
+    }
+}
+
+#[tokio::test]
+async fn it_is_told_of_closed_hours_what_and_how_far() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let store = PgStore::new(tenant.connect_options());
+    store.begin(EPOCH, &[0, 0, 0], datetime!(2026-10-01 00:00 UTC)).await.unwrap();
+    let mut connection = tenant.connect().await;
+    sqlx::raw_sql("UPDATE acb.usage_checkpoint SET last_hour = '2026-01-01'").execute(&mut connection).await.unwrap();
+    let now = OffsetDateTime::now_utc();
+    // Early in an hour: the test must not run across the next one.
+    let this = now - Duration::seconds(now.unix_timestamp().rem_euclid(3600)) - Duration::nanoseconds(now.nanosecond().into());
+    let (last, before) = (this - Duration::HOUR, this - Duration::hours(2));
+    let unexported = async |limit| store.unexported(EPOCH, TOPIC, CLOSED, limit).await.unwrap();
+    let empty = unexported(10).await;
+    assert_eq!((empty.hours.len(), empty.next.as_slice()), (0, &[0; 3][..]));
+    store.add(EPOCH, &[record(0, 0, before), record(1, 0, before)]).await.unwrap();
+    store.add(EPOCH, &[record(0, 1, last), record(1, 1, this)]).await.unwrap();
+    store.add(EPOCH, &[record(1, 2, this)]).await.unwrap();
+    // Two hours are closed; the third begins at the second record of partition 1, and nothing is known to be in partition 2.
+    let (one, two, three) = (first_of(1), first_of(2), first_of(3));
+    let found = unexported(10).await;
+    let sums: Vec<_> = found.hours.iter().map(|sum| (sum.starts_at, sum.sent.messages)).collect();
+    assert_eq!(sums, [(before, 4), (last, 2)]);
+    assert_eq!(
+        (found.next.clone(), found.complete),
+        (vec![two, three, 0], Some(Complete { through: last, below: vec![two, one, 0] }))
+    );
+    let first = unexported(1).await;
+    assert_eq!((first.hours.len(), first.complete), (1, None), "there is more");
+    store.exported(TOPIC, &first.hours).await.unwrap();
+    assert_eq!(unexported(1).await.hours, found.hours[1..]);
+    // Late: that hour again, with its new total.
+    store.add(EPOCH, &[record(2, 0, before)]).await.unwrap();
+    let late = unexported(10).await;
+    assert_eq!(late.hours.iter().map(|sum| sum.sent.messages).collect::<Vec<_>>(), [6, 2]);
+    store.exported(TOPIC, &late.hours).await.unwrap();
+    assert_eq!(unexported(10).await.hours, []);
+    // A topic that was made anew has nothing, and who told the other one marks nothing.
+    let anew = store.unexported(EPOCH, TOPIC + 1, CLOSED, 10).await.unwrap();
+    assert_eq!(anew.hours, late.hours);
+    store.exported(TOPIC, &late.hours).await.unwrap();
+    assert_eq!(store.unexported(EPOCH, TOPIC + 1, CLOSED, 10).await.unwrap().hours, late.hours);
+    // Of a life that is over nothing is told.
+    assert_eq!(store.unexported(EPOCH + 1, TOPIC + 1, CLOSED, 10).await.unwrap().hours, []);
+}
+
+#[tokio::test]
+async fn sums_are_raised_and_never_lowered() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let store = PgStore::new(tenant.connect_options());
+    store.begin(EPOCH, &[0, 0], datetime!(2026-10-01 00:00 UTC)).await.unwrap();
+    let (one, two) = (datetime!(2026-10-31 23:00 UTC), datetime!(2026-11-01 00:00 UTC));
+    store.add(EPOCH, &[record(0, 0, one)]).await.unwrap();
+    let next = [first_of(1), 0];
+    assert!(store.rebuild(EPOCH, &[0, 0]).await.unwrap().is_none(), "they go on elsewhere");
+    let sum = |starts_at, messages| UsageSum { starts_at, sent: Sent { messages, bytes: messages }, ..message(0, 0) };
+    let listed = async |by| {
+        let filter = SumFilter { whose: Whose::All, by, from: None, to: None, after: None };
+        let sums = store.sums(&filter, 10).await.unwrap();
+        sums.into_iter().map(|sum| (sum.sent.messages, sum.sent.bytes)).collect::<Vec<_>>()
+    };
+    // What is dropped changes nothing.
+    let mut rebuild = store.rebuild(EPOCH, &next).await.unwrap().unwrap();
+    rebuild.raise(&[sum(one, 100)]).await.unwrap();
+    drop(rebuild);
+    assert_eq!(listed(Period::Hour).await, [(2, 10)]);
+    let mut rebuild = store.rebuild(EPOCH, &next).await.unwrap().unwrap();
+    assert_eq!(rebuild.last_hour(), Some(one));
+    // One is lower than what there is, one has more messages, and one is told twice.
+    rebuild.raise(&[sum(one, 1), sum(two, 7)]).await.unwrap();
+    rebuild.raise(&[sum(one, 30), sum(two, 7)]).await.unwrap();
+    rebuild.done(&[first_of(1), first_of(9)], two).await.unwrap();
+    assert_eq!(listed(Period::Hour).await, [(30, 30), (7, 7)]);
+    assert_eq!(listed(Period::Month).await, [(30, 30), (7, 7)]);
+    let begun = store.begin(EPOCH, &[0, 0], datetime!(2026-10-01 00:00 UTC)).await.unwrap();
+    assert_eq!((begun.next, begun.gaps), (vec![first_of(1), first_of(9)], 0));
 }
