@@ -511,11 +511,15 @@ pub(crate) async fn a_partition_is_free_again_when_its_oldest_message_is_given_u
         }
     };
     let receive = async {
+        let mut poison = Vec::new();
         loop {
             match event(&mut inbox).await {
-                // The poison.
-                SessionEvent::Delivery(delivery) if text(&delivery) == "0" => {}
-                SessionEvent::Delivery(delivery) => inbox.input.ack(vec![delivery.id]).await.unwrap(),
+                SessionEvent::Delivery(delivery) if text(&delivery) == "0" => poison.push(delivery.id),
+                SessionEvent::Delivery(delivery) => {
+                    inbox.input.ack(vec![delivery.id]).await.unwrap();
+                    // It is not given up before it is in the way, however long that takes here.
+                    inbox.input.in_progress(poison.clone()).await.unwrap();
+                }
                 SessionEvent::HeldBack { .. } => break,
                 other => panic!("unexpected: {other:?}"),
             }
