@@ -7,13 +7,15 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "encryption")]
+use acb_proto::v1::encryption_key_service_client::EncryptionKeyServiceClient;
 use acb_proto::v1::{
     agent_registry_client::AgentRegistryClient, audit_service_client::AuditServiceClient,
     context_service_client::ContextServiceClient, credential_service_client::CredentialServiceClient,
-    dead_letter_service_client::DeadLetterServiceClient, encryption_key_service_client::EncryptionKeyServiceClient,
-    mailbox_service_client::MailboxServiceClient, message_service_client::MessageServiceClient,
-    schedule_service_client::ScheduleServiceClient, stream_service_client::StreamServiceClient,
-    trace_service_client::TraceServiceClient, usage_service_client::UsageServiceClient,
+    dead_letter_service_client::DeadLetterServiceClient, mailbox_service_client::MailboxServiceClient,
+    message_service_client::MessageServiceClient, schedule_service_client::ScheduleServiceClient,
+    stream_service_client::StreamServiceClient, trace_service_client::TraceServiceClient,
+    usage_service_client::UsageServiceClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
