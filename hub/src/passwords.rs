@@ -82,7 +82,7 @@ impl Gate for PostgresGate {
     async fn is_taken(&self, password: &str) -> Result<bool, String> {
         match PgConnection::connect_with(&self.with(password)).await {
             Ok(connection) => {
-                // Only tried: what becomes of its end is nobody's affair.
+                // Only the login was tried: an error while closing does not matter.
                 let _ = connection.close().await;
                 Ok(true)
             }

@@ -1,5 +1,5 @@
-//! Deletes what has expired. Every replica does; a deletion that another one did first finds nothing to delete. One that fails holds up
-//! no other: it is tried again later, and later still where it fails again.
+//! Deletes contexts that have expired. Every replica runs this; a context that another replica deleted first is simply gone. A deletion that failed is
+//! tried again later, with a growing pause, and holds up no other.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 

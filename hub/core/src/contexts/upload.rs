@@ -115,7 +115,7 @@ impl Uploads {
         if upload.agent != agent.id {
             return Err(upload_not_found(upload.id));
         }
-        // What was asked for first is what the context would be. Nobody should learn of that by who can read it.
+        // The first request defines the context. A different one is refused now: its caller would find out only from who can read the context.
         if let Some(other) = upload.differs_in(&wanted) {
             return Err(Fault::new(
                 Code::AlreadyExists,

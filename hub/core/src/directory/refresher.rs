@@ -1,5 +1,5 @@
-//! Keeps the directory current: a tail of the control topic says when it changed, a poll stands behind it, and whoever must not
-//! decide by old facts reads the generation first.
+//! Keeps the directory current. A tail of the control topic says when the directory changed, and a poll finds what the tail missed. Callers that must not
+//! decide by stale data read the generation from the store first.
 
 use std::{
     sync::{

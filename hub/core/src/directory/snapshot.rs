@@ -141,7 +141,7 @@ impl Snapshot {
         self.agents.get(&id)
     }
 
-    /// An agent that may act now. What lasts asks again: its agent may have been removed or suspended since it began.
+    /// An agent that may act now. Long-lived operations must ask again: their agent may be removed or suspended while they run.
     pub fn acting(&self, id: AgentId) -> Result<&Arc<Agent>, Fault> {
         self.agent(id).filter(|agent| !agent.suspended && !self.suspended).ok_or_else(|| {
             let why = "the agent was removed or suspended: ask the tenant's administrator";

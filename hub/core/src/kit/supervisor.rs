@@ -1,5 +1,5 @@
-//! Watches over the tasks that must run for as long as their hub does. One that panics, or ends by itself, leaves a hub that looks alive and
-//! is not: so that its end is the hub's. Tasks of one request or one session do not belong here, lest an agent could end the hub.
+//! Watches over the tasks that must run for as long as their hub does. If such a task panics or returns early, the hub would look alive and do nothing.
+//! So the end of such a task ends the hub. Tasks of one request or one session do not belong here: an agent could end the hub by them.
 
 use std::{any::Any, panic::AssertUnwindSafe};
 

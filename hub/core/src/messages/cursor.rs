@@ -56,8 +56,8 @@ impl Cursor {
         !self.acknowledged.contains(&position) && self.outstanding.insert(position)
     }
 
-    /// Looks again at a message that was passed as not for this agent: whether to deliver it, now that it is. Where the watermark has
-    /// not passed it, it waits for it from now on, unless that could pass the bound on exceptions.
+    /// Reconsiders a message that was passed over because its agent was not a member yet. Returns whether to deliver it. If the message lies at or above
+    /// the watermark, and the cursor has room for one more exception, the watermark waits for its acknowledgement from now on.
     pub fn reconsider(&mut self, position: Position) -> bool {
         if self.acknowledged.contains(&position) {
             return false;

@@ -1,7 +1,7 @@
 //! The dead letters: messages that nobody took. What expires in a mailbox without a session is found by a sweep of the index, in sets.
 //!
-//! Two replicas that live never bury the same message: a row of the index is claimed first, in one statement. It is removed after the log
-//! has the dead letter, so that a replica which dies in between loses none. The next one buries what the dead one had not removed again:
+//! Two replicas that live never make two dead letters of one message: a row of the index is claimed first, in one statement. It is removed after the log
+//! has the dead letter, so that a replica which dies in between loses none. The next one takes what the dead one had not removed again:
 //! a few messages may be there twice, with the same `acb-source`.
 
 use std::{
@@ -40,14 +40,14 @@ use crate::{
 /// Rows of one look for what expired.
 const SWEEP: usize = 2000;
 /// Dead letters that are in the log before their rows are removed, in one statement.
-const BURIALS: usize = 128;
+const MESSAGES_AT_ONCE: usize = 128;
 /// Messages that are read together.
 const RUN: usize = 4;
 /// Runs at the same time: as many times [`RUN`] appends are on their way.
 const RUNS: usize = 4;
 /// Rows of an earlier life of the log that are removed by one statement: short enough that nobody notices.
 const FORGET: usize = 5000;
-/// How long a row is held by who buries it. Where that replica dies, the next one does after this.
+/// How long a row is held by who moves its message to the dead letters. Where that replica dies, the next one does after this.
 const CLAIM: Duration = Duration::from_secs(300);
 
 /// Why a message went there: the header `acb-reason`.
@@ -186,57 +186,62 @@ async fn append(parts: &Parts, sender: AgentId, record: Record) -> Result<(), Fa
 
 /// What became of a message that a session gives up on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Burial {
+pub(super) enum DeadLettering {
     /// It is among the dead letters, by this call or by another, or somebody took it.
     Done,
     /// Somebody else is about to, or it can't be done now: ask again.
     Later,
 }
 
-/// Buries a message that a session of `recipient` has in hand.
-pub(super) async fn bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Burial {
-    match try_bury(parts, logged, recipient, reason).await {
-        Ok(burial) => burial,
+/// Makes a dead letter of a message that a session of `recipient` has in hand.
+pub(super) async fn dead_letter(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> DeadLettering {
+    match try_dead_letter(parts, logged, recipient, reason).await {
+        Ok(outcome) => outcome,
         Err(error) => {
             tracing::warn!(message = %logged.message.id, %error, "a message can't be put into the dead letters yet");
-            Burial::Later
+            DeadLettering::Later
         }
     }
 }
 
-async fn try_bury(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<Burial, Fault> {
+async fn try_dead_letter(
+    parts: &Parts,
+    logged: &LoggedMessage,
+    recipient: AgentId,
+    reason: Reason,
+) -> Result<DeadLettering, Fault> {
     // A row of one agent's mailbox is there until its message is done with, and so is one that expired for everybody. What one member of
     // a group did not take the others may still: that row is not the session's to claim.
     let address = MailboxAddress::of(&logged.message, recipient)
         .filter(|address| reason == Reason::Expired || matches!(address, MailboxAddress::Agent(_)));
     let Some(address) = address else {
-        bury_one(parts, logged, recipient, reason).await?;
-        return Ok(Burial::Done);
+        dead_letter_one(parts, logged, recipient, reason).await?;
+        return Ok(DeadLettering::Done);
     };
     let (partition, position) = (logged.partition, logged.position);
     match parts.index.store.claim(parts.log.epoch, &address, partition, position, CLAIM).await? {
         Claim::Claimed => {}
-        Claim::Gone if is_indexed(parts, partition, position) => return Ok(Burial::Done),
-        Claim::Held | Claim::Gone => return Ok(Burial::Later),
+        Claim::Gone if is_indexed(parts, partition, position) => return Ok(DeadLettering::Done),
+        Claim::Held | Claim::Gone => return Ok(DeadLettering::Later),
     }
     let (log_time, expires_at, sender) = (logged.log_time, logged.message.expires_at, Some(logged.message.from_id));
     let row = [IndexEntry { address, partition, position, log_time, expires_at, sender }];
     let snapshot = parts.directory.snapshot();
-    let buried = async {
+    let appended = async {
         let cursors = cursors(parts, &snapshot, &row).await?;
         let taken = row.iter().any(|row| Takers::of(&parts.log, &snapshot, &cursors, row).took(logged.message.from_id));
-        if taken { Ok(()) } else { bury_one(parts, logged, recipient, reason).await }
+        if taken { Ok(()) } else { dead_letter_one(parts, logged, recipient, reason).await }
     };
-    if let Err(error) = buried.await {
+    if let Err(error) = appended.await {
         release(parts, &row, Duration::ZERO).await;
         return Err(error);
     }
     remove(parts, &row).await;
-    Ok(Burial::Done)
+    Ok(DeadLettering::Done)
 }
 
 /// Puts a message that a session has in hand into the dead letters.
-async fn bury_one(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<(), Fault> {
+async fn dead_letter_one(parts: &Parts, logged: &LoggedMessage, recipient: AgentId, reason: Reason) -> Result<(), Fault> {
     let place = MessagePlace { partition: logged.partition, position: logged.position };
     match catch_up::one(parts, logged.partition, logged.position).await? {
         Some(found) => put(parts, Some(place), &found.envelope, Some(recipient), reason).await,
@@ -266,7 +271,7 @@ async fn release(parts: &Parts, rows: &[IndexEntry], rest: Duration) {
     if !rows.is_empty()
         && let Err(error) = parts.index.store.release(parts.log.epoch, rows, rest).await
     {
-        tracing::warn!(%error, rows = rows.len(), "claims of messages that could not be buried are still held");
+        tracing::warn!(%error, rows = rows.len(), "claims of messages that could not be moved to the dead letters are still held");
     }
 }
 
@@ -291,7 +296,7 @@ pub(super) async fn sweep(parts: Parts) {
     }
 }
 
-/// Removes and buries what has expired by now. What can't be buried is for the next sweep.
+/// Removes what has expired by now, and makes dead letters of it. What can't be appended is for the next sweep.
 async fn sweep_expired(parts: &Parts) -> Result<(), Fault> {
     let mut lag = None;
     // Claimed rows are not found again, so that a full look is followed by the next at once.
@@ -302,7 +307,7 @@ async fn sweep_expired(parts: &Parts) -> Result<(), Fault> {
         let behind = Duration::try_from(now - oldest).unwrap_or_default();
         lag = Some(behind);
         parts.metrics.sweep_lag(behind);
-        bury_rows(parts, expired.claimed, claimed_at).await?;
+        dead_letter_rows(parts, expired.claimed, claimed_at).await?;
     }
     if lag.is_none() {
         parts.metrics.sweep_lag(Duration::ZERO);
@@ -326,7 +331,7 @@ async fn forget_earlier_lives(parts: &Parts) -> bool {
     }
 }
 
-async fn bury_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) -> Result<(), Fault> {
+async fn dead_letter_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) -> Result<(), Fault> {
     let snapshot = parts.directory.snapshot();
     let cursors = match cursors(parts, &snapshot, &rows).await {
         Ok(cursors) => cursors,
@@ -340,7 +345,7 @@ async fn bury_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) ->
     remove(parts, &taken.into_iter().map(|(_, row)| row).collect::<Vec<_>>()).await;
     let (paused, rest) = paused(parts, rest).await;
     release(parts, &paused, parts.config.sweep_every).await;
-    let mut batches = rest.chunks(BURIALS);
+    let mut batches = rest.chunks(MESSAGES_AT_ONCE);
     while let Some(batch) = batches.next() {
         // Long before the claim ends: what is begun must be done by then.
         if claimed_at.elapsed() > CLAIM / 2 {
@@ -348,7 +353,7 @@ async fn bury_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) ->
             release(parts, &left, Duration::ZERO).await;
             return Ok(());
         }
-        let runs: Vec<_> = runs(batch).into_iter().map(|run| bury_run(parts, run)).collect();
+        let runs: Vec<_> = runs(batch).into_iter().map(|run| dead_letter_run(parts, run)).collect();
         let outcomes: Vec<_> = stream::iter(runs).buffer_unordered(RUNS).concat().await;
         let mut failed = Vec::new();
         let mut why = None;
@@ -392,26 +397,31 @@ fn runs(rows: &[(Takers, IndexEntry)]) -> Vec<Vec<(Takers, IndexEntry)>> {
     of_one_partition.flat_map(|rows| rows.chunks(RUN)).map(<[_]>::to_vec).collect()
 }
 
-/// Buries a few messages of one partition.
-async fn bury_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEntry, Result<(), Fault>)> {
+/// Makes dead letters of a few messages of one partition.
+async fn dead_letter_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEntry, Result<(), Fault>)> {
     let Some((_, first)) = run.first() else { return Vec::new() };
     let positions: Vec<Position> = run.iter().map(|(_, row)| row.position).collect();
     match catch_up::fetch(parts, first.partition, &positions).await {
         Ok(mut messages) => {
-            let burials: Vec<_> = run
+            let dead_letters: Vec<_> = run
                 .into_iter()
                 .map(|(takers, row)| {
                     let found = messages.remove(&row.position);
-                    bury_row(parts, takers, row, found)
+                    dead_letter_row(parts, takers, row, found)
                 })
                 .collect();
-            join_all(burials).await
+            join_all(dead_letters).await
         }
         Err(error) => run.into_iter().map(|(_, row)| (row, Err(error.clone()))).collect(),
     }
 }
 
-async fn bury_row(parts: &Parts, takers: Takers, row: IndexEntry, found: Option<Found>) -> (IndexEntry, Result<(), Fault>) {
+async fn dead_letter_row(
+    parts: &Parts,
+    takers: Takers,
+    row: IndexEntry,
+    found: Option<Found>,
+) -> (IndexEntry, Result<(), Fault>) {
     let Some(Found { envelope, .. }) = found else {
         forgotten(parts, row.partition, row.position);
         return (row, Ok(()));

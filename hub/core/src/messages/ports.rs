@@ -89,11 +89,11 @@ pub struct IndexEntry {
 /// What claiming one row found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is the caller's to bury, for as long as it asked.
+    /// The caller moves it to the dead letters, for as long as it asked.
     Claimed,
-    /// Somebody else buries it now.
+    /// Somebody else moves it there now.
     Held,
-    /// There is no such row: it is buried, or not indexed yet.
+    /// There is no such row: it is a dead letter by now, or not indexed yet.
     Gone,
 }
 
@@ -104,7 +104,7 @@ pub struct Expired {
     pub oldest: Option<OffsetDateTime>,
     /// Rows of one agent's mailbox that the agent had acknowledged: they are removed.
     pub removed: u64,
-    /// The others: they are the caller's to bury.
+    /// The others: the caller moves them to the dead letters.
     pub claimed: Vec<IndexEntry>,
 }
 

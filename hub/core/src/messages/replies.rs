@@ -27,7 +27,7 @@ struct Asked {
 #[derive(Debug)]
 pub(crate) struct Replies {
     asked: Recent<Asked>,
-    /// Replies whose request was not seen, or never was made: kept apart, so that they crowd out nothing.
+    /// Replies whose request was not seen, or was never made. They are kept in a map of their own: forged replies can't evict real requests.
     early: Recent<(OffsetDateTime, MessagePlace)>,
 }
 

@@ -234,13 +234,13 @@ impl ScheduledMessages {
             Tried::Sent => {
                 *may_be_there = true;
                 return match reach(&snapshot, &envelope)? {
-                    Reach::Some { gone, .. } => self.bury(&envelope, &gone, LetterReason::RecipientGone).await,
+                    Reach::Some { gone, .. } => self.dead_letter(&envelope, &gone, LetterReason::RecipientGone).await,
                     Reach::All | Reach::Nobody => Ok(Fired::Done),
                 };
             }
             Tried::Searching => return Ok(Fired::Later(RETRY)),
             // It would have expired there, too.
-            Tried::Forgotten => return self.bury(&envelope, &envelope.message.to_ids, LetterReason::Expired).await,
+            Tried::Forgotten => return self.dead_letter(&envelope, &envelope.message.to_ids, LetterReason::Expired).await,
             Tried::Not | Tried::Lately => {}
         }
         if snapshot.suspended {
@@ -295,7 +295,7 @@ impl ScheduledMessages {
         sent?;
         match gone {
             // Not before it is sent: until it is, this is tried again and again.
-            Some((envelope, gone)) => self.bury(&envelope, &gone, LetterReason::RecipientGone).await,
+            Some((envelope, gone)) => self.dead_letter(&envelope, &gone, LetterReason::RecipientGone).await,
             None => Ok(Fired::Done),
         }
     }
@@ -304,12 +304,12 @@ impl ScheduledMessages {
     async fn give_up(&self, envelope: &Envelope, reason: LetterReason, tried: Tried) -> Result<Fired, Fault> {
         match tried {
             Tried::Lately => Ok(Fired::Later(LONG_RETRY)),
-            _ => self.bury(envelope, &envelope.message.to_ids, reason).await,
+            _ => self.dead_letter(envelope, &envelope.message.to_ids, reason).await,
         }
     }
 
     /// Puts a message into the dead letters: a letter for each of these agents, or one for the group or all.
-    async fn bury(&self, envelope: &Envelope, agents: &[AgentId], reason: LetterReason) -> Result<Fired, Fault> {
+    async fn dead_letter(&self, envelope: &Envelope, agents: &[AgentId], reason: LetterReason) -> Result<Fired, Fault> {
         if agents.is_empty() {
             dead_letters::put(&self.parts, None, envelope, None, Reason::Unsent(reason)).await?;
         }

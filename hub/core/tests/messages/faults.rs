@@ -425,17 +425,17 @@ async fn a_message_that_the_log_does_not_show_yet_waits_in_its_mailbox() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_the_log_does_not_show_yet_is_delivered_again_and_buried() {
-    delivered_again_and_buried(Address::Group("pair".to_owned())).await;
+async fn a_message_that_the_log_does_not_show_yet_is_delivered_again_and_dead_lettered() {
+    delivered_again_and_dead_lettered(Address::Group("pair".to_owned())).await;
 }
 
 /// Its row was claimed for the dead letter that could not be written at first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burial_that_failed_is_tried_again_soon() {
-    delivered_again_and_buried(Address::Agent("b".to_owned())).await;
+async fn a_dead_letter_that_failed_is_tried_again_soon() {
+    delivered_again_and_dead_lettered(Address::Agent("b".to_owned())).await;
 }
 
-async fn delivered_again_and_buried(to: Address) {
+async fn delivered_again_and_dead_lettered(to: Address) {
     let (log, world) = behind();
     let config = MessagesConfig { redeliver_after: Duration::from_millis(100), max_attempts: 2, ..world.config.clone() };
     let world = World { config, ..world };

@@ -289,7 +289,7 @@ pub(crate) async fn what_an_agent_is_still_at_work_on_is_no_dead_letter(world: &
 }
 
 /// Two replicas sweep at the same time, and a session holds one of the messages, unacknowledged and unwritten.
-pub(crate) async fn what_expires_is_buried_once(world: &World) {
+pub(crate) async fn what_expires_is_dead_lettered_once(world: &World) {
     let config = MessagesConfig {
         redeliver_after: Duration::from_millis(100),
         max_attempts: 1000,
@@ -312,14 +312,14 @@ pub(crate) async fn what_expires_is_buried_once(world: &World) {
     }
     // Read, so that the session goes on.
     let reading = async { while inbox.events.next().await.is_some() {} };
-    let buried = async {
+    let dead = async {
         eventually(async || world.dead_letters().await.len() >= 40).await;
-        // Whoever else wanted to bury one has had the time.
+        // Whoever else wanted to move one there has had the time.
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
     tokio::select! {
         () = reading => panic!("the session ended"),
-        () = buried => {}
+        () = dead => {}
     }
     let source = |logged: &acb_hub_core::log::bus::Logged| {
         let header = logged.record.headers.iter().find(|(name, _)| name == "acb-source").unwrap();
@@ -327,9 +327,9 @@ pub(crate) async fn what_expires_is_buried_once(world: &World) {
     };
     let mut sources: Vec<String> = world.dead_letters().await.iter().map(source).collect();
     sources.sort();
-    let buried = sources.len();
+    let dead = sources.len();
     sources.dedup();
-    assert_eq!((buried, sources.len()), (40, 40));
+    assert_eq!((dead, sources.len()), (40, 40));
 }
 
 /// Of two replicas either may write the index, and either may remove from it.
@@ -403,13 +403,13 @@ pub(crate) async fn one_rule_says_who_took_a_group_message(world: &World) {
     assert!(silent(&mut late).await);
     eventually(async || world.dead_letters().await.len() >= 3).await;
     eventually(async || world.all_rows(&[MailboxAddress::Group("pair".to_owned()), MailboxAddress::All]).await == 0).await;
-    let mut buried: Vec<String> = Vec::new();
+    let mut dead: Vec<String> = Vec::new();
     for logged in world.dead_letters().await {
         let envelope = Envelope::decode(logged.record.value.as_ref().unwrap()).unwrap();
-        buried.push(String::from_utf8(envelope.message.payload.to_vec()).unwrap());
+        dead.push(String::from_utf8(envelope.message.payload.to_vec()).unwrap());
     }
-    buried.sort();
-    assert_eq!(buried, ["from a member", "nobody came", "to all, and nobody came"]);
+    dead.sort();
+    assert_eq!(dead, ["from a member", "nobody came", "to all, and nobody came"]);
 }
 
 pub(crate) async fn a_failed_message_aborts_what_was_pipelined_behind_it(world: &World) {
@@ -575,10 +575,10 @@ pub(crate) async fn what_is_begun_again_and_again_goes_to_the_dead_letters(world
                 assert_eq!((text(&got), got.attempt), ("fine".to_owned(), 1), "nobody has begun with it");
             }
         };
-        let buried = eventually(async || !world.dead_letters().await.is_empty());
+        let dead = eventually(async || !world.dead_letters().await.is_empty());
         let poison = tokio::select! {
             poison = poison => poison,
-            () = buried => break,
+            () = dead => break,
         };
         attempts.push(poison.attempt);
         assert!(attempts.len() < 20, "{attempts:?}");

@@ -169,7 +169,7 @@ on_postgres!(
     a_repeated_request_gets_the_same_reply_on_any_replica,
     what_nobody_acknowledges_goes_to_the_dead_letters,
     what_an_agent_is_still_at_work_on_is_no_dead_letter,
-    what_expires_is_buried_once,
+    what_expires_is_dead_lettered_once,
     what_is_acknowledged_has_no_row_a_moment_later,
     one_rule_says_who_took_a_group_message,
     a_failed_message_aborts_what_was_pipelined_behind_it,

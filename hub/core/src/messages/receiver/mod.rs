@@ -30,7 +30,7 @@ use self::{
 use super::{
     acknowledgements::OpenMailbox,
     catch_up::{self, LateJoin, Page},
-    dead_letters::{self, Burial, Reason},
+    dead_letters::{self, DeadLettering, Reason},
     delivery::{Delivery, DeliveryId},
     demand::Demand,
     filter::MessageFilter,
@@ -53,7 +53,7 @@ use crate::{
     metrics::traffic::ReceiverMetrics,
 };
 
-/// The pause before what failed is tried again: a partition that can't be read, a message that can't be delivered again or buried yet.
+/// The pause before what failed is tried again: a partition that can't be read, a message that can't be delivered again or moved to the dead letters yet.
 const RETRY: Duration = Duration::from_secs(1);
 /// The pause before a delivery for which the agent has left no room is tried again.
 const NO_ROOM: Duration = Duration::from_millis(500);
@@ -639,9 +639,9 @@ async fn settle(parts: Parts, agent: Arc<Agent>, due: Due) -> Settled {
         },
     };
     let Some(reason) = given_up(&parts, &logged, attempts) else { return Settled::Deliver(logged) };
-    match dead_letters::bury(&parts, &logged, agent.id, reason).await {
-        Burial::Done => Settled::Gone,
-        Burial::Later => Settled::Later,
+    match dead_letters::dead_letter(&parts, &logged, agent.id, reason).await {
+        DeadLettering::Done => Settled::Gone,
+        DeadLettering::Later => Settled::Later,
     }
 }
 

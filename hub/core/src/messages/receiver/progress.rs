@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(held_at, Some(bound));
         assert_eq!(progress.consider(place(4000), NOW), Considered::Pass, "read again later");
         assert_eq!(progress.unread(), []);
-        // As after its burial: nobody has said anything.
+        // As where it is a dead letter: nobody has said anything.
         progress.acknowledge(place(0));
         assert!(progress.take_released());
         assert!(!progress.take_released(), "told once");
