@@ -129,8 +129,7 @@ async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), H
     supervisor.spawn("operations", operations::serve(operations, readiness.clone(), metrics.clone(), stop.clone()));
     supervisor.spawn("reload", reload::watch(config.clone(), certificate.clone(), tokens.clone(), stop));
 
-    let witness = config.hub.witness.as_ref().map(HttpsWitness::new).transpose()?;
-    let witness = witness.map(|witness| Arc::new(witness) as Arc<dyn Witness>);
+    let witness = config.hub.witness.clone().map(|witness| Arc::new(HttpsWitness::new(witness)) as Arc<dyn Witness>);
     let store = PgStore::new(config.postgres.clone()).timed(metrics.clone());
     let log = open_log(&config, &store, &supervisor)?;
     follow_passwords(&config, &store, &log, &supervisor);
@@ -178,9 +177,10 @@ impl Parts {
         let contexts = self.contexts();
         let uploads = Uploads::new(&contexts, self.metrics.contexts());
         let journal = self.journal();
+        let memory = messages.memory().into_iter().chain([contexts.memory(), uploads.memory()]).collect();
         let door = Door::new(self.tokens.clone(), self.refresher.clone(), self.metrics.clone(), journal)
             .with_spans(self.spans.clone())
-            .with_memory(vec![messages.memory(), contexts.memory(), uploads.memory()]);
+            .with_memory(memory);
         let (routes, health) = self
             .services(messages.clone(), contexts.clone(), uploads, door.meter().clone())
             .routes()

@@ -1,3 +1,6 @@
+-- In the order in which hubs lock them: they go on summing meanwhile, and one that waited for the other table would end this as a deadlock.
+LOCK TABLE acb.usage_checkpoint, acb.usage_sum IN ACCESS EXCLUSIVE MODE;
+
 -- Of an hour: its messages that the topic of usage has been told of. A sum only grows, and what it was told in says so: these are fewer than `messages` where
 -- it has to be told again.
 ALTER TABLE acb.usage_sum ADD COLUMN exported bigint NOT NULL DEFAULT 0;
@@ -15,3 +18,7 @@ CREATE TABLE acb.usage_export (
     topic_epoch bigint NOT NULL
 );
 CALL acb.protect('acb.usage_export', 'INSERT, UPDATE');
+
+-- What was told is no hub's to take back, as with the sums. Its retention is 400 days.
+CREATE POLICY usage_is_kept ON acb.bus_record AS RESTRICTIVE FOR DELETE TO acb_tenant
+    USING (topic NOT LIKE '%.sys.usage' OR log_time < now() - interval '399 days');

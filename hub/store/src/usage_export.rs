@@ -42,6 +42,18 @@ impl PgStore {
         if told != Some(topic) {
             self.tell_anew(topic).await.map_err(failed)?;
         }
+        // Mostly there is nothing to tell. Who finds that must lock nothing: a lock is a write.
+        let has_any: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM acb.usage_sum WHERE period = 'hour' AND exported < messages
+                            AND starts_at <= date_trunc('hour', now() - make_interval(secs => $1), 'UTC'))",
+        )
+        .bind(close_after)
+        .fetch_one(self.pool())
+        .await
+        .map_err(failed)?;
+        if !has_any {
+            return Ok(Unexported::default());
+        }
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         // Whoever adds to the sums holds these until it has: both are of one moment.
         let places: Vec<(i64, Option<i64>, Timestamp)> = sqlx::query_as(

@@ -47,6 +47,8 @@ struct Pending {
     limited: Limited,
     /// On whichever connection. `None`: it is certainly not in the log.
     first_written: Option<Instant>,
+    /// Whether it was written on an earlier connection, and not answered there.
+    in_doubt: bool,
 }
 
 /// How one connection ended.
@@ -230,6 +232,9 @@ impl Driver {
         self.client.name_replica(&opened.replica);
         self.replica.send_replace(opened.replica);
         self.inbox.forget_deliveries();
+        for pending in self.pending.iter_mut().take(self.written) {
+            pending.in_doubt = true;
+        }
         self.written = 0;
         self.refused = None;
         Ok(Stream { line, out, inbound })
@@ -346,6 +351,7 @@ impl Driver {
             command,
             limited: Limited::default(),
             first_written: None,
+            in_doubt: false,
         });
         self.next_sequence += 1;
     }
@@ -410,6 +416,12 @@ impl Driver {
             _ => None,
         };
         self.limited_until = self.limited_until.max(limited);
+        // What the hub kept back is certainly not in its log, unless an earlier connection brought it there.
+        if (aborted || limited.is_some())
+            && let Some(pending) = self.pending.get_mut(index).filter(|pending| !pending.in_doubt)
+        {
+            pending.first_written = None;
+        }
         if outcome.is_err() {
             self.refused.get_or_insert(sent.sequence);
         }

@@ -292,7 +292,13 @@ impl Sink {
         }
         let acts = self.store.acts(ACTS).await?;
         growing.more_acts = acts.len() == ACTS;
+        let began = Instant::now();
         for act in acts {
+            // Nobody else must begin with the same ones: it has to be said again who builds the tree.
+            if began.elapsed() >= self.times.hold_every {
+                growing.more_acts = true;
+                break;
+            }
             growing.appended.push(act.call);
             let record = Record { key: None, headers: Vec::new(), value: Some(act.record().encode()) };
             let appended = async { self.bus.append(&self.topic, 0, record).await?.await };
@@ -333,7 +339,8 @@ impl Sink {
             sign_at: Instant::now() + wait,
             last: None,
             read_at: Instant::now(),
-            acts_known_at: bounds.next,
+            // An empty log has nothing to be read first: what it had is forgotten.
+            acts_known_at: if bounds.first < bounds.next { bounds.next } else { 0 },
             appended: Vec::new(),
             more_acts: false,
         };

@@ -119,6 +119,8 @@ impl Witnessing {
         for _ in 0..2 {
             let old = self.seen;
             if old > checkpoint.size {
+                // It is asked anew the next time: it may have been told to begin with this trail once more.
+                self.seen = 0;
                 return Err(format!("it saw a tree of {old} records before: the trail went back, or a newer one is on its way"));
             }
             let proof = self.proof(old, checkpoint.size).await?;

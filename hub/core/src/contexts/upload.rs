@@ -258,7 +258,8 @@ impl UploadSession {
     /// Verifies a chunk and sends it on its way to the store. To be called only while there is room.
     pub async fn put(&mut self, chunk: Chunk) -> Result<(), Fault> {
         check_place(self.upload.layout, self.expected, &chunk)?;
-        let room = self.memory.take(chunk.data.len());
+        // Where nothing of this upload waits for the store, others may hold all there is.
+        let room = self.memory.wait(chunk.data.len()).await;
         let new = chunk.index == self.expected;
         let hash = self.hash.take();
         // A chunk takes a millisecond or more to hash: too long for a thread that serves others.
@@ -408,17 +409,18 @@ pub struct Chunks {
     memory: Queue,
     /// Of an inline payload.
     _room: Option<Room>,
-    ahead: VecDeque<(Option<Room>, Reading)>,
+    ahead: VecDeque<(Room, Reading)>,
 }
 
 impl Chunks {
     /// The next one, in order; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<Chunk, Fault>> {
         while self.ahead.len() < READ_AHEAD && self.next < self.count {
-            let room = self.memory.take(CHUNK_BYTES as usize);
-            if room.is_none() && !self.ahead.is_empty() {
-                break;
-            }
+            let room = match self.memory.take(CHUNK_BYTES as usize) {
+                Some(room) => room,
+                None if self.ahead.is_empty() => self.memory.wait(CHUNK_BYTES as usize).await,
+                None => break,
+            };
             let index = self.next;
             self.next += 1;
             let chunk = match &self.context.payload {

@@ -475,13 +475,21 @@ mod tests {
         assert_eq!((refused, held.len()), ("TOO_MANY_ANSWER_BYTES", ANSWER / MIB));
         let mut part = Box::pin(call.part(MIB));
         assert!(timeout(10 * WAIT, &mut part).await.is_err());
-        // However many do the same.
+        // However many do the same, as much again is there for those who hold nothing, and beyond that what is small.
         let mut others = Vec::new();
-        for number in 2..200 {
-            let other = meter.enter(Some(&caller(number)), &at(1)).unwrap();
+        for number in 0..(2 * ANSWERS - ANSWER) / MIB {
+            let other = meter.enter(Some(&caller(number as u128 + 2)), &at(1)).unwrap();
             others.push(other.answer(MIB).await.unwrap());
         }
+        let late = meter.enter(Some(&caller(1000)), &at(1)).unwrap();
+        assert_eq!(late.answer(MIB).await.unwrap_err().reason, "TOO_MANY_ANSWER_BYTES");
+        drop(late.answer(1000).await.unwrap());
+        // Where memory is short, those are ended that take nothing.
+        assert!(meter.is_short());
+        drop(others.pop());
+        drop(late.answer(MIB).await.unwrap());
         drop(others);
+        assert!(!meter.is_short());
         held.remove(0);
         part.await;
     }

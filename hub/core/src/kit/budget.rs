@@ -5,7 +5,8 @@
 //! others: a small one always, and a large one until the whole is overshot by as much again. So `n` queues hold at most twice the whole, and a small
 //! item each. Where the whole is overshot, it is [short](Budget::is_short): who holds it for peers that take nothing has to let go of it.
 //!
-//! A share is stricter: it takes nothing that does not fit, not even its first item. It may have to wait for others, and the whole stays whole.
+//! A share is stricter: it takes nothing that does not fit, not even its first item. It may have to wait for others, and the whole stays whole. A
+//! [queue of small items](Budget::small_queue) is between the two: its first item goes beyond what is left where it is small.
 
 use std::{
     collections::HashMap,
@@ -53,25 +54,40 @@ impl Budget {
 
     /// A queue that holds at most `limit`.
     pub(crate) fn queue(&self, limit: usize) -> Queue {
-        self.account(limit, false)
+        self.account(limit, Overshoot::ByFirst)
+    }
+
+    /// The same, whose first item overshoots only where it is small.
+    pub(crate) fn small_queue(&self, limit: usize) -> Queue {
+        self.account(limit, Overshoot::BySmallFirst)
     }
 
     /// A share of at most `limit`: not even its first item may overshoot.
     #[must_use]
     pub fn share(&self, limit: usize) -> Queue {
-        self.account(limit, true)
+        self.account(limit, Overshoot::Never)
     }
 
-    fn account(&self, limit: usize, strict: bool) -> Queue {
+    fn account(&self, limit: usize, overshoot: Overshoot) -> Queue {
         Queue(Arc::new(Account {
             whole: self.0.clone(),
             used: AtomicUsize::new(0),
             limit,
-            strict,
+            overshoot,
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
         }))
     }
+}
+
+/// What a queue that holds nothing takes beyond what is left of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overshoot {
+    /// An item: a large one only until the whole is overshot by as much again.
+    ByFirst,
+    /// A small item.
+    BySmallFirst,
+    Never,
 }
 
 #[derive(Debug)]
@@ -79,7 +95,7 @@ struct Account {
     whole: Arc<Whole>,
     used: AtomicUsize,
     limit: usize,
-    strict: bool,
+    overshoot: Overshoot,
     freed: Notify,
     waiting: AtomicUsize,
 }
@@ -96,9 +112,12 @@ impl Queue {
 
     fn fits_beside(&self, used: usize, bytes: usize) -> bool {
         let (whole, limit) = (self.0.whole.used.load(Ordering::Relaxed), self.0.whole.limit);
-        let is_first = used == 0 && !self.0.strict;
-        let may_overshoot = bytes <= SMALL || whole.saturating_add(bytes) <= limit.saturating_mul(2);
-        (is_first && may_overshoot) || bytes == 0 || used.saturating_add(bytes) <= self.0.limit.min(limit.saturating_sub(whole))
+        let may_overshoot = match self.0.overshoot {
+            Overshoot::ByFirst => bytes <= SMALL || whole.saturating_add(bytes) <= limit.saturating_mul(2),
+            Overshoot::BySmallFirst => bytes <= SMALL,
+            Overshoot::Never => false,
+        };
+        (used == 0 && may_overshoot) || bytes == 0 || used.saturating_add(bytes) <= self.0.limit.min(limit.saturating_sub(whole))
     }
 
     /// Room for so many bytes. `None` where there is none.
@@ -111,6 +130,10 @@ impl Queue {
     }
 
     fn give_back(&self, bytes: usize) {
+        // Many may wait: nobody is woken for nothing.
+        if bytes == 0 {
+            return;
+        }
         let account = &self.0;
         account.whole.used.fetch_sub(bytes, Ordering::Relaxed);
         account.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -126,7 +149,7 @@ impl Queue {
             if let Some(room) = self.take(bytes) {
                 return room;
             }
-            if !self.0.strict && self.0.used.load(Ordering::Relaxed) > 0 {
+            if self.0.overshoot != Overshoot::Never && self.0.used.load(Ordering::Relaxed) > 0 {
                 // Not woken by everybody: many wait like that, each for its own peer.
                 own.await;
                 continue;
@@ -161,7 +184,7 @@ impl Queue {
 pub struct Shares<K> {
     whole: Budget,
     limit: usize,
-    strict: bool,
+    overshoot: Overshoot,
     holders: Mutex<HashMap<K, Queue>>,
 }
 
@@ -169,13 +192,13 @@ impl<K: Copy + Eq + Hash> Shares<K> {
     /// Shares of at most `limit` each. Whoever asks waits where others hold the rest.
     #[must_use]
     pub fn strict(whole: Budget, limit: usize) -> Self {
-        Self { whole, limit, strict: true, holders: Mutex::default() }
+        Self { whole, limit, overshoot: Overshoot::Never, holders: Mutex::default() }
     }
 
     /// Queues of at most `limit` each. A holder that holds nothing may take one item, whatever others hold.
     #[must_use]
     pub fn queues(whole: Budget, limit: usize) -> Self {
-        Self { whole, limit, strict: false, holders: Mutex::default() }
+        Self { whole, limit, overshoot: Overshoot::ByFirst, holders: Mutex::default() }
     }
 
     /// What all of them hold.
@@ -208,7 +231,7 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         }
         // Rooms, and who waits for one, have the queue, too.
         holders.retain(|_, queue| Arc::strong_count(&queue.0) > 1);
-        holders.entry(holder).or_insert(self.whole.account(self.limit, self.strict)).clone()
+        holders.entry(holder).or_insert(self.whole.account(self.limit, self.overshoot)).clone()
     }
 }
 
@@ -355,6 +378,9 @@ mod tests {
         let late = budget.queue(5 * SMALL);
         assert!(late.take(large).is_none());
         drop(late.take(SMALL).unwrap());
+        let small = budget.small_queue(5 * SMALL);
+        assert!(small.take(SMALL + 1).is_none() && budget.share(SMALL).take(1).is_none());
+        drop(small.take(SMALL).unwrap());
         let waiting = tokio::spawn(async move { late.wait(large).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());

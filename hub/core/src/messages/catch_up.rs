@@ -110,17 +110,17 @@ impl LateJoin {
 }
 
 /// The next messages for `agent` in these ranges, as `snapshot` says, with one question to the index. All of them together are bounded as one
-/// page is: a partition that has no page was not reached. Where one can't be read, the others are; an error where none could.
+/// page is, and by so many messages: a partition that has no page was not reached. Where one can't be read, the others are; an error where none could.
 pub(super) async fn pages(
     parts: &Parts,
     snapshot: &Snapshot,
     agent: AgentId,
     ranges: &[(Partition, Range<Position>)],
-    room: &Queue,
+    (room, most): (&Queue, usize),
 ) -> Result<Vec<Page>, Fault> {
     let addresses = addresses(snapshot, agent);
     let rows = parts.index.store.entries(parts.log.epoch, &addresses, ranges, PAGE).await?;
-    let mut reading = Reading { parts, agent, room, messages: 0, bytes: 0, full: false };
+    let mut reading = Reading { parts, agent, room, most: most.min(PAGE), messages: 0, bytes: 0, full: false };
     let mut pages = Vec::with_capacity(ranges.len());
     let mut failed = None;
     for (partition, range) in ranges {
@@ -146,6 +146,8 @@ struct Reading<'a> {
     parts: &'a Parts,
     agent: AgentId,
     room: &'a Queue,
+    /// Messages that it may have.
+    most: usize,
     messages: usize,
     bytes: usize,
     full: bool,
@@ -168,7 +170,8 @@ impl Reading<'_> {
                     Some(logged) if logged.message.from_id == self.agent && !is_direct => {}
                     Some(logged) => {
                         let size = logged.message.cost();
-                        let Some(room) = self.room.take(size) else {
+                        let room = if self.messages < self.most { self.room.take(size) } else { None };
+                        let Some(room) = room else {
                             self.full = true;
                             upto = row.position;
                             if self.messages == 0 {
@@ -191,7 +194,7 @@ impl Reading<'_> {
                     }
                 }
             }
-            self.full = self.bytes >= PAGE_BYTES || self.messages >= PAGE;
+            self.full = self.bytes >= PAGE_BYTES || self.messages >= self.most;
         }
         Ok(Page { partition, messages, upto })
     }

@@ -396,8 +396,8 @@ impl Reader {
             return None;
         }
         let (messages, receiver) = mpsc::channel(LIVE_MESSAGES);
-        // What does not fit is read from the log, when its agent takes it.
-        let bytes = self.parts.memory.sessions.share(self.parts.config.session_bytes);
+        // A large message that does not fit is read from the log, when its agent takes it.
+        let bytes = self.parts.memory.sessions.small_queue(self.parts.config.session_bytes);
         self.routes.insert(agent, Route { session_epoch, messages, bytes });
         // A partition that is late may still be read below what was indexed before.
         let position = |(sequencer, indexed): (&Sequencer<Entry>, &Position)| first_of(sequencer.position()).max(*indexed);

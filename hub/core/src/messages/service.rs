@@ -267,10 +267,10 @@ impl Messages {
         self.parts.memory.sessions.used() + self.parts.memory.inputs.used()
     }
 
-    /// What waits for agents that receive.
+    /// What waits for agents that receive, and what they send: who does not take the receipts of a session holds what it sends there.
     #[must_use]
-    pub fn memory(&self) -> Budget {
-        self.parts.memory.sessions.clone()
+    pub fn memory(&self) -> [Budget; 2] {
+        [self.parts.memory.sessions.clone(), self.parts.memory.inputs.clone()]
     }
 
     /// The dead letters.

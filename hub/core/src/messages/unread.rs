@@ -41,6 +41,8 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 const PAGE: (u32, u32) = (32, 100);
 /// Looks of one count.
 const COUNT_LOOKS: usize = 64;
+/// How long the first message of a page waits for room.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
 /// How long the index may take to catch up with what was read of the log.
 const INDEXED_WITHIN: Duration = Duration::from_secs(5);
 /// Messages that are counted at most.
@@ -307,6 +309,7 @@ impl<'a> Look<'a> {
 
     async fn page(mut self, size: usize) -> Result<UnreadPage, Fault> {
         let (mut messages, mut room, mut bytes, mut more) = (Vec::new(), Vec::new(), 0, true);
+        let queue = self.parts.memory.sessions.queue(self.parts.config.session_bytes);
         'looks: for _ in 0..LOOKS {
             let (rows, follows) = self.rows().await?;
             let mut rows = rows.into_iter().peekable();
@@ -324,12 +327,13 @@ impl<'a> Look<'a> {
                         && self.filter.as_ref().is_none_or(|filter| filter.matches(&message))
                     {
                         let cost = message.cost();
-                        let taken = self.parts.memory.sessions.queue(self.parts.config.session_bytes).take(cost);
-                        if !messages.is_empty() && (taken.is_none() || bytes + cost > PAGE_BYTES) {
-                            break 'looks;
-                        }
+                        let taken = match queue.take(cost) {
+                            None if messages.is_empty() => timeout(ROOM_WITHIN, queue.wait(cost)).await.map_err(|_| no_room())?,
+                            Some(taken) if messages.is_empty() || bytes + cost <= PAGE_BYTES => taken,
+                            _ => break 'looks,
+                        };
                         bytes += cost;
-                        room.extend(taken);
+                        room.push(taken);
                         messages.push(message);
                     }
                     self.pass(&row);
@@ -367,6 +371,11 @@ impl<'a> Look<'a> {
 
 /// Within a partition no row is earlier than the one in front of it, although the log's time may fall where another broker leads the partition. By
 /// that time the later row could come first, and whoever goes on behind it would never see the one in front.
+fn no_room() -> Fault {
+    let why = "agents that do not take what there is for them hold the memory of this replica: try again in a few seconds";
+    Fault::new(Code::ResourceExhausted, "TOO_MANY_ANSWER_BYTES", why)
+}
+
 fn never_earlier(rows: &mut [IndexEntry]) {
     let mut latest: HashMap<Partition, OffsetDateTime> = HashMap::new();
     for row in rows {

@@ -76,7 +76,8 @@ async fn a_witness_sees_the_trail_grow_whichever_replica_shows_it() {
     world.until(|| async { witness.size() == 9 }).await;
     assert!(witness.answered(409), "the next one asks what it saw");
     drop(next);
-    assert_eq!(witness.saw.lock().unwrap().clone(), Some(world.signed(9).await));
+    let signed = world.signed(9).await;
+    assert_eq!(*witness.saw.lock().unwrap(), Some(signed));
 }
 
 #[tokio::test]

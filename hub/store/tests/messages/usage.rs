@@ -298,3 +298,28 @@ async fn sums_are_raised_and_never_lowered() {
     let begun = store.begin(EPOCH, &[0, 0], datetime!(2026-10-01 00:00 UTC)).await.unwrap();
     assert_eq!((begun.next, begun.gaps), (vec![first_of(1), first_of(9)], 0));
 }
+
+/// What a hub that was taken over could otherwise take off its tenant's bill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_removes_nothing_that_the_topic_of_usage_was_told_within_its_retention() {
+    let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+    let mut connection = tenant.connect().await;
+    let (usage, messages) = (format!("acb.{}.sys.usage", tenant.name()), format!("acb.{}.sys.messages", tenant.name()));
+    for (topic, offset, age) in [(&usage, 0_i64, "1 day"), (&usage, 1, "400 days"), (&messages, 0, "1 day")] {
+        sqlx::query(
+            r#"INSERT INTO acb.bus_record (tenant_id, topic, partition, "offset", value, log_time)
+               VALUES (acb.current_tenant(), $1, 0, $2, 'x', now() - $3::interval)"#,
+        )
+        .bind(topic)
+        .bind(offset)
+        .bind(age)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+    for (topic, gone) in [(&usage, 1), (&messages, 1), (&usage, 0)] {
+        let removed =
+            sqlx::query("DELETE FROM acb.bus_record WHERE topic = $1").bind(topic).execute(&mut connection).await.unwrap();
+        assert_eq!(removed.rows_affected(), gone, "{topic}");
+    }
+}

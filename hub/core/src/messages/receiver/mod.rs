@@ -441,6 +441,12 @@ impl Receiver {
             };
             return Some(read.boxed());
         }
+        let asked = self.demand.as_ref().is_none_or(|demand| demand.is_asked());
+        // What can't be delivered yet would lie in memory for as long as the agent works on what it has.
+        let most = self.window.saturating_sub(self.outstanding.len()).min(if asked { usize::MAX } else { 1 });
+        if most == 0 {
+            return None;
+        }
         let snapshot = self.snapshot.clone()?;
         let unread = self.progress.unread();
         let first = unread.first()?.0;
@@ -448,7 +454,7 @@ impl Receiver {
         let read = async move {
             // What its agent does not take now waits in the log, and not in memory.
             drop(bytes.wait(1).await);
-            let pages = catch_up::pages(&parts, &snapshot, agent, &unread, &room).await;
+            let pages = catch_up::pages(&parts, &snapshot, agent, &unread, (&room, most)).await;
             pages.map_or_else(|fault| CaughtUp::Unreadable(first, fault), CaughtUp::Pages)
         };
         Some(read.boxed())
