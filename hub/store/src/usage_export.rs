@@ -22,8 +22,10 @@ use crate::{
     usage::{Row, sum, to_limit},
 };
 
-/// To have everything told again touches every hour that there is.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Hours that are marked as not told in one statement.
+const UNMARKED: usize = 5000;
+/// No life of the topic of usage: those are drawn by chance from all numbers.
+const NO_TOPIC: i64 = -1;
 
 impl PgStore {
     pub(crate) async fn unexported_hours(
@@ -117,23 +119,47 @@ impl PgStore {
         Ok(())
     }
 
-    /// A topic that is another one than was told has nothing.
+    /// A topic that is another one than was told has nothing. That touches every hour that there is, and so a few at a time: no statement lasts long, and
+    /// who adds to the sums waits for none of them.
     async fn tell_anew(&self, topic: Epoch) -> Result<(), sqlx::Error> {
-        let pool = self.pool().clone().patient(PATIENCE);
-        let mut transaction = pool.begin().await?;
-        // Whoever adds to the sums locks these first, too.
-        sqlx::raw_sql("SELECT FROM acb.usage_checkpoint ORDER BY epoch, partition FOR SHARE").execute(&mut *transaction).await?;
+        // Until all of them are unmarked, what is marked is about no topic.
+        self.told(NO_TOPIC).await?;
+        let mut after = (OffsetDateTime::UNIX_EPOCH, Uuid::nil());
+        loop {
+            let unmarked: Vec<(Timestamp, Uuid)> = sqlx::query_as(
+                "WITH marked AS (
+                     SELECT starts_at, agent_id FROM acb.usage_sum
+                     WHERE period = 'hour' AND exported > 0 AND (starts_at, agent_id) > ($1, $2)
+                     ORDER BY starts_at, agent_id LIMIT $3 FOR UPDATE
+                 ), unmarked AS (
+                     UPDATE acb.usage_sum AS s SET exported = 0 FROM marked AS m
+                     WHERE s.period = 'hour' AND s.starts_at = m.starts_at AND s.agent_id = m.agent_id
+                 )
+                 SELECT starts_at, agent_id FROM marked ORDER BY starts_at, agent_id",
+            )
+            .bind(after.0)
+            .bind(after.1)
+            .bind(to_limit(UNMARKED))
+            .fetch_all(self.pool())
+            .await?;
+            match unmarked.last() {
+                Some((starts_at, agent)) if unmarked.len() >= UNMARKED => after = ((*starts_at).into(), *agent),
+                _ => break,
+            }
+        }
+        self.told(from_epoch(topic)).await
+    }
+
+    /// From now on the marks on the sums are about this life of the topic.
+    async fn told(&self, topic: i64) -> Result<(), sqlx::Error> {
         sqlx::query(
             "INSERT INTO acb.usage_export (tenant_id, topic_epoch) VALUES (acb.current_tenant(), $1)
              ON CONFLICT (tenant_id) DO UPDATE SET topic_epoch = excluded.topic_epoch",
         )
-        .bind(from_epoch(topic))
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::raw_sql("UPDATE acb.usage_sum SET exported = 0 WHERE period = 'hour' AND exported > 0")
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await
+        .bind(topic)
+        .execute(self.pool())
+        .await
+        .map(drop)
     }
 
     pub(crate) async fn begin_rebuild(&self, epoch: Epoch, from: &[Position]) -> Result<Option<Box<dyn Rebuild>>, Fault> {
