@@ -151,7 +151,7 @@ impl HttpBody for Answer {
             Of::Anybody(Some(open)) => next_frame(open, cx),
             Of::Caller(admitted) => match admitted.poll_answer(cx, next_frame) {
                 Some(next) => next,
-                None => Poll::Ready((last_frame(admitted.end().1).map(Ok), true)),
+                None => Poll::Ready((last_frame(admitted.reason().fault()).map(Ok), true)),
             },
         };
         let Poll::Ready((next, over)) = next else { return Poll::Pending };

@@ -9,6 +9,7 @@ use acb_hub_core::{
     directory::caller::Caller,
     door::{
         admission::{Arrival, Door},
+        call::Outcome,
         rules::of_grpc,
     },
     fault::{Code, Fault},
@@ -121,9 +122,8 @@ where
         Some(admitted) => tokio::select! {
             response = inner.call(request.map(|body| admitted.guard(body))) => response?,
             () = admitted.ended() => {
-                let (outcome, fault) = admitted.end();
-                call.settle(outcome);
-                refusal(fault)
+                call.settle(Outcome::Ended(admitted.reason()));
+                refusal(admitted.reason().fault())
             }
         },
     };

@@ -11,12 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acb_hub_core::{
-    door::{
-        call::{Call, Outcome, access_ended, not_taken},
-        open_calls::{self, Reason},
-    },
-    fault::Fault,
+use acb_hub_core::door::{
+    call::{Call, Outcome},
+    open_calls::{self, Reason},
 };
 use bytes::Bytes;
 use futures::task::AtomicWaker;
@@ -85,23 +82,13 @@ impl Ending {
         // Dropped outside the lock: a handler may do any amount of work at its end.
         let answer = self.lock().take();
         if let Some(mut open) = answer {
-            open.call.settle(self.outcome());
+            open.call.settle(Outcome::Ended(self.reason()));
         }
     }
 
-    fn outcome(&self) -> Outcome<'static> {
-        match self.reason.get() {
-            Some(Reason::NotTaken) => Outcome::NotTaken,
-            Some(Reason::AccessEnded) | None => Outcome::AccessEnded,
-        }
-    }
-
-    /// What the caller hears of it.
-    fn fault(&self) -> Fault {
-        match self.reason.get() {
-            Some(Reason::NotTaken) => not_taken(),
-            Some(Reason::AccessEnded) | None => access_ended(),
-        }
+    /// Why. Before it has ended, that its caller lost the right to it.
+    fn reason(&self) -> Reason {
+        self.reason.get().copied().unwrap_or(Reason::AccessEnded)
     }
 
     /// Whether it is ended; the waker hears of it if not.
@@ -153,9 +140,9 @@ impl Admitted {
         Self(ending)
     }
 
-    /// What its end is, and what the caller hears of it. Before it has ended, that it lost its right.
-    pub(crate) fn end(&self) -> (Outcome<'static>, Fault) {
-        (self.0.outcome(), self.0.fault())
+    /// Why it must end.
+    pub(crate) fn reason(&self) -> Reason {
+        self.0.reason()
     }
 
     /// Resolves when it must end. To be awaited before the answer is there.
@@ -234,7 +221,7 @@ impl HttpBody for Inward {
         let this = &mut *self;
         if this.ending.poll(&this.ending.inward, cx) {
             let told = std::mem::replace(&mut this.told, true);
-            return Poll::Ready((!told).then(|| Err(to_status(this.ending.fault()))));
+            return Poll::Ready((!told).then(|| Err(to_status(this.ending.reason().fault()))));
         }
         Pin::new(&mut this.body).poll_frame(cx)
     }

@@ -117,6 +117,13 @@ impl Hub {
         i32::try_from(self.process.id()).unwrap()
     }
 
+    /// What the process holds in memory, in bytes.
+    pub fn resident(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+    }
+
     /// Waits for the process to end.
     pub async fn exit(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;

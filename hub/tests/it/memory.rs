@@ -1,6 +1,6 @@
 //! What agents that take nothing cost a hub: bounded memory, and the others' patience for seconds.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use acb_proto::v1::{
     Address, OutgoingMessage, SendMessageRequest, SessionRequest, SessionResponse,
@@ -59,12 +59,6 @@ impl Receiver {
     }
 }
 
-fn resident(hub: &Hub) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", hub.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
-
 fn message(to: To, size: usize) -> SendMessageRequest {
     let to = Some(Address { to: Some(to) });
     let message = OutgoingMessage { to, topic: "t".into(), payload: vec![7; size].into(), ..OutgoingMessage::default() };
@@ -83,7 +77,7 @@ async fn a_crowd_that_takes_nothing_is_held_within_the_bounds_and_lets_the_other
         crowd.push(Receiver::open(hub.narrow_channel(), &token).await);
         tokens.push(token);
     }
-    let before = resident(&hub);
+    let before = hub.resident();
     let mut messages = MessageServiceClient::new(hub.channel());
     for _ in 0..3 {
         messages.send_message(with(&sender, message(To::All(true), LARGE))).await.unwrap();
@@ -93,7 +87,7 @@ async fn a_crowd_that_takes_nothing_is_held_within_the_bounds_and_lets_the_other
     let reading = tokio::spawn(async move { quick.take(4).await });
     let (began, mut most) = (Instant::now(), 0);
     while !reading.is_finished() || began.elapsed() < Duration::from_secs(15) {
-        most = most.max(resident(&hub));
+        most = most.max(hub.resident());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let mut sizes = reading.await.unwrap_or_else(|error| panic!("{error}\n{}", hub.log()));

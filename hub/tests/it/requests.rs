@@ -1,6 +1,6 @@
 //! What requests may hold before anybody has read them.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use acb_proto::v1::HeartbeatRequest;
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -17,13 +17,6 @@ const MIB: usize = 1024 * 1024;
 const CONNECTIONS: usize = 8;
 const CALLS: usize = 64;
 
-/// What the process holds in memory.
-fn resident(hub: &Hub) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", hub.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
-
 /// Calls of one agent, each of which announces 2 MiB and sends most of it: 1 GiB, where all of it is taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_agent_with_many_calls_holds_its_share_and_holds_up_nobody() {
@@ -31,7 +24,7 @@ async fn one_agent_with_many_calls_holds_its_share_and_holds_up_nobody() {
     let (_, token) = hub.agent("alice", "agent-full").await;
     let (_, other) = hub.agent("bob", "agent-full").await;
     hub.agents().heartbeat(with(&other, HeartbeatRequest {})).await.unwrap();
-    let before = resident(&hub);
+    let before = hub.resident();
     let mut answers = Vec::new();
     for _ in 0..CONNECTIONS {
         let stream = hub.tls(&[&rustls::version::TLS13]).await.unwrap();
@@ -70,7 +63,7 @@ async fn one_agent_with_many_calls_holds_its_share_and_holds_up_nobody() {
     for answer in answers {
         let mut answer = answer;
         let response = loop {
-            most = most.max(resident(&hub));
+            most = most.max(hub.resident());
             match timeout(Duration::from_millis(100), &mut answer).await {
                 Err(_) => {
                     let began = std::time::Instant::now();

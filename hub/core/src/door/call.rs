@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     meter::Metered,
-    open_calls::{Ending, OpenCall, OpenCalls},
+    open_calls::{Ending, OpenCall, OpenCalls, Reason},
     origin::Origin,
     rules::{Access, Audited, Rule},
 };
@@ -18,7 +18,7 @@ use crate::{
         refusals::{Refusals, Refused},
     },
     directory::{caller::Caller, refresher::Connected, trail::Trail},
-    fault::{Code, Fault},
+    fault::Fault,
     kit::{
         clock::now,
         spans::{Span, SpanKind, Spans, TraceParent},
@@ -38,10 +38,8 @@ pub enum Outcome<'a> {
         /// The stable reason, where there is one.
         reason: &'a str,
     },
-    /// Its caller lost the right to it.
-    AccessEnded,
-    /// Its peer took nothing of the answer while memory was short.
-    NotTaken,
+    /// It was ended before its time.
+    Ended(Reason),
 }
 
 /// Says what becomes of a call: in the audit trail where its operation is audited, in the hub's log, and in the metrics where it failed.
@@ -75,8 +73,7 @@ impl Outcome<'_> {
         match self {
             Self::Done => Told { outcome: "done", reason: "" },
             Self::Failed { code, reason } => Told { outcome: code, reason },
-            Self::AccessEnded => Told { outcome: "ended", reason: access_ended().reason },
-            Self::NotTaken => Told { outcome: "ended", reason: not_taken().reason },
+            Self::Ended(reason) => Told { outcome: "ended", reason: reason.fault().reason },
         }
     }
 }
@@ -115,14 +112,12 @@ impl Record {
                 self.count(code);
                 self.trace(Some(if reason.is_empty() { code } else { reason }));
             }
-            Outcome::AccessEnded => self.ended_for(&access_ended()),
-            Outcome::NotTaken => self.ended_for(&not_taken()),
+            Outcome::Ended(reason) => {
+                let fault = reason.fault();
+                self.count(fault.code.name());
+                self.trace(Some(fault.reason));
+            }
         }
-    }
-
-    fn ended_for(&self, fault: &Fault) {
-        self.count(fault.code.name());
-        self.trace(Some(fault.reason));
     }
 
     /// Tells whoever collects traces of the call.
@@ -210,25 +205,6 @@ impl Record {
             tracing::info!(target: "acb::audit", method, outcome, reason, object, version, key, peer);
         });
     }
-}
-
-/// What a caller hears at the end of its rights.
-#[must_use]
-pub fn access_ended() -> Fault {
-    Fault::new(
-        Code::Unauthenticated,
-        "ACCESS_ENDED",
-        "the access token has expired, or the agent's rights have changed: get a new token and call again",
-    )
-}
-
-/// What a caller hears of a call whose answer it did not take while memory was short.
-#[must_use]
-pub fn not_taken() -> Fault {
-    Fault::unavailable(
-        "ANSWER_NOT_TAKEN",
-        "memory was short, and nothing of this call's answer was taken for 10 s: call again, and take what comes, or ask for less at a time",
-    )
 }
 
 /// A call that was let in. Dropped before it is settled, it is recorded as left by its caller. That is no failure of ours, and often how a stream
@@ -353,7 +329,7 @@ impl Call {
         self.record.counted(outcome);
         self.record.ended(&outcome.told());
         // As a refusal, of any operation: the right to the call was taken away.
-        if outcome == Outcome::AccessEnded && self.record.rule.audited == Audited::Not {
+        if outcome == Outcome::Ended(Reason::AccessEnded) && self.record.rule.audited == Audited::Not {
             let told = outcome.told();
             self.record.say(&told);
             self.record.sum(told.reason);

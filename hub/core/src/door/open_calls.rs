@@ -13,7 +13,10 @@ use std::{
 use time::OffsetDateTime;
 
 use super::rules::Rule;
-use crate::directory::caller::Caller;
+use crate::{
+    directory::caller::Caller,
+    fault::{Code, Fault},
+};
 
 /// How soon a call ends after its caller lost the right to it.
 const RECHECK: Duration = Duration::from_secs(1);
@@ -29,6 +32,24 @@ pub enum Reason {
     AccessEnded,
     /// Its peer takes nothing of the answer, and memory is short.
     NotTaken,
+}
+
+impl Reason {
+    /// What the caller hears of it.
+    #[must_use]
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::AccessEnded => Fault::new(
+                Code::Unauthenticated,
+                "ACCESS_ENDED",
+                "the access token has expired, or the agent's rights have changed: get a new token and call again",
+            ),
+            Self::NotTaken => Fault::unavailable(
+                "ANSWER_NOT_TAKEN",
+                "memory was short, and nothing of this call's answer was taken for 10 s: call again, and take what comes, or ask for less at a time",
+            ),
+        }
+    }
 }
 
 /// What can be ended: a call, in all its directions, whether or not anything comes or goes on it.
