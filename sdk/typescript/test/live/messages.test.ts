@@ -133,10 +133,11 @@ describe("messages", () => {
     const [sender, receiver] = [await become("supervisor"), await become("clerk")];
     const sent = await sender.send({ to: "clerk", topic: "short-lived", text: "x", expiresInMs: 1_000 });
     let ids: string[] = [];
+    // The hub looks for what expired every 30 s: a message that expires right after a look waits for the next one.
     await eventually("it is a dead letter", async () => {
       ids = (await collect(receiver.deadLetters({ from: "supervisor", reason: "expired", to: "clerk" }))).map((letter) => letter.id);
       return ids.length > 0;
-    }, 30_000);
+    }, 90_000);
     const { letter, message } = await receiver.deadLetter(ids[0] as string);
     expect(letter).toMatchObject({ messageId: sent.messageId, reason: "expired", state: "open", recipient: "clerk" });
     expect(message.text()).toBe("x");
@@ -146,7 +147,7 @@ describe("messages", () => {
     expect([again?.id, again?.replayedFrom]).toEqual([outcome?.replayedAs, sent.messageId]);
     const [dropped] = await collect(receiver.dropDeadLetters("00000000-0000-0000-0000-000000000000"));
     expect(dropped?.failure).toMatchObject({ reason: "DEAD_LETTER_NOT_FOUND" });
-  }, 60_000);
+  }, 120_000);
 
   it("beyond a limit are refused with the time to wait, where the caller does not wait so long", async () => {
     const slow = await become("slow");
