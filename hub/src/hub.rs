@@ -54,7 +54,7 @@ use acb_hub_core::{
         handler::Handler,
     },
 };
-use acb_hub_store::{PgStore, context::PgContexts, outbox::PgOutbox};
+use acb_hub_store::{PgStore, contexts::context::PgContexts, log::outbox::PgOutbox};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},

@@ -14,7 +14,11 @@ use acb_hub_core::{
     messages::service::Messages,
     metrics::Metrics,
 };
-use acb_hub_store::{PgStore, fault::READ_ONLY, login::UNSAFE, schema::OUT_OF_RANGE};
+use acb_hub_store::{
+    PgStore,
+    kit::fault::READ_ONLY,
+    readiness::{login::UNSAFE, schema::OUT_OF_RANGE},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Between two questions.

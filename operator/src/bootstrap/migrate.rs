@@ -5,7 +5,7 @@ use std::time::Duration;
 use acb_hub_pool::Pool;
 use acb_hub_store::{
     migrations::{LATEST, MIGRATIONS},
-    schema::SUPPORTED,
+    readiness::schema::SUPPORTED,
 };
 
 use super::LeaderEpoch;

@@ -29,6 +29,18 @@ const ROOMS: &[Rooms] = &[
         ],
     },
     Rooms {
+        package: "acb-hub-store",
+        floors: &[
+            &["migrations"],
+            &["kit"],
+            &["readiness"],
+            &["log", "timers"],
+            &["directory"],
+            &["audit"],
+            &["door", "messages", "contexts"],
+        ],
+    },
+    Rooms {
         package: "acb-operator",
         floors: &[
             &["defaults"],

@@ -11,7 +11,7 @@ use acb_hub_core::{
     },
     directory::agent::{Agent, AgentId, Role},
 };
-use acb_hub_store::{PgStore, context::PgContexts};
+use acb_hub_store::{PgStore, contexts::context::PgContexts};
 use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;

@@ -28,7 +28,7 @@ use acb_hub_core::{
     },
     metrics::contexts::ContextMetrics,
 };
-use acb_hub_store::{PgStore, context::PgContexts, outbox::PgOutbox};
+use acb_hub_store::{PgStore, contexts::context::PgContexts, log::outbox::PgOutbox};
 use acb_testbed::{AgentRow, Postgres, TestTenant};
 use tokio_util::sync::DropGuard;
 

@@ -2,7 +2,7 @@
 
 use acb_hub_core::fault::{Code, Fault};
 
-use crate::query_timer::Running;
+use crate::kit::query_timer::Running;
 
 /// The reason where PostgreSQL takes no writes.
 pub const READ_ONLY: &str = "POSTGRES_READ_ONLY";

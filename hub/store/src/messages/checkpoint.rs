@@ -8,7 +8,7 @@ use acb_hub_core::{
 };
 use acb_hub_pool::Session;
 
-use crate::number::{from_epoch, from_partition, unsigned};
+use crate::kit::number::{from_epoch, from_partition, unsigned};
 
 /// Where these partitions are. Nobody else moves them before the transaction ends.
 pub(crate) struct Checkpoints(HashMap<i32, i64>);

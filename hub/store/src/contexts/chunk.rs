@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::Row as _;
 
-use crate::context::{PgContexts, is_missing_parent};
+use crate::contexts::context::{PgContexts, is_missing_parent};
 
 #[async_trait]
 impl ChunkStore for PgContexts {

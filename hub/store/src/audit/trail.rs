@@ -13,9 +13,9 @@ use bytes::Bytes;
 use sqlx::{Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::{
-    PgStore,
+use crate::kit::{
     number::{from_epoch, signed, unsigned},
+    store::PgStore,
 };
 
 /// What a row that is there already means.

@@ -13,7 +13,7 @@ use acb_hub_pool::Timestamp;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::PgStore;
+use crate::kit::store::PgStore;
 
 #[async_trait]
 impl EncryptionKeyStore for PgStore {

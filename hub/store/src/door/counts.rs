@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{
-    PgStore,
+use crate::kit::{
     number::{signed, unsigned},
+    store::PgStore,
 };
 
 /// Column `requests`: those of the minute. Beside them are the connections, which a hub of an earlier version reads past.

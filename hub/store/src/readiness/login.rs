@@ -2,7 +2,7 @@
 
 use acb_hub_core::fault::{Code, Fault};
 
-use crate::{PgStore, fault::read_only};
+use crate::kit::{fault::read_only, store::PgStore};
 
 /// The reason where row-level security does not hold the login.
 pub const UNSAFE: &str = "LOGIN_UNSAFE";

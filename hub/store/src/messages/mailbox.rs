@@ -17,9 +17,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    PgStore,
-    checkpoint::Checkpoints,
-    number::{from_epoch, from_partition, signed, to_partition, unsigned},
+    kit::{
+        number::{from_epoch, from_partition, signed, to_partition, unsigned},
+        store::PgStore,
+    },
+    messages::checkpoint::Checkpoints,
 };
 
 /// Whether the index goes as far as was asked for, and a row, where there is one.

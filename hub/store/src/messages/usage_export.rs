@@ -16,10 +16,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    PgStore,
-    number::{from_epoch, signed, unsigned},
-    query_timer::QueryTimer,
-    usage::{Row, sum, to_limit},
+    kit::{
+        number::{from_epoch, signed, unsigned},
+        query_timer::QueryTimer,
+        store::PgStore,
+    },
+    messages::usage::{Row, sum, to_limit},
 };
 
 /// Hours that are marked as not told in one statement.

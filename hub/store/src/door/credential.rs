@@ -18,7 +18,7 @@ use sqlx::{Row as _, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PgStore, keys::keys};
+use crate::{directory::api_keys::keys, kit::store::PgStore};
 
 #[async_trait]
 impl CredentialStore for PgStore {

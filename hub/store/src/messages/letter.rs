@@ -16,9 +16,9 @@ use async_trait::async_trait;
 use sqlx::{Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::{
-    PgStore,
+use crate::kit::{
     number::{from_epoch, from_partition, signed, to_partition, unsigned},
+    store::PgStore,
 };
 
 const COLUMNS: &str = r#"letter_id, message_id, reason, attempts, sender, sender_name, recipient, recipient_name, topic, type, size, sent_at,

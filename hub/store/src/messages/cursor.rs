@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{
-    PgStore,
+use crate::kit::{
     number::{from_epoch, from_partition, signed, to_partition, unsigned},
+    store::PgStore,
 };
 
 #[async_trait]

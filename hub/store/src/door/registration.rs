@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::PgStore;
+use crate::kit::store::PgStore;
 
 #[async_trait]
 impl RegistrationStore for PgStore {

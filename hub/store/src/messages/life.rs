@@ -9,9 +9,9 @@ use acb_hub_core::{
 };
 use async_trait::async_trait;
 
-use crate::{
-    PgStore,
+use crate::kit::{
     number::{from_epoch, from_partition, signed, to_partition, unsigned},
+    store::PgStore,
 };
 
 /// The move touches every row that there is.

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use acb_hub_core::fault::{Code, Fault};
 
-use crate::{PgStore, migrations::LATEST};
+use crate::{kit::store::PgStore, migrations::LATEST};
 
 /// The reason where the schema is of another version.
 pub const OUT_OF_RANGE: &str = "SCHEMA_OUT_OF_RANGE";

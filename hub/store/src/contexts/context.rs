@@ -24,10 +24,12 @@ use sqlx::{QueryBuilder, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    PgStore,
-    number::{signed, unsigned},
-    query_timer::QueryTimer,
-    visibility,
+    contexts::visibility,
+    kit::{
+        number::{signed, unsigned},
+        query_timer::QueryTimer,
+        store::PgStore,
+    },
 };
 
 /// Contexts, uploads and chunks of the tenant whose login the pool uses.
@@ -41,7 +43,7 @@ impl PgContexts {
     /// Where the other rows of the tenant are.
     #[must_use]
     pub fn new(store: &PgStore) -> Self {
-        Self { pool: store.pool.clone(), timer: store.timer.clone() }
+        Self { pool: store.pool().clone(), timer: store.timer.clone() }
     }
 
     /// All ports of the context service. `committed` hears of each change that is there for the log.

@@ -13,7 +13,7 @@ use sqlx::{Row as _, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PgStore, number::unsigned, query_timer::QueryTimer};
+use crate::kit::{number::unsigned, query_timer::QueryTimer, store::PgStore};
 
 /// Timers that are taken together.
 const CLAIM: i64 = 16;

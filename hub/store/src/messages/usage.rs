@@ -24,9 +24,11 @@ use time::{Duration, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use crate::{
-    PgStore,
-    checkpoint::Checkpoints,
-    number::{from_epoch, from_partition, signed, unsigned},
+    kit::{
+        number::{from_epoch, from_partition, signed, unsigned},
+        store::PgStore,
+    },
+    messages::checkpoint::Checkpoints,
 };
 
 const HOUR: &str = "hour";

@@ -21,7 +21,7 @@ use sqlx::{Row as _, postgres::PgRow, types::Json};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::{PgStore, keys::keys};
+use crate::{directory::api_keys::keys, kit::store::PgStore};
 
 /// A membership that ended longer ago covers no message that still lives; a day more, for clocks that differ.
 const MEMBERSHIP_MATTERS: Duration = MAX_LIFETIME.saturating_add(Duration::DAY);

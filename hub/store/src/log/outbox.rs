@@ -10,7 +10,7 @@ use bytes::Bytes;
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use crate::{PgStore, query_timer::QueryTimer};
+use crate::kit::{query_timer::QueryTimer, store::PgStore};
 
 /// The most instances of a claim, and the most entries.
 const INSTANCES: i64 = 16;
@@ -51,7 +51,7 @@ impl PgOutbox {
     /// Where the other rows of the tenant are.
     #[must_use]
     pub fn new(store: &PgStore) -> Self {
-        Self { pool: store.pool.clone(), timer: store.timer.clone() }
+        Self { pool: store.pool().clone(), timer: store.timer.clone() }
     }
 }
 

@@ -13,9 +13,9 @@ use acb_hub_core::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{
-    PgStore,
+use crate::kit::{
     number::{from_epoch, from_partition, signed, unsigned},
+    store::PgStore,
 };
 
 /// Bytes that one look reads at most.

@@ -19,8 +19,8 @@ use sqlx::{Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    context::{PgContexts, insert},
-    number::{signed, unsigned},
+    contexts::context::{PgContexts, insert},
+    kit::number::{signed, unsigned},
 };
 
 /// Column `request`.

@@ -1,0 +1,5 @@
+//! Who calls, and how much.
+
+mod counts;
+mod credential;
+mod registration;

@@ -1,0 +1,3 @@
+//! What the log may not have yet.
+
+pub mod outbox;

@@ -1,0 +1,3 @@
+//! What is to be done later, and once.
+
+mod timer;
