@@ -1,5 +1,6 @@
-//! Writes what all sessions of this replica acknowledged, in one transaction per round, and learns from it which of them a newer session
-//! has ended. Where the store refuses what one of them has to write, the others are written without it.
+//! Writes what the sessions of this replica acknowledged, in one transaction per round, and learns from it which of them a newer session has ended.
+//! A session that has nothing to write is in no round: whether it goes on is asked with the lease of the replica. Where the store refuses what one of
+//! them has to write, the others are written without it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -89,6 +90,15 @@ impl OpenMailbox {
     /// The session after this one must doubt what this one had to.
     pub(super) fn leave_in_doubt(&self) {
         self.in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is anything to write, or to answer.
+    fn has_news(&self) -> bool {
+        let has_unwritten = {
+            let unwritten = self.unwritten();
+            !unwritten.cursors.is_empty() || !unwritten.attempts.is_empty()
+        };
+        has_unwritten || self.closing().is_some() || !self.waiting().is_empty()
     }
 
     fn take(&self, closing: bool) -> CursorFlush {
@@ -184,6 +194,14 @@ impl Acknowledgements {
     /// The sessions that are open here.
     pub(super) fn open(&self) -> Vec<(AgentId, u64)> {
         self.lock().keys().copied().collect()
+    }
+
+    /// Ends those of these sessions that are open here: newer ones took over.
+    pub(super) fn end_superseded(&self, superseded: &[(AgentId, u64)]) {
+        let mailboxes = self.lock();
+        for mailbox in superseded.iter().filter_map(|session| mailboxes.get(session)) {
+            mailbox.replaced.cancel();
+        }
     }
 
     /// Writes what a session has at once, without what the others have.
@@ -284,8 +302,8 @@ impl Acknowledgements {
                     continue;
                 }
             }
-            let all = self.lock().values().cloned().collect();
-            due = Instant::now() + if self.write(all).await { every } else { every.min(RETRY) };
+            let with_news = self.lock().values().filter(|mailbox| mailbox.has_news()).cloned().collect();
+            due = Instant::now() + if self.write(with_news).await { every } else { every.min(RETRY) };
         }
     }
 }

@@ -58,7 +58,8 @@ pub(super) async fn is_newest(parts: &Parts, agent: AgentId, session_epoch: Opti
     Ok(parts.cursors.flush(parts.log.epoch, vec![asks]).await?.is_empty())
 }
 
-/// Says that this process of the hub lives, until stopped, as long as anybody receives in it.
+/// Says that this process of the hub lives, until stopped, as long as anybody receives in it. The answer says which of its sessions newer ones have
+/// ended: one that has nothing to write hears it from nobody else.
 pub(super) async fn keep(parts: Parts) {
     loop {
         tokio::select! {
@@ -69,8 +70,9 @@ pub(super) async fn keep(parts: Parts) {
         if open.is_empty() {
             continue;
         }
-        if let Err(error) = parts.cursors.renew(parts.lifecycle.lease, &open).await {
-            tracing::warn!(%error, "the lease of this replica's sessions can't be renewed, trying again");
+        match parts.cursors.renew(parts.lifecycle.lease, &open).await {
+            Ok(superseded) => parts.acknowledgements.end_superseded(&superseded),
+            Err(error) => tracing::warn!(%error, "the lease of this replica's sessions can't be renewed, trying again"),
         }
     }
 }

@@ -293,8 +293,8 @@ pub trait CursorStore: Send + Sync + 'static {
     async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault>;
 
     /// Keeps the sessions of a process of the hub alive for another [`LEASE`]: these. What else is said to be a session of it, and began longer ago
-    /// than [`LEASE`], is over.
-    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<(), Fault>;
+    /// than [`LEASE`], is over. Answers with those of them that are no longer the newest.
+    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<Vec<(AgentId, u64)>, Fault>;
 
     /// Writes what sessions changed, in one transaction, and answers with those (agent and session epoch) that are no longer the
     /// newest: nothing of theirs was written.

@@ -488,9 +488,12 @@ impl CursorStore for ModelStore {
         }))
     }
 
-    async fn renew(&self, lease: Uuid, _open: &[(AgentId, u64)]) -> Result<(), Fault> {
-        self.rows().leases.insert(lease, Instant::now() + LEASE);
-        Ok(())
+    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<Vec<(AgentId, u64)>, Fault> {
+        let mut rows = self.rows();
+        rows.leases.insert(lease, Instant::now() + LEASE);
+        let is_over =
+            |(agent, session_epoch): &&(AgentId, u64)| rows.sessions.get(agent).map(|session| session.0) != Some(*session_epoch);
+        Ok(open.iter().filter(is_over).copied().collect())
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {

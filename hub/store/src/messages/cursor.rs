@@ -22,6 +22,15 @@ use crate::kit::{
     store::PgStore,
 };
 
+/// The newest session of each of these agents.
+macro_rules! newest {
+    () => {
+        "SELECT agent_id, session_epoch FROM acb.presence WHERE agent_id = ANY($1)"
+    };
+}
+
+const NEWEST: &str = newest!();
+
 #[async_trait]
 impl CursorStore for PgStore {
     async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault> {
@@ -99,7 +108,7 @@ impl CursorStore for PgStore {
         }))
     }
 
-    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<(), Fault> {
+    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<Vec<(AgentId, u64)>, Fault> {
         let query = self.timer.start("cursor.renew");
         let failed = |error| query.fault(error);
         let mut connection = self.pool().acquire().await.map_err(failed)?;
@@ -113,13 +122,17 @@ impl CursorStore for PgStore {
                                WHERE open.agent_id = presence.agent_id AND open.session_epoch = presence.session_epoch)",
         )
         .bind(lease)
-        .bind(agents)
+        .bind(&agents)
         .bind(sessions)
         .bind(LEASE.as_secs_f64())
         .execute(&mut connection)
         .await
         .map_err(failed)?;
-        Ok(())
+        let newest = sqlx::query_as(NEWEST).bind(agents).fetch_all(&mut connection).await.map_err(failed)?;
+        let newest = by_agent(newest);
+        let forgotten: Vec<(AgentId, u64)> = open.iter().filter(|session| is_forgotten(session, &newest)).copied().collect();
+        tell_again(&mut connection, &forgotten).await.map_err(failed)?;
+        Ok(open.iter().filter(|session| is_superseded(session, &newest)).copied().collect())
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
@@ -130,42 +143,21 @@ impl CursorStore for PgStore {
         let mut newest: HashMap<Uuid, u64> = HashMap::new();
         // Whose session only asks is not locked: a thousand idle agents cost one read.
         let (writing, asking): (Vec<&CursorFlush>, Vec<&CursorFlush>) = flushes.iter().partition(|flush| writes(flush));
-        for (agents, query) in [
-            (asking, "SELECT agent_id, session_epoch FROM acb.presence WHERE agent_id = ANY($1)"),
-            (
-                writing,
-                "SELECT agent_id, session_epoch FROM acb.presence WHERE agent_id = ANY($1) ORDER BY agent_id FOR NO KEY UPDATE",
-            ),
-        ] {
+        for (agents, query) in [(asking, NEWEST), (writing, concat!(newest!(), " ORDER BY agent_id FOR NO KEY UPDATE"))] {
             if !agents.is_empty() {
                 let agents: Vec<Uuid> = agents.iter().map(|flush| flush.agent.0).collect();
-                let rows: Vec<(Uuid, i64)> =
-                    sqlx::query_as(query).bind(agents).fetch_all(&mut *transaction).await.map_err(failed)?;
-                newest.extend(rows.into_iter().map(|(agent, session_epoch)| (agent, unsigned(session_epoch))));
+                newest.extend(by_agent(sqlx::query_as(query).bind(agents).fetch_all(&mut *transaction).await.map_err(failed)?));
             }
         }
-        // Only a newer session ends one. An older number means that PostgreSQL went back: what it has forgotten, it is told again.
-        let (current, superseded): (Vec<&CursorFlush>, Vec<&CursorFlush>) =
-            flushes.iter().partition(|flush| newest.get(&flush.agent.0).is_some_and(|newest| *newest <= flush.session_epoch));
-        let forgotten: Vec<&&CursorFlush> = current
-            .iter()
-            .filter(|flush| newest.get(&flush.agent.0).is_some_and(|newest| *newest < flush.session_epoch))
-            .collect();
-        if !forgotten.is_empty() {
-            sqlx::query(
-                "UPDATE acb.presence AS p SET session_epoch = x.session_epoch, receiving = true, online = true
-                 FROM unnest($1::uuid[], $2::bigint[]) AS x (agent_id, session_epoch)
-                 WHERE p.agent_id = x.agent_id AND p.session_epoch < x.session_epoch",
-            )
-            .bind(forgotten.iter().map(|flush| flush.agent.0).collect::<Vec<_>>())
-            .bind(forgotten.iter().map(|flush| signed(flush.session_epoch)).collect::<Vec<_>>())
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        }
+        let session = |flush: &CursorFlush| (flush.agent, flush.session_epoch);
+        let (superseded, current): (Vec<&CursorFlush>, Vec<&CursorFlush>) =
+            flushes.iter().partition(|flush| is_superseded(&session(flush), &newest));
+        let forgotten: Vec<(AgentId, u64)> =
+            current.iter().map(|flush| session(flush)).filter(|session| is_forgotten(session, &newest)).collect();
+        tell_again(&mut transaction, &forgotten).await.map_err(failed)?;
         write(&mut transaction, epoch, &current).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        Ok(superseded.into_iter().map(|flush| (flush.agent, flush.session_epoch)).collect())
+        Ok(superseded.into_iter().map(session).collect())
     }
 
     async fn cursors(
@@ -189,6 +181,36 @@ impl CursorStore for PgStore {
             |(agent, partition, watermark, exceptions)| (AgentId(agent), to_partition(partition), state(watermark, exceptions));
         Ok(rows.into_iter().map(cursor).collect())
     }
+}
+
+fn by_agent(rows: Vec<(Uuid, i64)>) -> HashMap<Uuid, u64> {
+    rows.into_iter().map(|(agent, session_epoch)| (agent, unsigned(session_epoch))).collect()
+}
+
+/// Only a newer session ends one, or that its agent is gone.
+fn is_superseded((agent, session_epoch): &(AgentId, u64), newest: &HashMap<Uuid, u64>) -> bool {
+    newest.get(&agent.0).is_none_or(|newest| newest > session_epoch)
+}
+
+/// An older number means that PostgreSQL went back: what it has forgotten, it is told again.
+fn is_forgotten((agent, session_epoch): &(AgentId, u64), newest: &HashMap<Uuid, u64>) -> bool {
+    newest.get(&agent.0).is_some_and(|newest| newest < session_epoch)
+}
+
+async fn tell_again(connection: &mut Session, forgotten: &[(AgentId, u64)]) -> Result<(), sqlx::Error> {
+    if forgotten.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE acb.presence AS p SET session_epoch = x.session_epoch, receiving = true, online = true
+         FROM unnest($1::uuid[], $2::bigint[]) AS x (agent_id, session_epoch)
+         WHERE p.agent_id = x.agent_id AND p.session_epoch < x.session_epoch",
+    )
+    .bind(forgotten.iter().map(|(agent, _)| agent.0).collect::<Vec<_>>())
+    .bind(forgotten.iter().map(|(_, session_epoch)| signed(*session_epoch)).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// With it, what is long over is removed.
