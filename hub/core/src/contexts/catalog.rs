@@ -17,7 +17,7 @@ use super::{
     expiry::ExpirySweep,
     filter::yield_after,
     parts::{ContextConfig, ContextStores, Parts, RETRIES, busy},
-    ports::{Created, Kept, ListFilter},
+    ports::{Created, Kept, ListFilter, Listed},
     subscription::{From, Source, Subscriber, Subscription},
     tail::{ContextTail, WindowSize},
     visibility::Viewer,
@@ -42,8 +42,12 @@ use crate::{
 /// How many contexts a list reads at a time.
 const LIST_STEP: usize = 64;
 
-/// The most contexts that one call looks at for those that match a filter, and how long it does so.
-const LOOKED_AT: usize = 1024;
+/// The most contexts that one call tries a filter on, and how long it goes on.
+const FILTERED: usize = 1024;
+/// The most looks at [`LOOKED_AT`] contexts of one call that find less than there is room for: its caller sees few of them.
+///
+/// [`LOOKED_AT`]: super::ports::LOOKED_AT
+const LOOKS: u32 = 8;
 const LOOKS_FOR: Duration = Duration::from_millis(500);
 
 /// How long the ends of a log are taken for current, where only its lag is asked for.
@@ -316,8 +320,8 @@ impl Contexts {
 
     /// Contexts that the caller may see, and that match.
     ///
-    /// With a filter a call looks at about a thousand contexts at most, or for half a second: where few match, a page may have none, and the list
-    /// goes on all the same after its token.
+    /// A call looks at some thousands of contexts at most, at about a thousand with a filter, and for half a second: where the caller sees few of
+    /// them, or few match, a page may have none, and the list goes on all the same after its token.
     pub async fn list(&self, caller: &Agent, which: Listing<'_>) -> Result<ContextPage, Fault> {
         let Listing { kind, filter, page_size, page_token } = which;
         let mut after = match page_token {
@@ -334,19 +338,20 @@ impl Contexts {
         let size = page::size(page_size);
         let kind = Some(kind).filter(|kind| !kind.is_empty());
         let begun = Instant::now();
-        let (mut contexts, mut looked_at): (Vec<Context>, usize) = (Vec::new(), 0);
+        let (mut contexts, mut filtered, mut looks): (Vec<Context>, usize, u32) = (Vec::new(), 0, 0);
         // In steps: contexts may be large, and a page that ends by its bytes must not have read a thousand of them.
         let more = loop {
-            let step = if filter.is_some() { LIST_STEP } else { (size + 1 - contexts.len()).min(LIST_STEP) };
-            let limit = u32::try_from(step).unwrap_or(u32::MAX);
-            let read = self.parts.stores.contexts.list(&viewer, ListFilter { kind, after }, limit).await?;
-            let mut is_last = read.len() < step;
+            let room = if filter.is_some() { LIST_STEP } else { (size + 1 - contexts.len()).min(LIST_STEP) };
+            let limit = u32::try_from(room).unwrap_or(u32::MAX);
+            let Listed { contexts: read, mut until } =
+                self.parts.stores.contexts.list(&viewer, ListFilter { kind, after }, limit).await?;
+            looks += u32::from(read.len() < room);
             for context in read {
-                if filter.is_some() && looked_at > 0 && begun.elapsed() >= LOOKS_FOR {
-                    is_last = false;
+                if filter.is_some() && filtered > 0 && begun.elapsed() >= LOOKS_FOR {
+                    until = after;
                     break;
                 }
-                looked_at += 1;
+                filtered += 1;
                 after = Some(context.id);
                 let evaluation = Instant::now();
                 // The query has decided already; what slipped through it must not be seen all the same.
@@ -359,10 +364,10 @@ impl Contexts {
                 after = contexts.last().map(|context| context.id);
                 break true;
             }
-            if is_last {
-                break false;
-            }
-            if filter.is_some() && (looked_at >= LOOKED_AT || begun.elapsed() >= LOOKS_FOR) {
+            let Some(until) = until else { break false };
+            after = Some(until);
+            let has_tried_enough = filter.is_some() && filtered >= FILTERED;
+            if has_tried_enough || looks >= LOOKS || begun.elapsed() >= LOOKS_FOR {
                 break true;
             }
         };

@@ -45,8 +45,8 @@ pub trait ContextStore: AccessStore {
     async fn set_access(&self, context: &Context, event: Bytes) -> Result<bool, Fault>;
     /// Removes this version, expired or not. False where it is not the current one any more.
     async fn delete(&self, id: ContextId, version: u64, event: Bytes) -> Result<bool, Fault>;
-    /// Those that the viewer sees, unexpired, without payloads, in the order of their ids.
-    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault>;
+    /// Those that the viewer sees, unexpired, without payloads, in the order of their ids: at most `limit`, of no more than [`LOOKED_AT`] contexts.
+    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Listed, Fault>;
     /// Some that have expired, without payloads, in the order of their expiry, `after` a place of that order.
     async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault>;
     /// The expired one that holds an idempotency key.
@@ -82,6 +82,18 @@ impl Kept {
 
 /// A place in the order of expiry.
 pub type Expiry = (OffsetDateTime, ContextId);
+
+/// The most contexts that one step of a list looks at, whoever sees them.
+pub const LOOKED_AT: u32 = 1024;
+
+/// A step of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// In the order of their ids.
+    pub contexts: Vec<Context>,
+    /// The last one that was looked at, where there may be others after it. `None`: all were looked at.
+    pub until: Option<ContextId>,
+}
 
 /// Which contexts to list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use acb_hub_core::{
         context::{Context, ContextId, Payload, UploadId},
         outbox::NOUN,
         parts::ContextStores,
-        ports::{AccessStore, ContextStore, Created, Expiry, Kept, ListFilter},
+        ports::{AccessStore, ContextStore, Created, Expiry, Kept, LOOKED_AT, ListFilter, Listed},
         visibility::Viewer,
     },
     directory::{agent::AgentId, schema::SchemaRef},
@@ -20,7 +20,7 @@ use acb_hub_core::{
 use acb_hub_pool::{Pool, Session, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::{QueryBuilder, Row as _, postgres::PgRow, types::Json};
+use sqlx::{Postgres, QueryBuilder, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use crate::{
@@ -129,7 +129,7 @@ const EXPIRED: &str = select!(
      ORDER BY expires_at, context_id LIMIT $3"
 );
 
-const LISTED: &str = select!("NULL::bytea", "WHERE context_id > ");
+const LISTED: &str = select!("NULL::bytea", "");
 
 #[async_trait]
 impl AccessStore for PgContexts {
@@ -262,18 +262,24 @@ impl ContextStore for PgContexts {
         Ok(gone.is_some())
     }
 
-    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault> {
+    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Listed, Fault> {
         let query = self.timer.start("context.list");
-        let mut select = QueryBuilder::new(LISTED);
-        select.push_bind(filter.after.map_or(Uuid::nil(), |id| id.0));
-        select.push(" AND (expires_at IS NULL OR expires_at > ").push_bind(now()).push(")");
-        if let Some(kind) = filter.kind {
-            select.push(" AND type = ").push_bind(kind);
-        }
-        visibility::push(select.push(" AND "), viewer.condition());
+        // One who sees nothing would have every context of the tenant read: a look ends after so many rows, and an index says where.
+        let mut select = QueryBuilder::new("WITH seen AS MATERIALIZED (SELECT * FROM (");
+        push_look(select.push(LISTED), filter);
+        select
+            .push(" LIMIT ")
+            .push_bind(i64::from(LOOKED_AT))
+            .push(") AS look WHERE (expires_at IS NULL OR expires_at > ")
+            .push_bind(now());
+        visibility::push(select.push(") AND "), viewer.condition());
         select.push(" ORDER BY context_id LIMIT ").push_bind(i64::from(limit));
+        select.push(") SELECT seen.*, CASE WHEN (SELECT count(*) FROM seen) < ").push_bind(i64::from(limit));
+        push_look(select.push(" THEN (SELECT context_id FROM acb.context "), filter);
+        select.push(" OFFSET ").push_bind(i64::from(LOOKED_AT) - 1);
+        select.push(" LIMIT 1) END AS until FROM (SELECT) AS one LEFT JOIN seen ON true ORDER BY seen.context_id");
         let rows = select.build().fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
-        rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| query.fault(error))
+        listed(&rows, limit).map_err(|error| query.fault(error))
     }
 
     async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
@@ -321,6 +327,30 @@ impl ContextStore for PgContexts {
         let (contexts, bytes): (i64, i64) = kept.fetch_one(&self.pool).await.map_err(|error| query.fault(error))?;
         Ok(Kept { contexts: unsigned(contexts), bytes: unsigned(bytes) })
     }
+}
+
+/// Adds which rows a list looks at, and in which order.
+fn push_look(select: &mut QueryBuilder<Postgres>, filter: ListFilter<'_>) {
+    select.push("WHERE context_id > ").push_bind(filter.after.map_or(Uuid::nil(), |id| id.0));
+    if let Some(kind) = filter.kind {
+        select.push(" AND type = ").push_bind(kind.to_owned());
+    }
+    select.push(" ORDER BY context_id");
+}
+
+fn listed(rows: &[PgRow], limit: u32) -> Result<Listed, sqlx::Error> {
+    let mut listed = Listed::default();
+    for row in rows {
+        listed.until = row.try_get::<Option<Uuid>, _>("until")?.map(ContextId);
+        if row.try_get::<Option<Uuid>, _>("context_id")?.is_some() {
+            listed.contexts.push(decode(row)?);
+        }
+    }
+    // What lies behind the last one that there was room for was not looked at.
+    if u32::try_from(listed.contexts.len()).is_ok_and(|length| length >= limit) {
+        listed.until = listed.contexts.last().map(|context| context.id);
+    }
+    Ok(listed)
 }
 
 async fn remove_upload(connection: &mut Session, upload: Option<Uuid>) -> Result<(), sqlx::Error> {

@@ -158,6 +158,42 @@ async fn a_selective_list_takes_bounded_work_for_each_page() {
     assert_eq!(one.contexts.list(&one.agent(alice), all).await.unwrap().contexts.len(), 1000);
 }
 
+/// As one does who sees little among much of others: one call looks at 8 times 1,024 contexts at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sees_little_has_bounded_work_done_for_each_page() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
+    let one = world.replica().await;
+    let first = share(&one, bob, "high", access(Scope::Private, &[], &[])).await.id;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let template = share(&one, alice, "low", access(Scope::Private, &[], &[])).await.id;
+    // Others, after that one and before the next.
+    let others = "INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, payload, size, sha256)
+                  SELECT tenant_id, (substr(context_id::text, 1, 14) || '7fff-8000-' || lpad(to_hex(n), 12, '0'))::uuid, type, creator,
+                         creator_name, scope, payload, size, sha256 FROM acb.context, generate_series(1, 10000) AS n WHERE context_id = $1";
+    let mut connection = world.tenant.connect().await;
+    sqlx::query(others).bind(template.0).execute(&mut connection).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let last = share(&one, bob, "high", access(Scope::Private, &[], &[])).await.id;
+    for kind in ["", "notes"] {
+        let (mut listed, mut pages, mut token) = (Vec::new(), 0, String::new());
+        loop {
+            let which = Listing { kind, page_token: &token, ..Listing::default() };
+            let page = one.contexts.list(&one.agent(bob), which).await.unwrap();
+            pages += 1;
+            listed.extend(page.contexts.iter().map(|context| context.id));
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(listed, [first, last], "of type {kind:?}");
+        assert!(pages >= 2, "{pages} pages of type {kind:?}");
+        let whole = Listing { kind, page_size: 1000, ..Listing::default() };
+        assert_eq!(one.contexts.list(&one.agent(alice), whole).await.unwrap().contexts.len(), 1000);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_is_none_is_refused_before_anything_is_read() {
     let world = World::new().await;

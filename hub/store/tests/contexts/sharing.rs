@@ -15,7 +15,7 @@ use acb_hub_core::{
         chunk::Chunk,
         context::{Context, ContextId, Payload, UploadId},
         parts::{ContextConfig, ContextStores},
-        ports::{AccessStore, ContextStore, Created, Expiry, Kept, ListFilter},
+        ports::{AccessStore, ContextStore, Created, Expiry, Kept, ListFilter, Listed},
         subscription::From,
         upload::StartUpload,
         visibility::Viewer,
@@ -194,7 +194,7 @@ impl ContextStore for Stuck {
         self.0.delete(id, version, event).await
     }
 
-    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Vec<Context>, Fault> {
+    async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Listed, Fault> {
         self.0.list(viewer, filter, limit).await
     }
 

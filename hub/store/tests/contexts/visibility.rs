@@ -102,7 +102,8 @@ async fn the_query_shows_what_the_decision_allows() {
         let kind = [None, Some(dice.one(&TYPES))][dice.roll(2)];
         let filter = ListFilter { kind, after: None };
         let listed = store.list(&viewer, filter, 1000).await.unwrap();
-        let listed: BTreeSet<_> = listed.iter().map(|context| context.id).collect();
+        assert_eq!(listed.until, None, "there are fewer than one look reaches");
+        let listed: BTreeSet<_> = listed.contexts.iter().map(|context| context.id).collect();
         let of_kind = contexts.iter().filter(|context| kind.is_none_or(|kind| kind == context.kind));
         let allowed: BTreeSet<_> = of_kind.filter(|context| context.seen_by(&viewer)).map(|context| context.id).collect();
         assert_eq!(listed, allowed, "seed {seed}: {agent:?} {kind:?}");
