@@ -29,8 +29,15 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_sec
 /// Failed deletions that are remembered. Further ones are tried again at each round.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// How often the stored bytes are counted.
-const COUNT_EVERY: Duration = Duration::from_secs(60);
+/// The shortest and the longest pause between two counts of the stored bytes.
+const COUNT_PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(60 * 60));
+/// Between two counts lies so many times what one takes: however many contexts there are, a replica has the store count for a thousandth of the time.
+const COUNTED: u32 = 1000;
+
+/// How long after a count that took so long the next one is due.
+fn count_pause(took: Duration) -> Duration {
+    took.saturating_mul(COUNTED).clamp(COUNT_PAUSES.0, COUNT_PAUSES.1)
+}
 
 pub(crate) struct ExpirySweep {
     pub(crate) parts: Arc<Parts>,
@@ -47,17 +54,24 @@ impl ExpirySweep {
     }
 
     pub(crate) async fn run(mut self, upload_lifetime: Duration, cancellation: CancellationToken) {
-        let mut counted: Option<Instant> = None;
+        let mut count_at = Instant::now();
         loop {
             if let Err(fault) = self.clean(upload_lifetime).await {
                 warn!(%fault, "what has expired stays for now, unseen");
             }
-            if counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
-                match self.parts.stores.contexts.kept(None).await {
-                    Ok(kept) => self.metrics.stored(kept.bytes),
-                    Err(fault) => warn!(%fault, "stored bytes were not counted"),
-                }
-                counted = Some(Instant::now());
+            let begun = Instant::now();
+            if begun >= count_at {
+                let pause = match self.parts.stores.contexts.kept(None).await {
+                    Ok(kept) => {
+                        self.metrics.stored(kept.bytes);
+                        count_pause(begun.elapsed())
+                    }
+                    Err(fault) => {
+                        warn!(%fault, "stored bytes were not counted");
+                        COUNT_PAUSES.0
+                    }
+                };
+                count_at = Instant::now() + pause;
             }
             tokio::select! {
                 () = cancellation.cancelled() => return,
@@ -107,5 +121,17 @@ impl ExpirySweep {
         warn!(context = %context.id, %fault, "an expired context can't be deleted, trying again later");
         self.failed.failed(context.id, Instant::now());
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_takes_long_is_made_seldom() {
+        let pause = |millis| count_pause(Duration::from_millis(millis)).as_secs();
+        assert_eq!([pause(0), pause(60), pause(61), pause(500)], [60, 60, 61, 500]);
+        assert_eq!(count_pause(Duration::MAX), COUNT_PAUSES.1);
     }
 }
