@@ -1,7 +1,10 @@
 //! A connection that breaks in the middle of a statement, at every place of its traffic: before it arrives, while it is carried out, and after
 //! the commit with the answer on its way. Whoever asks does not know which, and asks again.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use acb_hub_core::{
     directory::agent::AgentId,
@@ -18,62 +21,13 @@ use acb_hub_core::{
     timers::ports::{Added, Bounds, Cancelled, Due, NewTimer, Outcomes, TimerStore},
 };
 use acb_hub_store::PgStore;
-use acb_testbed::{Gate, Postgres};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::breaking::{Breaking, END, STEP};
+
 const EPOCH: Epoch = 7;
 const LEASE: Duration = Duration::from_millis(200);
-/// Bytes between two places at which the connection breaks, and the last place: beyond the traffic of any of these statements.
-const STEP: usize = 150;
-/// Less than the answer to a commit has.
-const FINE: u64 = 5;
-const END: u64 = 6_000;
-
-/// A store behind a connection that breaks.
-struct Breaking {
-    store: PgStore,
-    gate: Gate,
-}
-
-impl Breaking {
-    async fn start() -> Self {
-        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
-        let options = tenant.connect_options();
-        let gate = Gate::open(&format!("https://127.0.0.1:{}", options.get_port())).await;
-        let store = PgStore::new(options.port(gate.port()));
-        store.checkpoints(EPOCH, 1).await.unwrap();
-        Self { store, gate }
-    }
-
-    /// Asks, with a connection that breaks after so many bytes. `None`: there was no answer.
-    async fn ask<T>(&self, bytes: u64, question: impl Future<Output = Result<T, Fault>>) -> Option<T> {
-        self.gate.narrow(bytes);
-        let broken = async {
-            self.gate.stuck().await;
-            self.gate.slam();
-        };
-        let answer = async {
-            let answer = question.await;
-            self.gate.narrow(0);
-            answer
-        };
-        let (answer, ()) = tokio::join!(answer, broken);
-        self.gate.reopen();
-        answer.ok()
-    }
-
-    /// Asks until there is an answer, as whoever uses the store does.
-    async fn ask_again<T>(question: impl AsyncFn() -> Result<T, Fault>) -> T {
-        for _ in 0..100 {
-            if let Ok(answer) = question().await {
-                return answer;
-            }
-        }
-        panic!("the store does not come back");
-    }
-}
-
 /// A session of this program begins.
 async fn open(store: &PgStore, agent: AgentId) -> Result<OpenedMailbox, Fault> {
     let opening =
@@ -91,39 +45,33 @@ fn row(agent: AgentId, position: Position, expires_at: OffsetDateTime) -> IndexE
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_and_checkpoint_move_together_and_once() {
-    let world = Breaking::start().await;
+    let world = Breaking::start(EPOCH).await;
     let (agent, later) = (AgentId(Uuid::new_v4()), OffsetDateTime::now_utc() + Duration::from_secs(3600));
-    let (mut unanswered, mut done) = (0, 0);
-    // Coarsely up to the first answer; then finely before it, where the commit is.
-    let (mut bytes, mut step) = (0, STEP as u64);
-    for from in (0..).step_by(10) {
-        let rows: Vec<_> = (from..from + 10).map(|position| row(agent, position, later)).collect();
-        let advance = Advance { partition: 0, from, to: from + 10, rows };
-        let first = world.ask(bytes, world.store.index(EPOCH, vec![advance.clone()])).await;
-        let is_answered = first.is_some();
-        if !is_answered {
-            unanswered += 1;
-            let again = Breaking::ask_again(async || world.store.index(EPOCH, vec![advance.clone()]).await).await;
-            assert!(again == [Moved::Won] || again == [Moved::Lost(from + 10)], "{again:?}");
-            done += usize::from(again != [Moved::Won]);
-        }
-        let ranges = [(0, 0..from + 10)];
-        let mailbox = [MailboxAddress::Agent(agent)];
-        let entries = Breaking::ask_again(async || world.store.entries(EPOCH, &mailbox, &ranges, 10_000).await).await;
-        assert_eq!(entries.iter().map(|row| row.position).collect::<Vec<_>>(), (0..from + 10).collect::<Vec<_>>());
-        match (is_answered, step) {
-            (true, FINE) => break,
-            (true, _) => (bytes, step) = (bytes.saturating_sub(step), FINE),
-            (false, _) => bytes += step,
-        }
-        assert!(bytes < END, "it is never answered");
-    }
-    assert!(unanswered > done && done > 0, "of {unanswered} without an answer {done} were carried out");
+    let next = AtomicU64::new(0);
+    let prepare = async || {
+        let from = next.fetch_add(10, Ordering::Relaxed);
+        let rows = (from..from + 10).map(|position| row(agent, position, later)).collect();
+        Advance { partition: 0, from, to: from + 10, rows }
+    };
+    let index = async |advance: &Advance| {
+        let moved = world.store.index(EPOCH, vec![advance.clone()]).await?;
+        assert!(moved == [Moved::Won] || moved == [Moved::Lost(advance.to)], "{moved:?}");
+        Ok(())
+    };
+    let times = async |advance: &Advance| {
+        let reached = world.straight.checkpoints(EPOCH, 1).await.unwrap()[0];
+        let entries = world.straight.entries(EPOCH, &[MailboxAddress::Agent(agent)], &[(0, 0..reached)], 10_000).await.unwrap();
+        assert_eq!(entries.iter().map(|row| row.position).collect::<Vec<_>>(), (0..reached).collect::<Vec<_>>());
+        let is_done = reached == advance.to;
+        assert!(is_done || reached == advance.from);
+        vec![i64::from(is_done)]
+    };
+    world.at_each_place("index", prepare, index, times).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_session_acknowledged_is_written_and_the_session_goes_on() {
-    let world = Breaking::start().await;
+    let world = Breaking::start(EPOCH).await;
     let agent = AgentId(Uuid::new_v4());
     let opened = open(&world.store, agent).await.unwrap();
     for (watermark, bytes) in (1..).zip((0..END).step_by(STEP)) {
@@ -149,7 +97,7 @@ async fn what_a_session_acknowledged_is_written_and_the_session_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_was_opened_twice_ends_the_first_one() {
-    let world = Breaking::start().await;
+    let world = Breaking::start(EPOCH).await;
     let agent = AgentId(Uuid::new_v4());
     let mut before = open(&world.store, agent).await.unwrap().session_epoch;
     for bytes in (0..END).step_by(STEP) {
@@ -182,7 +130,7 @@ const BOUNDS: Bounds = Bounds { each: 1000, all: 1000 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_timer_is_made_once() {
-    let world = Breaking::start().await;
+    let world = Breaking::start(EPOCH).await;
     let mut unanswered = 0;
     for (number, bytes) in (1..).zip((0..END).step_by(STEP)) {
         let timer = timer(&number.to_string(), Duration::from_secs(3600));
@@ -203,7 +151,7 @@ async fn a_timer_is_made_once() {
 /// Until it is settled it is due, for whoever asks next; also where its replica died with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_timer_is_settled_or_due_again() {
-    let world = Breaking::start().await;
+    let world = Breaking::start(EPOCH).await;
     let mut unanswered = 0;
     for bytes in (0..END).step_by(STEP) {
         let timer = timer("", Duration::from_millis(1));
@@ -247,7 +195,7 @@ async fn claimed(store: &PgStore) -> Box<dyn Due> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_whose_claim_nobody_heard_of_are_claimed_again() {
-    let world = Breaking::start().await;
+    let world = Breaking::start(EPOCH).await;
     let agent = AgentId(Uuid::new_v4());
     let past = OffsetDateTime::now_utc() - Duration::from_secs(60);
     let rows: Vec<_> = (0..10).map(|position| row(agent, position, past)).collect();

@@ -3,7 +3,9 @@
 //! vanishes, is shown on a whole hub (`hub/tests/it/postgres.rs` and `outage.rs`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod breaking;
 mod clock;
+mod done_once;
 mod going_back;
 #[path = "../../../core/tests/messages/lives.rs"]
 mod lives;
