@@ -47,7 +47,7 @@ impl CredentialStore for PgStore {
         // Each exchange forgets a few more than it adds, so that the table is bounded by what is still valid.
         sqlx::query(
             "DELETE FROM acb.refresh_token WHERE (tenant_id, token_hash) IN
-                 (SELECT tenant_id, token_hash FROM acb.refresh_token WHERE expires_at < clock_timestamp() LIMIT 10 FOR UPDATE SKIP LOCKED)",
+                 (SELECT tenant_id, token_hash FROM acb.refresh_token WHERE expires_at < (SELECT clock_timestamp()) ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED)",
         )
         .execute(self.pool())
         .await

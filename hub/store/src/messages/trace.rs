@@ -77,7 +77,7 @@ impl TraceStore for PgStore {
             let removed = sqlx::query(
                 "DELETE FROM acb.message_trace WHERE (tenant_id, trace_id) IN (
                      SELECT tenant_id, trace_id FROM acb.message_trace
-                     WHERE noted_at < clock_timestamp() - make_interval(secs => $1) ORDER BY noted_at LIMIT $2)",
+                     WHERE noted_at < (SELECT clock_timestamp()) - make_interval(secs => $1) ORDER BY noted_at LIMIT $2)",
             )
             .bind(older_than.as_secs_f64())
             .bind(FORGET)

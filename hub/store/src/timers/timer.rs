@@ -130,12 +130,16 @@ impl TimerStore for PgStore {
                 .map_err(failed)?;
         }
         if rows.is_empty() {
-            rows = sqlx::query(concat!(due!(), "try_at <= clock_timestamp() ORDER BY try_at LIMIT $2 FOR UPDATE SKIP LOCKED"))
-                .bind(kinds)
-                .bind(CLAIM)
-                .fetch_all(&mut *transaction)
-                .await
-                .map_err(failed)?;
+            // The time is read once: a condition that may differ from row to row is one that no index is searched by, and every timer would be read.
+            rows = sqlx::query(concat!(
+                due!(),
+                "try_at <= (SELECT clock_timestamp()) ORDER BY try_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+            ))
+            .bind(kinds)
+            .bind(CLAIM)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed)?;
         }
         let Some(last) = rows.last() else {
             transaction.rollback().await.map_err(failed)?;
@@ -151,8 +155,8 @@ impl TimerStore for PgStore {
         let failed = |error| query.fault(error);
         sqlx::query(
             "DELETE FROM acb.timer WHERE ctid = ANY (ARRAY(
-                 SELECT ctid FROM acb.timer WHERE settled_at < clock_timestamp() - make_interval(secs => $1)
-                 LIMIT $2 FOR UPDATE SKIP LOCKED))",
+                 SELECT ctid FROM acb.timer WHERE settled_at < (SELECT clock_timestamp()) - make_interval(secs => $1)
+                 ORDER BY settled_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
         )
         .bind(KNOWN.as_secs_f64())
         .bind(FORGET)
