@@ -23,6 +23,7 @@ pub mod presence;
 mod query_timer;
 mod registration;
 pub mod schema;
+mod server_clock;
 mod timer;
 mod trace;
 mod upload;

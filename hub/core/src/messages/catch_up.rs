@@ -211,7 +211,7 @@ impl Reading<'_> {
 
 /// A message that was found in the log.
 pub(super) struct Found {
-    log_time: OffsetDateTime,
+    pub(super) log_time: OffsetDateTime,
     pub(super) envelope: Envelope,
 }
 

@@ -301,10 +301,10 @@ async fn sweep_expired(parts: &Parts) -> Result<(), Fault> {
     let mut lag = None;
     // Claimed rows are not found again, so that a full look is followed by the next at once.
     while !parts.lifecycle.stop.is_cancelled() {
-        let (claimed_at, now) = (Instant::now(), OffsetDateTime::now_utc());
-        let expired = parts.index.store.claim_expired(parts.log.epoch, now, CLAIM, SWEEP).await?;
+        let claimed_at = Instant::now();
+        let expired = parts.index.store.claim_expired(parts.log.epoch, CLAIM, SWEEP).await?;
         let Some(oldest) = expired.oldest else { break };
-        let behind = Duration::try_from(now - oldest).unwrap_or_default();
+        let behind = Duration::try_from(OffsetDateTime::now_utc() - oldest).unwrap_or_default();
         lag = Some(behind);
         parts.metrics.sweep_lag(behind);
         dead_letter_rows(parts, expired.claimed, claimed_at).await?;
@@ -355,12 +355,13 @@ async fn dead_letter_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Inst
         }
         let runs: Vec<_> = runs(batch).into_iter().map(|run| dead_letter_run(parts, run)).collect();
         let outcomes: Vec<_> = stream::iter(runs).buffer_unordered(RUNS).concat().await;
-        let mut failed = Vec::new();
+        let (mut failed, mut early) = (Vec::new(), Vec::new());
         let mut why = None;
         let mut done = Vec::with_capacity(batch.len());
         for (row, outcome) in outcomes {
             match outcome {
-                Ok(()) => done.push(row),
+                Ok(Outcome::Done) => done.push(row),
+                Ok(Outcome::NotYet) => early.push(row),
                 Err(error) => {
                     failed.push(row);
                     why = Some(error);
@@ -370,6 +371,8 @@ async fn dead_letter_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Inst
         remove(parts, &done).await;
         // This sweep passes over them: one partition that can't be read must not keep it from the others.
         release(parts, &failed, parts.config.sweep_every).await;
+        // Less, so that another replica, whose clock may be right, finds them free.
+        release(parts, &early, parts.config.sweep_every / 2).await;
         if let Some(error) = why {
             tracing::warn!(%error, rows = failed.len(), "expired messages can't be put into the dead letters yet");
         }
@@ -397,8 +400,17 @@ fn runs(rows: &[(Takers, IndexEntry)]) -> Vec<Vec<(Takers, IndexEntry)>> {
     of_one_partition.flat_map(|rows| rows.chunks(RUN)).map(<[_]>::to_vec).collect()
 }
 
+/// What became of a row that was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It can go.
+    Done,
+    /// It expires later, as far as this replica knows: the clock of the store was set since the row was written.
+    NotYet,
+}
+
 /// Makes dead letters of a few messages of one partition.
-async fn dead_letter_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEntry, Result<(), Fault>)> {
+async fn dead_letter_run(parts: &Parts, run: Vec<(Takers, IndexEntry)>) -> Vec<(IndexEntry, Result<Outcome, Fault>)> {
     let Some((_, first)) = run.first() else { return Vec::new() };
     let positions: Vec<Position> = run.iter().map(|(_, row)| row.position).collect();
     match catch_up::fetch(parts, first.partition, &positions).await {
@@ -421,11 +433,14 @@ async fn dead_letter_row(
     takers: Takers,
     row: IndexEntry,
     found: Option<Found>,
-) -> (IndexEntry, Result<(), Fault>) {
-    let Some(Found { envelope, .. }) = found else {
+) -> (IndexEntry, Result<Outcome, Fault>) {
+    let Some(Found { log_time, envelope }) = found else {
         forgotten(parts, row.partition, row.position);
-        return (row, Ok(()));
+        return (row, Ok(Outcome::Done));
     };
+    if parts.log.expires_at(row.partition, log_time, &envelope.message) > OffsetDateTime::now_utc() {
+        return (row, Ok(Outcome::NotYet));
+    }
     let recipient = match &row.address {
         MailboxAddress::Agent(agent) => Some(*agent),
         MailboxAddress::Group(_) | MailboxAddress::All => None,
@@ -436,5 +451,5 @@ async fn dead_letter_row(
         let place = MessagePlace { partition: row.partition, position: row.position };
         put(parts, Some(place), &envelope, recipient, Reason::Expired).await
     };
-    (row, outcome)
+    (row, outcome.map(|()| Outcome::Done))
 }

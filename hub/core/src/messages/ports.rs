@@ -80,7 +80,8 @@ pub struct IndexEntry {
     pub position: Position,
     /// When the log took it.
     pub log_time: OffsetDateTime,
-    /// When it goes to the dead letters.
+    /// When it goes to the dead letters, by this machine's clock. What is kept is the clock of the store: a replica whose own is off takes no message from
+    /// the others.
     pub expires_at: OffsetDateTime,
     /// Who sent it. `None`: an earlier version indexed it.
     pub sender: Option<AgentId>,
@@ -100,7 +101,7 @@ pub enum Claim {
 /// What one look for expired rows found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
-    /// When the oldest of the rows that were looked at expired.
+    /// When the oldest of the rows that were looked at expired, by this machine's clock.
     pub oldest: Option<OffsetDateTime>,
     /// Rows of one agent's mailbox that the agent had acknowledged: they are removed.
     pub removed: u64,
@@ -180,9 +181,9 @@ pub trait MailboxStore: LogLives {
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault>;
 
-    /// Takes the oldest rows that expired before `now` and that nobody else holds, at most `limit`. Removes those of one agent's mailbox
+    /// Takes the oldest rows that have expired by the clock of the store and that nobody else holds, at most `limit`. Removes those of one agent's mailbox
     /// that the agent acknowledged, and claims the others: for `lease` no other claim gets them.
-    async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault>;
+    async fn claim_expired(&self, epoch: Epoch, lease: Duration, limit: usize) -> Result<Expired, Fault>;
 
     /// Claims one row, expired or not.
     async fn claim(

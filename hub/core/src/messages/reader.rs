@@ -276,6 +276,7 @@ impl Reader {
         }
         let Envelope { message, digest, method, account } = envelope;
         let id = message.id;
+        let expires_at = self.parts.log.expires_at(partition, log_time, &message);
         let verdict = if message.idempotency_key.is_empty() {
             Verdict::First
         } else {
@@ -301,14 +302,14 @@ impl Reader {
         {
             let mut replies = self.parts.waiters.replies();
             match verdict {
-                Verdict::First => replies.asked(*request_id, log_time, message.expires_at),
-                Verdict::Repeated(_) => replies.asked_again(*request_id, message.expires_at),
+                Verdict::First => replies.asked(*request_id, log_time, expires_at),
+                Verdict::Repeated(_) => replies.asked_again(*request_id, expires_at),
                 Verdict::Conflict(_) => {}
             }
         }
         let first = verdict == Verdict::First;
         let (sender, place) = (message.from_id, MessagePlace { partition, position });
-        let rows = if first { self.deliver(partition, position, log_time, message) } else { Vec::new() };
+        let rows = if first { self.deliver(place, (log_time, expires_at), message) } else { Vec::new() };
         // The replica whose sender waits is the one that took the message.
         if self.parts.waiters.appends.resolve(id, Seen::Judged(verdict)) && first {
             self.parts.trace.note(place, Happening::Accepted, sender);
@@ -318,20 +319,19 @@ impl Reader {
 
     fn deliver(
         &mut self,
-        partition: Partition,
-        position: Position,
-        log_time: OffsetDateTime,
+        place: MessagePlace,
+        (log_time, expires_at): (OffsetDateTime, OffsetDateTime),
         message: Message,
     ) -> Vec<IndexEntry> {
+        let MessagePlace { partition, position } = place;
         if let Address::Request { request_id, .. } = &message.to {
-            let place = MessagePlace { partition, position };
             self.parts.waiters.replies().answered(*request_id, place, log_time);
             if self.parts.waiters.requests.resolve(*request_id, &message) {
                 self.note_reply(place, &message);
             }
         }
         let addresses = MailboxAddress::all_of(&message);
-        let (expires_at, sender) = (message.expires_at, message.from_id);
+        let sender = message.from_id;
         // What was indexed before, each session finds in the index.
         if addresses.is_empty() || self.indexed.get(partition as usize).is_none_or(|indexed| position < *indexed) {
             return Vec::new();

@@ -162,7 +162,7 @@ impl Messages {
         let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
         let (published, checkpoints) = watch::channel(indexed.clone());
         let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
-        let log = Log::new(topic, &config.tenant, (info.epoch, epoch), &from);
+        let log = Log::new(topic, &config.tenant, (info.epoch, epoch), &from, directory.snapshot().ahead);
         let replies = Replies::new(dedup_window, MAX_REPLIES);
         let trimmer = Arc::new(Trimmer::new(mailboxes.clone(), epoch, checkpoints.clone()));
         let parts = Parts {

@@ -80,8 +80,8 @@ impl MailboxStore for Panicking {
         self.0.entries(epoch, addresses, ranges, limit).await
     }
 
-    async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
-        self.0.claim_expired(epoch, now, lease, limit).await
+    async fn claim_expired(&self, epoch: Epoch, lease: Duration, limit: usize) -> Result<Expired, Fault> {
+        self.0.claim_expired(epoch, lease, limit).await
     }
 
     async fn claim(

@@ -380,8 +380,8 @@ impl MailboxStore for ModelStore {
         Ok(ranges.iter().flat_map(of).collect())
     }
 
-    async fn claim_expired(&self, _epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
-        let mut rows = self.rows();
+    async fn claim_expired(&self, _epoch: Epoch, lease: Duration, limit: usize) -> Result<Expired, Fault> {
+        let (mut rows, now) = (self.rows(), OffsetDateTime::now_utc());
         let free = rows.index.values().filter(|row| row.expires_at <= now && !rows.is_claimed(&key(row)));
         let due: Vec<IndexEntry> = free.take(limit).cloned().collect();
         let mut expired = Expired { oldest: due.iter().map(|row| row.expires_at).min(), ..Expired::default() };

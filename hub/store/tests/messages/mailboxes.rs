@@ -116,19 +116,18 @@ async fn a_sweep_removes_what_was_acknowledged_and_claims_the_rest() {
     rows[2].expires_at -= Duration::from_secs(60);
     index(&store, &rows).await;
     acknowledge(&store, agent, vec![(0, CursorState { watermark: 2, exceptions: vec![3, 5] })]).await;
-    let now = OffsetDateTime::now_utc();
 
-    let expired = store.claim_expired(EPOCH, now, LEASE, 100).await.unwrap();
+    let expired = store.claim_expired(EPOCH, LEASE, 100).await.unwrap();
     assert_eq!((expired.oldest, expired.removed), (Some(rows[2].expires_at), 4));
     assert_eq!(places(&expired.claimed), [(0, 2), (0, 4), (0, 6), (1, 0)]);
     assert_eq!(expired.claimed[2], rows[6]);
     let left = store.entries(EPOCH, &[address.clone(), group], &[(0, 0..100), (1, 0..100)], 100).await.unwrap();
     assert_eq!(places(&left), [(0, 2), (0, 4), (0, 6), (0, 7), (1, 0)]);
     // Nobody else gets them, until they are given back.
-    assert_eq!(store.claim_expired(EPOCH, now, LEASE, 100).await.unwrap().oldest, None);
+    assert_eq!(store.claim_expired(EPOCH, LEASE, 100).await.unwrap().oldest, None);
     store.release(EPOCH, &expired.claimed[..1], Duration::ZERO).await.unwrap();
     store.release(EPOCH, &expired.claimed[1..2], LEASE).await.unwrap();
     assert_eq!(store.claim(EPOCH, &address, 0, 4, LEASE).await.unwrap(), Claim::Held);
-    let again = store.claim_expired(EPOCH, now, LEASE, 100).await.unwrap();
+    let again = store.claim_expired(EPOCH, LEASE, 100).await.unwrap();
     assert_eq!((places(&again.claimed), again.removed), (vec![(0, 2)], 0));
 }
