@@ -15,7 +15,6 @@ use super::{
     acknowledgements::Acknowledgements,
     catch_up,
     config::MessagesConfig,
-    dead_letters,
     dedup::DedupWindows,
     delivery::DeliveryId,
     demand::Demand,
@@ -40,6 +39,7 @@ use super::{
     start::{self, Start},
     summing,
     sums::Sums,
+    sweep,
     trace::{recorder::Recorder, search::Traces},
     trimmer::Trimmer,
     unread::Unread,
@@ -198,7 +198,7 @@ impl Messages {
         let (every, stop) = (parts.config.flush_every, until());
         supervisor.spawn_until("messages.trimmer", until(), async move { trimmer.run(every, stop).await });
         supervisor.spawn_until("messages.life", until(), life::watch(parts.clone()));
-        supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
+        supervisor.spawn_until("messages.sweep", until(), sweep::run(parts.clone()));
         supervisor.spawn_until("messages.lease", until(), lease::keep(parts.clone()));
         let (trace, stop) = (parts.trace.clone(), until());
         supervisor.spawn_until("messages.trace", until(), async move { trace.run(stop).await });
