@@ -38,6 +38,7 @@ impl MailboxStore for PgStore {
             "INSERT INTO acb.mailbox_checkpoint (tenant_id, epoch, partition, next_position)
              SELECT acb.current_tenant(), $1, partition, 0 FROM generate_series(0, $2 - 1) AS partition
              WHERE NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)
+               AND NOT EXISTS (SELECT FROM acb.mailbox_checkpoint WHERE epoch = $1)
              ON CONFLICT DO NOTHING",
         )
         .bind(from_epoch(epoch))
@@ -45,14 +46,12 @@ impl MailboxStore for PgStore {
         .execute(self.pool())
         .await
         .map_err(failed)?;
-        let rows: Vec<(i64,)> = sqlx::query_as(
-            "SELECT next_position FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition < $2 ORDER BY partition",
-        )
-        .bind(from_epoch(epoch))
-        .bind(from_partition(partitions))
-        .fetch_all(self.pool())
-        .await
-        .map_err(failed)?;
+        let rows: Vec<(i64,)> =
+            sqlx::query_as("SELECT next_position FROM acb.mailbox_checkpoint WHERE epoch = $1 ORDER BY partition")
+                .bind(from_epoch(epoch))
+                .fetch_all(self.pool())
+                .await
+                .map_err(failed)?;
         Ok(rows.into_iter().map(|(next,)| unsigned(next)).collect())
     }
 

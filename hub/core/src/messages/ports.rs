@@ -162,7 +162,8 @@ pub trait LogLives: Send + Sync + 'static {
 /// The index.
 #[async_trait]
 pub trait MailboxStore: LogLives {
-    /// How far the index goes, for each partition; 0 where nothing was indexed yet.
+    /// How far the index goes, for each of the partitions that the log had when this life of it began, which is now where nothing is kept of it; 0 where
+    /// nothing was indexed yet. Whose partition a sender is hangs on how many there are: a replica that starts goes on with as many as the others have.
     async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Position>, Fault>;
 
     /// Applies each advance whose checkpoint is still at `from`, drops the others, and says for each which it was, in their order. Rows and

@@ -75,6 +75,12 @@ impl ModelBus {
         self.ahead.store(ahead.whole_seconds(), Ordering::Relaxed);
     }
 
+    /// It has so many partitions from now on.
+    pub(crate) fn grow(&self, tenant: &str, partitions: usize) {
+        self.first.lock().unwrap().resize(partitions, 0);
+        self.with(&TopicName::system(tenant, "messages"), |all| all.resize(partitions, Vec::new())).unwrap();
+    }
+
     /// The last records of every partition are lost, as with a disk: this many of its messages are left.
     pub(crate) fn cut(&self, tenant: &str, left: usize) {
         let topic = TopicName::system(tenant, "messages");
@@ -330,7 +336,9 @@ impl LogLives for ModelStore {
 impl MailboxStore for ModelStore {
     async fn checkpoints(&self, _epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
         let mut rows = self.rows();
-        rows.checkpoints.resize(partitions as usize, 0);
+        if rows.checkpoints.is_empty() {
+            rows.checkpoints.resize(partitions as usize, 0);
+        }
         Ok(rows.checkpoints.clone())
     }
 

@@ -105,6 +105,13 @@ async fn what_is_acknowledged_is_removed_in_ranges_and_is_not_indexed_later() {
 }
 
 #[tokio::test]
+async fn a_life_of_the_log_has_as_many_partitions_as_it_began_with() {
+    let store = store().await;
+    assert_eq!(store.checkpoints(EPOCH, 5).await.unwrap(), [0, 0]);
+    assert_eq!(store.checkpoints(EPOCH + 1, 5).await.unwrap(), [0; 5]);
+}
+
+#[tokio::test]
 async fn a_sweep_removes_what_was_acknowledged_and_claims_the_rest() {
     let store = store().await;
     let agent = AgentId(Uuid::new_v4());
