@@ -274,7 +274,7 @@ impl Reader {
             self.parts.waiters.appends.resolve(envelope.message.id, Seen::Stale(Box::new(envelope)));
             return Vec::new();
         }
-        let Envelope { message, digest, method, account } = envelope;
+        let Envelope { message, digest, method, account, original } = envelope;
         let id = message.id;
         let expires_at = self.parts.log.expires_at(partition, log_time, &message);
         let verdict = if message.idempotency_key.is_empty() {
@@ -282,7 +282,9 @@ impl Reader {
         } else {
             let key = DedupKey::new(message.from_id, &method, &message.idempotency_key);
             let Some(mut window) = self.parts.windows.of(partition) else { return Vec::new() };
-            window.see(key, &digest, id, log_time)
+            // What was indexed before was read from the middle on: of the message that it repeats nothing may have been read.
+            let original = original.filter(|_| self.indexed.get(partition as usize).is_some_and(|indexed| position < *indexed));
+            window.see(key, &digest, id, log_time, original)
         };
         // What an administrator replays is no message that its first sender sends now.
         let counts = verdict == Verdict::First && message.replayed_from.is_none();

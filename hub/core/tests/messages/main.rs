@@ -114,6 +114,37 @@ async fn a_log_that_gets_more_partitions_keeps_those_of_its_senders() {
     while text(&delivery(&mut inbox).await) != "behind" {}
 }
 
+/// A window of two seconds, and a replica that starts when it begins with what repeats a message from before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_starts_knows_which_message_is_repeated() {
+    let (world, ..) = world_and_ports();
+    let config = MessagesConfig { dedup_window: Duration::from_secs(2), ..world.config.clone() };
+    let world = World { config, ..world };
+    let before = world.replica("before").await;
+    let a = world.agent("a");
+    let first = before.send(&a, keyed("b", "1", "k")).await.unwrap().id;
+    let used = before.send(&a, keyed("b", "2", "used")).await.unwrap().id;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(before.send(&a, keyed("b", "1", "k")).await.unwrap().id, first);
+    let refused = before.send(&a, keyed("b", "other", "used")).await.unwrap_err();
+    assert_eq!(refused.reason, "IDEMPOTENCY_KEY_REUSED");
+    // Another message, two seconds before which the first ones are no more.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    before.send(&a, to("b", "3")).await.unwrap();
+    eventually(async || world.rows("b").await == 3).await;
+    before.stop();
+
+    let after = world.replica("after").await;
+    let again = after.send(&a, keyed("b", "1", "k")).await.unwrap();
+    assert_eq!((again.id, again.deduplicated), (first, true));
+    // What was refused was never delivered: it is still no repetition.
+    let refused = after.send(&a, keyed("b", "other", "used")).await.unwrap_err();
+    assert_eq!(refused.reason, "IDEMPOTENCY_KEY_REUSED");
+    assert!(refused.message.contains(&used.to_string()), "{}", refused.message);
+    let mut inbox = world.receive(&after, "b").await;
+    assert_eq!(deliveries(&mut inbox, 3).await.iter().map(text).collect::<Vec<_>>(), ["1", "2", "3"]);
+}
+
 fn world_and_ports() -> (World, Arc<ModelBus>, Arc<ModelStore>) {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 4)), Arc::new(ModelStore::default()));
     let (log, rows) = (bus.clone(), store.clone());

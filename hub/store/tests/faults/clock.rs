@@ -207,7 +207,7 @@ async fn taken_elsewhere(world: &World, off_by: i64, text: &str, life: Duration)
         tracestate: String::new(),
         replayed_from: None,
     };
-    let envelope = Envelope { message, digest: [0; 32], method: "send".to_owned(), account: None };
+    let envelope = Envelope { message, digest: [0; 32], method: "send".to_owned(), account: None, original: None };
     let topic = TopicName::system(&world.tenant, "messages");
     let partition = partition_of(a.id.0, world.bus.topic(&topic).await.unwrap().partitions);
     world.bus.append(&topic, partition, record::encode(&[envelope])).await.unwrap().await.unwrap();
@@ -239,8 +239,10 @@ async fn a_replica_whose_own_clock_is_off_ends_no_message_before_its_time() {
         }
         tokio::time::sleep(world.config.sweep_every * 5).await;
         let dead = world.dead_letters().await;
-        let dead: Vec<String> =
-            dead.iter().map(|letter| text(&Envelope::decode(letter.record.value.as_ref().unwrap()).unwrap().message.payload)).collect();
+        let dead: Vec<String> = dead
+            .iter()
+            .map(|letter| text(&Envelope::decode(letter.record.value.as_ref().unwrap()).unwrap().message.payload))
+            .collect();
         assert_eq!(dead, if seconds < 0 { vec!["soon"] } else { vec![] }, "{seconds} s");
         // A session of it gives up nothing either, and shows it as unread.
         let (b, none) = (world.agent("b"), ("", ""));
