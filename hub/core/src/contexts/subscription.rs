@@ -231,16 +231,19 @@ impl Subscription {
             // Whoever opens many at once waits in a line of its own, and takes nobody's place among the questions to the log.
             let line = source.reads.wait_in_line(subscriber.agent, MAX_INLINE_BYTES, MAX_WAITING).await;
             let _line = line.ok_or_else(too_many_reads)?;
-            let mut bounds = source.bus.bounds(topic).await.map_err(Fault::from)?;
+            let mut bounds = source.bus.bounds_each(topic).await.map_err(Fault::from)?;
+            let read = source.tail.ends();
             // A partition whose leader has changed may tell an end that is too early.
-            for (bounds, read) in bounds.iter_mut().zip(source.tail.read()) {
-                bounds.next = bounds.next.max(read);
+            for (bounds, read) in bounds.iter_mut().zip(&read) {
+                if let (Ok(bounds), Some(read)) = (bounds, read) {
+                    bounds.next = bounds.next.max(*read);
+                }
             }
             let at = match from {
-                From::At(time) => source.bus.offsets_at(topic, *time).await.map_err(Fault::from)?,
+                From::At(time) => source.bus.offsets_at_each(topic, *time).await.map_err(Fault::from)?,
                 _ => Vec::new(),
             };
-            match begin(topic, info, &bounds, from, &at) {
+            match begin(topic, info, Partitions { bounds: &bounds, read: &read, at: &at }, from) {
                 Err(fault) if fault.code == Code::OutOfRange && fault.reason == INVALID && asked.elapsed() < END_SHOWN_WITHIN => {
                     sleep(pause).await;
                     // Whoever asks for a place that will never be costs the log few questions.
@@ -469,42 +472,60 @@ fn positions(epoch: Epoch, next: &[Offset]) -> Vec<Position> {
     last.map(|(partition, offset)| Position { epoch, partition, offset }).collect()
 }
 
-/// The first offset of each partition. `at`: for [`From::At`], what the log said.
-fn begin(topic: &TopicName, info: TopicInfo, bounds: &[Bounds], from: &From, at: &[Offset]) -> Result<Vec<Offset>, Fault> {
-    let after = match from {
-        From::Now => return Ok(bounds.iter().map(|bounds| bounds.next).collect()),
-        From::Start => return Ok(bounds.iter().map(|bounds| bounds.first).collect()),
-        // A partition that the log has got since has nothing older.
-        From::At(_) => {
-            let at = at.iter().copied().chain(std::iter::repeat(0));
-            return Ok(bounds.iter().zip(at).map(|(bounds, at)| at.max(bounds.first).min(bounds.next)).collect());
-        }
-        From::After(after) => after,
-    };
-    let mut next: Vec<Option<Offset>> = vec![None; bounds.len()];
-    for position in after {
-        let offset = position.offset.saturating_add(1);
-        if position.epoch != info.epoch {
-            return Err(epoch_changed(topic));
-        }
-        match next.get_mut(position.partition as usize) {
-            Some(slot) => *slot = Some(slot.map_or(offset, |other| other.max(offset))),
-            None => {
-                return Err(Fault::invalid(INVALID, format!("{topic} has no partition {}", position.partition)));
+/// What is known of each partition. One without a leader does not say what it holds.
+#[derive(Clone, Copy)]
+struct Partitions<'a> {
+    bounds: &'a [Result<Bounds, BusError>],
+    /// How far this replica has read it: not behind its end. `None`: nothing of it.
+    read: &'a [Option<Offset>],
+    /// For [`From::At`], what the log said.
+    at: &'a [Result<Offset, BusError>],
+}
+
+/// The first offset of each partition. Where one does not say what is needed of it the subscription is refused: it would miss something.
+fn begin(topic: &TopicName, info: TopicInfo, partitions: Partitions<'_>, from: &From) -> Result<Vec<Offset>, Fault> {
+    let Partitions { bounds, read, at } = partitions;
+    let mut after: Vec<Option<Offset>> = vec![None; bounds.len()];
+    if let From::After(positions) = from {
+        for position in positions {
+            let offset = position.offset.saturating_add(1);
+            if position.epoch != info.epoch {
+                return Err(epoch_changed(topic));
+            }
+            match after.get_mut(position.partition as usize) {
+                Some(slot) => *slot = Some(slot.map_or(offset, |other| other.max(offset))),
+                None => return Err(Fault::invalid(INVALID, format!("{topic} has no partition {}", position.partition))),
             }
         }
     }
-    (0..)
-        .zip(next.into_iter().zip(bounds))
-        .map(|(partition, (next, bounds))| match next {
-            None => Ok(bounds.first),
-            Some(next) if next < bounds.first => Err(expired(topic, partition, next)),
-            Some(next) if next > bounds.next => {
-                Err(Fault::new(Code::OutOfRange, INVALID, format!("partition {partition} of {topic} ends before offset {next}")))
+    let begin_in = |partition: usize, bounds: &Result<Bounds, BusError>| {
+        let known = || bounds.clone().map_err(Fault::from);
+        let number = Partition::try_from(partition).unwrap_or(Partition::MAX);
+        match (from, after.get(partition).copied().flatten()) {
+            // What it has had since is told, too: nothing is missed.
+            (From::Now, _) => match read.get(partition).copied().flatten() {
+                Some(read) => Ok(bounds.as_ref().map_or(read, |bounds| bounds.next)),
+                None => Ok(known()?.next),
+            },
+            (From::Start, _) | (From::After(_), None) => Ok(known()?.first),
+            (From::At(_), _) => {
+                let bounds = known()?;
+                // A partition that the log has got since has nothing older.
+                let at = at.get(partition).cloned().unwrap_or(Ok(0))?;
+                Ok(at.max(bounds.first).min(bounds.next))
             }
-            Some(next) => Ok(next),
-        })
-        .collect()
+            // It is found out once it is read.
+            (From::After(_), Some(next)) => match bounds {
+                Ok(bounds) if next < bounds.first => Err(expired(topic, number, next)),
+                Ok(bounds) if next > bounds.next => {
+                    let why = format!("partition {partition} of {topic} ends before offset {next}");
+                    Err(Fault::new(Code::OutOfRange, INVALID, why))
+                }
+                Ok(_) | Err(_) => Ok(next),
+            },
+        }
+    };
+    bounds.iter().enumerate().map(|(partition, bounds)| begin_in(partition, bounds)).collect()
 }
 
 fn expired(topic: &TopicName, partition: Partition, offset: Offset) -> Fault {

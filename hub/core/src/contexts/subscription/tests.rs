@@ -58,6 +58,8 @@ struct Log {
     ends_early: Mutex<(usize, Offset)>,
     /// How often it was asked what it holds.
     asked: AtomicUsize,
+    /// It has no leader.
+    away: Mutex<Option<Partition>>,
     held: Arc<Held>,
 }
 
@@ -65,6 +67,10 @@ impl Log {
     fn of(partitions: usize, records: usize, event: impl Fn() -> Bytes) -> Arc<Self> {
         let partitions = (0..partitions).map(|_| (0..records).map(|_| event()).collect()).collect();
         Arc::new(Self { partitions, ..Self::default() })
+    }
+
+    fn leader(&self, partition: Partition) -> Result<(), BusError> {
+        if *self.away.lock().unwrap() == Some(partition) { Err(BusError::Unavailable("no leader".into())) } else { Ok(()) }
     }
 
     fn late(&self) -> bool {
@@ -88,6 +94,7 @@ impl Bus for Log {
     }
 
     async fn read(&self, _: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        self.leader(partition)?;
         if self.late() {
             return Ok(Vec::new());
         }
@@ -106,13 +113,19 @@ impl Bus for Log {
         Ok(read)
     }
 
-    async fn bounds(&self, _: &TopicName) -> Result<Vec<Bounds>, BusError> {
+    async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        self.bounds_each(topic).await?.into_iter().collect()
+    }
+
+    async fn bounds_each(&self, _: &TopicName) -> Result<Vec<Result<Bounds, BusError>>, BusError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let first = *self.first.lock().unwrap();
         let mut early = self.ends_early.lock().unwrap();
         let end = if early.0 > 0 { early.1 } else { Offset::MAX };
         early.0 = early.0.saturating_sub(1);
-        Ok(self.partitions.iter().map(|records| Bounds { first, next: end.min(records.len() as Offset) }).collect())
+        let bounds = |records: &Vec<Bytes>| Bounds { first, next: end.min(records.len() as Offset) };
+        let bounds = (0..).zip(&self.partitions).map(|(partition, records)| self.leader(partition).map(|()| bounds(records)));
+        Ok(bounds.collect())
     }
 
     async fn offsets_at(&self, _: &TopicName, _: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
@@ -400,7 +413,9 @@ fn a_subscription_begins_where_it_says() {
     let info = TopicInfo { epoch: 4, partitions: 3 };
     let bounds = [Bounds { first: 2, next: 9 }, Bounds { first: 0, next: 0 }, Bounds { first: 5, next: 6 }];
     let at = |epoch, partition, offset| Position { epoch, partition, offset };
-    let begin = |from| begin(&topic, info, &bounds, &from, &[1, 0]).map_err(|fault| fault.reason);
+    let (bounds, times) = (bounds.map(Ok), [Ok(1), Ok(0)]);
+    let partitions = Partitions { bounds: &bounds, read: &[None; 3], at: &times };
+    let begin = |from| begin(&topic, info, partitions, &from).map_err(|fault| fault.reason);
     let after = |after| begin(From::After(after));
     assert_eq!(begin(From::Now), Ok(vec![9, 0, 6]));
     assert_eq!(begin(From::Start), Ok(vec![2, 0, 5]));
@@ -412,4 +427,31 @@ fn a_subscription_begins_where_it_says() {
     assert_eq!(after(vec![at(4, 0, u64::MAX)]), Err("POSITION_INVALID"));
     assert_eq!(after(vec![at(4, 3, 0)]), Err("POSITION_INVALID"));
     assert_eq!(after(vec![at(3, 0, 6)]), Err("LOG_EPOCH_CHANGED"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_goes_on_while_a_partition_has_no_leader() {
+    let access = Access::public();
+    let log = Log::of(2, 3, || event(&access, 10));
+    *log.away.lock().unwrap() = Some(1);
+    // A replica that starts meanwhile.
+    let hub = Hub::of(log.clone(), 1).await;
+    let mut subscription = hub.subscribe(0, &From::After(vec![at(0, 0), at(1, 0)])).await.unwrap();
+    assert_eq!(offsets(&mut subscription, 2).await, [1, 2]);
+    // Who does not say where it stands there would miss something.
+    for from in [From::Now, From::Start, From::After(vec![at(0, 0)])] {
+        assert_eq!(hub.subscribe(0, &from).await.err().map(|fault| fault.reason), Some("LOG_UNAVAILABLE"), "{from:?}");
+    }
+    *log.away.lock().unwrap() = None;
+    assert_eq!(offsets(&mut subscription, 2).await, [1, 2], "of the other partition");
+    assert!(matches!(hub.subscribe(0, &From::Now).await, Ok(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_read_a_partition_knows_where_now_is_without_its_leader() {
+    let access = Access::public();
+    let log = Log::of(2, 3, || event(&access, 10));
+    let hub = Hub::of(log.clone(), 1).await;
+    *log.away.lock().unwrap() = Some(1);
+    assert!(hub.subscribe(0, &From::Now).await.is_ok());
 }
