@@ -3,9 +3,12 @@
 use acb_hub_core::{
     directory::agent::AgentId,
     fault::Fault,
-    log::bus::{Epoch, Offset, Partition},
+    log::{
+        bus::{Epoch, Offset, Partition},
+        position::LogPosition,
+    },
     messages::{
-        letter::{DeadLetter, LetterFilter, LetterId, LetterPlace, LetterReason, LetterRecipient, LetterState},
+        letter::{DeadLetter, LetterFilter, LetterId, LetterReason, LetterRecipient, LetterState},
         letter_store::{After, LetterStore},
         message::MessageType,
         ports::MailboxAddress,
@@ -249,7 +252,7 @@ fn decode(row: &PgRow) -> Result<DeadLetter, sqlx::Error> {
         sent_at: time("sent_at")?,
         expires_at: time("expires_at")?,
         dead_at: time("dead_at")?,
-        place: LetterPlace {
+        place: LogPosition {
             epoch: row.try_get::<i64, _>("epoch")?.cast_unsigned(),
             partition: to_partition(row.try_get("partition")?),
             offset: unsigned(row.try_get("offset")?),

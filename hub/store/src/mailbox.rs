@@ -7,7 +7,7 @@ use acb_hub_core::{
     fault::Fault,
     log::bus::{Epoch, Partition},
     messages::{
-        ports::{Acknowledged, Advance, Claim, Expired, IndexEntry, MailboxAddress, MailboxStore, Moved, index_went_back},
+        ports::{Acknowledged, Advance, ClaimOutcome, Expired, IndexEntry, MailboxAddress, MailboxStore, Moved, index_went_back},
         position::Position,
     },
 };
@@ -174,7 +174,7 @@ impl MailboxStore for PgStore {
         partition: Partition,
         position: Position,
         lease: Duration,
-    ) -> Result<Claim, Fault> {
+    ) -> Result<ClaimOutcome, Fault> {
         let query = self.timer.start("mailbox.claim");
         let (there, claimed): (bool, bool) = sqlx::query_as(
             "WITH claimed AS (
@@ -195,9 +195,9 @@ impl MailboxStore for PgStore {
         .await
         .map_err(|error| query.fault(error))?;
         Ok(match (there, claimed) {
-            (_, true) => Claim::Claimed,
-            (true, false) => Claim::Held,
-            (false, false) => Claim::Gone,
+            (_, true) => ClaimOutcome::Claimed,
+            (true, false) => ClaimOutcome::Held,
+            (false, false) => ClaimOutcome::Gone,
         })
     }
 

@@ -90,14 +90,14 @@ pub(crate) enum Found {
 
 /// Where a subscriber is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct ReadPosition {
     /// The next offset of each partition.
     pub(crate) next: Vec<Offset>,
     /// The next event of the window, while it is in there.
     sequence: Option<u64>,
 }
 
-impl Place {
+impl ReadPosition {
     pub(crate) fn at(next: Vec<Offset>) -> Self {
         Self { next, sequence: None }
     }
@@ -155,7 +155,7 @@ impl Window {
         }
     }
 
-    fn find(&self, place: &mut Place) -> Found {
+    fn find(&self, place: &mut ReadPosition) -> Found {
         if let Some(fault) = &self.ended {
             return Found::Ended(fault.clone());
         }
@@ -284,7 +284,7 @@ impl ContextTail {
         (0..).zip(&window.read).map(|(partition, read)| (!window.late.contains(&partition)).then_some(*read)).collect()
     }
 
-    pub(crate) fn find(&self, place: &mut Place) -> Found {
+    pub(crate) fn find(&self, place: &mut ReadPosition) -> Found {
         self.shared.window().find(place)
     }
 
@@ -456,7 +456,7 @@ mod tests {
     fn a_subscriber_sees_everything_from_its_place_on_once() {
         let mut window = window(100, vec![5, 7]);
         window.read = vec![8, 9];
-        let mut place = Place::at(vec![6, 7]);
+        let mut place = ReadPosition::at(vec![6, 7]);
         for (partition, offset) in [(0, 5), (1, 7), (0, 6), (1, 8)] {
             window.push(placed(partition, offset));
         }
@@ -470,7 +470,7 @@ mod tests {
     #[test]
     fn a_slow_one_is_sent_to_the_log_and_comes_back() {
         let mut window = window(2, vec![0, 0]);
-        let mut place = Place::at(vec![0, 0]);
+        let mut place = ReadPosition::at(vec![0, 0]);
         for offset in 0..4 {
             window.push(placed(0, offset));
         }
@@ -488,7 +488,7 @@ mod tests {
             large.event.context.payload = Payload::Inline(vec![0; HELD_BYTES].into());
             window.push(large);
         }
-        let mut place = Place::at(vec![0, 0]);
+        let mut place = ReadPosition::at(vec![0, 0]);
         for offset in 0..3 {
             assert_eq!(offsets(window.find(&mut place)), Some(vec![(0, offset)]));
         }

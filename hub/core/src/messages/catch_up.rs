@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{
     envelope::Envelope,
     log::Log,
-    logged::{LoggedMessage, Waiting},
+    logged::{Buffered, LoggedMessage},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
     position::{Position, number_of, offset_of},
@@ -37,7 +37,7 @@ const SPAN: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) partition: Partition,
-    pub(super) messages: Vec<Waiting>,
+    pub(super) messages: Vec<Buffered>,
     /// Nothing else below this is for the agent.
     pub(super) upto: Position,
 }
@@ -200,7 +200,7 @@ impl Reading<'_> {
     }
 
     /// A message that has to wait for room, and is read when there is some.
-    async fn alone(&self, partition: Partition, position: Position, size: usize) -> Result<Waiting, Fault> {
+    async fn alone(&self, partition: Partition, position: Position, size: usize) -> Result<Buffered, Fault> {
         let room = self.room.wait(size).await;
         let found = one(self.parts, partition, position).await?;
         let found =

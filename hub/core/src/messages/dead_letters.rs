@@ -16,7 +16,7 @@ use super::{
     letter::{self, LetterReason},
     logged::LoggedMessage,
     parts::Parts,
-    ports::{Claim, IndexEntry, MailboxAddress},
+    ports::{ClaimOutcome, IndexEntry, MailboxAddress},
     position::{MessagePlace, Position},
     takers::{Takers, cursors},
     trace::event::Happening,
@@ -142,9 +142,9 @@ async fn try_dead_letter(
     };
     let (partition, position) = (logged.partition, logged.position);
     match parts.index.store.claim(parts.log.epoch, &address, partition, position, CLAIM).await? {
-        Claim::Claimed => {}
-        Claim::Gone if is_indexed(parts, partition, position) => return Ok(DeadLettering::Done),
-        Claim::Held | Claim::Gone => return Ok(DeadLettering::Later),
+        ClaimOutcome::Claimed => {}
+        ClaimOutcome::Gone if is_indexed(parts, partition, position) => return Ok(DeadLettering::Done),
+        ClaimOutcome::Held | ClaimOutcome::Gone => return Ok(DeadLettering::Later),
     }
     let (log_time, expires_at, sender) = (logged.log_time, logged.message.expires_at, Some(logged.message.from_id));
     let row = [IndexEntry { address, partition, position, log_time, expires_at, sender }];

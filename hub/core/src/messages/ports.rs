@@ -89,7 +89,7 @@ pub struct IndexEntry {
 
 /// What claiming one row found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimOutcome {
     /// The caller moves it to the dead letters, for as long as it asked.
     Claimed,
     /// Somebody else moves it there now.
@@ -194,7 +194,7 @@ pub trait MailboxStore: LogLives {
         partition: Partition,
         position: Position,
         lease: Duration,
-    ) -> Result<Claim, Fault>;
+    ) -> Result<ClaimOutcome, Fault>;
 
     /// Shortens the claims of these rows: they can be claimed again after `rest`.
     async fn release(&self, epoch: Epoch, rows: &[IndexEntry], rest: Duration) -> Result<(), Fault>;

@@ -14,7 +14,7 @@ use super::{
     envelope::Envelope,
     indexer::IndexWork,
     life,
-    logged::{Attached, Command, Live, LoggedMessage, REQUEST, Seen, Waiting},
+    logged::{Attached, Buffered, Command, Live, LoggedMessage, REQUEST, Seen},
     message::{Address, Message},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
@@ -38,7 +38,7 @@ const LIVE_MESSAGES: usize = 256;
 #[derive(Debug)]
 struct Route {
     session_epoch: u64,
-    messages: mpsc::Sender<Waiting>,
+    messages: mpsc::Sender<Buffered>,
     bytes: Queue,
 }
 

@@ -137,7 +137,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::{
-        super::ports::{Added, Bounds, Cancelled, Due, NewTimer, Waiting},
+        super::ports::{Added, Backlog, Bounds, Cancelled, Due, NewTimer},
         *,
     };
     use crate::fault::Fault;
@@ -159,7 +159,7 @@ mod tests {
             away()
         }
 
-        async fn waiting(&self, _: &[&str]) -> Result<Waiting, Fault> {
+        async fn waiting(&self, _: &[&str]) -> Result<Backlog, Fault> {
             away()
         }
 

@@ -23,8 +23,8 @@ use acb_hub_core::{
         cursor::CursorState,
         message::{Address, OutgoingMessage},
         ports::{
-            Acknowledged, Advance, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LogLives, MailboxAddress, MailboxStore,
-            Moved, Opened, Opening,
+            Acknowledged, Advance, ClaimOutcome, CursorFlush, CursorStore, Expired, IndexEntry, LogLives, MailboxAddress,
+            MailboxStore, Moved, Opened, Opening,
         },
         position::first_of,
         service::Messages,
@@ -92,7 +92,7 @@ impl MailboxStore for Panicking {
         partition: Partition,
         position: Offset,
         lease: Duration,
-    ) -> Result<Claim, Fault> {
+    ) -> Result<ClaimOutcome, Fault> {
         self.0.claim(epoch, address, partition, position, lease).await
     }
 

@@ -23,7 +23,7 @@ use acb_hub_core::{
         letter::{DeadLetter, LetterFilter, LetterId, LetterRecipient, LetterState},
         letter_store::{After, LetterStore},
         ports::{
-            Acknowledged, Advance, Attempts, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LEASE, LogLives,
+            Acknowledged, Advance, Attempts, ClaimOutcome, CursorFlush, CursorStore, Expired, IndexEntry, LEASE, LogLives,
             MailboxAddress, MailboxStore, Moved, Opened, OpenedMailbox, Opening, index_went_back,
         },
     },
@@ -416,17 +416,17 @@ impl MailboxStore for ModelStore {
         partition: Partition,
         position: Offset,
         lease: Duration,
-    ) -> Result<Claim, Fault> {
+    ) -> Result<ClaimOutcome, Fault> {
         let mut rows = self.rows();
         let key = (partition, position, address.clone());
         if !rows.index.contains_key(&key) {
-            return Ok(Claim::Gone);
+            return Ok(ClaimOutcome::Gone);
         }
         if rows.is_claimed(&key) {
-            return Ok(Claim::Held);
+            return Ok(ClaimOutcome::Held);
         }
         rows.claims.insert(key, Instant::now() + lease);
-        Ok(Claim::Claimed)
+        Ok(ClaimOutcome::Claimed)
     }
 
     async fn release(&self, _epoch: Epoch, held: &[IndexEntry], rest: Duration) -> Result<(), Fault> {

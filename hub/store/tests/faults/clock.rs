@@ -20,7 +20,7 @@ use acb_hub_core::{
         letter::LetterFilter,
         letters::Selection,
         message::{Address, Message, MessageType, OutgoingMessage},
-        ports::{Advance, Claim, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Opened, Opening},
+        ports::{Advance, ClaimOutcome, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Opened, Opening},
         record,
         service::Messages,
     },
@@ -342,7 +342,7 @@ async fn a_clock_that_is_set_back_makes_no_lease_or_claim_longer() {
     store.index(7, vec![advance]).await.unwrap();
     let lease = Duration::from_secs(60);
     let claim = async || store.claim(7, &address, 0, 0, lease).await.unwrap();
-    assert_eq!((claim().await, claim().await), (Claim::Claimed, Claim::Held));
+    assert_eq!((claim().await, claim().await), (ClaimOutcome::Claimed, ClaimOutcome::Held));
 
     off.set(0).await;
     // The replica of the first one died with the old time: nobody renews its lease.

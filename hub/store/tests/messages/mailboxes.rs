@@ -8,7 +8,8 @@ use acb_hub_core::{
     messages::{
         cursor::CursorState,
         ports::{
-            Acknowledged, Advance, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Moved,
+            Acknowledged, Advance, ClaimOutcome, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _,
+            Moved,
         },
         position::Position,
     },
@@ -134,7 +135,7 @@ async fn a_sweep_removes_what_was_acknowledged_and_claims_the_rest() {
     assert_eq!(store.claim_expired(EPOCH, LEASE, 100).await.unwrap().oldest, None);
     store.release(EPOCH, &expired.claimed[..1], Duration::ZERO).await.unwrap();
     store.release(EPOCH, &expired.claimed[1..2], LEASE).await.unwrap();
-    assert_eq!(store.claim(EPOCH, &address, 0, 4, LEASE).await.unwrap(), Claim::Held);
+    assert_eq!(store.claim(EPOCH, &address, 0, 4, LEASE).await.unwrap(), ClaimOutcome::Held);
     let again = store.claim_expired(EPOCH, LEASE, 100).await.unwrap();
     assert_eq!((places(&again.claimed), again.removed), (vec![(0, 2)], 0));
 }

@@ -34,7 +34,7 @@ use super::{
     delivery::{Delivery, DeliveryId},
     demand::Demand,
     filter::MessageFilter,
-    logged::{Attached, Command, Live, LoggedMessage, Waiting},
+    logged::{Attached, Buffered, Command, Live, LoggedMessage},
     message::MAX_LIFETIME,
     parts::{DRAIN, Parts},
     ports::OpenedMailbox,
@@ -84,7 +84,7 @@ enum Settled {
 }
 
 enum Ready {
-    Message(Waiting),
+    Message(Buffered),
     SkipTo(Partition, Position),
 }
 
