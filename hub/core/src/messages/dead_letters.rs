@@ -52,9 +52,26 @@ impl Reason {
     }
 }
 
+/// How many partitions the log of the dead letters has. It asks the log, so that whoever has many letters asks once for all of them.
+pub(super) async fn partitions(parts: &Parts) -> Result<u32, Fault> {
+    Ok(parts.log.topic.bus.topic(&parts.log.dead_letters).await?.partitions)
+}
+
 /// Puts a message into the dead letters, durably. One that was never sent has no place in the log.
 pub(super) async fn put(
     parts: &Parts,
+    source: Option<MessagePlace>,
+    envelope: &Envelope,
+    recipient: Option<AgentId>,
+    reason: Reason,
+) -> Result<(), Fault> {
+    put_into(parts, partitions(parts).await?, source, envelope, recipient, reason).await
+}
+
+/// The same, where it is known how many partitions there are.
+pub(super) async fn put_into(
+    parts: &Parts,
+    partitions: u32,
     source: Option<MessagePlace>,
     envelope: &Envelope,
     recipient: Option<AgentId>,
@@ -81,7 +98,7 @@ pub(super) async fn put(
     if let Some(recipient) = recipient {
         headers.push((letter::RECIPIENT.to_owned(), Bytes::from(recipient.to_string())));
     }
-    append(parts, message.from_id, record).await?;
+    append(parts, partition_of(message.from_id.0, partitions), record).await?;
     parts.metrics.dead_letter(reason.of_letter().as_str());
     if let Some(place) = source {
         parts.trace.note(place, Happening::Dead(reason.of_letter()), recipient.unwrap_or(AgentId(Uuid::nil())));
@@ -89,11 +106,10 @@ pub(super) async fn put(
     Ok(())
 }
 
-/// Appends a dead letter from this sender. A partition that takes nothing holds up none of the others.
-async fn append(parts: &Parts, sender: AgentId, record: Record) -> Result<(), Fault> {
+/// Appends a dead letter. A partition that takes nothing holds up none of the others.
+async fn append(parts: &Parts, partition: Partition, record: Record) -> Result<(), Fault> {
     let failed = |why: &dyn fmt::Display| Fault::unavailable("LOG_UNAVAILABLE", format!("no dead letter was written: {why}"));
     let (bus, pauses) = (&parts.log.topic.bus, &parts.letters.pauses);
-    let partition = partition_of(sender.0, bus.topic(&parts.log.dead_letters).await?.partitions);
     let patience = pauses.begin(partition).map_err(|_| failed(&"the log took none a moment ago"))?;
     let appended = timeout(patience, async { bus.append(&parts.log.dead_letters, partition, record).await?.await }).await;
     // Also where that is not known: it may be there.

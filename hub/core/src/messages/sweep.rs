@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     catch_up::{self, Found},
-    dead_letters::{CLAIM, Reason, forgotten, put, release, remove},
+    dead_letters::{self, CLAIM, Reason, forgotten, put_into, release, remove},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
     position::{MessagePlace, Position},
@@ -108,11 +108,23 @@ async fn dead_letter_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Inst
     let judged = rows.into_iter().map(|row| (Takers::of(&parts.log, &snapshot, &cursors, &row), row));
     let (taken, rest): (Vec<Judged>, Vec<Judged>) = judged.partition(|(takers, _)| *takers == Takers::Several);
     remove(parts, &rows_of(taken)).await;
-    let (paused, rest) = paused(parts, rest).await;
-    release(parts, &paused, parts.config.sweep_every).await;
+    let partitions = match dead_letters::partitions(parts).await {
+        Ok(partitions) => partitions,
+        Err(error) => {
+            release(parts, &rows_of(rest), Duration::ZERO).await;
+            return Err(error);
+        }
+    };
+    // Rows whose dead letters would go where the log takes none now are not read for nothing.
+    let is_paused = |(_, row): &Judged| {
+        let partition = row.sender.map(|sender| partition_of(sender.0, partitions));
+        partition.is_some_and(|partition| parts.letters.pauses.pause(partition).is_some())
+    };
+    let (paused, rest): (Vec<Judged>, Vec<Judged>) = rest.into_iter().partition(is_paused);
+    release(parts, &rows_of(paused), parts.config.sweep_every).await;
     let of_one_partition = rest.chunk_by(|(_, row), (_, next)| row.partition == next.partition);
-    let partitions: Vec<VecDeque<Judged>> = of_one_partition.map(|rows| rows.iter().cloned().collect()).collect();
-    let work = partitions.into_iter().map(|rows| dead_letter_partition(parts, rows, claimed_at));
+    let of_one_partition: Vec<VecDeque<Judged>> = of_one_partition.map(|rows| rows.iter().cloned().collect()).collect();
+    let work = of_one_partition.into_iter().map(|rows| dead_letter_partition(parts, partitions, rows, claimed_at));
     stream::iter(work).buffer_unordered(PARTITIONS).for_each(std::future::ready).await;
     Ok(())
 }
@@ -121,22 +133,8 @@ fn rows_of(judged: impl IntoIterator<Item = Judged>) -> Vec<IndexEntry> {
     judged.into_iter().map(|(_, row)| row).collect()
 }
 
-/// Rows whose dead letters would go where the log takes none now, and the others. The first are not read for nothing.
-async fn paused(parts: &Parts, rows: Vec<Judged>) -> (Vec<IndexEntry>, Vec<Judged>) {
-    let Ok(info) = parts.log.topic.bus.topic(&parts.log.dead_letters).await else { return (Vec::new(), rows) };
-    let (mut paused, mut rest) = (Vec::new(), Vec::with_capacity(rows.len()));
-    for (takers, row) in rows {
-        let partition = row.sender.map(|sender| partition_of(sender.0, info.partitions));
-        match partition.and_then(|partition| parts.letters.pauses.pause(partition)) {
-            Some(_) => paused.push(row),
-            None => rest.push((takers, row)),
-        }
-    }
-    (paused, rest)
-}
-
 /// Makes dead letters of rows of one partition, as its log is read on.
-async fn dead_letter_partition(parts: &Parts, mut rows: VecDeque<Judged>, claimed_at: Instant) {
+async fn dead_letter_partition(parts: &Parts, partitions: u32, mut rows: VecDeque<Judged>, claimed_at: Instant) {
     while let Some((_, first)) = rows.front() {
         // Long before the claim ends: what is begun must be done by then.
         if claimed_at.elapsed() > CLAIM / 2 || parts.lifecycle.stop.is_cancelled() {
@@ -156,7 +154,7 @@ async fn dead_letter_partition(parts: &Parts, mut rows: VecDeque<Judged>, claime
         };
         let passed = positions.get(passed).copied().unwrap_or(Position::MAX);
         while rows.front().is_some_and(|(_, row)| row.position < passed) {
-            dead_letter_some(parts, &mut rows, passed, &found).await;
+            dead_letter_some(parts, partitions, &mut rows, (passed, &found)).await;
         }
     }
 }
@@ -171,13 +169,18 @@ enum Outcome {
 }
 
 /// Makes dead letters of the first rows, below `passed`, whose messages were read: as many as may be on their way together.
-async fn dead_letter_some(parts: &Parts, rows: &mut VecDeque<Judged>, passed: Position, found: &BTreeMap<Position, Found>) {
+async fn dead_letter_some(
+    parts: &Parts,
+    partitions: u32,
+    rows: &mut VecDeque<Judged>,
+    (passed, found): (Position, &BTreeMap<Position, Found>),
+) {
     let mut bytes = 0;
     let mut letters = Vec::new();
     while let Some((takers, row)) = rows.pop_front_if(|(_, row)| row.position < passed && bytes < APPENDED) {
         let message = found.get(&row.position);
         bytes += message.map_or(0, |found| found.envelope.message.cost());
-        letters.push(dead_letter_row(parts, takers, row, message));
+        letters.push(dead_letter_row(parts, partitions, takers, row, message));
     }
     let (mut done, mut early, mut failed) = (Vec::with_capacity(letters.len()), Vec::new(), Vec::new());
     let mut why = None;
@@ -203,6 +206,7 @@ async fn dead_letter_some(parts: &Parts, rows: &mut VecDeque<Judged>, passed: Po
 
 async fn dead_letter_row(
     parts: &Parts,
+    partitions: u32,
     takers: Takers,
     row: IndexEntry,
     found: Option<&Found>,
@@ -222,7 +226,7 @@ async fn dead_letter_row(
     let outcome = if takers.took(envelope.message.from_id) {
         Ok(())
     } else {
-        put(parts, Some(MessagePlace { partition, position }), envelope, recipient, Reason::Expired).await
+        put_into(parts, partitions, Some(MessagePlace { partition, position }), envelope, recipient, Reason::Expired).await
     };
     (row, outcome.map(|()| Outcome::Done))
 }
