@@ -106,8 +106,13 @@ impl Target {
         sender.send_all(count, LEFT_IN_FLIGHT, Uuid::new_v4().to_string()).await
     }
 
-    /// Sends the recipient so many messages, so many a second where that is said. Each expires unless it is taken within its life.
-    pub(crate) async fn leave_expiring(&self, count: u32, life: Duration, per_second: Option<u32>) -> Result<(), Failure> {
+    /// Sends the recipient so many messages, so many a second where that is said, with the time at which they expire.
+    pub(crate) async fn leave_expiring(
+        &self,
+        count: u32,
+        expires_at: impl Fn() -> SystemTime,
+        per_second: Option<u32>,
+    ) -> Result<(), Failure> {
         let mut sender = Session::open(self, self.tokens.as_ref().map(|[sender, _]| sender.as_str()), false).await?;
         let run = Uuid::new_v4().to_string();
         let start = Instant::now();
@@ -118,7 +123,7 @@ impl Target {
                 tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
             }
             let some = LEFT_IN_FLIGHT.min(count - sent);
-            sender.send_until(some, SystemTime::now() + life, &format!("{run}-{sent}")).await?;
+            sender.send_until(some, expires_at(), &format!("{run}-{sent}")).await?;
             sent += some;
         }
         Ok(())

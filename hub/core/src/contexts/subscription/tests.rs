@@ -444,7 +444,7 @@ async fn a_subscription_goes_on_while_a_partition_has_no_leader() {
     }
     *log.away.lock().unwrap() = None;
     assert_eq!(offsets(&mut subscription, 2).await, [1, 2], "of the other partition");
-    assert!(matches!(hub.subscribe(0, &StartPosition::Now).await, Ok(_)));
+    assert!(hub.subscribe(0, &StartPosition::Now).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
