@@ -9,7 +9,7 @@ use acb_hub_core::{
         refresher::{Refresher, jittered},
         snapshot::Directory,
     },
-    kit::readiness::{Pulse, Readiness},
+    kit::readiness::{Liveness, Readiness},
     log::bus::{Bus, TopicName},
     messages::service::Messages,
     metrics::Metrics,
@@ -37,17 +37,17 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    fn judge<E: fmt::Display>(&self, readiness: &Readiness, pulse: &mut Pulse, answer: Option<Result<(), E>>) {
+    fn judge<E: fmt::Display>(&self, readiness: &Readiness, liveness: &mut Liveness, answer: Option<Result<(), E>>) {
         let now = Instant::now();
         let why = match answer {
             Some(Ok(())) => {
-                pulse.answered(now);
+                liveness.answered(now);
                 return readiness.ready(self.name);
             }
             Some(Err(error)) => error.to_string(),
             None => format!("no answer within {PATIENCE:?}"),
         };
-        if pulse.silent(now) {
+        if liveness.silent(now) {
             readiness.waiting(self.name, format!("{}: {why}", self.place));
         } else {
             tracing::warn!(part = self.name, why, "no answer, asking again");
@@ -58,7 +58,7 @@ impl Part {
 /// Watches PostgreSQL, and whether its schema is still one that this hub works with. Ends where the hub must not serve any longer, with
 /// the reason.
 pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, schema: &'static str) -> String {
-    let mut pulse = Pulse::new(Instant::now(), SILENCE);
+    let mut liveness = Liveness::new(Instant::now(), SILENCE);
     loop {
         sleep(jittered(EVERY)).await;
         let check = async {
@@ -70,7 +70,7 @@ pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, s
             Some(Ok(())) => readiness.ready(schema),
             Some(Err(fault)) if fault.reason == OUT_OF_RANGE => {
                 readiness.waiting(schema, format!("{}: {}", part.place, fault.message));
-                part.judge(&readiness, &mut pulse, Some(Ok::<_, String>(())));
+                part.judge(&readiness, &mut liveness, Some(Ok::<_, String>(())));
                 continue;
             }
             // It answers, so that there is nothing to wait for: it says that nothing will work.
@@ -81,7 +81,7 @@ pub(crate) async fn postgres(store: PgStore, readiness: Readiness, part: Part, s
             Some(Err(fault)) if fault.reason == UNSAFE => return fault.message.clone(),
             Some(Err(_)) | None => {}
         }
-        part.judge(&readiness, &mut pulse, answer);
+        part.judge(&readiness, &mut liveness, answer);
     }
 }
 
@@ -101,11 +101,11 @@ pub(crate) async fn directory(refresher: Arc<Refresher>, readiness: Readiness, p
 
 /// Watches the log.
 pub(crate) async fn log(bus: Arc<dyn Bus>, topic: TopicName, readiness: Readiness, part: Part) {
-    let mut pulse = Pulse::new(Instant::now(), SILENCE);
+    let mut liveness = Liveness::new(Instant::now(), SILENCE);
     loop {
         sleep(jittered(EVERY)).await;
         let answer = timeout(PATIENCE, bus.topic(&topic)).await.ok();
-        part.judge(&readiness, &mut pulse, answer.map(|answer| answer.map(drop)));
+        part.judge(&readiness, &mut liveness, answer.map(|answer| answer.map(drop)));
     }
 }
 

@@ -48,7 +48,7 @@ impl Sources {
         }
         crowd.connections += 1;
         let turn = crowd.turn.clone();
-        let place = Place { unproven: self.unproven.clone(), source };
+        let place = Slot { unproven: self.unproven.clone(), source };
         Some(Peer(Arc::new(State {
             address,
             turn,
@@ -70,12 +70,12 @@ pub(crate) fn source(ip: IpAddr) -> IpAddr {
 
 /// One of its source's unproven connections.
 #[derive(Debug)]
-struct Place {
+struct Slot {
     unproven: Unproven,
     source: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut unproven = lock(&self.unproven);
         if let Some(crowd) = unproven.get_mut(&self.source) {
@@ -100,7 +100,7 @@ struct State {
     admitted: AtomicUsize,
     /// Open calls.
     open: AtomicUsize,
-    place: Mutex<Option<Place>>,
+    place: Mutex<Option<Slot>>,
 }
 
 impl Peer {

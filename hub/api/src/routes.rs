@@ -116,7 +116,7 @@ impl Services {
 
 #[cfg(test)]
 mod tests {
-    use acb_hub_core::door::rules::{Access, Operation, RULES};
+    use acb_hub_core::door::rules::{Operation, RULES, Requirement};
     use prost::Message as _;
     use prost_types::FileDescriptorSet;
 
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn nothing_but_the_exceptions_is_public() {
-        let public: Vec<_> = RULES.iter().filter(|rule| rule.access == Access::Public).map(|rule| rule.operation).collect();
+        let public: Vec<_> = RULES.iter().filter(|rule| rule.access == Requirement::Public).map(|rule| rule.operation).collect();
         assert_eq!(public, EXCEPTIONS);
     }
 }

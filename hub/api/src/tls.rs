@@ -169,7 +169,7 @@ async fn accept_all(
             match greeted {
                 Ok(Ok(stream)) => {
                     // Without a place it was evicted at this moment.
-                    let Some(Place { peer, permit, counted }) = place else { return };
+                    let Some(Slot { peer, permit, counted }) = place else { return };
                     let (unproven, preface) = (None, PREFACE_BYTES);
                     let connection = Connection { stream, peer, limits, unproven, preface, _permit: permit, _counted: counted };
                     // Fails only when the server is gone.
@@ -210,7 +210,7 @@ struct Places {
 }
 
 /// What a connection takes: one of all, and one of its source's.
-struct Place {
+struct Slot {
     peer: Peer,
     permit: OwnedSemaphorePermit,
     counted: OpenConnection,
@@ -219,7 +219,7 @@ struct Place {
 impl Places {
     /// Room for one from this address. At a bound it takes the place of the oldest one that has not greeted: a client greets as soon as it is
     /// connected, so that this one is most likely nobody's.
-    fn find(&self, address: SocketAddr) -> Result<Place, &'static str> {
+    fn find(&self, address: SocketAddr) -> Result<Slot, &'static str> {
         if self.connections.available_permits() == 0 {
             self.greetings.evict(|_| true);
         }
@@ -231,7 +231,7 @@ impl Places {
             self.sources.connect(address, free + 1)
         });
         let peer = peer.ok_or("its source has as many without a caller as it may")?;
-        Ok(Place { peer, permit, counted: self.metrics.opened() })
+        Ok(Slot { peer, permit, counted: self.metrics.opened() })
     }
 }
 
@@ -240,21 +240,21 @@ impl Places {
 struct Greetings(Arc<sync::Mutex<BTreeMap<u64, Greeting>>>);
 
 struct Greeting {
-    place: Place,
+    place: Slot,
     /// Dropped, it tells the one who waits for the peer.
     _evict: oneshot::Sender<()>,
 }
 
 impl Greetings {
     /// What is returned resolves when it is evicted.
-    fn begin(&self, number: u64, place: Place) -> oneshot::Receiver<()> {
+    fn begin(&self, number: u64, place: Slot) -> oneshot::Receiver<()> {
         let (evict, evicted) = oneshot::channel();
         self.lock().insert(number, Greeting { place, _evict: evict });
         evicted
     }
 
     /// Its place, where it still has it.
-    fn end(&self, number: u64) -> Option<Place> {
+    fn end(&self, number: u64) -> Option<Slot> {
         self.lock().remove(&number).map(|greeting| greeting.place)
     }
 

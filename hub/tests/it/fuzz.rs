@@ -7,7 +7,7 @@ use std::{env, sync::Arc, time::Duration};
 
 use acb_hub_core::{
     directory::agent::Role,
-    door::rules::{Access, Rule, of_grpc},
+    door::rules::{Requirement, Rule, of_grpc},
 };
 use acb_proto::v1::{
     CreateContextRequest, OutgoingMessage, ScheduleMessageRequest, Scope, SendMessageRequest,
@@ -364,7 +364,7 @@ async fn answer(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Byt
 /// Whether a role has some of the permissions that an operation is for, and not all.
 fn has_a_part(rule: &Rule, role: Option<Role>) -> bool {
     match (rule.access, role) {
-        (Access::AnyOf(any_of), Some(role)) => !any_of.iter().all(|permission| role.allows(*permission)),
+        (Requirement::AnyOf(any_of), Some(role)) => !any_of.iter().all(|permission| role.allows(*permission)),
         _ => false,
     }
 }
@@ -375,7 +375,7 @@ fn wrong(attempt: &Try, answer: &Answer) -> Option<String> {
         return Some("what only the neighbour may know came out".to_owned());
     }
     let rule = of_grpc(&attempt.method.path).unwrap();
-    let is_public = rule.access == Access::Public;
+    let is_public = rule.access == Requirement::Public;
     let may = is_public || (!attempt.abroad && attempt.caller.role.is_some_and(|role| needed(rule, role)));
     let refused = AT_THE_DOOR.contains(&answer.reason.as_str());
     match (may, refused) {
@@ -403,7 +403,8 @@ fn wrong(attempt: &Try, answer: &Answer) -> Option<String> {
 
 fn patience(attempt: &Try) -> Duration {
     let rule = of_grpc(&attempt.method.path).unwrap();
-    let may = rule.access == Access::Public || (!attempt.abroad && attempt.caller.role.is_some_and(|role| needed(rule, role)));
+    let may =
+        rule.access == Requirement::Public || (!attempt.abroad && attempt.caller.role.is_some_and(|role| needed(rule, role)));
     if may { LET_IN } else { REFUSED_WITHIN }
 }
 

@@ -17,7 +17,7 @@ use acb_hub_core::{
         access_token::{Grounds, Tokens},
         api_key::key_prefix,
         keyring::Keyring,
-        rules::{Access, Rule, of_grpc},
+        rules::{Requirement, Rule, of_grpc},
     },
 };
 use acb_operator::plan::PostgresStep;
@@ -55,8 +55,8 @@ async fn refusal(hub: &Hub, path: &str, token: &str) -> Option<String> {
 /// Whether a role may call it.
 pub fn needed(rule: &Rule, role: Role) -> bool {
     match rule.access {
-        Access::Public => true,
-        Access::AnyOf(any_of) => any_of.iter().any(|permission| role.allows(*permission)),
+        Requirement::Public => true,
+        Requirement::AnyOf(any_of) => any_of.iter().any(|permission| role.allows(*permission)),
     }
 }
 
@@ -134,7 +134,7 @@ async fn every_method_lets_in_the_roles_of_the_table_and_nobody_else() {
         calls.spawn(async move {
             let rule = of_grpc(&path).unwrap();
             for (name, role, token, said) in callers {
-                let public = rule.access == Access::Public;
+                let public = rule.access == Requirement::Public;
                 let may = public || role.is_some_and(|role| needed(rule, role));
                 let refusal = refusal(&hub, &path, &token);
                 if may {

@@ -15,7 +15,7 @@ use acb_crds::{
     tenant::{DeletionPolicy, Registration},
 };
 use acb_hub_core::{
-    door::rules::{Access, Operation},
+    door::rules::{Operation, Requirement},
     kit::{json_keywords, json_schema::JsonSchema},
 };
 use serde_json::{Value, json};
@@ -132,7 +132,7 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     problems.extend(above_tier("spec.limits", limits.above(&allowance.tenant), spec.tier));
     problems.extend(above_tier("spec.agentLimits", agent_limits.above(&allowance.agent_ceiling), spec.tier));
     for (index, limit) in spec.operation_limits.iter().enumerate() {
-        let is_for_agents = |operation: Operation| operation.rule().access != Access::Public;
+        let is_for_agents = |operation: Operation| operation.rule().access != Requirement::Public;
         if !Operation::named(&limit.operation).is_some_and(is_for_agents) {
             let message = format!("agents have no operation {}: docs/permissions.md lists those that there are", limit.operation);
             problems.extend(invalid(&format!("spec.operationLimits[{index}].operation"), message));

@@ -49,12 +49,12 @@ impl Handlers {
             tracing::warn!(message = %id, %topic, "no handler for this topic: the message is not acknowledged");
             return;
         };
-        let ticket = received.take_ticket();
+        let acker = received.take_acker();
         let (correlation, message) = (received.correlation_id().to_owned(), received.shared());
         match correlated(correlation, trace_context::handled(&message, handler(received))).await {
             Ok(()) => {
-                if let Some(ticket) = ticket {
-                    ticket.ack();
+                if let Some(acker) = acker {
+                    acker.ack();
                 }
             }
             Err(error) => tracing::error!(message = %id, %topic, %error, "a handler failed: the message is not acknowledged"),

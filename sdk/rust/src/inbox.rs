@@ -60,8 +60,8 @@ impl Inbox {
         Arc::new(Self { state: Mutex::new(state), wake: Notify::new() })
     }
 
-    /// A ticket where the application is to see the message; `None` where it has it, or had it.
-    pub(crate) fn admit(self: &Arc<Self>, message_id: &str, delivery_id: &str, redelivered: bool) -> Option<Ticket> {
+    /// An acker where the application is to see the message; `None` where it has it, or had it.
+    pub(crate) fn admit(self: &Arc<Self>, message_id: &str, delivery_id: &str, redelivered: bool) -> Option<Acker> {
         let state = &mut *self.lock();
         if state.handled.contains(message_id) {
             state.acks.push(delivery_id.to_owned());
@@ -80,7 +80,7 @@ impl Inbox {
             state.remind_at = Some(Instant::now() + REMIND_EVERY);
             self.wake.notify_one();
         }
-        Some(Ticket { inbox: self.clone(), message_id: message_id.to_owned() })
+        Some(Acker { inbox: self.clone(), message_id: message_id.to_owned() })
     }
 
     /// Delivery ids of an earlier connection mean nothing to the next.
@@ -140,12 +140,12 @@ fn some_of(ids: &mut Vec<String>) -> Vec<String> {
 
 /// The right to acknowledge one message. Dropped, the message may be delivered again.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct Acker {
     inbox: Arc<Inbox>,
     message_id: String,
 }
 
-impl Ticket {
+impl Acker {
     /// The application begins with a message that may have been delivered before: from now on that counts as an attempt.
     pub(crate) fn start(&self) {
         let state = &mut *self.inbox.lock();
@@ -165,7 +165,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Acker {
     fn drop(&mut self) {
         self.inbox.lock().open.remove(&self.message_id);
     }
@@ -187,23 +187,23 @@ mod tests {
     #[test]
     fn a_message_in_hand_is_acknowledged_by_its_latest_delivery() {
         let inbox = Inbox::new();
-        let ticket = inbox.admit("m", "d1", false).unwrap();
+        let acker = inbox.admit("m", "d1", false).unwrap();
         inbox.forget_deliveries();
         assert!(inbox.admit("m", "d2", false).is_none());
         assert_eq!(inbox.take_in_progress(), ["d2"]);
-        ticket.ack();
+        acker.ack();
         assert_eq!(inbox.take_acks(), ["d2"]);
     }
 
     #[test]
     fn what_is_begun_is_told_by_its_latest_delivery() {
         let inbox = Inbox::new();
-        let ticket = inbox.admit("m", "d1", false).unwrap();
+        let acker = inbox.admit("m", "d1", false).unwrap();
         assert!(!inbox.has_news());
-        ticket.start();
+        acker.start();
         assert!(inbox.has_news());
         assert_eq!(inbox.take_started(), ["d1"]);
-        ticket.start();
+        acker.start();
         inbox.forget_deliveries();
         assert!(inbox.take_started().is_empty(), "of an earlier connection");
     }

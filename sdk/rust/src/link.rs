@@ -448,8 +448,8 @@ impl Driver {
     fn admit(&mut self, delivery: Delivery) -> Option<Received> {
         self.progressed = true;
         let message_id = delivery.message.as_ref().map(|message| message.id.as_str()).unwrap_or_default();
-        let ticket = self.inbox.admit(message_id, &delivery.delivery_id, delivery.redelivered)?;
-        Some(Received::new(delivery, ticket, self.client.clone()))
+        let acker = self.inbox.admit(message_id, &delivery.delivery_id, delivery.redelivered)?;
+        Some(Received::new(delivery, acker, self.client.clone()))
     }
 
     async fn ended(&mut self, line: &Line, status: tonic::Status) -> Ended {

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use crate::{Client, Error, SendMessageResponse, client::Retry, correlation::correlation_id, inbox::Ticket, trace_context, wire};
+use crate::{Client, Error, SendMessageResponse, client::Retry, correlation::correlation_id, inbox::Acker, trace_context, wire};
 
 /// The content type of payloads made with [`Message::json`].
 pub const JSON: &str = "application/json";
@@ -246,17 +246,17 @@ pub struct Received {
     message: Arc<v1::Message>,
     redelivered: bool,
     attempt: u32,
-    ticket: Option<Ticket>,
+    acker: Option<Acker>,
     client: Client,
 }
 
 impl Received {
-    pub(crate) fn new(delivery: v1::session_response::Delivery, ticket: Ticket, client: Client) -> Self {
+    pub(crate) fn new(delivery: v1::session_response::Delivery, acker: Acker, client: Client) -> Self {
         Self {
             redelivered: delivery.redelivered,
             attempt: delivery.attempt,
             message: Arc::new(delivery.message.unwrap_or_default()),
-            ticket: Some(ticket),
+            acker: Some(acker),
             client,
         }
     }
@@ -264,14 +264,14 @@ impl Received {
     /// The application begins with it. The hub counts that where the message may have been delivered before, so that one which ends its agent
     /// again and again goes to the dead letters.
     pub(crate) fn start(&self) {
-        if let Some(ticket) = self.ticket.as_ref().filter(|_| self.redelivered) {
-            ticket.start();
+        if let Some(acker) = self.acker.as_ref().filter(|_| self.redelivered) {
+            acker.start();
         }
     }
 
     /// A message that did not come through a mailbox.
     pub(crate) fn detached(message: v1::Message, client: Client) -> Self {
-        Self { message: Arc::new(message), redelivered: false, attempt: 1, ticket: None, client }
+        Self { message: Arc::new(message), redelivered: false, attempt: 1, acker: None, client }
     }
 
     /// What ties the message to others: what its sender named, or its own id.
@@ -326,8 +326,8 @@ impl Received {
 
     /// Says that the message was handled: it is not delivered again.
     pub fn ack(mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.ack();
+        if let Some(acker) = self.acker.take() {
+            acker.ack();
         }
     }
 
@@ -342,8 +342,8 @@ impl Received {
         &self.client
     }
 
-    pub(crate) fn take_ticket(&mut self) -> Option<Ticket> {
-        self.ticket.take()
+    pub(crate) fn take_acker(&mut self) -> Option<Acker> {
+        self.acker.take()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The client of the measurement: the generated one, the same for the hub and for the bare server.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use acb_proto::v1::{
     Address, ExchangeTokenRequest, ListUnreadRequest, MessageType, OutgoingMessage, SessionRequest, SessionResponse, address::To,
@@ -106,6 +106,29 @@ impl Target {
         sender.send_all(count, LEFT_IN_FLIGHT, Uuid::new_v4().to_string()).await
     }
 
+    /// Sends the recipient so many messages, so many a second where that is said, with the time at which they expire.
+    pub(crate) async fn leave_expiring(
+        &self,
+        count: u32,
+        expires_at: impl Fn() -> SystemTime,
+        per_second: Option<u32>,
+    ) -> Result<(), Failure> {
+        let mut sender = Session::open(self, self.tokens.as_ref().map(|[sender, _]| sender.as_str()), false).await?;
+        let run = Uuid::new_v4().to_string();
+        let start = Instant::now();
+        let mut sent = 0;
+        while sent < count {
+            if let Some(per_second) = per_second {
+                let due = Duration::from_secs_f64(f64::from(sent) / f64::from(per_second));
+                tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
+            }
+            let some = LEFT_IN_FLIGHT.min(count - sent);
+            sender.send_until(some, expires_at(), &format!("{run}-{sent}")).await?;
+            sent += some;
+        }
+        Ok(())
+    }
+
     /// Looks at the first page of what the recipient has not read, so many times.
     pub(crate) async fn look(&self, samples: u32) -> Result<Samples, Failure> {
         let mut mailbox = MailboxServiceClient::new(acb_sdk::channel(&self.endpoint, &self.ca_pem).await?);
@@ -186,6 +209,31 @@ impl Session {
             answered += 1;
         }
         self.next_sequence += u64::from(count);
+        Ok(())
+    }
+
+    /// Sends so many messages at once that expire then, and waits for their answers.
+    async fn send_until(&mut self, count: u32, expires_at: SystemTime, run: &str) -> Result<(), Failure> {
+        let first = self.next_sequence;
+        let expires_at = Some(prost_types::Timestamp::from(expires_at));
+        let (requests, sequences) = (self.requests.clone(), first..first + u64::from(count));
+        let sending = async {
+            for sequence in sequences.clone() {
+                let message = Some(OutgoingMessage { expires_at, ..message(&format!("{run}-{sequence}")) });
+                let frame = session_request::Frame::Send(session_request::Send { sequence, message });
+                let sent = requests.send(SessionRequest { frame: Some(frame) }).await;
+                sent.map_err(|_| Failure("the session ended".to_owned()))?;
+            }
+            Ok::<_, Failure>(())
+        };
+        let answers = async {
+            for sequence in sequences.clone() {
+                self.sent(sequence).await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        tokio::try_join!(sending, answers)?;
+        self.next_sequence = first + u64::from(count);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod output;
 mod report;
 mod samples;
 mod streams;
+mod sweep;
 mod tenant;
 mod throughput;
 
@@ -103,6 +104,8 @@ enum Part {
     Agents,
     /// Rows of mailboxes after many messages, and a page of unread ones among many others.
     Mailboxes,
+    /// Expired messages that nobody took, to the dead letters.
+    Sweep,
     /// NATS JetStream beside the log on PostgreSQL.
     Nats,
     /// Memory and start of an idle hub.
@@ -153,7 +156,7 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         tell("a debug build: its figures say nothing of a release");
     }
-    if wanted(Part::Messages) || wanted(Part::Throughput) || wanted(Part::Hub) {
+    if [Part::Messages, Part::Throughput, Part::Hub, Part::Sweep].into_iter().any(wanted) {
         tell("starting Kafka, and a hub with its log there");
         let kafka = Kafka::start(KafkaListener::Tls).await;
         let (home, standalone) = stage(Some(&kafka), &target.join("dev-kafka.log")).await?;
@@ -166,9 +169,12 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         if wanted(Part::Throughput) {
             throughput::on_kafka(&standalone, &kafka, effort, &mut report).await?;
         }
+        if wanted(Part::Sweep) {
+            sweep::run(&standalone, "Kafka", effort, &mut report).await?;
+        }
         standalone.stop().await?;
     }
-    let on_postgres = [Part::Streams, Part::Throughput, Part::Hub, Part::Nats, Part::Mailboxes];
+    let on_postgres = [Part::Streams, Part::Throughput, Part::Hub, Part::Nats, Part::Sweep, Part::Mailboxes];
     if on_postgres.into_iter().any(wanted) {
         tell("starting a hub with its log on PostgreSQL");
         let (home, standalone) = stage(None, &target.join("dev-postgres.log")).await?;
@@ -183,6 +189,9 @@ async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         }
         if wanted(Part::Nats) {
             nats::run(&standalone, effort, target, &mut report).await?;
+        }
+        if wanted(Part::Sweep) {
+            sweep::run(&standalone, "PostgreSQL", effort, &mut report).await?;
         }
         // Last: what it leaves behind is in the way of the others.
         if wanted(Part::Mailboxes) {

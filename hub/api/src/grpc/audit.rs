@@ -6,7 +6,7 @@ use acb_hub_core::{
     audit::{
         following::Followed,
         ports::{AuditFilter, KeptRecord},
-        reading::{AuditTrail, Claim},
+        reading::{AuditTrail, Statement},
     },
     fault::Fault,
 };
@@ -112,11 +112,13 @@ impl AuditService for AuditGate {
 
     async fn get_audit_proof(&self, request: Request<GetAuditProofRequest>) -> Result<Response<GetAuditProofResponse>, Status> {
         let claim = match request.into_inner().claim {
-            Some(get_audit_proof_request::Claim::Inclusion(AuditInclusion { number, size })) => Claim::Inclusion { number, size },
-            Some(get_audit_proof_request::Claim::Consistency(AuditConsistency { first, second })) => {
-                Claim::Consistency { first, second }
+            Some(get_audit_proof_request::Claim::Inclusion(AuditInclusion { number, size })) => {
+                Statement::Inclusion { number, size }
             }
-            Some(get_audit_proof_request::Claim::Prefix(size)) => Claim::Prefix { size },
+            Some(get_audit_proof_request::Claim::Consistency(AuditConsistency { first, second })) => {
+                Statement::Consistency { first, second }
+            }
+            Some(get_audit_proof_request::Claim::Prefix(size)) => Statement::Prefix { size },
             None => {
                 let why = "say what is to be proved: inclusion, consistency or prefix";
                 return Err(to_status(Fault::invalid("AUDIT_PROOF_INVALID", why)));

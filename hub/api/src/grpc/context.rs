@@ -9,9 +9,10 @@ use acb_hub_core::{
         change::Change,
         chunk::{CHUNK_BYTES, Layout},
         context::{self, ContextId, Description, Payload},
-        subscription::{From as Beginning, Notice, Position},
+        subscription::{Notice, StartPosition},
     },
     fault::Fault,
+    log::position::LogPosition,
 };
 use acb_proto::v1::{
     self, Context, ContextEvent, CreateContextRequest, DeleteContextRequest, DeleteContextResponse, GetContextRequest,
@@ -165,29 +166,29 @@ impl ContextService for ContextGate {
     }
 }
 
-fn beginning(from: Option<From>) -> Result<Beginning, Fault> {
+fn beginning(from: Option<From>) -> Result<StartPosition, Fault> {
     Ok(match from {
-        Some(From::Start(true)) => Beginning::Start,
-        Some(From::After(Positions { positions })) => Beginning::After(positions.iter().map(position).collect()),
+        Some(From::Start(true)) => StartPosition::Start,
+        Some(From::After(Positions { positions })) => StartPosition::After(positions.iter().map(position).collect()),
         Some(From::Time(at)) => {
-            Beginning::At(time(at).ok_or_else(|| {
+            StartPosition::At(time(at).ok_or_else(|| {
                 Fault::invalid("TIME_INVALID", "the time to subscribe from is none between the years 1 and 9999")
             })?)
         }
-        Some(From::Now(_) | From::Start(false)) | None => Beginning::Now,
+        Some(From::Now(_) | From::Start(false)) | None => StartPosition::Now,
     })
 }
 
-fn position(position: &v1::Position) -> Position {
-    Position { epoch: position.epoch, partition: position.partition, offset: position.offset }
+fn position(position: &v1::Position) -> LogPosition {
+    LogPosition { epoch: position.epoch, partition: position.partition, offset: position.offset }
 }
 
-fn wire_position(position: Position) -> v1::Position {
+fn wire_position(position: LogPosition) -> v1::Position {
     v1::Position { epoch: position.epoch, partition: position.partition, offset: position.offset }
 }
 
 fn event(notice: Notice) -> ContextEvent {
-    let stands = |kind: Kind, after: Vec<Position>| ContextEvent {
+    let stands = |kind: Kind, after: Vec<LogPosition>| ContextEvent {
         kind: kind.into(),
         context: None,
         position: None,
@@ -208,7 +209,7 @@ fn event(notice: Notice) -> ContextEvent {
     }
 }
 
-fn change(kind: Kind, position: Position, context: Context) -> ContextEvent {
+fn change(kind: Kind, position: LogPosition, context: Context) -> ContextEvent {
     let position = Some(wire_position(position));
     ContextEvent { kind: kind.into(), context: Some(context), position, positions: Vec::new() }
 }

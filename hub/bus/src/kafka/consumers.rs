@@ -68,7 +68,7 @@ impl Topics {
 
 /// Where a topic may be followed.
 enum Found {
-    Place(Place),
+    Reservation(Reservation),
     /// Once these are without the topic.
     Leaving(watch::Receiver<Topics>),
 }
@@ -96,15 +96,15 @@ pub(super) struct Consumers {
 struct Followed {
     /// Stopped before the place is free.
     queue: Queue<Arc<Shared>>,
-    place: Place,
+    place: Reservation,
 }
 
-struct Place {
+struct Reservation {
     shared: Arc<Shared>,
     topic: TopicName,
 }
 
-impl Drop for Place {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.shared.topics.send_modify(|topics| {
             topics.used.remove(&self.topic);
@@ -124,7 +124,7 @@ impl TopicQueue {
 impl Drop for TopicQueue {
     fn drop(&mut self) {
         let Some(followed) = self.0.take() else { return };
-        let Place { shared, topic } = &followed.place;
+        let Reservation { shared, topic } = &followed.place;
         shared.topics.send_modify(|topics| {
             topics.used.insert(topic.clone(), Use::Leaving);
         });
@@ -142,7 +142,7 @@ impl Consumers {
     pub(super) async fn queue(&self, topic: &TopicName, epoch: Epoch) -> Result<TopicQueue, BusError> {
         let place = loop {
             let mut leaving = match self.find(topic, epoch)? {
-                Found::Place(place) => break place,
+                Found::Reservation(place) => break place,
                 Found::Leaving(leaving) => leaving,
             };
             // The sender is gone with its last topic.
@@ -163,7 +163,7 @@ impl Consumers {
                 room == Room::Taken
             });
             match room {
-                Room::Taken => return Ok(Found::Place(Place { shared, topic: topic.clone() })),
+                Room::Taken => return Ok(Found::Reservation(Reservation { shared, topic: topic.clone() })),
                 Room::Leaving => return Ok(Found::Leaving(shared.topics.subscribe())),
                 Room::None => {}
             }
@@ -173,7 +173,7 @@ impl Consumers {
             topics.take(topic, epoch);
         });
         all.push(Arc::downgrade(&shared));
-        Ok(Found::Place(Place { shared, topic: topic.clone() }))
+        Ok(Found::Reservation(Reservation { shared, topic: topic.clone() }))
     }
 
     /// Gives each consumer the password of now.

@@ -10,7 +10,7 @@ use std::{
 use acb_hub_core::log::bus::{Bounds, BusError, Logged, Offset, Partition, TopicName};
 use futures::future::join_all;
 use rdkafka::{
-    Offset as Place, TopicPartitionList,
+    Offset as KafkaOffset, TopicPartitionList,
     client::Client,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -56,7 +56,7 @@ impl Owner for &BaseConsumer<Context> {
 
 /// The consumers that ask one broker.
 struct Readers {
-    turns: Turns,
+    limiter: Limiter,
     /// Made when they are first needed.
     idle: Mutex<Vec<Reader>>,
 }
@@ -68,12 +68,12 @@ impl Readers {
 }
 
 /// Who asks now, and who waits for that.
-struct Turns {
+struct Limiter {
     places: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
 
-impl Turns {
+impl Limiter {
     fn new(at_a_time: usize, waiting: usize) -> Self {
         Self { places: Arc::new(Semaphore::new(at_a_time + waiting)), turns: Arc::new(Semaphore::new(at_a_time)) }
     }
@@ -103,8 +103,8 @@ impl Lookup {
 
     pub(super) async fn bounds(&self, topic: &TopicName) -> Result<Answers<Bounds>, BusError> {
         let find = |writer: &Writer, topic: &TopicName, partitions: &[Partition]| {
-            let first = list(writer, topic, partitions, Place::Beginning)?;
-            let next = list(writer, topic, partitions, Place::End)?;
+            let first = list(writer, topic, partitions, KafkaOffset::Beginning)?;
+            let next = list(writer, topic, partitions, KafkaOffset::End)?;
             let bounds = |(first, next): (Listed, Listed)| Ok(Bounds { first: told(first?)?, next: told(next?)? });
             Ok(first.into_iter().zip(next).map(bounds).collect())
         };
@@ -117,8 +117,8 @@ impl Lookup {
         let millis = i64::try_from(nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) > 0)).unwrap_or(i64::MAX);
         let find = move |writer: &Writer, topic: &TopicName, partitions: &[Partition]| {
             // The ends first: what is appended meanwhile lies behind them.
-            let ends = list(writer, topic, partitions, Place::End)?;
-            let found = list(writer, topic, partitions, Place::Offset(millis.max(0)))?;
+            let ends = list(writer, topic, partitions, KafkaOffset::End)?;
+            let found = list(writer, topic, partitions, KafkaOffset::Offset(millis.max(0)))?;
             Ok(found.into_iter().zip(ends).map(|(found, end)| told(found?.or(end?))).collect())
         };
         self.ask_each(topic, "find offsets by time", find).await
@@ -145,7 +145,7 @@ impl Lookup {
             if !read.as_ref().is_err_and(|error| error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)) {
                 return read;
             }
-            let first = list(&writer, topic, &[partition], Place::Beginning)?.pop().transpose()?.flatten();
+            let first = list(&writer, topic, &[partition], KafkaOffset::Beginning)?.pop().transpose()?.flatten();
             let first = told(first)?;
             if offset >= first {
                 return Ok(Vec::new());
@@ -214,7 +214,7 @@ impl Lookup {
         // Behind a broker that does not answer no more pile up than there is an end to.
         let full = KafkaError::MessageConsumption(RDKafkaErrorCode::QueueFull);
         let asked = apart(async move {
-            let turn = readers.turns.next().await.ok_or(full)?;
+            let turn = readers.limiter.next().await.ok_or(full)?;
             let task = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 question(&readers)
@@ -257,7 +257,7 @@ impl Lookup {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         // Questions about ends are asked every few seconds, so that this comes to all of them.
         readers.values().for_each(|readers| readers.idle().retain(|reader| reader.used.elapsed() < KEPT));
-        let none = || Arc::new(Readers { turns: Turns::new(AT_A_TIME, WAITING), idle: Mutex::default() });
+        let none = || Arc::new(Readers { limiter: Limiter::new(AT_A_TIME, WAITING), idle: Mutex::default() });
         Arc::clone(readers.entry(leader).or_insert_with(none))
     }
 }
@@ -279,7 +279,7 @@ fn told(offset: Option<Offset>) -> Result<Offset, KafkaError> {
 }
 
 /// An offset of each of these partitions: the first, the next, or (at a number) the first at or after that time, where there is one.
-fn list(writer: &Writer, topic: &TopicName, partitions: &[Partition], at: Place) -> Result<Vec<Listed>, KafkaError> {
+fn list(writer: &Writer, topic: &TopicName, partitions: &[Partition], at: KafkaOffset) -> Result<Vec<Listed>, KafkaError> {
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
         asked.add_partition_offset(topic.as_str(), partition.cast_signed(), at)?;
@@ -300,7 +300,7 @@ fn list(writer: &Writer, topic: &TopicName, partitions: &[Partition], at: Place)
         let Some(found) = found.find_partition(topic.as_str(), partition.cast_signed()) else { return Ok(None) };
         found.error()?;
         match found.offset() {
-            Place::Offset(offset) => Ok(u64::try_from(offset).ok()),
+            KafkaOffset::Offset(offset) => Ok(u64::try_from(offset).ok()),
             _ => Ok(None),
         }
     };
@@ -346,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_wait_for_a_turn_and_one_more_hears_so_at_once() {
-        let turns = Turns::new(2, 3);
+        let turns = Limiter::new(2, 3);
         let held = [turns.next().await.unwrap(), turns.next().await.unwrap()];
         let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(turns.next())).collect();
         for next in &mut waiting {

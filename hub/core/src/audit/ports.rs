@@ -16,7 +16,7 @@ use crate::{
 
 /// Where in the log the tree goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TreePosition {
     /// In which life of the log.
     pub epoch: Epoch,
     /// Everything below is in the tree.
@@ -29,7 +29,7 @@ pub struct Head {
     /// The tree.
     pub tree: Tree,
     /// Where it goes on. `None`: nothing was read yet.
-    pub place: Option<Place>,
+    pub place: Option<TreePosition>,
 }
 
 /// A record that becomes a leaf.
@@ -55,7 +55,7 @@ pub struct Growth {
     /// The nodes that are complete with them.
     pub nodes: Vec<(NodeId, Hash)>,
     /// Where the tree goes on after it.
-    pub place: Place,
+    pub place: TreePosition,
     /// Calls of the leaves that tell of acts of the operator.
     pub acts: Vec<Uuid>,
 }
@@ -152,7 +152,7 @@ pub trait AuditStore: Send + Sync + 'static {
     /// The tree's size now.
     async fn size(&self) -> Result<u64, Fault>;
     /// The sizes that the tree had before it had this one, and where it went on then: the largest first, at most `limit`.
-    async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault>;
+    async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, TreePosition)>, Fault>;
     /// Adds records and their nodes, and notes which acts are among them, together. False where the tree does not have that size now: nothing is added then.
     async fn grow(&self, growth: &Growth) -> Result<bool, Fault>;
     /// The oldest acts of the operator that are no leaves yet, in their order: at most `limit`.

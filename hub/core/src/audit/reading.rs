@@ -18,7 +18,7 @@ use crate::{
 
 /// What can be proved of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum Statement {
     /// A record is in the tree of this size.
     Inclusion {
         /// The record's number.
@@ -108,11 +108,11 @@ impl AuditTrail {
     ///
     /// # Errors
     /// Where it is not so.
-    pub async fn prove(&self, claim: Claim) -> Result<Vec<Hash>, Fault> {
+    pub async fn prove(&self, claim: Statement) -> Result<Vec<Hash>, Fault> {
         let (parts, size) = match claim {
-            Claim::Inclusion { number, size } => (inclusion(number, size), size),
-            Claim::Consistency { first, second } => (consistency(first, second), second),
-            Claim::Prefix { size } => (Some(subtrees(size).into_iter().map(|id| vec![id]).collect()), size),
+            Statement::Inclusion { number, size } => (inclusion(number, size), size),
+            Statement::Consistency { first, second } => (consistency(first, second), second),
+            Statement::Prefix { size } => (Some(subtrees(size).into_iter().map(|id| vec![id]).collect()), size),
         };
         let parts = parts.ok_or_else(|| {
             Fault::invalid(

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     journal::PATIENCE,
-    ports::{AuditFilter, AuditStore, Growth, KeptRecord, Leaf, Place, SignedCheckpoint},
+    ports::{AuditFilter, AuditStore, Growth, KeptRecord, Leaf, SignedCheckpoint, TreePosition},
     record::{AuditRecord, OPERATOR, Phase},
 };
 use crate::{
@@ -114,7 +114,7 @@ impl fmt::Debug for Sink {
 /// What the tree has, and where it goes on.
 struct Growing {
     tree: Tree,
-    place: Place,
+    place: TreePosition,
     /// The size that was signed last, and when it may be signed again.
     signed: u64,
     sign_at: Instant,
@@ -193,7 +193,7 @@ impl Sink {
             return Ok(());
         }
         let Some(mut growing) = self.begin().await? else { return Ok(()) };
-        let Place { epoch, next } = growing.place;
+        let TreePosition { epoch, next } = growing.place;
         let mut follower = Follower::new(self.bus.clone(), self.topic.clone(), epoch, vec![next]);
         let mut hold = interval(self.times.hold_every);
         hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -259,7 +259,7 @@ impl Sink {
     }
 
     /// The record of the log that the last leaf of a tree of this size is.
-    async fn last(&self, size: u64, place: Place) -> Result<Option<(Offset, Hash)>, Fault> {
+    async fn last(&self, size: u64, place: TreePosition) -> Result<Option<(Offset, Hash)>, Fault> {
         let (Some(number), Some(offset)) = (size.checked_sub(1), place.next.checked_sub(1)) else { return Ok(None) };
         let kept = self.store.records(&AuditFilter::default(), number, 1).await?.pop().filter(|kept| kept.number == number);
         let is_of_log = |kept: &KeptRecord| AuditRecord::decode(&kept.record).map_or(true, |read| read.phase != Phase::Gap);
@@ -267,7 +267,7 @@ impl Sink {
     }
 
     /// Up to where the log is still the one that the tree was made of.
-    async fn cut(&self, mut size: u64, Place { epoch, .. }: Place, first: Offset) -> Result<Offset, Fault> {
+    async fn cut(&self, mut size: u64, TreePosition { epoch, .. }: TreePosition, first: Offset) -> Result<Offset, Fault> {
         loop {
             let sizes = self.store.sizes_before(size, SIZES).await?;
             let Some((smallest, _)) = sizes.last() else { return Ok(first) };
@@ -318,7 +318,7 @@ impl Sink {
         Ok(())
     }
 
-    fn behind(&self, bounds: Bounds, place: Place) {
+    fn behind(&self, bounds: Bounds, place: TreePosition) {
         self.metrics.lag(Bounds::unread(&[Ok(bounds)], std::iter::once(place.next)));
     }
 
@@ -344,7 +344,7 @@ impl Sink {
             appended: Vec::new(),
             more_acts: false,
         };
-        let (epoch, first) = (info.epoch, Place { epoch: info.epoch, next: bounds.first });
+        let (epoch, first) = (info.epoch, TreePosition { epoch: info.epoch, next: bounds.first });
         let (mut growing, missing) = match head.place {
             // What was before the first record that anybody could read is no one's loss but where there was something.
             None if bounds.first == 0 => (from(first), None),
@@ -361,7 +361,7 @@ impl Sink {
                 }
                 let (was, is) = (place.next, bounds.next);
                 (
-                    from(Place { epoch, next: is }),
+                    from(TreePosition { epoch, next: is }),
                     Some(format!("records of the log before {is}: it had {was}, and was cut short")),
                 )
             }
@@ -376,7 +376,7 @@ impl Sink {
                     let was = place.next;
                     let missing =
                         format!("records {next} to {} of the log: it was cut short, and other ones came in their place", was - 1);
-                    (from(Place { epoch, next }), Some(missing))
+                    (from(TreePosition { epoch, next }), Some(missing))
                 }
             }
         };
@@ -405,13 +405,13 @@ impl Sink {
                         logged.offset - 1
                     )),
                 );
-                place = Place { epoch, next: logged.offset };
+                place = TreePosition { epoch, next: logged.offset };
             }
             next = logged.offset + 1;
             if let Some(leaf) = leaf(&logged) {
                 bytes += leaf.record.len();
                 growing.last = Some((logged.offset, leaf_hash(&leaf.record)));
-                place = Place { epoch, next };
+                place = TreePosition { epoch, next };
                 leaves.push(leaf);
             }
             if leaves.len() >= LEAVES || bytes >= BYTES {
@@ -428,7 +428,7 @@ impl Sink {
         Ok(true)
     }
 
-    async fn grow(&self, growing: &mut Growing, leaves: Vec<Leaf>, place: Place) -> Result<bool, Fault> {
+    async fn grow(&self, growing: &mut Growing, leaves: Vec<Leaf>, place: TreePosition) -> Result<bool, Fault> {
         let (first, mut tree, mut nodes) = (growing.tree.size(), growing.tree.clone(), Vec::with_capacity(2 * leaves.len()));
         for leaf in &leaves {
             nodes.extend(tree.push(leaf_hash(&leaf.record)));

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     ports::SignedCheckpoint,
-    reading::{AuditTrail, Claim},
+    reading::{AuditTrail, Statement},
 };
 use crate::metrics::audit::AuditMetrics;
 
@@ -144,7 +144,7 @@ impl Witnessing {
         if old == 0 || old == size {
             return Ok(Vec::new());
         }
-        let proof = self.trail.prove(Claim::Consistency { first: old, second: size }).await.map_err(|fault| fault.message)?;
+        let proof = self.trail.prove(Statement::Consistency { first: old, second: size }).await.map_err(|fault| fault.message)?;
         if proof.len() > MAX_PROOF { Err("the proof is too long".to_owned()) } else { Ok(proof) }
     }
 }

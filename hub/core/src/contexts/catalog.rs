@@ -18,7 +18,7 @@ use super::{
     filter::yield_after,
     parts::{ContextConfig, ContextStores, Parts, RETRIES, busy},
     ports::{Created, Kept, ListFilter, Listed},
-    subscription::{From, Source, Subscriber, Subscription},
+    subscription::{Source, StartPosition, Subscriber, Subscription},
     tail::{ContextTail, WindowSize},
     visibility::Viewer,
 };
@@ -376,7 +376,7 @@ impl Contexts {
     }
 
     /// Follows the changes of one type that match `filter`; all of them where it is empty.
-    pub async fn subscribe(&self, caller: &Agent, kind: &str, filter: &str, from: &From) -> Result<Subscription, Fault> {
+    pub async fn subscribe(&self, caller: &Agent, kind: &str, filter: &str, from: &StartPosition) -> Result<Subscription, Fault> {
         may_follow(caller, kind, self.parts.directory.snapshot().context_types.contains_key(kind))?;
         let filter = self.parts.filter(filter)?;
         let tail = self.tail(kind).await?;

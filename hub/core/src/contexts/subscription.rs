@@ -17,7 +17,7 @@ use super::{
     context::{ContextId, MAX_INLINE_BYTES},
     filter::{ContextFilter, Meaning, yield_after},
     ports::AccessStore,
-    tail::{ContextTail, Found, HELD_BYTES, Place, Placed, epoch_changed},
+    tail::{ContextTail, Found, HELD_BYTES, Placed, ReadPosition, epoch_changed},
     versions::Versions,
     visibility::Viewer,
 };
@@ -28,7 +28,10 @@ use crate::{
     },
     fault::{Code, Fault},
     kit::{budget::Shares, clock::now},
-    log::bus::{Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
+    log::{
+        bus::{Bounds, Bus, BusError, Epoch, Logged, Offset, Partition, TopicInfo, TopicName},
+        position::LogPosition,
+    },
     metrics::contexts::ContextMetrics,
 };
 
@@ -58,26 +61,15 @@ const INVALID: &str = "POSITION_INVALID";
 /// Contexts that a subscription remembers the version of.
 const REMEMBERED: usize = 1024;
 
-/// A place in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Of this life of the topic.
-    pub epoch: Epoch,
-    /// Which partition.
-    pub partition: Partition,
-    /// Which record.
-    pub offset: Offset,
-}
-
 /// Where a subscription begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum StartPosition {
     /// With the next change.
     Now,
     /// With the oldest that the log holds.
     Start,
     /// After the highest of these in each partition. A partition without one begins with the oldest that the log holds.
-    After(Vec<Position>),
+    After(Vec<LogPosition>),
     /// With the first that the log took at this time, or later. Nothing that it holds is so old: the oldest; nothing so new: the next change.
     At(OffsetDateTime),
 }
@@ -87,25 +79,25 @@ pub enum From {
 pub enum Notice {
     /// The first: from here on nothing is missed.
     Subscribed {
-        /// Where it begins, for [`From::After`]: the last record before it in each partition that ever had one.
-        after: Vec<Position>,
+        /// Where it begins, for [`StartPosition::After`]: the last record before it in each partition that ever had one.
+        after: Vec<LogPosition>,
     },
     /// Everything up to here is told: since the last notice there was nothing that the agent may see.
     Bookmark {
         /// The last record in each partition that ever had one.
-        after: Vec<Position>,
+        after: Vec<LogPosition>,
     },
     /// A change of a context that the agent may see.
     Change {
         /// Where it is.
-        position: Position,
+        position: LogPosition,
         /// What happened.
         event: Box<Event>,
     },
     /// Before an update a context matched the subscription's filter and the agent might see it, and since then one of the two is not so.
     Left {
         /// Where the update is.
-        position: Position,
+        position: LogPosition,
         /// Which context.
         context: ContextId,
         /// Its type.
@@ -169,7 +161,7 @@ pub struct Subscription {
     /// Partitions in which compaction removed something that the subscriber was not told of.
     holes: BTreeSet<Partition>,
     greeting: Option<Notice>,
-    place: Place,
+    place: ReadPosition,
     pending: VecDeque<Arc<Placed>>,
     versions: Versions,
     /// How many records are read from the log next: more of them as long as they are small.
@@ -218,7 +210,7 @@ impl Subscription {
         source: Source,
         subscriber: Subscriber,
         filter: Option<ContextFilter>,
-        from: &From,
+        from: &StartPosition,
     ) -> Result<Self, Fault> {
         let topic = &source.tail.topic;
         let info = source.bus.topic(topic).await.map_err(Fault::from)?;
@@ -231,16 +223,19 @@ impl Subscription {
             // Whoever opens many at once waits in a line of its own, and takes nobody's place among the questions to the log.
             let line = source.reads.wait_in_line(subscriber.agent, MAX_INLINE_BYTES, MAX_WAITING).await;
             let _line = line.ok_or_else(too_many_reads)?;
-            let mut bounds = source.bus.bounds(topic).await.map_err(Fault::from)?;
+            let mut bounds = source.bus.bounds_each(topic).await.map_err(Fault::from)?;
+            let read = source.tail.ends();
             // A partition whose leader has changed may tell an end that is too early.
-            for (bounds, read) in bounds.iter_mut().zip(source.tail.read()) {
-                bounds.next = bounds.next.max(read);
+            for (bounds, read) in bounds.iter_mut().zip(&read) {
+                if let (Ok(bounds), Some(read)) = (bounds, read) {
+                    bounds.next = bounds.next.max(*read);
+                }
             }
             let at = match from {
-                From::At(time) => source.bus.offsets_at(topic, *time).await.map_err(Fault::from)?,
+                StartPosition::At(time) => source.bus.offsets_at_each(topic, *time).await.map_err(Fault::from)?,
                 _ => Vec::new(),
             };
-            match begin(topic, info, &bounds, from, &at) {
+            match begin(topic, info, Partitions { bounds: &bounds, read: &read, at: &at }, from) {
                 Err(fault) if fault.code == Code::OutOfRange && fault.reason == INVALID && asked.elapsed() < END_SHOWN_WITHIN => {
                     sleep(pause).await;
                     // Whoever asks for a place that will never be costs the log few questions.
@@ -258,7 +253,7 @@ impl Subscription {
             greeting,
             told: Told::now(&next),
             current: Current { at: Instant::now(), asked: HashMap::new() },
-            place: Place::at(next),
+            place: ReadPosition::at(next),
             pending: VecDeque::new(),
             versions: Versions::new(REMEMBERED),
             batch: 1,
@@ -333,7 +328,7 @@ impl Subscription {
             if *after_hole {
                 self.holes.insert(*partition);
             }
-            let position = Position { epoch: self.source.tail.epoch(), partition: *partition, offset: *offset };
+            let position = LogPosition { epoch: self.source.tail.epoch(), partition: *partition, offset: *offset };
             let viewer = self.subscriber.viewer()?;
             if !context.seen_by(viewer) {
                 // A version that the agent may not see is one that it was not told of: the next one comes after a gap. But of what was withdrawn
@@ -464,47 +459,65 @@ fn keep(records: &[Logged]) -> usize {
     fits.count().max(1)
 }
 
-fn positions(epoch: Epoch, next: &[Offset]) -> Vec<Position> {
+fn positions(epoch: Epoch, next: &[Offset]) -> Vec<LogPosition> {
     let last = (0..).zip(next).filter_map(|(partition, next)| Some((partition, next.checked_sub(1)?)));
-    last.map(|(partition, offset)| Position { epoch, partition, offset }).collect()
+    last.map(|(partition, offset)| LogPosition { epoch, partition, offset }).collect()
 }
 
-/// The first offset of each partition. `at`: for [`From::At`], what the log said.
-fn begin(topic: &TopicName, info: TopicInfo, bounds: &[Bounds], from: &From, at: &[Offset]) -> Result<Vec<Offset>, Fault> {
-    let after = match from {
-        From::Now => return Ok(bounds.iter().map(|bounds| bounds.next).collect()),
-        From::Start => return Ok(bounds.iter().map(|bounds| bounds.first).collect()),
-        // A partition that the log has got since has nothing older.
-        From::At(_) => {
-            let at = at.iter().copied().chain(std::iter::repeat(0));
-            return Ok(bounds.iter().zip(at).map(|(bounds, at)| at.max(bounds.first).min(bounds.next)).collect());
-        }
-        From::After(after) => after,
-    };
-    let mut next: Vec<Option<Offset>> = vec![None; bounds.len()];
-    for position in after {
-        let offset = position.offset.saturating_add(1);
-        if position.epoch != info.epoch {
-            return Err(epoch_changed(topic));
-        }
-        match next.get_mut(position.partition as usize) {
-            Some(slot) => *slot = Some(slot.map_or(offset, |other| other.max(offset))),
-            None => {
-                return Err(Fault::invalid(INVALID, format!("{topic} has no partition {}", position.partition)));
+/// What is known of each partition. One without a leader does not say what it holds.
+#[derive(Clone, Copy)]
+struct Partitions<'a> {
+    bounds: &'a [Result<Bounds, BusError>],
+    /// How far this replica has read it: not behind its end. `None`: nothing of it.
+    read: &'a [Option<Offset>],
+    /// For [`StartPosition::At`], what the log said.
+    at: &'a [Result<Offset, BusError>],
+}
+
+/// The first offset of each partition. Where one does not say what is needed of it the subscription is refused: it would miss something.
+fn begin(topic: &TopicName, info: TopicInfo, partitions: Partitions<'_>, from: &StartPosition) -> Result<Vec<Offset>, Fault> {
+    let Partitions { bounds, read, at } = partitions;
+    let mut after: Vec<Option<Offset>> = vec![None; bounds.len()];
+    if let StartPosition::After(positions) = from {
+        for position in positions {
+            let offset = position.offset.saturating_add(1);
+            if position.epoch != info.epoch {
+                return Err(epoch_changed(topic));
+            }
+            match after.get_mut(position.partition as usize) {
+                Some(slot) => *slot = Some(slot.map_or(offset, |other| other.max(offset))),
+                None => return Err(Fault::invalid(INVALID, format!("{topic} has no partition {}", position.partition))),
             }
         }
     }
-    (0..)
-        .zip(next.into_iter().zip(bounds))
-        .map(|(partition, (next, bounds))| match next {
-            None => Ok(bounds.first),
-            Some(next) if next < bounds.first => Err(expired(topic, partition, next)),
-            Some(next) if next > bounds.next => {
-                Err(Fault::new(Code::OutOfRange, INVALID, format!("partition {partition} of {topic} ends before offset {next}")))
+    let begin_in = |partition: usize, bounds: &Result<Bounds, BusError>| {
+        let known = || bounds.clone().map_err(Fault::from);
+        let number = Partition::try_from(partition).unwrap_or(Partition::MAX);
+        match (from, after.get(partition).copied().flatten()) {
+            // What it has had since is told, too: nothing is missed.
+            (StartPosition::Now, _) => match read.get(partition).copied().flatten() {
+                Some(read) => Ok(bounds.as_ref().map_or(read, |bounds| bounds.next)),
+                None => Ok(known()?.next),
+            },
+            (StartPosition::Start, _) | (StartPosition::After(_), None) => Ok(known()?.first),
+            (StartPosition::At(_), _) => {
+                let bounds = known()?;
+                // A partition that the log has got since has nothing older.
+                let at = at.get(partition).cloned().unwrap_or(Ok(0))?;
+                Ok(at.max(bounds.first).min(bounds.next))
             }
-            Some(next) => Ok(next),
-        })
-        .collect()
+            // It is found out once it is read.
+            (StartPosition::After(_), Some(next)) => match bounds {
+                Ok(bounds) if next < bounds.first => Err(expired(topic, number, next)),
+                Ok(bounds) if next > bounds.next => {
+                    let why = format!("partition {partition} of {topic} ends before offset {next}");
+                    Err(Fault::new(Code::OutOfRange, INVALID, why))
+                }
+                Ok(_) | Err(_) => Ok(next),
+            },
+        }
+    };
+    bounds.iter().enumerate().map(|(partition, bounds)| begin_in(partition, bounds)).collect()
 }
 
 fn expired(topic: &TopicName, partition: Partition, offset: Offset) -> Fault {

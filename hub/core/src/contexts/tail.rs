@@ -6,9 +6,11 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use futures::{FutureExt as _, future::BoxFuture};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::DropGuard;
 use tracing::{debug, warn};
 
@@ -30,6 +32,9 @@ use crate::{
 /// subscriber holds them until its agent takes them.
 const WINDOW_BATCH: usize = 64;
 pub(crate) const HELD_BYTES: usize = 64 * 1024;
+
+/// How often a partition is asked for its end that could not tell it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes that an event costs beside its payload, roughly.
 const EVENT_OVERHEAD: usize = 512;
@@ -85,14 +90,14 @@ pub(crate) enum Found {
 
 /// Where a subscriber is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct ReadPosition {
     /// The next offset of each partition.
     pub(crate) next: Vec<Offset>,
     /// The next event of the window, while it is in there.
     sequence: Option<u64>,
 }
 
-impl Place {
+impl ReadPosition {
     pub(crate) fn at(next: Vec<Offset>) -> Self {
         Self { next, sequence: None }
     }
@@ -118,10 +123,25 @@ struct Window {
     start: Vec<Offset>,
     /// How far the log was read.
     read: Vec<Offset>,
+    /// Partitions of which it is not known where they end: they have no leader. Until then nothing is read of them, and nobody is behind there.
+    late: BTreeSet<Partition>,
     ended: Option<Fault>,
 }
 
 impl Window {
+    /// A partition says where it ends: it is read from there on. The window begins anew, so that everybody's place is looked up again: who is behind in this
+    /// partition reads its log first.
+    fn begin(&mut self, partition: Partition, end: Offset) {
+        self.late.remove(&partition);
+        if let Some(read) = self.read.get_mut(partition as usize) {
+            *read = end;
+        }
+        self.first += self.events.len() as u64 + 1;
+        self.events.clear();
+        self.bytes = 0;
+        self.start.clone_from(&self.read);
+    }
+
     fn push(&mut self, placed: Placed) {
         self.bytes += placed.cost();
         self.events.push_back(Arc::new(placed));
@@ -135,7 +155,7 @@ impl Window {
         }
     }
 
-    fn find(&self, place: &mut Place) -> Found {
+    fn find(&self, place: &mut ReadPosition) -> Found {
         if let Some(fault) = &self.ended {
             return Found::Ended(fault.clone());
         }
@@ -204,7 +224,13 @@ impl ContextTail {
         supervisor: &Supervisor,
     ) -> Result<Self, BusError> {
         let info = bus.topic(&topic).await?;
-        let start: Vec<Offset> = bus.bounds(&topic).await?.iter().map(|bounds| bounds.next).collect();
+        let ends = bus.bounds_each(&topic).await?;
+        if let Some(Err(error)) = ends.iter().find(|_| ends.iter().all(Result::is_err)) {
+            return Err(error.clone());
+        }
+        let late: BTreeSet<Partition> =
+            (0..).zip(&ends).filter(|(_, end)| end.is_err()).map(|(partition, _)| partition).collect();
+        let start: Vec<Offset> = ends.into_iter().map(|end| end.map_or(0, |bounds| bounds.next)).collect();
         let shared = Arc::new(Shared {
             window: Mutex::new(Window {
                 info,
@@ -214,13 +240,16 @@ impl ContextTail {
                 first: 0,
                 start: start.clone(),
                 read: start.clone(),
+                late: late.clone(),
                 ended: None,
             }),
             changed: watch::Sender::new(()),
         });
         let cancellation = supervisor.stop().child_token();
         let reader = Reader {
-            follower: Follower::new(bus, topic.clone(), info.epoch, start),
+            follower: Follower::new(bus.clone(), topic.clone(), info.epoch, start),
+            bus,
+            late,
             topic: topic.clone(),
             shared: shared.clone(),
             hole: BTreeSet::new(),
@@ -249,7 +278,13 @@ impl ContextTail {
         self.shared.window().read.clone()
     }
 
-    pub(crate) fn find(&self, place: &mut Place) -> Found {
+    /// The same where it is known, for each partition: one without a leader may not have been read at all.
+    pub(crate) fn ends(&self) -> Vec<Option<Offset>> {
+        let window = self.shared.window();
+        (0..).zip(&window.read).map(|(partition, read)| (!window.late.contains(&partition)).then_some(*read)).collect()
+    }
+
+    pub(crate) fn find(&self, place: &mut ReadPosition) -> Found {
         self.shared.window().find(place)
     }
 
@@ -260,7 +295,10 @@ impl ContextTail {
 
 /// Fills the window.
 struct Reader {
+    bus: Arc<dyn Bus>,
     follower: Follower,
+    /// Partitions whose end is not known yet.
+    late: BTreeSet<Partition>,
     topic: TopicName,
     shared: Arc<Shared>,
     /// Partitions with a hole that the next change comes after.
@@ -270,8 +308,24 @@ struct Reader {
 
 impl Reader {
     async fn run(mut self) {
+        let mut ends = self.find_ends();
         loop {
-            let fault = match self.follower.next().await {
+            let followed = tokio::select! {
+                followed = self.follower.next() => followed,
+                found = async { match &mut ends { Some(ends) => ends.await, None => std::future::pending().await } } => {
+                    for (partition, end) in found {
+                        self.late.remove(&partition);
+                        self.follower.seek(partition, end);
+                        self.shared.window().begin(partition, end);
+                    }
+                    self.shared.changed.send_replace(());
+                    ends = self.find_ends();
+                    continue;
+                }
+            };
+            let fault = match followed {
+                // It is read from its end on, and that is not known.
+                Followed::Batch(batch) if self.late.contains(&batch.partition) => None,
                 Followed::Batch(batch) => self.take(batch),
                 Followed::Grown(info) => {
                     debug!(topic = %self.topic, info.partitions, "the topic has more partitions");
@@ -293,6 +347,21 @@ impl Reader {
                 return;
             }
         }
+    }
+
+    /// A moment later, the ends of those partitions that tell theirs by then. `None`: all are known.
+    fn find_ends(&self) -> Option<BoxFuture<'static, Vec<(Partition, Offset)>>> {
+        if self.late.is_empty() {
+            return None;
+        }
+        let (bus, topic, late) = (self.bus.clone(), self.topic.clone(), self.late.clone());
+        let find = async move {
+            sleep(LOOK_AGAIN).await;
+            let ends = bus.bounds_each(&topic).await.unwrap_or_default();
+            let known = (0..).zip(ends).filter_map(|(partition, end)| Some((partition, end.ok()?.next)));
+            known.filter(|(partition, _)| late.contains(partition)).collect()
+        };
+        Some(find.boxed())
     }
 
     /// A fault where there is something that must not be passed over.
@@ -321,8 +390,12 @@ impl Reader {
         let mut window = self.shared.window();
         changes.into_iter().for_each(|placed| window.push(placed));
         if fault.is_none() {
+            let late = std::mem::take(&mut window.late);
             window.read.clear();
-            window.read.extend_from_slice(self.follower.positions());
+            window.read.extend(
+                (0..).zip(self.follower.positions()).map(|(partition, read)| if late.contains(&partition) { 0 } else { *read }),
+            );
+            window.late = late;
         }
         drop(window);
         self.shared.changed.send_replace(());
@@ -358,7 +431,17 @@ mod tests {
     fn window(events: usize, start: Vec<Offset>) -> Window {
         let info = TopicInfo { epoch: 1, partitions: 2 };
         let size = WindowSize { events, bytes: usize::MAX };
-        Window { info, size, events: VecDeque::new(), bytes: 0, first: 0, read: start.clone(), start, ended: None }
+        Window {
+            info,
+            size,
+            events: VecDeque::new(),
+            bytes: 0,
+            first: 0,
+            read: start.clone(),
+            start,
+            late: BTreeSet::new(),
+            ended: None,
+        }
     }
 
     fn offsets(found: Found) -> Option<Vec<(Partition, Offset)>> {
@@ -373,7 +456,7 @@ mod tests {
     fn a_subscriber_sees_everything_from_its_place_on_once() {
         let mut window = window(100, vec![5, 7]);
         window.read = vec![8, 9];
-        let mut place = Place::at(vec![6, 7]);
+        let mut place = ReadPosition::at(vec![6, 7]);
         for (partition, offset) in [(0, 5), (1, 7), (0, 6), (1, 8)] {
             window.push(placed(partition, offset));
         }
@@ -387,7 +470,7 @@ mod tests {
     #[test]
     fn a_slow_one_is_sent_to_the_log_and_comes_back() {
         let mut window = window(2, vec![0, 0]);
-        let mut place = Place::at(vec![0, 0]);
+        let mut place = ReadPosition::at(vec![0, 0]);
         for offset in 0..4 {
             window.push(placed(0, offset));
         }
@@ -405,7 +488,7 @@ mod tests {
             large.event.context.payload = Payload::Inline(vec![0; HELD_BYTES].into());
             window.push(large);
         }
-        let mut place = Place::at(vec![0, 0]);
+        let mut place = ReadPosition::at(vec![0, 0]);
         for offset in 0..3 {
             assert_eq!(offsets(window.find(&mut place)), Some(vec![(0, offset)]));
         }

@@ -14,7 +14,7 @@ use super::{
     open_calls::OpenCalls,
     origin::Origin,
     request_counts::RequestLimits,
-    rules::{Access, Rule},
+    rules::{Requirement, Rule},
 };
 use crate::{
     audit::{journal::Journal, refusals::Refusals},
@@ -138,7 +138,7 @@ impl Door {
     /// Proves who calls, and that the caller's role allows the operation. `authorization` is the header's text. `trail` learns who the caller
     /// says to be as soon as that is proved, and so before the first refusal that has a name. The caller is `None` only for public operations.
     pub async fn admit(&self, rule: &Rule, authorization: Option<&str>, trail: &Trail) -> Result<Option<Caller>, Fault> {
-        let Access::AnyOf(permissions) = rule.access else {
+        let Requirement::AnyOf(permissions) = rule.access else {
             return Ok(None);
         };
         let claims = self.authenticate(authorization)?;
@@ -195,7 +195,7 @@ impl Door {
     /// Whether a caller that was let in before still would be: for streams that outlive a change.
     fn still_admits(&self, rule: &Rule, caller: &Caller, now: OffsetDateTime) -> bool {
         let snapshot = self.directory.directory().snapshot();
-        if rule.access == Access::Public {
+        if rule.access == Requirement::Public {
             return true;
         }
         !snapshot.suspended
@@ -339,7 +339,7 @@ mod tests {
         for rule in RULES.iter().copied() {
             for role in Role::ALL {
                 let (door, header) = door(agent(role), |_| {});
-                let Access::AnyOf(permissions) = rule.access else {
+                let Requirement::AnyOf(permissions) = rule.access else {
                     assert!(door.admit(rule, None, &Trail::default()).await.unwrap().is_none());
                     continue;
                 };

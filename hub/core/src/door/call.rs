@@ -9,7 +9,7 @@ use super::{
     meter::Metered,
     open_calls::{Ending, OpenCall, OpenCalls, Reason},
     origin::Origin,
-    rules::{Access, Audited, Rule},
+    rules::{Audited, Requirement, Rule},
 };
 use crate::{
     audit::{
@@ -196,7 +196,7 @@ impl Record {
         let facts = self.trail.facts();
         self.span.in_scope(|| {
             // Only a login learns after its admission whose it is.
-            if let Some((_, agent)) = facts.agent.filter(|_| self.rule.access == Access::Public) {
+            if let Some((_, agent)) = facts.agent.filter(|_| self.rule.access == Requirement::Public) {
                 self.span.record("agent", agent);
             }
             let (key, object, version) = (facts.key.as_deref(), facts.object.as_deref(), facts.version);

@@ -4,7 +4,7 @@ use crate::directory::agent::Permission;
 
 /// Who may call an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum Requirement {
     /// Anyone who can connect, without a token.
     Public,
     /// A proven agent whose role allows at least one of these.
@@ -39,7 +39,7 @@ pub struct Rule {
     /// Where it is found.
     pub bindings: Bindings,
     /// Who may call it.
-    pub access: Access,
+    pub access: Requirement,
     /// What the audit trail has of its calls.
     pub audited: Audited,
     /// Whether the directory's generation is read first: for calls that last, and so must not begin by old facts.
@@ -92,7 +92,7 @@ impl Rule {
     }
 }
 
-const fn rule(operation: Operation, access: Access, grpc: &'static str) -> Rule {
+const fn rule(operation: Operation, access: Requirement, grpc: &'static str) -> Rule {
     Rule {
         operation,
         bindings: Bindings { grpc },
@@ -105,11 +105,11 @@ const fn rule(operation: Operation, access: Access, grpc: &'static str) -> Rule 
 }
 
 const fn public(operation: Operation, grpc: &'static str) -> Rule {
-    rule(operation, Access::Public, grpc)
+    rule(operation, Requirement::Public, grpc)
 }
 
 const fn needs(operation: Operation, any_of: &'static [Permission], grpc: &'static str) -> Rule {
-    rule(operation, Access::AnyOf(any_of), grpc)
+    rule(operation, Requirement::AnyOf(any_of), grpc)
 }
 
 /// Makes the list of operations and the table of one set of rows, so that none is without a rule.
@@ -260,7 +260,7 @@ mod tests {
 
     /// With what a role may do an operation; empty: not at all.
     fn cell(role: Role, rule: &Rule) -> String {
-        let Access::AnyOf(any_of) = rule.access else { return "anyone".to_owned() };
+        let Requirement::AnyOf(any_of) = rule.access else { return "anyone".to_owned() };
         let mut held: Vec<Permission> = any_of.iter().copied().filter(|permission| role.allows(*permission)).collect();
         if let Some(all) = held.iter().copied().find(|permission| permission.is_of_all()) {
             held = vec![all];
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn every_permission_is_needed_by_something_and_held_by_somebody() {
         for permission in Permission::ALL {
-            let needed = |rule: &Rule| matches!(rule.access, Access::AnyOf(any_of) if any_of.contains(&permission));
+            let needed = |rule: &Rule| matches!(rule.access, Requirement::AnyOf(any_of) if any_of.contains(&permission));
             assert!(RULES.iter().copied().any(needed), "nothing needs {permission:?}");
             assert!(Role::Admin.allows(permission), "an admin lacks {permission:?}");
         }

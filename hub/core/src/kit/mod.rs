@@ -9,6 +9,7 @@ pub mod hmac;
 pub mod json_keywords;
 pub mod json_schema;
 pub mod labels;
+pub mod lag;
 mod metered;
 pub(crate) mod page;
 pub mod quoted;

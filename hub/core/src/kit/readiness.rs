@@ -61,12 +61,12 @@ impl Readiness {
 
 /// When a part last answered. A single lost answer is no outage.
 #[derive(Clone, Copy, Debug)]
-pub struct Pulse {
+pub struct Liveness {
     answered_at: Instant,
     patience: Duration,
 }
 
-impl Pulse {
+impl Liveness {
     /// Of a part that has just answered, and is missing once it has not for longer than `patience`.
     #[must_use]
     pub fn new(now: Instant, patience: Duration) -> Self {
@@ -93,12 +93,12 @@ mod tests {
     fn a_part_is_missing_after_its_patience_and_there_at_its_next_answer() {
         let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
-        let mut pulse = Pulse::new(began, Duration::from_secs(10));
-        assert!(!pulse.silent(after(9)));
-        assert!(pulse.silent(after(10)));
-        pulse.answered(after(11));
-        assert!(!pulse.silent(after(20)));
-        assert!(pulse.silent(after(21)));
+        let mut liveness = Liveness::new(began, Duration::from_secs(10));
+        assert!(!liveness.silent(after(9)));
+        assert!(liveness.silent(after(10)));
+        liveness.answered(after(11));
+        assert!(!liveness.silent(after(20)));
+        assert!(liveness.silent(after(21)));
     }
 
     #[test]

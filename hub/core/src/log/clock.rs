@@ -28,10 +28,11 @@ pub struct LogClock {
 }
 
 impl LogClock {
-    /// Of which nothing is known yet: it is taken for this machine's.
+    /// Of which nothing is known yet: it is taken for one that is so far ahead of this machine's.
     #[must_use]
-    pub fn new(partitions: u32) -> Self {
-        let ahead = (0..partitions).map(|_| AtomicI64::new(UNKNOWN)).collect();
+    pub fn new(partitions: u32, ahead: Duration) -> Self {
+        let ahead = if ahead.is_zero() { UNKNOWN } else { micros(ahead) };
+        let ahead = (0..partitions).map(|_| AtomicI64::new(ahead)).collect();
         Self { ahead, machine: Mutex::new((OffsetDateTime::now_utc(), Instant::now())) }
     }
 
@@ -132,14 +133,14 @@ mod tests {
 
     #[test]
     fn nothing_is_assumed_of_a_clock_that_agrees() {
-        let clock = LogClock::new(2);
+        let clock = LogClock::new(2, Duration::ZERO);
         clock.took(0, (at(0), at(3)), at(2));
         assert_eq!((clock.there(0, at(9)), clock.there(1, at(9)), clock.there(7, at(9))), (at(9), at(9), at(9)));
     }
 
     #[test]
     fn a_clock_that_is_off_is_known_as_well_as_its_answers_are_quick() {
-        let clock = LogClock::new(2);
+        let clock = LogClock::new(2, Duration::ZERO);
         clock.took(0, (at(0), at(3)), at(3601));
         // It took the record at once, or right before it answered.
         assert_eq!(clock.there(0, at(0)), at(3598));
@@ -150,8 +151,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_clock_is_taken_for_holds_until_it_is_known_better() {
+        let clock = LogClock::new(2, Duration::seconds(-3600));
+        assert_eq!((clock.there(0, at(3600)), clock.here(1, at(0))), (at(0), at(3600)));
+        // It was read an hour after it was logged, or this machine is an hour ahead.
+        clock.took(0, (at(0), at(3600)), at(0));
+        assert_eq!(clock.there(0, at(3600)), at(0));
+        clock.took(1, (at(0), at(1)), at(1));
+        assert_eq!((clock.there(0, at(3600)), clock.there(1, at(3600))), (at(0), at(3600)));
+    }
+
+    #[test]
     fn a_machine_that_is_set_moves_no_other_clock() {
-        let clock = LogClock::new(2);
+        let clock = LogClock::new(2, Duration::ZERO);
         clock.took(0, (at(0), at(1)), at(3600));
         let there = clock.there(0, at(1));
         let year = Duration::days(365);
@@ -165,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_took_long_says_little() {
-        let clock = LogClock::new(1);
+        let clock = LogClock::new(1, Duration::ZERO);
         clock.took(0, (at(0), at(1)), at(1));
         clock.took(0, (at(10), at(1000)), at(990));
         assert_eq!(clock.there(0, at(0)), at(0));
@@ -176,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_was_read_shows_that_a_clock_is_ahead_and_never_that_it_is_behind() {
-        let clock = LogClock::new(1);
+        let clock = LogClock::new(1, Duration::ZERO);
         clock.showed(0, at(-86_400), at(0));
         assert_eq!(clock.there(0, at(0)), at(0));
         clock.showed(0, at(3600), at(0));

@@ -5,4 +5,5 @@ pub mod clock;
 pub mod follower;
 pub mod outbox;
 pub mod partition;
+pub mod position;
 pub mod sequencer;

@@ -15,7 +15,7 @@ const MAX_WAITS: usize = 10_000;
 const MAX_OF_AGENT: usize = 16;
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Waits {
     count: usize,
     turn: u64,
     by_address: HashMap<MailboxAddress, Vec<(u64, Arc<Notify>)>>,
@@ -24,7 +24,7 @@ struct Waiting {
 /// Who waits at this replica.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Waits>,
 }
 
 impl Arrivals {
@@ -58,7 +58,7 @@ impl Arrivals {
         !waiting.by_address.is_empty() && addresses.any(|address| waiting.by_address.contains_key(address))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Waits> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{
     envelope::Envelope,
     log::Log,
-    logged::{LoggedMessage, Waiting},
+    logged::{Buffered, LoggedMessage},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
     position::{Position, number_of, offset_of},
@@ -37,7 +37,7 @@ const SPAN: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) partition: Partition,
-    pub(super) messages: Vec<Waiting>,
+    pub(super) messages: Vec<Buffered>,
     /// Nothing else below this is for the agent.
     pub(super) upto: Position,
 }
@@ -200,7 +200,7 @@ impl Reading<'_> {
     }
 
     /// A message that has to wait for room, and is read when there is some.
-    async fn alone(&self, partition: Partition, position: Position, size: usize) -> Result<Waiting, Fault> {
+    async fn alone(&self, partition: Partition, position: Position, size: usize) -> Result<Buffered, Fault> {
         let room = self.room.wait(size).await;
         let found = one(self.parts, partition, position).await?;
         let found =
@@ -211,7 +211,7 @@ impl Reading<'_> {
 
 /// A message that was found in the log.
 pub(super) struct Found {
-    log_time: OffsetDateTime,
+    pub(super) log_time: OffsetDateTime,
     pub(super) envelope: Envelope,
 }
 
@@ -227,45 +227,74 @@ pub(super) async fn one(parts: &Parts, partition: Partition, position: Position)
     Ok(fetch(parts, partition, &[position]).await?.remove(&position))
 }
 
-/// The messages at these places, in their order, without those that the log forgot.
+/// The messages at these places, without those that the log forgot.
 pub(super) async fn fetch(
     parts: &Parts,
     partition: Partition,
     positions: &[Position],
 ) -> Result<BTreeMap<Position, Found>, Fault> {
-    let mut offsets: Vec<Offset> = positions.iter().copied().map(offset_of).collect();
-    offsets.sort_unstable();
-    offsets.dedup();
-    let mut records = BTreeMap::new();
-    for (index, &offset) in offsets.iter().enumerate() {
-        if records.contains_key(&offset) {
+    let mut wanted = positions.to_vec();
+    wanted.sort_unstable();
+    let (mut messages, mut rest) = (BTreeMap::new(), wanted.as_slice());
+    while !rest.is_empty() {
+        let (found, passed) = read_on(parts, partition, rest, SPAN).await?;
+        messages.extend(found);
+        rest = rest.get(passed..).unwrap_or_default();
+    }
+    Ok(messages)
+}
+
+/// What one read of so many records at most shows of these places, which are in order: the messages that are there, and how many of the places it has
+/// passed, at least one. Of what it has passed, what it does not show the log forgot.
+pub(super) async fn read_on(
+    parts: &Parts,
+    partition: Partition,
+    positions: &[Position],
+    most: u64,
+) -> Result<(BTreeMap<Position, Found>, usize), Fault> {
+    let Some(first) = positions.first().copied().map(offset_of) else { return Ok((BTreeMap::new(), 0)) };
+    // As far as what is wanted lies close together: what lies between is read, too.
+    let mut end = first + 1;
+    for offset in positions.iter().copied().map(offset_of) {
+        if offset >= end + SPAN || offset >= first + most {
+            break;
+        }
+        end = offset + 1;
+    }
+    let records = parts.log.topic.read(partition, first, usize::try_from(end - first).unwrap_or(1)).await?;
+    let passed = match records.last() {
+        Some(last) => last.offset + 1,
+        None => first_shown(parts, partition, first).await?,
+    };
+    let mut messages = BTreeMap::new();
+    let mut wanted = positions.iter().copied().take_while(|position| offset_of(*position) < passed).peekable();
+    for logged in records {
+        while wanted.next_if(|position| offset_of(*position) < logged.offset).is_some() {}
+        if wanted.peek().is_none_or(|position| offset_of(*position) > logged.offset) {
             continue;
         }
-        let end = offsets[index..].iter().take_while(|next| **next < offset + SPAN).last().map_or(offset + 1, |last| last + 1);
-        let limit = usize::try_from(end - offset).unwrap_or(1);
-        let read = parts.log.topic.read(partition, offset, limit).await?;
-        // The log may not show its end for a moment. What is taken for forgotten then is lost.
-        if read.is_empty() {
-            let bounds = parts.log.topic.bounds_each().await?;
-            let bounds = bounds.get(partition as usize).and_then(|bounds| bounds.as_ref().ok());
-            if bounds.is_none_or(|bounds| offset_of(bounds.first) <= offset) {
-                let topic = &parts.log.topic.name;
-                let message = format!("{topic} does not show partition {partition} at {offset}, where it has a message");
-                return Err(Fault::unavailable("LOG_UNAVAILABLE", message));
+        let mut envelopes: Vec<_> = record::messages(&logged)?.into_iter().map(Some).collect();
+        while let Some(position) = wanted.next_if(|position| offset_of(*position) == logged.offset) {
+            // A place that is asked for twice is one message.
+            if let Some(envelope) = envelopes.get_mut(number_of(position)).and_then(Option::take) {
+                messages.insert(position, Found { log_time: logged.log_time, envelope });
             }
         }
-        for logged in read.into_iter().filter(|logged| offsets.contains(&logged.offset)) {
-            let messages: Vec<_> = record::messages(&logged)?.into_iter().map(Some).collect();
-            records.insert(logged.offset, (logged.log_time, messages));
-        }
     }
-    let find = |position: &Position| {
-        let (log_time, envelopes) = records.get_mut(&offset_of(*position))?;
-        // Each place is asked for once.
-        let envelope = envelopes.get_mut(number_of(*position))?.take()?;
-        Some((*position, Found { log_time: *log_time, envelope }))
-    };
-    Ok(positions.iter().filter_map(find).collect())
+    Ok((messages, positions.iter().filter(|position| offset_of(**position) < passed).count()))
+}
+
+/// Where a partition begins that shows nothing at an offset at which it has had a message. It may not show its end for a moment: what is taken for forgotten
+/// then is lost.
+async fn first_shown(parts: &Parts, partition: Partition, offset: Offset) -> Result<Offset, Fault> {
+    let topic = &parts.log.topic;
+    let bounds = topic.bounds_each().await?;
+    let first = bounds.get(partition as usize).and_then(|bounds| bounds.as_ref().ok()).map(|bounds| offset_of(bounds.first));
+    first.filter(|first| *first > offset).ok_or_else(|| {
+        let name = &topic.name;
+        let why = format!("{name} does not show partition {partition} at {offset}, where it has a message");
+        Fault::unavailable("LOG_UNAVAILABLE", why)
+    })
 }
 
 /// All addresses whose messages may be for the agent; its own is the first.

@@ -5,8 +5,9 @@
 //! the same verdicts as one that has run for years. One partition holds all records of a sender, so each decides alone; the bound on keys is
 //! for each partition too, since the partitions have no order among each other that all replicas would see.
 //!
-//! Only *first or not* is the same everywhere. Which message a repetition is of, and whether it conflicts, follows from the oldest record with the
-//! key that a replica has read: on one that started since, that may be a repetition of a message which had left the window.
+//! Which message a repetition is of, and whether it conflicts, says the first record with the key, which a replica that started since may not have
+//! read. So the hub that takes a repetition writes into it what it knows of the message ([`Original`]). Where two hubs take the same message at the same
+//! moment neither knows: a replica whose window begins right between the two takes the second for the message.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -57,12 +58,29 @@ impl Verdict {
     }
 }
 
+/// The message that a record repeats, as far as the hub knew that took the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// The message.
+    pub id: Uuid,
+    /// The beginning of its digest.
+    pub digest: [u8; 16],
+    /// When the log took the last record with its key.
+    pub seen_at: OffsetDateTime,
+}
+
 #[derive(Debug)]
 struct Known {
     last: u64,
     at: OffsetDateTime,
     id: Uuid,
     digest: [u8; 16],
+}
+
+impl Known {
+    fn judge(&self, digest: [u8; 16]) -> Verdict {
+        if self.digest == digest { Verdict::Repeated(self.id) } else { Verdict::Conflict(self.id) }
+    }
 }
 
 /// The keys that were seen lately, in the order of the log.
@@ -82,8 +100,15 @@ impl DedupWindow {
         Self { window, limit: limit.max(1), sequence: 0, known: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Judges the next record of the partition.
-    pub fn see(&mut self, key: DedupKey, digest: &[u8; 32], id: Uuid, log_time: OffsetDateTime) -> Verdict {
+    /// Judges the next record of the partition. `original`: what it says that it repeats, where the records before it were not all read.
+    pub fn see(
+        &mut self,
+        key: DedupKey,
+        digest: &[u8; 32],
+        id: Uuid,
+        log_time: OffsetDateTime,
+        original: Option<Original>,
+    ) -> Verdict {
         self.forget(log_time);
         let mut short = [0; 16];
         short.copy_from_slice(&digest[..16]);
@@ -93,11 +118,16 @@ impl DedupWindow {
             Some(known) => {
                 known.last = self.sequence;
                 known.at = log_time;
-                if known.digest == short { Verdict::Repeated(known.id) } else { Verdict::Conflict(known.id) }
+                known.judge(short)
             }
             None => {
-                self.known.insert(key, Known { last: self.sequence, at: log_time, id, digest: short });
-                Verdict::First
+                // One that had left the window when this one was logged is no repetition.
+                let original = original.filter(|original| log_time - original.seen_at <= self.window);
+                let (of, digest) = original.map_or((id, short), |original| (original.id, original.digest));
+                let known = Known { last: self.sequence, at: log_time, id: of, digest };
+                let verdict = if original.is_some() { known.judge(short) } else { Verdict::First };
+                self.known.insert(key, known);
+                verdict
             }
         };
         while self.known.len() > self.limit {
@@ -111,6 +141,13 @@ impl DedupWindow {
         verdict
     }
 
+    /// The message with this key, where it is not forgotten yet.
+    #[must_use]
+    pub fn original(&self, key: &DedupKey) -> Option<Original> {
+        let known = self.known.get(key)?;
+        Some(Original { id: known.id, digest: known.digest, seen_at: known.at })
+    }
+
     /// Whether a message with this key was seen, and is not forgotten yet.
     #[must_use]
     pub fn knows(&self, key: &DedupKey) -> bool {
@@ -122,7 +159,9 @@ impl DedupWindow {
     #[must_use]
     pub fn recall(&self, key: &DedupKey, digest: &[u8; 32], now: OffsetDateTime) -> Option<Verdict> {
         let known = self.known.get(key).filter(|known| now - known.at < self.window / 2)?;
-        Some(if known.digest[..] == digest[..16] { Verdict::Repeated(known.id) } else { Verdict::Conflict(known.id) })
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest[..16]);
+        Some(known.judge(short))
     }
 
     /// How many keys are known.
@@ -190,10 +229,30 @@ mod tests {
     fn the_first_is_the_message_within_the_window() {
         let mut window = DedupWindow::new(Duration::seconds(600), 10);
         let id = Uuid::from_u128;
-        assert_eq!(window.see(key("a"), &[1; 32], id(1), at(0)), Verdict::First);
-        assert_eq!(window.see(key("a"), &[1; 32], id(2), at(600)), Verdict::Repeated(id(1)));
-        assert_eq!(window.see(key("a"), &[2; 32], id(3), at(601)), Verdict::Conflict(id(1)));
-        assert_eq!(window.see(key("a"), &[1; 32], id(4), at(1202)), Verdict::First);
+        assert_eq!(window.see(key("a"), &[1; 32], id(1), at(0), None), Verdict::First);
+        assert_eq!(window.see(key("a"), &[1; 32], id(2), at(600), None), Verdict::Repeated(id(1)));
+        assert_eq!(window.see(key("a"), &[2; 32], id(3), at(601), None), Verdict::Conflict(id(1)));
+        assert_eq!(window.see(key("a"), &[1; 32], id(4), at(1202), None), Verdict::First);
+    }
+
+    #[test]
+    fn a_window_that_begins_with_a_repetition_knows_the_message() {
+        let (id, seconds) = (Uuid::from_u128, Duration::seconds);
+        let mut old = DedupWindow::new(seconds(600), 10);
+        assert_eq!(old.see(key("a"), &[1; 32], id(1), at(0), None), Verdict::First);
+        // As the hub writes it that takes the next one; a replica reads from there on.
+        let (of_other, of_same) = (old.original(&key("a")), old.original(&key("a")));
+        let mut new = DedupWindow::new(seconds(600), 10);
+        assert_eq!(old.see(key("a"), &[2; 32], id(2), at(500), of_other), Verdict::Conflict(id(1)));
+        assert_eq!(new.see(key("a"), &[2; 32], id(2), at(500), of_other), Verdict::Conflict(id(1)));
+        for (other, time) in [(3, 1000), (4, 1500)] {
+            let verdicts = [&mut old, &mut new].map(|window| window.see(key("a"), &[2; 32], id(other), at(time), None));
+            assert_eq!(verdicts, [Verdict::Conflict(id(1)); 2], "what was never delivered repeats nothing");
+        }
+        // It was on its way for so long that the message left the window.
+        let mut late = DedupWindow::new(seconds(600), 10);
+        assert_eq!(late.see(key("a"), &[1; 32], id(5), at(601), of_same), Verdict::First);
+        assert_eq!(late.see(key("a"), &[1; 32], id(6), at(602), None), Verdict::Repeated(id(5)));
     }
 
     #[test]
@@ -201,12 +260,12 @@ mod tests {
         let mut window = DedupWindow::new(Duration::seconds(600), 10);
         let id = Uuid::from_u128(1);
         assert_eq!(window.recall(&key("a"), &[1; 32], at(0)), None);
-        window.see(key("a"), &[1; 32], id, at(0));
+        window.see(key("a"), &[1; 32], id, at(0), None);
         assert_eq!(window.recall(&key("a"), &[1; 32], at(299)), Some(Verdict::Repeated(id)));
         assert_eq!(window.recall(&key("a"), &[2; 32], at(299)), Some(Verdict::Conflict(id)));
         // From then on the log is asked, which makes it known for longer.
         assert_eq!(window.recall(&key("a"), &[1; 32], at(300)), None);
-        assert_eq!(window.see(key("a"), &[1; 32], Uuid::from_u128(2), at(300)), Verdict::Repeated(id));
+        assert_eq!(window.see(key("a"), &[1; 32], Uuid::from_u128(2), at(300), None), Verdict::Repeated(id));
         assert_eq!(window.recall(&key("a"), &[1; 32], at(599)), Some(Verdict::Repeated(id)));
     }
 
@@ -221,11 +280,11 @@ mod tests {
     fn the_oldest_key_goes_first() {
         let mut window = DedupWindow::new(Duration::seconds(600), 2);
         for (name, id) in [("a", 1), ("b", 2), ("a", 3), ("c", 4)] {
-            window.see(key(name), &[0; 32], Uuid::from_u128(id), at(0));
+            window.see(key(name), &[0; 32], Uuid::from_u128(id), at(0), None);
         }
         assert_eq!(window.len(), 2);
-        assert_eq!(window.see(key("a"), &[0; 32], Uuid::from_u128(5), at(0)), Verdict::Repeated(Uuid::from_u128(1)));
-        assert_eq!(window.see(key("b"), &[0; 32], Uuid::from_u128(6), at(0)), Verdict::First);
+        assert_eq!(window.see(key("a"), &[0; 32], Uuid::from_u128(5), at(0), None), Verdict::Repeated(Uuid::from_u128(1)));
+        assert_eq!(window.see(key("b"), &[0; 32], Uuid::from_u128(6), at(0), None), Verdict::First);
     }
 
     proptest! {
@@ -246,11 +305,11 @@ mod tests {
             let restart = restart.min(log.len() - 1);
             let mut old = DedupWindow::new(Duration::seconds(100), 4);
             let verdicts: Vec<bool> =
-                log.iter().map(|(key, time, id)| old.see(*key, &[0; 32], *id, *time) == Verdict::First).collect();
+                log.iter().map(|(key, time, id)| old.see(*key, &[0; 32], *id, *time, None) == Verdict::First).collect();
             let mut new = DedupWindow::new(Duration::seconds(100), 4);
             for (index, (key, time, id)) in log.iter().enumerate() {
                 if *time >= log[restart].1 - Duration::seconds(100) {
-                    let first = new.see(*key, &[0; 32], *id, *time) == Verdict::First;
+                    let first = new.see(*key, &[0; 32], *id, *time, None) == Verdict::First;
                     if index >= restart {
                         prop_assert_eq!(first, verdicts[index]);
                     }

@@ -15,6 +15,7 @@
 //! | 20–22 | `string traceparent`, `tracestate`, `bytes replayed_from` | |
 //! | 29 | `repeated Recipient recipients` | version 3 only, with destination kind 5: the agents, by their names; 2 to 64 |
 //! | 31 | `bytes account` | on whose account it is, where that is not the sender: who registered it. 30 is of records with several messages |
+//! | 32 | `Original original` | the message that it repeats, where the hub knew it that took this: `1 bytes id`, `2 bytes digest` (the first 16 bytes), `3 int64 seen_at` |
 //!
 //! `Destination`: `1 uint32 kind` (1 agent, 2 group, 3 all, 4 waiting request, 5 recipients), `2 string name`, `3 bytes id` (the agent's UID),
 //! `4 bytes request_id`. `Recipient`: `1 bytes id`, `2 string name`, `3 uint64 n` (dense for each recipient; 0 for what an agent sends).
@@ -42,6 +43,7 @@ use uuid::Uuid;
 
 use super::{
     agent_names::AgentNames,
+    dedup::Original,
     message::{Address, Message, MessageType},
 };
 use crate::{
@@ -65,6 +67,8 @@ pub struct Envelope {
     pub method: String,
     /// On whose account it is; `None`: the sender's own. It says so itself, since the sender may be gone when it is counted.
     pub account: Option<AgentId>,
+    /// The message that it repeats, where the hub that took it knew one.
+    pub original: Option<Original>,
 }
 
 /// Why a record can't be read as a message.
@@ -126,6 +130,13 @@ impl Envelope {
             }
         }
         wire.bytes(31, self.account.as_ref().map_or(&[], |account| account.0.as_bytes()));
+        if let Some(Original { id, digest, seen_at }) = &self.original {
+            let mut original = Fields(Vec::with_capacity(48));
+            original.bytes(1, id.as_bytes());
+            original.bytes(2, digest);
+            original.number(3, to_micros(*seen_at).cast_unsigned());
+            wire.nested(32, &original);
+        }
         wire.0.into()
     }
 
@@ -177,7 +188,8 @@ impl Envelope {
         };
         let digest = wire.digest.as_ref().try_into().map_err(|_| EnvelopeError::Field("digest"))?;
         let account = if wire.account.is_empty() { None } else { Some(AgentId(uuid(&wire.account, "account")?)) };
-        Ok(Self { message, digest, method: wire.method, account })
+        let original = wire.original.as_ref().map(decode_original).transpose()?;
+        Ok(Self { message, digest, method: wire.method, account, original })
     }
 
     /// The record of this message alone: the envelope, and the headers that a reader wants without decoding it.
@@ -281,6 +293,11 @@ fn decode_list(to: &WireDestination, recipients: Vec<WireRecipient>) -> Result<(
     Ok((Address::Agents(names), ids.into_values().collect()))
 }
 
+fn decode_original(wire: &WireOriginal) -> Result<Original, EnvelopeError> {
+    let digest = wire.digest.as_ref().try_into().map_err(|_| EnvelopeError::Field("original.digest"))?;
+    Ok(Original { id: uuid(&wire.id, "original.id")?, digest, seen_at: time(wire.seen_at, "original.seen_at")? })
+}
+
 fn decode_address(wire: &WireDestination) -> Result<(Address, Vec<AgentId>), EnvelopeError> {
     let ids = if wire.id.is_empty() { Vec::new() } else { vec![AgentId(uuid(&wire.id, "to.id")?)] };
     let address = match wire.kind {
@@ -317,6 +334,16 @@ struct WireRecipient {
     id: Bytes,
     #[prost(string, tag = "2")]
     name: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireOriginal {
+    #[prost(bytes = "bytes", tag = "1")]
+    id: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    digest: Bytes,
+    #[prost(int64, tag = "3")]
+    seen_at: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -369,6 +396,8 @@ struct WireEnvelope {
     recipients: Vec<WireRecipient>,
     #[prost(bytes = "bytes", tag = "31")]
     account: Bytes,
+    #[prost(message, optional, tag = "32")]
+    original: Option<WireOriginal>,
 }
 
 #[cfg(test)]
@@ -406,6 +435,7 @@ pub(in crate::messages) mod tests {
             digest: [7; 32],
             method: "send".to_owned(),
             account: Some(AgentId(Uuid::from_u128(6))),
+            original: Some(Original { id: Uuid::from_u128(7), digest: [8; 16], seen_at: now }),
         }
     }
 
@@ -418,7 +448,7 @@ pub(in crate::messages) mod tests {
     }
 
     /// What prost makes of it.
-    fn by_prost(Envelope { message, digest, method, account }: &Envelope) -> Vec<u8> {
+    fn by_prost(Envelope { message, digest, method, account, original }: &Envelope) -> Vec<u8> {
         let address = |address: &Address, ids: &[AgentId]| {
             let (kind, name, request_id) = match address {
                 Address::Agent(name) => (1, name.clone(), Bytes::new()),
@@ -461,6 +491,11 @@ pub(in crate::messages) mod tests {
             replayed_from: message.replayed_from.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
             recipients: names.into_iter().zip(&message.to_ids).map(recipient).collect(),
             account: account.map(|account| Bytes::copy_from_slice(account.0.as_bytes())).unwrap_or_default(),
+            original: original.map(|Original { id, digest, seen_at }| WireOriginal {
+                id: Bytes::copy_from_slice(id.as_bytes()),
+                digest: Bytes::copy_from_slice(&digest),
+                seen_at: to_micros(seen_at),
+            }),
         };
         wire.encode_to_vec()
     }
@@ -498,6 +533,7 @@ pub(in crate::messages) mod tests {
                 ..envelope.message
             };
             envelope.account = envelope.account.filter(|_| replies);
+            envelope.original = envelope.original.filter(|_| replies);
             proptest::prop_assert_eq!(envelope.encode(), by_prost(&envelope));
             proptest::prop_assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
         }

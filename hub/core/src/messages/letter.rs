@@ -15,7 +15,10 @@ use crate::{
     directory::{agent::AgentId, snapshot::Snapshot},
     fault::Fault,
     kit::clock::truncated,
-    log::bus::{Epoch, Logged, Offset, Partition},
+    log::{
+        bus::{Epoch, Logged},
+        position::LogPosition,
+    },
 };
 
 /// Why a message became a dead letter.
@@ -104,17 +107,6 @@ pub enum LetterState {
     Dropped,
 }
 
-/// Where a letter is in the log of the dead letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LetterPlace {
-    /// In which life of that log.
-    pub epoch: Epoch,
-    /// Which partition.
-    pub partition: Partition,
-    /// Which record of it.
-    pub offset: Offset,
-}
-
 /// A dead letter, without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -146,8 +138,8 @@ pub struct DeadLetter {
     pub expires_at: OffsetDateTime,
     /// When it became a letter.
     pub dead_at: OffsetDateTime,
-    /// Where its content is.
-    pub place: LetterPlace,
+    /// Where its content is, in the log of the dead letters.
+    pub place: LogPosition,
     /// What became of it.
     pub state: LetterState,
     /// When it was replayed or dropped.
@@ -202,7 +194,7 @@ impl DeadLetter {
             sent_at: message.sent_at,
             expires_at: message.expires_at,
             dead_at: truncated(logged.log_time),
-            place: LetterPlace { epoch, partition: logged.partition, offset: logged.offset },
+            place: LogPosition { epoch, partition: logged.partition, offset: logged.offset },
             state: LetterState::Open,
             settled_at: None,
         };

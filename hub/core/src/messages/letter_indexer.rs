@@ -9,8 +9,8 @@ use crate::{
     log::bus::{Epoch, Logged, Offset, Partition},
 };
 
-/// Letters that are read, and written, together.
-const BATCH: usize = 64;
+/// Letters that are read, and written, together; of large ones fewer, as the bus bounds the bytes of a read.
+const BATCH: usize = 1024;
 /// Rows of letters that the log forgot that are removed by one statement.
 const FORGET: usize = 5000;
 

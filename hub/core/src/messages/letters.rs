@@ -244,7 +244,7 @@ impl DeadLetters {
         };
         // Not of the recipient: a letter is sent again once, whoever it goes to.
         let digest = Sha256::digest(letter.id.0.as_bytes()).into();
-        let envelope = Envelope { message, digest, method: REPLAY.to_owned(), account: None };
+        let envelope = Envelope { message, digest, method: REPLAY.to_owned(), account: None, original: None };
         let receipt = sender::append_one(&self.parts, envelope, now).await?;
         Ok(LetterState::Replayed(receipt.id))
     }

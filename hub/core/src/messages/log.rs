@@ -7,7 +7,10 @@ use std::sync::{
 
 use time::OffsetDateTime;
 
-use super::position::{Position, bounds_of, first_of};
+use super::{
+    message::{MAX_LIFETIME, Message},
+    position::{Position, bounds_of, first_of},
+};
 use crate::{
     directory::{membership::TOLERANCE, snapshot::Snapshot},
     log::{
@@ -64,11 +67,19 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(topic: MessagesTopic, tenant: &str, (made, epoch): (Epoch, Epoch), from: &[Offset]) -> Self {
+    /// `ahead`: by how much the clock of the store is ahead of this machine's. The log's is taken for that one until it shows its own: a replica that only
+    /// reads could not tell a record that it reads late from a clock of its own that is ahead.
+    pub(super) fn new(
+        topic: MessagesTopic,
+        tenant: &str,
+        (made, epoch): (Epoch, Epoch),
+        from: &[Offset],
+        ahead: time::Duration,
+    ) -> Self {
         let partitions = u32::try_from(from.len()).unwrap_or(u32::MAX);
         let dead_letters = TopicName::system(tenant, "dlq");
         let read = from.iter().map(|offset| AtomicU64::new(*offset)).collect();
-        Self { topic, dead_letters, made, epoch, partitions, clock: LogClock::new(partitions), read }
+        Self { topic, dead_letters, made, epoch, partitions, clock: LogClock::new(partitions, ahead), read }
     }
 
     /// Every record below this offset was read.
@@ -91,6 +102,14 @@ impl Log {
     /// What every partition's clock had not shown yet when the store's showed this.
     pub(super) fn not_before(&self, snapshot: &Snapshot, at: OffsetDateTime) -> OffsetDateTime {
         self.clock.earliest(at.saturating_sub(snapshot.ahead)).saturating_sub(TOLERANCE)
+    }
+
+    /// When a message expires, by this machine's clock. The hub that took it knows how long it lives, and the log when that began; an agent that says a
+    /// time says it by its own clock. The later of both counts: where the clock of one hub is ahead, no message ends before its time.
+    pub(super) fn expires_at(&self, partition: Partition, log_time: OffsetDateTime, message: &Message) -> OffsetDateTime {
+        // What is replayed says when it was sent first: that is no part of its life.
+        let life = (message.expires_at - message.sent_at).min(MAX_LIFETIME);
+        self.clock.here(partition, log_time).saturating_add(life).max(message.expires_at)
     }
 
     /// Records that were not read yet.

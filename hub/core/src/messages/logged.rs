@@ -38,14 +38,14 @@ pub(super) enum Seen {
 /// Messages for one session, as they come. Closed by the reader where the session falls behind.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) messages: mpsc::Receiver<Waiting>,
+    pub(super) messages: mpsc::Receiver<Buffered>,
 }
 
 /// A message with the room that it takes.
-pub(super) type Waiting = (Arc<LoggedMessage>, Room);
+pub(super) type Buffered = (Arc<LoggedMessage>, Room);
 
 impl Live {
-    pub(super) async fn next(&mut self) -> Option<Waiting> {
+    pub(super) async fn next(&mut self) -> Option<Buffered> {
         self.messages.recv().await
     }
 }

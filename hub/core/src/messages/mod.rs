@@ -45,6 +45,8 @@ pub mod session;
 mod start;
 mod summing;
 mod sums;
+mod sweep;
+mod takers;
 pub mod trace;
 mod trimmer;
 pub mod unread;

@@ -80,7 +80,8 @@ pub struct IndexEntry {
     pub position: Position,
     /// When the log took it.
     pub log_time: OffsetDateTime,
-    /// When it goes to the dead letters.
+    /// When it goes to the dead letters, by this machine's clock. What is kept is the clock of the store: a replica whose own is off takes no message from
+    /// the others.
     pub expires_at: OffsetDateTime,
     /// Who sent it. `None`: an earlier version indexed it.
     pub sender: Option<AgentId>,
@@ -88,7 +89,7 @@ pub struct IndexEntry {
 
 /// What claiming one row found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimOutcome {
     /// The caller moves it to the dead letters, for as long as it asked.
     Claimed,
     /// Somebody else moves it there now.
@@ -100,7 +101,7 @@ pub enum Claim {
 /// What one look for expired rows found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
-    /// When the oldest of the rows that were looked at expired.
+    /// When the oldest of the rows that were looked at expired, by this machine's clock.
     pub oldest: Option<OffsetDateTime>,
     /// Rows of one agent's mailbox that the agent had acknowledged: they are removed.
     pub removed: u64,
@@ -161,7 +162,8 @@ pub trait LogLives: Send + Sync + 'static {
 /// The index.
 #[async_trait]
 pub trait MailboxStore: LogLives {
-    /// How far the index goes, for each partition; 0 where nothing was indexed yet.
+    /// How far the index goes, for each of the partitions that the log had when this life of it began, which is now where nothing is kept of it; 0 where
+    /// nothing was indexed yet. Whose partition a sender is hangs on how many there are: a replica that starts goes on with as many as the others have.
     async fn checkpoints(&self, epoch: Epoch, partitions: u32) -> Result<Vec<Position>, Fault>;
 
     /// Applies each advance whose checkpoint is still at `from`, drops the others, and says for each which it was, in their order. Rows and
@@ -180,9 +182,9 @@ pub trait MailboxStore: LogLives {
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault>;
 
-    /// Takes the oldest rows that expired before `now` and that nobody else holds, at most `limit`. Removes those of one agent's mailbox
+    /// Takes the oldest rows that have expired by the clock of the store and that nobody else holds, at most `limit`. Removes those of one agent's mailbox
     /// that the agent acknowledged, and claims the others: for `lease` no other claim gets them.
-    async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault>;
+    async fn claim_expired(&self, epoch: Epoch, lease: Duration, limit: usize) -> Result<Expired, Fault>;
 
     /// Claims one row, expired or not.
     async fn claim(
@@ -192,7 +194,7 @@ pub trait MailboxStore: LogLives {
         partition: Partition,
         position: Position,
         lease: Duration,
-    ) -> Result<Claim, Fault>;
+    ) -> Result<ClaimOutcome, Fault>;
 
     /// Shortens the claims of these rows: they can be claimed again after `rest`.
     async fn release(&self, epoch: Epoch, rows: &[IndexEntry], rest: Duration) -> Result<(), Fault>;

@@ -65,8 +65,10 @@ pub(super) async fn run(parts: Parts, from: Vec<Offset>, mut late: Late, batches
             Followed::MadeAnew => return life::end(&parts, life::MADE_ANEW),
             // It may be made again, under the same epoch or another.
             Followed::Gone(topic) => tracing::warn!(%topic, "the messages log is gone, looking again"),
-            // Whose partition a sender is would change: the operator never adds any.
-            Followed::Grown(info) => tracing::warn!(info.partitions, "the messages log has more partitions: they are not read"),
+            // Whose partition a sender is would change: nobody sends to them in this life of the log.
+            Followed::Grown(info) => {
+                tracing::warn!(info.partitions, "the messages log has more partitions than it began with: they are not used")
+            }
         }
     }
 }

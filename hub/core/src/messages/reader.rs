@@ -14,7 +14,7 @@ use super::{
     envelope::Envelope,
     indexer::IndexWork,
     life,
-    logged::{Attached, Command, Live, LoggedMessage, REQUEST, Seen, Waiting},
+    logged::{Attached, Buffered, Command, Live, LoggedMessage, REQUEST, Seen},
     message::{Address, Message},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
@@ -38,7 +38,7 @@ const LIVE_MESSAGES: usize = 256;
 #[derive(Debug)]
 struct Route {
     session_epoch: u64,
-    messages: mpsc::Sender<Waiting>,
+    messages: mpsc::Sender<Buffered>,
     bytes: Queue,
 }
 
@@ -274,14 +274,17 @@ impl Reader {
             self.parts.waiters.appends.resolve(envelope.message.id, Seen::Stale(Box::new(envelope)));
             return Vec::new();
         }
-        let Envelope { message, digest, method, account } = envelope;
+        let Envelope { message, digest, method, account, original } = envelope;
         let id = message.id;
+        let expires_at = self.parts.log.expires_at(partition, log_time, &message);
         let verdict = if message.idempotency_key.is_empty() {
             Verdict::First
         } else {
             let key = DedupKey::new(message.from_id, &method, &message.idempotency_key);
             let Some(mut window) = self.parts.windows.of(partition) else { return Vec::new() };
-            window.see(key, &digest, id, log_time)
+            // What was indexed before was read from the middle on: of the message that it repeats nothing may have been read.
+            let original = original.filter(|_| self.indexed.get(partition as usize).is_some_and(|indexed| position < *indexed));
+            window.see(key, &digest, id, log_time, original)
         };
         // What an administrator replays is no message that its first sender sends now.
         let counts = verdict == Verdict::First && message.replayed_from.is_none();
@@ -301,14 +304,14 @@ impl Reader {
         {
             let mut replies = self.parts.waiters.replies();
             match verdict {
-                Verdict::First => replies.asked(*request_id, log_time, message.expires_at),
-                Verdict::Repeated(_) => replies.asked_again(*request_id, message.expires_at),
+                Verdict::First => replies.asked(*request_id, log_time, expires_at),
+                Verdict::Repeated(_) => replies.asked_again(*request_id, expires_at),
                 Verdict::Conflict(_) => {}
             }
         }
         let first = verdict == Verdict::First;
         let (sender, place) = (message.from_id, MessagePlace { partition, position });
-        let rows = if first { self.deliver(partition, position, log_time, message) } else { Vec::new() };
+        let rows = if first { self.deliver(place, (log_time, expires_at), message) } else { Vec::new() };
         // The replica whose sender waits is the one that took the message.
         if self.parts.waiters.appends.resolve(id, Seen::Judged(verdict)) && first {
             self.parts.trace.note(place, Happening::Accepted, sender);
@@ -318,20 +321,19 @@ impl Reader {
 
     fn deliver(
         &mut self,
-        partition: Partition,
-        position: Position,
-        log_time: OffsetDateTime,
+        place: MessagePlace,
+        (log_time, expires_at): (OffsetDateTime, OffsetDateTime),
         message: Message,
     ) -> Vec<IndexEntry> {
+        let MessagePlace { partition, position } = place;
         if let Address::Request { request_id, .. } = &message.to {
-            let place = MessagePlace { partition, position };
             self.parts.waiters.replies().answered(*request_id, place, log_time);
             if self.parts.waiters.requests.resolve(*request_id, &message) {
                 self.note_reply(place, &message);
             }
         }
         let addresses = MailboxAddress::all_of(&message);
-        let (expires_at, sender) = (message.expires_at, message.from_id);
+        let sender = message.from_id;
         // What was indexed before, each session finds in the index.
         if addresses.is_empty() || self.indexed.get(partition as usize).is_none_or(|indexed| position < *indexed) {
             return Vec::new();

@@ -139,7 +139,7 @@ impl ScheduledMessages {
         // since nobody could say that it was, is dropped.
         let message = Message { idempotency_key: id.to_string(), ..message };
         let (digest_of_id, method) = (Sha256::digest(id.as_bytes()).into(), SCHEDULED.to_owned());
-        let content = Envelope { message, digest: digest_of_id, method, account: None }.encode();
+        let content = Envelope { message, digest: digest_of_id, method, account: None, original: None }.encode();
         if content.len() > MAX_BYTES {
             let why = format!(
                 "the message has {} bytes and may have {MAX_BYTES} to be scheduled: share a context and send its id",
@@ -368,7 +368,7 @@ enum Reach {
 }
 
 fn reach(snapshot: &Snapshot, envelope: &Envelope) -> Result<Reach, Fault> {
-    let Envelope { message, digest, method, account } = envelope;
+    let Envelope { message, digest, method, account, original } = envelope;
     if !matches!(message.to, Address::Agent(_) | Address::Agents(_)) {
         let somebody = resolve(snapshot, Some(message.from_id), &message.to, Wants::Delivery).is_ok();
         return Ok(if somebody { Reach::All } else { Reach::Nobody });
@@ -384,16 +384,16 @@ fn reach(snapshot: &Snapshot, envelope: &Envelope) -> Result<Reach, Fault> {
     }
     let names = reached.iter().filter_map(|id| message.recipient_name(*id)).map(str::to_owned).collect();
     let message = Message { to: Address::agents(names)?, to_ids: reached, ..message.clone() };
-    let there = Box::new(Envelope { message, digest: *digest, method: method.clone(), account: *account });
+    let there = Box::new(Envelope { message, digest: *digest, method: method.clone(), account: *account, original: *original });
     Ok(Reach::Some { there, gone })
 }
 
 /// The message as of now, without when it was accepted.
 fn timed(envelope: Envelope, now: OffsetDateTime) -> Envelope {
     let latest = now + MAX_LIFETIME;
-    let Envelope { message, digest, method, account } = envelope;
+    let Envelope { message, digest, method, account, original } = envelope;
     let expires_at = if message.expires_at == WITHOUT_EXPIRY { latest } else { message.expires_at.min(latest) };
-    Envelope { message: Message { sent_at: now, expires_at, ..message }, digest, method, account }
+    Envelope { message: Message { sent_at: now, expires_at, ..message }, digest, method, account, original }
 }
 
 fn resume(token: &str) -> Result<Option<(OffsetDateTime, Uuid)>, Fault> {

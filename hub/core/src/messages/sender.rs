@@ -130,7 +130,8 @@ pub(super) fn seal(
     let expires_at = message.expires_at.map_or(latest, |at| truncated(at.min(latest)));
     let message = message_of(from, message, to_ids, id, Times { accepted_at, sent_at: now, expires_at });
     let account = account_of(&snapshot, from);
-    Ok(Sealed::New(Box::new(Envelope { message, digest, method: method.to_owned(), account })))
+    let original = key.and_then(|key| parts.windows.of(partition)?.original(&key));
+    Ok(Sealed::New(Box::new(Envelope { message, digest, method: method.to_owned(), account, original })))
 }
 
 /// Whether the caller of a request waits longer for the reply than the replicas know, which would refuse it then: only the log tells them.

@@ -15,7 +15,6 @@ use super::{
     acknowledgements::Acknowledgements,
     catch_up,
     config::MessagesConfig,
-    dead_letters,
     dedup::DedupWindows,
     delivery::DeliveryId,
     demand::Demand,
@@ -40,6 +39,7 @@ use super::{
     start::{self, Start},
     summing,
     sums::Sums,
+    sweep,
     trace::{recorder::Recorder, search::Traces},
     trimmer::Trimmer,
     unread::Unread,
@@ -162,7 +162,7 @@ impl Messages {
         let (index, index_queue) = mpsc::channel(indexer::MAX_WAITING);
         let (published, checkpoints) = watch::channel(indexed.clone());
         let dedup_window = time::Duration::try_from(config.dedup_window).unwrap_or(time::Duration::minutes(10));
-        let log = Log::new(topic, &config.tenant, (info.epoch, epoch), &from);
+        let log = Log::new(topic, &config.tenant, (info.epoch, epoch), &from, directory.snapshot().ahead);
         let replies = Replies::new(dedup_window, MAX_REPLIES);
         let trimmer = Arc::new(Trimmer::new(mailboxes.clone(), epoch, checkpoints.clone()));
         let parts = Parts {
@@ -198,7 +198,7 @@ impl Messages {
         let (every, stop) = (parts.config.flush_every, until());
         supervisor.spawn_until("messages.trimmer", until(), async move { trimmer.run(every, stop).await });
         supervisor.spawn_until("messages.life", until(), life::watch(parts.clone()));
-        supervisor.spawn_until("messages.sweep", until(), dead_letters::sweep(parts.clone()));
+        supervisor.spawn_until("messages.sweep", until(), sweep::run(parts.clone()));
         supervisor.spawn_until("messages.lease", until(), lease::keep(parts.clone()));
         let (trace, stop) = (parts.trace.clone(), until());
         supervisor.spawn_until("messages.trace", until(), async move { trace.run(stop).await });

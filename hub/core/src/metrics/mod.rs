@@ -333,10 +333,15 @@ impl Metrics {
         self.traces_lost.get_or_create(&label).inc_by(u64::try_from(events).unwrap_or(u64::MAX));
     }
 
-    /// So many timers wait, and the oldest has been due for so long.
-    pub fn timers_waiting(&self, count: u64, overdue: Duration) {
+    /// So many timers wait.
+    pub fn timers_waiting(&self, count: u64) {
         let label = Tenant { tenant_id: self.tenant.clone() };
         self.timers_waiting.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The oldest timer has been due for so long.
+    pub fn timers_overdue(&self, overdue: Duration) {
+        let label = Tenant { tenant_id: self.tenant.clone() };
         self.timers_overdue.get_or_create(&label).set(i64::try_from(overdue.as_secs()).unwrap_or(i64::MAX));
     }
 

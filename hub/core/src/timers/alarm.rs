@@ -12,7 +12,7 @@ use super::{
     handler::{Fired, Handler},
     ports::{Outcomes, RESERVED, Timer, TimerStore},
 };
-use crate::{fault::Fault, metrics::Metrics};
+use crate::{fault::Fault, kit::lag::Lag, metrics::Metrics};
 
 /// How often to look for what another replica made, or left behind.
 pub const POLL: Duration = Duration::from_secs(5);
@@ -60,11 +60,12 @@ impl Alarm {
     /// Carries timers out until the hub ends.
     pub async fn run(self, cancellation: CancellationToken) {
         let mut backoff = BACKOFF.0;
+        let mut overdue = Lag::default();
         loop {
             let look = tokio::select! {
                 // What is being carried out is given back: the next replica takes it at once.
                 () = cancellation.cancelled() => return,
-                look = self.look() => look,
+                look = self.look(&mut overdue) => look,
             };
             let pause = match look {
                 Ok(next) => {
@@ -73,6 +74,7 @@ impl Alarm {
                 }
                 Err(fault) => {
                     tracing::warn!(%fault, "timers wait for the store");
+                    self.metrics.timers_overdue(overdue.now());
                     backoff = (backoff * 2).min(BACKOFF.1);
                     backoff
                 }
@@ -86,7 +88,7 @@ impl Alarm {
     }
 
     /// Carries out what is due, and says in which time the next look is to be.
-    async fn look(&self) -> Result<Option<Duration>, Fault> {
+    async fn look(&self, overdue: &mut Lag) -> Result<Option<Duration>, Fault> {
         let kinds: Vec<&str> = self.handlers.values().filter(|handler| handler.ready()).map(|handler| handler.kind()).collect();
         if kinds.is_empty() {
             return Ok(None);
@@ -113,7 +115,9 @@ impl Alarm {
             about_to = outcomes.attempted;
         }
         let waiting = self.store.waiting(&kinds).await?;
-        self.metrics.timers_waiting(waiting.count, waiting.overdue);
+        overdue.is(waiting.overdue);
+        self.metrics.timers_waiting(waiting.count);
+        self.metrics.timers_overdue(waiting.overdue);
         Ok(waiting.next)
     }
 
@@ -124,5 +128,80 @@ impl Alarm {
             Fired::Later(AGAIN)
         };
         timeout(FIRE_WITHIN, handler.fire(timer, begins)).await.unwrap_or_else(|_| late(timer.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use time::OffsetDateTime;
+
+    use super::{
+        super::ports::{Added, Backlog, Bounds, Cancelled, Due, NewTimer},
+        *,
+    };
+    use crate::fault::Fault;
+
+    /// A store that answers nothing.
+    struct Away;
+
+    fn away<T>() -> Result<T, Fault> {
+        Err(Fault::unavailable("STORE_UNAVAILABLE", "the store does not answer"))
+    }
+
+    #[async_trait]
+    impl TimerStore for Away {
+        async fn add(&self, _: &NewTimer, _: Bounds) -> Result<Added, Fault> {
+            away()
+        }
+
+        async fn claim(&self, _: &[&str], _: &[Uuid]) -> Result<Option<Box<dyn Due>>, Fault> {
+            away()
+        }
+
+        async fn waiting(&self, _: &[&str]) -> Result<Backlog, Fault> {
+            away()
+        }
+
+        async fn list(&self, _: &str, _: Option<Uuid>, _: Option<(OffsetDateTime, Uuid)>, _: usize) -> Result<Vec<Timer>, Fault> {
+            away()
+        }
+
+        async fn find(&self, _: &str, _: Uuid) -> Result<Option<Timer>, Fault> {
+            away()
+        }
+
+        async fn cancel(&self, _: &str, _: Option<Uuid>, _: Uuid) -> Result<Cancelled, Fault> {
+            away()
+        }
+    }
+
+    struct Ready;
+
+    #[async_trait]
+    impl Handler for Ready {
+        fn kind(&self) -> &'static str {
+            "ready"
+        }
+
+        fn ready(&self) -> bool {
+            true
+        }
+
+        async fn fire(&self, _: &Timer, _: bool) -> Fired {
+            Fired::Done
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timers_of_which_nothing_is_heard_are_more_overdue_by_the_minute() {
+        let (metrics, stop) = (Arc::new(Metrics::new("acme")), CancellationToken::new());
+        let handlers: [Arc<dyn Handler>; 1] = [Arc::new(Ready)];
+        let alarm = Alarm::new(Arc::new(Away), handlers, Wake::default(), POLL, metrics.clone());
+        let _ended = tokio::time::timeout(Duration::from_secs(123), alarm.run(stop)).await;
+        let text = metrics.render();
+        let overdue = text.lines().find_map(|line| line.strip_prefix("acb_timers_overdue_seconds{tenant_id=\"acme\"} "));
+        let overdue: u64 = overdue.map_or(0, |seconds| seconds.parse().unwrap_or(0));
+        assert!((115..=123).contains(&overdue), "{overdue} s");
     }
 }

@@ -105,7 +105,7 @@ pub enum Cancelled {
 
 /// What waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub struct Backlog {
     /// How many timers.
     pub count: u64,
     /// In which time the next of them is to be looked at.
@@ -148,7 +148,7 @@ pub trait TimerStore: Send + Sync + 'static {
     async fn claim(&self, kinds: &[&str], about_to: &[Uuid]) -> Result<Option<Box<dyn Due>>, Fault>;
 
     /// What waits of these kinds. Forgets those that have been done with for [`KNOWN`].
-    async fn waiting(&self, kinds: &[&str]) -> Result<Waiting, Fault>;
+    async fn waiting(&self, kinds: &[&str]) -> Result<Backlog, Fault>;
 
     /// Timers of a kind that wait, of one subject or of all, after this one, in the order in which they are due: at most `limit`, and none
     /// behind [`LIST_BYTES`] of contents.

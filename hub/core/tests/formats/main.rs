@@ -68,6 +68,7 @@ fn envelope() -> Envelope {
         digest: [7; 32],
         method: "request".to_owned(),
         account: None,
+        original: None,
     }
 }
 
@@ -93,6 +94,7 @@ fn answer() -> Envelope {
         digest: [8; 32],
         method: "send".to_owned(),
         account: None,
+        original: None,
     }
 }
 
@@ -101,7 +103,13 @@ fn list() -> Envelope {
     let Envelope { message, digest, .. } = envelope();
     let to = Address::agents(vec!["worker".to_owned(), "other".to_owned()]).unwrap();
     let to_ids = vec![AgentId(Uuid::from_u128(9)), AgentId(Uuid::from_u128(3))];
-    Envelope { message: Message { to, to_ids, reply_to: None, ..message }, digest, method: "send".to_owned(), account: None }
+    Envelope {
+        message: Message { to, to_ids, reply_to: None, ..message },
+        digest,
+        method: "send".to_owned(),
+        account: None,
+        original: None,
+    }
 }
 
 /// Of an agent that another one registered.

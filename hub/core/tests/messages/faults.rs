@@ -23,13 +23,14 @@ use acb_hub_core::{
         cursor::CursorState,
         message::{Address, OutgoingMessage},
         ports::{
-            Acknowledged, Advance, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LogLives, MailboxAddress, MailboxStore,
-            Moved, Opened, Opening,
+            Acknowledged, Advance, ClaimOutcome, CursorFlush, CursorStore, Expired, IndexEntry, LogLives, MailboxAddress,
+            MailboxStore, Moved, Opened, Opening,
         },
         position::first_of,
         service::Messages,
         session::{Session, SessionEvent},
     },
+    metrics::Metrics,
 };
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -39,10 +40,10 @@ use uuid::Uuid;
 
 use crate::{
     model::{ModelBus, ModelStore},
-    world::{PATIENCE, Ports, World, agent, deliveries, delivery, event, text, to},
+    world::{PATIENCE, Ports, World, agent, deliveries, delivery, event, eventually, text, to},
 };
 
-/// An index whose writing panics.
+/// An index whose writing panics, and which never says what expired.
 struct Panicking(ModelStore);
 
 #[async_trait]
@@ -80,8 +81,8 @@ impl MailboxStore for Panicking {
         self.0.entries(epoch, addresses, ranges, limit).await
     }
 
-    async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
-        self.0.claim_expired(epoch, now, lease, limit).await
+    async fn claim_expired(&self, _: Epoch, _: Duration, _: usize) -> Result<Expired, Fault> {
+        Err(Fault::unavailable("STORE_UNAVAILABLE", "the store does not answer"))
     }
 
     async fn claim(
@@ -91,7 +92,7 @@ impl MailboxStore for Panicking {
         partition: Partition,
         position: Offset,
         lease: Duration,
-    ) -> Result<Claim, Fault> {
+    ) -> Result<ClaimOutcome, Fault> {
         self.0.claim(epoch, address, partition, position, lease).await
     }
 
@@ -112,10 +113,9 @@ impl MailboxStore for Panicking {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_panics_is_told_by_its_name() {
+fn with_a_panicking_index() -> World {
     let bus = Arc::new(ModelBus::new("acme", 2));
-    let world = World::new("acme", move || Ports {
+    World::new("acme", move || Ports {
         bus: bus.clone(),
         mailboxes: Arc::new(Panicking(ModelStore::default())),
         cursors: Arc::new(ModelStore::default()),
@@ -123,7 +123,29 @@ async fn a_task_that_panics_is_told_by_its_name() {
         usage: Arc::new(ModelStore::default()),
         timers: Arc::new(ModelStore::default()),
         traces: Arc::new(ModelStore::default()),
-    });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lag_of_a_sweep_that_can_not_look_grows() {
+    let world = with_a_panicking_index();
+    let (bus, stores) = (world.connect)().parts();
+    let metrics = Arc::new(Metrics::new(&world.tenant));
+    let config = world.config.clone();
+    let _replica =
+        Messages::start(bus, stores, world.directory.clone(), metrics.clone(), config, &world.supervisor).await.unwrap();
+    let behind = || {
+        let text = metrics.render();
+        let of = text.lines().find_map(|line| line.strip_prefix("acb_mailbox_sweep_lag_seconds{tenant_id=\"acme\"} "));
+        of.map_or(0, |seconds| seconds.parse::<u64>().unwrap())
+    };
+    eventually(async || behind() >= 1).await;
+    eventually(async || behind() >= 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_panics_is_told_by_its_name() {
+    let world = with_a_panicking_index();
     let replica = world.replica("only").await;
     replica.send(&world.agent("a"), to("b", "fuel")).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, world.supervisor.failed()).await.expect("told in time");

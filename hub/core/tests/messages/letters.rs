@@ -5,10 +5,13 @@ use std::time::Duration;
 use acb_hub_core::{
     directory::agent::{Agent, Role},
     fault::Fault,
-    log::bus::{Record, TopicName},
+    log::{
+        bus::{Record, TopicName},
+        position::LogPosition,
+    },
     messages::{
         config::MessagesConfig,
-        letter::{DeadLetter, LetterFilter, LetterId, LetterPlace, LetterReason, LetterRecipient, LetterState},
+        letter::{DeadLetter, LetterFilter, LetterId, LetterReason, LetterRecipient, LetterState},
         letters::{Selection, Settled, SettledPage},
         message::{Address, OutgoingMessage},
         service::Messages,
@@ -220,7 +223,7 @@ pub(crate) async fn a_dead_letter_without_a_row_is_found_and_a_double_is_one(wor
     assert_eq!(kept[0].state, settled.state);
 
     // What the log no longer holds is said, and then swept.
-    let elsewhere = LetterPlace { offset: 1, ..kept[0].place };
+    let elsewhere = LogPosition { offset: 1, ..kept[0].place };
     let moved = DeadLetter { place: elsewhere, ..kept[0].clone() };
     world.letters.index_letters(epoch, 0, 3, &[moved]).await.unwrap();
     let gone = next.dead_letters().get(&world.agent("c"), kept[0].id).await.unwrap_err();

@@ -26,7 +26,7 @@ mod traces;
 mod unread;
 mod world;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use acb_hub_core::{
     directory::membership::TOLERANCE,
@@ -38,7 +38,7 @@ use acb_hub_core::{
     },
 };
 use model::{ModelBus, ModelStore};
-use world::{Ports, World, deliveries, delivery, eventually, text, to};
+use world::{Ports, World, deliveries, delivery, eventually, keyed, text, to};
 
 fn world() -> World {
     world_on(Arc::new(ModelBus::new("acme", 4)))
@@ -91,6 +91,58 @@ async fn a_late_message_that_found_no_room_is_there_for_the_next_session() {
         deliveries(&mut inbox, 2).await.iter().map(|delivery| (text(delivery), delivery.redelivered)).collect();
     got.sort();
     assert_eq!(got, [("missed".to_owned(), true), ("unread".to_owned(), true)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_gets_more_partitions_keeps_those_of_its_senders() {
+    let (world, bus, _) = world_and_ports();
+    let before = world.replica("before").await;
+    let mut sent = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        sent.push((name, before.send(&world.agent(name), keyed("b", "x", "k")).await.unwrap().id));
+    }
+    bus.grow("acme", 13);
+    let after = world.replica("after").await;
+    for (name, id) in sent {
+        for replica in [&after, &before] {
+            let again = replica.send(&world.agent(name), keyed("b", "x", "k")).await.unwrap();
+            assert_eq!((again.id, again.deduplicated), (id, true), "{name}");
+        }
+    }
+    let mut inbox = world.receive(&after, "b").await;
+    after.send(&world.agent("a"), to("b", "behind")).await.unwrap();
+    while text(&delivery(&mut inbox).await) != "behind" {}
+}
+
+/// A window of two seconds, and a replica that starts when it begins with what repeats a message from before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_starts_knows_which_message_is_repeated() {
+    let (world, ..) = world_and_ports();
+    let config = MessagesConfig { dedup_window: Duration::from_secs(2), ..world.config.clone() };
+    let world = World { config, ..world };
+    let before = world.replica("before").await;
+    let a = world.agent("a");
+    let first = before.send(&a, keyed("b", "1", "k")).await.unwrap().id;
+    let used = before.send(&a, keyed("b", "2", "used")).await.unwrap().id;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(before.send(&a, keyed("b", "1", "k")).await.unwrap().id, first);
+    let refused = before.send(&a, keyed("b", "other", "used")).await.unwrap_err();
+    assert_eq!(refused.reason, "IDEMPOTENCY_KEY_REUSED");
+    // Another message, two seconds before which the first ones are no more.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    before.send(&a, to("b", "3")).await.unwrap();
+    eventually(async || world.rows("b").await == 3).await;
+    before.stop();
+
+    let after = world.replica("after").await;
+    let again = after.send(&a, keyed("b", "1", "k")).await.unwrap();
+    assert_eq!((again.id, again.deduplicated), (first, true));
+    // What was refused was never delivered: it is still no repetition.
+    let refused = after.send(&a, keyed("b", "other", "used")).await.unwrap_err();
+    assert_eq!(refused.reason, "IDEMPOTENCY_KEY_REUSED");
+    assert!(refused.message.contains(&used.to_string()), "{}", refused.message);
+    let mut inbox = world.receive(&after, "b").await;
+    assert_eq!(deliveries(&mut inbox, 3).await.iter().map(text).collect::<Vec<_>>(), ["1", "2", "3"]);
 }
 
 fn world_and_ports() -> (World, Arc<ModelBus>, Arc<ModelStore>) {
@@ -261,6 +313,7 @@ on_the_model!(
     a_repeated_message_to_several_is_one_message,
     a_message_to_several_is_sent_to_all_of_them_or_to_none,
     who_of_several_never_took_it_has_a_dead_letter,
+    each_of_several_that_are_away_has_a_dead_letter,
     messages_to_several_keep_their_order_among_others,
     every_row_of_many_lists_is_written,
 );

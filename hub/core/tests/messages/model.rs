@@ -23,7 +23,7 @@ use acb_hub_core::{
         letter::{DeadLetter, LetterFilter, LetterId, LetterRecipient, LetterState},
         letter_store::{After, LetterStore},
         ports::{
-            Acknowledged, Advance, Attempts, Claim, CursorFlush, CursorStore, Expired, IndexEntry, LEASE, LogLives,
+            Acknowledged, Advance, Attempts, ClaimOutcome, CursorFlush, CursorStore, Expired, IndexEntry, LEASE, LogLives,
             MailboxAddress, MailboxStore, Moved, Opened, OpenedMailbox, Opening, index_went_back,
         },
     },
@@ -73,6 +73,12 @@ impl ModelBus {
     /// Its clock is set.
     pub(crate) fn set_clock(&self, ahead: time::Duration) {
         self.ahead.store(ahead.whole_seconds(), Ordering::Relaxed);
+    }
+
+    /// It has so many partitions from now on.
+    pub(crate) fn grow(&self, tenant: &str, partitions: usize) {
+        self.first.lock().unwrap().resize(partitions, 0);
+        self.with(&TopicName::system(tenant, "messages"), |all| all.resize(partitions, Vec::new())).unwrap();
     }
 
     /// The last records of every partition are lost, as with a disk: this many of its messages are left.
@@ -330,7 +336,9 @@ impl LogLives for ModelStore {
 impl MailboxStore for ModelStore {
     async fn checkpoints(&self, _epoch: Epoch, partitions: u32) -> Result<Vec<Offset>, Fault> {
         let mut rows = self.rows();
-        rows.checkpoints.resize(partitions as usize, 0);
+        if rows.checkpoints.is_empty() {
+            rows.checkpoints.resize(partitions as usize, 0);
+        }
         Ok(rows.checkpoints.clone())
     }
 
@@ -380,8 +388,8 @@ impl MailboxStore for ModelStore {
         Ok(ranges.iter().flat_map(of).collect())
     }
 
-    async fn claim_expired(&self, _epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
-        let mut rows = self.rows();
+    async fn claim_expired(&self, _epoch: Epoch, lease: Duration, limit: usize) -> Result<Expired, Fault> {
+        let (mut rows, now) = (self.rows(), OffsetDateTime::now_utc());
         let free = rows.index.values().filter(|row| row.expires_at <= now && !rows.is_claimed(&key(row)));
         let due: Vec<IndexEntry> = free.take(limit).cloned().collect();
         let mut expired = Expired { oldest: due.iter().map(|row| row.expires_at).min(), ..Expired::default() };
@@ -408,17 +416,17 @@ impl MailboxStore for ModelStore {
         partition: Partition,
         position: Offset,
         lease: Duration,
-    ) -> Result<Claim, Fault> {
+    ) -> Result<ClaimOutcome, Fault> {
         let mut rows = self.rows();
         let key = (partition, position, address.clone());
         if !rows.index.contains_key(&key) {
-            return Ok(Claim::Gone);
+            return Ok(ClaimOutcome::Gone);
         }
         if rows.is_claimed(&key) {
-            return Ok(Claim::Held);
+            return Ok(ClaimOutcome::Held);
         }
         rows.claims.insert(key, Instant::now() + lease);
-        Ok(Claim::Claimed)
+        Ok(ClaimOutcome::Claimed)
     }
 
     async fn release(&self, _epoch: Epoch, held: &[IndexEntry], rest: Duration) -> Result<(), Fault> {

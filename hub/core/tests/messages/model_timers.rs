@@ -9,7 +9,7 @@ use std::{
 use acb_hub_core::{
     fault::Fault,
     kit::clock::truncated,
-    timers::ports::{Added, Bounds, Cancelled, Due, KNOWN, NewTimer, Outcomes, RESERVED, Timer, TimerStore, Waiting},
+    timers::ports::{Added, Backlog, Bounds, Cancelled, Due, KNOWN, NewTimer, Outcomes, RESERVED, Timer, TimerStore},
 };
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -104,14 +104,14 @@ impl TimerStore for ModelStore {
         Ok(Some(claimed).filter(|claimed| !claimed.timers().is_empty()))
     }
 
-    async fn waiting(&self, kinds: &[&str]) -> Result<Waiting, Fault> {
+    async fn waiting(&self, kinds: &[&str]) -> Result<Backlog, Fault> {
         let (now, mut rows) = (now(), self.timers.rows());
         rows.retain(|_, row| row.settled.is_none_or(|(at, _)| now - at < KNOWN));
         let waiting: Vec<&Row> =
             rows.values().filter(|row| row.settled.is_none() && kinds.contains(&row.timer.kind.as_str())).collect();
         let next = waiting.iter().map(|row| row.try_at).min();
         let next = next.map(|next| Duration::try_from(next - now).unwrap_or(Duration::from_millis(20)));
-        Ok(Waiting { count: waiting.len() as u64, next, overdue: Duration::ZERO })
+        Ok(Backlog { count: waiting.len() as u64, next, overdue: Duration::ZERO })
     }
 
     async fn list(

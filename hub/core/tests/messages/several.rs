@@ -141,6 +141,24 @@ pub(crate) async fn who_of_several_never_took_it_has_a_dead_letter(world: &World
     assert!(silent(&mut b).await && silent(&mut c).await);
 }
 
+pub(crate) async fn each_of_several_that_are_away_has_a_dead_letter(world: &World) {
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let expires_at = Some(OffsetDateTime::now_utc() + Duration::from_millis(500));
+    let mut sent = Vec::new();
+    for number in 0..3 {
+        let message = OutgoingMessage { expires_at, ..several(&["b", "c", "d"], &number.to_string()) };
+        sent.extend([replica.send(&a, message).await.unwrap().id; 3]);
+    }
+    eventually(async || letters(&replica).await.len() == sent.len()).await;
+    let all = letters(&replica).await;
+    assert_eq!(all.iter().map(|letter| letter.message_id).collect::<Vec<_>>(), sent);
+    for name in ["b", "c", "d"] {
+        assert_eq!(all.iter().filter(|letter| letter.recipient_name == name).count(), 3);
+        eventually(async || world.rows(name).await == 0).await;
+    }
+}
+
 pub(crate) async fn messages_to_several_keep_their_order_among_others(world: &World) {
     const MESSAGES: u64 = 300;
     let (left, right) = (world.replica("left").await, world.replica("right").await);

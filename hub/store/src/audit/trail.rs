@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acb_hub_core::{
-    audit::ports::{AuditFilter, AuditStore, Growth, Head, KeptRecord, OperatorAct, Place, SignedCheckpoint},
+    audit::ports::{AuditFilter, AuditStore, Growth, Head, KeptRecord, OperatorAct, SignedCheckpoint, TreePosition},
     fault::{Code, Fault},
 };
 use acb_hub_pool::Timestamp;
@@ -72,7 +72,7 @@ impl AuditStore for PgStore {
         let tree = hashes.and_then(|hashes| Tree::resume(size, hashes)).ok_or_else(|| {
             Fault::new(Code::DataLoss, "AUDIT_TREE_DAMAGED", "nodes of the audit trail's tree are missing: somebody removed them")
         })?;
-        Ok(Head { tree, place: Some(Place { epoch: epoch.cast_unsigned(), next: unsigned(next) }) })
+        Ok(Head { tree, place: Some(TreePosition { epoch: epoch.cast_unsigned(), next: unsigned(next) }) })
     }
 
     async fn size(&self) -> Result<u64, Fault> {
@@ -84,7 +84,7 @@ impl AuditStore for PgStore {
         Ok(size.map_or(0, unsigned))
     }
 
-    async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, Place)>, Fault> {
+    async fn sizes_before(&self, size: u64, limit: usize) -> Result<Vec<(u64, TreePosition)>, Fault> {
         let query = self.timer.start("audit.sizes");
         // `first` is the size of the growth before, so that its index finds them.
         let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
@@ -95,7 +95,7 @@ impl AuditStore for PgStore {
         .fetch_all(self.pool())
         .await
         .map_err(|error| query.fault(error))?;
-        let place = |epoch: i64, next| Place { epoch: epoch.cast_unsigned(), next: unsigned(next) };
+        let place = |epoch: i64, next| TreePosition { epoch: epoch.cast_unsigned(), next: unsigned(next) };
         Ok(rows.into_iter().map(|(size, epoch, next)| (unsigned(size), place(epoch, next))).collect())
     }
 

@@ -21,6 +21,7 @@ use acb_hub_pool::{Pool, Session, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{Postgres, QueryBuilder, Row as _, postgres::PgRow, types::Json};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
     kit::{
         number::{signed, unsigned},
         query_timer::QueryTimer,
+        server_clock::{ServerClock, by_server_clock},
         store::PgStore,
     },
 };
@@ -59,16 +61,20 @@ pub(crate) fn is_missing_parent(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_foreign_key_violation())
 }
 
-const INSERT: &str = "
+const INSERT: &str = concat!(
+    "
     WITH made AS (
         INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, groups, agents, metadata, version,
                                  content_type, payload, upload_id, size, sha256, idempotency_key, created_at, updated_at, expires_at,
                                  schema_id, schema_version, account)
-        VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $20, $21, $24)
+        VALUES (acb.current_tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ",
+    by_server_clock!("$18::timestamptz", "$25"),
+    ", $20, $21, $24)
         ON CONFLICT (tenant_id, creator, idempotency_key) DO NOTHING
         RETURNING tenant_id, context_id, type)
     INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
-    SELECT tenant_id, context_id, type, $19, $22, $23 FROM made";
+    SELECT tenant_id, context_id, type, $19, $22, $23 FROM made"
+);
 
 /// Makes a context and its event. False where its idempotency key is taken.
 pub(crate) async fn insert(
@@ -103,6 +109,7 @@ pub(crate) async fn insert(
         .bind(NOUN)
         .bind(Change::Created.number().cast_signed())
         .bind(context.account.map(|account| account.0))
+        .bind(now())
         .execute(connection)
         .await?;
     Ok(made.rows_affected() > 0)
@@ -113,20 +120,19 @@ macro_rules! select {
         concat!(
             "SELECT context_id, type, creator, creator_name, account, scope, groups, agents, metadata, version, content_type, schema_id, schema_version, ",
             $payload,
-            " AS payload, upload_id, size, sha256, created_at, updated_at, expires_at FROM acb.context ",
+            " AS payload, upload_id, size, sha256, created_at, updated_at, expires_at, clock_timestamp() AS there FROM acb.context ",
             $rest
         )
     };
 }
 
-// Whether a context has expired is said by the clock that it was made by: a hub's.
-const GET: &str = select!("NULL::bytea", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > $2)");
+const GET: &str = select!("NULL::bytea", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > now())");
 const GET_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2");
-const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= $3");
-const EXPIRED: &str = select!(
-    "NULL::bytea",
-    "WHERE expires_at <= $4 AND ($1::timestamptz IS NULL OR (expires_at, context_id) > ($1, $2))
-     ORDER BY expires_at, context_id LIMIT $3"
+const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= now()");
+const EXPIRED: &str = concat!(
+    select!("NULL::bytea", "WHERE expires_at <= now() AND ($1::timestamptz IS NULL OR (expires_at, context_id) > ("),
+    by_server_clock!("$1", "$4"),
+    ", $2)) ORDER BY expires_at, context_id LIMIT $3"
 );
 
 const LISTED: &str = select!("NULL::bytea", "");
@@ -151,17 +157,19 @@ impl ContextStore for PgContexts {
         if insert(&mut connection, context, idempotency_key, &event).await.map_err(|error| query.fault(error))? {
             return Ok(Created::New);
         }
+        let asked_at = now();
         let first = sqlx::query(GET_BY_KEY).bind(context.creator.0).bind(idempotency_key).fetch_optional(&mut connection);
         match first.await.map_err(|error| query.fault(error))? {
-            Some(row) => Ok(Created::Before(Box::new(decode(&row).map_err(|error| query.fault(error))?))),
+            Some(row) => Ok(Created::Before(Box::new(decode(&row, asked_at).map_err(|error| query.fault(error))?))),
             None => Err(Fault::new(Code::Aborted, "CONTEXT_BUSY", "the first context with this key was just deleted: try again")),
         }
     }
 
     async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault> {
         let query = self.timer.start("context.get");
-        let row = sqlx::query(GET).bind(id.0).bind(now()).fetch_optional(&self.pool).await.map_err(|error| query.fault(error))?;
-        row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
+        let asked_at = now();
+        let row = sqlx::query(GET).bind(id.0).fetch_optional(&self.pool).await.map_err(|error| query.fault(error))?;
+        row.map(|row| decode(&row, asked_at)).transpose().map_err(|error| query.fault(error))
     }
 
     async fn payload(&self, id: ContextId, version: u64) -> Result<Option<Bytes>, Fault> {
@@ -174,18 +182,22 @@ impl ContextStore for PgContexts {
 
     async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
         let query = self.timer.start("context.update");
-        const SQL: &str = "
+        const SQL: &str = concat!(
+            "
             WITH old AS (
                 SELECT upload_id FROM acb.context WHERE context_id = $1 AND version = $2),
             changed AS (
                 UPDATE acb.context SET version = $2 + 1, metadata = $3, content_type = $4, payload = $5, upload_id = NULL, size = $6,
-                                       sha256 = $7, updated_at = $8, expires_at = $9, schema_id = $11, schema_version = $12
-                WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > $15)
+                                       sha256 = $7, updated_at = $8, expires_at = ",
+            by_server_clock!("$9::timestamptz", "$15"),
+            ", schema_id = $11, schema_version = $12
+                WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > now())
                 RETURNING tenant_id, context_id, type),
             logged AS (
                 INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
                 SELECT tenant_id, context_id, type, $10, $13, $14 FROM changed RETURNING instance)
-            SELECT old.upload_id FROM logged LEFT JOIN old ON true";
+            SELECT old.upload_id FROM logged LEFT JOIN old ON true"
+        );
         let (payload, _) = split(&context.payload);
         let mut transaction = self.pool.begin().await.map_err(|error| query.fault(error))?;
         let changed = sqlx::query(SQL)
@@ -220,7 +232,7 @@ impl ContextStore for PgContexts {
         const SQL: &str = "
             WITH changed AS (
                 UPDATE acb.context SET version = $2 + 1, scope = $3, groups = $4, agents = $5, updated_at = $6
-                WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > $10)
+                WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > now())
                 RETURNING tenant_id, context_id, type)
             INSERT INTO acb.outbox (tenant_id, instance, topic, content, noun, kind)
             SELECT tenant_id, context_id, type, $7, $8, $9 FROM changed";
@@ -234,7 +246,6 @@ impl ContextStore for PgContexts {
             .bind(&event[..])
             .bind(NOUN)
             .bind(Change::Updated.number().cast_signed())
-            .bind(now())
             .execute(&self.pool)
             .await
             .map_err(|error| query.fault(error))?;
@@ -270,38 +281,40 @@ impl ContextStore for PgContexts {
         select
             .push(" LIMIT ")
             .push_bind(i64::from(LOOKED_AT))
-            .push(") AS look WHERE (expires_at IS NULL OR expires_at > ")
-            .push_bind(now());
-        visibility::push(select.push(") AND "), viewer.condition());
+            .push(") AS look WHERE (expires_at IS NULL OR expires_at > now())");
+        visibility::push(select.push(" AND "), viewer.condition());
         select.push(" ORDER BY context_id LIMIT ").push_bind(i64::from(limit));
         select.push(") SELECT seen.*, CASE WHEN (SELECT count(*) FROM seen) < ").push_bind(i64::from(limit));
         push_look(select.push(" THEN (SELECT context_id FROM acb.context "), filter);
         select.push(" OFFSET ").push_bind(i64::from(LOOKED_AT) - 1);
         select.push(" LIMIT 1) END AS until FROM (SELECT) AS one LEFT JOIN seen ON true ORDER BY seen.context_id");
+        let asked_at = now();
         let rows = select.build().fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
-        listed(&rows, limit).map_err(|error| query.fault(error))
+        listed(&rows, limit, asked_at).map_err(|error| query.fault(error))
     }
 
     async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
         let query = self.timer.start("context.expired");
-        let (at, id) = after.unzip();
-        let rows = sqlx::query(EXPIRED).bind(at).bind(id.map_or(Uuid::nil(), |id| id.0)).bind(i64::from(limit)).bind(now());
+        let ((at, id), asked_at) = (after.unzip(), now());
+        let rows = sqlx::query(EXPIRED).bind(at).bind(id.map_or(Uuid::nil(), |id| id.0)).bind(i64::from(limit)).bind(asked_at);
         let rows = rows.fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
-        rows.iter().map(decode).collect::<Result<_, _>>().map_err(|error| query.fault(error))
+        rows.iter().map(|row| decode(row, asked_at)).collect::<Result<_, _>>().map_err(|error| query.fault(error))
     }
 
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
         let query = self.timer.start("context.expired_with_key");
-        let row = sqlx::query(EXPIRED_BY_KEY).bind(creator.0).bind(idempotency_key).bind(now()).fetch_optional(&self.pool);
+        let asked_at = now();
+        let row = sqlx::query(EXPIRED_BY_KEY).bind(creator.0).bind(idempotency_key).fetch_optional(&self.pool);
         let row = row.await.map_err(|error| query.fault(error))?;
-        row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
+        row.map(|row| decode(&row, asked_at)).transpose().map_err(|error| query.fault(error))
     }
 
     async fn with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
         let query = self.timer.start("context.with_key");
+        let asked_at = now();
         let row = sqlx::query(GET_BY_KEY).bind(creator.0).bind(idempotency_key).fetch_optional(&self.pool);
         let row = row.await.map_err(|error| query.fault(error))?;
-        row.map(|row| decode(&row)).transpose().map_err(|error| query.fault(error))
+        row.map(|row| decode(&row, asked_at)).transpose().map_err(|error| query.fault(error))
     }
 
     async fn kept(&self, accounts: Option<&[AgentId]>) -> Result<Kept, Fault> {
@@ -338,12 +351,12 @@ fn push_look(select: &mut QueryBuilder<Postgres>, filter: ListFilter<'_>) {
     select.push(" ORDER BY context_id");
 }
 
-fn listed(rows: &[PgRow], limit: u32) -> Result<Listed, sqlx::Error> {
+fn listed(rows: &[PgRow], limit: u32, asked_at: OffsetDateTime) -> Result<Listed, sqlx::Error> {
     let mut listed = Listed::default();
     for row in rows {
         listed.until = row.try_get::<Option<Uuid>, _>("until")?.map(ContextId);
         if row.try_get::<Option<Uuid>, _>("context_id")?.is_some() {
-            listed.contexts.push(decode(row)?);
+            listed.contexts.push(decode(row, asked_at)?);
         }
     }
     // What lies behind the last one that there was room for was not looked at.
@@ -374,8 +387,10 @@ fn access(row: &PgRow) -> Result<Access, sqlx::Error> {
     Ok(Access { scope, groups: row.try_get("groups")?, agents: row.try_get("agents")? })
 }
 
-fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
+/// `asked_at`: when it was asked for.
+fn decode(row: &PgRow, asked_at: OffsetDateTime) -> Result<Context, sqlx::Error> {
     let wrong = |why: String| sqlx::Error::Decode(why.into());
+    let clock = ServerClock::of(row.try_get("there")?, asked_at);
     let sha256: &[u8] = row.try_get("sha256")?;
     let upload: Option<Uuid> = row.try_get("upload_id")?;
     let inline: Option<&[u8]> = row.try_get("payload")?;
@@ -402,6 +417,6 @@ fn decode(row: &PgRow) -> Result<Context, sqlx::Error> {
         sha256: sha256.try_into().map_err(|_| wrong("sha256 has another length than 32".into()))?,
         created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
         updated_at: row.try_get::<Timestamp, _>("updated_at")?.into(),
-        expires_at: row.try_get::<Option<Timestamp>, _>("expires_at")?.map(Into::into),
+        expires_at: row.try_get::<Option<Timestamp>, _>("expires_at")?.map(|at| clock.here(at)),
     })
 }

@@ -3,9 +3,12 @@
 use acb_hub_core::{
     directory::agent::AgentId,
     fault::Fault,
-    log::bus::{Epoch, Offset, Partition},
+    log::{
+        bus::{Epoch, Offset, Partition},
+        position::LogPosition,
+    },
     messages::{
-        letter::{DeadLetter, LetterFilter, LetterId, LetterPlace, LetterReason, LetterRecipient, LetterState},
+        letter::{DeadLetter, LetterFilter, LetterId, LetterReason, LetterRecipient, LetterState},
         letter_store::{After, LetterStore},
         message::MessageType,
         ports::MailboxAddress,
@@ -24,11 +27,14 @@ use crate::kit::{
 const COLUMNS: &str = r#"letter_id, message_id, reason, attempts, sender, sender_name, recipient, recipient_name, topic, type, size, sent_at,
     expires_at, dead_at, epoch, partition, "offset", replayed_as, dropped, settled_at"#;
 
-const INSERT: &str = r#"INSERT INTO acb.dead_letter (tenant_id, letter_id, message_id, reason, attempts, sender, sender_name, recipient,
-    recipient_name, topic, type, size, sent_at, expires_at, dead_at, epoch, partition, "offset") "#;
-
-// What became of it stays. The later place is the one that the log keeps longer.
-const THERE: &str = r#" ON CONFLICT (tenant_id, letter_id) DO UPDATE
+// One text for any number of letters. What became of one stays; the later place is the one that the log keeps longer.
+const INSERT: &str = r#"
+    INSERT INTO acb.dead_letter (tenant_id, letter_id, message_id, reason, attempts, sender, sender_name, recipient, recipient_name, topic, type,
+                                 size, sent_at, expires_at, dead_at, "offset", epoch, partition)
+    SELECT acb.current_tenant(), l.*, $16, $17
+    FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+                $11::bigint[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::bigint[]) AS l
+    ON CONFLICT (tenant_id, letter_id) DO UPDATE
     SET epoch = excluded.epoch, partition = excluded.partition, "offset" = excluded."offset""#;
 
 #[async_trait]
@@ -55,28 +61,30 @@ impl LetterStore for PgStore {
         let failed = |error| query.fault(error);
         let mut transaction = self.pool().begin().await.map_err(failed)?;
         if !letters.is_empty() {
-            let mut insert = QueryBuilder::<Postgres>::new(INSERT);
-            insert.push_values(letters, |mut row, letter| {
-                row.push("acb.current_tenant()")
-                    .push_bind(letter.id.0)
-                    .push_bind(letter.message_id)
-                    .push_bind(letter.reason.as_str())
-                    .push_bind(i32::try_from(letter.attempts).unwrap_or(i32::MAX))
-                    .push_bind(letter.sender.0)
-                    .push_bind(&letter.sender_name)
-                    .push_bind(letter.recipient.to_text())
-                    .push_bind(&letter.recipient_name)
-                    .push_bind(&letter.topic)
-                    .push_bind(letter.kind.as_str())
-                    .push_bind(signed(letter.size))
-                    .push_bind(letter.sent_at)
-                    .push_bind(letter.expires_at)
-                    .push_bind(letter.dead_at)
-                    .push_bind(from_epoch(letter.place.epoch))
-                    .push_bind(from_partition(letter.place.partition))
-                    .push_bind(signed(letter.place.offset));
-            });
-            insert.push(THERE).build().execute(&mut *transaction).await.map_err(failed)?;
+            fn column<'a, T>(letters: &'a [DeadLetter], value: impl Fn(&'a DeadLetter) -> T) -> Vec<T> {
+                letters.iter().map(value).collect()
+            }
+            sqlx::query(INSERT)
+                .bind(column(letters, |letter| letter.id.0))
+                .bind(column(letters, |letter| letter.message_id))
+                .bind(column(letters, |letter| letter.reason.as_str()))
+                .bind(column(letters, |letter| i32::try_from(letter.attempts).unwrap_or(i32::MAX)))
+                .bind(column(letters, |letter| letter.sender.0))
+                .bind(column(letters, |letter| letter.sender_name.as_str()))
+                .bind(column(letters, |letter| letter.recipient.to_text()))
+                .bind(column(letters, |letter| letter.recipient_name.as_str()))
+                .bind(column(letters, |letter| letter.topic.as_str()))
+                .bind(column(letters, |letter| letter.kind.as_str()))
+                .bind(column(letters, |letter| signed(letter.size)))
+                .bind(column(letters, |letter| letter.sent_at))
+                .bind(column(letters, |letter| letter.expires_at))
+                .bind(column(letters, |letter| letter.dead_at))
+                .bind(column(letters, |letter| signed(letter.place.offset)))
+                .bind(from_epoch(epoch))
+                .bind(from_partition(partition))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
         }
         sqlx::query(
             "INSERT INTO acb.dead_letter_checkpoint AS c (tenant_id, epoch, partition, next_offset)
@@ -244,7 +252,7 @@ fn decode(row: &PgRow) -> Result<DeadLetter, sqlx::Error> {
         sent_at: time("sent_at")?,
         expires_at: time("expires_at")?,
         dead_at: time("dead_at")?,
-        place: LetterPlace {
+        place: LogPosition {
             epoch: row.try_get::<i64, _>("epoch")?.cast_unsigned(),
             partition: to_partition(row.try_get("partition")?),
             offset: unsigned(row.try_get("offset")?),

@@ -7,7 +7,7 @@ use acb_hub_core::{
     fault::Fault,
     log::bus::{Epoch, Partition},
     messages::{
-        ports::{Acknowledged, Advance, Claim, Expired, IndexEntry, MailboxAddress, MailboxStore, Moved, index_went_back},
+        ports::{Acknowledged, Advance, ClaimOutcome, Expired, IndexEntry, MailboxAddress, MailboxStore, Moved, index_went_back},
         position::Position,
     },
 };
@@ -19,16 +19,17 @@ use uuid::Uuid;
 use crate::{
     kit::{
         number::{from_epoch, from_partition, signed, to_partition, unsigned},
+        server_clock::{ServerClock, by_server_clock},
         store::PgStore,
     },
     messages::checkpoint::Checkpoints,
 };
 
 /// Whether the index goes as far as was asked for, and a row, where there is one.
-type Reached = (bool, Option<String>, Option<i32>, Option<i64>, Option<Timestamp>, Option<Timestamp>, Option<Uuid>);
+type Reached = (bool, Timestamp, Option<String>, Option<i32>, Option<i64>, Option<Timestamp>, Option<Timestamp>, Option<Uuid>);
 type Row = (String, i32, i64, Timestamp, Timestamp, Option<Uuid>);
-/// Whether it was taken, and the row.
-type ExpiredRow = (bool, String, i32, i64, Timestamp, Timestamp, Option<Uuid>);
+/// Whether it was taken, what the server's clock shows, and the row.
+type ExpiredRow = (bool, Timestamp, String, i32, i64, Timestamp, Timestamp, Option<Uuid>);
 
 #[async_trait]
 impl MailboxStore for PgStore {
@@ -39,6 +40,7 @@ impl MailboxStore for PgStore {
             "INSERT INTO acb.mailbox_checkpoint (tenant_id, epoch, partition, next_position)
              SELECT acb.current_tenant(), $1, partition, 0 FROM generate_series(0, $2 - 1) AS partition
              WHERE NOT EXISTS (SELECT FROM acb.log_cut WHERE ended = $1)
+               AND NOT EXISTS (SELECT FROM acb.mailbox_checkpoint WHERE epoch = $1)
              ON CONFLICT DO NOTHING",
         )
         .bind(from_epoch(epoch))
@@ -46,14 +48,12 @@ impl MailboxStore for PgStore {
         .execute(self.pool())
         .await
         .map_err(failed)?;
-        let rows: Vec<(i64,)> = sqlx::query_as(
-            "SELECT next_position FROM acb.mailbox_checkpoint WHERE epoch = $1 AND partition < $2 ORDER BY partition",
-        )
-        .bind(from_epoch(epoch))
-        .bind(from_partition(partitions))
-        .fetch_all(self.pool())
-        .await
-        .map_err(failed)?;
+        let rows: Vec<(i64,)> =
+            sqlx::query_as("SELECT next_position FROM acb.mailbox_checkpoint WHERE epoch = $1 ORDER BY partition")
+                .bind(from_epoch(epoch))
+                .fetch_all(self.pool())
+                .await
+                .map_err(failed)?;
         Ok(rows.into_iter().map(|(next,)| unsigned(next)).collect())
     }
 
@@ -87,9 +87,10 @@ impl MailboxStore for PgStore {
         limit: usize,
     ) -> Result<Vec<IndexEntry>, Fault> {
         let query = self.timer.start("mailbox.entries");
+        let asked_at = OffsetDateTime::now_utc();
         // The rows of one address lie in the order of the primary key. At most `limit` of each are merged, however many there are.
         let rows: Vec<Reached> = sqlx::query_as(
-            "SELECT coalesce(c.next_position, 0) >= r.next, e.address, e.partition, e.position, e.log_time, e.expires_at, e.sender
+            "SELECT coalesce(c.next_position, 0) >= r.next, clock_timestamp(), e.address, e.partition, e.position, e.log_time, e.expires_at, e.sender
                FROM unnest($3::int[], $4::bigint[], $5::bigint[]) AS r (partition, first, next)
                LEFT JOIN acb.mailbox_checkpoint AS c ON c.epoch = $2 AND c.partition = r.partition
                LEFT JOIN LATERAL (
@@ -114,14 +115,15 @@ impl MailboxStore for PgStore {
         if rows.iter().any(|(reached, ..)| !reached) {
             return Err(index_went_back());
         }
-        let row = |(_, address, partition, position, logged, expires, sender)| {
-            entry((address?, partition?, position?, logged?, expires?, sender))
+        let row = |(_, there, address, partition, position, logged, expires, sender)| {
+            entry((address?, partition?, position?, logged?, expires?, sender), ServerClock::of(there, asked_at))
         };
         Ok(rows.into_iter().filter_map(row).collect())
     }
 
-    async fn claim_expired(&self, epoch: Epoch, now: OffsetDateTime, lease: Duration, limit: usize) -> Result<Expired, Fault> {
+    async fn claim_expired(&self, epoch: Epoch, lease: Duration, limit: usize) -> Result<Expired, Fault> {
         let query = self.timer.start("mailbox.claim_expired");
+        let asked_at = OffsetDateTime::now_utc();
         // A claim that ends later than any that is made now was made before the server's clock was set back.
         // Who else looks at the same moment passes over the rows that are locked here, and finds them claimed or gone afterwards. One snapshot
         // judges all of them: a row is either removed or claimed. What somebody else claimed between that snapshot and its lock is in another
@@ -129,25 +131,24 @@ impl MailboxStore for PgStore {
         let rows: Vec<ExpiredRow> = sqlx::query_as(
             "WITH due AS MATERIALIZED (
                    SELECT ctid, address, partition, position, log_time, expires_at, sender FROM acb.mailbox
-                   WHERE expires_at <= $1 AND epoch = $2 AND (claimed_until IS NULL OR claimed_until <= clock_timestamp()
-                          OR claimed_until > clock_timestamp() + make_interval(secs => 2 * $4))
-                   ORDER BY expires_at LIMIT $3 FOR UPDATE SKIP LOCKED),
+                   WHERE expires_at <= now() AND epoch = $1 AND (claimed_until IS NULL OR claimed_until <= clock_timestamp()
+                          OR claimed_until > clock_timestamp() + make_interval(secs => 2 * $3))
+                   ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED),
                judged AS MATERIALIZED (
                    SELECT due.*, c.agent_id IS NOT NULL AS taken FROM due
                    LEFT JOIN acb.cursor AS c
                      ON c.agent_id = CASE WHEN due.address LIKE 'a:%' THEN substr(due.address, 3)::uuid END
-                    AND c.epoch = $2 AND c.partition = due.partition
+                    AND c.epoch = $1 AND c.partition = due.partition
                     AND (due.position < c.acknowledged_below OR due.position = ANY (c.exceptions))),
                removed AS (
                    DELETE FROM acb.mailbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE taken))
-                   RETURNING true, address, partition, position, log_time, expires_at, sender),
+                   RETURNING true, clock_timestamp(), address, partition, position, log_time, expires_at, sender),
                claimed AS (
-                   UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $4)
+                   UPDATE acb.mailbox SET claimed_until = clock_timestamp() + make_interval(secs => $3)
                    WHERE ctid = ANY (ARRAY(SELECT ctid FROM judged WHERE NOT taken))
-                   RETURNING false, address, partition, position, log_time, expires_at, sender)
+                   RETURNING false, clock_timestamp(), address, partition, position, log_time, expires_at, sender)
                SELECT * FROM removed UNION ALL SELECT * FROM claimed ORDER BY partition, position",
         )
-        .bind(now)
         .bind(from_epoch(epoch))
         .bind(to_limit(limit))
         .bind(lease.as_secs_f64())
@@ -155,13 +156,14 @@ impl MailboxStore for PgStore {
         .await
         .map_err(|error| query.fault(error))?;
         let mut expired = Expired::default();
-        for (taken, address, partition, position, log_time, expires_at, sender) in rows {
-            let at = OffsetDateTime::from(expires_at);
+        for (taken, there, address, partition, position, log_time, expires_at, sender) in rows {
+            let clock = ServerClock::of(there, asked_at);
+            let at = clock.here(expires_at);
             expired.oldest = Some(expired.oldest.map_or(at, |oldest| oldest.min(at)));
             if taken {
                 expired.removed += 1;
             } else {
-                expired.claimed.extend(entry((address, partition, position, log_time, expires_at, sender)));
+                expired.claimed.extend(entry((address, partition, position, log_time, expires_at, sender), clock));
             }
         }
         Ok(expired)
@@ -174,7 +176,7 @@ impl MailboxStore for PgStore {
         partition: Partition,
         position: Position,
         lease: Duration,
-    ) -> Result<Claim, Fault> {
+    ) -> Result<ClaimOutcome, Fault> {
         let query = self.timer.start("mailbox.claim");
         let (there, claimed): (bool, bool) = sqlx::query_as(
             "WITH claimed AS (
@@ -195,9 +197,9 @@ impl MailboxStore for PgStore {
         .await
         .map_err(|error| query.fault(error))?;
         Ok(match (there, claimed) {
-            (_, true) => Claim::Claimed,
-            (true, false) => Claim::Held,
-            (false, false) => Claim::Gone,
+            (_, true) => ClaimOutcome::Claimed,
+            (true, false) => ClaimOutcome::Held,
+            (false, false) => ClaimOutcome::Gone,
         })
     }
 
@@ -329,16 +331,18 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
     };
     let agents: Vec<Option<Uuid>> = rows.iter().map(agent).collect();
     // What was acknowledged before it came here needs no row. A watermark never goes back.
-    sqlx::query(
+    sqlx::query(concat!(
         "INSERT INTO acb.mailbox (tenant_id, address, epoch, partition, position, log_time, expires_at, sender)
-           SELECT acb.current_tenant(), r.address, $1, r.partition, r.position, r.log_time, r.expires_at, r.sender
+           SELECT acb.current_tenant(), r.address, $1, r.partition, r.position, r.log_time, ",
+        by_server_clock!("r.expires_at", "$9"),
+        ", r.sender
            FROM unnest($2::text[], $3::int[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::uuid[], $8::uuid[])
                 AS r (address, partition, position, log_time, expires_at, agent_id, sender)
            WHERE NOT EXISTS (
                SELECT FROM acb.cursor AS c
                WHERE c.agent_id = r.agent_id AND c.epoch = $1 AND c.partition = r.partition AND c.acknowledged_below > r.position)
            ON CONFLICT DO NOTHING",
-    )
+    ))
     .bind(from_epoch(epoch))
     .bind(addresses)
     .bind(partitions)
@@ -347,6 +351,7 @@ async fn write(connection: &mut Session, epoch: Epoch, won: &[&Advance]) -> Resu
     .bind(rows.iter().map(|row| row.expires_at).collect::<Vec<_>>())
     .bind(agents)
     .bind(rows.iter().map(|row| row.sender.map(|sender| sender.0)).collect::<Vec<_>>())
+    .bind(OffsetDateTime::now_utc())
     .execute(&mut *connection)
     .await?;
     Ok(())
@@ -362,14 +367,14 @@ fn to_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn entry((address, partition, position, log_time, expires_at, sender): Row) -> Option<IndexEntry> {
+fn entry((address, partition, position, log_time, expires_at, sender): Row, clock: ServerClock) -> Option<IndexEntry> {
     let address = MailboxAddress::parse(&address)?;
     Some(IndexEntry {
         address,
         partition: to_partition(partition),
         position: unsigned(position),
         log_time: log_time.into(),
-        expires_at: expires_at.into(),
+        expires_at: clock.here(expires_at),
         sender: sender.map(AgentId),
     })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acb_hub_core::{
     fault::Fault,
-    timers::ports::{Added, Bounds, Cancelled, Due, KNOWN, LIST_BYTES, NewTimer, Outcomes, RESERVED, Timer, TimerStore, Waiting},
+    timers::ports::{Added, Backlog, Bounds, Cancelled, Due, KNOWN, LIST_BYTES, NewTimer, Outcomes, RESERVED, Timer, TimerStore},
 };
 use acb_hub_pool::{Timestamp, Transaction};
 use async_trait::async_trait;
@@ -150,7 +150,7 @@ impl TimerStore for PgStore {
         Ok(Some(Box::new(PgDue { transaction, timer: self.timer.clone(), timers, now })))
     }
 
-    async fn waiting(&self, kinds: &[&str]) -> Result<Waiting, Fault> {
+    async fn waiting(&self, kinds: &[&str]) -> Result<Backlog, Fault> {
         let query = self.timer.start("timer.waiting");
         let failed = |error| query.fault(error);
         sqlx::query(
@@ -178,7 +178,7 @@ impl TimerStore for PgStore {
         let next = next.map(wait);
         // What is due in the future is less than nothing.
         let overdue = overdue.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default();
-        Ok(Waiting { count: unsigned(count), next, overdue })
+        Ok(Backlog { count: unsigned(count), next, overdue })
     }
 
     async fn list(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acb_hub_core::audit::{
-    ports::{AuditStore as _, Growth, Leaf, Place, SignedCheckpoint},
+    ports::{AuditStore as _, Growth, Leaf, SignedCheckpoint, TreePosition},
     record::{AuditRecord, Phase},
 };
 use acb_testbed::Postgres;
@@ -109,7 +109,7 @@ fn growth(first: u64, text: &'static str) -> Growth {
     let record = Bytes::from_static(text.as_bytes());
     let nodes = tree.push(leaf_hash(&record));
     let leaf = Leaf { record, at: OffsetDateTime::UNIX_EPOCH, agent: String::new(), operation: String::new() };
-    Growth { first, leaves: vec![leaf], nodes, place: Place { epoch: 1, next: 1 }, acts: Vec::new() }
+    Growth { first, leaves: vec![leaf], nodes, place: TreePosition { epoch: 1, next: 1 }, acts: Vec::new() }
 }
 
 #[tokio::test]

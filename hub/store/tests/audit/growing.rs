@@ -3,7 +3,7 @@
 use acb_hub_core::{
     audit::{
         ports::{AuditFilter, AuditStore as _},
-        reading::Claim,
+        reading::Statement,
         record::{AuditRecord, Phase},
     },
     log::bus::Record,
@@ -31,12 +31,12 @@ async fn what_is_logged_is_listed_in_its_order_and_signed() {
     let second = world.signed(25).await;
     assert_eq!((second.size, second.root), (25, root(&kept)));
     for kept in &kept {
-        let proof = world.trail.prove(Claim::Inclusion { number: kept.number, size: 25 }).await.unwrap();
+        let proof = world.trail.prove(Statement::Inclusion { number: kept.number, size: 25 }).await.unwrap();
         verify_inclusion(kept.number, 25, leaf_hash(&kept.record), &proof, &second.root).unwrap();
     }
-    let proof = world.trail.prove(Claim::Consistency { first: 10, second: 25 }).await.unwrap();
+    let proof = world.trail.prove(Statement::Consistency { first: 10, second: 25 }).await.unwrap();
     verify_consistency((10, &first.root), (25, &second.root), &proof).unwrap();
-    assert_eq!(world.trail.prove(Claim::Inclusion { number: 3, size: 26 }).await.unwrap_err().reason, "AUDIT_TREE_SMALLER");
+    assert_eq!(world.trail.prove(Statement::Inclusion { number: 3, size: 26 }).await.unwrap_err().reason, "AUDIT_TREE_SMALLER");
     // Checkpoints are in the log, and no leaves of the tree that they are about.
     let bounds = world.bus.bounds(&world.topic).await.unwrap();
     assert!(bounds[0].next >= 27, "{bounds:?}");

@@ -2,7 +2,7 @@
 
 use acb_hub_core::audit::{
     ports::{AuditFilter, AuditStore as _},
-    reading::Claim,
+    reading::Statement,
 };
 use acb_tlog::{
     proof::{verify_consistency, verify_inclusion},
@@ -38,14 +38,14 @@ async fn what_is_past_its_retention_goes_and_the_rest_is_proved_as_before() {
     assert_eq!(kept, all[usize::try_from(kept_from).unwrap()..]);
 
     for kept in &kept {
-        let proof = world.trail.prove(Claim::Inclusion { number: kept.number, size: 25 }).await.unwrap();
+        let proof = world.trail.prove(Statement::Inclusion { number: kept.number, size: 25 }).await.unwrap();
         verify_inclusion(kept.number, 25, leaf_hash(&kept.record), &proof, &after.root).unwrap();
     }
-    let proof = world.trail.prove(Claim::Consistency { first: 10, second: 25 }).await.unwrap();
+    let proof = world.trail.prove(Statement::Consistency { first: 10, second: 25 }).await.unwrap();
     verify_consistency((10, &before.root), (25, &after.root), &proof).unwrap();
     let mut verification = Verification::default();
     verification.expect(&after).unwrap();
-    let prefix = world.trail.prove(Claim::Prefix { size: kept_from }).await.unwrap();
+    let prefix = world.trail.prove(Statement::Prefix { size: kept_from }).await.unwrap();
     verification.prefix(kept_from, prefix).unwrap();
     for kept in &kept {
         verification.record(kept.number, &kept.record, kept.leaf).unwrap();

@@ -40,5 +40,26 @@ async fn contexts_live_for_as_long_as_was_said() {
         let left = tokio::time::timeout(DEADLINE, left).await.expect("it is deleted when its time is over");
         assert_eq!(left, [long.id.0], "{seconds} s");
         assert_eq!(reason(replica.contexts.get(&alice, long.id).await), "fine", "{seconds} s");
+
+        // To this replica the same server is one that agrees with all others, and its own clock is off: what they made lives for as long as they said.
+        let of = |time: &str| {
+            format!(
+                "UPDATE acb.context SET expires_at = clock_timestamp() + interval '{time}' WHERE context_id = '{}'",
+                long.id.0
+            )
+        };
+        postgres.execute(&of("1800 s")).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let found = replica.contexts.get(&alice, long.id).await.map(|(context, _)| context);
+        let left =
+            found.unwrap_or_else(|fault| panic!("{seconds} s: {fault}")).expires_at.unwrap() - time::OffsetDateTime::now_utc();
+        assert!((left.whole_seconds() - 1800).abs() < 30, "{seconds} s: {left}");
+        postgres.execute(&of("0 s")).await;
+        let gone = async {
+            while postgres.number("SELECT count(*) FROM acb.context").await > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, gone).await.expect("it is deleted when its time is over");
     }
 }

@@ -7,7 +7,7 @@ use acb_hub_core::{
         audience::{Access, Scope},
         catalog::{ContextUpdate, Listing},
         context::{Context, ContextId},
-        subscription::{From, Notice, Subscription},
+        subscription::{Notice, StartPosition, Subscription},
     },
     directory::agent::AgentId,
 };
@@ -60,7 +60,7 @@ async fn a_subscriber_hears_what_matches_and_what_no_longer_does() {
     let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
     let (one, two) = (world.replica().await, world.replica().await);
     let begun = OffsetDateTime::now_utc();
-    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", HIGH, &From::Now).await.unwrap();
+    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", HIGH, &StartPosition::Now).await.unwrap();
     assert_eq!(told(&mut events).await.0, "subscribed");
 
     share(&one, alice, "low", Access::public()).await;
@@ -90,7 +90,7 @@ async fn a_subscriber_hears_what_matches_and_what_no_longer_does() {
     assert_eq!(told(&mut events).await, ("Created 1".to_owned(), Some(last.id)));
 
     // From a time: all of it once more, in the order of each context.
-    let mut again = one.contexts.subscribe(&one.agent(bob), "notes", HIGH, &From::At(begun)).await.unwrap();
+    let mut again = one.contexts.subscribe(&one.agent(bob), "notes", HIGH, &StartPosition::At(begun)).await.unwrap();
     assert_eq!(told(&mut again).await.0, "subscribed");
     let mut all = Vec::new();
     while all.len() < wanted.len() + 1 {
@@ -101,7 +101,7 @@ async fn a_subscriber_hears_what_matches_and_what_no_longer_does() {
     assert_eq!(all, wanted);
     // Beyond the end it is from now on.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(3600);
-    let mut later = one.contexts.subscribe(&one.agent(bob), "notes", "", &From::At(later)).await.unwrap();
+    let mut later = one.contexts.subscribe(&one.agent(bob), "notes", "", &StartPosition::At(later)).await.unwrap();
     assert_eq!(told(&mut later).await.0, "subscribed");
     let newest = share(&one, alice, "low", Access::public()).await;
     assert_eq!(told(&mut later).await, ("Created 1".to_owned(), Some(newest.id)));
@@ -113,7 +113,7 @@ async fn a_subscription_from_a_time_has_nothing_older() {
     let world = World::new().await;
     let alice = world.agent("alice", &[]).await;
     let one = world.replica().await;
-    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Now).await.unwrap();
+    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &StartPosition::Now).await.unwrap();
     assert_eq!(told(&mut events).await.0, "subscribed");
     for _ in 0..10 {
         let old = one.share(alice, "old", Access::public()).await;
@@ -122,7 +122,7 @@ async fn a_subscription_from_a_time_has_nothing_older() {
     // The log's clock is PostgreSQL's, which is this machine's.
     let between = OffsetDateTime::now_utc();
     let young = one.share(alice, "young", Access::public()).await;
-    let mut since = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::At(between)).await.unwrap();
+    let mut since = one.contexts.subscribe(&one.agent(alice), "notes", "", &StartPosition::At(between)).await.unwrap();
     assert_eq!(told(&mut since).await.0, "subscribed");
     assert_eq!(told(&mut since).await.1, Some(young.id));
 }
@@ -203,9 +203,9 @@ async fn a_filter_that_is_none_is_refused_before_anything_is_read() {
     for filter in ["context.", "message.topic == 'x'", "context.size", &"(".repeat(2000), &"x".repeat(5000)] {
         let listed = one.contexts.list(&alice, Listing { filter, ..Listing::default() }).await;
         assert_eq!(reason(listed), "FILTER_INVALID", "{filter:.50}");
-        assert_eq!(reason(one.contexts.subscribe(&alice, "notes", filter, &From::Now).await), "FILTER_INVALID");
+        assert_eq!(reason(one.contexts.subscribe(&alice, "notes", filter, &StartPosition::Now).await), "FILTER_INVALID");
     }
     assert_eq!(one.contexts.tails(), 0);
     // Who may not follow the type learns nothing of the filter first.
-    assert_eq!(reason(one.contexts.subscribe(&alice, "plans", "(", &From::Now).await), "CONTEXT_TYPE_NOT_SUBSCRIBED");
+    assert_eq!(reason(one.contexts.subscribe(&alice, "plans", "(", &StartPosition::Now).await), "CONTEXT_TYPE_NOT_SUBSCRIBED");
 }

@@ -2,7 +2,8 @@
 
 use acb_hub_core::{
     contexts::{
-        audience::Access, catalog::ContextUpdate, chunk::Chunk, context::UploadId, subscription::From, upload::StartUpload,
+        audience::Access, catalog::ContextUpdate, chunk::Chunk, context::UploadId, subscription::StartPosition,
+        upload::StartUpload,
     },
     log::bus::TopicName,
 };
@@ -64,7 +65,7 @@ async fn an_idle_subscription_ends_when_its_agent_may_not_subscribe_any_more() {
     let alice = world.agent("alice", &[]).await;
     let one = world.replica().await;
     for (changed, expected) in [("type", "CONTEXT_TYPE_NOT_SUBSCRIBED"), ("role", "ROLE_LACKS_PERMISSION")] {
-        let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Now).await.unwrap();
+        let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &StartPosition::Now).await.unwrap();
         assert_eq!(brief(&mut events).await, "subscribed");
         let change = async {
             world

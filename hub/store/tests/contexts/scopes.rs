@@ -4,7 +4,7 @@ use acb_hub_core::contexts::{
     audience::{Access, Scope},
     catalog::Listing,
     context::ContextId,
-    subscription::From,
+    subscription::StartPosition,
     visibility::Viewer,
 };
 
@@ -104,7 +104,7 @@ async fn a_subscriber_hears_of_what_it_may_see_at_that_time() {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice", &["red"]).await, world.agent("bob", &["blue"]).await);
     let one = world.replica().await;
-    let mut events = one.contexts.subscribe(&one.agent(bob), "notes", "", &From::Now).await.unwrap();
+    let mut events = one.contexts.subscribe(&one.agent(bob), "notes", "", &StartPosition::Now).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     one.share(alice, "private", access(Scope::Private, &[], &[])).await;
     one.share(alice, "red", access(Scope::Group, &["red"], &[])).await;
@@ -149,7 +149,7 @@ async fn what_was_shared_is_withdrawn_and_given_to_another() {
     let (carol, stranger) = (world.agent("carol", &[]).await, world.agent("stranger", &[]).await);
     let (one, two) = (world.replica().await, world.replica().await);
     let subscribe = async |agent, filter: &str| {
-        let mut events = one.contexts.subscribe(&one.agent(agent), "notes", filter, &From::Now).await.unwrap();
+        let mut events = one.contexts.subscribe(&one.agent(agent), "notes", filter, &StartPosition::Now).await.unwrap();
         assert_eq!(brief(&mut events).await, "subscribed");
         events
     };
@@ -221,7 +221,7 @@ async fn types_are_those_of_the_tenant_and_of_the_agent() {
     let alice = world.agent("alice", &[]).await;
     let one = world.replica().await;
     let alice = one.agent(alice);
-    let subscribe = async |kind: &str| reason(one.contexts.subscribe(&alice, kind, "", &From::Now).await);
+    let subscribe = async |kind: &str| reason(one.contexts.subscribe(&alice, kind, "", &StartPosition::Now).await);
     assert_eq!(subscribe("notes").await, "fine");
     assert_eq!(subscribe("plans").await, "CONTEXT_TYPE_NOT_SUBSCRIBED");
     assert_eq!(subscribe("sys.messages").await, "CONTEXT_TYPE_NOT_SUBSCRIBED");
@@ -269,13 +269,13 @@ async fn what_was_withdrawn_is_not_read_from_the_log() {
     one.contexts.set_access(&one.agent(alice), withdrawn.id, None, access(Scope::Private, &[], &[])).await.unwrap();
     // A subscription takes what is younger than this for what it still is.
     tokio::time::sleep(std::time::Duration::from_millis(1001)).await;
-    let mut events = one.contexts.subscribe(&one.agent(bob), "notes", "", &From::Start).await.unwrap();
+    let mut events = one.contexts.subscribe(&one.agent(bob), "notes", "", &StartPosition::Start).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     let mut seen = vec![brief(&mut events).await, brief(&mut events).await];
     seen.sort_unstable();
     assert_eq!(seen, ["Created 1 plan", "Left 2"]);
     // Its creator reads all of it.
-    let mut own = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Start).await.unwrap();
+    let mut own = one.contexts.subscribe(&one.agent(alice), "notes", "", &StartPosition::Start).await.unwrap();
     let mut all = Vec::new();
     for _ in 0..4 {
         all.push(brief(&mut own).await);

@@ -16,7 +16,7 @@ use acb_hub_core::{
         context::{Context, ContextId, Payload, UploadId},
         parts::{ContextConfig, ContextStores},
         ports::{AccessStore, ContextStore, Created, Expiry, Kept, ListFilter, Listed},
-        subscription::From,
+        subscription::StartPosition,
         upload::StartUpload,
         visibility::Viewer,
     },
@@ -49,7 +49,7 @@ async fn changes_are_seen_in_order_on_the_other_replica() {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
     let (one, two) = (world.replica().await, world.replica().await);
-    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", "", &From::Now).await.unwrap();
+    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", "", &StartPosition::Now).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
 
     let mut context = one.share(alice, "first", Access::public()).await;
@@ -106,7 +106,7 @@ async fn what_has_expired_is_gone_at_once_and_deleted_soon() {
     let alice = world.agent("alice", &[]).await;
     let config = ContextConfig { expiry_poll: Duration::from_millis(300), ..ContextConfig::default() };
     let (one, two) = (world.replica_with(config.clone(), true).await, world.replica_with(config, true).await);
-    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", "", &From::Now).await.unwrap();
+    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", "", &StartPosition::Now).await.unwrap();
     let mut short = new("short", Access::public());
     short.description.ttl = Some(Duration::from_millis(700));
     short.idempotency_key = "k".into();
@@ -265,7 +265,7 @@ async fn a_change_survives_a_crash_before_the_log_has_it() {
     let world = World::new().await;
     let alice = world.agent("alice", &[]).await;
     let two = world.replica().await;
-    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", "", &From::Now).await.unwrap();
+    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", "", &StartPosition::Now).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
 
     // It commits, and dies before it relays.
@@ -287,7 +287,7 @@ async fn a_change_survives_a_crash_before_the_log_has_it() {
     dying.bus.append(&topic, partition, record).await.unwrap().await.unwrap();
     drop(claim);
     let three = world.replica().await;
-    let mut events = three.contexts.subscribe(&three.agent(alice), "notes", "", &From::Start).await.unwrap();
+    let mut events = three.contexts.subscribe(&three.agent(alice), "notes", "", &StartPosition::Start).await.unwrap();
     let wait = async {
         while three.bus.bounds(&topic).await.unwrap().iter().map(|bounds| bounds.next).sum::<u64>() < 4 {
             tokio::task::yield_now().await;
@@ -327,7 +327,7 @@ async fn changes_that_the_log_does_not_take_hold_up_no_others() {
         .await
         .unwrap();
     let works = world.replica().await;
-    let mut events = works.contexts.subscribe(&works.agent(alice), "notes", "", &From::Start).await.unwrap();
+    let mut events = works.contexts.subscribe(&works.agent(alice), "notes", "", &StartPosition::Start).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     assert_eq!(brief(&mut events).await, "Created 1 behind them");
 

@@ -15,7 +15,7 @@ use acb_hub_core::{
         context::{Payload, UploadId},
         parts::{ContextConfig, ContextStores},
         ports::{ChunkStore, Put},
-        subscription::From,
+        subscription::StartPosition,
         upload::{Chunks, StartUpload, UploadSession},
     },
     fault::Fault,
@@ -255,7 +255,7 @@ async fn an_upload_goes_on_at_another_replica() {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice", &[]).await, world.agent("bob", &[]).await);
     let (one, two) = (world.replica().await, world.replica().await);
-    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", "", &From::Now).await.unwrap();
+    let mut events = two.contexts.subscribe(&two.agent(bob), "notes", "", &StartPosition::Now).await.unwrap();
     let (file, upload) = (File::of(7 * 1024 * 1024 + 12_345), id());
     let mut session = one.uploads.start(&one.agent(alice), file.start(upload, Access::public())).await.unwrap();
     assert_eq!((session.progress().stored.next(), session.progress().layout.count()), (0, 8));

@@ -1,14 +1,17 @@
 //! Where a subscription begins, and what becomes of a slow one.
 
-use acb_hub_core::contexts::{
-    audience::Access,
-    parts::ContextConfig,
-    subscription::{From, Notice, Position, Subscription},
+use acb_hub_core::{
+    contexts::{
+        audience::Access,
+        parts::ContextConfig,
+        subscription::{Notice, StartPosition, Subscription},
+    },
+    log::position::LogPosition,
 };
 
 use crate::world::{World, brief, next, reason};
 
-async fn payload_and_position(events: &mut Subscription) -> (String, Option<Position>) {
+async fn payload_and_position(events: &mut Subscription) -> (String, Option<LogPosition>) {
     match next(events).await.unwrap() {
         Notice::Subscribed { .. } | Notice::Bookmark { .. } | Notice::Left { .. } => (String::new(), None),
         Notice::Change { position, event } => match event.context.payload {
@@ -25,7 +28,7 @@ async fn a_subscription_goes_on_where_it_broke() {
     let world = World::new().await;
     let alice = world.agent("alice", &[]).await;
     let (one, two) = (world.replica().await, world.replica().await);
-    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Now).await.unwrap();
+    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &StartPosition::Now).await.unwrap();
     let Notice::Subscribed { after } = next(&mut events).await.unwrap() else { panic!("the first says where it begins") };
     let mut positions = after;
     for number in 0..10 {
@@ -41,7 +44,8 @@ async fn a_subscription_goes_on_where_it_broke() {
     for number in 10..14 {
         one.share(alice, &number.to_string(), Access::public()).await;
     }
-    let mut events = two.contexts.subscribe(&two.agent(alice), "notes", "", &From::After(positions.clone())).await.unwrap();
+    let mut events =
+        two.contexts.subscribe(&two.agent(alice), "notes", "", &StartPosition::After(positions.clone())).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     for _ in 0..10 {
         seen.push(payload_and_position(&mut events).await.0);
@@ -52,7 +56,7 @@ async fn a_subscription_goes_on_where_it_broke() {
     for position in &mut positions {
         position.epoch += 1;
     }
-    let stale = two.contexts.subscribe(&two.agent(alice), "notes", "", &From::After(positions)).await;
+    let stale = two.contexts.subscribe(&two.agent(alice), "notes", "", &StartPosition::After(positions)).await;
     assert_eq!(reason(stale), "LOG_EPOCH_CHANGED");
 }
 
@@ -64,8 +68,8 @@ async fn a_slow_subscriber_misses_nothing_and_holds_up_nobody() {
     let config = ContextConfig { window_events: 16, ..ContextConfig::default() };
     let one = world.replica_with(config, true).await;
     let agent = one.agent(alice);
-    let mut slow = one.contexts.subscribe(&agent, "notes", "", &From::Now).await.unwrap();
-    let mut quick = one.contexts.subscribe(&agent, "notes", "", &From::Now).await.unwrap();
+    let mut slow = one.contexts.subscribe(&agent, "notes", "", &StartPosition::Now).await.unwrap();
+    let mut quick = one.contexts.subscribe(&agent, "notes", "", &StartPosition::Now).await.unwrap();
     assert_eq!((brief(&mut slow).await, brief(&mut quick).await), ("subscribed".into(), "subscribed".into()));
     assert_eq!(one.contexts.tails(), 1, "one tail for both");
     let mut expected = Vec::new();
@@ -93,7 +97,7 @@ async fn a_change_is_told_at_once() {
     let world = World { relay_poll: std::time::Duration::from_secs(600), ..World::new().await };
     let alice = world.agent("alice", &[]).await;
     let one = world.replica().await;
-    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &From::Now).await.unwrap();
+    let mut events = one.contexts.subscribe(&one.agent(alice), "notes", "", &StartPosition::Now).await.unwrap();
     assert_eq!(brief(&mut events).await, "subscribed");
     for number in 0..20 {
         one.share(alice, &number.to_string(), Access::public()).await;

@@ -1,7 +1,7 @@
 //! A PostgreSQL whose clock is off by minutes or by an hour, or is set while it runs. Nothing is refused, lost, delivered twice, expired early or kept
 //! for that. The log is on it, too: its times are those of the server.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use acb_hub_core::{
     directory::{
@@ -13,11 +13,15 @@ use acb_hub_core::{
         ports::CredentialStore as _,
         refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation},
     },
+    kit::clock::truncated,
+    log::{bus::TopicName, partition::partition_of},
     messages::{
+        envelope::Envelope,
         letter::LetterFilter,
         letters::Selection,
-        message::OutgoingMessage,
-        ports::{Advance, Claim, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Opened, Opening},
+        message::{Address, Message, MessageType, OutgoingMessage},
+        ports::{Advance, ClaimOutcome, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Opened, Opening},
+        record,
         service::Messages,
     },
 };
@@ -29,7 +33,7 @@ use uuid::Uuid;
 
 use crate::{
     scheduled::Replica,
-    world::{deliveries, eventually, keyed, silent, text, to},
+    world::{World, deliveries, eventually, keyed, silent, text, to},
     world_of,
 };
 
@@ -177,6 +181,78 @@ async fn a_message_expires_when_its_sender_said() {
     }
 }
 
+/// What another replica takes, whose clock is the server's.
+async fn taken_elsewhere(world: &World, off_by: i64, text: &str, life: Duration) {
+    let (a, b) = (world.agent("a"), world.agent("b"));
+    let now = truncated(OffsetDateTime::now_utc() + time::Duration::seconds(off_by));
+    let message = Message {
+        id: Uuid::now_v7(),
+        from_id: a.id,
+        from: a.name.clone(),
+        to: Address::Agent(b.name.clone()),
+        to_ids: vec![b.id],
+        topic: "t".to_owned(),
+        kind: MessageType::default(),
+        content_type: String::new(),
+        payload: text.to_owned().into(),
+        context_id: String::new(),
+        idempotency_key: String::new(),
+        correlation_id: String::new(),
+        reply_to: None,
+        metadata: BTreeMap::new(),
+        accepted_at: now,
+        sent_at: now,
+        expires_at: now + life,
+        traceparent: String::new(),
+        tracestate: String::new(),
+        replayed_from: None,
+    };
+    let envelope = Envelope { message, digest: [0; 32], method: "send".to_owned(), account: None, original: None };
+    let topic = TopicName::system(&world.tenant, "messages");
+    let partition = partition_of(a.id.0, world.bus.topic(&topic).await.unwrap().partitions);
+    world.bus.append(&topic, partition, record::encode(&[envelope])).await.unwrap().await.unwrap();
+}
+
+/// A server that is off is, for this replica, a world that agrees and a clock of its own that is off the other way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_own_clock_is_off_ends_no_message_before_its_time() {
+    const SOON: Duration = Duration::from_secs(2);
+    for seconds in [-HOUR, HOUR] {
+        let off = Off::by(seconds).await;
+        let world = world_of(&off.tenant);
+        // As the directory says it when it was read.
+        let mut snapshot = (*world.directory.snapshot()).clone();
+        snapshot.ahead = time::Duration::seconds(seconds);
+        world.directory.replace(snapshot);
+        let replica = world.replica("r").await;
+        taken_elsewhere(&world, seconds, "soon", SOON).await;
+        taken_elsewhere(&world, seconds, "later", Duration::from_secs(1800)).await;
+        let text = |payload: &[u8]| String::from_utf8(payload.to_vec()).unwrap();
+        if seconds < 0 {
+            // Its own clock is ahead, and what is over is over all the same.
+            eventually(async || !world.dead_letters().await.is_empty()).await;
+        } else {
+            // Behind: it may keep what is over for as long as it is behind, and its rows for no longer.
+            eventually(async || world.rows("b").await == 2).await;
+            let late = "SELECT count(*) FROM acb.mailbox WHERE expires_at > now() + interval '1 hour 31 minutes'";
+            assert_eq!(off.postgres.number(late).await, 0);
+        }
+        tokio::time::sleep(world.config.sweep_every * 5).await;
+        let dead = world.dead_letters().await;
+        let dead: Vec<String> = dead
+            .iter()
+            .map(|letter| text(&Envelope::decode(letter.record.value.as_ref().unwrap()).unwrap().message.payload))
+            .collect();
+        assert_eq!(dead, if seconds < 0 { vec!["soon"] } else { vec![] }, "{seconds} s");
+        // A session of it gives up nothing either, and shows it as unread.
+        let (b, none) = (world.agent("b"), ("", ""));
+        let unread = replica.unread().list(&b, none, 10, "").await.unwrap().messages;
+        assert!(unread.iter().any(|message| text(&message.payload) == "later"), "{seconds} s: {unread:?}");
+        let mut inbox = world.receive(&replica, "b").await;
+        while text(&deliveries(&mut inbox, 1).await[0].message.payload) != "later" {}
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_connected_is_online_and_who_is_silent_is_not() {
     for seconds in [HOUR, -HOUR] {
@@ -258,20 +334,21 @@ async fn a_clock_that_is_set_back_makes_no_lease_or_claim_longer() {
         partition: 0,
         position: 0,
         log_time: OffsetDateTime::UNIX_EPOCH,
-        expires_at: OffsetDateTime::now_utc() - Duration::from_secs(60),
+        // Also once the server's clock was set back.
+        expires_at: OffsetDateTime::now_utc() - Duration::from_secs(HOUR.unsigned_abs() + 60),
         sender: None,
     };
     let advance = Advance { partition: 0, from: 0, to: 1, rows: vec![row] };
     store.index(7, vec![advance]).await.unwrap();
     let lease = Duration::from_secs(60);
     let claim = async || store.claim(7, &address, 0, 0, lease).await.unwrap();
-    assert_eq!((claim().await, claim().await), (Claim::Claimed, Claim::Held));
+    assert_eq!((claim().await, claim().await), (ClaimOutcome::Claimed, ClaimOutcome::Held));
 
     off.set(0).await;
     // The replica of the first one died with the old time: nobody renews its lease.
     assert!(matches!(opened("two", 2).await, Opened::Begun(_)));
     assert!(matches!(opened("three", 3).await, Opened::Held { .. }), "and now the second one lives");
-    let expired = async || store.claim_expired(7, OffsetDateTime::now_utc(), lease, 10).await.unwrap().claimed.len();
+    let expired = async || store.claim_expired(7, lease, 10).await.unwrap().claimed.len();
     assert_eq!((expired().await, expired().await), (1, 0));
 }
 

@@ -201,14 +201,13 @@ async fn rows_whose_claim_nobody_heard_of_are_claimed_again() {
     let rows: Vec<_> = (0..10).map(|position| row(agent, position, past)).collect();
     world.store.index(EPOCH, vec![Advance { partition: 0, from: 0, to: 10, rows: rows.clone() }]).await.unwrap();
     for bytes in (0..END).step_by(STEP) {
-        let now = OffsetDateTime::now_utc();
-        let heard = world.ask(bytes, world.store.claim_expired(EPOCH, now, LEASE, 100)).await;
+        let heard = world.ask(bytes, world.store.claim_expired(EPOCH, LEASE, 100)).await;
         let mut claimed = heard.map(|expired| expired.claimed).unwrap_or_default();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         while claimed.len() < 10 {
             assert!(tokio::time::Instant::now() < deadline, "only {claimed:?} are claimed");
             tokio::time::sleep(LEASE / 4).await;
-            let again = Breaking::ask_again(async || world.store.claim_expired(EPOCH, now, LEASE, 100).await).await;
+            let again = Breaking::ask_again(async || world.store.claim_expired(EPOCH, LEASE, 100).await).await;
             claimed.extend(again.claimed);
         }
         assert_eq!(claimed.len(), 10, "no row is two callers' at once");

@@ -8,7 +8,7 @@ use acb_hub_core::{
     messages::{
         cursor::CursorState,
         ports::{
-            Advance, Attempts, Claim, CursorFlush, CursorStore as _, IndexEntry, LogLives as _, MailboxAddress,
+            Advance, Attempts, ClaimOutcome, CursorFlush, CursorStore as _, IndexEntry, LogLives as _, MailboxAddress,
             MailboxStore as _, Moved, index_went_back,
         },
         position::Position,
@@ -63,8 +63,8 @@ async fn a_log_that_was_made_again_inherits_nothing() {
     assert!(store.cursors(AFTER, &[agent], &[0]).await.unwrap().is_empty());
     assert!(store.entries(AFTER, &addresses, &[(0, 0..0)], 10).await.unwrap().is_empty());
     assert_eq!(store.entries(AFTER, &addresses, &[(0, 0..9)], 10).await.unwrap_err(), index_went_back());
-    assert!(store.claim_expired(AFTER, OffsetDateTime::now_utc(), LEASE, 10).await.unwrap().claimed.is_empty());
-    assert_eq!(store.claim(AFTER, &row.address, 0, 3, LEASE).await.unwrap(), Claim::Gone);
+    assert!(store.claim_expired(AFTER, LEASE, 10).await.unwrap().claimed.is_empty());
+    assert_eq!(store.claim(AFTER, &row.address, 0, 3, LEASE).await.unwrap(), ClaimOutcome::Gone);
     store.remove(AFTER, std::slice::from_ref(&row)).await.unwrap();
 
     // And what was there is there still.

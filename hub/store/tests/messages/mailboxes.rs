@@ -8,7 +8,8 @@ use acb_hub_core::{
     messages::{
         cursor::CursorState,
         ports::{
-            Acknowledged, Advance, Claim, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _, Moved,
+            Acknowledged, Advance, ClaimOutcome, CursorFlush, CursorStore as _, IndexEntry, MailboxAddress, MailboxStore as _,
+            Moved,
         },
         position::Position,
     },
@@ -105,6 +106,13 @@ async fn what_is_acknowledged_is_removed_in_ranges_and_is_not_indexed_later() {
 }
 
 #[tokio::test]
+async fn a_life_of_the_log_has_as_many_partitions_as_it_began_with() {
+    let store = store().await;
+    assert_eq!(store.checkpoints(EPOCH, 5).await.unwrap(), [0, 0]);
+    assert_eq!(store.checkpoints(EPOCH + 1, 5).await.unwrap(), [0; 5]);
+}
+
+#[tokio::test]
 async fn a_sweep_removes_what_was_acknowledged_and_claims_the_rest() {
     let store = store().await;
     let agent = AgentId(Uuid::new_v4());
@@ -116,19 +124,18 @@ async fn a_sweep_removes_what_was_acknowledged_and_claims_the_rest() {
     rows[2].expires_at -= Duration::from_secs(60);
     index(&store, &rows).await;
     acknowledge(&store, agent, vec![(0, CursorState { watermark: 2, exceptions: vec![3, 5] })]).await;
-    let now = OffsetDateTime::now_utc();
 
-    let expired = store.claim_expired(EPOCH, now, LEASE, 100).await.unwrap();
+    let expired = store.claim_expired(EPOCH, LEASE, 100).await.unwrap();
     assert_eq!((expired.oldest, expired.removed), (Some(rows[2].expires_at), 4));
     assert_eq!(places(&expired.claimed), [(0, 2), (0, 4), (0, 6), (1, 0)]);
     assert_eq!(expired.claimed[2], rows[6]);
     let left = store.entries(EPOCH, &[address.clone(), group], &[(0, 0..100), (1, 0..100)], 100).await.unwrap();
     assert_eq!(places(&left), [(0, 2), (0, 4), (0, 6), (0, 7), (1, 0)]);
     // Nobody else gets them, until they are given back.
-    assert_eq!(store.claim_expired(EPOCH, now, LEASE, 100).await.unwrap().oldest, None);
+    assert_eq!(store.claim_expired(EPOCH, LEASE, 100).await.unwrap().oldest, None);
     store.release(EPOCH, &expired.claimed[..1], Duration::ZERO).await.unwrap();
     store.release(EPOCH, &expired.claimed[1..2], LEASE).await.unwrap();
-    assert_eq!(store.claim(EPOCH, &address, 0, 4, LEASE).await.unwrap(), Claim::Held);
-    let again = store.claim_expired(EPOCH, now, LEASE, 100).await.unwrap();
+    assert_eq!(store.claim(EPOCH, &address, 0, 4, LEASE).await.unwrap(), ClaimOutcome::Held);
+    let again = store.claim_expired(EPOCH, LEASE, 100).await.unwrap();
     assert_eq!((places(&again.claimed), again.removed), (vec![(0, 2)], 0));
 }

@@ -124,6 +124,7 @@ on_postgres!(
     a_repeated_message_to_several_is_one_message,
     a_message_to_several_is_sent_to_all_of_them_or_to_none,
     who_of_several_never_took_it_has_a_dead_letter,
+    each_of_several_that_are_away_has_a_dead_letter,
     messages_to_several_keep_their_order_among_others,
     every_row_of_many_lists_is_written,
 );

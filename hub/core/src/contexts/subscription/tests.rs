@@ -58,6 +58,8 @@ struct Log {
     ends_early: Mutex<(usize, Offset)>,
     /// How often it was asked what it holds.
     asked: AtomicUsize,
+    /// It has no leader.
+    away: Mutex<Option<Partition>>,
     held: Arc<Held>,
 }
 
@@ -65,6 +67,10 @@ impl Log {
     fn of(partitions: usize, records: usize, event: impl Fn() -> Bytes) -> Arc<Self> {
         let partitions = (0..partitions).map(|_| (0..records).map(|_| event()).collect()).collect();
         Arc::new(Self { partitions, ..Self::default() })
+    }
+
+    fn leader(&self, partition: Partition) -> Result<(), BusError> {
+        if *self.away.lock().unwrap() == Some(partition) { Err(BusError::Unavailable("no leader".into())) } else { Ok(()) }
     }
 
     fn late(&self) -> bool {
@@ -88,6 +94,7 @@ impl Bus for Log {
     }
 
     async fn read(&self, _: &TopicName, partition: Partition, offset: Offset, limit: usize) -> Result<Vec<Logged>, BusError> {
+        self.leader(partition)?;
         if self.late() {
             return Ok(Vec::new());
         }
@@ -106,13 +113,19 @@ impl Bus for Log {
         Ok(read)
     }
 
-    async fn bounds(&self, _: &TopicName) -> Result<Vec<Bounds>, BusError> {
+    async fn bounds(&self, topic: &TopicName) -> Result<Vec<Bounds>, BusError> {
+        self.bounds_each(topic).await?.into_iter().collect()
+    }
+
+    async fn bounds_each(&self, _: &TopicName) -> Result<Vec<Result<Bounds, BusError>>, BusError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let first = *self.first.lock().unwrap();
         let mut early = self.ends_early.lock().unwrap();
         let end = if early.0 > 0 { early.1 } else { Offset::MAX };
         early.0 = early.0.saturating_sub(1);
-        Ok(self.partitions.iter().map(|records| Bounds { first, next: end.min(records.len() as Offset) }).collect())
+        let bounds = |records: &Vec<Bytes>| Bounds { first, next: end.min(records.len() as Offset) };
+        let bounds = (0..).zip(&self.partitions).map(|(partition, records)| self.leader(partition).map(|()| bounds(records)));
+        Ok(bounds.collect())
     }
 
     async fn offsets_at(&self, _: &TopicName, _: OffsetDateTime) -> Result<Vec<Offset>, BusError> {
@@ -160,11 +173,11 @@ impl Hub {
         Self { log, tail: Arc::new(tail), directory: Directory::new(snapshot), reads, whole, supervisor }
     }
 
-    async fn subscribe(&self, number: usize, from: &From) -> Result<Subscription, Fault> {
+    async fn subscribe(&self, number: usize, from: &StartPosition) -> Result<Subscription, Fault> {
         self.subscribe_matching(number, from, "").await
     }
 
-    async fn subscribe_matching(&self, number: usize, from: &From, filter: &str) -> Result<Subscription, Fault> {
+    async fn subscribe_matching(&self, number: usize, from: &StartPosition, filter: &str) -> Result<Subscription, Fault> {
         let source = Source {
             bus: self.log.clone(),
             tail: self.tail.clone(),
@@ -182,8 +195,8 @@ impl Hub {
     }
 }
 
-fn at(partition: Partition, offset: Offset) -> Position {
-    Position { epoch: TOPIC.epoch, partition, offset }
+fn at(partition: Partition, offset: Offset) -> LogPosition {
+    LogPosition { epoch: TOPIC.epoch, partition, offset }
 }
 
 async fn offsets(subscription: &mut Subscription, count: usize) -> Vec<Offset> {
@@ -200,13 +213,13 @@ async fn offsets(subscription: &mut Subscription, count: usize) -> Vec<Offset> {
 #[tokio::test(start_paused = true)]
 async fn what_the_log_shows_late_is_not_skipped() {
     let hub = Hub::of(Log::of(1, 20, || event(&Access::public(), 10)), 1).await;
-    let mut subscription = hub.subscribe(0, &From::Start).await.unwrap();
+    let mut subscription = hub.subscribe(0, &StartPosition::Start).await.unwrap();
     let mut seen = offsets(&mut subscription, 1).await;
     hub.log.shows_nothing.store(5, Ordering::Relaxed);
     seen.extend(offsets(&mut subscription, 19).await);
     assert_eq!(seen, (0..20).collect::<Vec<_>>());
     // What never shows it is another matter, and the subscriber may have more luck elsewhere.
-    let mut subscription = hub.subscribe(0, &From::Start).await.unwrap();
+    let mut subscription = hub.subscribe(0, &StartPosition::Start).await.unwrap();
     hub.log.shows_nothing.store(usize::MAX, Ordering::Relaxed);
     assert_eq!(subscription.next().await.map_err(|fault| fault.reason), Err("LOG_UNAVAILABLE"));
 }
@@ -217,12 +230,12 @@ async fn a_position_that_the_log_shows_late_is_taken() {
     // The hub that asks began while the end was told too early, too.
     *log.ends_early.lock().unwrap() = (5, 10);
     let hub = Hub::of(log, 1).await;
-    let mut subscription = hub.subscribe(0, &From::After(vec![at(0, 17)])).await.unwrap();
+    let mut subscription = hub.subscribe(0, &StartPosition::After(vec![at(0, 17)])).await.unwrap();
     assert_eq!(hub.log.ends_early.lock().unwrap().0, 0);
     // Its tail is what reads on from here.
     assert!(tokio::time::timeout(Duration::from_secs(600), subscription.next()).await.is_err());
     let before = hub.log.asked.load(Ordering::Relaxed);
-    let beyond = hub.subscribe(0, &From::After(vec![at(0, 20)])).await;
+    let beyond = hub.subscribe(0, &StartPosition::After(vec![at(0, 20)])).await;
     assert_eq!(beyond.map(|_| ()).map_err(|fault| fault.reason), Err("POSITION_INVALID"));
     let asked = hub.log.asked.load(Ordering::Relaxed) - before;
     assert!(asked <= 10, "the log was asked {asked} times for a place that it never had");
@@ -233,9 +246,9 @@ async fn so_many_subscriptions_of_an_agent_wait_to_read_and_those_of_others_are_
     let hub = Hub::of(Log::of(1, 20, || event(&Access::public(), 10)), 2).await;
     let mut own = Vec::new();
     for _ in 0..=MAX_WAITING {
-        own.push(hub.subscribe(0, &From::Start).await.unwrap());
+        own.push(hub.subscribe(0, &StartPosition::Start).await.unwrap());
     }
-    let mut other = hub.subscribe(1, &From::Start).await.unwrap();
+    let mut other = hub.subscribe(1, &StartPosition::Start).await.unwrap();
     let held = hub.reads.wait(agent("agent-9", Role::Full, &[], &[]).id, 8 * MIB).await;
     let mut waiting: Vec<_> = own.iter_mut().map(|subscription| Box::pin(subscription.next())).collect();
     let mut last = waiting.pop().unwrap();
@@ -256,7 +269,7 @@ async fn so_many_subscriptions_of_an_agent_wait_to_read_and_those_of_others_are_
 async fn one_that_sees_nothing_is_told_where_it_stands_and_does_not_expire() {
     let private = Access { scope: crate::contexts::audience::Scope::Private, ..Access::public() };
     let hub = Hub::of(Log::of(2, 100, || event(&private, 10)), 1).await;
-    let mut quiet = hub.subscribe(0, &From::After(vec![at(0, 3), at(1, 3)])).await.unwrap();
+    let mut quiet = hub.subscribe(0, &StartPosition::After(vec![at(0, 3), at(1, 3)])).await.unwrap();
     let begun = Instant::now();
     let Notice::Bookmark { after } = quiet.next().await.unwrap() else { panic!("there is nothing that it may see") };
     assert_eq!(after, [at(0, 99), at(1, 99)]);
@@ -265,16 +278,16 @@ async fn one_that_sees_nothing_is_told_where_it_stands_and_does_not_expire() {
     assert!(nothing.is_err(), "there is nothing new to say");
 
     *hub.log.first.lock().unwrap() = 50;
-    let stale = hub.subscribe(0, &From::After(vec![at(0, 3), at(1, 3)])).await;
+    let stale = hub.subscribe(0, &StartPosition::After(vec![at(0, 3), at(1, 3)])).await;
     assert_eq!(stale.map(|_| ()).map_err(|fault| fault.reason), Err("POSITION_EXPIRED"));
-    hub.subscribe(0, &From::After(after)).await.unwrap();
+    hub.subscribe(0, &StartPosition::After(after)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_passes_much_is_told_in_between_and_at_the_end() {
     let private = Access { scope: crate::contexts::audience::Scope::Private, ..Access::public() };
     let hub = Hub::of(Log::of(1, 1500, || event(&private, 10)), 1).await;
-    let mut quiet = hub.subscribe(0, &From::Start).await.unwrap();
+    let mut quiet = hub.subscribe(0, &StartPosition::Start).await.unwrap();
     let Notice::Bookmark { after } = quiet.next().await.unwrap() else { panic!("there is nothing that it may see") };
     assert!((1023..1100).contains(&after[0].offset), "{after:?}");
     // Up to the end, but for the telling.
@@ -289,7 +302,7 @@ async fn a_change_of_a_newer_hub_ends_a_subscription_and_is_not_passed_over() {
     let newer = ContextChange { format: 2, ..ContextChange::default() }.encode_to_vec();
     let partition = vec![event(&Access::public(), 10), newer.into(), event(&Access::public(), 10)];
     let hub = Hub::of(Arc::new(Log { partitions: vec![partition], ..Log::default() }), 1).await;
-    let mut subscription = hub.subscribe(0, &From::Start).await.unwrap();
+    let mut subscription = hub.subscribe(0, &StartPosition::Start).await.unwrap();
     assert_eq!(offsets(&mut subscription, 1).await, [0]);
     assert_eq!(subscription.next().await.map_err(|fault| fault.reason), Err("LOG_RECORD_NEWER"));
 }
@@ -320,7 +333,7 @@ fn versions(priorities: &[&str], is_deleted: bool) -> Vec<Bytes> {
 }
 
 /// What a subscriber to high priority is told of a partition, in short, and where it then stands.
-async fn told(partition: Vec<Bytes>, from: From, count: usize) -> Vec<String> {
+async fn told(partition: Vec<Bytes>, from: StartPosition, count: usize) -> Vec<String> {
     let hub = Hub::of(Arc::new(Log { partitions: vec![partition], ..Log::default() }), 1).await;
     let high = "context.metadata.priority == 'high'";
     let mut subscription = hub.subscribe_matching(0, &from, high).await.unwrap();
@@ -343,11 +356,11 @@ async fn a_filter_tells_what_enters_stays_leaves_and_goes() {
     let quiet = versions(&["low", "middle"], true);
     let log = || [all.clone(), quiet.clone()].concat();
     let expected = ["Updated 2", "Updated 3", "Left 4", "Updated 6", "Deleted 7"];
-    assert_eq!(told(log(), From::Start, 5).await, expected);
+    assert_eq!(told(log(), StartPosition::Start, 5).await, expected);
     // One that goes on later knows from the record alone what left.
-    assert_eq!(told(log(), From::After(vec![at(0, 2)]), 3).await, expected[2..]);
+    assert_eq!(told(log(), StartPosition::After(vec![at(0, 2)]), 3).await, expected[2..]);
     // What is told of last does not match any more, and is gone all the same.
-    assert_eq!(told([versions(&["high", "low"], true), quiet].concat(), From::Start, 2).await, ["Created 1", "Left 2"]);
+    assert_eq!(told([versions(&["high", "low"], true), quiet].concat(), StartPosition::Start, 2).await, ["Created 1", "Left 2"]);
 }
 
 /// Of versions 1 to 4 the first was told, and compaction has left the last.
@@ -362,7 +375,7 @@ async fn what_left_while_the_log_was_compacted_is_told_of() {
         log[1] = Bytes::new();
         log[2] = Bytes::new();
         log.extend(versions(&["low"], false));
-        assert_eq!(told(log, From::After(vec![at(0, 0)]), 1).await, [expected]);
+        assert_eq!(told(log, StartPosition::After(vec![at(0, 0)]), 1).await, [expected]);
     }
 }
 
@@ -382,7 +395,7 @@ async fn subscribers_that_are_behind_hold_little() {
     let hub = Hub::of(Arc::new(Log { partitions: partitions.collect(), ..Log::default() }), SUBSCRIBERS).await;
     let mut subscriptions = Vec::new();
     for number in 0..SUBSCRIBERS {
-        subscriptions.push(hub.subscribe(number, &From::Start).await.unwrap());
+        subscriptions.push(hub.subscribe(number, &StartPosition::Start).await.unwrap());
     }
     for _ in 0..3 {
         let taken = subscriptions.iter_mut().map(|subscription| async { offsets(subscription, 1).await.len() });
@@ -399,12 +412,14 @@ fn a_subscription_begins_where_it_says() {
     let topic = TopicName::context("acme", "notes");
     let info = TopicInfo { epoch: 4, partitions: 3 };
     let bounds = [Bounds { first: 2, next: 9 }, Bounds { first: 0, next: 0 }, Bounds { first: 5, next: 6 }];
-    let at = |epoch, partition, offset| Position { epoch, partition, offset };
-    let begin = |from| begin(&topic, info, &bounds, &from, &[1, 0]).map_err(|fault| fault.reason);
-    let after = |after| begin(From::After(after));
-    assert_eq!(begin(From::Now), Ok(vec![9, 0, 6]));
-    assert_eq!(begin(From::Start), Ok(vec![2, 0, 5]));
-    assert_eq!(begin(From::At(OffsetDateTime::UNIX_EPOCH)), Ok(vec![2, 0, 5]), "not before what the log holds");
+    let at = |epoch, partition, offset| LogPosition { epoch, partition, offset };
+    let (bounds, times) = (bounds.map(Ok), [Ok(1), Ok(0)]);
+    let partitions = Partitions { bounds: &bounds, read: &[None; 3], at: &times };
+    let begin = |from| begin(&topic, info, partitions, &from).map_err(|fault| fault.reason);
+    let after = |after| begin(StartPosition::After(after));
+    assert_eq!(begin(StartPosition::Now), Ok(vec![9, 0, 6]));
+    assert_eq!(begin(StartPosition::Start), Ok(vec![2, 0, 5]));
+    assert_eq!(begin(StartPosition::At(OffsetDateTime::UNIX_EPOCH)), Ok(vec![2, 0, 5]), "not before what the log holds");
     assert_eq!(after(vec![at(4, 0, 6), at(4, 0, 7)]), Ok(vec![8, 0, 5]));
     assert_eq!(after(vec![at(4, 0, 1)]), Ok(vec![2, 0, 5]), "nothing was missed yet");
     assert_eq!(after(vec![at(4, 0, 0)]), Err("POSITION_EXPIRED"));
@@ -412,4 +427,31 @@ fn a_subscription_begins_where_it_says() {
     assert_eq!(after(vec![at(4, 0, u64::MAX)]), Err("POSITION_INVALID"));
     assert_eq!(after(vec![at(4, 3, 0)]), Err("POSITION_INVALID"));
     assert_eq!(after(vec![at(3, 0, 6)]), Err("LOG_EPOCH_CHANGED"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_goes_on_while_a_partition_has_no_leader() {
+    let access = Access::public();
+    let log = Log::of(2, 3, || event(&access, 10));
+    *log.away.lock().unwrap() = Some(1);
+    // A replica that starts meanwhile.
+    let hub = Hub::of(log.clone(), 1).await;
+    let mut subscription = hub.subscribe(0, &StartPosition::After(vec![at(0, 0), at(1, 0)])).await.unwrap();
+    assert_eq!(offsets(&mut subscription, 2).await, [1, 2]);
+    // Who does not say where it stands there would miss something.
+    for from in [StartPosition::Now, StartPosition::Start, StartPosition::After(vec![at(0, 0)])] {
+        assert_eq!(hub.subscribe(0, &from).await.err().map(|fault| fault.reason), Some("LOG_UNAVAILABLE"), "{from:?}");
+    }
+    *log.away.lock().unwrap() = None;
+    assert_eq!(offsets(&mut subscription, 2).await, [1, 2], "of the other partition");
+    assert!(hub.subscribe(0, &StartPosition::Now).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_read_a_partition_knows_where_now_is_without_its_leader() {
+    let access = Access::public();
+    let log = Log::of(2, 3, || event(&access, 10));
+    let hub = Hub::of(log.clone(), 1).await;
+    *log.away.lock().unwrap() = Some(1);
+    assert!(hub.subscribe(0, &StartPosition::Now).await.is_ok());
 }

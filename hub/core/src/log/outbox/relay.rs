@@ -50,7 +50,7 @@ const MAX_PASSED_OVER: usize = 10_000;
 const ROUND: usize = 64;
 
 /// A partition of a topic; without its number the topic.
-type Place = (TopicName, Option<Partition>);
+type Destination = (TopicName, Option<Partition>);
 
 /// Wakes the relay of this replica after a commit. Clones wake the same one.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ pub struct Relay {
     poll: Duration,
     shapes: HashMap<TopicName, (u32, Instant)>,
     /// Places that refused lately. One try, and not one for each instance, shows whether they still do.
-    refusing: Retries<Place>,
+    refusing: Retries<Destination>,
     /// Instances whose entries belong there, and until when they are passed over: they hold up no others.
     passed_over: HashMap<Instance, Instant>,
     /// Whose turn it was last.
@@ -250,13 +250,13 @@ impl Relay {
     }
 
     /// An error where a place has refused lately: the instance is passed over until that is tried again.
-    fn is_tried_again(&mut self, place: &Place, instance: &Instance) -> Result<(), String> {
+    fn is_tried_again(&mut self, place: &Destination, instance: &Instance) -> Result<(), String> {
         let Some(until) = self.refusing.waits(place, Instant::now()) else { return Ok(()) };
         self.passed_over.insert(instance.clone(), until);
         Err(format!("{} refused records a moment ago", place.0))
     }
 
-    fn refused(&mut self, place: Place, instance: &Instance) {
+    fn refused(&mut self, place: Destination, instance: &Instance) {
         let now = Instant::now();
         // It may have refused another entry of the same wave.
         let until = self.refusing.waits(&place, now).unwrap_or_else(|| self.refusing.failed(place, now));

@@ -34,7 +34,7 @@ use super::{
     delivery::{Delivery, DeliveryId},
     demand::Demand,
     filter::MessageFilter,
-    logged::{Attached, Command, Live, LoggedMessage, Waiting},
+    logged::{Attached, Buffered, Command, Live, LoggedMessage},
     message::MAX_LIFETIME,
     parts::{DRAIN, Parts},
     ports::OpenedMailbox,
@@ -84,7 +84,7 @@ enum Settled {
 }
 
 enum Ready {
-    Message(Waiting),
+    Message(Buffered),
     SkipTo(Partition, Position),
 }
 
@@ -487,7 +487,7 @@ impl Receiver {
                 // The next session flags it.
                 self.progress.count(place, attempts);
             }
-            return self.unwanted.take(place, attempts, expiry(logged), None);
+            return self.unwanted.take(place, attempts, expiry(&self.parts, logged), None);
         }
         let kept = self.kept_bytes.take(logged.message.cost()).map(|room| (logged.clone(), room));
         self.outstanding.take(place, attempts, Instant::now() + backoff(attempts), kept);
@@ -512,7 +512,7 @@ impl Receiver {
                 let attempts = self.outstanding.attempts(place);
                 self.outstanding.remove(place);
                 self.traced.remove(&place);
-                self.unwanted.take(place, attempts, expiry(&logged).max(now + RETRY), None);
+                self.unwanted.take(place, attempts, expiry(&self.parts, &logged).max(now + RETRY), None);
             }
             Settled::Deliver(logged) => {
                 let events = self.events.clone();
@@ -652,14 +652,17 @@ async fn settle(parts: Parts, agent: Arc<Agent>, due: Due) -> Settled {
 }
 
 /// When a message expires.
-fn expiry(logged: &LoggedMessage) -> Instant {
-    let left = (logged.message.expires_at - OffsetDateTime::now_utc()).max(time::Duration::ZERO);
-    Instant::now() + left.min(MAX_LIFETIME).unsigned_abs()
+fn expiry(parts: &Parts, logged: &LoggedMessage) -> Instant {
+    Instant::now() + time_left(parts, logged).clamp(time::Duration::ZERO, MAX_LIFETIME).unsigned_abs()
+}
+
+fn time_left(parts: &Parts, logged: &LoggedMessage) -> time::Duration {
+    parts.log.expires_at(logged.partition, logged.log_time, &logged.message) - OffsetDateTime::now_utc()
 }
 
 /// Why a message is to be delivered no more: it expired, or was tried too often.
 fn given_up(parts: &Parts, logged: &LoggedMessage, attempts: u32) -> Option<Reason> {
-    if logged.message.expires_at <= OffsetDateTime::now_utc() {
+    if time_left(parts, logged) <= time::Duration::ZERO {
         return Some(Reason::Expired);
     }
     (attempts >= parts.config.max_attempts).then_some(Reason::Attempts(attempts))
