@@ -4,7 +4,6 @@ use std::{
     env, fmt, fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use acb_hub_api::tls::Certificate;
@@ -16,6 +15,7 @@ use sqlx::{
     ConnectOptions as _,
     postgres::{PgConnectOptions, PgSslMode},
 };
+use time::OffsetDateTime;
 
 /// Why a hub can't start: the file or variable, and what is wrong with it. Never what is in a Secret.
 #[derive(Debug, thiserror::Error)]
@@ -190,8 +190,17 @@ impl Config {
         let previous = dir.join("signing.previous.pub");
         let previous = if previous.exists() && !self.has_previous_key_ended() { vec![text(&previous)?] } else { Vec::new() };
         let pem = text(&dir.join("signing.key"))?;
-        Keyring::new(&pem, bytes(&dir.join("pepper"))?, bytes(&dir.join("refresh.key"))?, &previous)
-            .map_err(|error| ConfigError::new(dir.display(), error))
+        let keyring = Keyring::new(&pem, bytes(&dir.join("pepper"))?, bytes(&dir.join("refresh.key"))?, &previous);
+        let before = dir.join("signing.previous.key");
+        // A Secret of before has neither.
+        let keyring = match seconds(&dir.join("signing.from")).filter(|_| !previous.is_empty() && before.exists()) {
+            Some(from) => {
+                let before = text(&before)?;
+                keyring.and_then(|keyring| keyring.signing_from(from, &before))
+            }
+            None => keyring,
+        };
+        keyring.map_err(|error| ConfigError::new(dir.display(), error))
     }
 
     /// The key that signs the audit trail, as it is now. A Secret of before that has none: its next generation does.
@@ -208,10 +217,7 @@ impl Config {
 
     /// Whether the time is over in which tokens of the key before are taken. Without a time it never is.
     pub(crate) fn has_previous_key_ended(&self) -> bool {
-        let until = fs::read_to_string(self.dir.join("keys/signing.previous.until")).ok();
-        let until = until.and_then(|until| until.trim().parse::<u64>().ok());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        until.is_some_and(|until| until <= now)
+        seconds(&self.dir.join("keys/signing.previous.until")).is_some_and(|until| until <= OffsetDateTime::now_utc())
     }
 
     /// The certificate chain and key, as they are now.
@@ -238,6 +244,12 @@ impl Config {
     pub(crate) fn reloaded(&self) -> [PathBuf; 2] {
         [self.dir.join("tls"), self.dir.join("keys")]
     }
+}
+
+/// The time that a file names in Unix seconds.
+fn seconds(file: &Path) -> Option<OffsetDateTime> {
+    let seconds = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    OffsetDateTime::from_unix_timestamp(seconds).ok()
 }
 
 /// A password, and the one that it takes the place of. A store takes one of a user, and the new one once every replica has it.

@@ -66,6 +66,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, ConfigError},
     issuers::Issuers,
+    logging::LogLines,
     passwords::{self, KafkaGate, PostgresGate},
     probe, process, reload,
     traces::Collector,
@@ -108,11 +109,11 @@ pub(crate) enum HubError {
 }
 
 /// Runs until the process is told to end.
-pub(crate) async fn run(config: Arc<Config>) -> Result<(), HubError> {
-    supervised(config, Supervisor::new(CancellationToken::new())).await
+pub(crate) async fn run(config: Arc<Config>, lines: LogLines) -> Result<(), HubError> {
+    supervised(config, lines, Supervisor::new(CancellationToken::new())).await
 }
 
-async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), HubError> {
+async fn supervised(config: Arc<Config>, lines: LogLines, supervisor: Supervisor) -> Result<(), HubError> {
     let terminated = terminated()?;
     let tenant = config.hub.tenant.as_str();
     tracing::info!(tenant, replica = config.replica, version = env!("CARGO_PKG_VERSION"), "the hub starts");
@@ -120,6 +121,10 @@ async fn supervised(config: Arc<Config>, supervisor: Supervisor) -> Result<(), H
     let metrics = Arc::new(Metrics::new(tenant));
     let stop = supervisor.stop().clone();
     let _stopped_with_this = stop.clone().drop_guard();
+    let (measuring, stopped) = (process::measure(metrics.process(), lines), stop.clone());
+    supervisor.spawn("process", async move {
+        stopped.run_until_cancelled(measuring).await;
+    });
 
     // Read before anything waits: a hub that can never serve should say so at once.
     let tokens = Tokens::new(tenant, &config.hub.tenant_id, config.keyring()?);
@@ -259,7 +264,6 @@ impl Parts {
         }
         self.until_stopped("audit.sink", sink.run());
         self.until_stopped("probe.log", probe::log(bus, topic, readiness, part(LOG, self.log_place())));
-        self.until_stopped("process", process::measure(self.metrics.process()));
         self.until_stopped("metrics.agents", probe::forget(self.refresher.directory().clone(), self.metrics.clone()));
         self.until_stopped("readiness", follow(messages.waiting_for(), self.readiness.clone()));
         self.until_stopped("lag", probe::lag(messages.clone(), contexts.clone(), self.metrics.clone()));
@@ -588,7 +592,7 @@ mod tests {
             StdStream::connect(config.grpc).unwrap();
             supervisor.spawn("victim", async { panic!("by accident") });
         };
-        let hub = timeout(DEADLINE, supervised(config.clone(), supervisor.clone()));
+        let hub = timeout(DEADLINE, supervised(config.clone(), LogLines::default(), supervisor.clone()));
         let (outcome, ()) = tokio::join!(hub, meanwhile);
         assert_eq!(outcome.unwrap().unwrap_err().to_string(), "the task victim panicked: by accident");
         let refused = async {
@@ -623,7 +627,7 @@ mod tests {
             }
         };
         tokio::select! {
-            ended = supervised(config, Supervisor::default()) => panic!("the hub ended: {ended:?}"),
+            ended = supervised(config, LogLines::default(), Supervisor::default()) => panic!("the hub ended: {ended:?}"),
             gone = timeout(DEADLINE, gone) => gone.unwrap(),
         }
     }
@@ -650,7 +654,7 @@ mod tests {
             until(&config, "records to read").await;
             change("UPDATE acb.bus_topic SET epoch = epoch + 1 WHERE tenant_id = $1 AND topic = $2").await;
         };
-        let hub = timeout(DEADLINE, supervised(config.clone(), Supervisor::default()));
+        let hub = timeout(DEADLINE, supervised(config.clone(), LogLines::default(), Supervisor::default()));
         let (outcome, ()) = tokio::join!(hub, meanwhile);
         let outcome = outcome.expect("it ends").unwrap_err();
         assert_eq!(outcome.to_string(), "the hub waits for a restart: the messages log was made again");
@@ -666,7 +670,7 @@ mod tests {
             until(&config, "503 Service Unavailable").await;
             supervisor.spawn("victim", async {});
         };
-        let hub = timeout(DEADLINE, supervised(config.clone(), supervisor.clone()));
+        let hub = timeout(DEADLINE, supervised(config.clone(), LogLines::default(), supervisor.clone()));
         let (outcome, ()) = tokio::join!(hub, meanwhile);
         assert_eq!(outcome.unwrap().unwrap_err().to_string(), "the task victim ended by itself");
     }

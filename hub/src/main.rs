@@ -14,6 +14,7 @@ mod witness;
 use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
 use config::Config;
+use logging::LogLines;
 
 /// What it was given can't be used. Waiting would not mend it.
 const EXIT_CONFIG: u8 = 2;
@@ -21,7 +22,16 @@ const EXIT_CONFIG: u8 = 2;
 const EXIT_FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    logging::start();
+    let log = match logging::start() {
+        Ok(log) => log,
+        Err(error) => return fail(EXIT_FAILED, &error),
+    };
+    let code = serve(log.clone());
+    log.flush();
+    code
+}
+
+fn serve(log: LogLines) -> ExitCode {
     let config = match Config::load() {
         Ok(config) => Arc::new(config),
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -31,7 +41,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_FAILED, &error),
     };
-    let result = runtime.block_on(hub::run(config));
+    let result = runtime.block_on(hub::run(config, log));
     // What is still running was given its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {

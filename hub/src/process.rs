@@ -6,6 +6,8 @@ use std::{fs, thread, time::Duration};
 use acb_hub_core::metrics::process::{ProcessMetrics, ProcessUse};
 use tokio::time::sleep;
 
+use crate::logging::LogLines;
+
 /// Between two looks: more often than anybody scrapes.
 const EVERY: Duration = Duration::from_secs(5);
 /// In what fractions of a second Linux tells programs their CPU time (`USER_HZ`).
@@ -14,9 +16,10 @@ const TICKS: f64 = 100.0;
 const GROUP: &str = "/sys/fs/cgroup";
 
 /// Measures for as long as it is polled.
-pub(crate) async fn measure(metrics: ProcessMetrics) {
+pub(crate) async fn measure(metrics: ProcessMetrics, log: LogLines) {
     loop {
         metrics.read(look());
+        metrics.lost_log_lines(log.lost());
         sleep(EVERY).await;
     }
 }

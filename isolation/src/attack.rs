@@ -5,7 +5,7 @@ use std::fmt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::target::{Attacker, Victim};
+use crate::target::{Attacker, Thing, Victim};
 
 /// The wall that an attack runs against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ impl fmt::Display for Wall {
 pub enum Outcome {
     /// The wall held, and this is what it said.
     Refused(String),
+    /// There was nothing to try it on, so that nothing was shown, and this is why: the wall may stand, or not.
+    Nothing(String),
     /// The wall is down, and this is what the attacker got.
     Succeeded(String),
     /// Nothing was proved, and this is why.
@@ -46,6 +48,12 @@ impl Outcome {
     #[must_use]
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Refused(_))
+    }
+
+    /// Whether there was nothing to try it on.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing(_))
     }
 }
 
@@ -64,6 +72,8 @@ pub struct Attack {
     pub(crate) needs: &'static [Need],
     /// Whether it is the same, whoever the neighbour is.
     pub(crate) is_of_all: bool,
+    /// What of the neighbour's it is tried on.
+    pub(crate) on: Option<Thing>,
     pub(crate) attempt: Try,
 }
 
@@ -84,7 +94,7 @@ impl Attack {
         F: for<'a> Fn(&'a Attacker, &'a Victim) -> BoxFuture<'a, Outcome> + Send + Sync + 'static,
     {
         let name = format!("{}.{}", wall, name.as_ref());
-        Self { name, wall, prize: prize.into(), needs: &[], is_of_all: false, attempt: Box::new(attempt) }
+        Self { name, wall, prize: prize.into(), needs: &[], is_of_all: false, on: None, attempt: Box::new(attempt) }
     }
 
     pub(crate) fn needing(self, needs: &'static [Need]) -> Self {
@@ -94,6 +104,11 @@ impl Attack {
     /// The same against whomever: against the first of several it is made, and that is enough.
     pub(crate) fn once(self) -> Self {
         Self { is_of_all: true, ..self }
+    }
+
+    /// It is tried on this: where that is invented, a refusal shows nothing.
+    pub(crate) fn on(self, thing: Thing) -> Self {
+        Self { on: Some(thing), ..self }
     }
 
     /// Whether it can be made.

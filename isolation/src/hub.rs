@@ -21,7 +21,7 @@ use crate::{
     attack::{Attack, Need, Outcome, Wall},
     methods,
     postgres::{self, OwnAgent},
-    target::{Attacker, Victim},
+    target::{Attacker, Thing, Victim},
     token::{self, Signer},
 };
 
@@ -186,7 +186,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
             let request = bearer(GetAgentRequest { name: g.victim.agent.clone() }, &g.attacker_token);
             AgentRegistryClient::new(g.own).get_agent(request).await?;
             got("the agent")
-        }),
+        })
+        .on(Thing::Agent),
         attack(NAMES, "names.discover", "the neighbour's agents", |g: Ground| async move {
             let request = bearer(DiscoverRequest { page_size: 1000, ..Default::default() }, &g.attacker_token);
             let found = AgentRegistryClient::new(g.own).discover(request).await?.into_inner().agents;
@@ -194,66 +195,78 @@ pub(crate) fn attacks() -> Vec<Attack> {
                 found.iter().filter(|agent| agent.tenant == g.victim.tenant || agent.name == g.victim.agent).count(),
                 found.len(),
             )
-        }),
+        })
+        .on(Thing::Agent),
         attack(NAMES, "names.send-agent", "a message to the neighbour's agent", |g: Ground| async move {
             let request = bearer(message_to(address::To::Agent(g.victim.agent.clone())), &g.attacker_token);
             MessageServiceClient::new(g.own).send_message(request).await?;
             got("the message was accepted")
-        }),
+        })
+        .on(Thing::Agent),
         attack(NAMES, "names.send-several", "a message to the neighbour's agent, among one's own", |g: Ground| async move {
             let names = vec![g.victim.agent.clone(), own_name(&g.attacker_token)];
             let request = bearer(message_to(address::To::Agents(AgentNames { names })), &g.attacker_token);
             MessageServiceClient::new(g.own).send_message(request).await?;
             got("the message was accepted")
-        }),
+        })
+        .on(Thing::Agent),
         attack(NAMES, "names.send-group", "a message to the neighbour's group", |g: Ground| async move {
             let request = bearer(message_to(address::To::Group(g.victim.group.clone())), &g.attacker_token);
             MessageServiceClient::new(g.own).send_message(request).await?;
             got("the message was accepted")
-        }),
+        })
+        .on(Thing::Group),
         attack(NAMES, "names.send-qualified", "a message to the neighbour's agent", |g: Ground| async move {
             let name = format!("{}/{}", g.victim.tenant, g.victim.agent);
             let request = bearer(message_to(address::To::Agent(name)), &g.attacker_token);
             MessageServiceClient::new(g.own).send_message(request).await?;
             got("the message was accepted")
-        }),
+        })
+        .on(Thing::Agent),
         attack(NAMES, "names.answer", "a reply that the neighbour's agent waits for", |g: Ground| async move {
             let to = RequestAddress { agent: g.victim.agent.clone(), request_id: g.victim.upload_id.clone() };
             let request = bearer(message_to(address::To::Request(to)), &g.attacker_token);
             MessageServiceClient::new(g.own).send_message(request).await?;
             got("the reply was accepted")
-        }),
+        })
+        .on(Thing::Agent),
         attack(NAMES, "ids.get-context", "the neighbour's context", |g: Ground| async move {
             let request = bearer(GetContextRequest { id: g.victim.context_id.clone() }, &g.attacker_token);
             ContextServiceClient::new(g.own).get_context(request).await?;
             got("the context")
-        }),
+        })
+        .on(Thing::Context),
         attack(NAMES, "ids.update-context", "the neighbour's context changed", |g: Ground| async move {
             let update = UpdateContextRequest { id: g.victim.context_id.clone(), version: 1, ..Default::default() };
             ContextServiceClient::new(g.own).update_context(bearer(update, &g.attacker_token)).await?;
             got("the context was changed")
-        }),
+        })
+        .on(Thing::Context),
         attack(NAMES, "ids.delete-context", "the neighbour's context gone", |g: Ground| async move {
             let request = bearer(DeleteContextRequest { id: g.victim.context_id.clone() }, &g.attacker_token);
             ContextServiceClient::new(g.own).delete_context(request).await?;
             got("the context was deleted")
-        }),
+        })
+        .on(Thing::Context),
         attack(NAMES, "ids.list-contexts", "the neighbour's contexts", |g: Ground| async move {
             let request = bearer(ListContextsRequest { page_size: 1000, ..Default::default() }, &g.attacker_token);
             let found = ContextServiceClient::new(g.own).list_contexts(request).await?.into_inner().contexts;
             nothing_of(found.iter().filter(|context| context.id == g.victim.context_id).count(), found.len())
-        }),
+        })
+        .on(Thing::Context),
         attack(NAMES, "ids.receive", "the neighbour's large context", |g: Ground| async move {
             let request =
                 bearer(ReceiveContextRequest { context_id: g.victim.context_id.clone(), from_chunk: 0 }, &g.attacker_token);
             first(StreamServiceClient::new(g.own).receive_context(request).await?.into_inner()).await?;
             got("the stream")
-        }),
+        })
+        .on(Thing::Context),
         attack(NAMES, "ids.progress", "what the neighbour uploads", |g: Ground| async move {
             let request = bearer(GetStreamProgressRequest { upload_id: g.victim.upload_id.clone() }, &g.attacker_token);
             StreamServiceClient::new(g.own).get_stream_progress(request).await?;
             got("the progress")
-        }),
+        })
+        .on(Thing::Upload),
         attack(NAMES, "ids.resume", "chunks planted in the neighbour's upload", |g: Ground| async move {
             let resume = stream_context_request::Resume { upload_id: g.victim.upload_id.clone() };
             let frames = [
@@ -264,7 +277,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
             let request = bearer(stream::iter(frames), &g.attacker_token);
             first(StreamServiceClient::new(g.own).stream_context(request).await?.into_inner()).await?;
             got("the upload")
-        }),
+        })
+        .on(Thing::Upload),
         attack(TYPES, "names.publish", "a context of a type that only the neighbour has", |g: Ground| async move {
             let request = CreateContextRequest {
                 r#type: format!("{}.{}", g.victim.tenant, g.victim.context_type),

@@ -264,14 +264,14 @@ pub(crate) fn attacks() -> Vec<Attack> {
             format!("the neighbours' rows of acb.{table}"),
             move |attacker, _| {
                 let (own, theirs) = (own.clone(), theirs.clone());
-                Box::pin(async move { settle(read(&attacker.postgres, own, theirs).await) })
+                Box::pin(async move { settle(read(attacker, own, theirs).await) })
             },
         )
         .once()
     });
     let statements = STATEMENTS.iter().map(|&(name, prize, sql)| {
         let attack = Attack::new(Wall::Postgres, name, prize, move |attacker, victim| {
-            Box::pin(async move { settle(execute(&attacker.postgres, fill(sql, victim)).await) })
+            Box::pin(async move { settle(execute(attacker, fill(sql, victim)).await) })
         });
         if ["{victim}", "{login}", "{name}"].iter().any(|of| sql.contains(of)) { attack } else { attack.once() }
     });
@@ -359,38 +359,68 @@ pub(crate) async fn connect(access: &PostgresAccess) -> Result<PgConnection, Out
     options(access).connect().await.map_err(|error| Outcome::Inconclusive(format!("could not log in as oneself: {error}")))
 }
 
-async fn read(access: &PostgresAccess, own: String, theirs: String) -> Result<Outcome, sqlx::Error> {
-    let mut connection = match connect(access).await {
+async fn read(attacker: &Attacker, own: String, theirs: String) -> Result<Outcome, sqlx::Error> {
+    let mut connection = match connect(&attacker.postgres).await {
         Ok(connection) => connection,
         Err(outcome) => return Ok(outcome),
     };
-    if let Err(error) = sqlx::query(AssertSqlSafe(own)).fetch_one(&mut connection).await {
+    if let Err(error) = sqlx::query(AssertSqlSafe(own.clone())).fetch_one(&mut connection).await {
         return Ok(Outcome::Inconclusive(format!("could not read one's own rows: {error}")));
     }
     let rows: i64 = sqlx::query(AssertSqlSafe(theirs)).fetch_one(&mut connection).await?.try_get(0)?;
     connection.close().await?;
     Ok(match rows {
-        0 => Outcome::Refused("no rows".to_owned()),
+        0 => unseen(attacker, &own).await,
         rows => Outcome::Succeeded(format!("{rows} rows")),
     })
 }
 
-async fn execute(access: &PostgresAccess, sql: String) -> Result<Outcome, sqlx::Error> {
-    let mut connection = match connect(access).await {
+/// What it means that no row was shown: who has such rows, counted as oneself, knows whether there were any.
+async fn unseen(attacker: &Attacker, own: &str) -> Outcome {
+    if attacker.witnesses.is_empty() {
+        return Outcome::Nothing("no rows, and it is not known here whether a neighbour has any".to_owned());
+    }
+    let mut hidden: i64 = 0;
+    for witness in &attacker.witnesses {
+        let counted = async {
+            let mut connection = options(witness).connect().await?;
+            let rows: i64 = sqlx::query(AssertSqlSafe(own.to_owned())).fetch_one(&mut connection).await?.try_get(0)?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(rows)
+        };
+        match counted.await {
+            Ok(rows) => hidden += rows,
+            Err(error) => return Outcome::Inconclusive(format!("could not ask a neighbour whether it has such rows: {error}")),
+        }
+    }
+    match hidden {
+        0 => Outcome::Nothing("no neighbour has such rows".to_owned()),
+        hidden => Outcome::Refused(format!("none of {hidden} rows")),
+    }
+}
+
+/// The rows of one's own in the table that a statement changes.
+fn own_rows(sql: &str) -> Option<String> {
+    let table = sql.strip_prefix("UPDATE ").or_else(|| sql.strip_prefix("DELETE FROM "))?.split_whitespace().next()?;
+    Some(format!("SELECT count(*) FROM {table} WHERE tenant_id = acb.current_tenant()"))
+}
+
+async fn execute(attacker: &Attacker, sql: String) -> Result<Outcome, sqlx::Error> {
+    let mut connection = match connect(&attacker.postgres).await {
         Ok(connection) => connection,
         Err(outcome) => return Ok(outcome),
     };
     let mut transaction = connection.begin().await?;
-    let changes_rows = ["UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb));
+    let own = own_rows(&sql);
     let selects = sql.starts_with("SELECT");
     let rows = transaction.execute(AssertSqlSafe(sql)).await?.rows_affected();
     // Whatever it did, it is not kept: the attack is a proof, not a vandal.
     transaction.rollback().await?;
     connection.close().await?;
-    Ok(match rows {
-        0 if changes_rows => Outcome::Refused("no rows".to_owned()),
-        0 if selects => Outcome::Inconclusive("there was nothing to try it on".to_owned()),
-        rows => Outcome::Succeeded(format!("the statement ran ({rows} rows)")),
+    Ok(match (rows, own) {
+        (0, Some(own)) => unseen(attacker, &own).await,
+        (0, None) if selects => Outcome::Inconclusive("there was nothing to try it on".to_owned()),
+        (rows, _) => Outcome::Succeeded(format!("the statement ran ({rows} rows)")),
     })
 }
 

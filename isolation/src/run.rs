@@ -49,9 +49,15 @@ impl Report {
         self.rows.iter().filter(|row| row.outcome.is_refused()).count()
     }
 
-    /// Those that were not.
+    /// How many had nothing to be tried on.
+    #[must_use]
+    pub fn nothing(&self) -> usize {
+        self.rows.iter().filter(|row| row.outcome.is_nothing()).count()
+    }
+
+    /// Those that were tried, and not refused.
     pub fn breaches(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| !row.outcome.is_refused())
+        self.rows.iter().filter(|row| !row.outcome.is_refused() && !row.outcome.is_nothing())
     }
 }
 
@@ -82,6 +88,11 @@ impl Attack {
         let outcome = tokio::time::timeout(LIMIT, (self.attempt)(attacker, victim))
             .await
             .unwrap_or_else(|_| Outcome::Inconclusive(format!("no answer within {} s", LIMIT.as_secs())));
+        // What is not there can't be had, whether the wall stands or not.
+        let outcome = match (outcome, self.on.filter(|on| victim.invented.contains(on))) {
+            (Outcome::Refused(said), Some(on)) => Outcome::Nothing(format!("no {on} of {} is known: {said}", victim.tenant)),
+            (outcome, _) => outcome,
+        };
         let victim = victim.tenant.clone();
         Row { attack: self.name.clone(), wall: self.wall, victim, prize: self.prize.clone(), outcome }
     }

@@ -15,6 +15,9 @@ pub struct Attacker {
     pub postgres: PostgresAccess,
     /// What its hub logs in to Kafka with, where Kafka is the bus.
     pub kafka: Option<KafkaAccess>,
+    /// The logins of its neighbours' hubs, where whoever runs the attacks has them. Nothing is attacked with them: they tell whether there was anything
+    /// to find where nothing was found.
+    pub witnesses: Vec<PostgresAccess>,
 }
 
 /// A hub, and what lets one of the tenant's agents in.
@@ -100,4 +103,30 @@ pub struct Victim {
     pub context_id: String,
     /// The id of one of its uploads.
     pub upload_id: String,
+    /// What of these names and ids is invented: the neighbour has none, or nobody has named one.
+    pub invented: Vec<Thing>,
+}
+
+/// Something of a neighbour's that is called by its name or id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thing {
+    /// An agent.
+    Agent,
+    /// A group.
+    Group,
+    /// A context.
+    Context,
+    /// An upload.
+    Upload,
+}
+
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Group => "group",
+            Self::Context => "context",
+            Self::Upload => "upload",
+        })
+    }
 }

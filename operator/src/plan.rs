@@ -88,8 +88,9 @@ pub enum SecretContent {
     },
     /// `signing.key`, `audit.key`, `pepper`, `refresh.key`.
     HubKeys,
-    /// A new `signing.key` and `audit.key`; `pepper` and `refresh.key` of the Secret before, and the public half of its key as `signing.previous.pub`,
-    /// which counts until `signing.previous.until`.
+    /// A new `signing.key` and `audit.key`; `pepper` and `refresh.key` of the Secret before, and its key as
+    /// `signing.previous.key`, which signs until `signing.from`, with the public half as `signing.previous.pub`, which counts until
+    /// `signing.previous.until`.
     RotatedHubKeys {
         /// The Secret before.
         previous: SecretRef,

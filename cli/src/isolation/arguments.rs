@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use acb_isolation::Thing;
 use clap::Args;
 use uuid::Uuid;
 
@@ -29,6 +30,14 @@ pub(crate) struct IsolationArgs {
     pub(super) told: Option<PathBuf>,
     #[command(flatten)]
     pub(super) state: State,
+}
+
+impl IsolationArgs {
+    /// What of the neighbours is not named by hand, and has an id that nothing has.
+    pub(super) fn invented(&self) -> impl Iterator<Item = Thing> {
+        let context = self.context.is_none().then_some(Thing::Context);
+        context.into_iter().chain(self.upload.is_none().then_some(Thing::Upload))
+    }
 }
 
 /// An id that nothing has, of the form that all have: what is not there and what is not shown must look the same.

@@ -142,6 +142,8 @@ fn attacker(tenant: &str, mission: &Mission, folder: &Path) -> Result<Attacker, 
             ca_pem: optional("postgres/ca.crt")?,
         },
         kafka,
+        // It has nobody else's login.
+        witnesses: Vec::new(),
     })
 }
 
@@ -156,6 +158,7 @@ fn victim(neighbour: &Neighbour, args: &IsolationArgs) -> Victim {
         context_type: neighbour.context_type.clone(),
         context_id: args.context.unwrap_or(NONEXISTENT).to_string(),
         upload_id: args.upload.unwrap_or(NONEXISTENT).to_string(),
+        invented: args.invented().collect(),
     }
 }
 
@@ -171,7 +174,8 @@ fn summary(report: &Report, base: IsolationStatus) -> IsolationStatus {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     IsolationStatus {
         attacks: count(report.attempts()),
-        refused: count(report.refused()),
+        // What had nothing to be tried on got nothing, either.
+        refused: count(report.refused() + report.nothing()),
         succeeded: named(|outcome| match outcome {
             Outcome::Succeeded(got) => Some(got),
             _ => None,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use acb_crds::{Agent, Tenant, names::objects, schema::Kind};
-use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Victim};
+use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Thing, Victim};
 use acb_operator::{
     effect::{SecretData, SecretReader as _, kubernetes::ObjectKey},
     plan::SecretRef,
@@ -27,11 +27,14 @@ use crate::{
 /// Who attacks, and whom.
 pub(super) async fn prepare(args: &IsolationArgs) -> Result<(Attacker, Vec<Victim>), Failure> {
     let world = World::open(&args.state)?;
-    let attacker = world.attacker(&args.tenant).await?;
+    let mut attacker = world.attacker(&args.tenant).await?;
     let victims: Vec<&str> = match args.against.as_slice() {
         [] => world.tenants.keys().map(String::as_str).filter(|name| *name != args.tenant).collect(),
         named => named.iter().map(String::as_str).collect(),
     };
+    for name in &victims {
+        attacker.witnesses.push(world.postgres(name).await?);
+    }
     let victims = victims.into_iter().map(|name| world.victim(name, args)).collect::<Result<_, Failure>>()?;
     Ok((attacker, victims))
 }
@@ -84,7 +87,6 @@ impl World {
             .next()
             .ok_or_else(|| Failure::failed(format!("tenant {name} has no agent with an API key: add an Agent")))?;
         let config = self.hub_config(&namespace)?;
-        let login = self.secret(&namespace, objects::HUB_POSTGRES).await?;
         let keys = self.secret(&namespace, objects::HUB_KEYS).await?;
         let kafka = match config.pointer("/bus/kind").and_then(Value::as_str) {
             Some("kafka") => {
@@ -98,7 +100,6 @@ impl World {
             }
             _ => None,
         };
-        let port = config.pointer("/postgres/port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
         Ok(Attacker {
             tenant: name.to_owned(),
             tenant_id,
@@ -108,29 +109,45 @@ impl World {
                 api_key: Some(read(Some(key))?.trim().to_owned()),
                 signing_key: Some(field(&keys, "signing.key")?),
             },
-            postgres: PostgresAccess {
-                host: text(&config, "/postgres/host")?,
-                port: port.ok_or_else(|| Failure::failed("hub.json names no port of PostgreSQL"))?,
-                database: text(&config, "/postgres/database")?,
-                username: field(&login, "username")?,
-                password: field(&login, "password")?,
-                ssl_mode: text(&config, "/postgres/sslMode")?,
-                ca_pem: login.get("ca.crt").map(|ca| String::from_utf8_lossy(ca).into_owned()),
-            },
+            postgres: self.postgres(name).await?,
             kafka,
+            witnesses: Vec::new(),
+        })
+    }
+
+    /// What a tenant's hub logs in to PostgreSQL with.
+    async fn postgres(&self, name: &str) -> Result<PostgresAccess, Failure> {
+        let (tenant, _) = self.tenant(name)?;
+        let namespace = tenant.status.as_ref().and_then(|status| status.hub_namespace.clone()).unwrap_or_default();
+        let config = self.hub_config(&namespace)?;
+        let login = self.secret(&namespace, objects::HUB_POSTGRES).await?;
+        let port = config.pointer("/postgres/port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+        Ok(PostgresAccess {
+            host: text(&config, "/postgres/host")?,
+            port: port.ok_or_else(|| Failure::failed("hub.json names no port of PostgreSQL"))?,
+            database: text(&config, "/postgres/database")?,
+            username: field(&login, "username")?,
+            password: field(&login, "password")?,
+            ssl_mode: text(&config, "/postgres/sslMode")?,
+            ca_pem: login.get("ca.crt").map(|ca| String::from_utf8_lossy(ca).into_owned()),
         })
     }
 
     fn victim(&self, name: &str, args: &IsolationArgs) -> Result<Victim, Failure> {
         let (tenant, access) = self.tenant(name)?;
         let (theirs, own) = (self.names(name)?, self.names(&args.tenant)?);
+        let (agent, group) = (only(&theirs.agents, &own.agents), only(&theirs.groups, &own.groups));
+        let missing = [(agent.is_none(), Thing::Agent), (group.is_none(), Thing::Group)];
+        let missing = missing.into_iter().filter_map(|(is_missing, thing)| is_missing.then_some(thing));
+        let invented = args.invented().chain(missing).collect();
+        let nobody = || format!("{name}-only");
         Ok(Victim {
             tenant: name.to_owned(),
             tenant_id: tenant.status.as_ref().and_then(|status| status.tenant_id.clone()).unwrap_or_default(),
             hub_endpoints: endpoints(access),
             ca_pem: read(access.ca_file.as_deref())?,
-            agent: only(&theirs.agents, &own.agents, name),
-            group: only(&theirs.groups, &own.groups, name),
+            agent: agent.unwrap_or_else(nobody),
+            group: group.unwrap_or_else(nobody),
             context_type: tenant
                 .spec
                 .context_types
@@ -138,6 +155,7 @@ impl World {
                 .map_or_else(|| "documents".to_owned(), |first| first.name.to_string()),
             context_id: args.context.unwrap_or(NONEXISTENT).to_string(),
             upload_id: args.upload.unwrap_or(NONEXISTENT).to_string(),
+            invented,
         })
     }
 
@@ -178,10 +196,9 @@ impl World {
     }
 }
 
-/// A name that is the neighbour's alone: to reach what one has oneself under the same name is no breach. Where there is none, one that
-/// nobody has.
-fn only(theirs: &BTreeSet<String>, own: &BTreeSet<String>, tenant: &str) -> String {
-    theirs.difference(own).next().cloned().unwrap_or_else(|| format!("{tenant}-only"))
+/// A name that is the neighbour's alone: to reach what one has oneself under the same name is no breach.
+fn only(theirs: &BTreeSet<String>, own: &BTreeSet<String>) -> Option<String> {
+    theirs.difference(own).next().cloned()
 }
 
 fn endpoints(access: &Access) -> Vec<String> {

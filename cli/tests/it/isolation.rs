@@ -17,6 +17,14 @@ async fn each_tenant_is_refused_by_the_other() {
         let report = world.json(&["isolation", attacker, "--against", victim, "--state", &state]).await;
         let rows = report["rows"].as_array().unwrap();
         assert!(rows.len() >= 40, "{} attacks", rows.len());
+        let counts = &report["counts"];
+        let count = |name: &str| counts[name].as_u64().unwrap();
+        assert_eq!((count("attacks"), count("notRefused")), (rows.len() as u64, 0), "{counts}");
+        assert_eq!(count("refused") + count("nothing"), count("attacks"), "{counts}");
+        // It has agents, and no dead letters; its contexts were not named.
+        let outcome = |name: &str| rows.iter().find(|row| row["attack"] == name).unwrap()["outcome"].clone();
+        assert_eq!(outcome("postgres.read.agent"), "refused");
+        assert_eq!((outcome("postgres.read.dead_letter"), outcome("hub.ids.get-context")), (json!("nothing"), json!("nothing")));
     }
     world.run(&["isolation", "nobody", "--state", &state]).await.fails(3, &["nobody", "acb get tenants"]);
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, process::Command};
 
-use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Victim};
+use acb_isolation::{Attacker, HubAccess, KafkaAccess, PostgresAccess, Thing, Victim};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
@@ -55,7 +55,11 @@ pub(crate) async fn attack(place: &Place, attacker: &str, victim: &str) -> Resul
     for row in &report.rows {
         *walls.entry(format!("{:?}", row.wall)).or_default() += 1;
     }
-    say(&format!("{} of {} attacks of {attacker} on {victim} were refused: {walls:?}", report.refused(), report.attempts()));
+    let (refused, nothing) = (report.refused(), report.nothing());
+    say(&format!(
+        "{refused} of {} attacks of {attacker} on {victim} were refused, {nothing} had nothing to be tried on: {walls:?}",
+        report.attempts()
+    ));
     Ok(())
 }
 
@@ -138,6 +142,7 @@ fn own(kubectl: &Kubectl, name: &str) -> Result<Attacker> {
             username: field(&user, "username")?,
             password: field(&user, "password")?,
         }),
+        witnesses: Vec::new(),
     })
 }
 
@@ -156,5 +161,6 @@ fn other(kubectl: &Kubectl, name: &str) -> Result<Victim> {
         context_type: text(&tenant, "/spec/contextTypes/0/name")?,
         context_id: nonexistent.to_owned(),
         upload_id: nonexistent.to_owned(),
+        invented: vec![Thing::Group, Thing::Context, Thing::Upload],
     })
 }

@@ -113,6 +113,7 @@ where
     if let Some(caller) = call.caller() {
         extensions.insert(caller.clone());
     }
+    extensions.insert(call.origin());
     extensions.insert(call.trail().clone());
     extensions.insert(call.metered().clone());
     extensions.insert(body.held());

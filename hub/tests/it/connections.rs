@@ -1,6 +1,7 @@
 //! What an unproven peer may hold, and for how long.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,7 +10,9 @@ use std::{
 use acb_hub_api::tls::{Certificate, Connection, ConnectionLimits, accept};
 use acb_hub_core::{kit::supervisor::Supervisor, metrics::Metrics};
 use acb_proto::v1::{
-    ListAgentsRequest, SessionRequest, SessionResponse,
+    ExchangeTokenRequest, ListAgentsRequest, RefreshTokenRequest, RevokeTokenRequest, SessionRequest, SessionResponse,
+    auth_service_client::AuthServiceClient,
+    exchange_token_request::Credential,
     message_service_client::MessageServiceClient,
     session_request::{Frame, Open},
     session_response,
@@ -26,16 +29,21 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{Mutex, mpsc},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsConnector;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
     hub::{Hub, reason, with},
     messages::to,
 };
+
+fn of_key(key: &str) -> ExchangeTokenRequest {
+    ExchangeTokenRequest { credential: Some(Credential::ApiKey(key.to_owned())) }
+}
 
 /// An acceptor without a server behind it.
 struct Door {
@@ -264,6 +272,48 @@ async fn a_connection_on_which_nobody_proves_who_calls_is_closed_and_a_proven_on
     assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(!open.is_finished());
     assert!(call(&mut proven, "AgentRegistry/Heartbeat", &token).await);
+}
+
+/// A crowd from one address has many connections, and on each as many calls open as one may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_with_many_connections_keeps_nobody_else_from_logging_in() {
+    const LOGINS: usize = 6;
+    let hub = Hub::start().await;
+    let alice = hub.tenant.agent("alice").await;
+    let mut refresh_token = hub.exchange(&alice.api_key).await.unwrap().refresh_token;
+    let mut crowd = JoinSet::new();
+    let stop = CancellationToken::new();
+    for connection in 0..20 {
+        let stranger = AuthServiceClient::new(hub.channel_from([127, 0, 0, 2]));
+        for number in 0..32 {
+            let (mut stranger, stop) = (stranger.clone(), stop.clone());
+            crowd.spawn(async move {
+                let mut reasons = BTreeSet::new();
+                while !stop.is_cancelled() {
+                    let refused = match connection % 2 {
+                        0 => stranger.refresh_token(RefreshTokenRequest { refresh_token: format!("acbr_{number}") }).await,
+                        _ => stranger.exchange_token(of_key(&format!("acb_invented{number}_key"))).await,
+                    };
+                    reasons.insert(reason(&refused.unwrap_err()));
+                }
+                reasons
+            });
+        }
+    }
+    for number in 0..LOGINS {
+        let renewed = hub.auth().refresh_token(RefreshTokenRequest { refresh_token }).await.unwrap().into_inner();
+        refresh_token = renewed.refresh_token;
+        // Its key was made a moment ago.
+        let newcomer = hub.tenant.agent(&format!("newcomer-{number}")).await;
+        hub.exchange(&newcomer.api_key).await.unwrap();
+        hub.auth().revoke_token(RevokeTokenRequest { refresh_token: "acbr_unknown".to_owned() }).await.unwrap();
+    }
+    stop.cancel();
+    let mut reasons = BTreeSet::new();
+    while let Some(own) = crowd.join_next().await {
+        reasons.extend(own.unwrap());
+    }
+    assert!(reasons.contains("TOO_MANY_LOGINS"), "there were fewer of them than may be: {reasons:?}");
 }
 
 /// An agent that reads nothing must not go on after its suspension, either.

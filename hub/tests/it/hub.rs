@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -21,7 +21,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
@@ -32,6 +32,8 @@ use tonic::{
 
 /// The tenant's, where its log is on Kafka.
 pub const KAFKA_PASSWORD: &str = "the tenant's at Kafka";
+
+const LOCALHOST: [u8; 4] = [127, 0, 0, 1];
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -57,6 +59,19 @@ impl Hub {
     /// A hub that may have its PostgreSQL at another port.
     pub fn launch(tenant: TestTenant, postgres_port: Option<u16>) -> Self {
         Self::launch_on(tenant, postgres_port, serde_json::json!({"kind": "postgres"}))
+    }
+
+    /// A ready hub that says all that it can, and whose standard output nobody reads.
+    pub async fn start_unread() -> Self {
+        let tenant = Postgres::shared().await.fresh_tenant("acme").await;
+        let mut hub = Self::launch(tenant, None);
+        hub.until_ready().await;
+        hub.process.kill().unwrap();
+        hub.process.wait().unwrap();
+        let mut command = command(hub.dir.path(), hub.grpc, hub.operations);
+        hub.process = command.env("RUST_LOG", "trace").stdout(Stdio::piped()).spawn().unwrap();
+        hub.until_ready().await;
+        hub
     }
 
     /// With its log elsewhere.
@@ -169,11 +184,20 @@ impl Hub {
 
     /// A connection with these TLS versions.
     pub async fn tls(&self, versions: &[&'static SupportedProtocolVersion]) -> std::io::Result<TlsStream<TcpStream>> {
-        connect(self.grpc, self.ca.clone(), versions.to_vec()).await
+        connect(LOCALHOST, self.grpc, self.ca.clone(), versions.to_vec()).await
     }
 
     pub fn channel(&self) -> Channel {
         self.connect_lazily(Endpoint::from_static("http://localhost"))
+    }
+
+    /// A connection from this address.
+    pub fn channel_from(&self, address: [u8; 4]) -> Channel {
+        let (port, ca) = (self.grpc, self.ca.clone());
+        Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_| {
+            let ca = ca.clone();
+            async move { connect(address, port, ca, vec![&rustls::version::TLS13]).await.map(TokioIo::new) }
+        }))
     }
 
     /// A connection whose end takes 64 KiB that nobody reads.
@@ -186,7 +210,7 @@ impl Hub {
         let (port, ca) = (self.grpc, self.ca.clone());
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let ca = ca.clone();
-            async move { connect(port, ca, vec![&rustls::version::TLS13]).await.map(TokioIo::new) }
+            async move { connect(LOCALHOST, port, ca, vec![&rustls::version::TLS13]).await.map(TokioIo::new) }
         }))
     }
 
@@ -240,8 +264,13 @@ pub fn reason(status: &Status) -> String {
 }
 
 pub fn spawn(dir: &Path, grpc: u16, operations: u16) -> Child {
+    command(dir, grpc, operations).spawn().unwrap()
+}
+
+fn command(dir: &Path, grpc: u16, operations: u16) -> Command {
     let log = fs::File::create(dir.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_acb-hub"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acb-hub"));
+    command
         .env_clear()
         .env("ACB_CONFIG_DIR", dir)
         .env("ACB_POD_NAME", "hub-0")
@@ -250,9 +279,8 @@ pub fn spawn(dir: &Path, grpc: u16, operations: u16) -> Child {
         .env("ACB_OPS_PORT", operations.to_string())
         .stdin(Stdio::null())
         .stderr(log.try_clone().unwrap())
-        .stdout(log)
-        .spawn()
-        .unwrap()
+        .stdout(log);
+    command
 }
 
 pub fn free_port() -> u16 {
@@ -282,6 +310,7 @@ fn write_leaf(dir: &Path, authority: &Issuer<'_, KeyPair>) {
 }
 
 async fn connect(
+    from: [u8; 4],
     port: u16,
     ca: CertificateDer<'static>,
     versions: Vec<&'static SupportedProtocolVersion>,
@@ -294,6 +323,8 @@ async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    let stream = socket.connect(SocketAddr::from((LOCALHOST, port))).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }

@@ -87,3 +87,24 @@ async fn a_malformed_configuration_ends_it_with_2() {
         assert!(log.contains("hub.json"), "{log}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_whose_log_nobody_reads_serves_and_ends_as_ever() {
+    let mut hub = Hub::start_unread().await;
+    let alice = hub.tenant.agent("alice").await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let is_full = |metrics: &str| {
+        let lost = metrics.lines().find_map(|line| line.strip_prefix("acb_log_lines_lost_total "));
+        lost.is_some_and(|lost| lost != "0")
+    };
+    // Until it has said more than it keeps.
+    while !is_full(&hub.operations("/metrics").await.unwrap().1) {
+        assert!(Instant::now() < deadline, "no line was dropped");
+        for _ in 0..20 {
+            let served = tokio::time::timeout(Duration::from_secs(20), hub.exchange(&alice.api_key));
+            served.await.expect("it waits for whoever reads its log").unwrap();
+        }
+    }
+    terminate(&hub);
+    assert!(hub.exit().await.success());
+}

@@ -48,6 +48,28 @@ async fn a_new_leaf_is_served_to_new_connections_and_a_damaged_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_new_key_is_published_before_it_signs() {
+    let hub = Hub::start().await;
+    let (alice, old) = hub.agent("alice", "agent-full").await;
+    let previous = fs::read_to_string(hub.dir().join("keys/signing.key")).unwrap();
+    let from = std::time::SystemTime::now() + Duration::from_secs(20);
+    let from = from.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    write(hub.dir(), "keys/signing.previous.pub", KeyPair::from_pem(&previous).unwrap().public_key_pem());
+    write(hub.dir(), "keys/signing.previous.key", previous);
+    write(hub.dir(), "keys/signing.from", from.to_string());
+    write(hub.dir(), "keys/signing.key", KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem());
+    eventually("the new key is not published", async || keys(&hub).await == 2).await;
+    let head = |token: &str| token.split('.').next().unwrap().to_owned();
+    let issued = async || {
+        let token = hub.exchange(&alice.api_key).await.unwrap().access_token;
+        hub.agents().heartbeat(with(&token, HeartbeatRequest {})).await.unwrap();
+        head(&token)
+    };
+    assert_eq!(issued().await, head(&old), "other replicas know no other key yet");
+    eventually("the new key never signs", async || issued().await != head(&old)).await;
+}
+
+#[tokio::test]
 async fn tokens_of_the_previous_key_are_valid_while_it_is_there() {
     let hub = Hub::start().await;
     let (alice, old) = hub.agent("alice", "agent-full").await;

@@ -105,6 +105,7 @@ impl World {
                 username: user(GLOBEX),
                 password: password(GLOBEX.0),
             }),
+            witnesses: Vec::new(),
         }
     }
 
@@ -184,6 +185,7 @@ fn victim() -> Victim {
         context_type: TYPE.to_owned(),
         context_id: String::new(),
         upload_id: String::new(),
+        invented: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use acb_isolation::Wall;
+use acb_isolation::{Attacker, Thing, Victim, Wall};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::world::{World, all_refused, all_succeeded, run, succeeds_soon};
@@ -13,7 +13,37 @@ async fn every_wall_stands() {
     let report = acb_isolation::run(&world.attacker(), &[world.victim().await], |_| {}).await;
     all_refused(&report.rows);
     assert_eq!(report.attempts(), acb_isolation::attacks().iter().filter(|attack| attack.wall != Wall::Kafka).count());
-    assert_eq!(report.refused(), report.attempts());
+    assert_eq!(report.refused() + report.nothing(), report.attempts());
+}
+
+#[tokio::test]
+async fn where_there_is_nothing_to_find_that_is_what_is_said() {
+    let world = World::start().await;
+    let (attacker, victim) = (world.attacker(), world.victim().await);
+    let outcomes = async |attacker: &Attacker, victim: &Victim| {
+        let attacks = ["postgres.read.context", "postgres.read.dead_letter", "postgres.delete.contexts", "hub.ids.get-context"];
+        let rows = run(&attacks, attacker, victim).await;
+        let found = |name: &str| rows.iter().find(|row| row.attack == name).unwrap().outcome.clone();
+        (attacks.map(found).map(|outcome| outcome.is_refused()), rows)
+    };
+    // It has a context, and no dead letter.
+    let (refused, rows) = outcomes(&attacker, &victim).await;
+    assert_eq!(refused, [true, false, true, true], "{rows:?}");
+    all_refused(&rows);
+    // Who knows nothing of the neighbour but its name knows of none.
+    let attacker = Attacker { witnesses: Vec::new(), ..world.attacker() };
+    let victim = Victim { invented: vec![Thing::Context], ..victim };
+    let (refused, rows) = outcomes(&attacker, &victim).await;
+    assert_eq!(refused, [false; 4], "{rows:?}");
+    all_refused(&rows);
+    // A wall that is down is seen in either case.
+    for table in ["context", "dead_letter"] {
+        world.sql(&format!("ALTER TABLE acb.{table} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")).await;
+    }
+    let rows = run(&["postgres.read.context", "postgres.delete.contexts"], &attacker, &victim).await;
+    let breaches = rows.iter().filter(|row| !row.outcome.is_refused() && !row.outcome.is_nothing());
+    assert!(breaches.clone().any(|row| row.attack == "postgres.read.context"), "{rows:?}");
+    assert!(breaches.clone().any(|row| row.attack == "postgres.delete.contexts"), "{rows:?}");
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ const LEAF_JITTER: Duration = Duration::days(5);
 const LEAF_OVERDUE: Duration = Duration::days(75);
 /// Tokens of a key that was replaced are taken for so long: their hour, and what it takes until every replica signs with the new one.
 const PREVIOUS_KEY_LIFE: Duration = Duration::hours(2);
+/// The key before signs for so long, so that no replica is shown what a new key signed before it knows that key: as long as a hub needs to roll.
+const NEW_KEY_SIGNS_AFTER: Duration = Duration::minutes(15);
 /// Certificates are valid from a little earlier, for clocks that are behind ours.
 const CLOCK_SKEW: Duration = Duration::hours(1);
 /// DER of a PKCS#8 v1 Ed25519 key up to its 32 bytes (RFC 8410): the form that every library reads.
@@ -49,13 +51,17 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
             .with("refresh.key", random()?.as_slice())),
         SecretContent::RotatedHubKeys { previous } => {
             let before = secrets.read(previous).await?;
-            let replaced = KeyPair::from_pkcs8_pem_and_sign_algo(before.text(previous, "signing.key")?, &rcgen::PKCS_ED25519);
-            let until = (OffsetDateTime::now_utc() + PREVIOUS_KEY_LIFE).unix_timestamp();
+            let pem = before.text(previous, "signing.key")?;
+            let replaced = KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_ED25519);
+            let now = OffsetDateTime::now_utc();
+            let (from, until) = ((now + NEW_KEY_SIGNS_AFTER).unix_timestamp(), (now + PREVIOUS_KEY_LIFE).unix_timestamp());
             // Without the pepper every API key would have to be made anew; with another refresh key what a sender repeats would not be
             // known as the same.
             Ok(SecretData::new()
                 .with("signing.key", signing_key()?.as_bytes())
                 .with("audit.key", signing_key()?.as_bytes())
+                .with("signing.from", from.to_string())
+                .with("signing.previous.key", pem)
                 .with("signing.previous.pub", replaced.map_err(unmade)?.public_key_pem())
                 .with("signing.previous.until", until.to_string())
                 .with("pepper", before.bytes(previous, "pepper")?)
@@ -249,6 +255,13 @@ mod tests {
         assert_eq!(text(&rotated, "signing.previous.pub"), replaced.public_key_pem());
         let left = text(&rotated, "signing.previous.until").parse::<i64>().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
         assert!((7_100..=7_200).contains(&left), "{left}");
+        // Until each replica knows the new key the old one signs.
+        assert_eq!(rotated.get("signing.previous.key"), first.get("signing.key"));
+        let wait = text(&rotated, "signing.from").parse::<i64>().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
+        assert!((800..=900).contains(&wait), "{wait}");
+        // Once more: of keys before the last one nothing is kept.
+        let again = generate(&SecretContent::RotatedHubKeys { previous: reference() }, &One(rotated.clone())).await.unwrap();
+        assert_eq!(again.get("signing.previous.key"), rotated.get("signing.key"));
     }
 
     #[tokio::test]

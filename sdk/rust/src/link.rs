@@ -31,6 +31,10 @@ use crate::{
 const MOST_PENDING: usize = 256;
 const MOST_PENDING_BYTES: usize = 16 << 20;
 
+/// A session that was open, and finds another program in its place, tries again for so long: a hub knows a session for 10 s after its replica was
+/// killed, and so also that of a program which took over and is gone.
+const PRESENT_FOR: Duration = Duration::from_secs(15);
+
 /// Why the session ended, once it did.
 pub(crate) type End = Arc<Mutex<Option<Error>>>;
 
@@ -95,6 +99,10 @@ pub(crate) struct Driver {
     /// A limit has no room before that: nothing more is sent on this session until then, so that its order stays.
     limited_until: Option<Instant>,
     next_sequence: u64,
+    /// Whether the session was ever open.
+    was_open: bool,
+    /// Since when another program receives in its place.
+    present_since: Option<Instant>,
     /// Whether the present connection has brought anything yet: a message, or the outcome of one.
     progressed: bool,
     renewed: bool,
@@ -130,6 +138,8 @@ impl Driver {
             refused: None,
             limited_until: None,
             next_sequence: 1,
+            was_open: false,
+            present_since: None,
             renewed: false,
             progressed: false,
         }
@@ -227,6 +237,8 @@ impl Driver {
             return Err(Ended::Broken(Error::Unavailable("the hub closed the session at once".to_owned())));
         };
         self.renewed = false;
+        self.was_open = true;
+        self.present_since = None;
         // Who takes over from now on does it after this session: connected again, it must not end that one.
         self.open.take_over = false;
         self.client.name_replica(&opened.replica);
@@ -466,8 +478,16 @@ impl Driver {
                 self.client.leave(line).await;
                 Ended::Broken(error)
             }
+            Next::Never(error) if self.may_be_left_over(&error) => Ended::Broken(error),
             Next::Never(error) => Ended::Over(error),
         }
+    }
+
+    /// Whether the program that receives in this one's place may be gone, and the hub not know it yet.
+    fn may_be_left_over(&mut self, error: &Error) -> bool {
+        self.was_open
+            && error.reason() == "RECEIVER_PRESENT"
+            && self.present_since.get_or_insert_with(Instant::now).elapsed() < PRESENT_FOR
     }
 }
 

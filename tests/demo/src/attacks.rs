@@ -26,11 +26,12 @@ pub(crate) async fn run(stage: &Stage, streamed: &Streamed, recorder: &Recorder)
     ];
     let report: Report = stage.acb_json(&arguments).await?;
     for row in &report.rows {
-        if !row.outcome.is_refused() {
+        if !row.outcome.is_refused() && !row.outcome.is_nothing() {
             tell(format!("  NOT REFUSED  {:<34} {:?}", row.attack, row.outcome));
         }
         recorder.record(Event::Attacked { row: row.clone() })?;
     }
-    tell(format!("  {} of {} attacks were refused", report.refused(), report.attempts()));
+    let (refused, nothing) = (report.refused(), report.nothing());
+    tell(format!("  {refused} of {} attacks were refused, {nothing} had nothing to be tried on", report.attempts()));
     Ok(report)
 }

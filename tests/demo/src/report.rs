@@ -21,7 +21,7 @@ pub(crate) struct Report {
     pub(crate) stream_sha256_ok: bool,
     /// Where the stream went on after its replica was killed.
     pub(crate) resumed_from_chunk: Option<u32>,
-    /// Attacks of one tenant on the other.
+    /// Attacks of one tenant on the other that had something to be tried on.
     pub(crate) cross_tenant_attempts: u64,
     /// Attacks that were refused.
     pub(crate) cross_tenant_refused: u64,
@@ -69,6 +69,7 @@ impl Report {
                     stream_seconds += seconds;
                     streamed_bytes += bytes;
                 }
+                Event::Attacked { row } if row.outcome.is_nothing() => {}
                 Event::Attacked { row } => {
                     report.cross_tenant_attempts += 1;
                     report.cross_tenant_refused += u64::from(row.outcome.is_refused());

@@ -15,7 +15,10 @@ use acb_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    grpc::{caller::trail, timestamp::timestamp},
+    grpc::{
+        caller::{source, trail},
+        timestamp::timestamp,
+    },
     status::to_status,
 };
 
@@ -52,13 +55,13 @@ impl Auth {
 #[tonic::async_trait]
 impl AuthService for Auth {
     async fn exchange_token(&self, request: Request<ExchangeTokenRequest>) -> Result<Response<TokenResponse>, Status> {
-        let trail = trail(&request);
+        let (trail, source) = (trail(&request), source(&request));
         match request.into_inner().credential {
             Some(Credential::ApiKey(key)) => {
                 if let Some(prefix) = key_prefix(&key) {
                     trail.key(prefix);
                 }
-                Ok(self.response(&trail, self.authority.exchange(&key).await.map_err(to_status)?))
+                Ok(self.response(&trail, self.authority.exchange(&key, source).await.map_err(to_status)?))
             }
             None => Err(to_status(Fault::invalid("CREDENTIAL_MISSING", "the request has no credential: set api_key"))),
         }
@@ -68,21 +71,21 @@ impl AuthService for Auth {
         &self,
         request: Request<ExchangeSubjectTokenRequest>,
     ) -> Result<Response<TokenResponse>, Status> {
-        let trail = trail(&request);
+        let (trail, source) = (trail(&request), source(&request));
         let ExchangeSubjectTokenRequest { subject_token, subject_token_type } = request.into_inner();
-        let exchanged = self.authority.exchange_subject(&subject_token, &subject_token_type, &trail).await;
+        let exchanged = self.authority.exchange_subject((&subject_token, &subject_token_type), source, &trail).await;
         Ok(self.response(&trail, exchanged.map_err(to_status)?))
     }
 
     async fn refresh_token(&self, request: Request<RefreshTokenRequest>) -> Result<Response<TokenResponse>, Status> {
-        let trail = trail(&request);
-        let refreshed = self.authority.refresh(&request.into_inner().refresh_token, &trail).await;
+        let (trail, source) = (trail(&request), source(&request));
+        let refreshed = self.authority.refresh(&request.into_inner().refresh_token, source, &trail).await;
         Ok(self.response(&trail, refreshed.map_err(to_status)?))
     }
 
     async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Result<Response<RevokeTokenResponse>, Status> {
-        let trail = trail(&request);
-        self.authority.revoke(&request.into_inner().refresh_token, &trail).await.map_err(to_status)?;
+        let (trail, source) = (trail(&request), source(&request));
+        self.authority.revoke(&request.into_inner().refresh_token, source, &trail).await.map_err(to_status)?;
         Ok(Response::new(RevokeTokenResponse {}))
     }
 

@@ -1,7 +1,10 @@
-//! The proven caller of a gRPC request, and its trail.
+//! The proven caller of a gRPC request, where it comes from, and its trail.
+
+use std::net::IpAddr;
 
 use acb_hub_core::{
     directory::{caller::Caller, trail::Trail},
+    door::origin::Origin,
     fault::{Code, Fault},
 };
 use tonic::{Request, Status};
@@ -23,4 +26,9 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 /// What its audit record says it was about: for whoever carries it out to fill.
 pub(crate) fn trail<T>(request: &Request<T>) -> Trail {
     request.extensions().get::<Trail>().cloned().unwrap_or_default()
+}
+
+/// Who answers for whatever is asked without a token: what such callers use up is counted by it.
+pub(crate) fn source<T>(request: &Request<T>) -> IpAddr {
+    request.extensions().get::<Origin>().copied().unwrap_or_default().source
 }

@@ -28,6 +28,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long the store is not asked again for a generation that it did not have: a database that was restored has an older one than
 /// tokens that were issued before say, and those must not cost a query each.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// [Looks](Refresher::looked) at the store begin so far apart, however many ask for one.
+pub const LOOKS_APART: Duration = Duration::from_millis(250);
 
 /// Reloads the directory when its generation rose.
 pub struct Refresher {
@@ -36,10 +38,20 @@ pub struct Refresher {
     loading: Attempts<()>,
     /// The lowest generation that the store was asked for and did not have, and when.
     unmet: Attempts<Option<(u64, Instant)>>,
+    looks: Attempts<Looks>,
     loaded: AtomicBool,
     /// Since when the store has not answered, or could not be read, and why.
     failing: std::sync::Mutex<Option<(Instant, String)>>,
     connected: Arc<AtomicUsize>,
+}
+
+/// When looks at the store began.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The last one.
+    begun: Option<Instant>,
+    /// The last one that was answered.
+    answered: Option<Instant>,
 }
 
 /// One call that is open.
@@ -67,6 +79,7 @@ impl Refresher {
             store,
             loading: Attempts::default(),
             unmet: Attempts::default(),
+            looks: Attempts::default(),
             loaded: AtomicBool::new(false),
             failing: std::sync::Mutex::default(),
             connected: Arc::default(),
@@ -131,6 +144,25 @@ impl Refresher {
         if snapshot.generation < generation {
             unmet.last = Some((generation, Instant::now()));
         }
+        Ok(snapshot)
+    }
+
+    /// The snapshot, after reading the generation at some moment after this was called: for what this replica does not know, and anybody may invent.
+    /// All who ask meanwhile share that reading, and the next one waits a little, so that a crowd costs the store no more than one caller does.
+    pub async fn looked(&self) -> Result<Arc<Snapshot>, Fault> {
+        let called = Instant::now();
+        let mut looks = self.looks.next().await?;
+        if looks.last.answered.is_some_and(|begun| begun > called) {
+            return Ok(self.directory.snapshot());
+        }
+        if let Some(begun) = looks.last.begun {
+            tokio::time::sleep_until(begun + LOOKS_APART).await;
+        }
+        let begun = Instant::now();
+        // Before the answer: who leaves meanwhile has asked all the same.
+        looks.last.begun = Some(begun);
+        let snapshot = looks.ended(self.current().await)?;
+        looks.last.answered = Some(begun);
         Ok(snapshot)
     }
 
@@ -264,6 +296,29 @@ mod tests {
             refresher.at_least(90).await.unwrap();
         }
         assert_eq!(store.loads.load(Ordering::Relaxed), 2, "the generation alone is cheap");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_sees_what_was_there_before_it_asked_and_a_crowd_shares_its_looks() {
+        let store = Arc::new(Counting { generation: AtomicUsize::new(1), ..Counting::default() });
+        let refresher = Arc::new(Refresher::new(Directory::default(), store.clone()));
+        let began = Instant::now();
+        refresher.looked().await.unwrap();
+        for generation in 2..=8 {
+            store.generation.store(generation, Ordering::Relaxed);
+            let crowd = (0..1000).map(|_| refresher.looked());
+            for snapshot in futures::future::join_all(crowd).await {
+                assert_eq!(snapshot.unwrap().generation, generation as u64);
+            }
+        }
+        assert_eq!(began.elapsed(), LOOKS_APART * 7, "each crowd waits once");
+        assert_eq!(store.asked.load(Ordering::Relaxed), 8);
+        // Nor does it cost more where each of a crowd leaves before its answer.
+        for _ in 0..1000 {
+            drop(tokio::time::timeout(Duration::from_millis(1), refresher.looked()).await);
+        }
+        let most = 8 + 1000 / 250 + 1;
+        assert!(store.asked.load(Ordering::Relaxed) <= most, "{} questions", store.asked.load(Ordering::Relaxed));
     }
 
     /// Says after 5 s that it does not answer.

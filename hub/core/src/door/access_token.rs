@@ -156,8 +156,9 @@ impl Tokens {
             account,
             oidc,
         };
-        let header = Header { kid: Some(keyring.kid.clone()), ..Header::new(Algorithm::EdDSA) };
-        let token = jsonwebtoken::encode(&header, &claims, &keyring.signing)
+        let (kid, key) = keyring.signer(now);
+        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
+        let token = jsonwebtoken::encode(&header, &claims, key)
             .map_err(|_| Fault::new(Code::Internal, "TOKEN_NOT_SIGNED", "the hub could not sign a token: see its log"))?;
         Ok((token, expires_at))
     }
@@ -316,6 +317,25 @@ pub(crate) mod tests {
         assert_eq!(jwks["keys"].as_array().unwrap().len(), 2);
         tokens.replace(keyring(2));
         assert_eq!(reason(&tokens, &old), "TOKEN_INVALID");
+    }
+
+    #[test]
+    fn a_new_key_signs_once_every_replica_may_know_it() {
+        let now = OffsetDateTime::now_utc();
+        let from = now + Duration::minutes(15);
+        let rotated = || Keyring::new(&private(2), vec![1; 32], vec![2; 32], &[public(1)]).unwrap();
+        let issued = |tokens: &Tokens, at| tokens.issue(&agent(Role::Full), of(1), at).unwrap().0;
+        let (behind, ahead) = (Tokens::new("acme", "00", keyring(1)), Tokens::new("acme", "00", keyring(1)));
+        ahead.replace(rotated().signing_from(from, &private(1)).unwrap());
+        behind.verify(&issued(&ahead, now)).unwrap();
+        let new = issued(&ahead, from);
+        assert_eq!(reason(&behind, &new), "TOKEN_INVALID");
+        ahead.verify(&new).unwrap();
+        behind.replace(rotated().signing_from(from, &private(1)).unwrap());
+        behind.verify(&new).unwrap();
+        // Another key than the one before signs nothing that others know.
+        let error = rotated().signing_from(from, &private(3)).unwrap_err();
+        assert_eq!(error.to_string(), "signing.previous.key: is not the key of signing.previous.pub");
     }
 
     #[test]

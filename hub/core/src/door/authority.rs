@@ -1,6 +1,6 @@
 //! Exchanges credentials for tokens.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
@@ -11,8 +11,8 @@ use super::{
     api_key::{MAX_CREDENTIAL_BYTES, api_key_hmac, key_prefix},
     credential_use::CredentialUses,
     issuer_keys::IssuerKeys,
-    issuer_queues::IssuerQueues,
-    login_queue::{AT_ONE_TIME, LoginQueue, MAX_UNKNOWN_WAITING, MAX_WAITING},
+    issuer_queues::{IssuerQueues, OfIssuer},
+    login_queue::{AT_ONE_TIME, LoginQueue, MAX_WAITING, Places},
     oidc_token,
     ports::CredentialStore,
     refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation, format_token, hash, random_token},
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     directory::{
         agent::AgentId,
+        issuer::Issuer,
         refresher::Refresher,
         snapshot::Snapshot,
         source::{AccountToken, OidcToken, Source},
@@ -75,10 +76,13 @@ impl fmt::Debug for Grant {
 #[derive(Debug)]
 struct Queues {
     keys: LoginQueue,
-    unknown_keys: LoginQueue,
+    /// Of keys that the directory does not have yet: they share one look at it.
+    unknown_keys: Places,
     tokens: LoginQueue,
-    accounts: LoginQueue,
-    unknown_accounts: LoginQueue,
+    /// Of those whose signature is to be checked: that is work of this machine, not of the store.
+    signatures: LoginQueue,
+    /// Of tokens of the cluster.
+    accounts: OfIssuer,
     oidc: IssuerQueues,
 }
 
@@ -86,10 +90,10 @@ impl Default for Queues {
     fn default() -> Self {
         Self {
             keys: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
-            unknown_keys: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
+            unknown_keys: Places::new(MAX_WAITING),
             tokens: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
-            accounts: LoginQueue::new(AT_ONE_TIME, MAX_WAITING),
-            unknown_accounts: LoginQueue::new(1, MAX_UNKNOWN_WAITING),
+            signatures: LoginQueue::new(1, MAX_WAITING),
+            accounts: OfIssuer::default(),
             oidc: IssuerQueues::default(),
         }
     }
@@ -141,15 +145,20 @@ impl Authority {
         self.tokens.keyring().jwks()
     }
 
-    /// Tokens for an API key. Every failure looks the same.
-    pub async fn exchange(&self, api_key: &str) -> Result<Grant, Fault> {
+    /// Tokens for an API key that this source shows. Every failure looks the same.
+    pub async fn exchange(&self, api_key: &str, source: IpAddr) -> Result<Grant, Fault> {
         let prefix = key_prefix(api_key).ok_or_else(refused)?;
-        let known = self.directory.directory().snapshot().api_keys.contains_key(prefix);
-        let queue = if known { &self.queues.keys } else { &self.queues.unknown_keys };
-        let _turn = queue.next().await?;
+        if !self.directory.directory().snapshot().api_keys.contains_key(prefix) {
+            // It is newer than the directory, or invented: the store is not asked about a single one of those.
+            let _place = self.queues.unknown_keys.take(source)?;
+            if !self.directory.looked().await?.api_keys.contains_key(prefix) {
+                return Err(refused());
+            }
+        }
+        let _turn = self.queues.keys.next(source).await?;
         let stored = self.store.api_key(prefix).await?;
         let now = OffsetDateTime::now_utc();
-        // The same work for an unknown prefix.
+        // The same work for one that was removed a moment ago.
         let presented = api_key_hmac(self.tokens.keyring().pepper(), api_key);
         let expected = stored.as_ref().map_or([0; 32], |stored| stored.hmac);
         let equal = bool::from(presented.ct_eq(&expected));
@@ -166,7 +175,12 @@ impl Authority {
 
     /// An access token for a token of a Kubernetes ServiceAccount, or of an OpenID Connect issuer: one that ends with it, and that nothing renews. Every
     /// failure looks the same; the hub's log has why.
-    pub async fn exchange_subject(&self, subject_token: &str, token_type: &str, trail: &Trail) -> Result<Grant, Fault> {
+    pub async fn exchange_subject(
+        &self,
+        (subject_token, token_type): (&str, &str),
+        source: IpAddr,
+        trail: &Trail,
+    ) -> Result<Grant, Fault> {
         if token_type != TOKEN_TYPE {
             let why = format!("the hub exchanges subject tokens of type {TOKEN_TYPE}, not {}", quoted(token_type));
             return Err(Fault::invalid("TOKEN_TYPE_UNSUPPORTED", why));
@@ -177,27 +191,38 @@ impl Authority {
         };
         let shown = SubjectToken::parse(subject_token).map_err(nobody)?;
         let known = self.directory.directory().snapshot();
-        let of_issuer;
-        let (proved, queue, unknown) = match trusted(&known, &shown) {
-            Some(issuer) => {
-                of_issuer = self.queues.oidc.of(issuer, &known);
-                (self.prove_oidc(&shown, issuer, &known), &of_issuer.known, &of_issuer.unknown)
-            }
-            None => (self.prove_account(&shown, &known), &self.queues.accounts, &self.queues.unknown_accounts),
+        let issuer = trusted(&known, &shown);
+        let of_issuer = issuer.map(|issuer| self.queues.oidc.of(issuer, &known));
+        let queues = of_issuer.as_deref().unwrap_or(&self.queues.accounts);
+        let prove = || match issuer {
+            Some(issuer) => self.prove_oidc(&shown, issuer, &known),
+            None => self.prove_account(&shown, &known),
         };
-        let queue = match &proved {
-            Ok(_) => queue,
-            Err(why) if may_change(why) => unknown,
-            // It takes no turn from those whom a newer directory knows, or newer keys of its issuer.
+        let proved = self.in_turn(source, prove).await?;
+        let (_turn, _place);
+        let snapshot = match &proved {
+            // An account that was deleted a moment ago must not log in once more.
+            Ok(_) => {
+                _turn = queues.known.next(source).await?;
+                self.directory.current().await?
+            }
+            // One that was just named should. It takes no turn from those whom this replica knows.
+            Err(why) if may_change(why) => {
+                _place = queues.unknown.take(source)?;
+                self.directory.looked().await?
+            }
             Err(why) => return Err(nobody(why)),
         };
-        let _turn = queue.next().await?;
-        // An account that was deleted a moment ago must not log in once more, and one that was just named should.
-        let snapshot = self.directory.current().await?;
         let proved = match trusted(&snapshot, &shown) {
-            Some(issuer) => self.prove_asking(&shown, issuer, &snapshot).await,
+            Some(issuer) => match self.keys_asking(&shown, issuer, &snapshot).await {
+                Ok(keys) => {
+                    let now = OffsetDateTime::now_utc();
+                    self.in_turn(source, || oidc_token::prove(&shown, issuer, &keys, &snapshot, now)).await?
+                }
+                Err(why) => Err(why),
+            },
             None if snapshot.generation == known.generation => proved,
-            None => self.prove_account(&shown, &snapshot),
+            None => self.in_turn(source, || self.prove_account(&shown, &snapshot)).await?,
         };
         let Proved { agent, source, ends_at } = proved.map_err(nobody)?;
         if let Source::Account(AccountToken { jti, iss, .. }) | Source::Oidc(OidcToken { jti, iss, .. }) = &source {
@@ -223,21 +248,31 @@ impl Authority {
         oidc_token::prove(shown, issuer, &keys, snapshot, now)
     }
 
-    /// The same, where its issuer is asked for keys that are old or not known. Nobody is asked for what can't be that issuer's.
-    async fn prove_asking(&self, shown: &SubjectToken<'_>, issuer: &TrustedIssuer, snapshot: &Snapshot) -> Result<Proved, Why> {
+    /// The keys to prove it by, where its issuer is asked for keys that are old or not known. Nobody is asked for what can't be that issuer's.
+    async fn keys_asking(
+        &self,
+        shown: &SubjectToken<'_>,
+        issuer: &TrustedIssuer,
+        snapshot: &Snapshot,
+    ) -> Result<Arc<Issuer>, Why> {
         oidc_token::may_be_of(shown, issuer, OffsetDateTime::now_utc())?;
-        let keys = self.issuer_keys.as_ref().ok_or(NO_KEYS)?.for_key(issuer, shown.kid(), snapshot).await?;
-        oidc_token::prove(shown, issuer, &keys, snapshot, OffsetDateTime::now_utc())
+        self.issuer_keys.as_ref().ok_or(NO_KEYS)?.for_key(issuer, shown.kid(), snapshot).await
     }
 
-    /// New tokens for a refresh token. The trail has whose it was where it is refused for more than being unknown.
-    pub async fn refresh(&self, refresh_token: &str, trail: &Trail) -> Result<Grant, Fault> {
+    /// What checks a signature. One is checked at a time, so that strangers with invented ones keep this machine busy only beside its other work.
+    async fn in_turn<T>(&self, source: IpAddr, check: impl FnOnce() -> T) -> Result<T, Fault> {
+        let _turn = self.queues.signatures.next(source).await?;
+        Ok(check())
+    }
+
+    /// New tokens for a refresh token that this source shows. The trail has whose it was where it is refused for more than being unknown.
+    pub async fn refresh(&self, refresh_token: &str, source: IpAddr, trail: &Trail) -> Result<Grant, Fault> {
         if refresh_token.len() > MAX_CREDENTIAL_BYTES {
             return Err(refused());
         }
         // Derived, so that every replica gives the same successor, and none stores it.
         let successor = format_token(&keyed(self.tokens.keyring().refresh(), refresh_token.as_bytes()));
-        let _turn = self.queues.tokens.next().await?;
+        let _turn = self.queues.tokens.next(source).await?;
         match self.store.rotate_refresh(hash(refresh_token), hash(&successor)).await? {
             Rotation::Successor { agent, key, expires_at } => {
                 let snapshot = self.directory.current().await?;
@@ -261,12 +296,12 @@ impl Authority {
         }
     }
 
-    /// Revokes the family of a refresh token. Succeeds for unknown ones, too.
-    pub async fn revoke(&self, refresh_token: &str, trail: &Trail) -> Result<(), Fault> {
+    /// Revokes the family of a refresh token that this source shows. Succeeds for unknown ones, too.
+    pub async fn revoke(&self, refresh_token: &str, source: IpAddr, trail: &Trail) -> Result<(), Fault> {
         if refresh_token.len() > MAX_CREDENTIAL_BYTES {
             return Ok(());
         }
-        let _turn = self.queues.tokens.next().await?;
+        let _turn = self.queues.tokens.next(source).await?;
         if let Some(agent) = self.store.revoke_refresh(hash(refresh_token)).await? {
             self.name(agent, trail);
             trail.revoked("as was asked for");
@@ -329,18 +364,19 @@ fn subject_refused() -> Fault {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::atomic::{AtomicU64, AtomicUsize, Ordering},
         time::Duration,
     };
 
     use async_trait::async_trait;
     use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
     use serde_json::{Value, json};
-    use tokio::{sync::Semaphore, task::JoinSet};
+    use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
     use super::*;
     use crate::{
         directory::{
+            refresher::LOOKS_APART,
             snapshot::{Directory, DirectoryStore, KnownKey},
             trusted_issuer::IssuerTerms,
         },
@@ -359,6 +395,16 @@ mod tests {
     struct Slow {
         may_answer: Semaphore,
         asked: AtomicUsize,
+        /// Of the directory, which answers at once.
+        generation: AtomicU64,
+        looks: AtomicUsize,
+    }
+
+    impl Default for Slow {
+        fn default() -> Self {
+            let (generation, looks) = (AtomicU64::new(1), AtomicUsize::new(0));
+            Self { may_answer: Semaphore::new(0), asked: AtomicUsize::new(0), generation, looks }
+        }
     }
 
     impl Slow {
@@ -394,12 +440,17 @@ mod tests {
     #[async_trait]
     impl DirectoryStore for Slow {
         async fn generation(&self) -> Result<u64, Fault> {
-            Ok(1)
+            self.looks.fetch_add(1, Ordering::SeqCst);
+            Ok(self.generation.load(Ordering::SeqCst))
         }
         async fn load(&self) -> Result<Snapshot, Fault> {
-            let mut snapshot = Snapshot::new(1, Vec::new(), Vec::new());
+            let generation = self.generation.load(Ordering::SeqCst);
+            let mut snapshot = Snapshot::new(generation, Vec::new(), Vec::new());
             let agent = AgentId(Uuid::nil());
-            snapshot.api_keys.insert("known".to_owned(), KnownKey { agent, expires_at: None });
+            // A key for each generation, and those before.
+            for number in 1..=generation {
+                snapshot.api_keys.insert(format!("known{number}"), KnownKey { agent, expires_at: None });
+            }
             for url in [SILENT, HEALTHY] {
                 let (audiences, agent) = (vec!["acb".to_owned()], "claims.sub".to_owned());
                 let terms = IssuerTerms { url: url.to_owned(), audiences, agent, ..IssuerTerms::default() };
@@ -431,62 +482,108 @@ mod tests {
         Authority::new(Tokens::new("acme", "0011", keyring(1)), store.clone(), refresher)
     }
 
+    /// One that calls.
+    fn source(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    /// What one source gets of so many places.
+    fn share(places: usize) -> usize {
+        places.div_ceil(2)
+    }
+
     #[tokio::test]
-    async fn strangers_ask_the_store_two_at_a_time_and_a_crowd_is_told_to_come_later() {
-        let store = Arc::new(Slow { may_answer: Semaphore::new(0), asked: AtomicUsize::new(0) });
+    async fn strangers_ask_the_store_two_at_a_time_and_a_crowd_of_one_source_holds_its_share() {
+        let store = Arc::new(Slow::default());
         let authority = authority(&store).await;
-        let mut calls = JoinSet::new();
-        for number in 0..AT_ONE_TIME + MAX_WAITING + 10 {
-            let authority = authority.clone();
-            calls.spawn(async move {
-                let answer = match number % 2 {
-                    0 => authority.refresh("acbr_x", &Trail::default()).await.map(drop),
-                    _ => authority.revoke("acbr_x", &Trail::default()).await,
-                };
-                answer.map_or_else(|fault| fault.reason, |()| "fine")
-            });
-        }
-        for _ in 0..10 {
-            assert_eq!(calls.join_next().await.unwrap().unwrap(), "TOO_MANY_LOGINS");
+        let calls_of = |calls: &mut JoinSet<_>, count: usize, from: IpAddr| {
+            for number in 0..count {
+                let authority = authority.clone();
+                calls.spawn(async move {
+                    let answer = match number % 2 {
+                        0 => authority.refresh("acbr_x", from, &Trail::default()).await.map(drop),
+                        _ => authority.revoke("acbr_x", from, &Trail::default()).await,
+                    };
+                    answer.map_or_else(|fault| fault.reason, |()| "fine")
+                });
+            }
+        };
+        let mut crowd = JoinSet::new();
+        calls_of(&mut crowd, AT_ONE_TIME + MAX_WAITING + 10, source(1));
+        for _ in 0..AT_ONE_TIME + MAX_WAITING + 10 - share(AT_ONE_TIME + MAX_WAITING) {
+            assert_eq!(crowd.join_next().await.unwrap().unwrap(), "TOO_MANY_LOGINS");
         }
         tokio::task::yield_now().await;
         assert_eq!(store.asked.load(Ordering::SeqCst), AT_ONE_TIME);
+        // Others find their places beside it, and are not behind all of it.
+        let mut others = JoinSet::new();
+        calls_of(&mut others, 100, source(2));
+        tokio::task::yield_now().await;
         store.may_answer.add_permits(1);
-        while let Some(answer) = calls.join_next().await {
+        while let Some(answer) = others.join_next().await {
             assert!(["CREDENTIAL_REFUSED", "fine"].contains(&answer.unwrap()));
         }
-        assert_eq!(store.asked.load(Ordering::SeqCst), AT_ONE_TIME + MAX_WAITING);
+        let before = store.asked.load(Ordering::SeqCst);
+        assert!(before < 100 + share(MAX_WAITING) / 2, "{before}: sources take turns");
+        while let Some(answer) = crowd.join_next().await {
+            assert!(["CREDENTIAL_REFUSED", "fine"].contains(&answer.unwrap()));
+        }
+        assert_eq!(store.asked.load(Ordering::SeqCst), share(AT_ONE_TIME + MAX_WAITING) + 100);
+    }
+
+    #[tokio::test]
+    async fn invented_keys_cost_a_look_that_all_share_and_a_key_that_was_just_made_logs_in() {
+        let store = Arc::new(Slow::default());
+        store.may_answer.add_permits(1);
+        let authority = authority(&store).await;
+        let (began, before) = (Instant::now(), store.looks.load(Ordering::SeqCst));
+        for round in 0..20 {
+            let mut strangers = JoinSet::new();
+            for number in 0..500 {
+                let authority = authority.clone();
+                let key = format!("acb_invented{number}_key");
+                strangers.spawn(async move { authority.exchange(&key, source(round)).await.unwrap_err().reason });
+            }
+            let mut refused = 0;
+            while let Some(answer) = strangers.join_next().await {
+                refused += usize::from(answer.unwrap() == "CREDENTIAL_REFUSED");
+            }
+            assert!(refused >= share(MAX_WAITING), "{refused}: the others are too many of one source");
+        }
+        assert_eq!(store.asked.load(Ordering::SeqCst), 0, "the store is asked about none of them");
+        let looks = store.looks.load(Ordering::SeqCst) - before;
+        let most = 1 + began.elapsed().div_duration_f64(LOOKS_APART).ceil() as usize;
+        assert!((1..=most).contains(&looks), "{looks} looks");
+        // Nobody told this replica of it.
+        store.generation.store(2, Ordering::SeqCst);
+        assert_eq!(authority.exchange("acb_known2_key", source(1)).await.unwrap_err().reason, "CREDENTIAL_REFUSED");
+        assert_eq!(store.asked.load(Ordering::SeqCst), 1, "it is looked at");
     }
 
     #[tokio::test]
     async fn invented_keys_keep_nobody_from_logging_in_whose_key_is_known() {
-        let store = Arc::new(Slow { may_answer: Semaphore::new(0), asked: AtomicUsize::new(0) });
+        let store = Arc::new(Slow::default());
         let authority = authority(&store).await;
-        let mut strangers = JoinSet::new();
-        for _ in 0..1 + MAX_UNKNOWN_WAITING + 10 {
-            let authority = authority.clone();
-            strangers.spawn(async move { authority.exchange("acb_invented_key").await.unwrap_err().reason });
-        }
-        for _ in 0..10 {
-            assert_eq!(strangers.join_next().await.unwrap().unwrap(), "TOO_MANY_LOGINS");
-        }
-        tokio::task::yield_now().await;
-        assert_eq!(store.asked.load(Ordering::SeqCst), 1);
-        // It has no place in the queue of the strangers, and needs none.
-        let known = authority.exchange("acb_known_key");
+        let strangers: Vec<_> = (0..MAX_WAITING)
+            .map(|_| {
+                let authority = authority.clone();
+                tokio::spawn(async move { authority.exchange("acb_invented_key", source(1)).await })
+            })
+            .collect();
+        let known = authority.exchange("acb_known1_key", source(1));
         tokio::pin!(known);
         assert!(futures::poll!(&mut known).is_pending());
-        assert_eq!(store.asked.load(Ordering::SeqCst), 2);
+        assert_eq!(store.asked.load(Ordering::SeqCst), 1, "it stands behind none of them");
         store.may_answer.add_permits(1);
         assert_eq!(known.await.unwrap_err().reason, "CREDENTIAL_REFUSED");
-        while let Some(answer) = strangers.join_next().await {
-            assert_eq!(answer.unwrap(), "CREDENTIAL_REFUSED");
+        for stranger in strangers {
+            stranger.await.unwrap().unwrap_err();
         }
     }
 
     #[tokio::test]
     async fn who_waits_for_one_issuer_holds_up_nobody_of_another() {
-        let store = Arc::new(Slow { may_answer: Semaphore::new(0), asked: AtomicUsize::new(0) });
+        let store = Arc::new(Slow::default());
         let authority = authority(&store).await.with_issuer_keys(IssuerKeys::new(Arc::new(Issuers), OidcMetrics::default()));
         let token = |iss: &str| {
             let now = OffsetDateTime::now_utc().unix_timestamp();
@@ -494,19 +591,22 @@ mod tests {
             let parts = [json!({"alg": "RS256", "kid": "invented"}).to_string(), claims.to_string(), "s".repeat(256)];
             parts.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".")
         };
-        let (silent, healthy) = (token(SILENT), token(HEALTHY));
-        let trail = Trail::default();
-        let mut waiting: Vec<_> =
-            (0..=MAX_UNKNOWN_WAITING).map(|_| Box::pin(authority.exchange_subject(&silent, TOKEN_TYPE, &trail))).collect();
-        for call in &mut waiting {
-            assert!(futures::poll!(call).is_pending());
+        let exchanged = |token: String| {
+            let authority = authority.clone();
+            async move {
+                let shown = (token.as_str(), TOKEN_TYPE);
+                authority.exchange_subject(shown, source(1), &Trail::default()).await.unwrap_err().reason
+            }
+        };
+        let mut waiting = JoinSet::new();
+        for _ in 0..MAX_WAITING {
+            waiting.spawn(exchanged(token(SILENT)));
         }
-        let busy = authority.exchange_subject(&silent, TOKEN_TYPE, &trail).await.unwrap_err();
-        assert_eq!(busy.reason, "TOO_MANY_LOGINS");
-        let answered = tokio::time::timeout(Duration::from_secs(10), authority.exchange_subject(&healthy, TOKEN_TYPE, &trail));
-        assert_eq!(
-            answered.await.expect("it waits for an issuer that is another's").unwrap_err().reason,
-            "SUBJECT_TOKEN_REFUSED"
-        );
+        for _ in 0..MAX_WAITING - share(MAX_WAITING) {
+            assert_eq!(waiting.join_next().await.unwrap().unwrap(), "TOO_MANY_LOGINS");
+        }
+        let answered = tokio::time::timeout(Duration::from_secs(10), exchanged(token(HEALTHY)));
+        assert_eq!(answered.await.expect("it waits for an issuer that is another's"), "SUBJECT_TOKEN_REFUSED");
+        assert_eq!(waiting.len(), share(MAX_WAITING));
     }
 }

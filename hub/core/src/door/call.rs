@@ -249,6 +249,12 @@ impl Call {
         self.caller.as_ref()
     }
 
+    /// Where it comes from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.record.origin
+    }
+
     /// What its services fill for the record.
     #[must_use]
     pub fn trail(&self) -> &Trail {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::login_queue::{AT_ONE_TIME, LoginQueue, MAX_UNKNOWN_WAITING, MAX_WAITING};
+use super::login_queue::{AT_ONE_TIME, LoginQueue, MAX_WAITING, Places};
 use crate::directory::{snapshot::Snapshot, trusted_issuer::TrustedIssuer};
 
 /// Those of one issuer.
@@ -13,8 +13,14 @@ use crate::directory::{snapshot::Snapshot, trusted_issuer::TrustedIssuer};
 pub(super) struct OfIssuer {
     /// Of tokens that prove an agent by what is known.
     pub(super) known: LoginQueue,
-    /// Of all others.
-    pub(super) unknown: LoginQueue,
+    /// Of all others: they share one look at the directory, and one question to the issuer.
+    pub(super) unknown: Places,
+}
+
+impl Default for OfIssuer {
+    fn default() -> Self {
+        Self { known: LoginQueue::new(AT_ONE_TIME, MAX_WAITING), unknown: Places::new(MAX_WAITING) }
+    }
 }
 
 /// Those of all issuers that the tenant trusts: there are no more than a Tenant may name.
@@ -28,10 +34,6 @@ impl IssuerQueues {
     pub(super) fn of(&self, trusted: &TrustedIssuer, snapshot: &Snapshot) -> Arc<OfIssuer> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.retain(|url, _| snapshot.trusted_issuers.contains_key(url));
-        let made = || {
-            let (known, unknown) = (LoginQueue::new(AT_ONE_TIME, MAX_WAITING), LoginQueue::new(1, MAX_UNKNOWN_WAITING));
-            Arc::new(OfIssuer { known, unknown })
-        };
-        Arc::clone(queues.entry(trusted.terms().url.clone()).or_insert_with(made))
+        Arc::clone(queues.entry(trusted.terms().url.clone()).or_default())
     }
 }

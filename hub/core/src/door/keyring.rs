@@ -9,6 +9,7 @@ use ed25519_dalek::{
 };
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::kit::hmac::keyed;
@@ -23,10 +24,26 @@ pub struct KeyError {
     pub problem: &'static str,
 }
 
+/// A private key, and how it is called.
+struct Signer {
+    kid: String,
+    key: EncodingKey,
+}
+
+impl Signer {
+    fn new(file: &'static str, pem: &str) -> Result<(Self, VerifyingKey), KeyError> {
+        let key = signing_key(file, pem)?;
+        let encoded = key.to_pkcs8_der().map_err(|_| KeyError { file, problem: "can't be encoded" })?;
+        let verifying = key.verifying_key();
+        Ok((Self { kid: key_id(&verifying), key: EncodingKey::from_ed_der(encoded.as_bytes()) }, verifying))
+    }
+}
+
 /// The hub's secrets at one time: it signs with one key, and verifies with that one and those that it replaced.
 pub struct Keyring {
-    pub(super) kid: String,
-    pub(super) signing: EncodingKey,
+    signer: Signer,
+    /// The one before, which signs until then.
+    before: Option<(Signer, OffsetDateTime)>,
     pub(super) verifying: BTreeMap<String, (VerifyingKey, DecodingKey)>,
     pepper: Zeroizing<Vec<u8>>,
     refresh: Zeroizing<Vec<u8>>,
@@ -34,7 +51,7 @@ pub struct Keyring {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("Keyring").field("kid", &self.signer.kid).finish_non_exhaustive()
     }
 }
 
@@ -48,19 +65,36 @@ impl Keyring {
                 return Err(KeyError { file, problem: "must hold at least 32 bytes" });
             }
         }
-        let key = signing_key("signing.key", signing_pem)?;
-        let problem = |problem| KeyError { file: "signing.key", problem };
-        let encoded = key.to_pkcs8_der().map_err(|_| problem("can't be encoded"))?;
-        let signing = EncodingKey::from_ed_der(encoded.as_bytes());
-        let mut keys = vec![key.verifying_key()];
+        let (signer, key) = Signer::new("signing.key", signing_pem)?;
+        let mut keys = vec![key];
         for pem in previous_pems {
             let problem = |problem| KeyError { file: "signing.previous.pub", problem };
             let der = pem_body(pem).ok_or_else(|| problem("is not PEM"))?;
             keys.push(VerifyingKey::from_public_key_der(&der).map_err(|_| problem("is not an Ed25519 public key"))?);
         }
-        let kid = key_id(&keys[0]);
         let verifying = keys.into_iter().map(|key| (key_id(&key), (key, DecodingKey::from_ed_der(key.as_bytes())))).collect();
-        Ok(Self { kid, signing, verifying, pepper, refresh })
+        Ok(Self { signer, before: None, verifying, pepper, refresh })
+    }
+
+    /// The same, whose key signs only from then on, and until then the one before (`signing.previous.key`, PKCS#8 PEM): the other replicas know that one,
+    /// and may not know the new one yet.
+    ///
+    /// # Errors
+    /// Where the key before is none, or none whose tokens are valid.
+    pub fn signing_from(self, from: OffsetDateTime, previous_pem: &str) -> Result<Self, KeyError> {
+        let file = "signing.previous.key";
+        let (before, _) = Signer::new(file, previous_pem)?;
+        if !self.verifying.contains_key(&before.kid) {
+            return Err(KeyError { file, problem: "is not the key of signing.previous.pub" });
+        }
+        Ok(Self { before: Some((before, from)), ..self })
+    }
+
+    /// What signs at this time, with its name.
+    pub(super) fn signer(&self, now: OffsetDateTime) -> (&str, &EncodingKey) {
+        let before = self.before.as_ref().filter(|(_, until)| now < *until).map(|(signer, _)| signer);
+        let Signer { kid, key } = before.unwrap_or(&self.signer);
+        (kid, key)
     }
 
     pub(crate) fn pepper(&self) -> &[u8] {

@@ -1,4 +1,11 @@
-//! Logins wait here for their turn at the store. Anybody may try to log in, so their number is bounded.
+//! Logins wait here for their turn. Anybody may try to log in, so their number is bounded, and each source has only its share of the places: a
+//! stranger with many connections keeps nobody else from logging in.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -6,35 +13,186 @@ use crate::fault::{Code, Fault};
 
 /// Credentials of one kind that are looked at in the store at one time. The store's other sessions are for those who are known.
 pub(super) const AT_ONE_TIME: usize = 2;
-/// Credentials of one kind that wait for their turn: as many agents as may come back at once after an outage, and then some.
-pub(super) const MAX_WAITING: usize = 256;
-/// And of those that prove nobody by what this replica knows: some are newer than its directory, the others are a stranger's inventions.
-pub(super) const MAX_UNKNOWN_WAITING: usize = 16;
+/// Credentials of one kind that wait for their turn. A source alone has half of the places: as many agents behind one address as may come back at
+/// once after an outage, and then some.
+pub(super) const MAX_WAITING: usize = 512;
 
-/// Who may ask the store about a credential, one after the other.
+/// Places of those who wait for one thing.
+#[derive(Debug)]
+pub(crate) struct Places {
+    most: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    of: HashMap<IpAddr, Crowd>,
+}
+
+/// Those of one source.
+#[derive(Debug, Default)]
+struct Crowd {
+    places: usize,
+    line: Line,
+}
+
+/// Where those of one source stand, one behind the other.
+type Line = Arc<tokio::sync::Mutex<()>>;
+
+impl Places {
+    /// So many.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, taken: Mutex::default() }
+    }
+
+    /// One for this source. The fewer places are left, the fewer of them a source gets: however many crowd in, one that has none yet finds a place.
+    ///
+    /// # Errors
+    /// `TOO_MANY_LOGINS` where its source has its share.
+    pub(crate) fn take(&self, source: IpAddr) -> Result<Place<'_>, Fault> {
+        let mut taken = self.taken();
+        let left = self.most - taken.all;
+        let own = taken.of.get(&source).map_or(0, |crowd| crowd.places);
+        if own >= left {
+            return Err(busy());
+        }
+        taken.all += 1;
+        let crowd = taken.of.entry(source).or_default();
+        crowd.places += 1;
+        Ok(Place { places: self, source, line: crowd.line.clone() })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of its source's places, while this lives.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    places: &'a Places,
+    source: IpAddr,
+    line: Line,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        taken.all -= 1;
+        if let Some(crowd) = taken.of.get_mut(&self.source) {
+            crowd.places -= 1;
+            if crowd.places == 0 {
+                taken.of.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Who may do one thing with a credential, a few at a time.
 #[derive(Debug)]
 pub(crate) struct LoginQueue {
-    places: Semaphore,
+    places: Places,
     turns: Semaphore,
 }
 
+/// One's turn, which ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    _turn: SemaphorePermit<'a>,
+    _place: Place<'a>,
+}
+
 impl LoginQueue {
-    /// One that lets so many ask at one time, and so many wait for that.
+    /// One that lets so many in at one time, and so many wait for that.
     pub(crate) fn new(at_one_time: usize, waiting: usize) -> Self {
-        Self { places: Semaphore::new(at_one_time + waiting), turns: Semaphore::new(at_one_time) }
+        Self { places: Places::new(at_one_time + waiting), turns: Semaphore::new(at_one_time) }
     }
 
-    /// Waits for one's turn, which ends when what is returned is dropped.
-    pub(crate) async fn next(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), Fault> {
-        let busy = || {
-            Fault::new(
-                Code::ResourceExhausted,
-                "TOO_MANY_LOGINS",
-                "as many credentials wait to be looked at as this replica takes: try again in a few seconds",
-            )
-        };
-        let place = self.places.try_acquire().map_err(|_| busy())?;
+    /// Waits for one's turn. Sources take turns, however many of each wait.
+    ///
+    /// # Errors
+    /// `TOO_MANY_LOGINS` where its source has its share of the places.
+    pub(crate) async fn next(&self, source: IpAddr) -> Result<Turn<'_>, Fault> {
+        let place = self.places.take(source)?;
+        // The first of each source alone waits among those of other sources.
+        let first = place.line.lock().await;
         let turn = self.turns.acquire().await.map_err(|_| busy())?;
-        Ok((turn, place))
+        drop(first);
+        Ok(Turn { _turn: turn, _place: place })
+    }
+}
+
+fn busy() -> Fault {
+    Fault::new(
+        Code::ResourceExhausted,
+        "TOO_MANY_LOGINS",
+        "as many credentials of this address wait to be looked at as this replica takes: try again in a few seconds",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::poll;
+
+    use super::*;
+
+    fn source(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn however_few_sources_crowd_in_another_one_finds_a_place() {
+        let places = Places::new(100);
+        let mut held = Vec::new();
+        for _ in 0..100 {
+            held.extend(places.take(source(1)).ok());
+        }
+        assert_eq!(held.len(), 50, "alone it has half of them");
+        for _ in 0..100 {
+            held.extend(places.take(source(2)).ok());
+        }
+        assert_eq!(held.len(), 75);
+        for last in 3..=20 {
+            held.push(places.take(source(last)).unwrap());
+        }
+        drop(held);
+        let taken = places.taken();
+        assert!(taken.all == 0 && taken.of.is_empty(), "{taken:?}");
+    }
+
+    #[tokio::test]
+    async fn sources_take_turns_however_many_of_each_wait() {
+        let queue = LoginQueue::new(1, 512);
+        let present = queue.next(source(1)).await.unwrap();
+        let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(queue.next(source(1)))).collect();
+        for one in &mut crowd {
+            assert!(poll!(one).is_pending());
+        }
+        let mut other = pin!(queue.next(source(2)));
+        assert!(poll!(&mut other).is_pending());
+        drop(present);
+        // The first of the crowd was there before; the second was not.
+        let first = crowd.remove(0).await.unwrap();
+        for one in &mut crowd {
+            assert!(poll!(one).is_pending());
+        }
+        assert!(poll!(&mut other).is_pending());
+        drop(first);
+        drop(other.await.unwrap());
+        for one in crowd {
+            drop(one.await.unwrap());
+        }
+        // Who leaves while waiting leaves nothing behind.
+        let present = queue.next(source(1)).await.unwrap();
+        {
+            let mut leaving = pin!(queue.next(source(1)));
+            assert!(poll!(&mut leaving).is_pending());
+        }
+        drop(present);
+        queue.next(source(1)).await.unwrap();
+        assert_eq!(queue.places.taken().all, 0);
     }
 }

@@ -35,6 +35,7 @@ pub struct ProcessMetrics {
     memory_limit: Measured<u64>,
     cpu: Counter<f64, AtomicU64>,
     cpu_limit: Measured<f64>,
+    log_lines_lost: Counter,
 }
 
 impl ProcessMetrics {
@@ -47,6 +48,13 @@ impl ProcessMetrics {
         registry.register("process_cpu_seconds", "Seconds of CPU that this process has had", self.cpu.clone());
         let help = "Seconds of CPU that this process may have in a second: its limit, or else the processors of its node";
         registry.register("acb_cpu_limit_cores", help, self.cpu_limit.clone());
+        let help = "Lines of the log of this process that nobody read in time, and that were dropped";
+        registry.register("acb_log_lines_lost", help, self.log_lines_lost.clone());
+    }
+
+    /// So many lines of the log were dropped until now.
+    pub fn lost_log_lines(&self, lines: u64) {
+        self.log_lines_lost.inc_by(lines.saturating_sub(self.log_lines_lost.get()));
     }
 
     /// This was read last.

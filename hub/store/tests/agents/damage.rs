@@ -9,7 +9,7 @@ use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, Version};
 use sqlx::AssertSqlSafe;
 
-use crate::world::World;
+use crate::world::{SOURCE, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_can_not_be_read_is_left_out_alone() {
@@ -61,7 +61,7 @@ async fn groups_are_those_of_now_and_memberships_those_that_a_message_may_be_for
 async fn times_without_end_are_times() {
     let world = World::new().await;
     let alice = world.tenant.agent_in("alice", &["red"]).await;
-    let caller = world.authority.exchange(&alice.api_key).await.unwrap();
+    let caller = world.authority.exchange(&alice.api_key, SOURCE).await.unwrap();
     let caller = world.admit(&caller.access_token).await.unwrap();
     world.registrar.register(&caller, Registration { name: "helper".to_owned(), ..Registration::default() }).await.unwrap();
     let mut superuser = Postgres::shared().await.superuser().await;
@@ -94,16 +94,16 @@ async fn times_without_end_are_times() {
         world.registry.get("alice").await.unwrap();
         world.registry.get("alice.helper").await.unwrap();
         assert_eq!(world.registry.list(&Criteria::default(), &Page::default()).await.unwrap().0.len(), 2, "{time}");
-        let outcome = world.authority.exchange(&alice.api_key).await;
+        let outcome = world.authority.exchange(&alice.api_key, SOURCE).await;
         assert_eq!(outcome.is_ok(), later, "{time}: {outcome:?}");
         if let Ok(granted) = outcome {
-            let refreshed = world.authority.refresh(granted.refresh_token(), &Trail::default()).await.unwrap();
+            let refreshed = world.authority.refresh(granted.refresh_token(), SOURCE, &Trail::default()).await.unwrap();
             let tokens = format!(
                 "UPDATE acb.refresh_token SET issued_at = '{time}', expires_at = '{time}' WHERE tenant_id = '\\x{}'",
                 world.tenant.id_hex()
             );
             sqlx::raw_sql(AssertSqlSafe(tokens)).execute(&mut superuser).await.unwrap();
-            world.authority.refresh(refreshed.refresh_token(), &Trail::default()).await.unwrap();
+            world.authority.refresh(refreshed.refresh_token(), SOURCE, &Trail::default()).await.unwrap();
         }
     }
 }

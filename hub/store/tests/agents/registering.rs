@@ -13,7 +13,7 @@ use acb_hub_core::{
 use acb_hub_store::PgStore;
 use tokio::task::JoinSet;
 
-use crate::world::{World, reason};
+use crate::world::{SOURCE, World, reason};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_registers_others_and_only_its_own() {
@@ -23,11 +23,11 @@ async fn an_agent_registers_others_and_only_its_own() {
     observer.role = "observer".to_owned();
     let observer = world.tenant.project(&observer).await;
     let caller = async |key: &str| {
-        let grant = world.authority.exchange(key).await.unwrap();
+        let grant = world.authority.exchange(key, SOURCE).await.unwrap();
         world.admit(&grant.access_token).await.unwrap()
     };
     let observer = {
-        let grant = world.authority.exchange(&observer.api_key).await.unwrap();
+        let grant = world.authority.exchange(&observer.api_key, SOURCE).await.unwrap();
         world.admit_to(Operation::GetAgent, &grant.access_token).await.unwrap()
     };
     let (alice, bob) = (caller(&alice.api_key).await, caller(&bob.api_key).await);

@@ -1,6 +1,10 @@
 //! A tenant with what proves its agents.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use acb_hub_bus::PostgresBus;
 use acb_hub_core::{
@@ -19,6 +23,9 @@ use acb_hub_store::PgStore;
 use acb_testbed::{Postgres, TestTenant};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::DropGuard;
+
+/// Where those who log in are.
+pub(crate) const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub(crate) struct World {
     pub(crate) tenant: TestTenant,

@@ -25,6 +25,9 @@ MOST_PENDING = 256
 MOST_PENDING_BYTES = 16 << 20
 #: A connection that lasted so long was of use.
 STEADY = 10.0
+#: A session that was open, and finds another program in its place, tries again for so long: a hub knows a session for 10 s after its replica was
+#: killed, and so also that of a program which took over and is gone.
+PRESENT_FOR = 15.0
 
 #: What passes by itself, at the same replica or at another.
 _PASSING = (Code.RESOURCE_EXHAUSTED, Code.CANCELLED, Code.INTERNAL, Code.UNKNOWN)
@@ -86,6 +89,8 @@ class Driver:
         #: Whether the present connection has brought anything yet: a message, or the outcome of one.
         self._progressed = False
         self._renewed = False
+        #: Since when another program receives in its place.
+        self._present_since: float | None = None
         self._closing = False
         self._stopped = False
         #: Whether a hub holds the session now.
@@ -249,6 +254,7 @@ class Driver:
             self._calls._leave(line)
             raise _Broken(Unavailable("the hub closed the session at once"))
         self._renewed = False
+        self._present_since = None
         # Who takes over from now on does it after this session: connected again, it must not end that one.
         self._opening = {**self._opening, "take_over": False}
         self._calls._name_replica(first.opened.replica)
@@ -458,7 +464,16 @@ class Driver:
         if broke(status) or error.code in _PASSING:
             self._calls._leave(line)
             return _Broken(error)
-        return error
+        return _Broken(error) if self._may_be_left_over(error) else error
+
+    def _may_be_left_over(self, error: Error) -> bool:
+        """Whether the program that receives in this one's place may be gone, and the hub not know it yet."""
+        if not self.opened.done() or error.reason != "RECEIVER_PRESENT":
+            return False
+        now = time.monotonic()
+        if self._present_since is None:
+            self._present_since = now
+        return now - self._present_since < PRESENT_FOR
 
 
 class _Deaf(Exception):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -107,6 +110,44 @@ async def test_a_newer_session_ends_the_older_unless_it_is_told_not_to(dev: Dev)
         with pytest.raises(acb.Refused) as refused:
             await soon(agent.session(take_over=False).open())
         assert refused.value.reason == "RECEIVER_PRESENT"
+
+
+async def test_a_session_goes_on_where_the_program_that_took_over_is_gone_and_ends_where_that_one_stays(dev: Dev) -> None:
+    async with (
+        wire(dev.endpoints("acme")[0]) as one,
+        dev.connect("agent-51", replica=0, through=one.address) as agent,
+        dev.connect("agent-51") as other,
+    ):
+        async with dev.connect("agent-52") as sender, agent.session() as session:
+
+            @asynccontextmanager
+            async def outrun() -> AsyncIterator[None]:
+                """Another program takes over while this one is cut off, and this one looks for its place for a while."""
+                one.stall()
+                one.cut()
+                async with other.session():
+                    before = one.connections
+                    one.resume()
+                    one.cut()
+
+                    async def is_back() -> bool:
+                        return one.connections > before
+
+                    await until("it connects again", is_back)
+                    yield
+
+            async with outrun():
+                # Longer than a hub waits for the other one to end.
+                await asyncio.sleep(4)
+            await soon(sender.send("agent-51", "still there"))
+            with await soon(session.next()) as message:
+                assert message.text() == "still there"
+            async with outrun():
+                began = time.monotonic()
+                with pytest.raises(acb.Refused) as refused:
+                    await soon(session.next())
+                assert refused.value.reason == "RECEIVER_PRESENT"
+                assert time.monotonic() - began > 10
 
 
 async def test_a_session_gets_what_it_asks_for_and_leaves_the_rest_unread(dev: Dev) -> None:

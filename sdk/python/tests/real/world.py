@@ -37,7 +37,7 @@ ACME = {
     "auditor": "{type: person, role: Auditor}",
     "translator": "{type: linguist, role: AgentFull, capabilities: [translate, summarize], attributes: {team: red, rank: '1'}}",
     "limited": "{type: limited, role: AgentFull, groups: [limited]}",
-} | {f"agent-{number}": "{type: worker, role: AgentFull}" for number in range(51)}
+} | {f"agent-{number}": "{type: worker, role: AgentFull}" for number in range(53)}
 FRAGILE = {
     "sender": "{type: worker, role: AgentFull, publishes: [documents]}",
     "receiver": "{type: worker, role: AgentFull, subscribes: [documents]}",

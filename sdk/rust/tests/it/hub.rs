@@ -46,6 +46,8 @@ pub struct State {
     pub breaks: HashSet<Break>,
     pub log: Vec<OutgoingMessage>,
     pub mailbox: Vec<Message>,
+    /// What comes into the mailbox behind the answer to a message of the topic `again`.
+    pub late: Vec<Message>,
     pub acked: HashSet<String>,
     /// Whether each session was to take over.
     pub sessions: Vec<bool>,
@@ -265,6 +267,12 @@ impl Replica {
         }
     }
 
+    fn late_mail(&self) {
+        let mut state = self.state();
+        let late = std::mem::take(&mut state.late);
+        state.mailbox.extend(late);
+    }
+
     /// Whether a limit is reached, and until when.
     fn limited(&self) -> Option<Option<Duration>> {
         let mut state = self.state();
@@ -322,6 +330,7 @@ impl Replica {
                     };
                     say(Frame::Sent(Sent { sequence: send.sequence, outcome: Some(outcome) })).await;
                     if again {
+                        self.late_mail();
                         self.deliver(2, &out).await;
                     }
                 }

@@ -99,6 +99,74 @@ async fn what_a_hub_may_have_forgotten_is_not_sent_again() {
     assert_eq!(topics, ["old", "new"]);
 }
 
+/// Lets a time pass that is longer than a message is sent again for, and longer than a limit's.
+async fn pass() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(301)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn what_a_limit_kept_back_for_long_is_sent_all_the_same() {
+    let hub = Hub::start(2).await;
+    let client = hub.client().connect().await.unwrap();
+    let mut session = client.session().reconnect_for(Duration::from_secs(3600)).open().await.unwrap();
+    let here = usize::from(session.replica() == "hub-1");
+    hub.state().limited = vec![Some(Duration::from_secs(60))];
+    hub.state().late = vec![mail("a", "t", "1")];
+    let sender = session.sender();
+    // The second one fails only because the first one did.
+    let first = sender.enqueue(Message::to_agent("worker").topic("first")).await.unwrap();
+    let second = sender.enqueue(Message::to_agent("worker").topic("again")).await.unwrap();
+    // Behind both answers.
+    let received = session.next().await.unwrap();
+    hub.gates[1 - here].held.send_replace(true);
+    hub.gates[here].slam();
+    pass().await;
+    hub.gates[1 - here].held.send_replace(false);
+    first.await.unwrap();
+    second.await.unwrap();
+    let topics: Vec<String> = hub.state().log.iter().map(|message| message.topic.clone()).collect();
+    assert_eq!(topics, ["first", "again"]);
+    received.ack();
+}
+
+#[tokio::test]
+async fn what_an_earlier_connection_may_have_brought_into_the_log_is_in_doubt_whatever_a_limit_says() {
+    let hub = Hub::start(3).await;
+    let client = hub.client().connect().await.unwrap();
+    let mut session = client.session().reconnect_for(Duration::from_secs(3600)).open().await.unwrap();
+    for gate in &hub.gates {
+        gate.held.send_replace(true);
+    }
+    hub.break_at(Break::Logged(0));
+    let sent = session.sender().enqueue(Message::to_agent("worker").topic("again")).await.unwrap();
+    hub.until("the message is in the log", |state| state.log.len() == 1).await;
+    // By then a hub has forgotten it.
+    hub.state().log[0].idempotency_key.clear();
+    // The next replica refuses it for now, and that says nothing of the one before.
+    hub.state().limited = vec![Some(Duration::from_secs(60))];
+    hub.state().late = vec![mail("a", "t", "1")];
+    for gate in &hub.gates {
+        gate.held.send_replace(false);
+    }
+    // Behind its answer.
+    let received = session.next().await.unwrap();
+    for gate in &hub.gates {
+        gate.held.send_replace(true);
+    }
+    let here: usize = session.replica().trim_start_matches("hub-").parse().unwrap();
+    hub.gates[here].slam();
+    pass().await;
+    for gate in &hub.gates {
+        gate.held.send_replace(false);
+    }
+    let error = sent.await.unwrap_err();
+    assert!(error.message().starts_with("it is not known whether the message arrived"), "{error}");
+    assert_eq!(hub.state().log.len(), 1, "it is not there twice");
+    received.ack();
+}
+
 #[tokio::test]
 async fn a_refused_message_says_why_and_the_session_goes_on() {
     let hub = Hub::start(1).await;

@@ -8,6 +8,7 @@ mod failover;
 mod mailbox;
 mod pulling;
 mod requests;
+mod successor;
 mod through;
 mod tokens;
 mod world;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const ACME: [(&str, &str); 14] = [
+const ACME: [(&str, &str); 15] = [
     ("asker", "{type: person, role: AgentFull, subscribes: [documents]}"),
     ("author", "{type: worker, role: AgentFull, publishes: [documents]}"),
     ("librarian", "{type: worker, role: AgentFull, subscribes: [documents]}"),
@@ -25,6 +25,7 @@ const ACME: [(&str, &str); 14] = [
     ("eager", "{type: worker, role: AgentFull}"),
     ("pulls", "{type: worker, role: AgentFull}"),
     ("elder", "{type: worker, role: AgentFull}"),
+    ("outrun", "{type: worker, role: AgentFull}"),
 ];
 const FRAGILE: [(&str, &str); 7] = [
     ("sender", "{type: worker, role: AgentFull}"),
@@ -79,7 +80,7 @@ pub(crate) async fn client_on(tenant: &str, agent: &str, endpoint: &str, knows_o
     .await
 }
 
-async fn client_of(tenant: &str, agent: &str, endpoints: &[String]) -> Client {
+pub(crate) async fn client_of(tenant: &str, agent: &str, endpoints: &[String]) -> Client {
     let access = dev().await.tenant(tenant).unwrap();
     let key = access.api_key(agent).unwrap().parse().unwrap();
     Client::builder().endpoints(endpoints).ca_pem(access.ca_pem.clone()).api_key(key).connect().await.unwrap()

@@ -26,6 +26,11 @@ const MOST_PENDING = 256;
 const MOST_PENDING_BYTES = 16 << 20;
 /** A connection that lasted so long was of use. */
 const STEADY = 10_000;
+/**
+ * A session that was open, and finds another program in its place, tries again for so long: a hub knows a session for 10 s after its replica was killed,
+ * and so also that of a program which took over and is gone.
+ */
+const PRESENT_FOR = 15_000;
 
 type Frame = MessageInitShape<typeof SessionRequestSchema>;
 type Stream = Duplex<typeof MessageService.method.session>;
@@ -85,6 +90,9 @@ export class Driver {
   /** Whether the present connection has brought anything yet: a message, or the outcome of one. */
   #progressed = false;
   readonly #renewal: Renewal = { renewed: false };
+  #wasOpen = false;
+  /** Since when another program receives in its place, by the clock. */
+  #presentSince: number | undefined;
   #replica = "";
   #stream: Stream | undefined;
   #connected = false;
@@ -277,6 +285,8 @@ export class Driver {
       return broken("the hub closed the session at once");
     }
     this.#renewal.renewed = false;
+    this.#wasOpen = true;
+    this.#presentSince = undefined;
     // Who takes over from now on does it after this session: connected again, it must not end that one.
     this.#open = create(SessionRequest_OpenSchema, { ...this.#open, takeOver: false });
     this.#replica = first.frame.value.replica;
@@ -430,9 +440,17 @@ export class Driver {
     const next = this.#caller.judge(line, status, this.#renewal);
     if (next.kind === "again") return broken("the access token was renewed");
     if (next.kind === "later") return { kind: "broken", error: next.error };
+    if (this.#mayBeLeftOver(next.error)) return { kind: "broken", error: next.error };
     if (!passing) return { kind: "over", error: next.error };
     this.#caller.leave(line);
     return { kind: "broken", error: next.error };
+  }
+
+  /** Whether the program that receives in this one's place may be gone, and the hub not know it yet. */
+  #mayBeLeftOver(error: AcbError): boolean {
+    if (!this.#wasOpen || error.reason !== "RECEIVER_PRESENT") return false;
+    this.#presentSince ??= clock.now();
+    return clock.now() - this.#presentSince < PRESENT_FOR;
   }
 
   #hasFrame(): boolean {

@@ -91,6 +91,14 @@ export class Proxy {
     this.stall();
   }
 
+  /** It passes again: who waits has to connect anew. */
+  unmute(): void {
+    this.#isMute = false;
+    this.cut();
+    for (const socket of this.#silent) socket.destroy();
+    this.#silent.clear();
+  }
+
   async close(): Promise<void> {
     this.cut();
     for (const socket of this.#silent) socket.destroy();

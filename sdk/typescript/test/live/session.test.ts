@@ -176,6 +176,37 @@ describe("a session", () => {
     await expect(taken.send({ to: "clerk", text: "x" })).rejects.toMatchObject({ reason: "UNAVAILABLE" });
   });
 
+  it("goes on where the program that took over is gone, and ends where that one stays", async () => {
+    await empty("clerk");
+    const far = await proxies();
+    const receiver = await become("clerk", { server: far.map((proxy) => proxy.url) });
+    const session = await receiver.session();
+    const connections = () => far.reduce((sum, proxy) => sum + proxy.connections, 0);
+    /** Has another program take over while this one is cut off, and look for its place for a while. */
+    const outrun = async () => {
+      for (const proxy of far) proxy.mute();
+      for (const proxy of far) proxy.cut();
+      const successor = await (await become("clerk")).session();
+      for (const proxy of far) proxy.unmute();
+      const before = connections();
+      await eventually("it connects again", () => connections() > before);
+      return successor;
+    };
+    const successor = await outrun();
+    // Longer than a hub waits for the other one to end.
+    await new Promise((resolve) => setTimeout(resolve, 4_000));
+    await successor.close();
+    await (await become("supervisor")).send({ to: "clerk", text: "still there" });
+    const message = await session.next();
+    expect(message?.text()).toBe("still there");
+    message?.ack();
+    const staying = await outrun();
+    const began = performance.now();
+    await expect(session.next()).rejects.toMatchObject({ reason: "RECEIVER_PRESENT" });
+    expect(performance.now() - began).toBeGreaterThan(10_000);
+    await staying.close();
+  }, 60_000);
+
   it("hands back what was not acknowledged, and what a handler failed at", async () => {
     await empty("clerk");
     const sender = await become("supervisor");
