@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
-    client::login,
+    client::login::{self, AgentOf},
     output::{self, Exit, Failure, Output},
     standalone::{State, ready_condition, text},
     stop::Stop,
@@ -46,8 +46,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub(crate) struct DevArgs {
     /// Folder of YAML or JSON files (Tenants, Agents, Quotas) with its subfolders, or one file. Watched: what you save is applied.
     /// What is gone from it for a few seconds is taken down, and its data with it where its deletion policy says so.
-    #[arg(short, long, value_name = "DIR")]
-    file: PathBuf,
+    #[arg(short, long, value_name = "DIR", required_unless_present = "env")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     state: State,
     /// Go on with another folder of YAML than the state is from: what is not in it is taken down.
@@ -78,6 +78,9 @@ pub(crate) struct DevArgs {
     /// `https://localhost:8444=127.0.0.0/8,::1/128`. May be given several times.
     #[arg(long = "oidc-issuer", value_name = "URL[=CIDR,…]", env = "ACB_OIDC_ISSUER", value_parser = allowed_issuer)]
     oidc_issuers: Vec<AllowedIssuer>,
+    /// Runs nothing: prints how a program speaks as this agent of the `acb dev` that runs, as lines for a shell.
+    #[arg(long, value_name = "TENANT/AGENT", value_parser = login::agent, conflicts_with_all = ["file", "replace", "login", "ready_file"])]
+    env: Option<AgentOf>,
     /// Keeps a profile for every agent, so that `acb send -p TENANT/AGENT …` works at once; see `acb profile list`.
     #[arg(long)]
     login: bool,
@@ -113,12 +116,16 @@ impl DevArgs {
 
 /// Runs until Ctrl-C or SIGTERM; a second one ends hubs at once.
 pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
+    if let Some(who) = &args.env {
+        return print_environment(&login::environment(&args.state, who)?, output);
+    }
     let begun = Instant::now();
+    let folder = args.file.clone().unwrap_or_default();
     let mut programs =
         Programs { beside: std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from)), ..Programs::default() };
     programs.named.extend(args.hub.clone().map(|hub| ("acb-hub".to_owned(), hub)));
     let options = StandaloneOptions {
-        resources: args.file.clone(),
+        resources: folder.clone(),
         replace: args.replace,
         state: args.state.path(),
         programs,
@@ -133,18 +140,18 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<(), Failure> {
     if let (Some(file), None) = (&args.ready_file, StateDir::existing(&options.state).ok().and_then(|state| state.holder())) {
         state::remove(file).map_err(Failure::failed)?;
     }
-    let loaded = Resources::load(&args.file).map_err(Failure::failed)?;
+    let loaded = Resources::load(&folder).map_err(Failure::failed)?;
     loaded.notes().iter().try_for_each(|note| say(output, &output::printable(note)))?;
-    if let Some(file) = args.ready_file.as_ref().filter(|file| is_read_as_resources(file, &args.file)) {
+    if let Some(file) = args.ready_file.as_ref().filter(|file| is_read_as_resources(file, &folder)) {
         let message = format!("--ready-file {}: it would be read as a resource there; give it another place", file.display());
         return Err(Failure::new(Exit::Usage, message));
     }
     let known = StateDir::existing(&options.state).ok().and_then(|state| ObjectStore::open(&state).ok());
     if loaded.is_empty() && known.and_then(|store| resources::stored(&store).ok()).is_none_or(|stored| stored.is_empty()) {
-        let message = format!("{}: no Tenant, Agent or Quota of {} is in it", args.file.display(), acb_crds::API_VERSION);
+        let message = format!("{}: no Tenant, Agent or Quota of {} is in it", folder.display(), acb_crds::API_VERSION);
         return Err(Failure::new(Exit::NotFound, message));
     }
-    say(output, &format!("Starting: resources from {}, state in {}", args.file.display(), args.state.path().display()))?;
+    say(output, &format!("Starting: resources from {}, state in {}", folder.display(), args.state.path().display()))?;
     let standalone = tokio::select! {
         started = Standalone::start(options) => started.map_err(|error| match error {
             StandaloneError::State(StateError::Held { .. }) => Failure::new(Exit::Unavailable, error),
@@ -189,6 +196,15 @@ async fn signals(mut asked: Stop, stop: CancellationToken, kill: CancellationTok
         asked.asked().await;
         token.cancel();
     }
+}
+
+/// Variables as a shell takes them: `eval "$(acb dev --env acme/supervisor)"`.
+fn print_environment(variables: &[(&str, String)], output: Output) -> Result<(), Failure> {
+    if let Output::Document(syntax) = output {
+        let variables: BTreeMap<&str, &str> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        return syntax.document(&variables);
+    }
+    variables.iter().try_for_each(|(name, value)| output::line(format!("export {name}={}", shell_quoted(value))))
 }
 
 /// A line of the log of events: text, or a JSON object.

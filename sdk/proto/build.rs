@@ -2,8 +2,6 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-use prost::Message as _;
-
 fn main() -> Result<(), Box<dyn Error>> {
     let files = [
         "auth",
@@ -23,10 +21,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     .map(|name| format!("acb/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=proto");
 
-    let descriptors = protox::compile(&files, ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(files)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // As prost's types they would lack the options that prost does not know, and so the HTTP bindings.
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
+    let descriptors = compiler.file_descriptor_set();
     tonic_prost_build::configure().bytes(".").codec_path("crate::codec::SmallCodec").compile_fds(descriptors)?;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod dead_letters;
 mod dev;
 mod encryption;
 mod filters;
+mod http;
 mod isolation;
 mod kafka;
 mod login;

@@ -18,7 +18,7 @@ use tokio::{
 const LONG: Duration = Duration::from_secs(120);
 
 /// Tests of one process share the tenant, never an agent that receives.
-const AGENTS: [(&str, &str); 28] = [
+const AGENTS: [(&str, &str); 30] = [
     ("sender", "{type: sender, role: AgentFull, publishes: [documents], subscribes: [documents]}"),
     ("login", "{type: person, role: AgentFull}"),
     ("finder", "{type: person, role: AgentFull}"),
@@ -47,6 +47,8 @@ const AGENTS: [(&str, &str); 28] = [
     ("opens", "{type: worker, role: AgentFull, groups: [sealed-readers]}"),
     ("opens-too", "{type: worker, role: AgentFull, groups: [sealed-readers]}"),
     ("many-keys", "{type: worker, role: AgentFull}"),
+    ("curls", "{type: worker, role: AgentFull}"),
+    ("is-curled", "{type: worker, role: AgentFull}"),
 ];
 
 /// An agent of tenant `acme`, in a file of its own.

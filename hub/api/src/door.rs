@@ -1,4 +1,4 @@
-//! Brings gRPC requests to the one door of core, and leaves the proven caller with those that it lets in.
+//! Brings requests to the one door of core, and leaves the proven caller with those that it lets in.
 
 use std::{
     convert::Infallible,
@@ -26,6 +26,7 @@ use crate::{
     answer::{Answer, begin},
     correlation::{CORRELATION_ID, ties},
     ending::Admitted,
+    json::{answer::translate, call::JsonCall},
     peer::{OpenCall, Peer},
     request_body::RequestBody,
     status::{explain, to_status},
@@ -101,6 +102,7 @@ where
     if let Err(fault) = call.intend().await {
         return Ok(refusal(fault));
     }
+    let json = request.extensions_mut().remove::<JsonCall>();
     let body = RequestBody::new(call.rule(), call.metered().clone());
     let admitted = call.caller().is_some().then_some(peer).map(|peer| Admitted::new(&mut call, peer));
     // A message that names nothing else has what its call is found by.
@@ -117,7 +119,11 @@ where
     extensions.insert(call.trail().clone());
     extensions.insert(call.metered().clone());
     extensions.insert(body.held());
-    let request = request.map(|incoming| body.guard(incoming));
+    let metered = call.metered().clone();
+    let request = request.map(|incoming| match &json {
+        Some(json) => body.guard_json(incoming, json.clone()),
+        None => body.guard(incoming),
+    });
     let response = match &admitted {
         None => inner.call(request).await?,
         Some(admitted) => tokio::select! {
@@ -135,7 +141,13 @@ where
     if let Err(fault) = begin(&mut call, status.as_ref()).await {
         return Ok(refusal(fault));
     }
-    Ok(response.map(|body| Body::new(Answer::new(body, call, admitted, room, open))))
+    Ok(response.map(|body| {
+        let body = match json {
+            Some(json) => translate(body, json, metered),
+            None => body,
+        };
+        Body::new(Answer::new(body, call, admitted, room, open))
+    }))
 }
 
 /// Whether the hub can read what comes: it takes nothing compressed, which could be a thousand times larger than what was counted.

@@ -1,4 +1,5 @@
-//! The hub's face: gRPC over TLS 1.3 behind one door, and the operations endpoints. It translates and calls core; it never decides.
+//! The hub's face: gRPC, and HTTP with JSON, over TLS 1.3 behind one door, and the operations endpoints. It translates and calls core; it never
+//! decides.
 
 mod answer;
 mod answer_room;
@@ -6,6 +7,8 @@ mod correlation;
 pub mod door;
 mod ending;
 pub mod grpc;
+mod http;
+mod json;
 pub mod operations;
 pub mod peer;
 mod request_body;

@@ -14,11 +14,14 @@ use acb_hub_core::{
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body};
 
-use crate::status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES, to_status};
+use crate::{
+    json::call::JsonCall,
+    status::{MAX_PUBLIC_REQUEST_BYTES, MAX_REQUEST_BYTES, to_status},
+};
 
 /// How long nothing may come of a message that has begun.
 const STALL: Duration = Duration::from_secs(20);
@@ -65,8 +68,20 @@ impl RequestBody {
 
     /// The body, as the services may read it.
     pub(crate) fn guard(&self, body: Body) -> Body {
+        let reader = self.reader(body);
+        Body::new(StreamBody::new(stream::unfold(Some(reader), |reader| async {
+            let mut reader = reader?;
+            match reader.next().await {
+                Ok(Some(frame)) => Some((Ok(frame), Some(reader))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        })))
+    }
+
+    fn reader(&self, body: Body) -> Reader {
         let strangers = self.metered.is_strangers();
-        let reader = Reader {
+        Reader {
             body,
             ahead: Bytes::new(),
             metered: self.metered.clone(),
@@ -76,15 +91,19 @@ impl RequestBody {
             begun: Instant::now(),
             messages: 0,
             held: self.held.clone(),
+        }
+    }
+
+    /// The body of a call whose messages are JSON, as the services may read it: one message, made of the whole text. There is room for the text
+    /// and for the message before any of it is read.
+    pub(crate) fn guard_json(&self, body: Body, call: JsonCall) -> Body {
+        let mut reader = self.reader(body);
+        let text = async move {
+            let (message, room) = reader.json(&call).await?;
+            reader.held.hold(room);
+            Ok::<_, Status>(Frame::data(message))
         };
-        Body::new(StreamBody::new(stream::unfold(Some(reader), |reader| async {
-            let mut reader = reader?;
-            match reader.next().await {
-                Ok(Some(frame)) => Some((Ok(frame), Some(reader))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
-            }
-        })))
+        Body::new(StreamBody::new(stream::once(text)))
     }
 
     /// What the handler holds.
@@ -176,6 +195,40 @@ impl Reader {
         self.messages += 1;
         self.held.hold(room);
         Ok(Some(Frame::data(message)))
+    }
+
+    /// The message of a JSON text, as gRPC has it on the wire, and the room that it takes.
+    async fn json(&mut self, call: &JsonCall) -> Result<(Bytes, Room), Status> {
+        let announced = self.body.size_hint();
+        // What is not announced may be as large as any.
+        let most = announced.upper().map_or(self.largest, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        let largest = self.largest;
+        let too_large = || {
+            let why = format!("this method's request takes at most {largest} bytes of JSON: stream larger payloads");
+            to_status(Fault::new(Code::ResourceExhausted, "REQUEST_TOO_LARGE", why))
+        };
+        if most > self.largest {
+            return Err(too_large());
+        }
+        self.metered.check_size(announced.lower()).map_err(to_status)?;
+        let mut room = self.metered.room(HEADER + 2 * most).await.map_err(to_status)?;
+        let mut text = Vec::new();
+        while let Some(data) = self.data().await? {
+            if text.len() + data.len() > most {
+                return Err(too_large());
+            }
+            append(&mut text, &data, most);
+        }
+        self.metered.check_size(text.len() as u64).map_err(to_status)?;
+        let message = call.request(&text).map_err(to_status)?;
+        drop(text);
+        let length = u32::try_from(message.len()).map_err(|_| too_large())?;
+        let mut whole = Vec::with_capacity(HEADER + message.len());
+        whole.push(0);
+        whole.extend_from_slice(&length.to_be_bytes());
+        whole.extend_from_slice(&message);
+        room.shrink_to(whole.len());
+        Ok((whole.into(), room))
     }
 
     /// More of a message. `None` where the body ends.

@@ -30,7 +30,6 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 use crate::peer::{Peer, Sources, source};
 
@@ -86,7 +85,7 @@ impl Certificate {
             .map_err(io::Error::other)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(self.clone()));
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
 }
@@ -297,6 +296,11 @@ struct Unproven {
 }
 
 impl Connection {
+    /// Its other end.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer.clone()
+    }
+
     /// Whether it has lasted for too long without a proven caller. The task is woken to ask again.
     fn overdue(&mut self, cx: &mut Context<'_>) -> bool {
         if self.peer.proven() {
@@ -316,14 +320,6 @@ impl Connection {
             unproven.look.as_mut().reset(unproven.end.min(now + LOOK));
         }
         false
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
     }
 }
 

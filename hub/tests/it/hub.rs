@@ -184,7 +184,12 @@ impl Hub {
 
     /// A connection with these TLS versions.
     pub async fn tls(&self, versions: &[&'static SupportedProtocolVersion]) -> std::io::Result<TlsStream<TcpStream>> {
-        connect(LOCALHOST, self.grpc, self.ca.clone(), versions.to_vec()).await
+        connect(LOCALHOST, self.grpc, self.ca.clone(), versions.to_vec(), b"h2").await
+    }
+
+    /// A connection for HTTP/1.1.
+    pub async fn http1(&self) -> TlsStream<TcpStream> {
+        connect(LOCALHOST, self.grpc, self.ca.clone(), vec![&rustls::version::TLS13], b"http/1.1").await.unwrap()
     }
 
     pub fn channel(&self) -> Channel {
@@ -210,7 +215,7 @@ impl Hub {
         let (port, ca) = (self.grpc, self.ca.clone());
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let ca = ca.clone();
-            async move { connect(LOCALHOST, port, ca, vec![&rustls::version::TLS13]).await.map(TokioIo::new) }
+            async move { connect(LOCALHOST, port, ca, vec![&rustls::version::TLS13], b"h2").await.map(TokioIo::new) }
         }))
     }
 
@@ -314,6 +319,7 @@ async fn connect(
     port: u16,
     ca: CertificateDer<'static>,
     versions: Vec<&'static SupportedProtocolVersion>,
+    protocol: &[u8],
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(ca).unwrap();
@@ -322,7 +328,7 @@ async fn connect(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((from, 0)))?;
     let stream = socket.connect(SocketAddr::from((LOCALHOST, port))).await?;

@@ -27,5 +27,6 @@ mod times;
 mod tokens;
 mod trail;
 mod usage;
+mod web;
 mod wire;
 mod witness;

@@ -198,7 +198,7 @@ impl Operator {
                 }
             }
             let why = self.systems.reaches(step).then(|| watch::forbids(step, &self.documents, &self.systems)).flatten();
-            let opens = watch::lets_in_by_what_is_gone(step, &self.documents).filter(|_| self.cache.is_none());
+            let opens = watch::lets_in_by_what_was(step, &self.documents, &self.systems).filter(|_| self.cache.is_none());
             self.broken.extend(why.or(opens).map(|why| format!("{why}: {step}")));
             let applied = self.systems.apply(step);
             self.note();

@@ -57,12 +57,24 @@ fn in_kubernetes(step: &KubernetesStep, documents: &Documents, systems: &Systems
     }
 }
 
-/// Whom a step lets in by an account that is gone. Who knows how things are lets nobody in so; a look that is old may.
-pub(crate) fn lets_in_by_what_is_gone(step: &Step, documents: &Documents) -> Option<String> {
-    let Step::Postgres(PostgresStep::ProjectAgent { agent, .. }) = step else { return None };
-    let account = agent.service_account.as_ref()?;
-    let there = documents.account(&account.namespace, &account.name);
-    (there != Some(account.uid.as_str())).then(|| format!("agent {} is let in by an account that is gone", agent.name))
+/// Whom a step lets in by what is not so any more: by an account that is gone, or a Tenant that is suspended again. Who knows how things are lets nobody
+/// in so. A look that is old may: what was so for a moment is done late, and undone when the rest is told.
+pub(crate) fn lets_in_by_what_was(step: &Step, documents: &Documents, systems: &Systems) -> Option<String> {
+    let Step::Postgres(step) = step else { return None };
+    match step {
+        PostgresStep::ProjectTenant { tenant_id, tenant } => {
+            let is_suspended = |row: &TenantRow| row.suspended && row.name == tenant.name && !tenant.suspended;
+            let wants_it = staying(&tenant.name, documents).is_some_and(|document| document["spec"]["suspend"] == true);
+            let has_it = systems.postgres.observe(tenant_id).tenant.is_some_and(|row| is_suspended(&row));
+            (wants_it && has_it).then(|| format!("{} is let in, and suspended", tenant.name))
+        }
+        PostgresStep::ProjectAgent { agent, .. } => {
+            let account = agent.service_account.as_ref()?;
+            let there = documents.account(&account.namespace, &account.name);
+            (there != Some(account.uid.as_str())).then(|| format!("agent {} is let in by an account that is gone", agent.name))
+        }
+        _ => None,
+    }
 }
 
 /// Every id that the data of a Tenant may have: its own, the one that it asks for, and the one that was granted.
@@ -189,11 +201,6 @@ fn in_postgres(step: &PostgresStep, documents: &Documents, systems: &Systems) ->
             let is_named = |rows: &Rows| rows.observed.tenant.as_ref().is_some_and(|row| row.name == tenant.name);
             if systems.postgres.tenants.iter().any(|(id, rows)| id != tenant_id && is_named(rows)) {
                 return Some(format!("there are rows of two tenants {}", tenant.name));
-            }
-            let is_suspended = |row: &TenantRow| row.suspended && row.name == tenant.name && !tenant.suspended;
-            let wants_it = staying(&tenant.name, documents).is_some_and(|document| document["spec"]["suspend"] == true);
-            if wants_it && systems.postgres.observe(tenant_id).tenant.is_some_and(|row| is_suspended(&row)) {
-                return Some(format!("{} is let in, and suspended", tenant.name));
             }
             // Pods have tokens of the issuer before for a while.
             let issuers = [systems.postgres.observe(tenant_id).tenant.and_then(|row| row.issuer), tenant.issuer.clone()];

@@ -18,26 +18,48 @@ use crate::{
 
 /// A profile without a name, and without a key where none is asked for.
 pub(super) fn find(state: &State, who: &AgentOf, with_key: bool) -> Result<Profile, Failure> {
+    let access = access_of(state, who)?;
+    let api_key = if with_key { text_of(key_file(state, who, &access)?)?.trim().to_owned() } else { String::new() };
+    Ok(Profile { api_key, tenant: who.tenant.to_string(), agent: who.agent.to_string(), ..profile(&access)? })
+}
+
+/// How a program finds the hub of the `acb dev` that runs, and speaks as this agent: the variables of docs/sdk-config.md.
+pub(crate) fn environment(state: &State, who: &AgentOf) -> Result<[(&'static str, String); 3], Failure> {
+    let access = access_of(state, who)?;
+    let key = key_file(state, who, &access)?;
+    Ok([
+        ("ACB_SERVER", access.server.clone()),
+        ("ACB_CA_FILE", ca_file(&access)?.display().to_string()),
+        ("ACB_API_KEY_FILE", key.display().to_string()),
+    ])
+}
+
+/// How the hub is reached that this agent speaks with, where it runs.
+fn access_of(state: &State, who: &AgentOf) -> Result<Access, Failure> {
     let state = state.existing()?;
-    let accesses = access::read(&state).map_err(Failure::failed)?;
-    let (tenant, agent) = (who.tenant.to_string(), who.agent.to_string());
-    let access = accesses.get(&tenant).ok_or_else(|| missing("tenant", &tenant, accesses.keys(), state.root()))?;
+    let mut accesses = access::read(&state).map_err(Failure::failed)?;
+    let tenant = who.tenant.to_string();
+    let access = accesses.remove(&tenant).ok_or_else(|| missing("tenant", &tenant, accesses.keys(), state.root()))?;
     if state.holder().is_none() || access.server.is_empty() {
         let hint = if state.holder().is_none() { "start `acb dev`" } else { "`acb get tenants` says why" };
         return Err(Failure::new(Exit::Unavailable, format_args!("the hub of tenant {tenant} is not running: {hint}")));
     }
-    let key = access.api_key_files.get(&agent).map(Path::new);
-    let api_key = match key {
-        _ if !with_key => String::new(),
-        Some(file) => text_of(file)?.trim().to_owned(),
-        None => return Err(missing(&format!("agent of tenant {tenant}"), &agent, access.api_key_files.keys(), state.root())),
-    };
-    Ok(Profile { api_key, tenant, agent, ..profile(access)? })
+    Ok(access)
+}
+
+fn key_file<'a>(state: &State, who: &AgentOf, access: &'a Access) -> Result<&'a Path, Failure> {
+    let agent = who.agent.to_string();
+    let what = || format!("agent of tenant {}", who.tenant);
+    let file = access.api_key_files.get(&agent).map(Path::new);
+    file.ok_or_else(|| missing(&what(), &agent, access.api_key_files.keys(), &state.path()))
+}
+
+fn ca_file(access: &Access) -> Result<&Path, Failure> {
+    access.ca_file.as_deref().map(Path::new).ok_or_else(|| Failure::new(Exit::Unavailable, "the tenant has no CA yet"))
 }
 
 fn profile(access: &Access) -> Result<Profile, Failure> {
-    let ca = access.ca_file.as_deref().ok_or_else(|| Failure::new(Exit::Unavailable, "the tenant has no CA yet"))?;
-    Ok(Profile::at(access.server.split(',').map(str::to_owned).collect(), text_of(ca)?))
+    Ok(Profile::at(access.server.split(',').map(str::to_owned).collect(), text_of(ca_file(access)?)?))
 }
 
 /// With what there is, as long as that is not too much to read.

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use acb_sdk::{ApiKey, Identity};
 use serde_json::json;
 
-pub(crate) use self::dev::keep_all;
+use self::oidc::OidcArgs;
 pub(super) use self::oidc::OidcLogin;
 #[cfg(test)]
 pub(super) use self::oidc::tests as oidc_tests;
-use self::{
+pub(crate) use self::{
     agent::{AgentOf, agent},
-    oidc::OidcArgs,
+    dev::{environment, keep_all},
 };
 use super::{Target, payload::text_of, profile, refused};
 use crate::{

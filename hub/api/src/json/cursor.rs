@@ -1,0 +1,75 @@
+//! Where an event stream stands, as the `id:` of its events has it. A caller that was cut off says it by `Last-Event-ID`, and goes on there.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use acb_hub_core::fault::Fault;
+use acb_proto::v1::{ContextEvent, FollowAuditRecordsResponse, Position, subscribe_request::Positions};
+use bytes::Bytes;
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
+
+/// Partitions of a cursor, at most: more than any topic of ACB's has.
+const MAX_PARTITIONS: usize = 4096;
+
+/// What has been told of a stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cursor {
+    /// Of a subscription to contexts.
+    positions: BTreeMap<u32, Position>,
+}
+
+impl Cursor {
+    /// The cursor behind this message; none of a stream that can't go on.
+    pub(super) fn pass(&mut self, kind: &MessageDescriptor, message: &Bytes) -> Option<String> {
+        match kind.name() {
+            "ContextEvent" => {
+                let event = ContextEvent::decode(message.clone()).ok()?;
+                self.positions
+                    .extend(event.positions.into_iter().chain(event.position).map(|position| (position.partition, position)));
+                let mut cursor = String::new();
+                for Position { epoch, partition, offset } in self.positions.values() {
+                    let separator = if cursor.is_empty() { "" } else { "." };
+                    write!(cursor, "{separator}{epoch}-{partition}-{offset}").ok()?;
+                }
+                Some(cursor)
+            }
+            "FollowAuditRecordsResponse" => {
+                FollowAuditRecordsResponse::decode(message.clone()).ok().map(|told| told.next.to_string())
+            }
+            _ => None,
+        }
+    }
+
+    /// Where a stream that was cut off goes on, by the id of the last event that its caller has.
+    pub(super) fn go_on(&mut self, request: &mut DynamicMessage, last: &str) -> Result<(), Fault> {
+        let none = || Fault::invalid("CURSOR_INVALID", "Last-Event-ID is not an id of an event of this stream: leave it out");
+        match request.descriptor().name() {
+            "SubscribeRequest" => {
+                let mut positions = Vec::new();
+                for position in last.split('.').take(MAX_PARTITIONS) {
+                    let mut numbers = position.split('-').map(str::parse::<u64>);
+                    let (Some(Ok(epoch)), Some(Ok(partition)), Some(Ok(offset)), None) =
+                        (numbers.next(), numbers.next(), numbers.next(), numbers.next())
+                    else {
+                        return Err(none());
+                    };
+                    let partition = u32::try_from(partition).map_err(|_| none())?;
+                    positions.push(Position { epoch, partition, offset });
+                }
+                self.positions = positions.iter().map(|position| (position.partition, *position)).collect();
+                let field = request.descriptor().get_field_by_name("after").ok_or_else(none)?;
+                let kind = field.kind().as_message().cloned().ok_or_else(none)?;
+                let after =
+                    DynamicMessage::decode(kind, Positions { positions }.encode_to_vec().as_slice()).map_err(|_| none())?;
+                request.set_field(&field, Value::Message(after));
+                Ok(())
+            }
+            "FollowAuditRecordsRequest" => {
+                let first = last.parse().map_err(|_| none())?;
+                request.set_field_by_name("first", Value::U64(first));
+                Ok(())
+            }
+            _ => Err(none()),
+        }
+    }
+}
