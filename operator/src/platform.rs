@@ -72,9 +72,14 @@ impl PlatformWitness {
     /// # Errors
     /// What is wrong with its URL, or with a network.
     pub fn check(&self) -> Result<(), String> {
-        Url::issuer(&self.url)?;
-        Reach::public_or(self.cidrs.iter().map(String::as_str)).map(drop)
+        can_be_asked(&self.url, &self.cidrs)
     }
+}
+
+/// Whether hubs can ask what is at this URL, in these networks or at a public address.
+fn can_be_asked(url: &str, cidrs: &[String]) -> Result<(), String> {
+    Url::issuer(url)?;
+    Reach::public_or(cidrs.iter().map(String::as_str)).map(drop)
 }
 
 /// How the walls between tenants are attacked from within, to see whether they stand.
@@ -112,8 +117,7 @@ impl AllowedIssuer {
     /// # Errors
     /// What is wrong with its URL, or with a network.
     pub fn check(&self) -> Result<(), String> {
-        Url::issuer(&self.url)?;
-        Reach::public_or(self.cidrs.iter().map(String::as_str)).map(drop)
+        can_be_asked(&self.url, &self.cidrs)
     }
 }
 

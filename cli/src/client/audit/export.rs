@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use acb_sdk::{AuditClaim, AuditQuery, Client, Code, Error, v1::GetAuditCheckpointResponse};
 
-use super::{filter::Filter, view};
+use super::{filter::Filter, verify::note, view};
 use crate::{
     client::{refusal::refused, target::Target},
     output::{self, Failure, Syntax},
@@ -133,7 +133,6 @@ async fn proof(client: &Client, claim: AuditClaim) -> Result<Vec<String>, Error>
 
 /// Of how many records a kept checkpoint is. Whether it is signed is asked by who verifies.
 fn size(path: &Path) -> Result<u64, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::failed(format_args!("{}: {error}", path.display()));
-    let note = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
-    note.lines().nth(1).and_then(|line| line.parse().ok()).ok_or_else(|| failed(&"it is no checkpoint"))
+    let size = note(path)?.lines().nth(1).and_then(|line| line.parse().ok());
+    size.ok_or_else(|| Failure::failed(format_args!("{}: it is no checkpoint", path.display())))
 }

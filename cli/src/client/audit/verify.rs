@@ -136,9 +136,7 @@ impl By {
     /// Checkpoints that were kept.
     fn kept(&self, subject: &mut Subject) -> Result<(), Failure> {
         for path in &self.checkpoint {
-            let note =
-                std::fs::read_to_string(path).map_err(|error| Failure::failed(format_args!("{}: {error}", path.display())))?;
-            subject.expect(&note, &path.display().to_string())?;
+            subject.expect(&note(path)?, &path.display().to_string())?;
         }
         Ok(())
     }
@@ -259,6 +257,11 @@ impl By {
         }
         Ok(())
     }
+}
+
+/// A checkpoint that was kept.
+pub(super) fn note(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::failed(format_args!("{}: {error}", path.display())))
 }
 
 fn hash(text: &str) -> Option<Hash> {
