@@ -201,7 +201,7 @@ impl Hub {
         let (port, ca) = (self.grpc, self.ca.clone());
         Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_| {
             let ca = ca.clone();
-            async move { connect(address, port, ca, vec![&rustls::version::TLS13]).await.map(TokioIo::new) }
+            async move { connect(address, port, ca, vec![&rustls::version::TLS13], b"h2").await.map(TokioIo::new) }
         }))
     }
 

@@ -278,10 +278,7 @@ impl ContextStore for PgContexts {
         // One who sees nothing would have every context of the tenant read: a look ends after so many rows, and an index says where.
         let mut select = QueryBuilder::new("WITH seen AS MATERIALIZED (SELECT * FROM (");
         push_look(select.push(LISTED), filter);
-        select
-            .push(" LIMIT ")
-            .push_bind(i64::from(LOOKED_AT))
-            .push(") AS look WHERE (expires_at IS NULL OR expires_at > now())");
+        select.push(" LIMIT ").push_bind(i64::from(LOOKED_AT)).push(") AS look WHERE (expires_at IS NULL OR expires_at > now())");
         visibility::push(select.push(" AND "), viewer.condition());
         select.push(" ORDER BY context_id LIMIT ").push_bind(i64::from(limit));
         select.push(") SELECT seen.*, CASE WHEN (SELECT count(*) FROM seen) < ").push_bind(i64::from(limit));
