@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use acb_hub_core::door::rules::{Access, of_grpc};
+use acb_hub_core::door::rules::{Requirement, of_grpc};
 use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
@@ -90,7 +90,7 @@ fn operation(binding: &Binding, schemas: &mut Schemas) -> Value {
     if let Some(text) = text {
         operation["requestBody"] = json!({ "content": { "application/json": { "schema": schemas.of(&text) } } });
     }
-    if of_grpc(&binding.grpc_path()).is_some_and(|rule| rule.access == Access::Public) {
+    if of_grpc(&binding.grpc_path()).is_some_and(|rule| rule.access == Requirement::Public) {
         operation["security"] = json!([]);
     }
     operation
