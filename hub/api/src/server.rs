@@ -1,20 +1,30 @@
 //! The server: HTTP/2 and HTTP/1.1 over the connections of [`crate::tls`], everything behind the door.
 
-use std::{convert::Infallible, future::poll_fn, io, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{pending, poll_fn},
+    io,
+    pin::pin,
+    time::Duration,
+};
 
-use acb_hub_core::door::admission::Door;
+use acb_hub_core::{
+    door::admission::Door,
+    fault::{Code, Fault},
+};
 use futures::{Stream, StreamExt as _};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, service::Routes};
 use tower::Service;
 
-use crate::{door::Guarded, http::face::Face, peer::Peer, tls::Connection};
+use crate::{door::Guarded, http::face::Face, peer::Peer, status::to_status, tls::Connection};
 
 /// More than any header of ours, and little enough that many don't hurt.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
@@ -69,12 +79,20 @@ async fn serve_all(incoming: impl Stream<Item = io::Result<Connection>>, service
 
 /// Serves one connection until its peer ends it. Once stopped, until its open calls are over.
 async fn serve_one(connection: Connection, services: Services, stop: CancellationToken) {
-    let peer = connection.peer();
+    let (peer, patience) = (connection.peer(), connection.patience());
+    let overdue = async {
+        match patience {
+            Some(patience) => patience.ends().await,
+            None => pending().await,
+        }
+    };
     let service = service_fn(move |request| call(services.clone(), peer.clone(), request));
     let builder = builder();
     let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service));
+    let overdue = pin!(overdue);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
+        () = overdue => return tracing::debug!("a connection is closed: no call showed in time who calls"),
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -89,7 +107,34 @@ async fn call(mut services: Services, peer: Peer, request: Request<Incoming>) ->
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(peer);
     poll_fn(|cx| services.poll_ready(cx)).await?;
-    services.call(request).await
+    let Some(within) = deadline(request.headers()) else { return services.call(request).await };
+    match timeout(within, services.call(request)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let why = "the time that the caller gave the call is over: it may have been carried out";
+            Ok(to_status(Fault::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", why)).into_http())
+        }
+    }
+}
+
+/// How long a call may take until its answer begins, as its caller says
+/// (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): eight digits at most, and a unit.
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let said = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = said.split_at_checked(said.len().checked_sub(1)?)?;
+    if number.len() > 8 || !number.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -105,4 +150,27 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_as_its_caller_says() {
+        let of = |text: &'static str| {
+            deadline(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), HeaderValue::from_static(text))]))
+        };
+        assert_eq!(of("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(
+            (of("5m"), of("7u"), of("9n")),
+            (Some(Duration::from_millis(5)), Some(Duration::from_micros(7)), Some(Duration::from_nanos(9)))
+        );
+        for strange in ["", "S", "1", "1s", "-1S", "123456789S", "1.5S", "+1S"] {
+            assert_eq!(of(strange), None, "{strange}");
+        }
+    }
 }

@@ -301,6 +301,12 @@ impl Connection {
         self.peer.clone()
     }
 
+    /// What watches that it does not last too long without a proven caller, where reading can't: over HTTP/1.1 nothing is read while an answer is open.
+    pub(crate) fn patience(&self) -> Option<Patience> {
+        let is_http2 = self.stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        (!is_http2).then(|| Patience { peer: self.peer.clone(), limits: self.limits })
+    }
+
     /// Whether it has lasted for too long without a proven caller. The task is woken to ask again.
     fn overdue(&mut self, cx: &mut Context<'_>) -> bool {
         if self.peer.proven() {
@@ -320,6 +326,30 @@ impl Connection {
             unproven.look.as_mut().reset(unproven.end.min(now + LOOK));
         }
         false
+    }
+}
+
+/// Watches a connection from outside of it.
+pub(crate) struct Patience {
+    peer: Peer,
+    limits: ConnectionLimits,
+}
+
+impl Patience {
+    /// Resolves when the connection has lasted for too long without a proven caller.
+    pub(crate) async fn ends(self) {
+        let mut unproven_since = Instant::now();
+        loop {
+            sleep(LOOK).await;
+            if self.peer.proven() {
+                unproven_since = Instant::now();
+                continue;
+            }
+            let lasted = unproven_since.elapsed();
+            if lasted >= self.limits.unproven_at_most || (lasted >= self.limits.unproven && !self.peer.busy()) {
+                return;
+            }
+        }
     }
 }
 

@@ -20,6 +20,8 @@ struct Told {
     status: u16,
     headers: String,
     body: Vec<u8>,
+    /// How many answers came.
+    answers: usize,
 }
 
 impl Told {
@@ -58,7 +60,8 @@ async fn raw(hub: &Hub, request: &[u8]) -> Told {
     let status = headers.split(' ').nth(1).unwrap().parse().unwrap();
     let body = answer[end + 4..].to_vec();
     let chunked = headers.to_lowercase().contains("transfer-encoding: chunked");
-    Told { status, headers, body: if chunked { unchunked(&body) } else { body } }
+    let answers = answer.windows(9).filter(|window| *window == b"HTTP/1.1 ").count();
+    Told { status, headers, body: if chunked { unchunked(&body) } else { body }, answers }
 }
 
 fn unchunked(mut body: &[u8]) -> Vec<u8> {
@@ -182,12 +185,24 @@ async fn contexts_live_and_are_followed_without_a_gap() {
     let alice = hub.exchange(&alice.api_key).await.unwrap().access_token;
     let path = "/v1/contexts:subscribe?type=documents";
     let mut events = Events::open(&hub, &alice, path, "").await;
-    assert_eq!(events.next().await.2["kind"], "KIND_SUBSCRIBED");
+    let (from_nothing, _, event) = events.next().await;
+    assert_eq!(event["kind"], "KIND_SUBSCRIBED");
     let new = json!({ "type": "documents", "payload": STANDARD.encode("one"), "metadata": { "n": "1" }, "ttl": "3600s" });
     let made = post(&hub, &alice, "/v1/contexts", new.clone()).await.ok();
     let id = made["id"].as_str().unwrap().to_owned();
     let (last, _, event) = events.next().await;
     assert_eq!((&event["kind"], &event["context"]["id"]), (&json!("KIND_CREATED"), &made["id"]));
+    drop(events);
+    // Who was cut off before the first change hears of it, too.
+    assert_ne!(from_nothing, "", "an event without an id is where nobody goes on");
+    let mut events = Events::open(&hub, &alice, path, &format!("last-event-id: {from_nothing}\r\n")).await;
+    loop {
+        let (_, _, event) = events.next().await;
+        if event["kind"] == "KIND_CREATED" {
+            assert_eq!(event["context"]["id"], made["id"]);
+            break;
+        }
+    }
     drop(events);
 
     // While nobody listens.
@@ -252,7 +267,6 @@ async fn what_is_wrong_with_a_request_is_said() {
         ("GET", "/v1/deadLetters?filter.since=today", 400, "FIELD_INVALID"),
         ("PUT", "/v1/agents", 405, "NO_SUCH_METHOD"),
         ("GET", "/v1/mailbox:pull", 405, "NO_SUCH_METHOD"),
-        ("POST", "/v1/agents:heartbeat", 415, "CONTENT_TYPE_UNSUPPORTED"),
         ("POST", "/acb.v1.AgentRegistry/Heartbeat", 404, "NO_SUCH_PATH"),
     ] {
         let told = raw(&hub, head(verb, path, Some(&token), "").as_bytes()).await;
@@ -272,12 +286,29 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(post(&hub, &observer, "/v1/messages", message.clone()).await.status, 403);
     let zipped = "content-encoding: gzip\r\n";
     let zipped = send_with(&hub, Some(&token), "POST", "/v1/messages", message.to_string(), zipped).await;
+    let form = "content-type: text/plain\r\ncontent-length: 2\r\n";
+    let form = raw(&hub, (head("POST", "/v1/messages", Some(&token), form) + "{}").as_bytes()).await;
+    assert_eq!((form.status, form.reason().as_str()), (415, "CONTENT_TYPE_UNSUPPORTED"));
     assert_eq!((zipped.status, zipped.reason().as_str()), (415, "CONTENT_TYPE_UNSUPPORTED"));
     let twice = json!({ "to": { "agent": "alice" }, "idempotencyKey": "a" }).to_string();
     let twice = send_with(&hub, Some(&token), "POST", "/v1/messages", twice, "idempotency-key: b\r\n").await;
     assert_eq!(twice.reason(), "IDEMPOTENCY_KEY_TWICE");
     let cursor = raw(&hub, head("GET", "/v1/contexts:subscribe?type=x", Some(&token), "last-event-id: 7\r\n").as_bytes()).await;
     assert_eq!(cursor.reason(), "CURSOR_INVALID");
+
+    assert_eq!(post(&hub, &token, "/v1/messages?message.to.agent=eve", message).await.reason(), "QUERY_UNSUPPORTED");
+    for twice in ["/v1/agents?pageSize=1&pageSize=2", "/v1/agents/alice?name=eve"] {
+        assert_eq!(get(&hub, &token, twice).await.reason(), "FIELD_TWICE", "{twice}");
+    }
+    let other = json!({ "id": "other" }).to_string();
+    let told = send(&hub, Some(&token), "PATCH", "/v1/contexts/this", other).await;
+    assert_eq!(told.reason(), "FIELD_TWICE");
+    let grpc = "content-type: application/grpc\r\ncontent-length: 5\r\n";
+    let mut watch = head("POST", "/grpc.health.v1.Health/Watch", None, grpc).into_bytes();
+    watch.extend_from_slice(&[0; 6]);
+    assert_eq!(raw(&hub, &watch).await.status, 505);
+    let beat = raw(&hub, head("POST", "/v1/agents:heartbeat", Some(&token), "").as_bytes()).await.ok();
+    assert_eq!(beat["intervalSeconds"], 30, "a request with nothing in it needs no body");
 
     let deep = format!("{{\"to\":{}1{}}}", "{\"replyTo\":".repeat(500), "}".repeat(500));
     let lists = format!("{{\"metadata\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
@@ -292,6 +323,7 @@ async fn what_is_wrong_with_a_request_is_said() {
         b"{\"to\": {\"agent\": \"a\", \"group\": \"b\"}}",
         b"{\"unknown\": 1}",
         b"{\"topic\": \"a\", \"topic\": \"b\"}",
+        b"{\"contentType\": \"a\", \"content_type\": \"b\"}",
         b"{\"topic\": NaN}",
         b"{\"type\": \"NO_SUCH_TYPE\"}",
         b"{\"type\": 99999999999}",
@@ -376,12 +408,29 @@ async fn what_is_strange_http_is_refused_and_nothing_is_smuggled() {
             "POST /v1/agents:heartbeat HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n{json}{lengths}\r\n0\r\n\r\n"
         );
         let told = raw(&hub, format!("{first}{second}").as_bytes()).await;
-        let answers = String::from_utf8_lossy(&told.body).matches("HTTP/1.1 ").count();
-        assert_eq!((told.status, answers), (status, 0), "{lengths:?}: {}", String::from_utf8_lossy(&told.body));
+        assert_eq!((told.status, told.answers), (status, 1), "{lengths:?}: {}", String::from_utf8_lossy(&told.body));
     }
     // In order, one after another, is no smuggling.
     let pipelined = second.replace("connection: close\r\n", "") + &second;
     let told = raw(&hub, pipelined.as_bytes()).await;
-    assert_eq!(told.status, 200);
+    assert_eq!((told.status, told.answers), (200, 2));
     get(&hub, &token, "/v1/agents").await.ok();
+}
+
+/// Nothing of what comes is read while an answer is open, and so nothing that comes ends such a connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_keeps_no_connection_by_asking_ahead() {
+    let hub = Hub::start().await;
+    let mut stream = hub.http1().await;
+    // More than the connection takes, of which nothing is read here.
+    let ask = "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(200);
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let began = std::time::Instant::now();
+    let open = |metrics: &str| {
+        let line = metrics.lines().find(|line| line.starts_with("acb_connections{") || line.starts_with("acb_connections "));
+        line.unwrap().rsplit_once(' ').unwrap().1.to_owned()
+    };
+    hub.until("/metrics", |_, metrics| open(metrics) == "1").await;
+    hub.until("/metrics", |_, metrics| open(metrics) == "0").await;
+    assert!(began.elapsed() > Duration::from_secs(5), "it was there for a while");
 }

@@ -13,13 +13,13 @@ use http::{
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, TE},
 };
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 use tonic::{Code, Status, body::Body};
 use tower::Service;
 
 use super::{
     binding::{Binding, Found, find},
-    refusal::{JSON, failed, no_such_path, not_json, other_verbs},
+    refusal::{JSON, failed, grpc_without_http2, no_such_path, not_json, other_verbs},
     url,
 };
 use crate::{
@@ -74,6 +74,10 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         if kind.starts_with(GRPC.as_bytes()) {
+            // HTTP/1.1 hears nothing of its peer while an answer is open, and has no trailers for most clients.
+            if request.version() < Version::HTTP_2 {
+                return std::future::ready(Ok(grpc_without_http2())).boxed();
+            }
             return self.inner.call(request).boxed();
         }
         if request.method() == Method::GET && request.uri().path() == OPENAPI_PATH {
@@ -82,7 +86,7 @@ where
             return std::future::ready(Ok(response)).boxed();
         }
         match translate(request) {
-            Err(refusal) => std::future::ready(Ok(*refusal)).boxed(),
+            Err(refusal) => std::future::ready(Ok(unkept(*refusal))).boxed(),
             Ok((request, call)) => {
                 let answer = self.inner.call(request);
                 async move { Ok(told(answer.await?, &call).await) }.boxed()
@@ -102,7 +106,11 @@ fn translate(request: Request<Body>) -> Result<(Request<Body>, JsonCall), Box<Re
     let refused = |fault: Fault| Box::new(failed(&to_status(fault)));
     let said = said(&head.headers, head.uri.query(), &variables, binding).map_err(refused)?;
     let call = JsonCall::new(binding.method.clone(), binding.text_is.clone(), said);
-    if call.has_text() && !is_json(&head.headers) {
+    if call.has_text() && head.uri.query().is_some_and(|query| !query.is_empty()) {
+        let why = "this method's fields are in its body: send no query";
+        return Err(refused(Fault::invalid("QUERY_UNSUPPORTED", why)));
+    }
+    if call.has_text() && !body.is_end_stream() && !is_json(&head.headers) {
         return Err(Box::new(not_json()));
     }
     let mut inner = Request::new(if call.has_text() { body } else { Body::empty() });
@@ -174,13 +182,16 @@ async fn told(answer: Response<Body>, call: &JsonCall) -> Response<Body> {
             },
         },
     };
-    let headers = told.headers_mut();
-    // What an agent reads is for nobody else.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(correlation) = head.headers.get(CORRELATION_ID) {
-        headers.insert(HeaderName::from_static(CORRELATION_ID), correlation.clone());
+        told.headers_mut().insert(HeaderName::from_static(CORRELATION_ID), correlation.clone());
     }
-    told
+    unkept(told)
+}
+
+/// What an agent reads is for nobody else, and what is refused now may not be so later.
+fn unkept(mut answer: Response<Body>) -> Response<Body> {
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 fn failure(headers: &HeaderMap) -> Option<Status> {

@@ -8,7 +8,7 @@ use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, Messa
 use serde_json::{Map, Value, json};
 
 use super::binding::Binding;
-use crate::json::call::TextIs;
+use crate::json::{call::TextIs, cursor::Cursor};
 
 /// How deep the fields of messages are said in a query.
 const DEEPEST: usize = 3;
@@ -70,7 +70,7 @@ fn operation(binding: &Binding, schemas: &mut Schemas) -> Value {
     if names_its_key(&input) || message.as_ref().is_some_and(names_its_key) {
         parameters.push(header("Idempotency-Key", "Repeated with the same key, the request is the first one."));
     }
-    if method.is_server_streaming() {
+    if Cursor::is_of(&input) {
         parameters.push(header("Last-Event-ID", "The `id` of the last event that is there: the stream goes on behind it."));
     }
     let mut operation = json!({

@@ -20,6 +20,7 @@ pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 pub(super) fn failed(status: &Status) -> Response<Body> {
     let code = match reason(status).as_str() {
         "REQUEST_TOO_LARGE" | "REQUEST_SIZE_LIMIT_EXCEEDED" => StatusCode::PAYLOAD_TOO_LARGE,
+        "REQUEST_STALLED" => StatusCode::REQUEST_TIMEOUT,
         _ => http_status(status),
     };
     answer(status, code)
@@ -59,6 +60,17 @@ pub(super) fn other_verbs(verbs: &[Method]) -> Response<Body> {
         response.headers_mut().insert(ALLOW, allowed);
     }
     response
+}
+
+pub(super) fn grpc_without_http2() -> Response<Body> {
+    refused(
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        Fault::new(
+            Code::Unimplemented,
+            "HTTP2_REQUIRED",
+            "gRPC needs HTTP/2: over HTTP/1.1 the hub takes JSON, see docs/http.md",
+        ),
+    )
 }
 
 pub(super) fn not_json() -> Response<Body> {

@@ -44,9 +44,9 @@ struct Answer {
 type Frames = Result<Frame<Bytes>, Status>;
 
 impl Answer {
-    async fn say(&mut self, text: Vec<u8>) -> Result<Frame<Bytes>, Status> {
-        self.room = Some(self.metered.answer(text.len()).await.map_err(to_status)?);
-        Ok(Frame::data(text.into()))
+    fn say(&mut self, text: Vec<u8>) -> Frame<Bytes> {
+        self.room = self.metered.reformed(text.len());
+        Frame::data(text.into())
     }
 
     /// One text, once it is known that the call did not fail.
@@ -88,7 +88,7 @@ impl Answer {
             None => None,
             Some(message) => {
                 let text = self.call.answer(message).map_err(to_status)?;
-                Some(self.say(text).await?)
+                Some(self.say(text))
             }
         };
         Ok((text, trailers))
@@ -108,13 +108,12 @@ impl Answer {
             match next {
                 Ok(Next::Message(message)) => {
                     let id = cursor.pass(&answer.call.answers(), &message);
-                    let event = match answer.call.answer(message) {
-                        Ok(text) => answer.say(event(id.as_deref(), &text)).await,
-                        Err(fault) => Err(to_status(fault)),
-                    };
-                    match event {
-                        Ok(event) => Some((Ok(event), Some((answer, cursor)))),
-                        Err(status) => Some((Err(status), None)),
+                    match answer.call.answer(message) {
+                        Ok(text) => {
+                            let event = answer.say(event(id.as_deref(), &text));
+                            Some((Ok(event), Some((answer, cursor))))
+                        }
+                        Err(fault) => Some((Err(to_status(fault)), None)),
                     }
                 }
                 Ok(Next::Trailers(trailers)) => Some((Ok(Frame::trailers(trailers)), None)),

@@ -1,6 +1,6 @@
 //! One call whose messages are JSON.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use acb_hub_core::{
     fault::{Code, Fault},
@@ -11,7 +11,7 @@ use prost_reflect::{
     DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage as _, Value, prost::Message as _,
 };
 
-use super::{cursor::Cursor, doubled::Undoubled, fields};
+use super::{cursor::Cursor, doubled, fields};
 
 /// Which field of the request the JSON text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,15 @@ impl JsonCall {
                 request
             }
         };
+        let mut paths = BTreeSet::new();
         for (path, text) in &said.fields {
+            // One value would be checked by who stands before the hub, and another one taken.
+            let is_first = paths.insert(path) || fields::is_list(&request, path);
+            if !is_first
+                || (self.has_text() && fields::text(&request, path).is_some_and(|there| !there.is_empty() && there != *text))
+            {
+                return Err(Fault::invalid("FIELD_TWICE", format!("the request says twice what {} is", quoted(path))));
+            }
             fields::set(&mut request, path, text)?;
         }
         if let Some(key) = &said.idempotency_key {
@@ -118,13 +126,13 @@ impl JsonCall {
 }
 
 fn read(kind: MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, Fault> {
-    // No text at all is a message with nothing in it: `curl -X POST` sends none.
+    // No text at all is a message with nothing in it: `curl --request POST` sends none.
     if text.iter().all(u8::is_ascii_whitespace) {
         return Ok(DynamicMessage::new(kind));
     }
     let invalid =
         |why: serde_json::Error| Fault::invalid("JSON_INVALID", format!("the body is not the JSON of this request: {why}"));
-    serde_json::from_slice::<Undoubled>(text).map_err(invalid)?;
+    doubled::look(&kind, text).map_err(invalid)?;
     let mut reader = serde_json::Deserializer::from_slice(text);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     DynamicMessage::deserialize_with_options(kind, &mut reader, &options).map_err(invalid)

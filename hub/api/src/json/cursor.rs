@@ -11,6 +11,9 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Valu
 /// Partitions of a cursor, at most: more than any topic of ACB's has.
 const MAX_PARTITIONS: usize = 4096;
 
+/// Where a subscription stands to a topic that had no records: an event with an empty id is one without.
+const NOTHING_YET: &str = "0";
+
 /// What has been told of a stream.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cursor {
@@ -19,6 +22,12 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
+    /// Whether a stream that this request asks for goes on where it was cut off.
+    #[cfg(test)]
+    pub(crate) fn is_of(request: &MessageDescriptor) -> bool {
+        matches!(request.name(), "SubscribeRequest" | "FollowAuditRecordsRequest")
+    }
+
     /// The cursor behind this message; none of a stream that can't go on.
     pub(super) fn pass(&mut self, kind: &MessageDescriptor, message: &Bytes) -> Option<String> {
         match kind.name() {
@@ -26,6 +35,9 @@ impl Cursor {
                 let event = ContextEvent::decode(message.clone()).ok()?;
                 self.positions
                     .extend(event.positions.into_iter().chain(event.position).map(|position| (position.partition, position)));
+                if self.positions.is_empty() {
+                    return Some(NOTHING_YET.to_owned());
+                }
                 let mut cursor = String::new();
                 for Position { epoch, partition, offset } in self.positions.values() {
                     let separator = if cursor.is_empty() { "" } else { "." };
@@ -46,7 +58,8 @@ impl Cursor {
         match request.descriptor().name() {
             "SubscribeRequest" => {
                 let mut positions = Vec::new();
-                for position in last.split('.').take(MAX_PARTITIONS) {
+                let told = if last == NOTHING_YET { Vec::new() } else { last.split('.').take(MAX_PARTITIONS).collect() };
+                for position in told {
                     let mut numbers = position.split('-').map(str::parse::<u64>);
                     let (Some(Ok(epoch)), Some(Ok(partition)), Some(Ok(offset)), None) =
                         (numbers.next(), numbers.next(), numbers.next(), numbers.next())

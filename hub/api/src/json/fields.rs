@@ -40,6 +40,21 @@ pub(super) fn set(message: &mut DynamicMessage, path: &str, text: &str) -> Resul
     Ok(())
 }
 
+/// Whether the field of this name is one that there may be several of.
+pub(super) fn is_list(message: &DynamicMessage, path: &str) -> bool {
+    let mut descriptor = message.descriptor();
+    for name in path.split('.') {
+        let field = descriptor.get_field_by_json_name(name).or_else(|| descriptor.get_field_by_name(name));
+        let Some(field) = field else { return false };
+        match field.kind() {
+            _ if field.is_list() => return true,
+            Kind::Message(kind) => descriptor = kind,
+            _ => return false,
+        }
+    }
+    false
+}
+
 /// The text of the field at `path`, where the message has such a field and it is a text.
 pub(super) fn text<'a>(message: &'a DynamicMessage, path: &str) -> Option<std::borrow::Cow<'a, str>> {
     let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));

@@ -396,6 +396,13 @@ impl Metered {
         })
     }
 
+    /// The room of an answer in another form than it was made in, such as JSON. It does not wait: what it was made of is counted, has to be let go of, and
+    /// could be what others wait for. Strangers' answers are few bytes, which are not counted.
+    #[must_use]
+    pub fn reformed(&self, bytes: usize) -> Option<Room> {
+        (!self.is_strangers()).then(|| self.0.answers.count(bytes))
+    }
+
     /// The same of a part of a stream, which waits for as long as it must: what was sent before it has to be taken first.
     pub async fn part(&self, bytes: usize) -> Room {
         self.0.answers.wait(bytes).await

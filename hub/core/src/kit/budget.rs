@@ -129,6 +129,13 @@ impl Queue {
         Some(Room { queue: self.clone(), bytes })
     }
 
+    /// Room for what is in memory already, and so can't wait for any: it is counted, whatever is left.
+    pub(crate) fn count(&self, bytes: usize) -> Room {
+        self.0.used.fetch_add(bytes, Ordering::Relaxed);
+        self.0.whole.used.fetch_add(bytes, Ordering::Relaxed);
+        Room { queue: self.clone(), bytes }
+    }
+
     fn give_back(&self, bytes: usize) {
         // Many may wait: nobody is woken for nothing.
         if bytes == 0 {
