@@ -8,7 +8,7 @@ use std::{
 };
 
 use acb_hub_core::{
-    audit::ports::{AuditStore as _, Growth, Leaf, Place, SignedCheckpoint},
+    audit::ports::{AuditStore as _, Growth, Leaf, SignedCheckpoint, TreePosition},
     contexts::{
         audience::{Access, Scope},
         chunk::{Chunk, Layout},
@@ -22,9 +22,9 @@ use acb_hub_core::{
         refresh_token::{NewFamily, REFRESH_TOKEN_LIFE, Rotation, TokenHash},
     },
     fault::Fault,
-    log::outbox::ports::Outbox as _,
+    log::{outbox::ports::Outbox as _, position::LogPosition},
     messages::{
-        letter::{DeadLetter, LetterId, LetterPlace, LetterReason, LetterState},
+        letter::{DeadLetter, LetterId, LetterReason, LetterState},
         letter_store::LetterStore as _,
         message::MessageType,
         ports::{MailboxAddress, Moved},
@@ -224,7 +224,7 @@ fn letter(id: Uuid) -> DeadLetter {
         sent_at: NOW,
         expires_at: NOW,
         dead_at: NOW,
-        place: LetterPlace { epoch: EPOCH, partition: 0, offset: 1 },
+        place: LogPosition { epoch: EPOCH, partition: 0, offset: 1 },
         state: LetterState::Open,
         settled_at: None,
     }
@@ -404,7 +404,7 @@ async fn the_audit_trail_grows_once_and_keeps_one_checkpoint() {
         let record = content(id);
         let nodes = tree.push(acb_tlog::tree::leaf_hash(&record));
         let leaf = Leaf { record, at: NOW, agent: "planner".to_owned(), operation: id.to_string() };
-        let place = Place { epoch: EPOCH, next: tree.size() };
+        let place = TreePosition { epoch: EPOCH, next: tree.size() };
         (id, Growth { first, leaves: vec![leaf], nodes, place, acts: Vec::new() })
     };
     // False where it was done before: the tree is larger.
