@@ -53,11 +53,6 @@ const SECOND_PASS_AFTER: Duration = Duration::from_secs(5);
 const WAITING: Duration = Duration::from_secs(5);
 /// What runs at the end is one step each, and has this long.
 const STEP_WITHIN: Duration = Duration::from_secs(15);
-
-/// A reconcile that takes longer is broken off, and tried again: everything in it is idempotent.
-const RECONCILE_WITHIN: Duration = Duration::from_secs(120);
-/// The same for each Agent, of which there may be thousands.
-const AGENT_WITHIN: Duration = Duration::from_millis(100);
 /// Who can't know what there is leaves the lease to another.
 const LISTED_WITHIN: Duration = Duration::from_secs(30);
 /// A term that ends sooner was none: what ended it is likely to end the next one, too.
@@ -257,7 +252,7 @@ impl Process {
         turns.touch(turns.fresh.clone());
         loop {
             self.pulse.beat();
-            turns.start();
+            turns.jobs.start(&mut turns.schedule, &turns.tenancies);
             self.metrics.waits(turns.schedule.due(Instant::now()));
             // Also where nothing is due, so that a loop that stands still can be told from one that has nothing to do.
             let turn = Instant::now() + pulse::AT_LEAST_EVERY;
@@ -353,23 +348,6 @@ impl Turns {
             } else {
                 self.schedule.remove(&namespace);
             }
-        }
-    }
-
-    fn start(&mut self) {
-        for namespace in self.schedule.start_due(Instant::now()) {
-            let tenancies = Arc::clone(&self.tenancies);
-            let cluster = Arc::clone(&self.cluster);
-            self.jobs.spawn(namespace.clone(), async move {
-                // Not within the bound: at the first use it may have to migrate, which has bounds of its own.
-                let _ = cluster.database().await;
-                let agents = u32::try_from(cluster.cache.agents(&namespace)).unwrap_or(u32::MAX);
-                let within = RECONCILE_WITHIN + AGENT_WITHIN.saturating_mul(agents);
-                timeout(within, tenancies.reconcile(&namespace)).await.unwrap_or_else(|_| {
-                    warn!(namespace, seconds = within.as_secs(), "a reconcile did not end in time, and is broken off");
-                    Turn::Failed
-                })
-            });
         }
     }
 

@@ -14,7 +14,6 @@ use notify::Watcher;
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -42,7 +41,8 @@ use crate::{
     platform::{AllowedIssuer, Platform, PlatformBus, PlatformPostgres},
     reconcile::{
         jitter,
-        schedule::{Schedule, Turn, Waits},
+        jobs::Jobs,
+        schedule::{Schedule, Waits},
         tenancies::Tenancies,
     },
     tenant::fetch::PostgresReader,
@@ -352,16 +352,10 @@ impl Loop {
         let _watcher = watch_folder(folder, edits);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut jobs: JoinSet<(String, Turn)> = JoinSet::new();
+        let mut jobs = Jobs::default();
         self.look();
         loop {
-            for namespace in self.schedule.start_due(Instant::now()) {
-                let tenancies = Arc::clone(&self.tenancies);
-                jobs.spawn(async move {
-                    let turn = tenancies.reconcile(&namespace).await;
-                    (namespace, turn)
-                });
-            }
+            jobs.start(&mut self.schedule, &self.tenancies);
             // Far away where nothing is due: something else will wake us.
             let far = Instant::now() + Duration::from_secs(3600);
             let due = self.schedule.next_due().unwrap_or(far);
@@ -377,15 +371,12 @@ impl Loop {
                 _ = look.tick() => self.look(),
                 () = sleep_until(again.into()) => self.look(),
                 Ok(()) = self.running.changed() => self.hubs_changed(),
-                Some(done) = jobs.join_next() => match done {
-                    Ok((namespace, turn)) => self.schedule.finish(&namespace, turn, Instant::now(), jitter()),
-                    Err(error) => error!(%error, "a reconcile broke off"),
-                },
+                Some(ended) = jobs.next() => self.schedule.finish(&ended.namespace, ended.turn, Instant::now(), jitter()),
                 () = sleep_until(due.into()) => {}
             }
         }
         // What is being written is finished; everything is idempotent, so nothing more is started.
-        while jobs.join_next().await.is_some() {}
+        while jobs.next().await.is_some() {}
     }
 
     fn look(&mut self) {
