@@ -23,6 +23,7 @@ use acb_crds::schema::{Kind, ObjectRef, Violation};
 use acb_hub_pool::{Limits, Pool};
 
 use super::{
+    connections,
     deployments::{Deployments, Running},
     everything::Everything,
     objects::ObjectStore,
@@ -170,7 +171,7 @@ impl Standalone {
     /// Locks the state folder, starts PostgreSQL and brings its schema up to date.
     pub async fn start(options: StandaloneOptions) -> Result<Self, StandaloneError> {
         // What is not there is better said before anything was started.
-        Resources::load(&options.resources)?;
+        let loaded = Resources::load(&options.resources)?;
         let kafka = options.kafka.clone().map(KafkaAccess::new).transpose()?;
         let state = StateDir::open(&options.state)?;
         let lock = state.lock()?;
@@ -180,6 +181,7 @@ impl Standalone {
         let deployments = Deployments::open(&state, Arc::clone(&store), options.programs.clone()).await?;
         let mut server_options = LocalPostgresOptions::new(state.root().join("postgres"));
         server_options.bin_dir.clone_from(&options.postgres_bin);
+        server_options.settings.push(("max_connections".to_owned(), connections::of_folder(&loaded).to_string()));
         let server = LocalPostgres::start(server_options).await?;
         match Self::prepare(&state, &store, &server).await {
             Ok((reader, mut postgres, mut platform)) => {
