@@ -11,6 +11,7 @@ mod kafka_acls;
 pub mod kafka_announce;
 mod kafka_configs;
 mod kafka_durability;
+mod kafka_everybody;
 pub mod kafka_inventory;
 pub mod kafka_observe;
 mod kafka_quota;
