@@ -310,6 +310,15 @@ impl PostgresEffect {
         let changed = self
             .within(&format!("agent {agent_id} of tenant {tenant_id}"), async |connection| {
                 let before = AgentsBefore::read(connection, &id, agent_id, None).await?;
+                // When it was seen, and those that it registered: they go with it.
+                sqlx::query(
+                    "DELETE FROM acb.presence WHERE tenant_id = $1 AND (agent_id = $2 OR agent_id IN (
+                         SELECT agent_id FROM acb.registered_agent WHERE tenant_id = $1 AND registered_by = $2))",
+                )
+                .bind(&id)
+                .bind(agent_id)
+                .execute(&mut *connection)
+                .await?;
                 let removed = sqlx::query("DELETE FROM acb.agent WHERE tenant_id = $1 AND agent_id = $2")
                     .bind(&id)
                     .bind(agent_id)
