@@ -509,8 +509,8 @@ impl Tenancies {
                 (Some(validated), outcome)
             }
         };
-        let ends = (Ending::Removed, patience);
-        if deleting && self.is_let_go(object, &agent.metadata, &agent.status, &outcome, ends).await? {
+        let gone = if world.tenant_id.is_some() { Ending::Removed } else { Ending::WithItsTenant };
+        if deleting && self.is_let_go(object, &agent.metadata, &agent.status, &outcome, (gone, patience)).await? {
             return Ok(Turn::Settled);
         }
         let status = agent::status::status(agent, validated.as_ref(), &world, &outcome, &super::now());

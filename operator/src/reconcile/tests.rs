@@ -30,16 +30,21 @@ use super::{
     tenancies::Tenancies,
 };
 use crate::{
+    bootstrap::LeaderEpoch,
     effect::{
         EffectError,
         kafka::KafkaEffect,
         kubernetes::{ObjectKey, Objects},
+        postgres::PostgresEffect,
     },
     observed::ObservedHub,
     platform::{Platform, PlatformBus, PlatformPostgres},
     runtime::standalone::{objects::ObjectStore, state::StateDir},
     tenancy::{Tenancy, Unreadable},
-    tenant::{fetch::Hubs, validate::ValidatedTenant},
+    tenant::{
+        fetch::{Hubs, PostgresReader},
+        validate::ValidatedTenant,
+    },
 };
 
 /// Something in a reconcile that no reconcile expects.
@@ -316,6 +321,21 @@ async fn who_wants_the_data_gone_is_not_told_so_until_it_is() {
         let log = Wood::new(tenancy.clone()).reconciles(1).await;
         assert_eq!(is_let_go(&log, "Tenant acme"), goes, "{log:?}");
     }
+}
+
+#[tokio::test]
+async fn an_agent_whose_tenant_is_gone_is_not_said_to_have_left_nothing() {
+    let mut tenancy = acme(None, Some(1));
+    tenancy.tenants = Vec::new().into();
+    // Nobody is asked there: without a tenant there is nothing to look for.
+    let nowhere = sqlx::postgres::PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(1);
+    let reader = PostgresReader::lazy(nowhere.clone(), nowhere);
+    let folder = tempfile::tempdir().unwrap();
+    let secrets = ObjectStore::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+    let effect = PostgresEffect::new(reader.pool.clone(), LeaderEpoch(1), Arc::new(secrets));
+    let wood = Wood { database: Some(Database { reader, effect }), ..Wood::new(tenancy) };
+    let (_, log) = wood.reconcile().await;
+    assert_eq!(log, ["let go Agent acb-acme/a: WithItsTenant", "tell Agent acb-acme/a: Released"]);
 }
 
 /// The objects of a hub, as they are while it runs.
