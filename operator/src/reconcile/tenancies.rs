@@ -490,30 +490,18 @@ impl Tenancies {
                 return self.say_failure(object, &agent.metadata, &agent.status, &error).await;
             }
         };
-        let (validated, outcome) = match agent::validate::validate(agent, &world) {
-            Err(problems) => {
-                // What was let in before, and may no longer be, is shut out.
-                let plan = world.tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();
-                let applied = self.apply(object, &plan, stores).await;
-                (None, applied.map_or_else(|error| failure(&error), |()| Outcome::Stalled(problems)))
-            }
-            Ok(validated) => {
-                let waits_for = agent::plan::waits_for(&validated, &world).filter(|_| !deleting);
-                let applied = self.apply(object, &agent::plan::plan(&validated, &world), stores).await;
-                let lacks = || agent::plan::lacks(&validated, &world).filter(|_| !deleting);
-                let outcome = match (applied, waits_for.or_else(lacks)) {
-                    (Err(error), _) => failure(&error),
-                    (Ok(()), Some(what)) => Outcome::Waiting(what),
-                    (Ok(()), None) => Outcome::Ready,
-                };
-                (Some(validated), outcome)
-            }
+        let decision = agent::decide(agent, &world);
+        let outcome = match (self.apply(object, decision.plan(), stores).await, &decision) {
+            (Err(error), _) => failure(&error),
+            (Ok(()), agent::Decision::Refused { problems, .. }) => Outcome::Stalled(problems.clone()),
+            (Ok(()), agent::Decision::Converge { waits_for: Some(what), .. }) => Outcome::Waiting(what.clone()),
+            (Ok(()), agent::Decision::Converge { waits_for: None, .. }) => Outcome::Ready,
         };
         let gone = if world.tenant_id.is_some() { Ending::Removed } else { Ending::WithItsTenant };
         if deleting && self.is_let_go(object, &agent.metadata, &agent.status, &outcome, (gone, patience)).await? {
             return Ok(Turn::Settled);
         }
-        let status = agent::status::status(agent, validated.as_ref(), &world, &outcome, &super::now());
+        let status = agent::status::status(agent, decision.agent(), &world, &outcome, &super::now());
         self.save_status((object, uid(&agent.metadata)), before, &status.conditions, &status).await?;
         Ok(turn(&outcome))
     }

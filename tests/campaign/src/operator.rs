@@ -245,13 +245,10 @@ impl Operator {
                 continue;
             }
             let world = self.agent_world(agent, census);
-            let (plan, of) = match agent::validate::validate(agent, &world) {
-                Err(_) => (world.tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default(), None),
-                Ok(validated) => (agent::plan::plan(&validated, &world), Some(validated)),
-            };
-            let done = self.apply_all(&plan)?.is_ok();
+            let decision = agent::decide(agent, &world);
+            let done = self.apply_all(decision.plan())?.is_ok();
             if leaving && done && self.let_go(&at) {
-                of.into_iter().for_each(|of| self.agent_never_open(&at, &of.tenant_id, &of.uid));
+                decision.agent().into_iter().for_each(|of| self.agent_never_open(&at, &of.tenant_id, &of.uid));
             }
         }
         Ok(())
