@@ -298,7 +298,7 @@ fn what_is_converged_is_left_alone() {
     for with_kafka in [false, true] {
         let mut operator = settled(with_kafka, "Retain");
         let before = operator.systems.steps;
-        for _ in 0..200 {
+        for _ in 0..1_000 {
             operator.round();
         }
         assert_eq!(operator.systems.steps, before, "{:?}", operator.systems.log.last());
