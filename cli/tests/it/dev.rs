@@ -144,7 +144,10 @@ fn two_tenants_from_samples_and_one_more() {
 
     let started = fs::read_to_string(dev.folder.path().join("state/postgres/data/postmaster.opts")).unwrap();
     let most = started.split("max_connections=").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-    assert!(most.is_some_and(|most| most.parse::<u32>().unwrap() > 500), "tenants would take each other's connections: {started}");
+    assert!(
+        most.is_some_and(|most| most.parse::<u32>().unwrap() > 500),
+        "tenants would take each other's connections: {started}"
+    );
 
     let ready = dev.folder.path().join("ready.json");
     dev.until("the ready file", |_| ready.is_file().then_some(()));

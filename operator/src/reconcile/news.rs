@@ -225,7 +225,11 @@ mod tests {
         for note in [applied, rotated, left, failed] {
             assert!(note.contains("<id>") && !note.contains(ID), "{note}");
         }
-        assert_eq!(short("acb-acme/a-1, 615a2211a0177e561b3c0, ä"), "acb-acme/a-1, 615a2211a0177e561b3c0, ä", "what is none stays");
+        assert_eq!(
+            short("acb-acme/a-1, 615a2211a0177e561b3c0, ä"),
+            "acb-acme/a-1, 615a2211a0177e561b3c0, ä",
+            "what is none stays"
+        );
     }
 
     #[test]

@@ -132,10 +132,7 @@ impl AgentIds {
     pub fn new<'a>(uids: impl IntoIterator<Item = &'a str>, rows: &BTreeMap<String, AgentRow>) -> Self {
         let uids: BTreeSet<&str> = uids.into_iter().collect();
         let orphaned = rows.values().filter(|row| !uids.contains(row.id.as_str()));
-        Self {
-            rows: rows.keys().cloned().collect(),
-            orphaned: orphaned.map(|row| (row.name.clone(), row.id.clone())).collect(),
-        }
+        Self { rows: rows.keys().cloned().collect(), orphaned: orphaned.map(|row| (row.name.clone(), row.id.clone())).collect() }
     }
 
     /// The id of an Agent: that of the row of its name, where no Agent has that UID any more. Its mailbox and its contexts are that one's.

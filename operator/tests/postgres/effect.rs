@@ -167,7 +167,11 @@ async fn removal_leaves_nothing(world: &World) {
     .unwrap();
     tenant.remove(agent.id).await;
     let seen = format!("SELECT count(*) FROM acb.presence WHERE tenant_id = '\\x{id}' AND agent_id");
-    assert_eq!(number(&mut superuser, &format!("{seen} <> '{}'", bob.id)).await, 0, "of whom is gone nobody asks when it was seen");
+    assert_eq!(
+        number(&mut superuser, &format!("{seen} <> '{}'", bob.id)).await,
+        0,
+        "of whom is gone nobody asks when it was seen"
+    );
     assert_eq!(number(&mut superuser, &format!("{seen} = '{}'", bob.id)).await, 1);
     let mut session = tenant.connect().await;
     assert_eq!(number(&mut session, "SELECT count(*) FROM acb.agent").await, 1);

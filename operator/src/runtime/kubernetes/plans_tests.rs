@@ -39,7 +39,7 @@ use super::{
     plan_server,
     plans::{Plans, Refusal},
     requests::Requests,
-    sweep,
+    sessions, sweep,
 };
 use crate::{
     effect::{SecretReader as _, fence::Fence, kubernetes::Objects as _, postgres_inventory},
@@ -436,6 +436,28 @@ async fn a_sweep_shuts_what_belongs_to_nobody_and_nothing_else() {
     for line in ["acb_operator_orphans{system=\"postgres\"} 0", "acb_operator_orphans_finished_total{system=\"postgres\"} 1"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn who_leads_ends_sessions_that_hold_others_off_and_says_whose() {
+    let postgres = Postgres::start(Version::Installed).await;
+    let acme = postgres.tenant("acme").await;
+    let world = World::on(&postgres).await;
+    world.put(&tenant("acme", &json!({"tier": "Free"})));
+    let (cluster, metrics) = (world.leading.borrow().clone().unwrap(), Metrics::default());
+    let mut session = acme.connect().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE acb.presence IN SHARE ROW EXCLUSIVE MODE").execute(&mut session).await.unwrap();
+    let ending = tokio::spawn(sessions::end_overlong(cluster, metrics.clone()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let is_counted = || metrics.text().unwrap().contains("acb_operator_overlong_sessions_ended_total 1");
+    let is_told = || world.wrote().contains(&"POST /apis/events.k8s.io/v1/namespaces/default/events".to_owned());
+    while !is_counted() || !is_told() {
+        assert!(Instant::now() < deadline && !ending.is_finished(), "{:?}\n{}", world.wrote(), metrics.text().unwrap());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(sqlx::raw_sql("SELECT 1").execute(&mut session).await.is_err(), "the session goes on");
+    world.closing.cancel();
+    tokio::time::timeout(Duration::from_secs(10), ending).await.expect("it ends with the term").unwrap();
 }
 
 #[tokio::test]
