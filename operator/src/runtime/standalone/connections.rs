@@ -36,7 +36,7 @@ mod tests {
     fn folder(tenants: usize, hub: &str) -> Loaded {
         let tenant = |number| {
             format!(
-                "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: t{number}}}\nspec: {{tier: Scale, hub: {hub}}}\n"
+                "apiVersion: acb.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: t{number}}}\nspec: {{tier: Enterprise, hub: {hub}}}\n"
             )
         };
         let files: Vec<(String, String)> = (0..tenants).map(|number| (format!("{number}.yaml"), tenant(number))).collect();
