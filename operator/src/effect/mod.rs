@@ -14,6 +14,7 @@ mod kafka_durability;
 mod kafka_everybody;
 pub mod kafka_inventory;
 pub mod kafka_observe;
+mod kafka_partitions;
 mod kafka_quota;
 pub mod kafka_settings;
 pub mod kafka_shared;
