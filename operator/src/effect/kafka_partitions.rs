@@ -10,8 +10,8 @@ fn count(topic: &TopicSpec, known: &MetadataResponse, counts: impl Fn(i16) -> bo
     found.map_or(0, |found| found.partitions.iter().filter(|partition| counts(partition.error_code)).count())
 }
 
-/// Those that are there and have fewer partitions than they should. A partition without a leader is there all the same: with another one in its
-/// place keys would be in two.
+/// Those that are there and have fewer partitions than they should. A partition without a leader is there all the same, and needs no
+/// other in its place.
 pub(super) fn too_small<'a>(topics: &[&'a TopicSpec], known: &MetadataResponse) -> Vec<&'a TopicSpec> {
     let is_too_small = |topic: &TopicSpec| (1..topic.partitions as usize).contains(&count(topic, known, |_| true));
     topics.iter().copied().filter(|topic| is_too_small(topic)).collect()

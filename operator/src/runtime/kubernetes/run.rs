@@ -27,7 +27,9 @@ use super::{
     events, isolation, issuer,
     metrics::Metrics,
     objects::KubernetesObjects,
-    ops, plan_server,
+    ops,
+    pause::Pauses,
+    plan_server,
     plans::Plans,
     pulse::{self, Pulse},
     requests::Requests,
@@ -55,10 +57,6 @@ const WAITING: Duration = Duration::from_secs(5);
 const STEP_WITHIN: Duration = Duration::from_secs(15);
 /// Who can't know what there is leaves the lease to another.
 const LISTED_WITHIN: Duration = Duration::from_secs(30);
-/// A term that ends sooner was none: what ended it is likely to end the next one, too.
-const SHORT_TERM: Duration = Duration::from_secs(10);
-/// After a term that was too short, and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How often it is looked for what can't be read.
 const UNREADABLE_EVERY: Duration = Duration::from_secs(1);
@@ -139,7 +137,7 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
         // A leader that does not know what is there would take it for gone.
         known = missing.wait_for(Vec::is_empty) => drop(known.is_ok()),
     }
-    let mut pause = PAUSE.0;
+    let mut pauses = Pauses::default();
     while !stop.is_cancelled() {
         let Some(term) = election.win(&stop).await else { break };
         let began = Instant::now();
@@ -149,10 +147,9 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
             warn!("the leader was not asked in time to look again");
         }
         election.give_back(term).await;
-        if began.elapsed() >= SHORT_TERM {
-            pause = PAUSE.0;
-        } else if stop.run_until_cancelled(sleep(pause)).await.is_some() {
-            pause = (pause * 2).min(PAUSE.1);
+        if let Some(pause) = pauses.after(began.elapsed()) {
+            // Where it is told to stop meanwhile, it stands no more.
+            let _ = stop.run_until_cancelled(sleep(pause)).await;
         }
     }
     ended.cancel();
