@@ -27,7 +27,7 @@ use crate::{
     history,
     kafka::Kafka,
     kubernetes::hub,
-    systems::{System, Systems},
+    systems::{Crash, System, Systems},
     watch,
     writes::{self, Write},
 };
@@ -174,6 +174,7 @@ impl Operator {
     fn apply_all(&mut self, plan: &Plan) -> Result<Result<(), EffectError>, Stopped> {
         let (crash, sleeps_at) = (self.systems.crash, self.sleeps_at);
         match self.apply(plan) {
+            Err(unanswered) if matches!(crash, Some(Crash::Unanswered(_))) => Ok(Err(unanswered)),
             Err(died) if crash.is_some() && self.systems.crash.is_none() => Err(died),
             Err(asleep) if sleeps_at.is_some() && self.sleeps_at.is_none() => Err(asleep),
             other => Ok(other),
