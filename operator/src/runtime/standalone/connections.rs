@@ -52,7 +52,7 @@ mod tests {
             for tenants in [15, 60, 200] {
                 let limits = u32::try_from(tenants).unwrap() * connection_limit(most);
                 let takes = of_folder(&folder(tenants, hub));
-                assert!(takes >= limits + BESIDE_HUBS && takes % 100 == 0, "{tenants} of {hub}: {takes}");
+                assert!(takes >= limits + BESIDE_HUBS && takes.is_multiple_of(100), "{tenants} of {hub}: {takes}");
             }
         }
         assert!(needed(std::iter::repeat_n(u32::MAX / 7 - 1, 20)) <= 262_143, "no more than PostgreSQL starts with");
