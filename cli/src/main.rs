@@ -146,4 +146,27 @@ mod tests {
         assert_eq!(grouped, shown);
         command.debug_assert();
     }
+
+    /// The texts of a command and of all below it, by the words that call it.
+    fn texts(command: &clap::Command, words: &str, found: &mut Vec<(String, String)>) {
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help") {
+            let words = format!("{words} {}", below.get_name());
+            found.push((words.clone(), below.get_about().map(ToString::to_string).unwrap_or_default()));
+            texts(below, &words, found);
+        }
+    }
+
+    #[test]
+    fn each_command_has_a_text_of_its_own() {
+        let mut found = Vec::new();
+        texts(&Cli::command(), "acb", &mut found);
+        assert!(found.len() > 40, "{found:?}");
+        let mut seen = std::collections::BTreeMap::new();
+        for (words, text) in &found {
+            assert!(text.len() > 10, "{words} says nothing of itself");
+            if let Some(other) = seen.insert(text.split(';').next(), words) {
+                panic!("{other} and {words} say the same of themselves: {text}");
+            }
+        }
+    }
 }

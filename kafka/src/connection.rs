@@ -241,9 +241,10 @@ impl Connection {
         let mut nonce = [0_u8; 24];
         getrandom::fill(&mut nonce).map_err(|error| Error::Protocol(error.to_string()))?;
         let nonce = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, nonce);
-        let mut exchange = Exchange::new(&settings.username, settings.password.as_bytes(), &nonce);
+        let exchange = Exchange::new(&settings.username, settings.password.as_bytes(), &nonce);
         let first = self.authenticate(&settings.username, exchange.first_message()).await?;
-        let proof = exchange.final_message(&first).ok_or_else(|| refused("its challenge is not one of SCRAM's"))?;
+        let proved = exchange.prove(first).await;
+        let (exchange, proof) = proved.ok_or_else(|| refused("its challenge is not one of SCRAM's"))?;
         let last = self.authenticate(&settings.username, proof).await?;
         if exchange.server_is_true(&last) { Ok(()) } else { Err(refused("it does not know the password itself")) }
     }

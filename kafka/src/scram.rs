@@ -5,8 +5,8 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
-/// Fewer would make an intercepted exchange cheap to search; many more would let a false server keep this one busy.
-const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
+/// Fewer would make an intercepted exchange cheap to search; many more would let a false server keep this one busy. Kafka stores at most 16,384.
+const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=65_536;
 
 /// What a server keeps instead of a password, and what a client proves that it knows.
 #[must_use]
@@ -17,17 +17,18 @@ pub fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Zeroizi
 }
 
 /// An exchange under way.
-pub(crate) struct Exchange<'a> {
-    password: &'a [u8],
+pub(crate) struct Exchange {
+    password: Zeroizing<Vec<u8>>,
     first: String,
     nonce: String,
     server_signature: Vec<u8>,
 }
 
-impl<'a> Exchange<'a> {
+impl Exchange {
     /// `nonce` must be random.
-    pub(crate) fn new(username: &str, password: &'a [u8], nonce: &str) -> Self {
+    pub(crate) fn new(username: &str, password: &[u8], nonce: &str) -> Self {
         let username = username.replace('=', "=3D").replace(',', "=2C");
+        let password = Zeroizing::new(password.to_vec());
         Self { password, first: format!("n={username},r={nonce}"), nonce: nonce.to_owned(), server_signature: Vec::new() }
     }
 
@@ -35,14 +36,24 @@ impl<'a> Exchange<'a> {
         format!("n,,{}", self.first)
     }
 
+    /// The proof, from the server's first message, and what is to be checked of its last one. `None` where that is not what a server says. The hash is made
+    /// slow on purpose: it is computed where it holds up no other task.
+    pub(crate) async fn prove(mut self, server_first: String) -> Option<(Self, String)> {
+        let proving = tokio::task::spawn_blocking(move || {
+            let proof = self.final_message(&server_first)?;
+            Some((self, proof))
+        });
+        proving.await.ok().flatten()
+    }
+
     /// The proof, from the server's first message. `None` where that is not what a server says.
-    pub(crate) fn final_message(&mut self, server_first: &str) -> Option<String> {
+    fn final_message(&mut self, server_first: &str) -> Option<String> {
         let field = |name: &str| server_first.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
         let nonce = field("r").filter(|nonce| nonce.len() > self.nonce.len() && nonce.starts_with(&self.nonce))?;
         let salt = STANDARD.decode(field("s")?).ok()?;
         let iterations = field("i")?.parse().ok().filter(|iterations| ITERATIONS.contains(iterations))?;
 
-        let salted = salted_password(self.password, &salt, iterations);
+        let salted = salted_password(&self.password, &salt, iterations);
         let client_key = hmac(salted.as_ref(), b"Client Key")?;
         let without_proof = format!("c=biws,r={nonce}");
         let exchange = format!("{},{server_first},{without_proof}", self.first);
@@ -73,13 +84,34 @@ mod tests {
     fn a_false_servers_messages_are_refused() {
         let mut exchange = Exchange::new("a,b=c", b"secret", "nonce");
         assert_eq!(exchange.first_message(), "n,,n=a=2Cb=3Dc,r=nonce");
-        for bad in
-            ["r=other,s=c2FsdA==,i=4096", "r=nonce,s=c2FsdA==,i=4096", "r=nonceX,s=c2FsdA==,i=1", "r=nonceX,s=!,i=4096", ""]
-        {
+        for bad in [
+            "r=other,s=c2FsdA==,i=4096",
+            "r=nonce,s=c2FsdA==,i=4096",
+            "r=nonceX,s=c2FsdA==,i=1",
+            "r=nonceX,s=c2FsdA==,i=65537",
+            "r=nonceX,s=!,i=4096",
+            "",
+        ] {
             assert_eq!(exchange.final_message(bad), None, "{bad}");
         }
         assert!(!exchange.server_is_true("v="));
         assert!(exchange.final_message("r=nonceX,s=c2FsdA==,i=4096").is_some());
         assert!(!exchange.server_is_true("v=AAAA"));
+    }
+
+    #[tokio::test]
+    async fn a_login_holds_up_no_other_task() {
+        let exchange = Exchange::new("a", b"secret", "nonce");
+        let mut proving = std::pin::pin!(exchange.prove("r=nonceX,s=c2FsdA==,i=65536".to_owned()));
+        let mut turns = 0_u32;
+        let proved = loop {
+            tokio::select! {
+                biased;
+                proved = &mut proving => break proved,
+                () = tokio::task::yield_now() => turns += 1,
+            }
+        };
+        assert!(proved.is_some_and(|(exchange, _)| !exchange.server_is_true("v=AAAA")));
+        assert!(turns > 0, "others had their turn meanwhile");
     }
 }

@@ -1,6 +1,8 @@
 //! Which resources belong together: a tenant, its namespace, its agents in order, its limits, its context types. Pure, and the same
 //! for all three kinds, so that none of them disagrees with another.
 
+mod accounts;
+mod age;
 mod tenants;
 
 use std::{
@@ -17,8 +19,12 @@ use acb_crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-pub(crate) use self::tenants::Listed;
-pub use self::tenants::{Tenants, namespace};
+use self::accounts::Accounts;
+pub(crate) use self::{accounts::account_of, tenants::Listed};
+pub use self::{
+    age::by_age,
+    tenants::{Tenants, namespace},
+};
 use crate::{
     platform::Platform,
     tier::{self, Allowance},
@@ -70,14 +76,6 @@ impl Unreadable {
         };
         Some(Self { kind, metadata, space, account })
     }
-}
-
-/// The older first; of the same age by namespace and name.
-#[must_use]
-pub fn by_age(left: &ObjectMeta, right: &ObjectMeta) -> Ordering {
-    let newness = left.creation_timestamp.is_none().cmp(&right.creation_timestamp.is_none());
-    let newness = newness.then_with(|| left.creation_timestamp.cmp(&right.creation_timestamp));
-    newness.then_with(|| left.namespace.cmp(&right.namespace)).then_with(|| left.name.cmp(&right.name))
 }
 
 impl Tenancy {
@@ -242,6 +240,7 @@ pub struct Census {
     owner: Option<Owner>,
     operator_namespace: String,
     has_service_accounts: bool,
+    accounts: Accounts,
 }
 
 /// The tenant that a namespace belongs to, and what it lets the Agents there have.
@@ -291,8 +290,17 @@ impl Census {
                 allowance,
             }
         });
+        let readable = tenancy.staying().map(|agent| (&agent.metadata, account_of(agent)));
+        let unreadable = tenancy.unreadable.iter().map(|other| (&other.metadata, other.account.as_deref()));
+        let accounts = Accounts::of(readable.chain(unreadable));
         let Platform { operator_namespace, has_service_accounts, .. } = platform;
-        Self { tenancy, owner, operator_namespace: operator_namespace.clone(), has_service_accounts: *has_service_accounts }
+        Self {
+            accounts,
+            tenancy,
+            owner,
+            operator_namespace: operator_namespace.clone(),
+            has_service_accounts: *has_service_accounts,
+        }
     }
 
     /// The same, where it is known which context types have a topic.
@@ -315,6 +323,11 @@ impl Census {
     #[must_use]
     pub fn has_service_accounts(&self) -> bool {
         self.has_service_accounts
+    }
+
+    /// The name of the Agent that a ServiceAccount proves, where that is an older one than this.
+    pub(crate) fn older_holder(&self, account: &str, agent: &Agent) -> Option<&str> {
+        self.accounts.older(account, &agent.metadata)
     }
 
     /// What it was worked out from.

@@ -53,7 +53,6 @@ pub(crate) enum Command {
     Unread(unread::Unread),
     /// Lists and cancels messages that are sent later: see `acb send --in`.
     Scheduled(scheduled::Scheduled),
-    /// Shows the limits of the agent and of its tenant, what was used of them, and when that begins anew.
     Trace(trace::Trace),
     Usage(usage::Usage),
     /// Lists what agents prove themselves with: which keys and accounts there are, and when each was used last.

@@ -129,6 +129,36 @@ fn is_alive(pid: i32) -> bool {
 }
 
 #[test]
+fn what_is_refused_stands_beside_what_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = folder.path().join("yaml");
+    fs::create_dir(&yaml).unwrap();
+    let agent = |name: &str, more: &str| {
+        let metadata = format!("metadata: {{name: {name}, namespace: acb-initech}}");
+        format!("apiVersion: acb.dev/v1alpha1\nkind: Agent\n{metadata}\nspec: {{role: AgentFull{more}}}\n")
+    };
+    let too_many = TENANT.replace("initech", "hooli").replace("tier: Starter", "tier: Free, hub: {replicas: 50}");
+    let documents = [("good", agent("good", "")), ("held", agent("held", ", suspend: true")), ("hooli", too_many)];
+    for (name, text) in documents.into_iter().chain([("initech", TENANT.to_owned())]) {
+        fs::write(yaml.join(name).with_extension("yaml"), text).unwrap();
+    }
+    let mut dev = Dev::start(folder);
+    dev.until_ready("initech", 1);
+    let file = dev.folder.path().join("ready.json");
+    dev.until("the ready file", |_| file.is_file().then_some(()));
+    let config = dev.folder.path().join("config.yaml");
+    dev.until("the login", |_| fs::read_to_string(&config).unwrap().contains("initech/good").then_some(()));
+    let ready: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(ready.as_object().unwrap().keys().collect::<Vec<_>>(), ["initech"], "{ready}");
+    let kept = fs::read_to_string(&config).unwrap();
+    assert!(!ready.to_string().contains("held") && !kept.contains("held"), "its key opens nothing: {ready}, {kept}");
+    let log = fs::read_to_string(dev.folder.path().join("dev.log")).unwrap();
+    assert!(log.contains(" s, but for hooli: `acb get tenants` says why."), "{log}");
+    let (_, hooli) = dev.get(&["tenant", "hooli"]);
+    assert_eq!(hooli["status"]["conditions"][0]["reason"], "AboveTier", "{hooli}");
+}
+
+#[test]
 fn two_tenants_from_samples_and_one_more() {
     let mut dev = Dev::start(tempfile::tempdir().unwrap());
     let acme = dev.until_ready("acme", 2);
@@ -141,6 +171,13 @@ fn two_tenants_from_samples_and_one_more() {
         assert_eq!(mode & 0o777, 0o600);
     }
     assert_eq!(dev.get(&["tenant", "nobody"]).0, 3);
+
+    let started = fs::read_to_string(dev.folder.path().join("state/postgres/data/postmaster.opts")).unwrap();
+    let most = started.split("max_connections=").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    assert!(
+        most.is_some_and(|most| most.parse::<u32>().unwrap() > 500),
+        "tenants would take each other's connections: {started}"
+    );
 
     let ready = dev.folder.path().join("ready.json");
     dev.until("the ready file", |_| ready.is_file().then_some(()));

@@ -12,7 +12,7 @@ use acb_crds::{
 use acb_hub_pool::Pool;
 use time::OffsetDateTime;
 
-use super::{StoredApiKey, World, rotation, service_account};
+use super::{StoredApiKey, World, rotation, service_account::Holders};
 use crate::{
     effect::{
         EffectError,
@@ -23,7 +23,7 @@ use crate::{
     },
     plan::SecretRef,
     tenancy::Census,
-    tenant::{adoption::agent_id, fetch::identify, newest},
+    tenant::{adoption::AgentIds, fetch::identify, newest},
 };
 
 /// What the Agents of a namespace have in common.
@@ -38,6 +38,10 @@ pub struct Shared {
     /// With the tenant's authority, which seals the keys.
     authorities: BTreeSet<SecretRef>,
     observed: ObservedTenant,
+    /// By which ids its Agents are known, where its tenant has adopted an earlier one's data.
+    ids: Option<AgentIds>,
+    /// Which accounts the Agents have that this version can't read.
+    holders: Holders,
 }
 
 impl Shared {
@@ -45,7 +49,15 @@ impl Shared {
     #[must_use]
     pub fn with_census(mut self, census: Arc<Census>) -> Self {
         self.census = census;
+        self.index();
         self
+    }
+
+    /// Works out once what would take a look at all Agents for each of them.
+    fn index(&mut self) {
+        let (tenancy, rows) = (self.census.tenancy(), &self.observed.agents);
+        let uids = tenancy.agents.iter().filter_map(|agent| agent.metadata.uid.as_deref());
+        (self.ids, self.holders) = (self.adopted.then(|| AgentIds::new(uids, rows)), Holders::of(tenancy, rows));
     }
 
     /// The id of the tenant that the namespace belongs to.
@@ -86,6 +98,7 @@ pub async fn fetch_shared(
     let found = objects.generations(shared.census.operator_namespace(), &[&id.authority_secret()]).await?;
     shared.authorities = found.keys().filter_map(ObjectKey::secret_ref).collect();
     shared.observed = postgres_observe::observe_tenant(pool, &id.hex()).await?;
+    shared.index();
     Ok(shared)
 }
 
@@ -95,9 +108,8 @@ pub async fn fetch_shared(
 /// What could not be read.
 pub async fn fetch_row(agent: &Agent, shared: &Shared, objects: &dyn Objects) -> Result<World, EffectError> {
     let mut uid = agent.metadata.uid.clone().unwrap_or_default();
-    if shared.adopted {
-        let uids: Vec<&str> = shared.census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
-        uid = agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &shared.observed.agents);
+    if let Some(ids) = &shared.ids {
+        uid = ids.of(&uid, agent.metadata.name.as_deref().unwrap_or_default());
     }
     Ok(World {
         census: Arc::clone(&shared.census),
@@ -105,7 +117,7 @@ pub async fn fetch_row(agent: &Agent, shared: &Shared, objects: &dyn Objects) ->
         tenant_projected: shared.observed.tenant.is_some(),
         has_issuer: shared.observed.tenant.as_ref().is_some_and(|tenant| tenant.issuer.is_some()),
         account_uid: account_uid(agent, shared, objects).await?,
-        account_holder: service_account::holder(agent, &uid, shared.census.tenancy(), &shared.observed.agents),
+        account_holder: shared.holders.other_than(agent, &uid),
         row: shared.observed.agents.get(&uid).cloned(),
         has_replaced_key: shared.observed.replaced_keys.contains(&uid),
         id: Some(uid),

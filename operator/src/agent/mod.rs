@@ -1,5 +1,6 @@
 //! From an Agent and the world to a plan and a status.
 
+mod decision;
 pub mod fetch;
 pub mod plan;
 mod restraint;
@@ -16,6 +17,7 @@ use std::{
 
 use acb_crds::names::TenantId;
 
+pub use self::decision::{Decision, decide};
 use crate::{
     plan::{AgentRow, SecretRef},
     tenancy::Census,

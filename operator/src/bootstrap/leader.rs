@@ -1,6 +1,11 @@
 //! Which operator may write. A claim makes every transaction of an earlier leader fail.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use acb_hub_pool::{Pool, Session};
+
+/// How many connections the server takes, as it said when it was claimed last: a server that is full can't be asked.
+static MAX_CONNECTIONS: AtomicU32 = AtomicU32::new(0);
 
 /// The epoch of a leader, checked within each of its transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,5 +23,13 @@ impl LeaderEpoch {
 /// # Errors
 /// Where PostgreSQL does not answer, or was not bootstrapped.
 pub async fn claim_leadership(operator: &Pool, holder: &str) -> Result<LeaderEpoch, sqlx::Error> {
-    sqlx::query_scalar("SELECT acb_provision.claim_leadership($1)").bind(holder).fetch_one(operator).await.map(LeaderEpoch)
+    let sql = "SELECT acb_provision.claim_leadership($1), current_setting('max_connections')::integer";
+    let (epoch, most): (i64, i32) = sqlx::query_as(sql).bind(holder).fetch_one(operator).await?;
+    MAX_CONNECTIONS.store(most.unsigned_abs(), Ordering::Relaxed);
+    Ok(LeaderEpoch(epoch))
+}
+
+/// How many connections the server takes; `None` where it was not claimed yet.
+pub(crate) fn max_connections() -> Option<u32> {
+    Some(MAX_CONNECTIONS.load(Ordering::Relaxed)).filter(|most| *most > 0)
 }

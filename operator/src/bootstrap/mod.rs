@@ -6,8 +6,9 @@ mod leader;
 mod migrate;
 mod scram;
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 
+pub(crate) use self::leader::max_connections;
 pub use self::{
     bus::keep_bus,
     leader::{LeaderEpoch, claim_leadership},
@@ -67,7 +68,9 @@ pub async fn bootstrap(
     operator_password: &str,
     server: Server,
 ) -> Result<Vec<String>, BootstrapError> {
-    let mut connection = PgConnection::connect_with(superuser).await.map_err(sql("connecting"))?;
+    // This process logs no statement, however slow: a verifier is in the text of one.
+    let superuser = superuser.clone().disable_statement_logging();
+    let mut connection = PgConnection::connect_with(&superuser).await.map_err(sql("connecting"))?;
     check(&mut connection).await?;
     // PostgreSQL logs the text of failed and of slow statements: it gets a verifier, never a password.
     let verifier = scram_verifier(operator_password).map_err(BootstrapError::Random)?;
@@ -98,8 +101,7 @@ pub async fn bootstrap(
     let warnings = warnings(&mut connection).await?;
     let _ = connection.close().await;
 
-    let mut connection =
-        PgConnection::connect_with(&superuser.clone().database(DATABASE)).await.map_err(sql("connecting to acb"))?;
+    let mut connection = PgConnection::connect_with(&superuser.database(DATABASE)).await.map_err(sql("connecting to acb"))?;
     let mut transaction = connection.begin().await.map_err(sql("beginning"))?;
     sqlx::raw_sql(include_str!("database.sql")).execute(&mut *transaction).await.map_err(sql("making schemas"))?;
     sqlx::raw_sql(include_str!("provision.sql")).execute(&mut *transaction).await.map_err(sql("making functions"))?;

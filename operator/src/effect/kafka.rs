@@ -11,7 +11,8 @@ use acb_kafka::{
     kafka_protocol::{
         messages::{
             AlterUserScramCredentialsRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
-            DeleteTopicsRequest, DescribeAclsRequest, IncrementalAlterConfigsRequest, MetadataRequest, TopicName,
+            DeleteTopicsRequest, DescribeAclsRequest, IncrementalAlterConfigsRequest, MetadataRequest, MetadataResponse,
+            TopicName,
             alter_user_scram_credentials_request::{ScramCredentialDeletion, ScramCredentialUpsertion},
             create_acls_request::AclCreation,
             create_partitions_request::CreatePartitionsTopic,
@@ -34,6 +35,7 @@ use super::{
     fence::Fence,
     kafka_acls::{Acl, acls_of},
     kafka_configs::{RESOURCE_TOPIC, configs},
+    kafka_partitions::{are_usable, too_small},
     kafka_shared::SharedSnapshot,
     postgres_observe::LoginState,
 };
@@ -257,10 +259,7 @@ impl<'a> Session<'a> {
 
     /// Adds partitions to known topics, and waits until the brokers know every topic as it should be: who connects next may use it.
     async fn grow(&mut self, topics: &[&TopicSpec], known: &[&TopicSpec]) -> Result<(), EffectError> {
-        // All of them: one without a leader is there all the same.
-        let counts = self.partitions(known, |_| true).await?;
-        let grow = known.iter().zip(counts).filter(|(topic, count)| (1..topic.partitions as usize).contains(count));
-        let grow = grow.map(|(topic, _)| {
+        let grow = too_small(known, &self.described(known).await?).into_iter().map(|topic| {
             CreatePartitionsTopic::default()
                 .with_name(TopicName(text(&topic.name)))
                 .with_count(topic.partitions.cast_signed())
@@ -276,27 +275,21 @@ impl<'a> Session<'a> {
         }
         let deadline = Instant::now() + KNOWN_WITHIN;
         loop {
-            let counts = self.partitions(topics, |code| code == 0).await?;
-            if topics.iter().zip(counts).all(|(topic, count)| count >= topic.partitions as usize) {
+            if are_usable(topics, &self.described(topics).await?) {
                 return Ok(());
             }
             wait(deadline, "a topic that was made").await?;
         }
     }
 
-    /// How many partitions each topic has whose error code `counts`.
-    async fn partitions(&mut self, topics: &[&TopicSpec], counts: impl Fn(i16) -> bool) -> Result<Vec<usize>, EffectError> {
+    /// What the brokers know of these topics.
+    async fn described(&mut self, topics: &[&TopicSpec]) -> Result<MetadataResponse, EffectError> {
         if topics.is_empty() {
-            return Ok(Vec::new());
+            return Ok(MetadataResponse::default());
         }
         let named = topics.iter().map(|topic| MetadataRequestTopic::default().with_name(Some(TopicName(text(&topic.name)))));
         let request = MetadataRequest::default().with_topics(Some(named.collect())).with_allow_auto_topic_creation(false);
-        let answer = self.connection.send(&request, 12).await.map_err(failed)?;
-        let count = |spec: &&TopicSpec| {
-            let topic = answer.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| name.0.as_str() == spec.name));
-            topic.map_or(0, |topic| topic.partitions.iter().filter(|partition| counts(partition.error_code)).count())
-        };
-        Ok(topics.iter().map(count).collect())
+        self.connection.send(&request, 12).await.map_err(failed)
     }
 
     async fn ensure_users(&mut self, users: &[(&str, &SecretRef)], secrets: &dyn SecretReader) -> Result<(), EffectError> {

@@ -6,8 +6,8 @@ use super::kafka_configs::RESOURCE_TOPIC;
 
 const RESOURCE_GROUP: i8 = 3;
 /// Kafka's numbers: a client with others makes ACLs that look right in its own listing, and grant nothing.
-const PATTERN_PREFIXED: i8 = 4;
-const ALLOW: i8 = 3;
+pub(super) const PATTERN_PREFIXED: i8 = 4;
+pub(super) const ALLOW: i8 = 3;
 const READ: i8 = 3;
 const WRITE: i8 = 4;
 const DESCRIBE: i8 = 8;

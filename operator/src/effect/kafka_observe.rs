@@ -20,6 +20,7 @@ use super::{
     kafka_acls::Acl,
     kafka_configs::{RESOURCE_TOPIC, configs},
     kafka_durability::{self, weak},
+    kafka_everybody::EVERYBODY,
     kafka_settings,
     kafka_snapshot::{Scope, Snapshot, Topic},
     postgres_observe::LoginState,
@@ -54,21 +55,13 @@ impl KafkaEffect {
     async fn read(&self, scope: Scope<'_>) -> Result<Snapshot, EffectError> {
         let mut session = Session::open(self).await?;
         let (partitions, brokers) = partitions(session.connection(), scope).await?;
-        let mut acls: BTreeMap<String, BTreeSet<Acl>> = BTreeMap::new();
-        let principal = scope.username().map(|username| format!("User:{username}"));
+        let (acls, of_everybody) = acls(&mut session, scope).await?;
         Ok(Snapshot {
             risks: kafka_settings::risks(session.connection(), &brokers).await?,
             topics: topics(session.connection(), &partitions).await?,
             users: users(session.connection(), scope).await?,
-            acls: {
-                for acl in session.acls(principal.as_deref()).await? {
-                    let user = acl.principal.strip_prefix("User:").unwrap_or_default();
-                    if scope.has_user(user) {
-                        acls.entry(user.to_owned()).or_default().insert(acl);
-                    }
-                }
-                acls
-            },
+            acls,
+            of_everybody,
             quotas: {
                 let mut quotas = session.quotas(scope.username()).await?;
                 quotas.retain(|user, _| scope.has_user(user));
@@ -85,6 +78,30 @@ impl KafkaEffect {
             Err(Error::Unreachable(..) | Error::Protocol(_)) => LoginState::Unknown,
         }
     }
+}
+
+/// The ACLs of those who are asked about, by user, and those of everybody.
+async fn acls(
+    session: &mut Session<'_>,
+    scope: Scope<'_>,
+) -> Result<(BTreeMap<String, BTreeSet<Acl>>, BTreeSet<Acl>), EffectError> {
+    let mut found = match scope.username() {
+        Some(username) => session.acls(Some(&format!("User:{username}"))).await?,
+        None => session.acls(None).await?,
+    };
+    if scope.username().is_some() {
+        found.extend(session.acls(Some(EVERYBODY)).await?);
+    }
+    let (mut acls, mut of_everybody) = (BTreeMap::<String, BTreeSet<Acl>>::new(), BTreeSet::new());
+    for acl in found {
+        let user = acl.principal.strip_prefix("User:").unwrap_or_default();
+        if acl.principal == EVERYBODY {
+            of_everybody.insert(acl);
+        } else if scope.has_user(user) {
+            acls.entry(user.to_owned()).or_default().insert(acl);
+        }
+    }
+    Ok((acls, of_everybody))
 }
 
 /// How many partitions each topic has, and the ids of the brokers. Kafka has no question for a prefix: it lists all, and those that are

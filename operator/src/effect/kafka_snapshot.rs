@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     EffectError,
     kafka_acls::{Acl, acls_of},
+    kafka_everybody,
 };
 use crate::{
     observed::ObservedKafka,
@@ -75,6 +76,8 @@ pub(super) struct Snapshot {
     pub(super) acls: BTreeMap<String, BTreeSet<Acl>>,
     /// By user.
     pub(super) quotas: BTreeMap<String, KafkaQuota>,
+    /// What everybody is allowed.
+    pub(super) of_everybody: BTreeSet<Acl>,
     /// What of the brokers' settings puts data at risk.
     pub(super) risks: Vec<String>,
 }
@@ -86,6 +89,7 @@ impl Snapshot {
     /// What of the tenant could not be read.
     pub(super) fn of(&self, username: &str, prefix: &str) -> Result<ObservedKafka, EffectError> {
         let mut observed = ObservedKafka { risks: self.risks.clone(), ..ObservedKafka::default() };
+        observed.risks.extend(kafka_everybody::risks(&self.of_everybody, prefix));
         let own = self.topics.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
         for (name, topic) in own {
             let topic = topic.clone()?;
@@ -122,6 +126,7 @@ mod tests {
             users: [("acb_t_1".to_owned(), Ok(5000))].into(),
             acls: [("acb_t_1".to_owned(), acls_of("acb_t_1", "acb.acme."))].into(),
             quotas: [("acb_t_1".to_owned(), quota)].into(),
+            of_everybody: BTreeSet::new(),
             risks: vec!["a risk".to_owned()],
         };
         let acme = snapshot.of("acb_t_1", "acb.acme.").unwrap();

@@ -8,7 +8,7 @@ use acb_hub_pool::{Pool, Session};
 use async_trait::async_trait;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
-use sqlx::types::Json;
+use sqlx::{postgres::PgDatabaseError, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -20,13 +20,14 @@ use super::{
     seal,
 };
 use crate::{
-    bootstrap::{LeaderEpoch, scram_verifier},
+    bootstrap::{LeaderEpoch, max_connections, scram_verifier},
     plan::{AgentRow, ApiKeyRef, IssuerRow, OidcIssuerRow, PostgresStep, SecretRef, ServiceAccountRow, TenantRow, TopicSpec},
 };
 
 const SYSTEM: &str = "PostgreSQL";
 /// What `acb_provision.check_epoch` raises.
 const ANOTHER_LEADS: &str = "ACB01";
+const TOO_MANY_CONNECTIONS: &str = "53300";
 /// How long tokens of an issuer are taken after the cluster got another one: as long as the kubelet asks for them to last, where nothing else is said.
 const ISSUER_OVERLAP: Duration = Duration::from_secs(3600);
 /// The key of a generation in `sys.control`; its value is the decimal number.
@@ -309,6 +310,15 @@ impl PostgresEffect {
         let changed = self
             .within(&format!("agent {agent_id} of tenant {tenant_id}"), async |connection| {
                 let before = AgentsBefore::read(connection, &id, agent_id, None).await?;
+                // When it was seen, and those that it registered: they go with it.
+                sqlx::query(
+                    "DELETE FROM acb.presence WHERE tenant_id = $1 AND (agent_id = $2 OR agent_id IN (
+                         SELECT agent_id FROM acb.registered_agent WHERE tenant_id = $1 AND registered_by = $2))",
+                )
+                .bind(&id)
+                .bind(agent_id)
+                .execute(&mut *connection)
+                .await?;
                 let removed = sqlx::query("DELETE FROM acb.agent WHERE tenant_id = $1 AND agent_id = $2")
                     .bind(&id)
                     .bind(agent_id)
@@ -704,11 +714,28 @@ pub(crate) fn failed(what: &str, error: &sqlx::Error) -> EffectError {
     if code.as_deref() == Some(ANOTHER_LEADS) {
         return EffectError::unavailable(SYSTEM, format!("{what}: another operator leads on this database"));
     }
+    if code.as_deref() == Some(TOO_MANY_CONNECTIONS) && !is_limit_of_login(error) {
+        return EffectError::unavailable(SYSTEM, format!("{what}: {} ({error})", full(max_connections())));
+    }
     if code.is_some_and(|code| is_clear(&code)) {
         EffectError::refused(SYSTEM, format!("{what}: {error}"))
     } else {
         EffectError::unavailable(SYSTEM, format!("{what}: {error}"))
     }
+}
+
+/// Says of a server that takes no further connection how many it takes.
+fn full(most: Option<u32>) -> String {
+    let all =
+        most.map_or_else(|| "all connections that it takes".to_owned(), |most| format!("all {most} connections that it takes"));
+    format!("{all} are in use: give it a higher max_connections, which holds from its next start")
+}
+
+/// Whether it is the connections of one login that are too many, and not those of all. By the place in the server that says so: its text may be in
+/// any language. The server looks at that limit after the password was found right.
+pub(crate) fn is_limit_of_login(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.code() == TOO_MANY_CONNECTIONS && error.routine() == Some("InitializeSessionUserId"))
 }
 
 /// Whether an SQLSTATE is a no that stays one, whatever the server does next: a login or a right that is missing, a database that is not
@@ -732,6 +759,12 @@ mod tests {
         for clear in ["42501", "23505", "28P01", "22023", "3D000"] {
             assert!(is_clear(clear), "{clear}");
         }
+    }
+
+    #[test]
+    fn a_full_server_is_named_with_how_many_connections_it_takes() {
+        assert!(full(Some(800)).starts_with("all 800 connections"), "{}", full(Some(800)));
+        assert!(full(None).contains("max_connections"));
     }
 
     #[test]

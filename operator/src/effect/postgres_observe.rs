@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     EffectError,
-    postgres::{StoredKey, failed, tenant_bytes},
+    postgres::{StoredKey, failed, is_limit_of_login, tenant_bytes},
     postgres_excess,
     postgres_rows::{agents, number, tenant_row},
 };
@@ -165,9 +165,52 @@ pub async fn login_state(options: &PgConnectOptions) -> LoginState {
         }
         Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
             Some("28P01" | "28000") => LoginState::Refused,
-            // The limit is looked at after the password was found right.
-            Some("53300") if error.to_string().contains("for role") => LoginState::Works,
+            _ if is_limit_of_login(&error) => LoginState::Works,
             _ => LoginState::Unknown,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use sqlx::postgres::PgSslMode;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that refuses every login with 53300: how to reach it.
+    async fn full(message: &str, routine: &str) -> PgConnectOptions {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let fields = [("S", "FATAL"), ("V", "FATAL"), ("C", "53300"), ("M", message), ("R", routine)];
+        let mut body: Vec<u8> = fields.iter().flat_map(|(name, value)| format!("{name}{value}\0").into_bytes()).collect();
+        body.push(0);
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        let answer = [b"E".as_slice(), length.as_slice(), body.as_slice()].concat();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(&answer).await;
+            }
+        });
+        PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("a").ssl_mode(PgSslMode::Disable)
+    }
+
+    #[tokio::test]
+    async fn what_a_full_login_says_is_understood_in_every_language() {
+        for message in ["too many connections for role \"a\"", "zu viele Verbindungen für Rolle »a«"] {
+            assert_eq!(login_state(&full(message, "InitializeSessionUserId").await).await, LoginState::Works, "{message}");
+        }
+        // A server that is full has not looked at the password.
+        let options = full("sorry, too many clients already for role a", "InitProcess").await;
+        assert_eq!(login_state(&options).await, LoginState::Unknown);
+        let error = PgConnection::connect_with(&options).await.unwrap_err();
+        let said = failed("reading tenant 1", &error).to_string();
+        assert!(said.contains("connections that it takes are in use") && said.contains("max_connections"), "{said}");
     }
 }

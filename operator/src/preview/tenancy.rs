@@ -83,12 +83,9 @@ pub(crate) async fn decide(
             _ => agent::World { census: Arc::clone(&census), ..agent::World::default() },
         };
         follow(&mut world, &before);
-        let decision = match agent::validate::validate(agent, &world) {
-            Ok(validated) => Ok(agent::plan::plan(&validated, &world)),
-            Err(problems) => {
-                let restraint = world.tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();
-                Err(Refused { problems, restraint })
-            }
+        let decision = match agent::decide(agent, &world) {
+            agent::Decision::Converge { plan, .. } => Ok(plan),
+            agent::Decision::Refused { problems, restraint } => Err(Refused { problems, restraint }),
         };
         let was_stalled = is_stalled(agent.status.as_ref().map(|status| status.conditions.as_slice()));
         decided.push(Decided { object: reference(Kind::Agent, &agent.metadata), decision, was_stalled });

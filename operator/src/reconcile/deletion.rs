@@ -26,6 +26,8 @@ pub(crate) enum Ending {
     Removed,
     /// Taken down, and its data kept, as its policy says.
     Retained,
+    /// Its tenant is gone: what it had stays with that one's data, or went with it.
+    WithItsTenant,
     /// The bound passed, or someone said so; the text says what could not be taken down, and why.
     LeftBehind(String),
 }

@@ -3,13 +3,17 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::task::{Id, JoinSet};
 use tracing::error;
 
-use super::schedule::Turn;
+use super::{
+    schedule::{Schedule, Turn},
+    tenancies::Tenancies,
+};
 
 /// One that has ended.
 #[derive(Debug)]
@@ -27,7 +31,15 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn spawn(&mut self, namespace: String, job: impl Future<Output = Turn> + Send + 'static) {
+    /// Begins to reconcile what is due, as far as there is room.
+    pub(crate) fn start(&mut self, schedule: &mut Schedule<String>, tenancies: &Arc<Tenancies>) {
+        for namespace in schedule.start_due(Instant::now()) {
+            let tenancies = Arc::clone(tenancies);
+            self.spawn(namespace.clone(), async move { tenancies.reconcile(&namespace).await });
+        }
+    }
+
+    fn spawn(&mut self, namespace: String, job: impl Future<Output = Turn> + Send + 'static) {
         let task = self.tasks.spawn(job);
         self.begun.insert(task.id(), (namespace, Instant::now()));
     }
@@ -59,7 +71,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::reconcile::schedule::{Schedule, Waits};
+    use crate::reconcile::schedule::Waits;
 
     #[tokio::test]
     async fn one_that_panics_gives_its_place_back_and_is_tried_again() {

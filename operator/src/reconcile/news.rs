@@ -1,6 +1,6 @@
 //! What a person would ask about: a change of state, and what was done. A runtime may publish it.
 
-use acb_crds::Condition;
+use acb_crds::{Condition, names::TenantId};
 
 use crate::{
     condition::{CONFLICTING, DEGRADED, ISOLATION_VERIFIED, KAFKA_AT_RISK, NEAR_LIMIT, READY, Reason, STALLED, SYNCED},
@@ -23,7 +23,18 @@ pub(crate) struct News {
     pub(crate) note: String,
 }
 
+/// Events of a Tenant are in the namespace `default`, where more may read than may read the Tenant: which id has which name they don't say.
+fn without_ids(text: &str) -> String {
+    let words = text.split_inclusive(|character: char| !character.is_ascii_alphanumeric());
+    let shown = words.map(|part| {
+        let word = part.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
+        if TenantId::from_hex(word).is_some() { format!("<id>{}", &part[word.len()..]) } else { part.to_owned() }
+    });
+    shown.collect()
+}
+
 fn short(text: &str) -> String {
+    let text = &without_ids(text);
     if text.len() <= NOTE_BYTES {
         return text.to_owned();
     }
@@ -132,6 +143,10 @@ pub(crate) fn of_ending(ending: &super::deletion::Ending) -> News {
     let (warning, reason, note) = match ending {
         Ending::Removed => (false, "Removed", "taken down, and nothing of it is left".to_owned()),
         Ending::Retained => (false, "Retained", "taken down; its data is kept, as deletionPolicy says".to_owned()),
+        Ending::WithItsTenant => {
+            let note = "let go: its tenant is gone, and what it had stays with that tenant's data, or went with it";
+            (false, "Released", note.to_owned())
+        }
         Ending::LeftBehind(why) => {
             (true, "LeftBehind", format!("let go although it could not be taken down, so something of it is left behind: {why}"))
         }
@@ -147,6 +162,8 @@ mod tests {
     use crate::{
         condition::{self, Basis, Outcome},
         observed::ObservedHub,
+        plan::{KafkaStep, PostgresStep, SecretContent, SecretRef},
+        reconcile::deletion::Ending,
     };
 
     fn after(previous: &[Condition], outcome: &Outcome, hub: &ObservedHub) -> Vec<Condition> {
@@ -186,6 +203,33 @@ mod tests {
         assert!(of_conditions(&degraded, &gone).unwrap().warning && of_trouble(&degraded, &gone).is_none());
         let back = after(&gone, &Outcome::Ready, &whole);
         assert_eq!(of_conditions(&gone, &back).unwrap().reason, "Provisioned");
+    }
+
+    #[test]
+    fn an_event_ties_no_name_to_an_id() {
+        const ID: &str = "615a2211a0177e561b3c";
+        let authority = |generation| SecretRef { namespace: "acb-system".into(), name: format!("ca-{ID}"), generation };
+        let secret = |generation| {
+            let content = SecretContent::CertificateAuthority { common_name: "acme".into() };
+            Step::Kubernetes(KubernetesStep::EnsureSecret { secret: authority(generation), content, asked: None })
+        };
+        let login = PostgresStep::EnsureLogin { tenant_id: ID.to_owned(), secret: authority(1), connection_limit: 14 };
+        let user = KafkaStep::RemoveUser { username: format!("acb_t_{ID}") };
+        let plan = Plan { steps: vec![secret(2), Step::Postgres(login), Step::Kafka(user)] };
+        let applied = of_plan(&plan).unwrap().note;
+        assert!(applied.contains("+ postgres login acb_t_<id> (password in acb-system/ca-<id>-1, 14 connections)"), "{applied}");
+        let rotated = of_rotation(&plan).unwrap().note;
+        let left = of_ending(&Ending::LeftBehind(format!("login of tenant {ID}: away"))).note;
+        let failed = after(&[], &Outcome::Retrying(format!("reading tenant {ID}")), &ObservedHub::default());
+        let failed = of_conditions(&[], &failed).unwrap().note;
+        for note in [applied, rotated, left, failed] {
+            assert!(note.contains("<id>") && !note.contains(ID), "{note}");
+        }
+        assert_eq!(
+            short("acb-acme/a-1, 615a2211a0177e561b3c0, ä"),
+            "acb-acme/a-1, 615a2211a0177e561b3c0, ä",
+            "what is none stays"
+        );
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! One tenancy at a time: a namespace, the Tenant that it belongs to, its Quotas and its Agents go through the pipeline together, so
 //! that the world is read once and an agent never comes before its tenant. One that fails holds up none of the others.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use acb_crds::{
     Agent, Condition, Quota, Tenant,
@@ -11,7 +15,7 @@ use acb_crds::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -34,6 +38,11 @@ use crate::{
     tenancy::{Census, Tenancy},
     tenant::{self, Decision, Stage, fetch::Sources, proved_logins::ProvedLogins},
 };
+
+/// A reconcile that takes longer is broken off, and tried again: everything in it is idempotent.
+const RECONCILE_WITHIN: Duration = Duration::from_secs(120);
+/// The same for each Agent, of which there may be thousands.
+const AGENT_WITHIN: Duration = Duration::from_millis(100);
 
 /// Reconciles, with what a runtime gives.
 pub(crate) struct Tenancies {
@@ -104,8 +113,10 @@ impl Tenancies {
         }
     }
 
-    /// Brings one namespace's tenancy to where it should be, as far as it goes now.
+    /// Brings one namespace's tenancy to where it should be, as far as it goes now. What does not end in time is broken off.
     pub(crate) async fn reconcile(&self, namespace: &str) -> Turn {
+        // Not within the bound: at its first use PostgreSQL may have to be migrated, which has bounds of its own. Why it is away is found again.
+        let _ = self.runtime.database().await;
         let everything = match self.runtime.tenancy(namespace) {
             Ok(everything) => everything,
             Err(error) => {
@@ -113,7 +124,12 @@ impl Tenancies {
                 return Turn::Failed;
             }
         };
-        self.pass(namespace, &everything).await
+        let agents = u32::try_from(everything.agents.len()).unwrap_or(u32::MAX);
+        let within = RECONCILE_WITHIN + AGENT_WITHIN.saturating_mul(agents);
+        timeout(within, self.pass(namespace, &everything)).await.unwrap_or_else(|_| {
+            warn!(namespace, seconds = within.as_secs(), "a reconcile did not end in time, and is broken off");
+            Turn::Failed
+        })
     }
 
     /// What could not even be said at its resource.
@@ -474,30 +490,18 @@ impl Tenancies {
                 return self.say_failure(object, &agent.metadata, &agent.status, &error).await;
             }
         };
-        let (validated, outcome) = match agent::validate::validate(agent, &world) {
-            Err(problems) => {
-                // What was let in before, and may no longer be, is shut out.
-                let plan = world.tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default();
-                let applied = self.apply(object, &plan, stores).await;
-                (None, applied.map_or_else(|error| failure(&error), |()| Outcome::Stalled(problems)))
-            }
-            Ok(validated) => {
-                let waits_for = agent::plan::waits_for(&validated, &world).filter(|_| !deleting);
-                let applied = self.apply(object, &agent::plan::plan(&validated, &world), stores).await;
-                let lacks = || agent::plan::lacks(&validated, &world).filter(|_| !deleting);
-                let outcome = match (applied, waits_for.or_else(lacks)) {
-                    (Err(error), _) => failure(&error),
-                    (Ok(()), Some(what)) => Outcome::Waiting(what),
-                    (Ok(()), None) => Outcome::Ready,
-                };
-                (Some(validated), outcome)
-            }
+        let decision = agent::decide(agent, &world);
+        let outcome = match (self.apply(object, decision.plan(), stores).await, &decision) {
+            (Err(error), _) => failure(&error),
+            (Ok(()), agent::Decision::Refused { problems, .. }) => Outcome::Stalled(problems.clone()),
+            (Ok(()), agent::Decision::Converge { waits_for: Some(what), .. }) => Outcome::Waiting(what.clone()),
+            (Ok(()), agent::Decision::Converge { waits_for: None, .. }) => Outcome::Ready,
         };
-        let ends = (Ending::Removed, patience);
-        if deleting && self.is_let_go(object, &agent.metadata, &agent.status, &outcome, ends).await? {
+        let gone = if world.tenant_id.is_some() { Ending::Removed } else { Ending::WithItsTenant };
+        if deleting && self.is_let_go(object, &agent.metadata, &agent.status, &outcome, (gone, patience)).await? {
             return Ok(Turn::Settled);
         }
-        let status = agent::status::status(agent, validated.as_ref(), &world, &outcome, &super::now());
+        let status = agent::status::status(agent, decision.agent(), &world, &outcome, &super::now());
         self.save_status((object, uid(&agent.metadata)), before, &status.conditions, &status).await?;
         Ok(turn(&outcome))
     }

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use acb_crds::{
@@ -23,23 +23,36 @@ use time::OffsetDateTime;
 
 use super::{
     deletion::Ending,
+    jobs::Jobs,
     news::News,
     runtime::{Database, Runtime},
-    schedule::Turn,
+    schedule::{Schedule, Turn, Waits},
     tenancies::Tenancies,
 };
 use crate::{
+    bootstrap::LeaderEpoch,
     effect::{
         EffectError,
         kafka::KafkaEffect,
         kubernetes::{ObjectKey, Objects},
+        postgres::PostgresEffect,
     },
     observed::ObservedHub,
     platform::{Platform, PlatformBus, PlatformPostgres},
     runtime::standalone::{objects::ObjectStore, state::StateDir},
     tenancy::{Tenancy, Unreadable},
-    tenant::{fetch::Hubs, validate::ValidatedTenant},
+    tenant::{
+        fetch::{Hubs, PostgresReader},
+        validate::ValidatedTenant,
+    },
 };
+
+/// Something in a reconcile that no reconcile expects.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Hangs,
+    Panics,
+}
 
 /// PostgreSQL is down, unless there is one, and everything else is written down.
 struct Wood {
@@ -59,6 +72,8 @@ struct Wood {
     kafka_reads: AtomicUsize,
     /// The API server refuses our finalizer.
     is_unheld: bool,
+    /// What becomes of a request for a finalizer.
+    fault: Option<Fault>,
     hub: ObservedHub,
 }
 
@@ -83,6 +98,7 @@ impl Wood {
             kafka_is_away: false,
             kafka_reads: AtomicUsize::new(0),
             is_unheld: false,
+            fault: None,
             hub: ObservedHub { replicas: 1, ready: 1, rolled_out: true, ..ObservedHub::default() },
         }
     }
@@ -146,6 +162,11 @@ impl Runtime for Wood {
     }
 
     async fn hold(&self, object: &ObjectRef, _: &str) -> Result<(), EffectError> {
+        match self.fault {
+            Some(Fault::Hangs) => std::future::pending::<()>().await,
+            Some(Fault::Panics) => panic!("on purpose"),
+            None => {}
+        }
         if self.is_unheld {
             return Err(EffectError::refused("the API", "a policy denies it"));
         }
@@ -230,6 +251,33 @@ async fn a_resource_is_held_before_anything_is_tried_and_says_what_is_down() {
     assert_eq!(log, expected);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reconcile_that_does_not_end_is_broken_off() {
+    let begun = tokio::time::Instant::now();
+    let wood = Wood { fault: Some(Fault::Hangs), ..Wood::new(acme(None, None)) };
+    let (turn, log) = tokio::time::timeout(Duration::from_secs(3600), wood.reconcile()).await.expect("it has a bound");
+    assert_eq!((turn, log), (Turn::Failed, Vec::new()));
+    assert!(begun.elapsed() >= Duration::from_secs(120), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_reconcile_that_panics_costs_no_other_its_turn() {
+    let wait = Duration::from_secs(60);
+    let (mut schedule, mut jobs) = (Schedule::new(1, Waits { resync: wait, waiting: wait }), Jobs::default());
+    let wood = Wood { fault: Some(Fault::Panics), ..Wood::new(acme(None, None)) };
+    let tenancies = Arc::new(Tenancies::new(Arc::new(wood) as _));
+    for namespace in ["acb-acme", "acb-globex"] {
+        schedule.touch(namespace.to_owned(), Instant::now());
+    }
+    for namespace in ["acb-acme", "acb-globex"] {
+        jobs.start(&mut schedule, &tenancies);
+        let ended = jobs.next().await.unwrap();
+        schedule.finish(&ended.namespace, ended.turn, Instant::now(), 0.5);
+        assert_eq!(ended.namespace, namespace, "each has its turn");
+    }
+    assert!(schedule.next_due().is_some(), "and is tried again");
+}
+
 fn is_let_go(log: &[String], object: &str) -> bool {
     log.iter().any(|line| line.starts_with(&format!("let go {object}")))
 }
@@ -273,6 +321,21 @@ async fn who_wants_the_data_gone_is_not_told_so_until_it_is() {
         let log = Wood::new(tenancy.clone()).reconciles(1).await;
         assert_eq!(is_let_go(&log, "Tenant acme"), goes, "{log:?}");
     }
+}
+
+#[tokio::test]
+async fn an_agent_whose_tenant_is_gone_is_not_said_to_have_left_nothing() {
+    let mut tenancy = acme(None, Some(1));
+    tenancy.tenants = Vec::new().into();
+    // Nobody is asked there: without a tenant there is nothing to look for.
+    let nowhere = sqlx::postgres::PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(1);
+    let reader = PostgresReader::lazy(nowhere.clone(), nowhere);
+    let folder = tempfile::tempdir().unwrap();
+    let secrets = ObjectStore::open(&StateDir::open(folder.path()).unwrap()).unwrap();
+    let effect = PostgresEffect::new(reader.pool.clone(), LeaderEpoch(1), Arc::new(secrets));
+    let wood = Wood { database: Some(Database { reader, effect }), ..Wood::new(tenancy) };
+    let (_, log) = wood.reconcile().await;
+    assert_eq!(log, ["let go Agent acb-acme/a: WithItsTenant", "tell Agent acb-acme/a: Released"]);
 }
 
 /// The objects of a hub, as they are while it runs.

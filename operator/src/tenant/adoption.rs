@@ -1,7 +1,7 @@
 //! Whose data a Tenant has: its own, by its UID, or that of an earlier Tenant of its name, whose id the platform team wrote on it. Never
 //! across names, and never what belongs to a Tenant that is there. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use acb_crds::{
     Tenant,
@@ -117,13 +117,30 @@ impl Identity {
     }
 }
 
-/// By which id an agent of a Tenant with adopted data is known: that of the row of its name, where no Agent has that UID any more. Its
-/// mailbox and its contexts are that one's.
-#[must_use]
-pub fn agent_id(uid: &str, name: &str, uids: &[&str], rows: &BTreeMap<String, AgentRow>) -> String {
-    let orphaned = |row: &&AgentRow| row.name == name && !uids.contains(&row.id.as_str());
-    let taken = if rows.contains_key(uid) { None } else { rows.values().find(orphaned) };
-    taken.map_or_else(|| uid.to_owned(), |row| row.id.clone())
+/// By which ids the agents of a Tenant with adopted data are known. Worked out once for all of them.
+#[derive(Clone, Debug, Default)]
+pub struct AgentIds {
+    /// The ids that have a row.
+    rows: BTreeSet<String>,
+    /// The rows that are no Agent's by its UID, by name.
+    orphaned: BTreeMap<String, String>,
+}
+
+impl AgentIds {
+    /// `uids` are those of all Agents there.
+    #[must_use]
+    pub fn new<'a>(uids: impl IntoIterator<Item = &'a str>, rows: &BTreeMap<String, AgentRow>) -> Self {
+        let uids: BTreeSet<&str> = uids.into_iter().collect();
+        let orphaned = rows.values().filter(|row| !uids.contains(row.id.as_str()));
+        Self { rows: rows.keys().cloned().collect(), orphaned: orphaned.map(|row| (row.name.clone(), row.id.clone())).collect() }
+    }
+
+    /// The id of an Agent: that of the row of its name, where no Agent has that UID any more. Its mailbox and its contexts are that one's.
+    #[must_use]
+    pub fn of(&self, uid: &str, name: &str) -> String {
+        let taken = self.orphaned.get(name).filter(|_| !self.rows.contains(uid));
+        taken.map_or_else(|| uid.to_owned(), Clone::clone)
+    }
 }
 
 #[cfg(test)]
@@ -255,9 +272,10 @@ mod tests {
             (id.to_owned(), row)
         };
         let rows = BTreeMap::from([row("old-a", "a"), row("old-b", "b"), row("new-c", "c")]);
-        assert_eq!(agent_id("new-a", "a", &["new-a", "new-b"], &rows), "old-a");
-        assert_eq!(agent_id("new-a", "a", &["new-a", "old-a"], &rows), "new-a", "an Agent has that UID");
-        assert_eq!(agent_id("new-c", "c", &["new-c"], &rows), "new-c", "it has a row of its own");
-        assert_eq!(agent_id("new-d", "d", &["new-d"], &rows), "new-d");
+        let id = |uid: &str, name: &str, uids: &[&str]| AgentIds::new(uids.iter().copied(), &rows).of(uid, name);
+        assert_eq!(id("new-a", "a", &["new-a", "new-b"]), "old-a");
+        assert_eq!(id("new-a", "a", &["new-a", "old-a"]), "new-a", "an Agent has that UID");
+        assert_eq!(id("new-c", "c", &["new-c"]), "new-c", "it has a row of its own");
+        assert_eq!(id("new-d", "d", &["new-d"]), "new-d");
     }
 }

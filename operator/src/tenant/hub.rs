@@ -308,6 +308,8 @@ pub fn deployment(tenant: &ValidatedTenant, secrets: &HubSecrets, platform: &Pla
         },
         "spec": {
             "selector": {"matchLabels": selector(tenant)},
+            // Nothing is ever rolled back by a ReplicaSet: the plan is what there is to be. Two show what was changed last.
+            "revisionHistoryLimit": 2,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": pod_labels, "annotations": pod_annotations},

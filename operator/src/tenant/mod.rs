@@ -23,6 +23,7 @@ pub mod plan;
 pub mod proved_logins;
 mod read;
 mod removal;
+pub(crate) mod replicas;
 mod restraint;
 pub mod retirement;
 pub mod rollout;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
     World,
-    adoption::{self, Identity},
+    adoption::{AgentIds, Identity},
 };
 use crate::plan::{AgentRow, PostgresStep, Step};
 
@@ -20,8 +20,9 @@ pub(super) fn suspensions(identity: &Identity, world: &World) -> Vec<Step> {
     let uids: Vec<&str> = agents.iter().filter_map(|agent| agent.uid.as_deref()).collect();
     let mut known: BTreeSet<String> = uids.iter().map(|uid| (*uid).to_owned()).collect();
     if identity.adopted {
-        let id = |uid: &str, name: Option<&str>| adoption::agent_id(uid, name.unwrap_or_default(), &uids, rows);
-        known.extend(agents.iter().filter_map(|agent| Some(id(agent.uid.as_deref()?, agent.name.as_deref()))));
+        let ids = AgentIds::new(uids, rows);
+        let id = |agent: &&ObjectMeta| Some(ids.of(agent.uid.as_deref()?, agent.name.as_deref().unwrap_or_default()));
+        known.extend(agents.iter().filter_map(id));
     }
     let has_key = |row: &AgentRow| observed.api_keys.contains_key(&row.id) || observed.replaced_keys.contains(&row.id);
     let is_let_in = |row: &AgentRow| !row.suspended || row.service_account.is_some() || has_key(row);

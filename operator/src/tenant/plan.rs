@@ -6,8 +6,8 @@ use acb_crds::schema::Kind;
 use serde_json::{Value, json};
 
 use super::{
-    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, retirement,
-    rollout, rotation, scaling, space, validate::ValidatedTenant,
+    World, access, adoption::Identity, bandwidth, hub, hub_secrets::HubSecrets, network, object_quota, orphan, replicas,
+    retirement, rollout, rotation, scaling, space, validate::ValidatedTenant,
 };
 use crate::{
     difference,
@@ -234,8 +234,7 @@ fn postgres(tenant: &ValidatedTenant, secrets: &HubSecrets, world: &World, platf
             }
         }
     }
-    // A replica more than there should be is there during a rollout.
-    let connection_limit = (tenant.max_replicas + 1) * 7;
+    let connection_limit = replicas::connection_limit(tenant.max_replicas);
     let is_right = observed
         .login
         .is_some_and(|login| login.enabled && !login.excess && i64::from(login.connection_limit) == i64::from(connection_limit));

@@ -27,6 +27,7 @@ use super::{
     namespace::{TENANT_LABEL, TENANT_UID_LABEL, adopted_id, label, served_id},
     oidc,
     owned::{Owned, owned},
+    replicas,
 };
 use crate::{
     condition::{Problem, Reason},
@@ -117,10 +118,8 @@ pub fn validate(tenant: &Tenant, world: &World, platform: &Platform) -> Result<V
     let namespace = spec.agent_namespace.clone().unwrap_or_else(|| name.namespace());
     let deleting = tenant.metadata.deletion_timestamp.is_some();
     let hub = spec.hub.clone().unwrap_or_default();
-    let scaled = hub.autoscaling.as_ref();
-    let replicas = hub.replicas.or(scaled.and_then(|scaled| scaled.min_replicas)).unwrap_or(1);
-    let max_replicas = scaled.map_or(replicas, |scaled| scaled.max_replicas).max(replicas);
-    let range = scaled.map(|_| (replicas, max_replicas));
+    let (replicas, max_replicas) = replicas::of_hub(&hub);
+    let range = hub.autoscaling.as_ref().map(|_| (replicas, max_replicas));
 
     if let Some(why) = &identity.refused {
         problems.push(Problem::new(Reason::AdoptionRefused, format!("metadata.annotations[{ADOPT}]"), why.clone()));

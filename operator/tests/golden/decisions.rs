@@ -1,7 +1,8 @@
 //! What is decided while something is wrong: a system is away, a namespace is gone, a Tenant is stalled, a newer version wrote a resource.
 
-use acb_crds::{Tenant, schema::Kind};
+use acb_crds::{Agent, Tenant, schema::Kind};
 use acb_operator::{
+    agent,
     condition::Reason,
     effect::{EffectError, kubernetes::ObjectKey},
     plan::{AgentRow, Plan, Step},
@@ -260,8 +261,8 @@ fn a_stalled_tenant_is_suspended_and_what_it_lost_is_taken_away() {
     assert_eq!(refused(&tenant, &world, &lowered).1, Plan::default().to_string());
 }
 
-fn tenant_row_of(agent: &acb_crds::Agent, world: &acb_operator::agent::World) -> AgentRow {
-    acb_operator::agent::plan::agent_row(&acb_operator::agent::validate::validate(agent, world).unwrap())
+fn tenant_row_of(agent: &Agent, world: &agent::World) -> AgentRow {
+    agent::plan::agent_row(&agent::validate::validate(agent, world).unwrap())
 }
 
 #[test]
@@ -471,4 +472,31 @@ fn an_autoscaler_has_something_to_measure_against() {
     let tenancy = tenancy(&tenant_text("acme", spec));
     let planned = serde_json::to_string(&plan(&first(&tenancy), &crate::given::world(&tenancy), &platform())).unwrap();
     assert!(planned.contains(r#""resources":{"limits":{"memory":"2Gi"},"requests":{"cpu":"100m"}}"#), "{planned}");
+}
+
+#[test]
+fn about_an_agent_is_decided_in_one_place() {
+    let tenancy = sample("acme.yaml");
+    let agent = agent_named(&tenancy, "worker-a");
+    let mut world = agent_world(&tenancy, &platform());
+    world.tenant_id = Some(adoption::own(&first(&tenancy)));
+    let decided = |agent: &Agent, world: &agent::World| match agent::decide(agent, world) {
+        agent::Decision::Converge { plan, waits_for, .. } => Ok((plan.to_string(), waits_for)),
+        agent::Decision::Refused { problems, restraint } => Err((problems[0].reason, restraint.to_string())),
+    };
+    let (steps, waits_for) = decided(&agent, &world).unwrap();
+    assert!(steps.contains("+ Secret acb-acme/worker-a-api-key-1") && waits_for.is_none(), "{steps}, {waits_for:?}");
+    world.row = Some(tenant_row_of(&agent, &world));
+    world.tenant_projected = false;
+    let (steps, waits_for) = decided(&agent, &world).unwrap();
+    let nothing = Plan::default().to_string();
+    assert!(steps == nothing && waits_for.is_some_and(|what| what.contains("tenant acme")), "{steps}");
+    let mut leaving = agent.clone();
+    leaving.metadata.deletion_timestamp = serde_json::from_str("\"2025-01-01T00:00:00Z\"").unwrap();
+    let (steps, waits_for) = decided(&leaving, &world).unwrap();
+    assert!(steps.contains("- postgres agent") && waits_for.is_none(), "what goes waits for nothing: {steps}");
+    let mut stray = agent;
+    stray.metadata.namespace = Some("elsewhere".to_owned());
+    let (reason, restraint) = decided(&stray, &world).unwrap_err();
+    assert!(reason == Reason::UnknownTenant && restraint.contains("suspended"), "{reason}, {restraint}");
 }

@@ -107,6 +107,25 @@ fn a_rotation_gives_every_replica_both_passwords_before_a_store_takes_the_new_on
 }
 
 #[test]
+fn what_someone_changes_again_and_again_keeps_no_replaced_credential_alive() {
+    let (tenancy, platform) = (sample("acme.yaml"), kafka_platform());
+    let asked = rotating(&tenancy, "now");
+    let mut world = converged(&tenancy, &platform);
+    for _ in 0..2 {
+        world.rolled_out = true;
+        let steps = plan(&asked, &world, &platform);
+        apply(&mut world, &steps);
+    }
+    // Whatever it is set right to, it is otherwise at the next look.
+    let key = ObjectKey::new("policy/v1", "PodDisruptionBudget", "acbhub-acme", "hub");
+    world.objects.get_mut(&key).unwrap()["spec"]["maxUnavailable"] = json!(0);
+    let steps = plan(&asked, &world, &platform);
+    let text = steps.to_string();
+    assert!(position(&steps, "+ PodDisruptionBudget") < position(&steps, "- Secret acbhub-acme/hub-postgres-1"), "{text}");
+    assert!(text.contains("- Secret acbhub-acme/hub-kafka-1"), "{text}");
+}
+
+#[test]
 fn what_is_removed_by_hand_in_the_middle_of_a_rotation_never_locks_the_replicas_out() {
     let (tenancy, platform) = (sample("acme.yaml"), kafka_platform());
     let asked = rotating(&tenancy, "now");

@@ -1,11 +1,12 @@
 //! A tenant's plan on a real broker: applied, observed, planned again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use acb_kafka::{
     Connection, Settings,
     kafka_protocol::messages::{
-        IncrementalAlterConfigsRequest,
+        CreateAclsRequest, IncrementalAlterConfigsRequest,
+        create_acls_request::AclCreation,
         incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
     },
 };
@@ -192,6 +193,25 @@ async fn what_the_brokers_are_set_to_is_judged_and_healed_of_itself() {
     bench.until_risks(&["unclean.leader.election.enable=true"]).await;
     bench.set_broker("unclean.leader.election.enable", None).await;
     bench.until_risks(&[]).await;
+}
+
+#[tokio::test]
+async fn what_an_acl_of_everybody_opens_is_said() {
+    let mut bench = Bench::start().await;
+    let steps = bench.planned().await;
+    bench.effect.apply(&steps, &Passwords).await.unwrap();
+    let mut admin = Connection::open(&admin(&bench.kafka)).await.unwrap();
+    for (name, pattern, risks) in [("acb.globex.", 4, 0), ("acb.", 4, 1), ("*", 3, 2)] {
+        let acl = AclCreation::default().with_resource_type(2).with_resource_name(text(name)).with_resource_pattern_type(pattern);
+        let acl = acl.with_principal(text("User:*")).with_host(text("*")).with_operation(3).with_permission_type(3);
+        let made = admin.send(&CreateAclsRequest::default().with_creations(vec![acl]), 2).await.unwrap();
+        assert_eq!(made.results[0].error_code, 0);
+        bench.until_risks(&vec!["an ACL of User:* allows Read"; risks]).await;
+        // What is read for all tenants at once says the same.
+        let shared = bench.effect.clone().sharing(Arc::default());
+        assert_eq!(shared.look(&bench.user, "acb.acme.").await.unwrap().risks.len(), risks, "{name}");
+    }
+    assert!(bench.planned().await.is_empty(), "they are the platform's: nothing of it is removed");
 }
 
 #[tokio::test]

@@ -154,16 +154,31 @@ async fn memberships_are_intervals(world: &World) {
 async fn removal_leaves_nothing(world: &World) {
     let tenant = world.pg.fresh_tenant("gone").await;
     let agent = tenant.agent_in("alice", &["team"]).await;
-    tenant.agent("bob").await;
+    let bob = tenant.agent("bob").await;
+    let (mut superuser, id) = (world.pg.superuser().await, tenant.id_hex());
+    let child = uuid::Uuid::from_u128(7);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "INSERT INTO acb.registered_agent (tenant_id, agent_id, name, registered_by) VALUES ('\\x{id}', '{child}', 'child', '{0}');
+         INSERT INTO acb.presence (tenant_id, agent_id) VALUES ('\\x{id}', '{child}'), ('\\x{id}', '{0}'), ('\\x{id}', '{1}')",
+        agent.id, bob.id
+    )))
+    .execute(&mut superuser)
+    .await
+    .unwrap();
     tenant.remove(agent.id).await;
+    let seen = format!("SELECT count(*) FROM acb.presence WHERE tenant_id = '\\x{id}' AND agent_id");
+    assert_eq!(
+        number(&mut superuser, &format!("{seen} <> '{}'", bob.id)).await,
+        0,
+        "of whom is gone nobody asks when it was seen"
+    );
+    assert_eq!(number(&mut superuser, &format!("{seen} = '{}'", bob.id)).await, 1);
     let mut session = tenant.connect().await;
     assert_eq!(number(&mut session, "SELECT count(*) FROM acb.agent").await, 1);
     tenant.apply(&PostgresStep::DisableLogin { tenant_id: tenant.id_hex().to_owned() }).await;
     assert!(sqlx::raw_sql("SELECT 1").execute(&mut session).await.is_err(), "the session outlived its login");
     assert_eq!(login_state(&tenant.connect_options()).await, LoginState::Refused);
     // A context that refers to its upload: both go.
-    let mut superuser = world.pg.superuser().await;
-    let id = tenant.id_hex();
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "INSERT INTO acb.upload (tenant_id, upload_id, agent_id, request, size, chunk_size)
              VALUES ('\\x{id}', '{0}', '{0}', '{{}}', 1, 1);

@@ -11,6 +11,7 @@ mod excess;
 #[allow(dead_code)]
 mod given;
 mod inventory;
+mod logged;
 mod operator;
 mod positions;
 mod proved;

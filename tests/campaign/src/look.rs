@@ -120,8 +120,9 @@ impl Operator {
         world.tenant_id = Some(identity.id);
         let observed = self.systems.postgres.observe(&identity.id.hex());
         if identity.adopted {
-            let uids: Vec<&str> = census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref()).collect();
-            uid = adoption::agent_id(&uid, agent.metadata.name.as_deref().unwrap_or_default(), &uids, &observed.agents);
+            let uids = census.tenancy().agents.iter().filter_map(|agent| agent.metadata.uid.as_deref());
+            let ids = adoption::AgentIds::new(uids, &observed.agents);
+            uid = ids.of(&uid, agent.metadata.name.as_deref().unwrap_or_default());
             world.id = Some(uid.clone());
         }
         world.tenant_projected = observed.tenant.is_some();

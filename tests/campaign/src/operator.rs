@@ -27,7 +27,7 @@ use crate::{
     history,
     kafka::Kafka,
     kubernetes::hub,
-    systems::{System, Systems},
+    systems::{Crash, System, Systems},
     watch,
     writes::{self, Write},
 };
@@ -174,6 +174,7 @@ impl Operator {
     fn apply_all(&mut self, plan: &Plan) -> Result<Result<(), EffectError>, Stopped> {
         let (crash, sleeps_at) = (self.systems.crash, self.sleeps_at);
         match self.apply(plan) {
+            Err(unanswered) if matches!(crash, Some(Crash::Unanswered(_))) => Ok(Err(unanswered)),
             Err(died) if crash.is_some() && self.systems.crash.is_none() => Err(died),
             Err(asleep) if sleeps_at.is_some() && self.sleeps_at.is_none() => Err(asleep),
             other => Ok(other),
@@ -245,13 +246,10 @@ impl Operator {
                 continue;
             }
             let world = self.agent_world(agent, census);
-            let (plan, of) = match agent::validate::validate(agent, &world) {
-                Err(_) => (world.tenant_id.map(|id| agent::plan::suspension(&id.hex(), &world)).unwrap_or_default(), None),
-                Ok(validated) => (agent::plan::plan(&validated, &world), Some(validated)),
-            };
-            let done = self.apply_all(&plan)?.is_ok();
+            let decision = agent::decide(agent, &world);
+            let done = self.apply_all(decision.plan())?.is_ok();
             if leaving && done && self.let_go(&at) {
-                of.into_iter().for_each(|of| self.agent_never_open(&at, &of.tenant_id, &of.uid));
+                decision.agent().into_iter().for_each(|of| self.agent_never_open(&at, &of.tenant_id, &of.uid));
             }
         }
         Ok(())

@@ -60,7 +60,7 @@ fn a_crash_at_any_step_changes_nothing_in_the_end() {
             let (first, last) = (start.systems.steps, straight.systems.steps);
             assert!(last > first || acts.is_empty() || what == "edit", "{what}: nothing was done");
             for at in first..last {
-                for crash in [Crash::Before(at), Crash::After(at)] {
+                for crash in [Crash::Before(at), Crash::After(at), Crash::Unanswered(at)] {
                     let mut operator = start.clone();
                     operator.systems.crash = Some(crash);
                     play(&mut operator, &acts);
@@ -298,7 +298,7 @@ fn what_is_converged_is_left_alone() {
     for with_kafka in [false, true] {
         let mut operator = settled(with_kafka, "Retain");
         let before = operator.systems.steps;
-        for _ in 0..200 {
+        for _ in 0..1_000 {
             operator.round();
         }
         assert_eq!(operator.systems.steps, before, "{:?}", operator.systems.log.last());

@@ -29,13 +29,15 @@ impl System {
     }
 }
 
-/// Where the process that acts dies.
+/// What goes wrong with a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crash {
-    /// The step was not sent.
+    /// The process dies before it is sent.
     Before(usize),
-    /// It was carried out, and the answer is lost.
+    /// It is carried out, and the process dies before the answer.
     After(usize),
+    /// It is carried out, and the answer is lost: the process lives on, and takes it for failed.
+    Unanswered(usize),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -88,6 +90,10 @@ impl Systems {
         if self.crash == Some(Crash::After(self.steps - 1)) {
             self.crash = None;
             return Err(lost());
+        }
+        if self.crash == Some(Crash::Unanswered(self.steps - 1)) {
+            self.crash = None;
+            return Err(EffectError::unavailable(format!("{:?}", System::of(step)), "its answer was lost"));
         }
         Ok(())
     }

@@ -6,9 +6,9 @@ use tokio::{net::TcpListener, sync::oneshot};
 use super::*;
 use crate::{
     bootstrap::claim_leadership,
-    effect::{postgres::PostgresEffect, postgres_observe::observe_tenant},
+    effect::postgres_observe::observe_tenant,
     plan::{AgentRow, PostgresStep, ServiceAccountRow, TenantRow},
-    tenant::{adoption, fetch::PostgresReader},
+    tenant::adoption,
 };
 
 const AGENT: &str = "00000000-0000-4000-8000-000000000001";

@@ -223,11 +223,6 @@ impl Cache {
         namespaces.into_iter().filter(has_account).collect()
     }
 
-    /// How many Agents a namespace has.
-    pub(super) fn agents(&self, namespace: &str) -> usize {
-        self.read().agents.get(namespace).map_or(0, BTreeSet::len)
-    }
-
     /// Reads who claims which namespaces.
     pub(super) fn claims<T>(&self, read: impl FnOnce(&Claims) -> T) -> T {
         read(&self.read().claims)

@@ -161,7 +161,11 @@ impl Runtime for Cluster {
 
     async fn let_go(&self, object: &ObjectRef, uid: &str, ending: &Ending) -> Result<(), EffectError> {
         self.may_act()?;
+        let known = self.cache.get(&key(object)).filter(|_| object.kind == Kind::Tenant);
         self.objects.set_finalizer(&key(object), uid, FINALIZER, false).await?;
+        if let Some(tenant) = known.and_then(|known| serde_json::from_value(Value::clone(&known)).ok()) {
+            self.objects.forget_secrets(&tenant);
+        }
         if matches!(ending, Ending::LeftBehind(_)) {
             self.left_behind.notify_one();
         }

@@ -45,3 +45,50 @@ impl Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use http::{Request, Response};
+    use kube_client::{Client, client::Body};
+    use kube_runtime::events::{EventType, Reporter};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_that_does_not_answer_costs_each_event_a_moment_and_nobody_else_anything() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&asked);
+        let service = tower::service_fn(move |_: Request<Body>| {
+            counting.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<Result<Response<Body>, Infallible>>()
+        });
+        let reporter = Reporter { controller: "test".into(), instance: None };
+        let events = publish(Recorder::new(Client::new(service, "default"), reporter));
+        // More than may wait: what finds no place is dropped, and none of these calls waits.
+        for number in 0..WAITING + 10 {
+            let event = Event {
+                type_: EventType::Normal,
+                reason: format!("Reason{number}"),
+                note: None,
+                action: "Apply".to_owned(),
+                secondary: None,
+            };
+            events.put(event, ObjectReference::default());
+        }
+        assert_eq!(events.0.capacity(), 0, "the queue is bounded");
+        sleep(10 * PUBLISHED_WITHIN + PUBLISHED_WITHIN / 2).await;
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((10..=11).contains(&asked), "{asked} were tried: each has its moment, and the next one comes");
+    }
+}

@@ -18,6 +18,7 @@ mod lease;
 pub mod metrics;
 mod objects;
 pub mod ops;
+mod pause;
 mod plan_server;
 mod plans;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use acb_crds::schema::Kind;
+use acb_crds::{Tenant, names::TenantId, schema::Kind};
 use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_client::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::{
     FIELD_MANAGER,
     cache::Cache,
+    claims,
     conflicts::Conflicts,
     kinds::WatchedKind,
     requests::{Refusal, Requests, plain},
@@ -247,6 +248,16 @@ impl KubernetesObjects {
         let api = self.requests.api_of(&ObjectKey::new(acb_crds::API_VERSION, Kind::Tenant.as_str(), "", ""))?;
         let listed = self.requests.send("list", &"Tenants", api.list_metadata(&ListParams::default())).await?;
         Ok(listed.items.into_iter().map(|found| found.metadata).collect())
+    }
+
+    /// Keeps nothing of what was read of the Secrets of a Tenant that is let go. Nobody looks into its namespaces again, and they may stay.
+    pub(super) fn forget_secrets(&self, tenant: &Tenant) {
+        for namespace in claims::spaces(tenant) {
+            self.secrets.forget_all(&namespace);
+        }
+        for id in claims::ids(tenant).iter().filter_map(|id| TenantId::from_hex(id)) {
+            self.secrets.forget_generations(&self.own_namespace, &id.authority_secret());
+        }
     }
 
     /// What others change again and again in these namespaces.

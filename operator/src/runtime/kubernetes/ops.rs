@@ -32,12 +32,12 @@ fn answer(status: StatusCode, text: String) -> Answer {
     response
 }
 
-fn route(method: &Method, path: &str, missing: &Missing, metrics: &Metrics, pulse: &Pulse) -> Answer {
+fn route(method: &Method, path: &str, missing: &Missing, metrics: &Metrics, pulse: &Pulse, now: Instant) -> Answer {
     if method != Method::GET && method != Method::HEAD {
         return answer(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
     }
     match path {
-        "/livez" => match pulse.stands_still(Instant::now()) {
+        "/livez" => match pulse.stands_still(now) {
             None => answer(StatusCode::OK, "ok\n".to_owned()),
             Some(still) => {
                 let text = format!("nothing was looked at for {} s, although this process leads\n", still.as_secs());
@@ -71,7 +71,7 @@ pub async fn listen(port: u16) -> io::Result<TcpListener> {
 /// Answers until stopped.
 pub async fn serve(listener: TcpListener, missing: Missing, metrics: Metrics, pulse: Pulse, stop: CancellationToken) {
     let handle = move |request: http::Request<hyper::body::Incoming>| {
-        ready(route(request.method(), request.uri().path(), &missing, &metrics, &pulse))
+        ready(route(request.method(), request.uri().path(), &missing, &metrics, &pulse, Instant::now()))
     };
     server::serve(listener, BOUNDS, stop, handle).await;
 }
@@ -87,10 +87,24 @@ mod tests {
         let (sender, missing) = watch::channel(vec!["Tenants".to_owned()]);
         let metrics = Metrics::default();
         let pulse = Pulse::default();
-        let status = |path| route(&Method::GET, path, &missing, &metrics, &pulse).status();
+        let now = Instant::now();
+        let status = |path| route(&Method::GET, path, &missing, &metrics, &pulse, now).status();
         assert_eq!((status("/livez"), status("/readyz")), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
         sender.send_replace(Vec::new());
         assert_eq!((status("/readyz"), status("/metrics"), status("/")), (StatusCode::OK, StatusCode::OK, StatusCode::NOT_FOUND));
-        assert_eq!(route(&Method::POST, "/readyz", &missing, &metrics, &pulse).status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(route(&Method::POST, "/readyz", &missing, &metrics, &pulse, now).status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+
+    #[test]
+    fn a_leader_whose_loop_stands_still_is_not_alive() {
+        let (_sender, missing) = watch::channel(Vec::new());
+        let (metrics, pulse) = (Metrics::default(), Pulse::default());
+        let at = |now| route(&Method::GET, "/livez", &missing, &metrics, &pulse, now).status();
+        let later = Instant::now() + Duration::from_secs(600);
+        assert_eq!(at(later), StatusCode::OK, "who does not lead has nothing to look at");
+        pulse.beat();
+        assert_eq!((at(Instant::now()), at(later)), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+        pulse.rest();
+        assert_eq!(at(later), StatusCode::OK);
     }
 }

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acb_crds::names::TenantId;
+use acb_crds::{
+    names::TenantId,
+    schema::{Kind, ObjectRef},
+};
 use acb_testbed::{Postgres, Version};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -24,6 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    FINALIZER,
     cache::Cache,
     callers::Callers,
     cluster::Cluster,
@@ -35,15 +39,17 @@ use super::{
     plan_server,
     plans::{Plans, Refusal},
     requests::Requests,
-    sweep,
+    sessions, sweep,
 };
 use crate::{
-    effect::{fence::Fence, postgres_inventory},
+    effect::{SecretReader as _, fence::Fence, kubernetes::Objects as _, postgres_inventory},
     orphans::{OrphanReport, System},
+    plan::SecretRef,
     preview::{
         Found, Report,
         question::{AUDIENCE, MAX_OBJECTS, Question},
     },
+    reconcile::{deletion::Ending, runtime::Runtime as _},
 };
 
 type Sent = Arc<Mutex<Vec<String>>>;
@@ -78,6 +84,25 @@ fn reviewed(path: &str, body: &Value) -> Value {
     json!({"status": {"allowed": allowed}})
 }
 
+/// The Secrets of a tenant that leaves, by namespace, without the generation.
+fn leaving_secrets() -> [(&'static str, String); 3] {
+    let authority = TenantId::from_uid("uid-of-leaving").authority_secret();
+    [("acb-leaving", "worker-api-key".to_owned()), ("acbhub-leaving", "hub-keys".to_owned()), ("acb-system", authority)]
+}
+
+/// What is answered about Secrets: a list of a namespace, or one by its name.
+fn secrets(path: &str) -> Value {
+    let of = |(namespace, name): (&str, String)| json!({"name": format!("{name}-1"), "namespace": namespace, "uid": name});
+    let found: Vec<Value> =
+        leaving_secrets().into_iter().filter(|(namespace, _)| path.contains(&format!("/{namespace}/"))).map(of).collect();
+    if path.ends_with("/secrets") {
+        let item = |metadata| json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+        let items: Vec<Value> = found.into_iter().map(item).collect();
+        return json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": items});
+    }
+    json!({"kind": "Secret", "apiVersion": "v1", "metadata": found.first(), "data": {"key": "YQ=="}})
+}
+
 fn api() -> (Client, Sent, Listed) {
     let (sent, listed) = (Sent::default(), Listed::new(Mutex::new(Some(Vec::new()))));
     let (log, tenants) = (Arc::clone(&sent), Arc::clone(&listed));
@@ -101,6 +126,7 @@ fn api() -> (Client, Sent, Listed) {
                         return Ok(Response::builder().status(503).body(body).unwrap());
                     }
                 },
+                path if path.contains("/secrets") => secrets(path),
                 _ => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": []}),
             };
             Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
@@ -410,6 +436,54 @@ async fn a_sweep_shuts_what_belongs_to_nobody_and_nothing_else() {
     for line in ["acb_operator_orphans{system=\"postgres\"} 0", "acb_operator_orphans_finished_total{system=\"postgres\"} 1"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn who_leads_ends_sessions_that_hold_others_off_and_says_whose() {
+    let postgres = Postgres::start(Version::Installed).await;
+    let acme = postgres.tenant("acme").await;
+    let world = World::on(&postgres).await;
+    world.put(&tenant("acme", &json!({"tier": "Free"})));
+    let (cluster, metrics) = (world.leading.borrow().clone().unwrap(), Metrics::default());
+    let mut session = acme.connect().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE acb.presence IN SHARE ROW EXCLUSIVE MODE").execute(&mut session).await.unwrap();
+    let ending = tokio::spawn(sessions::end_overlong(cluster, metrics.clone()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let is_counted = || metrics.text().unwrap().contains("acb_operator_overlong_sessions_ended_total 1");
+    let is_told = || world.wrote().contains(&"POST /apis/events.k8s.io/v1/namespaces/default/events".to_owned());
+    while !is_counted() || !is_told() {
+        assert!(Instant::now() < deadline && !ending.is_finished(), "{:?}\n{}", world.wrote(), metrics.text().unwrap());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(sqlx::raw_sql("SELECT 1").execute(&mut session).await.is_err(), "the session goes on");
+    world.closing.cancel();
+    tokio::time::timeout(Duration::from_secs(10), ending).await.expect("it ends with the term").unwrap();
+}
+
+#[tokio::test]
+async fn secrets_of_a_tenant_that_is_let_go_are_not_kept() {
+    let world = World::new(1);
+    let cluster = world.leading.borrow().clone().unwrap();
+    let mut leaving = tenant("leaving", &json!({"tier": "Free"}));
+    leaving["metadata"]["finalizers"] = json!([FINALIZER]);
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
+    world.put(&leaving);
+    // They stay, with its data.
+    for space in ["acb-leaving", "acbhub-leaving"] {
+        world.put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}}));
+    }
+    let read_all = async || {
+        for (namespace, name) in leaving_secrets() {
+            assert!(!cluster.objects.list(namespace).await.unwrap().is_empty(), "{namespace}");
+            let secret = SecretRef { namespace: namespace.to_owned(), name, generation: 1 };
+            cluster.objects.read(&secret).await.unwrap();
+        }
+        world.sent.lock().unwrap().iter().filter(|line| line.contains("/secrets/")).count()
+    };
+    assert_eq!((read_all().await, read_all().await), (3, 3), "they are known");
+    let object = ObjectRef { kind: Kind::Tenant, namespace: String::new(), name: "leaving".to_owned() };
+    cluster.let_go(&object, "uid-of-leaving", &Ending::Retained).await.unwrap();
+    assert_eq!(read_all().await, 6, "none of them was kept");
 }
 
 #[tokio::test]

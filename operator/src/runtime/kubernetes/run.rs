@@ -27,7 +27,9 @@ use super::{
     events, isolation, issuer,
     metrics::Metrics,
     objects::KubernetesObjects,
-    ops, plan_server,
+    ops,
+    pause::Pauses,
+    plan_server,
     plans::Plans,
     pulse::{self, Pulse},
     requests::Requests,
@@ -53,17 +55,8 @@ const SECOND_PASS_AFTER: Duration = Duration::from_secs(5);
 const WAITING: Duration = Duration::from_secs(5);
 /// What runs at the end is one step each, and has this long.
 const STEP_WITHIN: Duration = Duration::from_secs(15);
-
-/// A reconcile that takes longer is broken off, and tried again: everything in it is idempotent.
-const RECONCILE_WITHIN: Duration = Duration::from_secs(120);
-/// The same for each Agent, of which there may be thousands.
-const AGENT_WITHIN: Duration = Duration::from_millis(100);
 /// Who can't know what there is leaves the lease to another.
 const LISTED_WITHIN: Duration = Duration::from_secs(30);
-/// A term that ends sooner was none: what ended it is likely to end the next one, too.
-const SHORT_TERM: Duration = Duration::from_secs(10);
-/// After a term that was too short, and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How often it is looked for what can't be read.
 const UNREADABLE_EVERY: Duration = Duration::from_secs(1);
@@ -144,7 +137,7 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
         // A leader that does not know what is there would take it for gone.
         known = missing.wait_for(Vec::is_empty) => drop(known.is_ok()),
     }
-    let mut pause = PAUSE.0;
+    let mut pauses = Pauses::default();
     while !stop.is_cancelled() {
         let Some(term) = election.win(&stop).await else { break };
         let began = Instant::now();
@@ -154,10 +147,9 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Start
             warn!("the leader was not asked in time to look again");
         }
         election.give_back(term).await;
-        if began.elapsed() >= SHORT_TERM {
-            pause = PAUSE.0;
-        } else if stop.run_until_cancelled(sleep(pause)).await.is_some() {
-            pause = (pause * 2).min(PAUSE.1);
+        if let Some(pause) = pauses.after(began.elapsed()) {
+            // Where it is told to stop meanwhile, it stands no more.
+            let _ = stop.run_until_cancelled(sleep(pause)).await;
         }
     }
     ended.cancel();
@@ -257,7 +249,7 @@ impl Process {
         turns.touch(turns.fresh.clone());
         loop {
             self.pulse.beat();
-            turns.start();
+            turns.jobs.start(&mut turns.schedule, &turns.tenancies);
             self.metrics.waits(turns.schedule.due(Instant::now()));
             // Also where nothing is due, so that a loop that stands still can be told from one that has nothing to do.
             let turn = Instant::now() + pulse::AT_LEAST_EVERY;
@@ -353,23 +345,6 @@ impl Turns {
             } else {
                 self.schedule.remove(&namespace);
             }
-        }
-    }
-
-    fn start(&mut self) {
-        for namespace in self.schedule.start_due(Instant::now()) {
-            let tenancies = Arc::clone(&self.tenancies);
-            let cluster = Arc::clone(&self.cluster);
-            self.jobs.spawn(namespace.clone(), async move {
-                // Not within the bound: at the first use it may have to migrate, which has bounds of its own.
-                let _ = cluster.database().await;
-                let agents = u32::try_from(cluster.cache.agents(&namespace)).unwrap_or(u32::MAX);
-                let within = RECONCILE_WITHIN + AGENT_WITHIN.saturating_mul(agents);
-                timeout(within, tenancies.reconcile(&namespace)).await.unwrap_or_else(|_| {
-                    warn!(namespace, seconds = within.as_secs(), "a reconcile did not end in time, and is broken off");
-                    Turn::Failed
-                })
-            });
         }
     }
 

@@ -63,16 +63,32 @@ impl Listing {
     }
 }
 
+/// What nobody has read for so long is not kept: whose it was may be gone without a word.
+const UNREAD_FOR: Duration = Duration::from_secs(3600);
+
 #[derive(Debug)]
 struct Known {
     uid: String,
     data: SecretData,
+    read: Instant,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     listed: BTreeMap<String, Listed>,
     known: BTreeMap<ObjectKey, Known>,
+}
+
+impl Inner {
+    /// Puts in what a namespace has now, and takes out what it has no more, with what nobody reads.
+    fn list(&mut self, namespace: &str, listed: Listed, now: Instant) {
+        self.known.retain(|key, known| {
+            let is_there = || listed.secrets.get(&key.name).is_some_and(|secret| secret.uid == known.uid);
+            now.saturating_duration_since(known.read) < UNREAD_FOR && (key.namespace != namespace || is_there())
+        });
+        self.listed.retain(|_, listed| now.saturating_duration_since(listed.until) < UNREAD_FOR);
+        self.listed.insert(namespace.to_owned(), listed);
+    }
 }
 
 /// The Secrets that are the operator's own.
@@ -140,13 +156,9 @@ impl Secrets {
         let listed = self.requests.send("list", &what, api.list_metadata(&ListParams::default().labels(OWNED))).await?;
         let secrets: BTreeMap<String, Listing> =
             listed.items.iter().filter_map(|secret| Some((secret.metadata.name.clone()?, listing(&secret.metadata)))).collect();
-        let mut inner = self.inner();
-        inner.known.retain(|key, known| {
-            key.namespace != namespace || secrets.get(&key.name).is_some_and(|secret| secret.uid == known.uid)
-        });
         let taken = take(&secrets);
         let until = begun + (begun.elapsed() * FRESH_TIMES).clamp(FRESH.0, FRESH.1);
-        inner.listed.insert(namespace.to_owned(), Listed { until, secrets });
+        self.inner().list(namespace, Listed { until, secrets }, Instant::now());
         Ok(taken)
     }
 
@@ -154,9 +166,11 @@ impl Secrets {
     pub(super) async fn read(&self, secret: &SecretRef) -> Result<SecretData, EffectError> {
         let key = ObjectKey::secret(secret);
         {
-            let inner = self.inner();
+            let inner = &mut *self.inner();
             let listing = inner.listed.get(&key.namespace).and_then(|listed| listed.secrets.get(&key.name));
-            if let Some(known) = inner.known.get(&key).filter(|known| listing.is_some_and(|listing| listing.uid == known.uid)) {
+            let known = inner.known.get_mut(&key).filter(|known| listing.is_some_and(|listing| listing.uid == known.uid));
+            if let Some(known) = known {
+                known.read = Instant::now();
                 return Ok(known.data.clone());
             }
         }
@@ -172,7 +186,7 @@ impl Secrets {
             key: "data".into(),
             detail: "it is not base64 by key".into(),
         })?;
-        self.inner().known.insert(key, Known { uid, data: data.clone() });
+        self.inner().known.insert(key, Known { uid, data: data.clone(), read: Instant::now() });
         Ok(data)
     }
 
@@ -213,6 +227,12 @@ impl Secrets {
         inner.listed.remove(namespace);
     }
 
+    /// What was read of every generation of a Secret is kept for nobody.
+    pub(super) fn forget_generations(&self, namespace: &str, name: &str) {
+        let start = format!("{name}-");
+        self.inner().known.retain(|key, _| key.namespace != namespace || !key.name.starts_with(&start));
+    }
+
     /// It was removed, or is about to be.
     pub(super) fn forget(&self, key: &ObjectKey) {
         let mut inner = self.inner();
@@ -234,5 +254,26 @@ mod tests {
         let object: DynamicObject = serde_json::from_value(encoded(&secret, &made, None)).unwrap();
         let read = content(&object).unwrap();
         assert_eq!((read.get("api-key"), read.seal()), (made.get("api-key"), Some("5ea1")));
+    }
+
+    #[test]
+    fn what_nobody_reads_any_more_is_not_kept() {
+        let (mut inner, begun) = (Inner::default(), Instant::now());
+        let listed = |at: Instant| {
+            let names = ["ca-read-1", "ca-unread-1"];
+            let listing = |name: &str| (name.to_owned(), Listing { uid: name.to_owned(), ..Listing::default() });
+            Listed { until: at, secrets: names.map(listing).into() }
+        };
+        inner.list("acb-acme", listed(begun), begun);
+        for (name, read) in [("ca-read-1", begun + UNREAD_FOR / 2), ("ca-unread-1", begun)] {
+            inner.known.insert(key("acb-system", name), Known { uid: name.to_owned(), data: SecretData::new(), read });
+        }
+        let soon = begun + UNREAD_FOR / 2;
+        inner.list("acb-system", listed(soon), soon);
+        assert_eq!((inner.known.len(), inner.listed.len()), (2, 2), "all is read now and then");
+        let later = begun + UNREAD_FOR;
+        inner.list("acb-system", listed(later), later);
+        assert_eq!(inner.known.keys().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["ca-read-1"]);
+        assert_eq!(inner.listed.keys().collect::<Vec<_>>(), ["acb-system"]);
     }
 }

@@ -2,6 +2,7 @@
 //! Deployment that the plan holds. Never touches a Kubernetes API; Kubernetes' walls are absent here.
 
 pub mod access;
+mod connections;
 pub mod deployments;
 mod everything;
 mod fields;

@@ -14,7 +14,6 @@ use notify::Watcher;
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,6 +23,7 @@ use acb_crds::schema::{Kind, ObjectRef, Violation};
 use acb_hub_pool::{Limits, Pool};
 
 use super::{
+    connections,
     deployments::{Deployments, Running},
     everything::Everything,
     objects::ObjectStore,
@@ -42,7 +42,8 @@ use crate::{
     platform::{AllowedIssuer, Platform, PlatformBus, PlatformPostgres},
     reconcile::{
         jitter,
-        schedule::{Schedule, Turn, Waits},
+        jobs::Jobs,
+        schedule::{Schedule, Waits},
         tenancies::Tenancies,
     },
     tenant::fetch::PostgresReader,
@@ -170,7 +171,7 @@ impl Standalone {
     /// Locks the state folder, starts PostgreSQL and brings its schema up to date.
     pub async fn start(options: StandaloneOptions) -> Result<Self, StandaloneError> {
         // What is not there is better said before anything was started.
-        Resources::load(&options.resources)?;
+        let loaded = Resources::load(&options.resources)?;
         let kafka = options.kafka.clone().map(KafkaAccess::new).transpose()?;
         let state = StateDir::open(&options.state)?;
         let lock = state.lock()?;
@@ -180,6 +181,7 @@ impl Standalone {
         let deployments = Deployments::open(&state, Arc::clone(&store), options.programs.clone()).await?;
         let mut server_options = LocalPostgresOptions::new(state.root().join("postgres"));
         server_options.bin_dir.clone_from(&options.postgres_bin);
+        server_options.settings.push(("max_connections".to_owned(), connections::of_folder(&loaded).to_string()));
         let server = LocalPostgres::start(server_options).await?;
         match Self::prepare(&state, &store, &server).await {
             Ok((reader, mut postgres, mut platform)) => {
@@ -352,16 +354,10 @@ impl Loop {
         let _watcher = watch_folder(folder, edits);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut jobs: JoinSet<(String, Turn)> = JoinSet::new();
+        let mut jobs = Jobs::default();
         self.look();
         loop {
-            for namespace in self.schedule.start_due(Instant::now()) {
-                let tenancies = Arc::clone(&self.tenancies);
-                jobs.spawn(async move {
-                    let turn = tenancies.reconcile(&namespace).await;
-                    (namespace, turn)
-                });
-            }
+            jobs.start(&mut self.schedule, &self.tenancies);
             // Far away where nothing is due: something else will wake us.
             let far = Instant::now() + Duration::from_secs(3600);
             let due = self.schedule.next_due().unwrap_or(far);
@@ -377,15 +373,12 @@ impl Loop {
                 _ = look.tick() => self.look(),
                 () = sleep_until(again.into()) => self.look(),
                 Ok(()) = self.running.changed() => self.hubs_changed(),
-                Some(done) = jobs.join_next() => match done {
-                    Ok((namespace, turn)) => self.schedule.finish(&namespace, turn, Instant::now(), jitter()),
-                    Err(error) => error!(%error, "a reconcile broke off"),
-                },
+                Some(ended) = jobs.next() => self.schedule.finish(&ended.namespace, ended.turn, Instant::now(), jitter()),
                 () = sleep_until(due.into()) => {}
             }
         }
         // What is being written is finished; everything is idempotent, so nothing more is started.
-        while jobs.join_next().await.is_some() {}
+        while jobs.next().await.is_some() {}
     }
 
     fn look(&mut self) {
