@@ -242,6 +242,7 @@ impl Contexts {
         let _room = self.parts.room(caller.id, update.payload.len()).await?;
         let schema = self.parts.schemas.check(&snapshot, &old.kind, &update.payload).await?;
         let time = now();
+        let expires_at = update.ttl.map(|ttl| time + ttl);
         let context = Context {
             version: old.version + 1,
             metadata: update.metadata,
@@ -251,14 +252,14 @@ impl Contexts {
             sha256: Sha256::digest(&update.payload).into(),
             payload: Payload::Inline(update.payload),
             updated_at: time,
-            expires_at: update.ttl.map_or(old.expires_at, |ttl| Some(time + ttl)),
+            expires_at: expires_at.or(old.expires_at),
             ..old.clone()
         };
         let event = change::encode(Change::Updated, &context, Some(&old))?;
         // Whoever changes it: it is its creator's.
         let more = Kept { contexts: 0, bytes: context.size.saturating_sub(old.size) };
         self.parts.keep(old.account.unwrap_or(old.creator), more).await?;
-        if !self.parts.stores.contexts.update(&context, event).await? {
+        if !self.parts.stores.contexts.update(&context, expires_at, event).await? {
             return Err(conflict(update.id, update.version));
         }
         self.parts.stores.committed.tell();

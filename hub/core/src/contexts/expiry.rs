@@ -34,9 +34,10 @@ const COUNT_PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::f
 /// Between two counts lies so many times what one takes: however many contexts there are, a replica has the store count for a thousandth of the time.
 const COUNTED: u32 = 1000;
 
-/// How long after a count that took so long the next one is due.
-fn count_pause(took: Duration) -> Duration {
-    took.saturating_mul(COUNTED).clamp(COUNT_PAUSES.0, COUNT_PAUSES.1)
+/// How long after a count that took so long the next one is due. At most twice as long as `before`: one slow answer, such as that of a server that starts,
+/// must not leave the figure as it is for an hour.
+fn count_pause(took: Duration, before: Duration) -> Duration {
+    took.saturating_mul(COUNTED).min(before.saturating_mul(2)).clamp(COUNT_PAUSES.0, COUNT_PAUSES.1)
 }
 
 pub(crate) struct ExpirySweep {
@@ -54,17 +55,17 @@ impl ExpirySweep {
     }
 
     pub(crate) async fn run(mut self, upload_lifetime: Duration, cancellation: CancellationToken) {
-        let mut count_at = Instant::now();
+        let (mut count_at, mut pause) = (Instant::now(), COUNT_PAUSES.0);
         loop {
             if let Err(fault) = self.clean(upload_lifetime).await {
                 warn!(%fault, "what has expired stays for now, unseen");
             }
             let begun = Instant::now();
             if begun >= count_at {
-                let pause = match self.parts.stores.contexts.kept(None).await {
+                pause = match self.parts.stores.contexts.kept(None).await {
                     Ok(kept) => {
                         self.metrics.stored(kept.bytes);
-                        count_pause(begun.elapsed())
+                        count_pause(begun.elapsed(), pause)
                     }
                     Err(fault) => {
                         warn!(%fault, "stored bytes were not counted");
@@ -87,15 +88,15 @@ impl ExpirySweep {
         let mut unanswered = 0;
         loop {
             let expired = self.parts.stores.contexts.expired(after, BATCH).await?;
-            for context in &expired {
+            for context in &expired.contexts {
                 unanswered = self.remove(context, unanswered).await?;
                 if self.failed.knows(&context.id) {
                     seen.insert(context.id);
                 }
             }
-            match expired.last() {
-                Some(last) if expired.len() == BATCH as usize => after = last.expires_at.map(|at| (at, last.id)),
-                _ => break,
+            after = expired.next;
+            if after.is_none() {
+                break;
             }
         }
         self.failed.keep(&seen);
@@ -130,8 +131,9 @@ mod tests {
 
     #[test]
     fn a_count_that_takes_long_is_made_seldom() {
-        let pause = |millis| count_pause(Duration::from_millis(millis)).as_secs();
+        let pause = |millis| count_pause(Duration::from_millis(millis), COUNT_PAUSES.1).as_secs();
         assert_eq!([pause(0), pause(60), pause(61), pause(500)], [60, 60, 61, 500]);
-        assert_eq!(count_pause(Duration::MAX), COUNT_PAUSES.1);
+        assert_eq!(count_pause(Duration::MAX, COUNT_PAUSES.1), COUNT_PAUSES.1);
+        assert_eq!(count_pause(Duration::MAX, COUNT_PAUSES.0), 2 * COUNT_PAUSES.0, "one slow answer");
     }
 }

@@ -39,8 +39,9 @@ pub trait ContextStore: AccessStore {
     async fn get(&self, id: ContextId) -> Result<Option<Context>, Fault>;
     /// The inline payload of this version. `None` where that is not the current one any more.
     async fn payload(&self, id: ContextId, version: u64) -> Result<Option<Bytes>, Fault>;
-    /// Replaces version `context.version - 1` with this one. False where that is not the current one any more.
-    async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault>;
+    /// Replaces version `context.version - 1` with this one. False where that is not the current one any more. `expires_at`: where the update says when it
+    /// expires; otherwise it expires when it did before, to the microsecond, however often it is updated.
+    async fn update(&self, context: &Context, expires_at: Option<OffsetDateTime>, event: Bytes) -> Result<bool, Fault>;
     /// The same, where only the access is another one: the payload stays as it is.
     async fn set_access(&self, context: &Context, event: Bytes) -> Result<bool, Fault>;
     /// Removes this version, expired or not. False where it is not the current one any more.
@@ -48,7 +49,7 @@ pub trait ContextStore: AccessStore {
     /// Those that the viewer sees, unexpired, without payloads, in the order of their ids: at most `limit`, of no more than [`LOOKED_AT`] contexts.
     async fn list(&self, viewer: &Viewer, filter: ListFilter<'_>, limit: u32) -> Result<Listed, Fault>;
     /// Some that have expired, without payloads, in the order of their expiry, `after` a place of that order.
-    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault>;
+    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<ExpiredContexts, Fault>;
     /// The expired one that holds an idempotency key.
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault>;
     /// The one that holds an idempotency key, expired or not, without its payload.
@@ -81,7 +82,22 @@ impl Kept {
 }
 
 /// A place in the order of expiry.
-pub type Expiry = (OffsetDateTime, ContextId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// By the clock of the store. Only the store knows what it means: by another clock, and back, it would be another place.
+    pub at: OffsetDateTime,
+    /// Of those that expired at that time.
+    pub id: ContextId,
+}
+
+/// Some contexts that have expired.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpiredContexts {
+    /// In the order of their expiry, without payloads.
+    pub contexts: Vec<Context>,
+    /// Where the look goes on, where there may be others.
+    pub next: Option<Expiry>,
+}
 
 /// The most contexts that one step of a list looks at, whoever sees them.
 pub const LOOKED_AT: u32 = 1024;

@@ -324,7 +324,7 @@ impl Subscription {
     async fn pop(&mut self) -> Result<Option<Notice>, Fault> {
         while let Some(placed) = self.pending.pop_front() {
             let Placed { partition, offset, after_hole, event } = &*placed;
-            let Event { change, context, .. } = event;
+            let context = &event.context;
             if *after_hole {
                 self.holes.insert(*partition);
             }
@@ -357,8 +357,7 @@ impl Subscription {
             let meaning = self.filter.as_ref().map_or(Meaning::Change, |filter| filter.meaning(event, is_whole));
             yield_after(evaluation).await;
             let notice = match meaning {
-                // Of what is gone already its deletion is told.
-                Meaning::Change if *change != Change::Deleted && context.expired(now()) => continue,
+                // Also of what has expired, as far as this hub's clock shows: its deletion is told by who keeps contexts, and that clock may be off.
                 Meaning::Change => Notice::Change { position, event: Box::new(event.clone()) },
                 Meaning::Left => {
                     let (kind, version) = (context.kind.clone(), context.version);
@@ -506,7 +505,8 @@ fn begin(topic: &TopicName, info: TopicInfo, partitions: Partitions<'_>, from: &
                 let at = at.get(partition).cloned().unwrap_or(Ok(0))?;
                 Ok(at.max(bounds.first).min(bounds.next))
             }
-            // It is found out once it is read.
+            // A partition without a leader can't say whether it has a record there: the position is taken. Where the leader comes back with a shorter log,
+            // what comes below the position is not told.
             (StartPosition::After(_), Some(next)) => match bounds {
                 Ok(bounds) if next < bounds.first => Err(expired(topic, number, next)),
                 Ok(bounds) if next > bounds.next => {

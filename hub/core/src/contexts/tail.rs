@@ -139,7 +139,11 @@ impl Window {
         self.first += self.events.len() as u64 + 1;
         self.events.clear();
         self.bytes = 0;
-        self.start.clone_from(&self.read);
+        // A partition that the topic has got since has a start also before anything of it was read: without one, what the window lets go of there would be
+        // missed by who is slow.
+        for (start, read) in self.start.iter_mut().zip(&self.read) {
+            *start = *read;
+        }
     }
 
     fn push(&mut self, placed: Placed) {
@@ -478,6 +482,20 @@ mod tests {
         assert_eq!(start, [2, 0]);
         place.passed(0, 2);
         assert_eq!(offsets(window.find(&mut place)), Some(vec![(0, 2), (0, 3)]));
+    }
+
+    #[test]
+    fn a_slow_one_misses_nothing_of_a_partition_that_came_while_another_had_no_leader() {
+        let mut window = window(2, vec![0]);
+        window.late = BTreeSet::from([0]);
+        window.start.resize(2, 0);
+        window.begin(0, 5);
+        for offset in 0..4 {
+            window.push(placed(1, offset));
+        }
+        let mut place = ReadPosition::at(vec![5, 0]);
+        let Found::Behind(start) = window.find(&mut place) else { panic!("it is behind") };
+        assert_eq!(start, [5, 2]);
     }
 
     #[test]

@@ -245,7 +245,10 @@ pub(super) async fn fetch(
 }
 
 /// What one read of so many records at most shows of these places, which are in order: the messages that are there, and how many of the places it has
-/// passed, at least one. Of what it has passed, what it does not show the log forgot.
+/// passed, at least one. Of what it has passed, what it does not show the log forgot. It ends before a record of a newer hub.
+///
+/// # Errors
+/// `RECORD_NEWER` where such a record has the first of the places.
 pub(super) async fn read_on(
     parts: &Parts,
     partition: Partition,
@@ -262,7 +265,7 @@ pub(super) async fn read_on(
         end = offset + 1;
     }
     let records = parts.log.topic.read(partition, first, usize::try_from(end - first).unwrap_or(1)).await?;
-    let passed = match records.last() {
+    let mut passed = match records.last() {
         Some(last) => last.offset + 1,
         None => first_shown(parts, partition, first).await?,
     };
@@ -273,7 +276,16 @@ pub(super) async fn read_on(
         if wanted.peek().is_none_or(|position| offset_of(*position) > logged.offset) {
             continue;
         }
-        let mut envelopes: Vec<_> = record::messages(&logged)?.into_iter().map(Some).collect();
+        let envelopes = match record::messages(&logged) {
+            Ok(envelopes) => envelopes,
+            // What lies before it does not fail with it.
+            Err(_) if logged.offset > first => {
+                passed = logged.offset;
+                break;
+            }
+            Err(newer) => return Err(newer),
+        };
+        let mut envelopes: Vec<_> = envelopes.into_iter().map(Some).collect();
         while let Some(position) = wanted.next_if(|position| offset_of(*position) == logged.offset) {
             // A place that is asked for twice is one message.
             if let Some(envelope) = envelopes.get_mut(number_of(position)).and_then(Option::take) {

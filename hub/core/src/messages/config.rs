@@ -24,7 +24,7 @@ pub struct MessagesConfig {
     pub dedup_window: Duration,
     /// How many keys are known at most.
     pub dedup_keys: usize,
-    /// How often cursors are written, and sessions are checked for a newer one.
+    /// How often cursors are written.
     pub flush_every: Duration,
     /// How long the indexer gathers rows.
     pub index_every: Duration,

@@ -28,6 +28,9 @@ use crate::{
 
 const VERSION: u32 = 2;
 
+/// Why a record is not read: a newer hub wrote it.
+pub(super) const NEWER: &str = "RECORD_NEWER";
+
 /// The record of these messages, of one sender.
 #[must_use]
 pub fn encode(envelopes: &[Envelope]) -> Record {
@@ -72,7 +75,7 @@ pub(super) fn messages(logged: &Logged) -> Result<Vec<Envelope>, Fault> {
     let Some(value) = &logged.record.value else { return Ok(Vec::new()) };
     if newer(value).is_some() {
         let message = format!("the record {}-{} is of a newer hub: use that one", logged.partition, logged.offset);
-        return Err(Fault::unavailable("RECORD_NEWER", message));
+        return Err(Fault::unavailable(NEWER, message));
     }
     Ok(decode(value).unwrap_or_default())
 }

@@ -29,7 +29,7 @@ use crate::{
         spans::{SpanKind, TraceParent},
     },
     log::{
-        bus::{AppendError, Appended, Partition},
+        bus::{AppendError, Appended, Partition, Record},
         partition::partition_of,
     },
     metrics::traffic::SenderMetrics,
@@ -277,9 +277,15 @@ async fn append_record(parts: &Parts, envelopes: Vec<Envelope>, sealed_at: Offse
     append_once(parts, partition, again.collect()).await
 }
 
-async fn append_once(parts: &Parts, partition: Partition, envelopes: Vec<Envelope>) -> Result<Vec<Option<Seen>>, Fault> {
-    let record = record::encode(&envelopes);
-    let size = record.value.as_ref().map_or(0, bytes::Bytes::len);
+async fn append_once(parts: &Parts, partition: Partition, mut envelopes: Vec<Envelope>) -> Result<Vec<Option<Seen>>, Fault> {
+    let size_of = |record: &Record| record.value.as_ref().map_or(0, bytes::Bytes::len);
+    let mut record = record::encode(&envelopes);
+    // What was small enough at first is sent again: what the hub adds to a repetition must not have it refused.
+    if size_of(&record) > MAX_ENVELOPE_BYTES && envelopes.iter().any(|envelope| envelope.original.is_some()) {
+        envelopes.iter_mut().for_each(|envelope| envelope.original = None);
+        record = record::encode(&envelopes);
+    }
+    let size = size_of(&record);
     // What was small enough once is sent again, with what that adds.
     if size > MAX_ENVELOPE_BYTES && envelopes.iter().any(|envelope| envelope.message.replayed_from.is_none()) {
         return Err(too_large(size));

@@ -17,7 +17,8 @@ use super::{
     dead_letters::{self, CLAIM, Reason, forgotten, put_into, release, remove},
     parts::Parts,
     ports::{IndexEntry, MailboxAddress},
-    position::{MessagePlace, Position},
+    position::{MessagePlace, Position, offset_of},
+    record,
     takers::{Takers, cursors},
 };
 use crate::{
@@ -64,10 +65,15 @@ async fn sweep_expired(parts: &Parts, lag: &mut Lag) -> Result<(), Fault> {
         let expired = parts.index.store.claim_expired(parts.log.epoch, CLAIM, ROWS).await?;
         let Some(oldest) = expired.oldest else { break };
         let behind = Duration::try_from(OffsetDateTime::now_utc() - oldest).unwrap_or_default();
-        found = true;
         lag.is(behind);
         parts.metrics.sweep_lag(behind);
-        dead_letter_rows(parts, expired.claimed, claimed_at).await?;
+        let claimed = expired.claimed.len();
+        let early = dead_letter_rows(parts, expired.claimed, claimed_at).await?;
+        // Those rows are free again soon, and the next ones are early too: the look would never end while the clock of the store is ahead.
+        if expired.removed == 0 && early == claimed {
+            break;
+        }
+        found = true;
     }
     if !found {
         lag.is(Duration::ZERO);
@@ -95,8 +101,8 @@ async fn forget_earlier_lives(parts: &Parts) -> bool {
 /// A row that was claimed, and who took its message.
 type Judged = (Takers, IndexEntry);
 
-/// Makes dead letters of rows, which are in the order of their places.
-async fn dead_letter_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) -> Result<(), Fault> {
+/// Makes dead letters of rows, which are in the order of their places. How many of them have not expired yet.
+async fn dead_letter_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Instant) -> Result<usize, Fault> {
     let snapshot = parts.directory.snapshot();
     let cursors = match cursors(parts, &snapshot, &rows).await {
         Ok(cursors) => cursors,
@@ -106,57 +112,66 @@ async fn dead_letter_rows(parts: &Parts, rows: Vec<IndexEntry>, claimed_at: Inst
         }
     };
     let judged = rows.into_iter().map(|row| (Takers::of(&parts.log, &snapshot, &cursors, &row), row));
-    let (taken, rest): (Vec<Judged>, Vec<Judged>) = judged.partition(|(takers, _)| *takers == Takers::Several);
-    remove(parts, &rows_of(taken)).await;
+    let judged: Vec<Judged> = judged.collect();
     let partitions = match dead_letters::partitions(parts).await {
         Ok(partitions) => partitions,
         Err(error) => {
-            release(parts, &rows_of(rest), Duration::ZERO).await;
+            release(parts, &rows_of(judged), Duration::ZERO).await;
             return Err(error);
         }
     };
     // Rows whose dead letters would go where the log takes none now are not read for nothing.
-    let is_paused = |(_, row): &Judged| {
+    let is_paused = |(takers, row): &Judged| {
         let partition = row.sender.map(|sender| partition_of(sender.0, partitions));
-        partition.is_some_and(|partition| parts.letters.pauses.pause(partition).is_some())
+        *takers != Takers::Several && partition.is_some_and(|partition| parts.letters.pauses.pause(partition).is_some())
     };
-    let (paused, rest): (Vec<Judged>, Vec<Judged>) = rest.into_iter().partition(is_paused);
+    let (paused, rest): (Vec<Judged>, Vec<Judged>) = judged.into_iter().partition(is_paused);
     release(parts, &rows_of(paused), parts.config.sweep_every).await;
     let of_one_partition = rest.chunk_by(|(_, row), (_, next)| row.partition == next.partition);
     let of_one_partition: Vec<VecDeque<Judged>> = of_one_partition.map(|rows| rows.iter().cloned().collect()).collect();
     let work = of_one_partition.into_iter().map(|rows| dead_letter_partition(parts, partitions, rows, claimed_at));
-    stream::iter(work).buffer_unordered(PARTITIONS).for_each(std::future::ready).await;
-    Ok(())
+    Ok(stream::iter(work).buffer_unordered(PARTITIONS).fold(0, async |early, of_partition| early + of_partition).await)
 }
 
 fn rows_of(judged: impl IntoIterator<Item = Judged>) -> Vec<IndexEntry> {
     judged.into_iter().map(|(_, row)| row).collect()
 }
 
-/// Makes dead letters of rows of one partition, as its log is read on.
-async fn dead_letter_partition(parts: &Parts, partitions: u32, mut rows: VecDeque<Judged>, claimed_at: Instant) {
+/// Makes dead letters of rows of one partition, as its log is read on. How many of them have not expired yet.
+async fn dead_letter_partition(parts: &Parts, partitions: u32, mut rows: VecDeque<Judged>, claimed_at: Instant) -> usize {
+    let mut early = 0;
     while let Some((_, first)) = rows.front() {
         // Long before the claim ends: what is begun must be done by then.
         if claimed_at.elapsed() > CLAIM / 2 || parts.lifecycle.stop.is_cancelled() {
-            return release(parts, &rows_of(rows), Duration::ZERO).await;
+            release(parts, &rows_of(rows), Duration::ZERO).await;
+            break;
         }
-        let partition = first.partition;
+        let (partition, offset) = (first.partition, offset_of(first.position));
         // Of a message to several agents each has a row.
         let mut positions: Vec<Position> = rows.iter().map(|(_, row)| row.position).collect();
         positions.dedup();
         let (found, passed) = match catch_up::read_on(parts, partition, &positions, READ).await {
             Ok(read) => read,
+            // Only this record can't be read, and what lies behind it can. A newer hub, which knows what it holds, finds its rows free first.
+            Err(error) if error.reason == record::NEWER => {
+                let behind = rows.iter().position(|(_, row)| offset_of(row.position) != offset).unwrap_or(rows.len());
+                tracing::warn!(%error, partition, rows = behind, "expired messages can't be read yet");
+                release(parts, &rows_of(rows.drain(..behind)), parts.config.sweep_every / 2).await;
+                continue;
+            }
             Err(error) => {
                 tracing::warn!(%error, partition, rows = rows.len(), "expired messages can't be read yet");
                 // This sweep passes over them: one partition that can't be read must not keep it from the others.
-                return release(parts, &rows_of(rows), parts.config.sweep_every).await;
+                release(parts, &rows_of(rows), parts.config.sweep_every).await;
+                break;
             }
         };
         let passed = positions.get(passed).copied().unwrap_or(Position::MAX);
         while rows.front().is_some_and(|(_, row)| row.position < passed) {
-            dead_letter_some(parts, partitions, &mut rows, (passed, &found)).await;
+            early += dead_letter_some(parts, partitions, &mut rows, (passed, &found)).await;
         }
     }
+    early
 }
 
 /// What became of a row that was claimed.
@@ -168,13 +183,14 @@ enum Outcome {
     NotYet,
 }
 
-/// Makes dead letters of the first rows, below `passed`, whose messages were read: as many as may be on their way together.
+/// Makes dead letters of the first rows, below `passed`, whose messages were read: as many as may be on their way together. How many of them have not
+/// expired yet.
 async fn dead_letter_some(
     parts: &Parts,
     partitions: u32,
     rows: &mut VecDeque<Judged>,
     (passed, found): (Position, &BTreeMap<Position, Found>),
-) {
+) -> usize {
     let mut bytes = 0;
     let mut letters = Vec::new();
     while let Some((takers, row)) = rows.pop_front_if(|(_, row)| row.position < passed && bytes < APPENDED) {
@@ -202,6 +218,7 @@ async fn dead_letter_some(
     if let Some(error) = why {
         tracing::warn!(%error, rows = failed.len(), "expired messages can't be put into the dead letters yet");
     }
+    early.len()
 }
 
 async fn dead_letter_row(
@@ -213,7 +230,10 @@ async fn dead_letter_row(
 ) -> (IndexEntry, Result<Outcome, Fault>) {
     let (partition, position): (Partition, Position) = (row.partition, row.position);
     let Some(Found { log_time, envelope }) = found else {
-        forgotten(parts, partition, position);
+        // What several took is not lost with the log's record.
+        if takers != Takers::Several {
+            forgotten(parts, partition, position);
+        }
         return (row, Ok(Outcome::Done));
     };
     if parts.log.expires_at(partition, *log_time, &envelope.message) > OffsetDateTime::now_utc() {

@@ -30,10 +30,14 @@ use std::{sync::Arc, time::Duration};
 
 use acb_hub_core::{
     directory::membership::TOLERANCE,
-    log::bus::{Bus as _, Record, TopicName},
+    log::{
+        bus::{Bus as _, Logged, Record, TopicName},
+        partition::partition_of,
+    },
     messages::{
         config::MessagesConfig,
-        message::{Address, OutgoingMessage},
+        envelope::Envelope,
+        message::{Address, MAX_ENVELOPE_BYTES, OutgoingMessage},
         position::offset_of,
     },
 };
@@ -114,22 +118,26 @@ async fn a_log_that_gets_more_partitions_keeps_those_of_its_senders() {
     while text(&delivery(&mut inbox).await) != "behind" {}
 }
 
-/// A window of two seconds, and a replica that starts when it begins with what repeats a message from before.
+/// A window of 20 s, and a replica that starts when it begins with what repeats a message from before. What passes is the time of the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_starts_knows_which_message_is_repeated() {
-    let (world, ..) = world_and_ports();
-    let config = MessagesConfig { dedup_window: Duration::from_secs(2), ..world.config.clone() };
+    let (world, bus, _) = world_and_ports();
+    let config = MessagesConfig { dedup_window: Duration::from_secs(20), ..world.config.clone() };
     let world = World { config, ..world };
+    bus.set_clock(time::Duration::seconds(-25));
     let before = world.replica("before").await;
     let a = world.agent("a");
     let first = before.send(&a, keyed("b", "1", "k")).await.unwrap().id;
     let used = before.send(&a, keyed("b", "2", "used")).await.unwrap().id;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    bus.set_clock(time::Duration::seconds(-12));
+    // From this one the replica learns what the log's clock shows.
+    before.send(&a, to("d", "x")).await.unwrap();
     assert_eq!(before.send(&a, keyed("b", "1", "k")).await.unwrap().id, first);
     let refused = before.send(&a, keyed("b", "other", "used")).await.unwrap_err();
     assert_eq!(refused.reason, "IDEMPOTENCY_KEY_REUSED");
-    // Another message, two seconds before which the first ones are no more.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(records(&world, "a").await.len(), 5, "the log has the repetitions");
+    // Another message, 20 s before which the first ones are no more.
+    bus.set_clock(time::Duration::ZERO);
     before.send(&a, to("b", "3")).await.unwrap();
     eventually(async || world.rows("b").await == 3).await;
     before.stop();
@@ -143,6 +151,89 @@ async fn a_replica_that_starts_knows_which_message_is_repeated() {
     assert!(refused.message.contains(&used.to_string()), "{}", refused.message);
     let mut inbox = world.receive(&after, "b").await;
     assert_eq!(deliveries(&mut inbox, 3).await.iter().map(text).collect::<Vec<_>>(), ["1", "2", "3"]);
+}
+
+/// What the log has from an agent.
+async fn records(world: &World, agent: &str) -> Vec<Logged> {
+    let topic = TopicName::system(&world.tenant, "messages");
+    let partition = partition_of(world.agent(agent).id.0, 4);
+    world.bus.read(&topic, partition, 0, 100).await.unwrap()
+}
+
+/// The hub adds to a repetition what it knows of the message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_small_enough_may_be_repeated() {
+    let (world, bus, _) = world_and_ports();
+    let config = MessagesConfig { dedup_window: Duration::from_secs(20), ..world.config.clone() };
+    let world = World { config, ..world };
+    bus.set_clock(time::Duration::seconds(-12));
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let large = |bytes: usize, key: &str| OutgoingMessage { payload: vec![7; bytes].into(), ..keyed("b", "", key) };
+    let size = |logged: &Logged| logged.record.value.as_ref().unwrap().len();
+    let smaller = MAX_ENVELOPE_BYTES - 4096;
+    replica.send(&a, large(smaller, "1")).await.unwrap();
+    let largest = MAX_ENVELOPE_BYTES - (size(&records(&world, "a").await[0]) - smaller);
+    assert_eq!(replica.send(&a, large(largest + 1, "2")).await.unwrap_err().reason, "MESSAGE_TOO_LARGE");
+    let first = replica.send(&a, large(largest, "2")).await.unwrap();
+    assert_eq!(size(&records(&world, "a").await[1]), MAX_ENVELOPE_BYTES);
+
+    bus.set_clock(time::Duration::ZERO);
+    // From this one the replica learns what the log's clock shows: half of the window has passed.
+    replica.send(&a, to("d", "x")).await.unwrap();
+    let again = replica.send(&a, large(largest, "2")).await.unwrap();
+    assert_eq!((again.id, again.deduplicated), (first.id, true));
+    assert_eq!(records(&world, "a").await.len(), 4, "the log has the repetition");
+}
+
+/// A newer hub wrote it, and was taken back since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_a_newer_hub_keeps_nothing_else_from_the_dead_letters() {
+    let (world, bus, _) = world_and_ports();
+    let replica = world.replica("only").await;
+    let a = world.agent("a");
+    let soon = time::OffsetDateTime::now_utc() + Duration::from_secs(3);
+    for number in 0..5 {
+        let expiring = OutgoingMessage { expires_at: Some(soon), ..to("c", &number.to_string()) };
+        replica.send(&a, expiring).await.unwrap();
+    }
+    eventually(async || world.rows("c").await == 5).await;
+    for offset in [0, 2] {
+        let newer = Record { value: Some([8, 4].as_slice().into()), ..Record::default() };
+        bus.rewrite("acme", partition_of(a.id.0, 4), offset, newer);
+    }
+    eventually(async || world.rows("c").await == 2).await;
+    let letters = world.dead_letters().await;
+    let payload = |logged: &Logged| {
+        let envelope = Envelope::decode(logged.record.value.as_ref().unwrap()).unwrap();
+        String::from_utf8(envelope.message.payload.to_vec()).unwrap()
+    };
+    let mut dead: Vec<String> = letters.iter().map(payload).collect();
+    dead.sort();
+    assert_eq!(dead, ["1", "3", "4"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_of_three_took_is_there_for_the_third_until_it_expires() {
+    let (world, _, store) = world_and_ports();
+    store.rows().ahead = time::Duration::HOUR;
+    world.join("d", "pair", time::OffsetDateTime::now_utc() - time::Duration::MINUTE);
+    let replica = world.replica("only").await;
+    let later = time::OffsetDateTime::now_utc() + Duration::from_secs(1800);
+    let group = OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "for three");
+    replica.send(&world.agent("a"), OutgoingMessage { expires_at: Some(later), ..group }).await.unwrap();
+    for member in ["b", "c"] {
+        let mut inbox = world.receive(&replica, member).await;
+        let got = [delivery(&mut inbox).await];
+        inbox.input.ack(vec![got[0].id]).await.unwrap();
+        world.acknowledged(member, &got).await;
+    }
+    // Whoever looks finds it claimed, or judges it: in the third look from now on at the latest it is judged, and the fourth begins after that.
+    let looks = store.rows().looks;
+    eventually(async || store.rows().looks >= looks + 4).await;
+    let mut inbox = world.receive(&replica, "d").await;
+    assert_eq!(text(&delivery(&mut inbox).await), "for three");
+    assert!(world.dead_letters().await.is_empty());
 }
 
 fn world_and_ports() -> (World, Arc<ModelBus>, Arc<ModelStore>) {

@@ -9,7 +9,7 @@ use acb_hub_core::{
         context::{Context, ContextId, Payload, UploadId},
         outbox::NOUN,
         parts::ContextStores,
-        ports::{AccessStore, ContextStore, Created, Expiry, Kept, LOOKED_AT, ListFilter, Listed},
+        ports::{AccessStore, ContextStore, Created, ExpiredContexts, Expiry, Kept, LOOKED_AT, ListFilter, Listed},
         visibility::Viewer,
     },
     directory::{agent::AgentId, schema::SchemaRef},
@@ -129,10 +129,9 @@ macro_rules! select {
 const GET: &str = select!("NULL::bytea", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > now())");
 const GET_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2");
 const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= now()");
-const EXPIRED: &str = concat!(
-    select!("NULL::bytea", "WHERE expires_at <= now() AND ($1::timestamptz IS NULL OR (expires_at, context_id) > ("),
-    by_server_clock!("$1", "$4"),
-    ", $2)) ORDER BY expires_at, context_id LIMIT $3"
+const EXPIRED: &str = select!(
+    "NULL::bytea",
+    "WHERE expires_at <= now() AND (expires_at, context_id) > (coalesce($1::timestamptz, '-infinity'), $2) ORDER BY expires_at, context_id LIMIT $3"
 );
 
 const LISTED: &str = select!("NULL::bytea", "");
@@ -180,7 +179,7 @@ impl ContextStore for PgContexts {
         payload.transpose().map_err(|error: sqlx::Error| query.fault(error))
     }
 
-    async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
+    async fn update(&self, context: &Context, expires_at: Option<OffsetDateTime>, event: Bytes) -> Result<bool, Fault> {
         let query = self.timer.start("context.update");
         const SQL: &str = concat!(
             "
@@ -188,9 +187,9 @@ impl ContextStore for PgContexts {
                 SELECT upload_id FROM acb.context WHERE context_id = $1 AND version = $2),
             changed AS (
                 UPDATE acb.context SET version = $2 + 1, metadata = $3, content_type = $4, payload = $5, upload_id = NULL, size = $6,
-                                       sha256 = $7, updated_at = $8, expires_at = ",
+                                       sha256 = $7, updated_at = $8, expires_at = coalesce(",
             by_server_clock!("$9::timestamptz", "$15"),
-            ", schema_id = $11, schema_version = $12
+            ", expires_at), schema_id = $11, schema_version = $12
                 WHERE context_id = $1 AND version = $2 AND (expires_at IS NULL OR expires_at > now())
                 RETURNING tenant_id, context_id, type),
             logged AS (
@@ -209,7 +208,7 @@ impl ContextStore for PgContexts {
             .bind(signed(context.size))
             .bind(&context.sha256[..])
             .bind(context.updated_at)
-            .bind(context.expires_at)
+            .bind(expires_at)
             .bind(&event[..])
             .bind(context.schema.as_ref().map(|schema| &schema.id))
             .bind(context.schema.as_ref().map(|schema| &schema.version))
@@ -290,12 +289,13 @@ impl ContextStore for PgContexts {
         listed(&rows, limit, asked_at).map_err(|error| query.fault(error))
     }
 
-    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
+    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<ExpiredContexts, Fault> {
         let query = self.timer.start("context.expired");
-        let ((at, id), asked_at) = (after.unzip(), now());
-        let rows = sqlx::query(EXPIRED).bind(at).bind(id.map_or(Uuid::nil(), |id| id.0)).bind(i64::from(limit)).bind(asked_at);
+        let asked_at = now();
+        let (at, id) = after.map_or((None, Uuid::nil()), |Expiry { at, id }| (Some(at), id.0));
+        let rows = sqlx::query(EXPIRED).bind(at).bind(id).bind(i64::from(limit));
         let rows = rows.fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
-        rows.iter().map(|row| decode(row, asked_at)).collect::<Result<_, _>>().map_err(|error| query.fault(error))
+        expired(&rows, limit, asked_at).map_err(|error| query.fault(error))
     }
 
     async fn expired_with_key(&self, creator: AgentId, idempotency_key: &str) -> Result<Option<Context>, Fault> {
@@ -361,6 +361,17 @@ fn listed(rows: &[PgRow], limit: u32, asked_at: OffsetDateTime) -> Result<Listed
         listed.until = listed.contexts.last().map(|context| context.id);
     }
     Ok(listed)
+}
+
+fn expired(rows: &[PgRow], limit: u32, asked_at: OffsetDateTime) -> Result<ExpiredContexts, sqlx::Error> {
+    let contexts = rows.iter().map(|row| decode(row, asked_at)).collect::<Result<_, _>>()?;
+    let place = |row: &PgRow| {
+        let at = row.try_get::<Timestamp, _>("expires_at")?.into();
+        Ok::<_, sqlx::Error>(Expiry { at, id: ContextId(row.try_get("context_id")?) })
+    };
+    let is_full = u32::try_from(rows.len()).is_ok_and(|found| found >= limit);
+    let next = rows.last().filter(|_| is_full).map(place).transpose()?;
+    Ok(ExpiredContexts { contexts, next })
 }
 
 async fn remove_upload(connection: &mut Session, upload: Option<Uuid>) -> Result<(), sqlx::Error> {

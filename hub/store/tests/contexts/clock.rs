@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use acb_hub_core::contexts::{audience::Access, parts::ContextConfig};
+use acb_hub_core::contexts::{audience::Access, catalog::ContextUpdate, parts::ContextConfig};
 use acb_testbed::{Postgres, ServerClock};
 
-use crate::world::{DEADLINE, World, new, reason};
+use crate::{
+    sharing::update,
+    world::{DEADLINE, World, new, reason},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn contexts_live_for_as_long_as_was_said() {
@@ -40,6 +43,24 @@ async fn contexts_live_for_as_long_as_was_said() {
         let left = tokio::time::timeout(DEADLINE, left).await.expect("it is deleted when its time is over");
         assert_eq!(left, [long.id.0], "{seconds} s");
         assert_eq!(reason(replica.contexts.get(&alice, long.id).await), "fine", "{seconds} s");
+
+        // However often it is updated, it expires when it did before.
+        let column = async || {
+            let column = format!(
+                "SELECT (extract(epoch FROM expires_at) * 1000000)::bigint FROM acb.context WHERE context_id = '{}'",
+                long.id.0
+            );
+            postgres.number(&column).await
+        };
+        let (before, mut updated) = (column().await, long.clone());
+        for number in 0..20 {
+            updated = replica.contexts.update(&alice, update(&updated, &number.to_string())).await.unwrap();
+        }
+        assert_eq!(column().await, before, "{seconds} s");
+        let prolonged = ContextUpdate { ttl: Some(Duration::from_secs(2000)), ..update(&updated, "longer") };
+        replica.contexts.update(&alice, prolonged).await.unwrap();
+        let longer = Duration::from_micros(column().await.abs_diff(before));
+        assert!((190..230).contains(&longer.as_secs()), "{seconds} s: longer by {longer:?}");
 
         // To this replica the same server is one that agrees with all others, and its own clock is off: what they made lives for as long as they said.
         let of = |time: &str| {

@@ -15,7 +15,7 @@ use acb_hub_core::{
         chunk::Chunk,
         context::{Context, ContextId, Payload, UploadId},
         parts::{ContextConfig, ContextStores},
-        ports::{AccessStore, ContextStore, Created, Expiry, Kept, ListFilter, Listed},
+        ports::{AccessStore, ContextStore, Created, ExpiredContexts, Expiry, Kept, ListFilter, Listed},
         subscription::StartPosition,
         upload::StartUpload,
         visibility::Viewer,
@@ -27,6 +27,7 @@ use acb_hub_core::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 
 use crate::{
     outbox::claim,
@@ -178,8 +179,8 @@ impl ContextStore for Stuck {
         self.0.payload(id, version).await
     }
 
-    async fn update(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
-        self.0.update(context, event).await
+    async fn update(&self, context: &Context, expires_at: Option<OffsetDateTime>, event: Bytes) -> Result<bool, Fault> {
+        self.0.update(context, expires_at, event).await
     }
 
     async fn set_access(&self, context: &Context, event: Bytes) -> Result<bool, Fault> {
@@ -198,7 +199,7 @@ impl ContextStore for Stuck {
         self.0.list(viewer, filter, limit).await
     }
 
-    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<Vec<Context>, Fault> {
+    async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<ExpiredContexts, Fault> {
         self.0.expired(after, limit).await
     }
 

@@ -119,7 +119,7 @@ async fn a_context_is_updated_shared_and_deleted_once() {
     // False where it was done before: there is no such version any more.
     let update = async |id: &Uuid| {
         let context = Context { version: 2, metadata: [("k".to_owned(), "v".to_owned())].into(), ..context(*id, inline()) };
-        contexts.update(&context, content(*id)).await.map(drop)
+        contexts.update(&context, None, content(*id)).await.map(drop)
     };
     let updated = async |id: &Uuid| {
         let rows = world.count("SELECT count(*) FROM acb.context WHERE context_id = $1 AND version = 2 AND metadata ? 'k'", *id);

@@ -79,7 +79,7 @@ const ROWS: [&str; 12] = [
      FROM $rows, LATERAL (SELECT CASE WHEN n < 5 THEN -1 ELSE 1 END * interval '1 hour' AS d) AS due",
     "INSERT INTO acb.upload (tenant_id, upload_id, agent_id, request, size, chunk_size, context_id) SELECT $t, $n, $a, '{}', 1, 1, $n FROM $rows",
     "INSERT INTO acb.context (tenant_id, context_id, type, creator, creator_name, scope, upload_id, size, sha256, expires_at)
-     SELECT $t, $n, 'notes', $a, 'agent', 'private', $n, 1, $32, now() + CASE WHEN n < 5 THEN -1 ELSE 1 END * interval '1 hour' FROM $rows",
+     SELECT $t, $n, 'notes', $a, 'agent', 'private', $n, 1, $32, now() + CASE WHEN n < 5 THEN -1 ELSE 1 END * interval '1 hour' + n * interval '1 ms' FROM $rows",
     "INSERT INTO acb.outbox (tenant_id, noun, instance, topic, content) SELECT $t, 'context', $a, 'notes', '' FROM $rows",
     "INSERT INTO acb.dead_letter (tenant_id, letter_id, message_id, reason, attempts, sender, sender_name, recipient, recipient_name, topic,
                                   type, size, sent_at, expires_at, dead_at, epoch, partition, \"offset\")
@@ -198,6 +198,10 @@ async fn what_a_hub_does_by_itself_reads_what_is_to_be_done() {
     let earlier = OffsetDateTime::UNIX_EPOCH;
     reads!(world, "hours to forget", store.forget_hours(earlier, 100).await?, "usage_sum" <= 0);
     reads!(world, "expired contexts", contexts.expired(None, 100).await?, "context" <= 5);
+    // The place itself is looked at again: an index leads to the time of it.
+    let page = contexts.expired(None, 4).await.unwrap();
+    assert_eq!(contexts.expired(page.next, 4).await.unwrap().contexts.len(), 1);
+    reads!(world, "a further page of expired contexts", contexts.expired(page.next, 100).await?, "context" <= 2);
     reads!(world, "the outbox", outbox.claim(&["context"], None, &[]).await?, "outbox" <= 100);
     reads!(world, "letters that the log forgot", store.forget_letters(EPOCH, &[(0, 0)], 100).await?, "dead_letter" <= 0);
     let range = [Acknowledged { agent: agent(3), partition: 0, range: 0..1 }];

@@ -307,6 +307,24 @@ async fn a_change_of_a_newer_hub_ends_a_subscription_and_is_not_passed_over() {
     assert_eq!(subscription.next().await.map_err(|fault| fault.reason), Err("LOG_RECORD_NEWER"));
 }
 
+/// A hub whose clock is an hour behind shared it half an hour ago, to live for an hour.
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_by_this_hubs_clock_is_told_until_it_is_deleted() {
+    let (updated_at, expires_at) = (now() - time::Duration::minutes(90), now() - time::Duration::minutes(30));
+    let payload = Payload::Inline(vec![7; 10].into());
+    let shared = Context {
+        access: Access::public(),
+        created_at: updated_at,
+        updated_at,
+        expires_at: Some(expires_at),
+        ..change::tests::context(payload)
+    };
+    let created = change::encode(Change::Created, &shared, None).unwrap();
+    let hub = Hub::of(Arc::new(Log { partitions: vec![vec![created]], ..Log::default() }), 1).await;
+    let mut subscription = hub.subscribe(0, &StartPosition::Start).await.unwrap();
+    assert_eq!(offsets(&mut subscription, 1).await, [0]);
+}
+
 /// Versions of one context, as the log has them: each with the priority that it has.
 fn versions(priorities: &[&str], is_deleted: bool) -> Vec<Bytes> {
     let first = Context { access: Access::public(), expires_at: None, ..change::tests::context(Payload::Unread) };
