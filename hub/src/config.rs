@@ -17,6 +17,9 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
+/// How a public key ends, as PEM.
+const PUBLIC_KEY_END: &str = "-----END PUBLIC KEY-----";
+
 /// Why a hub can't start: the file or variable, and what is wrong with it. Never what is in a Secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {problem}")]
@@ -187,8 +190,7 @@ impl Config {
     /// The keys, as they are now.
     pub(crate) fn keyring(&self) -> Result<Keyring, ConfigError> {
         let dir = self.dir.join("keys");
-        let previous = dir.join("signing.previous.pub");
-        let previous = if previous.exists() && !self.has_previous_key_ended() { vec![text(&previous)?] } else { Vec::new() };
+        let previous = self.previous_keys()?;
         let pem = text(&dir.join("signing.key"))?;
         let keyring = Keyring::new(&pem, bytes(&dir.join("pepper"))?, bytes(&dir.join("refresh.key"))?, &previous);
         let before = dir.join("signing.previous.key");
@@ -215,9 +217,25 @@ impl Config {
         Signing::new(&name, key).map(Some).map_err(|error| ConfigError::new(path.display(), error))
     }
 
-    /// Whether the time is over in which tokens of the key before are taken. Without a time it never is.
-    pub(crate) fn has_previous_key_ended(&self) -> bool {
-        seconds(&self.dir.join("keys/signing.previous.until")).is_some_and(|until| until <= OffsetDateTime::now_utc())
+    /// The public keys before, whose tokens are taken now. Each has its time in the other file; without that file they are taken for good.
+    pub(crate) fn previous_keys(&self) -> Result<Vec<String>, ConfigError> {
+        let (path, times) = (self.dir.join("keys/signing.previous.pub"), self.dir.join("keys/signing.previous.until"));
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let keys = text(&path)?;
+        let keys = keys.split_inclusive(PUBLIC_KEY_END).map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned);
+        let keys: Vec<String> = keys.collect();
+        if !times.exists() {
+            return Ok(keys);
+        }
+        let untils: Vec<Option<i64>> = text(&times)?.lines().map(|line| line.trim().parse().ok()).collect();
+        if untils.len() != keys.len() || untils.contains(&None) {
+            let problem = format!("has to have a time in Unix seconds for each of {} keys, one in a line", keys.len());
+            return Err(ConfigError::new(times.display(), problem));
+        }
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        Ok(keys.into_iter().zip(untils).filter(|(_, until)| until.is_some_and(|until| now < until)).map(|(key, _)| key).collect())
     }
 
     /// The certificate chain and key, as they are now.

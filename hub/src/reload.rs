@@ -13,7 +13,8 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// Looks until stopped. What can't be read leaves the old in place: half-written files are read again later.
 pub(crate) async fn watch(config: Arc<Config>, certificate: Certificate, tokens: Tokens, stop: CancellationToken) {
-    let look = || (config.reloaded().map(state), config.has_previous_key_ended());
+    // The time of a key before ends without a change of a file.
+    let look = || (config.reloaded().map(state), config.previous_keys().ok());
     let mut seen = look();
     loop {
         tokio::select! {

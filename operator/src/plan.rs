@@ -88,9 +88,9 @@ pub enum SecretContent {
     },
     /// `signing.key`, `audit.key`, `pepper`, `refresh.key`.
     HubKeys,
-    /// A new `signing.key` and `audit.key`; `pepper` and `refresh.key` of the Secret before, and its key as
-    /// `signing.previous.key`, which signs until `signing.from`, with the public half as `signing.previous.pub`, which counts until
-    /// `signing.previous.until`.
+    /// A new `signing.key` and `audit.key`; `pepper` and `refresh.key` of the Secret before. The key that signs until then is
+    /// `signing.previous.key`, and goes on until `signing.from`. Its public half and those of other keys before are `signing.previous.pub`; tokens
+    /// of each are taken until its line of `signing.previous.until`.
     RotatedHubKeys {
         /// The Secret before.
         previous: SecretRef,

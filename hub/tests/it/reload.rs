@@ -70,6 +70,17 @@ async fn a_new_key_is_published_before_it_signs() {
 }
 
 #[tokio::test]
+async fn each_previous_key_has_its_own_time() {
+    let hub = Hub::start().await;
+    let previous = || KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().public_key_pem();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    write(hub.dir(), "keys/signing.previous.until", format!("{}\n{}", now + 3600, now + 20));
+    write(hub.dir(), "keys/signing.previous.pub", format!("{}{}", previous(), previous()));
+    eventually("both are taken", async || keys(&hub).await == 3).await;
+    eventually("one of them still is", async || keys(&hub).await == 2).await;
+}
+
+#[tokio::test]
 async fn tokens_of_the_previous_key_are_valid_while_it_is_there() {
     let hub = Hub::start().await;
     let (alice, old) = hub.agent("alice", "agent-full").await;

@@ -15,7 +15,7 @@ use rcgen::{
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use zeroize::Zeroizing;
 
-use super::{EffectError, SecretData, SecretReader};
+use super::{EffectError, SecretData, SecretReader, key_rotation};
 use crate::plan::SecretContent;
 
 const AUTHORITY_LIFE: Duration = Duration::days(3650);
@@ -26,10 +26,6 @@ const LEAF_REPLACED: Duration = Duration::days(60);
 const LEAF_JITTER: Duration = Duration::days(5);
 /// A leaf of this age waits for no turn: its replacement was due for ten days.
 const LEAF_OVERDUE: Duration = Duration::days(75);
-/// Tokens of a key that was replaced are taken for so long: their hour, and what it takes until every replica signs with the new one.
-const PREVIOUS_KEY_LIFE: Duration = Duration::hours(2);
-/// The key before signs for so long, so that no replica is shown what a new key signed before it knows that key: as long as a hub needs to roll.
-const NEW_KEY_SIGNS_AFTER: Duration = Duration::minutes(15);
 /// Certificates are valid from a little earlier, for clocks that are behind ours.
 const CLOCK_SKEW: Duration = Duration::hours(1);
 /// DER of a PKCS#8 v1 Ed25519 key up to its 32 bytes (RFC 8410): the form that every library reads.
@@ -50,22 +46,7 @@ pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Re
             .with("pepper", random()?.as_slice())
             .with("refresh.key", random()?.as_slice())),
         SecretContent::RotatedHubKeys { previous } => {
-            let before = secrets.read(previous).await?;
-            let pem = before.text(previous, "signing.key")?;
-            let replaced = KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_ED25519);
-            let now = OffsetDateTime::now_utc();
-            let (from, until) = ((now + NEW_KEY_SIGNS_AFTER).unix_timestamp(), (now + PREVIOUS_KEY_LIFE).unix_timestamp());
-            // Without the pepper every API key would have to be made anew; with another refresh key what a sender repeats would not be
-            // known as the same.
-            Ok(SecretData::new()
-                .with("signing.key", signing_key()?.as_bytes())
-                .with("audit.key", signing_key()?.as_bytes())
-                .with("signing.from", from.to_string())
-                .with("signing.previous.key", pem)
-                .with("signing.previous.pub", replaced.map_err(unmade)?.public_key_pem())
-                .with("signing.previous.until", until.to_string())
-                .with("pepper", before.bytes(previous, "pepper")?)
-                .with("refresh.key", before.bytes(previous, "refresh.key")?))
+            key_rotation::rotated(&secrets.read(previous).await?, previous, OffsetDateTime::now_utc())
         }
         SecretContent::Login { username, authorities } => {
             let login = SecretData::new()
@@ -101,7 +82,7 @@ fn jitter(id: TenantId) -> Duration {
 }
 
 /// A new Ed25519 key, as PEM.
-fn signing_key() -> Result<Zeroizing<String>, EffectError> {
+pub(super) fn signing_key() -> Result<Zeroizing<String>, EffectError> {
     let mut der = Zeroizing::new(Vec::with_capacity(48));
     der.extend_from_slice(&ED25519_PKCS8_PREFIX);
     der.extend_from_slice(random()?.as_slice());
@@ -163,7 +144,7 @@ fn push_new(names: &mut Vec<SanType>, name: SanType) {
     }
 }
 
-fn unmade(error: rcgen::Error) -> EffectError {
+pub(super) fn unmade(error: rcgen::Error) -> EffectError {
     EffectError::refused("the certificate library", error)
 }
 
@@ -249,19 +230,9 @@ mod tests {
         for kept in ["pepper", "refresh.key"] {
             assert_eq!(rotated.get(kept), first.get(kept));
         }
-        assert_ne!(rotated.get("signing.key"), first.get("signing.key"));
-        let text = |data: &SecretData, key: &str| data.text(&reference(), key).unwrap().to_owned();
-        let replaced = KeyPair::from_pem(&text(&first, "signing.key")).unwrap();
-        assert_eq!(text(&rotated, "signing.previous.pub"), replaced.public_key_pem());
-        let left = text(&rotated, "signing.previous.until").parse::<i64>().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
-        assert!((7_100..=7_200).contains(&left), "{left}");
-        // Until each replica knows the new key the old one signs.
-        assert_eq!(rotated.get("signing.previous.key"), first.get("signing.key"));
-        let wait = text(&rotated, "signing.from").parse::<i64>().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
-        assert!((800..=900).contains(&wait), "{wait}");
-        // Once more: of keys before the last one nothing is kept.
-        let again = generate(&SecretContent::RotatedHubKeys { previous: reference() }, &One(rotated.clone())).await.unwrap();
-        assert_eq!(again.get("signing.previous.key"), rotated.get("signing.key"));
+        for drawn in ["signing.key", "audit.key"] {
+            assert_ne!(rotated.get(drawn), first.get(drawn));
+        }
     }
 
     #[tokio::test]

@@ -39,6 +39,7 @@ use acb_hub_core::{
         envelope::Envelope,
         message::{Address, MAX_ENVELOPE_BYTES, OutgoingMessage},
         position::offset_of,
+        trace::event::Happening,
     },
 };
 use model::{ModelBus, ModelStore};
@@ -81,10 +82,15 @@ async fn a_late_message_that_found_no_room_is_there_for_the_next_session() {
     let mut member = world.receive(&right, "b").await;
     let joined_at = time::OffsetDateTime::now_utc();
     right.send(&a, OutgoingMessage::new(Address::Group("pair".to_owned()), "t", "missed")).await.unwrap();
-    right.send(&a, to("d", "unread")).await.unwrap();
+    let unread = right.send(&a, to("d", "unread")).await.unwrap().id;
     let missed = delivery(&mut member).await;
-    // The cursor has passed it.
+    // The cursor has passed it, and the other one has taken the room: otherwise it would be this one that is given to the session.
     world.acknowledged("d", std::slice::from_ref(&missed)).await;
+    eventually(async || {
+        let trace = left.traces().trace(&a, unread).await.unwrap();
+        trace.events.iter().any(|event| event.what == Happening::Delivered)
+    })
+    .await;
     world.join("d", "pair", joined_at);
     eventually(async || rows.attempts(world.agent("d").id, missed.id) == Some(0)).await;
     drop(inbox);

@@ -28,6 +28,8 @@ STEADY = 10.0
 #: A session that was open, and finds another program in its place, tries again for so long: a hub knows a session for 10 s after its replica was
 #: killed, and so also that of a program which took over and is gone.
 PRESENT_FOR = 15.0
+#: The reason of such a refusal.
+RECEIVER_PRESENT = "RECEIVER_PRESENT"
 
 #: What passes by itself, at the same replica or at another.
 _PASSING = (Code.RESOURCE_EXHAUSTED, Code.CANCELLED, Code.INTERNAL, Code.UNKNOWN)
@@ -89,7 +91,7 @@ class Driver:
         #: Whether the present connection has brought anything yet: a message, or the outcome of one.
         self._progressed = False
         self._renewed = False
-        #: Since when another program receives in its place.
+        #: Since when each try has found another program in its place.
         self._present_since: float | None = None
         self._closing = False
         self._stopped = False
@@ -226,11 +228,15 @@ class Driver:
                 return Unavailable("the session is closed")
             except _Broken as broken:
                 _LOG.debug("session broke: %s", broken.error)
+                if broken.error.reason != RECEIVER_PRESENT:
+                    # Whoever was in its place may have gone since.
+                    self._present_since = None
                 if not self._is_done():
                     await patience.wait(broken.error)
             except Error as error:
                 if not error.is_retryable:
                     raise
+                self._present_since = None
                 if not self._is_done():
                     await patience.wait(error)
 
@@ -254,7 +260,6 @@ class Driver:
             self._calls._leave(line)
             raise _Broken(Unavailable("the hub closed the session at once"))
         self._renewed = False
-        self._present_since = None
         # Who takes over from now on does it after this session: connected again, it must not end that one.
         self._opening = {**self._opening, "take_over": False}
         self._calls._name_replica(first.opened.replica)
@@ -468,7 +473,7 @@ class Driver:
 
     def _may_be_left_over(self, error: Error) -> bool:
         """Whether the program that receives in this one's place may be gone, and the hub not know it yet."""
-        if not self.opened.done() or error.reason != "RECEIVER_PRESENT":
+        if not self.opened.done() or error.reason != RECEIVER_PRESENT:
             return False
         now = time.monotonic()
         if self._present_since is None:

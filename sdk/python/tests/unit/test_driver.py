@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import grpc.aio
 import pytest
 
 import acb
-from acb import _driver, _wire
+from acb import _backoff, _driver, _wire
 from acb._backoff import Patience
 from acb._calls import Next
 from acb._driver import Driver
@@ -77,6 +78,9 @@ class Hub:
         self.take_overs: list[bool] = []
         #: Why there is no line.
         self.silent: acb.Error | None = None
+        #: Why sessions are refused, and how often they were.
+        self.turns_away: tuple[Next, acb.Error] | None = None
+        self.turned_away = 0
         self.asked = asyncio.Event()
 
     def _patience(self, since: float | None = None) -> Patience:
@@ -89,6 +93,8 @@ class Hub:
         self.left += 1
 
     def _judge(self, line: Any, status: Any, renewed: bool) -> tuple[Next, acb.Error]:
+        if self.turns_away is not None:
+            return self.turns_away
         return Next.LATER, acb.Unavailable("broke")
 
     @asynccontextmanager
@@ -101,6 +107,11 @@ class Hub:
     def start(self, method: str) -> Call:
         assert method == "MessageService.Session"
         call = Call()
+        if self.turns_away is not None:
+            self.turned_away += 1
+            empty = grpc.aio.Metadata()
+            call.said.put_nowait(grpc.aio.AioRpcError(grpc.StatusCode.FAILED_PRECONDITION, empty, empty))
+            return call
         call.say(opened=_wire.new("SessionResponse.Opened", session_id="s", replica="r"))
         self.calls.put_nowait(call)
         return call
@@ -160,6 +171,31 @@ async def test_what_connects_again_takes_nothing_over(start: Start) -> None:
     call.said.put_nowait(grpc.aio.EOF)
     await hub.next_call()
     assert hub.take_overs == [True, False]
+
+
+async def test_who_was_in_its_place_before_an_outage_may_be_gone_after_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_driver, "PRESENT_FOR", 0.5)
+    monkeypatch.setattr(_backoff, "MOST", 0.05)
+    hub, _, call = await start()
+    present = Next.NEVER, acb.Refused(acb.Code.FAILED_PRECONDITION, "RECEIVER_PRESENT", "no")
+
+    async def refused() -> None:
+        before = hub.turned_away
+        async with asyncio.timeout(5):
+            while hub.turned_away == before:
+                await asyncio.sleep(0.01)
+
+    hub.turns_away = present
+    call.said.put_nowait(grpc.aio.EOF)
+    await refused()
+    began = time.monotonic()
+    hub.turns_away = Next.LATER, acb.Unavailable("the replica is stopping")
+    while time.monotonic() - began < _driver.PRESENT_FOR:
+        await refused()
+    hub.turns_away = present
+    await refused()
+    hub.turns_away = None
+    await hub.next_call()
 
 
 async def test_what_is_behind_a_refused_message_is_sent_again_under_its_number(start: Start) -> None:

@@ -31,6 +31,8 @@ const STEADY = 10_000;
  * and so also that of a program which took over and is gone.
  */
 const PRESENT_FOR = 15_000;
+/** The reason of such a refusal. */
+const RECEIVER_PRESENT = "RECEIVER_PRESENT";
 
 type Frame = MessageInitShape<typeof SessionRequestSchema>;
 type Stream = Duplex<typeof MessageService.method.session>;
@@ -91,7 +93,7 @@ export class Driver {
   #progressed = false;
   readonly #renewal: Renewal = { renewed: false };
   #wasOpen = false;
-  /** Since when another program receives in its place, by the clock. */
+  /** Since when each try has found another program in its place, by the clock. */
   #presentSince: number | undefined;
   #replica = "";
   #stream: Stream | undefined;
@@ -242,6 +244,8 @@ export class Driver {
         // A hub that opens sessions and then fails what they are for is not tried again and again at once.
         if (this.#progressed || clock.now() - began >= STEADY) patience.renew();
       }
+      // Whoever was in its place may have gone since.
+      if (ended.kind === "broken" && ended.error.reason !== RECEIVER_PRESENT) this.#presentSince = undefined;
       if (ended.kind === "broken" && !this.#gone) {
         this.#caller.platform.log.debug("session broke", { error: ended.error.message });
         try {
@@ -286,7 +290,6 @@ export class Driver {
     }
     this.#renewal.renewed = false;
     this.#wasOpen = true;
-    this.#presentSince = undefined;
     // Who takes over from now on does it after this session: connected again, it must not end that one.
     this.#open = create(SessionRequest_OpenSchema, { ...this.#open, takeOver: false });
     this.#replica = first.frame.value.replica;
@@ -448,7 +451,7 @@ export class Driver {
 
   /** Whether the program that receives in this one's place may be gone, and the hub not know it yet. */
   #mayBeLeftOver(error: AcbError): boolean {
-    if (!this.#wasOpen || error.reason !== "RECEIVER_PRESENT") return false;
+    if (!this.#wasOpen || error.reason !== RECEIVER_PRESENT) return false;
     this.#presentSince ??= clock.now();
     return clock.now() - this.#presentSince < PRESENT_FOR;
   }

@@ -2,10 +2,11 @@
 
 import { create, type DescMethod, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 
 import { TokenResponseSchema } from "../../src/gen/acb/v1/auth_pb.js";
 import { type SessionRequest, SessionRequestSchema, SessionResponseSchema } from "../../src/gen/acb/v1/message_pb.js";
+import { clock } from "../../src/core/backoff.js";
 import { Client } from "../../src/core/client.js";
 import { ApiKey } from "../../src/core/credential.js";
 import type { Session } from "../../src/core/session.js";
@@ -87,6 +88,9 @@ class Hub implements Replicas, Channel {
   readonly lines: Line[] = [];
   left = 0;
   exchanges = 0;
+  /** Why sessions are refused, and how often they were. */
+  turnsAway: Status | undefined;
+  turnedAway = 0;
   #opened: (() => void) | undefined;
 
   async link(): Promise<Link> {
@@ -111,6 +115,11 @@ class Hub implements Replicas, Channel {
 
   duplex<M extends DescMethod>(): Duplex<M> {
     const line = new Line();
+    if (this.turnsAway !== undefined) {
+      line.say(this.turnsAway);
+      this.turnedAway += 1;
+      return line as unknown as Duplex<M>;
+    }
     line.say({ frame: { case: "opened", value: { replica: `hub-${this.lines.length}` } } });
     this.lines.push(line);
     this.#opened?.();
@@ -226,6 +235,33 @@ describe("a session", () => {
     expect((await session.next())?.id).toBe("n");
     expect(await second.told("started", 1)).toEqual(["d5"]);
     await session.close();
+  });
+
+  it("takes whoever was in its place before an outage for gone after it, until it is told otherwise", async () => {
+    const real = clock.now;
+    let ahead = 0;
+    const now = vi.spyOn(clock, "now").mockImplementation(() => real() + ahead);
+    try {
+      const { hub, session, line } = await opened();
+      const refused = async (status: Status) => {
+        hub.turnsAway = status;
+        const before = hub.turnedAway;
+        await vi.waitFor(() => expect(hub.turnedAway).toBeGreaterThan(before), 5_000);
+      };
+      const present = new Status("FAILED_PRECONDITION", "no", false, "RECEIVER_PRESENT");
+      const away = new Status("UNAVAILABLE", "no", true);
+      line.say(away);
+      await refused(present);
+      await refused(away);
+      // For longer than another program may be in its place.
+      ahead += 16_000;
+      await refused(present);
+      hub.turnsAway = undefined;
+      await hub.line(1);
+      await session.close();
+    } finally {
+      now.mockRestore();
+    }
   });
 
   it("hands over what it was told to before it ends, and is refused afterwards", async () => {
