@@ -103,6 +103,12 @@ impl Cache {
         self.known.clone_from(&self.told);
     }
 
+    /// Of a process that was asleep: it knows what it knew, and the API server has what it has now. That is taken from who followed every change of
+    /// it: of two looks alone, what was deleted and made again meanwhile would seem to be the one before.
+    pub(crate) fn late(self, leading: &Self) -> Self {
+        Self { known: self.known, ..leading.clone() }
+    }
+
     /// The API server answered with this object: as it is now. One that went with its last finalizer is known without it.
     pub(crate) fn answered(&mut self, key: &ObjectKey) {
         if let Some(there) = self.there.get(key) {

@@ -33,24 +33,20 @@ impl Operator {
 
     /// The sleeper wakes, and sends what it was about to.
     pub(crate) fn wake(&mut self) {
-        let Some(Asleep { step, cache, topic, uids }) = self.asleep.take() else { return };
+        let (Some(Asleep { step, cache, topic, uids }), Some(leading)) = (self.asleep.take(), &self.cache) else { return };
         let seen = match &step {
             Step::Kubernetes(step) => writes::target(step).and_then(|key| Some(decided(&cache.known(&key)?.object))),
             _ => None,
         };
-        // Its watches tell it later what happened.
-        let known = self.cache.replace(cache);
-        self.see();
-        let is_sent = match (&step, &mut self.cache) {
+        let is_sent = match &step {
             // The epoch is another's.
-            (Step::Postgres(_), _) => false,
+            Step::Postgres(_) => false,
             // A topic is removed by its id.
-            (Step::Kafka(KafkaStep::RemoveTopic { .. }), _) => topic.is_some() && self.topic_of(&step) == topic,
-            (Step::Kafka(_), _) => true,
-            (Step::Kubernetes(step), Some(cache)) => matches!(writes::write(step, cache), Write::Sent),
-            (Step::Kubernetes(_), None) => false,
+            Step::Kafka(KafkaStep::RemoveTopic { .. }) => topic.is_some() && self.topic_of(&step) == topic,
+            Step::Kafka(_) => true,
+            // Its watches tell it later what happened.
+            Step::Kubernetes(step) => matches!(writes::write(step, &mut cache.late(leading)), Write::Sent),
         };
-        self.cache = known;
         if !is_sent || !self.systems.reaches(&step) {
             return;
         }
