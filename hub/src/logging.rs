@@ -71,10 +71,24 @@ impl LogLines {
         self.0.lines().lost
     }
 
-    /// Waits until all is written, for a while: to be called before the process ends.
-    pub(crate) fn flush(&self) {
+    /// What waits until all is written when it is dropped.
+    pub(crate) fn flushed_at_end(&self) -> FlushAtEnd {
+        FlushAtEnd(self.clone())
+    }
+
+    /// Waits until all is written, for a while.
+    fn flush(&self) {
         let is_left = |lines: &mut Lines| lines.leaving > 0 || !lines.waiting.is_empty();
         drop(self.0.written.wait_timeout_while(self.0.lines(), FLUSH, is_left));
+    }
+}
+
+/// To be held until the process ends. Also where a panic ends it: the last lines say what led to that.
+pub(crate) struct FlushAtEnd(LogLines);
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        self.0.flush();
     }
 }
 
@@ -174,13 +188,32 @@ mod tests {
         assert_eq!(&again, b"again\n");
     }
 
+    /// Takes its time.
+    struct Slow(io::PipeWriter);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            thread::sleep(Duration::from_millis(200));
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
     #[test]
-    fn at_the_end_all_is_written() {
+    fn at_the_end_all_is_written_also_where_a_panic_is_the_end() {
         let (mut reader, writer) = io::pipe().unwrap();
         let log = LogLines::default();
-        log.write_to(writer).unwrap();
-        say(&log, b"the last line\n");
-        log.flush();
+        log.write_to(Slow(writer)).unwrap();
+        let ending = log.clone();
+        let ended = thread::spawn(move || {
+            let _flushed = ending.flushed_at_end();
+            say(&ending, b"the last line\n");
+            panic!("the end");
+        });
+        ended.join().unwrap_err();
         let lines = log.0.lines();
         assert!(lines.waiting.is_empty() && lines.leaving == 0 && lines.lost == 0, "{lines:?}");
         let mut read = [0; 14];

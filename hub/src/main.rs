@@ -26,9 +26,8 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(EXIT_FAILED, &error),
     };
-    let code = serve(log.clone());
-    log.flush();
-    code
+    let _flushed = log.flushed_at_end();
+    serve(log)
 }
 
 fn serve(log: LogLines) -> ExitCode {

@@ -104,7 +104,7 @@ pub enum Reason {
     LimitReached,
     /// Its selector means no agent.
     NoAgents,
-    /// Every attack on the walls between tenants was refused.
+    /// Every attack on the walls between tenants was refused, or had nothing to be tried on.
     AttacksRefused,
     /// An attack on the walls between tenants got what it wanted.
     AttackSucceeded,
@@ -341,10 +341,11 @@ pub fn unused() -> Condition {
     condition(UNUSED, true, Reason::NoAgents, why)
 }
 
-/// What attacks on the walls between tenants found. True only where all were refused: what could not be tried proves nothing.
+/// What attacks on the walls between tenants found. True only where none got anything or is in doubt; how many had nothing to be tried on is said.
 #[must_use]
 pub fn isolation_verified(found: &IsolationStatus) -> Condition {
-    let IsolationStatus { checked_at, attacks, refused, neighbours, unreached, succeeded, inconclusive, failure } = found;
+    let IsolationStatus { checked_at, attacks, refused, nothing, neighbours, unreached, succeeded, inconclusive, failure } =
+        found;
     let named = |names: &[String]| names.join("; ");
     let against = format!("of {attacks} attacks on {} at {checked_at}", neighbours.join(", "));
     let (status, reason, message) = if !succeeded.is_empty() {
@@ -357,7 +358,7 @@ pub fn isolation_verified(found: &IsolationStatus) -> Condition {
         let what =
             "there is no other tenant with a hub whose walls could be attacked: a canary is one, see docs/day-two.md#isolation";
         ("Unknown", Reason::NoNeighbour, what.to_owned())
-    } else if !inconclusive.is_empty() || attacks != refused || *attacks == 0 {
+    } else if !inconclusive.is_empty() || !found.is_unbroken() {
         let what = format!("{against} {refused} were refused, and these prove nothing: {}", named(inconclusive));
         ("Unknown", Reason::AttacksInconclusive, what)
     } else {
@@ -365,7 +366,11 @@ pub fn isolation_verified(found: &IsolationStatus) -> Condition {
             [] => String::new(),
             _ => format!("; the hubs of {} could not be connected to, so that their doors were not tried", unreached.join(", ")),
         };
-        ("True", Reason::AttacksRefused, format!("{against} all were refused{doors}"))
+        let refused = match nothing {
+            0 => "all were refused".to_owned(),
+            _ => format!("{refused} were refused, and {nothing} had nothing to be tried on"),
+        };
+        ("True", Reason::AttacksRefused, format!("{against} {refused}{doors}"))
     };
     Condition { status: status.to_owned(), ..condition(ISOLATION_VERIFIED, true, reason, &message) }
 }

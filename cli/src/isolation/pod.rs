@@ -174,8 +174,8 @@ fn summary(report: &Report, base: IsolationStatus) -> IsolationStatus {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     IsolationStatus {
         attacks: count(report.attempts()),
-        // What had nothing to be tried on got nothing, either.
-        refused: count(report.refused() + report.nothing()),
+        refused: count(report.refused()),
+        nothing: count(report.nothing()),
         succeeded: named(|outcome| match outcome {
             Outcome::Succeeded(got) => Some(got),
             _ => None,
@@ -246,9 +246,10 @@ mod tests {
 
     #[test]
     fn refused_attacks_are_counted_and_not_named() {
-        let report = Report { rows: vec![row(Outcome::Refused("42501".into())), row(Outcome::Succeeded("3 rows".into()))] };
-        let found = summary(&report, IsolationStatus::default());
-        assert_eq!((found.attacks, found.refused), (2, 1));
+        let nothing = row(Outcome::Nothing("no rows".into()));
+        let rows = vec![row(Outcome::Refused("42501".into())), nothing, row(Outcome::Succeeded("3 rows".into()))];
+        let found = summary(&Report { rows }, IsolationStatus::default());
+        assert_eq!((found.attacks, found.refused, found.nothing), (3, 1, 1));
         assert_eq!(found.succeeded, ["postgres.read.agent against globex: 3 rows"]);
         assert!(found.inconclusive.is_empty());
     }

@@ -427,6 +427,9 @@ pub struct IsolationStatus {
     pub attacks: u32,
     /// How many of the attacks were refused.
     pub refused: u32,
+    /// How many of the attacks had nothing to be tried on: they got nothing, and show nothing of a wall.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub nothing: u32,
     /// Neighbours that were attacked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbours: Vec<String>,
@@ -442,6 +445,18 @@ pub struct IsolationStatus {
     /// Why none, or not all, were made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+fn is_none_of_them(count: &u32) -> bool {
+    *count == 0
+}
+
+impl IsolationStatus {
+    /// Whether attacks were made, and none of them got anything or is in doubt.
+    #[must_use]
+    pub fn is_unbroken(&self) -> bool {
+        self.attacks > 0 && u64::from(self.attacks) == u64::from(self.refused) + u64::from(self.nothing)
+    }
 }
 
 /// A context type that there is.

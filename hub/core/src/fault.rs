@@ -70,6 +70,8 @@ pub struct Fault {
     pub message: String,
     /// Which limit was reached, where it is one that somebody set.
     pub exhausted: Option<Box<Exhausted>>,
+    /// When to try again, where no limit that somebody set is in the way.
+    passes_in: Option<Duration>,
 }
 
 /// A limit that was reached.
@@ -88,13 +90,25 @@ pub struct Exhausted {
 impl Fault {
     /// A fault.
     pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), exhausted: None }
+        Self { code, reason, message: message.into(), exhausted: None, passes_in: None }
     }
 
     /// The same, of a limit that somebody set.
     #[must_use]
     pub fn exhausted(self, exhausted: Exhausted) -> Self {
         Self { exhausted: Some(Box::new(exhausted)), ..self }
+    }
+
+    /// The same, which passes by itself: to be tried again after so long.
+    #[must_use]
+    pub fn passing_in(self, after: Duration) -> Self {
+        Self { passes_in: Some(after), ..self }
+    }
+
+    /// When to try again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.passes_in.or_else(|| self.exhausted.as_ref()?.retry_after)
     }
 
     /// The request is malformed.

@@ -95,7 +95,7 @@ pub fn kept(before: Option<&IsolationStatus>, found: IsolationStatus, is_there: 
     let all_ended = found.failure.is_none()
         && found.inconclusive.is_empty()
         && found.attacks > 0
-        && (found.attacks == found.refused || !found.succeeded.is_empty());
+        && (found.is_unbroken() || !found.succeeded.is_empty());
     let is_refused = |attack: &str, victim: &str| {
         let has_door = DOORS.iter().any(|door| attack.starts_with(door));
         let was_tried = |victim: &str| found.neighbours.iter().any(|name| name == victim);

@@ -40,7 +40,7 @@ pub fn due_since(tenant: &Tenant, interval_seconds: u32) -> Option<OffsetDateTim
 }
 
 fn is_verified(found: &IsolationStatus) -> bool {
-    found.failure.is_none() && found.succeeded.is_empty() && found.attacks > 0 && found.attacks == found.refused
+    found.failure.is_none() && found.succeeded.is_empty() && found.is_unbroken()
 }
 
 /// Whether a Job has ended, and why it failed where it did.

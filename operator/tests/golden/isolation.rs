@@ -201,6 +201,8 @@ fn only_attacks_that_were_all_refused_verify() {
     let (status, reason, message) = said(&found());
     assert_eq!((status.as_str(), reason.as_str()), ("True", "AttacksRefused"));
     assert_eq!(message, "of 187 attacks on canary, globex at 2026-11-27T16:00:00Z all were refused");
+    let (_, _, message) = said(&IsolationStatus { refused: 180, nothing: 7, ..found() });
+    assert!(message.ends_with("Z 180 were refused, and 7 had nothing to be tried on"), "{message}");
     let unreached = IsolationStatus { unreached: vec!["globex".into()], ..found() };
     assert!(said(&unreached).2.contains("globex could not be connected to"), "{unreached:?}");
     let through =

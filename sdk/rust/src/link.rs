@@ -34,6 +34,8 @@ const MOST_PENDING_BYTES: usize = 16 << 20;
 /// A session that was open, and finds another program in its place, tries again for so long: a hub knows a session for 10 s after its replica was
 /// killed, and so also that of a program which took over and is gone.
 const PRESENT_FOR: Duration = Duration::from_secs(15);
+/// The reason of such a refusal.
+const RECEIVER_PRESENT: &str = "RECEIVER_PRESENT";
 
 /// Why the session ended, once it did.
 pub(crate) type End = Arc<Mutex<Option<Error>>>;
@@ -101,7 +103,7 @@ pub(crate) struct Driver {
     next_sequence: u64,
     /// Whether the session was ever open.
     was_open: bool,
-    /// Since when another program receives in its place.
+    /// Since when each try has found another program in its place.
     present_since: Option<Instant>,
     /// Whether the present connection has brought anything yet: a message, or the outcome of one.
     progressed: bool,
@@ -178,6 +180,10 @@ impl Driver {
                 Ended::Over(error) => break error,
                 Ended::Broken(error) => {
                     tracing::debug!(%error, "session broke");
+                    if error.reason() != RECEIVER_PRESENT {
+                        // Whoever was in its place may have gone since.
+                        self.present_since = None;
+                    }
                     if let Err(error) = patience.wait(error).await {
                         break error;
                     }
@@ -238,7 +244,6 @@ impl Driver {
         };
         self.renewed = false;
         self.was_open = true;
-        self.present_since = None;
         // Who takes over from now on does it after this session: connected again, it must not end that one.
         self.open.take_over = false;
         self.client.name_replica(&opened.replica);
@@ -486,7 +491,7 @@ impl Driver {
     /// Whether the program that receives in this one's place may be gone, and the hub not know it yet.
     fn may_be_left_over(&mut self, error: &Error) -> bool {
         self.was_open
-            && error.reason() == "RECEIVER_PRESENT"
+            && error.reason() == RECEIVER_PRESENT
             && self.present_since.get_or_insert_with(Instant::now).elapsed() < PRESENT_FOR
     }
 }

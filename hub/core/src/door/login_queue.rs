@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -16,6 +17,8 @@ pub(super) const AT_ONE_TIME: usize = 2;
 /// Credentials of one kind that wait for their turn. A source alone has half of the places: as many agents behind one address as may come back at
 /// once after an outage, and then some.
 pub(super) const MAX_WAITING: usize = 512;
+/// When to present a credential again that found no place. The store looks at hundreds in this time.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Places of those who wait for one thing.
 #[derive(Debug)]
@@ -129,6 +132,7 @@ fn busy() -> Fault {
         "TOO_MANY_LOGINS",
         "as many credentials of this address wait to be looked at as this replica takes: try again in a few seconds",
     )
+    .passing_in(AGAIN)
 }
 
 #[cfg(test)]
@@ -151,6 +155,7 @@ mod tests {
             held.extend(places.take(source(1)).ok());
         }
         assert_eq!(held.len(), 50, "alone it has half of them");
+        assert_eq!(places.take(source(1)).unwrap_err().retry_after(), Some(AGAIN));
         for _ in 0..100 {
             held.extend(places.take(source(2)).ok());
         }

@@ -382,7 +382,8 @@ impl Metered {
             let why = format!(
                 "requests of {whose}, or of all callers, hold as many bytes as they may on this replica: try again when some have ended"
             );
-            Fault::new(Code::ResourceExhausted, "TOO_MANY_REQUEST_BYTES", why)
+            // The others are read meanwhile, or stall and are refused.
+            Fault::new(Code::ResourceExhausted, "TOO_MANY_REQUEST_BYTES", why).passing_in(WAIT)
         })
     }
 }
@@ -462,6 +463,15 @@ mod tests {
         calls.push(meter.enter(Some(&caller), &at(MOST_CONNECTIONS)).unwrap());
         drop(calls);
         assert!(meter.0.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_room_for_a_request_hears_when_to_try_again() {
+        let meter = Meter::default();
+        let call = meter.enter(None, &at(1)).unwrap();
+        let _room = call.room(STRANGER).await.unwrap();
+        let refused = call.room(1).await.unwrap_err();
+        assert_eq!((refused.reason, refused.retry_after()), ("TOO_MANY_REQUEST_BYTES", Some(WAIT)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -262,14 +262,17 @@ impl Verifier {
         let tenants = self.cluster.tenancy("").map(|found| found.tenants).ok();
         let is_there = |victim: &str| tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|found| name(found) == victim));
         let found = isolation::kept(before, IsolationStatus { checked_at: reconcile::now(), ..found }, is_there);
-        self.metrics.attacked(found.attacks, found.refused);
+        self.metrics.attacked(&found);
         let tenant_name = name(tenant);
         match (&found.failure, found.succeeded.is_empty()) {
             (_, false) => {
                 warn!(tenant = tenant_name, succeeded = found.succeeded.join("; "), "attacks on the walls were not refused")
             }
             (Some(failure), _) => warn!(tenant = tenant_name, failure, "the walls could not be attacked"),
-            _ => info!(tenant = tenant_name, attacks = found.attacks, refused = found.refused, "attacks on the walls ended"),
+            _ => {
+                let (attacks, refused, nothing) = (found.attacks, found.refused, found.nothing);
+                info!(tenant = tenant_name, attacks, refused, nothing, "attacks on the walls ended");
+            }
         }
         let uid = tenant.metadata.uid.clone().unwrap_or_default();
         self.cluster.isolation.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, found);

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use acb_crds::tenant::IsolationStatus;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -149,7 +150,7 @@ impl Default for Metrics {
         metrics.leads(false);
         metrics.waits(0);
         System::ALL.into_iter().for_each(|system| metrics.orphans(system, 0));
-        metrics.attacked(0, 0);
+        metrics.attacked(&IsolationStatus::default());
         metrics
     }
 }
@@ -190,9 +191,11 @@ impl Metrics {
         self.finished.get_or_create(&Orphans { system: system.as_str() }).inc();
     }
 
-    /// Attacks on walls, and how many of them were refused.
-    pub(super) fn attacked(&self, attacks: u32, refused: u32) {
-        for (outcome, count) in [("refused", refused), ("not_refused", attacks.saturating_sub(refused))] {
+    /// Attacks on walls, and how they ended.
+    pub(super) fn attacked(&self, found: &IsolationStatus) {
+        let IsolationStatus { attacks, refused, nothing, .. } = found;
+        let others = attacks.saturating_sub(*refused).saturating_sub(*nothing);
+        for (outcome, count) in [("refused", *refused), ("nothing", *nothing), ("not_refused", others)] {
             self.attacks.get_or_create(&Attacks { outcome }).inc_by(u64::from(count));
         }
     }
@@ -237,7 +240,7 @@ mod tests {
         metrics.requested("patch");
         metrics.orphans(System::Kafka, 2);
         metrics.orphan_finished(System::Postgres);
-        metrics.attacked(138, 136);
+        metrics.attacked(&IsolationStatus { attacks: 138, refused: 130, nothing: 6, ..IsolationStatus::default() });
         let mut tally = Tally::default();
         let key = ObjectKey::new(acb_crds::API_VERSION, "Agent", "acb-acme", "a");
         let stalled = json!({"status": {"conditions": [{"type": "Stalled", "status": "True", "reason": "TooManyAgents"}]}});
@@ -250,7 +253,8 @@ mod tests {
             "workqueue_depth{name=\"tenancy\"} 0",
             "leader_election_master_status{name=\"acb-operator\"} 1",
             "acb_operator_api_requests_total{verb=\"patch\"} 1",
-            "acb_operator_isolation_attacks_total{outcome=\"refused\"} 136",
+            "acb_operator_isolation_attacks_total{outcome=\"refused\"} 130",
+            "acb_operator_isolation_attacks_total{outcome=\"nothing\"} 6",
             "acb_operator_isolation_attacks_total{outcome=\"not_refused\"} 2",
             "acb_operator_orphans{system=\"kafka\"} 2",
             "acb_operator_orphans{system=\"kubernetes\"} 0",

@@ -51,6 +51,9 @@ pub struct State {
     pub acked: HashSet<String>,
     /// Whether each session was to take over.
     pub sessions: Vec<bool>,
+    /// Why sessions are refused, and how many were.
+    pub turns_away: Option<(tonic::Code, &'static str)>,
+    pub turned_away: usize,
     pub started: Vec<String>,
     pub in_progress: Vec<String>,
     pub upload: BTreeMap<u32, Vec<u8>>,
@@ -301,6 +304,12 @@ impl Replica {
         while let Ok(Some(SessionRequest { frame: Some(frame) })) = inbound.message().await {
             match frame {
                 session_request::Frame::Open(open) => {
+                    let turns_away = self.state().turns_away;
+                    if let Some((code, reason)) = turns_away {
+                        self.state().turned_away += 1;
+                        let details = ErrorDetails::with_error_info(reason, "acb.dev", std::collections::HashMap::new());
+                        return drop(out.send(Err(Status::with_error_details(code, "no", details))).await);
+                    }
                     self.state().sessions.push(open.take_over);
                     say(Frame::Opened(Opened { session_id: "s".into(), replica: self.name.clone() })).await;
                     self.deliver(1, &out).await;

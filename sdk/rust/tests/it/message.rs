@@ -62,6 +62,29 @@ async fn a_session_that_connects_again_takes_nothing_over() {
 }
 
 #[tokio::test]
+async fn who_was_in_its_place_before_an_outage_may_be_gone_after_it() {
+    let hub = Hub::start(2).await;
+    let session = hub.client().connect().await.unwrap().session().open().await.unwrap();
+    let refuse = async |code, reason| {
+        hub.state().turns_away = Some((code, reason));
+        let before = hub.state().turned_away;
+        hub.until("it is refused", |state| state.turned_away > before).await;
+    };
+    hub.state().turns_away = Some((Code::FailedPrecondition, "RECEIVER_PRESENT"));
+    hub.break_at(Break::Logged(0));
+    let _sent = session.sender().enqueue(Message::to_agent("worker").topic("t")).await.unwrap();
+    refuse(Code::FailedPrecondition, "RECEIVER_PRESENT").await;
+    let began = Instant::now();
+    // For longer than another program may be in its place.
+    while began.elapsed() < Duration::from_secs(16) {
+        refuse(Code::Unavailable, "HUB_STOPPING").await;
+    }
+    refuse(Code::FailedPrecondition, "RECEIVER_PRESENT").await;
+    hub.state().turns_away = None;
+    hub.until("it is open again", |state| state.sessions.len() == 2).await;
+}
+
+#[tokio::test]
 async fn a_session_reconnects_also_when_it_is_older_than_it_may_take() {
     let hub = Hub::start(2).await;
     let client = hub.client().connect().await.unwrap();
