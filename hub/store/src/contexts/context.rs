@@ -21,7 +21,7 @@ use acb_hub_pool::{Pool, Session, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{Postgres, QueryBuilder, Row as _, postgres::PgRow, types::Json};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 use crate::{
@@ -129,9 +129,11 @@ macro_rules! select {
 const GET: &str = select!("NULL::bytea", "WHERE context_id = $1 AND (expires_at IS NULL OR expires_at > now())");
 const GET_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2");
 const EXPIRED_BY_KEY: &str = select!("NULL::bytea", "WHERE creator = $1 AND idempotency_key = $2 AND expires_at <= now()");
+/// Nothing expired so early. With a condition of its own for the first page, as with any function around the place, no index would be searched by it.
+const EARLIEST: OffsetDateTime = datetime!(0001-01-01 0:00 UTC);
 const EXPIRED: &str = select!(
     "NULL::bytea",
-    "WHERE expires_at <= now() AND (expires_at, context_id) > (coalesce($1::timestamptz, '-infinity'), $2) ORDER BY expires_at, context_id LIMIT $3"
+    "WHERE expires_at <= now() AND (expires_at, context_id) > ($1, $2) ORDER BY expires_at, context_id LIMIT $3"
 );
 
 const LISTED: &str = select!("NULL::bytea", "");
@@ -292,7 +294,7 @@ impl ContextStore for PgContexts {
     async fn expired(&self, after: Option<Expiry>, limit: u32) -> Result<ExpiredContexts, Fault> {
         let query = self.timer.start("context.expired");
         let asked_at = now();
-        let (at, id) = after.map_or((None, Uuid::nil()), |Expiry { at, id }| (Some(at), id.0));
+        let (at, id) = after.map_or((EARLIEST, Uuid::nil()), |Expiry { at, id }| (at, id.0));
         let rows = sqlx::query(EXPIRED).bind(at).bind(id).bind(i64::from(limit));
         let rows = rows.fetch_all(&self.pool).await.map_err(|error| query.fault(error))?;
         expired(&rows, limit, asked_at).map_err(|error| query.fault(error))
