@@ -24,11 +24,11 @@ const MAX_MESSAGE_BYTES: usize = 2500;
 pub fn to_status(mut fault: Fault) -> Status {
     clip(&mut fault.message);
     let mut details = ErrorDetails::with_error_info(fault.reason, ERROR_DOMAIN, HashMap::new());
-    if let Some(Exhausted { subject, limit, most, retry_after }) = fault.exhausted.as_deref() {
+    if let Some(Exhausted { subject, limit, most, .. }) = fault.exhausted.as_deref() {
         details.add_quota_failure_violation(subject.clone(), format!("{limit} is {most}"));
-        if retry_after.is_some() {
-            details.set_retry_info(*retry_after);
-        }
+    }
+    if let Some(after) = fault.retry_after() {
+        details.set_retry_info(Some(after));
     }
     Status::with_error_details(Code::from(fault.code as i32), fault.message, details)
 }

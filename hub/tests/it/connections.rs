@@ -294,7 +294,11 @@ async fn a_stranger_with_many_connections_keeps_nobody_else_from_logging_in() {
                         0 => stranger.refresh_token(RefreshTokenRequest { refresh_token: format!("acbr_{number}") }).await,
                         _ => stranger.exchange_token(of_key(&format!("acb_invented{number}_key"))).await,
                     };
-                    reasons.insert(reason(&refused.unwrap_err()));
+                    let refused = refused.unwrap_err();
+                    if reason(&refused) == "TOO_MANY_LOGINS" {
+                        assert!(tonic_types::StatusExt::get_details_retry_info(&refused).is_some_and(|info| info.retry_delay.is_some()), "{refused}");
+                    }
+                    reasons.insert(reason(&refused));
                 }
                 reasons
             });

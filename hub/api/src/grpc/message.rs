@@ -208,9 +208,9 @@ pub(super) fn deliveries(ids: &[String]) -> Result<Vec<DeliveryId>, Fault> {
     ids.iter().map(|id| id.parse()).collect()
 }
 
-/// When a limit has room again, where it will.
+/// When to try again, where that is known.
 fn retry_after(fault: &Fault) -> Option<prost_types::Duration> {
-    fault.exhausted.as_ref()?.retry_after?.try_into().ok()
+    fault.retry_after()?.try_into().ok()
 }
 
 async fn give(mut events: SessionEvents, out: &mpsc::Sender<Outgoing>) {
