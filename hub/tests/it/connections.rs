@@ -296,7 +296,11 @@ async fn a_stranger_with_many_connections_keeps_nobody_else_from_logging_in() {
                     };
                     let refused = refused.unwrap_err();
                     if reason(&refused) == "TOO_MANY_LOGINS" {
-                        assert!(tonic_types::StatusExt::get_details_retry_info(&refused).is_some_and(|info| info.retry_delay.is_some()), "{refused}");
+                        assert!(
+                            tonic_types::StatusExt::get_details_retry_info(&refused)
+                                .is_some_and(|info| info.retry_delay.is_some()),
+                            "{refused}"
+                        );
                     }
                     reasons.insert(reason(&refused));
                 }
