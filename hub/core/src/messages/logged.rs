@@ -48,6 +48,11 @@ impl Live {
     pub(super) async fn next(&mut self) -> Option<Buffered> {
         self.messages.recv().await
     }
+
+    /// Whether the reader let go. What it had handed over before is read again by who attaches anew.
+    pub(super) fn is_let_go(&self) -> bool {
+        self.messages.is_closed()
+    }
 }
 
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use tokio::{
         mpsc::{self, Permit},
         oneshot,
     },
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +67,8 @@ const MAX_EARLY: usize = 10_000;
 enum CaughtUp {
     Attached(Option<(Attached, Vec<LateJoin>)>),
     Pages(Vec<Page>),
+    /// The agent leaves no room for a page.
+    NoRoom,
     Missed(Partition, Vec<Position>, Option<LateJoin>),
     NotYetMissed(Fault),
     Unreadable(Partition, Fault),
@@ -395,6 +397,12 @@ impl Receiver {
                     self.ready.push_back(Ready::SkipTo(page.partition, page.upto));
                 }
             }
+            // Who is in which group may have changed meanwhile: then the mailbox is another one, whether its agent reads or not.
+            CaughtUp::NoRoom => {
+                if self.live.as_ref().is_some_and(Live::is_let_go) {
+                    self.live = None;
+                }
+            }
             CaughtUp::Missed(partition, positions, rest) => {
                 self.late.pop_front();
                 self.late.extend(rest);
@@ -453,7 +461,8 @@ impl Receiver {
         let (agent, room, bytes) = (self.agent.id, self.page_bytes.clone(), self.bytes.clone());
         let read = async move {
             // What its agent does not take now waits in the log, and not in memory.
-            drop(bytes.wait(1).await);
+            let Ok(room_for_one) = timeout(NO_ROOM, bytes.wait(1)).await else { return CaughtUp::NoRoom };
+            drop(room_for_one);
             let pages = catch_up::pages(&parts, &snapshot, agent, &unread, (&room, most)).await;
             pages.map_or_else(|fault| CaughtUp::Unreadable(first, fault), CaughtUp::Pages)
         };
