@@ -23,10 +23,10 @@ pub(crate) struct Agent {
 
 #[derive(Debug, clap::Subcommand)]
 enum AgentCommand {
-    /// Lists all of them.
+    /// Lists all agents.
     #[command(visible_alias = "ls")]
     List(List),
-    /// Shows one.
+    /// Shows an agent.
     Get(Get),
     /// Finds those that are of a type, can do something, or have some metadata.
     Discover(Discover),

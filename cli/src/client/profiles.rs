@@ -14,7 +14,7 @@ pub(crate) struct Profile {
 
 #[derive(Debug, clap::Subcommand)]
 enum ProfileCommand {
-    /// Lists them.
+    /// Lists the profiles.
     #[command(visible_alias = "ls")]
     List,
     /// Makes one the current one.

@@ -21,10 +21,13 @@ async fn each_tenant_is_refused_by_the_other() {
         let count = |name: &str| counts[name].as_u64().unwrap();
         assert_eq!((count("attacks"), count("notRefused")), (rows.len() as u64, 0), "{counts}");
         assert_eq!(count("refused") + count("nothing"), count("attacks"), "{counts}");
-        // It has agents, and no dead letters; its contexts were not named.
+        // Both have agents, and no contexts of theirs were named.
         let outcome = |name: &str| rows.iter().find(|row| row["attack"] == name).unwrap()["outcome"].clone();
-        assert_eq!(outcome("postgres.read.agent"), "refused");
-        assert_eq!((outcome("postgres.read.dead_letter"), outcome("hub.ids.get-context")), (json!("nothing"), json!("nothing")));
+        assert_eq!((outcome("postgres.read.agent"), outcome("hub.ids.get-context")), (json!("refused"), json!("nothing")));
+        // Other tests make dead letters in acme, and none does in globex.
+        if victim == "globex" {
+            assert_eq!(outcome("postgres.read.dead_letter"), "nothing");
+        }
     }
     world.run(&["isolation", "nobody", "--state", &state]).await.fails(3, &["nobody", "acb get tenants"]);
 }
