@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{
     EffectError, SecretData,
-    secret::{signing_key, unmade},
+    key_material::{signing_key, unmade},
 };
 use crate::plan::SecretRef;
 

@@ -19,6 +19,7 @@ mod kafka_quota;
 pub mod kafka_settings;
 pub mod kafka_shared;
 mod kafka_snapshot;
+mod key_material;
 mod key_rotation;
 pub mod kubernetes;
 pub mod postgres;

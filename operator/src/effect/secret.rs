@@ -4,18 +4,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use acb_crds::names::TenantId;
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
-};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
-use zeroize::Zeroizing;
 
-use super::{EffectError, SecretData, SecretReader, key_rotation};
+use super::{
+    EffectError, SecretData, SecretReader,
+    key_material::{random, signing_key, unmade},
+    key_rotation,
+};
 use crate::plan::SecretContent;
 
 const AUTHORITY_LIFE: Duration = Duration::days(3650);
@@ -28,10 +28,6 @@ const LEAF_JITTER: Duration = Duration::days(5);
 const LEAF_OVERDUE: Duration = Duration::days(75);
 /// Certificates are valid from a little earlier, for clocks that are behind ours.
 const CLOCK_SKEW: Duration = Duration::hours(1);
-/// DER of a PKCS#8 v1 Ed25519 key up to its 32 bytes (RFC 8410): the form that every library reads.
-const ED25519_PKCS8_PREFIX: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-
 /// Draws the content of a Secret; `secrets` gives the authority that signs a leaf.
 pub async fn generate(content: &SecretContent, secrets: &dyn SecretReader) -> Result<SecretData, EffectError> {
     match content {
@@ -81,21 +77,6 @@ fn jitter(id: TenantId) -> Duration {
     Duration::seconds(2 * LEAF_JITTER.whole_seconds() * part / i64::from(u16::MAX)) - LEAF_JITTER
 }
 
-/// A new Ed25519 key, as PEM.
-pub(super) fn signing_key() -> Result<Zeroizing<String>, EffectError> {
-    let mut der = Zeroizing::new(Vec::with_capacity(48));
-    der.extend_from_slice(&ED25519_PKCS8_PREFIX);
-    der.extend_from_slice(random()?.as_slice());
-    let body = Zeroizing::new(BASE64_STANDARD.encode(der.as_slice()));
-    Ok(Zeroizing::new(format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", body.as_str())))
-}
-
-fn random() -> Result<Zeroizing<[u8; 32]>, EffectError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut_slice()).map_err(|error| EffectError::unavailable("the system's random source", error))?;
-    Ok(bytes)
-}
-
 fn params(common_name: &str, life: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();
@@ -142,10 +123,6 @@ fn push_new(names: &mut Vec<SanType>, name: SanType) {
     if !names.contains(&name) {
         names.push(name);
     }
-}
-
-pub(super) fn unmade(error: rcgen::Error) -> EffectError {
-    EffectError::refused("the certificate library", error)
 }
 
 #[cfg(test)]

@@ -113,7 +113,13 @@ describe("messages", () => {
   it("are seen without being taken, scheduled, cancelled, and traced", async () => {
     const [sender, receiver] = [await become("supervisor"), await become("clerk")];
     const sent = await sender.send({ to: "clerk", topic: "look", text: "here" });
-    expect((await collect(receiver.unread({ filter: 'message.topic == "look"' }))).map((message) => message.id)).toEqual([sent.messageId]);
+    // The replica that lists it reads it from the log a moment later than the one that took it.
+    let unread: string[] = [];
+    await eventually("it is listed", async () => {
+      unread = (await collect(receiver.unread({ filter: 'message.topic == "look"' }))).map((message) => message.id);
+      return unread.length > 0;
+    });
+    expect(unread).toEqual([sent.messageId]);
     const waited = await receiver.waitForUnread({ withinMs: 0 });
     expect(waited.messages.map((message) => message.topic)).toEqual(["look"]);
     const scheduled = await sender.schedule({ to: "clerk", topic: "later", text: "x" }, 3_600_000);
