@@ -1,7 +1,6 @@
 //! What is known of the other end of a connection: whether a call on it has shown who calls. One that has not holds little, and not for long.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,7 +8,10 @@ use std::{
     },
 };
 
-use acb_hub_core::door::origin::Origin;
+use acb_hub_core::{
+    door::origin::Origin,
+    kit::crowds::{Crowds, Line, Member},
+};
 
 /// Calls that are open at one time on a connection that has not shown who it is: logins, mostly, of those who share it.
 const MAX_UNPROVEN_CALLS: usize = 32;
@@ -17,41 +19,22 @@ const MAX_UNPROVEN_CALLS: usize = 32;
 /// The unproven connections of each source.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
-    unproven: Unproven,
+    unproven: Crowds,
     limit: usize,
 }
 
-type Unproven = Arc<Mutex<HashMap<IpAddr, Crowd>>>;
-
-#[derive(Debug, Default)]
-struct Crowd {
-    connections: usize,
-    turn: Turn,
-}
-
-/// Where the handshakes of one source stand in line: one at a time, so that sources take turns, however many handshakes each of them begins.
-pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
-
 impl Sources {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { unproven: Arc::default(), limit }
+        Self { unproven: Crowds::default(), limit }
     }
 
     /// A connection from this address, where the hub takes so many more. `None` where its source has as many unproven ones as it may: the
     /// fewer places are left, the fewer of them a source gets, so that however many crowd in, one that has none yet finds a place.
     pub(crate) fn connect(&self, address: SocketAddr, free: usize) -> Option<Peer> {
-        let source = source(address.ip());
-        let mut unproven = lock(&self.unproven);
-        let crowd = unproven.entry(source).or_default();
-        if crowd.connections >= self.limit || crowd.connections > free {
-            return None;
-        }
-        crowd.connections += 1;
-        let turn = crowd.turn.clone();
-        let place = Slot { unproven: self.unproven.clone(), source };
+        let place = self.unproven.join(source(address.ip()), |_| self.limit.min(free.saturating_add(1)))?;
         Some(Peer(Arc::new(State {
             address,
-            turn,
+            turn: place.line().clone(),
             proven: AtomicBool::new(false),
             admitted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -68,25 +51,6 @@ pub(crate) fn source(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// One of its source's unproven connections.
-#[derive(Debug)]
-struct Slot {
-    unproven: Unproven,
-    source: IpAddr,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut unproven = lock(&self.unproven);
-        if let Some(crowd) = unproven.get_mut(&self.source) {
-            crowd.connections -= 1;
-            if crowd.connections == 0 {
-                unproven.remove(&self.source);
-            }
-        }
-    }
-}
-
 /// The other end of one connection. Clones share it: the connection, and every call on it.
 #[derive(Clone, Debug)]
 pub struct Peer(Arc<State>);
@@ -94,13 +58,15 @@ pub struct Peer(Arc<State>);
 #[derive(Debug)]
 struct State {
     address: SocketAddr,
-    turn: Turn,
+    /// Where the handshakes of its source stand in line.
+    turn: Line,
     proven: AtomicBool,
     /// Open calls of proven callers.
     admitted: AtomicUsize,
     /// Open calls.
     open: AtomicUsize,
-    place: Mutex<Option<Slot>>,
+    /// One of its source's, until a caller is proven.
+    place: Mutex<Option<Member>>,
 }
 
 impl Peer {
@@ -116,7 +82,7 @@ impl Peer {
     }
 
     /// Its source's line for handshakes.
-    pub(crate) fn turn(&self) -> Turn {
+    pub(crate) fn turn(&self) -> Line {
         self.0.turn.clone()
     }
 
@@ -205,7 +171,7 @@ mod tests {
         assert!(sources.connect(at("10.0.0.1:4"), 9).is_none());
         drop((first, second, third));
         assert!(sources.connect(at("10.0.0.1:5"), 9).is_some());
-        assert!(lock(&sources.unproven).is_empty());
+        assert!(sources.unproven.is_empty());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as _, Frame};
+use prost::Message as _;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body};
 
@@ -222,11 +223,12 @@ impl Reader {
         self.metered.check_size(text.len() as u64).map_err(to_status)?;
         let message = call.request(&text).map_err(to_status)?;
         drop(text);
-        let length = u32::try_from(message.len()).map_err(|_| too_large())?;
-        let mut whole = Vec::with_capacity(HEADER + message.len());
+        let size = message.encoded_len();
+        let length = u32::try_from(size).map_err(|_| too_large())?;
+        let mut whole = Vec::with_capacity(HEADER + size);
         whole.push(0);
         whole.extend_from_slice(&length.to_be_bytes());
-        whole.extend_from_slice(&message);
+        message.encode(&mut whole).map_err(|_| too_large())?;
         room.shrink_to(whole.len());
         Ok((whole.into(), room))
     }

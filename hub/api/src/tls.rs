@@ -49,6 +49,13 @@ pub struct ConnectionLimits {
     pub unproven_at_most: Duration,
 }
 
+impl ConnectionLimits {
+    /// Whether a connection without a proven caller has lasted for too long.
+    fn are_over(&self, lasted: Duration, busy: bool) -> bool {
+        lasted >= self.unproven_at_most || (lasted >= self.unproven && !busy)
+    }
+}
+
 impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
@@ -292,7 +299,7 @@ pub struct Connection {
 #[derive(Debug)]
 struct Unproven {
     look: Pin<Box<Sleep>>,
-    end: Instant,
+    since: Instant,
 }
 
 impl Connection {
@@ -314,16 +321,17 @@ impl Connection {
             return false;
         }
         let limits = self.limits;
-        let unproven = self.unproven.get_or_insert_with(|| Unproven {
-            look: Box::pin(sleep(limits.unproven)),
-            end: Instant::now() + limits.unproven_at_most,
+        let unproven = self.unproven.get_or_insert_with(|| {
+            // Before the first look is set, which finds that time over.
+            let since = Instant::now();
+            Unproven { look: Box::pin(sleep(limits.unproven)), since }
         });
         while unproven.look.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            if self.preface > 0 || !self.peer.busy() || now >= unproven.end {
+            if self.preface > 0 || limits.are_over(unproven.since.elapsed(), self.peer.busy()) {
                 return true;
             }
-            unproven.look.as_mut().reset(unproven.end.min(now + LOOK));
+            let end = unproven.since + limits.unproven_at_most;
+            unproven.look.as_mut().reset(end.min(Instant::now() + LOOK));
         }
         false
     }
@@ -346,7 +354,7 @@ impl Patience {
                 continue;
             }
             let lasted = unproven_since.elapsed();
-            if lasted >= self.limits.unproven_at_most || (lasted >= self.limits.unproven && !self.peer.busy()) {
+            if self.limits.are_over(lasted, self.peer.busy()) {
                 return;
             }
         }

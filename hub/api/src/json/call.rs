@@ -7,11 +7,12 @@ use acb_hub_core::{
     kit::quoted::quoted,
 };
 use bytes::Bytes;
-use prost_reflect::{
-    DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage as _, Value, prost::Message as _,
-};
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage as _, Value};
 
-use super::{cursor::Cursor, doubled, fields};
+use super::{
+    cursor::{self, Cursor},
+    doubled, fields,
+};
 
 /// Which field of the request the JSON text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,17 +68,11 @@ impl JsonCall {
 
     /// Where an event stream begins.
     pub(super) fn cursor(&self) -> Cursor {
-        let mut cursor = Cursor::default();
-        if let Some(last) = &self.0.said.last_event_id {
-            let mut request = DynamicMessage::new(self.0.method.input());
-            // That it is none was said when the request was read.
-            let _none = cursor.go_on(&mut request, last);
-        }
-        cursor
+        Cursor::behind(self.0.said.last_event_id.as_deref())
     }
 
-    /// The request's message, encoded, from its JSON text.
-    pub(crate) fn request(&self, text: &[u8]) -> Result<Bytes, Fault> {
+    /// The request's message, from its JSON text.
+    pub(crate) fn request(&self, text: &[u8]) -> Result<DynamicMessage, Fault> {
         let Shared { method, text_is, said } = &*self.0;
         let mut request = match text_is {
             TextIs::Nothing => DynamicMessage::new(method.input()),
@@ -109,9 +104,9 @@ impl JsonCall {
             set_idempotency_key(&mut request, key)?;
         }
         if let Some(last) = &said.last_event_id {
-            Cursor::default().go_on(&mut request, last)?;
+            cursor::go_on(&mut request, last)?;
         }
-        Ok(request.encode_to_vec().into())
+        Ok(request)
     }
 
     /// The JSON text of an answer's message.

@@ -22,6 +22,12 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
+    /// That of a caller who has this event last. An id that is none was refused with the request.
+    pub(super) fn behind(last: Option<&str>) -> Self {
+        let positions = last.and_then(positions).unwrap_or_default();
+        Self { positions: positions.into_iter().map(|position| (position.partition, position)).collect() }
+    }
+
     /// Whether a stream that this request asks for goes on where it was cut off.
     #[cfg(test)]
     pub(crate) fn is_of(request: &MessageDescriptor) -> bool {
@@ -51,38 +57,42 @@ impl Cursor {
             _ => None,
         }
     }
+}
 
-    /// Where a stream that was cut off goes on, by the id of the last event that its caller has.
-    pub(super) fn go_on(&mut self, request: &mut DynamicMessage, last: &str) -> Result<(), Fault> {
-        let none = || Fault::invalid("CURSOR_INVALID", "Last-Event-ID is not an id of an event of this stream: leave it out");
-        match request.descriptor().name() {
-            "SubscribeRequest" => {
-                let mut positions = Vec::new();
-                let told = if last == NOTHING_YET { Vec::new() } else { last.split('.').take(MAX_PARTITIONS).collect() };
-                for position in told {
-                    let mut numbers = position.split('-').map(str::parse::<u64>);
-                    let (Some(Ok(epoch)), Some(Ok(partition)), Some(Ok(offset)), None) =
-                        (numbers.next(), numbers.next(), numbers.next(), numbers.next())
-                    else {
-                        return Err(none());
-                    };
-                    let partition = u32::try_from(partition).map_err(|_| none())?;
-                    positions.push(Position { epoch, partition, offset });
-                }
-                self.positions = positions.iter().map(|position| (position.partition, *position)).collect();
-                let field = request.descriptor().get_field_by_name("after").ok_or_else(none)?;
-                let kind = field.kind().as_message().cloned().ok_or_else(none)?;
-                let after =
-                    DynamicMessage::decode(kind, Positions { positions }.encode_to_vec().as_slice()).map_err(|_| none())?;
-                request.set_field(&field, Value::Message(after));
-                Ok(())
-            }
-            "FollowAuditRecordsRequest" => {
-                let first = last.parse().map_err(|_| none())?;
-                request.set_field_by_name("first", Value::U64(first));
-                Ok(())
-            }
-            _ => Err(none()),
+/// Has a request ask for what came behind the last event that its caller has, by that one's id.
+pub(super) fn go_on(request: &mut DynamicMessage, last: &str) -> Result<(), Fault> {
+    let none = || Fault::invalid("CURSOR_INVALID", "Last-Event-ID is not an id of an event of this stream: leave it out");
+    match request.descriptor().name() {
+        "SubscribeRequest" => {
+            let after = Positions { positions: positions(last).ok_or_else(none)? };
+            let field = request.descriptor().get_field_by_name("after").ok_or_else(none)?;
+            let kind = field.kind().as_message().cloned().ok_or_else(none)?;
+            let after = DynamicMessage::decode(kind, after.encode_to_vec().as_slice()).map_err(|_| none())?;
+            request.set_field(&field, Value::Message(after));
+            Ok(())
         }
+        "FollowAuditRecordsRequest" => {
+            let first = last.parse().map_err(|_| none())?;
+            request.set_field_by_name("first", Value::U64(first));
+            Ok(())
+        }
+        _ => Err(none()),
     }
+}
+
+/// What an id of a subscription's event says.
+fn positions(id: &str) -> Option<Vec<Position>> {
+    if id == NOTHING_YET {
+        return Some(Vec::new());
+    }
+    let position = |text: &str| {
+        let mut numbers = text.split('-').map(str::parse::<u64>);
+        match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(epoch)), Some(Ok(partition)), Some(Ok(offset)), None) => {
+                Some(Position { epoch, partition: partition.try_into().ok()?, offset })
+            }
+            _ => None,
+        }
+    };
+    id.split('.').take(MAX_PARTITIONS).map(position).collect()
 }

@@ -9,6 +9,8 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
 
+use super::fields::named;
+
 /// Values of one text, at most: more than any request of ours has.
 const MAX_VALUES: usize = 16_384;
 
@@ -67,7 +69,7 @@ impl<'de> Visitor<'de> for Look<'_> {
             let field = match &self.kind {
                 // What a map has are no fields, but each value is of one kind.
                 Some(kind) if kind.is_map_entry() => Some(kind.map_entry_value_field()),
-                Some(kind) => kind.get_field_by_json_name(&name).or_else(|| kind.get_field_by_name(&name)),
+                Some(kind) => named(kind, &name),
                 None => None,
             };
             let is_map = self.kind.as_ref().is_some_and(MessageDescriptor::is_map_entry);

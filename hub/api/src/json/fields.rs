@@ -5,19 +5,23 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage as _, Value};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value};
 
 const ANY_PADDING: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, ANY_PADDING);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, ANY_PADDING);
 
+/// The field of this name: that of JSON, or that of the protos.
+pub(super) fn named(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
+    message.get_field_by_json_name(name).or_else(|| message.get_field_by_name(name))
+}
+
 /// Sets the field at `path` to what `text` says; a repeated one gets one more.
 pub(super) fn set(message: &mut DynamicMessage, path: &str, text: &str) -> Result<(), Fault> {
     let unknown = || Fault::invalid("FIELD_UNKNOWN", format!("the request has no field {}", quoted(path)));
     let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
-    let descriptor = message.descriptor();
-    let field = descriptor.get_field_by_json_name(name).or_else(|| descriptor.get_field_by_name(name)).ok_or_else(unknown)?;
+    let field = named(&message.descriptor(), name).ok_or_else(unknown)?;
     if field.is_map() {
         return Err(Fault::invalid("FIELD_UNSUPPORTED", format!("{} is a map: it can't be in a URL", quoted(path))));
     }
@@ -44,8 +48,7 @@ pub(super) fn set(message: &mut DynamicMessage, path: &str, text: &str) -> Resul
 pub(super) fn is_list(message: &DynamicMessage, path: &str) -> bool {
     let mut descriptor = message.descriptor();
     for name in path.split('.') {
-        let field = descriptor.get_field_by_json_name(name).or_else(|| descriptor.get_field_by_name(name));
-        let Some(field) = field else { return false };
+        let Some(field) = named(&descriptor, name) else { return false };
         match field.kind() {
             _ if field.is_list() => return true,
             Kind::Message(kind) => descriptor = kind,
@@ -56,17 +59,12 @@ pub(super) fn is_list(message: &DynamicMessage, path: &str) -> bool {
 }
 
 /// The text of the field at `path`, where the message has such a field and it is a text.
-pub(super) fn text<'a>(message: &'a DynamicMessage, path: &str) -> Option<std::borrow::Cow<'a, str>> {
+pub(super) fn text(message: &DynamicMessage, path: &str) -> Option<String> {
     let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
-    let field = message.descriptor().get_field_by_name(name)?;
-    if let Some(rest) = rest {
-        let inner = message.get_field(&field).into_owned();
-        let Value::Message(inner) = inner else { return None };
-        return text(&inner, rest).map(|text| text.into_owned().into());
-    }
-    match message.get_field(&field).into_owned() {
-        Value::String(text) => Some(text.into()),
-        _ => None,
+    let value = message.get_field_by_name(name)?;
+    match rest {
+        Some(rest) => text(value.as_message()?, rest),
+        None => value.as_str().map(str::to_owned),
     }
 }
 

@@ -1,16 +1,14 @@
 //! Logins wait here for their turn. Anybody may try to log in, so their number is bounded, and each source has only its share of the places: a
 //! stranger with many connections keeps nobody else from logging in.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::fault::{Code, Fault};
+use crate::{
+    fault::{Code, Fault},
+    kit::crowds::{Crowds, Member},
+};
 
 /// Credentials of one kind that are looked at in the store at one time. The store's other sessions are for those who are known.
 pub(super) const AT_ONE_TIME: usize = 2;
@@ -24,71 +22,21 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Places {
     most: usize,
-    taken: Mutex<Taken>,
+    taken: Crowds,
 }
-
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    of: HashMap<IpAddr, Crowd>,
-}
-
-/// Those of one source.
-#[derive(Debug, Default)]
-struct Crowd {
-    places: usize,
-    line: Line,
-}
-
-/// Where those of one source stand, one behind the other.
-type Line = Arc<tokio::sync::Mutex<()>>;
 
 impl Places {
     /// So many.
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, taken: Mutex::default() }
+        Self { most, taken: Crowds::default() }
     }
 
     /// One for this source. The fewer places are left, the fewer of them a source gets: however many crowd in, one that has none yet finds a place.
     ///
     /// # Errors
     /// `TOO_MANY_LOGINS` where its source has its share.
-    pub(crate) fn take(&self, source: IpAddr) -> Result<Place<'_>, Fault> {
-        let mut taken = self.taken();
-        let left = self.most - taken.all;
-        let own = taken.of.get(&source).map_or(0, |crowd| crowd.places);
-        if own >= left {
-            return Err(busy());
-        }
-        taken.all += 1;
-        let crowd = taken.of.entry(source).or_default();
-        crowd.places += 1;
-        Ok(Place { places: self, source, line: crowd.line.clone() })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One of its source's places, while this lives.
-#[derive(Debug)]
-pub(crate) struct Place<'a> {
-    places: &'a Places,
-    source: IpAddr,
-    line: Line,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        taken.all -= 1;
-        if let Some(crowd) = taken.of.get_mut(&self.source) {
-            crowd.places -= 1;
-            if crowd.places == 0 {
-                taken.of.remove(&self.source);
-            }
-        }
+    pub(crate) fn take(&self, source: IpAddr) -> Result<Member, Fault> {
+        self.taken.join(source, |all| self.most - all).ok_or_else(busy)
     }
 }
 
@@ -103,7 +51,7 @@ pub(crate) struct LoginQueue {
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     _turn: SemaphorePermit<'a>,
-    _place: Place<'a>,
+    _place: Member,
 }
 
 impl LoginQueue {
@@ -119,7 +67,7 @@ impl LoginQueue {
     pub(crate) async fn next(&self, source: IpAddr) -> Result<Turn<'_>, Fault> {
         let place = self.places.take(source)?;
         // The first of each source alone waits among those of other sources.
-        let first = place.line.lock().await;
+        let first = place.line().lock().await;
         let turn = self.turns.acquire().await.map_err(|_| busy())?;
         drop(first);
         Ok(Turn { _turn: turn, _place: place })
@@ -164,8 +112,7 @@ mod tests {
             held.push(places.take(source(last)).unwrap());
         }
         drop(held);
-        let taken = places.taken();
-        assert!(taken.all == 0 && taken.of.is_empty(), "{taken:?}");
+        assert!(places.taken.is_empty(), "{places:?}");
     }
 
     #[tokio::test]
@@ -198,6 +145,6 @@ mod tests {
         }
         drop(present);
         queue.next(source(1)).await.unwrap();
-        assert_eq!(queue.places.taken().all, 0);
+        assert!(queue.places.taken.is_empty());
     }
 }

@@ -4,6 +4,7 @@ pub mod attempts;
 pub mod budget;
 pub mod claims;
 pub mod clock;
+pub mod crowds;
 pub mod filter;
 pub mod hmac;
 pub mod json_keywords;

@@ -163,23 +163,34 @@ async fn a_replica_that_is_stopped_has_not_failed() {
     tokio::time::timeout(Duration::from_millis(300), world.supervisor.failed()).await.unwrap_err();
 }
 
-/// Cursors that refuse one agent's, as a constraint of the store would.
-struct Refusing {
+/// Cursors that count how often they are asked, and refuse one agent's, as a constraint of the store would.
+struct Watched {
     store: Arc<ModelStore>,
-    refused: Arc<OnceLock<AgentId>>,
+    refused: OnceLock<AgentId>,
+    flushes: AtomicUsize,
+    renewals: AtomicUsize,
+}
+
+impl Watched {
+    fn new(store: &Arc<ModelStore>) -> Arc<Self> {
+        let (refused, flushes, renewals) = Default::default();
+        Arc::new(Self { store: store.clone(), refused, flushes, renewals })
+    }
 }
 
 #[async_trait]
-impl CursorStore for Refusing {
+impl CursorStore for Watched {
     async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault> {
         self.store.open(epoch, agent, opening).await
     }
 
     async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<Vec<(AgentId, u64)>, Fault> {
+        self.renewals.fetch_add(1, Ordering::SeqCst);
         self.store.renew(lease, open).await
     }
 
     async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
         if flushes.iter().any(|flush| Some(&flush.agent) == self.refused.get() && !flush.cursors.is_empty()) {
             return Err(Fault::new(Code::Internal, "STORE_FAILED", "a constraint is violated"));
         }
@@ -199,10 +210,10 @@ impl CursorStore for Refusing {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_session_that_the_store_refuses_holds_up_no_other() {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 2)), Arc::new(ModelStore::default()));
-    let refused = Arc::new(OnceLock::new());
-    let cursors = Arc::new(Refusing { store: store.clone(), refused: refused.clone() });
+    let watched = Watched::new(&store);
+    let cursors = watched.clone();
     let world = World::new("acme", move || Ports { cursors: cursors.clone(), ..Ports::of(bus.clone(), &store) });
-    refused.set(world.agent("d").id).unwrap();
+    watched.refused.set(world.agent("d").id).unwrap();
     let (left, right) = (world.replica("left").await, world.replica("right").await);
     let mut sessions = Vec::new();
     for agent in ["b", "c", "d"] {
@@ -223,55 +234,22 @@ async fn one_session_that_the_store_refuses_holds_up_no_other() {
     assert_eq!(event(&mut sessions[0]).await, SessionEvent::Replaced);
 }
 
-/// Cursors that count how often they are asked.
-struct Counted {
-    store: Arc<ModelStore>,
-    flushes: Arc<AtomicUsize>,
-    renewals: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl CursorStore for Counted {
-    async fn open(&self, epoch: Epoch, agent: AgentId, opening: &Opening) -> Result<Opened, Fault> {
-        self.store.open(epoch, agent, opening).await
-    }
-
-    async fn renew(&self, lease: Uuid, open: &[(AgentId, u64)]) -> Result<Vec<(AgentId, u64)>, Fault> {
-        self.renewals.fetch_add(1, Ordering::SeqCst);
-        self.store.renew(lease, open).await
-    }
-
-    async fn flush(&self, epoch: Epoch, flushes: Vec<CursorFlush>) -> Result<Vec<(AgentId, u64)>, Fault> {
-        self.flushes.fetch_add(1, Ordering::SeqCst);
-        self.store.flush(epoch, flushes).await
-    }
-
-    async fn cursors(
-        &self,
-        epoch: Epoch,
-        agents: &[AgentId],
-        partitions: &[Partition],
-    ) -> Result<Vec<(AgentId, Partition, CursorState)>, Fault> {
-        self.store.cursors(epoch, agents, partitions).await
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_with_nothing_new_cost_no_query_and_hear_that_another_took_over() {
     let (bus, store) = (Arc::new(ModelBus::new("acme", 2)), Arc::new(ModelStore::default()));
-    let (flushes, renewals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let cursors = Arc::new(Counted { store: store.clone(), flushes: flushes.clone(), renewals: renewals.clone() });
+    let watched = Watched::new(&store);
+    let cursors = watched.clone();
     let world = World::new("acme", move || Ports { cursors: cursors.clone(), ..Ports::of(bus.clone(), &store) });
     let (left, right) = (world.replica("left").await, world.replica("right").await);
     let (mut idle, _other) = (world.receive(&left, "b").await, world.receive(&left, "c").await);
-    let before = flushes.load(Ordering::SeqCst);
+    let before = watched.flushes.load(Ordering::SeqCst);
     // Many times as long as what is acknowledged waits to be written.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while renewals.load(Ordering::SeqCst) == 0 {
+    while watched.renewals.load(Ordering::SeqCst) == 0 {
         assert!(tokio::time::Instant::now() < deadline, "the lease is not renewed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(flushes.load(Ordering::SeqCst), before);
+    assert_eq!(watched.flushes.load(Ordering::SeqCst), before);
     let _newer = world.receive(&right, "b").await;
     assert_eq!(event(&mut idle).await, SessionEvent::Replaced);
 }
